@@ -1,0 +1,13 @@
+//! egressd gives every container, namespace or routed subnet its own way out.
+#![forbid(unsafe_code)]
+
+pub mod api;
+pub mod cli;
+pub mod contract;
+pub mod daemon;
+pub mod effects;
+pub mod facts;
+pub mod model;
+pub mod nft;
+pub mod plan;
+pub mod report;

@@ -1,0 +1,191 @@
+//! What users ask for, after parsing: manifest and label end in the same types.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::net::IpAddr;
+
+use ipnet::IpNet;
+
+/// Where a binding was written. The order is that of precedence at equal priority and age.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Source {
+    File,
+    Label,
+}
+
+/// Full name of a binding: `file/shop/crawler`, `label/web-1`.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct BindingName {
+    pub source: Source,
+    /// `namespace/name` of a manifest (namespace `default` when it has none); a container's name for labels.
+    pub name: String,
+}
+
+impl fmt::Display for BindingName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let source = match self.source {
+            Source::File => "file",
+            Source::Label => "label",
+        };
+        write!(f, "{source}/{}", self.name)
+    }
+}
+
+/// What is wrong with one field, and what would be right.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct FieldError {
+    /// `spec.exits[0].address`, `egress.ip`.
+    pub field: String,
+    /// What is wrong, then the cure; lower-case, no full stop.
+    pub message: String,
+}
+
+impl fmt::Display for FieldError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: {}", self.field, self.message)
+    }
+}
+
+/// Who is bound.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Selector {
+    /// The container that bears the labels, by id.
+    Container(String),
+    /// Containers that fit all that is given.
+    Containers { names: Vec<String>, match_labels: BTreeMap<String, String>, compose: Option<Compose> },
+    /// Sources that route through this host, each with the interface it comes in by (found by main's route to it when not given).
+    Addresses(Vec<RoutedSource>),
+    /// Network namespaces by name (as `ip netns` knows them).
+    Namespaces(Vec<String>),
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Compose {
+    pub project: String,
+    /// All services of the project when not given.
+    pub service: Option<String>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct RoutedSource {
+    pub net: IpNet,
+    pub interface: Option<String>,
+}
+
+/// One exit as written: interface and gateway are found when not given.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct ExitSpec {
+    pub address: IpAddr,
+    pub interface: Option<String>,
+    pub gateway: Option<IpAddr>,
+}
+
+/// For which traffic: what does not match goes the host's way.
+#[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Traffic {
+    /// Empty means everything.
+    pub to: Vec<Destination>,
+    /// Empty means every protocol and port.
+    pub ports: Vec<Ports>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Destination {
+    pub cidr: IpNet,
+    pub except: Vec<IpNet>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Protocol {
+    Tcp,
+    Udp,
+    Sctp,
+}
+
+/// One protocol's ports, first to last.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Ports {
+    pub protocol: Protocol,
+    pub first: u16,
+    pub last: u16,
+}
+
+/// What happens to a workload none of whose exits is usable.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum WhenUnavailable {
+    #[default]
+    Drop,
+    /// The host's default way.
+    Fallback,
+}
+
+/// What happens to open flows when the exit changes. UDP is cut always.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum ExistingFlows {
+    #[default]
+    Keep,
+    Reset,
+}
+
+/// Workloads to exits. With `errors` it counts as a binding that has no usable exit: a slip of the pen never becomes somebody's masquerade.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Binding {
+    pub name: BindingName,
+    pub selector: Selector,
+    pub exits: Vec<ExitSpec>,
+    pub traffic: Traffic,
+    pub when_unavailable: WhenUnavailable,
+    pub existing_flows: ExistingFlows,
+    /// Higher wins; then the older one, then the source (file before label), then the name.
+    pub priority: i32,
+    /// Seconds since the epoch: the manifest file's first sight, the container's creation.
+    pub created: u64,
+    pub errors: Vec<FieldError>,
+    /// Said in status; nothing else follows from them (unknown label, for instance).
+    pub warnings: Vec<String>,
+}
+
+/// Where a container is to be put when it is made (`egress.network`, `egress.container-ip`).
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Placement {
+    pub network: Option<String>,
+    pub address: Option<IpAddr>,
+}
+
+/// All that a container's labels ask for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Asked {
+    /// `None` when the labels only place the container.
+    pub binding: Option<Binding>,
+    pub placement: Placement,
+}
+
+/// A Docker bridge network to make before its containers.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ManagedNetwork {
+    pub name: String,
+    pub subnets: Vec<IpNet>,
+    /// One for each subnet that has one, in any order.
+    pub gateways: Vec<IpAddr>,
+    /// Name of the bridge device (at most 15 bytes).
+    pub bridge: Option<String>,
+    /// `egress.guard` of the network: `None` leaves the default.
+    pub guard: Option<bool>,
+}
+
+/// All that the manifests of a folder say.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Manifests {
+    pub bindings: Vec<Binding>,
+    pub networks: Vec<ManagedNetwork>,
+    /// What could not be read at all, by file (and document).
+    pub errors: Vec<ManifestError>,
+}
+
+/// A file or document that is not one of ours, or cannot be read.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct ManifestError {
+    /// `crawler.yaml`, `crawler.yaml#2`, or `EgressBinding shop/crawler` once it has a name.
+    pub object: String,
+    pub error: FieldError,
+}

@@ -1,0 +1,238 @@
+//! What is known of this node: plain data that the sources fill in and the model reads.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
+
+use ipnet::IpNet;
+
+use super::binding::Asked;
+
+/// An interface index of this network namespace. The kernel gives no index twice while it runs.
+pub type IfIndex = u32;
+
+/// What a link is, as far as it matters here.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum LinkKind {
+    Bridge,
+    Veth,
+    Loopback,
+    /// A NIC, or anything else (the `IFLA_INFO_KIND`, empty for hardware).
+    Other(String),
+}
+
+/// One link of this network namespace (`RTM_NEWLINK`).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Link {
+    pub index: IfIndex,
+    pub name: String,
+    pub kind: LinkKind,
+    /// The bridge (or VRF, bond) that it is a port of.
+    pub master: Option<IfIndex>,
+    /// For a veth: the peer's namespace (`IFLA_LINK_NETNSID`), when it is another one, and the peer's index there (`IFLA_LINK`).
+    pub peer_nsid: Option<i32>,
+    pub peer_index: Option<u32>,
+    /// `IFF_UP`.
+    pub up: bool,
+    /// `IFF_LOWER_UP`: there is a carrier.
+    pub carrier: bool,
+    pub group: u32,
+}
+
+/// An address in some network namespace.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Address {
+    /// Address with the prefix length of its interface.
+    pub net: IpNet,
+    /// False while it is tentative or a duplicate (`IFA_F_TENTATIVE`, `IFA_F_DADFAILED`) without `IFA_F_OPTIMISTIC`.
+    pub usable: bool,
+}
+
+/// Where an address is: `nsid` is `None` for this network namespace.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Place {
+    pub nsid: Option<i32>,
+    pub index: u32,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Family {
+    V4,
+    V6,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum RouteKind {
+    Unicast,
+    Unreachable,
+    /// Local, broadcast, multicast, blackhole, throw, ...
+    Other(u8),
+}
+
+/// One route; two routes are the same when all fields but `expires` are.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Route {
+    pub table: u32,
+    pub destination: IpNet,
+    pub kind: RouteKind,
+    pub gateway: Option<IpAddr>,
+    /// Output interface; `None` also for a multipath route, which is not read further.
+    pub interface: Option<IfIndex>,
+    /// Priority; the kernel's default for IPv6 is 1024.
+    pub metric: u32,
+    pub source: Option<IpAddr>,
+    pub onlink: bool,
+    /// `RTAX_MTU`.
+    pub mtu: Option<u32>,
+    /// `RT_SCOPE_*`; 253 is link, 0 universe.
+    pub scope: u8,
+    pub protocol: u8,
+    /// Seconds it has to live when it was read (routes by router advertisement).
+    pub expires: Option<u32>,
+}
+
+/// One policy rule; only what we use and what could get ahead of ours.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Rule {
+    pub family: Family,
+    pub preference: u32,
+    pub mark: Option<u32>,
+    pub mask: Option<u32>,
+    pub from: Option<IpNet>,
+    pub table: u32,
+    pub suppress_prefix_length: Option<u32>,
+    pub suppress_group: Option<u32>,
+    pub protocol: u8,
+}
+
+/// What the kernel said since the last look.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum KernelChange {
+    Link(Link),
+    LinkGone(IfIndex),
+    Address(Place, Address),
+    AddressGone(Place, IpNet),
+    /// All routes and rules that matter, read anew.
+    Routing { routes: Vec<Route>, rules: Vec<Rule> },
+    /// Network namespaces that have a name (under /run/netns) and a number here.
+    Namespaces(BTreeMap<String, i32>),
+    /// A dump follows: forget links and addresses. The dump's changes and this come in one batch.
+    Restart,
+}
+
+/// The kernel's own facts.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct KernelFacts {
+    pub links: BTreeMap<IfIndex, Link>,
+    pub addresses: BTreeMap<Place, BTreeSet<Address>>,
+    pub routes: Vec<Route>,
+    pub rules: Vec<Rule>,
+    pub namespaces: BTreeMap<String, i32>,
+}
+
+impl KernelFacts {
+    /// Takes in one change.
+    pub fn apply(&mut self, change: KernelChange) {
+        match change {
+            KernelChange::Link(link) => {
+                self.links.insert(link.index, link);
+            }
+            KernelChange::LinkGone(index) => {
+                self.addresses.remove(&Place { nsid: None, index });
+                if let Some(link) = self.links.remove(&index) {
+                    self.forget_peer(&link);
+                }
+            }
+            KernelChange::Address(place, address) => {
+                let all = self.addresses.entry(place).or_default();
+                all.retain(|a| a.net.addr() != address.net.addr());
+                all.insert(address);
+            }
+            KernelChange::AddressGone(place, net) => {
+                if let Some(all) = self.addresses.get_mut(&place) {
+                    all.retain(|a| a.net.addr() != net.addr());
+                    if all.is_empty() {
+                        self.addresses.remove(&place);
+                    }
+                }
+            }
+            KernelChange::Routing { routes, rules } => {
+                self.routes = routes;
+                self.rules = rules;
+            }
+            KernelChange::Namespaces(names) => self.namespaces = names,
+            KernelChange::Restart => {
+                self.links.clear();
+                self.addresses.clear();
+            }
+        }
+    }
+
+    /// The addresses at the far end of a veth.
+    pub fn peer_addresses(&self, link: &Link) -> impl Iterator<Item = IpAddr> + '_ {
+        let place = link.peer_nsid.zip(link.peer_index).map(|(nsid, index)| Place { nsid: Some(nsid), index });
+        place.and_then(|p| self.addresses.get(&p)).into_iter().flatten().map(|a| a.net.addr())
+    }
+
+    /// A namespace's number may be given again once its last link here is gone.
+    fn forget_peer(&mut self, link: &Link) {
+        if let (Some(nsid), Some(index)) = (link.peer_nsid, link.peer_index) {
+            self.addresses.remove(&Place { nsid: Some(nsid), index });
+        }
+    }
+}
+
+/// A Docker network, as far as it matters here.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Network {
+    pub id: String,
+    pub name: String,
+    pub driver: String,
+    /// Name of the bridge device (`com.docker.network.bridge.name`, `docker0`, or `br-` and 12 digits of the id).
+    pub bridge: Option<String>,
+    pub subnets: Vec<IpNet>,
+    pub internal: bool,
+    pub labels: BTreeMap<String, String>,
+}
+
+/// One network that a container is on, or will be on once it runs.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Attachment {
+    /// Network's id; empty when only the name is known yet.
+    pub network_id: String,
+    pub network: String,
+    /// Empty while the container does not run.
+    pub addresses: Vec<IpAddr>,
+    /// `GwPriority`: which network carries the default route (API 1.48); then the name decides.
+    pub gateway_priority: i64,
+}
+
+/// A container of an engine.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Container {
+    pub id: String,
+    /// Without the leading slash.
+    pub name: String,
+    pub labels: BTreeMap<String, String>,
+    /// `host`, `none`, `container:ID`, `default`, `bridge`, or a network's name or id.
+    pub network_mode: String,
+    /// Attached to networks with addresses, or on its way there: not merely created or exited.
+    pub running: bool,
+    /// Seconds since the epoch.
+    pub created: u64,
+    pub attachments: Vec<Attachment>,
+    /// What its labels ask for, parsed once; `None` when it bears no `egress.` label.
+    pub asked: Option<std::sync::Arc<Asked>>,
+}
+
+/// What an engine said since the last look.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum EngineChange {
+    /// The whole truth as of now: what is not in it is gone.
+    Snapshot { containers: Vec<Container>, networks: Vec<Network> },
+    Container(Box<Container>),
+    ContainerGone(String),
+    Network(Box<Network>),
+    NetworkGone(String),
+    /// The engine is away; what was known of it stays.
+    Lost,
+}

@@ -1,0 +1,225 @@
+//! A ruleset as plain data.
+
+use std::collections::BTreeMap;
+
+/// Families that we have tables in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Family {
+    Ip,
+    Ip6,
+    Bridge,
+}
+
+/// All tables of ours: at most one in a family, all of one name.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Ruleset {
+    pub tables: BTreeMap<Family, Table>,
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Table {
+    pub chains: BTreeMap<String, Chain>,
+    pub sets: BTreeMap<String, Set>,
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Chain {
+    /// Where the kernel enters it; `None` for a chain that rules jump to.
+    pub base: Option<Base>,
+    pub rules: Vec<Rule>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Base {
+    pub kind: ChainKind,
+    pub hook: Hook,
+    pub priority: i32,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ChainKind {
+    Filter,
+    Nat,
+    Route,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Hook {
+    Prerouting,
+    Input,
+    Forward,
+    Output,
+    Postrouting,
+}
+
+/// A rule. Read back from the kernel it is known by `tag` alone (kept in its user data as nft's comment), and `exprs` is empty.
+#[derive(Clone, Debug, Default)]
+pub struct Rule {
+    pub exprs: Vec<Expr>,
+    pub tag: String,
+}
+
+impl PartialEq for Rule {
+    fn eq(&self, other: &Self) -> bool {
+        self.tag == other.tag
+    }
+}
+
+impl Eq for Rule {}
+
+/// A set, or a map when it has `data`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Set {
+    pub key: Vec<Datatype>,
+    pub data: Option<Datatype>,
+    /// Keys are ranges (`flags interval`); the key's values are then in network byte order.
+    pub interval: bool,
+    pub elements: BTreeMap<Key, Data>,
+}
+
+/// nft's datatypes that we use.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Datatype {
+    IfIndex,
+    Ipv4,
+    Ipv6,
+    Mark,
+    Verdict,
+}
+
+/// An element's key: its bytes as in the kernel's registers, and for an interval the last one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Key {
+    pub first: Bytes,
+    pub last: Option<Bytes>,
+}
+
+/// Up to 24 bytes in place: an interface and an IPv6 address, each field padded to four bytes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Bytes {
+    data: [u8; 24],
+    len: u8,
+}
+
+impl Bytes {
+    /// Appends a field, padded to four bytes. More than 24 bytes in all is a mistake of the ruleset's author.
+    pub fn push(mut self, field: &[u8]) -> Self {
+        let at = usize::from(self.len);
+        self.data[at..at + field.len()].copy_from_slice(field);
+        self.len += field.len().next_multiple_of(4) as u8;
+        self
+    }
+
+    /// The bytes.
+    pub fn as_slice(&self) -> &[u8] {
+        &self.data[..usize::from(self.len)]
+    }
+}
+
+/// What an element of a map leads to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Data {
+    None,
+    Value(Bytes),
+    Verdict(Verdict),
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Verdict {
+    Accept,
+    Drop,
+    Return,
+    Jump(String),
+    Goto(String),
+}
+
+/// The kernel's 32-bit register slots: slot n is `NFT_REG32_00 + n`, 0 to 15.
+pub type Register = u8;
+
+/// One expression; the names are nft's.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Expr {
+    Meta { key: Meta, to: Register },
+    SetMeta { key: Meta, from: Register },
+    Ct { key: Ct, to: Register },
+    SetCtMark { from: Register },
+    Payload { base: PayloadBase, offset: u32, len: u32, to: Register },
+    Bitwise { from: Register, to: Register, mask: Bytes, xor: Bytes },
+    /// Swaps between host and network order, 4 bytes (`hton`).
+    ToNetworkOrder { from: Register, to: Register },
+    Cmp { from: Register, op: CmpOp, value: Bytes },
+    /// In (or, inverted, not in) `first..=last`, compared as network order.
+    Range { from: Register, first: Bytes, last: Bytes, inverted: bool },
+    /// Looks the registers up; into `to` for a map (and `to: None` with `verdict` for a verdict map).
+    Lookup { set: String, from: Register, to: Target, inverted: bool },
+    /// `fib daddr . mark oif`: the interface that this packet would leave by; 0 when it is local or has no route.
+    FibOutput { to: Register },
+    Immediate { value: Bytes, to: Register },
+    Verdict(Verdict),
+    /// `snat to` the address in the register.
+    Snat { family: Family, address: Register },
+    Counter,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Target {
+    /// A set: only whether it is there.
+    None,
+    Register(Register),
+    Verdict,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Meta {
+    Mark,
+    /// Interface index it came in by, 4 bytes host order.
+    Iif,
+    Oif,
+    /// 1 byte.
+    L4Proto,
+    /// Ethertype, 2 bytes network order.
+    Protocol,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Ct {
+    Mark,
+    /// 1 byte: 0 original, 1 reply.
+    Direction,
+    /// `IPS_*` bits, 4 bytes host order.
+    Status,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum PayloadBase {
+    Network,
+    Transport,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum CmpOp {
+    Eq,
+    Ne,
+    Lt,
+    Lte,
+    Gt,
+    Gte,
+}
+
+/// One change; a batch of them is applied as a whole or not at all.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Change {
+    /// Makes the table (with `owner` and `persist` when the kernel has them) or leaves it as it is.
+    AddTable(Family),
+    DeleteTable(Family),
+    AddSet(Family, String, Set),
+    DeleteSet(Family, String),
+    AddChain(Family, String, Option<Base>),
+    /// Empties a chain of its rules.
+    FlushChain(Family, String),
+    DeleteChain(Family, String),
+    AddRule(Family, String, Rule),
+    /// Elements go in before and out after the chains that they name.
+    AddElements(Family, String, Vec<(Key, Data)>),
+    DeleteElements(Family, String, Vec<Key>),
+}
