@@ -1,6 +1,6 @@
 //! What is known of this node: plain data that the sources fill in and the model reads.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::net::IpAddr;
 
 use ipnet::IpNet;
@@ -36,6 +36,13 @@ pub struct Link {
     /// `IFF_LOWER_UP`: there is a carrier.
     pub carrier: bool,
     pub group: u32,
+}
+
+impl Link {
+    /// Where the other end of a veth is, when that is another namespace.
+    pub fn far_end(&self) -> Option<Place> {
+        Some(Place { nsid: Some(self.peer_nsid?), index: self.peer_index? })
+    }
 }
 
 /// An address in some network namespace.
@@ -119,7 +126,7 @@ pub enum KernelChange {
     Restart,
 }
 
-/// The kernel's own facts.
+/// The kernel's own facts, with two indexes that follow from them.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct KernelFacts {
     pub links: BTreeMap<IfIndex, Link>,
@@ -127,34 +134,31 @@ pub struct KernelFacts {
     pub routes: Vec<Route>,
     pub rules: Vec<Rule>,
     pub namespaces: BTreeMap<String, i32>,
+    /// Where each address is.
+    holders: HashMap<IpAddr, Vec<Place>>,
+    /// Our end of each veth whose far end is in another namespace.
+    near_ends: HashMap<Place, IfIndex>,
 }
 
 impl KernelFacts {
     /// Takes in one change.
     pub fn apply(&mut self, change: KernelChange) {
         match change {
-            KernelChange::Link(link) => {
-                self.links.insert(link.index, link);
-            }
+            KernelChange::Link(link) => self.put_link(link),
             KernelChange::LinkGone(index) => {
-                self.addresses.remove(&Place { nsid: None, index });
-                if let Some(link) = self.links.remove(&index) {
-                    self.forget_peer(&link);
+                self.forget(Place { nsid: None, index });
+                if let Some(far) = self.links.remove(&index).and_then(|link| link.far_end()) {
+                    // The number of a namespace may be given again once its last link here is gone.
+                    self.near_ends.remove(&far);
+                    self.forget(far);
                 }
             }
             KernelChange::Address(place, address) => {
-                let all = self.addresses.entry(place).or_default();
-                all.retain(|a| a.net.addr() != address.net.addr());
-                all.insert(address);
+                self.drop_address(place, address.net.addr());
+                self.addresses.entry(place).or_default().insert(address);
+                self.holders.entry(address.net.addr()).or_default().push(place);
             }
-            KernelChange::AddressGone(place, net) => {
-                if let Some(all) = self.addresses.get_mut(&place) {
-                    all.retain(|a| a.net.addr() != net.addr());
-                    if all.is_empty() {
-                        self.addresses.remove(&place);
-                    }
-                }
-            }
+            KernelChange::AddressGone(place, net) => self.drop_address(place, net.addr()),
             KernelChange::Routing { routes, rules } => {
                 self.routes = routes;
                 self.rules = rules;
@@ -163,20 +167,68 @@ impl KernelFacts {
             KernelChange::Restart => {
                 self.links.clear();
                 self.addresses.clear();
+                self.holders.clear();
+                self.near_ends.clear();
             }
         }
     }
 
-    /// The addresses at the far end of a veth.
-    pub fn peer_addresses(&self, link: &Link) -> impl Iterator<Item = IpAddr> + '_ {
-        let place = link.peer_nsid.zip(link.peer_index).map(|(nsid, index)| Place { nsid: Some(nsid), index });
-        place.and_then(|p| self.addresses.get(&p)).into_iter().flatten().map(|a| a.net.addr())
+    /// The link of that name.
+    pub fn link(&self, name: &str) -> Option<&Link> {
+        self.links.values().find(|link| link.name == name)
     }
 
-    /// A namespace's number may be given again once its last link here is gone.
-    fn forget_peer(&mut self, link: &Link) {
-        if let (Some(nsid), Some(index)) = (link.peer_nsid, link.peer_index) {
-            self.addresses.remove(&Place { nsid: Some(nsid), index });
+    /// The addresses of one interface.
+    pub fn addresses_at(&self, place: Place) -> impl Iterator<Item = &Address> {
+        self.addresses.get(&place).into_iter().flatten()
+    }
+
+    /// Links of this namespace whose far end (a veth's peer) holds the address, in order of their age.
+    pub fn near_ends_of(&self, address: IpAddr) -> Vec<&Link> {
+        let places = self.holders.get(&address).into_iter().flatten();
+        let mut links: Vec<_> = places.filter_map(|p| self.links.get(self.near_ends.get(p)?)).collect();
+        links.sort_by_key(|link| link.index);
+        links
+    }
+
+    /// Links of this namespace that hold the address themselves.
+    pub fn own_links_with(&self, address: IpAddr) -> impl Iterator<Item = &Link> {
+        let places = self.holders.get(&address).into_iter().flatten();
+        places.filter(|p| p.nsid.is_none()).filter_map(|p| self.links.get(&p.index))
+    }
+
+    fn put_link(&mut self, link: Link) {
+        if let Some(far) = self.links.get(&link.index).and_then(Link::far_end) {
+            self.near_ends.remove(&far);
+        }
+        if let Some(far) = link.far_end() {
+            self.near_ends.insert(far, link.index);
+        }
+        self.links.insert(link.index, link);
+    }
+
+    fn forget(&mut self, place: Place) {
+        for address in self.addresses.remove(&place).unwrap_or_default() {
+            self.drop_holder(place, address.net.addr());
+        }
+    }
+
+    fn drop_address(&mut self, place: Place, address: IpAddr) {
+        if let Some(all) = self.addresses.get_mut(&place) {
+            all.retain(|a| a.net.addr() != address);
+            if all.is_empty() {
+                self.addresses.remove(&place);
+            }
+        }
+        self.drop_holder(place, address);
+    }
+
+    fn drop_holder(&mut self, place: Place, address: IpAddr) {
+        if let Some(places) = self.holders.get_mut(&address) {
+            places.retain(|p| *p != place);
+            if places.is_empty() {
+                self.holders.remove(&address);
+            }
         }
     }
 }

@@ -1,0 +1,102 @@
+//! Which binding a container falls to.
+
+use std::cmp::Reverse;
+use std::collections::HashMap;
+use std::ops::Deref;
+use std::sync::Arc;
+
+use super::binding::{Asked, Binding, BindingName, Manifests, Selector, Source};
+use super::facts::Container;
+
+/// The label that Compose puts on each container of a project.
+const COMPOSE_PROJECT: &str = "com.docker.compose.project";
+/// The label that names the service.
+const COMPOSE_SERVICE: &str = "com.docker.compose.service";
+
+/// A binding, shared with the object that it was read from.
+#[derive(Clone, Debug)]
+pub enum Held {
+    Label(Arc<Asked>),
+    /// Place in `bindings`.
+    File(Arc<Manifests>, usize),
+}
+
+impl Held {
+    /// The binding of a container's labels, if they ask for one.
+    pub fn label(asked: &Arc<Asked>) -> Option<Self> {
+        asked.binding.is_some().then(|| Self::Label(Arc::clone(asked)))
+    }
+}
+
+impl Deref for Held {
+    type Target = Binding;
+
+    fn deref(&self) -> &Binding {
+        match self {
+            Self::Label(asked) => asked.binding.as_ref().expect("made only of labels that ask for a binding"),
+            Self::File(manifests, at) => &manifests.bindings[*at],
+        }
+    }
+}
+
+impl PartialEq for Held {
+    fn eq(&self, other: &Self) -> bool {
+        **self == **other
+    }
+}
+
+/// The order of precedence: higher priority, then older, then source, then name. The smallest wins.
+pub fn precedence(binding: &Binding) -> (Reverse<i32>, u64, Source, &BindingName) {
+    (Reverse(binding.priority), binding.created, binding.name.source, &binding.name)
+}
+
+/// The bindings of manifests, found by one term that a container must have.
+pub struct Index {
+    manifests: Arc<Manifests>,
+    by_name: HashMap<String, Vec<usize>>,
+    by_label: HashMap<(String, String), Vec<usize>>,
+}
+
+impl Index {
+    pub fn new(manifests: &Arc<Manifests>) -> Self {
+        let mut index = Self { manifests: Arc::clone(manifests), by_name: HashMap::new(), by_label: HashMap::new() };
+        for (at, binding) in manifests.bindings.iter().enumerate() {
+            let Selector::Containers { names, match_labels, compose } = &binding.selector else { continue };
+            if !names.is_empty() {
+                for name in names {
+                    index.by_name.entry(name.clone()).or_default().push(at);
+                }
+            } else if let Some((key, value)) = match_labels.first_key_value() {
+                index.by_label.entry((key.clone(), value.clone())).or_default().push(at);
+            } else if let Some(compose) = compose {
+                index.by_label.entry((COMPOSE_PROJECT.to_owned(), compose.project.clone())).or_default().push(at);
+            }
+        }
+        index
+    }
+
+    /// All bindings that a container falls under, the winner first.
+    pub fn of(&self, container: &Container) -> Vec<Held> {
+        let mut found: Vec<Held> = container.asked.as_ref().and_then(Held::label).into_iter().collect();
+        if !self.by_name.is_empty() || !self.by_label.is_empty() {
+            let named = self.by_name.get(&container.name).into_iter().flatten();
+            let labels = container.labels.iter().filter(|_| !self.by_label.is_empty());
+            let labelled = labels.filter_map(|(k, v)| self.by_label.get(&(k.clone(), v.clone()))).flatten();
+            let hits = named.chain(labelled).filter(|at| fits(&self.manifests.bindings[**at].selector, container));
+            found.extend(hits.map(|at| Held::File(Arc::clone(&self.manifests), *at)));
+        }
+        found.sort_by(|a, b| precedence(a).cmp(&precedence(b)));
+        found
+    }
+}
+
+/// Whether a container fits all that a selector names.
+fn fits(selector: &Selector, container: &Container) -> bool {
+    let Selector::Containers { names, match_labels, compose } = selector else { return false };
+    let label = |key: &str| container.labels.get(key).map(String::as_str);
+    (names.is_empty() || names.contains(&container.name))
+        && match_labels.iter().all(|(k, v)| label(k) == Some(v))
+        && compose.as_ref().is_none_or(|c| {
+            label(COMPOSE_PROJECT) == Some(&c.project) && c.service.as_deref().is_none_or(|s| label(COMPOSE_SERVICE) == Some(s))
+        })
+}

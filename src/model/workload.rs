@@ -1,0 +1,153 @@
+//! Who gets what: one row for each address of each workload.
+
+use std::collections::{BTreeMap, HashMap, HashSet};
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use ipnet::IpNet;
+
+use super::binding::{Binding, BindingName, WhenUnavailable};
+use super::facts::{Container, IfIndex};
+use super::ground::{Exit, Ground, family};
+use super::reason::Reason;
+use super::select::Held;
+use crate::contract::{CLAIM_FREE, CLAIM_NO_EXIT};
+
+/// A workload as people know it.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Subject {
+    Container(Arc<Container>),
+    Namespace(String),
+    Source(IpNet),
+}
+
+impl std::fmt::Display for Subject {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Container(container) => f.write_str(&container.name),
+            Self::Namespace(name) => write!(f, "netns/{name}"),
+            Self::Source(net) => write!(f, "{net}"),
+        }
+    }
+}
+
+/// Where an address of a workload enters this host.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Entry {
+    /// By a port of a bridge: the port proves who it is.
+    Port { port: IfIndex, bridge: IfIndex },
+    /// By an interface of its own or of a subnet.
+    Routed { interface: IfIndex },
+}
+
+impl Entry {
+    /// The interface that `prerouting` of the ip families sees.
+    pub fn interface(self) -> IfIndex {
+        match self {
+            Self::Port { bridge, .. } => bridge,
+            Self::Routed { interface } => interface,
+        }
+    }
+}
+
+/// What is known of one address of a workload.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Row {
+    pub subject: Subject,
+    /// Docker network.
+    pub network: Option<String>,
+    /// The container's default route goes by this network.
+    pub default_route: bool,
+    /// A host address, except for a routed subnet.
+    pub address: Option<IpNet>,
+    pub entry: Option<Entry>,
+    pub binding: Option<Held>,
+    /// Bindings that would have had it too.
+    pub losers: Vec<BindingName>,
+    pub state: State,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum State {
+    Bound(Exit),
+    /// Bound without a usable exit: nothing leaves.
+    Dropped(Reason),
+    /// Bound without a usable exit: it goes the host's way, as asked.
+    FellBack(Reason),
+    /// Known, and bound by nobody.
+    Free,
+    /// No address yet.
+    Waiting(Reason),
+    /// Not possible for this workload, on this network.
+    Refused(Reason),
+}
+
+impl State {
+    /// What its packets are marked with at the door; `None`: with nothing.
+    pub fn claim(&self) -> Option<u32> {
+        match self {
+            Self::Bound(exit) => Some(exit.mark),
+            Self::Dropped(_) => Some(CLAIM_NO_EXIT),
+            Self::FellBack(_) | Self::Free => Some(CLAIM_FREE),
+            Self::Waiting(_) | Self::Refused(_) => None,
+        }
+    }
+
+    pub fn reason(&self) -> Option<&Reason> {
+        match self {
+            Self::Bound(_) | Self::Free => None,
+            Self::Dropped(reason) | Self::FellBack(reason) | Self::Waiting(reason) | Self::Refused(reason) => Some(reason),
+        }
+    }
+}
+
+/// The exit that a binding gives to an address: the first usable one of its family.
+pub fn choose(ground: &Ground, binding: &Binding, address: IpAddr) -> State {
+    let without = |reason| match binding.when_unavailable {
+        WhenUnavailable::Drop => State::Dropped(reason),
+        WhenUnavailable::Fallback => State::FellBack(reason),
+    };
+    if let Some(error) = binding.errors.first() {
+        return without(Reason::Invalid(error.clone()));
+    }
+    let mut first = None;
+    for spec in binding.exits.iter().filter(|e| e.address.is_ipv4() == address.is_ipv4()) {
+        match ground.exit(spec) {
+            Some(Ok(exit)) => return State::Bound(*exit),
+            Some(Err(reason)) => drop(first.get_or_insert_with(|| reason.clone())),
+            None => drop(first.get_or_insert(Reason::AddressNotFound { address: spec.address })),
+        }
+    }
+    without(first.unwrap_or(Reason::NoExitInFamily(family(address))))
+}
+
+/// Settles who has an address that several ports of a bridge claim to hold: the one that had it, else one that is nobody else's,
+/// else the oldest. So nobody takes a neighbour's exit by putting its address on an interface.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Doors {
+    had: HashMap<(IfIndex, IpAddr), IfIndex>,
+}
+
+impl Doors {
+    /// What the kernel was left with.
+    pub fn read_back(&mut self, bridge: IfIndex, address: IpAddr, port: IfIndex) {
+        self.had.insert((bridge, address), port);
+    }
+
+    /// One port for each wanted (bridge, address), of the candidates (in order of their age).
+    pub fn settle(&mut self, wanted: &BTreeMap<(IfIndex, IpAddr), Vec<IfIndex>>) -> HashMap<(IfIndex, IpAddr), IfIndex> {
+        let sure: HashSet<IfIndex> = wanted.values().filter(|c| c.len() == 1).map(|c| c[0]).collect();
+        let pick = |key: &(IfIndex, IpAddr), candidates: &Vec<IfIndex>| match candidates.as_slice() {
+            [] => None,
+            [one] => Some(*one),
+            several => {
+                let before = self.had.get(key).filter(|port| several.contains(port));
+                let nobodys = several.iter().find(|port| !sure.contains(port));
+                before.or(nobodys).or(several.first()).copied()
+            }
+        };
+        let settled: HashMap<_, _> = wanted.iter().filter_map(|(key, c)| Some((*key, pick(key, c)?))).collect();
+        self.had.clone_from(&settled);
+        settled
+    }
+}
