@@ -12,7 +12,7 @@ use super::ground::{Ground, MAIN, Memory};
 use super::reason::Reason;
 use super::select::{Held, Index, precedence};
 use super::served::{refuse_driver, refuse_mode};
-use super::workload::{Doors, Entry, Row, State, Subject, choose};
+use super::workload::{Doors, Entry, Row, State, Subject, Wanted, choose};
 
 /// All that the sources said.
 #[derive(Clone, Debug, Default)]
@@ -21,22 +21,37 @@ pub struct Facts {
     pub containers: BTreeMap<String, Arc<Container>>,
     pub networks: BTreeMap<String, Arc<Network>>,
     pub manifests: Arc<Manifests>,
+    /// When the engine last spoke of a container, as a count of its words.
+    told: HashMap<String, u64>,
+    words: u64,
 }
 
 impl Facts {
     /// Takes in one change of an engine.
     pub fn apply(&mut self, change: EngineChange) {
+        self.words += 1;
         match change {
             EngineChange::Snapshot { containers, networks } => {
+                self.told = containers.iter().map(|c| (c.id.clone(), self.words)).collect();
                 self.containers = containers.into_iter().map(|c| (c.id.clone(), Arc::new(c))).collect();
                 self.networks = networks.into_iter().map(|n| (n.id.clone(), Arc::new(n))).collect();
             }
-            EngineChange::Container(container) => drop(self.containers.insert(container.id.clone(), Arc::from(container))),
-            EngineChange::ContainerGone(id) => drop(self.containers.remove(&id)),
+            EngineChange::Container(container) => {
+                self.told.insert(container.id.clone(), self.words);
+                self.containers.insert(container.id.clone(), Arc::from(container));
+            }
+            EngineChange::ContainerGone(id) => {
+                self.told.remove(&id);
+                self.containers.remove(&id);
+            }
             EngineChange::Network(network) => drop(self.networks.insert(network.id.clone(), Arc::from(network))),
             EngineChange::NetworkGone(id) => drop(self.networks.remove(&id)),
             EngineChange::Lost => {}
         }
+    }
+
+    fn told(&self, container: &str) -> u64 {
+        self.told.get(container).copied().unwrap_or_default()
     }
 }
 
@@ -129,7 +144,7 @@ impl<'a> Scene<'a> {
 
     fn containers(&self, bound: &[(&Arc<Container>, Vec<Held>)], guards: &BTreeMap<IfIndex, Guard>, doors: &mut Doors) -> Vec<Row> {
         let mut rows = Vec::with_capacity(bound.len());
-        let mut wanted: BTreeMap<(IfIndex, IpAddr), Vec<IfIndex>> = BTreeMap::new();
+        let mut wanted: BTreeMap<(IfIndex, IpAddr), Wanted> = BTreeMap::new();
         for (container, held) in bound {
             let mode = refuse_mode(&container.network_mode);
             if let (Some(error), Some(binding)) = (mode, held.first()) {
@@ -165,7 +180,12 @@ impl<'a> Scene<'a> {
                     of(state, Some(*address));
                     if let Some(bridge) = self.bridge(network) {
                         let ports = self.facts.kernel.near_ends_of(*address).into_iter().filter(|l| l.master == Some(bridge));
-                        wanted.insert((bridge, *address), ports.map(|l| l.index).collect());
+                        let claim = Wanted { ports: ports.map(|l| l.index).collect(), told: self.facts.told(&container.id) };
+                        // Of two containers that are said to have it, what was said last is true.
+                        let latest = wanted.entry((bridge, *address)).or_insert_with(|| claim.clone());
+                        if latest.told < claim.told {
+                            *latest = claim;
+                        }
                     }
                 }
             }
@@ -173,8 +193,11 @@ impl<'a> Scene<'a> {
         let settled = doors.settle(&wanted);
         for row in &mut rows {
             let (Some(network), Some(address)) = (row.network.as_deref().and_then(|n| self.networks.get(n)), row.address) else { continue };
-            let Some(bridge) = self.bridge(network) else { continue };
-            row.entry = settled.get(&(bridge, address.addr())).map(|port| Entry::Port { port: *port, bridge });
+            let (Some(bridge), Subject::Container(container)) = (self.bridge(network), &row.subject) else { continue };
+            let key = (bridge, address.addr());
+            if wanted.get(&key).is_some_and(|w| w.told == self.facts.told(&container.id)) {
+                row.entry = settled.get(&key).map(|port| Entry::Port { port: *port, bridge });
+            }
         }
         rows
     }

@@ -121,33 +121,95 @@ pub fn choose(ground: &Ground, binding: &Binding, address: IpAddr) -> State {
     without(first.unwrap_or(Reason::NoExitInFamily(family(address))))
 }
 
-/// Settles who has an address that several ports of a bridge claim to hold: the one that had it, else one that is nobody else's,
-/// else the oldest. So nobody takes a neighbour's exit by putting its address on an interface.
+/// What is asked of [`Doors`]: the ports that hold an address (oldest first), and when the engine last spoke of its owner.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Wanted {
+    pub ports: Vec<IfIndex>,
+    pub told: u64,
+}
+
+/// Settles by which port a container's address comes in.
+///
+/// An address alone proves nothing. When several ports of a bridge hold it, the one that had it keeps it, else it is one that is nobody
+/// else's, else the oldest: nobody takes a neighbour's exit by putting its address on an interface. And when the port is gone, a
+/// new one with that address may be a successor's: it counts only once the engine has spoken of the container again.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Doors {
-    had: HashMap<(IfIndex, IpAddr), IfIndex>,
+    had: HashMap<(IfIndex, IpAddr), (IfIndex, u64)>,
 }
 
 impl Doors {
     /// What the kernel was left with.
     pub fn read_back(&mut self, bridge: IfIndex, address: IpAddr, port: IfIndex) {
-        self.had.insert((bridge, address), port);
+        self.had.insert((bridge, address), (port, 0));
     }
 
-    /// One port for each wanted (bridge, address), of the candidates (in order of their age).
-    pub fn settle(&mut self, wanted: &BTreeMap<(IfIndex, IpAddr), Vec<IfIndex>>) -> HashMap<(IfIndex, IpAddr), IfIndex> {
-        let sure: HashSet<IfIndex> = wanted.values().filter(|c| c.len() == 1).map(|c| c[0]).collect();
-        let pick = |key: &(IfIndex, IpAddr), candidates: &Vec<IfIndex>| match candidates.as_slice() {
-            [] => None,
-            [one] => Some(*one),
-            several => {
-                let before = self.had.get(key).filter(|port| several.contains(port));
-                let nobodys = several.iter().find(|port| !sure.contains(port));
-                before.or(nobodys).or(several.first()).copied()
+    /// The port for each wanted (bridge, address).
+    pub fn settle(&mut self, wanted: &BTreeMap<(IfIndex, IpAddr), Wanted>) -> HashMap<(IfIndex, IpAddr), IfIndex> {
+        let sure: HashSet<IfIndex> = wanted.values().filter(|w| w.ports.len() == 1).map(|w| w.ports[0]).collect();
+        let mut had = HashMap::with_capacity(wanted.len());
+        let mut settled = HashMap::with_capacity(wanted.len());
+        for (key, Wanted { ports, told }) in wanted {
+            let before = self.had.get(key);
+            let port = match before {
+                Some((port, _)) if ports.contains(port) => Some(*port),
+                Some((_, heard)) if told <= heard => None,
+                _ => ports.iter().find(|port| ports.len() == 1 || !sure.contains(port)).or(ports.first()).copied(),
+            };
+            match (port, before) {
+                (Some(port), _) => {
+                    settled.insert(*key, port);
+                    had.insert(*key, (port, *told));
+                }
+                (None, Some(gone)) => drop(had.insert(*key, *gone)),
+                (None, None) => {}
             }
-        };
-        let settled: HashMap<_, _> = wanted.iter().filter_map(|(key, c)| Some((*key, pick(key, c)?))).collect();
-        self.had.clone_from(&settled);
+        }
+        self.had = had;
         settled
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const BRIDGE: IfIndex = 9;
+
+    fn key() -> (IfIndex, IpAddr) {
+        (BRIDGE, IpAddr::from([172, 19, 0, 100]))
+    }
+
+    fn settle(doors: &mut Doors, ports: &[IfIndex], told: u64) -> Option<IfIndex> {
+        let wanted = BTreeMap::from([(key(), Wanted { ports: ports.to_vec(), told })]);
+        doors.settle(&wanted).get(&key()).copied()
+    }
+
+    #[test]
+    fn a_neighbour_that_takes_the_address_does_not_get_the_door() {
+        let mut doors = Doors::default();
+        assert_eq!(settle(&mut doors, &[20], 1), Some(20));
+        assert_eq!(settle(&mut doors, &[11, 20], 2), Some(20));
+    }
+
+    #[test]
+    fn a_successor_with_the_address_waits_until_the_engine_has_spoken() {
+        let mut doors = Doors::default();
+        assert_eq!(settle(&mut doors, &[20], 1), Some(20));
+        assert_eq!(settle(&mut doors, &[30], 1), None);
+        assert_eq!(settle(&mut doors, &[30], 1), None);
+        assert_eq!(settle(&mut doors, &[30], 2), Some(30));
+    }
+
+    #[test]
+    fn of_two_claimants_the_one_with_an_address_of_its_own_is_the_intruder() {
+        let mut doors = Doors::default();
+        let own = (BRIDGE, IpAddr::from([172, 19, 0, 101]));
+        let wanted = BTreeMap::from([
+            (key(), Wanted { ports: vec![11, 20], told: 1 }),
+            (own, Wanted { ports: vec![11], told: 1 }),
+        ]);
+        let settled = doors.settle(&wanted);
+        assert_eq!((settled[&key()], settled[&own]), (20, 11));
     }
 }

@@ -1,1 +1,5 @@
+//! From who-gets-what to what has to change. Pure: plans are data, and one interpreter carries them out.
 
+pub mod engine;
+pub mod flows;
+pub mod routing;

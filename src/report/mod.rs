@@ -1,1 +1,4 @@
+//! What people and machines are told.
 
+pub mod status;
+pub mod table;

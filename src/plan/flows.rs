@@ -1,0 +1,101 @@
+//! Which open flows have to end, once the rules are right.
+//!
+//! A flow keeps the address that it began with, so every change of who has an address leaves flows behind. They are told by their
+//! original source; what they carry in the conntrack mark says whether they are ours.
+
+use std::collections::HashMap;
+use std::net::IpAddr;
+
+use ipnet::IpNet;
+
+use crate::contract::{CLAIM_FREE, CLAIM_NO_EXIT, EXIT, FLAG, FLOW_MASK};
+use crate::model::binding::{ExistingFlows, Source};
+use crate::model::facts::IfIndex;
+use crate::model::workload::{Entry, Row};
+
+/// IANA protocol number of TCP.
+const TCP: u8 = 6;
+/// IANA protocol number of SCTP.
+const SCTP: u8 = 132;
+
+/// Where a source enters: interface (a bridge's port, or an interface of its own) and addresses.
+pub type Door = (IfIndex, IpNet);
+
+/// A change of the claim of one door.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ClaimChange {
+    pub door: Door,
+    pub before: Option<u32>,
+    pub after: Option<u32>,
+}
+
+/// Flows to end: of one source, with exceptions.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Cut {
+    pub source: IpNet,
+    /// Flows with this conntrack mark (of ours) stay.
+    pub keep: Option<u32>,
+    /// Only flows that have an exit.
+    pub only_bound: bool,
+    /// Only protocols without a connection: their next packet begins anew by itself.
+    pub only_datagrams: bool,
+}
+
+impl Cut {
+    /// Whether a flow is to end.
+    pub fn hits(&self, source: IpAddr, protocol: u8, mark: u32) -> bool {
+        self.source.contains(&source)
+            && self.keep != Some(mark & FLOW_MASK)
+            && !(self.only_bound && !is_bound(mark))
+            && !(self.only_datagrams && matches!(protocol, TCP | SCTP))
+    }
+}
+
+/// The flow went out by an exit.
+pub fn is_bound(mark: u32) -> bool {
+    mark & FLAG != 0 && mark & EXIT != 0
+}
+
+/// The cuts that changes of claims call for.
+pub fn cuts(changes: &[ClaimChange], rows: &[Row]) -> Vec<Cut> {
+    if changes.is_empty() {
+        return Vec::new();
+    }
+    let wanted: HashMap<Door, Option<&Row>> = changes.iter().map(|c| (c.door, None)).collect();
+    let mut of = wanted;
+    for row in rows {
+        if let (Some(entry), Some(net)) = (row.entry, row.address)
+            && let Some(slot) = of.get_mut(&(door(entry), net))
+        {
+            *slot = Some(row);
+        }
+    }
+    changes.iter().filter_map(|change| cut(change, of.get(&change.door).copied().flatten())).collect()
+}
+
+/// The interface that tells who it is.
+fn door(entry: Entry) -> IfIndex {
+    match entry {
+        Entry::Port { port, .. } => port,
+        Entry::Routed { interface } => interface,
+    }
+}
+
+fn cut(change: &ClaimChange, row: Option<&Row>) -> Option<Cut> {
+    let all = Cut { source: change.door.1, keep: None, only_bound: false, only_datagrams: false };
+    let binding = row.and_then(|r| r.binding.as_ref());
+    let Some(after) = change.after else { return Some(all) };
+    let keep = is_exit(after).then_some(after);
+    let Some(binding) = binding else {
+        // Unbound, and known: what was bound ends, what was not goes on.
+        return change.before.map(|_| Cut { only_bound: true, ..all });
+    };
+    // A label is as old as its container: no flow of it can be older.
+    let leaked = change.before.is_none() && binding.name.source == Source::Label;
+    let datagrams = binding.existing_flows == ExistingFlows::Keep && !leaked;
+    Some(Cut { keep, only_datagrams: datagrams, ..all })
+}
+
+fn is_exit(claim: u32) -> bool {
+    is_bound(claim) && claim != CLAIM_FREE && claim != CLAIM_NO_EXIT
+}

@@ -1,0 +1,192 @@
+//! What `egressd status` shows: the outcome in words, for people and for machines.
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+
+use serde::{Deserialize, Serialize};
+
+use crate::model::binding::{Binding, BindingName, FieldError};
+use crate::model::ground::{Ground, family};
+use crate::model::resolve::{Facts, Guard, Outcome};
+use crate::model::workload::{Row, State};
+
+/// The whole report.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Status {
+    pub workloads: Vec<Workload>,
+    pub bindings: Vec<BindingStatus>,
+    pub uplinks: Vec<UplinkStatus>,
+    /// Bridges on which a source that nobody vouches for has no way out.
+    pub guarded: Vec<String>,
+    /// What could not be read or done, each with its cure.
+    pub problems: Vec<String>,
+}
+
+/// One address of a workload.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Workload {
+    pub workload: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub network: Option<String>,
+    /// Its default route goes by this network.
+    pub default_route: bool,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub address: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub binding: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub exit: Option<IpAddr>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub nic: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub gateway: Option<IpAddr>,
+    /// `Bound`, `Dropped`, `Fallback`, `Unbound`, `Waiting` or `Refused`.
+    pub state: String,
+    /// One word, and a sentence with the cure.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub reason: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub message: Option<String>,
+    /// Bindings that would have had it too, and lost.
+    #[serde(skip_serializing_if = "Vec::is_empty", default)]
+    pub also_asked_by: Vec<String>,
+    #[serde(skip_serializing_if = "Vec::is_empty", default)]
+    pub warnings: Vec<String>,
+    /// Open flows that it began.
+    pub flows: u64,
+}
+
+/// One binding, as a Kubernetes object would say it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct BindingStatus {
+    pub binding: String,
+    /// Nothing is wrong with it.
+    pub accepted: bool,
+    #[serde(skip_serializing_if = "Vec::is_empty", default)]
+    pub errors: Vec<String>,
+    pub workloads: usize,
+    pub programmed: usize,
+    /// Workloads that another binding has instead: `web-1 (file/shop/crawler)`.
+    #[serde(skip_serializing_if = "Vec::is_empty", default)]
+    pub lost: Vec<String>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct UplinkStatus {
+    pub nic: String,
+    pub up: bool,
+    pub number: u8,
+    pub table: u32,
+    pub addresses: Vec<IpAddr>,
+    pub gateways: Vec<IpAddr>,
+    pub holds_exit: bool,
+}
+
+impl Status {
+    /// The report of an outcome. `flows` counts by original source; `problems` is what the effects and sources ran into.
+    pub fn of(facts: &Facts, outcome: &Outcome, flows: &BTreeMap<IpAddr, u64>, problems: Vec<String>) -> Self {
+        let guarded = outcome.guards.iter().filter(|(_, guard)| **guard == Guard::Closed);
+        let name = |index| facts.kernel.links.get(index).map_or_else(|| index.to_string(), |l| l.name.clone());
+        Self {
+            workloads: outcome.rows.iter().map(|row| workload(row, &outcome.ground, flows)).collect(),
+            bindings: bindings(facts, outcome),
+            uplinks: uplinks(&outcome.ground),
+            guarded: guarded.map(|(index, _)| name(index)).collect(),
+            problems,
+        }
+    }
+}
+
+/// The word for a state.
+pub fn word(state: &State) -> &'static str {
+    match state {
+        State::Bound(_) => "Bound",
+        State::Dropped(_) => "Dropped",
+        State::FellBack(_) => "Fallback",
+        State::Free => "Unbound",
+        State::Waiting(_) => "Waiting",
+        State::Refused(_) => "Refused",
+    }
+}
+
+fn workload(row: &Row, ground: &Ground, flows: &BTreeMap<IpAddr, u64>) -> Workload {
+    let exit = match &row.state {
+        State::Bound(exit) => Some(exit),
+        _ => None,
+    };
+    let uplink = exit.and_then(|e| ground.uplinks.get(&e.interface));
+    let gateway = exit.and_then(|e| uplink?.gateways.get(&family(e.address))?.address);
+    let count = |net: ipnet::IpNet| flows.iter().filter(|(source, _)| net.contains(*source)).map(|(_, n)| n).sum();
+    let flows = match row.address {
+        Some(net) if net.prefix_len() == net.max_prefix_len() => flows.get(&net.addr()).copied().unwrap_or(0),
+        Some(net) => count(net),
+        None => 0,
+    };
+    // An address that no interface shows yet is not in the kernel either.
+    let waiting = row.entry.is_none() && matches!(row.state, State::Bound(_) | State::Dropped(_) | State::FellBack(_));
+    Workload {
+        workload: row.subject.to_string(),
+        network: row.network.clone(),
+        default_route: row.default_route,
+        address: row.address.map(|net| if net.prefix_len() == net.max_prefix_len() { net.addr().to_string() } else { net.to_string() }),
+        binding: row.binding.as_ref().map(|b| b.name.to_string()),
+        exit: exit.map(|e| e.address),
+        nic: uplink.map(|u| u.name.clone()),
+        gateway,
+        state: if waiting { "Waiting" } else { word(&row.state) }.to_owned(),
+        reason: row.state.reason().map(|r| r.word().to_owned()),
+        message: row.state.reason().map(ToString::to_string),
+        also_asked_by: row.losers.iter().map(ToString::to_string).collect(),
+        warnings: row.binding.as_ref().map(|b| b.warnings.clone()).unwrap_or_default(),
+        flows,
+    }
+}
+
+fn uplinks(ground: &Ground) -> Vec<UplinkStatus> {
+    let of = |u: &crate::model::ground::Uplink| UplinkStatus {
+        nic: u.name.clone(),
+        up: u.up,
+        number: u.number,
+        table: u.table(),
+        addresses: u.addresses.clone(),
+        gateways: u.gateways.values().filter_map(|g| g.address).collect(),
+        holds_exit: u.holds_exit,
+    };
+    ground.uplinks.values().map(of).collect()
+}
+
+fn bindings(facts: &Facts, outcome: &Outcome) -> Vec<BindingStatus> {
+    let mut all: BTreeMap<BindingName, BindingStatus> = BTreeMap::new();
+    let labels = facts.containers.values().filter_map(|c| c.asked.as_ref()?.binding.as_ref());
+    for binding in facts.manifests.bindings.iter().chain(labels) {
+        all.insert(binding.name.clone(), begin(binding));
+    }
+    for row in &outcome.rows {
+        let winner = row.binding.as_ref().map(|b| &b.name);
+        if let Some(status) = winner.and_then(|name| all.get_mut(name)) {
+            status.workloads += 1;
+            status.programmed += usize::from(row.entry.is_some() && matches!(row.state, State::Bound(_)));
+        }
+        for loser in &row.losers {
+            if let (Some(status), Some(winner)) = (all.get_mut(loser), winner) {
+                status.lost.push(format!("{} ({winner})", row.subject));
+            }
+        }
+    }
+    all.into_values().collect()
+}
+
+fn begin(binding: &Binding) -> BindingStatus {
+    BindingStatus {
+        binding: binding.name.to_string(),
+        accepted: binding.errors.is_empty(),
+        errors: binding.errors.iter().map(FieldError::to_string).collect(),
+        workloads: 0,
+        programmed: 0,
+        lost: Vec::new(),
+    }
+}
