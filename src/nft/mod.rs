@@ -1,6 +1,14 @@
 //! The part of the nf_tables language that egressd speaks: a typed ruleset, the difference of two of them, and their netlink form.
 //! Pure: sockets are in `effects::nft`.
 
+pub mod build;
+pub mod decode;
+mod diff;
+mod display;
+pub mod encode;
 mod ruleset;
+pub mod uapi;
+pub mod wire;
 
+pub use diff::diff;
 pub use ruleset::*;

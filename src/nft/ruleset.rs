@@ -85,6 +85,8 @@ pub enum Datatype {
     Ipv6,
     Mark,
     Verdict,
+    /// Another of nft's type numbers: only ever read, in what someone else put into a table of ours.
+    Other(u32),
 }
 
 /// An element's key: its bytes as in the kernel's registers, and for an interval the last one.
@@ -97,17 +99,28 @@ pub struct Key {
 /// Up to 24 bytes in place: an interface and an IPv6 address, each field padded to four bytes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Bytes {
-    data: [u8; 24],
+    data: [u8; Self::CAPACITY],
     len: u8,
 }
 
 impl Bytes {
+    /// Longest value, in bytes.
+    pub const CAPACITY: usize = 24;
+
     /// Appends a field, padded to four bytes. More than 24 bytes in all is a mistake of the ruleset's author.
     pub fn push(mut self, field: &[u8]) -> Self {
         let at = usize::from(self.len);
         self.data[at..at + field.len()].copy_from_slice(field);
         self.len += field.len().next_multiple_of(4) as u8;
         self
+    }
+
+    /// A value of just its own length, as comparisons need: what a one-byte field is compared with has one byte.
+    /// More than 24 bytes is a mistake of the caller.
+    pub fn exact(value: &[u8]) -> Self {
+        let mut data = [0; Self::CAPACITY];
+        data[..value.len()].copy_from_slice(value);
+        Self { data, len: value.len() as u8 }
     }
 
     /// The bytes.
@@ -212,6 +225,7 @@ pub enum Change {
     /// Makes the table (with `owner` and `persist` when the kernel has them) or leaves it as it is.
     AddTable(Family),
     DeleteTable(Family),
+    /// Makes the set, without its elements: those follow when the chains that they name are there.
     AddSet(Family, String, Set),
     DeleteSet(Family, String),
     AddChain(Family, String, Option<Base>),

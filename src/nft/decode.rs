@@ -1,0 +1,208 @@
+//! What the kernel tells of our tables, back into a [`Ruleset`].
+//!
+//! What egressd wrote reads back equal to what was written. What someone else put in reads as something that differs from all that egressd writes, so that the
+//! next difference takes it out.
+
+use super::encode::{HOOKS, TYPE_BITS, family_number, kind_name, type_number};
+use super::uapi::*;
+use super::wire::{Message, attributes, find, number, text};
+use super::{Base, Bytes, Chain, ChainKind, Data, Datatype, Family, Hook, Key, Rule, Ruleset, Set, Table, Verdict};
+
+/// A message of the kernel that lacks what it always has, or has it in another form.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("failed to understand the kernel's description of a {0}")]
+pub struct Malformed(&'static str);
+
+/// A table's name and who may change it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct TableHead<'a> {
+    /// `NFPROTO_*`.
+    pub family: u8,
+    pub name: &'a str,
+    /// `NFT_TABLE_F_*`.
+    pub flags: u32,
+    /// Port of the netlink socket that owns it.
+    pub owner: Option<u32>,
+}
+
+/// A chain that the kernel enters by itself, in whichever table.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct BaseChain {
+    /// As nft names it.
+    pub family: &'static str,
+    pub table: String,
+    pub chain: String,
+    pub base: Base,
+}
+
+/// The head of a table.
+pub fn table<'a>(message: &Message<'a>) -> Option<TableHead<'a>> {
+    Some(TableHead {
+        family: message.family(),
+        name: message.attribute(NFTA_TABLE_NAME).and_then(text)?,
+        flags: message.attribute(NFTA_TABLE_FLAGS).and_then(number).unwrap_or(0),
+        owner: message.attribute(NFTA_TABLE_OWNER).and_then(number),
+    })
+}
+
+/// The family that a message tells of, when egressd has tables in it.
+pub fn family(message: &Message) -> Option<Family> {
+    Family::ALL.into_iter().find(|family| family_number(*family) == message.family())
+}
+
+/// nft's name of a family.
+pub fn family_name(family: u8) -> &'static str {
+    match family {
+        NFPROTO_INET => "inet",
+        NFPROTO_IPV4 => "ip",
+        NFPROTO_ARP => "arp",
+        NFPROTO_NETDEV => "netdev",
+        NFPROTO_BRIDGE => "bridge",
+        NFPROTO_IPV6 => "ip6",
+        _ => "unknown",
+    }
+}
+
+/// The base chain that a message tells of, if it tells of one.
+pub fn base_chain(message: &Message) -> Option<BaseChain> {
+    Some(BaseChain {
+        family: family_name(message.family()),
+        table: message.attribute(NFTA_CHAIN_TABLE).and_then(text)?.to_owned(),
+        chain: message.attribute(NFTA_CHAIN_NAME).and_then(text)?.to_owned(),
+        base: base(message)?,
+    })
+}
+
+/// Puts what a message tells of the table `name` into the ruleset. Says nothing of other tables.
+pub fn absorb(ruleset: &mut Ruleset, name: &str, message: &Message) -> Result<(), Malformed> {
+    // Every kind of message has its table's name in attribute 1.
+    let ours = message.attribute(NFTA_TABLE_NAME).and_then(text) == Some(name);
+    let (Some(family), Some(operation), true) = (family(message), message.operation(), ours) else {
+        return Ok(());
+    };
+    let table = ruleset.tables.entry(family).or_default();
+    match operation {
+        NFT_MSG_NEWCHAIN => chain(table, message).ok_or(Malformed("chain")),
+        NFT_MSG_NEWRULE => rule(table, message).ok_or(Malformed("rule")),
+        NFT_MSG_NEWSET => set(table, message).ok_or(Malformed("set")),
+        NFT_MSG_NEWSETELEM => elements(table, message).ok_or(Malformed("set's element")),
+        _ => Ok(()),
+    }
+}
+
+fn chain(table: &mut Table, message: &Message) -> Option<()> {
+    let name = message.attribute(NFTA_CHAIN_NAME).and_then(text)?;
+    table.chains.insert(name.to_owned(), Chain { base: base(message), rules: Vec::new() });
+    Some(())
+}
+
+fn base(message: &Message) -> Option<Base> {
+    let hook = message.attribute(NFTA_CHAIN_HOOK)?;
+    let name = message.attribute(NFTA_CHAIN_TYPE).and_then(text)?;
+    Some(Base {
+        kind: [ChainKind::Filter, ChainKind::Nat, ChainKind::Route].into_iter().find(|kind| kind_name(*kind) == name)?,
+        hook: hook_of(find(hook, NFTA_HOOK_HOOKNUM).and_then(number)?)?,
+        priority: find(hook, NFTA_HOOK_PRIORITY).and_then(number)? as i32,
+    })
+}
+
+fn hook_of(number: u32) -> Option<Hook> {
+    HOOKS.get(number as usize).copied()
+}
+
+fn rule(table: &mut Table, message: &Message) -> Option<()> {
+    let chain = message.attribute(NFTA_RULE_CHAIN).and_then(text)?;
+    let tag = message.attribute(NFTA_RULE_USERDATA).and_then(comment).unwrap_or_default();
+    let rule = Rule { exprs: Vec::new(), tag: tag.to_owned() };
+    table.chains.entry(chain.to_owned()).or_default().rules.push(rule);
+    Some(())
+}
+
+/// The comment in a rule's user data: a row of (type, length, value).
+fn comment(mut userdata: &[u8]) -> Option<&str> {
+    while let [kind, length, rest @ ..] = userdata {
+        let value = rest.get(..usize::from(*length))?;
+        if *kind == NFTNL_UDATA_RULE_COMMENT {
+            return text(value);
+        }
+        userdata = &rest[value.len()..];
+    }
+    None
+}
+
+fn set(table: &mut Table, message: &Message) -> Option<()> {
+    let flags = message.attribute(NFTA_SET_FLAGS).and_then(number).unwrap_or(0);
+    if flags & NFT_SET_ANONYMOUS != 0 {
+        // Goes with the rule that it is written in, and cannot be deleted by itself.
+        return Some(());
+    }
+    let name = message.attribute(NFTA_SET_NAME).and_then(text)?;
+    let data = match message.attribute(NFTA_SET_DATA_TYPE).and_then(number) {
+        Some(NFT_DATA_VERDICT) => Some(Datatype::Verdict),
+        Some(number) => Some(datatype(number)),
+        None => None,
+    };
+    let set = Set {
+        key: fields(message.attribute(NFTA_SET_KEY_TYPE).and_then(number)?),
+        data,
+        interval: flags & NFT_SET_INTERVAL != 0,
+        elements: Default::default(),
+    };
+    table.sets.insert(name.to_owned(), set);
+    Some(())
+}
+
+fn fields(mut number: u32) -> Vec<Datatype> {
+    let mut fields = Vec::new();
+    while number != 0 {
+        fields.push(datatype(number & ((1 << TYPE_BITS) - 1)));
+        number >>= TYPE_BITS;
+    }
+    fields.reverse();
+    fields
+}
+
+fn datatype(number: u32) -> Datatype {
+    [Datatype::IfIndex, Datatype::Ipv4, Datatype::Ipv6, Datatype::Mark]
+        .into_iter()
+        .find(|known| type_number(*known) == number)
+        .unwrap_or(Datatype::Other(number))
+}
+
+fn elements(table: &mut Table, message: &Message) -> Option<()> {
+    let name = message.attribute(NFTA_SET_ELEM_LIST_SET).and_then(text)?;
+    let Some(set) = table.sets.get_mut(name) else { return Some(()) };
+    for (_, element) in attributes(message.attribute(NFTA_SET_ELEM_LIST_ELEMENTS).unwrap_or_default()) {
+        let Some(key) = find(element, NFTA_SET_ELEM_KEY) else {
+            // A catch-all element has no key; egressd has none, and has no way to name it.
+            continue;
+        };
+        let last = match find(element, NFTA_SET_ELEM_KEY_END) {
+            Some(last) => Some(value(last)?),
+            None => None,
+        };
+        let key = Key { first: value(key)?, last };
+        let data = find(element, NFTA_SET_ELEM_DATA).and_then(data).unwrap_or(Data::None);
+        set.elements.insert(key, data);
+    }
+    Some(())
+}
+
+fn value(nest: &[u8]) -> Option<Bytes> {
+    let bytes = find(nest, NFTA_DATA_VALUE)?;
+    (bytes.len() <= Bytes::CAPACITY).then(|| Bytes::exact(bytes))
+}
+
+/// `None` for what egressd never writes.
+fn data(nest: &[u8]) -> Option<Data> {
+    let Some(verdict) = find(nest, NFTA_DATA_VERDICT) else { return value(nest).map(Data::Value) };
+    let chain = || find(verdict, NFTA_VERDICT_CHAIN).and_then(text).map(str::to_owned);
+    Some(Data::Verdict(match number(find(verdict, NFTA_VERDICT_CODE)?)? {
+        NF_ACCEPT => Verdict::Accept,
+        NF_DROP => Verdict::Drop,
+        NFT_RETURN => Verdict::Return,
+        NFT_JUMP => Verdict::Jump(chain()?),
+        NFT_GOTO => Verdict::Goto(chain()?),
+        _ => return None,
+    }))
+}

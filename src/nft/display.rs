@@ -1,0 +1,38 @@
+//! Families and changes in a reader's words, as logs and errors have them.
+
+use std::fmt::{Display, Formatter, Result};
+
+use super::{Change, Family};
+
+impl Family {
+    /// In the order of [`Ord`].
+    pub const ALL: [Self; 3] = [Self::Ip, Self::Ip6, Self::Bridge];
+}
+
+impl Display for Family {
+    fn fmt(&self, f: &mut Formatter<'_>) -> Result {
+        f.write_str(match self {
+            Self::Ip => "ip",
+            Self::Ip6 => "ip6",
+            Self::Bridge => "bridge",
+        })
+    }
+}
+
+/// A few words, however many elements there are.
+impl Display for Change {
+    fn fmt(&self, f: &mut Formatter<'_>) -> Result {
+        match self {
+            Self::AddTable(family) => write!(f, "add table {family}"),
+            Self::DeleteTable(family) => write!(f, "delete table {family}"),
+            Self::AddSet(family, name, _) => write!(f, "add set {family} {name}"),
+            Self::DeleteSet(family, name) => write!(f, "delete set {family} {name}"),
+            Self::AddChain(family, name, _) => write!(f, "add chain {family} {name}"),
+            Self::FlushChain(family, name) => write!(f, "flush chain {family} {name}"),
+            Self::DeleteChain(family, name) => write!(f, "delete chain {family} {name}"),
+            Self::AddRule(family, chain, rule) => write!(f, "add rule {} to chain {family} {chain}", rule.tag),
+            Self::AddElements(family, set, elements) => write!(f, "add {} elements to set {family} {set}", elements.len()),
+            Self::DeleteElements(family, set, keys) => write!(f, "delete {} elements of set {family} {set}", keys.len()),
+        }
+    }
+}

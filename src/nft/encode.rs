@@ -1,0 +1,351 @@
+//! Changes as one batch of netlink messages.
+
+mod expr;
+
+use super::uapi::*;
+use super::wire::{Head, Writer, nftables};
+use super::{Bytes, Change, Chain, ChainKind, Data, Datatype, Family, Hook, Key, Rule, Set, Verdict};
+
+/// Elements of one message, in bytes: an attribute has at most 65,535 and an element less than 400.
+const ELEMENTS_PER_MESSAGE: usize = 48 * 1024;
+
+/// Whom the tables let change them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Ownership {
+    /// Only the socket that makes them; they outlive it, and a later socket may take them over. Needs kernel 6.9.
+    Exclusive,
+    /// Everyone.
+    Shared,
+}
+
+impl Ownership {
+    /// `NFTA_TABLE_FLAGS`.
+    pub fn flags(self) -> u32 {
+        match self {
+            Self::Exclusive => NFT_TABLE_F_OWNER | NFT_TABLE_F_PERSIST,
+            Self::Shared => 0,
+        }
+    }
+}
+
+/// A batch: what to send, and which change each of its messages came from.
+#[derive(Debug)]
+pub struct Batch {
+    pub bytes: Vec<u8>,
+    first: u32,
+    origins: Vec<usize>,
+}
+
+impl Batch {
+    /// Index of the change whose message has this sequence number.
+    pub fn origin(&self, sequence: u32) -> Option<usize> {
+        // The batch's own beginning has the first number.
+        let at = sequence.wrapping_sub(self.first).checked_sub(1)?;
+        self.origins.get(at as usize).copied()
+    }
+
+    /// Whether a message with this sequence number is of this batch.
+    pub fn contains(&self, sequence: u32) -> bool {
+        sequence.wrapping_sub(self.first) as usize <= self.origins.len() + 1
+    }
+
+    /// The sequence number behind the last.
+    pub fn next_sequence(&self) -> u32 {
+        self.first.wrapping_add(self.origins.len() as u32 + 2)
+    }
+
+    /// Number of messages, without the batch's beginning and end.
+    pub fn messages(&self) -> usize {
+        self.origins.len()
+    }
+}
+
+/// Encodes changes to the tables named `table`. Messages are numbered from `first` on.
+pub fn batch<'a>(
+    table: &str,
+    ownership: Ownership,
+    first: u32,
+    changes: impl IntoIterator<Item = &'a Change>,
+) -> Batch {
+    let mut encoder = Encoder { table, ownership, first, writer: Writer::default(), origins: Vec::new(), change: 0 };
+    encoder.boundary(NFNL_MSG_BATCH_BEGIN, first);
+    for (index, change) in changes.into_iter().enumerate() {
+        encoder.change = index;
+        encoder.encode(change);
+    }
+    let last = first.wrapping_add(encoder.origins.len() as u32 + 1);
+    encoder.boundary(NFNL_MSG_BATCH_END, last);
+    Batch { bytes: encoder.writer.into_bytes(), first, origins: encoder.origins }
+}
+
+/// `NFPROTO_*` of a family.
+pub fn family_number(family: Family) -> u8 {
+    match family {
+        Family::Ip => NFPROTO_IPV4,
+        Family::Ip6 => NFPROTO_IPV6,
+        Family::Bridge => NFPROTO_BRIDGE,
+    }
+}
+
+struct Encoder<'t> {
+    table: &'t str,
+    ownership: Ownership,
+    first: u32,
+    writer: Writer,
+    origins: Vec<usize>,
+    change: usize,
+}
+
+impl Encoder<'_> {
+    fn boundary(&mut self, kind: u16, sequence: u32) {
+        let head = Head { kind, flags: 0, sequence, family: 0, resource: NFNL_SUBSYS_NFTABLES };
+        self.writer.message(head, |_| {});
+    }
+
+    fn message(&mut self, operation: u16, flags: u16, family: Family, body: impl FnOnce(&mut Writer)) {
+        self.origins.push(self.change);
+        let head = Head {
+            kind: nftables(operation),
+            flags,
+            sequence: self.first.wrapping_add(self.origins.len() as u32),
+            family: family_number(family),
+            resource: 0,
+        };
+        self.writer.message(head, body);
+    }
+
+    fn encode(&mut self, change: &Change) {
+        let table = self.table;
+        match change {
+            Change::AddTable(family) => {
+                let flags = self.ownership.flags();
+                self.message(NFT_MSG_NEWTABLE, NLM_F_CREATE, *family, |w| {
+                    w.text(NFTA_TABLE_NAME, table);
+                    w.number(NFTA_TABLE_FLAGS, flags);
+                });
+            }
+            Change::DeleteTable(family) => {
+                self.message(NFT_MSG_DELTABLE, 0, *family, |w| w.text(NFTA_TABLE_NAME, table));
+            }
+            Change::AddSet(family, name, set) => {
+                // The kernel wants a number; it means something only to rules that name the set by it.
+                let id = self.origins.len() as u32 + 1;
+                self.message(NFT_MSG_NEWSET, NLM_F_CREATE, *family, |w| write_set(w, table, name, id, set));
+            }
+            Change::DeleteSet(family, name) => self.message(NFT_MSG_DELSET, 0, *family, |w| {
+                w.text(NFTA_SET_TABLE, table);
+                w.text(NFTA_SET_NAME, name);
+            }),
+            Change::AddChain(family, name, base) => {
+                let chain = Chain { base: *base, rules: Vec::new() };
+                self.message(NFT_MSG_NEWCHAIN, NLM_F_CREATE, *family, |w| write_chain(w, table, name, &chain));
+            }
+            // Without a handle it takes every rule of the chain.
+            Change::FlushChain(family, name) => self.message(NFT_MSG_DELRULE, 0, *family, |w| {
+                w.text(NFTA_RULE_TABLE, table);
+                w.text(NFTA_RULE_CHAIN, name);
+            }),
+            Change::DeleteChain(family, name) => self.message(NFT_MSG_DELCHAIN, 0, *family, |w| {
+                w.text(NFTA_CHAIN_TABLE, table);
+                w.text(NFTA_CHAIN_NAME, name);
+            }),
+            Change::AddRule(family, chain, rule) => {
+                self.message(NFT_MSG_NEWRULE, NLM_F_CREATE | NLM_F_APPEND, *family, |w| {
+                    write_rule(w, table, chain, rule);
+                });
+            }
+            Change::AddElements(family, set, elements) => {
+                let elements = elements.iter().map(|(key, data)| (key, Some(data)));
+                self.elements(NFT_MSG_NEWSETELEM, NLM_F_CREATE, *family, set, elements);
+            }
+            Change::DeleteElements(family, set, keys) => {
+                let keys = keys.iter().map(|key| (key, None));
+                self.elements(NFT_MSG_DELSETELEM, 0, *family, set, keys);
+            }
+        }
+    }
+
+    fn elements<'a>(
+        &mut self,
+        operation: u16,
+        flags: u16,
+        family: Family,
+        set: &str,
+        elements: impl Iterator<Item = (&'a Key, Option<&'a Data>)>,
+    ) {
+        let table = self.table;
+        let mut elements = elements.peekable();
+        while elements.peek().is_some() {
+            self.message(operation, flags, family, |w| {
+                w.text(NFTA_SET_ELEM_LIST_TABLE, table);
+                w.text(NFTA_SET_ELEM_LIST_SET, set);
+                w.nest(NFTA_SET_ELEM_LIST_ELEMENTS, |w| {
+                    let full = w.len() + ELEMENTS_PER_MESSAGE;
+                    while w.len() < full {
+                        let Some((key, data)) = elements.next() else { break };
+                        w.nest(NFTA_LIST_ELEM, |w| write_element(w, key, data));
+                    }
+                });
+            });
+        }
+    }
+}
+
+fn write_chain(w: &mut Writer, table: &str, name: &str, chain: &Chain) {
+    w.text(NFTA_CHAIN_TABLE, table);
+    w.text(NFTA_CHAIN_NAME, name);
+    if let Some(base) = chain.base {
+        w.nest(NFTA_CHAIN_HOOK, |w| {
+            w.number(NFTA_HOOK_HOOKNUM, hook_number(base.hook));
+            w.number(NFTA_HOOK_PRIORITY, base.priority as u32);
+        });
+        w.text(NFTA_CHAIN_TYPE, kind_name(base.kind));
+        w.number(NFTA_CHAIN_POLICY, NF_ACCEPT);
+    }
+}
+
+pub(super) const HOOKS: [Hook; 5] = [Hook::Prerouting, Hook::Input, Hook::Forward, Hook::Output, Hook::Postrouting];
+
+fn hook_number(hook: Hook) -> u32 {
+    match hook {
+        Hook::Prerouting => 0,
+        Hook::Input => 1,
+        Hook::Forward => 2,
+        Hook::Output => 3,
+        Hook::Postrouting => 4,
+    }
+}
+
+pub(super) fn kind_name(kind: ChainKind) -> &'static str {
+    match kind {
+        ChainKind::Filter => "filter",
+        ChainKind::Nat => "nat",
+        ChainKind::Route => "route",
+    }
+}
+
+fn write_rule(w: &mut Writer, table: &str, chain: &str, rule: &Rule) {
+    w.text(NFTA_RULE_TABLE, table);
+    w.text(NFTA_RULE_CHAIN, chain);
+    w.nest(NFTA_RULE_EXPRESSIONS, |w| {
+        for expr in &rule.exprs {
+            expr::write(w, expr);
+        }
+    });
+    let length = u8::try_from(rule.tag.len() + 1).expect("a tag is a short text");
+    let mut comment = vec![NFTNL_UDATA_RULE_COMMENT, length];
+    comment.extend_from_slice(rule.tag.as_bytes());
+    comment.push(0);
+    w.bytes(NFTA_RULE_USERDATA, &comment);
+}
+
+fn write_set(w: &mut Writer, table: &str, name: &str, id: u32, set: &Set) {
+    let map = if set.data.is_some() { NFT_SET_MAP } else { 0 };
+    let interval = if set.interval { NFT_SET_INTERVAL | NFT_SET_CONCAT } else { 0 };
+    w.text(NFTA_SET_TABLE, table);
+    w.text(NFTA_SET_NAME, name);
+    w.number(NFTA_SET_FLAGS, map | interval);
+    w.number(NFTA_SET_KEY_TYPE, key_type(&set.key));
+    w.number(NFTA_SET_KEY_LEN, set.key.iter().map(|field| width(*field)).sum());
+    if let Some(data) = set.data {
+        let number = if data == Datatype::Verdict { NFT_DATA_VERDICT } else { type_number(data) };
+        w.number(NFTA_SET_DATA_TYPE, number);
+        if data != Datatype::Verdict {
+            w.number(NFTA_SET_DATA_LEN, width(data));
+        }
+    }
+    if set.interval {
+        w.nest(NFTA_SET_DESC, |w| {
+            w.nest(NFTA_SET_DESC_CONCAT, |w| {
+                for field in &set.key {
+                    w.nest(NFTA_LIST_ELEM, |w| w.number(NFTA_SET_FIELD_LEN, width(*field)));
+                }
+            });
+        });
+    }
+    w.number(NFTA_SET_ID, id);
+    w.bytes(NFTA_SET_USERDATA, &set_userdata(set));
+}
+
+/// The byte orders, as `nft` writes them for itself: without them it prints an interface's or a mark's number reversed.
+fn set_userdata(set: &Set) -> Vec<u8> {
+    let key = match set.key.as_slice() {
+        [field] => byte_order(*field),
+        // Of several fields each has its own.
+        _ => 0,
+    };
+    let mut bytes = vec![NFTNL_UDATA_SET_KEYBYTEORDER, 4];
+    bytes.extend_from_slice(&key.to_ne_bytes());
+    if let Some(data) = set.data {
+        bytes.extend_from_slice(&[NFTNL_UDATA_SET_DATABYTEORDER, 4]);
+        bytes.extend_from_slice(&byte_order(data).to_ne_bytes());
+    }
+    bytes
+}
+
+/// nft's `enum byteorder`: 1 host, 2 network.
+fn byte_order(field: Datatype) -> u32 {
+    match field {
+        Datatype::IfIndex | Datatype::Mark => 1,
+        Datatype::Ipv4 | Datatype::Ipv6 => 2,
+        Datatype::Verdict | Datatype::Other(_) => 0,
+    }
+}
+
+/// nft's number of a type (`enum datatypes`); the kernel only keeps it.
+pub(super) fn type_number(field: Datatype) -> u32 {
+    match field {
+        Datatype::Verdict => 1,
+        Datatype::Ipv4 => 7,
+        Datatype::Ipv6 => 8,
+        Datatype::Mark => 19,
+        Datatype::IfIndex => 20,
+        Datatype::Other(number) => number,
+    }
+}
+
+/// Bits of one field's number in a concatenation's.
+pub(super) const TYPE_BITS: u32 = 6;
+
+fn key_type(fields: &[Datatype]) -> u32 {
+    fields.iter().fold(0, |number, field| number << TYPE_BITS | type_number(*field))
+}
+
+fn width(field: Datatype) -> u32 {
+    match field {
+        Datatype::Ipv6 => 16,
+        Datatype::IfIndex | Datatype::Ipv4 | Datatype::Mark | Datatype::Verdict | Datatype::Other(_) => 4,
+    }
+}
+
+fn write_element(w: &mut Writer, key: &Key, data: Option<&Data>) {
+    w.nest(NFTA_SET_ELEM_KEY, |w| write_value(w, &key.first));
+    if let Some(last) = &key.last {
+        w.nest(NFTA_SET_ELEM_KEY_END, |w| write_value(w, last));
+    }
+    match data {
+        None | Some(Data::None) => {}
+        Some(Data::Value(value)) => w.nest(NFTA_SET_ELEM_DATA, |w| write_value(w, value)),
+        Some(Data::Verdict(verdict)) => w.nest(NFTA_SET_ELEM_DATA, |w| write_verdict(w, verdict)),
+    }
+}
+
+fn write_value(w: &mut Writer, value: &Bytes) {
+    w.bytes(NFTA_DATA_VALUE, value.as_slice());
+}
+
+fn write_verdict(w: &mut Writer, verdict: &Verdict) {
+    w.nest(NFTA_DATA_VERDICT, |w| {
+        let (code, chain) = match verdict {
+            Verdict::Accept => (NF_ACCEPT, None),
+            Verdict::Drop => (NF_DROP, None),
+            Verdict::Return => (NFT_RETURN, None),
+            Verdict::Jump(chain) => (NFT_JUMP, Some(chain)),
+            Verdict::Goto(chain) => (NFT_GOTO, Some(chain)),
+        };
+        w.number(NFTA_VERDICT_CODE, code);
+        if let Some(chain) = chain {
+            w.text(NFTA_VERDICT_CHAIN, chain);
+        }
+    });
+}
