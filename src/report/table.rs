@@ -8,7 +8,7 @@ use super::status::{Status, Workload};
 pub fn render(status: &Status) -> String {
     let mut out = String::new();
     let mut table = Table::new();
-    table.load_preset(presets::NOTHING).set_content_arrangement(ContentArrangement::Disabled);
+    table.load_style(presets::NOTHING).set_content_arrangement(ContentArrangement::Disabled);
     table.set_header(["WORKLOAD", "NETWORK", "ADDRESS", "BINDING", "EXIT", "NIC", "GATEWAY", "STATE", "FLOWS", "REASON"]);
     for w in &status.workloads {
         table.add_row(row(w));
