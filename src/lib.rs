@@ -8,6 +8,7 @@ pub mod daemon;
 pub mod effects;
 pub mod facts;
 pub mod model;
+pub mod netlink;
 pub mod nft;
 pub mod plan;
 pub mod report;

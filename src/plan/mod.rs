@@ -4,4 +4,5 @@ pub mod chains;
 pub mod engine;
 pub mod flows;
 pub mod routing;
+pub mod step;
 pub mod tables;

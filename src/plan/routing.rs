@@ -5,6 +5,7 @@ use std::net::IpAddr;
 
 use ipnet::IpNet;
 
+use super::step::RouteStep;
 use crate::contract::{
     FLAG, METRIC_LAST, PACKET_MASK, PREFERENCE_FROM, PREFERENCE_FROM_INSIDE, PREFERENCE_INSIDE, PREFERENCE_NIC, PROTOCOL, TABLE_BASE,
     UPLINK_GROUP,
@@ -18,16 +19,6 @@ use crate::model::workload::State;
 const SCOPE_LINK: u8 = 253;
 /// The kernel's own metric for IPv6 routes.
 const METRIC_V6: u32 = 1024;
-
-/// One change of routing. Adding what is there and deleting what is gone succeed.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum RouteStep {
-    AddRoute(Route),
-    DeleteRoute(Route),
-    AddRule(Rule),
-    DeleteRule(Rule),
-    SetGroup { index: u32, group: u32 },
-}
 
 /// Routes and rules as they should be.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]

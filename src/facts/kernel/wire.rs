@@ -1,0 +1,164 @@
+//! Links, addresses and namespace numbers as the kernel's messages say them.
+
+use ipnet::IpNet;
+use nix::libc;
+
+use crate::model::facts::{Address, IfIndex, Link, LinkKind, Place};
+use crate::netlink::{Message, Received, address, attributes, attributes_after, number, text};
+
+/// Length of `struct ifinfomsg`.
+const LINK_FIXED: usize = 16;
+/// Length of `struct ifaddrmsg`.
+const ADDRESS_FIXED: usize = 8;
+/// Length of `struct rtgenmsg`, with its padding.
+const NSID_FIXED: usize = 4;
+const ARPHRD_LOOPBACK: u16 = 772;
+const IFA_FLAGS: u16 = 8;
+const IFA_TARGET_NETNSID: u16 = 10;
+const NETNSA_NSID: u16 = 1;
+const NETNSA_FD: u16 = 3;
+/// `NETNSA_NSID_NOT_ASSIGNED`; in a request for a number: "any".
+const NSID_NONE: i32 = -1;
+
+/// A link that left: its index, and when it was moved to another namespace the index of its other end (of a veth).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Left {
+    pub index: IfIndex,
+    pub moved_from_peer: Option<IfIndex>,
+}
+
+/// The message that asks for all links, without their counters.
+pub fn link_dump() -> Message {
+    let mut message = Message::new(libc::RTM_GETLINK, libc::NLM_F_DUMP, &[0; LINK_FIXED]);
+    message.put_u32(libc::IFLA_EXT_MASK, libc::RTEXT_FILTER_SKIP_STATS as u32);
+    message
+}
+
+/// The message that asks for one link.
+pub fn link_get(index: IfIndex) -> Message {
+    let mut head = [0; LINK_FIXED];
+    head[4..8].copy_from_slice(&index.to_ne_bytes());
+    let mut message = Message::new(libc::RTM_GETLINK, 0, &head);
+    message.put_u32(libc::IFLA_EXT_MASK, libc::RTEXT_FILTER_SKIP_STATS as u32);
+    message
+}
+
+/// The message that asks for the addresses of this namespace, or of one interface in another.
+pub fn address_dump(place: Option<Place>) -> Message {
+    let mut head = [0; ADDRESS_FIXED];
+    if let Some(place) = place {
+        head[4..8].copy_from_slice(&place.index.to_ne_bytes());
+    }
+    let mut message = Message::new(libc::RTM_GETADDR, libc::NLM_F_DUMP, &head);
+    if let Some(nsid) = place.and_then(|place| place.nsid) {
+        message.put(IFA_TARGET_NETNSID, &nsid.to_ne_bytes());
+    }
+    message
+}
+
+/// The message that asks which number the namespace of this open file has here.
+pub fn nsid_get(fd: u32) -> Message {
+    let mut message = Message::new(libc::RTM_GETNSID, 0, &[0; NSID_FIXED]);
+    message.put_u32(NETNSA_FD, fd);
+    message
+}
+
+/// The message that gives a number to the namespace of this open file.
+pub fn nsid_new(fd: u32) -> Message {
+    let mut message = Message::new(libc::RTM_NEWNSID, 0, &[0; NSID_FIXED]);
+    message.put_u32(NETNSA_FD, fd);
+    message.put(NETNSA_NSID, &NSID_NONE.to_ne_bytes());
+    message
+}
+
+/// Reads `RTM_NEWLINK`. `None` for what a bridge says of its ports (`AF_BRIDGE`).
+pub fn link(message: &Received<'_>) -> Option<Link> {
+    let head: &[u8; LINK_FIXED] = message.payload.get(..LINK_FIXED)?.try_into().ok()?;
+    if i32::from(head[0]) != libc::AF_UNSPEC {
+        return None;
+    }
+    let flags = i32::from_ne_bytes(head[8..12].try_into().ok()?);
+    let device_type = u16::from_ne_bytes([head[2], head[3]]);
+    let mut kind = String::new();
+    let (mut other_end, mut nsid) = (None, None);
+    let mut link = Link {
+        index: u32::from_ne_bytes(head[4..8].try_into().ok()?),
+        name: String::new(),
+        kind: LinkKind::Loopback,
+        master: None,
+        peer_nsid: None,
+        peer_index: None,
+        up: flags & libc::IFF_UP != 0,
+        carrier: flags & libc::IFF_LOWER_UP != 0,
+        group: 0,
+    };
+    for (attribute, value) in attributes_after(message.payload, LINK_FIXED) {
+        match attribute {
+            libc::IFLA_IFNAME => link.name = text(value),
+            libc::IFLA_MASTER => link.master = number(value),
+            libc::IFLA_GROUP => link.group = number(value).unwrap_or_default(),
+            libc::IFLA_LINK => other_end = number(value),
+            libc::IFLA_LINK_NETNSID => nsid = signed(value),
+            libc::IFLA_LINKINFO => {
+                kind = attributes(value)
+                    .find(|(kind, _)| *kind == libc::IFLA_INFO_KIND)
+                    .map(|(_, value)| text(value))
+                    .unwrap_or_default();
+            }
+            _ => {}
+        }
+    }
+    link.kind = match kind.as_str() {
+        _ if device_type == ARPHRD_LOOPBACK => LinkKind::Loopback,
+        "bridge" => LinkKind::Bridge,
+        "veth" => LinkKind::Veth,
+        _ => LinkKind::Other(kind),
+    };
+    if link.kind == LinkKind::Veth {
+        link.peer_index = other_end;
+        link.peer_nsid = nsid.filter(|nsid| *nsid >= 0);
+    }
+    Some(link)
+}
+
+/// Reads `RTM_DELLINK`. `None` when a port only left its bridge (`AF_BRIDGE`).
+pub fn link_left(message: &Received<'_>) -> Option<Left> {
+    let link = link(message)?;
+    let moved = attributes_after(message.payload, LINK_FIXED)
+        .any(|(kind, _)| kind == libc::IFLA_NEW_NETNSID || kind == libc::IFLA_NEW_IFINDEX);
+    Some(Left { index: link.index, moved_from_peer: link.peer_index.filter(|_| moved) })
+}
+
+/// Reads `RTM_NEWADDR` and `RTM_DELADDR`: the interface and the address. `None` for link-local IPv6 addresses: they
+/// never leave a link, and every veth has some.
+pub fn interface_address(message: &Received<'_>) -> Option<(IfIndex, Address)> {
+    let head: &[u8; ADDRESS_FIXED] = message.payload.get(..ADDRESS_FIXED)?.try_into().ok()?;
+    let [_, length, short_flags, _, index @ ..] = *head;
+    let (mut flags, mut local, mut any) = (u32::from(short_flags), None, None);
+    for (kind, value) in attributes_after(message.payload, ADDRESS_FIXED) {
+        match kind {
+            // On a point-to-point link IFA_ADDRESS is the other end's.
+            libc::IFA_LOCAL => local = address(value),
+            libc::IFA_ADDRESS => any = address(value),
+            IFA_FLAGS => flags = number(value).unwrap_or(flags),
+            _ => {}
+        }
+    }
+    let net = IpNet::new(local.or(any)?, length).ok()?;
+    let unproven = flags & (libc::IFA_F_TENTATIVE | libc::IFA_F_DADFAILED) != 0;
+    let usable = !unproven || flags & libc::IFA_F_OPTIMISTIC != 0;
+    let link_local = matches!(net, IpNet::V6(v6) if v6.addr().is_unicast_link_local());
+    (!link_local).then_some((u32::from_ne_bytes(index), Address { net, usable }))
+}
+
+/// Reads the number in `RTM_NEWNSID` and `RTM_DELNSID`; `None` when the namespace has none.
+pub fn nsid(message: &Received<'_>) -> Option<i32> {
+    attributes_after(message.payload, NSID_FIXED)
+        .find(|(kind, _)| *kind == NETNSA_NSID)
+        .and_then(|(_, value)| signed(value))
+        .filter(|nsid| *nsid != NSID_NONE)
+}
+
+fn signed(value: &[u8]) -> Option<i32> {
+    number(value).map(u32::cast_signed)
+}
