@@ -1,3 +1,7 @@
+//! What changes the world: each effect carries out plain steps, and says which of them failed.
 
-
+pub mod conntrack;
+pub mod docker;
+pub mod nft;
 pub mod route;
+pub mod sysctl;

@@ -1,3 +1,5 @@
+//! Where facts come from: each source gives a whole snapshot first and changes after it, and begins anew by itself when it lost its way.
 
-
+pub mod docker;
+pub mod files;
 pub mod kernel;
