@@ -1,1 +1,13 @@
+//! What users write: labels, manifests and the custom resource. All end in [`crate::model::binding`], with what is wrong as a value.
+//! Pure: bytes and strings in, types out.
 
+pub mod binding;
+mod document;
+pub mod labels;
+pub mod manifest;
+mod nearest;
+pub mod network;
+pub mod reference;
+mod schema;
+mod spec;
+mod values;

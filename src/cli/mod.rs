@@ -1,1 +1,3 @@
+//! One command a file.
 
+pub mod crd;

@@ -150,6 +150,8 @@ pub struct Binding {
 pub struct Placement {
     pub network: Option<String>,
     pub address: Option<IpAddr>,
+    /// What is wrong with the labels when there is no binding to say it, or with those that place the container, which then stays where it is.
+    pub errors: Vec<FieldError>,
 }
 
 /// All that a container's labels ask for.

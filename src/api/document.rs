@@ -1,0 +1,125 @@
+//! One file's bytes to its documents, within limits: YAML (of which JSON is a part) can be small on disk and endless in memory.
+
+use serde_json::Value;
+
+use super::values::shown;
+use crate::model::binding::FieldError;
+
+/// Bytes of a file.
+pub const MAX_FILE: usize = 1024 * 1024;
+/// Bytes of the parser's message that an error repeats.
+const MAX_REASON: usize = 200;
+
+/// What a file holds.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Content {
+    /// Documents that could be read, each with its number in the file, from 1.
+    pub documents: Vec<(usize, Value)>,
+    /// What could not be read. `None` is the file as a whole.
+    pub faults: Vec<(Option<usize>, FieldError)>,
+}
+
+impl Content {
+    /// Reads a file. After a syntax error the rest of the file is not read; what came before it is kept.
+    pub fn read(bytes: &[u8]) -> Self {
+        let mut content = Self::default();
+        if let Some(fault) = unfit(bytes) {
+            content.faults.push((None, fault));
+            return content;
+        }
+        let mut bytes = bytes;
+        let documents = serde_saphyr::read_with_options::<_, Value>(&mut bytes, options());
+        for (number, document) in (1..).zip(documents) {
+            match document {
+                Ok(value) => content.documents.push((number, value)),
+                Err(error) => content.faults.push((Some(number), syntax(&error))),
+            }
+        }
+        content
+    }
+
+    /// A file that could not be opened or read: `message` says why.
+    pub fn unread(message: String) -> Self {
+        let fault = FieldError { field: "file".to_owned(), message };
+        Self { documents: Vec::new(), faults: vec![(None, fault)] }
+    }
+
+    /// Whether all of the file could be read as documents (which may still be wrong in themselves).
+    pub fn is_whole(&self) -> bool {
+        self.faults.is_empty()
+    }
+}
+
+fn unfit(bytes: &[u8]) -> Option<FieldError> {
+    let fault = |field: &str, message: &str| Some(FieldError { field: field.to_owned(), message: message.to_owned() });
+    if bytes.len() > MAX_FILE {
+        return fault("size", "the file is larger than 1 MiB; split it into several files");
+    }
+    if let Err(error) = std::str::from_utf8(bytes) {
+        let place = format!("byte {}", error.valid_up_to() + 1);
+        return fault(&place, "the file is not UTF-8 text; only manifests in YAML or JSON belong into this folder");
+    }
+    let control = bytes.iter().position(|b| *b < 0x20 && !matches!(b, b'\t' | b'\n' | b'\r'))?;
+    fault(&format!("byte {}", control + 1), "the file has a control character; only manifests in YAML or JSON belong into this folder")
+}
+
+/// Limits far above any honest file of [`MAX_FILE`] bytes.
+fn options() -> serde_saphyr::Options {
+    serde_saphyr::options! {
+        budget: serde_saphyr::budget! {
+            max_reader_input_bytes: Some(MAX_FILE),
+            max_events: 500_000,
+            max_aliases: 1_000,
+            max_anchors: 1_000,
+            max_depth: 32,
+            max_documents: 20_000,
+            max_nodes: 250_000,
+            max_total_scalar_bytes: 4 * MAX_FILE,
+            max_merge_keys: 1_000,
+        },
+        alias_limits: serde_saphyr::alias_limits! {
+            max_total_replayed_events: 50_000,
+            max_replay_stack_depth: 8,
+        },
+        // `on` and `yes` are text, as in YAML 1.2: they are likely values of container labels.
+        strict_booleans: true,
+        with_snippet: false,
+    }
+}
+
+fn syntax(error: &serde_saphyr::Error) -> FieldError {
+    let field = match error.location() {
+        Some(place) => format!("line {}, column {}", place.line(), place.column()),
+        None => "syntax".to_owned(),
+    };
+    let reason = error.without_snippet().to_string();
+    let mut line: String = reason.split_whitespace().collect::<Vec<_>>().join(" ");
+    if line.len() > MAX_REASON {
+        line.truncate((0..=MAX_REASON).rev().find(|i| line.is_char_boundary(*i)).unwrap_or(0));
+        line.push('…');
+    }
+    let line: String = line.chars().flat_map(char::escape_debug).collect();
+    let limit = matches!(
+        error.without_snippet(),
+        serde_saphyr::Error::Budget { .. }
+            | serde_saphyr::Error::AliasReplayCounterOverflow { .. }
+            | serde_saphyr::Error::AliasReplayLimitExceeded { .. }
+            | serde_saphyr::Error::AliasExpansionLimitExceeded { .. }
+            | serde_saphyr::Error::AliasReplayStackDepthExceeded { .. }
+    );
+    let cure = if limit {
+        "split the file, and write out what its aliases repeat"
+    } else {
+        "`egressd` reads YAML 1.2 and JSON; mind indentation and quotes"
+    };
+    FieldError { field, message: format!("cannot be read: {line}; {cure}") }
+}
+
+/// `apiVersion`, `kind` and so on of a document, as text for an error.
+pub fn text_of(value: &Value) -> String {
+    match value {
+        Value::String(text) => shown(text),
+        Value::Null => "nothing".to_owned(),
+        other => shown(&other.to_string()),
+    }
+}

@@ -1,0 +1,215 @@
+//! The grammar of labels, as one table: dispatch, error texts, the nearest name and the reference page all come from it.
+
+use std::net::IpAddr;
+
+use ipnet::IpNet;
+
+use crate::api::nearest::nearest;
+use crate::api::values::{self, Fault, MAX_ITEMS, shown};
+use crate::model::binding::{ExistingFlows, Ports, WhenUnavailable};
+
+/// What a label is about.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Effect {
+    /// Which way the container's traffic leaves: a container that bears one of these asks for an exit.
+    Exit,
+    /// Where the container is put when it is made.
+    Placement,
+    /// A Docker network.
+    Network,
+}
+
+/// Values of the labels of one container or network, as far as they are good.
+#[derive(Debug, Default)]
+pub struct Draft {
+    pub exits: Vec<IpAddr>,
+    pub interface: Option<String>,
+    pub gateways: Vec<IpAddr>,
+    pub to: Vec<IpNet>,
+    pub except: Vec<IpNet>,
+    pub ports: Vec<Ports>,
+    pub when_unavailable: WhenUnavailable,
+    pub existing_flows: ExistingFlows,
+    pub priority: i32,
+    pub network: Option<String>,
+    pub address: Option<IpAddr>,
+    pub guard: Option<bool>,
+}
+
+/// One label.
+pub struct Label {
+    pub name: &'static str,
+    pub effect: Effect,
+    pub grammar: &'static str,
+    pub meaning: &'static str,
+    /// A value that is right; errors show it as the cure when there is no better one.
+    pub example: &'static str,
+    /// Reads a value, without white space around it, into the draft.
+    pub read: fn(&mut Draft, &str) -> Result<(), Fault>,
+}
+
+/// Every label of ours.
+pub static LABELS: [Label; 12] = [
+    Label {
+        name: "egress.ip",
+        effect: Effect::Exit,
+        grammar: "address {`,` address}",
+        meaning: "Source addresses that the container leaves with. The first usable one of the packet's family is taken.",
+        example: "172.31.0.14",
+        read: |draft, value| list(value, values::exit_address).map(|all| draft.exits = all),
+    },
+    Label {
+        name: "egress.interface",
+        effect: Effect::Exit,
+        grammar: "name",
+        meaning: "NIC that has the addresses. When not given, the one that has each of them.",
+        example: "eth1",
+        read: |draft, value| values::interface(value).map(|name| draft.interface = Some(name)),
+    },
+    Label {
+        name: "egress.gateway",
+        effect: Effect::Exit,
+        grammar: "address {`,` address}",
+        meaning: "Next hop of the exits of its family, at most one of each. When not given, found from the NIC's routes.",
+        example: "172.31.0.1",
+        read: |draft, value| list(value, values::gateway).and_then(one_each).map(|all| draft.gateways = all),
+    },
+    Label {
+        name: "egress.to",
+        effect: Effect::Exit,
+        grammar: "subnet {`,` subnet}",
+        meaning: "Destinations it is for. Everything outside when not given; what does not match goes the host's way.",
+        example: "0.0.0.0/0",
+        read: |draft, value| list(value, values::cidr).map(|all| draft.to = all),
+    },
+    Label {
+        name: "egress.except",
+        effect: Effect::Exit,
+        grammar: "subnet {`,` subnet}",
+        meaning: "Destinations within those that go the host's way.",
+        example: "10.0.0.0/8",
+        read: |draft, value| list(value, values::cidr).map(|all| draft.except = all),
+    },
+    Label {
+        name: "egress.ports",
+        effect: Effect::Exit,
+        grammar: "protocol `/` port [`-` port] {`,` ...}, protocol `tcp`, `udp` or `sctp`",
+        meaning: "Destination ports it is for. All protocols and ports when not given; what does not match goes the host's way.",
+        example: "tcp/443-445,udp/53",
+        read: |draft, value| list(value, values::ports).map(|all| draft.ports = values::merge_ports(all)),
+    },
+    Label {
+        name: "egress.unavailable",
+        effect: Effect::Exit,
+        grammar: "`drop` or `fallback`",
+        meaning: "What happens while no exit is usable: nothing leaves, or all leaves the host's default way. `drop` when not given.",
+        example: "drop",
+        read: |draft, value| {
+            let choices = [("drop", WhenUnavailable::Drop), ("fallback", WhenUnavailable::Fallback)];
+            choice(value, choices).map(|when| draft.when_unavailable = when)
+        },
+    },
+    Label {
+        name: "egress.existing",
+        effect: Effect::Exit,
+        grammar: "`keep` or `reset`",
+        meaning: "What happens to open flows when their exit changes. UDP is cut always. `keep` when not given.",
+        example: "keep",
+        read: |draft, value| {
+            let choices = [("keep", ExistingFlows::Keep), ("reset", ExistingFlows::Reset)];
+            choice(value, choices).map(|flows| draft.existing_flows = flows)
+        },
+    },
+    Label {
+        name: "egress.priority",
+        effect: Effect::Exit,
+        grammar: "whole number",
+        meaning: "Of two bindings for one container the higher wins; then the older, then file before label, then the name. 0 when not given.",
+        example: "10",
+        read: |draft, value| {
+            let number = value.parse().map_err(|_| Fault::new(format!("{} is not a whole number that fits", shown(value))))?;
+            draft.priority = number;
+            Ok(())
+        },
+    },
+    Label {
+        name: "egress.network",
+        effect: Effect::Placement,
+        grammar: "name",
+        meaning: "Docker network that the container is connected to when it is made, in place of the one it would have had. A running container is not moved.",
+        example: "eip_bridge",
+        read: |draft, value| {
+            let name = values::docker_name(value)?;
+            match refuse_as_network(&name) {
+                Some(fault) => Err(fault),
+                None => Ok(draft.network = Some(name)),
+            }
+        },
+    },
+    Label {
+        name: "egress.container-ip",
+        effect: Effect::Placement,
+        grammar: "address",
+        meaning: "The container's own address on that network when it is made.",
+        example: "172.19.0.100",
+        read: |draft, value| values::host_address(value).map(|address| draft.address = Some(address)),
+    },
+    Label {
+        name: "egress.guard",
+        effect: Effect::Network,
+        grammar: "`on` or `off`",
+        meaning: "On a Docker network: whether what is neither bound nor known to be free is dropped. When not given, while a bound container is on the network.",
+        example: "on",
+        read: |draft, value| choice(value, [("on", true), ("off", false)]).map(|guard| draft.guard = Some(guard)),
+    },
+];
+
+/// The label of this name.
+pub fn find(name: &str) -> Option<&'static Label> {
+    LABELS.iter().find(|label| label.name == name)
+}
+
+/// Items between commas, without white space around them; none is empty or given twice.
+fn list<T: PartialEq>(value: &str, item: impl Fn(&str) -> Result<T, Fault>) -> Result<Vec<T>, Fault> {
+    let mut all = Vec::new();
+    for text in value.split(',').map(str::trim) {
+        if text.is_empty() {
+            return Err(Fault::new("has a comma with nothing beside it").cure("take the comma out"));
+        }
+        if all.len() == MAX_ITEMS {
+            return Err(Fault::new(format!("has more than {MAX_ITEMS} entries")).cure("write fewer"));
+        }
+        let good = item(text)?;
+        if all.contains(&good) {
+            return Err(Fault::new(format!("{} is given twice", shown(text))).cure("keep one"));
+        }
+        all.push(good);
+    }
+    Ok(all)
+}
+
+fn one_each(gateways: Vec<IpAddr>) -> Result<Vec<IpAddr>, Fault> {
+    match gateways.iter().filter(|g| g.is_ipv4()).count().max(gateways.iter().filter(|g| g.is_ipv6()).count()) {
+        0 | 1 => Ok(gateways),
+        _ => Err(Fault::new("has two gateways of one family")
+            .cure("keep one of each; exits with gateways of their own need a manifest, or leave it out to have them found")),
+    }
+}
+
+fn choice<T: Copy, const N: usize>(value: &str, choices: [(&'static str, T); N]) -> Result<T, Fault> {
+    let low = value.to_ascii_lowercase();
+    if let Some((_, chosen)) = choices.iter().find(|(word, _)| *word == low) {
+        return Ok(*chosen);
+    }
+    let words = choices.map(|(word, _)| word);
+    let fault = Fault::new(format!("{} is unknown", shown(value)));
+    Err(match nearest(value, words) {
+        Some(word) => fault.cure(format!("did you mean `{word}`?")),
+        None => fault.cure(format!("write {}", words.map(|word| format!("`{word}`")).join(" or "))),
+    })
+}
+
+fn refuse_as_network(name: &str) -> Option<Fault> {
+    let reserved = ["host", "none", "default"].contains(&name);
+    reserved.then(|| Fault::new(format!("`{name}` is not a bridge network")).cure("name a bridge network of your own"))
+}
