@@ -4,6 +4,7 @@
 //! original source; what they carry in the conntrack mark says whether they are ours.
 
 use std::collections::HashMap;
+use std::fmt;
 use std::net::IpAddr;
 
 use ipnet::IpNet;
@@ -98,4 +99,14 @@ fn cut(change: &ClaimChange, row: Option<&Row>) -> Option<Cut> {
 
 fn is_exit(claim: u32) -> bool {
     is_bound(claim) && claim != CLAIM_FREE && claim != CLAIM_NO_EXIT
+}
+
+impl fmt::Display for Cut {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "end {}flows of {}", if self.only_datagrams { "datagram " } else { "" }, self.source)?;
+        if self.only_bound {
+            write!(f, " that have an exit")?;
+        }
+        self.keep.map_or(Ok(()), |mark| write!(f, ", but for those marked {mark:#010x}"))
+    }
 }

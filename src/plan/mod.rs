@@ -1,4 +1,4 @@
-//! From who-gets-what to what has to change. Pure: plans are data, and one interpreter carries them out.
+//! From who-gets-what to what has to change. Pure: a [`Plan`] is data, and one interpreter (`effects::Kernel`) carries it out.
 
 pub mod chains;
 pub mod engine;
@@ -6,3 +6,90 @@ pub mod flows;
 pub mod routing;
 pub mod step;
 pub mod tables;
+
+use std::collections::BTreeMap;
+use std::fmt;
+
+use crate::model::facts::KernelFacts;
+use crate::model::resolve::Outcome;
+use crate::nft::{Change, Ruleset, diff};
+use flows::Cut;
+use routing::Routing;
+use step::RouteStep;
+
+/// What has to change, in the order in which it is carried out. Things are added in the order table, rule, elements, and taken away
+/// in the reverse, so that a packet that is marked always finds its way; flows end once the rules are right.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Plan {
+    /// Keys (below /proc/sys) and values.
+    pub sysctls: Vec<(String, String)>,
+    pub before: Vec<RouteStep>,
+    /// One atomic batch.
+    pub ruleset: Vec<Change>,
+    pub cuts: Vec<Cut>,
+    pub after: Vec<RouteStep>,
+}
+
+/// What the kernel has of ours, or that we would change.
+pub struct Observed<'a> {
+    pub kernel: &'a KernelFacts,
+    pub ruleset: &'a Ruleset,
+    pub sysctls: &'a BTreeMap<String, String>,
+}
+
+impl Plan {
+    /// The difference between what an outcome needs and what there is. Unless `whole`, some source has not spoken yet, and nothing is
+    /// taken away.
+    pub fn make(outcome: &Outcome, observed: &Observed<'_>, whole: bool) -> Self {
+        let mut desired = tables::ruleset(outcome);
+        if !whole {
+            tables::keep(&mut desired, observed.ruleset);
+        }
+        let ruleset = diff(&desired, observed.ruleset);
+        let changes = tables::claim_changes(&ruleset, observed.ruleset);
+        let routing = Routing::desired(outcome, observed.kernel);
+        let (before, after) = routing.steps(&Routing::observed(observed.kernel), observed.kernel);
+        Self {
+            sysctls: routing::sysctls(outcome, observed.sysctls),
+            before,
+            ruleset,
+            cuts: flows::cuts(&changes, &outcome.rows),
+            after: if whole { after } else { Vec::new() },
+        }
+    }
+
+    /// Nothing has to change.
+    pub fn is_empty(&self) -> bool {
+        *self == Self::default()
+    }
+
+    /// How many single changes it has.
+    pub fn len(&self) -> usize {
+        self.sysctls.len() + self.before.len() + self.ruleset.len() + self.after.len()
+    }
+}
+
+/// One line for each step.
+impl fmt::Display for Plan {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.is_empty() {
+            return writeln!(f, "nothing to change");
+        }
+        for (key, value) in &self.sysctls {
+            writeln!(f, "sysctl {key} = {value}")?;
+        }
+        for step in &self.before {
+            writeln!(f, "{step}")?;
+        }
+        for change in &self.ruleset {
+            writeln!(f, "{change}")?;
+        }
+        for cut in &self.cuts {
+            writeln!(f, "{cut}")?;
+        }
+        for step in &self.after {
+            writeln!(f, "{step}")?;
+        }
+        Ok(())
+    }
+}

@@ -1,4 +1,5 @@
 //! What people and machines are told.
 
+pub mod explain;
 pub mod status;
 pub mod table;

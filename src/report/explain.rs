@@ -1,0 +1,145 @@
+//! `egressd explain`: what happens to a packet of a workload, step by step, and why.
+
+use std::fmt::Write;
+use std::net::IpAddr;
+
+use ipnet::IpNet;
+
+use crate::contract::{FLAG, PACKET_MASK, UPLINK_GROUP};
+use crate::model::binding::{Destination, Traffic};
+use crate::model::facts::{Link, Route, RouteKind};
+use crate::model::ground::{Exit, MAIN, Uplink, family};
+use crate::model::resolve::{Facts, Outcome};
+use crate::model::workload::{Entry, Row, State};
+
+/// What becomes of the packets of `workload` (a name, an address, or a container's id) to `destination`, or to the outside at large.
+/// `None`: no such workload is known.
+pub fn explain(facts: &Facts, outcome: &Outcome, workload: &str, destination: Option<IpAddr>) -> Option<String> {
+    let rows: Vec<&Row> = outcome.rows.iter().filter(|row| named(row, workload)).collect();
+    if rows.is_empty() {
+        let container = facts.containers.values().find(|c| c.name == workload || c.id.starts_with(workload))?;
+        return Some(format!("{}: no binding selects it; it goes the host's way\n", container.name));
+    }
+    let mut out = String::new();
+    for row in rows.into_iter().filter(|r| same_family(r, destination)) {
+        // Writing into a String cannot fail.
+        let _ = one(&mut out, facts, outcome, row, destination);
+    }
+    Some(out)
+}
+
+fn named(row: &Row, name: &str) -> bool {
+    let id = match &row.subject {
+        crate::model::workload::Subject::Container(container) => name.len() >= 12 && container.id.starts_with(name),
+        _ => false,
+    };
+    id || row.subject.to_string() == name || row.address.is_some_and(|net| net.to_string() == name || net.addr().to_string() == name)
+}
+
+fn same_family(row: &Row, destination: Option<IpAddr>) -> bool {
+    match (row.address, destination) {
+        (Some(net), Some(to)) => net.addr().is_ipv4() == to.is_ipv4(),
+        _ => true,
+    }
+}
+
+fn one(out: &mut String, facts: &Facts, outcome: &Outcome, row: &Row, destination: Option<IpAddr>) -> std::fmt::Result {
+    let address = row.address.map_or_else(|| "no address yet".to_owned(), |net| net.addr().to_string());
+    writeln!(out, "{} ({address})", row.subject)?;
+    match &row.binding {
+        Some(binding) => writeln!(out, "  binding   {}", binding.name)?,
+        None => writeln!(out, "  binding   none: it is known to be unbound, and goes the host's way")?,
+    }
+    for loser in &row.losers {
+        writeln!(out, "            {loser} asked for it too, and comes after it (priority, then age, then source, then name)")?;
+    }
+    let link = |index| facts.kernel.links.get(&index).map_or("?", |l: &Link| l.name.as_str());
+    match row.entry {
+        Some(Entry::Port { port, bridge }) => writeln!(out, "  known by  port {} of bridge {}", link(port), link(bridge))?,
+        Some(Entry::Routed { interface }) => writeln!(out, "  known by  interface {}", link(interface))?,
+        None => writeln!(out, "  known by  nothing yet: no interface of this host shows its address")?,
+    }
+    match &row.state {
+        State::Bound(exit) => bound(out, facts, outcome, row, exit, destination),
+        State::Dropped(reason) => writeln!(out, "  dropped   it has no usable exit: {reason}\n            (egress.unavailable=fallback would send it the host's way)"),
+        State::FellBack(reason) => writeln!(out, "  fallback  it goes the host's way: {reason}"),
+        State::Waiting(reason) | State::Refused(reason) => writeln!(out, "  {}   {reason}", crate::report::status::word(&row.state).to_lowercase()),
+        State::Free => Ok(()),
+    }
+}
+
+fn bound(out: &mut String, facts: &Facts, outcome: &Outcome, row: &Row, exit: &Exit, destination: Option<IpAddr>) -> std::fmt::Result {
+    let Some(uplink) = outcome.ground.uplinks.get(&exit.interface) else { return Ok(()) };
+    let traffic = row.binding.as_ref().map(|b| &b.traffic);
+    if let Some(to) = destination {
+        if let Some((route, how)) = inside(facts, outcome, to) {
+            let by = route.interface.and_then(|i| facts.kernel.links.get(&i)).map_or("?", |l| &l.name);
+            return writeln!(out, "  inside    {to} is not outside: {how} {} by {by}; source and route stay as they are", route.destination);
+        }
+        if let Some(traffic) = traffic.filter(|t| !reaches(t, to)) {
+            return writeln!(out, "  not ours  {to} is outside what the binding is for ({}): it goes the host's way", describe(traffic));
+        }
+    }
+    if let Some(traffic) = traffic.filter(|t| **t != Traffic::default()) {
+        writeln!(out, "  traffic   {}; the rest goes the host's way", describe(traffic))?;
+    }
+    let mark = FLAG | u32::from(uplink.number);
+    writeln!(out, "  flow      conntrack mark {:#010x}, set once, on its first packet", exit.mark)?;
+    writeln!(out, "  route     packet mark {mark:#x}/{PACKET_MASK:#x}, table {}: {}", uplink.table(), way(facts, uplink, exit, destination))?;
+    writeln!(out, "  NIC       {}", uplink.name)?;
+    writeln!(out, "  source    {}", exit.address)
+}
+
+/// How the NIC's table leads there.
+fn way(facts: &Facts, uplink: &Uplink, exit: &Exit, destination: Option<IpAddr>) -> String {
+    let direct = destination.and_then(|to| most_specific(facts.kernel.routes.iter().filter(|r| r.table == uplink.table()), to));
+    match direct.filter(|r| r.destination.prefix_len() > 0) {
+        Some(Route { gateway: None, destination, .. }) => format!("{destination} is on the link"),
+        Some(Route { gateway: Some(gateway), destination, .. }) => format!("{destination} via {gateway}"),
+        None => match uplink.gateways.get(&family(exit.address)).and_then(|g| g.address) {
+            Some(gateway) => format!("default via {gateway}"),
+            None => "everything is on the link".to_owned(),
+        },
+    }
+}
+
+/// Main's route to a destination that is not by an uplink, or the host itself.
+fn inside<'a>(facts: &'a Facts, outcome: &Outcome, to: IpAddr) -> Option<(&'a Route, &'static str)> {
+    let uplink = |r: &Route| r.interface.is_some_and(|i| outcome.ground.uplinks.contains_key(&i) || facts.kernel.links.get(&i).is_some_and(|l| l.group == UPLINK_GROUP));
+    let main = facts.kernel.routes.iter().filter(|r| r.table == MAIN && r.kind == RouteKind::Unicast);
+    let route = most_specific(main, to).filter(|r| r.destination.prefix_len() > 0 && !uplink(r))?;
+    Some((route, "main routes"))
+}
+
+fn most_specific<'a>(routes: impl Iterator<Item = &'a Route>, to: IpAddr) -> Option<&'a Route> {
+    let covers = routes.filter(|r| r.kind == RouteKind::Unicast && r.destination.contains(&to));
+    covers.max_by_key(|r| (r.destination.prefix_len(), std::cmp::Reverse(r.metric)))
+}
+
+fn reaches(traffic: &Traffic, to: IpAddr) -> bool {
+    let fits = |d: &Destination| d.cidr.contains(&to) && !d.except.iter().any(|e| e.contains(&to));
+    traffic.to.is_empty() || traffic.to.iter().any(fits)
+}
+
+fn describe(traffic: &Traffic) -> String {
+    let destination = |d: &Destination| match d.except.as_slice() {
+        [] => d.cidr.to_string(),
+        except => format!("{} except {}", d.cidr, list(except)),
+    };
+    let to: Vec<String> = traffic.to.iter().map(destination).collect();
+    let ports = traffic.ports.iter().map(|p| {
+        let name = format!("{:?}", p.protocol).to_lowercase();
+        if p.first == p.last { format!("{name}/{}", p.first) } else { format!("{name}/{}-{}", p.first, p.last) }
+    });
+    let ports: Vec<String> = ports.collect();
+    match (to.is_empty(), ports.is_empty()) {
+        (true, true) => "everything".to_owned(),
+        (false, true) => format!("to {}", to.join(", ")),
+        (true, false) => ports.join(", "),
+        (false, false) => format!("to {}, {}", to.join(", "), ports.join(", ")),
+    }
+}
+
+fn list(nets: &[IpNet]) -> String {
+    nets.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ")
+}
