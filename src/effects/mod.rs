@@ -2,6 +2,7 @@
 
 pub mod conntrack;
 pub mod docker;
+pub mod kernel;
 pub mod nft;
 pub mod route;
 pub mod sysctl;

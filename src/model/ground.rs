@@ -72,6 +72,8 @@ pub struct Ground {
     exits: BTreeMap<ExitSpec, Result<Exit, Reason>>,
     /// Addresses that `from` rules are for: every exit that a NIC holds.
     pub held: BTreeSet<(IpAddr, IfIndex)>,
+    /// NICs that hold an exit or a default route now (other uplinks only wait for their flows to end).
+    pub needed: BTreeSet<IfIndex>,
 }
 
 impl Ground {
@@ -93,8 +95,9 @@ impl Ground {
         }
         let with_exit: BTreeSet<IfIndex> = holders.values().flatten().copied().collect();
         let with_default = kernel.routes.iter().filter(|r| r.table == MAIN && is_default(r)).filter_map(|r| r.interface);
+        ground.needed = with_exit.iter().copied().chain(with_default).collect();
         let kept = memory.numbers.nics().map(|(nic, _)| nic);
-        let nics: BTreeSet<IfIndex> = with_exit.iter().copied().chain(with_default).chain(kept).collect();
+        let nics: BTreeSet<IfIndex> = ground.needed.iter().copied().chain(kept).collect();
         for index in nics {
             let Some(link) = kernel.links.get(&index).filter(|l| l.kind != LinkKind::Loopback) else { continue };
             let Some(number) = memory.numbers.nic(index) else { continue };

@@ -1,0 +1,340 @@
+//! The loop: facts in, plan out. Everything that it knows is derived again in each round.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::PathBuf;
+use std::sync::{Arc, mpsc as thread};
+use std::time::{Duration, Instant};
+
+use tokio::sync::mpsc;
+use tracing::{debug, info, warn};
+
+use super::control::{Request, Response};
+use super::cutter::{self, Job};
+use super::metrics::Metrics;
+use super::{Error, Options, Teller, Told};
+use crate::effects::docker::Engine;
+use crate::effects::kernel::Kernel;
+use crate::model::facts::EngineChange;
+use crate::model::resolve::{Facts, Outcome, Past, resolve};
+use crate::plan::engine::{self, EngineStep};
+use crate::plan::{Observed, Plan, routing, tables};
+use crate::report::explain::explain;
+use crate::report::status::Status;
+
+/// How long after a failure everything is tried again.
+const RETRY: Duration = Duration::from_secs(1);
+/// How often numbers that nobody is bound to are looked after, while there are any.
+const SWEEP: Duration = Duration::from_secs(30);
+/// How long a dry run waits for an engine that does not answer.
+const PATIENCE: Duration = Duration::from_secs(3);
+
+pub(super) struct Agent {
+    docker: Option<PathBuf>,
+    kernel: Kernel,
+    tell: Teller,
+    cutter: thread::Sender<Job>,
+    metrics: Metrics,
+    facts: Facts,
+    past: Past,
+    outcome: Outcome,
+    /// Sources that have not given their first snapshot.
+    silent: Silent,
+    /// The kernel's tables were looked at for what an earlier run left.
+    taken_over: bool,
+    /// What went wrong in the last round.
+    failures: Vec<String>,
+    /// What went wrong at the engine, by object.
+    calls: BTreeMap<String, Call>,
+    retry: Option<Instant>,
+    sweep: Option<Instant>,
+}
+
+struct Silent {
+    kernel: bool,
+    files: bool,
+    engine: bool,
+}
+
+impl Silent {
+    fn any(&self) -> bool {
+        self.kernel || self.files || self.engine
+    }
+}
+
+/// A call to the engine: on its way, or refused.
+#[derive(Clone, Debug)]
+enum Call {
+    Running(EngineStep),
+    Refused { step: EngineStep, problem: String, again: Instant },
+}
+
+impl Agent {
+    pub fn new(options: &Options, kernel: Kernel, tell: Teller) -> Self {
+        let silent = Silent { kernel: true, files: options.manifests.is_some(), engine: options.docker.is_some() };
+        Self {
+            docker: options.docker.clone(),
+            cutter: cutter::start(tell.clone()),
+            kernel,
+            tell,
+            metrics: Metrics::new(),
+            facts: Facts::default(),
+            past: Past::default(),
+            outcome: Outcome::default(),
+            silent,
+            taken_over: false,
+            failures: Vec::new(),
+            calls: BTreeMap::new(),
+            retry: None,
+            sweep: None,
+        }
+    }
+
+    /// Until told to stop.
+    pub async fn run(&mut self, told: &mut mpsc::UnboundedReceiver<Told>) {
+        loop {
+            let wake = [self.retry, self.sweep].into_iter().flatten().min();
+            let first = tokio::select! {
+                one = told.recv() => match one {
+                    Some(one) => Some(one),
+                    None => return,
+                },
+                () = sleep_until(wake) => None,
+            };
+            let began = Instant::now();
+            let mut dirty = first.is_none();
+            let mut questions = Vec::new();
+            // All that is there already goes into the same round.
+            for one in first.into_iter().chain(std::iter::from_fn(|| told.try_recv().ok())) {
+                match one {
+                    Told::Stop => return,
+                    Told::Request(request, respond) => questions.push((request, respond)),
+                    other => dirty |= self.hear(other),
+                }
+            }
+            if dirty && !self.silent.kernel && !self.silent.files {
+                self.round(began);
+            }
+            for (request, respond) in questions {
+                let _ = respond.send(self.answer(request));
+            }
+        }
+    }
+
+    /// Prints the plan once every source has spoken.
+    pub async fn dry_run(&mut self, told: &mut mpsc::UnboundedReceiver<Told>) -> Result<(), Error> {
+        let deadline = Instant::now() + PATIENCE;
+        while self.silent.any() {
+            tokio::select! {
+                one = told.recv() => match one {
+                    Some(one) => drop(self.hear(one)),
+                    None => break,
+                },
+                () = sleep_until(Some(deadline)) => break,
+            }
+        }
+        if self.silent.engine {
+            warn!("the engine does not answer: the plan is without its containers, and takes nothing away");
+        }
+        match self.plan() {
+            Some(plan) => print!("{plan}"),
+            None => warn!("failed to read the kernel's tables"),
+        }
+        for step in engine::steps(&self.facts) {
+            println!("{}: {step:?}", step.object());
+        }
+        Ok(())
+    }
+
+    /// Takes in what was told; whether anything may follow from it.
+    fn hear(&mut self, told: Told) -> bool {
+        match told {
+            Told::Kernel(changes) => {
+                self.silent.kernel = false;
+                changes.into_iter().for_each(|change| self.facts.kernel.apply(change));
+            }
+            Told::Engine(changes) => {
+                for change in changes {
+                    match &change {
+                        EngineChange::Snapshot { containers, .. } => {
+                            info!(containers = containers.len(), "engine listed");
+                            self.silent.engine = false;
+                        }
+                        EngineChange::Lost => warn!("engine is away; what is known of it stays"),
+                        _ => {}
+                    }
+                    self.facts.apply(change);
+                }
+            }
+            Told::Files(manifests) => {
+                self.silent.files = false;
+                info!(bindings = manifests.bindings.len(), errors = manifests.errors.len(), "manifests read");
+                self.facts.manifests = Arc::new(manifests);
+            }
+            Told::Nft(notice) => {
+                if !notice.ours && !notice.lost {
+                    return false;
+                }
+                info!(program = notice.program.as_deref().unwrap_or("?"), "our nftables tables were changed by another program");
+                self.metrics.drift.inc();
+                self.kernel.forget();
+            }
+            Told::Called { object, problem } => {
+                if let Some(Call::Running(step)) = self.calls.remove(&object)
+                    && let Some(problem) = problem
+                {
+                    self.metrics.failures.inc();
+                    self.calls.insert(object, Call::Refused { step, problem, again: Instant::now() + RETRY * 10 });
+                }
+            }
+            Told::Carried(marks) => {
+                let used = self.used();
+                self.past.memory.numbers.release(&used, &marks, &self.outcome.ground.needed);
+                self.sweep = None;
+            }
+            Told::Request(..) | Told::Stop => return false,
+        }
+        true
+    }
+
+    /// Resolves, plans and carries out.
+    fn round(&mut self, began: Instant) {
+        self.metrics.rounds.inc();
+        self.retry = None;
+        let Some(plan) = self.plan() else {
+            self.retry = Some(Instant::now() + RETRY);
+            return;
+        };
+        let done = self.kernel.carry_out(&plan);
+        if !plan.cuts.is_empty() {
+            let _ = self.cutter.send(Job::Cut(plan.cuts.clone()));
+        }
+        if !self.taken_over && !self.silent.any() {
+            self.taken_over = true;
+            let sources = self.outcome.rows.iter().filter(|r| r.entry.is_some()).filter_map(|r| r.address).collect();
+            let _ = self.cutter.send(Job::Orphans(sources));
+        }
+        self.metrics.changes.inc_by(done.steps as u64);
+        self.metrics.failures.inc_by(done.failures.len() as u64);
+        self.metrics.observe(&self.outcome);
+        if !plan.is_empty() {
+            let taken = began.elapsed();
+            self.metrics.latency.observe(taken.as_secs_f64());
+            info!(changes = done.steps, cuts = plan.cuts.len(), failures = done.failures.len(), microseconds = taken.as_micros(), "kernel programmed");
+        } else {
+            debug!("nothing to change");
+        }
+        if !done.failures.is_empty() {
+            self.retry = Some(Instant::now() + RETRY);
+        }
+        self.failures = done.failures;
+        self.call_engine();
+        let used = self.used();
+        if self.sweep.is_none_or(|at| at <= Instant::now()) {
+            let retired = self.past.memory.numbers.retired(&used).next().is_some();
+            self.sweep = retired.then(|| Instant::now() + SWEEP);
+            if retired {
+                let _ = self.cutter.send(Job::Survey);
+            }
+        }
+    }
+
+    /// The plan for the facts as they are. `None`: the kernel's tables could not be read.
+    fn plan(&mut self) -> Option<Plan> {
+        let observed = match self.kernel.ruleset() {
+            Ok(ruleset) => ruleset,
+            Err(error) => {
+                warn!(%error, "failed to read our nftables tables");
+                return None;
+            }
+        };
+        if !self.taken_over {
+            let (numbers, doors, links) = (&mut self.past.memory.numbers, &mut self.past.doors, &self.facts.kernel.links);
+            tables::read_back(observed, numbers, |port, address| {
+                if let Some(bridge) = links.get(&port).and_then(|l| l.master) {
+                    doors.read_back(bridge, address, port);
+                }
+            });
+        }
+        self.outcome = resolve(&self.facts, &mut self.past);
+        let sysctls = self.kernel.sysctls(&routing::sysctl_keys(&self.outcome));
+        let ruleset = self.kernel.ruleset().ok()?;
+        let observed = Observed { kernel: &self.facts.kernel, ruleset, sysctls: &sysctls };
+        Some(Plan::make(&self.outcome, &observed, !self.silent.any()))
+    }
+
+    fn used(&self) -> BTreeSet<u32> {
+        self.outcome.ground.exits().map(|exit| exit.mark).collect()
+    }
+
+    /// Starts the calls that the engine has not had yet.
+    fn call_engine(&mut self) {
+        let Some(socket) = self.docker.clone().filter(|_| !self.silent.engine) else { return };
+        let steps = engine::steps(&self.facts);
+        let now = Instant::now();
+        self.calls.retain(|_, call| match call {
+            Call::Running(_) => true,
+            Call::Refused { step, again, .. } => *again > now && steps.contains(step),
+        });
+        for step in steps {
+            let object = step.object();
+            if self.calls.contains_key(&object) {
+                continue;
+            }
+            self.calls.insert(object.clone(), Call::Running(step.clone()));
+            let (tell, socket) = (self.tell.clone(), socket.clone());
+            tokio::spawn(async move {
+                let problem = call(&socket, &step).await.err().map(|error| error.to_string());
+                if let Some(problem) = &problem {
+                    warn!(object, problem, "engine call failed");
+                }
+                let _ = tell.send(Told::Called { object, problem });
+            });
+        }
+        let again = self.calls.values().filter_map(|call| match call {
+            Call::Refused { again, .. } => Some(*again),
+            Call::Running(_) => None,
+        });
+        self.retry = self.retry.into_iter().chain(again).min();
+    }
+
+    fn answer(&self, request: Request) -> Response {
+        match request {
+            Request::Status => Response::Status(self.status()),
+            Request::Explain { workload, destination } => match explain(&self.facts, &self.outcome, &workload, destination) {
+                Some(text) => Response::Text(text),
+                None => Response::Unknown(workload),
+            },
+            Request::Metrics => Response::Text(self.metrics.text()),
+            Request::Ready => Response::Ready(!self.silent.any() && self.failures.is_empty()),
+        }
+    }
+
+    fn status(&self) -> Status {
+        let mut problems: Vec<String> = self.facts.manifests.errors.iter().map(|e| format!("{}: {}", e.object, e.error)).collect();
+        if self.silent.engine {
+            problems.push("the engine has not answered yet: nothing is taken away until it has (see --docker-socket)".to_owned());
+        }
+        problems.extend(self.failures.iter().cloned());
+        problems.extend(self.calls.iter().filter_map(|(object, call)| match call {
+            Call::Refused { problem, .. } => Some(format!("{object}: {problem}")),
+            Call::Running(_) => None,
+        }));
+        Status::of(&self.facts, &self.outcome, &cutter::count(), problems)
+    }
+}
+
+async fn call(socket: &std::path::Path, step: &EngineStep) -> Result<(), crate::effects::docker::Error> {
+    let engine = Engine::connect(socket).await?;
+    match step {
+        EngineStep::CreateNetwork(network) => engine.create_network(network).await,
+        EngineStep::RemoveNetwork(name) => engine.remove_network(name).await,
+        EngineStep::Place { container, placement } => engine.place(container, placement).await.map(|placed| debug!(container, ?placed, "placed")),
+    }
+}
+
+async fn sleep_until(at: Option<Instant>) {
+    match at {
+        Some(at) => tokio::time::sleep_until(at.into()).await,
+        None => std::future::pending().await,
+    }
+}

@@ -1,0 +1,111 @@
+//! The daemon's Unix socket: one request and one answer a connection, each a line of JSON.
+
+use std::io::{self, BufRead, BufReader, Write};
+use std::net::IpAddr;
+use std::os::unix::fs::PermissionsExt;
+use std::os::unix::net::UnixStream;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+use tokio::io::{AsyncBufReadExt, AsyncWriteExt};
+use tokio::net::UnixListener;
+use tokio::sync::oneshot;
+use tracing::debug;
+
+use super::{Error, Teller, Told};
+use crate::report::status::Status;
+
+/// What can be asked.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum Request {
+    Status,
+    Explain { workload: String, destination: Option<IpAddr> },
+    Metrics,
+    /// Whether all sources have spoken and the kernel is as it should be.
+    Ready,
+}
+
+/// What is answered.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum Response {
+    Status(Status),
+    Text(String),
+    /// No such workload.
+    Unknown(String),
+    Ready(bool),
+}
+
+/// Longest request that is read, in bytes.
+const LONGEST: u64 = 64 * 1024;
+
+fn path(state: &Path) -> PathBuf {
+    state.join("egressd.sock")
+}
+
+/// Serves the socket in the state folder, for root only.
+pub(super) fn serve(state: &Path, tell: Teller) -> Result<(), Error> {
+    let path = path(state);
+    let fault = |source| Error::Serve { what: path.display().to_string(), source };
+    match std::fs::remove_file(&path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(fault(error)),
+        _ => {}
+    }
+    let listener = UnixListener::bind(&path).map_err(fault)?;
+    std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o600)).map_err(fault)?;
+    tokio::spawn(async move {
+        while let Ok((stream, _)) = listener.accept().await {
+            let tell = tell.clone();
+            tokio::spawn(async move {
+                if let Err(error) = answer(stream, tell).await {
+                    debug!(%error, "a client went away");
+                }
+            });
+        }
+    });
+    Ok(())
+}
+
+async fn answer(stream: tokio::net::UnixStream, tell: Teller) -> io::Result<()> {
+    let (read, mut write) = stream.into_split();
+    let mut line = String::new();
+    tokio::io::BufReader::new(tokio::io::AsyncReadExt::take(read, LONGEST)).read_line(&mut line).await?;
+    let request: Request = serde_json::from_str(&line)?;
+    if let Some(response) = request_of_loop(request, &tell).await {
+        write.write_all(&serde_json::to_vec(&response)?).await?;
+    }
+    write.shutdown().await
+}
+
+/// Asks the loop; `None` when it stops.
+pub(super) async fn request_of_loop(request: Request, tell: &Teller) -> Option<Response> {
+    let (respond, response) = oneshot::channel();
+    tell.send(Told::Request(request, respond)).ok()?;
+    response.await.ok()
+}
+
+/// Why the daemon could not be asked.
+#[derive(Debug, thiserror::Error)]
+pub enum AskError {
+    #[error("failed to reach egressd at {path}; is `egressd run` running, with the same --state-dir?")]
+    Unreachable { path: PathBuf, source: io::Error },
+    #[error("failed to talk to egressd")]
+    Talk(#[source] io::Error),
+    #[error("failed to read egressd's answer; is it of the same version?")]
+    Answer(#[source] serde_json::Error),
+}
+
+/// Asks the daemon of a state folder (for the command line; blocks for 10 seconds at most).
+pub fn ask(state: &Path, request: &Request) -> Result<Response, AskError> {
+    let path = path(state);
+    let mut stream = UnixStream::connect(&path).map_err(|source| AskError::Unreachable { path, source })?;
+    stream.set_read_timeout(Some(Duration::from_secs(10))).map_err(AskError::Talk)?;
+    let mut line = serde_json::to_vec(request).map_err(AskError::Answer)?;
+    line.push(b'\n');
+    stream.write_all(&line).map_err(AskError::Talk)?;
+    let mut answer = String::new();
+    BufReader::new(stream).read_line(&mut answer).map_err(AskError::Talk)?;
+    serde_json::from_str(&answer).map_err(AskError::Answer)
+}

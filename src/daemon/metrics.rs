@@ -1,0 +1,66 @@
+//! What is counted.
+
+use prometheus_client::encoding::text::encode;
+use prometheus_client::encoding::EncodeLabelSet;
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::gauge::Gauge;
+use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
+use prometheus_client::registry::{Registry, Unit};
+
+use crate::model::resolve::Outcome;
+use crate::report::status::word;
+
+/// One registry for the process.
+pub(super) struct Metrics {
+    registry: Registry,
+    workloads: Family<ByState, Gauge>,
+    /// Rounds of the loop.
+    pub rounds: Counter,
+    /// Changes sent to the kernel.
+    pub changes: Counter,
+    /// Steps that the kernel or an engine refused.
+    pub failures: Counter,
+    /// Times that somebody else had changed what is ours.
+    pub drift: Counter,
+    /// From a fact's arrival to the kernel having what follows from it.
+    pub latency: Histogram,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct ByState {
+    state: &'static str,
+}
+
+impl Metrics {
+    pub fn new() -> Self {
+        let mut registry = Registry::with_prefix("egressd");
+        let latency = Histogram::new(exponential_buckets(0.000_05, 2.0, 16));
+        let (workloads, rounds, changes, failures, drift) = Default::default();
+        let metrics = Self { registry: Registry::default(), workloads, rounds, changes, failures, drift, latency };
+        registry.register("workloads", "Addresses of workloads by state", metrics.workloads.clone());
+        registry.register("rounds", "Rounds of resolving and planning", metrics.rounds.clone());
+        registry.register("kernel_changes", "Changes sent to the kernel", metrics.changes.clone());
+        registry.register("failed_steps", "Steps that the kernel or an engine refused", metrics.failures.clone());
+        registry.register("drift", "Times that another program had changed what is egressd's", metrics.drift.clone());
+        let help = "From a fact's arrival to the kernel having what follows from it";
+        registry.register_with_unit("round", help, Unit::Seconds, metrics.latency.clone());
+        Self { registry, ..metrics }
+    }
+
+    /// Takes note of an outcome.
+    pub fn observe(&self, outcome: &Outcome) {
+        self.workloads.clear();
+        for row in &outcome.rows {
+            self.workloads.get_or_create(&ByState { state: word(&row.state) }).inc();
+        }
+    }
+
+    /// The text of OpenMetrics.
+    pub fn text(&self) -> String {
+        let mut text = String::new();
+        // Writing into a String cannot fail.
+        let _ = encode(&mut text, &self.registry);
+        text
+    }
+}

@@ -1,0 +1,149 @@
+//! The one interpreter of plans: the only place where the kernel is changed.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use tracing::{debug, trace, warn};
+
+use super::nft::{self, Nft};
+use super::route::{self, Routing};
+use super::sysctl::{self, Sysctls};
+use crate::nft::{Change, Ruleset};
+use crate::plan::Plan;
+use crate::plan::step::RouteStep;
+
+/// The kernel, open to be changed.
+pub struct Kernel {
+    nft: Nft,
+    routing: Routing,
+    sysctls: Sysctls,
+    /// Our tables as the kernel has them; `None` when that has to be read again.
+    mirror: Option<Ruleset>,
+}
+
+/// Why the kernel could not be opened.
+#[derive(Debug, thiserror::Error)]
+pub enum OpenError {
+    #[error("failed to open nftables; is CAP_NET_ADMIN there?")]
+    Nft(#[source] nft::OpenError),
+    #[error("failed to open a routing socket")]
+    Routing(#[source] route::Error),
+    #[error("failed to open the record of sysctls")]
+    Sysctls(#[source] sysctl::Error),
+}
+
+/// What a plan came to.
+#[derive(Debug, Default)]
+pub struct Done {
+    /// Steps carried out.
+    pub steps: usize,
+    /// Steps that failed, in a reader's words.
+    pub failures: Vec<String>,
+}
+
+impl Kernel {
+    /// Opens all sockets. `state` is the folder that remembers what sysctls were.
+    pub fn open(state: &Path) -> Result<Self, OpenError> {
+        Ok(Self {
+            nft: Nft::open().map_err(OpenError::Nft)?,
+            routing: Routing::open().map_err(OpenError::Routing)?,
+            sysctls: Sysctls::open(state).map_err(OpenError::Sysctls)?,
+            mirror: None,
+        })
+    }
+
+    /// The netlink port of our nftables socket.
+    pub fn port(&self) -> u32 {
+        self.nft.port()
+    }
+
+    /// Our tables as they are.
+    pub fn ruleset(&mut self) -> Result<&Ruleset, nft::ReadError> {
+        if self.mirror.is_none() {
+            self.mirror = Some(self.nft.read()?);
+            // Tables that an earlier run left get their owner back.
+            if let Err(error) = self.nft.commit(&[]) {
+                warn!(%error, "failed to take over the tables of an earlier run");
+            }
+        }
+        Ok(self.mirror.as_ref().expect("read above"))
+    }
+
+    /// Somebody changed our tables: they have to be read again.
+    pub fn forget(&mut self) {
+        self.mirror = None;
+    }
+
+    /// The sysctls of these keys that exist.
+    pub fn sysctls(&self, keys: &[String]) -> BTreeMap<String, String> {
+        keys.iter().filter_map(|key| Some((key.clone(), sysctl::read(key)?))).collect()
+    }
+
+    /// Carries a plan out, but for its cuts. A step that fails does not stop the others; a batch that fails changes nothing.
+    pub fn carry_out(&mut self, plan: &Plan) -> Done {
+        let mut done = Done::default();
+        for (key, value) in &plan.sysctls {
+            debug!(key, value, "set sysctl");
+            done.note(self.sysctls.set(key, value), || format!("sysctl {key} = {value}"));
+        }
+        self.route(&plan.before, &mut done);
+        if !plan.ruleset.is_empty() {
+            match self.nft.commit(&plan.ruleset) {
+                Ok(committed) => {
+                    trace!(messages = committed.messages, bytes = committed.bytes, "nftables batch");
+                    done.steps += plan.ruleset.len();
+                    if let Some(mirror) = &mut self.mirror {
+                        mirror.apply(&plan.ruleset);
+                    }
+                }
+                Err(error) => {
+                    self.mirror = None;
+                    done.fail(&error, "nftables");
+                }
+            }
+        }
+        self.route(&plan.after, &mut done);
+        done
+    }
+
+    /// Takes the tables away, and puts every sysctl back that still has our value. Returns what was left alone, and why.
+    pub fn withdraw(&mut self, changes: &[Change], keep_forwarding: bool) -> (Done, Vec<String>) {
+        let plan = Plan { ruleset: changes.to_vec(), ..Plan::default() };
+        let mut done = self.carry_out(&plan);
+        let left = match self.sysctls.restore_all(keep_forwarding) {
+            Ok(left) => left.iter().map(ToString::to_string).collect(),
+            Err(error) => {
+                done.fail(&error, "sysctls");
+                Vec::new()
+            }
+        };
+        (done, left)
+    }
+
+    fn route(&mut self, steps: &[RouteStep], done: &mut Done) {
+        for step in steps {
+            debug!(%step, "route");
+            done.note(self.routing.apply(step), || step.to_string());
+        }
+    }
+}
+
+impl Done {
+    fn note<E: std::error::Error>(&mut self, result: Result<(), E>, what: impl Fn() -> String) {
+        match result {
+            Ok(()) => self.steps += 1,
+            Err(error) => self.fail(&error, &what()),
+        }
+    }
+
+    fn fail(&mut self, error: &dyn std::error::Error, what: &str) {
+        let mut text = format!("{what}: {error}");
+        let mut source = error.source();
+        while let Some(cause) = source {
+            text.push_str(&format!(": {cause}"));
+            source = cause.source();
+        }
+        warn!(error = text, "step failed");
+        self.failures.push(text);
+    }
+}
