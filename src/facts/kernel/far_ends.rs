@@ -98,7 +98,7 @@ impl FarEnds {
         }
     }
 
-    /// A link is gone, and said to be so; what lives at the same place meanwhile is told again.
+    /// A link is gone, and has been said to be so, which takes back all at its far end: what lives at the same place meanwhile is told again.
     pub fn link_gone(&mut self, index: IfIndex, changes: &mut Vec<KernelChange>) {
         let Some(place) = self.links.remove(&index) else {
             return;
@@ -124,7 +124,7 @@ impl FarEnds {
     }
 
     /// Takes back the addresses at a link's far end, though the link stays.
-    pub fn forget(&mut self, index: IfIndex, changes: &mut Vec<KernelChange>) {
+    fn forget(&mut self, index: IfIndex, changes: &mut Vec<KernelChange>) {
         let Some(place) = self.links.remove(&index) else {
             return;
         };

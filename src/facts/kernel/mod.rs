@@ -278,8 +278,10 @@ impl State {
                     }
                     self.link(link, changes)?;
                 }
-                // The event of its end is on its way.
-                None => self.far_ends.forget(near_end, changes),
+                None => {
+                    changes.push(KernelChange::LinkGone(near_end));
+                    self.far_ends.link_gone(near_end, changes);
+                }
             }
         }
         Ok(())
