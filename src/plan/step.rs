@@ -15,7 +15,10 @@ pub enum RouteStep {
     AddRule(Rule),
     DeleteRule(Rule),
     /// Puts a link into a group (`suppress_ifgroup` of policy rules looks at it).
-    SetGroup { index: IfIndex, group: u32 },
+    SetGroup {
+        index: IfIndex,
+        group: u32,
+    },
 }
 
 /// In `ip`'s words.

@@ -23,7 +23,10 @@ struct FarEnd {
 /// Where the far end of a veth is, when it is in another namespace.
 pub fn place(link: &Link) -> Option<Place> {
     let nsid = link.peer_nsid.filter(|_| link.kind == LinkKind::Veth)?;
-    Some(Place { nsid: Some(nsid), index: link.peer_index? })
+    Some(Place {
+        nsid: Some(nsid),
+        index: link.peer_index?,
+    })
 }
 
 impl FarEnds {
@@ -41,20 +44,31 @@ impl FarEnds {
         self.forget(index, changes);
         let place = place?;
         self.links.insert(index, place);
-        let far_end = self.places.entry(place).or_insert(FarEnd { near: index, addresses: Vec::new() });
+        let far_end = self.places.entry(place).or_insert(FarEnd {
+            near: index,
+            addresses: Vec::new(),
+        });
         far_end.near = index;
         Some(place)
     }
 
     /// Takes in the addresses of a far end as they are now.
     pub fn asked(&mut self, place: Place, now: Vec<Address>, changes: &mut Vec<KernelChange>) {
-        let Some(far_end) = self.places.get_mut(&place) else { return };
+        let Some(far_end) = self.places.get_mut(&place) else {
+            return;
+        };
         for old in &far_end.addresses {
-            if !now.iter().any(|address| address.net.addr() == old.net.addr()) {
+            if !now
+                .iter()
+                .any(|address| address.net.addr() == old.net.addr())
+            {
                 changes.push(KernelChange::AddressGone(place, old.net));
             }
         }
-        changes.extend(now.iter().map(|address| KernelChange::Address(place, *address)));
+        changes.extend(
+            now.iter()
+                .map(|address| KernelChange::Address(place, *address)),
+        );
         far_end.addresses = now;
     }
 
@@ -66,12 +80,16 @@ impl FarEnds {
         gone: bool,
         changes: &mut Vec<KernelChange>,
     ) {
-        let Some(far_end) = self.places.get_mut(&place) else { return };
+        let Some(far_end) = self.places.get_mut(&place) else {
+            return;
+        };
         let known = far_end.addresses.contains(&address);
         if known && !gone {
             return;
         }
-        far_end.addresses.retain(|known| known.net.addr() != address.net.addr());
+        far_end
+            .addresses
+            .retain(|known| known.net.addr() != address.net.addr());
         if gone {
             changes.push(KernelChange::AddressGone(place, address.net));
         } else {
@@ -80,9 +98,11 @@ impl FarEnds {
         }
     }
 
-    /// A link is gone, and said to be so; what lives at the same place meanwhile is told again.
+    /// A link is gone, and has been said to be so, which takes back all at its far end: what lives at the same place meanwhile is told again.
     pub fn link_gone(&mut self, index: IfIndex, changes: &mut Vec<KernelChange>) {
-        let Some(place) = self.links.remove(&index) else { return };
+        let Some(place) = self.links.remove(&index) else {
+            return;
+        };
         match self.places.get(&place) {
             Some(far_end) if far_end.near != index => {
                 let again = far_end.addresses.iter();
@@ -94,19 +114,25 @@ impl FarEnds {
         }
     }
 
-    /// A namespace's number is no longer given.
-    pub fn namespace_gone(&mut self, nsid: i32, changes: &mut Vec<KernelChange>) {
-        let gone: Vec<_> =
-            self.links.iter().filter(|(_, p)| p.nsid == Some(nsid)).map(|(i, _)| *i).collect();
-        for index in gone {
-            self.forget(index, changes);
-        }
+    /// The near ends of all far ends in the namespace with this number.
+    pub fn near_ends(&self, nsid: i32) -> Vec<IfIndex> {
+        self.links
+            .iter()
+            .filter(|(_, place)| place.nsid == Some(nsid))
+            .map(|(i, _)| *i)
+            .collect()
     }
 
     /// Takes back the addresses at a link's far end, though the link stays.
     fn forget(&mut self, index: IfIndex, changes: &mut Vec<KernelChange>) {
-        let Some(place) = self.links.remove(&index) else { return };
-        if self.places.get(&place).is_some_and(|far_end| far_end.near == index) {
+        let Some(place) = self.links.remove(&index) else {
+            return;
+        };
+        if self
+            .places
+            .get(&place)
+            .is_some_and(|far_end| far_end.near == index)
+        {
             let addresses = self.places.remove(&place).map(|far_end| far_end.addresses);
             let gone = addresses.into_iter().flatten();
             changes.extend(gone.map(|address| KernelChange::AddressGone(place, address.net)));

@@ -5,9 +5,7 @@ use std::os::fd::AsRawFd;
 
 use netlink_sys::{Socket, SocketAddr};
 use nix::libc;
-use nix::sys::socket::{
-    ControlMessageOwned, MsgFlags, NetlinkAddr, recvmsg, setsockopt, sockopt,
-};
+use nix::sys::socket::{ControlMessageOwned, MsgFlags, NetlinkAddr, recvmsg, setsockopt, sockopt};
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 
@@ -65,7 +63,10 @@ impl Listener {
 
     /// Waits until something is queued. Cancelling it loses nothing.
     pub async fn ready(&self) -> io::Result<()> {
-        self.socket.readable().await.map(|mut guard| guard.retain_ready())
+        self.socket
+            .readable()
+            .await
+            .map(|mut guard| guard.retain_ready())
     }
 
     /// Gives all that is queued to `each`, with the number of the namespace that it comes from; `None` is this one.
@@ -73,9 +74,15 @@ impl Listener {
         &mut self,
         mut each: impl FnMut(Option<i32>, Received<'_>),
     ) -> io::Result<Drained> {
-        let Self { socket, buffer, control } = self;
+        let Self {
+            socket,
+            buffer,
+            control,
+        } = self;
         loop {
-            match socket.try_io(Interest::READABLE, |socket| receive(socket, buffer, control)) {
+            match socket.try_io(Interest::READABLE, |socket| {
+                receive(socket, buffer, control)
+            }) {
                 Ok((length, nsid)) => messages(&buffer[..length]).for_each(|m| each(nsid, m)),
                 Err(error) => match error.raw_os_error() {
                     Some(libc::ENOBUFS) => return Ok(Drained::Overrun),
@@ -92,7 +99,9 @@ impl Listener {
         loop {
             match receive(self.socket.get_ref(), &mut self.buffer, &mut self.control) {
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(()),
-                Err(error) if !matches!(error.raw_os_error(), Some(libc::ENOBUFS | libc::EINTR)) => {
+                Err(error)
+                    if !matches!(error.raw_os_error(), Some(libc::ENOBUFS | libc::EINTR)) =>
+                {
                     return Err(error);
                 }
                 _ => {}
@@ -109,8 +118,7 @@ fn receive(
 ) -> io::Result<(usize, Option<i32>)> {
     let mut slices = [IoSliceMut::new(buffer)];
     let flags = MsgFlags::MSG_DONTWAIT;
-    let message =
-        recvmsg::<NetlinkAddr>(socket.as_raw_fd(), &mut slices, Some(control), flags)?;
+    let message = recvmsg::<NetlinkAddr>(socket.as_raw_fd(), &mut slices, Some(control), flags)?;
     Ok((message.bytes, namespace(message.cmsgs()?)))
 }
 
@@ -122,7 +130,9 @@ fn namespace(control: impl Iterator<Item = ControlMessageOwned>) -> Option<i32> 
                 if unknown.cmsg_header.cmsg_level == libc::SOL_NETLINK
                     && unknown.cmsg_header.cmsg_type == libc::NETLINK_LISTEN_ALL_NSID =>
             {
-                Some(i32::from_ne_bytes(unknown.data_bytes.get(..4)?.try_into().ok()?))
+                Some(i32::from_ne_bytes(
+                    unknown.data_bytes.get(..4)?.try_into().ok()?,
+                ))
             }
             _ => None,
         })

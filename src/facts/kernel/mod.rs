@@ -145,7 +145,9 @@ impl Source {
     /// What became of the named namespaces.
     fn named(&mut self) -> Result<Option<Vec<KernelChange>>, Error> {
         let names = self.names.look(&mut self.state.ask).map_err(Error::Names)?;
-        Ok(Some(names.map(KernelChange::Namespaces).into_iter().collect()))
+        Ok(Some(
+            names.map(KernelChange::Namespaces).into_iter().collect(),
+        ))
     }
 
     /// All that is queued; `None` when some of it was lost.
@@ -177,7 +179,9 @@ impl Source {
         }
         if renamed {
             self.names.look(&mut self.state.ask).map_err(Error::Names)?;
-            batch.changes.push(KernelChange::Namespaces(self.names.numbers()));
+            batch
+                .changes
+                .push(KernelChange::Namespaces(self.names.numbers()));
         }
         Ok(Some(batch.changes))
     }
@@ -209,8 +213,7 @@ impl State {
             (libc::RTM_NEWNSID, None) => batch.numbers_new = true,
             (libc::RTM_DELNSID, None) => {
                 if let Some(gone) = wire::nsid(&message) {
-                    // At once: a later event in the queue may speak of the next namespace with this number.
-                    self.far_ends.namespace_gone(gone, &mut batch.changes);
+                    self.number_gone(gone, &mut batch.changes)?;
                     batch.numbers_gone.push(gone);
                 }
             }
@@ -220,10 +223,14 @@ impl State {
     }
 
     fn address(&mut self, nsid: Option<i32>, message: &Received<'_>, batch: &mut Batch) {
-        let Some((index, address)) = wire::interface_address(message) else { return };
+        let Some((index, address)) = wire::interface_address(message) else {
+            return;
+        };
         let (place, gone) = (Place { nsid, index }, message.kind == libc::RTM_DELADDR);
         if nsid.is_some() {
-            return self.far_ends.heard(place, address, gone, &mut batch.changes);
+            return self
+                .far_ends
+                .heard(place, address, gone, &mut batch.changes);
         }
         // Routes that prefer this address as their source go with it, silently.
         batch.routing |= gone;
@@ -238,14 +245,15 @@ impl State {
         let (index, place) = (link.index, far_ends::place(&link));
         changes.push(KernelChange::Link(link));
         if let Some(place) = self.far_ends.link(index, place, changes) {
-            let found = self.ask.addresses_of(place).map_err(asked("a namespace's addresses"))?;
-            self.far_ends.asked(place, found, changes);
+            self.far_addresses(place, changes)?;
         }
         Ok(())
     }
 
     fn link_left(&mut self, message: &Received<'_>, batch: &mut Batch) -> Result<(), Error> {
-        let Some(left) = wire::link_left(message) else { return Ok(()) };
+        let Some(left) = wire::link_left(message) else {
+            return Ok(());
+        };
         batch.routing |= self.routed.contains(&left.index);
         batch.changes.push(KernelChange::LinkGone(left.index));
         self.far_ends.link_gone(left.index, &mut batch.changes);
@@ -256,6 +264,39 @@ impl State {
         {
             self.link(link, &mut batch.changes)?;
         }
+        Ok(())
+    }
+
+    /// The kernel frees a namespace's number before it says so: by now the number may be another namespace's, and that
+    /// one's veth known. So each far end in it is looked at, not merely forgotten.
+    fn number_gone(&mut self, nsid: i32, changes: &mut Vec<KernelChange>) -> Result<(), Error> {
+        for near_end in self.far_ends.near_ends(nsid) {
+            match self.ask.link(near_end).map_err(asked("a link"))? {
+                Some(link) => {
+                    if let Some(place) = far_ends::place(&link) {
+                        self.far_addresses(place, changes)?;
+                    }
+                    self.link(link, changes)?;
+                }
+                None => {
+                    changes.push(KernelChange::LinkGone(near_end));
+                    self.far_ends.link_gone(near_end, changes);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn far_addresses(
+        &mut self,
+        place: Place,
+        changes: &mut Vec<KernelChange>,
+    ) -> Result<(), Error> {
+        let found = self
+            .ask
+            .addresses_of(place)
+            .map_err(asked("a namespace's addresses"))?;
+        self.far_ends.asked(place, found, changes);
         Ok(())
     }
 

@@ -90,14 +90,21 @@ impl Names {
     /// A number is no longer given: its name, should it still be there, means something else.
     pub fn forget_number(&mut self, nsid: i32) -> bool {
         let mut found = false;
-        for number in self.known.values_mut().filter(|number| **number == Some(nsid)) {
+        for number in self
+            .known
+            .values_mut()
+            .filter(|number| **number == Some(nsid))
+        {
             (*number, found) = (None, true);
         }
         found
     }
 
     pub fn numbers(&self) -> BTreeMap<String, i32> {
-        self.known.iter().filter_map(|(name, nsid)| Some((name.clone(), (*nsid)?))).collect()
+        self.known
+            .iter()
+            .filter_map(|(name, nsid)| Some((name.clone(), (*nsid)?)))
+            .collect()
     }
 
     /// Starts to watch the folder once it exists; true when it just did.
@@ -122,7 +129,9 @@ impl Names {
     fn read_events(&mut self) -> io::Result<bool> {
         let mut any = false;
         loop {
-            let read = self.inotify.try_io(Interest::READABLE, |watch| Ok(watch.0.read_events()?));
+            let read = self
+                .inotify
+                .try_io(Interest::READABLE, |watch| Ok(watch.0.read_events()?));
             let events = match read {
                 Ok(events) => events,
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(any),
@@ -163,7 +172,9 @@ impl Names {
 
     fn resolve(&mut self, ask: &mut Asker) {
         for (name, nsid) in self.known.iter_mut().filter(|(_, nsid)| nsid.is_none()) {
-            let Ok(file) = open(&self.folder.join(name)) else { continue };
+            let Ok(file) = open(&self.folder.join(name)) else {
+                continue;
+            };
             if is_namespace(&file) && !is_own(&file) {
                 match ask.nsid_or_new(&file) {
                     Ok(number) => *nsid = number,
@@ -178,7 +189,10 @@ impl Names {
 
 /// Opens a file that may be anything, a pipe too, without waiting.
 fn open(path: &Path) -> io::Result<File> {
-    File::options().read(true).custom_flags(nix::libc::O_NONBLOCK).open(path)
+    File::options()
+        .read(true)
+        .custom_flags(nix::libc::O_NONBLOCK)
+        .open(path)
 }
 
 /// Whether this is a file of nsfs; asking the kernel about any other would be an error each time.

@@ -126,7 +126,10 @@ pub fn link_left(message: &Received<'_>) -> Option<Left> {
     let link = link(message)?;
     let moved = attributes_after(message.payload, LINK_FIXED)
         .any(|(kind, _)| kind == libc::IFLA_NEW_NETNSID || kind == libc::IFLA_NEW_IFINDEX);
-    Some(Left { index: link.index, moved_from_peer: link.peer_index.filter(|_| moved) })
+    Some(Left {
+        index: link.index,
+        moved_from_peer: link.peer_index.filter(|_| moved),
+    })
 }
 
 /// Reads `RTM_NEWADDR` and `RTM_DELADDR`: the interface and the address. `None` for link-local IPv6 addresses: they
