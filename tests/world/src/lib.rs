@@ -18,18 +18,28 @@ pub mod build;
 pub mod cloud;
 pub mod command;
 pub mod container;
+pub mod docker;
 pub mod harness;
 mod isolate;
 pub mod layout;
 pub mod netns;
+pub mod service;
 pub mod talk;
 
 pub use build::{Builder, World};
 pub use cloud::Seen;
 pub use container::Container;
+pub use docker::{Docker, Engine};
 pub use harness::Scenario;
 pub use layout::{Layout, Nic, Subnets};
 pub use netns::Netns;
 
 /// Folder for what a scenario writes: on its private `/run`, so that nothing of it is left.
 pub const FOLDER: &str = "/run/world";
+
+/// A file that `make` builds, by its path in cargo's target folder, which this program is in, too.
+pub fn built(path: &str) -> std::path::PathBuf {
+    let program = std::env::current_exe().expect("a running program has a path");
+    // target/debug/deps/PROGRAM
+    program.ancestors().nth(3).expect("cargo puts tests three levels deep").join(path)
+}
