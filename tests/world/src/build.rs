@@ -8,7 +8,7 @@ use std::{
 
 use crate::{
     cloud::{Cloud, Seen},
-    layout::{Layout, Nic, PORTS, SERVER, SERVER6, SERVER6_B, SERVER_B, Subnets},
+    layout::{Layout, Nic, PORTS, SERVER, SERVER_B, SERVER6, SERVER6_B, Subnets},
     netns::Netns,
     talk::{self, Guests},
 };
@@ -64,7 +64,16 @@ impl Builder {
             default_route(&host, layout, Nic::Eth1, metric);
         }
         let mut world = World {
-            guests: serve(&internet, layout.ipv6, [SERVER.into(), SERVER_B.into(), SERVER6.into(), SERVER6_B.into()]),
+            guests: serve(
+                &internet,
+                layout.ipv6,
+                [
+                    SERVER.into(),
+                    SERVER_B.into(),
+                    SERVER6.into(),
+                    SERVER6_B.into(),
+                ],
+            ),
             host,
             internet,
             layout,
@@ -73,7 +82,11 @@ impl Builder {
         };
         for &nic in layout.first_of_each() {
             let netns = world.cloud.neighbour(nic);
-            let guests = serve(&netns, layout.ipv6, [layout.neighbour(nic).into(), layout.neighbour6(nic).into()]);
+            let guests = serve(
+                &netns,
+                layout.ipv6,
+                [layout.neighbour(nic).into(), layout.neighbour6(nic).into()],
+            );
             world.neighbours.insert(nic, (netns, guests));
         }
         world
@@ -82,8 +95,17 @@ impl Builder {
     /// A new namespace takes over some of the machine's settings; a scenario begins with the same ones everywhere.
     fn start_sysctls(self, host: &Netns) {
         for place in ["all", "default"] {
-            host.sysctl(&format!("ipv4/conf/{place}/rp_filter"), &self.rp_filter.to_string());
-            for name in ["arp_ignore", "arp_announce", "arp_filter", "src_valid_mark", "accept_local"] {
+            host.sysctl(
+                &format!("ipv4/conf/{place}/rp_filter"),
+                &self.rp_filter.to_string(),
+            );
+            for name in [
+                "arp_ignore",
+                "arp_announce",
+                "arp_filter",
+                "src_valid_mark",
+                "accept_local",
+            ] {
                 host.sysctl(&format!("ipv4/conf/{place}/{name}"), "0");
             }
         }
@@ -99,21 +121,35 @@ fn attach(host: &Netns, layout: Layout, nic: Nic) {
          link set {name} up"
     ));
     if layout.ipv6 {
-        host.ip(&format!("addr add {}/64 dev {name} nodad", layout.address6(nic)));
+        host.ip(&format!(
+            "addr add {}/64 dev {name} nodad",
+            layout.address6(nic)
+        ));
     }
 }
 
 fn default_route(host: &Netns, layout: Layout, nic: Nic, metric: u32) {
-    host.ip(&format!("route add default via {} dev {} metric {metric}", layout.gateway(nic), nic.name()));
+    host.ip(&format!(
+        "route add default via {} dev {} metric {metric}",
+        layout.gateway(nic),
+        nic.name()
+    ));
     if layout.ipv6 {
         // Metric 0 is 1024 in IPv6.
         let metric = if metric == 0 { 1024 } else { metric };
-        host.ip(&format!("route add default via {} dev {} metric {metric}", layout.gateway6(nic), nic.name()));
+        host.ip(&format!(
+            "route add default via {} dev {} metric {metric}",
+            layout.gateway6(nic),
+            nic.name()
+        ));
     }
 }
 
 fn serve<const N: usize>(netns: &Netns, ipv6: bool, addresses: [IpAddr; N]) -> Guests {
-    let served: Vec<IpAddr> = addresses.into_iter().filter(|address| ipv6 || address.is_ipv4()).collect();
+    let served: Vec<IpAddr> = addresses
+        .into_iter()
+        .filter(|address| ipv6 || address.is_ipv4())
+        .collect();
     talk::serve(netns, &served, &PORTS)
 }
 
@@ -135,7 +171,10 @@ impl World {
     /// Orders a world.
     pub fn builder() -> Builder {
         Builder {
-            layout: Layout { subnets: Subnets::One, ipv6: true },
+            layout: Layout {
+                subnets: Subnets::One,
+                ipv6: true,
+            },
             rp_filter: 0,
             eth1_metric: None,
         }
@@ -156,11 +195,19 @@ impl World {
         self.cloud.forget();
     }
 
-    /// Calls `f` and returns what left the host meanwhile, with what `f` returns.
+    /// Calls `f` and returns what left the host because of it, up to the last acknowledgement, with what `f` returns.
     pub fn watch<T>(&self, f: impl FnOnce() -> T) -> (T, Seen) {
         self.forget();
         let result = f();
-        (result, self.seen())
+        let mut seen = self.seen();
+        loop {
+            // Two equal readings in a row: reading takes longer than a packet's way.
+            let again = self.seen();
+            if again == seen {
+                return (result, seen);
+            }
+            seen = again;
+        }
     }
 
     /// A neighbour in the NIC's subnet. NICs in one subnet have the same one.

@@ -62,11 +62,15 @@ pub fn main(scenarios: Vec<Scenario>) -> ExitCode {
         _ => {
             let trials = scenarios
                 .into_iter()
-                .map(|Scenario { name, limit, shown, .. }| {
-                    Trial::test(name.clone(), move || {
-                        isolate::run(&name, limit, shown).map_err(Into::into)
-                    })
-                })
+                .map(
+                    |Scenario {
+                         name, limit, shown, ..
+                     }| {
+                        Trial::test(name.clone(), move || {
+                            isolate::run(&name, limit, shown).map_err(Into::into)
+                        })
+                    },
+                )
                 .collect();
             libtest_mimic::run(&Arguments::from_args(), trials).exit_code()
         }

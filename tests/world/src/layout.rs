@@ -74,18 +74,24 @@ pub const PORT: u16 = 8000;
 impl Layout {
     /// The NIC's private address.
     pub fn address(self, nic: Nic) -> Ipv4Addr {
-        self.in_subnet(nic, match nic {
-            Nic::Eth0 => 8,
-            Nic::Eth1 => 14,
-        })
+        self.in_subnet(
+            nic,
+            match nic {
+                Nic::Eth0 => 8,
+                Nic::Eth1 => 14,
+            },
+        )
     }
 
     /// The NIC's IPv6 address. There is no translation, the internet sees it.
     pub fn address6(self, nic: Nic) -> Ipv6Addr {
-        self.in_subnet6(nic, match nic {
-            Nic::Eth0 => 0x8,
-            Nic::Eth1 => 0x14,
-        })
+        self.in_subnet6(
+            nic,
+            match nic {
+                Nic::Eth0 => 0x8,
+                Nic::Eth1 => 0x14,
+            },
+        )
     }
 
     /// The gateway of the NIC's subnet.

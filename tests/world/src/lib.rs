@@ -15,24 +15,29 @@
 //! Nothing here sets what egressd has to set: no mark, policy rule or NAT rule, and sysctls only as a starting state.
 
 pub mod build;
+pub mod check;
 pub mod cloud;
 pub mod command;
 pub mod container;
 pub mod docker;
+pub mod egressd;
 pub mod harness;
 mod isolate;
 pub mod layout;
 pub mod netns;
 pub mod service;
+pub mod state;
 pub mod talk;
 
 pub use build::{Builder, World};
 pub use cloud::Seen;
 pub use container::Container;
 pub use docker::{Docker, Engine};
+pub use egressd::Egressd;
 pub use harness::Scenario;
 pub use layout::{Layout, Nic, Subnets};
 pub use netns::Netns;
+pub use state::State;
 
 /// Folder for what a scenario writes: on its private `/run`, so that nothing of it is left.
 pub const FOLDER: &str = "/run/world";
@@ -41,5 +46,9 @@ pub const FOLDER: &str = "/run/world";
 pub fn built(path: &str) -> std::path::PathBuf {
     let program = std::env::current_exe().expect("a running program has a path");
     // target/debug/deps/PROGRAM
-    program.ancestors().nth(3).expect("cargo puts tests three levels deep").join(path)
+    program
+        .ancestors()
+        .nth(3)
+        .expect("cargo puts tests three levels deep")
+        .join(path)
 }

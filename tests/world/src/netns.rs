@@ -22,20 +22,24 @@ impl Netns {
     /// A new one that `ip netns` knows by this name, with its loopback up.
     pub fn add(name: &str) -> Self {
         command::run(&["ip", "netns", "add", name]);
-        let netns = Self::open(&format!("/run/netns/{name}"), name);
+        let netns = Self::open(format!("/run/netns/{name}"), name);
         netns.ip("link set lo up");
         netns
     }
 
     /// The one that process `pid` is in.
     pub fn of_process(pid: u32, name: &str) -> Self {
-        Self::open(&format!("/proc/{pid}/ns/net"), name)
+        Self::open(format!("/proc/{pid}/ns/net"), name)
     }
 
     fn open(path: impl AsRef<Path>, name: &str) -> Self {
         let path = path.as_ref();
-        let file = File::open(path).unwrap_or_else(|error| panic!("failed to open {}: {error}", path.display()));
-        Self { file: Arc::new(file), name: name.to_owned() }
+        let file = File::open(path)
+            .unwrap_or_else(|error| panic!("failed to open {}: {error}", path.display()));
+        Self {
+            file: Arc::new(file),
+            name: name.to_owned(),
+        }
     }
 
     /// What `ip netns` calls it.
@@ -47,10 +51,13 @@ impl Netns {
     pub fn enter<T: Send>(&self, f: impl FnOnce() -> T + Send) -> T {
         thread::scope(|scope| {
             let inside = scope.spawn(|| {
-                setns(&*self.file, CloneFlags::CLONE_NEWNET).expect("root may enter a namespace that it made");
+                setns(&*self.file, CloneFlags::CLONE_NEWNET)
+                    .expect("root may enter a namespace that it made");
                 f()
             });
-            inside.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+            inside
+                .join()
+                .unwrap_or_else(|panic| std::panic::resume_unwind(panic))
         })
     }
 
@@ -78,5 +85,8 @@ impl Netns {
 }
 
 fn unindent(lines: &str) -> String {
-    lines.lines().map(|line| format!("{}\n", line.trim())).collect()
+    lines
+        .lines()
+        .map(|line| format!("{}\n", line.trim()))
+        .collect()
 }

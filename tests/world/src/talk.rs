@@ -5,7 +5,7 @@
 
 use std::{
     io::{self, BufRead, BufReader, Read, Write},
-    net::{IpAddr, SocketAddr, TcpListener, TcpStream, UdpSocket},
+    net::{IpAddr, Shutdown, SocketAddr, TcpListener, TcpStream, UdpSocket},
     sync::{Arc, Mutex},
     thread,
     time::Duration,
@@ -23,11 +23,17 @@ pub struct Guests(Arc<Mutex<Vec<(SocketAddr, SocketAddr)>>>);
 impl Guests {
     /// All so far.
     pub fn list(&self) -> Vec<(SocketAddr, SocketAddr)> {
-        self.0.lock().expect("no server panics while it holds the lock").clone()
+        self.0
+            .lock()
+            .expect("no server panics while it holds the lock")
+            .clone()
     }
 
     fn add(&self, at: SocketAddr, peer: SocketAddr) {
-        self.0.lock().expect("no server panics while it holds the lock").push((at, peer));
+        self.0
+            .lock()
+            .expect("no server panics while it holds the lock")
+            .push((at, peer));
     }
 }
 
@@ -36,9 +42,14 @@ impl Guests {
 /// Each address has sockets of its own, so that a datagram is answered from the address that it was sent to.
 pub fn serve(netns: &Netns, addresses: &[IpAddr], ports: &[u16]) -> Guests {
     let guests = Guests::default();
-    for at in addresses.iter().flat_map(|&address| ports.iter().map(move |&port| SocketAddr::new(address, port))) {
+    for at in addresses.iter().flat_map(|&address| {
+        ports
+            .iter()
+            .map(move |&port| SocketAddr::new(address, port))
+    }) {
         let (listener, socket) = netns.enter(|| {
-            let bound = TcpListener::bind(at).and_then(|listener| Ok((listener, UdpSocket::bind(at)?)));
+            let bound =
+                TcpListener::bind(at).and_then(|listener| Ok((listener, UdpSocket::bind(at)?)));
             bound.unwrap_or_else(|error| panic!("failed to listen on {at}: {error}"))
         });
         let (by_tcp, by_udp) = (guests.clone(), guests.clone());
@@ -89,10 +100,18 @@ fn describe(peer: SocketAddr) -> String {
 
 /// Reads a server's answer.
 pub fn parse(line: &str) -> io::Result<SocketAddr> {
-    let invalid = || io::Error::new(io::ErrorKind::InvalidData, format!("not a server's answer: {line:?}"));
+    let invalid = || {
+        io::Error::new(
+            io::ErrorKind::InvalidData,
+            format!("not a server's answer: {line:?}"),
+        )
+    };
     let (address, port) = line.trim().split_once(' ').ok_or_else(invalid)?;
     let address: IpAddr = address.parse().map_err(|_| invalid())?;
-    Ok(SocketAddr::new(address, port.parse().map_err(|_| invalid())?))
+    Ok(SocketAddr::new(
+        address,
+        port.parse().map_err(|_| invalid())?,
+    ))
 }
 
 /// A connection to a server that is kept.
@@ -116,11 +135,20 @@ impl Flow {
         self.stream.get_mut().write_all(b"again\n")?;
         parse(&line(&mut self.stream)?)
     }
+
+    /// Ends the connection from both sides, so that no packet of it comes later.
+    pub fn close(mut self) -> io::Result<()> {
+        self.stream.get_mut().shutdown(Shutdown::Write)?;
+        self.stream.read_to_end(&mut Vec::new()).map(drop)
+    }
 }
 
 /// Asks a server by a new TCP connection.
 pub fn ask_tcp(netns: &Netns, to: SocketAddr) -> io::Result<SocketAddr> {
-    Flow::open(netns, to).map(|flow| flow.seen)
+    let flow = Flow::open(netns, to)?;
+    let seen = flow.seen;
+    flow.close()?;
+    Ok(seen)
 }
 
 /// Asks a server by one datagram from a new port.
@@ -151,8 +179,14 @@ pub fn get(netns: &Netns, at: SocketAddr, path: &str) -> io::Result<String> {
     let (head, body) = answer
         .split_once("\r\n\r\n")
         .or_else(|| answer.split_once("\n\n"))
-        .ok_or_else(|| io::Error::new(io::ErrorKind::InvalidData, format!("not HTTP: {answer:?}")))?;
-    if head.lines().next().is_some_and(|status| status.contains(" 200 ")) {
+        .ok_or_else(|| {
+            io::Error::new(io::ErrorKind::InvalidData, format!("not HTTP: {answer:?}"))
+        })?;
+    if head
+        .lines()
+        .next()
+        .is_some_and(|status| status.contains(" 200 "))
+    {
         Ok(body.to_owned())
     } else {
         Err(io::Error::other(head.to_owned()))
@@ -175,6 +209,10 @@ fn line(stream: &mut impl BufRead) -> io::Result<String> {
 }
 
 fn unspecified(like: SocketAddr) -> SocketAddr {
-    let any = if like.is_ipv4() { "0.0.0.0:0" } else { "[::]:0" };
+    let any = if like.is_ipv4() {
+        "0.0.0.0:0"
+    } else {
+        "[::]:0"
+    };
     any.parse().expect("it is an address")
 }
