@@ -1,0 +1,15 @@
+#!/bin/bash
+# needs.sh [PROGRAM...]: says in one line each what is missing for the tests, and how to get it. Changes nothing.
+set -u
+status=0
+
+[ "$(id -u)" = 0 ] || { echo "needs root: the tests make network namespaces and start Docker daemons in them"; status=1; }
+for need in busybox:busybox-static cc:gcc dockerd:docker.io ip:iproute2 iptables:iptables nft:nftables ps:procps runc:runc \
+  setpriv:util-linux sysctl:procps tar:tar unshare:util-linux; do
+  command -v "${need%%:*}" >/dev/null || { echo "needs ${need%%:*}: install the package ${need#*:} (make install)"; status=1; }
+done
+command -v cargo >/dev/null || { echo "needs cargo: install Rust (https://rustup.rs)"; status=1; }
+for program in "$@"; do
+  command -v "$program" >/dev/null || { echo "needs $program"; status=1; }
+done
+exit $status

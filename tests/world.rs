@@ -1,0 +1,321 @@
+//! The test world itself: what later tests trust has to be seen to work, and to notice what is wrong.
+//!
+//! Only here marks, rules and the like are set by hand: to see that the checks can be met, and not only by egressd.
+
+use std::{env, process::Command, process::ExitCode, thread, time::Duration};
+
+use world::{Container, Nic, Scenario, Subnets, World, command, layout::PORT, talk};
+
+/// Set for the test program that [`failures_are_reported_and_leave_nothing`] starts.
+const BROKEN: &str = "EGRESSD_TEST_BROKEN";
+
+fn main() -> ExitCode {
+    if env::var_os(BROKEN).is_some() {
+        return world::harness::main(broken());
+    }
+    let mut scenarios = vec![
+        Scenario::new(
+            "failures are reported and leave nothing",
+            failures_are_reported_and_leave_nothing,
+        ),
+        Scenario::new(
+            "the comparison of states sees what changes, and only that",
+            the_comparison_sees_what_changes,
+        ),
+    ];
+    for subnets in [Subnets::One, Subnets::Two] {
+        scenarios.push(Scenario::new(
+            format!("{subnets:?}: the host leaves by eth0, with its elastic address outside"),
+            move || {
+                the_host_leaves_by_eth0(subnets);
+            },
+        ));
+        scenarios.push(Scenario::new(
+            format!("{subnets:?}: a foreign source is counted and dropped"),
+            move || {
+                a_foreign_source_is_counted_and_dropped(subnets);
+            },
+        ));
+        scenarios.push(Scenario::new(
+            format!("{subnets:?}: elastic addresses lead to their NICs"),
+            move || {
+                elastic_addresses_lead_to_their_nics(subnets);
+            },
+        ));
+        scenarios.push(Scenario::new(
+            format!("{subnets:?}: the cure by hand passes the checks that fail without"),
+            move || {
+                the_cure_by_hand_passes(subnets);
+            },
+        ));
+    }
+    world::harness::main(scenarios)
+}
+
+fn the_host_leaves_by_eth0(subnets: Subnets) {
+    let world = World::builder().subnets(subnets).build();
+    world
+        .leaves_by(&world.host, Nic::Eth0)
+        .expect("the default route is by eth0");
+    world
+        .leaves_by(&world.host, Nic::Eth1)
+        .expect_err("there is no route by eth1");
+    world
+        .leaves_not_at_all(&world.host)
+        .expect_err("it does leave");
+    world
+        .leaves_to_neighbour_by(&world.host, Nic::Eth0, Nic::Eth0)
+        .expect("it is in eth0's subnet");
+    assert!(world.foreign().is_empty(), "{}", world.foreign());
+}
+
+fn a_foreign_source_is_counted_and_dropped(subnets: Subnets) {
+    let world = World::builder().subnets(subnets).build();
+    for server in world.servers() {
+        let other = world.layout.private(Nic::Eth1, server);
+        let (peer, seen) = world
+            .watch(|| talk::ask_udp_from(&world.host, (other, 0).into(), (server, PORT).into()));
+        assert!(peer.is_err(), "eth1's address passed by eth0: {peer:?}");
+        assert_eq!(
+            seen.foreign(world.layout).count(Nic::Eth0, other),
+            1,
+            "{seen}"
+        );
+    }
+    assert!(world.guests.list().is_empty(), "{:?}", world.guests.list());
+}
+
+fn elastic_addresses_lead_to_their_nics(subnets: Subnets) {
+    let world = World::builder().subnets(subnets).build();
+    let addresses = Nic::ALL.map(|nic| world.layout.address(nic).into());
+    let guests = talk::serve(&world.host, &addresses, &[PORT]);
+    talk::ask_tcp(&world.internet, (Nic::Eth0.eip(), PORT).into()).expect("eth0 answers");
+    let (at, peer) = guests.list()[0];
+    assert_eq!((at.ip(), peer.ip()), (addresses[0], world.servers()[0]));
+    // The call arrives, and the answer takes the default route with an address that is not eth0's.
+    talk::ask_tcp(&world.internet, (Nic::Eth1.eip(), PORT).into())
+        .expect_err("the cloud drops the answer");
+    assert!(
+        world.foreign().count(Nic::Eth0, addresses[1]) > 0,
+        "{}",
+        world.seen()
+    );
+}
+
+fn the_cure_by_hand_passes(subnets: Subnets) {
+    let world = World::builder().subnets(subnets).build();
+    let bridge = world.bridge("plain0", 28);
+    world.masquerade(&bridge);
+    let blue = world.container("blue", &bridge, 10);
+    let free = world.container("free", &bridge, 11);
+    world
+        .leaves_by(&blue.netns, Nic::Eth1)
+        .expect_err("without the cure it leaves by eth0");
+    cure(&world, &blue);
+    world
+        .leaves_by(&blue.netns, Nic::Eth1)
+        .expect("the cure sends it by eth1");
+    world
+        .leaves_by(&free.netns, Nic::Eth0)
+        .expect("the other one is masqueraded");
+    assert!(world.foreign().is_empty(), "{}", world.foreign());
+    // The cure goes by address: a neighbour that takes it has the same way out.
+    let thief = free;
+    thief.take(blue.address.into());
+    let (_, seen) =
+        world.watch(|| thief.ask_udp_as(blue.address.into(), (world.servers()[0], PORT)));
+    assert!(seen.by(Nic::Eth1) > 0, "{seen}");
+    // And it stays for a successor.
+    let blue = world.renew(blue);
+    world
+        .leaves_by(&blue.netns, Nic::Eth1)
+        .expect("it has the same address");
+}
+
+/// What the field report does, and the route that it lacks.
+fn cure(world: &World, container: &Container) {
+    let nic = Nic::Eth1;
+    let (layout, name) = (world.layout, nic.name());
+    let ways = [
+        (
+            "-4",
+            layout.gateway(nic).to_string(),
+            container.address.to_string(),
+        ),
+        (
+            "-6",
+            layout.gateway6(nic).to_string(),
+            container.address6.to_string(),
+        ),
+    ];
+    for (family, gateway, from) in ways {
+        world.host.run(&[
+            "ip", family, "route", "add", "default", "via", &gateway, "dev", name, "table", "100",
+        ]);
+        world
+            .host
+            .run(&["ip", family, "rule", "add", "from", &from, "lookup", "100"]);
+    }
+    let sources = [
+        (
+            "iptables",
+            container.address.to_string(),
+            layout.address(nic).to_string(),
+        ),
+        (
+            "ip6tables",
+            container.address6.to_string(),
+            layout.address6(nic).to_string(),
+        ),
+    ];
+    for (iptables, from, to) in sources {
+        let rule = ["-s", &from, "-o", name, "-j", "SNAT", "--to-source", &to];
+        world.host.run(
+            &[
+                &[iptables, "-t", "nat", "-I", "POSTROUTING"],
+                rule.as_slice(),
+            ]
+            .concat(),
+        );
+    }
+}
+
+fn the_comparison_sees_what_changes() {
+    let world = World::builder().build();
+    let bridge = world.bridge("plain0", 28);
+    world.masquerade(&bridge);
+    let blue = world.container("blue", &bridge, 10);
+    // Using one of iptables' tables for the first time makes it, and nothing takes it away.
+    world.host.run(&["ip6tables", "-P", "FORWARD", "ACCEPT"]);
+    let before = world.state();
+    blue.ask_tcp((world.servers()[0], PORT))
+        .expect("it is masqueraded");
+    before.assert_same(&world.state(), "traffic is not a change");
+
+    for (kind, change, undo) in CHANGES {
+        run(&world, change);
+        let difference = before.difference(&world.state());
+        assert!(
+            difference.iter().any(|line| line.starts_with(kind)),
+            "`{change}` shows no change of {kind}: {difference:?}"
+        );
+        run(&world, undo);
+        before.assert_same(&world.state(), undo);
+    }
+}
+
+/// Kind of the change, the change, and what takes it back.
+const CHANGES: [(&str, &str, &str); 14] = [
+    (
+        "nftables",
+        "nft add table ip egressd",
+        "nft delete table ip egressd",
+    ),
+    (
+        "nftables",
+        "nft add chain ip nat egressd",
+        "nft delete chain ip nat egressd",
+    ),
+    (
+        "iptables-save",
+        "iptables -t nat -A POSTROUTING -j RETURN",
+        "iptables -t nat -D POSTROUTING -j RETURN",
+    ),
+    (
+        "ip6tables-save",
+        "ip6tables -P FORWARD DROP",
+        "ip6tables -P FORWARD ACCEPT",
+    ),
+    (
+        "rules",
+        "ip rule add pref 1561 fwmark 0x1001/0x107f lookup 15601",
+        "ip rule del pref 1561",
+    ),
+    (
+        "rules, IPv6",
+        "ip -6 rule add pref 1561 fwmark 0x1001/0x107f lookup 15601",
+        "ip -6 rule del pref 1561",
+    ),
+    (
+        "routes",
+        "ip route add unreachable default table 15601",
+        "ip route del unreachable default table 15601",
+    ),
+    (
+        "routes",
+        "ip route add 192.0.2.0/24 dev eth1 proto 156",
+        "ip route del 192.0.2.0/24",
+    ),
+    (
+        "routes, IPv6",
+        "ip route add 2001:db8:99::/64 dev eth1",
+        "ip route del 2001:db8:99::/64",
+    ),
+    (
+        "links",
+        "ip link set eth1 group 25959",
+        "ip link set eth1 group default",
+    ),
+    (
+        "addresses",
+        "ip address add 172.31.0.99/32 dev eth1",
+        "ip address del 172.31.0.99/32 dev eth1",
+    ),
+    (
+        "sysctls",
+        "sysctl -qw net.ipv4.conf.eth1.rp_filter=2",
+        "sysctl -qw net.ipv4.conf.eth1.rp_filter=0",
+    ),
+    (
+        "sysctls",
+        "sysctl -qw net.ipv4.conf.eth1.arp_ignore=1",
+        "sysctl -qw net.ipv4.conf.eth1.arp_ignore=0",
+    ),
+    (
+        "sysctls",
+        "sysctl -qw net.ipv6.conf.eth0.accept_ra=2",
+        "sysctl -qw net.ipv6.conf.eth0.accept_ra=1",
+    ),
+];
+
+fn run(world: &World, line: &str) {
+    world.host.run(&line.split(' ').collect::<Vec<_>>());
+}
+
+fn broken() -> Vec<Scenario> {
+    let sleeps = || {
+        Command::new("sleep")
+            .arg("4711")
+            .spawn()
+            .expect("there is a sleep");
+    };
+    vec![
+        Scenario::new("it fails", move || {
+            sleeps();
+            panic!("this is wrong");
+        }),
+        Scenario::new("it hangs", move || {
+            sleeps();
+            thread::sleep(Duration::from_secs(4711));
+        })
+        .within(Duration::from_secs(1)),
+    ]
+}
+
+fn failures_are_reported_and_leave_nothing() {
+    let program = env::current_exe().expect("a running program has a path");
+    let output = Command::new(program)
+        .env_remove("EGRESSD_TEST_STAGE")
+        .env(BROKEN, "1")
+        .output()
+        .expect("the program that runs can be run");
+    let printed = String::from_utf8_lossy(&output.stdout);
+    assert!(!output.status.success(), "{printed}");
+    for line in ["this is wrong", "not finished after 1 s", "2 failed"] {
+        assert!(printed.contains(line), "no {line:?} in:\n{printed}");
+    }
+    let alive = command::run(&["ps", "-eo", "args"]);
+    assert!(!alive.contains("sleep 4711"), "{alive}");
+    let mounts = command::run(&["cat", "/proc/mounts"]);
+    assert_eq!(mounts.matches("world /run ").count(), 1, "{mounts}");
+}

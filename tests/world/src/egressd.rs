@@ -1,0 +1,155 @@
+//! The program under test: the release binary, started on the host as an operator would.
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    process::Command,
+    time::{Duration, SystemTime},
+};
+
+use serde_json::Value;
+
+use crate::{FOLDER, build::World, built, command, docker, service::Service};
+
+/// Where the daemon listens for `egressd status` and the like.
+pub const SOCKET: &str = "/run/egressd/egressd.sock";
+
+/// A running daemon with a manifest folder of its own.
+#[derive(Debug)]
+pub struct Egressd {
+    service: Service,
+    arguments: Vec<String>,
+}
+
+impl World {
+    /// Starts `egressd run` with these arguments, and waits until it is ready.
+    pub fn egressd(&self, arguments: &[&str]) -> Egressd {
+        let arguments: Vec<String> = arguments.iter().map(ToString::to_string).collect();
+        Egressd {
+            service: start(&arguments),
+            arguments,
+        }
+    }
+
+    /// Starts it for the world's Docker daemon and the folder [`manifests`].
+    pub fn egressd_for_docker(&self) -> Egressd {
+        fs::create_dir_all(manifests()).expect("/run is ours");
+        self.egressd(&[
+            "--docker-socket",
+            docker::SOCKET,
+            "--manifests",
+            &manifests().to_string_lossy(),
+        ])
+    }
+
+    /// Starts it with no engine, for the folder [`manifests`].
+    pub fn egressd_for_manifests(&self) -> Egressd {
+        fs::create_dir_all(manifests()).expect("/run is ours");
+        self.egressd(&["--manifests", &manifests().to_string_lossy()])
+    }
+
+    /// Runs one of its other commands (`status`, `explain`, `cleanup`, ...) and returns what it prints, or its failure.
+    pub fn egressctl(&self, arguments: &[&str]) -> Result<String, String> {
+        let mut command = Command::new(program());
+        command.args(arguments);
+        command::finish(command, &[&["egressd"], arguments].concat(), "")
+    }
+
+    /// What `egressd status -o json` prints.
+    pub fn status(&self) -> Value {
+        let printed = self
+            .egressctl(&["status", "-o", "json"])
+            .unwrap_or_else(|error| panic!("{error}"));
+        serde_json::from_str(&printed)
+            .unwrap_or_else(|error| panic!("status is not JSON ({error}): {printed}"))
+    }
+
+    /// Runs `egressd cleanup`. Panics when it fails.
+    pub fn cleanup(&self) {
+        self.egressctl(&["cleanup"])
+            .unwrap_or_else(|error| panic!("{error}"));
+    }
+}
+
+/// The folder with manifests that the daemon watches.
+pub fn manifests() -> PathBuf {
+    Path::new(FOLDER).join("manifests")
+}
+
+impl Egressd {
+    /// Ends it with no chance to tidy up.
+    pub fn kill(&mut self) {
+        self.service.kill();
+    }
+
+    /// Asks it to end, as `systemctl stop` does.
+    pub fn stop(&mut self) {
+        self.service.terminate(Duration::from_secs(10));
+    }
+
+    /// Starts it again with the same arguments, and waits until it is ready.
+    pub fn start(&mut self) {
+        self.service = start(&self.arguments);
+    }
+
+    /// Its process id.
+    pub fn pid(&self) -> u32 {
+        self.service.pid()
+    }
+
+    /// What it has printed, in all its lives.
+    pub fn log(&self) -> String {
+        self.service.log()
+    }
+}
+
+fn start(arguments: &[String]) -> Service {
+    let mut daemon = Command::new(program());
+    daemon.arg("run").args(arguments);
+    let mut service = Service::start("egressd", daemon);
+    service.wait_until("ready", Duration::from_secs(10), || {
+        let mut status = Command::new(program());
+        status.arg("status");
+        command::finish(status, &["egressd", "status"], "").is_ok()
+    });
+    service
+}
+
+/// The release binary: what a user gets, and not what the tests were built with. `EGRESSD` names another one.
+pub fn program() -> PathBuf {
+    if let Some(program) = std::env::var_os("EGRESSD") {
+        return program.into();
+    }
+    let program = built("release/egressd");
+    let age = fs::metadata(&program).and_then(|metadata| metadata.modified());
+    let age =
+        age.unwrap_or_else(|_| panic!("there is no {}: cargo build --release", program.display()));
+    let source = newest(
+        Path::new(env!("CARGO_MANIFEST_DIR"))
+            .join("../../src")
+            .as_path(),
+    );
+    assert!(
+        age >= source,
+        "{} is older than its source: cargo build --release",
+        program.display()
+    );
+    program
+}
+
+fn newest(folder: &Path) -> SystemTime {
+    let entries = fs::read_dir(folder)
+        .unwrap_or_else(|error| panic!("failed to read {}: {error}", folder.display()));
+    entries
+        .map(|entry| {
+            let entry = entry.expect("a folder that can be opened can be read");
+            let metadata = entry.metadata().expect("a listed file is there");
+            if metadata.is_dir() {
+                newest(&entry.path())
+            } else {
+                metadata.modified().expect("the file system keeps times")
+            }
+        })
+        .max()
+        .unwrap_or(SystemTime::UNIX_EPOCH)
+}

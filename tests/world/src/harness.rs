@@ -1,0 +1,78 @@
+//! Scenarios, and the `main` of a test program made of them.
+//!
+//! The program starts itself again for each scenario, in namespaces of its own (see `isolate`). A scenario fails by a panic,
+//! or by taking longer than its limit; what it printed is shown then.
+
+use std::{env, process::ExitCode, time::Duration};
+
+use libtest_mimic::{Arguments, Trial};
+
+use crate::isolate;
+
+/// Time that a scenario may take when it does not say otherwise.
+pub const LIMIT: Duration = Duration::from_secs(120);
+
+/// One test with a world of its own.
+pub struct Scenario {
+    name: String,
+    limit: Duration,
+    shown: bool,
+    run: Box<dyn Fn() + Send + Sync>,
+}
+
+impl Scenario {
+    /// A scenario whose name is a sentence; `run` panics when it is not so.
+    pub fn new(name: impl Into<String>, run: impl Fn() + Send + Sync + 'static) -> Self {
+        Self {
+            name: name.into(),
+            limit: LIMIT,
+            shown: false,
+            run: Box::new(run),
+        }
+    }
+
+    /// The same with another limit than [`LIMIT`].
+    #[must_use]
+    pub fn within(mut self, limit: Duration) -> Self {
+        self.limit = limit;
+        self
+    }
+
+    /// The same, with its output shown at once and always, not only when it fails.
+    #[must_use]
+    pub fn shown(mut self) -> Self {
+        self.shown = true;
+        self
+    }
+}
+
+/// The `main` of a test program: takes the arguments of a usual Rust test (`--list`, a filter, `--test-threads`).
+pub fn main(scenarios: Vec<Scenario>) -> ExitCode {
+    match env::var(isolate::STAGE).as_deref() {
+        Ok(isolate::INIT) => isolate::init(),
+        Ok(isolate::RUN) => {
+            let name = env::var(isolate::NAME).expect("the stage before names the scenario");
+            let scenario = scenarios
+                .iter()
+                .find(|scenario| scenario.name == name)
+                .expect("the same program named it");
+            (scenario.run)();
+            ExitCode::SUCCESS
+        }
+        _ => {
+            let trials = scenarios
+                .into_iter()
+                .map(
+                    |Scenario {
+                         name, limit, shown, ..
+                     }| {
+                        Trial::test(name.clone(), move || {
+                            isolate::run(&name, limit, shown).map_err(Into::into)
+                        })
+                    },
+                )
+                .collect();
+            libtest_mimic::run(&Arguments::from_args(), trials).exit_code()
+        }
+    }
+}

@@ -1,0 +1,250 @@
+//! A scenario's own network, mount and PID namespaces, and their end.
+//!
+//! The chain is: test program -> `unshare` -> the first process of the PID namespace (it only reaps) -> the scenario.
+//! When any link of it dies, the kernel kills everything behind it: engines, containers, egressd. Named network namespaces,
+//! sockets and files live on a tmpfs on `/run` that goes with the mount namespace; what remains is control groups, removed here.
+
+use std::{
+    env, fs,
+    io::{self, Read, Write},
+    path::{Path, PathBuf},
+    process::{Child, Command, ExitCode, Stdio},
+    sync::atomic::{AtomicU32, Ordering},
+    thread,
+    time::{Duration, Instant},
+};
+
+use nix::{
+    sys::wait::{WaitStatus, waitpid},
+    unistd::{Pid, Uid},
+};
+
+use crate::command;
+
+/// Environment variable with the link of the chain that a process is: [`INIT`], [`RUN`] or none.
+pub const STAGE: &str = "EGRESSD_TEST_STAGE";
+/// Environment variable with the name of the scenario.
+pub const NAME: &str = "EGRESSD_TEST_SCENARIO";
+/// Environment variable with the name of the control group that a scenario's containers are put under.
+pub const CGROUP: &str = "EGRESSD_TEST_CGROUP";
+/// First process of the PID namespace.
+pub const INIT: &str = "init";
+/// The scenario.
+pub const RUN: &str = "run";
+
+/// Runs the scenario in namespaces of its own and waits for it, at most for `limit`. An error holds what it printed.
+pub fn run(name: &str, limit: Duration, shown: bool) -> Result<(), String> {
+    if !Uid::effective().is_root() {
+        return Err(
+            "needs root: it makes network namespaces and starts a Docker daemon in them".into(),
+        );
+    }
+    let cgroup = unique("egressd-test");
+    let (reader, writer) = io::pipe().map_err(|error| format!("failed to make a pipe: {error}"))?;
+    let program =
+        env::current_exe().map_err(|error| format!("failed to find the test program: {error}"))?;
+    let child = Command::new("setpriv")
+        .args([
+            "--pdeathsig",
+            "KILL",
+            "unshare",
+            "--net",
+            "--mount",
+            "--pid",
+            "--fork",
+            "--kill-child",
+        ])
+        .args(["--mount-proc", "--propagation", "private"])
+        .arg(program)
+        .env(STAGE, INIT)
+        .env(NAME, name)
+        .env(CGROUP, &cgroup)
+        .stdin(Stdio::null())
+        .stdout(
+            writer
+                .try_clone()
+                .map_err(|error| format!("failed to share the pipe: {error}"))?,
+        )
+        .stderr(writer)
+        .spawn()
+        .map_err(|error| {
+            format!("failed to run setpriv and unshare (package util-linux): {error}")
+        })?;
+    let output = thread::spawn(move || collect(reader, shown));
+    let end = wait(child, limit);
+    let output = output.join().expect("collecting the output does not panic");
+    let left = remove_cgroup(&cgroup);
+    match (end, left) {
+        (Ok(()), Ok(())) => Ok(()),
+        (Err(error), _) => Err(format!("{error}\n{output}")),
+        (Ok(()), Err(error)) => Err(format!("{error}\n{output}")),
+    }
+}
+
+/// Runs the scenario as its child and reaps whatever becomes an orphan; a dead shim that is not reaped looks alive to its engine.
+pub fn init() -> ExitCode {
+    match prepare() {
+        Ok(child) => reap(Pid::from_raw(child.id().cast_signed())),
+        Err(error) => {
+            eprintln!("{error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn prepare() -> Result<Child, String> {
+    run_line("mount -t tmpfs -o mode=755 world /run")?;
+    run_line("mkdir -p /run/netns /run/lock /run/world /run/kept")?;
+    own_sysfs()?;
+    if !Path::new("/proc/sys/net/bridge").exists() {
+        // Docker loads it as well; it has to be there before the cloud's bridges are told not to use it.
+        run_line("modprobe br_netfilter")?;
+    }
+    run_line("ip link set lo up")?;
+    let program =
+        env::current_exe().map_err(|error| format!("failed to find the test program: {error}"))?;
+    Command::new(program)
+        .env(STAGE, RUN)
+        .spawn()
+        .map_err(|error| format!("failed to start the scenario: {error}"))
+}
+
+/// Mounts a `/sys` that shows this namespace's interfaces, with what was mounted below the old one: dockerd looks there for its
+/// bridges' ports and waits when they are missing.
+fn own_sysfs() -> Result<(), String> {
+    let mounts = fs::read_to_string("/proc/mounts")
+        .map_err(|error| format!("failed to read /proc/mounts: {error}"))?;
+    let mounted = |path: &&str| {
+        mounts
+            .lines()
+            .any(|line| line.split(' ').nth(1) == Some(path))
+    };
+    let kept: Vec<&str> = ["/sys/fs/cgroup", "/sys/kernel/security"]
+        .into_iter()
+        .filter(mounted)
+        .collect();
+    for path in &kept {
+        run_line(&format!("mkdir -p /run/kept{path}"))?;
+        run_line(&format!("mount --rbind {path} /run/kept{path}"))?;
+    }
+    run_line("mount -t sysfs sysfs /sys")?;
+    for path in &kept {
+        run_line(&format!("mount --rbind /run/kept{path} {path}"))?;
+        run_line(&format!("umount --recursive --lazy /run/kept{path}"))?;
+    }
+    Ok(())
+}
+
+fn run_line(line: &str) -> Result<String, String> {
+    command::try_run(&line.split(' ').collect::<Vec<_>>())
+}
+
+fn reap(scenario: Pid) -> ExitCode {
+    loop {
+        match waitpid(None, None) {
+            Ok(WaitStatus::Exited(pid, code)) if pid == scenario => {
+                return ExitCode::from(u8::try_from(code).unwrap_or(1));
+            }
+            Ok(WaitStatus::Signaled(pid, signal, _)) if pid == scenario => {
+                eprintln!("the scenario was ended by {signal}");
+                return ExitCode::FAILURE;
+            }
+            Ok(_) | Err(nix::errno::Errno::EINTR) => {}
+            Err(error) => {
+                eprintln!("failed to wait for the scenario: {error}");
+                return ExitCode::FAILURE;
+            }
+        }
+    }
+}
+
+fn collect(mut reader: io::PipeReader, shown: bool) -> String {
+    let mut output = Vec::new();
+    let mut part = [0; 4096];
+    while let Ok(length @ 1..) = reader.read(&mut part) {
+        output.extend_from_slice(&part[..length]);
+        if shown {
+            // Nobody reads any more: the scenario still has to end, and its result counts.
+            let _ = io::stdout()
+                .write_all(&part[..length])
+                .and_then(|()| io::stdout().flush());
+        }
+    }
+    String::from_utf8_lossy(&output).into_owned()
+}
+
+fn wait(mut child: Child, limit: Duration) -> Result<(), String> {
+    let start = Instant::now();
+    loop {
+        match child.try_wait() {
+            Ok(Some(status)) if status.success() => return Ok(()),
+            Ok(Some(status)) => return Err(format!("failed ({status})")),
+            Ok(None) if start.elapsed() < limit => thread::sleep(Duration::from_millis(20)),
+            Ok(None) => {
+                child
+                    .kill()
+                    .and_then(|()| child.wait())
+                    .map_err(|error| format!("failed to end it: {error}"))?;
+                return Err(format!("not finished after {} s", limit.as_secs()));
+            }
+            Err(error) => return Err(format!("failed to wait for it: {error}")),
+        }
+    }
+}
+
+fn unique(prefix: &str) -> String {
+    static NEXT: AtomicU32 = AtomicU32::new(0);
+    format!(
+        "{prefix}-{}-{}",
+        std::process::id(),
+        NEXT.fetch_add(1, Ordering::Relaxed)
+    )
+}
+
+/// Removes the group from each control group hierarchy. Killed processes take a moment to leave it.
+fn remove_cgroup(name: &str) -> Result<(), String> {
+    let mounts = fs::read_to_string("/proc/mounts")
+        .map_err(|error| format!("failed to read /proc/mounts: {error}"))?;
+    let groups: Vec<PathBuf> = mounts
+        .lines()
+        .filter_map(|line| {
+            let mut fields = line.split(' ').skip(1);
+            let (path, kind) = (fields.next()?, fields.next()?);
+            kind.starts_with("cgroup")
+                .then(|| Path::new(path).join(name))
+        })
+        .collect();
+    let start = Instant::now();
+    loop {
+        let failed: Vec<String> = groups
+            .iter()
+            .filter(|group| group.exists())
+            .filter_map(|group| {
+                remove_tree(group)
+                    .err()
+                    .map(|error| format!("{}: {error}", group.display()))
+            })
+            .collect();
+        if failed.is_empty() {
+            return Ok(());
+        }
+        if start.elapsed() > Duration::from_secs(5) {
+            return Err(format!(
+                "left a control group behind: {}",
+                failed.join(", ")
+            ));
+        }
+        thread::sleep(Duration::from_millis(20));
+    }
+}
+
+/// Control groups are removed by rmdir, children first; their files are not files.
+fn remove_tree(group: &Path) -> io::Result<()> {
+    for entry in fs::read_dir(group)? {
+        let entry = entry?;
+        if entry.file_type()?.is_dir() {
+            remove_tree(&entry.path())?;
+        }
+    }
+    fs::remove_dir(group)
+}

@@ -1,0 +1,54 @@
+//! A small cloud in network namespaces, in which the release binary of egressd is put to the test.
+//!
+//! ```text
+//!   host                        cloud                              internet
+//!   ┌────────────────────┐      ┌─────────────────────────┐        ┌──────────────────┐
+//!   │ egressd, dockerd   │ eth0 │ nic0 ┐ counts by source, │        │ servers that say │
+//!   │ containers ─bridge │──────│      ├ drops what is not │ 1:1    │ which address    │
+//!   │                    │ eth1 │ nic1 ┘ that NIC's own    │ NAT wan│ they saw         │
+//!   └────────────────────┘──────│      near0, near1        │────────└──────────────────┘
+//!                               └─────────────────────────┘
+//! ```
+//!
+//! Each scenario runs in namespaces (network, mount, PID) of its own, which end with it: see [`harness`].
+//! The scenario's own network namespace is the host. Everything that observes lives in other ones.
+//! Nothing here sets what egressd has to set: no mark, policy rule or NAT rule, and sysctls only as a starting state.
+
+pub mod build;
+pub mod check;
+pub mod cloud;
+pub mod command;
+pub mod container;
+pub mod docker;
+pub mod egressd;
+pub mod harness;
+mod isolate;
+pub mod layout;
+pub mod netns;
+pub mod service;
+pub mod state;
+pub mod talk;
+
+pub use build::{Builder, World};
+pub use cloud::Seen;
+pub use container::Container;
+pub use docker::{Docker, Engine};
+pub use egressd::Egressd;
+pub use harness::Scenario;
+pub use layout::{Layout, Nic, Subnets};
+pub use netns::Netns;
+pub use state::State;
+
+/// Folder for what a scenario writes: on its private `/run`, so that nothing of it is left.
+pub const FOLDER: &str = "/run/world";
+
+/// A file that `make` builds, by its path in cargo's target folder, which this program is in, too.
+pub fn built(path: &str) -> std::path::PathBuf {
+    let program = std::env::current_exe().expect("a running program has a path");
+    // target/debug/deps/PROGRAM
+    program
+        .ancestors()
+        .nth(3)
+        .expect("cargo puts tests three levels deep")
+        .join(path)
+}

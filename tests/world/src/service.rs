@@ -1,0 +1,129 @@
+//! A long-running program on the host: its log, its end.
+
+use std::{
+    fs::{self, File},
+    path::{Path, PathBuf},
+    process::{Child, Command, ExitStatus, Stdio},
+    thread,
+    time::{Duration, Instant},
+};
+
+use nix::{
+    sys::signal::{Signal, kill},
+    unistd::Pid,
+};
+
+use crate::FOLDER;
+
+/// Lines of a log that a failed scenario shows.
+const SHOWN: usize = 40;
+
+/// A started program. It is killed when dropped; if that is because the scenario failed, the end of its log is printed.
+#[derive(Debug)]
+pub struct Service {
+    name: String,
+    child: Child,
+    log: PathBuf,
+}
+
+impl Service {
+    /// Starts it; its output goes to the end of a log named after it.
+    pub fn start(name: &str, mut command: Command) -> Self {
+        let log = Path::new(FOLDER).join(format!("{name}.log"));
+        let file = File::options()
+            .create(true)
+            .append(true)
+            .open(&log)
+            .expect("/run is ours");
+        let child = command
+            .stdin(Stdio::null())
+            .stdout(file.try_clone().expect("a file can be shared"))
+            .stderr(file)
+            .spawn()
+            .unwrap_or_else(|error| panic!("failed to start {name}: {error}"));
+        Self {
+            name: name.to_owned(),
+            child,
+            log,
+        }
+    }
+
+    /// Waits until `ready` says so. Panics when the program ends or `limit` passes before.
+    pub fn wait_until(&mut self, what: &str, limit: Duration, mut ready: impl FnMut() -> bool) {
+        let start = Instant::now();
+        while !ready() {
+            if let Some(status) = self.ended() {
+                panic!("{} ended ({status}) before {what}", self.name);
+            }
+            assert!(
+                start.elapsed() < limit,
+                "{} is not {what} after {} s",
+                self.name,
+                limit.as_secs()
+            );
+            thread::sleep(Duration::from_millis(10));
+        }
+    }
+
+    /// How it ended, if it has.
+    pub fn ended(&mut self) -> Option<ExitStatus> {
+        self.child.try_wait().expect("it is a child of ours")
+    }
+
+    /// Its process id.
+    pub fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// What it has printed so far, in all its lives.
+    pub fn log(&self) -> String {
+        fs::read_to_string(&self.log).unwrap_or_default()
+    }
+
+    /// Ends it with no chance to tidy up.
+    pub fn kill(&mut self) {
+        self.child
+            .kill()
+            .and_then(|()| self.child.wait())
+            .expect("it is a child of ours");
+    }
+
+    /// Asks it to end, and waits for that.
+    pub fn terminate(&mut self, limit: Duration) -> ExitStatus {
+        let pid = Pid::from_raw(self.child.id().cast_signed());
+        if self.ended().is_none() {
+            kill(pid, Signal::SIGTERM).expect("it is a child of ours");
+        }
+        let start = Instant::now();
+        loop {
+            if let Some(status) = self.ended() {
+                return status;
+            }
+            assert!(
+                start.elapsed() < limit,
+                "{} does not end on SIGTERM",
+                self.name
+            );
+            thread::sleep(Duration::from_millis(10));
+        }
+    }
+}
+
+impl Drop for Service {
+    fn drop(&mut self) {
+        // It may have ended already.
+        let _ = self.child.kill().and_then(|()| self.child.wait());
+        if thread::panicking() {
+            let log = self.log();
+            // containerd's shims tell their whole lives into dockerd's log.
+            let lines: Vec<&str> = log
+                .lines()
+                .filter(|line| !line.contains("runtime=io.containerd"))
+                .collect();
+            println!("--- end of {}'s log", self.name);
+            for line in &lines[lines.len().saturating_sub(SHOWN)..] {
+                println!("{line}");
+            }
+        }
+    }
+}
