@@ -1,3 +1,128 @@
-//! One command a file.
+//! The command line: what each command takes. What it does is in a file of its own.
 
+mod cleanup;
 pub mod crd;
+mod show;
+
+use std::net::{IpAddr, SocketAddr};
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+
+use crate::daemon;
+
+/// Gives every container its own way out: the NIC, the gateway and the public address that its binding says.
+#[derive(Debug, Parser)]
+#[command(name = "egressd", version, about)]
+pub struct Cli {
+    #[command(subcommand)]
+    command: Command,
+    /// Folder of the daemon's socket, lock and memory
+    #[arg(long, global = true, env = "EGRESSD_STATE_DIR", default_value = "/run/egressd", value_name = "DIR")]
+    state_dir: PathBuf,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Watch containers and manifests, and keep the kernel as they say
+    Run(RunArgs),
+    /// Show every workload: its binding, exit, NIC, gateway and state
+    Status {
+        /// How to print it
+        #[arg(short, long, value_enum, default_value_t)]
+        output: Output,
+    },
+    /// Show which way a workload's packets go, and why
+    Explain {
+        /// A container's name or id, an address, or netns/NAME
+        workload: String,
+        /// Where to; the outside at large when not given
+        destination: Option<IpAddr>,
+    },
+    /// Look for what keeps egressd from working on this host, with the cure for each
+    Check {
+        /// Docker's socket
+        #[arg(long, default_value = DOCKER, value_name = "PATH")]
+        docker_socket: PathBuf,
+    },
+    /// Take everything of egressd out of the kernel (stop the daemon first)
+    Cleanup,
+    /// Print the CustomResourceDefinition
+    Crd,
+    /// Print the reference of labels and manifests
+    Reference,
+}
+
+/// Where Docker's socket is unless told otherwise.
+const DOCKER: &str = "/var/run/docker.sock";
+
+#[derive(Debug, Args)]
+struct RunArgs {
+    /// Folder of manifests (EgressBinding, EgressNetwork), watched
+    #[arg(long, value_name = "DIR")]
+    manifests: Option<PathBuf>,
+    /// Docker's socket; it need not be there yet
+    #[arg(long, default_value = DOCKER, value_name = "PATH")]
+    docker_socket: PathBuf,
+    /// Use no Docker engine
+    #[arg(long, conflicts_with = "docker_socket")]
+    no_docker: bool,
+    /// Address for /metrics, /healthz and /readyz
+    #[arg(long, default_value = "127.0.0.1:9464", value_name = "ADDRESS:PORT")]
+    metrics_address: SocketAddr,
+    /// Serve no metrics
+    #[arg(long)]
+    no_metrics: bool,
+    /// Print what would change, and change nothing
+    #[arg(long)]
+    dry_run: bool,
+    /// Log as JSON
+    #[arg(long)]
+    log_json: bool,
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+enum Output {
+    #[default]
+    Table,
+    Json,
+}
+
+impl Cli {
+    /// Does what was asked for.
+    pub fn run(self) -> anyhow::Result<()> {
+        match self.command {
+            Command::Run(args) => run(args, self.state_dir),
+            Command::Status { output } => show::status(&self.state_dir, output == Output::Json),
+            Command::Explain { workload, destination } => show::explain(&self.state_dir, workload, destination),
+            Command::Check { docker_socket } => crate::check::run(&docker_socket),
+            Command::Cleanup => runtime()?.block_on(cleanup::cleanup(&self.state_dir)),
+            Command::Crd => Ok(crd::crd(&mut std::io::stdout().lock())?),
+            Command::Reference => Ok(crd::reference(&mut std::io::stdout().lock())?),
+        }
+    }
+}
+
+fn run(args: RunArgs, state: PathBuf) -> anyhow::Result<()> {
+    log(args.log_json);
+    let options = daemon::Options {
+        manifests: args.manifests,
+        docker: (!args.no_docker).then_some(args.docker_socket),
+        state,
+        metrics: (!args.no_metrics).then_some(args.metrics_address),
+        dry_run: args.dry_run,
+    };
+    Ok(runtime()?.block_on(daemon::run(options))?)
+}
+
+/// One thread does all: the loop is the only place where anything is decided.
+fn runtime() -> std::io::Result<tokio::runtime::Runtime> {
+    tokio::runtime::Builder::new_current_thread().enable_all().build()
+}
+
+/// Logs go to stderr; `RUST_LOG` says how much.
+fn log(json: bool) {
+    let filter = tracing_subscriber::EnvFilter::try_from_default_env().unwrap_or_else(|_| "info".into());
+    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_target(false);
+    if json { builder.json().init() } else { builder.init() }
+}

@@ -8,7 +8,7 @@ use tracing::{debug, trace, warn};
 use super::nft::{self, Nft};
 use super::route::{self, Routing};
 use super::sysctl::{self, Sysctls};
-use crate::nft::{Change, Ruleset};
+use crate::nft::Ruleset;
 use crate::plan::Plan;
 use crate::plan::step::RouteStep;
 
@@ -106,10 +106,10 @@ impl Kernel {
         done
     }
 
-    /// Takes the tables away, and puts every sysctl back that still has our value. Returns what was left alone, and why.
-    pub fn withdraw(&mut self, changes: &[Change], keep_forwarding: bool) -> (Done, Vec<String>) {
-        let plan = Plan { ruleset: changes.to_vec(), ..Plan::default() };
-        let mut done = self.carry_out(&plan);
+    /// Carries out a plan that takes everything away, and puts every sysctl back that still has our value. Returns also what was left
+    /// alone, and why.
+    pub fn withdraw(&mut self, plan: &Plan, keep_forwarding: bool) -> (Done, Vec<String>) {
+        let mut done = self.carry_out(plan);
         let left = match self.sysctls.restore_all(keep_forwarding) {
             Ok(left) => left.iter().map(ToString::to_string).collect(),
             Err(error) => {

@@ -1,0 +1,57 @@
+//! `egressd cleanup`: the plan whose outcome is that nothing is bound.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use anyhow::{Context, bail};
+
+use crate::daemon::hold;
+use crate::effects::conntrack::Flows;
+use crate::effects::kernel::Kernel;
+use crate::facts::kernel::Source;
+use crate::model::facts::{Family, KernelFacts, LinkKind};
+use crate::model::resolve::Outcome;
+use crate::plan::flows::is_bound;
+use crate::plan::{Observed, Plan};
+
+/// Takes tables, rules, routes and link groups away, ends the flows that had an exit, and puts sysctls back.
+pub async fn cleanup(state: &Path) -> anyhow::Result<()> {
+    let _held = hold(state)?;
+    let mut facts = KernelFacts::default();
+    for change in Source::open()?.next().await? {
+        facts.apply(change);
+    }
+    let mut kernel = Kernel::open(state)?;
+    let observed = kernel.ruleset().context("failed to read the tables that are to go")?.clone();
+    let observed = Observed { kernel: &facts, ruleset: &observed, sysctls: &BTreeMap::new() };
+    let plan = Plan::make(&Outcome::default(), &observed, true);
+    // Other bridges may live by the forwarding that we turned on.
+    let bridges = facts.links.values().any(|l| l.kind == LinkKind::Bridge);
+    let (done, left) = kernel.withdraw(&plan, bridges);
+    let flows = end_flows()?;
+    println!("{} changes taken back, {flows} flows ended", done.steps);
+    for line in left {
+        println!("left as it is: {line}");
+    }
+    if done.failures.is_empty() {
+        return Ok(());
+    }
+    bail!("some could not be taken back: {}", done.failures.join("; "))
+}
+
+/// Without the tables a flow would go on by the wrong NIC.
+fn end_flows() -> anyhow::Result<usize> {
+    let mut flows = Flows::open()?;
+    let mut ends = Vec::new();
+    for family in [Family::V4, Family::V6] {
+        flows.for_each(family, |flow| {
+            if is_bound(flow.mark) {
+                ends.push(flow.clone());
+            }
+        })?;
+    }
+    for flow in &ends {
+        flows.delete(flow)?;
+    }
+    Ok(ends.len())
+}
