@@ -2,12 +2,12 @@
 
 use serde_json::Value;
 
-use super::values::shown;
+use super::values::{printable, shown};
 use crate::model::binding::FieldError;
 
 /// Bytes of a file.
 pub const MAX_FILE: usize = 1024 * 1024;
-/// Bytes of the parser's message that an error repeats.
+/// Characters of the parser's message that an error repeats.
 const MAX_REASON: usize = 200;
 
 /// What a file holds.
@@ -40,8 +40,14 @@ impl Content {
 
     /// A file that could not be opened or read: `message` says why.
     pub fn unread(message: String) -> Self {
-        let fault = FieldError { field: "file".to_owned(), message };
-        Self { documents: Vec::new(), faults: vec![(None, fault)] }
+        let fault = FieldError {
+            field: "file".to_owned(),
+            message,
+        };
+        Self {
+            documents: Vec::new(),
+            faults: vec![(None, fault)],
+        }
     }
 
     /// Whether all of the file could be read as documents (which may still be wrong in themselves).
@@ -51,16 +57,32 @@ impl Content {
 }
 
 fn unfit(bytes: &[u8]) -> Option<FieldError> {
-    let fault = |field: &str, message: &str| Some(FieldError { field: field.to_owned(), message: message.to_owned() });
+    let fault = |field: &str, message: &str| {
+        Some(FieldError {
+            field: field.to_owned(),
+            message: message.to_owned(),
+        })
+    };
     if bytes.len() > MAX_FILE {
-        return fault("size", "the file is larger than 1 MiB; split it into several files");
+        return fault(
+            "size",
+            "the file is larger than 1 MiB; split it into several files",
+        );
     }
     if let Err(error) = std::str::from_utf8(bytes) {
         let place = format!("byte {}", error.valid_up_to() + 1);
-        return fault(&place, "the file is not UTF-8 text; only manifests in YAML or JSON belong into this folder");
+        return fault(
+            &place,
+            "the file is not UTF-8 text; only manifests in YAML or JSON belong into this folder",
+        );
     }
-    let control = bytes.iter().position(|b| *b < 0x20 && !matches!(b, b'\t' | b'\n' | b'\r'))?;
-    fault(&format!("byte {}", control + 1), "the file has a control character; only manifests in YAML or JSON belong into this folder")
+    let control = bytes
+        .iter()
+        .position(|b| *b < 0x20 && !matches!(b, b'\t' | b'\n' | b'\r'))?;
+    fault(
+        &format!("byte {}", control + 1),
+        "the file has a control character; only manifests in YAML or JSON belong into this folder",
+    )
 }
 
 /// Limits far above any honest file of [`MAX_FILE`] bytes.
@@ -72,7 +94,7 @@ fn options() -> serde_saphyr::Options {
             max_aliases: 1_000,
             max_anchors: 1_000,
             max_depth: 32,
-            max_documents: 20_000,
+            max_documents: MAX_FILE,
             max_nodes: 250_000,
             max_total_scalar_bytes: 4 * MAX_FILE,
             max_merge_keys: 1_000,
@@ -88,31 +110,34 @@ fn options() -> serde_saphyr::Options {
 }
 
 fn syntax(error: &serde_saphyr::Error) -> FieldError {
-    let field = match error.location() {
-        Some(place) => format!("line {}, column {}", place.line(), place.column()),
-        None => "syntax".to_owned(),
+    use serde_saphyr::Error;
+    let error = error.without_snippet();
+    let (field, place) = match error.location() {
+        Some(at) => (
+            format!("line {}, column {}", at.line(), at.column()),
+            format!(" at line {}, column {}", at.line(), at.column()),
+        ),
+        None => ("syntax".to_owned(), String::new()),
     };
-    let reason = error.without_snippet().to_string();
-    let mut line: String = reason.split_whitespace().collect::<Vec<_>>().join(" ");
-    if line.len() > MAX_REASON {
-        line.truncate((0..=MAX_REASON).rev().find(|i| line.is_char_boundary(*i)).unwrap_or(0));
-        line.push('…');
-    }
-    let line: String = line.chars().flat_map(char::escape_debug).collect();
-    let limit = matches!(
-        error.without_snippet(),
-        serde_saphyr::Error::Budget { .. }
-            | serde_saphyr::Error::AliasReplayCounterOverflow { .. }
-            | serde_saphyr::Error::AliasReplayLimitExceeded { .. }
-            | serde_saphyr::Error::AliasExpansionLimitExceeded { .. }
-            | serde_saphyr::Error::AliasReplayStackDepthExceeded { .. }
-    );
-    let cure = if limit {
-        "split the file, and write out what its aliases repeat"
-    } else {
-        "`egressd` reads YAML 1.2 and JSON; mind indentation and quotes"
+    let message = match error {
+        Error::DuplicateMappingKey { key, .. } => {
+            let key = key.as_deref().map_or_else(|| "a key".to_owned(), shown);
+            format!("{key} is given twice; keep one")
+        }
+        Error::Budget { .. }
+        | Error::AliasReplayCounterOverflow { .. }
+        | Error::AliasReplayLimitExceeded { .. }
+        | Error::AliasExpansionLimitExceeded { .. }
+        | Error::AliasReplayStackDepthExceeded { .. } => {
+            "cannot be read: too many or too deep values; split the file, and write out what its aliases repeat".to_owned()
+        }
+        other => {
+            let reason = other.to_string().replace(&place, "");
+            let reason = printable(&reason.split_whitespace().collect::<Vec<_>>().join(" "), MAX_REASON);
+            format!("cannot be read: {reason}; write YAML 1.2 or JSON, and mind indentation and quotes")
+        }
     };
-    FieldError { field, message: format!("cannot be read: {line}; {cure}") }
+    FieldError { field, message }
 }
 
 /// `apiVersion`, `kind` and so on of a document, as text for an error.

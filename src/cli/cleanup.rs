@@ -27,7 +27,7 @@ pub async fn cleanup(state: &Path) -> anyhow::Result<()> {
     let plan = Plan::make(&Outcome::default(), &observed, true);
     // Other bridges may live by the forwarding that we turned on.
     let bridges = facts.links.values().any(|l| l.kind == LinkKind::Bridge);
-    let (done, left) = kernel.withdraw(&plan, bridges);
+    let (done, left) = kernel.withdraw(plan, bridges);
     let flows = end_flows()?;
     println!("{} changes taken back, {flows} flows ended", done.steps);
     for line in left {

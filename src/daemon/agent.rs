@@ -204,10 +204,8 @@ impl Agent {
             self.retry = Some(Instant::now() + RETRY);
             return;
         };
-        let done = self.kernel.carry_out(&plan);
-        if !plan.cuts.is_empty() {
-            let _ = self.cutter.send(Job::Cut(plan.cuts.clone()));
-        }
+        let (empty, cuts) = (plan.is_empty(), plan.cuts.clone());
+        let done = self.kernel.carry_out(plan);
         if !self.taken_over && !self.silent.any() {
             self.taken_over = true;
             let sources = self.outcome.rows.iter().filter(|r| r.entry.is_some()).filter_map(|r| r.address).collect();
@@ -216,12 +214,15 @@ impl Agent {
         self.metrics.changes.inc_by(done.steps as u64);
         self.metrics.failures.inc_by(done.failures.len() as u64);
         self.metrics.observe(&self.outcome);
-        if !plan.is_empty() {
+        if empty {
+            debug!("nothing to change");
+        } else {
             let taken = began.elapsed();
             self.metrics.latency.observe(taken.as_secs_f64());
-            info!(changes = done.steps, cuts = plan.cuts.len(), failures = done.failures.len(), microseconds = taken.as_micros(), "kernel programmed");
-        } else {
-            debug!("nothing to change");
+            info!(changes = done.steps, cuts = cuts.len(), failures = done.failures.len(), microseconds = taken.as_micros(), "kernel programmed");
+        }
+        if !cuts.is_empty() {
+            let _ = self.cutter.send(Job::Cut(cuts));
         }
         if !done.failures.is_empty() {
             self.retry = Some(Instant::now() + RETRY);

@@ -94,7 +94,8 @@ pub async fn run(options: Options) -> Result<(), Error> {
     listen_to_kernel(kernel::Source::open()?, tell.clone());
     listen_to_nft(kernel.port(), tell.clone());
     if let Some(folder) = &options.manifests {
-        listen_to_files(files::Source::new(folder), tell.clone());
+        let fault = |source| Error::Serve { what: format!("manifests of {}", folder.display()), source };
+        listen_to_files(files::Source::new(folder).map_err(fault)?, tell.clone());
     }
     if let Some(socket) = &options.docker {
         let parse = |container: &crate::model::facts::Container| api::labels::parse(container).map(Arc::new);

@@ -76,15 +76,15 @@ impl Kernel {
 
     /// The sysctls of these keys that exist.
     pub fn sysctls(&self, keys: &[String]) -> BTreeMap<String, String> {
-        keys.iter().filter_map(|key| Some((key.clone(), sysctl::read(key)?))).collect()
+        keys.iter().filter_map(|key| Some((key.clone(), sysctl::read(key).ok()?))).collect()
     }
 
     /// Carries a plan out, but for its cuts. A step that fails does not stop the others; a batch that fails changes nothing.
-    pub fn carry_out(&mut self, plan: &Plan) -> Done {
+    pub fn carry_out(&mut self, plan: Plan) -> Done {
         let mut done = Done::default();
         for (key, value) in &plan.sysctls {
             debug!(key, value, "set sysctl");
-            done.note(self.sysctls.set(key, value), || format!("sysctl {key} = {value}"));
+            done.note(self.sysctls.set(key, value).map(drop), || format!("sysctl {key} = {value}"));
         }
         self.route(&plan.before, &mut done);
         if !plan.ruleset.is_empty() {
@@ -92,9 +92,7 @@ impl Kernel {
                 Ok(committed) => {
                     trace!(messages = committed.messages, bytes = committed.bytes, "nftables batch");
                     done.steps += plan.ruleset.len();
-                    if let Some(mirror) = &mut self.mirror {
-                        mirror.apply(&plan.ruleset);
-                    }
+                    self.mirror = Some(plan.target);
                 }
                 Err(error) => {
                     self.mirror = None;
@@ -108,7 +106,7 @@ impl Kernel {
 
     /// Carries out a plan that takes everything away, and puts every sysctl back that still has our value. Returns also what was left
     /// alone, and why.
-    pub fn withdraw(&mut self, plan: &Plan, keep_forwarding: bool) -> (Done, Vec<String>) {
+    pub fn withdraw(&mut self, plan: Plan, keep_forwarding: bool) -> (Done, Vec<String>) {
         let mut done = self.carry_out(plan);
         let left = match self.sysctls.restore_all(keep_forwarding) {
             Ok(left) => left.iter().map(ToString::to_string).collect(),

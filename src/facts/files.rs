@@ -3,76 +3,235 @@
 //! A file that cannot be read as a whole (half written, a slip in its YAML, no permission) leaves in force what it said before:
 //! a slip of the pen must not turn bound workloads into masqueraded ones.
 
-use std::collections::{BTreeMap, BTreeSet};
+mod watch;
+
+use std::collections::BTreeMap;
+use std::fs;
 use std::io::{self, Read};
-use std::os::unix::fs::OpenOptionsExt;
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
-use std::time::{Duration, UNIX_EPOCH};
+use std::sync::mpsc::{self, Sender};
+use std::thread;
 
-use notify::event::{AccessKind, AccessMode};
-use notify::{Event, EventKind, RecommendedWatcher, RecursiveMode, Watcher};
-use tokio::sync::mpsc;
+use tokio::sync::watch as latest;
+use tracing::{info, warn};
 
+use self::watch::{Signal, Watch};
 use crate::api::manifest::{self, Content, File, MAX_FILE};
 use crate::model::binding::{FieldError, ManifestError, Manifests};
 
-/// A change is read after this long without another one, and after [`PATIENCE`] in any case.
-const QUIET: Duration = Duration::from_millis(50);
-const PATIENCE: Duration = Duration::from_secs(1);
-/// How often the folder is read where it cannot be watched.
-const POLL: Duration = Duration::from_secs(5);
-/// Files of the folder that are read; the rest is reported.
-const MAX_FILES: usize = 20_000;
-
-/// The folder and what was last read of it.
+/// The folder, read by a thread of its own: thousands of files must not hold up the daemon's loop.
 pub struct Source {
-    folder: PathBuf,
-    /// By file name.
-    read: BTreeMap<String, Kept>,
-    /// What was handed out last.
-    last: Option<Manifests>,
-    watch: Option<Watch>,
-}
-
-/// One file as last read.
-struct Kept {
-    stamp: Stamp,
-    created: u64,
-    /// The newest content that was whole; when there was none yet, what could be read.
-    content: Content,
-    /// A newer content that is not whole.
-    unread: Option<Content>,
-}
-
-/// Tells a file that may have changed. Inode and change time see what a modification time alone does not.
-#[derive(Clone, Copy, PartialEq, Eq)]
-struct Stamp {
-    device: u64,
-    inode: u64,
-    size: u64,
-    changed: (i64, i64),
+    manifests: latest::Receiver<Manifests>,
+    stop: Sender<Signal>,
 }
 
 impl Source {
-    /// Reads nothing yet. The folder need not exist.
-    pub fn new(folder: impl Into<PathBuf>) -> Self {
-        Self { folder: folder.into(), read: BTreeMap::new(), last: None, watch: None }
+    /// Begins to read and watch. The folder need not exist yet. Fails only when no thread can be had.
+    pub fn new(folder: impl Into<PathBuf>) -> io::Result<Self> {
+        let mut folder = Folder::new(folder.into());
+        let (out, manifests) = latest::channel(Manifests::default());
+        let (stop, signals) = mpsc::channel();
+        let signal = stop.clone();
+        thread::Builder::new()
+            .name("manifests".to_owned())
+            .spawn(move || {
+                let mut first = true;
+                loop {
+                    // Made anew before every reading: folders may have been replaced under their names. What happens
+                    // from here on is noticed.
+                    let watch = Watch::new(&folder.path, &signal);
+                    let read = folder.read();
+                    out.send_if_modified(|last| {
+                        let news = first || *last != read;
+                        *last = read;
+                        news
+                    });
+                    first = false;
+                    if !watch.wait(&signals) {
+                        break;
+                    }
+                }
+            })?;
+        Ok(Self { manifests, stop })
     }
 
-    /// What the folder says: at once the first time, then whenever it says something else. May be dropped while it waits.
+    /// What the folder says: as a whole, first as soon as it is read, then whenever it says something else. May be dropped while it waits.
     pub async fn next(&mut self) -> Manifests {
-        loop {
-            if let Some(watch) = &mut self.watch {
-                watch.changed().await;
-            }
-            // Made anew before every reading: folders may have been replaced under their names, and nothing that
-            // happens from here on goes unnoticed.
-            self.watch = Some(Watch::new(&self.folder));
-            let manifests = self.read();
-            if self.last.as_ref() != Some(&manifests) {
-                self.last = Some(manifests.clone());
-                return manifests;
-            }
+        if self.manifests.changed().await.is_err() {
+            // The thread ends only with this source.
+            std::future::pending::<()>().await;
+        }
+        self.manifests.borrow_and_update().clone()
+    }
+}
+
+impl Drop for Source {
+    fn drop(&mut self) {
+        // An error says that the thread has ended already.
+        let _ = self.stop.send(Signal::Stop);
+    }
+}
+
+/// What is kept of the folder between two readings.
+struct Folder {
+    path: PathBuf,
+    /// By file name: the last bytes that were readable as a whole, and when they were written.
+    whole: BTreeMap<String, (Vec<u8>, u64)>,
+    was_there: Option<bool>,
+}
+
+/// One file as found now.
+struct Found {
+    name: String,
+    created: u64,
+    content: Content,
+    unread: Option<Content>,
+}
+
+impl Folder {
+    fn new(path: PathBuf) -> Self {
+        Self {
+            path,
+            whole: BTreeMap::new(),
+            was_there: None,
+        }
+    }
+
+    fn read(&mut self) -> Manifests {
+        let (names, trouble) = match names(&self.path) {
+            Ok(names) => (names, None),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => (Vec::new(), None),
+            // Not an empty folder, but one that cannot be looked into: all of it stays.
+            Err(error) => (self.whole.keys().cloned().collect(), Some(error)),
+        };
+        self.tell_presence();
+        let files: Vec<Found> = names
+            .into_iter()
+            .filter_map(|name| self.file(name))
+            .collect();
+        self.whole
+            .retain(|name, _| files.binary_search_by(|file| file.name.cmp(name)).is_ok());
+        let mut manifests = manifest::assemble(files.iter().map(|found| File {
+            name: &found.name,
+            created: found.created,
+            content: &found.content,
+            unread: found.unread.as_ref(),
+        }));
+        if let Some(error) = trouble {
+            let message = format!(
+                "cannot be listed: {error}; name a folder that root can read (what it said before stays in force)"
+            );
+            let error = FieldError {
+                field: "folder".to_owned(),
+                message,
+            };
+            manifests.errors.push(ManifestError {
+                object: self.path.display().to_string(),
+                error,
+            });
+        }
+        manifests
+    }
+
+    /// `None` when there is no such file any more.
+    fn file(&mut self, name: String) -> Option<Found> {
+        let (content, bytes, created) = match load(&self.path.join(&name)) {
+            Ok(Some((bytes, created))) => (Content::read(&bytes), bytes, created),
+            Ok(None) => return None,
+            Err(error) => (
+                Content::unread(format!(
+                    "cannot be read: {error}; make it a regular file that root can read"
+                )),
+                Vec::new(),
+                0,
+            ),
+        };
+        if content.is_whole() {
+            self.whole.insert(name.clone(), (bytes, created));
+            return Some(Found {
+                name,
+                created,
+                content,
+                unread: None,
+            });
+        }
+        Some(match self.whole.get(&name) {
+            Some((before, created)) => Found {
+                name,
+                created: *created,
+                content: Content::read(before),
+                unread: Some(content),
+            },
+            None => Found {
+                name,
+                created,
+                content,
+                unread: None,
+            },
+        })
+    }
+
+    fn tell_presence(&mut self) {
+        let there = self.path.exists();
+        if self.was_there.replace(there) == Some(there) {
+            return;
+        }
+        if there {
+            info!(folder = %self.path.display(), "reading manifests");
+        } else {
+            warn!(folder = %self.path.display(), "the folder of manifests does not exist; it is read as soon as it does");
         }
     }
 }
+
+/// Names of files that are manifests by their ending, sorted.
+fn names(folder: &Path) -> io::Result<Vec<String>> {
+    let mut names = Vec::new();
+    for entry in fs::read_dir(folder)? {
+        // A name that is not UTF-8 cannot be shown, nor written by accident.
+        let Ok(name) = entry?.file_name().into_string() else {
+            continue;
+        };
+        let ending = name.rsplit_once('.').map(|(_, ending)| ending);
+        if !name.starts_with('.') && matches!(ending, Some("yaml" | "yml" | "json")) {
+            names.push(name);
+        }
+    }
+    names.sort();
+    Ok(names)
+}
+
+/// A file's bytes (one more than allowed at most, so that the size can be judged) and the seconds of its modification time.
+///
+/// The modification time is the binding's age: unlike the time of first sight it is the same after a restart.
+fn load(path: &Path) -> io::Result<Option<(Vec<u8>, u64)>> {
+    // A FIFO must not block.
+    let file = match fs::OpenOptions::new()
+        .read(true)
+        .custom_flags(nix::libc::O_NONBLOCK)
+        .open(path)
+    {
+        Ok(file) => file,
+        // A dangling link is there, and may be repaired; a removed file is not.
+        Err(error)
+            if error.kind() == io::ErrorKind::NotFound && path.symlink_metadata().is_err() =>
+        {
+            return Ok(None);
+        }
+        Err(error) => return Err(error),
+    };
+    let about = file.metadata()?;
+    if about.is_dir() {
+        return Ok(None);
+    }
+    if !about.is_file() {
+        return Err(io::Error::other("not a regular file"));
+    }
+    let mut bytes = Vec::new();
+    file.take(MAX_FILE as u64 + 1).read_to_end(&mut bytes)?;
+    Ok(Some((bytes, about.mtime().try_into().unwrap_or(0))))
+}
+
+#[cfg(test)]
+mod tests;

@@ -15,8 +15,8 @@ use std::net::IpAddr;
 use ipnet::IpNet;
 
 use super::{
-    Base, Bytes, Chain, ChainKind, CmpOp, Ct, Data, Datatype, Expr, Family, Hook, Key, Meta, PayloadBase, Register, Rule, Set, Target,
-    Verdict,
+    Base, Bytes, Chain, ChainKind, CmpOp, Ct, Data, Datatype, Expr, Family, Hook, Key, Meta,
+    PayloadBase, Register, Rule, Set, Target, Verdict,
 };
 
 /// What a rule looks at, or sets a mark to.
@@ -46,13 +46,19 @@ pub struct SetName {
 
 impl From<&str> for SetName {
     fn from(name: &str) -> Self {
-        Self { name: name.to_owned(), ranges: false }
+        Self {
+            name: name.to_owned(),
+            ranges: false,
+        }
     }
 }
 
 /// A set whose keys are ranges: it is looked up in network byte order.
 pub fn ranges(name: &str) -> SetName {
-    SetName { name: name.to_owned(), ranges: true }
+    SetName {
+        name: name.to_owned(),
+        ranges: true,
+    }
 }
 
 /// `meta mark`
@@ -97,12 +103,22 @@ pub fn ct_status() -> Operand {
 
 /// `ip saddr` or `ip6 saddr`. In the bridge family the rule has to test [`protocol`] first.
 pub fn saddr(v6: bool) -> Operand {
-    if v6 { Source::Payload(PayloadBase::Network, 8, 16) } else { Source::Payload(PayloadBase::Network, 12, 4) }.into()
+    if v6 {
+        Source::Payload(PayloadBase::Network, 8, 16)
+    } else {
+        Source::Payload(PayloadBase::Network, 12, 4)
+    }
+    .into()
 }
 
 /// `ip daddr` or `ip6 daddr`.
 pub fn daddr(v6: bool) -> Operand {
-    if v6 { Source::Payload(PayloadBase::Network, 24, 16) } else { Source::Payload(PayloadBase::Network, 16, 4) }.into()
+    if v6 {
+        Source::Payload(PayloadBase::Network, 24, 16)
+    } else {
+        Source::Payload(PayloadBase::Network, 16, 4)
+    }
+    .into()
 }
 
 /// `th dport`: of TCP, UDP, SCTP, whichever [`l4proto`] says.
@@ -127,7 +143,11 @@ pub fn map(name: impl Into<SetName>, key: impl Into<Vec<Operand>>) -> Operand {
 
 impl From<Source> for Operand {
     fn from(source: Source) -> Self {
-        Self { source, mask: u32::MAX, bits: 0 }
+        Self {
+            source,
+            mask: u32::MAX,
+            bits: 0,
+        }
     }
 }
 
@@ -151,16 +171,34 @@ impl Operand {
         match &self.source {
             Source::Meta(key) => exprs.push(Expr::Meta { key: *key, to }),
             Source::Ct(key) => exprs.push(Expr::Ct { key: *key, to }),
-            Source::Payload(base, offset, len) => exprs.push(Expr::Payload { base: *base, offset: *offset, len: *len, to }),
+            Source::Payload(base, offset, len) => exprs.push(Expr::Payload {
+                base: *base,
+                offset: *offset,
+                len: *len,
+                to,
+            }),
             Source::FibOutput => exprs.push(Expr::FibOutput { to }),
-            Source::Constant(value) => exprs.push(Expr::Immediate { value: host(*value), to }),
+            Source::Constant(value) => exprs.push(Expr::Immediate {
+                value: host(*value),
+                to,
+            }),
             Source::Map(set, key) => {
                 load_key(exprs, key, to, set.ranges);
-                exprs.push(Expr::Lookup { set: set.name.clone(), from: to, to: Target::Register(to), inverted: false });
+                exprs.push(Expr::Lookup {
+                    set: set.name.clone(),
+                    from: to,
+                    to: Target::Register(to),
+                    inverted: false,
+                });
             }
         }
         if self.mask != u32::MAX || self.bits != 0 {
-            exprs.push(Expr::Bitwise { from: to, to, mask: host(self.mask), xor: host(self.bits) });
+            exprs.push(Expr::Bitwise {
+                from: to,
+                to,
+                mask: host(self.mask),
+                xor: host(self.bits),
+            });
         }
         if network_order && !matches!(self.source, Source::Payload(..)) {
             exprs.push(Expr::ToNetworkOrder { from: to, to });
@@ -168,14 +206,20 @@ impl Operand {
     }
 
     fn slots(&self) -> Register {
-        if matches!(self.source, Source::Payload(_, _, 16)) { 4 } else { 1 }
+        if matches!(self.source, Source::Payload(_, _, 16)) {
+            4
+        } else {
+            1
+        }
     }
 
     /// A number as it stands in the slot.
     fn number(&self, value: u32) -> Bytes {
         match &self.source {
             Source::Meta(Meta::L4Proto) | Source::Ct(Ct::Direction) => Bytes::exact(&[value as u8]),
-            Source::Meta(Meta::Protocol) | Source::Payload(_, _, 2) => Bytes::exact(&(value as u16).to_be_bytes()),
+            Source::Meta(Meta::Protocol) | Source::Payload(_, _, 2) => {
+                Bytes::exact(&(value as u16).to_be_bytes())
+            }
             _ => host(value),
         }
     }
@@ -216,7 +260,11 @@ impl RuleBuilder {
 
     fn compare(mut self, what: Operand, op: CmpOp, value: u32) -> Self {
         what.load(&mut self.exprs, 0, false);
-        self.exprs.push(Expr::Cmp { from: 0, op, value: what.number(value) });
+        self.exprs.push(Expr::Cmp {
+            from: 0,
+            op,
+            value: what.number(value),
+        });
         self
     }
 
@@ -232,7 +280,12 @@ impl RuleBuilder {
 
     fn range(mut self, what: Operand, first: u32, last: u32, inverted: bool) -> Self {
         what.load(&mut self.exprs, 0, false);
-        self.exprs.push(Expr::Range { from: 0, first: what.number(first), last: what.number(last), inverted });
+        self.exprs.push(Expr::Range {
+            from: 0,
+            first: what.number(first),
+            last: what.number(last),
+            inverted,
+        });
         self
     }
 
@@ -251,9 +304,18 @@ impl RuleBuilder {
         if prefix.prefix_len() < prefix.max_prefix_len() {
             let mask = Bytes::default().address(prefix.netmask());
             let xor = Bytes::exact(&[0; Bytes::CAPACITY][..mask.as_slice().len()]);
-            self.exprs.push(Expr::Bitwise { from: 0, to: 0, mask, xor });
+            self.exprs.push(Expr::Bitwise {
+                from: 0,
+                to: 0,
+                mask,
+                xor,
+            });
         }
-        self.exprs.push(Expr::Cmp { from: 0, op, value: Bytes::default().address(prefix.network()) });
+        self.exprs.push(Expr::Cmp {
+            from: 0,
+            op,
+            value: Bytes::default().address(prefix.network()),
+        });
         self
     }
 
@@ -269,14 +331,22 @@ impl RuleBuilder {
 
     fn lookup(mut self, set: SetName, key: Vec<Operand>, to: Target, inverted: bool) -> Self {
         load_key(&mut self.exprs, &key, 0, set.ranges);
-        self.exprs.push(Expr::Lookup { set: set.name, from: 0, to, inverted });
+        self.exprs.push(Expr::Lookup {
+            set: set.name,
+            from: 0,
+            to,
+            inverted,
+        });
         self
     }
 
     /// `meta mark set what`
     pub fn set_mark(mut self, what: Operand) -> Self {
         what.load(&mut self.exprs, 0, false);
-        self.exprs.push(Expr::SetMeta { key: Meta::Mark, from: 0 });
+        self.exprs.push(Expr::SetMeta {
+            key: Meta::Mark,
+            from: 0,
+        });
         self
     }
 
@@ -295,7 +365,8 @@ impl RuleBuilder {
 
     /// `key vmap @set`
     pub fn vmap(self, set: impl Into<SetName>, key: impl Into<Vec<Operand>>) -> Rule {
-        self.lookup(set.into(), key.into(), Target::Verdict, false).done()
+        self.lookup(set.into(), key.into(), Target::Verdict, false)
+            .done()
     }
 
     /// `snat to address`, which is what a [`map`] leads to.
@@ -337,7 +408,10 @@ impl RuleBuilder {
 
     /// The rule, without a verdict: the packet goes on to the next one.
     pub fn done(self) -> Rule {
-        Rule { tag: tag(&self.exprs), exprs: self.exprs }
+        Rule {
+            tag: tag(&self.exprs),
+            exprs: self.exprs,
+        }
     }
 }
 
@@ -345,36 +419,59 @@ impl RuleBuilder {
 fn tag(exprs: &[Expr]) -> String {
     let hash = format!("{exprs:?}")
         .bytes()
-        .fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01b3));
+        .fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {
+            (hash ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01b3)
+        });
     format!("{hash:016x}")
 }
 
 impl Chain {
     /// A chain that the kernel enters by itself.
     pub fn base(kind: ChainKind, hook: Hook, priority: i32, rules: impl Into<Vec<Rule>>) -> Self {
-        Self { base: Some(Base { kind, hook, priority }), rules: rules.into() }
+        Self {
+            base: Some(Base {
+                kind,
+                hook,
+                priority,
+            }),
+            rules: rules.into(),
+        }
     }
 
     /// A chain that rules and verdict maps lead to.
     pub fn regular(rules: impl Into<Vec<Rule>>) -> Self {
-        Self { base: None, rules: rules.into() }
+        Self {
+            base: None,
+            rules: rules.into(),
+        }
     }
 }
 
 impl Set {
     /// An empty set.
     pub fn set(key: impl Into<Vec<Datatype>>) -> Self {
-        Self { key: key.into(), data: None, interval: false, elements: Default::default() }
+        Self {
+            key: key.into(),
+            data: None,
+            interval: false,
+            elements: Default::default(),
+        }
     }
 
     /// An empty map.
     pub fn map(key: impl Into<Vec<Datatype>>, data: Datatype) -> Self {
-        Self { data: Some(data), ..Self::set(key) }
+        Self {
+            data: Some(data),
+            ..Self::set(key)
+        }
     }
 
     /// Its keys are ranges. Needs two fields or more: the kernel's set of one field's ranges has another form, which this does not write.
     pub fn with_ranges(self) -> Self {
-        Self { interval: true, ..self }
+        Self {
+            interval: true,
+            ..self
+        }
     }
 }
 
@@ -401,13 +498,19 @@ impl Bytes {
 impl Key {
     /// One value.
     pub fn one(value: Bytes) -> Self {
-        Self { first: value, last: None }
+        Self {
+            first: value,
+            last: None,
+        }
     }
 
     /// In a set of ranges: an interface, and the addresses of a prefix.
     pub fn prefix(interface: u32, prefix: IpNet) -> Self {
         let bytes = Bytes::default().network_number(interface);
-        Self { first: bytes.address(prefix.network()), last: Some(bytes.address(prefix.broadcast())) }
+        Self {
+            first: bytes.address(prefix.network()),
+            last: Some(bytes.address(prefix.broadcast())),
+        }
     }
 }
 

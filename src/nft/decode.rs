@@ -6,7 +6,10 @@
 use super::encode::{HOOKS, TYPE_BITS, family_number, kind_name, type_number};
 use super::uapi::*;
 use super::wire::{Message, attributes, find, number, text};
-use super::{Base, Bytes, Chain, ChainKind, Data, Datatype, Family, Hook, Key, Rule, Ruleset, Set, Table, Verdict};
+use super::{
+    Base, Bytes, Chain, ChainKind, Data, Datatype, Family, Hook, Key, Rule, Ruleset, Set, Table,
+    Verdict,
+};
 
 /// A message of the kernel that lacks what it always has, or has it in another form.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -40,14 +43,19 @@ pub fn table<'a>(message: &Message<'a>) -> Option<TableHead<'a>> {
     Some(TableHead {
         family: message.family(),
         name: message.attribute(NFTA_TABLE_NAME).and_then(text)?,
-        flags: message.attribute(NFTA_TABLE_FLAGS).and_then(number).unwrap_or(0),
+        flags: message
+            .attribute(NFTA_TABLE_FLAGS)
+            .and_then(number)
+            .unwrap_or(0),
         owner: message.attribute(NFTA_TABLE_OWNER).and_then(number),
     })
 }
 
 /// The family that a message tells of, when egressd has tables in it.
 pub fn family(message: &Message) -> Option<Family> {
-    Family::ALL.into_iter().find(|family| family_number(*family) == message.family())
+    Family::ALL
+        .into_iter()
+        .find(|family| family_number(*family) == message.family())
 }
 
 /// nft's name of a family.
@@ -67,8 +75,14 @@ pub fn family_name(family: u8) -> &'static str {
 pub fn base_chain(message: &Message) -> Option<BaseChain> {
     Some(BaseChain {
         family: family_name(message.family()),
-        table: message.attribute(NFTA_CHAIN_TABLE).and_then(text)?.to_owned(),
-        chain: message.attribute(NFTA_CHAIN_NAME).and_then(text)?.to_owned(),
+        table: message
+            .attribute(NFTA_CHAIN_TABLE)
+            .and_then(text)?
+            .to_owned(),
+        chain: message
+            .attribute(NFTA_CHAIN_NAME)
+            .and_then(text)?
+            .to_owned(),
         base: base(message)?,
     })
 }
@@ -92,7 +106,13 @@ pub fn absorb(ruleset: &mut Ruleset, name: &str, message: &Message) -> Result<()
 
 fn chain(table: &mut Table, message: &Message) -> Option<()> {
     let name = message.attribute(NFTA_CHAIN_NAME).and_then(text)?;
-    table.chains.insert(name.to_owned(), Chain { base: base(message), rules: Vec::new() });
+    table.chains.insert(
+        name.to_owned(),
+        Chain {
+            base: base(message),
+            rules: Vec::new(),
+        },
+    );
     Some(())
 }
 
@@ -100,7 +120,9 @@ fn base(message: &Message) -> Option<Base> {
     let hook = message.attribute(NFTA_CHAIN_HOOK)?;
     let name = message.attribute(NFTA_CHAIN_TYPE).and_then(text)?;
     Some(Base {
-        kind: [ChainKind::Filter, ChainKind::Nat, ChainKind::Route].into_iter().find(|kind| kind_name(*kind) == name)?,
+        kind: [ChainKind::Filter, ChainKind::Nat, ChainKind::Route]
+            .into_iter()
+            .find(|kind| kind_name(*kind) == name)?,
         hook: hook_of(find(hook, NFTA_HOOK_HOOKNUM).and_then(number)?)?,
         priority: find(hook, NFTA_HOOK_PRIORITY).and_then(number)? as i32,
     })
@@ -112,9 +134,20 @@ fn hook_of(number: u32) -> Option<Hook> {
 
 fn rule(table: &mut Table, message: &Message) -> Option<()> {
     let chain = message.attribute(NFTA_RULE_CHAIN).and_then(text)?;
-    let tag = message.attribute(NFTA_RULE_USERDATA).and_then(comment).unwrap_or_default();
-    let rule = Rule { exprs: Vec::new(), tag: tag.to_owned() };
-    table.chains.entry(chain.to_owned()).or_default().rules.push(rule);
+    let tag = message
+        .attribute(NFTA_RULE_USERDATA)
+        .and_then(comment)
+        .unwrap_or_default();
+    let rule = Rule {
+        exprs: Vec::new(),
+        tag: tag.to_owned(),
+    };
+    table
+        .chains
+        .entry(chain.to_owned())
+        .or_default()
+        .rules
+        .push(rule);
     Some(())
 }
 
@@ -131,7 +164,10 @@ fn comment(mut userdata: &[u8]) -> Option<&str> {
 }
 
 fn set(table: &mut Table, message: &Message) -> Option<()> {
-    let flags = message.attribute(NFTA_SET_FLAGS).and_then(number).unwrap_or(0);
+    let flags = message
+        .attribute(NFTA_SET_FLAGS)
+        .and_then(number)
+        .unwrap_or(0);
     if flags & NFT_SET_ANONYMOUS != 0 {
         // Goes with the rule that it is written in, and cannot be deleted by itself.
         return Some(());
@@ -163,16 +199,27 @@ fn fields(mut number: u32) -> Vec<Datatype> {
 }
 
 fn datatype(number: u32) -> Datatype {
-    [Datatype::IfIndex, Datatype::Ipv4, Datatype::Ipv6, Datatype::Mark]
-        .into_iter()
-        .find(|known| type_number(*known) == number)
-        .unwrap_or(Datatype::Other(number))
+    [
+        Datatype::IfIndex,
+        Datatype::Ipv4,
+        Datatype::Ipv6,
+        Datatype::Mark,
+    ]
+    .into_iter()
+    .find(|known| type_number(*known) == number)
+    .unwrap_or(Datatype::Other(number))
 }
 
 fn elements(table: &mut Table, message: &Message) -> Option<()> {
     let name = message.attribute(NFTA_SET_ELEM_LIST_SET).and_then(text)?;
-    let Some(set) = table.sets.get_mut(name) else { return Some(()) };
-    for (_, element) in attributes(message.attribute(NFTA_SET_ELEM_LIST_ELEMENTS).unwrap_or_default()) {
+    let Some(set) = table.sets.get_mut(name) else {
+        return Some(());
+    };
+    for (_, element) in attributes(
+        message
+            .attribute(NFTA_SET_ELEM_LIST_ELEMENTS)
+            .unwrap_or_default(),
+    ) {
         let Some(key) = find(element, NFTA_SET_ELEM_KEY) else {
             // A catch-all element has no key; egressd has none, and has no way to name it.
             continue;
@@ -181,8 +228,13 @@ fn elements(table: &mut Table, message: &Message) -> Option<()> {
             Some(last) => Some(value(last)?),
             None => None,
         };
-        let key = Key { first: value(key)?, last };
-        let data = find(element, NFTA_SET_ELEM_DATA).and_then(data).unwrap_or(Data::None);
+        let key = Key {
+            first: value(key)?,
+            last,
+        };
+        let data = find(element, NFTA_SET_ELEM_DATA)
+            .and_then(data)
+            .unwrap_or(Data::None);
         set.elements.insert(key, data);
     }
     Some(())
@@ -195,14 +247,111 @@ fn value(nest: &[u8]) -> Option<Bytes> {
 
 /// `None` for what egressd never writes.
 fn data(nest: &[u8]) -> Option<Data> {
-    let Some(verdict) = find(nest, NFTA_DATA_VERDICT) else { return value(nest).map(Data::Value) };
-    let chain = || find(verdict, NFTA_VERDICT_CHAIN).and_then(text).map(str::to_owned);
-    Some(Data::Verdict(match number(find(verdict, NFTA_VERDICT_CODE)?)? {
-        NF_ACCEPT => Verdict::Accept,
-        NF_DROP => Verdict::Drop,
-        NFT_RETURN => Verdict::Return,
-        NFT_JUMP => Verdict::Jump(chain()?),
-        NFT_GOTO => Verdict::Goto(chain()?),
-        _ => return None,
-    }))
+    let Some(verdict) = find(nest, NFTA_DATA_VERDICT) else {
+        return value(nest).map(Data::Value);
+    };
+    let chain = || {
+        find(verdict, NFTA_VERDICT_CHAIN)
+            .and_then(text)
+            .map(str::to_owned)
+    };
+    Some(Data::Verdict(
+        match number(find(verdict, NFTA_VERDICT_CODE)?)? {
+            NF_ACCEPT => Verdict::Accept,
+            NF_DROP => Verdict::Drop,
+            NFT_RETURN => Verdict::Return,
+            NFT_JUMP => Verdict::Jump(chain()?),
+            NFT_GOTO => Verdict::Goto(chain()?),
+            _ => return None,
+        },
+    ))
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::nft::build::{daddr, rule};
+    use crate::nft::encode::{Ownership, batch};
+    use crate::nft::samples::{a_ruleset, number as bytes};
+    use crate::nft::wire::messages;
+    use crate::nft::{Change, diff};
+
+    /// The kernel describes a thing as it was described to it.
+    fn read_back(sent: &[u8]) -> Result<Ruleset, Malformed> {
+        let mut ruleset = Ruleset::default();
+        for message in messages(sent) {
+            absorb(&mut ruleset, "egressd", &message)?;
+        }
+        Ok(ruleset)
+    }
+
+    fn encoded(changes: &[Change]) -> Vec<u8> {
+        batch("egressd", Ownership::Exclusive, 1, changes).bytes
+    }
+
+    proptest! {
+        #[test]
+        fn what_is_encoded_is_decoded(ruleset in a_ruleset()) {
+            let sent = encoded(&diff(&ruleset, &Ruleset::default()));
+            prop_assert_eq!(read_back(&sent), Ok(ruleset));
+        }
+
+        #[test]
+        fn no_damage_to_a_message_is_a_panic(ruleset in a_ruleset(), damage in prop::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 1..20)) {
+            let mut sent = encoded(&diff(&ruleset, &Ruleset::default()));
+            for (index, byte) in damage {
+                let at = index.index(sent.len());
+                sent[at] = byte;
+            }
+            let _ = read_back(&sent);
+        }
+    }
+
+    #[test]
+    fn many_elements_are_split_and_none_is_lost() {
+        let mut set = Set::map([Datatype::Mark], Datatype::Mark);
+        for key in 0..5_000 {
+            set.elements.insert(Key::one(bytes(key)), Data::mark(key));
+        }
+        let table = Table {
+            sets: [("marks".to_owned(), set)].into(),
+            ..Table::default()
+        };
+        let ruleset = Ruleset {
+            tables: [(Family::Ip, table)].into(),
+        };
+        let sent = encoded(&diff(&ruleset, &Ruleset::default()));
+        assert!(messages(&sent).count() > 6);
+        assert_eq!(read_back(&sent), Ok(ruleset));
+    }
+
+    #[test]
+    fn another_table_is_left_out() {
+        let sent = encoded(&[Change::AddTable(Family::Ip)]);
+        let mut ruleset = Ruleset::default();
+        for message in messages(&sent) {
+            assert_eq!(absorb(&mut ruleset, "other", &message), Ok(()));
+        }
+        assert_eq!(ruleset, Ruleset::default());
+    }
+
+    #[test]
+    fn a_comment_is_found_behind_other_user_data() {
+        assert_eq!(comment(&[1, 2, 9, 9, 0, 3, b'a', b'b', 0]), Some("ab"));
+        assert_eq!(comment(&[1, 2, 9, 9]), None);
+        assert_eq!(comment(&[0, 9, b'a']), None);
+    }
+
+    #[test]
+    fn rules_that_do_the_same_have_the_same_tag_and_others_another() {
+        let to = |prefix: &str| {
+            rule()
+                .within(daddr(false), prefix.parse().expect("a prefix"))
+                .drop()
+        };
+        assert_eq!(to("10.0.0.0/8"), to("10.0.0.0/8"));
+        assert_ne!(to("10.0.0.0/8"), to("10.0.0.0/9"));
+    }
 }

@@ -30,9 +30,15 @@ impl Display for Change {
             Self::AddChain(family, name, _) => write!(f, "add chain {family} {name}"),
             Self::FlushChain(family, name) => write!(f, "flush chain {family} {name}"),
             Self::DeleteChain(family, name) => write!(f, "delete chain {family} {name}"),
-            Self::AddRule(family, chain, rule) => write!(f, "add rule {} to chain {family} {chain}", rule.tag),
-            Self::AddElements(family, set, elements) => write!(f, "add {} elements to set {family} {set}", elements.len()),
-            Self::DeleteElements(family, set, keys) => write!(f, "delete {} elements of set {family} {set}", keys.len()),
+            Self::AddRule(family, chain, rule) => {
+                write!(f, "add rule {} to chain {family} {chain}", rule.tag)
+            }
+            Self::AddElements(family, set, elements) => {
+                write!(f, "add {} elements to set {family} {set}", elements.len())
+            }
+            Self::DeleteElements(family, set, keys) => {
+                write!(f, "delete {} elements of set {family} {set}", keys.len())
+            }
         }
     }
 }

@@ -7,6 +7,8 @@ mod diff;
 mod display;
 pub mod encode;
 mod ruleset;
+#[cfg(test)]
+mod samples;
 pub mod uapi;
 pub mod wire;
 

@@ -120,7 +120,10 @@ impl Bytes {
     pub fn exact(value: &[u8]) -> Self {
         let mut data = [0; Self::CAPACITY];
         data[..value.len()].copy_from_slice(value);
-        Self { data, len: value.len() as u8 }
+        Self {
+            data,
+            len: value.len() as u8,
+        }
     }
 
     /// The bytes.
@@ -152,25 +155,71 @@ pub type Register = u8;
 /// One expression; the names are nft's.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Expr {
-    Meta { key: Meta, to: Register },
-    SetMeta { key: Meta, from: Register },
-    Ct { key: Ct, to: Register },
-    SetCtMark { from: Register },
-    Payload { base: PayloadBase, offset: u32, len: u32, to: Register },
-    Bitwise { from: Register, to: Register, mask: Bytes, xor: Bytes },
+    Meta {
+        key: Meta,
+        to: Register,
+    },
+    SetMeta {
+        key: Meta,
+        from: Register,
+    },
+    Ct {
+        key: Ct,
+        to: Register,
+    },
+    SetCtMark {
+        from: Register,
+    },
+    Payload {
+        base: PayloadBase,
+        offset: u32,
+        len: u32,
+        to: Register,
+    },
+    Bitwise {
+        from: Register,
+        to: Register,
+        mask: Bytes,
+        xor: Bytes,
+    },
     /// Swaps between host and network order, 4 bytes (`hton`).
-    ToNetworkOrder { from: Register, to: Register },
-    Cmp { from: Register, op: CmpOp, value: Bytes },
+    ToNetworkOrder {
+        from: Register,
+        to: Register,
+    },
+    Cmp {
+        from: Register,
+        op: CmpOp,
+        value: Bytes,
+    },
     /// In (or, inverted, not in) `first..=last`, compared as network order.
-    Range { from: Register, first: Bytes, last: Bytes, inverted: bool },
+    Range {
+        from: Register,
+        first: Bytes,
+        last: Bytes,
+        inverted: bool,
+    },
     /// Looks the registers up; into `to` for a map (and `to: None` with `verdict` for a verdict map).
-    Lookup { set: String, from: Register, to: Target, inverted: bool },
+    Lookup {
+        set: String,
+        from: Register,
+        to: Target,
+        inverted: bool,
+    },
     /// `fib daddr . mark oif`: the interface that this packet would leave by; 0 when it is local or has no route.
-    FibOutput { to: Register },
-    Immediate { value: Bytes, to: Register },
+    FibOutput {
+        to: Register,
+    },
+    Immediate {
+        value: Bytes,
+        to: Register,
+    },
     Verdict(Verdict),
     /// `snat to` the address in the register.
-    Snat { family: Family, address: Register },
+    Snat {
+        family: Family,
+        address: Register,
+    },
     Counter,
 }
 

@@ -26,6 +26,8 @@ pub struct Plan {
     pub before: Vec<RouteStep>,
     /// One atomic batch.
     pub ruleset: Vec<Change>,
+    /// What the tables are once the batch is applied.
+    pub target: Ruleset,
     pub cuts: Vec<Cut>,
     pub after: Vec<RouteStep>,
 }
@@ -53,6 +55,7 @@ impl Plan {
             sysctls: routing::sysctls(outcome, observed.sysctls),
             before,
             ruleset,
+            target: desired,
             cuts: flows::cuts(&changes, &outcome.rows),
             after: if whole { after } else { Vec::new() },
         }
@@ -60,12 +63,7 @@ impl Plan {
 
     /// Nothing has to change.
     pub fn is_empty(&self) -> bool {
-        *self == Self::default()
-    }
-
-    /// How many single changes it has.
-    pub fn len(&self) -> usize {
-        self.sysctls.len() + self.before.len() + self.ruleset.len() + self.after.len()
+        self.sysctls.is_empty() && self.before.is_empty() && self.ruleset.is_empty() && self.cuts.is_empty() && self.after.is_empty()
     }
 }
 

@@ -1,0 +1,230 @@
+//! The nf_tables socket: commits changes, reads our tables back, and listens for what others do to them.
+//!
+//! One socket for the daemon's lifetime. It owns the tables where the kernel has that (5.12; surviving the owner: 6.9), and closing one after a deletion waits
+//! for the kernel's grace period, 5 to 14 ms.
+
+mod events;
+mod read;
+mod socket;
+
+use std::collections::BTreeMap;
+use std::io;
+
+use tracing::{debug, trace};
+
+pub use events::{NftEvents, Notice};
+pub use read::ReadError;
+
+use crate::contract::TABLE;
+use crate::nft::encode::{self, Batch, Ownership};
+use crate::nft::{Change, Family};
+use socket::{Refusal, Socket};
+
+/// The kernel's nf_tables, in the network namespace of the thread that opened it.
+#[derive(Debug)]
+pub struct Nft {
+    socket: Socket,
+    ownership: Ownership,
+    tables: BTreeMap<Family, Standing>,
+}
+
+/// How a table that is there stands to this socket.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Standing {
+    /// As this socket made or took it.
+    Ours,
+    /// Left by a socket that is closed: to be taken over.
+    Orphan,
+    /// Made without an owner, which cannot be changed later: to be replaced.
+    Unowned,
+    /// Another socket's.
+    Owned,
+}
+
+/// What a commit did.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Committed {
+    /// Netlink messages, those that took tables over included.
+    pub messages: usize,
+    pub bytes: usize,
+}
+
+/// Why a commit did nothing at all.
+#[derive(Debug, thiserror::Error)]
+pub enum CommitError {
+    #[error("failed to send the batch to nf_tables")]
+    Send(#[source] io::Error),
+    #[error("failed to receive the answer of nf_tables")]
+    Receive(#[source] io::Error),
+    /// `EPERM` (no `CAP_NET_ADMIN` in this namespace) and the like.
+    #[error("failed to start the batch{}", explained(.explanation))]
+    Batch {
+        explanation: Option<String>,
+        #[source]
+        source: io::Error,
+    },
+    /// The first change that the kernel refused, in the order of the batch. `EPERM`: the table is another process's.
+    #[error("failed to {change}{}", explained(.explanation))]
+    Refused {
+        /// The change in words.
+        change: String,
+        /// Its index; `None` for a step that was put in front to take over or replace a table.
+        index: Option<usize>,
+        /// How many messages were refused in all.
+        refused: usize,
+        /// What the kernel says of it.
+        explanation: Option<String>,
+        #[source]
+        source: io::Error,
+    },
+}
+
+fn explained(explanation: &Option<String>) -> String {
+    explanation
+        .as_ref()
+        .map(|text| format!(" ({text})"))
+        .unwrap_or_default()
+}
+
+/// Failed to open the socket, or to find out what the kernel supports.
+#[derive(Debug, thiserror::Error)]
+#[error("failed to open an nf_tables socket")]
+pub struct OpenError(#[source] io::Error);
+
+impl Nft {
+    /// Opens the socket and finds out whether tables can have an owner that they outlive. Changes nothing.
+    pub fn open() -> Result<Self, OpenError> {
+        let mut socket = Socket::open().map_err(OpenError)?;
+        let ownership = probe(&mut socket).map_err(OpenError)?;
+        debug!(
+            port = socket.port(),
+            ?ownership,
+            "opened the nf_tables socket"
+        );
+        Ok(Self {
+            socket,
+            ownership,
+            tables: BTreeMap::new(),
+        })
+    }
+
+    /// This socket's netlink port, by which [`NftEvents`] knows our own changes.
+    pub fn port(&self) -> u32 {
+        self.socket.port()
+    }
+
+    /// Whom the tables let change them.
+    pub fn ownership(&self) -> Ownership {
+        self.ownership
+    }
+
+    /// Applies all changes at once, or none. Tables that [`Nft::read`] found without their owner are taken over in the same batch, and for that it is worth
+    /// calling with no changes.
+    pub fn commit(&mut self, changes: &[Change]) -> Result<Committed, CommitError> {
+        let prelude = self.prelude(changes);
+        if prelude.is_empty() && changes.is_empty() {
+            return Ok(Committed::default());
+        }
+        let all = || prelude.iter().chain(changes);
+        let batch = encode::batch(TABLE, self.ownership, self.socket.next_sequence(), all());
+        let refusals = self.socket.commit(&batch)?;
+        if let Some(first) = refusals.first() {
+            return Err(refused(first, refusals.len(), &batch, &prelude, changes));
+        }
+        for change in all() {
+            match change {
+                Change::AddTable(family) => {
+                    self.tables.insert(*family, Standing::Ours);
+                }
+                Change::DeleteTable(family) => {
+                    self.tables.remove(family);
+                }
+                change => trace!(%change, "committed"),
+            }
+        }
+        Ok(Committed {
+            messages: batch.messages(),
+            bytes: batch.bytes.len(),
+        })
+    }
+
+    /// What has to come first so that our tables are owned by this socket.
+    fn prelude(&self, changes: &[Change]) -> Vec<Change> {
+        let mut prelude = Vec::new();
+        for (family, standing) in &self.tables {
+            match standing {
+                Standing::Orphan if !changes.contains(&Change::DeleteTable(*family)) => {
+                    prelude.push(Change::AddTable(*family))
+                }
+                Standing::Unowned if changes.contains(&Change::AddTable(*family)) => {
+                    prelude.push(Change::DeleteTable(*family))
+                }
+                _ => {}
+            }
+        }
+        prelude
+    }
+}
+
+fn refused(
+    first: &Refusal,
+    refused: usize,
+    batch: &Batch,
+    prelude: &[Change],
+    changes: &[Change],
+) -> CommitError {
+    let source = io::Error::from_raw_os_error(first.errno);
+    let explanation = first.explanation.clone();
+    let Some(origin) = batch.origin(first.sequence) else {
+        return CommitError::Batch {
+            explanation,
+            source,
+        };
+    };
+    let index = origin.checked_sub(prelude.len());
+    let change = index
+        .map_or_else(|| &prelude[origin], |index| &changes[index])
+        .to_string();
+    CommitError::Refused {
+        change,
+        index,
+        refused,
+        explanation,
+        source,
+    }
+}
+
+/// Tries to make an owned table in a batch that fails whatever comes of that, because it also deletes a table that is not there. So nothing ever is made.
+fn probe(socket: &mut Socket) -> io::Result<Ownership> {
+    let name = format!("{TABLE}-probe");
+    // The second deletion finds nothing.
+    let changes = [
+        Change::AddTable(Family::Ip),
+        Change::DeleteTable(Family::Ip),
+        Change::DeleteTable(Family::Ip),
+    ];
+    let batch = encode::batch(
+        &name,
+        Ownership::Exclusive,
+        socket.next_sequence(),
+        &changes,
+    );
+    let refusals = socket.commit(&batch).map_err(|error| match error {
+        CommitError::Send(source) | CommitError::Receive(source) => source,
+        other => io::Error::other(other),
+    })?;
+    if let Some(refusal) = refusals
+        .iter()
+        .find(|refusal| batch.origin(refusal.sequence).is_none())
+    {
+        return Err(io::Error::from_raw_os_error(refusal.errno));
+    }
+    let unsupported = refusals
+        .iter()
+        .any(|refusal| batch.origin(refusal.sequence) == Some(0));
+    Ok(if unsupported {
+        Ownership::Shared
+    } else {
+        Ownership::Exclusive
+    })
+}

@@ -1,0 +1,189 @@
+//! Reads our tables, and the NAT chains of everybody.
+
+use std::io;
+
+use super::socket::Socket;
+use super::{Nft, Standing};
+use crate::contract::TABLE;
+use crate::nft::decode::{self, BaseChain, Malformed};
+use crate::nft::encode::{Ownership, family_number};
+use crate::nft::uapi::*;
+use crate::nft::wire::{Message, Writer, number};
+use crate::nft::{ChainKind, Family, Ruleset};
+
+/// A read takes milliseconds, and other programs' changes come seconds apart. One that writes all the time is given up on.
+const ATTEMPTS: u32 = 20;
+
+/// Why our tables could not be read.
+#[derive(Debug, thiserror::Error)]
+pub enum ReadError {
+    #[error("failed to ask nf_tables for its {what}")]
+    Request {
+        what: &'static str,
+        #[source]
+        source: io::Error,
+    },
+    #[error(transparent)]
+    Malformed(#[from] Malformed),
+    #[error("failed to read nf_tables: others changed it during each of {ATTEMPTS} attempts")]
+    Torn,
+}
+
+impl Nft {
+    /// Our tables, as they are. A table that the next commit is to replace whole, because it was made without an owner, counts as not there.
+    pub fn read(&mut self) -> Result<Ruleset, ReadError> {
+        self.consistently(Self::read_once)
+    }
+
+    /// Every NAT base chain of every table, ours included. The first chain of a hook that translates a flow wins, so one ahead of ours takes flows from us.
+    pub fn nat_chains(&mut self) -> Result<Vec<BaseChain>, ReadError> {
+        self.consistently(|nft| {
+            let mut chains = Vec::new();
+            nft.dump(
+                "chains",
+                NFT_MSG_GETCHAIN,
+                0,
+                |_| {},
+                |message| {
+                    chains.extend(
+                        decode::base_chain(message)
+                            .filter(|chain| chain.base.kind == ChainKind::Nat),
+                    );
+                },
+            )?;
+            Ok(chains)
+        })
+    }
+
+    /// The number of the ruleset's generation: each transaction of anyone in this namespace makes a new one.
+    pub fn generation(&mut self) -> Result<u32, ReadError> {
+        let mut generation = None;
+        self.socket
+            .request(
+                NFT_MSG_GETGEN,
+                0,
+                0,
+                |_| {},
+                |message| {
+                    generation = message.attribute(NFTA_GEN_ID).and_then(number);
+                },
+            )
+            .map_err(|source| ReadError::Request {
+                what: "generation",
+                source,
+            })?;
+        generation.ok_or(ReadError::Request {
+            what: "generation",
+            source: io::ErrorKind::InvalidData.into(),
+        })
+    }
+
+    /// Dumps are several requests and many datagrams; the kernel marks a torn one of elements by nothing but a generation that changed meanwhile.
+    fn consistently<T>(
+        &mut self,
+        read: impl Fn(&mut Self) -> Result<T, ReadError>,
+    ) -> Result<T, ReadError> {
+        for _ in 0..ATTEMPTS {
+            let before = self.generation()?;
+            let result = read(self);
+            if self.generation()? == before {
+                return result;
+            }
+        }
+        Err(ReadError::Torn)
+    }
+
+    fn read_once(&mut self) -> Result<Ruleset, ReadError> {
+        self.read_standings()?;
+        let mut ruleset = Ruleset::default();
+        let present: Vec<Family> = self
+            .tables
+            .iter()
+            .filter_map(|(family, standing)| (*standing != Standing::Unowned).then_some(*family))
+            .collect();
+        for family in present {
+            let in_table = |w: &mut Writer| w.text(NFTA_TABLE_NAME, TABLE);
+            ruleset.tables.insert(family, Default::default());
+            self.absorb(&mut ruleset, "chains", NFT_MSG_GETCHAIN, family, in_table)?;
+            self.absorb(&mut ruleset, "rules", NFT_MSG_GETRULE, family, in_table)?;
+            self.absorb(&mut ruleset, "sets", NFT_MSG_GETSET, family, in_table)?;
+            let sets: Vec<String> = ruleset.tables[&family].sets.keys().cloned().collect();
+            for set in sets {
+                self.absorb(&mut ruleset, "elements", NFT_MSG_GETSETELEM, family, |w| {
+                    in_table(w);
+                    w.text(NFTA_SET_ELEM_LIST_SET, &set);
+                })?;
+            }
+        }
+        Ok(ruleset)
+    }
+
+    fn read_standings(&mut self) -> Result<(), ReadError> {
+        let (port, ownership) = (self.socket.port(), self.ownership);
+        let mut tables = std::mem::take(&mut self.tables);
+        tables.clear();
+        self.dump(
+            "tables",
+            NFT_MSG_GETTABLE,
+            0,
+            |_| {},
+            |message| {
+                let head = decode::table(message).filter(|head| head.name == TABLE);
+                if let (Some(family), Some(head)) = (decode::family(message), head) {
+                    tables.insert(family, standing(&head, port, ownership));
+                }
+            },
+        )?;
+        self.tables = tables;
+        Ok(())
+    }
+
+    fn absorb(
+        &mut self,
+        ruleset: &mut Ruleset,
+        what: &'static str,
+        operation: u16,
+        family: Family,
+        attributes: impl FnOnce(&mut Writer),
+    ) -> Result<(), ReadError> {
+        let mut outcome = Ok(());
+        self.dump(
+            what,
+            operation,
+            family_number(family),
+            attributes,
+            |message| {
+                if outcome.is_ok() {
+                    outcome = decode::absorb(ruleset, TABLE, message);
+                }
+            },
+        )?;
+        Ok(outcome?)
+    }
+
+    fn dump(
+        &mut self,
+        what: &'static str,
+        operation: u16,
+        family: u8,
+        attributes: impl FnOnce(&mut Writer),
+        each: impl FnMut(&Message),
+    ) -> Result<(), ReadError> {
+        let request =
+            |socket: &mut Socket| socket.request(operation, NLM_F_DUMP, family, attributes, each);
+        request(&mut self.socket).map_err(|source| ReadError::Request { what, source })
+    }
+}
+
+fn standing(head: &decode::TableHead, port: u32, ownership: Ownership) -> Standing {
+    match ownership {
+        Ownership::Shared => Standing::Ours,
+        Ownership::Exclusive if head.flags & NFT_TABLE_F_OWNER != 0 => match head.owner {
+            Some(owner) if owner != port => Standing::Owned,
+            _ => Standing::Ours,
+        },
+        // The kernel takes the owner's flag off when its socket is closed.
+        Ownership::Exclusive if head.flags & NFT_TABLE_F_PERSIST != 0 => Standing::Orphan,
+        Ownership::Exclusive => Standing::Unowned,
+    }
+}

@@ -1,0 +1,200 @@
+use std::fs;
+use std::os::unix::fs::symlink;
+use std::path::Path;
+use std::time::Duration;
+
+use super::*;
+
+/// Generous: what is waited for comes in a tenth of a second.
+const SOON: Duration = Duration::from_secs(20);
+
+fn binding(name: &str, address: &str) -> String {
+    format!(
+        "apiVersion: egressd.dev/v1alpha1\nkind: EgressBinding\nmetadata: {{ name: {name} }}\n\
+         spec:\n  containerSelector: {{ names: [{name}] }}\n  exits: [{{ address: {address} }}]\n"
+    )
+}
+
+async fn next(source: &mut Source) -> Manifests {
+    tokio::time::timeout(SOON, source.next())
+        .await
+        .expect("the folder was read")
+}
+
+/// Readings until one has these bindings: a write may be seen in two steps.
+async fn until(source: &mut Source, wanted: &[&str]) -> Manifests {
+    loop {
+        let read = next(source).await;
+        if exits(&read) == wanted {
+            return read;
+        }
+    }
+}
+
+fn exits(manifests: &Manifests) -> Vec<String> {
+    manifests
+        .bindings
+        .iter()
+        .map(|b| format!("{} {}", b.name.name, b.exits[0].address))
+        .collect()
+}
+
+fn write(folder: &Path, file: &str, text: &str) {
+    fs::write(folder.join(file), text).expect("written");
+}
+
+#[tokio::test]
+async fn files_are_followed_as_they_come_change_and_go() {
+    let folder = tempfile::tempdir().expect("a folder");
+    write(folder.path(), "a.yaml", &binding("a", "172.31.0.8"));
+    write(folder.path(), "notes.txt", "not ours");
+    write(folder.path(), ".a.yaml.swp", "an editor's");
+    let mut source = Source::new(folder.path()).expect("a thread");
+    assert_eq!(exits(&next(&mut source).await), ["default/a 172.31.0.8"]);
+    write(
+        folder.path(),
+        "b.json",
+        r#"{"apiVersion":"egressd.dev/v1alpha1","kind":"EgressBinding","metadata":{"name":"b"},"spec":{"networkNamespaces":["b"],"exits":[{"address":"172.31.0.9"}]}}"#,
+    );
+    until(
+        &mut source,
+        &["default/a 172.31.0.8", "default/b 172.31.0.9"],
+    )
+    .await;
+    write(folder.path(), "new", &binding("a", "172.31.0.14"));
+    fs::rename(folder.path().join("new"), folder.path().join("a.yaml")).expect("renamed");
+    until(
+        &mut source,
+        &["default/a 172.31.0.14", "default/b 172.31.0.9"],
+    )
+    .await;
+    fs::remove_file(folder.path().join("a.yaml")).expect("removed");
+    until(&mut source, &["default/b 172.31.0.9"]).await;
+}
+
+#[tokio::test]
+async fn a_folder_that_comes_later_is_read_then() {
+    let above = tempfile::tempdir().expect("a folder");
+    let folder = above.path().join("etc/manifests");
+    let mut source = Source::new(&folder).expect("a thread");
+    assert_eq!(next(&mut source).await, Manifests::default());
+    fs::create_dir_all(&folder).expect("made");
+    write(&folder, "a.yaml", &binding("a", "172.31.0.8"));
+    until(&mut source, &["default/a 172.31.0.8"]).await;
+    fs::remove_dir_all(&folder).expect("removed");
+    until(&mut source, &[]).await;
+    fs::create_dir_all(&folder).expect("made again");
+    write(&folder, "a.yaml", &binding("a", "172.31.0.14"));
+    until(&mut source, &["default/a 172.31.0.14"]).await;
+}
+
+#[tokio::test]
+async fn a_swapped_link_is_followed_as_configmaps_swap_theirs() {
+    let folder = tempfile::tempdir().expect("a folder");
+    for (version, address) in [("..1", "172.31.0.8"), ("..2", "172.31.0.14")] {
+        fs::create_dir(folder.path().join(version)).expect("made");
+        write(
+            &folder.path().join(version),
+            "a.yaml",
+            &binding("a", address),
+        );
+    }
+    symlink("..1", folder.path().join("..data")).expect("linked");
+    symlink("..data/a.yaml", folder.path().join("a.yaml")).expect("linked");
+    let mut source = Source::new(folder.path()).expect("a thread");
+    assert_eq!(exits(&next(&mut source).await), ["default/a 172.31.0.8"]);
+    symlink("..2", folder.path().join("..tmp")).expect("linked");
+    fs::rename(folder.path().join("..tmp"), folder.path().join("..data")).expect("swapped");
+    until(&mut source, &["default/a 172.31.0.14"]).await;
+}
+
+#[tokio::test]
+async fn a_folder_that_is_a_link_is_followed_when_it_points_elsewhere() {
+    let above = tempfile::tempdir().expect("a folder");
+    for (version, address) in [("one", "172.31.0.8"), ("two", "172.31.0.14")] {
+        fs::create_dir(above.path().join(version)).expect("made");
+        write(
+            &above.path().join(version),
+            "a.yaml",
+            &binding("a", address),
+        );
+    }
+    let folder = above.path().join("current");
+    symlink("one", &folder).expect("linked");
+    let mut source = Source::new(&folder).expect("a thread");
+    assert_eq!(exits(&next(&mut source).await), ["default/a 172.31.0.8"]);
+    symlink("two", above.path().join("new")).expect("linked");
+    fs::rename(above.path().join("new"), &folder).expect("swapped");
+    until(&mut source, &["default/a 172.31.0.14"]).await;
+    write(
+        &above.path().join("two"),
+        "a.yaml",
+        &binding("a", "172.31.0.15"),
+    );
+    until(&mut source, &["default/a 172.31.0.15"]).await;
+}
+
+#[test]
+fn a_file_that_breaks_leaves_in_force_what_it_said() {
+    let place = tempfile::tempdir().expect("a folder");
+    let mut folder = Folder::new(place.path().to_owned());
+    write(place.path(), "a.yaml", &binding("a", "172.31.0.8"));
+    let good = folder.read();
+    for broken in [&b"spec: [half"[..], b"\x00\xff", &vec![b' '; MAX_FILE + 1]] {
+        fs::write(place.path().join("a.yaml"), broken).expect("written");
+        let read = folder.read();
+        assert_eq!(read.bindings, good.bindings);
+        assert_eq!(read.errors.len(), 1);
+        assert!(
+            read.errors[0]
+                .error
+                .message
+                .ends_with("(what the file said before stays in force)"),
+            "{:?}",
+            read.errors
+        );
+    }
+    write(place.path(), "a.yaml", &binding("a", "172.31.0.14"));
+    assert_eq!(exits(&folder.read()), ["default/a 172.31.0.14"]);
+    assert_eq!(folder.read().errors, []);
+    fs::remove_file(place.path().join("a.yaml")).expect("removed");
+    assert_eq!(folder.read(), Manifests::default());
+}
+
+#[test]
+fn what_is_not_a_regular_file_is_named_and_blocks_nobody() {
+    let place = tempfile::tempdir().expect("a folder");
+    nix::unistd::mkfifo(
+        &place.path().join("pipe.yaml"),
+        nix::sys::stat::Mode::S_IRWXU,
+    )
+    .expect("made");
+    symlink("nowhere", place.path().join("lost.yaml")).expect("linked");
+    fs::create_dir(place.path().join("folder.yaml")).expect("made");
+    write(place.path(), "z.yaml", &binding("z", "172.31.0.8"));
+    let read = Folder::new(place.path().to_owned()).read();
+    let objects: Vec<_> = read.errors.iter().map(|e| e.object.as_str()).collect();
+    assert_eq!(objects, ["lost.yaml", "pipe.yaml"]);
+    assert_eq!(exits(&read), ["default/z 172.31.0.8"]);
+}
+
+#[test]
+fn a_file_in_place_of_the_folder_is_an_error() {
+    let place = tempfile::tempdir().expect("a folder");
+    write(place.path(), "file", "");
+    let read = Folder::new(place.path().join("file")).read();
+    assert_eq!(read.errors.len(), 1);
+    assert_eq!(read.errors[0].error.field, "folder");
+}
+
+#[tokio::test]
+async fn reading_a_folder_is_not_taken_for_a_change_of_it() {
+    let folder = tempfile::tempdir().expect("a folder");
+    write(folder.path(), "a.yaml", &binding("a", "172.31.0.8"));
+    let (signal, signals) = mpsc::channel();
+    let _watch = Watch::new(folder.path(), &signal);
+    Folder::new(folder.path().to_owned()).read();
+    assert!(signals.recv_timeout(Duration::from_millis(300)).is_err());
+    write(folder.path(), "a.yaml", &binding("a", "172.31.0.9"));
+    assert_eq!(signals.recv_timeout(SOON), Ok(Signal::Change));
+}
