@@ -28,10 +28,7 @@ mod tests {
             std::fs::write(&path, &text).expect("written");
         }
         let committed = std::fs::read_to_string(&path).unwrap_or_default();
-        assert!(
-            committed == text,
-            "{file} is not what the types say; run the tests once with UPDATE_GENERATED=1"
-        );
+        assert!(committed == text, "{file} is not what the types say; run the tests once with UPDATE_GENERATED=1");
     }
 
     #[test]
