@@ -40,14 +40,8 @@ impl Content {
 
     /// A file that could not be opened or read: `message` says why.
     pub fn unread(message: String) -> Self {
-        let fault = FieldError {
-            field: "file".to_owned(),
-            message,
-        };
-        Self {
-            documents: Vec::new(),
-            faults: vec![(None, fault)],
-        }
+        let fault = FieldError { field: "file".to_owned(), message };
+        Self { documents: Vec::new(), faults: vec![(None, fault)] }
     }
 
     /// Whether all of the file could be read as documents (which may still be wrong in themselves).
@@ -57,32 +51,16 @@ impl Content {
 }
 
 fn unfit(bytes: &[u8]) -> Option<FieldError> {
-    let fault = |field: &str, message: &str| {
-        Some(FieldError {
-            field: field.to_owned(),
-            message: message.to_owned(),
-        })
-    };
+    let fault = |field: &str, message: &str| Some(FieldError { field: field.to_owned(), message: message.to_owned() });
     if bytes.len() > MAX_FILE {
-        return fault(
-            "size",
-            "the file is larger than 1 MiB; split it into several files",
-        );
+        return fault("size", "the file is larger than 1 MiB; split it into several files");
     }
     if let Err(error) = std::str::from_utf8(bytes) {
         let place = format!("byte {}", error.valid_up_to() + 1);
-        return fault(
-            &place,
-            "the file is not UTF-8 text; only manifests in YAML or JSON belong into this folder",
-        );
+        return fault(&place, "the file is not UTF-8 text; only manifests in YAML or JSON belong into this folder");
     }
-    let control = bytes
-        .iter()
-        .position(|b| *b < 0x20 && !matches!(b, b'\t' | b'\n' | b'\r'))?;
-    fault(
-        &format!("byte {}", control + 1),
-        "the file has a control character; only manifests in YAML or JSON belong into this folder",
-    )
+    let control = bytes.iter().position(|b| *b < 0x20 && !matches!(b, b'\t' | b'\n' | b'\r'))?;
+    fault(&format!("byte {}", control + 1), "the file has a control character; only manifests in YAML or JSON belong into this folder")
 }
 
 /// Limits far above any honest file of [`MAX_FILE`] bytes.
@@ -113,10 +91,7 @@ fn syntax(error: &serde_saphyr::Error) -> FieldError {
     use serde_saphyr::Error;
     let error = error.without_snippet();
     let (field, place) = match error.location() {
-        Some(at) => (
-            format!("line {}, column {}", at.line(), at.column()),
-            format!(" at line {}, column {}", at.line(), at.column()),
-        ),
+        Some(at) => (format!("line {}, column {}", at.line(), at.column()), format!(" at line {}, column {}", at.line(), at.column())),
         None => ("syntax".to_owned(), String::new()),
     };
     let message = match error {

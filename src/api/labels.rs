@@ -11,10 +11,7 @@ use self::table::{Draft, Effect, LABELS};
 use super::nearest::nearest;
 use super::schema::listed;
 use super::values::{self, Faults, MAX_REPORTED, shown};
-use crate::model::binding::{
-    Asked, Binding, BindingName, Destination, ExitSpec, FieldError, Placement, Selector, Source,
-    Traffic,
-};
+use crate::model::binding::{Asked, Binding, BindingName, Destination, ExitSpec, FieldError, Placement, Selector, Source, Traffic};
 use crate::model::facts::Container;
 
 /// All labels of ours begin so.
@@ -26,23 +23,14 @@ pub const MAX_VALUE: usize = 4096;
 ///
 /// A container that clearly asked for an exit gets a binding whatever is wrong with its labels, so that it is held and not masqueraded.
 pub fn parse(container: &Container) -> Option<Asked> {
-    let mut read = Read::of(
-        &container.labels,
-        "belongs on a Docker network, not on a container",
-        |effect| effect != Effect::Network,
-    )?;
+    let mut read = Read::of(&container.labels, "belongs on a Docker network, not on a container", |effect| effect != Effect::Network)?;
     let mode = refuse_network_mode(&container.network_mode);
     let mut placement = placement(&mut read, container, mode.as_ref());
     let binding = if read.asks {
         Some(binding(read, container, mode))
     } else {
         let field = PREFIX.trim_end_matches('.').to_owned();
-        placement
-            .errors
-            .extend(read.warnings.into_iter().map(|message| FieldError {
-                field: field.clone(),
-                message,
-            }));
+        placement.errors.extend(read.warnings.into_iter().map(|message| FieldError { field: field.clone(), message }));
         None
     };
     Some(Asked { binding, placement })
@@ -59,16 +47,8 @@ pub struct NetworkAsked {
 
 /// Reads the labels of a Docker network.
 pub fn parse_network(labels: &BTreeMap<String, String>) -> NetworkAsked {
-    match Read::of(
-        labels,
-        "belongs on a container, not on a Docker network",
-        |effect| effect == Effect::Network,
-    ) {
-        Some(read) => NetworkAsked {
-            guard: read.draft.guard,
-            errors: read.errors.finish(),
-            warnings: read.warnings,
-        },
+    match Read::of(labels, "belongs on a container, not on a Docker network", |effect| effect == Effect::Network) {
+        Some(read) => NetworkAsked { guard: read.draft.guard, errors: read.errors.finish(), warnings: read.warnings },
         None => NetworkAsked::default(),
     }
 }
@@ -81,35 +61,25 @@ pub fn refuse_network_mode(mode: &str) -> Option<FieldError> {
             shown(of)
         ),
         _ if mode == "host" => {
-            "`host` gives the container the host's own addresses, so its packets cannot be told from the host's; run it on a bridge network".to_owned()
+            "`host` gives the container the host's own addresses, so its packets cannot be told from the host's; run it on a bridge network"
+                .to_owned()
         }
         _ if mode == "none" => "`none` gives the container no network; run it on a bridge network".to_owned(),
         _ => return None,
     };
-    Some(FieldError {
-        field: "network mode".to_owned(),
-        message,
-    })
+    Some(FieldError { field: "network mode".to_owned(), message })
 }
 
 /// Why a container on a network of this driver cannot have an exit there, and what to do.
 pub fn refuse_driver(driver: &str) -> Option<FieldError> {
     let reason = match driver {
         "bridge" => return None,
-        "macvlan" | "ipvlan" => {
-            "puts the container's packets on the NIC past the host's netfilter and routing"
-        }
+        "macvlan" | "ipvlan" => "puts the container's packets on the NIC past the host's netfilter and routing",
         "overlay" => "carries packets between hosts and sends the rest out by a bridge of its own",
         _ => "is not one whose packets are known to pass this host's routing",
     };
-    let message = format!(
-        "driver {} {reason}; put the container on a bridge network",
-        shown(driver)
-    );
-    Some(FieldError {
-        field: "network driver".to_owned(),
-        message,
-    })
+    let message = format!("driver {} {reason}; put the container on a bridge network", shown(driver));
+    Some(FieldError { field: "network driver".to_owned(), message })
 }
 
 /// Labels of one object, as far as read.
@@ -128,32 +98,21 @@ struct Read {
 
 impl Read {
     /// `None` when there is no label of ours. `fits` says which labels belong on this kind of object, `misplaced` what to say of the others.
-    fn of(
-        labels: &BTreeMap<String, String>,
-        misplaced: &str,
-        fits: impl Fn(Effect) -> bool,
-    ) -> Option<Self> {
+    fn of(labels: &BTreeMap<String, String>, misplaced: &str, fits: impl Fn(Effect) -> bool) -> Option<Self> {
         let mut read = Self::default();
         let mut any = false;
         let mut unsaid = 0;
-        for (name, value) in labels
-            .range(PREFIX.to_owned()..)
-            .take_while(|(name, _)| name.starts_with(PREFIX))
-        {
+        for (name, value) in labels.range(PREFIX.to_owned()..).take_while(|(name, _)| name.starts_with(PREFIX)) {
             any = true;
             match table::find(name) {
                 Some(label) if fits(label.effect) => read.label(label, value.trim()),
-                Some(_) if read.warnings.len() < MAX_REPORTED => {
-                    read.warnings.push(format!("{name}: {misplaced}"))
-                }
+                Some(_) if read.warnings.len() < MAX_REPORTED => read.warnings.push(format!("{name}: {misplaced}")),
                 None if read.warnings.len() < MAX_REPORTED => read.unknown(name, &fits),
                 _ => unsaid += 1,
             }
         }
         if unsaid > 0 {
-            read.warnings.push(format!(
-                "{unsaid} more labels that begin with `{PREFIX}` are unknown"
-            ));
+            read.warnings.push(format!("{unsaid} more labels that begin with `{PREFIX}` are unknown"));
         }
         any.then_some(read)
     }
@@ -163,100 +122,63 @@ impl Read {
         self.said_ip |= label.name == "egress.ip";
         let result = match value.len() {
             0 => Err(values::Fault::new("is empty")),
-            length if length > MAX_VALUE => Err(values::Fault::new(format!(
-                "is {length} bytes long, and {MAX_VALUE} are read"
-            ))
-            .cure("write fewer entries")),
+            length if length > MAX_VALUE => {
+                Err(values::Fault::new(format!("is {length} bytes long, and {MAX_VALUE} are read")).cure("write fewer entries"))
+            }
             _ => (label.read)(&mut self.draft, value),
         };
         if let Err(fault) = result {
-            let faults = if label.effect == Effect::Placement {
-                &mut self.placement
-            } else {
-                &mut self.errors
-            };
+            let faults = if label.effect == Effect::Placement { &mut self.placement } else { &mut self.errors };
             faults.push(label.name, || fault.message(label.example));
         }
     }
 
     fn unknown(&mut self, name: &str, fits: impl Fn(Effect) -> bool) {
-        let known = || {
-            LABELS
-                .iter()
-                .filter(|label| fits(label.effect))
-                .map(|label| label.name)
-        };
+        let known = || LABELS.iter().filter(|label| fits(label.effect)).map(|label| label.name);
         let name_shown = shown(name);
         match nearest(name, known()) {
             Some(meant) => {
                 self.asks |= table::find(meant).is_some_and(|label| label.effect == Effect::Exit);
-                self.warnings
-                    .push(format!("{name_shown} is unknown; did you mean `{meant}`?"));
+                self.warnings.push(format!("{name_shown} is unknown; did you mean `{meant}`?"));
             }
-            None => self.warnings.push(format!(
-                "{name_shown} is unknown; known are {}",
-                listed(known())
-            )),
+            None => self.warnings.push(format!("{name_shown} is unknown; known are {}", listed(known()))),
         }
     }
 }
 
 fn placement(read: &mut Read, container: &Container, mode: Option<&FieldError>) -> Placement {
-    let placement = Placement {
-        network: read.draft.network.take(),
-        address: read.draft.address.take(),
-        errors: Vec::new(),
-    };
+    let placement = Placement { network: read.draft.network.take(), address: read.draft.address.take(), errors: Vec::new() };
     let mut faults = std::mem::take(&mut read.placement);
     let placed = placement.network.is_some() || placement.address.is_some();
     if let Some(error) = mode.filter(|_| placed) {
         faults.push(&error.field, || error.message.clone());
-    } else if placement.address.is_some()
-        && placement.network.is_none()
-        && matches!(container.network_mode.as_str(), "default" | "bridge")
+    } else if placement.address.is_some() && placement.network.is_none() && matches!(container.network_mode.as_str(), "default" | "bridge")
     {
         faults.push("egress.container-ip", || {
             "Docker lets nobody choose an address on its default bridge; add `egress.network` with a network of your own".to_owned()
         });
     }
-    if faults.is_empty() {
-        placement
-    } else {
-        Placement {
-            errors: faults.finish(),
-            ..Placement::default()
-        }
-    }
+    if faults.is_empty() { placement } else { Placement { errors: faults.finish(), ..Placement::default() } }
 }
 
 fn binding(read: Read, container: &Container, mode: Option<FieldError>) -> Binding {
-    let Read {
-        draft,
-        mut errors,
-        mut warnings,
-        said_ip,
-        ..
-    } = read;
+    let Read { draft, mut errors, mut warnings, said_ip, .. } = read;
     if let Some(error) = mode {
         errors.push(&error.field, || error.message);
     }
     if !said_ip {
-        errors.push("egress.ip", || "is missing; write the source address that the container is to leave with, for instance `172.31.0.14`".to_owned());
+        errors.push("egress.ip", || {
+            "is missing; write the source address that the container is to leave with, for instance `172.31.0.14`".to_owned()
+        });
     }
     let exits = exits(&draft, &mut errors);
     let to = destinations(&draft, &mut errors);
     warnings.extend(values::idle_families(&exits, &to));
     Binding {
-        name: BindingName {
-            source: Source::Label,
-            name: container.name.clone(),
-        },
+        name: BindingName { source: Source::Label, name: container.name.clone() },
         selector: Selector::Container(container.id.clone()),
         exits,
-        traffic: Traffic {
-            to,
-            ports: draft.ports,
-        },
+        traffic: Traffic { to, ports: draft.ports },
         when_unavailable: draft.when_unavailable,
         existing_flows: draft.existing_flows,
         priority: draft.priority,
@@ -268,36 +190,16 @@ fn binding(read: Read, container: &Container, mode: Option<FieldError>) -> Bindi
 
 /// Each address with the interface, and the gateway of its family.
 fn exits(draft: &Draft, errors: &mut Faults) -> Vec<ExitSpec> {
-    let gateway_of = |address: IpAddr| {
-        draft
-            .gateways
-            .iter()
-            .copied()
-            .find(|g| g.is_ipv4() == address.is_ipv4())
-    };
+    let gateway_of = |address: IpAddr| draft.gateways.iter().copied().find(|g| g.is_ipv4() == address.is_ipv4());
     for gateway in &draft.gateways {
-        let of_family = || {
-            draft
-                .exits
-                .iter()
-                .filter(|exit| exit.is_ipv4() == gateway.is_ipv4())
-        };
+        let of_family = || draft.exits.iter().filter(|exit| exit.is_ipv4() == gateway.is_ipv4());
         // Without any good exit the error is there already.
         let misfit = draft.exits.first().filter(|_| of_family().next().is_none());
-        for fault in misfit
-            .into_iter()
-            .chain(of_family())
-            .filter_map(|exit| values::check_gateway(*exit, *gateway).err())
-            .take(1)
-        {
+        for fault in misfit.into_iter().chain(of_family()).filter_map(|exit| values::check_gateway(*exit, *gateway).err()).take(1) {
             errors.push("egress.gateway", || fault.message("172.31.0.1"));
         }
     }
-    let exit = |address: &IpAddr| ExitSpec {
-        address: *address,
-        interface: draft.interface.clone(),
-        gateway: gateway_of(*address),
-    };
+    let exit = |address: &IpAddr| ExitSpec { address: *address, interface: draft.interface.clone(), gateway: gateway_of(*address) };
     draft.exits.iter().map(exit).collect()
 }
 
@@ -312,24 +214,13 @@ fn destinations(draft: &Draft, errors: &mut Faults) -> Vec<Destination> {
         if within.contains(except) {
             errors.push("egress.except", || format!("`{except}` takes away all of a destination; leave it out of `egress.to` and here"));
         } else if !within.iter().any(|net| net.contains(except)) {
-            errors.push("egress.except", || format!("`{except}` is inside no destination of `egress.to`, so it excepts nothing; take it out"));
+            errors.push("egress.except", || {
+                format!("`{except}` is inside no destination of `egress.to`, so it excepts nothing; take it out")
+            });
         }
     }
-    let excepted = |net: &IpNet| {
-        draft
-            .except
-            .iter()
-            .filter(|except| net.contains(*except))
-            .copied()
-            .collect()
-    };
-    within
-        .iter()
-        .map(|net| Destination {
-            cidr: *net,
-            except: excepted(net),
-        })
-        .collect()
+    let excepted = |net: &IpNet| draft.except.iter().filter(|except| net.contains(*except)).copied().collect();
+    within.iter().map(|net| Destination { cidr: *net, except: excepted(net) }).collect()
 }
 
 #[cfg(test)]

@@ -13,9 +13,7 @@ use super::nearest::nearest;
 use super::network::{self, EgressNetworkSpec};
 use super::values::{self, Faults};
 use super::{schema, spec};
-use crate::model::binding::{
-    Binding, BindingName, FieldError, ManagedNetwork, ManifestError, Manifests, Source,
-};
+use crate::model::binding::{Binding, BindingName, FieldError, ManagedNetwork, ManifestError, Manifests, Source};
 
 pub const API_VERSION: &str = "egressd.dev/v1alpha1";
 const BINDING: &str = "EgressBinding";
@@ -42,35 +40,19 @@ pub fn assemble<'a>(files: impl IntoIterator<Item = File<'a>>) -> Manifests {
         for (number, fault) in &file.unread.unwrap_or(file.content).faults {
             let mut error = fault.clone();
             if file.unread.is_some() {
-                error
-                    .message
-                    .push_str(" (what the file said before stays in force)");
+                error.message.push_str(" (what the file said before stays in force)");
             }
             all.refuse(place(file.name, *number), error);
         }
         let many = file.content.documents.len() > 1;
         for (number, document) in &file.content.documents {
-            all.document(
-                place(file.name, many.then_some(*number)),
-                document,
-                file.created,
-            );
+            all.document(place(file.name, many.then_some(*number)), document, file.created);
         }
-        let more = all
-            .manifests
-            .errors
-            .len()
-            .saturating_sub(before + MAX_FILE_ERRORS);
+        let more = all.manifests.errors.len().saturating_sub(before + MAX_FILE_ERRORS);
         if more > 0 {
             all.manifests.errors.truncate(before + MAX_FILE_ERRORS);
             let message = format!("has {more} more errors; cure those that are listed first");
-            all.refuse(
-                place(file.name, None),
-                FieldError {
-                    field: "file".to_owned(),
-                    message,
-                },
-            );
+            all.refuse(place(file.name, None), FieldError { field: "file".to_owned(), message });
         }
     }
     all.manifests
@@ -78,16 +60,8 @@ pub fn assemble<'a>(files: impl IntoIterator<Item = File<'a>>) -> Manifests {
 
 /// Reads and assembles files that are at hand: name and bytes of each.
 pub fn parse<'a>(files: impl IntoIterator<Item = (&'a str, &'a [u8])>, created: u64) -> Manifests {
-    let read: Vec<_> = files
-        .into_iter()
-        .map(|(name, bytes)| (name, Content::read(bytes)))
-        .collect();
-    assemble(read.iter().map(|(name, content)| File {
-        name,
-        created,
-        content,
-        unread: None,
-    }))
+    let read: Vec<_> = files.into_iter().map(|(name, bytes)| (name, Content::read(bytes))).collect();
+    assemble(read.iter().map(|(name, content)| File { name, created, content, unread: None }))
 }
 
 /// `crawler.yaml`, `crawler.yaml#2`. A file's name is a user's text as well.
@@ -114,16 +88,8 @@ impl Assembly {
         };
         let object = format!("{} {}", head.kind, head.name);
         if let Some(first) = self.seen.get(&object) {
-            let message = format!(
-                "the name is taken by the document in {first}, so the one in {place} is not used; rename it"
-            );
-            return self.refuse(
-                object,
-                FieldError {
-                    field: "metadata.name".to_owned(),
-                    message,
-                },
-            );
+            let message = format!("the name is taken by the document in {first}, so the one in {place} is not used; rename it");
+            return self.refuse(object, FieldError { field: "metadata.name".to_owned(), message });
         }
         self.seen.insert(object.clone(), place);
         let said = match head.kind {
@@ -151,93 +117,46 @@ struct Head<'a> {
 
 impl<'a> Head<'a> {
     fn read(document: &'a Value) -> Result<Self, FieldError> {
-        let refused = |field: &str, message: String| FieldError {
-            field: field.to_owned(),
-            message,
-        };
+        let refused = |field: &str, message: String| FieldError { field: field.to_owned(), message };
         let Some(top) = document.as_object() else {
-            return Err(refused(
-                "document",
-                "is not a manifest; begin it with `apiVersion`, `kind`, `metadata` and `spec`"
-                    .to_owned(),
-            ));
+            return Err(refused("document", "is not a manifest; begin it with `apiVersion`, `kind`, `metadata` and `spec`".to_owned()));
         };
         let given = top.get("kind").unwrap_or(&Value::Null);
         let kinds = [BINDING, network::KIND];
-        let kind = kinds
-            .into_iter()
-            .find(|kind| given == kind)
-            .ok_or_else(|| {
-                let cure = match given.as_str().and_then(|kind| nearest(kind, kinds)) {
-                    Some(kind) => format!("did you mean `{kind}`?"),
-                    None => format!(
-                        "write `{BINDING}` or `{}`, and keep other manifests out of this folder",
-                        network::KIND
-                    ),
-                };
-                refused(
-                    "kind",
-                    format!("{} is not read here; {cure}", text_of(given)),
-                )
-            })?;
+        let kind = kinds.into_iter().find(|kind| given == kind).ok_or_else(|| {
+            let cure = match given.as_str().and_then(|kind| nearest(kind, kinds)) {
+                Some(kind) => format!("did you mean `{kind}`?"),
+                None => format!("write `{BINDING}` or `{}`, and keep other manifests out of this folder", network::KIND),
+            };
+            refused("kind", format!("{} is not read here; {cure}", text_of(given)))
+        })?;
         let metadata = top.get("metadata").unwrap_or(&Value::Null);
         let text = |field: &str| match &metadata[field] {
             Value::Null => Ok(None),
             Value::String(text) => Ok(Some(text.as_str())),
-            other => Err(refused(
-                &format!("metadata.{field}"),
-                format!("{} is not text; put it into quotes", text_of(other)),
-            )),
+            other => Err(refused(&format!("metadata.{field}"), format!("{} is not text; put it into quotes", text_of(other)))),
         };
-        let bad = |field: &str, fault: values::Fault, example: &str| {
-            refused(field, fault.message(example))
-        };
-        let name = text("name")?.ok_or_else(|| {
-            refused(
-                "metadata.name",
-                "is missing; write for instance `name: crawler`".to_owned(),
-            )
-        })?;
+        let bad = |field: &str, fault: values::Fault, example: &str| refused(field, fault.message(example));
+        let name = text("name")?.ok_or_else(|| refused("metadata.name", "is missing; write for instance `name: crawler`".to_owned()))?;
         let name = if kind == BINDING {
-            let name =
-                values::object_name(name, 253).map_err(|f| bad("metadata.name", f, "crawler"))?;
+            let name = values::object_name(name, 253).map_err(|f| bad("metadata.name", f, "crawler"))?;
             let namespace = text("namespace")?.unwrap_or("default");
-            let namespace = values::object_name(namespace, 63)
-                .map_err(|f| bad("metadata.namespace", f, "shop"))?;
+            let namespace = values::object_name(namespace, 63).map_err(|f| bad("metadata.namespace", f, "shop"))?;
             format!("{namespace}/{name}")
         } else {
             values::docker_name(name).map_err(|f| bad("metadata.name", f, "eip_bridge"))?
         };
-        let spec = top
-            .get("spec")
-            .cloned()
-            .unwrap_or_else(|| Value::Object(Map::new()));
-        Ok(Self {
-            kind,
-            name,
-            spec,
-            top,
-        })
+        let spec = top.get("spec").cloned().unwrap_or_else(|| Value::Object(Map::new()));
+        Ok(Self { kind, name, spec, top })
     }
 
     /// Checks what surrounds the `spec`, and the `spec` itself against its schema.
     fn check(&mut self, spec: &Value, faults: &mut Faults) -> bool {
         let version = self.top.get("apiVersion").unwrap_or(&Value::Null);
         if version != API_VERSION {
-            faults.push("apiVersion", || {
-                format!(
-                    "{} is not read here; write `{API_VERSION}`",
-                    text_of(version)
-                )
-            });
+            faults.push("apiVersion", || format!("{} is not read here; write `{API_VERSION}`", text_of(version)));
         }
-        foreign(
-            self.top,
-            &TOP,
-            "document",
-            "indent it below `spec:`",
-            faults,
-        );
+        foreign(self.top, &TOP, "document", "indent it below `spec:`", faults);
         if let Some(metadata) = self.top.get("metadata").and_then(Value::as_object) {
             foreign(metadata, &METADATA, "metadata", "take it out", faults);
         }
@@ -268,10 +187,7 @@ const METADATA: [&str; 15] = [
 fn foreign(map: &Map<String, Value>, known: &[&str], field: &str, cure: &str, faults: &mut Faults) {
     for key in map.keys().filter(|key| !known.contains(&key.as_str())) {
         faults.push(field, || match nearest(key, known.iter().copied()) {
-            Some(name) => format!(
-                "unknown field {}; did you mean `{name}`?",
-                values::shown(key)
-            ),
+            Some(name) => format!("unknown field {}; did you mean `{name}`?", values::shown(key)),
             None => format!("unknown field {}; {cure}", values::shown(key)),
         });
     }
@@ -283,13 +199,8 @@ fn binding(mut head: Head<'_>, created: u64) -> Result<Binding, Vec<FieldError>>
     let narrowed = selector_fields(&head.spec);
     let mut faults = Faults::default();
     let readable = head.check(&schema::BINDING, &mut faults);
-    let name = BindingName {
-        source: Source::File,
-        name: head.name.clone(),
-    };
-    let spec = readable
-        .then(|| serde_json::from_value::<EgressBindingSpec>(head.spec.clone()).ok())
-        .flatten();
+    let name = BindingName { source: Source::File, name: head.name.clone() };
+    let spec = readable.then(|| serde_json::from_value::<EgressBindingSpec>(head.spec.clone()).ok()).flatten();
     let Some(spec) = spec else {
         return Err(faults.finish());
     };
@@ -300,9 +211,7 @@ fn binding(mut head: Head<'_>, created: u64) -> Result<Binding, Vec<FieldError>>
     // List indices have moved, and what was taken out may be missed: only the schema's errors are true to the document.
     let errors = faults.finish();
     match said {
-        Ok(binding) if narrowed == selector_fields(&head.spec) || names_stand(&spec) => {
-            Ok(Binding { errors, ..binding })
-        }
+        Ok(binding) if narrowed == selector_fields(&head.spec) || names_stand(&spec) => Ok(Binding { errors, ..binding }),
         _ => Err(errors),
     }
 }
@@ -314,24 +223,14 @@ fn selector_fields(spec: &Value) -> Option<Value> {
 
 /// Names are clear in themselves: with them, no more than those containers can be held.
 fn names_stand(spec: &EgressBindingSpec) -> bool {
-    spec.container_selector
-        .as_ref()
-        .is_some_and(|selector| !selector.names.is_empty())
+    spec.container_selector.as_ref().is_some_and(|selector| !selector.names.is_empty())
 }
 
 /// In files an address may be a plain text.
 fn plain_addresses(spec: &mut Value) {
-    for entry in spec
-        .get_mut("addresses")
-        .and_then(Value::as_array_mut)
-        .into_iter()
-        .flatten()
-    {
+    for entry in spec.get_mut("addresses").and_then(Value::as_array_mut).into_iter().flatten() {
         if let Value::String(cidr) = entry {
-            *entry = Value::Object(Map::from_iter([(
-                "cidr".to_owned(),
-                Value::String(std::mem::take(cidr)),
-            )]));
+            *entry = Value::Object(Map::from_iter([("cidr".to_owned(), Value::String(std::mem::take(cidr)))]));
         }
     }
 }
@@ -339,40 +238,24 @@ fn plain_addresses(spec: &mut Value) {
 fn network(mut head: Head<'_>) -> Result<ManagedNetwork, Vec<FieldError>> {
     let mut faults = Faults::default();
     let readable = head.check(&schema::NETWORK, &mut faults);
-    let spec = (readable && faults.is_empty())
-        .then(|| serde_json::from_value::<EgressNetworkSpec>(head.spec).ok())
-        .flatten();
+    let spec = (readable && faults.is_empty()).then(|| serde_json::from_value::<EgressNetworkSpec>(head.spec).ok()).flatten();
     let Some(spec) = spec else {
         return Err(faults.finish());
     };
-    let mut good = ManagedNetwork {
-        name: head.name,
-        subnets: Vec::new(),
-        gateways: Vec::new(),
-        bridge: None,
-        guard: spec.guard,
-    };
+    let mut good = ManagedNetwork { name: head.name, subnets: Vec::new(), gateways: Vec::new(), bridge: None, guard: spec.guard };
     if spec.subnets.is_empty() {
-        faults.push("spec.subnets", || {
-            "is empty; write for instance `[172.19.0.0/16]`".to_owned()
-        });
+        faults.push("spec.subnets", || "is empty; write for instance `[172.19.0.0/16]`".to_owned());
     }
     for (i, text) in spec.subnets.iter().enumerate() {
         match values::cidr(text).and_then(|net| values::subnet(net, &good.subnets)) {
             Ok(net) => good.subnets.push(net),
-            Err(fault) => faults.push(&format!("spec.subnets[{i}]"), || {
-                fault.message("172.19.0.0/16")
-            }),
+            Err(fault) => faults.push(&format!("spec.subnets[{i}]"), || fault.message("172.19.0.0/16")),
         }
     }
     for (i, text) in spec.gateways.iter().enumerate() {
-        match values::host_address(text)
-            .and_then(|gateway| values::bridge_address(gateway, &good.subnets, &good.gateways))
-        {
+        match values::host_address(text).and_then(|gateway| values::bridge_address(gateway, &good.subnets, &good.gateways)) {
             Ok(gateway) => good.gateways.push(gateway),
-            Err(fault) => faults.push(&format!("spec.gateways[{i}]"), || {
-                fault.message("172.19.0.1")
-            }),
+            Err(fault) => faults.push(&format!("spec.gateways[{i}]"), || fault.message("172.19.0.1")),
         }
     }
     match spec.bridge_name.as_deref().map(values::interface) {
@@ -380,11 +263,7 @@ fn network(mut head: Head<'_>) -> Result<ManagedNetwork, Vec<FieldError>> {
         Some(Ok(name)) => good.bridge = Some(name),
         None => {}
     }
-    if faults.is_empty() {
-        Ok(good)
-    } else {
-        Err(faults.finish())
-    }
+    if faults.is_empty() { Ok(good) } else { Err(faults.finish()) }
 }
 
 #[cfg(test)]

@@ -12,12 +12,7 @@ pub fn nearest<'a>(name: &str, known: impl IntoIterator<Item = &'a str>) -> Opti
     let allowed = |candidate: &str| if candidate.len() <= 4 { 1 } else { 2 };
     known
         .into_iter()
-        .map(|candidate| {
-            (
-                distance(name.as_bytes(), candidate.to_ascii_lowercase().as_bytes()),
-                candidate,
-            )
-        })
+        .map(|candidate| (distance(name.as_bytes(), candidate.to_ascii_lowercase().as_bytes()), candidate))
         .filter(|(distance, candidate)| *distance <= allowed(candidate))
         .min_by_key(|(distance, _)| *distance)
         .map(|(_, candidate)| candidate)
@@ -31,9 +26,7 @@ fn distance(a: &[u8], b: &[u8]) -> usize {
         let mut row = Vec::with_capacity(b.len() + 1);
         row.push(i + 1);
         for (j, y) in b.iter().enumerate() {
-            let mut best = (above[j] + usize::from(x != y))
-                .min(above[j + 1] + 1)
-                .min(row[j] + 1);
+            let mut best = (above[j] + usize::from(x != y)).min(above[j + 1] + 1).min(row[j] + 1);
             if i > 0 && j > 0 && *x == b[j - 1] && a[i - 1] == *y {
                 best = best.min(before[j - 1] + 1);
             }
@@ -59,10 +52,7 @@ mod tests {
 
     #[test]
     fn a_foreign_name_finds_nothing() {
-        assert_eq!(
-            nearest("egress.billing-team", ["egress.ip", "egress.ports"]),
-            None
-        );
+        assert_eq!(nearest("egress.billing-team", ["egress.ip", "egress.ports"]), None);
         assert_eq!(nearest("at", ["to", "cidr"]), None);
         assert_eq!(nearest(&"e".repeat(100_000), ["egress.ip"]), None);
     }

@@ -35,18 +35,11 @@ pub fn markdown() -> String {
         MAX_FILE / 1024
     ));
     for (kind, named, schema) in [
-        (
-            "EgressBinding",
-            " `metadata.name` and `metadata.namespace` (`default` when not given) name the binding.",
-            &*schema::BINDING,
-        ),
+        ("EgressBinding", " `metadata.name` and `metadata.namespace` (`default` when not given) name the binding.", &*schema::BINDING),
         ("EgressNetwork", "", &*schema::NETWORK),
     ] {
         let about = schema["description"].as_str().unwrap_or_default();
-        page.push_str(&format!(
-            "\n### {kind}\n\n{}{named}\n\n| field | type | meaning |\n|---|---|---|\n",
-            line(about)
-        ));
+        page.push_str(&format!("\n### {kind}\n\n{}{named}\n\n| field | type | meaning |\n|---|---|---|\n", line(about)));
         fields(&mut page, schema, "spec");
     }
     page
@@ -54,43 +47,20 @@ pub fn markdown() -> String {
 
 fn labels(page: &mut String, wanted: impl Fn(&Label) -> bool) {
     page.push_str("| label | value | meaning | example |\n|---|---|---|---|\n");
-    for Label {
-        name,
-        grammar,
-        meaning,
-        example,
-        ..
-    } in LABELS.iter().filter(|label| wanted(label))
-    {
-        row(
-            page,
-            &[
-                &format!("`{name}`"),
-                grammar,
-                meaning,
-                &format!("`{name}={example}`"),
-            ],
-        );
+    for Label { name, grammar, meaning, example, .. } in LABELS.iter().filter(|label| wanted(label)) {
+        row(page, &[&format!("`{name}`"), grammar, meaning, &format!("`{name}={example}`")]);
     }
 }
 
 fn fields(page: &mut String, schema: &Value, path: &str) {
-    let required = |name: &str| {
-        schema["required"]
-            .as_array()
-            .is_some_and(|all| all.iter().any(|r| r == name))
-    };
+    let required = |name: &str| schema["required"].as_array().is_some_and(|all| all.iter().any(|r| r == name));
     for (name, field) in schema["properties"].as_object().into_iter().flatten() {
         let items = &field["items"];
         let path = format!("{path}.{name}{}", if items.is_null() { "" } else { "[]" });
         let element = if items.is_null() { field } else { items };
         let mut about = line(field["description"].as_str().unwrap_or_default());
         if let Some(default) = field.get("default") {
-            let _ = write!(
-                about,
-                " Default `{}`.",
-                default.to_string().trim_matches('"')
-            );
+            let _ = write!(about, " Default `{}`.", default.to_string().trim_matches('"'));
         }
         if required(name) {
             about.push_str(" Required.");

@@ -34,11 +34,7 @@ fn schema_of<T: JsonSchema>() -> Value {
 
 /// Takes out of `value` what does not fit `schema`, each with an error. False when nothing of it is left to be used.
 pub fn check(schema: &Value, value: &mut Value, path: &str, faults: &mut Faults) -> bool {
-    Walk {
-        path: path.to_owned(),
-        faults,
-    }
-    .value(schema, value)
+    Walk { path: path.to_owned(), faults }.value(schema, value)
 }
 
 struct Walk<'a> {
@@ -80,12 +76,7 @@ impl Walk<'_> {
             })
         });
         let mut whole = true;
-        for name in schema["required"]
-            .as_array()
-            .into_iter()
-            .flatten()
-            .filter_map(Value::as_str)
-        {
+        for name in schema["required"].as_array().into_iter().flatten().filter_map(Value::as_str) {
             // One that was there but unfit has its error already; so has a whole list item that lacks it.
             if !map.contains_key(name) {
                 whole = self.at(&field(name), |walk| walk.missing(name));
@@ -95,10 +86,7 @@ impl Walk<'_> {
     }
 
     fn array(&mut self, schema: &Value, items: &mut Vec<Value>) -> bool {
-        let most = schema["maxItems"]
-            .as_u64()
-            .and_then(|n| usize::try_from(n).ok())
-            .unwrap_or(usize::MAX);
+        let most = schema["maxItems"].as_u64().and_then(|n| usize::try_from(n).ok()).unwrap_or(usize::MAX);
         if items.len() > most {
             let count = items.len();
             self.refuse(|| format!("has {count} entries; at most {most} are allowed, so split it"));
@@ -106,9 +94,7 @@ impl Walk<'_> {
         }
         let mut index = 0;
         items.retain_mut(|item| {
-            let kept = self.at(&format!("[{index}]"), |walk| {
-                walk.value(&schema["items"], item)
-            });
+            let kept = self.at(&format!("[{index}]"), |walk| walk.value(&schema["items"], item));
             index += 1;
             kept
         });
@@ -121,16 +107,11 @@ impl Walk<'_> {
             return allowed().any(|v| v == text) || self.refuse(|| not_one_of(text, allowed()));
         }
         let length = text.chars().count() as u64;
-        if schema["minLength"]
-            .as_u64()
-            .is_some_and(|least| length < least)
-        {
+        if schema["minLength"].as_u64().is_some_and(|least| length < least) {
             return self.refuse(|| "is empty; write a value or leave the field out".to_owned());
         }
         match schema["maxLength"].as_u64() {
-            Some(most) if length > most => {
-                self.refuse(|| format!("{} is longer than {most} characters", shown(text)))
-            }
+            Some(most) if length > most => self.refuse(|| format!("{} is longer than {most} characters", shown(text))),
             _ => true,
         }
     }
@@ -140,8 +121,7 @@ impl Walk<'_> {
         let bound = |name: &str| schema[name].as_f64().map(|b| b as i64);
         let least = bound("minimum").unwrap_or(i64::from(i32::MIN));
         let most = bound("maximum").unwrap_or(i64::from(i32::MAX));
-        (least..=most).contains(&number)
-            || self.refuse(|| format!("`{number}` is not in {least} to {most}"))
+        (least..=most).contains(&number) || self.refuse(|| format!("`{number}` is not in {least} to {most}"))
     }
 
     fn missing(&mut self, name: &str) -> bool {
@@ -167,13 +147,8 @@ impl Walk<'_> {
 
 /// A step of a path; keys that are no names of ours are quoted and cut.
 fn field(key: &str) -> String {
-    let plain =
-        key.len() <= 64 && !key.is_empty() && key.chars().all(|c| c.is_ascii_alphanumeric());
-    if plain {
-        format!(".{key}")
-    } else {
-        format!("[{}]", shown(key).replace('`', "\""))
-    }
+    let plain = key.len() <= 64 && !key.is_empty() && key.chars().all(|c| c.is_ascii_alphanumeric());
+    if plain { format!(".{key}") } else { format!("[{}]", shown(key).replace('`', "\"")) }
 }
 
 fn unknown(key: &str, known: Option<&Map<String, Value>>) -> String {
@@ -187,20 +162,13 @@ fn unknown(key: &str, known: Option<&Map<String, Value>>) -> String {
 fn not_one_of<'a>(text: &str, allowed: impl Iterator<Item = &'a str> + Clone) -> String {
     match nearest(text, allowed.clone()) {
         Some(name) => format!("{} is unknown; did you mean `{name}`?", shown(text)),
-        None => format!(
-            "{} is unknown; write one of {}",
-            shown(text),
-            listed(allowed)
-        ),
+        None => format!("{} is unknown; write one of {}", shown(text), listed(allowed)),
     }
 }
 
 /// `` `a`, `b` ``
 pub fn listed<'a>(names: impl Iterator<Item = &'a str>) -> String {
-    names
-        .map(|name| format!("`{name}`"))
-        .collect::<Vec<_>>()
-        .join(", ")
+    names.map(|name| format!("`{name}`")).collect::<Vec<_>>().join(", ")
 }
 
 fn mismatch(expected: &str, found: &Value) -> String {
@@ -215,10 +183,7 @@ fn mismatch(expected: &str, found: &Value) -> String {
     };
     let (kind, cure) = match expected {
         "object" => ("a mapping", "write `name: value` lines below it"),
-        "array" => (
-            "a list",
-            "write it as `[a, b]`, or as lines that begin with `-`",
-        ),
+        "array" => ("a list", "write it as `[a, b]`, or as lines that begin with `-`"),
         "string" if scalar => ("text", "put the value into quotes"),
         "string" => ("text", "write one value"),
         "integer" => ("a whole number", "write it without quotes"),
@@ -272,23 +237,16 @@ mod tests {
             "priority": 1e300,
         });
         check(&BINDING, &mut spec, "spec", &mut Faults::default());
-        let read: crate::api::binding::EgressBindingSpec =
-            serde_json::from_value(spec).expect("cleaned");
+        let read: crate::api::binding::EgressBindingSpec = serde_json::from_value(spec).expect("cleaned");
         assert_eq!(read.exits.len(), 1);
         assert_eq!(read.container_selector.expect("kept").names, ["crawler"]);
     }
 
     #[test]
     fn ten_thousand_unknown_fields_are_reported_as_twenty_and_a_number() {
-        let spec: Map<String, Value> = (0..10_000)
-            .map(|i| (format!("field{i}"), Value::Null))
-            .collect();
+        let spec: Map<String, Value> = (0..10_000).map(|i| (format!("field{i}"), Value::Null)).collect();
         let found = errors(Value::Object(spec));
         assert_eq!(found.len(), 20);
-        assert!(
-            found[19].ends_with("(and 9980 more errors)"),
-            "{}",
-            found[19]
-        );
+        assert!(found[19].ends_with("(and 9980 more errors)"), "{}", found[19]);
     }
 }

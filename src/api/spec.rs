@@ -4,25 +4,15 @@ use ipnet::IpNet;
 
 use super::binding::{ContainerSelector, EgressBindingSpec};
 use super::values::{self, Fault, Faults, MAX_ITEMS};
-use crate::model::binding::{
-    Binding, BindingName, Compose, Destination, ExitSpec, FieldError, Ports, RoutedSource,
-    Selector, Traffic,
-};
+use crate::model::binding::{Binding, BindingName, Compose, Destination, ExitSpec, FieldError, Ports, RoutedSource, Selector, Traffic};
 
 /// The binding that `spec` asks for, with what is wrong in its `errors`.
 /// `Err` when it does not say who is meant, so that no workload can be held by it.
-pub fn binding(
-    name: BindingName,
-    spec: &EgressBindingSpec,
-    created: u64,
-) -> Result<Binding, Vec<FieldError>> {
+pub fn binding(name: BindingName, spec: &EgressBindingSpec, created: u64) -> Result<Binding, Vec<FieldError>> {
     let mut faults = Faults::default();
     let selector = selector(spec, &mut faults);
     let exits = exits(spec, &mut faults);
-    let traffic = Traffic {
-        to: destinations(spec, &mut faults),
-        ports: ports(spec, &mut faults),
-    };
+    let traffic = Traffic { to: destinations(spec, &mut faults), ports: ports(spec, &mut faults) };
     let errors = faults.finish();
     let Some(selector) = selector else {
         return Err(errors);
@@ -30,9 +20,7 @@ pub fn binding(
     Ok(Binding {
         name,
         selector,
-        warnings: values::idle_families(&exits, &traffic.to)
-            .into_iter()
-            .collect(),
+        warnings: values::idle_families(&exits, &traffic.to).into_iter().collect(),
         exits,
         traffic,
         when_unavailable: spec.when_unavailable.into(),
@@ -55,15 +43,9 @@ fn selector(spec: &EgressBindingSpec, faults: &mut Faults) -> Option<Selector> {
     if let Some(namespaces) = &spec.network_namespaces {
         given.push(("networkNamespaces", named(namespaces, faults)));
     }
-    let kinds = given
-        .iter()
-        .map(|(kind, _)| format!("`{kind}`"))
-        .collect::<Vec<_>>()
-        .join(" and ");
+    let kinds = given.iter().map(|(kind, _)| format!("`{kind}`")).collect::<Vec<_>>().join(" and ");
     match given.len() {
-        0 => faults.push("spec", || {
-            "says not who is bound; give one of `containerSelector`, `addresses`, `networkNamespaces`".to_owned()
-        }),
+        0 => faults.push("spec", || "says not who is bound; give one of `containerSelector`, `addresses`, `networkNamespaces`".to_owned()),
         1 => {}
         _ => faults.push("spec", || format!("{kinds} are given; keep one, and write a binding for each of the others")),
     }
@@ -71,66 +53,36 @@ fn selector(spec: &EgressBindingSpec, faults: &mut Faults) -> Option<Selector> {
 }
 
 fn containers(selector: &ContainerSelector, faults: &mut Faults) -> Option<Selector> {
-    let ContainerSelector {
-        names,
-        match_labels,
-        compose,
-    } = selector;
+    let ContainerSelector { names, match_labels, compose } = selector;
     let mut good = Vec::new();
     for (i, name) in names.iter().enumerate() {
         // As `docker ps --format` and inspect show it.
         let name = name.strip_prefix('/').unwrap_or(name);
-        take(
-            faults,
-            || format!("spec.containerSelector.names[{i}]"),
-            "crawler-1",
-            values::docker_name(name),
-            &mut good,
-        );
+        take(faults, || format!("spec.containerSelector.names[{i}]"), "crawler-1", values::docker_name(name), &mut good);
     }
-    let compose = compose.as_ref().map(|c| Compose {
-        project: c.project.clone(),
-        service: c.service.clone(),
-    });
+    let compose = compose.as_ref().map(|c| Compose { project: c.project.clone(), service: c.service.clone() });
     if names.is_empty() && match_labels.is_empty() && compose.is_none() {
         faults.push("spec.containerSelector", || {
-            "is empty and would bind every container; give `names`, `matchLabels` or `compose`"
-                .to_owned()
+            "is empty and would bind every container; give `names`, `matchLabels` or `compose`".to_owned()
         });
         return None;
     }
     if good.is_empty() && !names.is_empty() {
         return None;
     }
-    Some(Selector::Containers {
-        names: good,
-        match_labels: match_labels.clone(),
-        compose,
-    })
+    Some(Selector::Containers { names: good, match_labels: match_labels.clone(), compose })
 }
 
 fn routed(addresses: &[super::binding::RoutedSource], faults: &mut Faults) -> Option<Selector> {
     let mut good = Vec::new();
     for (i, source) in addresses.iter().enumerate() {
-        let interface = optional(
-            faults,
-            || format!("spec.addresses[{i}].interface"),
-            "eth2",
-            source.interface.as_deref().map(values::interface),
-        );
+        let interface =
+            optional(faults, || format!("spec.addresses[{i}].interface"), "eth2", source.interface.as_deref().map(values::interface));
         let net = values::cidr(&source.cidr).map(|net| RoutedSource { net, interface });
-        take(
-            faults,
-            || format!("spec.addresses[{i}].cidr"),
-            "10.0.0.0/24",
-            net,
-            &mut good,
-        );
+        take(faults, || format!("spec.addresses[{i}].cidr"), "10.0.0.0/24", net, &mut good);
     }
     if addresses.is_empty() {
-        faults.push("spec.addresses", || {
-            "is empty; write for instance `[10.0.0.0/24]`".to_owned()
-        });
+        faults.push("spec.addresses", || "is empty; write for instance `[10.0.0.0/24]`".to_owned());
     }
     (!good.is_empty()).then_some(Selector::Addresses(good))
 }
@@ -139,26 +91,11 @@ fn named(namespaces: &[String], faults: &mut Faults) -> Option<Selector> {
     let mut good = Vec::new();
     for (i, name) in namespaces.iter().enumerate() {
         let wrong = name.contains('/') || matches!(name.as_str(), "" | "." | "..");
-        let name = if wrong {
-            Err(Fault::new(format!(
-                "{} is not a namespace's name",
-                values::shown(name)
-            )))
-        } else {
-            Ok(name.clone())
-        };
-        take(
-            faults,
-            || format!("spec.networkNamespaces[{i}]"),
-            "blue",
-            name,
-            &mut good,
-        );
+        let name = if wrong { Err(Fault::new(format!("{} is not a namespace's name", values::shown(name)))) } else { Ok(name.clone()) };
+        take(faults, || format!("spec.networkNamespaces[{i}]"), "blue", name, &mut good);
     }
     if namespaces.is_empty() {
-        faults.push("spec.networkNamespaces", || {
-            "is empty; write for instance `[blue]`".to_owned()
-        });
+        faults.push("spec.networkNamespaces", || "is empty; write for instance `[blue]`".to_owned());
     }
     (!good.is_empty()).then_some(Selector::Namespaces(good))
 }
@@ -166,24 +103,12 @@ fn named(namespaces: &[String], faults: &mut Faults) -> Option<Selector> {
 fn exits(spec: &EgressBindingSpec, faults: &mut Faults) -> Vec<ExitSpec> {
     let mut all: Vec<ExitSpec> = Vec::new();
     if spec.exits.is_empty() {
-        faults.push("spec.exits", || {
-            "is empty; write for instance `[{address: 172.31.0.14}]`".to_owned()
-        });
+        faults.push("spec.exits", || "is empty; write for instance `[{address: 172.31.0.14}]`".to_owned());
     }
     for (i, exit) in spec.exits.iter().enumerate().take(MAX_ITEMS) {
         let path = |field: &str| format!("spec.exits[{i}].{field}");
-        let interface = optional(
-            faults,
-            || path("interface"),
-            "eth1",
-            exit.interface.as_deref().map(values::interface),
-        );
-        let gateway = optional(
-            faults,
-            || path("gateway"),
-            "172.31.0.1",
-            exit.gateway.as_deref().map(values::gateway),
-        );
+        let interface = optional(faults, || path("interface"), "eth1", exit.interface.as_deref().map(values::interface));
+        let gateway = optional(faults, || path("gateway"), "172.31.0.1", exit.gateway.as_deref().map(values::gateway));
         let address = values::exit_address(&exit.address).and_then(|address| {
             if all.iter().any(|other| other.address == address) {
                 return Err(Fault::new(format!("`{address}` is given twice")).cure("keep one"));
@@ -191,23 +116,12 @@ fn exits(spec: &EgressBindingSpec, faults: &mut Faults) -> Vec<ExitSpec> {
             Ok(address)
         });
         let mut good = Vec::new();
-        take(
-            faults,
-            || path("address"),
-            "172.31.0.14",
-            address,
-            &mut good,
-        );
+        take(faults, || path("address"), "172.31.0.14", address, &mut good);
         for address in good {
-            if let Some(Err(fault)) = gateway.map(|gateway| values::check_gateway(address, gateway))
-            {
+            if let Some(Err(fault)) = gateway.map(|gateway| values::check_gateway(address, gateway)) {
                 faults.push(&path("gateway"), || fault.message("172.31.0.1"));
             }
-            all.push(ExitSpec {
-                address,
-                interface: interface.clone(),
-                gateway,
-            });
+            all.push(ExitSpec { address, interface: interface.clone(), gateway });
         }
     }
     all
@@ -217,24 +131,12 @@ fn destinations(spec: &EgressBindingSpec, faults: &mut Faults) -> Vec<Destinatio
     let mut all = Vec::new();
     for (i, to) in spec.to.iter().enumerate().take(MAX_ITEMS) {
         let mut nets = Vec::new();
-        take(
-            faults,
-            || format!("spec.to[{i}].cidr"),
-            "0.0.0.0/0",
-            values::cidr(&to.cidr),
-            &mut nets,
-        );
+        take(faults, || format!("spec.to[{i}].cidr"), "0.0.0.0/0", values::cidr(&to.cidr), &mut nets);
         let Some(cidr) = nets.pop() else { continue };
         let mut except = Vec::new();
         for (j, text) in to.except.iter().enumerate().take(MAX_ITEMS) {
             let within = values::cidr(text).and_then(|net| inside(net, cidr));
-            take(
-                faults,
-                || format!("spec.to[{i}].except[{j}]"),
-                "10.0.0.0/8",
-                within,
-                &mut except,
-            );
+            take(faults, || format!("spec.to[{i}].except[{j}]"), "10.0.0.0/8", within, &mut except);
         }
         all.push(Destination { cidr, except });
     }
@@ -243,63 +145,34 @@ fn destinations(spec: &EgressBindingSpec, faults: &mut Faults) -> Vec<Destinatio
 
 fn inside(net: IpNet, outer: IpNet) -> Result<IpNet, Fault> {
     if outer == net {
-        return Err(Fault::new(format!("`{net}` takes all of its `cidr` away"))
-            .cure("leave both out, or except less"));
+        return Err(Fault::new(format!("`{net}` takes all of its `cidr` away")).cure("leave both out, or except less"));
     }
     if outer.contains(&net) {
         return Ok(net);
     }
-    Err(Fault::new(format!(
-        "`{net}` is not inside `{outer}`, so it excepts nothing"
-    ))
-    .cure("take it out, or put it to the `cidr` that has it"))
+    Err(Fault::new(format!("`{net}` is not inside `{outer}`, so it excepts nothing"))
+        .cure("take it out, or put it to the `cidr` that has it"))
 }
 
 fn ports(spec: &EgressBindingSpec, faults: &mut Faults) -> Vec<Ports> {
     let mut all = Vec::new();
     for (i, range) in spec.ports.iter().enumerate().take(MAX_ITEMS) {
         let last = range.end_port.unwrap_or(range.port);
-        let field = || {
-            format!(
-                "spec.ports[{i}].{}",
-                if range.end_port.is_some() {
-                    "endPort"
-                } else {
-                    "port"
-                }
-            )
-        };
-        take(
-            faults,
-            field,
-            "443",
-            values::port_range(range.protocol.into(), range.port, last),
-            &mut all,
-        );
+        let field = || format!("spec.ports[{i}].{}", if range.end_port.is_some() { "endPort" } else { "port" });
+        take(faults, field, "443", values::port_range(range.protocol.into(), range.port, last), &mut all);
     }
     values::merge_ports(all)
 }
 
 /// Keeps a good value, reports a bad one.
-fn take<T>(
-    faults: &mut Faults,
-    field: impl Fn() -> String,
-    example: &str,
-    value: Result<T, Fault>,
-    good: &mut Vec<T>,
-) {
+fn take<T>(faults: &mut Faults, field: impl Fn() -> String, example: &str, value: Result<T, Fault>, good: &mut Vec<T>) {
     match value {
         Ok(value) => good.push(value),
         Err(fault) => faults.push(&field(), || fault.message(example)),
     }
 }
 
-fn optional<T>(
-    faults: &mut Faults,
-    field: impl Fn() -> String,
-    example: &str,
-    value: Option<Result<T, Fault>>,
-) -> Option<T> {
+fn optional<T>(faults: &mut Faults, field: impl Fn() -> String, example: &str, value: Option<Result<T, Fault>>) -> Option<T> {
     let mut good = Vec::new();
     take(faults, field, example, value?, &mut good);
     good.pop()

@@ -22,24 +22,16 @@ pub struct Fault {
 
 impl Fault {
     pub fn new(wrong: impl Into<String>) -> Self {
-        Self {
-            wrong: wrong.into(),
-            cure: None,
-        }
+        Self { wrong: wrong.into(), cure: None }
     }
 
     pub fn cure(self, cure: impl Into<String>) -> Self {
-        Self {
-            cure: Some(cure.into()),
-            ..self
-        }
+        Self { cure: Some(cure.into()), ..self }
     }
 
     /// The whole message; the example of the field is the cure when there is no better one.
     pub fn message(self, example: &str) -> String {
-        let cure = self
-            .cure
-            .unwrap_or_else(|| format!("write for instance `{example}`"));
+        let cure = self.cure.unwrap_or_else(|| format!("write for instance `{example}`"));
         format!("{}; {cure}", self.wrong)
     }
 }
@@ -55,10 +47,7 @@ impl Faults {
     /// `message` is asked for only while there is room.
     pub fn push(&mut self, field: &str, message: impl FnOnce() -> String) {
         if self.kept.len() < MAX_REPORTED {
-            self.kept.push(FieldError {
-                field: field.to_owned(),
-                message: message(),
-            });
+            self.kept.push(FieldError { field: field.to_owned(), message: message() });
         } else {
             self.more += 1;
         }
@@ -71,17 +60,14 @@ impl Faults {
     /// Whether the field, or one below it, has an error already.
     pub fn concern(&self, field: &str) -> bool {
         let below = |rest: &str| rest.is_empty() || rest.starts_with(['.', '[']);
-        self.kept
-            .iter()
-            .any(|error| error.field.strip_prefix(field).is_some_and(below))
+        self.kept.iter().any(|error| error.field.strip_prefix(field).is_some_and(below))
     }
 
     pub fn finish(mut self) -> Vec<FieldError> {
         if self.more > 0
             && let Some(last) = self.kept.last_mut()
         {
-            last.message
-                .push_str(&format!(" (and {} more errors)", self.more));
+            last.message.push_str(&format!(" (and {} more errors)", self.more));
         }
         self.kept
     }
@@ -94,11 +80,7 @@ pub fn shown(value: &str) -> String {
 
 /// Up to `most` characters of a text from outside, with control and invisible characters written out.
 pub fn printable(text: &str, most: usize) -> String {
-    let start: String = text
-        .chars()
-        .take(most)
-        .flat_map(char::escape_debug)
-        .collect();
+    let start: String = text.chars().take(most).flat_map(char::escape_debug).collect();
     // `escape_debug` also escapes quotes, which harm nobody here.
     let mut start = start.replace("\\\"", "\"").replace("\\'", "'");
     if text.chars().nth(most).is_some() {
@@ -112,19 +94,13 @@ fn ip(text: &str) -> Result<IpAddr, Fault> {
     if let Some((address, _)) = text.split_once('/')
         && let Ok(address) = address.parse::<IpAddr>()
     {
-        return Err(Fault::new(format!("{} has a prefix length", shown(text)))
-            .cure(format!("write `{address}`")));
+        return Err(Fault::new(format!("{} has a prefix length", shown(text))).cure(format!("write `{address}`")));
     }
-    let address: IpAddr = text
-        .parse()
-        .map_err(|_| Fault::new(format!("{} is not an IP address", shown(text))))?;
+    let address: IpAddr = text.parse().map_err(|_| Fault::new(format!("{} is not an IP address", shown(text))))?;
     if let IpAddr::V6(v6) = address
         && let Some(v4) = v6.to_ipv4_mapped()
     {
-        return Err(
-            Fault::new(format!("{} is an IPv4 address in IPv6 form", shown(text)))
-                .cure(format!("write `{v4}`")),
-        );
+        return Err(Fault::new(format!("{} is an IPv4 address in IPv6 form", shown(text))).cure(format!("write `{v4}`")));
     }
     Ok(address)
 }
@@ -132,11 +108,7 @@ fn ip(text: &str) -> Result<IpAddr, Fault> {
 /// Why no host can have this address, or none that is reached through a router.
 fn unusable(address: IpAddr) -> Option<&'static str> {
     let (loopback, broadcast, reserved) = match address {
-        IpAddr::V4(v4) => (
-            v4.is_loopback(),
-            v4 == Ipv4Addr::BROADCAST,
-            v4.octets()[0] == 0 || v4.octets()[0] >= 240,
-        ),
+        IpAddr::V4(v4) => (v4.is_loopback(), v4 == Ipv4Addr::BROADCAST, v4.octets()[0] == 0 || v4.octets()[0] >= 240),
         IpAddr::V6(v6) => (v6.is_loopback(), false, false),
     };
     match () {
@@ -160,11 +132,8 @@ fn is_link_local(address: IpAddr) -> bool {
 pub fn exit_address(text: &str) -> Result<IpAddr, Fault> {
     let address = host_address(text)?;
     if is_link_local(address) {
-        return Err(Fault::new(format!(
-            "{} is a link-local address, which no router forwards",
-            shown(text)
-        ))
-        .cure("write the address that the NIC has towards its gateway"));
+        return Err(Fault::new(format!("{} is a link-local address, which no router forwards", shown(text)))
+            .cure("write the address that the NIC has towards its gateway"));
     }
     Ok(address)
 }
@@ -188,24 +157,19 @@ pub fn cidr(text: &str) -> Result<IpNet, Fault> {
     let Ok(net) = text.parse::<IpNet>() else {
         let fault = Fault::new(format!("{} is not a subnet", shown(text)));
         return Err(match text.parse::<IpAddr>() {
-            Ok(address) => fault.cure(format!(
-                "write `{}` for this one address",
-                IpNet::from(address)
-            )),
+            Ok(address) => fault.cure(format!("write `{}` for this one address", IpNet::from(address))),
             Err(_) => fault,
         });
     };
     if net.trunc() != net {
-        return Err(Fault::new(format!("{} has host bits set", shown(text)))
-            .cure(format!("write `{}`", net.trunc())));
+        return Err(Fault::new(format!("{} has host bits set", shown(text))).cure(format!("write `{}`", net.trunc())));
     }
     if let IpNet::V6(v6) = net
         && v6.prefix_len() >= 96
         && let Some(v4) = v6.addr().to_ipv4_mapped()
     {
         return Err(
-            Fault::new(format!("{} is an IPv4 subnet in IPv6 form", shown(text)))
-                .cure(format!("write `{v4}/{}`", v6.prefix_len() - 96)),
+            Fault::new(format!("{} is an IPv4 subnet in IPv6 form", shown(text))).cure(format!("write `{v4}/{}`", v6.prefix_len() - 96))
         );
     }
     Ok(net)
@@ -215,15 +179,9 @@ pub fn cidr(text: &str) -> Result<IpNet, Fault> {
 pub fn interface(text: &str) -> Result<String, Fault> {
     let wrong = match text {
         "" => "is empty".to_owned(),
-        _ if text.len() > 15 => format!(
-            "{} is longer than the 15 bytes of an interface name",
-            shown(text)
-        ),
+        _ if text.len() > 15 => format!("{} is longer than the 15 bytes of an interface name", shown(text)),
         "." | ".." => format!("{} is not an interface name", shown(text)),
-        _ if text
-            .chars()
-            .any(|c| c == '/' || c == ':' || c.is_whitespace() || c.is_control()) =>
-        {
+        _ if text.chars().any(|c| c == '/' || c == ':' || c.is_whitespace() || c.is_control()) => {
             format!("{} is not an interface name", shown(text))
         }
         _ => return Ok(text.to_owned()),
@@ -234,16 +192,10 @@ pub fn interface(text: &str) -> Result<String, Fault> {
 /// A name as Docker allows it for networks and containers.
 pub fn docker_name(text: &str) -> Result<String, Fault> {
     let inner = |c: char| c.is_ascii_alphanumeric() || matches!(c, '_' | '.' | '-');
-    if text.len() <= 255
-        && text.starts_with(|c: char| c.is_ascii_alphanumeric())
-        && text.chars().all(inner)
-    {
+    if text.len() <= 255 && text.starts_with(|c: char| c.is_ascii_alphanumeric()) && text.chars().all(inner) {
         return Ok(text.to_owned());
     }
-    Err(Fault::new(format!(
-        "{} is not a name that Docker allows (letters, digits, `_`, `.`, `-`)",
-        shown(text)
-    )))
+    Err(Fault::new(format!("{} is not a name that Docker allows (letters, digits, `_`, `.`, `-`)", shown(text))))
 }
 
 /// A DNS name as Kubernetes demands it of objects (RFC 1123), up to `longest` bytes.
@@ -251,43 +203,28 @@ pub fn object_name(text: &str, longest: usize) -> Result<String, Fault> {
     let label = |l: &str| {
         let edge = |c: u8| c.is_ascii_lowercase() || c.is_ascii_digit();
         let bytes = l.as_bytes();
-        bytes.first().is_some_and(|c| edge(*c))
-            && bytes.last().is_some_and(|c| edge(*c))
-            && bytes.iter().all(|c| edge(*c) || *c == b'-')
+        bytes.first().is_some_and(|c| edge(*c)) && bytes.last().is_some_and(|c| edge(*c)) && bytes.iter().all(|c| edge(*c) || *c == b'-')
     };
     if text.len() <= longest && text.split('.').all(label) {
         return Ok(text.to_owned());
     }
     let rule = format!("(small letters, digits, `-`, `.`; at most {longest} bytes)");
-    Err(Fault::new(format!(
-        "{} is not an object name {rule}",
-        shown(text)
-    )))
+    Err(Fault::new(format!("{} is not an object name {rule}", shown(text))))
 }
 
 /// `tcp/443`, `udp/53`, `sctp/1000-2000`.
 pub fn ports(text: &str) -> Result<Ports, Fault> {
-    let (protocol, range) = text
-        .split_once('/')
-        .ok_or_else(|| Fault::new(format!("{} is not a protocol and a port", shown(text))))?;
+    let (protocol, range) = text.split_once('/').ok_or_else(|| Fault::new(format!("{} is not a protocol and a port", shown(text))))?;
     let protocol = match protocol.to_ascii_lowercase().as_str() {
         "tcp" => Protocol::Tcp,
         "udp" => Protocol::Udp,
         "sctp" => Protocol::Sctp,
         _ => {
-            return Err(Fault::new(format!(
-                "{} is not one of `tcp`, `udp`, `sctp`",
-                shown(protocol)
-            )));
+            return Err(Fault::new(format!("{} is not one of `tcp`, `udp`, `sctp`", shown(protocol))));
         }
     };
     let port = |text: &str| -> Result<i32, Fault> {
-        text.parse().map_err(|_| {
-            Fault::new(format!(
-                "{} is not a port or a range of ports (1 to 65535)",
-                shown(range)
-            ))
-        })
+        text.parse().map_err(|_| Fault::new(format!("{} is not a port or a range of ports (1 to 65535)", shown(range))))
     };
     let (first, last) = range.split_once('-').unwrap_or((range, range));
     port_range(protocol, port(first)?, port(last)?)
@@ -301,22 +238,16 @@ pub fn port_range(protocol: Protocol, first: i32, last: i32) -> Result<Ports, Fa
     };
     let (first, last) = (port(first)?, port(last)?);
     if first > last {
-        return Err(Fault::new(format!("`{first}-{last}` is reversed"))
-            .cure(format!("write `{last}-{first}`")));
+        return Err(Fault::new(format!("`{first}-{last}` is reversed")).cure(format!("write `{last}-{first}`")));
     }
-    Ok(Ports {
-        protocol,
-        first,
-        last,
-    })
+    Ok(Ports { protocol, first, last })
 }
 
 /// Sorted, and each port once: what overlaps or adjoins becomes one range.
 pub fn merge_ports(mut all: Vec<Ports>) -> Vec<Ports> {
     all.sort();
     all.dedup_by(|next, kept| {
-        let joins =
-            next.protocol == kept.protocol && u32::from(next.first) <= u32::from(kept.last) + 1;
+        let joins = next.protocol == kept.protocol && u32::from(next.first) <= u32::from(kept.last) + 1;
         if joins {
             kept.last = kept.last.max(next.last);
         }
@@ -328,15 +259,8 @@ pub fn merge_ports(mut all: Vec<Ports>) -> Vec<Ports> {
 /// The cure for a gateway that does not fit its exit.
 pub fn check_gateway(exit: IpAddr, gateway: IpAddr) -> Result<(), Fault> {
     if exit.is_ipv4() != gateway.is_ipv4() {
-        return Err(Fault::new(format!(
-            "`{gateway}` is {}, but the exit `{exit}` is {}",
-            family(gateway),
-            family(exit)
-        ))
-        .cure(format!(
-            "write the {} gateway of that NIC, or leave it out to have it found",
-            family(exit)
-        )));
+        return Err(Fault::new(format!("`{gateway}` is {}, but the exit `{exit}` is {}", family(gateway), family(exit)))
+            .cure(format!("write the {} gateway of that NIC, or leave it out to have it found", family(exit))));
     }
     if exit == gateway {
         return Err(Fault::new(format!("`{gateway}` is the exit's own address"))
@@ -348,14 +272,9 @@ pub fn check_gateway(exit: IpAddr, gateway: IpAddr) -> Result<(), Fault> {
 /// A subnet of a Docker bridge: one of each family, with room for hosts.
 pub fn subnet(net: IpNet, others: &[IpNet]) -> Result<IpNet, Fault> {
     let name = family(net.addr());
-    if others
-        .iter()
-        .any(|other| other.addr().is_ipv4() == net.addr().is_ipv4())
-    {
-        return Err(Fault::new(format!(
-            "`{net}` is a second {name} subnet, and Docker's bridges take one of each family"
-        ))
-        .cure("write another network for it"));
+    if others.iter().any(|other| other.addr().is_ipv4() == net.addr().is_ipv4()) {
+        return Err(Fault::new(format!("`{net}` is a second {name} subnet, and Docker's bridges take one of each family"))
+            .cure("write another network for it"));
     }
     if net.max_prefix_len() - net.prefix_len() < 2 {
         return Err(Fault::new(format!("`{net}` has no room for containers")));
@@ -364,23 +283,15 @@ pub fn subnet(net: IpNet, others: &[IpNet]) -> Result<IpNet, Fault> {
 }
 
 /// The bridge's own address: inside one of the subnets, the only one there.
-pub fn bridge_address(
-    gateway: IpAddr,
-    subnets: &[IpNet],
-    others: &[IpAddr],
-) -> Result<IpAddr, Fault> {
+pub fn bridge_address(gateway: IpAddr, subnets: &[IpNet], others: &[IpAddr]) -> Result<IpAddr, Fault> {
     let Some(subnet) = subnets.iter().find(|subnet| subnet.contains(&gateway)) else {
         return Err(Fault::new(format!("`{gateway}` is in none of the subnets")));
     };
     if others.iter().any(|other| subnet.contains(other)) {
-        return Err(
-            Fault::new(format!("`{gateway}` is a second gateway in `{subnet}`")).cure("keep one"),
-        );
+        return Err(Fault::new(format!("`{gateway}` is a second gateway in `{subnet}`")).cure("keep one"));
     }
     if gateway == subnet.network() || (gateway.is_ipv4() && gateway == subnet.broadcast()) {
-        return Err(Fault::new(format!(
-            "`{gateway}` is the network or broadcast address of `{subnet}`"
-        )));
+        return Err(Fault::new(format!("`{gateway}` is the network or broadcast address of `{subnet}`")));
     }
     Ok(gateway)
 }
@@ -392,8 +303,7 @@ pub fn family(address: IpAddr) -> &'static str {
 
 /// Everything of both families.
 pub fn everywhere() -> [IpNet; 2] {
-    [Ipv4Addr::UNSPECIFIED.into(), Ipv6Addr::UNSPECIFIED.into()]
-        .map(|address| IpNet::new_assert(address, 0))
+    [Ipv4Addr::UNSPECIFIED.into(), Ipv6Addr::UNSPECIFIED.into()].map(|address| IpNet::new_assert(address, 0))
 }
 
 /// Said when an exit can never be used, because nothing of its family is asked for, or the other way round.

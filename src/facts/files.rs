@@ -33,26 +33,24 @@ impl Source {
         let (out, manifests) = latest::channel(Manifests::default());
         let (stop, signals) = mpsc::channel();
         let signal = stop.clone();
-        thread::Builder::new()
-            .name("manifests".to_owned())
-            .spawn(move || {
-                let mut first = true;
-                loop {
-                    // Made anew before every reading: folders may have been replaced under their names. What happens
-                    // from here on is noticed.
-                    let watch = Watch::new(&folder.path, &signal);
-                    let read = folder.read();
-                    out.send_if_modified(|last| {
-                        let news = first || *last != read;
-                        *last = read;
-                        news
-                    });
-                    first = false;
-                    if !watch.wait(&signals) {
-                        break;
-                    }
+        thread::Builder::new().name("manifests".to_owned()).spawn(move || {
+            let mut first = true;
+            loop {
+                // Made anew before every reading: folders may have been replaced under their names. What happens
+                // from here on is noticed.
+                let watch = Watch::new(&folder.path, &signal);
+                let read = folder.read();
+                out.send_if_modified(|last| {
+                    let news = first || *last != read;
+                    *last = read;
+                    news
+                });
+                first = false;
+                if !watch.wait(&signals) {
+                    break;
                 }
-            })?;
+            }
+        })?;
         Ok(Self { manifests, stop })
     }
 
@@ -91,11 +89,7 @@ struct Found {
 
 impl Folder {
     fn new(path: PathBuf) -> Self {
-        Self {
-            path,
-            whole: BTreeMap::new(),
-            was_there: None,
-        }
+        Self { path, whole: BTreeMap::new(), was_there: None }
     }
 
     fn read(&mut self) -> Manifests {
@@ -106,12 +100,8 @@ impl Folder {
             Err(error) => (self.whole.keys().cloned().collect(), Some(error)),
         };
         self.tell_presence();
-        let files: Vec<Found> = names
-            .into_iter()
-            .filter_map(|name| self.file(name))
-            .collect();
-        self.whole
-            .retain(|name, _| files.binary_search_by(|file| file.name.cmp(name)).is_ok());
+        let files: Vec<Found> = names.into_iter().filter_map(|name| self.file(name)).collect();
+        self.whole.retain(|name, _| files.binary_search_by(|file| file.name.cmp(name)).is_ok());
         let mut manifests = manifest::assemble(files.iter().map(|found| File {
             name: &found.name,
             created: found.created,
@@ -119,17 +109,9 @@ impl Folder {
             unread: found.unread.as_ref(),
         }));
         if let Some(error) = trouble {
-            let message = format!(
-                "cannot be listed: {error}; name a folder that root can read (what it said before stays in force)"
-            );
-            let error = FieldError {
-                field: "folder".to_owned(),
-                message,
-            };
-            manifests.errors.push(ManifestError {
-                object: self.path.display().to_string(),
-                error,
-            });
+            let message = format!("cannot be listed: {error}; name a folder that root can read (what it said before stays in force)");
+            let error = FieldError { field: "folder".to_owned(), message };
+            manifests.errors.push(ManifestError { object: self.path.display().to_string(), error });
         }
         manifests
     }
@@ -139,36 +121,15 @@ impl Folder {
         let (content, bytes, created) = match load(&self.path.join(&name)) {
             Ok(Some((bytes, created))) => (Content::read(&bytes), bytes, created),
             Ok(None) => return None,
-            Err(error) => (
-                Content::unread(format!(
-                    "cannot be read: {error}; make it a regular file that root can read"
-                )),
-                Vec::new(),
-                0,
-            ),
+            Err(error) => (Content::unread(format!("cannot be read: {error}; make it a regular file that root can read")), Vec::new(), 0),
         };
         if content.is_whole() {
             self.whole.insert(name.clone(), (bytes, created));
-            return Some(Found {
-                name,
-                created,
-                content,
-                unread: None,
-            });
+            return Some(Found { name, created, content, unread: None });
         }
         Some(match self.whole.get(&name) {
-            Some((before, created)) => Found {
-                name,
-                created: *created,
-                content: Content::read(before),
-                unread: Some(content),
-            },
-            None => Found {
-                name,
-                created,
-                content,
-                unread: None,
-            },
+            Some((before, created)) => Found { name, created: *created, content: Content::read(before), unread: Some(content) },
+            None => Found { name, created, content, unread: None },
         })
     }
 
@@ -207,16 +168,10 @@ fn names(folder: &Path) -> io::Result<Vec<String>> {
 /// The modification time is the binding's age: unlike the time of first sight it is the same after a restart.
 fn load(path: &Path) -> io::Result<Option<(Vec<u8>, u64)>> {
     // A FIFO must not block.
-    let file = match fs::OpenOptions::new()
-        .read(true)
-        .custom_flags(nix::libc::O_NONBLOCK)
-        .open(path)
-    {
+    let file = match fs::OpenOptions::new().read(true).custom_flags(nix::libc::O_NONBLOCK).open(path) {
         Ok(file) => file,
         // A dangling link is there, and may be repaired; a removed file is not.
-        Err(error)
-            if error.kind() == io::ErrorKind::NotFound && path.symlink_metadata().is_err() =>
-        {
+        Err(error) if error.kind() == io::ErrorKind::NotFound && path.symlink_metadata().is_err() => {
             return Ok(None);
         }
         Err(error) => return Err(error),

@@ -72,11 +72,7 @@ pub static LABELS: [Label; 12] = [
         grammar: "address {`,` address}",
         meaning: "Next hop of the exits of its family, at most one of each. When not given, found from the NIC's routes.",
         example: "172.31.0.1",
-        read: |draft, value| {
-            list(value, values::gateway)
-                .and_then(one_each)
-                .map(|all| draft.gateways = all)
-        },
+        read: |draft, value| list(value, values::gateway).and_then(one_each).map(|all| draft.gateways = all),
     },
     Label {
         name: "egress.to",
@@ -100,9 +96,7 @@ pub static LABELS: [Label; 12] = [
         grammar: "protocol `/` port [`-` port] {`,` ...}, protocol `tcp`, `udp` or `sctp`",
         meaning: "Destination ports it is for. All protocols and ports when not given; what does not match goes the host's way.",
         example: "tcp/443-445,udp/53",
-        read: |draft, value| {
-            list(value, values::ports).map(|all| draft.ports = values::merge_ports(all))
-        },
+        read: |draft, value| list(value, values::ports).map(|all| draft.ports = values::merge_ports(all)),
     },
     Label {
         name: "egress.unavailable",
@@ -111,10 +105,7 @@ pub static LABELS: [Label; 12] = [
         meaning: "What happens while no exit is usable: nothing leaves, or all leaves the host's default way. `drop` when not given.",
         example: "drop",
         read: |draft, value| {
-            let choices = [
-                ("drop", WhenUnavailable::Drop),
-                ("fallback", WhenUnavailable::Fallback),
-            ];
+            let choices = [("drop", WhenUnavailable::Drop), ("fallback", WhenUnavailable::Fallback)];
             choice(value, choices).map(|when| draft.when_unavailable = when)
         },
     },
@@ -125,10 +116,7 @@ pub static LABELS: [Label; 12] = [
         meaning: "What happens to open flows when their exit changes. UDP is cut always. `keep` when not given.",
         example: "keep",
         read: |draft, value| {
-            let choices = [
-                ("keep", ExistingFlows::Keep),
-                ("reset", ExistingFlows::Reset),
-            ];
+            let choices = [("keep", ExistingFlows::Keep), ("reset", ExistingFlows::Reset)];
             choice(value, choices).map(|flows| draft.existing_flows = flows)
         },
     },
@@ -139,9 +127,7 @@ pub static LABELS: [Label; 12] = [
         meaning: "Of two bindings for one container the higher wins; then the older, then file before label, then the name. 0 when not given.",
         example: "10",
         read: |draft, value| {
-            let number = value.parse().map_err(|_| {
-                Fault::new(format!("{} is not a whole number that fits", shown(value)))
-            })?;
+            let number = value.parse().map_err(|_| Fault::new(format!("{} is not a whole number that fits", shown(value))))?;
             draft.priority = number;
             Ok(())
         },
@@ -156,7 +142,10 @@ pub static LABELS: [Label; 12] = [
             let name = values::docker_name(value)?;
             match refuse_as_network(&name) {
                 Some(fault) => Err(fault),
-                None => Ok(draft.network = Some(name)),
+                None => {
+                    draft.network = Some(name);
+                    Ok(())
+                }
             }
         },
     },
@@ -166,9 +155,7 @@ pub static LABELS: [Label; 12] = [
         grammar: "address",
         meaning: "The container's own address on that network when it is made.",
         example: "172.19.0.100",
-        read: |draft, value| {
-            values::host_address(value).map(|address| draft.address = Some(address))
-        },
+        read: |draft, value| values::host_address(value).map(|address| draft.address = Some(address)),
     },
     Label {
         name: "egress.guard",
@@ -176,9 +163,7 @@ pub static LABELS: [Label; 12] = [
         grammar: "`on` or `off`",
         meaning: "On a Docker network: whether what is neither bound nor known to be free is dropped. When not given, while a bound container is on the network.",
         example: "on",
-        read: |draft, value| {
-            choice(value, [("on", true), ("off", false)]).map(|guard| draft.guard = Some(guard))
-        },
+        read: |draft, value| choice(value, [("on", true), ("off", false)]).map(|guard| draft.guard = Some(guard)),
     },
 ];
 
@@ -188,19 +173,14 @@ pub fn find(name: &str) -> Option<&'static Label> {
 }
 
 /// Items between commas, without white space around them; none is empty or given twice.
-fn list<T: PartialEq>(
-    value: &str,
-    item: impl Fn(&str) -> Result<T, Fault>,
-) -> Result<Vec<T>, Fault> {
+fn list<T: PartialEq>(value: &str, item: impl Fn(&str) -> Result<T, Fault>) -> Result<Vec<T>, Fault> {
     let mut all = Vec::new();
     for text in value.split(',').map(str::trim) {
         if text.is_empty() {
             return Err(Fault::new("has a comma with nothing beside it").cure("take the comma out"));
         }
         if all.len() == MAX_ITEMS {
-            return Err(
-                Fault::new(format!("has more than {MAX_ITEMS} entries")).cure("write fewer")
-            );
+            return Err(Fault::new(format!("has more than {MAX_ITEMS} entries")).cure("write fewer"));
         }
         let good = item(text)?;
         if all.contains(&good) {
@@ -219,10 +199,7 @@ fn one_each(gateways: Vec<IpAddr>) -> Result<Vec<IpAddr>, Fault> {
     }
 }
 
-fn choice<T: Copy, const N: usize>(
-    value: &str,
-    choices: [(&'static str, T); N],
-) -> Result<T, Fault> {
+fn choice<T: Copy, const N: usize>(value: &str, choices: [(&'static str, T); N]) -> Result<T, Fault> {
     let low = value.to_ascii_lowercase();
     if let Some((_, chosen)) = choices.iter().find(|(word, _)| *word == low) {
         return Ok(*chosen);
@@ -231,17 +208,11 @@ fn choice<T: Copy, const N: usize>(
     let fault = Fault::new(format!("{} is unknown", shown(value)));
     Err(match nearest(value, words) {
         Some(word) => fault.cure(format!("did you mean `{word}`?")),
-        None => fault.cure(format!(
-            "write {}",
-            words.map(|word| format!("`{word}`")).join(" or ")
-        )),
+        None => fault.cure(format!("write {}", words.map(|word| format!("`{word}`")).join(" or "))),
     })
 }
 
 fn refuse_as_network(name: &str) -> Option<Fault> {
     let reserved = ["host", "none", "default"].contains(&name);
-    reserved.then(|| {
-        Fault::new(format!("`{name}` is not a bridge network"))
-            .cure("name a bridge network of your own")
-    })
+    reserved.then(|| Fault::new(format!("`{name}` is not a bridge network")).cure("name a bridge network of your own"))
 }

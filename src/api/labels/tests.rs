@@ -9,10 +9,7 @@ fn container<'a>(labels: impl IntoIterator<Item = (&'a str, &'a str)>) -> Contai
     Container {
         id: "4f1c".to_owned(),
         name: "web-1".to_owned(),
-        labels: labels
-            .into_iter()
-            .map(|(name, value)| (name.to_owned(), value.to_owned()))
-            .collect(),
+        labels: labels.into_iter().map(|(name, value)| (name.to_owned(), value.to_owned())).collect(),
         network_mode: "eip_bridge".to_owned(),
         running: true,
         created: 7,
@@ -22,17 +19,11 @@ fn container<'a>(labels: impl IntoIterator<Item = (&'a str, &'a str)>) -> Contai
 }
 
 fn binding_of<'a>(labels: impl IntoIterator<Item = (&'a str, &'a str)>) -> Binding {
-    parse(&container(labels))
-        .and_then(|asked| asked.binding)
-        .expect("a binding")
+    parse(&container(labels)).and_then(|asked| asked.binding).expect("a binding")
 }
 
 fn errors_of<'a>(labels: impl IntoIterator<Item = (&'a str, &'a str)>) -> Vec<String> {
-    binding_of(labels)
-        .errors
-        .iter()
-        .map(ToString::to_string)
-        .collect()
+    binding_of(labels).errors.iter().map(ToString::to_string).collect()
 }
 
 fn ip(text: &str) -> IpAddr {
@@ -45,29 +36,15 @@ fn net(text: &str) -> IpNet {
 
 #[test]
 fn a_container_without_our_labels_asks_for_nothing() {
-    assert_eq!(
-        parse(&container([
-            ("com.docker.compose.project", "shop"),
-            ("egress", "x"),
-            ("egresss.ip", "x")
-        ])),
-        None
-    );
+    assert_eq!(parse(&container([("com.docker.compose.project", "shop"), ("egress", "x"), ("egresss.ip", "x")])), None);
 }
 
 #[test]
 fn an_address_is_all_that_is_needed() {
     let expected = Binding {
-        name: BindingName {
-            source: Source::Label,
-            name: "web-1".to_owned(),
-        },
+        name: BindingName { source: Source::Label, name: "web-1".to_owned() },
         selector: Selector::Container("4f1c".to_owned()),
-        exits: vec![ExitSpec {
-            address: ip("172.31.0.14"),
-            interface: None,
-            gateway: None,
-        }],
+        exits: vec![ExitSpec { address: ip("172.31.0.14"), interface: None, gateway: None }],
         traffic: Traffic::default(),
         when_unavailable: WhenUnavailable::Drop,
         existing_flows: ExistingFlows::Keep,
@@ -98,43 +75,17 @@ fn all_labels_together_say_all_of_a_binding() {
     assert_eq!(asked.placement.network.as_deref(), Some("eip_bridge"));
     assert_eq!(asked.placement.address, Some(ip("172.19.0.100")));
     let binding = asked.binding.expect("a binding");
-    let exit = |address: &str, gateway: &str| ExitSpec {
-        address: ip(address),
-        interface: Some("eth1".to_owned()),
-        gateway: Some(ip(gateway)),
-    };
-    assert_eq!(
-        binding.exits,
-        [
-            exit("172.31.0.14", "172.31.0.1"),
-            exit("2001:db8::14", "fe80::1")
-        ]
-    );
+    let exit =
+        |address: &str, gateway: &str| ExitSpec { address: ip(address), interface: Some("eth1".to_owned()), gateway: Some(ip(gateway)) };
+    assert_eq!(binding.exits, [exit("172.31.0.14", "172.31.0.1"), exit("2001:db8::14", "fe80::1")]);
     assert_eq!(
         binding.traffic,
         Traffic {
             to: vec![
-                Destination {
-                    cidr: net("0.0.0.0/0"),
-                    except: vec![net("10.0.0.0/8")]
-                },
-                Destination {
-                    cidr: net("2001:db8:1::/48"),
-                    except: Vec::new()
-                },
+                Destination { cidr: net("0.0.0.0/0"), except: vec![net("10.0.0.0/8")] },
+                Destination { cidr: net("2001:db8:1::/48"), except: Vec::new() },
             ],
-            ports: vec![
-                Ports {
-                    protocol: Protocol::Tcp,
-                    first: 443,
-                    last: 445
-                },
-                Ports {
-                    protocol: Protocol::Udp,
-                    first: 53,
-                    last: 53
-                },
-            ],
+            ports: vec![Ports { protocol: Protocol::Tcp, first: 443, last: 445 }, Ports { protocol: Protocol::Udp, first: 53, last: 53 },],
         }
     );
     assert_eq!(binding.when_unavailable, WhenUnavailable::Fallback);
@@ -146,31 +97,11 @@ fn all_labels_together_say_all_of_a_binding() {
 #[test]
 fn a_bad_value_names_the_label_what_is_wrong_and_what_would_be_right() {
     for (label, value, expected) in [
-        (
-            "egress.ip",
-            "172.31.0.300",
-            "egress.ip: `172.31.0.300` is not an IP address; write for instance `172.31.0.14`",
-        ),
-        (
-            "egress.ip",
-            "",
-            "egress.ip: is empty; write for instance `172.31.0.14`",
-        ),
-        (
-            "egress.ip",
-            "172.31.0.14,",
-            "egress.ip: has a comma with nothing beside it; take the comma out",
-        ),
-        (
-            "egress.ip",
-            "172.31.0.14,172.31.0.14",
-            "egress.ip: `172.31.0.14` is given twice; keep one",
-        ),
-        (
-            "egress.interface",
-            "eth1/2",
-            "egress.interface: `eth1/2` is not an interface name; write for instance `eth1`",
-        ),
+        ("egress.ip", "172.31.0.300", "egress.ip: `172.31.0.300` is not an IP address; write for instance `172.31.0.14`"),
+        ("egress.ip", "", "egress.ip: is empty; write for instance `172.31.0.14`"),
+        ("egress.ip", "172.31.0.14,", "egress.ip: has a comma with nothing beside it; take the comma out"),
+        ("egress.ip", "172.31.0.14,172.31.0.14", "egress.ip: `172.31.0.14` is given twice; keep one"),
+        ("egress.interface", "eth1/2", "egress.interface: `eth1/2` is not an interface name; write for instance `eth1`"),
         (
             "egress.gateway",
             "172.31.0.1,172.31.0.2",
@@ -183,36 +114,12 @@ fn a_bad_value_names_the_label_what_is_wrong_and_what_would_be_right() {
             "egress.gateway: `fe80::1` is IPv6, but the exit `172.31.0.8` is IPv4; write the IPv4 gateway of that NIC, \
              or leave it out to have it found",
         ),
-        (
-            "egress.to",
-            "10.0.0.1/8",
-            "egress.to: `10.0.0.1/8` has host bits set; write `10.0.0.0/8`",
-        ),
-        (
-            "egress.ports",
-            "tcp/445-443",
-            "egress.ports: `445-443` is reversed; write `443-445`",
-        ),
-        (
-            "egress.unavailable",
-            "dorp",
-            "egress.unavailable: `dorp` is unknown; did you mean `drop`?",
-        ),
-        (
-            "egress.unavailable",
-            "maybe",
-            "egress.unavailable: `maybe` is unknown; write `drop` or `fallback`",
-        ),
-        (
-            "egress.existing",
-            "cut",
-            "egress.existing: `cut` is unknown; write `keep` or `reset`",
-        ),
-        (
-            "egress.priority",
-            "1e3",
-            "egress.priority: `1e3` is not a whole number that fits; write for instance `10`",
-        ),
+        ("egress.to", "10.0.0.1/8", "egress.to: `10.0.0.1/8` has host bits set; write `10.0.0.0/8`"),
+        ("egress.ports", "tcp/445-443", "egress.ports: `445-443` is reversed; write `443-445`"),
+        ("egress.unavailable", "dorp", "egress.unavailable: `dorp` is unknown; did you mean `drop`?"),
+        ("egress.unavailable", "maybe", "egress.unavailable: `maybe` is unknown; write `drop` or `fallback`"),
+        ("egress.existing", "cut", "egress.existing: `cut` is unknown; write `keep` or `reset`"),
+        ("egress.priority", "1e3", "egress.priority: `1e3` is not a whole number that fits; write for instance `10`"),
     ] {
         let labels = BTreeMap::from([("egress.ip", "172.31.0.8"), (label, value)]);
         assert_eq!(errors_of(labels), [expected]);
@@ -221,13 +128,7 @@ fn a_bad_value_names_the_label_what_is_wrong_and_what_would_be_right() {
 
 #[test]
 fn an_exception_has_to_be_inside_a_destination() {
-    let with = |to, except| {
-        binding_of([
-            ("egress.ip", "172.31.0.8"),
-            ("egress.to", to),
-            ("egress.except", except),
-        ])
-    };
+    let with = |to, except| binding_of([("egress.ip", "172.31.0.8"), ("egress.to", to), ("egress.except", except)]);
     assert_eq!(
         with("10.0.0.0/8", "192.168.0.0/16").errors[0].to_string(),
         "egress.except: `192.168.0.0/16` is inside no destination of `egress.to`, so it excepts nothing; take it out"
@@ -236,29 +137,17 @@ fn an_exception_has_to_be_inside_a_destination() {
         with("10.0.0.0/8", "10.0.0.0/8").errors[0].to_string(),
         "egress.except: `10.0.0.0/8` takes away all of a destination; leave it out of `egress.to` and here"
     );
-    assert_eq!(
-        with("0.0.0.0/0,10.0.0.0/8", "10.1.0.0/16").traffic.to[1].except,
-        [net("10.1.0.0/16")]
-    );
+    assert_eq!(with("0.0.0.0/0,10.0.0.0/8", "10.1.0.0/16").traffic.to[1].except, [net("10.1.0.0/16")]);
 }
 
 #[test]
 fn an_exception_alone_is_from_everywhere() {
-    let binding = binding_of([
-        ("egress.ip", "172.31.0.8"),
-        ("egress.except", "10.0.0.0/8,fd00::/8"),
-    ]);
+    let binding = binding_of([("egress.ip", "172.31.0.8"), ("egress.except", "10.0.0.0/8,fd00::/8")]);
     assert_eq!(
         binding.traffic.to,
         [
-            Destination {
-                cidr: net("0.0.0.0/0"),
-                except: vec![net("10.0.0.0/8")]
-            },
-            Destination {
-                cidr: net("::/0"),
-                except: vec![net("fd00::/8")]
-            },
+            Destination { cidr: net("0.0.0.0/0"), except: vec![net("10.0.0.0/8")] },
+            Destination { cidr: net("::/0"), except: vec![net("fd00::/8")] },
         ]
     );
 }
@@ -267,19 +156,14 @@ fn an_exception_alone_is_from_everywhere() {
 fn who_asks_without_an_address_is_held() {
     assert_eq!(
         errors_of([("egress.interface", "eth1")]),
-        [
-            "egress.ip: is missing; write the source address that the container is to leave with, for instance `172.31.0.14`"
-        ]
+        ["egress.ip: is missing; write the source address that the container is to leave with, for instance `172.31.0.14`"]
     );
 }
 
 #[test]
 fn a_mistyped_label_asks_too_and_names_what_was_meant() {
     let binding = binding_of([("egress.pi", "172.31.0.14")]);
-    assert_eq!(
-        binding.warnings,
-        ["`egress.pi` is unknown; did you mean `egress.ip`?"]
-    );
+    assert_eq!(binding.warnings, ["`egress.pi` is unknown; did you mean `egress.ip`?"]);
     assert_eq!(binding.errors[0].field, "egress.ip");
 }
 
@@ -287,11 +171,7 @@ fn a_mistyped_label_asks_too_and_names_what_was_meant() {
 fn an_unknown_label_is_a_warning_and_no_more() {
     let binding = binding_of([("egress.ip", "172.31.0.14"), ("egress.department", "sales")]);
     assert!(binding.errors.is_empty());
-    assert!(
-        binding.warnings[0].starts_with("`egress.department` is unknown; known are `egress.ip`, "),
-        "{:?}",
-        binding.warnings
-    );
+    assert!(binding.warnings[0].starts_with("`egress.department` is unknown; known are `egress.ip`, "), "{:?}", binding.warnings);
     let asked = parse(&container([("egress.department", "sales")])).expect("something to say");
     assert_eq!(asked.binding, None);
     assert_eq!(asked.placement.errors.len(), 1);
@@ -301,23 +181,14 @@ fn an_unknown_label_is_a_warning_and_no_more() {
 fn labels_that_place_a_container_do_not_bind_it() {
     let asked = parse(&container([("egress.network", "eip_bridge")])).expect("asked");
     assert_eq!(asked.binding, None);
-    assert_eq!(
-        asked.placement,
-        Placement {
-            network: Some("eip_bridge".to_owned()),
-            ..Placement::default()
-        }
-    );
+    assert_eq!(asked.placement, Placement { network: Some("eip_bridge".to_owned()), ..Placement::default() });
 }
 
 #[test]
 fn a_bad_place_does_not_move_the_container_and_leaves_its_exit() {
-    let asked = parse(&container([
-        ("egress.ip", "172.31.0.14"),
-        ("egress.network", "eip_bridge"),
-        ("egress.container-ip", "172.19.0.300"),
-    ]))
-    .expect("asked");
+    let asked =
+        parse(&container([("egress.ip", "172.31.0.14"), ("egress.network", "eip_bridge"), ("egress.container-ip", "172.19.0.300")]))
+            .expect("asked");
     assert!(asked.binding.expect("a binding").errors.is_empty());
     assert_eq!(asked.placement.network, None);
     assert_eq!(
@@ -329,17 +200,10 @@ fn a_bad_place_does_not_move_the_container_and_leaves_its_exit() {
 #[test]
 fn an_address_on_the_default_bridge_cannot_be_chosen() {
     let placed = |mode: &str| {
-        let container = Container {
-            network_mode: mode.to_owned(),
-            ..container([("egress.container-ip", "172.17.0.9")])
-        };
+        let container = Container { network_mode: mode.to_owned(), ..container([("egress.container-ip", "172.17.0.9")]) };
         parse(&container).expect("asked").placement
     };
-    assert!(
-        placed("default").errors[0]
-            .message
-            .contains("add `egress.network`")
-    );
+    assert!(placed("default").errors[0].message.contains("add `egress.network`"));
     assert_eq!(placed("eip_bridge").address, Some(ip("172.17.0.9")));
 }
 
@@ -350,14 +214,8 @@ fn network_modes_without_packets_of_their_own_are_refused_with_the_cure() {
         ("none", "run it on a bridge network"),
         ("container:4f1c", "put the labels on that container"),
     ] {
-        let container = Container {
-            network_mode: mode.to_owned(),
-            ..container([("egress.ip", "172.31.0.14")])
-        };
-        let errors = parse(&container)
-            .and_then(|asked| asked.binding)
-            .expect("a binding")
-            .errors;
+        let container = Container { network_mode: mode.to_owned(), ..container([("egress.ip", "172.31.0.14")]) };
+        let errors = parse(&container).and_then(|asked| asked.binding).expect("a binding").errors;
         assert_eq!(errors[0].field, "network mode");
         assert!(errors[0].message.ends_with(cure), "{}", errors[0]);
     }
@@ -371,72 +229,43 @@ fn network_drivers_past_netfilter_are_refused_with_the_reason() {
     assert_eq!(refuse_driver("bridge"), None);
     for driver in ["macvlan", "ipvlan", "overlay", "some-plugin"] {
         let error = refuse_driver(driver).expect("refused");
-        assert!(
-            error.message.contains(driver)
-                && error
-                    .message
-                    .ends_with("put the container on a bridge network"),
-            "{error}"
-        );
+        assert!(error.message.contains(driver) && error.message.ends_with("put the container on a bridge network"), "{error}");
     }
 }
 
 #[test]
 fn a_network_is_guarded_as_it_says() {
-    let asked = |name: &str, value: &str| {
-        parse_network(&BTreeMap::from([(name.to_owned(), value.to_owned())]))
-    };
+    let asked = |name: &str, value: &str| parse_network(&BTreeMap::from([(name.to_owned(), value.to_owned())]));
     assert_eq!(asked("egress.guard", "on").guard, Some(true));
     assert_eq!(asked("egress.guard", "off").guard, Some(false));
     assert_eq!(asked("com.example", "x"), NetworkAsked::default());
     let bad = asked("egress.guard", "yes");
-    assert_eq!(
-        (bad.guard, bad.errors[0].to_string().as_str()),
-        (None, "egress.guard: `yes` is unknown; write `on` or `off`")
-    );
-    assert_eq!(
-        asked("egress.gaurd", "on").warnings,
-        ["`egress.gaurd` is unknown; did you mean `egress.guard`?"]
-    );
-    assert_eq!(
-        asked("egress.ip", "x").warnings,
-        ["egress.ip: belongs on a container, not on a Docker network"]
-    );
+    assert_eq!((bad.guard, bad.errors[0].to_string().as_str()), (None, "egress.guard: `yes` is unknown; write `on` or `off`"));
+    assert_eq!(asked("egress.gaurd", "on").warnings, ["`egress.gaurd` is unknown; did you mean `egress.guard`?"]);
+    assert_eq!(asked("egress.ip", "x").warnings, ["egress.ip: belongs on a container, not on a Docker network"]);
 }
 
 #[test]
 fn ten_thousand_labels_are_reported_as_twenty_and_a_number() {
-    let names: Vec<String> = (0..10_000)
-        .map(|i| format!("egress.{}{i}", "x".repeat(50)))
-        .collect();
+    let names: Vec<String> = (0..10_000).map(|i| format!("egress.{}{i}", "x".repeat(50))).collect();
     let labels = names.iter().map(|name| (name.as_str(), "value"));
     let binding = binding_of(labels.chain([("egress.ip", "172.31.0.14")]));
     assert!(binding.errors.is_empty());
     assert_eq!(binding.warnings.len(), 21);
-    assert_eq!(
-        binding.warnings[20],
-        "9980 more labels that begin with `egress.` are unknown"
-    );
+    assert_eq!(binding.warnings[20], "9980 more labels that begin with `egress.` are unknown");
 }
 
 #[test]
 fn a_value_of_a_megabyte_is_refused_and_not_repeated() {
     let long = "172.31.0.14,".repeat(100_000);
     let errors = errors_of([("egress.ip", long.as_str())]);
-    assert_eq!(
-        errors,
-        ["egress.ip: is 1200000 bytes long, and 4096 are read; write fewer entries"]
-    );
+    assert_eq!(errors, ["egress.ip: is 1200000 bytes long, and 4096 are read; write fewer entries"]);
 }
 
 #[test]
 fn every_labels_own_example_is_right() {
     for label in &LABELS {
-        assert!(
-            (label.read)(&mut Draft::default(), label.example).is_ok(),
-            "{}",
-            label.name
-        );
+        assert!((label.read)(&mut Draft::default(), label.example).is_ok(), "{}", label.name);
         assert!(label.name.starts_with(PREFIX));
     }
 }

@@ -2,17 +2,15 @@ use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::path::Path;
 
-use ipnet::IpNet;
-use proptest::prelude::*;
-use serde_json::json;
-
 use super::*;
 use crate::api::labels;
 use crate::model::binding::{
-    Compose, Destination, ExistingFlows, ExitSpec, Ports, Protocol, RoutedSource, Selector,
-    Traffic, WhenUnavailable,
+    Compose, Destination, ExistingFlows, ExitSpec, Ports, Protocol, RoutedSource, Selector, Traffic, WhenUnavailable,
 };
 use crate::model::facts::Container;
+use ipnet::IpNet;
+
+mod property;
 
 fn read(text: &str) -> Manifests {
     parse([("crawler.yaml", text.as_bytes())], 7)
@@ -21,31 +19,19 @@ fn read(text: &str) -> Manifests {
 /// A binding for container `crawler` with these lines in its spec.
 fn with(spec: &str) -> String {
     let lines: String = spec.lines().map(|line| format!("  {line}\n")).collect();
-    format!(
-        "apiVersion: egressd.dev/v1alpha1\nkind: EgressBinding\nmetadata: {{ name: crawler, namespace: shop }}\nspec:\n{lines}"
-    )
+    format!("apiVersion: egressd.dev/v1alpha1\nkind: EgressBinding\nmetadata: {{ name: crawler, namespace: shop }}\nspec:\n{lines}")
 }
 
 fn network_with(spec: &str) -> String {
-    format!(
-        "apiVersion: egressd.dev/v1alpha1\nkind: EgressNetwork\nmetadata: {{ name: eip_bridge }}\nspec: {{ {spec} }}\n"
-    )
+    format!("apiVersion: egressd.dev/v1alpha1\nkind: EgressNetwork\nmetadata: {{ name: eip_bridge }}\nspec: {{ {spec} }}\n")
 }
 
 fn errors(manifests: &Manifests) -> Vec<String> {
-    manifests
-        .errors
-        .iter()
-        .map(|e| format!("{}: {}", e.object, e.error))
-        .collect()
+    manifests.errors.iter().map(|e| format!("{}: {}", e.object, e.error)).collect()
 }
 
 fn crawler() -> Selector {
-    Selector::Containers {
-        names: vec!["crawler".to_owned()],
-        match_labels: BTreeMap::new(),
-        compose: None,
-    }
+    Selector::Containers { names: vec!["crawler".to_owned()], match_labels: BTreeMap::new(), compose: None }
 }
 
 fn ip(text: &str) -> IpAddr {
@@ -69,41 +55,20 @@ whenUnavailable: Fallback
 existingFlows: Reset
 priority: 3",
     ));
-    let ports = |protocol, first, last| Ports {
-        protocol,
-        first,
-        last,
-    };
+    let ports = |protocol, first, last| Ports { protocol, first, last };
     let expected = Binding {
-        name: BindingName {
-            source: Source::File,
-            name: "shop/crawler".to_owned(),
-        },
+        name: BindingName { source: Source::File, name: "shop/crawler".to_owned() },
         selector: Selector::Containers {
             names: vec!["crawler-1".to_owned()],
             match_labels: BTreeMap::from([("tier".to_owned(), "web".to_owned())]),
-            compose: Some(Compose {
-                project: "shop".to_owned(),
-                service: Some("crawler".to_owned()),
-            }),
+            compose: Some(Compose { project: "shop".to_owned(), service: Some("crawler".to_owned()) }),
         },
         exits: vec![
-            ExitSpec {
-                address: ip("172.31.0.14"),
-                interface: Some("eth1".to_owned()),
-                gateway: Some(ip("172.31.0.1")),
-            },
-            ExitSpec {
-                address: ip("2001:db8::14"),
-                interface: None,
-                gateway: None,
-            },
+            ExitSpec { address: ip("172.31.0.14"), interface: Some("eth1".to_owned()), gateway: Some(ip("172.31.0.1")) },
+            ExitSpec { address: ip("2001:db8::14"), interface: None, gateway: None },
         ],
         traffic: Traffic {
-            to: vec![Destination {
-                cidr: net("0.0.0.0/0"),
-                except: vec![net("10.0.0.0/8")],
-            }],
+            to: vec![Destination { cidr: net("0.0.0.0/0"), except: vec![net("10.0.0.0/8")] }],
             ports: vec![ports(Protocol::Tcp, 443, 445), ports(Protocol::Udp, 53, 53)],
         },
         when_unavailable: WhenUnavailable::Fallback,
@@ -119,104 +84,42 @@ priority: 3",
 
 #[test]
 fn addresses_may_be_plain_or_with_their_interface() {
-    let read = read(&with(
-        "addresses: [10.0.2.0/24, { cidr: '10.0.3.0/24', interface: ens6 }]\nexits: [{ address: 10.0.1.98 }]",
-    ));
-    let source = |text, interface: Option<&str>| RoutedSource {
-        net: net(text),
-        interface: interface.map(str::to_owned),
-    };
-    assert_eq!(
-        read.bindings[0].selector,
-        Selector::Addresses(vec![
-            source("10.0.2.0/24", None),
-            source("10.0.3.0/24", Some("ens6"))
-        ])
-    );
+    let read = read(&with("addresses: [10.0.2.0/24, { cidr: '10.0.3.0/24', interface: ens6 }]\nexits: [{ address: 10.0.1.98 }]"));
+    let source = |text, interface: Option<&str>| RoutedSource { net: net(text), interface: interface.map(str::to_owned) };
+    assert_eq!(read.bindings[0].selector, Selector::Addresses(vec![source("10.0.2.0/24", None), source("10.0.3.0/24", Some("ens6"))]));
 }
 
 /// The spec, beside the container it names, and the one error that it must give. The workload is held all the same.
 const HELD: &[(&str, &str)] = &[
-    (
-        "exits: []",
-        "spec.exits: is empty; write for instance `[{address: 172.31.0.14}]`",
-    ),
-    (
-        "exit: [{ address: 172.31.0.14 }]",
-        "spec.exit: unknown field; did you mean `exits`?",
-    ),
-    (
-        "exits: 172.31.0.14",
-        "spec.exits: must be a list, but is text; write it as `[a, b]`, or as lines that begin with `-`",
-    ),
-    (
-        "exits:",
-        "spec.exits: has no value; write one, or leave the field out",
-    ),
-    (
-        "exits: [{ address: 172.31.0.300 }]",
-        "spec.exits[0].address: `172.31.0.300` is not an IP address; write for instance `172.31.0.14`",
-    ),
-    (
-        "exits: [{ interface: eth1 }]",
-        "spec.exits[0].address: is missing; write `address:` and its value",
-    ),
+    ("exits: []", "spec.exits: is empty; write for instance `[{address: 172.31.0.14}]`"),
+    ("exit: [{ address: 172.31.0.14 }]", "spec.exit: unknown field; did you mean `exits`?"),
+    ("exits: 172.31.0.14", "spec.exits: must be a list, but is text; write it as `[a, b]`, or as lines that begin with `-`"),
+    ("exits:", "spec.exits: has no value; write one, or leave the field out"),
+    ("exits: [{ address: 172.31.0.300 }]", "spec.exits[0].address: `172.31.0.300` is not an IP address; write for instance `172.31.0.14`"),
+    ("exits: [{ interface: eth1 }]", "spec.exits[0].address: is missing; write `address:` and its value"),
     (
         "exits: [{ address: 172.31.0.14, weight: 1 }]",
         "spec.exits[0].weight: unknown field; known here are `address`, `gateway`, `interface`",
     ),
-    (
-        "exits: [{ address: 172.31.0.14 }, { address: 172.31.0.14 }]",
-        "spec.exits[1].address: `172.31.0.14` is given twice; keep one",
-    ),
+    ("exits: [{ address: 172.31.0.14 }, { address: 172.31.0.14 }]", "spec.exits[1].address: `172.31.0.14` is given twice; keep one"),
     (
         "exits: [{ address: 172.31.0.14, gateway: 'fe80::1' }]",
         "spec.exits[0].gateway: `fe80::1` is IPv6, but the exit `172.31.0.14` is IPv4; write the IPv4 gateway of that NIC, or leave it out to have it found",
     ),
-    (
-        "exits: [{ address: 127.0.0.1 }]",
-        "spec.exits[0].address: `127.0.0.1` is a loopback address; write for instance `172.31.0.14`",
-    ),
-    (
-        "to: [{ cidr: 10.0.0.1/8 }]",
-        "spec.to[0].cidr: `10.0.0.1/8` has host bits set; write `10.0.0.0/8`",
-    ),
+    ("exits: [{ address: 127.0.0.1 }]", "spec.exits[0].address: `127.0.0.1` is a loopback address; write for instance `172.31.0.14`"),
+    ("to: [{ cidr: 10.0.0.1/8 }]", "spec.to[0].cidr: `10.0.0.1/8` has host bits set; write `10.0.0.0/8`"),
     (
         "to: [{ cidr: 10.0.0.0/8, except: [192.168.0.0/16] }]",
         "spec.to[0].except[0]: `192.168.0.0/16` is not inside `10.0.0.0/8`, so it excepts nothing; take it out, or put it to the `cidr` that has it",
     ),
-    (
-        "ports: [{ protocol: TCP, port: 445, endPort: 443 }]",
-        "spec.ports[0].endPort: `445-443` is reversed; write `443-445`",
-    ),
-    (
-        "ports: [{ protocol: TCP, port: 70000 }]",
-        "spec.ports[0].port: `70000` is not in 1 to 65535",
-    ),
-    (
-        "ports: [{ protocol: tcp, port: 443 }]",
-        "spec.ports[0].protocol: `tcp` is unknown; did you mean `TCP`?",
-    ),
-    (
-        "ports: [{ port: 443 }]",
-        "spec.ports[0].protocol: is missing; write `protocol:` and its value",
-    ),
-    (
-        "whenUnavailable: Dorp",
-        "spec.whenUnavailable: `Dorp` is unknown; did you mean `Drop`?",
-    ),
-    (
-        "existingFlows: Cut",
-        "spec.existingFlows: `Cut` is unknown; write one of `Keep`, `Reset`",
-    ),
-    (
-        "priority: high",
-        "spec.priority: must be a whole number, but is text; write it without quotes",
-    ),
-    (
-        "priority: 3000000000",
-        "spec.priority: `3000000000` is not in -2147483648 to 2147483647",
-    ),
+    ("ports: [{ protocol: TCP, port: 445, endPort: 443 }]", "spec.ports[0].endPort: `445-443` is reversed; write `443-445`"),
+    ("ports: [{ protocol: TCP, port: 70000 }]", "spec.ports[0].port: `70000` is not in 1 to 65535"),
+    ("ports: [{ protocol: tcp, port: 443 }]", "spec.ports[0].protocol: `tcp` is unknown; did you mean `TCP`?"),
+    ("ports: [{ port: 443 }]", "spec.ports[0].protocol: is missing; write `protocol:` and its value"),
+    ("whenUnavailable: Dorp", "spec.whenUnavailable: `Dorp` is unknown; did you mean `Drop`?"),
+    ("existingFlows: Cut", "spec.existingFlows: `Cut` is unknown; write one of `Keep`, `Reset`"),
+    ("priority: high", "spec.priority: must be a whole number, but is text; write it without quotes"),
+    ("priority: 3000000000", "spec.priority: `3000000000` is not in -2147483648 to 2147483647"),
     (
         "podSelector: {}",
         "spec.podSelector: unknown field; known here are `addresses`, `containerSelector`, `existingFlows`, `exits`, `networkNamespaces`, `ports`, `priority`, `to`, `whenUnavailable`",
@@ -226,22 +129,12 @@ const HELD: &[(&str, &str)] = &[
 #[test]
 fn who_is_named_by_a_wrong_manifest_is_held_without_an_exit() {
     for (spec, expected) in HELD {
-        let exits = if spec.contains("exit") {
-            ""
-        } else {
-            "\nexits: [{ address: 172.31.0.14 }]"
-        };
-        let read = read(&with(&format!(
-            "containerSelector: {{ names: [crawler] }}\n{spec}{exits}"
-        )));
+        let exits = if spec.contains("exit") { "" } else { "\nexits: [{ address: 172.31.0.14 }]" };
+        let read = read(&with(&format!("containerSelector: {{ names: [crawler] }}\n{spec}{exits}")));
         assert_eq!(errors(&read), Vec::<String>::new(), "{spec}");
         assert_eq!(read.bindings.len(), 1, "{spec}");
         assert_eq!(read.bindings[0].selector, crawler(), "{spec}");
-        let said: Vec<String> = read.bindings[0]
-            .errors
-            .iter()
-            .map(ToString::to_string)
-            .collect();
+        let said: Vec<String> = read.bindings[0].errors.iter().map(ToString::to_string).collect();
         assert_eq!(said, [*expected]);
     }
 }
@@ -253,10 +146,7 @@ fn what_does_not_say_who_is_meant_holds_nobody() {
             "containerSelector: {}",
             "spec.containerSelector: is empty and would bind every container; give `names`, `matchLabels` or `compose`",
         ),
-        (
-            "containerSelector: { name: [crawler] }",
-            "spec.containerSelector.name: unknown field; did you mean `names`?",
-        ),
+        ("containerSelector: { name: [crawler] }", "spec.containerSelector.name: unknown field; did you mean `names`?"),
         (
             "containerSelector: { compose: { project: shop, servce: crawler } }",
             "spec.containerSelector.compose.servce: unknown field; did you mean `service`?",
@@ -265,54 +155,27 @@ fn what_does_not_say_who_is_meant_holds_nobody() {
             "containerSelector: { matchLabels: { tier: 5, shop: a } }",
             "spec.containerSelector.matchLabels.tier: must be text, but is a number; put the value into quotes",
         ),
-        (
-            "addresses: []",
-            "spec.addresses: is empty; write for instance `[10.0.0.0/24]`",
-        ),
-        (
-            "addresses: [10.0.0.1/24]",
-            "spec.addresses[0].cidr: `10.0.0.1/24` has host bits set; write `10.0.0.0/24`",
-        ),
-        (
-            "networkNamespaces: [a/b]",
-            "spec.networkNamespaces[0]: `a/b` is not a namespace's name; write for instance `blue`",
-        ),
-        (
-            "priority: 1",
-            "spec: says not who is bound; give one of `containerSelector`, `addresses`, `networkNamespaces`",
-        ),
+        ("addresses: []", "spec.addresses: is empty; write for instance `[10.0.0.0/24]`"),
+        ("addresses: [10.0.0.1/24]", "spec.addresses[0].cidr: `10.0.0.1/24` has host bits set; write `10.0.0.0/24`"),
+        ("networkNamespaces: [a/b]", "spec.networkNamespaces[0]: `a/b` is not a namespace's name; write for instance `blue`"),
+        ("priority: 1", "spec: says not who is bound; give one of `containerSelector`, `addresses`, `networkNamespaces`"),
     ] {
-        let read = read(&with(&format!(
-            "{spec}\nexits: [{{ address: 172.31.0.14 }}]"
-        )));
+        let read = read(&with(&format!("{spec}\nexits: [{{ address: 172.31.0.14 }}]")));
         assert_eq!(read.bindings, [], "{spec}");
-        assert_eq!(
-            errors(&read),
-            [format!("EgressBinding shop/crawler: {expected}")]
-        );
+        assert_eq!(errors(&read), [format!("EgressBinding shop/crawler: {expected}")]);
     }
 }
 
 #[test]
 fn one_bad_subnet_of_several_leaves_the_others_held() {
-    let read = read(&with(
-        "addresses: [10.0.0.1/24, 10.0.2.0/24]\nexits: [{ address: 10.0.1.98 }]",
-    ));
-    assert_eq!(
-        read.bindings[0].selector,
-        Selector::Addresses(vec![RoutedSource {
-            net: net("10.0.2.0/24"),
-            interface: None
-        }])
-    );
+    let read = read(&with("addresses: [10.0.0.1/24, 10.0.2.0/24]\nexits: [{ address: 10.0.1.98 }]"));
+    assert_eq!(read.bindings[0].selector, Selector::Addresses(vec![RoutedSource { net: net("10.0.2.0/24"), interface: None }]));
     assert_eq!(read.bindings[0].errors.len(), 1);
 }
 
 #[test]
 fn only_one_kind_of_workload_may_be_given() {
-    let read = read(&with(
-        "networkNamespaces: [blue]\ncontainerSelector: { names: [crawler] }\nexits: [{ address: 172.31.0.14 }]",
-    ));
+    let read = read(&with("networkNamespaces: [blue]\ncontainerSelector: { names: [crawler] }\nexits: [{ address: 172.31.0.14 }]"));
     assert_eq!(
         read.bindings[0].errors[0].to_string(),
         "spec: `containerSelector` and `networkNamespaces` are given; keep one, and write a binding for each of the others"
@@ -323,38 +186,15 @@ fn only_one_kind_of_workload_may_be_given() {
 fn what_surrounds_the_spec_is_checked_too() {
     let good = with("containerSelector: { names: [crawler] }\nexits: [{ address: 172.31.0.14 }]");
     for (from, to, expected) in [
-        (
-            "v1alpha1",
-            "v1",
-            "apiVersion: `egressd.dev/v1` is not read here; write `egressd.dev/v1alpha1`",
-        ),
-        (
-            "namespace:",
-            "namspace:",
-            "metadata: unknown field `namspace`; did you mean `namespace`?",
-        ),
-        (
-            "spec:",
-            "exits: []\nspec:",
-            "document: unknown field `exits`; indent it below `spec:`",
-        ),
+        ("v1alpha1", "v1", "apiVersion: `egressd.dev/v1` is not read here; write `egressd.dev/v1alpha1`"),
+        ("namespace:", "namspace:", "metadata: unknown field `namspace`; did you mean `namespace`?"),
+        ("spec:", "exits: []\nspec:", "document: unknown field `exits`; indent it below `spec:`"),
     ] {
         let read = read(&good.replace(from, to));
-        assert_eq!(
-            read.bindings[0]
-                .errors
-                .iter()
-                .map(ToString::to_string)
-                .collect::<Vec<_>>(),
-            [expected]
-        );
+        assert_eq!(read.bindings[0].errors.iter().map(ToString::to_string).collect::<Vec<_>>(), [expected]);
     }
     for (from, to, expected) in [
-        (
-            "EgressBinding",
-            "EgresBinding",
-            "crawler.yaml: kind: `EgresBinding` is not read here; did you mean `EgressBinding`?",
-        ),
+        ("EgressBinding", "EgresBinding", "crawler.yaml: kind: `EgresBinding` is not read here; did you mean `EgressBinding`?"),
         (
             "EgressBinding",
             "Deployment",
@@ -365,29 +205,17 @@ fn what_surrounds_the_spec_is_checked_too() {
             "name: Crawler_1,",
             "crawler.yaml: metadata.name: `Crawler_1` is not an object name (small letters, digits, `-`, `.`; at most 253 bytes); write for instance `crawler`",
         ),
-        (
-            "name: crawler,",
-            "name: 5,",
-            "crawler.yaml: metadata.name: `5` is not text; put it into quotes",
-        ),
-        (
-            "name: crawler,",
-            "",
-            "crawler.yaml: metadata.name: is missing; write for instance `name: crawler`",
-        ),
+        ("name: crawler,", "name: 5,", "crawler.yaml: metadata.name: `5` is not text; put it into quotes"),
+        ("name: crawler,", "", "crawler.yaml: metadata.name: is missing; write for instance `name: crawler`"),
     ] {
         let read = read(&good.replace(from, to));
-        assert_eq!(
-            (errors(&read), read.bindings.len()),
-            (vec![expected.to_owned()], 0)
-        );
+        assert_eq!((errors(&read), read.bindings.len()), (vec![expected.to_owned()], 0));
     }
 }
 
 #[test]
 fn a_status_from_a_cluster_is_ignored() {
-    let text = with("containerSelector: { names: [crawler] }\nexits: [{ address: 172.31.0.14 }]")
-        + "status: { observedGeneration: 3 }\n";
+    let text = with("containerSelector: { names: [crawler] }\nexits: [{ address: 172.31.0.14 }]") + "status: { observedGeneration: 3 }\n";
     assert_eq!(read(&text).bindings[0].errors, []);
 }
 
@@ -395,13 +223,7 @@ fn a_status_from_a_cluster_is_ignored() {
 fn of_two_documents_of_one_name_the_later_is_refused_and_both_are_named() {
     let first = with("networkNamespaces: [blue]\nexits: [{ address: 172.31.0.8 }]");
     let second = with("networkNamespaces: [blue]\nexits: [{ address: 172.31.0.14 }]");
-    let read = parse(
-        [
-            ("a.yaml", format!("{first}---\n{second}").as_bytes()),
-            ("b.yaml", second.as_bytes()),
-        ],
-        0,
-    );
+    let read = parse([("a.yaml", format!("{first}---\n{second}").as_bytes()), ("b.yaml", second.as_bytes())], 0);
     assert_eq!(read.bindings.len(), 1);
     assert_eq!(read.bindings[0].exits[0].address, ip("172.31.0.8"));
     assert_eq!(
@@ -418,11 +240,7 @@ fn a_bad_document_leaves_the_others() {
     let read = parse(
         [
             ("a.yaml", b"\x7fELF\x00\x01" as &[u8]),
-            (
-                "b.yaml",
-                format!("- not\n- a manifest\n---\n---\n~\n---\nkey: 1\nkey: 2\n---\n{good}")
-                    .as_bytes(),
-            ),
+            ("b.yaml", format!("- not\n- a manifest\n---\n---\n~\n---\nkey: 1\nkey: 2\n---\n{good}").as_bytes()),
             ("c.json", b"{\"kind\": "),
         ],
         0,
@@ -430,22 +248,10 @@ fn a_bad_document_leaves_the_others() {
     assert_eq!(read.bindings.len(), 1);
     let said = errors(&read);
     assert_eq!(said.len(), 4, "{said:#?}");
-    assert_eq!(
-        said[0],
-        "a.yaml: byte 5: the file has a control character; only manifests in YAML or JSON belong into this folder"
-    );
-    assert_eq!(
-        said[1],
-        "b.yaml#2: line 8, column 1: `key` is given twice; keep one"
-    );
-    assert!(
-        said[2].starts_with("b.yaml#1: document: is not a manifest; "),
-        "{said:#?}"
-    );
-    assert!(
-        said[3].starts_with("c.json#1: line 1, column "),
-        "{said:#?}"
-    );
+    assert_eq!(said[0], "a.yaml: byte 5: the file has a control character; only manifests in YAML or JSON belong into this folder");
+    assert_eq!(said[1], "b.yaml#2: line 8, column 1: `key` is given twice; keep one");
+    assert!(said[2].starts_with("b.yaml#1: document: is not a manifest; "), "{said:#?}");
+    assert!(said[3].starts_with("c.json#1: line 1, column "), "{said:#?}");
 }
 
 #[test]
@@ -464,19 +270,9 @@ fn bombs_and_depths_are_one_error_each() {
         let row = format!("*a{}, ", i - 1).repeat(10);
         aliases.push_str(&format!("a{i}: &a{i} [{row}]\n"));
     }
-    for bomb in [
-        aliases,
-        "[".repeat(100_000),
-        "a: ".repeat(10_000),
-        "- ".repeat(100_000),
-        "{a: ".repeat(50_000),
-    ] {
+    for bomb in [aliases, "[".repeat(100_000), "a: ".repeat(10_000), "- ".repeat(100_000), "{a: ".repeat(50_000)] {
         let read = read(&bomb);
-        let unread = read
-            .errors
-            .iter()
-            .filter(|e| e.error.message.starts_with("cannot be read"))
-            .count();
+        let unread = read.errors.iter().filter(|e| e.error.message.starts_with("cannot be read")).count();
         assert_eq!((unread, read.bindings.len()), (1, 0), "{:.40}", bomb);
         assert!(read.errors.iter().all(|e| e.error.message.len() < 400));
     }
@@ -487,13 +283,7 @@ fn a_bomb_in_each_of_many_documents_is_stopped_as_well() {
     let row = "*a, ".repeat(200);
     let document = format!("a: &a [{}]\nb: [{row}]\n---\n", "x, ".repeat(200));
     let read = read(&document.repeat(MAX_FILE / document.len()));
-    assert!(
-        read.errors
-            .iter()
-            .any(|e| e.error.message.starts_with("cannot be read: too many")),
-        "{:?}",
-        read.errors.first()
-    );
+    assert!(read.errors.iter().any(|e| e.error.message.starts_with("cannot be read: too many")), "{:?}", read.errors.first());
 }
 
 #[test]
@@ -506,13 +296,7 @@ fn ten_thousand_bindings_are_read() {
         };
         (0..5_000).map(binding).collect()
     };
-    let read = parse(
-        [
-            ("a.yaml", file("a").as_bytes()),
-            ("b.yaml", file("b").as_bytes()),
-        ],
-        0,
-    );
+    let read = parse([("a.yaml", file("a").as_bytes()), ("b.yaml", file("b").as_bytes())], 0);
     assert_eq!((read.bindings.len(), read.errors), (10_000, vec![]));
 }
 
@@ -520,17 +304,13 @@ fn ten_thousand_bindings_are_read() {
 fn a_hundred_thousand_foreign_documents_are_reported_as_a_hundred_and_a_number() {
     let read = read(&"---\n- x\n".repeat(100_000));
     assert_eq!(read.errors.len(), 101);
-    assert_eq!(
-        read.errors[100].error.message,
-        "has 99900 more errors; cure those that are listed first"
-    );
+    assert_eq!(read.errors[100].error.message, "has 99900 more errors; cure those that are listed first");
 }
 
 #[test]
 fn a_network_is_read_whole_or_not_at_all() {
-    let good = network_with(
-        "subnets: [172.19.0.0/16, 'fd00:19::/64'], gateways: ['fd00:19::1', 172.19.0.1], bridgeName: eip_bridge, guard: true",
-    );
+    let good =
+        network_with("subnets: [172.19.0.0/16, 'fd00:19::/64'], gateways: ['fd00:19::1', 172.19.0.1], bridgeName: eip_bridge, guard: true");
     let expected = ManagedNetwork {
         name: "eip_bridge".to_owned(),
         subnets: vec![net("172.19.0.0/16"), net("fd00:19::/64")],
@@ -538,26 +318,11 @@ fn a_network_is_read_whole_or_not_at_all() {
         bridge: Some("eip_bridge".to_owned()),
         guard: Some(true),
     };
-    assert_eq!(
-        read(&good),
-        Manifests {
-            networks: vec![expected],
-            ..Manifests::default()
-        }
-    );
+    assert_eq!(read(&good), Manifests { networks: vec![expected], ..Manifests::default() });
     for (spec, expected) in [
-        (
-            "",
-            "spec.subnets: is missing; write `subnets:` and its value",
-        ),
-        (
-            "subnets: []",
-            "spec.subnets: is empty; write for instance `[172.19.0.0/16]`",
-        ),
-        (
-            "subnets: [172.19.0.1/16]",
-            "spec.subnets[0]: `172.19.0.1/16` has host bits set; write `172.19.0.0/16`",
-        ),
+        ("", "spec.subnets: is missing; write `subnets:` and its value"),
+        ("subnets: []", "spec.subnets: is empty; write for instance `[172.19.0.0/16]`"),
+        ("subnets: [172.19.0.1/16]", "spec.subnets[0]: `172.19.0.1/16` has host bits set; write `172.19.0.0/16`"),
         (
             "subnets: [172.19.0.0/16, 172.20.0.0/16]",
             "spec.subnets[1]: `172.20.0.0/16` is a second IPv4 subnet, and Docker's bridges take one of each family; write another network for it",
@@ -574,20 +339,11 @@ fn a_network_is_read_whole_or_not_at_all() {
             "subnets: [172.19.0.0/16], bridgeName: a-very-long-bridge",
             "spec.bridgeName: `a-very-long-bridge` is longer than the 15 bytes of an interface name; write for instance `eip_bridge`",
         ),
-        (
-            "subnets: [172.19.0.0/16], guard: on",
-            "spec.guard: must be true or false, but is text; write `true` or `false`, without quotes",
-        ),
-        (
-            "subnets: [172.19.0.0/16], subnet: x",
-            "spec.subnet: unknown field; did you mean `subnets`?",
-        ),
+        ("subnets: [172.19.0.0/16], guard: on", "spec.guard: must be true or false, but is text; write `true` or `false`, without quotes"),
+        ("subnets: [172.19.0.0/16], subnet: x", "spec.subnet: unknown field; did you mean `subnets`?"),
     ] {
         let read = read(&network_with(spec));
-        assert_eq!(
-            (read.networks.len(), errors(&read)),
-            (0, vec![format!("EgressNetwork eip_bridge: {expected}")])
-        );
+        assert_eq!((read.networks.len(), errors(&read)), (0, vec![format!("EgressNetwork eip_bridge: {expected}")]));
     }
 }
 
@@ -601,12 +357,7 @@ fn every_example_of_manifests_is_right() {
         let read = parse([("example.yaml", bytes.as_slice())], 0);
         assert_eq!(errors(&read), Vec::<String>::new(), "{}", path.display());
         for binding in &read.bindings {
-            assert_eq!(
-                (&binding.errors, &binding.warnings),
-                (&Vec::new(), &Vec::new()),
-                "{}",
-                path.display()
-            );
+            assert_eq!((&binding.errors, &binding.warnings), (&Vec::new(), &Vec::new()), "{}", path.display());
         }
         documents += read.bindings.len() + read.networks.len();
     }
@@ -616,34 +367,16 @@ fn every_example_of_manifests_is_right() {
 #[test]
 fn every_label_of_the_compose_example_and_the_readme_is_right() {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("examples");
-    let compose =
-        std::fs::read_to_string(folder.join("compose/docker-compose.yaml")).expect("read");
+    let compose = std::fs::read_to_string(folder.join("compose/docker-compose.yaml")).expect("read");
     let compose: Value = serde_saphyr::from_str(&compose).expect("YAML");
-    let labels_of = |object: &Value| -> BTreeMap<String, String> {
-        serde_json::from_value(object["labels"].clone()).expect("labels")
-    };
-    let mut all: Vec<_> = compose["services"]
-        .as_object()
-        .expect("services")
-        .values()
-        .map(labels_of)
-        .collect();
+    let labels_of = |object: &Value| -> BTreeMap<String, String> { serde_json::from_value(object["labels"].clone()).expect("labels") };
+    let mut all: Vec<_> = compose["services"].as_object().expect("services").values().map(labels_of).collect();
     let network = labels::parse_network(&labels_of(&compose["networks"]["eip_bridge"]));
-    assert_eq!(
-        (network.guard, network.errors, network.warnings),
-        (Some(true), vec![], vec![])
-    );
+    assert_eq!((network.guard, network.errors, network.warnings), (Some(true), vec![], vec![]));
     let readme = std::fs::read_to_string(folder.join("README.md")).expect("read");
     for line in readme.lines().filter(|line| line.starts_with("docker run")) {
-        let pairs = line
-            .split("--label ")
-            .skip(1)
-            .filter_map(|rest| rest.split(' ').next()?.split_once('='));
-        all.push(
-            pairs
-                .map(|(name, value)| (name.to_owned(), value.to_owned()))
-                .collect(),
-        );
+        let pairs = line.split("--label ").skip(1).filter_map(|rest| rest.split(' ').next()?.split_once('='));
+        all.push(pairs.map(|(name, value)| (name.to_owned(), value.to_owned())).collect());
     }
     assert_eq!(all.len(), 5);
     for labels in all {
@@ -659,175 +392,6 @@ fn every_label_of_the_compose_example_and_the_readme_is_right() {
         };
         let asked = labels::parse(&container).expect("asked");
         let binding = asked.binding.expect("a binding");
-        assert_eq!(
-            (binding.errors, binding.warnings, asked.placement.errors),
-            (vec![], vec![], vec![])
-        );
+        assert_eq!((binding.errors, binding.warnings, asked.placement.errors), (vec![], vec![], vec![]));
     }
-}
-
-/// The manifest that says this binding.
-fn printed(binding: &Binding) -> Value {
-    let (namespace, name) = binding.name.name.split_once('/').expect("a full name");
-    let mut spec = match &binding.selector {
-        Selector::Container(_) => unreachable!("labels only"),
-        Selector::Containers {
-            names,
-            match_labels,
-            compose,
-        } => {
-            let compose = compose
-                .as_ref()
-                .map(|c| json!({"project": c.project, "service": c.service}));
-            json!({"containerSelector": {"names": names, "matchLabels": match_labels, "compose": compose}})
-        }
-        Selector::Addresses(all) => {
-            let all: Vec<_> = all
-                .iter()
-                .map(|s| json!({"cidr": s.net, "interface": s.interface}))
-                .collect();
-            json!({"addresses": all})
-        }
-        Selector::Namespaces(names) => json!({"networkNamespaces": names}),
-    };
-    spec["exits"] = binding
-        .exits
-        .iter()
-        .map(|e| json!({"address": e.address, "interface": e.interface, "gateway": e.gateway}))
-        .collect();
-    spec["to"] = binding
-        .traffic
-        .to
-        .iter()
-        .map(|d| json!({"cidr": d.cidr, "except": d.except}))
-        .collect();
-    let port = |p: &Ports| json!({"protocol": format!("{:?}", p.protocol).to_uppercase(), "port": p.first, "endPort": p.last});
-    spec["ports"] = binding.traffic.ports.iter().map(port).collect();
-    spec["whenUnavailable"] = json!(format!("{:?}", binding.when_unavailable));
-    spec["existingFlows"] = json!(format!("{:?}", binding.existing_flows));
-    spec["priority"] = json!(binding.priority);
-    json!({"apiVersion": API_VERSION, "kind": BINDING, "metadata": {"name": name, "namespace": namespace}, "spec": spec})
-}
-
-prop_compose! {
-    fn any_net()(bits in any::<u128>(), v4 in any::<bool>(), length in 8u8..=32) -> IpNet {
-        let address: IpAddr = if v4 {
-            std::net::Ipv4Addr::from_bits(bits as u32).into()
-        } else {
-            std::net::Ipv6Addr::from_bits(bits | 1 << 127).into()
-        };
-        IpNet::new_assert(address, length).trunc()
-    }
-}
-
-prop_compose! {
-    fn any_exit()(host in 1u8..255, v4 in any::<bool>(), interface in proptest::option::of("[a-z][a-z0-9-]{0,14}"), routed in any::<bool>()) -> ExitSpec {
-        let address = if v4 { ip(&format!("172.31.0.{host}")) } else { ip(&format!("2001:db8::{host:x}")) };
-        let gateway = routed.then(|| ip(if v4 { "172.31.1.1" } else { "fe80::1" }));
-        ExitSpec { address, interface, gateway }
-    }
-}
-
-prop_compose! {
-    fn any_destination()(cidr in any_net(), deeper in proptest::option::of(1u8..=8)) -> Destination {
-        let except = deeper.and_then(|by| IpNet::new(cidr.addr(), cidr.prefix_len() + by).ok());
-        Destination { cidr, except: except.into_iter().collect() }
-    }
-}
-
-fn any_selector() -> impl Strategy<Value = Selector> {
-    let name = "[a-zA-Z0-9][a-zA-Z0-9_.-]{0,20}";
-    let names = proptest::collection::vec(name, 1..4);
-    let labels = proptest::collection::btree_map("\\PC{0,12}", "\\PC{0,12}", 0..4);
-    let compose = proptest::option::of(
-        (name, proptest::option::of(name))
-            .prop_map(|(project, service)| Compose { project, service }),
-    );
-    let source = (any_net(), proptest::option::of("[a-z][a-z0-9]{0,14}"))
-        .prop_map(|(net, interface)| RoutedSource { net, interface });
-    prop_oneof![
-        (names, labels, compose).prop_map(|(names, match_labels, compose)| Selector::Containers {
-            names,
-            match_labels,
-            compose
-        }),
-        proptest::collection::vec(source, 1..4).prop_map(Selector::Addresses),
-        proptest::collection::vec("[a-z][a-z0-9 ._-]{0,20}", 1..4).prop_map(Selector::Namespaces),
-    ]
-}
-
-prop_compose! {
-    fn any_binding()(
-        selector in any_selector(),
-        exits in proptest::collection::vec(any_exit(), 1..4),
-        to in proptest::collection::vec(any_destination(), 0..4),
-        ports in proptest::collection::vec((prop_oneof![Just(Protocol::Tcp), Just(Protocol::Udp), Just(Protocol::Sctp)], 1u16.., 1u16..), 0..4),
-        (fallback, reset, priority) in any::<(bool, bool, i32)>(),
-    ) -> Binding {
-        let mut exits = exits;
-        exits.sort();
-        exits.dedup_by_key(|exit| exit.address);
-        let ports = ports.into_iter().map(|(protocol, a, b)| Ports { protocol, first: a.min(b), last: a.max(b) }).collect();
-        Binding {
-            name: BindingName { source: Source::File, name: "shop/crawler".to_owned() },
-            selector,
-            warnings: values::idle_families(&exits, &to).into_iter().collect(),
-            exits,
-            traffic: Traffic { to, ports: values::merge_ports(ports) },
-            when_unavailable: if fallback { WhenUnavailable::Fallback } else { WhenUnavailable::Drop },
-            existing_flows: if reset { ExistingFlows::Reset } else { ExistingFlows::Keep },
-            priority,
-            created: 7,
-            errors: Vec::new(),
-        }
-    }
-}
-
-proptest! {
-    #[test]
-    fn a_binding_that_is_printed_is_read_as_the_same(binding in any_binding()) {
-        let document = printed(&binding);
-        let yaml = serde_saphyr::to_string(&document).expect("plain data");
-        prop_assert_eq!(&read(&yaml), &Manifests { bindings: vec![binding.clone()], ..Manifests::default() }, "{}", yaml);
-        prop_assert_eq!(&read(&document.to_string()).bindings, &[binding]);
-    }
-
-    #[test]
-    fn no_bytes_make_the_parser_panic(bytes in proptest::collection::vec(any::<u8>(), 0..400)) {
-        parse([("bytes.yaml", bytes.as_slice())], 0);
-    }
-
-    #[test]
-    fn no_text_makes_the_parser_panic(text in "[ \\n:,{}\\[\\]&*!|>'\"%@`#?~<-]{0,20}\\PC{0,40}[a-z: \\n\\[\\]{}&*-]{0,60}") {
-        parse([("text.yaml", text.as_bytes())], 0);
-    }
-
-    #[test]
-    fn a_manifest_with_anything_in_one_place_is_held_or_refused(binding in any_binding(), field in 0usize..9, value in any_value()) {
-        let mut document = printed(&binding);
-        let fields = ["exits", "to", "ports", "whenUnavailable", "existingFlows", "priority", "containerSelector", "addresses", "other"];
-        document["spec"][fields[field]] = value;
-        let read = read(&document.to_string());
-        prop_assert_eq!(read.bindings.len() + usize::from(!read.errors.is_empty()), 1, "{}", document);
-    }
-}
-
-fn any_value() -> impl Strategy<Value = Value> {
-    let leaf = prop_oneof![
-        Just(Value::Null),
-        any::<bool>().prop_map(Value::from),
-        any::<i64>().prop_map(Value::from),
-        "\\PC{0,12}".prop_map(Value::from)
-    ];
-    leaf.prop_recursive(3, 16, 4, |inner| {
-        prop_oneof![
-            proptest::collection::vec(inner.clone(), 0..4).prop_map(Value::from),
-            proptest::collection::btree_map(
-                "address|cidr|names|port|protocol|\\PC{0,8}",
-                inner,
-                0..4
-            )
-            .prop_map(|map| Value::Object(map.into_iter().collect())),
-        ]
-    })
 }

@@ -16,9 +16,7 @@ fn binding(name: &str, address: &str) -> String {
 }
 
 async fn next(source: &mut Source) -> Manifests {
-    tokio::time::timeout(SOON, source.next())
-        .await
-        .expect("the folder was read")
+    tokio::time::timeout(SOON, source.next()).await.expect("the folder was read")
 }
 
 /// Readings until one has these bindings: a write may be seen in two steps.
@@ -32,11 +30,7 @@ async fn until(source: &mut Source, wanted: &[&str]) -> Manifests {
 }
 
 fn exits(manifests: &Manifests) -> Vec<String> {
-    manifests
-        .bindings
-        .iter()
-        .map(|b| format!("{} {}", b.name.name, b.exits[0].address))
-        .collect()
+    manifests.bindings.iter().map(|b| format!("{} {}", b.name.name, b.exits[0].address)).collect()
 }
 
 fn write(folder: &Path, file: &str, text: &str) {
@@ -56,18 +50,10 @@ async fn files_are_followed_as_they_come_change_and_go() {
         "b.json",
         r#"{"apiVersion":"egressd.dev/v1alpha1","kind":"EgressBinding","metadata":{"name":"b"},"spec":{"networkNamespaces":["b"],"exits":[{"address":"172.31.0.9"}]}}"#,
     );
-    until(
-        &mut source,
-        &["default/a 172.31.0.8", "default/b 172.31.0.9"],
-    )
-    .await;
+    until(&mut source, &["default/a 172.31.0.8", "default/b 172.31.0.9"]).await;
     write(folder.path(), "new", &binding("a", "172.31.0.14"));
     fs::rename(folder.path().join("new"), folder.path().join("a.yaml")).expect("renamed");
-    until(
-        &mut source,
-        &["default/a 172.31.0.14", "default/b 172.31.0.9"],
-    )
-    .await;
+    until(&mut source, &["default/a 172.31.0.14", "default/b 172.31.0.9"]).await;
     fs::remove_file(folder.path().join("a.yaml")).expect("removed");
     until(&mut source, &["default/b 172.31.0.9"]).await;
 }
@@ -93,11 +79,7 @@ async fn a_swapped_link_is_followed_as_configmaps_swap_theirs() {
     let folder = tempfile::tempdir().expect("a folder");
     for (version, address) in [("..1", "172.31.0.8"), ("..2", "172.31.0.14")] {
         fs::create_dir(folder.path().join(version)).expect("made");
-        write(
-            &folder.path().join(version),
-            "a.yaml",
-            &binding("a", address),
-        );
+        write(&folder.path().join(version), "a.yaml", &binding("a", address));
     }
     symlink("..1", folder.path().join("..data")).expect("linked");
     symlink("..data/a.yaml", folder.path().join("a.yaml")).expect("linked");
@@ -113,11 +95,7 @@ async fn a_folder_that_is_a_link_is_followed_when_it_points_elsewhere() {
     let above = tempfile::tempdir().expect("a folder");
     for (version, address) in [("one", "172.31.0.8"), ("two", "172.31.0.14")] {
         fs::create_dir(above.path().join(version)).expect("made");
-        write(
-            &above.path().join(version),
-            "a.yaml",
-            &binding("a", address),
-        );
+        write(&above.path().join(version), "a.yaml", &binding("a", address));
     }
     let folder = above.path().join("current");
     symlink("one", &folder).expect("linked");
@@ -126,11 +104,7 @@ async fn a_folder_that_is_a_link_is_followed_when_it_points_elsewhere() {
     symlink("two", above.path().join("new")).expect("linked");
     fs::rename(above.path().join("new"), &folder).expect("swapped");
     until(&mut source, &["default/a 172.31.0.14"]).await;
-    write(
-        &above.path().join("two"),
-        "a.yaml",
-        &binding("a", "172.31.0.15"),
-    );
+    write(&above.path().join("two"), "a.yaml", &binding("a", "172.31.0.15"));
     until(&mut source, &["default/a 172.31.0.15"]).await;
 }
 
@@ -145,14 +119,7 @@ fn a_file_that_breaks_leaves_in_force_what_it_said() {
         let read = folder.read();
         assert_eq!(read.bindings, good.bindings);
         assert_eq!(read.errors.len(), 1);
-        assert!(
-            read.errors[0]
-                .error
-                .message
-                .ends_with("(what the file said before stays in force)"),
-            "{:?}",
-            read.errors
-        );
+        assert!(read.errors[0].error.message.ends_with("(what the file said before stays in force)"), "{:?}", read.errors);
     }
     write(place.path(), "a.yaml", &binding("a", "172.31.0.14"));
     assert_eq!(exits(&folder.read()), ["default/a 172.31.0.14"]);
@@ -164,11 +131,7 @@ fn a_file_that_breaks_leaves_in_force_what_it_said() {
 #[test]
 fn what_is_not_a_regular_file_is_named_and_blocks_nobody() {
     let place = tempfile::tempdir().expect("a folder");
-    nix::unistd::mkfifo(
-        &place.path().join("pipe.yaml"),
-        nix::sys::stat::Mode::S_IRWXU,
-    )
-    .expect("made");
+    nix::unistd::mkfifo(&place.path().join("pipe.yaml"), nix::sys::stat::Mode::S_IRWXU).expect("made");
     symlink("nowhere", place.path().join("lost.yaml")).expect("linked");
     fs::create_dir(place.path().join("folder.yaml")).expect("made");
     write(place.path(), "z.yaml", &binding("z", "172.31.0.8"));

@@ -63,19 +63,11 @@ impl Watch {
 }
 
 fn start(folder: &Path, signal: Sender<Signal>) -> notify::Result<RecommendedWatcher> {
-    let Places {
-        folders,
-        entries,
-        whole,
-    } = places(folder);
+    let Places { folders, entries, whole } = places(folder);
     let mut watcher = notify::recommended_watcher(move |event: notify::Result<Event>| {
-        let concerns = |path: &PathBuf| {
-            entries.contains(path) || path.parent().is_some_and(|parent| whole.contains(parent))
-        };
+        let concerns = |path: &PathBuf| entries.contains(path) || path.parent().is_some_and(|parent| whole.contains(parent));
         let change = match &event {
-            Ok(event) => {
-                event.need_rescan() || (changes(event.kind) && event.paths.iter().any(concerns))
-            }
+            Ok(event) => event.need_rescan() || (changes(event.kind) && event.paths.iter().any(concerns)),
             Err(_) => true,
         };
         if change {
@@ -86,14 +78,8 @@ fn start(folder: &Path, signal: Sender<Signal>) -> notify::Result<RecommendedWat
     for folder in &folders {
         match watcher.watch(folder, RecursiveMode::NonRecursive) {
             // Gone since it was looked up: its parent is watched and tells.
-            Err(notify::Error {
-                kind: notify::ErrorKind::PathNotFound,
-                ..
-            }) => {}
-            Err(notify::Error {
-                kind: notify::ErrorKind::Io(error),
-                ..
-            }) if error.kind() == std::io::ErrorKind::NotFound => {}
+            Err(notify::Error { kind: notify::ErrorKind::PathNotFound, .. }) => {}
+            Err(notify::Error { kind: notify::ErrorKind::Io(error), .. }) if error.kind() == std::io::ErrorKind::NotFound => {}
             other => other?,
         }
     }
@@ -117,10 +103,7 @@ struct Places {
 
 impl Places {
     fn entry(&mut self, path: &Path) {
-        if let (Some(folder), Some(name)) = (
-            path.parent().and_then(|p| p.canonicalize().ok()),
-            path.file_name(),
-        ) {
+        if let (Some(folder), Some(name)) = (path.parent().and_then(|p| p.canonicalize().ok()), path.file_name()) {
             self.entries.insert(folder.join(name));
             self.folders.insert(folder);
         }
