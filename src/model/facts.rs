@@ -147,8 +147,9 @@ impl KernelFacts {
             KernelChange::Link(link) => self.put_link(link),
             KernelChange::LinkGone(index) => {
                 self.forget(Place { nsid: None, index });
-                if let Some(far) = self.links.remove(&index).and_then(|link| link.far_end()) {
-                    // The number of a namespace may be given again once its last link here is gone.
+                let far = self.links.remove(&index).and_then(|link| link.far_end());
+                // A namespace's number is given again before its links here are gone: the place may be a successor's by now.
+                if let Some(far) = far.filter(|far| self.near_ends.get(far) == Some(&index)) {
                     self.near_ends.remove(&far);
                     self.forget(far);
                 }
@@ -198,8 +199,9 @@ impl KernelFacts {
     }
 
     fn put_link(&mut self, link: Link) {
-        if let Some(far) = self.links.get(&link.index).and_then(Link::far_end) {
-            self.near_ends.remove(&far);
+        let old = self.links.get(&link.index).and_then(Link::far_end);
+        if let Some(old) = old.filter(|old| self.near_ends.get(old) == Some(&link.index)) {
+            self.near_ends.remove(&old);
         }
         if let Some(far) = link.far_end() {
             self.near_ends.insert(far, link.index);
@@ -287,4 +289,38 @@ pub enum EngineChange {
     NetworkGone(String),
     /// The engine is away; what was known of it stays.
     Lost,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn veth(index: IfIndex, far: Place) -> Link {
+        Link {
+            index,
+            name: format!("veth{index}"),
+            kind: LinkKind::Veth,
+            master: None,
+            peer_nsid: far.nsid,
+            peer_index: Some(far.index),
+            up: true,
+            carrier: true,
+            group: 0,
+        }
+    }
+
+    #[test]
+    fn a_link_that_goes_late_does_not_take_its_successor_s_address_along() {
+        let far = Place { nsid: Some(0), index: 2 };
+        let address = Address { net: "10.9.0.5/24".parse().unwrap(), usable: true };
+        let mut facts = KernelFacts::default();
+        facts.apply(KernelChange::Link(veth(4, far)));
+        facts.apply(KernelChange::Link(veth(5, far)));
+        facts.apply(KernelChange::Address(far, address));
+        facts.apply(KernelChange::LinkGone(4));
+        let near: Vec<_> = facts.near_ends_of(address.net.addr()).iter().map(|link| link.index).collect();
+        assert_eq!(near, [5]);
+        facts.apply(KernelChange::LinkGone(5));
+        assert!(facts.addresses.is_empty());
+    }
 }

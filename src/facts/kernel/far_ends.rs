@@ -5,7 +5,7 @@
 
 use std::collections::HashMap;
 
-use crate::model::facts::{Address, IfIndex, KernelChange, Link, LinkKind, Place};
+use crate::model::facts::{Address, IfIndex, KernelChange, Place};
 
 /// All far ends that are known.
 #[derive(Default)]
@@ -18,15 +18,6 @@ struct FarEnd {
     /// The near end that came last: it is the living one when two claim the same place.
     near: IfIndex,
     addresses: Vec<Address>,
-}
-
-/// Where the far end of a veth is, when it is in another namespace.
-pub fn place(link: &Link) -> Option<Place> {
-    let nsid = link.peer_nsid.filter(|_| link.kind == LinkKind::Veth)?;
-    Some(Place {
-        nsid: Some(nsid),
-        index: link.peer_index?,
-    })
 }
 
 impl FarEnds {

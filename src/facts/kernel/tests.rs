@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use tokio::time::timeout;
 
 use super::*;
-use crate::model::facts::{Address, KernelFacts, LinkKind, RouteKind};
+use crate::model::facts::{Address, KernelFacts, Link, LinkKind, RouteKind};
 use crate::netlink::testing::{alone_async, run};
 
 /// The source, and all that it has said so far.
@@ -58,13 +58,18 @@ impl Heard {
 }
 
 fn named<'a>(facts: &'a KernelFacts, name: &str) -> Option<&'a Link> {
-    facts.links.values().find(|link| link.name == name)
+    facts.link(name)
 }
 
 fn far_addresses(facts: &KernelFacts, near: &str) -> Vec<IpAddr> {
-    named(facts, near)
-        .map(|link| facts.peer_addresses(link).collect())
-        .unwrap_or_default()
+    let far = named(facts, near).and_then(Link::far_end);
+    far.map(|far| {
+        facts
+            .addresses_at(far)
+            .map(|address| address.net.addr())
+            .collect()
+    })
+    .unwrap_or_default()
 }
 
 fn ip(text: &str) -> IpAddr {
