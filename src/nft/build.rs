@@ -102,7 +102,7 @@ impl RuleBuilder {
         self
     }
 
-    /// `key @set`
+    /// `key @set`. A map where a set is meant needs kernel 6.5; before that, and with marks other than 0, `is_not(map(..), 0)` says the same.
     pub fn found(self, set: impl Into<SetName>, key: impl Into<Vec<Operand>>) -> Self {
         self.lookup(set.into(), key.into(), Target::None, false)
     }

@@ -94,6 +94,12 @@ fn routed(family: Family, v6: bool) -> Table {
         .elements
         .insert(Key::prefix(5, prefix.parse().unwrap()), Data::mark(0x1002));
     table.sets.insert("prefixes".into(), prefixes);
+    let mut traffic = Set::map([Datatype::IfIndex, kind], Datatype::Verdict).with_ranges();
+    let verdict = Data::Verdict(Verdict::Goto("arrival".into()));
+    traffic
+        .elements
+        .insert(Key::prefix(5, prefix.parse().unwrap()), verdict);
+    table.sets.insert("traffic".into(), traffic);
     let mut exits = Set::map([Datatype::IfIndex, Datatype::Mark], kind);
     exits.elements.insert(
         Key::one(number(3).number(0x0100_1001)),
@@ -133,6 +139,7 @@ fn routed(family: Family, v6: bool) -> Table {
             rule()
                 .not_within(daddr(v6), address(host).into())
                 .goto("arrival"),
+            rule().vmap(ranges("traffic"), [iif(), saddr(v6)]),
             rule().vmap("dispatch", [iif()]),
         ],
     );
