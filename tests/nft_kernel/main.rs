@@ -3,4 +3,5 @@
 mod everything;
 mod lab;
 mod others;
+mod plan;
 mod rulesets;
