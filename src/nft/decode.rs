@@ -274,7 +274,7 @@ mod tests {
     use super::*;
     use crate::nft::build::{daddr, rule};
     use crate::nft::encode::{Ownership, batch};
-    use crate::nft::samples::{a_ruleset, number as bytes};
+    use crate::nft::samples::a_ruleset;
     use crate::nft::wire::messages;
     use crate::nft::{Change, diff};
 
@@ -305,7 +305,7 @@ mod tests {
                 let at = index.index(sent.len());
                 sent[at] = byte;
             }
-            let _ = read_back(&sent);
+            let _outcome = read_back(&sent);
         }
     }
 
@@ -313,7 +313,8 @@ mod tests {
     fn many_elements_are_split_and_none_is_lost() {
         let mut set = Set::map([Datatype::Mark], Datatype::Mark);
         for key in 0..5_000 {
-            set.elements.insert(Key::one(bytes(key)), Data::mark(key));
+            set.elements
+                .insert(Key::one(Bytes::of_number(key)), Data::mark(key));
         }
         let table = Table {
             sets: [("marks".to_owned(), set)].into(),

@@ -214,8 +214,8 @@ impl Encoder<'_> {
                 w.text(NFTA_SET_ELEM_LIST_TABLE, table);
                 w.text(NFTA_SET_ELEM_LIST_SET, set);
                 w.nest(NFTA_SET_ELEM_LIST_ELEMENTS, |w| {
-                    let full = w.len() + ELEMENTS_PER_MESSAGE;
-                    while w.len() < full {
+                    let full = w.written() + ELEMENTS_PER_MESSAGE;
+                    while w.written() < full {
                         let Some((key, data)) = elements.next() else {
                             break;
                         };

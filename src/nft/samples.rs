@@ -31,16 +31,12 @@ fn a_set() -> impl Strategy<Value = Set> {
         .prop_map(|(elements, key)| {
             let elements = elements
                 .into_iter()
-                .map(|(key, value)| (Key::one(number(key)), Data::mark(value)));
+                .map(|(key, value)| (Key::one(Bytes::of_number(key)), Data::mark(value)));
             Set {
                 elements: elements.collect(),
                 ..Set::map([key], Datatype::Mark)
             }
         })
-}
-
-pub fn number(value: u32) -> Bytes {
-    Bytes::default().number(value)
 }
 
 /// A table that the kernel could have: rules and verdicts name only what is there.
@@ -77,7 +73,7 @@ fn a_table() -> impl Strategy<Value = Table> {
                 let data = |chain| Data::Verdict(Verdict::Goto(chain));
                 let elements = verdicts
                     .into_iter()
-                    .map(|(key, chain)| (Key::one(number(key)), data(chain)));
+                    .map(|(key, chain)| (Key::one(Bytes::of_number(key)), data(chain)));
                 let map = Set {
                     elements: elements.collect(),
                     ..Set::map([Datatype::IfIndex], Datatype::Verdict)

@@ -83,8 +83,8 @@ impl Writer {
         self.bytes(kind, &value.to_be_bytes());
     }
 
-    /// How many bytes there are.
-    pub fn len(&self) -> usize {
+    /// How many bytes there are so far.
+    pub fn written(&self) -> usize {
         self.bytes.len()
     }
 

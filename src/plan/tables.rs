@@ -38,14 +38,14 @@ fn ip(outcome: &Outcome, v6: bool) -> Table {
     let address = if v6 { Datatype::Ipv6 } else { Datatype::Ipv4 };
     let source_key = [Datatype::IfIndex, address];
     let mut sets = Sets::new(v6, [
-        ("uplinks", Set::set([Datatype::IfIndex])),
+        ("uplinks", Set::of([Datatype::IfIndex])),
         ("ingress", Set::map([Datatype::IfIndex], Datatype::Verdict)),
         ("routed", Set::map(source_key, Datatype::Mark)),
         ("routed_nets", Set::map(source_key, Datatype::Mark).with_ranges()),
         ("traffic", Set::map(source_key, Datatype::Verdict)),
         ("traffic_nets", Set::map(source_key, Datatype::Verdict).with_ranges()),
         ("exits", Set::map([Datatype::IfIndex, Datatype::Mark], address)),
-        ("own", Set::set(source_key)),
+        ("own", Set::of(source_key)),
         ("exit_marks", Set::map([Datatype::Mark], Datatype::Verdict)),
         ("nic_marks", Set::map([Datatype::Mark], Datatype::Verdict)),
     ]);

@@ -5,8 +5,8 @@ use std::collections::BTreeMap;
 use proptest::prelude::*;
 
 use super::*;
-use crate::nft::samples::{a_ruleset, number};
-use crate::nft::{Datatype, Expr, Verdict};
+use crate::nft::samples::a_ruleset;
+use crate::nft::{Bytes, Datatype, Expr, Verdict};
 
 /// Applies changes as the kernel does: in their order, and each refused that names what is not there or takes away what is named.
 fn apply(ruleset: &mut Ruleset, changes: &[Change]) -> Result<(), String> {
@@ -152,7 +152,7 @@ fn with_elements(elements: &[(u32, u32)]) -> Ruleset {
     let mut set = Set::map([Datatype::Mark], Datatype::Mark);
     set.elements = elements
         .iter()
-        .map(|(key, value)| (Key::one(number(*key)), Data::mark(*value)))
+        .map(|(key, value)| (Key::one(Bytes::of_number(*key)), Data::mark(*value)))
         .collect();
     let table = Table {
         sets: BTreeMap::from([("marks".into(), set)]),
@@ -170,11 +170,11 @@ fn an_element_with_other_data_goes_before_it_comes_and_the_rest_stays() {
         &with_elements(&[(1, 10), (2, 20), (3, 30)]),
     );
     let set = || (Family::Ip, "marks".to_owned());
-    let mut gone = vec![Key::one(number(2)), Key::one(number(3))];
+    let mut gone = vec![Key::one(Bytes::of_number(2)), Key::one(Bytes::of_number(3))];
     gone.sort();
     let mut new = vec![
-        (Key::one(number(2)), Data::mark(21)),
-        (Key::one(number(4)), Data::mark(40)),
+        (Key::one(Bytes::of_number(2)), Data::mark(21)),
+        (Key::one(Bytes::of_number(4)), Data::mark(40)),
     ];
     new.sort_by_key(|(key, _)| *key);
     let (family, name) = set();

@@ -1,0 +1,113 @@
+//! Chains, sets, and the keys and data of their elements.
+
+use std::net::IpAddr;
+
+use ipnet::IpNet;
+
+use crate::nft::{Base, Bytes, Chain, ChainKind, Data, Datatype, Hook, Key, Rule, Set};
+
+impl Chain {
+    /// A chain that the kernel enters by itself.
+    pub fn base(kind: ChainKind, hook: Hook, priority: i32, rules: impl Into<Vec<Rule>>) -> Self {
+        Self {
+            base: Some(Base {
+                kind,
+                hook,
+                priority,
+            }),
+            rules: rules.into(),
+        }
+    }
+
+    /// A chain that rules and verdict maps lead to.
+    pub fn regular(rules: impl Into<Vec<Rule>>) -> Self {
+        Self {
+            base: None,
+            rules: rules.into(),
+        }
+    }
+}
+
+impl Set {
+    /// An empty set.
+    pub fn of(key: impl Into<Vec<Datatype>>) -> Self {
+        Self {
+            key: key.into(),
+            data: None,
+            interval: false,
+            elements: Default::default(),
+        }
+    }
+
+    /// An empty map.
+    pub fn map(key: impl Into<Vec<Datatype>>, data: Datatype) -> Self {
+        Self {
+            data: Some(data),
+            ..Self::of(key)
+        }
+    }
+
+    /// Its keys are ranges. Needs two fields or more: the kernel's set of one field's ranges has another form, which this does not write.
+    pub fn with_ranges(self) -> Self {
+        Self {
+            interval: true,
+            ..self
+        }
+    }
+}
+
+impl Bytes {
+    /// A number in host order.
+    pub fn of_number(value: u32) -> Self {
+        Self::default().number(value)
+    }
+
+    /// Appends a number in host order: an interface, a mark.
+    pub fn number(self, value: u32) -> Self {
+        self.push(&value.to_ne_bytes())
+    }
+
+    /// Appends a number in network order, as keys that are ranges have it.
+    pub fn network_number(self, value: u32) -> Self {
+        self.push(&value.to_be_bytes())
+    }
+
+    /// Appends an address.
+    pub fn address(self, address: IpAddr) -> Self {
+        match address {
+            IpAddr::V4(address) => self.push(&address.octets()),
+            IpAddr::V6(address) => self.push(&address.octets()),
+        }
+    }
+}
+
+impl Key {
+    /// One value.
+    pub fn one(value: Bytes) -> Self {
+        Self {
+            first: value,
+            last: None,
+        }
+    }
+
+    /// In a set of ranges: an interface, and the addresses of a prefix.
+    pub fn prefix(interface: u32, prefix: IpNet) -> Self {
+        let bytes = Bytes::default().network_number(interface);
+        Self {
+            first: bytes.address(prefix.network()),
+            last: Some(bytes.address(prefix.broadcast())),
+        }
+    }
+}
+
+impl Data {
+    /// A mark.
+    pub fn mark(value: u32) -> Self {
+        Self::Value(Bytes::of_number(value))
+    }
+
+    /// An address.
+    pub fn address(address: IpAddr) -> Self {
+        Self::Value(Bytes::default().address(address))
+    }
+}

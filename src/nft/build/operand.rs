@@ -1,0 +1,221 @@
+//! What rules look at, and how it is brought into the registers.
+
+use crate::nft::{Bytes, Ct, Expr, Meta, PayloadBase, Register, Target};
+
+/// What a rule looks at, or sets a mark to.
+#[derive(Clone, Debug)]
+pub struct Operand {
+    source: Source,
+    mask: u32,
+    bits: u32,
+}
+
+#[derive(Clone, Debug)]
+enum Source {
+    Meta(Meta),
+    Ct(Ct),
+    Payload(PayloadBase, u32, u32),
+    FibOutput,
+    Constant(u32),
+    Map(SetName, Vec<Operand>),
+}
+
+/// A set's name, and whether its keys are ranges.
+#[derive(Clone, Debug)]
+pub struct SetName {
+    pub(super) name: String,
+    pub(super) ranges: bool,
+}
+
+impl From<&str> for SetName {
+    fn from(name: &str) -> Self {
+        Self {
+            name: name.to_owned(),
+            ranges: false,
+        }
+    }
+}
+
+/// A set whose keys are ranges: it is looked up in network byte order.
+pub fn ranges(name: &str) -> SetName {
+    SetName {
+        name: name.to_owned(),
+        ranges: true,
+    }
+}
+
+/// `meta mark`
+pub fn mark() -> Operand {
+    Source::Meta(Meta::Mark).into()
+}
+
+/// `iif`
+pub fn iif() -> Operand {
+    Source::Meta(Meta::Iif).into()
+}
+
+/// `oif`
+pub fn oif() -> Operand {
+    Source::Meta(Meta::Oif).into()
+}
+
+/// `meta l4proto`
+pub fn l4proto() -> Operand {
+    Source::Meta(Meta::L4Proto).into()
+}
+
+/// `meta protocol`: the ethertype.
+pub fn protocol() -> Operand {
+    Source::Meta(Meta::Protocol).into()
+}
+
+/// `ct mark`
+pub fn ct_mark() -> Operand {
+    Source::Ct(Ct::Mark).into()
+}
+
+/// `ct direction`: 0 original, 1 reply.
+pub fn ct_direction() -> Operand {
+    Source::Ct(Ct::Direction).into()
+}
+
+/// `ct status`: `IPS_*`.
+pub fn ct_status() -> Operand {
+    Source::Ct(Ct::Status).into()
+}
+
+/// `ip saddr` or `ip6 saddr`. In the bridge family the rule has to test [`protocol`] first.
+pub fn saddr(v6: bool) -> Operand {
+    if v6 {
+        Source::Payload(PayloadBase::Network, 8, 16)
+    } else {
+        Source::Payload(PayloadBase::Network, 12, 4)
+    }
+    .into()
+}
+
+/// `ip daddr` or `ip6 daddr`.
+pub fn daddr(v6: bool) -> Operand {
+    if v6 {
+        Source::Payload(PayloadBase::Network, 24, 16)
+    } else {
+        Source::Payload(PayloadBase::Network, 16, 4)
+    }
+    .into()
+}
+
+/// `th dport`: of TCP, UDP, SCTP, whichever [`l4proto`] says.
+pub fn dport() -> Operand {
+    Source::Payload(PayloadBase::Transport, 2, 2).into()
+}
+
+/// `fib daddr . mark oif`: the interface that the packet would leave by; 0 when it is local or has no route.
+pub fn fib_oif() -> Operand {
+    Source::FibOutput.into()
+}
+
+/// A number.
+pub fn constant(value: u32) -> Operand {
+    Source::Constant(value).into()
+}
+
+/// `KEY map @NAME`: ends the rule for a packet whose key is not in the map.
+pub fn map(name: impl Into<SetName>, key: impl Into<Vec<Operand>>) -> Operand {
+    Source::Map(name.into(), key.into()).into()
+}
+
+impl From<Source> for Operand {
+    fn from(source: Source) -> Self {
+        Self {
+            source,
+            mask: u32::MAX,
+            bits: 0,
+        }
+    }
+}
+
+impl Operand {
+    /// `& mask`; of a number in host order.
+    pub fn and(mut self, mask: u32) -> Self {
+        self.mask &= mask;
+        self.bits &= mask;
+        self
+    }
+
+    /// `| bits`
+    pub fn or(mut self, bits: u32) -> Self {
+        self.mask &= !bits;
+        self.bits |= bits;
+        self
+    }
+
+    /// Puts it into the slots from `to` on.
+    pub(super) fn load(&self, exprs: &mut Vec<Expr>, to: Register, network_order: bool) {
+        match &self.source {
+            Source::Meta(key) => exprs.push(Expr::Meta { key: *key, to }),
+            Source::Ct(key) => exprs.push(Expr::Ct { key: *key, to }),
+            Source::Payload(base, offset, len) => exprs.push(Expr::Payload {
+                base: *base,
+                offset: *offset,
+                len: *len,
+                to,
+            }),
+            Source::FibOutput => exprs.push(Expr::FibOutput { to }),
+            Source::Constant(value) => exprs.push(Expr::Immediate {
+                value: Bytes::of_number(*value),
+                to,
+            }),
+            Source::Map(set, key) => {
+                load_key(exprs, key, to, set.ranges);
+                exprs.push(Expr::Lookup {
+                    set: set.name.clone(),
+                    from: to,
+                    to: Target::Register(to),
+                    inverted: false,
+                });
+            }
+        }
+        if self.mask != u32::MAX || self.bits != 0 {
+            exprs.push(Expr::Bitwise {
+                from: to,
+                to,
+                mask: Bytes::of_number(self.mask),
+                xor: Bytes::of_number(self.bits),
+            });
+        }
+        if network_order && !matches!(self.source, Source::Payload(..)) {
+            exprs.push(Expr::ToNetworkOrder { from: to, to });
+        }
+    }
+
+    fn slots(&self) -> Register {
+        if matches!(self.source, Source::Payload(_, _, 16)) {
+            4
+        } else {
+            1
+        }
+    }
+
+    /// A number as it stands in the slot.
+    pub(super) fn number(&self, value: u32) -> Bytes {
+        match &self.source {
+            Source::Meta(Meta::L4Proto) | Source::Ct(Ct::Direction) => Bytes::exact(&[value as u8]),
+            Source::Meta(Meta::Protocol) | Source::Payload(_, _, 2) => {
+                Bytes::exact(&(value as u16).to_be_bytes())
+            }
+            _ => Bytes::of_number(value),
+        }
+    }
+}
+
+pub(super) fn load_key(
+    exprs: &mut Vec<Expr>,
+    key: &[Operand],
+    mut to: Register,
+    network_order: bool,
+) {
+    for field in key {
+        field.load(exprs, to, network_order);
+        to += field.slots();
+    }
+}
