@@ -38,6 +38,7 @@ fn placement(network: Option<&str>, address: Option<&str>) -> Placement {
     Placement {
         network: network.map(str::to_owned),
         address: address.map(ip),
+        errors: Vec::new(),
     }
 }
 
@@ -147,7 +148,7 @@ async fn a_network_with_other_settings_is_refused_with_the_field_and_the_cure(re
     };
     assert_eq!(
         refused(effects.create_network(&bridge).await).0,
-        "spec.bridge"
+        "spec.bridgeName"
     );
     let gateway = ManagedNetwork {
         gateways: vec![ip("10.77.0.9")],

@@ -223,7 +223,7 @@ fn same(wanted: &ManagedNetwork, found: models::Network) -> Result<(), Error> {
         .filter(|bridge| found.bridge.as_ref() != Some(*bridge))
     {
         return differs(
-            "spec.bridge",
+            "spec.bridgeName",
             format!("bridge {}", found.bridge.unwrap_or_default()),
             bridge.clone(),
         );
@@ -266,7 +266,7 @@ fn refusal(wanted: &ManagedNetwork, message: &str) -> Error {
         ("spec.gateways", "choose a gateway inside the subnet")
     } else if lower.contains("bridge") {
         (
-            "spec.bridge",
+            "spec.bridgeName",
             "choose a device name that no other network uses, of at most 15 bytes",
         )
     } else {

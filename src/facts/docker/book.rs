@@ -315,3 +315,6 @@ fn is_on(attachment: &Attachment, network_id: &str, name: &str) -> bool {
         attachment.network_id == network_id
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -4,6 +4,7 @@
 //! how they are read, [`book`] for what is made of them.
 
 mod book;
+mod question;
 mod read;
 mod session;
 

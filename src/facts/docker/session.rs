@@ -10,7 +10,7 @@ use std::path::Path;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use bollard::models::{EventMessage, Network, NetworkInspect};
-use bollard::query_parameters::{EventsOptions, ListContainersOptions, ListNetworksOptions};
+use bollard::query_parameters::EventsOptions;
 use bollard::{API_DEFAULT_VERSION, Docker};
 use futures::future::BoxFuture;
 use futures::stream::FuturesUnordered;
@@ -18,6 +18,9 @@ use futures::{FutureExt, Stream, StreamExt};
 use tokio::time::Instant;
 
 use super::book::{Ask, Book, Endpoint, Parse};
+use super::question::{
+    PAGE, all_containers, all_networks, one_network, some_containers, some_endpoints,
+};
 use super::read::{self, Event, Listed};
 use crate::model::facts::EngineChange;
 
@@ -27,8 +30,6 @@ const TIMEOUT_SECONDS: u64 = 30;
 const LOOK_BACK: Duration = Duration::from_secs(5);
 /// How long the list may lag behind `disconnect`.
 const LAG: Duration = Duration::from_secs(1);
-/// Containers in one answer: bounds the memory of reading 10,000 of them.
-const PAGE: i32 = 500;
 
 /// Why a session ended.
 #[derive(Debug, thiserror::Error)]
@@ -46,7 +47,8 @@ pub enum Ended {
     Closed,
 }
 
-enum Answer {
+/// What came back for a question.
+pub enum Answer {
     Containers {
         asked: Vec<(String, u32)>,
         listed: Vec<Listed>,
@@ -132,6 +134,7 @@ async fn follow(
     }
 }
 
+/// bollard 0.21 puts no version into its paths, so every engine answers in its own newest one; all that is read here is the same since API 1.41.
 async fn connect(socket: &Path) -> Result<Docker, bollard::errors::Error> {
     let docker = Docker::connect_with_unix(
         &socket.to_string_lossy(),
@@ -282,111 +285,4 @@ impl Session {
         self.answers
             .push(async move { some_endpoints(&docker, network, endpoints).await }.boxed());
     }
-}
-
-async fn some_containers(docker: &Docker, asked: Vec<(String, u32)>) -> Result<Answer, Ended> {
-    let ids = asked.iter().map(|(id, _)| id.clone()).collect();
-    let filters = HashMap::from([("id".to_owned(), ids)]);
-    let listed = containers(
-        docker,
-        ListContainersOptions {
-            all: true,
-            filters: Some(filters),
-            ..Default::default()
-        },
-    )
-    .await?;
-    Ok(Answer::Containers { asked, listed })
-}
-
-async fn some_endpoints(
-    docker: &Docker,
-    network: String,
-    endpoints: Vec<Endpoint>,
-) -> Result<Answer, Ended> {
-    let inspected = match docker.inspect_network(&network, None).await {
-        Ok(inspected) => Some(Box::new(inspected)),
-        // It went meanwhile.
-        Err(bollard::errors::Error::DockerResponseServerError {
-            status_code: 404, ..
-        }) => None,
-        Err(source) => {
-            return Err(Ended::Question {
-                question: "a network's containers",
-                source,
-            });
-        }
-    };
-    Ok(Answer::Endpoints {
-        network,
-        endpoints,
-        inspected,
-    })
-}
-
-async fn one_network(docker: &Docker, id: String) -> Result<Answer, Ended> {
-    let networks = networks(
-        docker,
-        Some(HashMap::from([("id".to_owned(), vec![id.clone()])])),
-    )
-    .await?;
-    // The filter takes prefixes too.
-    let network = networks
-        .into_iter()
-        .find(|network| network.id.as_ref() == Some(&id))
-        .map(Box::new);
-    Ok(Answer::Network { id, network })
-}
-
-async fn all_networks(docker: &Docker) -> Result<Vec<Network>, Ended> {
-    networks(docker, None).await
-}
-
-async fn networks(
-    docker: &Docker,
-    filters: Option<HashMap<String, Vec<String>>>,
-) -> Result<Vec<Network>, Ended> {
-    let networks = docker
-        .list_networks(filters.map(|filters| ListNetworksOptions {
-            filters: Some(filters),
-        }))
-        .await;
-    networks.map_err(|source| Ended::Question {
-        question: "its networks",
-        source,
-    })
-}
-
-/// The newest first, page by page; one that is made meanwhile has an event.
-async fn all_containers(docker: &Docker) -> Result<Vec<Listed>, Ended> {
-    let mut all: Vec<Listed> = Vec::new();
-    loop {
-        let filters = all
-            .last()
-            .map(|last| HashMap::from([("before".to_owned(), vec![last.id.clone()])]));
-        let page = containers(
-            docker,
-            ListContainersOptions {
-                all: true,
-                limit: Some(PAGE),
-                filters,
-                size: false,
-            },
-        )
-        .await?;
-        let whole = page.len() == usize::try_from(PAGE).unwrap_or(usize::MAX);
-        all.extend(page);
-        if !whole {
-            return Ok(all);
-        }
-    }
-}
-
-async fn containers(docker: &Docker, options: ListContainersOptions) -> Result<Vec<Listed>, Ended> {
-    let summaries = docker.list_containers(Some(options)).await;
-    let summaries = summaries.map_err(|source| Ended::Question {
-        question: "its containers",
-        source,
-    })?;
-    Ok(summaries.into_iter().filter_map(read::container).collect())
 }
