@@ -253,13 +253,18 @@ impl Slot {
             .drain(..)
             .filter(|known| !known.addresses.is_empty())
         {
-            match attachments
+            let same = attachments
                 .iter_mut()
-                .find(|one| is_on(one, &known.network_id, &known.network))
-            {
-                Some(one) if one.addresses.is_empty() => one.addresses = known.addresses,
-                Some(_) => {}
-                None => attachments.push(known),
+                .find(|one| is_on(one, &known.network_id, &known.network));
+            let Some(one) = same else {
+                attachments.push(known);
+                continue;
+            };
+            if one.network_id.is_empty() {
+                one.network_id = known.network_id;
+            }
+            if one.addresses.is_empty() {
+                one.addresses = known.addresses;
             }
         }
         self.running = listed.running || attachments.iter().any(|one| !one.addresses.is_empty());
