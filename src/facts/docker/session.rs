@@ -10,7 +10,7 @@ use std::path::Path;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use bollard::models::{EventMessage, Network, NetworkInspect};
-use bollard::query_parameters::{EventsOptions, ListContainersOptions, ListNetworksOptions};
+use bollard::query_parameters::EventsOptions;
 use bollard::{API_DEFAULT_VERSION, Docker};
 use futures::future::BoxFuture;
 use futures::stream::FuturesUnordered;
@@ -18,6 +18,9 @@ use futures::{FutureExt, Stream, StreamExt};
 use tokio::time::Instant;
 
 use super::book::{Ask, Book, Endpoint, Parse};
+use super::question::{
+    PAGE, all_containers, all_networks, one_network, some_containers, some_endpoints,
+};
 use super::read::{self, Event, Listed};
 use crate::model::facts::EngineChange;
 
@@ -27,8 +30,6 @@ const TIMEOUT_SECONDS: u64 = 30;
 const LOOK_BACK: Duration = Duration::from_secs(5);
 /// How long the list may lag behind `disconnect`.
 const LAG: Duration = Duration::from_secs(1);
-/// Containers in one answer: bounds the memory of reading 10,000 of them.
-const PAGE: i32 = 500;
 
 /// Why a session ended.
 #[derive(Debug, thiserror::Error)]
@@ -36,17 +37,31 @@ pub enum Ended {
     #[error("failed to connect to the engine")]
     Connect(#[source] bollard::errors::Error),
     #[error("failed to ask the engine for {question}: {source}")]
-    Question { question: &'static str, source: bollard::errors::Error },
+    Question {
+        question: &'static str,
+        source: bollard::errors::Error,
+    },
     #[error("failed to read events: {0}")]
     Events(#[source] bollard::errors::Error),
     #[error("the engine closed the stream of events")]
-    EventsEnded,
+    Closed,
 }
 
-enum Answer {
-    Containers { asked: Vec<(String, u32)>, listed: Vec<Listed> },
-    Endpoints { network: String, endpoints: Vec<Endpoint>, inspected: Option<Box<NetworkInspect>> },
-    Network { id: String, network: Option<Box<Network>> },
+/// What came back for a question.
+pub enum Answer {
+    Containers {
+        asked: Vec<(String, u32)>,
+        listed: Vec<Listed>,
+    },
+    Endpoints {
+        network: String,
+        endpoints: Vec<Endpoint>,
+        inspected: Option<Box<NetworkInspect>>,
+    },
+    Network {
+        id: String,
+        network: Option<Box<Network>>,
+    },
 }
 
 struct Session {
@@ -69,11 +84,19 @@ pub async fn run(socket: &Path, parse: Parse, mut tell: impl FnMut(EngineChange)
     }
 }
 
-async fn follow(socket: &Path, parse: Parse, tell: &mut impl FnMut(EngineChange)) -> Result<std::convert::Infallible, Ended> {
+async fn follow(
+    socket: &Path,
+    parse: Parse,
+    tell: &mut impl FnMut(EngineChange),
+) -> Result<std::convert::Infallible, Ended> {
     let docker = connect(socket).await.map_err(Ended::Connect)?;
-    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    let now = SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .unwrap_or_default();
     // The engine begins its answer before it subscribes, so `since` is what makes sure that nothing falls between events and list.
-    let mut events = docker.events(Some(events_since(now.saturating_sub(LOOK_BACK)))).boxed();
+    let mut events = docker
+        .events(Some(events_since(now.saturating_sub(LOOK_BACK))))
+        .boxed();
     let mut early = VecDeque::new();
     let mut session = Session {
         docker: docker.clone(),
@@ -86,17 +109,22 @@ async fn follow(socket: &Path, parse: Parse, tell: &mut impl FnMut(EngineChange)
     };
     tell(session.snapshot(&mut events, &mut early).await?);
     for message in early {
-        let old = message.time_nano.is_some_and(|time| u128::try_from(time).unwrap_or(0) < now.as_nanos());
+        let old = message
+            .time_nano
+            .is_some_and(|time| u128::try_from(time).unwrap_or(0) < now.as_nanos());
         // Of the past only this is of use; the list has the rest.
-        let event = read::event(message).filter(|event| !old || matches!(event, Event::Connected { .. }));
-        event.into_iter().for_each(|event| session.event(event, tell));
+        let event =
+            read::event(message).filter(|event| !old || matches!(event, Event::Connected { .. }));
+        event
+            .into_iter()
+            .for_each(|event| session.event(event, tell));
     }
     loop {
         let due = session.later.front().map(|(due, _)| *due);
         tokio::select! {
             biased;
             message = events.next() => {
-                if let Some(event) = read::event(message.ok_or(Ended::EventsEnded)?.map_err(Ended::Events)?) {
+                if let Some(event) = read::event(message.ok_or(Ended::Closed)?.map_err(Ended::Events)?) {
                     session.event(event, tell);
                 }
             }
@@ -106,14 +134,23 @@ async fn follow(socket: &Path, parse: Parse, tell: &mut impl FnMut(EngineChange)
     }
 }
 
+/// bollard 0.21 puts no version into its paths, so every engine answers in its own newest one; all that is read here is the same since API 1.41.
 async fn connect(socket: &Path) -> Result<Docker, bollard::errors::Error> {
-    let docker = Docker::connect_with_unix(&socket.to_string_lossy(), TIMEOUT_SECONDS, API_DEFAULT_VERSION)?;
+    let docker = Docker::connect_with_unix(
+        &socket.to_string_lossy(),
+        TIMEOUT_SECONDS,
+        API_DEFAULT_VERSION,
+    )?;
     docker.negotiate_version().await
 }
 
 fn events_since(time: Duration) -> EventsOptions {
     let since = format!("{}.{:09}", time.as_secs(), time.subsec_nanos());
-    EventsOptions { since: Some(since), until: None, filters: Some(read::event_filters()) }
+    EventsOptions {
+        since: Some(since),
+        until: None,
+        filters: Some(read::event_filters()),
+    }
 }
 
 impl Session {
@@ -124,11 +161,12 @@ impl Session {
         early: &mut VecDeque<EventMessage>,
     ) -> Result<EngineChange, Ended> {
         let docker = self.docker.clone();
-        let listing = async move { futures::try_join!(all_containers(&docker), all_networks(&docker)) };
+        let listing =
+            async move { futures::try_join!(all_containers(&docker), all_networks(&docker)) };
         tokio::pin!(listing);
         loop {
             tokio::select! {
-                message = events.next() => early.push_back(message.ok_or(Ended::EventsEnded)?.map_err(Ended::Events)?),
+                message = events.next() => early.push_back(message.ok_or(Ended::Closed)?.map_err(Ended::Events)?),
                 listed = &mut listing => {
                     let (listed, networks) = listed?;
                     let networks = networks.into_iter().filter_map(read::network).collect();
@@ -152,15 +190,27 @@ impl Session {
                 for one in listed {
                     if let Some(place) = asked.iter().position(|(id, _)| *id == one.id) {
                         let (_, era) = asked.swap_remove(place);
-                        self.book.relisted(one, era).into_iter().for_each(&mut *tell);
+                        self.book
+                            .relisted(one, era)
+                            .into_iter()
+                            .for_each(&mut *tell);
                     }
                 }
-                asked.iter().filter_map(|(id, _)| self.book.gone(id)).for_each(&mut *tell);
+                asked
+                    .iter()
+                    .filter_map(|(id, _)| self.book.gone(id))
+                    .for_each(&mut *tell);
                 self.ask_containers();
             }
-            Answer::Endpoints { network, endpoints, inspected } => {
+            Answer::Endpoints {
+                network,
+                endpoints,
+                inspected,
+            } => {
                 for endpoint in endpoints {
-                    let addresses = inspected.as_deref().and_then(|network| read::addresses(network, &endpoint.container));
+                    let addresses = inspected
+                        .as_deref()
+                        .and_then(|network| read::addresses(network, &endpoint.container));
                     let (change, ask) = self.book.addresses(&endpoint, addresses);
                     change.into_iter().for_each(&mut *tell);
                     ask.into_iter().for_each(|ask| self.ask(ask));
@@ -170,7 +220,9 @@ impl Session {
             }
             Answer::Network { id, network } => {
                 let network = network.and_then(|network| read::network(*network));
-                tell(network.map_or(EngineChange::NetworkGone(id), |network| EngineChange::Network(Box::new(network))));
+                tell(network.map_or(EngineChange::NetworkGone(id), |network| {
+                    EngineChange::Network(Box::new(network))
+                }));
             }
         }
     }
@@ -196,7 +248,8 @@ impl Session {
             },
             Ask::Network(id) => {
                 let docker = self.docker.clone();
-                self.answers.push(async move { one_network(&docker, id).await }.boxed());
+                self.answers
+                    .push(async move { one_network(&docker, id).await }.boxed());
             }
         }
     }
@@ -206,11 +259,21 @@ impl Session {
             return;
         }
         self.listing = true;
-        let some: Vec<_> = self.dirty.iter().take(usize::try_from(PAGE).unwrap_or(1)).cloned().collect();
+        let some: Vec<_> = self
+            .dirty
+            .iter()
+            .take(usize::try_from(PAGE).unwrap_or(1))
+            .cloned()
+            .collect();
         some.iter().for_each(|id| _ = self.dirty.remove(id));
-        let asked = some.into_iter().map(|id| (self.book.era(&id), id)).map(|(era, id)| (id, era)).collect();
+        let asked = some
+            .into_iter()
+            .map(|id| (self.book.era(&id), id))
+            .map(|(era, id)| (id, era))
+            .collect();
         let docker = self.docker.clone();
-        self.answers.push(async move { some_containers(&docker, asked).await }.boxed());
+        self.answers
+            .push(async move { some_containers(&docker, asked).await }.boxed());
     }
 
     fn ask_endpoints(&mut self, network: String, endpoints: Vec<Endpoint>) {
@@ -219,59 +282,7 @@ impl Session {
         }
         self.endpoints.insert(network.clone(), Vec::new());
         let docker = self.docker.clone();
-        self.answers.push(async move { some_endpoints(&docker, network, endpoints).await }.boxed());
+        self.answers
+            .push(async move { some_endpoints(&docker, network, endpoints).await }.boxed());
     }
-}
-
-async fn some_containers(docker: &Docker, asked: Vec<(String, u32)>) -> Result<Answer, Ended> {
-    let ids = asked.iter().map(|(id, _)| id.clone()).collect();
-    let filters = HashMap::from([("id".to_owned(), ids)]);
-    let listed = containers(docker, ListContainersOptions { all: true, filters: Some(filters), ..Default::default() }).await?;
-    Ok(Answer::Containers { asked, listed })
-}
-
-async fn some_endpoints(docker: &Docker, network: String, endpoints: Vec<Endpoint>) -> Result<Answer, Ended> {
-    let inspected = match docker.inspect_network(&network, None).await {
-        Ok(inspected) => Some(Box::new(inspected)),
-        // It went meanwhile.
-        Err(bollard::errors::Error::DockerResponseServerError { status_code: 404, .. }) => None,
-        Err(source) => return Err(Ended::Question { question: "a network's containers", source }),
-    };
-    Ok(Answer::Endpoints { network, endpoints, inspected })
-}
-
-async fn one_network(docker: &Docker, id: String) -> Result<Answer, Ended> {
-    let networks = networks(docker, Some(HashMap::from([("id".to_owned(), vec![id.clone()])]))).await?;
-    // The filter takes prefixes too.
-    let network = networks.into_iter().find(|network| network.id.as_ref() == Some(&id)).map(Box::new);
-    Ok(Answer::Network { id, network })
-}
-
-async fn all_networks(docker: &Docker) -> Result<Vec<Network>, Ended> {
-    networks(docker, None).await
-}
-
-async fn networks(docker: &Docker, filters: Option<HashMap<String, Vec<String>>>) -> Result<Vec<Network>, Ended> {
-    let networks = docker.list_networks(filters.map(|filters| ListNetworksOptions { filters: Some(filters), ..Default::default() })).await;
-    networks.map_err(|source| Ended::Question { question: "its networks", source })
-}
-
-/// The newest first, page by page; one that is made meanwhile has an event.
-async fn all_containers(docker: &Docker) -> Result<Vec<Listed>, Ended> {
-    let mut all: Vec<Listed> = Vec::new();
-    loop {
-        let filters = all.last().map(|last| HashMap::from([("before".to_owned(), vec![last.id.clone()])]));
-        let page = containers(docker, ListContainersOptions { all: true, limit: Some(PAGE), filters, size: false }).await?;
-        let whole = page.len() == usize::try_from(PAGE).unwrap_or(usize::MAX);
-        all.extend(page);
-        if !whole {
-            return Ok(all);
-        }
-    }
-}
-
-async fn containers(docker: &Docker, options: ListContainersOptions) -> Result<Vec<Listed>, Ended> {
-    let summaries = docker.list_containers(Some(options)).await;
-    let summaries = summaries.map_err(|source| Ended::Question { question: "its containers", source })?;
-    Ok(summaries.into_iter().filter_map(read::container).collect())
 }
