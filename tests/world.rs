@@ -2,9 +2,20 @@
 //!
 //! Only here marks, rules and the like are set by hand: to see that the checks can be met, and not only by egressd.
 
-use std::{env, process::Command, process::ExitCode, thread, time::Duration};
+use std::{
+    env,
+    net::{Ipv4Addr, Ipv6Addr},
+    process::{Command, ExitCode},
+    thread,
+    time::Duration,
+};
 
-use world::{Container, Nic, Scenario, Subnets, World, command, layout::PORT, talk};
+use world::{
+    Engine, Nic, Scenario, Subnets, World, command,
+    layout::PORT,
+    s1::{self, CRAWLERS},
+    talk,
+};
 
 /// Set for the test program that [`failures_are_reported_and_leave_nothing`] starts.
 const BROKEN: &str = "EGRESSD_TEST_BROKEN";
@@ -46,6 +57,14 @@ fn main() -> ExitCode {
             format!("{subnets:?}: the cure by hand passes the checks that fail without"),
             move || {
                 the_cure_by_hand_passes(subnets);
+            },
+        ));
+    }
+    for engine in Engine::ALL {
+        scenarios.push(Scenario::new(
+            format!("{engine:?}: the cure by hand passes the checks of Docker's containers"),
+            move || {
+                the_cure_by_hand_passes_with_docker(engine);
             },
         ));
     }
@@ -111,7 +130,7 @@ fn the_cure_by_hand_passes(subnets: Subnets) {
     world
         .leaves_by(&blue.netns, Nic::Eth1)
         .expect_err("without the cure it leaves by eth0");
-    cure(&world, &blue);
+    cure(&world, blue.address, blue.address6);
     world
         .leaves_by(&blue.netns, Nic::Eth1)
         .expect("the cure sends it by eth1");
@@ -132,51 +151,72 @@ fn the_cure_by_hand_passes(subnets: Subnets) {
         .expect("it has the same address");
 }
 
-/// What the field report does, and the route that it lacks.
-fn cure(world: &World, container: &Container) {
+fn the_cure_by_hand_passes_with_docker(engine: Engine) {
+    let world = World::builder().build();
+    let docker = world.docker(engine);
+    s1::create_network(&world, &docker);
+    let [_, by_eth1] = CRAWLERS;
+    by_eth1.run(&world, &docker);
+    by_eth1
+        .leaves(&world, &docker)
+        .expect_err("without the cure it leaves by eth0");
+    by_eth1
+        .is_reached(&world)
+        .expect_err("without the cure its answers leave by eth0");
+    let address6 = docker.cli(&[
+        "inspect",
+        "-f",
+        "{{range .NetworkSettings.Networks}}{{.GlobalIPv6Address}}{{end}}",
+        by_eth1.name,
+    ]);
+    cure(
+        &world,
+        by_eth1.address,
+        address6.trim().parse().expect("an address"),
+    );
+    by_eth1
+        .leaves(&world, &docker)
+        .expect("the cure sends it by eth1");
+    by_eth1
+        .is_reached(&world)
+        .expect("its answers have its address, so they go the same way");
+}
+
+/// What the field report does, ahead of any masquerade, and the route that it lacks.
+fn cure(world: &World, address: Ipv4Addr, address6: Ipv6Addr) {
     let nic = Nic::Eth1;
     let (layout, name) = (world.layout, nic.name());
     let ways = [
         (
             "-4",
+            "ip",
             layout.gateway(nic).to_string(),
-            container.address.to_string(),
-        ),
-        (
-            "-6",
-            layout.gateway6(nic).to_string(),
-            container.address6.to_string(),
-        ),
-    ];
-    for (family, gateway, from) in ways {
-        world.host.run(&[
-            "ip", family, "route", "add", "default", "via", &gateway, "dev", name, "table", "100",
-        ]);
-        world
-            .host
-            .run(&["ip", family, "rule", "add", "from", &from, "lookup", "100"]);
-    }
-    let sources = [
-        (
-            "iptables",
-            container.address.to_string(),
+            address.to_string(),
             layout.address(nic).to_string(),
         ),
         (
-            "ip6tables",
-            container.address6.to_string(),
+            "-6",
+            "ip6",
+            layout.gateway6(nic).to_string(),
+            address6.to_string(),
             layout.address6(nic).to_string(),
         ),
     ];
-    for (iptables, from, to) in sources {
-        let rule = ["-s", &from, "-o", name, "-j", "SNAT", "--to-source", &to];
-        world.host.run(
-            &[
-                &[iptables, "-t", "nat", "-I", "POSTROUTING"],
-                rule.as_slice(),
-            ]
-            .concat(),
-        );
+    for (option, family, gateway, from, to) in ways {
+        world.host.run(&[
+            "ip", option, "route", "add", "default", "via", &gateway, "dev", name, "table", "100",
+        ]);
+        world
+            .host
+            .run(&["ip", option, "rule", "add", "from", &from, "lookup", "100"]);
+        world.host.nft(&format!(
+            "table {family} cure {{
+                chain postrouting {{
+                    type nat hook postrouting priority 90; policy accept;
+                    {family} saddr {from} oifname {name} snat to {to}
+                }}
+            }}"
+        ));
     }
 }
 
@@ -284,10 +324,8 @@ fn run(world: &World, line: &str) {
 
 fn broken() -> Vec<Scenario> {
     let sleeps = || {
-        Command::new("sleep")
-            .arg("4711")
-            .spawn()
-            .expect("there is a sleep");
+        let orphan = Command::new("sh").args(["-c", "sleep 4711 &"]).status();
+        assert!(orphan.expect("there is a shell").success());
     };
     vec![
         Scenario::new("it fails", move || {

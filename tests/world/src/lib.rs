@@ -25,6 +25,7 @@ pub mod harness;
 mod isolate;
 pub mod layout;
 pub mod netns;
+pub mod s1;
 pub mod service;
 pub mod state;
 pub mod talk;
