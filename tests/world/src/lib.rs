@@ -14,6 +14,7 @@
 //! The scenario's own network namespace is the host. Everything that observes lives in other ones.
 //! Nothing here sets what egressd has to set: no mark, policy rule or NAT rule, and sysctls only as a starting state.
 
+mod advertise;
 pub mod build;
 pub mod check;
 pub mod cloud;
