@@ -7,8 +7,8 @@ use std::{net::IpAddr, process::ExitCode, time::Duration};
 
 use world::{
     Docker, Engine, Nic, Scenario, World,
-    docker::WEB_PORT,
     layout::{PORT, SERVER},
+    s1::{self, ASK, CRAWLERS, Crawler},
 };
 
 fn main() -> ExitCode {
@@ -18,29 +18,6 @@ fn main() -> ExitCode {
     world::harness::main(vec![demo])
 }
 
-/// One of the two containers.
-struct Crawler {
-    name: &'static str,
-    nic: Nic,
-    address: &'static str,
-    port: u16,
-}
-
-const CRAWLERS: [Crawler; 2] = [
-    Crawler {
-        name: "crawler-1",
-        nic: Nic::Eth0,
-        address: "172.19.0.100",
-        port: 8090,
-    },
-    Crawler {
-        name: "crawler-2",
-        nic: Nic::Eth1,
-        address: "172.19.0.101",
-        port: 8091,
-    },
-];
-
 /// What happened to a container's calls, out and in.
 struct Calls {
     seen: Option<IpAddr>,
@@ -49,7 +26,7 @@ struct Calls {
 }
 
 fn demo() {
-    let world = World::builder().build();
+    let world = World::builder().ipv6(false).build();
     println!(
         "\n\nA host with two NICs in one subnet, in a cloud that drops what does not come from a NIC's own address:"
     );
@@ -66,17 +43,11 @@ fn demo() {
         "On it, {}, a bridge network and two containers:",
         version(&docker)
     );
-    docker.cli(&[
-        "network",
-        "create",
-        "--subnet=172.19.0.0/16",
-        "--opt=com.docker.network.bridge.name=eip_bridge",
-        "eip_bridge",
-    ]);
+    s1::create_network(&world, &docker);
     for crawler in &CRAWLERS {
         println!(
             "  docker run {} {}",
-            options(&world, crawler).join(" "),
+            crawler.options(&world).join(" "),
             crawler.name
         );
     }
@@ -159,23 +130,13 @@ fn demo() {
 
 /// Starts the container, lets it call and be called, and removes it.
 fn calls(world: &World, docker: &Docker, crawler: &Crawler) -> Calls {
-    let options = options(world, crawler);
-    docker.run(
-        crawler.name,
-        &options.iter().map(String::as_str).collect::<Vec<_>>(),
-    );
-    let server = SERVER.to_string();
-    let call = [
-        "exec",
-        crawler.name,
-        "nc",
-        "-w",
-        "3",
-        &server,
-        &PORT.to_string(),
-    ];
+    crawler.run(world, docker);
+    let (server, port) = (SERVER.to_string(), PORT.to_string());
+    let call = ["exec", crawler.name, "nc", "-w", "3", &server, &port];
     let (answer, seen) = world.watch(|| docker.try_cli(&call));
-    let calls = Calls {
+    let page = world.get((crawler.nic.eip(), crawler.port).into(), ASK);
+    docker.remove(crawler.name);
+    Calls {
         seen: answer
             .ok()
             .and_then(|answer| answer.split(' ').next()?.parse().ok()),
@@ -184,25 +145,8 @@ fn calls(world: &World, docker: &Docker, crawler: &Crawler) -> Calls {
             .filter(|nic| seen.by(*nic) > 0)
             .map(Nic::name)
             .collect(),
-        reached: world
-            .get(
-                (crawler.nic.eip(), crawler.port).into(),
-                "/cgi-bin/ask?198.51.100.10+8000",
-            )
-            .is_ok(),
-    };
-    docker.remove(crawler.name);
-    calls
-}
-
-fn options(world: &World, crawler: &Crawler) -> Vec<String> {
-    let private = world.layout.address(crawler.nic);
-    vec![
-        "--network=eip_bridge".to_owned(),
-        format!("--ip={}", crawler.address),
-        format!("--publish={private}:{}:{WEB_PORT}", crawler.port),
-        format!("--label=egress.ip={private}"),
-    ]
+        reached: page.is_ok(),
+    }
 }
 
 fn version(docker: &Docker) -> String {

@@ -4,6 +4,8 @@ use std::{
     collections::BTreeMap,
     io,
     net::{IpAddr, SocketAddr},
+    thread,
+    time::{Duration, Instant},
 };
 
 use crate::{
@@ -19,6 +21,7 @@ pub struct Builder {
     layout: Layout,
     rp_filter: u8,
     eth1_metric: Option<u32>,
+    advertised: Option<Nic>,
 }
 
 impl Builder {
@@ -50,6 +53,13 @@ impl Builder {
         self
     }
 
+    /// This NIC's IPv6 default route comes from its router's advertisements alone; the other NIC does not listen to any.
+    #[must_use]
+    pub fn advertised(mut self, nic: Nic) -> Self {
+        self.advertised = Some(nic);
+        self
+    }
+
     /// Makes it. To be called once in a scenario: the scenario's own network namespace becomes the host.
     pub fn build(self) -> World {
         let layout = self.layout;
@@ -57,11 +67,18 @@ impl Builder {
         self.start_sysctls(&host);
         let cloud = Cloud::new(layout, &host, &internet);
         for nic in Nic::ALL {
+            let deaf = self.advertised.is_some_and(|advertised| advertised != nic);
+            let accept_ra = if deaf { "0" } else { "1" };
+            host.sysctl(&format!("ipv6/conf/{}/accept_ra", nic.name()), accept_ra);
             attach(&host, layout, nic);
         }
-        default_route(&host, layout, Nic::Eth0, 0);
+        self.default_route(&host, Nic::Eth0, 0);
         if let Some(metric) = self.eth1_metric {
-            default_route(&host, layout, Nic::Eth1, metric);
+            self.default_route(&host, Nic::Eth1, metric);
+        }
+        if let Some(nic) = self.advertised {
+            cloud.advertise(nic);
+            await_advertised(&host, nic);
         }
         let mut world = World {
             guests: serve(
@@ -112,6 +129,22 @@ impl Builder {
         host.sysctl("ipv4/ip_forward", "0");
         host.sysctl("ipv6/conf/all/forwarding", "0");
     }
+
+    fn default_route(self, host: &Netns, nic: Nic, metric: u32) {
+        let name = nic.name();
+        host.ip(&format!(
+            "route add default via {} dev {name} metric {metric}",
+            self.layout.gateway(nic)
+        ));
+        if self.layout.ipv6 && self.advertised != Some(nic) {
+            // Ahead of an advertised one, whose metric is 1024.
+            let metric = if metric == 0 { 512 } else { metric };
+            host.ip(&format!(
+                "route add default via {} dev {name} metric {metric}",
+                self.layout.gateway6(nic)
+            ));
+        }
+    }
 }
 
 fn attach(host: &Netns, layout: Layout, nic: Nic) {
@@ -128,20 +161,29 @@ fn attach(host: &Netns, layout: Layout, nic: Nic) {
     }
 }
 
-fn default_route(host: &Netns, layout: Layout, nic: Nic, metric: u32) {
-    host.ip(&format!(
-        "route add default via {} dev {} metric {metric}",
-        layout.gateway(nic),
-        nic.name()
-    ));
-    if layout.ipv6 {
-        // Metric 0 is 1024 in IPv6.
-        let metric = if metric == 0 { 1024 } else { metric };
-        host.ip(&format!(
-            "route add default via {} dev {} metric {metric}",
-            layout.gateway6(nic),
+/// Waits for the route that the kernel makes of an advertisement.
+fn await_advertised(host: &Netns, nic: Nic) {
+    let start = Instant::now();
+    while host
+        .run(&[
+            "ip",
+            "-6",
+            "route",
+            "show",
+            "default",
+            "proto",
+            "ra",
+            "dev",
+            nic.name(),
+        ])
+        .is_empty()
+    {
+        assert!(
+            start.elapsed() < Duration::from_secs(10),
+            "no advertised route by {}",
             nic.name()
-        ));
+        );
+        thread::sleep(Duration::from_millis(50));
     }
 }
 
@@ -177,6 +219,7 @@ impl World {
             },
             rp_filter: 0,
             eth1_metric: None,
+            advertised: None,
         }
     }
 

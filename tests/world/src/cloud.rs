@@ -8,6 +8,7 @@ use std::{collections::BTreeMap, fmt, net::IpAddr};
 use serde_json::Value;
 
 use crate::{
+    advertise,
     layout::{Layout, Nic, SERVER, SERVER_B, SERVER6, SERVER6_B},
     netns::Netns,
 };
@@ -173,6 +174,15 @@ impl Cloud {
             ));
         }
         netns
+    }
+
+    /// Lets the NIC's gateway advertise itself.
+    pub(crate) fn advertise(&self, nic: Nic) {
+        advertise::start(
+            &self.netns,
+            self.layout.segment(nic),
+            self.layout.prefix6(nic),
+        );
     }
 
     /// What has left the host since the last [`Cloud::forget`].

@@ -154,9 +154,17 @@ impl Docker {
         self.feed(arguments, "")
     }
 
-    /// Starts a container of [`IMAGE`] in the background with these options; its program is the web server.
+    /// Starts a container of [`IMAGE`] in the background with these options; its program is the web server, which as a first
+    /// process does not hear SIGTERM, so nobody is to wait for that.
     pub fn run(&self, name: &str, options: &[&str]) {
-        self.cli(&[&["run", "-d", "--name", name], options, &[IMAGE]].concat());
+        self.cli(
+            &[
+                &["run", "-d", "--stop-timeout=0", "--name", name],
+                options,
+                &[IMAGE],
+            ]
+            .concat(),
+        );
     }
 
     /// Removes a container, running or not.

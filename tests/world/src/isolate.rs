@@ -76,8 +76,8 @@ pub fn run(name: &str, limit: Duration, shown: bool) -> Result<(), String> {
     let left = remove_cgroup(&cgroup);
     match (end, left) {
         (Ok(()), Ok(())) => Ok(()),
-        (Err(error), _) => Err(format!("{error}\n{output}")),
-        (Ok(()), Err(error)) => Err(format!("{error}\n{output}")),
+        (Err(error), _) | (Ok(()), Err(error)) if shown => Err(error),
+        (Err(error), _) | (Ok(()), Err(error)) => Err(format!("{error}\n{output}")),
     }
 }
 

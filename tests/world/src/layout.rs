@@ -104,6 +104,11 @@ impl Layout {
         self.in_subnet6(nic, 1)
     }
 
+    /// The IPv6 prefix of the NIC's subnet, of length 64.
+    pub(crate) fn prefix6(self, nic: Nic) -> Ipv6Addr {
+        self.in_subnet6(nic, 0)
+    }
+
     /// A neighbour in the NIC's subnet.
     pub fn neighbour(self, nic: Nic) -> Ipv4Addr {
         self.in_subnet(nic, 50)

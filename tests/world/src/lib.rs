@@ -14,6 +14,7 @@
 //! The scenario's own network namespace is the host. Everything that observes lives in other ones.
 //! Nothing here sets what egressd has to set: no mark, policy rule or NAT rule, and sysctls only as a starting state.
 
+mod advertise;
 pub mod build;
 pub mod check;
 pub mod cloud;
@@ -25,6 +26,7 @@ pub mod harness;
 mod isolate;
 pub mod layout;
 pub mod netns;
+pub mod s1;
 pub mod service;
 pub mod state;
 pub mod talk;

@@ -18,7 +18,10 @@ use crate::{build::World, command};
 
 /// A host's rulesets, policy rules, routes, links with their groups, addresses and sysctls, as lines by kind.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct State(BTreeMap<&'static str, Vec<String>>);
+pub struct State {
+    lines: BTreeMap<&'static str, Vec<String>>,
+    bridges: Vec<String>,
+}
 
 impl World {
     /// The host's present state.
@@ -60,14 +63,42 @@ impl State {
                 .expect("it was inserted")
                 .sort_unstable();
         }
-        Self(state)
+        let bridges = link_objects()
+            .into_iter()
+            .filter(|link| link["linkinfo"]["info_kind"] == "bridge");
+        Self {
+            lines: state,
+            bridges: bridges
+                .filter_map(|link| Some(link["ifname"].as_str()?.to_owned()))
+                .collect(),
+        }
+    }
+
+    /// The same without what a Docker engine changes when it or its containers start again: its own tables and chains, but not
+    /// `DOCKER-USER`, which is everybody's; hairpin rules; the containers' interfaces; routes of bridges in the kernel's own
+    /// tables; and the order, because it puts its masquerade rules in anew.
+    #[must_use]
+    pub fn without_docker(mut self) -> Self {
+        for (kind, lines) in &mut self.lines {
+            let routes = kind.starts_with("routes");
+            let of_bridge = |line: &String| {
+                let dev = |bridge: &String| line.contains(&format!(" dev {bridge} "));
+                self.bridges.iter().any(dev)
+                    && [" table main ", " table local "]
+                        .iter()
+                        .any(|table| line.contains(table))
+            };
+            lines.retain(|line| !is_dockers(line) && !(routes && of_bridge(line)));
+            lines.sort_unstable();
+        }
+        self
     }
 
     /// What `later` lacks (`-`) and what it has in addition (`+`), by kind.
     pub fn difference(&self, later: &Self) -> Vec<String> {
         let mut difference = Vec::new();
-        for (kind, before) in &self.0 {
-            let after = &later.0[kind];
+        for (kind, before) in &self.lines {
+            let after = &later.lines[kind];
             let (mut gone, mut new) = (before.clone(), after.clone());
             new.retain(|line| take(&mut gone, line).is_none());
             if gone.is_empty() && new.is_empty() && before != after {
@@ -85,6 +116,18 @@ impl State {
         assert!(difference.is_empty(), "{what}:\n{}", difference.join("\n"));
     }
 }
+
+fn is_dockers(line: &str) -> bool {
+    let names = line.replace("DOCKER-USER", "");
+    let own = names.contains("DOCKER") || names.contains("docker-bridges");
+    let hairpin = names.contains("MASQUERADE")
+        && (names.contains("-s ") && names.contains("-d ")
+            || names.contains("\"saddr\"") && names.contains("\"daddr\""));
+    own || hairpin || names.contains(CONTAINER_SIDE)
+}
+
+/// What stands for the random name of a container's interface, with the bridge that it is on.
+const CONTAINER_SIDE: &str = "veth-on-";
 
 /// Waits for the kernel's own IPv6 addresses, which come a second or two after their links are up.
 fn await_addresses() {
@@ -124,7 +167,7 @@ impl Names {
                 let name = link["ifname"].as_str()?;
                 let master = link["master"].as_str().unwrap_or("nothing");
                 name.starts_with("veth")
-                    .then(|| (name.to_owned(), format!("veth-on-{master}")))
+                    .then(|| (name.to_owned(), format!("{CONTAINER_SIDE}{master}")))
             })
             .collect();
         names.sort_by_key(|(name, _)| std::cmp::Reverse(name.len()));
