@@ -46,7 +46,7 @@ fn end_flows() -> anyhow::Result<usize> {
     for family in [Family::V4, Family::V6] {
         flows.for_each(family, |flow| {
             if is_bound(flow.mark) {
-                ends.push(flow.clone());
+                ends.push(flow);
             }
         })?;
     }

@@ -219,7 +219,13 @@ impl Agent {
         } else {
             let taken = began.elapsed();
             self.metrics.latency.observe(taken.as_secs_f64());
-            info!(changes = done.steps, cuts = cuts.len(), failures = done.failures.len(), microseconds = taken.as_micros(), "kernel programmed");
+            info!(
+                changes = done.steps,
+                cuts = cuts.len(),
+                failures = done.failures.len(),
+                microseconds = taken.as_micros(),
+                "kernel programmed"
+            );
         }
         if !cuts.is_empty() {
             let _ = self.cutter.send(Job::Cut(cuts));
@@ -329,7 +335,9 @@ async fn call(socket: &std::path::Path, step: &EngineStep) -> Result<(), crate::
     match step {
         EngineStep::CreateNetwork(network) => engine.create_network(network).await,
         EngineStep::RemoveNetwork(name) => engine.remove_network(name).await,
-        EngineStep::Place { container, placement } => engine.place(container, placement).await.map(|placed| debug!(container, ?placed, "placed")),
+        EngineStep::Place { container, placement } => {
+            engine.place(container, placement).await.map(|placed| debug!(container, ?placed, "placed"))
+        }
     }
 }
 

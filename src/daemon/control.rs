@@ -21,7 +21,10 @@ use crate::report::status::Status;
 #[serde(rename_all = "camelCase")]
 pub enum Request {
     Status,
-    Explain { workload: String, destination: Option<IpAddr> },
+    Explain {
+        workload: String,
+        destination: Option<IpAddr>,
+    },
     Metrics,
     /// Whether all sources have spoken and the kernel is as it should be.
     Ready,

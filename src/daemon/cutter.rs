@@ -57,7 +57,7 @@ fn round(cuts: &[Cut], sources: Option<&BTreeSet<ipnet::IpNet>>) -> Result<BTree
         flows.for_each(family, |flow| {
             let orphan = sources.is_some_and(|known| is_bound(flow.mark) && !known.iter().any(|net| net.contains(&flow.source)));
             if orphan || cuts.iter().any(|cut| cut.hits(flow.source, flow.protocol, flow.mark)) {
-                ends.push(flow.clone());
+                ends.push(flow);
             } else if flow.mark & FLAG != 0 {
                 carried.insert(flow.mark & FLOW_MASK);
             }

@@ -18,11 +18,8 @@ const OPEN_METRICS: &str = "application/openmetrics-text; version=1.0.0; charset
 pub(super) async fn serve(address: SocketAddr, tell: Teller) -> Result<(), Error> {
     let fault = |source| Error::Serve { what: format!("http://{address}/metrics (see --metrics-address)"), source };
     let listener = tokio::net::TcpListener::bind(address).await.map_err(fault)?;
-    let router = Router::new()
-        .route("/metrics", get(metrics))
-        .route("/healthz", get(healthy))
-        .route("/readyz", get(ready))
-        .with_state(tell);
+    let router =
+        Router::new().route("/metrics", get(metrics)).route("/healthz", get(healthy)).route("/readyz", get(ready)).with_state(tell);
     tokio::spawn(async move {
         if let Err(error) = axum::serve(listener, router).await {
             tracing::warn!(%error, "metrics are no longer served");

@@ -48,7 +48,10 @@ pub(crate) enum Told {
     /// Somebody touched nftables.
     Nft(Notice),
     /// A call to the engine came back: what it was about, and what went wrong.
-    Called { object: String, problem: Option<String> },
+    Called {
+        object: String,
+        problem: Option<String>,
+    },
     /// Marks that flows carry.
     Carried(std::collections::BTreeSet<u32>),
     Request(Request, oneshot::Sender<Response>),

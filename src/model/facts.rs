@@ -119,7 +119,10 @@ pub enum KernelChange {
     Address(Place, Address),
     AddressGone(Place, IpNet),
     /// All routes and rules that matter, read anew.
-    Routing { routes: Vec<Route>, rules: Vec<Rule> },
+    Routing {
+        routes: Vec<Route>,
+        rules: Vec<Rule>,
+    },
     /// Network namespaces that have a name (under /run/netns) and a number here.
     Namespaces(BTreeMap<String, i32>),
     /// A dump follows: forget links and addresses. The dump's changes and this come in one batch.
@@ -282,7 +285,10 @@ pub struct Container {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum EngineChange {
     /// The whole truth as of now: what is not in it is gone.
-    Snapshot { containers: Vec<Container>, networks: Vec<Network> },
+    Snapshot {
+        containers: Vec<Container>,
+        networks: Vec<Network>,
+    },
     Container(Box<Container>),
     ContainerGone(String),
     Network(Box<Network>),

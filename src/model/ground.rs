@@ -139,7 +139,14 @@ impl Ground {
         self.uplinks.get(&index).map_or("?", |u| &u.name)
     }
 
-    fn usable(&mut self, kernel: &KernelFacts, spec: &ExitSpec, nic: IfIndex, gateway: Option<&IpAddr>, memory: &mut Memory) -> Result<Exit, Reason> {
+    fn usable(
+        &mut self,
+        kernel: &KernelFacts,
+        spec: &ExitSpec,
+        nic: IfIndex,
+        gateway: Option<&IpAddr>,
+        memory: &mut Memory,
+    ) -> Result<Exit, Reason> {
         self.held.insert((spec.address, nic));
         let uplink = self.uplinks.get(&nic).ok_or(Reason::TooManyNics)?;
         let interface = || uplink.name.clone();
@@ -209,12 +216,8 @@ fn gateway(kernel: &KernelFacts, nic: IfIndex, family: Family, explicit: Option<
         .min_by_key(|r| (r.table != MAIN, r.metric, r.table))
         .or_else(|| defaults.filter(ours).min_by_key(|r| r.table));
     if let Some(route) = found {
-        let gateway = Gateway {
-            address: route.gateway,
-            onlink: route.onlink,
-            mtu: route.mtu,
-            by_advertisement: route.protocol == BY_ADVERTISEMENT,
-        };
+        let gateway =
+            Gateway { address: route.gateway, onlink: route.onlink, mtu: route.mtu, by_advertisement: route.protocol == BY_ADVERTISEMENT };
         memory.gateways.insert((nic, family), gateway);
         return Some(gateway);
     }

@@ -12,23 +12,49 @@ pub enum Reason {
     /// The binding itself is wrong.
     Invalid(FieldError),
     NoExitInFamily(Family),
-    AddressNotFound { address: IpAddr },
-    AddressNotOnInterface { address: IpAddr, interface: String, elsewhere: Option<String> },
-    AddressNotReady { address: IpAddr, interface: String },
-    NoSuchInterface { interface: String },
-    InterfaceDown { interface: String },
-    GatewayNotFound { interface: String },
-    GatewayConflict { interface: String, gateway: IpAddr },
+    AddressNotFound {
+        address: IpAddr,
+    },
+    AddressNotOnInterface {
+        address: IpAddr,
+        interface: String,
+        elsewhere: Option<String>,
+    },
+    AddressNotReady {
+        address: IpAddr,
+        interface: String,
+    },
+    NoSuchInterface {
+        interface: String,
+    },
+    InterfaceDown {
+        interface: String,
+    },
+    GatewayNotFound {
+        interface: String,
+    },
+    GatewayConflict {
+        interface: String,
+        gateway: IpAddr,
+    },
     TooManyNics,
-    TooManyExits { interface: String },
+    TooManyExits {
+        interface: String,
+    },
     /// The workload cannot be served: its network mode or driver.
     NotServed(FieldError),
     /// It runs, and its address is not known yet.
     NoAddressYet,
-    NoRouteToSource { net: ipnet::IpNet },
+    NoRouteToSource {
+        net: ipnet::IpNet,
+    },
     /// The same source is another binding's, which wins.
-    Overlap { with: String },
-    NoSuchNamespace { name: String },
+    Overlap {
+        with: String,
+    },
+    NoSuchNamespace {
+        name: String,
+    },
 }
 
 impl Reason {
@@ -63,7 +89,9 @@ impl fmt::Display for Reason {
                 let family = if *family == Family::V4 { "IPv4" } else { "IPv6" };
                 write!(f, "the binding has no {family} exit; add an {family} address to its exits")
             }
-            Self::AddressNotFound { address } => write!(f, "no interface holds {address}; add it to the NIC: ip address add {address}/PREFIX dev NIC"),
+            Self::AddressNotFound { address } => {
+                write!(f, "no interface holds {address}; add it to the NIC: ip address add {address}/PREFIX dev NIC")
+            }
             Self::AddressNotOnInterface { address, interface, elsewhere: Some(other) } => {
                 write!(f, "{address} is on {other}, not on {interface}; name {other}, or leave the interface out")
             }
@@ -74,7 +102,9 @@ impl fmt::Display for Reason {
                 write!(f, "{address} on {interface} is tentative or a duplicate; see ip -6 address show dev {interface}")
             }
             Self::NoSuchInterface { interface } => write!(f, "there is no interface {interface}; see ip link for the names"),
-            Self::InterfaceDown { interface } => write!(f, "{interface} is down or has no carrier; ip link set {interface} up, or look at its cable"),
+            Self::InterfaceDown { interface } => {
+                write!(f, "{interface} is down or has no carrier; ip link set {interface} up, or look at its cable")
+            }
             Self::GatewayNotFound { interface } => {
                 write!(f, "{interface} has no default route to learn its gateway from; name it (egress.gateway, exits[].gateway)")
             }
@@ -84,8 +114,12 @@ impl fmt::Display for Reason {
             Self::TooManyNics => write!(f, "all 127 NIC numbers are taken; use fewer NICs"),
             Self::TooManyExits { interface } => write!(f, "all 255 exit numbers of {interface} are taken; use fewer addresses on it"),
             Self::NoAddressYet => write!(f, "it has no address yet; it gets its exit with its address"),
-            Self::NoRouteToSource { net } => write!(f, "no route says which interface {net} comes in by; name the interface of that address"),
-            Self::Overlap { with } => write!(f, "the same source is bound by {with}, which takes precedence; raise priority, or remove one"),
+            Self::NoRouteToSource { net } => {
+                write!(f, "no route says which interface {net} comes in by; name the interface of that address")
+            }
+            Self::Overlap { with } => {
+                write!(f, "the same source is bound by {with}, which takes precedence; raise priority, or remove one")
+            }
             Self::NoSuchNamespace { name } => write!(f, "there is no network namespace {name}; see ip netns for the names"),
         }
     }

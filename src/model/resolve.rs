@@ -331,13 +331,13 @@ fn without_overlaps(mut rows: Vec<Row>) -> Vec<Row> {
     for at in 0..rows.len() {
         let (Some(entry), Some(net)) = (rows[at].entry, rows[at].address) else { continue };
         let key = (entry.interface(), net);
-        let winner = if net.prefix_len() == net.max_prefix_len() {
-            singles.get(&key).copied()
-        } else {
-            overlapping(&subnets, key)
-        };
+        let winner = if net.prefix_len() == net.max_prefix_len() { singles.get(&key).copied() } else { overlapping(&subnets, key) };
         let Some(winner) = winner else {
-            if net.prefix_len() == net.max_prefix_len() { singles.insert(key, at) } else { subnets.insert(key, at) };
+            if net.prefix_len() == net.max_prefix_len() {
+                singles.insert(key, at)
+            } else {
+                subnets.insert(key, at)
+            };
             continue;
         };
         let with = rows[winner].binding.as_ref().map_or_else(String::new, |b| b.name.to_string());

@@ -205,10 +205,7 @@ mod tests {
     fn of_two_claimants_the_one_with_an_address_of_its_own_is_the_intruder() {
         let mut doors = Doors::default();
         let own = (BRIDGE, IpAddr::from([172, 19, 0, 101]));
-        let wanted = BTreeMap::from([
-            (key(), Wanted { ports: vec![11, 20], told: 1 }),
-            (own, Wanted { ports: vec![11], told: 1 }),
-        ]);
+        let wanted = BTreeMap::from([(key(), Wanted { ports: vec![11, 20], told: 1 }), (own, Wanted { ports: vec![11], told: 1 })]);
         let settled = doors.settle(&wanted);
         assert_eq!((settled[&key()], settled[&own]), (20, 11));
     }

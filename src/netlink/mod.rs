@@ -43,8 +43,7 @@ impl Message {
         self.bytes.extend_from_slice(&length.to_ne_bytes());
         self.bytes.extend_from_slice(&kind.to_ne_bytes());
         self.bytes.extend_from_slice(value);
-        self.bytes
-            .resize(self.bytes.len().next_multiple_of(ALIGNMENT), 0);
+        self.bytes.resize(self.bytes.len().next_multiple_of(ALIGNMENT), 0);
     }
 
     /// Adds a number in the host's byte order.
@@ -102,11 +101,7 @@ pub fn messages(datagram: &[u8]) -> impl Iterator<Item = Received<'_>> {
         if length < HEADER || length > rest.len() {
             return None;
         }
-        let (message, after) = (
-            &rest[..length],
-            rest.get(length.next_multiple_of(ALIGNMENT)..)
-                .unwrap_or_default(),
-        );
+        let (message, after) = (&rest[..length], rest.get(length.next_multiple_of(ALIGNMENT)..).unwrap_or_default());
         rest = after;
         Some(Received {
             kind: u16_at(message, 4),
@@ -126,9 +121,7 @@ pub fn attributes(bytes: &[u8]) -> impl Iterator<Item = (u16, &[u8])> {
             return None;
         }
         let attribute = (u16_at(rest, 2) & KIND_MASK, &rest[ATTRIBUTE_HEADER..length]);
-        rest = rest
-            .get(length.next_multiple_of(ALIGNMENT)..)
-            .unwrap_or_default();
+        rest = rest.get(length.next_multiple_of(ALIGNMENT)..).unwrap_or_default();
         Some(attribute)
     })
 }
@@ -152,9 +145,7 @@ pub fn number_be(value: &[u8]) -> Option<u32> {
 pub fn address(value: &[u8]) -> Option<IpAddr> {
     match value.len() {
         4 => Some(IpAddr::V4(Ipv4Addr::from(<[u8; 4]>::try_from(value).ok()?))),
-        16 => Some(IpAddr::V6(Ipv6Addr::from(
-            <[u8; 16]>::try_from(value).ok()?,
-        ))),
+        16 => Some(IpAddr::V6(Ipv6Addr::from(<[u8; 16]>::try_from(value).ok()?))),
         _ => None,
     }
 }
@@ -181,16 +172,10 @@ mod tests {
         let all: Vec<_> = messages(&bytes).collect();
         assert_eq!(all.len(), 1);
         assert_eq!((all[0].kind, all[0].sequence), (24, 5));
-        assert_eq!(
-            all[0].flags,
-            libc::NLM_F_REQUEST | libc::NLM_F_ACK | libc::NLM_F_CREATE
-        );
+        assert_eq!(all[0].flags, libc::NLM_F_REQUEST | libc::NLM_F_ACK | libc::NLM_F_CREATE);
         let inside: Vec<_> = attributes_after(all[0].payload, 12).collect();
         assert_eq!(inside[0], (1, &b"odd"[..]));
-        assert_eq!(
-            attributes(inside[1].1).next(),
-            Some((3, &99_u32.to_ne_bytes()[..]))
-        );
+        assert_eq!(attributes(inside[1].1).next(), Some((3, &99_u32.to_ne_bytes()[..])));
     }
 
     #[test]
@@ -202,10 +187,6 @@ mod tests {
             assert_eq!(messages(&bytes[..end]).count(), 0);
             assert!(attributes_after(&bytes[..end], HEADER).count() <= 1);
         }
-        assert_eq!(
-            attributes(&[3, 0, 1, 0]).count(),
-            0,
-            "a length below the header's would never end"
-        );
+        assert_eq!(attributes(&[3, 0, 1, 0]).count(), 0, "a length below the header's would never end");
     }
 }

@@ -48,17 +48,7 @@ pub fn rule_dump(family: Family) -> Message {
 /// multicast, and link-local IPv6, of which the kernel keeps one route for each link.
 pub fn route(message: &Received<'_>) -> Option<Route> {
     let head: &[u8; FIXED] = message.payload.get(..FIXED)?.try_into().ok()?;
-    let [
-        family,
-        destination_length,
-        _,
-        _,
-        table,
-        protocol,
-        scope,
-        kind,
-        flags @ ..,
-    ] = *head;
+    let [family, destination_length, _, _, table, protocol, scope, kind, flags @ ..] = *head;
     let flags = u32::from_ne_bytes(flags);
     let unspecified = unspecified(family_of(family)?);
     if flags & RTM_F_CLONED != 0 {
@@ -93,9 +83,7 @@ pub fn route(message: &Received<'_>) -> Option<Route> {
             libc::RTA_PRIORITY => route.metric = number(value)?,
             libc::RTA_PREFSRC => route.source = address(value),
             libc::RTA_METRICS => {
-                route.mtu = attributes(value)
-                    .find(|(kind, _)| *kind == RTAX_MTU)
-                    .and_then(|(_, value)| number(value));
+                route.mtu = attributes(value).find(|(kind, _)| *kind == RTAX_MTU).and_then(|(_, value)| number(value));
             }
             libc::RTA_CACHEINFO => {
                 let ticks = value.get(8..).and_then(number).filter(|ticks| *ticks != 0);
@@ -109,8 +97,7 @@ pub fn route(message: &Received<'_>) -> Option<Route> {
         route.interface = None;
     }
     route.destination = IpNet::new(destination, destination_length).ok()?;
-    (route.table != u32::from(libc::RT_TABLE_LOCAL) && !is_for_the_link_only(destination))
-        .then_some(route)
+    (route.table != u32::from(libc::RT_TABLE_LOCAL) && !is_for_the_link_only(destination)).then_some(route)
 }
 
 /// Reads `RTM_NEWRULE` and `RTM_DELRULE`. A rule that does not look up a table has table 0.
@@ -135,9 +122,7 @@ pub fn rule(message: &Received<'_>) -> Option<Rule> {
             FRA_FWMASK => rule.mask = number(value),
             FRA_SRC => rule.from = IpNet::new(address(value)?, source_length).ok(),
             FRA_TABLE => rule.table = number(value)?,
-            FRA_SUPPRESS_PREFIXLEN => {
-                rule.suppress_prefix_length = number(value).filter(|n| *n != NONE)
-            }
+            FRA_SUPPRESS_PREFIXLEN => rule.suppress_prefix_length = number(value).filter(|n| *n != NONE),
             FRA_SUPPRESS_IFGROUP => rule.suppress_group = number(value).filter(|n| *n != NONE),
             FRA_PROTOCOL => rule.protocol = value.first().copied().unwrap_or_default(),
             _ => {}
@@ -165,18 +150,7 @@ pub fn write_route(kind: u16, flags: i32, route: &Route) -> Message {
         RouteKind::Other(other) => other,
     };
     let length = route.destination.prefix_len();
-    let mut head = fixed(
-        family,
-        [
-            length,
-            0,
-            0,
-            libc::RT_TABLE_UNSPEC,
-            route.protocol,
-            scope,
-            what,
-        ],
-    );
+    let mut head = fixed(family, [length, 0, 0, libc::RT_TABLE_UNSPEC, route.protocol, scope, what]);
     if route.onlink {
         head[8..].copy_from_slice(&RTNH_F_ONLINK.to_ne_bytes());
     }
@@ -207,18 +181,7 @@ pub fn write_route(kind: u16, flags: i32, route: &Route) -> Message {
 /// Writes a policy rule, to be added or (with `RTM_DELRULE`) to be taken away.
 pub fn write_rule(kind: u16, flags: i32, rule: &Rule) -> Message {
     let source_length = rule.from.map_or(0, |net| net.prefix_len());
-    let head = fixed(
-        rule.family,
-        [
-            0,
-            source_length,
-            0,
-            libc::RT_TABLE_UNSPEC,
-            0,
-            0,
-            FR_ACT_TO_TBL,
-        ],
-    );
+    let head = fixed(rule.family, [0, source_length, 0, libc::RT_TABLE_UNSPEC, 0, 0, FR_ACT_TO_TBL]);
     let mut message = Message::new(kind, flags, &head);
     message.put_u32(FRA_PRIORITY, rule.preference);
     message.put_u32(FRA_TABLE, rule.table);
@@ -245,9 +208,7 @@ fn write_gateway(message: &mut Message, family: Family, gateway: IpAddr) {
     if family_of_address(gateway) == family {
         return message.put_address(libc::RTA_GATEWAY, gateway);
     }
-    let mut via = u16::from(family_number(family_of_address(gateway)))
-        .to_ne_bytes()
-        .to_vec();
+    let mut via = u16::from(family_number(family_of_address(gateway))).to_ne_bytes().to_vec();
     match gateway {
         IpAddr::V4(a) => via.extend(a.octets()),
         IpAddr::V6(a) => via.extend(a.octets()),
@@ -280,11 +241,7 @@ pub fn family_of(number: u8) -> Option<Family> {
 }
 
 fn family_of_address(address: IpAddr) -> Family {
-    if address.is_ipv4() {
-        Family::V4
-    } else {
-        Family::V6
-    }
+    if address.is_ipv4() { Family::V4 } else { Family::V6 }
 }
 
 fn unspecified(family: Family) -> IpAddr {

@@ -23,10 +23,7 @@ pub fn alone(test: impl FnOnce() + Send + 'static) {
 /// The same for a test that waits.
 pub fn alone_async<F: Future<Output = ()>>(test: impl FnOnce() -> F + Send + 'static) {
     alone(move || {
-        let runtime = tokio::runtime::Builder::new_current_thread()
-            .enable_all()
-            .build()
-            .unwrap();
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
         runtime.block_on(test());
     });
 }

@@ -43,11 +43,7 @@ impl RuleBuilder {
 
     fn compare(mut self, what: Operand, op: CmpOp, value: u32) -> Self {
         what.load(&mut self.exprs, 0, false);
-        self.exprs.push(Expr::Cmp {
-            from: 0,
-            op,
-            value: what.number(value),
-        });
+        self.exprs.push(Expr::Cmp { from: 0, op, value: what.number(value) });
         self
     }
 
@@ -63,12 +59,7 @@ impl RuleBuilder {
 
     fn range(mut self, what: Operand, first: u32, last: u32, inverted: bool) -> Self {
         what.load(&mut self.exprs, 0, false);
-        self.exprs.push(Expr::Range {
-            from: 0,
-            first: what.number(first),
-            last: what.number(last),
-            inverted,
-        });
+        self.exprs.push(Expr::Range { from: 0, first: what.number(first), last: what.number(last), inverted });
         self
     }
 
@@ -87,18 +78,9 @@ impl RuleBuilder {
         if prefix.prefix_len() < prefix.max_prefix_len() {
             let mask = Bytes::default().address(prefix.netmask());
             let xor = Bytes::exact(&[0; Bytes::CAPACITY][..mask.as_slice().len()]);
-            self.exprs.push(Expr::Bitwise {
-                from: 0,
-                to: 0,
-                mask,
-                xor,
-            });
+            self.exprs.push(Expr::Bitwise { from: 0, to: 0, mask, xor });
         }
-        self.exprs.push(Expr::Cmp {
-            from: 0,
-            op,
-            value: Bytes::default().address(prefix.network()),
-        });
+        self.exprs.push(Expr::Cmp { from: 0, op, value: Bytes::default().address(prefix.network()) });
         self
     }
 
@@ -114,22 +96,14 @@ impl RuleBuilder {
 
     fn lookup(mut self, set: SetName, key: Vec<Operand>, to: Target, inverted: bool) -> Self {
         load_key(&mut self.exprs, &key, 0, set.ranges);
-        self.exprs.push(Expr::Lookup {
-            set: set.name,
-            from: 0,
-            to,
-            inverted,
-        });
+        self.exprs.push(Expr::Lookup { set: set.name, from: 0, to, inverted });
         self
     }
 
     /// `meta mark set what`
     pub fn set_mark(mut self, what: Operand) -> Self {
         what.load(&mut self.exprs, 0, false);
-        self.exprs.push(Expr::SetMeta {
-            key: Meta::Mark,
-            from: 0,
-        });
+        self.exprs.push(Expr::SetMeta { key: Meta::Mark, from: 0 });
         self
     }
 
@@ -148,8 +122,7 @@ impl RuleBuilder {
 
     /// `key vmap @set`
     pub fn vmap(self, set: impl Into<SetName>, key: impl Into<Vec<Operand>>) -> Rule {
-        self.lookup(set.into(), key.into(), Target::Verdict, false)
-            .done()
+        self.lookup(set.into(), key.into(), Target::Verdict, false).done()
     }
 
     /// `snat to address`, which is what a [`map`] leads to.
@@ -191,10 +164,7 @@ impl RuleBuilder {
 
     /// The rule, without a verdict: the packet goes on to the next one.
     pub fn done(self) -> Rule {
-        Rule {
-            tag: tag(&self.exprs),
-            exprs: self.exprs,
-        }
+        Rule { tag: tag(&self.exprs), exprs: self.exprs }
     }
 }
 
@@ -202,8 +172,6 @@ impl RuleBuilder {
 fn tag(exprs: &[Expr]) -> String {
     let hash = format!("{exprs:?}")
         .bytes()
-        .fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {
-            (hash ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01b3)
-        });
+        .fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01b3));
     format!("{hash:016x}")
 }

@@ -6,10 +6,7 @@
 use super::encode::{HOOKS, TYPE_BITS, family_number, kind_name, type_number};
 use super::uapi::*;
 use super::wire::{Message, attributes, find, number, text};
-use super::{
-    Base, Bytes, Chain, ChainKind, Data, Datatype, Family, Hook, Key, Rule, Ruleset, Set, Table,
-    Verdict,
-};
+use super::{Base, Bytes, Chain, ChainKind, Data, Datatype, Family, Hook, Key, Rule, Ruleset, Set, Table, Verdict};
 
 /// A message of the kernel that lacks what it always has, or has it in another form.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -43,19 +40,14 @@ pub fn table<'a>(message: &Message<'a>) -> Option<TableHead<'a>> {
     Some(TableHead {
         family: message.family(),
         name: message.attribute(NFTA_TABLE_NAME).and_then(text)?,
-        flags: message
-            .attribute(NFTA_TABLE_FLAGS)
-            .and_then(number)
-            .unwrap_or(0),
+        flags: message.attribute(NFTA_TABLE_FLAGS).and_then(number).unwrap_or(0),
         owner: message.attribute(NFTA_TABLE_OWNER).and_then(number),
     })
 }
 
 /// The family that a message tells of, when egressd has tables in it.
 pub fn family(message: &Message) -> Option<Family> {
-    Family::ALL
-        .into_iter()
-        .find(|family| family_number(*family) == message.family())
+    Family::ALL.into_iter().find(|family| family_number(*family) == message.family())
 }
 
 /// nft's name of a family.
@@ -75,14 +67,8 @@ pub fn family_name(family: u8) -> &'static str {
 pub fn base_chain(message: &Message) -> Option<BaseChain> {
     Some(BaseChain {
         family: family_name(message.family()),
-        table: message
-            .attribute(NFTA_CHAIN_TABLE)
-            .and_then(text)?
-            .to_owned(),
-        chain: message
-            .attribute(NFTA_CHAIN_NAME)
-            .and_then(text)?
-            .to_owned(),
+        table: message.attribute(NFTA_CHAIN_TABLE).and_then(text)?.to_owned(),
+        chain: message.attribute(NFTA_CHAIN_NAME).and_then(text)?.to_owned(),
         base: base(message)?,
     })
 }
@@ -106,13 +92,7 @@ pub fn absorb(ruleset: &mut Ruleset, name: &str, message: &Message) -> Result<()
 
 fn chain(table: &mut Table, message: &Message) -> Option<()> {
     let name = message.attribute(NFTA_CHAIN_NAME).and_then(text)?;
-    table.chains.insert(
-        name.to_owned(),
-        Chain {
-            base: base(message),
-            rules: Vec::new(),
-        },
-    );
+    table.chains.insert(name.to_owned(), Chain { base: base(message), rules: Vec::new() });
     Some(())
 }
 
@@ -120,9 +100,7 @@ fn base(message: &Message) -> Option<Base> {
     let hook = message.attribute(NFTA_CHAIN_HOOK)?;
     let name = message.attribute(NFTA_CHAIN_TYPE).and_then(text)?;
     Some(Base {
-        kind: [ChainKind::Filter, ChainKind::Nat, ChainKind::Route]
-            .into_iter()
-            .find(|kind| kind_name(*kind) == name)?,
+        kind: [ChainKind::Filter, ChainKind::Nat, ChainKind::Route].into_iter().find(|kind| kind_name(*kind) == name)?,
         hook: hook_of(find(hook, NFTA_HOOK_HOOKNUM).and_then(number)?)?,
         priority: find(hook, NFTA_HOOK_PRIORITY).and_then(number)? as i32,
     })
@@ -134,20 +112,9 @@ fn hook_of(number: u32) -> Option<Hook> {
 
 fn rule(table: &mut Table, message: &Message) -> Option<()> {
     let chain = message.attribute(NFTA_RULE_CHAIN).and_then(text)?;
-    let tag = message
-        .attribute(NFTA_RULE_USERDATA)
-        .and_then(comment)
-        .unwrap_or_default();
-    let rule = Rule {
-        exprs: Vec::new(),
-        tag: tag.to_owned(),
-    };
-    table
-        .chains
-        .entry(chain.to_owned())
-        .or_default()
-        .rules
-        .push(rule);
+    let tag = message.attribute(NFTA_RULE_USERDATA).and_then(comment).unwrap_or_default();
+    let rule = Rule { exprs: Vec::new(), tag: tag.to_owned() };
+    table.chains.entry(chain.to_owned()).or_default().rules.push(rule);
     Some(())
 }
 
@@ -164,10 +131,7 @@ fn comment(mut userdata: &[u8]) -> Option<&str> {
 }
 
 fn set(table: &mut Table, message: &Message) -> Option<()> {
-    let flags = message
-        .attribute(NFTA_SET_FLAGS)
-        .and_then(number)
-        .unwrap_or(0);
+    let flags = message.attribute(NFTA_SET_FLAGS).and_then(number).unwrap_or(0);
     if flags & NFT_SET_ANONYMOUS != 0 {
         // Goes with the rule that it is written in, and cannot be deleted by itself.
         return Some(());
@@ -199,15 +163,10 @@ fn fields(mut number: u32) -> Vec<Datatype> {
 }
 
 fn datatype(number: u32) -> Datatype {
-    [
-        Datatype::IfIndex,
-        Datatype::Ipv4,
-        Datatype::Ipv6,
-        Datatype::Mark,
-    ]
-    .into_iter()
-    .find(|known| type_number(*known) == number)
-    .unwrap_or(Datatype::Other(number))
+    [Datatype::IfIndex, Datatype::Ipv4, Datatype::Ipv6, Datatype::Mark]
+        .into_iter()
+        .find(|known| type_number(*known) == number)
+        .unwrap_or(Datatype::Other(number))
 }
 
 fn elements(table: &mut Table, message: &Message) -> Option<()> {
@@ -215,11 +174,7 @@ fn elements(table: &mut Table, message: &Message) -> Option<()> {
     let Some(set) = table.sets.get_mut(name) else {
         return Some(());
     };
-    for (_, element) in attributes(
-        message
-            .attribute(NFTA_SET_ELEM_LIST_ELEMENTS)
-            .unwrap_or_default(),
-    ) {
+    for (_, element) in attributes(message.attribute(NFTA_SET_ELEM_LIST_ELEMENTS).unwrap_or_default()) {
         let Some(key) = find(element, NFTA_SET_ELEM_KEY) else {
             // A catch-all element has no key; egressd has none, and has no way to name it.
             continue;
@@ -228,13 +183,8 @@ fn elements(table: &mut Table, message: &Message) -> Option<()> {
             Some(last) => Some(value(last)?),
             None => None,
         };
-        let key = Key {
-            first: value(key)?,
-            last,
-        };
-        let data = find(element, NFTA_SET_ELEM_DATA)
-            .and_then(data)
-            .unwrap_or(Data::None);
+        let key = Key { first: value(key)?, last };
+        let data = find(element, NFTA_SET_ELEM_DATA).and_then(data).unwrap_or(Data::None);
         set.elements.insert(key, data);
     }
     Some(())
@@ -250,21 +200,15 @@ fn data(nest: &[u8]) -> Option<Data> {
     let Some(verdict) = find(nest, NFTA_DATA_VERDICT) else {
         return value(nest).map(Data::Value);
     };
-    let chain = || {
-        find(verdict, NFTA_VERDICT_CHAIN)
-            .and_then(text)
-            .map(str::to_owned)
-    };
-    Some(Data::Verdict(
-        match number(find(verdict, NFTA_VERDICT_CODE)?)? {
-            NF_ACCEPT => Verdict::Accept,
-            NF_DROP => Verdict::Drop,
-            NFT_RETURN => Verdict::Return,
-            NFT_JUMP => Verdict::Jump(chain()?),
-            NFT_GOTO => Verdict::Goto(chain()?),
-            _ => return None,
-        },
-    ))
+    let chain = || find(verdict, NFTA_VERDICT_CHAIN).and_then(text).map(str::to_owned);
+    Some(Data::Verdict(match number(find(verdict, NFTA_VERDICT_CODE)?)? {
+        NF_ACCEPT => Verdict::Accept,
+        NF_DROP => Verdict::Drop,
+        NFT_RETURN => Verdict::Return,
+        NFT_JUMP => Verdict::Jump(chain()?),
+        NFT_GOTO => Verdict::Goto(chain()?),
+        _ => return None,
+    }))
 }
 
 #[cfg(test)]
@@ -313,16 +257,10 @@ mod tests {
     fn many_elements_are_split_and_none_is_lost() {
         let mut set = Set::map([Datatype::Mark], Datatype::Mark);
         for key in 0..5_000 {
-            set.elements
-                .insert(Key::one(Bytes::of_number(key)), Data::mark(key));
+            set.elements.insert(Key::one(Bytes::of_number(key)), Data::mark(key));
         }
-        let table = Table {
-            sets: [("marks".to_owned(), set)].into(),
-            ..Table::default()
-        };
-        let ruleset = Ruleset {
-            tables: [(Family::Ip, table)].into(),
-        };
+        let table = Table { sets: [("marks".to_owned(), set)].into(), ..Table::default() };
+        let ruleset = Ruleset { tables: [(Family::Ip, table)].into() };
         let sent = encoded(&diff(&ruleset, &Ruleset::default()));
         assert!(messages(&sent).count() > 6);
         assert_eq!(read_back(&sent), Ok(ruleset));
@@ -347,11 +285,7 @@ mod tests {
 
     #[test]
     fn rules_that_do_the_same_have_the_same_tag_and_others_another() {
-        let to = |prefix: &str| {
-            rule()
-                .within(daddr(false), prefix.parse().expect("a prefix"))
-                .drop()
-        };
+        let to = |prefix: &str| rule().within(daddr(false), prefix.parse().expect("a prefix")).drop();
         assert_eq!(to("10.0.0.0/8"), to("10.0.0.0/8"));
         assert_ne!(to("10.0.0.0/8"), to("10.0.0.0/9"));
     }

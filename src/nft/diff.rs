@@ -60,9 +60,7 @@ fn diff_table(family: Family, wanted: &Table, present: &Table, changes: &mut Vec
     }
     for step in walk(&wanted.chains, &present.chains) {
         match step {
-            Step::Missing(name, chain) => {
-                changes.push(Change::AddChain(family, name.clone(), chain.base))
-            }
+            Step::Missing(name, chain) => changes.push(Change::AddChain(family, name.clone(), chain.base)),
             // A surplus chain is emptied too: its rules may name other things that go.
             Step::Surplus(name, chain) if !chain.rules.is_empty() => {
                 changes.push(Change::FlushChain(family, name.clone()));
@@ -77,9 +75,7 @@ fn diff_table(family: Family, wanted: &Table, present: &Table, changes: &mut Vec
     for step in walk(&wanted.chains, &present.chains) {
         let (name, rules) = match step {
             Step::Missing(name, chain) => (name, &chain.rules),
-            Step::Both(name, wanted, present) if wanted.rules != present.rules => {
-                (name, &wanted.rules)
-            }
+            Step::Both(name, wanted, present) if wanted.rules != present.rules => (name, &wanted.rules),
             Step::Surplus(..) | Step::Both(..) => continue,
         };
         for rule in rules {
@@ -124,10 +120,7 @@ fn diff_elements(family: Family, wanted: &Table, present: &Table, changes: &mut 
     changes.append(&mut additions);
 }
 
-fn elements(
-    wanted: &BTreeMap<Key, Data>,
-    present: &BTreeMap<Key, Data>,
-) -> (Vec<Key>, Vec<(Key, Data)>) {
+fn elements(wanted: &BTreeMap<Key, Data>, present: &BTreeMap<Key, Data>) -> (Vec<Key>, Vec<(Key, Data)>) {
     let (mut gone, mut new) = (Vec::new(), Vec::new());
     for step in walk(wanted, present) {
         match step {
@@ -144,12 +137,7 @@ fn elements(
 }
 
 fn typed(set: &Set) -> Set {
-    Set {
-        key: set.key.clone(),
-        data: set.data,
-        interval: set.interval,
-        elements: BTreeMap::new(),
-    }
+    Set { key: set.key.clone(), data: set.data, interval: set.interval, elements: BTreeMap::new() }
 }
 
 enum Step<'a, K, V> {
@@ -159,10 +147,7 @@ enum Step<'a, K, V> {
 }
 
 /// Goes through two maps side by side, in the order of their keys.
-fn walk<'a, K: Ord, V>(
-    wanted: &'a BTreeMap<K, V>,
-    present: &'a BTreeMap<K, V>,
-) -> impl Iterator<Item = Step<'a, K, V>> {
+fn walk<'a, K: Ord, V>(wanted: &'a BTreeMap<K, V>, present: &'a BTreeMap<K, V>) -> impl Iterator<Item = Step<'a, K, V>> {
     let (mut left, mut right) = (wanted.iter().peekable(), present.iter().peekable());
     std::iter::from_fn(move || {
         let order = match (left.peek(), right.peek()) {

@@ -4,9 +4,7 @@ mod expr;
 
 use super::uapi::*;
 use super::wire::{Head, Writer, nftables};
-use super::{
-    Bytes, Chain, ChainKind, Change, Data, Datatype, Family, Hook, Key, Rule, Set, Verdict,
-};
+use super::{Bytes, Chain, ChainKind, Change, Data, Datatype, Family, Hook, Key, Rule, Set, Verdict};
 
 /// Elements of one message, in bytes: an attribute has at most 65,535 and an element less than 400.
 const ELEMENTS_PER_MESSAGE: usize = 48 * 1024;
@@ -63,20 +61,8 @@ impl Batch {
 }
 
 /// Encodes changes to the tables named `table`. Messages are numbered from `first` on.
-pub fn batch<'a>(
-    table: &str,
-    ownership: Ownership,
-    first: u32,
-    changes: impl IntoIterator<Item = &'a Change>,
-) -> Batch {
-    let mut encoder = Encoder {
-        table,
-        ownership,
-        first,
-        writer: Writer::default(),
-        origins: Vec::new(),
-        change: 0,
-    };
+pub fn batch<'a>(table: &str, ownership: Ownership, first: u32, changes: impl IntoIterator<Item = &'a Change>) -> Batch {
+    let mut encoder = Encoder { table, ownership, first, writer: Writer::default(), origins: Vec::new(), change: 0 };
     encoder.boundary(NFNL_MSG_BATCH_BEGIN, first);
     for (index, change) in changes.into_iter().enumerate() {
         encoder.change = index;
@@ -84,11 +70,7 @@ pub fn batch<'a>(
     }
     let last = first.wrapping_add(encoder.origins.len() as u32 + 1);
     encoder.boundary(NFNL_MSG_BATCH_END, last);
-    Batch {
-        bytes: encoder.writer.into_bytes(),
-        first,
-        origins: encoder.origins,
-    }
+    Batch { bytes: encoder.writer.into_bytes(), first, origins: encoder.origins }
 }
 
 /// `NFPROTO_*` of a family.
@@ -111,23 +93,11 @@ struct Encoder<'t> {
 
 impl Encoder<'_> {
     fn boundary(&mut self, kind: u16, sequence: u32) {
-        let head = Head {
-            kind,
-            flags: 0,
-            sequence,
-            family: 0,
-            resource: NFNL_SUBSYS_NFTABLES,
-        };
+        let head = Head { kind, flags: 0, sequence, family: 0, resource: NFNL_SUBSYS_NFTABLES };
         self.writer.message(head, |_| {});
     }
 
-    fn message(
-        &mut self,
-        operation: u16,
-        flags: u16,
-        family: Family,
-        body: impl FnOnce(&mut Writer),
-    ) {
+    fn message(&mut self, operation: u16, flags: u16, family: Family, body: impl FnOnce(&mut Writer)) {
         self.origins.push(self.change);
         let head = Head {
             kind: nftables(operation),
@@ -150,29 +120,20 @@ impl Encoder<'_> {
                 });
             }
             Change::DeleteTable(family) => {
-                self.message(NFT_MSG_DELTABLE, 0, *family, |w| {
-                    w.text(NFTA_TABLE_NAME, table)
-                });
+                self.message(NFT_MSG_DELTABLE, 0, *family, |w| w.text(NFTA_TABLE_NAME, table));
             }
             Change::AddSet(family, name, set) => {
                 // The kernel wants a number; it means something only to rules that name the set by it.
                 let id = self.origins.len() as u32 + 1;
-                self.message(NFT_MSG_NEWSET, NLM_F_CREATE, *family, |w| {
-                    write_set(w, table, name, id, set)
-                });
+                self.message(NFT_MSG_NEWSET, NLM_F_CREATE, *family, |w| write_set(w, table, name, id, set));
             }
             Change::DeleteSet(family, name) => self.message(NFT_MSG_DELSET, 0, *family, |w| {
                 w.text(NFTA_SET_TABLE, table);
                 w.text(NFTA_SET_NAME, name);
             }),
             Change::AddChain(family, name, base) => {
-                let chain = Chain {
-                    base: *base,
-                    rules: Vec::new(),
-                };
-                self.message(NFT_MSG_NEWCHAIN, NLM_F_CREATE, *family, |w| {
-                    write_chain(w, table, name, &chain)
-                });
+                let chain = Chain { base: *base, rules: Vec::new() };
+                self.message(NFT_MSG_NEWCHAIN, NLM_F_CREATE, *family, |w| write_chain(w, table, name, &chain));
             }
             // Without a handle it takes every rule of the chain.
             Change::FlushChain(family, name) => self.message(NFT_MSG_DELRULE, 0, *family, |w| {
@@ -240,13 +201,7 @@ fn write_chain(w: &mut Writer, table: &str, name: &str, chain: &Chain) {
     }
 }
 
-pub(super) const HOOKS: [Hook; 5] = [
-    Hook::Prerouting,
-    Hook::Input,
-    Hook::Forward,
-    Hook::Output,
-    Hook::Postrouting,
-];
+pub(super) const HOOKS: [Hook; 5] = [Hook::Prerouting, Hook::Input, Hook::Forward, Hook::Output, Hook::Postrouting];
 
 fn hook_number(hook: Hook) -> u32 {
     match hook {
@@ -283,25 +238,14 @@ fn write_rule(w: &mut Writer, table: &str, chain: &str, rule: &Rule) {
 
 fn write_set(w: &mut Writer, table: &str, name: &str, id: u32, set: &Set) {
     let map = if set.data.is_some() { NFT_SET_MAP } else { 0 };
-    let interval = if set.interval {
-        NFT_SET_INTERVAL | NFT_SET_CONCAT
-    } else {
-        0
-    };
+    let interval = if set.interval { NFT_SET_INTERVAL | NFT_SET_CONCAT } else { 0 };
     w.text(NFTA_SET_TABLE, table);
     w.text(NFTA_SET_NAME, name);
     w.number(NFTA_SET_FLAGS, map | interval);
     w.number(NFTA_SET_KEY_TYPE, key_type(&set.key));
-    w.number(
-        NFTA_SET_KEY_LEN,
-        set.key.iter().map(|field| width(*field)).sum(),
-    );
+    w.number(NFTA_SET_KEY_LEN, set.key.iter().map(|field| width(*field)).sum());
     if let Some(data) = set.data {
-        let number = if data == Datatype::Verdict {
-            NFT_DATA_VERDICT
-        } else {
-            type_number(data)
-        };
+        let number = if data == Datatype::Verdict { NFT_DATA_VERDICT } else { type_number(data) };
         w.number(NFTA_SET_DATA_TYPE, number);
         if data != Datatype::Verdict {
             w.number(NFTA_SET_DATA_LEN, width(data));
@@ -311,9 +255,7 @@ fn write_set(w: &mut Writer, table: &str, name: &str, id: u32, set: &Set) {
         w.nest(NFTA_SET_DESC, |w| {
             w.nest(NFTA_SET_DESC_CONCAT, |w| {
                 for field in &set.key {
-                    w.nest(NFTA_LIST_ELEM, |w| {
-                        w.number(NFTA_SET_FIELD_LEN, width(*field))
-                    });
+                    w.nest(NFTA_LIST_ELEM, |w| w.number(NFTA_SET_FIELD_LEN, width(*field)));
                 }
             });
         });
@@ -363,19 +305,13 @@ pub(super) fn type_number(field: Datatype) -> u32 {
 pub(super) const TYPE_BITS: u32 = 6;
 
 fn key_type(fields: &[Datatype]) -> u32 {
-    fields
-        .iter()
-        .fold(0, |number, field| number << TYPE_BITS | type_number(*field))
+    fields.iter().fold(0, |number, field| number << TYPE_BITS | type_number(*field))
 }
 
 fn width(field: Datatype) -> u32 {
     match field {
         Datatype::Ipv6 => 16,
-        Datatype::IfIndex
-        | Datatype::Ipv4
-        | Datatype::Mark
-        | Datatype::Verdict
-        | Datatype::Other(_) => 4,
+        Datatype::IfIndex | Datatype::Ipv4 | Datatype::Mark | Datatype::Verdict | Datatype::Other(_) => 4,
     }
 }
 

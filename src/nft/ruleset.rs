@@ -120,10 +120,7 @@ impl Bytes {
     pub fn exact(value: &[u8]) -> Self {
         let mut data = [0; Self::CAPACITY];
         data[..value.len()].copy_from_slice(value);
-        Self {
-            data,
-            len: value.len() as u8,
-        }
+        Self { data, len: value.len() as u8 }
     }
 
     /// The bytes.

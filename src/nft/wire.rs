@@ -38,15 +38,13 @@ impl Writer {
         let start = self.bytes.len();
         self.bytes.extend_from_slice(&[0; 4]);
         self.bytes.extend_from_slice(&head.kind.to_ne_bytes());
-        self.bytes
-            .extend_from_slice(&(head.flags | NLM_F_REQUEST).to_ne_bytes());
+        self.bytes.extend_from_slice(&(head.flags | NLM_F_REQUEST).to_ne_bytes());
         self.bytes.extend_from_slice(&head.sequence.to_ne_bytes());
         self.bytes.extend_from_slice(&[0; 4]);
         self.bytes.extend_from_slice(&[head.family, 0]);
         self.bytes.extend_from_slice(&head.resource.to_be_bytes());
         body(self);
-        let length =
-            u32::try_from(self.bytes.len() - start).expect("a message is shorter than 4 GiB");
+        let length = u32::try_from(self.bytes.len() - start).expect("a message is shorter than 4 GiB");
         self.bytes[start..start + 4].copy_from_slice(&length.to_ne_bytes());
     }
 
@@ -183,13 +181,7 @@ mod tests {
     #[test]
     fn what_is_written_is_read_back() {
         let mut writer = Writer::default();
-        let head = Head {
-            kind: nftables(9),
-            flags: 0x400,
-            sequence: 7,
-            family: 10,
-            resource: 0,
-        };
+        let head = Head { kind: nftables(9), flags: 0x400, sequence: 7, family: 10, resource: 0 };
         writer.message(head, |w| {
             w.text(1, "egressd");
             w.nest(2, |w| w.number(3, 0x0102_0304));
@@ -198,10 +190,7 @@ mod tests {
         let bytes = writer.into_bytes();
         let read: Vec<_> = messages(&bytes).collect();
         assert_eq!(read.len(), 2);
-        assert_eq!(
-            (read[0].operation(), read[0].family(), read[0].sequence),
-            (Some(9), 10, 7)
-        );
+        assert_eq!((read[0].operation(), read[0].family(), read[0].sequence), (Some(9), 10, 7));
         assert_eq!(read[0].attribute(1).and_then(text), Some("egressd"));
         let nested = read[0].attribute(2).expect("the nest is there");
         assert_eq!(find(nested, 3).and_then(number), Some(0x0102_0304));
@@ -211,16 +200,7 @@ mod tests {
     #[test]
     fn a_message_that_is_cut_short_is_not_read() {
         let mut writer = Writer::default();
-        writer.message(
-            Head {
-                kind: nftables(0),
-                flags: 0,
-                sequence: 1,
-                family: 2,
-                resource: 0,
-            },
-            |w| w.text(1, "egressd"),
-        );
+        writer.message(Head { kind: nftables(0), flags: 0, sequence: 1, family: 2, resource: 0 }, |w| w.text(1, "egressd"));
         let bytes = writer.into_bytes();
         for length in 0..bytes.len() {
             assert_eq!(messages(&bytes[..length]).count(), 0, "{length} bytes");

@@ -41,71 +41,127 @@ pub fn fixed(v6: bool) -> Chains {
     let mut put = |name: &str, chain| drop(chains.insert(name.to_owned(), chain));
     put(
         "prerouting",
-        base(ChainKind::Filter, Hook::Prerouting, PRIORITY_PREROUTING, vec![
-            rule().vmap("ingress", [iif()]),
-            // A flow of ours whose source nobody vouches for any more: its claim is gone, and its end is on the way.
-            rule().is_not(ct_mark().and(EXIT), 0).is(ct_mark().and(FLAG), FLAG).is_not(ct_direction(), REPLY).goto("unknown"),
+        base(
+            ChainKind::Filter,
+            Hook::Prerouting,
+            PRIORITY_PREROUTING,
+            vec![
+                rule().vmap("ingress", [iif()]),
+                // A flow of ours whose source nobody vouches for any more: its claim is gone, and its end is on the way.
+                rule().is_not(ct_mark().and(EXIT), 0).is(ct_mark().and(FLAG), FLAG).is_not(ct_direction(), REPLY).goto("unknown"),
+            ],
+        ),
+    );
+    put(
+        "output",
+        base(
+            ChainKind::Route,
+            Hook::Output,
+            PRIORITY_OUTPUT,
+            vec![
+                rule()
+                    .is(ct_direction(), REPLY)
+                    .is(ct_mark().and(FLAG | EXIT), FLAG)
+                    .is(mark(), 0)
+                    .set_mark(ct_mark().and(PACKET_MASK))
+                    .done(),
+            ],
+        ),
+    );
+    let family = if v6 { Family::Ip6 } else { Family::Ip };
+    put(
+        "snat",
+        base(
+            ChainKind::Nat,
+            Hook::Postrouting,
+            PRIORITY_SNAT,
+            vec![
+                rule().snat(family, map("exits", [oif(), ct_mark().and(FLOW_MASK)])),
+                // Bound, and on its way out by a NIC that its exit is not on.
+                rule().is_not(ct_mark().and(EXIT), 0).is(ct_mark().and(FLAG), FLAG).found("uplinks", [oif()]).counter().drop(),
+            ],
+        ),
+    );
+    put(
+        "seal",
+        base(
+            ChainKind::Filter,
+            Hook::Postrouting,
+            PRIORITY_SEAL,
+            vec![
+                rule().is(mark().and(FLAG), 0).accept(),
+                rule().found("own", [oif(), saddr(v6)]).accept(),
+                // An answer to what came in by this NIC leaves as it was addressed.
+                rule().is(ct_mark().and(FLAG | EXIT), FLAG).accept(),
+                rule().found("uplinks", [oif()]).counter().drop(),
+            ],
+        ),
+    );
+    put(
+        "from_bridge",
+        Chain::regular([
+            rule().is(ct_direction(), REPLY).goto("reply"),
+            rule().is(mark().and(FLAG), 0).jump("from_routed"),
+            rule().is(mark().and(FLAG), 0).goto("unknown"),
+            rule().goto("bound"),
         ]),
     );
-    put("output", base(ChainKind::Route, Hook::Output, PRIORITY_OUTPUT, vec![
-        rule().is(ct_direction(), REPLY).is(ct_mark().and(FLAG | EXIT), FLAG).is(mark(), 0).set_mark(ct_mark().and(PACKET_MASK)).done(),
-    ]));
-    let family = if v6 { Family::Ip6 } else { Family::Ip };
-    put("snat", base(ChainKind::Nat, Hook::Postrouting, PRIORITY_SNAT, vec![
-        rule().snat(family, map("exits", [oif(), ct_mark().and(FLOW_MASK)])),
-        // Bound, and on its way out by a NIC that its exit is not on.
-        rule().is_not(ct_mark().and(EXIT), 0).is(ct_mark().and(FLAG), FLAG).found("uplinks", [oif()]).counter().drop(),
-    ]));
-    put("seal", base(ChainKind::Filter, Hook::Postrouting, PRIORITY_SEAL, vec![
-        rule().is(mark().and(FLAG), 0).accept(),
-        rule().found("own", [oif(), saddr(v6)]).accept(),
-        // An answer to what came in by this NIC leaves as it was addressed.
-        rule().is(ct_mark().and(FLAG | EXIT), FLAG).accept(),
-        rule().found("uplinks", [oif()]).counter().drop(),
-    ]));
-    put("from_bridge", Chain::regular([
-        rule().is(ct_direction(), REPLY).goto("reply"),
-        rule().is(mark().and(FLAG), 0).jump("from_routed"),
-        rule().is(mark().and(FLAG), 0).goto("unknown"),
-        rule().goto("bound"),
-    ]));
-    put("from_open_bridge", Chain::regular([
-        rule().is(ct_direction(), REPLY).goto("reply"),
-        rule().is(mark().and(FLAG), 0).jump("from_routed"),
-        rule().is(mark().and(FLAG), 0).ret(),
-        rule().goto("bound"),
-    ]));
-    put("from_routed", Chain::regular([
-        rule().is(ct_direction(), REPLY).goto("reply"),
-        rule().is_not(mark(), 0).goto("from_routed_marked"),
-        rule().set_mark(map("routed", [iif(), saddr(v6)])).done(),
-        rule().is(mark(), 0).set_mark(map(ranges("routed_nets"), [iif(), saddr(v6)])).done(),
-        rule().is(mark().and(FLAG), FLAG).goto("bound"),
-    ]));
-    put("from_routed_marked", Chain::regular([
-        rule().found("routed", [iif(), saddr(v6)]).goto("strange"),
-        rule().found(ranges("routed_nets"), [iif(), saddr(v6)]).goto("strange"),
-    ]));
+    put(
+        "from_open_bridge",
+        Chain::regular([
+            rule().is(ct_direction(), REPLY).goto("reply"),
+            rule().is(mark().and(FLAG), 0).jump("from_routed"),
+            rule().is(mark().and(FLAG), 0).ret(),
+            rule().goto("bound"),
+        ]),
+    );
+    put(
+        "from_routed",
+        Chain::regular([
+            rule().is(ct_direction(), REPLY).goto("reply"),
+            rule().is_not(mark(), 0).goto("from_routed_marked"),
+            rule().set_mark(map("routed", [iif(), saddr(v6)])).done(),
+            rule().is(mark(), 0).set_mark(map(ranges("routed_nets"), [iif(), saddr(v6)])).done(),
+            rule().is(mark().and(FLAG), FLAG).goto("bound"),
+        ]),
+    );
+    // A lookup for its value: kernels before 6.5 refuse to ask a map only whether a key is there.
+    put(
+        "from_routed_marked",
+        Chain::regular([
+            rule().is_not(map("routed", [iif(), saddr(v6)]), 0).goto("strange"),
+            rule().is_not(map(ranges("routed_nets"), [iif(), saddr(v6)]), 0).goto("strange"),
+        ]),
+    );
     put("bound", Chain::regular(bound(v6)));
     put("take", Chain::regular(take()));
-    put("restore", Chain::regular([
-        rule().is(mark().and(!FLOW_MASK), 0).set_mark(ct_mark().and(PACKET_MASK)).accept(),
-        rule().is_not(mark().and(STRANGE), 0).goto("strange"),
-        rule().vmap("nic_marks", [ct_mark().and(PACKET_MASK)]),
-    ]));
-    put("reply", Chain::regular([
-        rule().is_not(ct_mark().and(FLAG | EXIT), FLAG).goto("free"),
-        rule().is(mark().and(!FLOW_MASK), 0).set_mark(ct_mark().and(PACKET_MASK)).accept(),
-        rule().is(mark().and(STRANGE), 0).vmap("nic_marks", [ct_mark().and(PACKET_MASK)]),
-        rule().goto("free"),
-    ]));
+    put(
+        "restore",
+        Chain::regular([
+            rule().is(mark().and(!FLOW_MASK), 0).set_mark(ct_mark().and(PACKET_MASK)).accept(),
+            rule().is_not(mark().and(STRANGE), 0).goto("strange"),
+            rule().vmap("nic_marks", [ct_mark().and(PACKET_MASK)]),
+        ]),
+    );
+    put(
+        "reply",
+        Chain::regular([
+            rule().is_not(ct_mark().and(FLAG | EXIT), FLAG).goto("free"),
+            rule().is(mark().and(!FLOW_MASK), 0).set_mark(ct_mark().and(PACKET_MASK)).accept(),
+            rule().is(mark().and(STRANGE), 0).vmap("nic_marks", [ct_mark().and(PACKET_MASK)]),
+            rule().goto("free"),
+        ]),
+    );
     put("free", Chain::regular([rule().set_mark(mark().and(!FLOW_MASK)).accept()]));
     // A transparent proxy or another router has plans for this packet: ours would undo them. Outside it does not get.
-    put("strange", Chain::regular([
-        rule().set_mark(mark().and(!FLOW_MASK)).done(),
-        rule().found("uplinks", [fib_oif()]).counter().drop(),
-        rule().counter().accept(),
-    ]));
+    put(
+        "strange",
+        Chain::regular([
+            rule().set_mark(mark().and(!FLOW_MASK)).done(),
+            rule().found("uplinks", [fib_oif()]).counter().drop(),
+            rule().counter().accept(),
+        ]),
+    );
     put("unknown", Chain::regular(unknown(v6)));
     chains
 }
@@ -129,7 +185,7 @@ fn bound(v6: bool) -> Vec<Rule> {
 fn take() -> Vec<Rule> {
     vec![
         rule().is_not(ct_mark(), 0).vmap("exit_marks", [mark().and(FLOW_MASK)]),
-        rule().set_ct_mark(mark().and(FLOW_MASK)).done(),
+        rule().is(ct_mark(), 0).set_ct_mark(mark().and(FLOW_MASK)).done(),
         rule().is(mark().and(NEIGHBOUR_MASK), 0).set_mark(mark().and(PACKET_MASK)).accept(),
         rule().vmap("nic_marks", [mark().and(PACKET_MASK)]),
     ]
@@ -171,15 +227,13 @@ pub fn exit_name(claim: u32) -> String {
 }
 
 pub fn exit(claim: u32) -> Chain {
-    Chain::regular([
-        rule().set_ct_mark(ct_mark().and(!FLOW_MASK).or(claim)).done(),
-        rule().goto("restore"),
-    ])
+    Chain::regular([rule().set_ct_mark(ct_mark().and(!FLOW_MASK).or(claim)).done(), rule().goto("restore")])
 }
 
 /// The name of the chain of a kind of traffic: the same for the same traffic.
 pub fn traffic_name(traffic: &Traffic) -> String {
-    let hash = format!("{traffic:?}").bytes().fold(0xcbf2_9ce4_8422_2325_u64, |h, b| (h ^ u64::from(b)).wrapping_mul(0x0000_0100_0000_01b3));
+    let hash =
+        format!("{traffic:?}").bytes().fold(0xcbf2_9ce4_8422_2325_u64, |h, b| (h ^ u64::from(b)).wrapping_mul(0x0000_0100_0000_01b3));
     format!("traffic-{hash:016x}")
 }
 

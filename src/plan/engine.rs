@@ -14,7 +14,10 @@ pub enum EngineStep {
     CreateNetwork(ManagedNetwork),
     /// By name; stays while containers are on it.
     RemoveNetwork(String),
-    Place { container: String, placement: Placement },
+    Place {
+        container: String,
+        placement: Placement,
+    },
 }
 
 impl EngineStep {

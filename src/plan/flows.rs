@@ -47,7 +47,7 @@ impl Cut {
     pub fn hits(&self, source: IpAddr, protocol: u8, mark: u32) -> bool {
         self.source.contains(&source)
             && self.keep != Some(mark & FLOW_MASK)
-            && !(self.only_bound && !is_bound(mark))
+            && (is_bound(mark) || !self.only_bound)
             && !(self.only_datagrams && matches!(protocol, TCP | SCTP))
     }
 }

@@ -192,7 +192,8 @@ fn routable(net: &IpNet) -> bool {
 
 /// Sysctls to be looked at for an outcome (in /proc/sys).
 pub fn sysctl_keys(outcome: &Outcome) -> Vec<String> {
-    let mut keys = vec!["net/ipv4/ip_forward".to_owned(), "net/ipv6/conf/all/forwarding".to_owned(), "net/ipv4/conf/all/rp_filter".to_owned()];
+    let mut keys =
+        vec!["net/ipv4/ip_forward".to_owned(), "net/ipv6/conf/all/forwarding".to_owned(), "net/ipv4/conf/all/rp_filter".to_owned()];
     for uplink in outcome.ground.uplinks.values() {
         for name in ["rp_filter", "arp_ignore", "arp_announce"] {
             keys.push(format!("net/ipv4/conf/{}/{name}", uplink.name));

@@ -20,11 +20,14 @@ pub fn ruleset(outcome: &Outcome) -> Ruleset {
     if outcome.ground.uplinks.is_empty() {
         return Ruleset::default();
     }
-    Ruleset { tables: BTreeMap::from([(Family::Ip, ip(outcome, false)), (Family::Ip6, ip(outcome, true)), (Family::Bridge, bridge(outcome))]) }
+    Ruleset {
+        tables: BTreeMap::from([(Family::Ip, ip(outcome, false)), (Family::Ip6, ip(outcome, true)), (Family::Bridge, bridge(outcome))]),
+    }
 }
 
 fn bridge(outcome: &Outcome) -> Table {
-    let mut claims = [Set::map([Datatype::IfIndex, Datatype::Ipv4], Datatype::Mark), Set::map([Datatype::IfIndex, Datatype::Ipv6], Datatype::Mark)];
+    let mut claims =
+        [Set::map([Datatype::IfIndex, Datatype::Ipv4], Datatype::Mark), Set::map([Datatype::IfIndex, Datatype::Ipv6], Datatype::Mark)];
     for row in &outcome.rows {
         if let (Some(Entry::Port { port, .. }), Some(net), Some(claim)) = (row.entry, row.address, row.state.claim()) {
             claims[usize::from(net.addr().is_ipv6())].elements.insert(source(port, net.addr()), Data::mark(claim));
@@ -37,18 +40,21 @@ fn bridge(outcome: &Outcome) -> Table {
 fn ip(outcome: &Outcome, v6: bool) -> Table {
     let address = if v6 { Datatype::Ipv6 } else { Datatype::Ipv4 };
     let source_key = [Datatype::IfIndex, address];
-    let mut sets = Sets::new(v6, [
-        ("uplinks", Set::of([Datatype::IfIndex])),
-        ("ingress", Set::map([Datatype::IfIndex], Datatype::Verdict)),
-        ("routed", Set::map(source_key, Datatype::Mark)),
-        ("routed_nets", Set::map(source_key, Datatype::Mark).with_ranges()),
-        ("traffic", Set::map(source_key, Datatype::Verdict)),
-        ("traffic_nets", Set::map(source_key, Datatype::Verdict).with_ranges()),
-        ("exits", Set::map([Datatype::IfIndex, Datatype::Mark], address)),
-        ("own", Set::of(source_key)),
-        ("exit_marks", Set::map([Datatype::Mark], Datatype::Verdict)),
-        ("nic_marks", Set::map([Datatype::Mark], Datatype::Verdict)),
-    ]);
+    let mut sets = Sets::new(
+        v6,
+        [
+            ("uplinks", Set::of([Datatype::IfIndex])),
+            ("ingress", Set::map([Datatype::IfIndex], Datatype::Verdict)),
+            ("routed", Set::map(source_key, Datatype::Mark)),
+            ("routed_nets", Set::map(source_key, Datatype::Mark).with_ranges()),
+            ("traffic", Set::map(source_key, Datatype::Verdict)),
+            ("traffic_nets", Set::map(source_key, Datatype::Verdict).with_ranges()),
+            ("exits", Set::map([Datatype::IfIndex, Datatype::Mark], address)),
+            ("own", Set::of(source_key)),
+            ("exit_marks", Set::map([Datatype::Mark], Datatype::Verdict)),
+            ("nic_marks", Set::map([Datatype::Mark], Datatype::Verdict)),
+        ],
+    );
     let mut chains = chains::fixed(v6);
     let mut routed: BTreeSet<IfIndex> = BTreeSet::new();
     for row in &outcome.rows {

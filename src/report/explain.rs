@@ -61,9 +61,14 @@ fn one(out: &mut String, facts: &Facts, outcome: &Outcome, row: &Row, destinatio
     }
     match &row.state {
         State::Bound(exit) => bound(out, facts, outcome, row, exit, destination),
-        State::Dropped(reason) => writeln!(out, "  dropped   it has no usable exit: {reason}\n            (egress.unavailable=fallback would send it the host's way)"),
+        State::Dropped(reason) => writeln!(
+            out,
+            "  dropped   it has no usable exit: {reason}\n            (egress.unavailable=fallback would send it the host's way)"
+        ),
         State::FellBack(reason) => writeln!(out, "  fallback  it goes the host's way: {reason}"),
-        State::Waiting(reason) | State::Refused(reason) => writeln!(out, "  {}   {reason}", crate::report::status::word(&row.state).to_lowercase()),
+        State::Waiting(reason) | State::Refused(reason) => {
+            writeln!(out, "  {}   {reason}", crate::report::status::word(&row.state).to_lowercase())
+        }
         State::Free => Ok(()),
     }
 }
@@ -74,7 +79,11 @@ fn bound(out: &mut String, facts: &Facts, outcome: &Outcome, row: &Row, exit: &E
     if let Some(to) = destination {
         if let Some((route, how)) = inside(facts, outcome, to) {
             let by = route.interface.and_then(|i| facts.kernel.links.get(&i)).map_or("?", |l| &l.name);
-            return writeln!(out, "  inside    {to} is not outside: {how} {} by {by}; source and route stay as they are", route.destination);
+            return writeln!(
+                out,
+                "  inside    {to} is not outside: {how} {} by {by}; source and route stay as they are",
+                route.destination
+            );
         }
         if let Some(traffic) = traffic.filter(|t| !reaches(t, to)) {
             return writeln!(out, "  not ours  {to} is outside what the binding is for ({}): it goes the host's way", describe(traffic));
@@ -85,7 +94,12 @@ fn bound(out: &mut String, facts: &Facts, outcome: &Outcome, row: &Row, exit: &E
     }
     let mark = FLAG | u32::from(uplink.number);
     writeln!(out, "  flow      conntrack mark {:#010x}, set once, on its first packet", exit.mark)?;
-    writeln!(out, "  route     packet mark {mark:#x}/{PACKET_MASK:#x}, table {}: {}", uplink.table(), way(facts, uplink, exit, destination))?;
+    writeln!(
+        out,
+        "  route     packet mark {mark:#x}/{PACKET_MASK:#x}, table {}: {}",
+        uplink.table(),
+        way(facts, uplink, exit, destination)
+    )?;
     writeln!(out, "  NIC       {}", uplink.name)?;
     writeln!(out, "  source    {}", exit.address)
 }
@@ -105,7 +119,10 @@ fn way(facts: &Facts, uplink: &Uplink, exit: &Exit, destination: Option<IpAddr>)
 
 /// Main's route to a destination that is not by an uplink, or the host itself.
 fn inside<'a>(facts: &'a Facts, outcome: &Outcome, to: IpAddr) -> Option<(&'a Route, &'static str)> {
-    let uplink = |r: &Route| r.interface.is_some_and(|i| outcome.ground.uplinks.contains_key(&i) || facts.kernel.links.get(&i).is_some_and(|l| l.group == UPLINK_GROUP));
+    let uplink = |r: &Route| {
+        r.interface
+            .is_some_and(|i| outcome.ground.uplinks.contains_key(&i) || facts.kernel.links.get(&i).is_some_and(|l| l.group == UPLINK_GROUP))
+    };
     let main = facts.kernel.routes.iter().filter(|r| r.table == MAIN && r.kind == RouteKind::Unicast);
     let route = most_specific(main, to).filter(|r| r.destination.prefix_len() > 0 && !uplink(r))?;
     Some((route, "main routes"))

@@ -61,7 +61,11 @@ fn notes(status: &Status) -> Vec<String> {
             _ => w.workload.clone(),
         };
         notes.extend(w.message.iter().map(|m| format!("{who}: {m}")));
-        notes.extend(w.also_asked_by.iter().map(|b| format!("{who}: {b} asked for it too, and {} takes precedence", w.binding.as_deref().unwrap_or("-"))));
+        notes.extend(
+            w.also_asked_by
+                .iter()
+                .map(|b| format!("{who}: {b} asked for it too, and {} takes precedence", w.binding.as_deref().unwrap_or("-"))),
+        );
         notes.extend(w.warnings.iter().map(|m| format!("{who}: {m}")));
     }
     for b in status.bindings.iter().filter(|b| b.workloads == 0) {

@@ -45,10 +45,7 @@ done
 impl Engine {
     /// Starts an engine with an image `busybox`, and waits until it answers.
     pub fn start(release: Release) -> Self {
-        let folder = tempfile::Builder::new()
-            .prefix("egressd-engine-")
-            .tempdir()
-            .expect("a folder");
+        let folder = tempfile::Builder::new().prefix("egressd-engine-").tempdir().expect("a folder");
         let path = folder.path();
         std::fs::write(path.join("daemon.json"), configuration(path)).expect("daemon.json");
         let (dockerd, programs) = match release {
@@ -56,21 +53,9 @@ impl Engine {
             Release::Current => (current().join("dockerd"), Some(current())),
         };
         let search = std::env::var("PATH").unwrap_or_default();
-        let search = programs.map_or(search.clone(), |folder| {
-            format!("{}:{search}", folder.display())
-        });
+        let search = programs.map_or(search.clone(), |folder| format!("{}:{search}", folder.display()));
         let first = Command::new("unshare")
-            .args([
-                "--net",
-                "--mount",
-                "--pid",
-                "--fork",
-                "--kill-child",
-                "--mount-proc",
-                "--propagation",
-                "private",
-                "--",
-            ])
+            .args(["--net", "--mount", "--pid", "--fork", "--kill-child", "--mount-proc", "--propagation", "private", "--"])
             .args(["bash", "-c", FIRST, "first"])
             .args([path, &dockerd])
             .env("PATH", search)
@@ -94,27 +79,19 @@ impl Engine {
     /// Runs `docker`, and gives what it prints.
     #[track_caller]
     pub fn docker(&self, line: &str) -> String {
-        self.try_docker(line)
-            .unwrap_or_else(|error| panic!("docker {line}: {error}\n{}", self.log()))
+        self.try_docker(line).unwrap_or_else(|error| panic!("docker {line}: {error}\n{}", self.log()))
     }
 
     /// Runs `docker` with the words of a line; the error is what it prints.
     pub fn try_docker(&self, line: &str) -> Result<String, String> {
         let output = self.command(line).output().expect("docker");
         let text = |bytes| String::from_utf8_lossy(bytes).trim().to_owned();
-        if output.status.success() {
-            Ok(text(&output.stdout))
-        } else {
-            Err(text(&output.stderr))
-        }
+        if output.status.success() { Ok(text(&output.stdout)) } else { Err(text(&output.stderr)) }
     }
 
     pub fn command(&self, line: &str) -> Command {
         let mut command = Command::new("docker");
-        command
-            .arg("--host")
-            .arg(format!("unix://{}", self.socket().display()))
-            .args(line.split_whitespace());
+        command.arg("--host").arg(format!("unix://{}", self.socket().display())).args(line.split_whitespace());
         command
     }
 
@@ -126,9 +103,7 @@ impl Engine {
             // The loop's `sleep` may be among them: it is of no use any more.
             let _ = kill(pid(engine), Signal::SIGTERM);
         }
-        self.until("the engine to end", || {
-            children(first).iter().all(|child| !is_engine(*child))
-        });
+        self.until("the engine to end", || children(first).iter().all(|child| !is_engine(*child)));
     }
 
     pub fn come_back(&self) {
@@ -141,27 +116,20 @@ impl Engine {
     }
 
     fn wait(&self) {
-        self.until("the engine to answer", || {
-            self.try_docker("version").is_ok()
-        });
+        self.until("the engine to answer", || self.try_docker("version").is_ok());
     }
 
     #[track_caller]
     fn until(&self, what: &str, mut done: impl FnMut() -> bool) {
         let began = Instant::now();
         while !done() {
-            assert!(
-                began.elapsed() < Duration::from_secs(60),
-                "waited in vain for {what}\n{}",
-                self.log()
-            );
+            assert!(began.elapsed() < Duration::from_secs(60), "waited in vain for {what}\n{}", self.log());
             std::thread::sleep(Duration::from_millis(20));
         }
     }
 
     fn log(&self) -> String {
-        let read =
-            |name: &str| std::fs::read_to_string(self.folder.path().join(name)).unwrap_or_default();
+        let read = |name: &str| std::fs::read_to_string(self.folder.path().join(name)).unwrap_or_default();
         let log = format!("{}{}", read("first.log"), read("engine.log"));
         let lines: Vec<_> = log.lines().collect();
         lines[lines.len().saturating_sub(30)..].join("\n")
@@ -171,11 +139,7 @@ impl Engine {
         let root = self.folder.path().join("image");
         let script = r#"mkdir -p "$1"/bin "$1"/etc "$1"/proc "$1"/sys "$1"/dev "$1"/tmp && cp /bin/busybox "$1"/bin/ &&
             for name in sh sleep adjtimex; do ln -s busybox "$1"/bin/$name; done && tar -C "$1" -c . >"$1".tar"#;
-        let status = Command::new("sh")
-            .args(["-c", script, "sh"])
-            .arg(&root)
-            .status()
-            .expect("sh");
+        let status = Command::new("sh").args(["-c", script, "sh"]).arg(&root).status().expect("sh");
         assert!(status.success(), "an image of busybox-static");
         self.docker(&format!("import {}.tar busybox", root.display()));
     }
@@ -189,11 +153,7 @@ impl Drop for Engine {
         let status = self.first.wait().expect("unshare is our child");
         debug_assert_eq!(status.signal(), Some(9));
         let began = Instant::now();
-        while first
-            .iter()
-            .any(|first| Path::new(&format!("/proc/{first}")).exists())
-            && began.elapsed() < Duration::from_secs(10)
-        {
+        while first.iter().any(|first| Path::new(&format!("/proc/{first}")).exists()) && began.elapsed() < Duration::from_secs(10) {
             std::thread::sleep(Duration::from_millis(5));
         }
     }
@@ -221,10 +181,7 @@ fn current() -> PathBuf {
         // Where `make engines` puts it.
         let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join("../engines");
         let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/engines/build.sh");
-        let status = Command::new(script)
-            .arg(&folder)
-            .status()
-            .expect("tests/engines/build.sh");
+        let status = Command::new(script).arg(&folder).status().expect("tests/engines/build.sh");
         assert!(status.success(), "tests/engines/build.sh: {status}");
         folder
     };
@@ -232,16 +189,12 @@ fn current() -> PathBuf {
 }
 
 fn children(parent: u32) -> Vec<u32> {
-    let text = std::fs::read_to_string(format!("/proc/{parent}/task/{parent}/children"))
-        .unwrap_or_default();
-    text.split_whitespace()
-        .filter_map(|pid| pid.parse().ok())
-        .collect()
+    let text = std::fs::read_to_string(format!("/proc/{parent}/task/{parent}/children")).unwrap_or_default();
+    text.split_whitespace().filter_map(|pid| pid.parse().ok()).collect()
 }
 
 fn is_engine(process: u32) -> bool {
-    std::fs::read_to_string(format!("/proc/{process}/comm"))
-        .is_ok_and(|name| name.trim() == "dockerd")
+    std::fs::read_to_string(format!("/proc/{process}/comm")).is_ok_and(|name| name.trim() == "dockerd")
 }
 
 fn pid(id: u32) -> Pid {

@@ -3,9 +3,7 @@
 use std::net::IpAddr;
 
 use egressd::nft::build::*;
-use egressd::nft::{
-    Bytes, Chain, ChainKind, Data, Datatype, Family, Hook, Key, Ruleset, Set, Table, Verdict,
-};
+use egressd::nft::{Bytes, Chain, ChainKind, Data, Datatype, Family, Hook, Key, Ruleset, Set, Table, Verdict};
 
 fn number(value: u32) -> Bytes {
     Bytes::of_number(value)
@@ -29,27 +27,15 @@ pub fn everything() -> Ruleset {
         Hook::Prerouting,
         -300,
         [
-            rule()
-                .is(protocol(), 0x0800)
-                .set_mark(map("claims4", [iif(), saddr(false)]))
-                .done(),
-            rule()
-                .is(protocol(), 0x86dd)
-                .set_mark(map("claims6", [iif(), saddr(true)]))
-                .done(),
+            rule().is(protocol(), 0x0800).set_mark(map("claims4", [iif(), saddr(false)])).done(),
+            rule().is(protocol(), 0x86dd).set_mark(map("claims6", [iif(), saddr(true)])).done(),
         ],
     );
     let mut table = Table::default();
     table.chains.insert("prerouting".into(), bridge);
-    for (name, kind, source) in [
-        ("claims4", Datatype::Ipv4, "10.0.0.1"),
-        ("claims6", Datatype::Ipv6, "fd00::1"),
-    ] {
+    for (name, kind, source) in [("claims4", Datatype::Ipv4, "10.0.0.1"), ("claims6", Datatype::Ipv6, "fd00::1")] {
         let mut claims = Set::map([Datatype::IfIndex, kind], Datatype::Mark);
-        claims.elements.insert(
-            Key::one(number(3).address(address(source))),
-            Data::mark(0x0100_1001),
-        );
+        claims.elements.insert(Key::one(number(3).address(address(source))), Data::mark(0x0100_1001));
         table.sets.insert(name.into(), claims);
     }
     ruleset.tables.insert(Family::Bridge, table);
@@ -65,9 +51,7 @@ fn routed(family: Family, v6: bool) -> Table {
     let mut table = Table::default();
     let mut uplinks = Set::of([Datatype::IfIndex]);
     for interface in [3, 4] {
-        uplinks
-            .elements
-            .insert(Key::one(number(interface)), Data::None);
+        uplinks.elements.insert(Key::one(number(interface)), Data::None);
     }
     table.sets.insert("uplinks".into(), uplinks);
     let mut dispatch = Set::map([Datatype::IfIndex], Datatype::Verdict);
@@ -78,37 +62,24 @@ fn routed(family: Family, v6: bool) -> Table {
         (6, Verdict::Accept),
         (7, Verdict::Return),
     ] {
-        dispatch
-            .elements
-            .insert(Key::one(number(interface)), Data::Verdict(verdict));
+        dispatch.elements.insert(Key::one(number(interface)), Data::Verdict(verdict));
     }
     table.sets.insert("dispatch".into(), dispatch);
     let mut sources = Set::map([Datatype::IfIndex, kind], Datatype::Mark);
-    sources.elements.insert(
-        Key::one(number(5).address(address(host))),
-        Data::mark(0x1001),
-    );
+    sources.elements.insert(Key::one(number(5).address(address(host))), Data::mark(0x1001));
     table.sets.insert("sources".into(), sources);
     let mut prefixes = Set::map([Datatype::IfIndex, kind], Datatype::Mark).with_ranges();
-    prefixes
-        .elements
-        .insert(Key::prefix(5, prefix.parse().unwrap()), Data::mark(0x1002));
+    prefixes.elements.insert(Key::prefix(5, prefix.parse().unwrap()), Data::mark(0x1002));
     table.sets.insert("prefixes".into(), prefixes);
     let mut traffic = Set::map([Datatype::IfIndex, kind], Datatype::Verdict).with_ranges();
     let verdict = Data::Verdict(Verdict::Goto("arrival".into()));
-    traffic
-        .elements
-        .insert(Key::prefix(5, prefix.parse().unwrap()), verdict);
+    traffic.elements.insert(Key::prefix(5, prefix.parse().unwrap()), verdict);
     table.sets.insert("traffic".into(), traffic);
     let mut exits = Set::map([Datatype::IfIndex, Datatype::Mark], kind);
-    exits.elements.insert(
-        Key::one(number(3).number(0x0100_1001)),
-        Data::address(address(exit)),
-    );
+    exits.elements.insert(Key::one(number(3).number(0x0100_1001)), Data::address(address(exit)));
     table.sets.insert("exits".into(), exits);
     let mut own = Set::of([Datatype::IfIndex, kind]);
-    own.elements
-        .insert(Key::one(number(3).address(address(exit))), Data::None);
+    own.elements.insert(Key::one(number(3).address(address(exit))), Data::None);
     table.sets.insert("own".into(), own);
 
     let prerouting = Chain::base(
@@ -116,60 +87,33 @@ fn routed(family: Family, v6: bool) -> Table {
         Hook::Prerouting,
         -99,
         [
-            rule()
-                .is(ct_direction(), 1)
-                .is_not(ct_mark().and(0x1000), 0)
-                .set_mark(ct_mark().and(PACKET))
-                .accept(),
-            rule()
-                .is(ct_status().and(8), 0)
-                .set_mark(map("sources", [iif(), saddr(v6)]))
-                .done(),
-            rule()
-                .set_mark(map(ranges("prefixes"), [iif(), saddr(v6)]))
-                .done(),
+            rule().is(ct_direction(), 1).is_not(ct_mark().and(0x1000), 0).set_mark(ct_mark().and(PACKET)).accept(),
+            rule().is(ct_status().and(8), 0).set_mark(map("sources", [iif(), saddr(v6)])).done(),
+            rule().set_mark(map(ranges("prefixes"), [iif(), saddr(v6)])).done(),
             rule().set_ct_mark(mark().and(FLOW)).done(),
             rule().set_ct_mark(ct_mark().and(!FLOW).or(0x1001)).done(),
             rule().found("uplinks", [fib_oif()]).counter().drop(),
             rule().is(l4proto(), 17).between(dport(), 67, 68).accept(),
             rule().is(l4proto(), 17).outside(dport(), 67, 68).ret(),
-            rule()
-                .within(daddr(v6), prefix.parse().unwrap())
-                .jump("arrival"),
-            rule()
-                .not_within(daddr(v6), address(host).into())
-                .goto("arrival"),
+            rule().within(daddr(v6), prefix.parse().unwrap()).jump("arrival"),
+            rule().not_within(daddr(v6), address(host).into()).goto("arrival"),
             rule().vmap(ranges("traffic"), [iif(), saddr(v6)]),
             rule().vmap("dispatch", [iif()]),
         ],
     );
-    let arrival = Chain::regular([
-        rule().set_mark(mark().and(0xffff_efff).or(0x1000)).done(),
-        rule().is_not(iif(), 1).set_mark(constant(7)).ret(),
-    ]);
+    let arrival =
+        Chain::regular([rule().set_mark(mark().and(0xffff_efff).or(0x1000)).done(), rule().is_not(iif(), 1).set_mark(constant(7)).ret()]);
     let postrouting = Chain::base(
         ChainKind::Nat,
         Hook::Postrouting,
         95,
-        [
-            rule().snat(family, map("exits", [oif(), ct_mark().and(FLOW)])),
-            rule().not_found("uplinks", [oif()]).accept(),
-        ],
+        [rule().snat(family, map("exits", [oif(), ct_mark().and(FLOW)])), rule().not_found("uplinks", [oif()]).accept()],
     );
-    let seal = Chain::base(
-        ChainKind::Filter,
-        Hook::Postrouting,
-        110,
-        [rule().not_found("own", [oif(), saddr(v6)]).drop()],
-    );
+    let seal = Chain::base(ChainKind::Filter, Hook::Postrouting, 110, [rule().not_found("own", [oif(), saddr(v6)]).drop()]);
     let output = Chain::base(ChainKind::Route, Hook::Output, -149, []);
-    for (name, chain) in [
-        ("prerouting", prerouting),
-        ("arrival", arrival),
-        ("postrouting", postrouting),
-        ("seal", seal),
-        ("output", output),
-    ] {
+    for (name, chain) in
+        [("prerouting", prerouting), ("arrival", arrival), ("postrouting", postrouting), ("seal", seal), ("output", output)]
+    {
         table.chains.insert(name.into(), chain);
     }
     table

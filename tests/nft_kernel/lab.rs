@@ -20,37 +20,20 @@ pub fn in_namespace(test: impl FnOnce() + Send + 'static) {
 }
 
 pub fn nft(arguments: &[&str]) -> Output {
-    Command::new("nft")
-        .args(arguments)
-        .output()
-        .expect("nft is installed")
+    Command::new("nft").args(arguments).output().expect("nft is installed")
 }
 
 pub fn listing() -> String {
     let output = nft(&["list", "ruleset"]);
     let error = String::from_utf8_lossy(&output.stderr);
-    assert!(
-        output.status.success(),
-        "nft list ruleset: {}: {error}",
-        output.status
-    );
+    assert!(output.status.success(), "nft list ruleset: {}: {error}", output.status);
     assert_eq!(error, "");
     String::from_utf8(output.stdout).unwrap()
 }
 
 pub fn load(text: &str) -> Output {
-    let mut child = Command::new("nft")
-        .args(["-f", "-"])
-        .stdin(Stdio::piped())
-        .stderr(Stdio::piped())
-        .spawn()
-        .unwrap();
-    child
-        .stdin
-        .take()
-        .unwrap()
-        .write_all(text.as_bytes())
-        .unwrap();
+    let mut child = Command::new("nft").args(["-f", "-"]).stdin(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    child.stdin.take().unwrap().write_all(text.as_bytes()).unwrap();
     child.wait_with_output().unwrap()
 }
 

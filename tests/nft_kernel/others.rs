@@ -15,38 +15,24 @@ fn our_tables_survive_a_foreign_flush_and_our_own_end_and_are_taken_over() {
     in_namespace(|| {
         let wanted = everything();
         let mut first = Nft::open().unwrap();
-        assert_eq!(
-            first.ownership(),
-            Ownership::Exclusive,
-            "this test needs kernel 6.9"
-        );
+        assert_eq!(first.ownership(), Ownership::Exclusive, "this test needs kernel 6.9");
         put(&mut first, &wanted);
         assert!(nft(&["flush", "ruleset"]).status.success());
-        assert!(
-            !nft(&["add", "element", "ip", "egressd", "uplinks", "{ 9 }"])
-                .status
-                .success()
-        );
+        assert!(!nft(&["add", "element", "ip", "egressd", "uplinks", "{ 9 }"]).status.success());
         assert_eq!(first.read().unwrap(), wanted);
 
         // While it is owned another socket can look and not touch.
         let mut second = Nft::open().unwrap();
         assert_eq!(second.read().unwrap(), wanted);
         let flush = [Change::FlushChain(Family::Ip, "prerouting".into())];
-        let CommitError::Refused { source, .. } = second.commit(&flush).unwrap_err() else {
-            panic!("refused otherwise")
-        };
+        let CommitError::Refused { source, .. } = second.commit(&flush).unwrap_err() else { panic!("refused otherwise") };
         assert_eq!(source.raw_os_error(), Some(nix::libc::EPERM));
 
         // Orphaned it stays, everyone can write, and a new socket takes it over as it is.
         drop(first);
         assert_eq!(second.read().unwrap(), wanted);
         second.commit(&[]).unwrap();
-        assert!(
-            !nft(&["add", "element", "ip", "egressd", "uplinks", "{ 9 }"])
-                .status
-                .success()
-        );
+        assert!(!nft(&["add", "element", "ip", "egressd", "uplinks", "{ 9 }"]).status.success());
         assert_eq!(second.read().unwrap(), wanted);
 
         // An orphan can be made anew in one batch, too.
@@ -54,11 +40,7 @@ fn our_tables_survive_a_foreign_flush_and_our_own_end_and_are_taken_over() {
         let mut third = Nft::open().unwrap();
         third.read().unwrap();
         let mut changes = vec![Change::DeleteTable(Family::Ip)];
-        changes.extend(
-            diff(&wanted, &Ruleset::default())
-                .into_iter()
-                .filter(|change| *change == Change::AddTable(Family::Ip)),
-        );
+        changes.extend(diff(&wanted, &Ruleset::default()).into_iter().filter(|change| *change == Change::AddTable(Family::Ip)));
         third.commit(&changes).unwrap();
         assert!(!nft(&["delete", "table", "ip", "egressd"]).status.success());
     });
@@ -67,14 +49,8 @@ fn our_tables_survive_a_foreign_flush_and_our_own_end_and_are_taken_over() {
 #[test]
 fn a_table_that_someone_else_made_is_replaced_by_ours() {
     in_namespace(|| {
-        let output = load(
-            "table ip egressd { set other { type ipv4_addr; flags interval; elements = { 10.0.0.0/8 }\n }\n }\n",
-        );
-        assert!(
-            output.status.success(),
-            "{}",
-            String::from_utf8_lossy(&output.stderr)
-        );
+        let output = load("table ip egressd { set other { type ipv4_addr; flags interval; elements = { 10.0.0.0/8 }\n }\n }\n");
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
         let mut nft = Nft::open().unwrap();
         put(&mut nft, &everything());
         assert_eq!(nft.read().unwrap(), everything());
@@ -95,11 +71,7 @@ fn what_someone_else_put_into_an_orphan_is_taken_out() {
              add element ip egressd uplinks { 9 }\n\
              add map ip egressd verdicts { type ipv4_addr : verdict; elements = { 10.0.0.1 : jump theirs }; }\n",
         );
-        assert!(
-            output.status.success(),
-            "{}",
-            String::from_utf8_lossy(&output.stderr)
-        );
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
         let mut second = Nft::open().unwrap();
         assert_ne!(second.read().unwrap(), everything());
         put(&mut second, &everything());
@@ -117,36 +89,11 @@ fn nat_chains_of_everyone_are_listed_with_their_priorities() {
             .nat_chains()
             .unwrap()
             .into_iter()
-            .map(|chain| {
-                (
-                    chain.family,
-                    chain.table,
-                    chain.chain,
-                    chain.base.hook,
-                    chain.base.priority,
-                )
-            })
+            .map(|chain| (chain.family, chain.table, chain.chain, chain.base.hook, chain.base.priority))
             .collect();
         chains.sort_by_key(|chain| chain.4);
-        let ours = |family| {
-            (
-                family,
-                "egressd".to_owned(),
-                "postrouting".to_owned(),
-                Hook::Postrouting,
-                95,
-            )
-        };
-        assert_eq!(
-            chains[0],
-            (
-                "inet",
-                "other".to_owned(),
-                "early".to_owned(),
-                Hook::Postrouting,
-                50
-            )
-        );
+        let ours = |family| (family, "egressd".to_owned(), "postrouting".to_owned(), Hook::Postrouting, 95);
+        assert_eq!(chains[0], ("inet", "other".to_owned(), "early".to_owned(), Hook::Postrouting, 50));
         assert_eq!(chains[1..], [ours("ip"), ours("ip6")]);
     });
 }
@@ -185,10 +132,7 @@ fn a_read_while_others_write_is_never_torn() {
 #[test]
 fn foreign_changes_are_told_and_our_own_are_not() {
     in_namespace(|| {
-        let runtime = tokio::runtime::Builder::new_current_thread()
-            .enable_all()
-            .build()
-            .unwrap();
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
         runtime.block_on(async {
             let mut nft_socket = Nft::open().unwrap();
             let mut events = NftEvents::open(nft_socket.port()).unwrap();
@@ -196,24 +140,13 @@ fn foreign_changes_are_told_and_our_own_are_not() {
             let quiet = tokio::time::timeout(Duration::from_millis(200), events.next()).await;
             assert!(quiet.is_err(), "{quiet:?}");
 
-            assert!(
-                load("table ip other { chain a { type nat hook postrouting priority 50; }\n }\n")
-                    .status
-                    .success()
-            );
+            assert!(load("table ip other { chain a { type nat hook postrouting priority 50; }\n }\n").status.success());
             let notice = events.next().await.unwrap();
-            assert_eq!(
-                (notice.ours, notice.nat_chains, notice.lost),
-                (false, true, false)
-            );
+            assert_eq!((notice.ours, notice.nat_chains, notice.lost), (false, true, false));
             assert_eq!(notice.program.as_deref(), Some("nft"));
 
             drop(nft_socket);
-            assert!(
-                nft(&["add", "element", "ip", "egressd", "uplinks", "{ 9 }"])
-                    .status
-                    .success()
-            );
+            assert!(nft(&["add", "element", "ip", "egressd", "uplinks", "{ 9 }"]).status.success());
             let notice = events.next().await.unwrap();
             assert_eq!((notice.ours, notice.nat_chains), (true, false));
         });

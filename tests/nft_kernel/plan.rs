@@ -29,23 +29,14 @@ fn the_datapaths_rules_are_taken_by_the_kernel_and_listed_by_nft() {
         let mut wanted = tables::ruleset(&outcome);
         for (family, v6) in [(Family::Ip, false), (Family::Ip6, true)] {
             let table = wanted.tables.get_mut(&family).unwrap();
-            table
-                .chains
-                .insert("arrival-routed".into(), chains::arrival(2, true));
-            table
-                .chains
-                .insert("exit".into(), chains::exit(0x0100_1001));
-            table
-                .chains
-                .extend(chains::traffic(&Traffic::default(), v6));
+            table.chains.insert("arrival-routed".into(), chains::arrival(2, true));
+            table.chains.insert("exit".into(), chains::exit(0x0100_1001));
+            table.chains.extend(chains::traffic(&Traffic::default(), v6));
         }
         let mut nft = Nft::open().unwrap();
         put(&mut nft, &wanted);
         assert_eq!(nft.read().unwrap(), wanted);
         let listing = listing();
-        assert!(
-            listing.contains("snat to oif . ct mark & 0xff00107f map @exits"),
-            "{listing}"
-        );
+        assert!(listing.contains("snat to oif . ct mark & 0xff00107f map @exits"), "{listing}");
     });
 }

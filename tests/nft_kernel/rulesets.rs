@@ -4,9 +4,7 @@ use std::time::{Duration, Instant};
 
 use egressd::effects::nft::{CommitError, Nft};
 use egressd::nft::build::{iif, map, protocol, rule, saddr};
-use egressd::nft::{
-    Base, Chain, ChainKind, Change, Data, Datatype, Family, Hook, Key, Ruleset, Set, Verdict, diff,
-};
+use egressd::nft::{Base, Chain, ChainKind, Change, Data, Datatype, Family, Hook, Key, Ruleset, Set, Verdict, diff};
 
 use crate::everything::everything;
 use crate::lab::*;
@@ -46,18 +44,9 @@ fn the_listing_loads_again_once_nft_has_its_parentheses_back() {
         let listing = golden_listing().replace("\tflags owner\n\n", "");
         let readable = listing.replace("ct mark & 0xff00107f map", "(ct mark & 0xff00107f) map");
         assert_ne!(readable, listing);
-        nft.commit(&[
-            Change::DeleteTable(Family::Ip),
-            Change::DeleteTable(Family::Ip6),
-            Change::DeleteTable(Family::Bridge),
-        ])
-        .unwrap();
+        nft.commit(&[Change::DeleteTable(Family::Ip), Change::DeleteTable(Family::Ip6), Change::DeleteTable(Family::Bridge)]).unwrap();
         let output = load(&readable);
-        assert!(
-            output.status.success(),
-            "{}",
-            String::from_utf8_lossy(&output.stderr)
-        );
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
         assert_eq!(golden_listing(), listing);
     });
 }
@@ -76,21 +65,9 @@ fn a_batch_with_one_bad_change_changes_nothing_and_names_it() {
                 Change::DeleteChain(Family::Ip, "nowhere".into()),
             ])
             .unwrap_err();
-        let CommitError::Refused {
-            change,
-            index,
-            refused,
-            source,
-            ..
-        } = error
-        else {
-            panic!("{error:?}")
-        };
+        let CommitError::Refused { change, index, refused, source, .. } = error else { panic!("{error:?}") };
         assert_eq!(change, "delete 1 elements of set ip uplinks");
-        assert_eq!(
-            (index, refused, source.raw_os_error()),
-            (Some(2), 2, Some(nix::libc::ENOENT))
-        );
+        assert_eq!((index, refused, source.raw_os_error()), (Some(2), 2, Some(nix::libc::ENOENT)));
         assert_eq!(nft.read().unwrap(), everything());
     });
 }
@@ -108,10 +85,7 @@ fn every_step_between_two_rulesets_is_one_batch_that_the_kernel_takes() {
             table.chains.remove("arrival");
             table.sets.remove("dispatch");
             table.sets.remove("traffic");
-            table.chains.insert(
-                "prerouting".into(),
-                Chain::base(ChainKind::Filter, Hook::Prerouting, -99, []),
-            );
+            table.chains.insert("prerouting".into(), Chain::base(ChainKind::Filter, Hook::Prerouting, -99, []));
         }
         steps.push(without_chain);
         steps.push(whole.clone());
@@ -120,34 +94,16 @@ fn every_step_between_two_rulesets_is_one_batch_that_the_kernel_takes() {
         let table = other_data.tables.get_mut(&Family::Ip).unwrap();
         let prefixes = &mut table.sets.get_mut("prefixes").unwrap().elements;
         prefixes.clear();
-        prefixes.insert(
-            Key::prefix(5, "10.1.128.0/17".parse().unwrap()),
-            Data::mark(0x1003),
-        );
-        prefixes.insert(
-            Key::prefix(6, "10.1.0.1/32".parse().unwrap()),
-            Data::mark(0x1004),
-        );
+        prefixes.insert(Key::prefix(5, "10.1.128.0/17".parse().unwrap()), Data::mark(0x1003));
+        prefixes.insert(Key::prefix(6, "10.1.0.1/32".parse().unwrap()), Data::mark(0x1004));
         let dispatch = &mut table.sets.get_mut("dispatch").unwrap().elements;
         dispatch.insert(Key::one(number(3)), Data::Verdict(Verdict::Drop));
         steps.push(other_data);
         // Another priority, and another type of a set.
         let mut anew = whole.clone();
-        anew.tables
-            .get_mut(&Family::Ip)
-            .unwrap()
-            .chains
-            .get_mut("seal")
-            .unwrap()
-            .base = Some(Base {
-            kind: ChainKind::Filter,
-            hook: Hook::Postrouting,
-            priority: 111,
-        });
-        anew.tables.get_mut(&Family::Ip6).unwrap().sets.insert(
-            "own".into(),
-            Set::of([Datatype::IfIndex, Datatype::Ipv6]).with_ranges(),
-        );
+        anew.tables.get_mut(&Family::Ip).unwrap().chains.get_mut("seal").unwrap().base =
+            Some(Base { kind: ChainKind::Filter, hook: Hook::Postrouting, priority: 111 });
+        anew.tables.get_mut(&Family::Ip6).unwrap().sets.insert("own".into(), Set::of([Datatype::IfIndex, Datatype::Ipv6]).with_ranges());
         steps.push(anew);
         steps.push(Ruleset::default());
         for step in steps {
@@ -169,11 +125,7 @@ fn ten_thousand_elements_load_and_change_in_one_batch_each() {
         }
         let started = Instant::now();
         assert_eq!(diff(&claims(10_000, 0x1002), &nft.read().unwrap()), []);
-        assert!(
-            started.elapsed() < Duration::from_secs(2),
-            "{:?}",
-            started.elapsed()
-        );
+        assert!(started.elapsed() < Duration::from_secs(2), "{:?}", started.elapsed());
     });
 }
 
@@ -185,22 +137,13 @@ fn a_map_is_looked_up_for_its_key_alone_in_two_ways() {
         let key = || [iif(), saddr(false)];
         let chain = Chain::regular([
             rule().is(protocol(), 0x0800).found("claims", key()).drop(),
-            rule()
-                .is(protocol(), 0x0800)
-                .is_not(map("claims", key()), 0)
-                .drop(),
+            rule().is(protocol(), 0x0800).is_not(map("claims", key()), 0).drop(),
         ]);
         table.chains.insert("both".into(), chain);
         let mut nft = Nft::open().unwrap();
         put(&mut nft, &ruleset);
         let listing = listing();
-        assert!(
-            listing.contains("\tiif . ip saddr @claims drop"),
-            "{listing}"
-        );
-        assert!(
-            listing.contains("\tiif . ip saddr map @claims != 0x0"),
-            "{listing}"
-        );
+        assert!(listing.contains("\tiif . ip saddr @claims drop"), "{listing}");
+        assert!(listing.contains("\tiif . ip saddr map @claims != 0x0"), "{listing}");
     });
 }

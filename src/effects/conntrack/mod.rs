@@ -9,9 +9,7 @@ use nix::libc;
 
 use crate::model::facts::Family;
 use crate::netlink::routing::family_number;
-use crate::netlink::{
-    self, Channel, Message, Received, address, attributes, attributes_after, number_be,
-};
+use crate::netlink::{self, Channel, Message, Received, address, attributes, attributes_after, number_be};
 
 #[cfg(test)]
 mod tests;
@@ -49,9 +47,7 @@ pub enum Error {
     Open(#[source] netlink::Error),
     #[error("failed to read the conntrack entries")]
     Read(#[source] netlink::Error),
-    #[error(
-        "failed to delete the conntrack entry of {source_address} to {destination} (protocol {protocol})"
-    )]
+    #[error("failed to delete the conntrack entry of {source_address} to {destination} (protocol {protocol})")]
     Delete {
         source_address: IpAddr,
         destination: IpAddr,
@@ -186,13 +182,7 @@ fn flow(family: Family, message: &Received<'_>) -> Option<Flow> {
 
 fn tuple(value: &[u8]) -> Option<Tuple> {
     let nothing = IpAddr::V4(Ipv4Addr::UNSPECIFIED);
-    let mut tuple = Tuple {
-        protocol: 0,
-        source: nothing,
-        destination: nothing,
-        source_port: 0,
-        destination_port: 0,
-    };
+    let mut tuple = Tuple { protocol: 0, source: nothing, destination: nothing, source_port: 0, destination_port: 0 };
     for (kind, value) in attributes(value) {
         match kind {
             CTA_TUPLE_IP => {
@@ -210,9 +200,7 @@ fn tuple(value: &[u8]) -> Option<Tuple> {
                         CTA_PROTO_NUM => tuple.protocol = *value.first()?,
                         CTA_PROTO_SRC_PORT => tuple.source_port = short_be(value)?,
                         CTA_PROTO_DST_PORT => tuple.destination_port = short_be(value)?,
-                        kind if kind == ICMP[0] || kind == ICMPV6[0] => {
-                            tuple.source_port = short_be(value)?
-                        }
+                        kind if kind == ICMP[0] || kind == ICMPV6[0] => tuple.source_port = short_be(value)?,
                         kind if kind == ICMP[1] || kind == ICMPV6[1] => {
                             tuple.destination_port |= u16::from(*value.first()?) << 8;
                         }

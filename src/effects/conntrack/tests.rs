@@ -33,10 +33,7 @@ fn send(from: &str, to: &str) {
 }
 
 fn ports(flows: &[Flow]) -> Vec<(u16, u16)> {
-    let mut ports: Vec<_> = flows
-        .iter()
-        .map(|f| (f.source_port, f.destination_port))
-        .collect();
+    let mut ports: Vec<_> = flows.iter().map(|f| (f.source_port, f.destination_port)).collect();
     ports.sort_unstable();
     ports
 }
@@ -47,23 +44,11 @@ fn a_flow_is_read_with_its_mark_and_the_address_that_the_world_sees() {
         track();
         send("127.0.0.1:5000", "127.0.0.2:6000");
         let flows = Flows::open().unwrap().dump(Family::V4).unwrap();
-        let flow = flows
-            .iter()
-            .find(|flow| flow.destination_port == 6000)
-            .unwrap();
-        assert_eq!(
-            (flow.family, i32::from(flow.protocol)),
-            (Family::V4, libc::IPPROTO_UDP)
-        );
-        assert_eq!(
-            (flow.source, flow.source_port),
-            ("127.0.0.1".parse().unwrap(), 5000)
-        );
+        let flow = flows.iter().find(|flow| flow.destination_port == 6000).unwrap();
+        assert_eq!((flow.family, i32::from(flow.protocol)), (Family::V4, libc::IPPROTO_UDP));
+        assert_eq!((flow.source, flow.source_port), ("127.0.0.1".parse().unwrap(), 5000));
         assert_eq!(flow.destination, "127.0.0.2".parse::<IpAddr>().unwrap());
-        assert_eq!(
-            flow.reply_destination,
-            "127.0.0.77".parse::<IpAddr>().unwrap()
-        );
+        assert_eq!(flow.reply_destination, "127.0.0.77".parse::<IpAddr>().unwrap());
         assert_eq!(flow.mark, 0x1001);
         assert_ne!(flow.status & 8, 0, "IPS_CONFIRMED");
         assert_ne!(flow.status & 16, 0, "IPS_SRC_NAT");
@@ -76,18 +61,12 @@ fn exactly_the_named_flow_is_deleted() {
     alone(|| {
         track();
         let mut flows = Flows::open().unwrap();
-        for (family, one, two) in [
-            (Family::V4, "127.0.0.1:5001", "127.0.0.1:7000"),
-            (Family::V6, "[fd00:1::1]:5001", "[fd00:1::2]:7000"),
-        ] {
+        for (family, one, two) in [(Family::V4, "127.0.0.1:5001", "127.0.0.1:7000"), (Family::V6, "[fd00:1::1]:5001", "[fd00:1::2]:7000")] {
             send(one, two);
             send(&one.replace("5001", "5002"), two);
             send(&one.replace("5001", "5003"), two);
             let found = flows.dump(family).unwrap();
-            let udp: Vec<_> = found
-                .into_iter()
-                .filter(|flow| flow.protocol == 17)
-                .collect();
+            let udp: Vec<_> = found.into_iter().filter(|flow| flow.protocol == 17).collect();
             assert_eq!(ports(&udp), [(5001, 7000), (5002, 7000), (5003, 7000)]);
             let second = udp.iter().find(|flow| flow.source_port == 5002).unwrap();
             flows.delete(second).unwrap();
@@ -105,15 +84,8 @@ fn a_later_flow_with_the_same_tuple_is_left_alone() {
         track();
         let mut flows = Flows::open().unwrap();
         send("127.0.0.1:5001", "127.0.0.1:7000");
-        let first = flows
-            .dump(Family::V4)
-            .unwrap()
-            .into_iter()
-            .find(|f| f.source_port == 5001);
-        let other = Flow {
-            id: first.unwrap().id.wrapping_add(1),
-            ..first.unwrap()
-        };
+        let first = flows.dump(Family::V4).unwrap().into_iter().find(|f| f.source_port == 5001);
+        let other = Flow { id: first.unwrap().id.wrapping_add(1), ..first.unwrap() };
         flows.delete(&other).unwrap();
         let left = flows.dump(Family::V4).unwrap();
         assert!(left.iter().any(|flow| flow.source_port == 5001));
@@ -127,20 +99,15 @@ fn tcp_and_icmp_flows_of_both_families_are_deleted_too() {
         let mut flows = Flows::open().unwrap();
         run("ping -c 1 -W 1 127.0.0.1 >/dev/null
              ping -c 1 -W 1 fd00:1::1 >/dev/null");
-        let listeners =
-            ["127.0.0.1:7000", "[fd00:1::1]:7000"].map(|at| TcpListener::bind(at).unwrap());
-        let _open = listeners
-            .each_ref()
-            .map(|l| TcpStream::connect(l.local_addr().unwrap()).unwrap());
+        let listeners = ["127.0.0.1:7000", "[fd00:1::1]:7000"].map(|at| TcpListener::bind(at).unwrap());
+        let _open = listeners.each_ref().map(|l| TcpStream::connect(l.local_addr().unwrap()).unwrap());
         for (family, icmp) in [(Family::V4, 1), (Family::V6, 58)] {
             let found = flows.dump(family).unwrap();
             for protocol in [6, icmp] {
                 let flow = found.iter().find(|f| f.protocol == protocol).unwrap();
                 flows.delete(flow).unwrap();
                 let mut left = 0;
-                flows
-                    .for_each(family, |f| left += usize::from(f.id == flow.id))
-                    .unwrap();
+                flows.for_each(family, |f| left += usize::from(f.id == flow.id)).unwrap();
                 assert_eq!(left, 0, "{flow:?}");
             }
         }

@@ -20,10 +20,7 @@ const TIMEOUT_SECONDS: u64 = 60;
 pub enum Error {
     /// The engine is away or refused.
     #[error("failed to {step}: {source}")]
-    Engine {
-        step: String,
-        source: bollard::errors::Error,
-    },
+    Engine { step: String, source: bollard::errors::Error },
     /// What was asked for cannot be: the field, what is wrong and the cure.
     #[error("{0}")]
     Refused(FieldError),
@@ -31,10 +28,7 @@ pub enum Error {
 
 impl Error {
     fn refused(field: &str, message: String) -> Self {
-        Self::Refused(FieldError {
-            field: field.to_owned(),
-            message,
-        })
+        Self::Refused(FieldError { field: field.to_owned(), message })
     }
 }
 
@@ -47,18 +41,8 @@ impl Engine {
     /// # Errors
     /// When the socket is not there, or what listens is not an engine.
     pub async fn connect(socket: &Path) -> Result<Self, Error> {
-        let error = |source| Error::Engine {
-            step: format!("connect to the engine at {}", socket.display()),
-            source,
-        };
-        let docker = Docker::connect_with_unix(
-            &socket.to_string_lossy(),
-            TIMEOUT_SECONDS,
-            API_DEFAULT_VERSION,
-        )
-        .map_err(error)?;
-        Ok(Self {
-            docker: docker.negotiate_version().await.map_err(error)?,
-        })
+        let error = |source| Error::Engine { step: format!("connect to the engine at {}", socket.display()), source };
+        let docker = Docker::connect_with_unix(&socket.to_string_lossy(), TIMEOUT_SECONDS, API_DEFAULT_VERSION).map_err(error)?;
+        Ok(Self { docker: docker.negotiate_version().await.map_err(error)? })
     }
 }

@@ -30,13 +30,8 @@ impl Engine {
                 tracing::info!(network = wanted.name, "docker network made");
                 Ok(())
             }
-            Err(bollard::errors::Error::DockerResponseServerError { message, .. }) => {
-                Err(refusal(wanted, &message))
-            }
-            Err(source) => Err(Error::Engine {
-                step: format!("make network {}", wanted.name),
-                source,
-            }),
+            Err(bollard::errors::Error::DockerResponseServerError { message, .. }) => Err(refusal(wanted, &message)),
+            Err(source) => Err(Error::Engine { step: format!("make network {}", wanted.name), source }),
         }
     }
 
@@ -48,111 +43,57 @@ impl Engine {
         let Some(found) = self.find_network(name).await? else {
             return Ok(());
         };
-        if found
-            .labels
-            .as_ref()
-            .and_then(|labels| labels.get(MANAGED))
-            .map(String::as_str)
-            != Some("true")
-        {
-            let message = format!(
-                "network {name} was not made by egressd and stays; remove it with `docker network rm {name}`"
-            );
+        if found.labels.as_ref().and_then(|labels| labels.get(MANAGED)).map(String::as_str) != Some("true") {
+            let message = format!("network {name} was not made by egressd and stays; remove it with `docker network rm {name}`");
             return Err(Error::refused("metadata.name", message));
         }
         let id = found.id.unwrap_or_default();
         let inspected = self.inspect_network(&id).await?;
-        let attached: BTreeSet<_> = inspected
-            .containers
-            .unwrap_or_default()
-            .into_values()
-            .filter_map(|one| one.name)
-            .collect();
+        let attached: BTreeSet<_> = inspected.containers.unwrap_or_default().into_values().filter_map(|one| one.name).collect();
         if !attached.is_empty() {
             let names = attached.into_iter().collect::<Vec<_>>().join(", ");
-            return Err(Error::refused(
-                "metadata.name",
-                format!("network {name} is in use by {names}; stop them first"),
-            ));
+            return Err(Error::refused("metadata.name", format!("network {name} is in use by {names}; stop them first")));
         }
         match self.docker.remove_network(&id).await {
-            Ok(())
-            | Err(bollard::errors::Error::DockerResponseServerError {
-                status_code: 404, ..
-            }) => {
+            Ok(()) | Err(bollard::errors::Error::DockerResponseServerError { status_code: 404, .. }) => {
                 tracing::info!(network = name, "docker network removed");
                 Ok(())
             }
-            Err(source) => Err(Error::Engine {
-                step: format!("remove network {name}"),
-                source,
-            }),
+            Err(source) => Err(Error::Engine { step: format!("remove network {name}"), source }),
         }
     }
 
     /// By its whole name or id; the engine's own filter takes parts of names too.
     pub(super) async fn find_network(&self, name: &str) -> Result<Option<models::Network>, Error> {
         let networks = self.docker.list_networks(None::<ListNetworksOptions>).await;
-        let networks = networks.map_err(|source| Error::Engine {
-            step: "list networks".to_owned(),
-            source,
-        })?;
-        Ok(networks
-            .into_iter()
-            .find(|one| one.name.as_deref() == Some(name) || one.id.as_deref() == Some(name)))
+        let networks = networks.map_err(|source| Error::Engine { step: "list networks".to_owned(), source })?;
+        Ok(networks.into_iter().find(|one| one.name.as_deref() == Some(name) || one.id.as_deref() == Some(name)))
     }
 
     pub(super) async fn inspect_network(&self, id: &str) -> Result<models::NetworkInspect, Error> {
         let inspected = self.docker.inspect_network(id, None).await;
-        inspected.map_err(|source| Error::Engine {
-            step: format!("inspect network {id}"),
-            source,
-        })
+        inspected.map_err(|source| Error::Engine { step: format!("inspect network {id}"), source })
     }
 }
 
 fn request(wanted: &ManagedNetwork) -> models::NetworkCreateRequest {
-    let gateway = |subnet: &IpNet| {
-        wanted
-            .gateways
-            .iter()
-            .find(|gateway| subnet.contains(*gateway))
-            .map(IpAddr::to_string)
-    };
+    let gateway = |subnet: &IpNet| wanted.gateways.iter().find(|gateway| subnet.contains(*gateway)).map(IpAddr::to_string);
     let pools = wanted.subnets.iter().map(|subnet| models::IpamConfig {
         subnet: Some(subnet.to_string()),
         gateway: gateway(subnet),
         ..Default::default()
     });
-    let has = |v6: bool| {
-        wanted
-            .subnets
-            .iter()
-            .any(|subnet| subnet.addr().is_ipv6() == v6)
-    };
-    let guard = wanted
-        .guard
-        .map(|on| (GUARD.to_owned(), guard_value(on).to_owned()));
+    let has = |v6: bool| wanted.subnets.iter().any(|subnet| subnet.addr().is_ipv6() == v6);
+    let guard = wanted.guard.map(|on| (GUARD.to_owned(), guard_value(on).to_owned()));
     models::NetworkCreateRequest {
         name: wanted.name.clone(),
         driver: Some("bridge".to_owned()),
-        ipam: Some(models::Ipam {
-            config: Some(pools.collect()),
-            ..Default::default()
-        }),
+        ipam: Some(models::Ipam { config: Some(pools.collect()), ..Default::default() }),
         enable_ipv6: Some(has(true)),
         // Known from API 1.48 on: without it an IPv6 network gets an IPv4 subnet of the engine's choice.
         enable_ipv4: (has(true) && !has(false)).then_some(false),
-        options: wanted
-            .bridge
-            .clone()
-            .map(|bridge| HashMap::from([(BRIDGE_NAME.to_owned(), bridge)])),
-        labels: Some(
-            [(MANAGED.to_owned(), "true".to_owned())]
-                .into_iter()
-                .chain(guard)
-                .collect(),
-        ),
+        options: wanted.bridge.clone().map(|bridge| HashMap::from([(BRIDGE_NAME.to_owned(), bridge)])),
+        labels: Some([(MANAGED.to_owned(), "true".to_owned())].into_iter().chain(guard).collect()),
         ..Default::default()
     }
 }
@@ -163,82 +104,37 @@ fn guard_value(on: bool) -> &'static str {
 
 /// What was not said in the manifest may be anything.
 fn same(wanted: &ManagedNetwork, found: models::Network) -> Result<(), Error> {
-    let pools = found
-        .ipam
-        .as_ref()
-        .and_then(|ipam| ipam.config.clone())
-        .unwrap_or_default();
-    let gateways: BTreeSet<IpAddr> = pools
-        .iter()
-        .filter_map(|pool| facts::address(pool.gateway.as_deref()?))
-        .collect();
+    let pools = found.ipam.as_ref().and_then(|ipam| ipam.config.clone()).unwrap_or_default();
+    let gateways: BTreeSet<IpAddr> = pools.iter().filter_map(|pool| facts::address(pool.gateway.as_deref()?)).collect();
     let name = &wanted.name;
     let Some(found) = facts::network(found) else {
         return Ok(());
     };
     let differs = |field: &str, has: String, want: String| {
         let cure = format!("`docker network rm {name}` lets egressd make it anew");
-        Err(Error::refused(
-            field,
-            format!(
-                "network {name} is there with {has}, not {want}; change the manifest, or {cure}"
-            ),
-        ))
+        Err(Error::refused(field, format!("network {name} is there with {has}, not {want}; change the manifest, or {cure}")))
     };
 
     if found.driver != "bridge" {
-        return differs(
-            "metadata.name",
-            format!("driver {}", found.driver),
-            "bridge".to_owned(),
-        );
+        return differs("metadata.name", format!("driver {}", found.driver), "bridge".to_owned());
     }
     // An engine before API 1.48 adds an IPv4 subnet to an IPv6 network.
     let asked: BTreeSet<IpNet> = wanted.subnets.iter().map(IpNet::trunc).collect();
     let only_v6 = asked.iter().all(|subnet| subnet.addr().is_ipv6());
-    let there: BTreeSet<IpNet> = found
-        .subnets
-        .iter()
-        .map(IpNet::trunc)
-        .filter(|subnet| !only_v6 || subnet.addr().is_ipv6())
-        .collect();
+    let there: BTreeSet<IpNet> = found.subnets.iter().map(IpNet::trunc).filter(|subnet| !only_v6 || subnet.addr().is_ipv6()).collect();
     if !asked.is_empty() && asked != there {
-        return differs(
-            "spec.subnets",
-            list("subnets", &there),
-            list("subnets", &asked),
-        );
+        return differs("spec.subnets", list("subnets", &there), list("subnets", &asked));
     }
     let asked: BTreeSet<IpAddr> = wanted.gateways.iter().copied().collect();
     if !asked.is_subset(&gateways) {
-        return differs(
-            "spec.gateways",
-            list("gateways", &gateways),
-            list("gateways", &asked),
-        );
+        return differs("spec.gateways", list("gateways", &gateways), list("gateways", &asked));
     }
-    if let Some(bridge) = wanted
-        .bridge
-        .as_ref()
-        .filter(|bridge| found.bridge.as_ref() != Some(*bridge))
-    {
-        return differs(
-            "spec.bridgeName",
-            format!("bridge {}", found.bridge.unwrap_or_default()),
-            bridge.clone(),
-        );
+    if let Some(bridge) = wanted.bridge.as_ref().filter(|bridge| found.bridge.as_ref() != Some(*bridge)) {
+        return differs("spec.bridgeName", format!("bridge {}", found.bridge.unwrap_or_default()), bridge.clone());
     }
     let guard = found.labels.get(GUARD).map(String::as_str);
-    if let Some(want) = wanted
-        .guard
-        .map(guard_value)
-        .filter(|want| guard != Some(want))
-    {
-        return differs(
-            "spec.guard",
-            format!("label {GUARD}={}", guard.unwrap_or("unset")),
-            want.to_owned(),
-        );
+    if let Some(want) = wanted.guard.map(guard_value).filter(|want| guard != Some(want)) {
+        return differs("spec.guard", format!("label {GUARD}={}", guard.unwrap_or("unset")), want.to_owned());
     }
     Ok(())
 }
@@ -247,40 +143,20 @@ fn list<T: ToString>(what: &str, values: &BTreeSet<T>) -> String {
     if values.is_empty() {
         return format!("no {what}");
     }
-    values
-        .iter()
-        .map(ToString::to_string)
-        .collect::<Vec<_>>()
-        .join(", ")
+    values.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ")
 }
 
 /// The engine's own words name what is wrong; the field they are about is found by them, and the cure added.
 fn refusal(wanted: &ManagedNetwork, message: &str) -> Error {
     let lower = message.to_lowercase();
     let (field, cure) = if lower.contains("overlap") || lower.contains("pool") {
-        (
-            "spec.subnets",
-            "choose a subnet that no other network of this host has",
-        )
+        ("spec.subnets", "choose a subnet that no other network of this host has")
     } else if lower.contains("gateway") {
         ("spec.gateways", "choose a gateway inside the subnet")
     } else if lower.contains("bridge") {
-        (
-            "spec.bridgeName",
-            "choose a device name that no other network uses, of at most 15 bytes",
-        )
+        ("spec.bridgeName", "choose a device name that no other network uses, of at most 15 bytes")
     } else {
-        (
-            "metadata.name",
-            "make it by hand with `docker network create` to see what the engine wants",
-        )
+        ("metadata.name", "make it by hand with `docker network create` to see what the engine wants")
     };
-    Error::refused(
-        field,
-        format!(
-            "the engine refuses network {}: {}; {cure}",
-            wanted.name,
-            message.trim_end_matches('.')
-        ),
-    )
+    Error::refused(field, format!("the engine refuses network {}: {}; {cure}", wanted.name, message.trim_end_matches('.')))
 }

@@ -51,26 +51,15 @@ impl Engine {
         }
         let name = target(&seen, placement)?;
         let Some(network) = self.find_network(name).await? else {
-            return Err(Error::refused(
-                NETWORK,
-                format!("there is no network {name}; make it with `docker network create {name}`"),
-            ));
+            return Err(Error::refused(NETWORK, format!("there is no network {name}; make it with `docker network create {name}`")));
         };
-        let network = facts::network(network)
-            .ok_or_else(|| Error::refused(NETWORK, format!("network {name} has no id")))?;
+        let network = facts::network(network).ok_or_else(|| Error::refused(NETWORK, format!("network {name} has no id")))?;
         if let Some(address) = placement.address {
             self.check(&network, address, container).await?;
         }
         let wanted: Vec<_> = placement.address.into_iter().collect();
-        let others: Vec<_> = seen
-            .networks
-            .keys()
-            .filter(|other| **other != network.name)
-            .collect();
-        let attached = seen
-            .networks
-            .get(&network.name)
-            .is_some_and(|addresses| wanted.iter().all(|one| addresses.contains(one)));
+        let others: Vec<_> = seen.networks.keys().filter(|other| **other != network.name).collect();
+        let attached = seen.networks.get(&network.name).is_some_and(|addresses| wanted.iter().all(|one| addresses.contains(one)));
         if attached && others.is_empty() {
             return Ok(Placed::Already);
         }
@@ -104,28 +93,12 @@ impl Engine {
 
     /// By the list, which is never held back by a start.
     async fn seen(&self, container: &str) -> Result<Option<Seen>, Error> {
-        let filters = Some(HashMap::from([(
-            "id".to_owned(),
-            vec![container.to_owned()],
-        )]));
-        let listed = self
-            .docker
-            .list_containers(Some(ListContainersOptions {
-                all: true,
-                filters,
-                ..Default::default()
-            }))
-            .await;
-        let listed = listed.map_err(|source| Error::Engine {
-            step: format!("list container {container}"),
-            source,
-        })?;
+        let filters = Some(HashMap::from([("id".to_owned(), vec![container.to_owned()])]));
+        let listed = self.docker.list_containers(Some(ListContainersOptions { all: true, filters, ..Default::default() })).await;
+        let listed = listed.map_err(|source| Error::Engine { step: format!("list container {container}"), source })?;
         Ok(listed.into_iter().next().map(|summary| Seen {
             running: summary.state != Some(State::CREATED),
-            mode: summary
-                .host_config
-                .and_then(|config| config.network_mode)
-                .unwrap_or_default(),
+            mode: summary.host_config.and_then(|config| config.network_mode).unwrap_or_default(),
             networks: summary
                 .network_settings
                 .and_then(|settings| settings.networks)
@@ -136,129 +109,55 @@ impl Engine {
         }))
     }
 
-    async fn attach(
-        &self,
-        container: &str,
-        network: &Network,
-        address: Option<IpAddr>,
-    ) -> Result<(), Error> {
+    async fn attach(&self, container: &str, network: &Network, address: Option<IpAddr>) -> Result<(), Error> {
         let ipam = address.map(|address| models::EndpointIpamConfig {
             ipv4_address: address.is_ipv4().then(|| address.to_string()),
             ipv6_address: address.is_ipv6().then(|| address.to_string()),
             ..Default::default()
         });
         let name = &network.name;
-        let endpoint = models::EndpointSettings {
-            ipam_config: ipam,
-            ..Default::default()
-        };
-        let request = models::NetworkConnectRequest {
-            container: container.to_owned(),
-            endpoint_config: Some(endpoint),
-        };
+        let endpoint = models::EndpointSettings { ipam_config: ipam, ..Default::default() };
+        let request = models::NetworkConnectRequest { container: container.to_owned(), endpoint_config: Some(endpoint) };
         match self.docker.connect_network(&network.id, request).await {
             Ok(()) => Ok(()),
             Err(bollard::errors::Error::DockerResponseServerError { message, .. }) => {
-                let field = if address.is_some() && message.contains("address") {
-                    ADDRESS
-                } else {
-                    NETWORK
-                };
-                Err(Error::refused(
-                    field,
-                    format!(
-                        "the engine refuses network {name}: {}",
-                        message.trim_end_matches('.')
-                    ),
-                ))
+                let field = if address.is_some() && message.contains("address") { ADDRESS } else { NETWORK };
+                Err(Error::refused(field, format!("the engine refuses network {name}: {}", message.trim_end_matches('.'))))
             }
-            Err(source) => Err(Error::Engine {
-                step: format!("connect container {container} to network {name}"),
-                source,
-            }),
+            Err(source) => Err(Error::Engine { step: format!("connect container {container} to network {name}"), source }),
         }
     }
 
     async fn detach(&self, container: &str, network: &str) -> Result<(), Error> {
-        let request = models::NetworkDisconnectRequest {
-            container: container.to_owned(),
-            force: None,
-        };
+        let request = models::NetworkDisconnectRequest { container: container.to_owned(), force: None };
         match self.docker.disconnect_network(network, request).await {
-            Ok(())
-            | Err(bollard::errors::Error::DockerResponseServerError {
-                status_code: 404, ..
-            }) => Ok(()),
-            Err(source) => Err(Error::Engine {
-                step: format!("disconnect container {container} from network {network}"),
-                source,
-            }),
+            Ok(()) | Err(bollard::errors::Error::DockerResponseServerError { status_code: 404, .. }) => Ok(()),
+            Err(source) => Err(Error::Engine { step: format!("disconnect container {container} from network {network}"), source }),
         }
     }
 
     /// The engine would say these only when the container starts, and to nobody who reads the labels.
-    async fn check(
-        &self,
-        network: &Network,
-        address: IpAddr,
-        container: &str,
-    ) -> Result<(), Error> {
+    async fn check(&self, network: &Network, address: IpAddr, container: &str) -> Result<(), Error> {
         let name = &network.name;
         if matches!(name.as_str(), "bridge" | "host" | "none") {
-            let message = format!(
-                "network {name} gives no chosen addresses; make one with a subnet and name it in {NETWORK}"
-            );
+            let message = format!("network {name} gives no chosen addresses; make one with a subnet and name it in {NETWORK}");
             return Err(Error::refused(ADDRESS, message));
         }
-        let Some(subnet) = network
-            .subnets
-            .iter()
-            .find(|subnet| subnet.contains(&address))
-        else {
-            let subnets = network
-                .subnets
-                .iter()
-                .map(IpNet::to_string)
-                .collect::<Vec<_>>()
-                .join(", ");
-            return Err(Error::refused(
-                ADDRESS,
-                format!("{address} is not in network {name}; choose one in {subnets}"),
-            ));
+        let Some(subnet) = network.subnets.iter().find(|subnet| subnet.contains(&address)) else {
+            let subnets = network.subnets.iter().map(IpNet::to_string).collect::<Vec<_>>().join(", ");
+            return Err(Error::refused(ADDRESS, format!("{address} is not in network {name}; choose one in {subnets}")));
         };
         let inspected = self.inspect_network(&network.id).await?;
-        let gateway = inspected
-            .ipam
-            .and_then(|ipam| ipam.config)
-            .into_iter()
-            .flatten();
-        if gateway
-            .into_iter()
-            .any(|pool| pool.gateway.as_deref().and_then(facts::address) == Some(address))
-        {
-            return Err(Error::refused(
-                ADDRESS,
-                format!(
-                    "{address} is the gateway of network {name}; choose another one in {subnet}"
-                ),
-            ));
+        let gateway = inspected.ipam.and_then(|ipam| ipam.config).into_iter().flatten();
+        if gateway.into_iter().any(|pool| pool.gateway.as_deref().and_then(facts::address) == Some(address)) {
+            return Err(Error::refused(ADDRESS, format!("{address} is the gateway of network {name}; choose another one in {subnet}")));
         }
-        let others = inspected
-            .containers
-            .unwrap_or_default()
-            .into_iter()
-            .filter(|(id, _)| id != container);
+        let others = inspected.containers.unwrap_or_default().into_iter().filter(|(id, _)| id != container);
         for (_, other) in others {
             let addresses = [other.ipv4_address, other.ipv6_address];
-            if addresses
-                .iter()
-                .flatten()
-                .any(|text| facts::address(text) == Some(address))
-            {
+            if addresses.iter().flatten().any(|text| facts::address(text) == Some(address)) {
                 let owner = other.name.unwrap_or_default();
-                let message = format!(
-                    "{address} is taken by container {owner}; choose another one in {subnet}, or remove {owner}"
-                );
+                let message = format!("{address} is taken by container {owner}; choose another one in {subnet}, or remove {owner}");
                 return Err(Error::refused(ADDRESS, message));
             }
         }
@@ -268,28 +167,14 @@ impl Engine {
 
 fn asked_addresses(endpoint: models::EndpointSettings) -> Vec<IpAddr> {
     let ipam = endpoint.ipam_config.unwrap_or_default();
-    [ipam.ipv4_address, ipam.ipv6_address]
-        .iter()
-        .flatten()
-        .filter_map(|text| text.parse().ok())
-        .collect()
+    [ipam.ipv4_address, ipam.ipv6_address].iter().flatten().filter_map(|text| text.parse().ok()).collect()
 }
 
 /// Which network it is to be on.
 fn target<'a>(seen: &'a Seen, placement: &'a Placement) -> Result<&'a str, Error> {
     if matches!(seen.mode.as_str(), "host" | "none") || seen.mode.starts_with("container:") {
-        let message = format!(
-            "the container was made with --network {}; leave that out",
-            seen.mode
-        );
-        return Err(Error::refused(
-            if placement.network.is_some() {
-                NETWORK
-            } else {
-                ADDRESS
-            },
-            message,
-        ));
+        let message = format!("the container was made with --network {}; leave that out", seen.mode);
+        return Err(Error::refused(if placement.network.is_some() { NETWORK } else { ADDRESS }, message));
     }
     let mut own = seen.networks.keys();
     match (&placement.network, own.next(), own.next()) {
@@ -297,10 +182,7 @@ fn target<'a>(seen: &'a Seen, placement: &'a Placement) -> Result<&'a str, Error
         (None, Some(only), None) => Ok(only),
         (None, ..) => Err(Error::refused(
             ADDRESS,
-            format!(
-                "the container has {} networks; say with {NETWORK} which one it is for",
-                seen.networks.len()
-            ),
+            format!("the container has {} networks; say with {NETWORK} which one it is for", seen.networks.len()),
         )),
     }
 }

@@ -51,11 +51,7 @@ impl NftEvents {
         let mut socket = TokioSocket::new(NETLINK_NETFILTER)?;
         socket::configure(socket.socket_mut())?;
         socket.socket_mut().add_membership(NFNLGRP_NFTABLES)?;
-        Ok(Self {
-            socket,
-            own,
-            buffer: Vec::with_capacity(DATAGRAM),
-        })
+        Ok(Self { socket, own, buffer: Vec::with_capacity(DATAGRAM) })
     }
 
     /// Waits for news, and gives all that there is by then as one.
@@ -66,11 +62,7 @@ impl NftEvents {
             let mut received = self.socket.recv(&mut self.buffer).await;
             while self.take(&mut notice, received)? {
                 self.buffer.clear();
-                received = self
-                    .socket
-                    .socket_ref()
-                    .recv(&mut self.buffer, MSG_DONTWAIT)
-                    .map(drop);
+                received = self.socket.socket_ref().recv(&mut self.buffer, MSG_DONTWAIT).map(drop);
             }
             if !notice.is_empty() {
                 return Ok(notice);
@@ -123,16 +115,7 @@ mod tests {
 
     fn notice_of(operation: u16, attributes: impl FnOnce(&mut Writer)) -> Notice {
         let mut writer = Writer::default();
-        writer.message(
-            Head {
-                kind: nftables(operation),
-                flags: 0,
-                sequence: 1,
-                family: NFPROTO_IPV4,
-                resource: 0,
-            },
-            attributes,
-        );
+        writer.message(Head { kind: nftables(operation), flags: 0, sequence: 1, family: NFPROTO_IPV4, resource: 0 }, attributes);
         let mut notice = Notice::default();
         for message in wire::messages(&writer.into_bytes()) {
             note(&mut notice, 7, &message);
@@ -148,16 +131,8 @@ mod tests {
 
     #[test]
     fn a_foreign_element_in_our_table_is_news() {
-        let notice = notice_of(NFT_MSG_NEWSETELEM, |w| {
-            w.text(NFTA_SET_ELEM_LIST_TABLE, TABLE)
-        });
-        assert_eq!(
-            notice,
-            Notice {
-                ours: true,
-                ..Notice::default()
-            }
-        );
+        let notice = notice_of(NFT_MSG_NEWSETELEM, |w| w.text(NFTA_SET_ELEM_LIST_TABLE, TABLE));
+        assert_eq!(notice, Notice { ours: true, ..Notice::default() });
     }
 
     #[test]
@@ -175,13 +150,7 @@ mod tests {
     #[test]
     fn our_own_change_is_no_news() {
         let mut notice = Notice::default();
-        let message = Message {
-            kind: nftables(NFT_MSG_DELTABLE),
-            flags: 0,
-            sequence: 1,
-            port: 7,
-            body: &[],
-        };
+        let message = Message { kind: nftables(NFT_MSG_DELTABLE), flags: 0, sequence: 1, port: 7, body: &[] };
         note(&mut notice, 7, &message);
         assert!(notice.is_empty());
     }

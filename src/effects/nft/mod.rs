@@ -80,10 +80,7 @@ pub enum CommitError {
 }
 
 fn explained(explanation: &Option<String>) -> String {
-    explanation
-        .as_ref()
-        .map(|text| format!(" ({text})"))
-        .unwrap_or_default()
+    explanation.as_ref().map(|text| format!(" ({text})")).unwrap_or_default()
 }
 
 /// Failed to open the socket, or to find out what the kernel supports.
@@ -96,16 +93,8 @@ impl Nft {
     pub fn open() -> Result<Self, OpenError> {
         let mut socket = Socket::open().map_err(OpenError)?;
         let ownership = probe(&mut socket).map_err(OpenError)?;
-        debug!(
-            port = socket.port(),
-            ?ownership,
-            "opened the nf_tables socket"
-        );
-        Ok(Self {
-            socket,
-            ownership,
-            tables: BTreeMap::new(),
-        })
+        debug!(port = socket.port(), ?ownership, "opened the nf_tables socket");
+        Ok(Self { socket, ownership, tables: BTreeMap::new() })
     }
 
     /// This socket's netlink port, by which [`NftEvents`] knows our own changes.
@@ -142,10 +131,7 @@ impl Nft {
                 change => trace!(%change, "committed"),
             }
         }
-        Ok(Committed {
-            messages: batch.messages(),
-            bytes: batch.bytes.len(),
-        })
+        Ok(Committed { messages: batch.messages(), bytes: batch.bytes.len() })
     }
 
     /// What has to come first so that our tables are owned by this socket.
@@ -153,12 +139,8 @@ impl Nft {
         let mut prelude = Vec::new();
         for (family, standing) in &self.tables {
             match standing {
-                Standing::Orphan if !changes.contains(&Change::DeleteTable(*family)) => {
-                    prelude.push(Change::AddTable(*family))
-                }
-                Standing::Unowned if changes.contains(&Change::AddTable(*family)) => {
-                    prelude.push(Change::DeleteTable(*family))
-                }
+                Standing::Orphan if !changes.contains(&Change::DeleteTable(*family)) => prelude.push(Change::AddTable(*family)),
+                Standing::Unowned if changes.contains(&Change::AddTable(*family)) => prelude.push(Change::DeleteTable(*family)),
                 _ => {}
             }
         }
@@ -166,65 +148,30 @@ impl Nft {
     }
 }
 
-fn refused(
-    first: &Refusal,
-    refused: usize,
-    batch: &Batch,
-    prelude: &[Change],
-    changes: &[Change],
-) -> CommitError {
+fn refused(first: &Refusal, refused: usize, batch: &Batch, prelude: &[Change], changes: &[Change]) -> CommitError {
     let source = io::Error::from_raw_os_error(first.errno);
     let explanation = first.explanation.clone();
     let Some(origin) = batch.origin(first.sequence) else {
-        return CommitError::Batch {
-            explanation,
-            source,
-        };
+        return CommitError::Batch { explanation, source };
     };
     let index = origin.checked_sub(prelude.len());
-    let change = index
-        .map_or_else(|| &prelude[origin], |index| &changes[index])
-        .to_string();
-    CommitError::Refused {
-        change,
-        index,
-        refused,
-        explanation,
-        source,
-    }
+    let change = index.map_or_else(|| &prelude[origin], |index| &changes[index]).to_string();
+    CommitError::Refused { change, index, refused, explanation, source }
 }
 
 /// Tries to make an owned table in a batch that fails whatever comes of that, because it also deletes a table that is not there. So nothing ever is made.
 fn probe(socket: &mut Socket) -> io::Result<Ownership> {
     let name = format!("{TABLE}-probe");
     // The second deletion finds nothing.
-    let changes = [
-        Change::AddTable(Family::Ip),
-        Change::DeleteTable(Family::Ip),
-        Change::DeleteTable(Family::Ip),
-    ];
-    let batch = encode::batch(
-        &name,
-        Ownership::Exclusive,
-        socket.next_sequence(),
-        &changes,
-    );
+    let changes = [Change::AddTable(Family::Ip), Change::DeleteTable(Family::Ip), Change::DeleteTable(Family::Ip)];
+    let batch = encode::batch(&name, Ownership::Exclusive, socket.next_sequence(), &changes);
     let refusals = socket.commit(&batch).map_err(|error| match error {
         CommitError::Send(source) | CommitError::Receive(source) => source,
         other => io::Error::other(other),
     })?;
-    if let Some(refusal) = refusals
-        .iter()
-        .find(|refusal| batch.origin(refusal.sequence).is_none())
-    {
+    if let Some(refusal) = refusals.iter().find(|refusal| batch.origin(refusal.sequence).is_none()) {
         return Err(io::Error::from_raw_os_error(refusal.errno));
     }
-    let unsupported = refusals
-        .iter()
-        .any(|refusal| batch.origin(refusal.sequence) == Some(0));
-    Ok(if unsupported {
-        Ownership::Shared
-    } else {
-        Ownership::Exclusive
-    })
+    let unsupported = refusals.iter().any(|refusal| batch.origin(refusal.sequence) == Some(0));
+    Ok(if unsupported { Ownership::Shared } else { Ownership::Exclusive })
 }

@@ -45,10 +45,7 @@ impl Nft {
                 0,
                 |_| {},
                 |message| {
-                    chains.extend(
-                        decode::base_chain(message)
-                            .filter(|chain| chain.base.kind == ChainKind::Nat),
-                    );
+                    chains.extend(decode::base_chain(message).filter(|chain| chain.base.kind == ChainKind::Nat));
                 },
             )?;
             Ok(chains)
@@ -68,21 +65,12 @@ impl Nft {
                     generation = message.attribute(NFTA_GEN_ID).and_then(number);
                 },
             )
-            .map_err(|source| ReadError::Request {
-                what: "generation",
-                source,
-            })?;
-        generation.ok_or(ReadError::Request {
-            what: "generation",
-            source: io::ErrorKind::InvalidData.into(),
-        })
+            .map_err(|source| ReadError::Request { what: "generation", source })?;
+        generation.ok_or(ReadError::Request { what: "generation", source: io::ErrorKind::InvalidData.into() })
     }
 
     /// Dumps are several requests and many datagrams; the kernel marks a torn one of elements by nothing but a generation that changed meanwhile.
-    fn consistently<T>(
-        &mut self,
-        read: impl Fn(&mut Self) -> Result<T, ReadError>,
-    ) -> Result<T, ReadError> {
+    fn consistently<T>(&mut self, read: impl Fn(&mut Self) -> Result<T, ReadError>) -> Result<T, ReadError> {
         for _ in 0..ATTEMPTS {
             let before = self.generation()?;
             let result = read(self);
@@ -96,11 +84,8 @@ impl Nft {
     fn read_once(&mut self) -> Result<Ruleset, ReadError> {
         self.read_standings()?;
         let mut ruleset = Ruleset::default();
-        let present: Vec<Family> = self
-            .tables
-            .iter()
-            .filter_map(|(family, standing)| (*standing != Standing::Unowned).then_some(*family))
-            .collect();
+        let present: Vec<Family> =
+            self.tables.iter().filter_map(|(family, standing)| (*standing != Standing::Unowned).then_some(*family)).collect();
         for family in present {
             let in_table = |w: &mut Writer| w.text(NFTA_TABLE_NAME, TABLE);
             ruleset.tables.insert(family, Default::default());
@@ -147,17 +132,11 @@ impl Nft {
         attributes: impl FnOnce(&mut Writer),
     ) -> Result<(), ReadError> {
         let mut outcome = Ok(());
-        self.dump(
-            what,
-            operation,
-            family_number(family),
-            attributes,
-            |message| {
-                if outcome.is_ok() {
-                    outcome = decode::absorb(ruleset, TABLE, message);
-                }
-            },
-        )?;
+        self.dump(what, operation, family_number(family), attributes, |message| {
+            if outcome.is_ok() {
+                outcome = decode::absorb(ruleset, TABLE, message);
+            }
+        })?;
         Ok(outcome?)
     }
 
@@ -169,8 +148,7 @@ impl Nft {
         attributes: impl FnOnce(&mut Writer),
         each: impl FnMut(&Message),
     ) -> Result<(), ReadError> {
-        let request =
-            |socket: &mut Socket| socket.request(operation, NLM_F_DUMP, family, attributes, each);
+        let request = |socket: &mut Socket| socket.request(operation, NLM_F_DUMP, family, attributes, each);
         request(&mut self.socket).map_err(|source| ReadError::Request { what, source })
     }
 }

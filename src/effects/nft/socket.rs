@@ -28,10 +28,7 @@ pub(super) struct Socket {
 
 impl std::fmt::Debug for Socket {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Socket")
-            .field("port", &self.port)
-            .field("sequence", &self.sequence)
-            .finish_non_exhaustive()
+        f.debug_struct("Socket").field("port", &self.port).field("sequence", &self.sequence).finish_non_exhaustive()
     }
 }
 
@@ -58,12 +55,7 @@ impl Socket {
     pub(super) fn open() -> io::Result<Self> {
         let mut inner = netlink_sys::Socket::new(NETLINK_NETFILTER)?;
         let port = configure(&mut inner)?;
-        Ok(Self {
-            inner,
-            port,
-            sequence: 1,
-            buffer: vec![0; DATAGRAM],
-        })
+        Ok(Self { inner, port, sequence: 1, buffer: vec![0; DATAGRAM] })
     }
 
     pub(super) fn port(&self) -> u32 {
@@ -77,14 +69,11 @@ impl Socket {
     /// Sends a batch and gives what was refused; nothing refused: all of it is in force.
     pub(super) fn commit(&mut self, batch: &Batch) -> Result<Vec<Refusal>, CommitError> {
         self.sequence = batch.next_sequence();
-        self.inner
-            .send(&batch.bytes, 0)
-            .map_err(CommitError::Send)?;
+        self.inner.send(&batch.bytes, 0).map_err(CommitError::Send)?;
         // The kernel has committed or aborted, and queued every error, when the call returns.
         let mut refusals = Vec::new();
         while let Some(length) = self.receive(MSG_DONTWAIT).map_err(CommitError::Receive)? {
-            let errors = wire::messages(&self.buffer[..length])
-                .filter(|message| batch.contains(message.sequence));
+            let errors = wire::messages(&self.buffer[..length]).filter(|message| batch.contains(message.sequence));
             refusals.extend(errors.filter_map(|message| refusal(&message)));
         }
         refusals.sort_by_key(|refusal| refusal.sequence);
@@ -103,22 +92,11 @@ impl Socket {
         let sequence = self.sequence;
         self.sequence = sequence.wrapping_add(1);
         let mut writer = Writer::default();
-        writer.message(
-            Head {
-                kind: wire::nftables(operation),
-                flags,
-                sequence,
-                family,
-                resource: 0,
-            },
-            attributes,
-        );
+        writer.message(Head { kind: wire::nftables(operation), flags, sequence, family, resource: 0 }, attributes);
         self.inner.send(&writer.into_bytes(), 0)?;
         loop {
             let length = self.receive(0)?.unwrap_or(0);
-            for message in wire::messages(&self.buffer[..length])
-                .filter(|message| message.sequence == sequence)
-            {
+            for message in wire::messages(&self.buffer[..length]).filter(|message| message.sequence == sequence) {
                 if let Some(refusal) = refusal(&message) {
                     return Err(io::Error::from_raw_os_error(refusal.errno));
                 }
@@ -136,10 +114,7 @@ impl Socket {
     /// Length of the next datagram, now in the buffer; `None` when there is none and none is waited for.
     fn receive(&mut self, flags: i32) -> io::Result<Option<usize>> {
         loop {
-            return match self
-                .inner
-                .recv(&mut &mut self.buffer[..], flags | MSG_TRUNC)
-            {
+            return match self.inner.recv(&mut &mut self.buffer[..], flags | MSG_TRUNC) {
                 Ok(length) if length > self.buffer.len() => Err(io::Error::from(Errno::EMSGSIZE)),
                 Ok(length) => Ok(Some(length)),
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
@@ -159,13 +134,7 @@ fn refusal(message: &Message) -> Option<Refusal> {
     let errno = -i32::from_ne_bytes(*message.body.first_chunk()?);
     let attributes = if message.kind == NLMSG_ERROR { 20 } else { 4 };
     let explanation = (message.flags & NLM_F_ACK_TLVS != 0)
-        .then(|| {
-            wire::find(message.body.get(attributes..)?, NLMSGERR_ATTR_MSG).and_then(wire::text)
-        })
+        .then(|| wire::find(message.body.get(attributes..)?, NLMSGERR_ATTR_MSG).and_then(wire::text))
         .flatten();
-    (errno > 0).then(|| Refusal {
-        sequence: message.sequence,
-        errno,
-        explanation: explanation.map(str::to_owned),
-    })
+    (errno > 0).then(|| Refusal { sequence: message.sequence, errno, explanation: explanation.map(str::to_owned) })
 }

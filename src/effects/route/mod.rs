@@ -37,9 +37,7 @@ impl Routing {
     /// # Errors
     /// When the kernel gives no socket.
     pub fn open() -> Result<Self, Error> {
-        Channel::open(netlink_sys::protocols::NETLINK_ROUTE)
-            .map(|channel| Self { channel })
-            .map_err(Error::Open)
+        Channel::open(netlink_sys::protocols::NETLINK_ROUTE).map(|channel| Self { channel }).map_err(Error::Open)
     }
 
     /// Does one step. What is there already, or gone already, is a success.
@@ -50,42 +48,22 @@ impl Routing {
         let (verb, message, fine) = match step {
             RouteStep::AddRoute(route) => {
                 let flags = libc::NLM_F_CREATE | libc::NLM_F_REPLACE;
-                (
-                    "add",
-                    write_route(libc::RTM_NEWROUTE, flags, route),
-                    &[libc::EEXIST][..],
-                )
+                ("add", write_route(libc::RTM_NEWROUTE, flags, route), &[libc::EEXIST][..])
             }
             RouteStep::DeleteRoute(route) => {
                 // No such route; no such device any more.
-                (
-                    "delete",
-                    write_route(libc::RTM_DELROUTE, 0, route),
-                    &[libc::ESRCH, libc::ENODEV, libc::ENOENT][..],
-                )
+                ("delete", write_route(libc::RTM_DELROUTE, 0, route), &[libc::ESRCH, libc::ENODEV, libc::ENOENT][..])
             }
             RouteStep::AddRule(rule) => {
                 let flags = libc::NLM_F_CREATE | libc::NLM_F_EXCL;
-                (
-                    "add",
-                    write_rule(libc::RTM_NEWRULE, flags, rule),
-                    &[libc::EEXIST][..],
-                )
+                ("add", write_rule(libc::RTM_NEWRULE, flags, rule), &[libc::EEXIST][..])
             }
-            RouteStep::DeleteRule(rule) => (
-                "delete",
-                write_rule(libc::RTM_DELRULE, 0, rule),
-                &[libc::ENOENT][..],
-            ),
+            RouteStep::DeleteRule(rule) => ("delete", write_rule(libc::RTM_DELRULE, 0, rule), &[libc::ENOENT][..]),
             RouteStep::SetGroup { index, group } => ("set", set_group(*index, *group), &[][..]),
         };
         match self.channel.request(message, |_| {}) {
             Err(error) if error.errno().is_some_and(|e| fine.contains(&e)) => Ok(()),
-            other => other.map_err(|source| Error::Step {
-                verb,
-                object: name(step),
-                source,
-            }),
+            other => other.map_err(|source| Error::Step { verb, object: name(step), source }),
         }
     }
 }
@@ -135,11 +113,7 @@ fn name_route(route: &Route) -> String {
 }
 
 fn name_rule(rule: &Rule) -> String {
-    let family = if rule.family == Family::V4 {
-        "-4"
-    } else {
-        "-6"
-    };
+    let family = if rule.family == Family::V4 { "-4" } else { "-6" };
     let mut words = format!("rule ({family}) pref {}", rule.preference);
     if let Some(from) = rule.from {
         words += &format!(" from {from}");

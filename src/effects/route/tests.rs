@@ -29,10 +29,7 @@ fn nic() -> u32 {
          ip -6 address add fd00:1::14/64 nodad dev eth1
          ip link set wire up
          ip link set eth1 up");
-    run("cat /sys/class/net/eth1/ifindex 2>/dev/null || ip -o link show eth1 | cut -d: -f1")
-        .trim()
-        .parse()
-        .unwrap()
+    run("cat /sys/class/net/eth1/ifindex 2>/dev/null || ip -o link show eth1 | cut -d: -f1").trim().parse().unwrap()
 }
 
 fn ip(text: &str) -> IpAddr {
@@ -58,11 +55,7 @@ fn route(destination: &str, interface: Option<u32>) -> Route {
 }
 
 fn last(destination: &str) -> Route {
-    Route {
-        kind: RouteKind::Unreachable,
-        metric: contract::METRIC_LAST,
-        ..route(destination, None)
-    }
+    Route { kind: RouteKind::Unreachable, metric: contract::METRIC_LAST, ..route(destination, None) }
 }
 
 fn rule(family: Family, preference: u32) -> Rule {
@@ -83,65 +76,32 @@ fn rule(family: Family, preference: u32) -> Rule {
 fn every_route_reads_back_as_it_was_written() {
     alone_async(async || {
         let eth1 = Some(nic());
-        let via = |destination: &str, gateway: &str| Route {
-            gateway: Some(ip(gateway)),
-            ..route(destination, eth1)
-        };
+        let via = |destination: &str, gateway: &str| Route { gateway: Some(ip(gateway)), ..route(destination, eth1) };
         let mut written = vec![
-            Route {
-                scope: 253,
-                source: Some(ip("10.1.0.14")),
-                ..route("10.1.0.0/24", eth1)
-            },
+            Route { scope: 253, source: Some(ip("10.1.0.14")), ..route("10.1.0.0/24", eth1) },
             via("0.0.0.0/0", "10.1.0.1"),
-            Route {
-                mtu: Some(1400),
-                source: Some(ip("10.1.0.14")),
-                ..via("10.2.0.0/16", "10.1.0.1")
-            },
-            Route {
-                onlink: true,
-                ..via("10.3.0.0/16", "192.0.2.1")
-            },
-            Route {
-                metric: 200,
-                ..via("10.2.0.0/16", "10.1.0.2")
-            },
+            Route { mtu: Some(1400), source: Some(ip("10.1.0.14")), ..via("10.2.0.0/16", "10.1.0.1") },
+            Route { onlink: true, ..via("10.3.0.0/16", "192.0.2.1") },
+            Route { metric: 200, ..via("10.2.0.0/16", "10.1.0.2") },
             via("10.4.0.0/16", "fe80::1"),
             last("0.0.0.0/0"),
             route("fd00:1::/64", eth1),
             via("::/0", "fe80::1"),
-            Route {
-                mtu: Some(1400),
-                source: Some(ip("fd00:1::14")),
-                ..via("fd00:2::/48", "fd00:1::1")
-            },
-            Route {
-                onlink: true,
-                ..via("fd00:3::/48", "fd00:77::1")
-            },
+            Route { mtu: Some(1400), source: Some(ip("fd00:1::14")), ..via("fd00:2::/48", "fd00:1::1") },
+            Route { onlink: true, ..via("fd00:3::/48", "fd00:77::1") },
             last("::/0"),
         ];
         let mut routing = Routing::open().unwrap();
         for _ in 0..2 {
-            written
-                .iter()
-                .for_each(|r| routing.apply(&RouteStep::AddRoute(r.clone())).unwrap());
+            written.iter().for_each(|r| routing.apply(&RouteStep::AddRoute(r.clone())).unwrap());
         }
-        let ours = |routes: Vec<Route>| -> Vec<Route> {
-            routes
-                .into_iter()
-                .filter(|route| route.protocol == contract::PROTOCOL)
-                .collect()
-        };
+        let ours = |routes: Vec<Route>| -> Vec<Route> { routes.into_iter().filter(|route| route.protocol == contract::PROTOCOL).collect() };
         let mut found = ours(read().await.1);
         written.sort();
         found.sort();
         assert_eq!(found, written);
         for _ in 0..2 {
-            written
-                .iter()
-                .for_each(|r| routing.apply(&RouteStep::DeleteRoute(r.clone())).unwrap());
+            written.iter().for_each(|r| routing.apply(&RouteStep::DeleteRoute(r.clone())).unwrap());
         }
         assert_eq!(ours(read().await.1), []);
     });
@@ -150,20 +110,10 @@ fn every_route_reads_back_as_it_was_written() {
 #[test]
 fn a_lifetime_is_kept_and_counts_down() {
     alone_async(async || {
-        let short = Route {
-            gateway: Some(ip("fe80::1")),
-            expires: Some(600),
-            ..route("::/0", Some(nic()))
-        };
-        Routing::open()
-            .unwrap()
-            .apply(&RouteStep::AddRoute(short))
-            .unwrap();
+        let short = Route { gateway: Some(ip("fe80::1")), expires: Some(600), ..route("::/0", Some(nic())) };
+        Routing::open().unwrap().apply(&RouteStep::AddRoute(short)).unwrap();
         let routes = read().await.1;
-        let found = routes
-            .iter()
-            .find(|r| r.protocol == contract::PROTOCOL)
-            .unwrap();
+        let found = routes.iter().find(|r| r.protocol == contract::PROTOCOL).unwrap();
         assert!((590..=600).contains(&found.expires.unwrap()), "{found:?}");
     });
 }
@@ -173,15 +123,9 @@ fn a_route_takes_the_place_of_one_with_another_gateway() {
     alone_async(async || {
         let eth1 = Some(nic());
         let mut routing = Routing::open().unwrap();
-        for (net, gateways) in [
-            ("0.0.0.0/0", ["10.1.0.1", "10.1.0.2"]),
-            ("::/0", ["fd00:1::1", "fd00:1::2"]),
-        ] {
+        for (net, gateways) in [("0.0.0.0/0", ["10.1.0.1", "10.1.0.2"]), ("::/0", ["fd00:1::1", "fd00:1::2"])] {
             for gateway in gateways {
-                let route = Route {
-                    gateway: Some(ip(gateway)),
-                    ..route(net, eth1)
-                };
+                let route = Route { gateway: Some(ip(gateway)), ..route(net, eth1) };
                 routing.apply(&RouteStep::AddRoute(route)).unwrap();
             }
         }
@@ -206,34 +150,18 @@ fn every_rule_reads_back_as_it_was_written() {
                     suppress_group: Some(contract::UPLINK_GROUP),
                     ..rule(family, contract::PREFERENCE_INSIDE)
                 },
-                Rule {
-                    mark: Some(contract::FLAG | 1),
-                    mask: Some(contract::PACKET_MASK),
-                    ..rule(family, contract::PREFERENCE_NIC)
-                },
-                Rule {
-                    from: exit.parse().ok(),
-                    ..rule(family, contract::PREFERENCE_FROM)
-                },
+                Rule { mark: Some(contract::FLAG | 1), mask: Some(contract::PACKET_MASK), ..rule(family, contract::PREFERENCE_NIC) },
+                Rule { from: exit.parse().ok(), ..rule(family, contract::PREFERENCE_FROM) },
             ]);
         }
         let mut routing = Routing::open().unwrap();
         for _ in 0..2 {
-            written
-                .iter()
-                .for_each(|r| routing.apply(&RouteStep::AddRule(r.clone())).unwrap());
+            written.iter().for_each(|r| routing.apply(&RouteStep::AddRule(r.clone())).unwrap());
         }
-        let ours = |rules: Vec<Rule>| -> Vec<Rule> {
-            rules
-                .into_iter()
-                .filter(|rule| rule.protocol == contract::PROTOCOL)
-                .collect()
-        };
+        let ours = |rules: Vec<Rule>| -> Vec<Rule> { rules.into_iter().filter(|rule| rule.protocol == contract::PROTOCOL).collect() };
         assert_eq!(ours(read().await.2), written);
         for _ in 0..2 {
-            written
-                .iter()
-                .for_each(|r| routing.apply(&RouteStep::DeleteRule(r.clone())).unwrap());
+            written.iter().for_each(|r| routing.apply(&RouteStep::DeleteRule(r.clone())).unwrap());
         }
         assert_eq!(ours(read().await.2), []);
     });
@@ -243,16 +171,10 @@ fn every_rule_reads_back_as_it_was_written() {
 fn a_nic_is_put_into_a_group() {
     alone_async(async || {
         let index = nic();
-        let step = RouteStep::SetGroup {
-            index,
-            group: contract::UPLINK_GROUP,
-        };
+        let step = RouteStep::SetGroup { index, group: contract::UPLINK_GROUP };
         Routing::open().unwrap().apply(&step).unwrap();
         let links = read().await.0;
-        let group = links
-            .iter()
-            .find(|link| link.index == index)
-            .map(|link| link.group);
+        let group = links.iter().find(|link| link.index == index).map(|link| link.group);
         assert_eq!(group, Some(contract::UPLINK_GROUP));
     });
 }
@@ -260,19 +182,10 @@ fn a_nic_is_put_into_a_group() {
 #[test]
 fn what_the_kernel_refuses_is_named_with_its_reason() {
     alone(|| {
-        let far = Route {
-            gateway: Some(ip("198.51.100.1")),
-            ..route("0.0.0.0/0", Some(nic()))
-        };
-        let error = Routing::open()
-            .unwrap()
-            .apply(&RouteStep::AddRoute(far))
-            .unwrap_err();
+        let far = Route { gateway: Some(ip("198.51.100.1")), ..route("0.0.0.0/0", Some(nic())) };
+        let error = Routing::open().unwrap().apply(&RouteStep::AddRoute(far)).unwrap_err();
         let object = error.to_string();
-        assert!(
-            object.starts_with("failed to add route 0.0.0.0/0 via 198.51.100.1 dev"),
-            "{object}"
-        );
+        assert!(object.starts_with("failed to add route 0.0.0.0/0 via 198.51.100.1 dev"), "{object}");
         let reason = std::error::Error::source(&error).unwrap().to_string();
         assert!(reason.contains("Nexthop has invalid gateway"), "{reason}");
     });

@@ -119,18 +119,11 @@ impl Sysctls {
     fn with_root(root: &Path, state: &Path) -> Result<Self, Error> {
         let file = state.join(LEDGER);
         let ledger = match fs::read(&file) {
-            Ok(bytes) => serde_json::from_slice(&bytes).map_err(|source| Error::ParseLedger {
-                path: file.clone(),
-                source,
-            })?,
+            Ok(bytes) => serde_json::from_slice(&bytes).map_err(|source| Error::ParseLedger { path: file.clone(), source })?,
             Err(error) if error.kind() == io::ErrorKind::NotFound => BTreeMap::new(),
             Err(source) => return Err(Error::ReadLedger { path: file, source }),
         };
-        Ok(Self {
-            root: root.to_owned(),
-            file,
-            ledger,
-        })
+        Ok(Self { root: root.to_owned(), file, ledger })
     }
 
     /// Sets a setting, after noting what it was. True when it was changed.
@@ -146,14 +139,8 @@ impl Sysctls {
         if found == value {
             return Ok(false);
         }
-        let kept = self
-            .ledger
-            .get(&key)
-            .filter(|entry| entry.ours.contains(&found) || entry.before == found);
-        let mut entry = kept.cloned().unwrap_or(Entry {
-            before: found,
-            ours: BTreeSet::new(),
-        });
+        let kept = self.ledger.get(&key).filter(|entry| entry.ours.contains(&found) || entry.before == found);
+        let mut entry = kept.cloned().unwrap_or(Entry { before: found, ours: BTreeSet::new() });
         entry.ours.insert(value.to_owned());
         if kept != Some(&entry) {
             self.ledger.insert(key.clone(), entry);
@@ -178,18 +165,10 @@ impl Sysctls {
                 Err(error) => return Err(error),
                 Ok(value) if value == entry.before => {}
                 Ok(value) if !entry.ours.contains(&value) => {
-                    left.push(LeftAlone {
-                        key: key.clone(),
-                        value,
-                        why: Why::ChangedSince,
-                    });
+                    left.push(LeftAlone { key: key.clone(), value, why: Why::ChangedSince });
                 }
                 Ok(value) if forwarding_needed && is_forwarding(&key) => {
-                    left.push(LeftAlone {
-                        key: key.clone(),
-                        value,
-                        why: Why::ForwardingNeeded,
-                    });
+                    left.push(LeftAlone { key: key.clone(), value, why: Why::ForwardingNeeded });
                 }
                 Ok(_) => self.write(&key, &entry.before)?,
             }
@@ -200,42 +179,25 @@ impl Sysctls {
     }
 
     fn write(&self, key: &str, value: &str) -> Result<(), Error> {
-        let written = fs::OpenOptions::new()
-            .write(true)
-            .open(self.root.join(key))
-            .and_then(|mut file| file.write_all(value.as_bytes()));
-        written.map_err(|source| Error::Write {
-            key: key.to_owned(),
-            value: value.to_owned(),
-            source,
-        })
+        let written = fs::OpenOptions::new().write(true).open(self.root.join(key)).and_then(|mut file| file.write_all(value.as_bytes()));
+        written.map_err(|source| Error::Write { key: key.to_owned(), value: value.to_owned(), source })
     }
 
     /// Replaces the ledger in one go, and is sure of it: the setting is written right after.
     fn save(&self) -> Result<(), Error> {
-        let failed = |source| Error::WriteLedger {
-            path: self.file.clone(),
-            source,
-        };
+        let failed = |source| Error::WriteLedger { path: self.file.clone(), source };
         let mut bytes = serde_json::to_vec_pretty(&self.ledger).map_err(|e| failed(e.into()))?;
         bytes.push(b'\n');
         let new = self.file.with_extension("new");
         let mut file = fs::File::create(&new).map_err(failed)?;
-        file.write_all(&bytes)
-            .and_then(|()| file.sync_all())
-            .map_err(failed)?;
+        file.write_all(&bytes).and_then(|()| file.sync_all()).map_err(failed)?;
         fs::rename(&new, &self.file).map_err(failed)
     }
 }
 
 fn read_at(root: &Path, key: &str) -> Result<String, Error> {
     let found = fs::read_to_string(root.join(key));
-    found
-        .map(|text| text.trim().to_owned())
-        .map_err(|source| Error::Read {
-            key: key.to_owned(),
-            source,
-        })
+    found.map(|text| text.trim().to_owned()).map_err(|source| Error::Read { key: key.to_owned(), source })
 }
 
 /// Whether this turns a host into a router.
@@ -245,9 +207,7 @@ fn is_forwarding(key: &str) -> bool {
 
 /// A key with slashes between its parts.
 fn slashed(key: &str) -> Result<String, Error> {
-    let swap = key
-        .find(['.', '/'])
-        .is_some_and(|at| key.as_bytes()[at] == b'.');
+    let swap = key.find(['.', '/']).is_some_and(|at| key.as_bytes()[at] == b'.');
     let slashed: String = key
         .chars()
         .map(|c| match c {
@@ -258,9 +218,7 @@ fn slashed(key: &str) -> Result<String, Error> {
         .collect();
     let parts = || slashed.split('/');
     if parts().count() < 2 || parts().any(|part| matches!(part, "" | "." | "..")) {
-        return Err(Error::Key {
-            key: key.to_owned(),
-        });
+        return Err(Error::Key { key: key.to_owned() });
     }
     Ok(slashed)
 }

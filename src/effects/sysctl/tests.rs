@@ -44,15 +44,9 @@ fn what_was_set_is_put_back_by_a_later_run() {
     let host = Host::new();
     assert!(host.start().set(FILTER, "2").unwrap());
     assert!(host.start().set(FORWARD, "1").unwrap());
-    assert_eq!(
-        (host.read(FILTER), host.read(FORWARD)),
-        ("2".into(), "1".into())
-    );
+    assert_eq!((host.read(FILTER), host.read(FORWARD)), ("2".into(), "1".into()));
     assert_eq!(host.start().restore_all(false).unwrap(), []);
-    assert_eq!(
-        (host.read(FILTER), host.read(FORWARD)),
-        ("0".into(), "0".into())
-    );
+    assert_eq!((host.read(FILTER), host.read(FORWARD)), ("0".into(), "0".into()));
 }
 
 #[test]
@@ -70,18 +64,10 @@ fn a_setting_that_somebody_changed_since_is_left_alone() {
     host.start().set(FILTER, "2").unwrap();
     host.write(FILTER, "1\n");
     let left = host.start().restore_all(false).unwrap();
-    let expected = LeftAlone {
-        key: FILTER.into(),
-        value: "1".into(),
-        why: Why::ChangedSince,
-    };
+    let expected = LeftAlone { key: FILTER.into(), value: "1".into(), why: Why::ChangedSince };
     assert_eq!(left, [expected]);
     assert_eq!(host.read(FILTER), "1");
-    assert_eq!(
-        host.start().restore_all(false).unwrap(),
-        [],
-        "it is said once"
-    );
+    assert_eq!(host.start().restore_all(false).unwrap(), [], "it is said once");
 }
 
 #[test]
@@ -100,11 +86,7 @@ fn forwarding_stays_on_while_others_need_it() {
     let host = Host::new();
     host.start().set(FORWARD, "1").unwrap();
     let left = host.start().restore_all(true).unwrap();
-    let expected = LeftAlone {
-        key: FORWARD.into(),
-        value: "1".into(),
-        why: Why::ForwardingNeeded,
-    };
+    let expected = LeftAlone { key: FORWARD.into(), value: "1".into(), why: Why::ForwardingNeeded };
     assert_eq!(left, [expected]);
     assert_eq!(host.read(FORWARD), "1");
 }
@@ -132,10 +114,7 @@ fn a_ledger_that_cannot_be_written_leaves_the_setting_untouched() {
     let host = Host::new();
     let mut sysctls = host.start();
     fs::create_dir(host.folder.path().join("sysctl.new")).unwrap();
-    assert!(matches!(
-        sysctls.set(FILTER, "2"),
-        Err(Error::WriteLedger { .. })
-    ));
+    assert!(matches!(sysctls.set(FILTER, "2"), Err(Error::WriteLedger { .. })));
     assert_eq!(host.read(FILTER), "0");
 }
 
@@ -157,10 +136,7 @@ fn a_broken_ledger_is_not_replaced_by_an_empty_one() {
 
 #[test]
 fn the_first_separator_of_a_key_is_its_separator() {
-    assert_eq!(
-        slashed("net.ipv4.conf.eth1.rp_filter").unwrap(),
-        "net/ipv4/conf/eth1/rp_filter"
-    );
+    assert_eq!(slashed("net.ipv4.conf.eth1.rp_filter").unwrap(), "net/ipv4/conf/eth1/rp_filter");
     assert_eq!(slashed("net/ipv4/conf/eth1.5/rp_filter").unwrap(), FILTER);
     assert_eq!(slashed("net.ipv4.conf.eth1/5.rp_filter").unwrap(), FILTER);
     for wrong in ["", "net", "net/../../etc/passwd", "/net/ipv4", "net//ipv4"] {
@@ -175,15 +151,9 @@ fn a_real_setting_of_a_vlan_nic_is_set_and_put_back() {
         let state = tempfile::tempdir_in("/run").unwrap();
         let before = read(FILTER).unwrap();
         let ours = if before == "2" { "1" } else { "2" };
-        Sysctls::open(state.path())
-            .unwrap()
-            .set(FILTER, ours)
-            .unwrap();
+        Sysctls::open(state.path()).unwrap().set(FILTER, ours).unwrap();
         assert_eq!(read(FILTER).unwrap(), ours);
-        Sysctls::open(state.path())
-            .unwrap()
-            .restore_all(false)
-            .unwrap();
+        Sysctls::open(state.path()).unwrap().restore_all(false).unwrap();
         assert_eq!(read(FILTER).unwrap(), before);
     });
 }

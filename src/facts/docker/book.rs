@@ -65,10 +65,7 @@ pub struct Book {
 
 impl Book {
     pub fn new(parse: Parse) -> Self {
-        Self {
-            slots: HashMap::new(),
-            parse,
-        }
+        Self { slots: HashMap::new(), parse }
     }
 
     /// Takes in the list as a whole, and gives it back as facts.
@@ -86,23 +83,13 @@ impl Book {
     /// Takes in an event: what changes at once, and what has to be asked.
     pub fn event(&mut self, event: Event) -> (Option<EngineChange>, Option<Ask>) {
         match event {
-            Event::Created(id) | Event::Started(id) | Event::Renamed(id) => {
-                (None, Some(Ask::Container(id)))
-            }
+            Event::Created(id) | Event::Started(id) | Event::Renamed(id) => (None, Some(Ask::Container(id))),
             Event::Died(id) => {
                 let change = self.change(&id, Slot::stopped);
-                (
-                    change,
-                    self.is_unknown(&id).then_some(Ask::ContainerLater(id)),
-                )
+                (change, self.is_unknown(&id).then_some(Ask::ContainerLater(id)))
             }
             Event::Destroyed(id) => (self.gone(&id), None),
-            Event::Connected {
-                container,
-                network,
-                name,
-                driver,
-            } => (None, self.connected(container, network, name, &driver)),
+            Event::Connected { container, network, name, driver } => (None, self.connected(container, network, name, &driver)),
             Event::Disconnected { container, network } => {
                 let change = self.change(&container, |slot| slot.left(&network));
                 (change, Some(Ask::ContainerLater(container)))
@@ -127,30 +114,18 @@ impl Book {
     pub fn relisted(&mut self, mut listed: Listed, era: u32) -> Option<EngineChange> {
         if self.era(&listed.id) != era {
             listed.running = false;
-            listed
-                .attachments
-                .iter_mut()
-                .for_each(|attachment| attachment.addresses.clear());
+            listed.attachments.iter_mut().for_each(|attachment| attachment.addresses.clear());
         }
         self.listed(listed)
     }
 
     /// Takes in a container's addresses; `None` when the network does not have it.
-    pub fn addresses(
-        &mut self,
-        endpoint: &Endpoint,
-        addresses: Option<Vec<IpAddr>>,
-    ) -> (Option<EngineChange>, Option<Ask>) {
-        let Some(addresses) = addresses.filter(|_| self.era(&endpoint.container) == endpoint.era)
-        else {
+    pub fn addresses(&mut self, endpoint: &Endpoint, addresses: Option<Vec<IpAddr>>) -> (Option<EngineChange>, Option<Ask>) {
+        let Some(addresses) = addresses.filter(|_| self.era(&endpoint.container) == endpoint.era) else {
             return (None, Some(Ask::ContainerLater(endpoint.container.clone())));
         };
         let change = self.change(&endpoint.container, |slot| slot.joined(endpoint, addresses));
-        (
-            change,
-            self.is_unknown(&endpoint.container)
-                .then(|| Ask::Container(endpoint.container.clone())),
-        )
+        (change, self.is_unknown(&endpoint.container).then(|| Ask::Container(endpoint.container.clone())))
     }
 
     /// The list has not shown it yet, so its labels are not known.
@@ -158,33 +133,18 @@ impl Book {
         self.slots.get(id).is_none_or(|slot| slot.base.is_none())
     }
 
-    fn connected(
-        &self,
-        container: String,
-        network: String,
-        network_name: String,
-        driver: &str,
-    ) -> Option<Ask> {
+    fn connected(&self, container: String, network: String, network_name: String, driver: &str) -> Option<Ask> {
         // These two give no address.
         if matches!(driver, "host" | "null") {
             return None;
         }
         let era = self.era(&container);
-        Some(Ask::Addresses(Endpoint {
-            container,
-            network,
-            network_name,
-            era,
-        }))
+        Some(Ask::Addresses(Endpoint { container, network, network_name, era }))
     }
 
     fn listed(&mut self, listed: Listed) -> Option<EngineChange> {
-        let old = self
-            .slots
-            .get(&listed.id)
-            .and_then(|slot| slot.base.clone());
-        let base =
-            old.filter(|base| base.name == listed.name && base.network_mode == listed.network_mode);
+        let old = self.slots.get(&listed.id).and_then(|slot| slot.base.clone());
+        let base = old.filter(|base| base.name == listed.name && base.network_mode == listed.network_mode);
         let base = base.unwrap_or_else(|| Arc::new(self.base(&listed)));
         let id = listed.id.clone();
         self.change(&id, |slot| slot.listed(base, listed))
@@ -202,17 +162,9 @@ impl Book {
             asked: None,
         };
         let asked = (self.parse)(&container);
-        let labels = serde_json::to_string(&container.labels)
-            .expect("a map of strings is JSON")
-            .into();
+        let labels = serde_json::to_string(&container.labels).expect("a map of strings is JSON").into();
         let name = std::mem::take(&mut container.name);
-        Base {
-            name,
-            labels,
-            network_mode: container.network_mode,
-            created: listed.created,
-            asked,
-        }
+        Base { name, labels, network_mode: container.network_mode, created: listed.created, asked }
     }
 
     /// Changes a slot and tells of it when it is another one then.
@@ -221,10 +173,7 @@ impl Book {
         let before = slot.clone();
         change(slot);
         let base = slot.base.as_ref()?;
-        let same = before
-            .base
-            .as_ref()
-            .is_some_and(|old| Arc::ptr_eq(old, base))
+        let same = before.base.as_ref().is_some_and(|old| Arc::ptr_eq(old, base))
             && (before.running, &before.attachments) == (slot.running, &slot.attachments);
         (!same).then(|| EngineChange::Container(Box::new(slot.container(id, base))))
     }
@@ -232,8 +181,7 @@ impl Book {
 
 impl Slot {
     fn container(&self, id: &str, base: &Base) -> Container {
-        let labels: BTreeMap<_, _> =
-            serde_json::from_str(&base.labels).expect("written by serde_json");
+        let labels: BTreeMap<_, _> = serde_json::from_str(&base.labels).expect("written by serde_json");
         Container {
             id: id.to_owned(),
             name: base.name.clone(),
@@ -248,14 +196,8 @@ impl Slot {
 
     fn listed(&mut self, base: Arc<Base>, listed: Listed) {
         let mut attachments = listed.attachments;
-        for known in self
-            .attachments
-            .drain(..)
-            .filter(|known| !known.addresses.is_empty())
-        {
-            let same = attachments
-                .iter_mut()
-                .find(|one| is_on(one, &known.network_id, &known.network));
+        for known in self.attachments.drain(..).filter(|known| !known.addresses.is_empty()) {
+            let same = attachments.iter_mut().find(|one| is_on(one, &known.network_id, &known.network));
             let Some(one) = same else {
                 attachments.push(known);
                 continue;
@@ -274,11 +216,7 @@ impl Slot {
 
     fn joined(&mut self, endpoint: &Endpoint, addresses: Vec<IpAddr>) {
         self.running = true;
-        match self
-            .attachments
-            .iter_mut()
-            .find(|one| is_on(one, &endpoint.network, &endpoint.network_name))
-        {
+        match self.attachments.iter_mut().find(|one| is_on(one, &endpoint.network, &endpoint.network_name)) {
             Some(one) => {
                 one.network_id.clone_from(&endpoint.network);
                 one.addresses = addresses;
@@ -294,11 +232,7 @@ impl Slot {
 
     fn left(&mut self, network: &str) {
         self.era += 1;
-        for one in self
-            .attachments
-            .iter_mut()
-            .filter(|one| one.network_id == network)
-        {
+        for one in self.attachments.iter_mut().filter(|one| one.network_id == network) {
             one.addresses.clear();
         }
     }
@@ -306,19 +240,13 @@ impl Slot {
     fn stopped(&mut self) {
         self.era += 1;
         self.running = false;
-        self.attachments
-            .iter_mut()
-            .for_each(|one| one.addresses.clear());
+        self.attachments.iter_mut().for_each(|one| one.addresses.clear());
     }
 }
 
 /// Before the first start only the network's name is known.
 fn is_on(attachment: &Attachment, network_id: &str, name: &str) -> bool {
-    if attachment.network_id.is_empty() || network_id.is_empty() {
-        attachment.network == name
-    } else {
-        attachment.network_id == network_id
-    }
+    if attachment.network_id.is_empty() || network_id.is_empty() { attachment.network == name } else { attachment.network_id == network_id }
 }
 
 #[cfg(test)]

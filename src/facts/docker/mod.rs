@@ -41,15 +41,8 @@ struct Running {
 
 impl Source {
     /// `parse` reads what a container's labels ask for (its `asked` is `None` then); it is called once for a container and its name.
-    pub fn new(
-        socket: &Path,
-        parse: impl Fn(&Container) -> Option<Arc<Asked>> + Send + Sync + 'static,
-    ) -> Self {
-        Self {
-            socket: socket.to_owned(),
-            parse: Arc::new(parse),
-            running: None,
-        }
+    pub fn new(socket: &Path, parse: impl Fn(&Container) -> Option<Arc<Asked>> + Send + Sync + 'static) -> Self {
+        Self { socket: socket.to_owned(), parse: Arc::new(parse), running: None }
     }
 
     /// Waits for changes and gives all that are there, in order. May be dropped and called again without loss.
@@ -57,17 +50,11 @@ impl Source {
     /// Never fails: while the engine is away nothing is said after one [`EngineChange::Lost`], and a batch that begins with a
     /// [`EngineChange::Snapshot`] is the first word of each connection.
     pub async fn next(&mut self) -> Vec<EngineChange> {
-        let changes = &mut self
-            .running
-            .get_or_insert_with(|| start(self.socket.clone(), self.parse.clone()))
-            .changes;
+        let changes = &mut self.running.get_or_insert_with(|| start(self.socket.clone(), self.parse.clone())).changes;
         let mut batch = Vec::new();
         changes.recv_many(&mut batch, usize::MAX).await;
         // What was said before a snapshot is of no use any more.
-        if let Some(last) = batch
-            .iter()
-            .rposition(|change| matches!(change, EngineChange::Snapshot { .. }))
-        {
+        if let Some(last) = batch.iter().rposition(|change| matches!(change, EngineChange::Snapshot { .. })) {
             batch.drain(..last);
         }
         batch
@@ -85,10 +72,7 @@ impl Drop for Source {
 /// The engine drops a listener that is slow, so that it is read by a task of its own.
 fn start(socket: PathBuf, parse: Parse) -> Running {
     let (sender, changes) = mpsc::unbounded_channel();
-    Running {
-        changes,
-        task: tokio::spawn(follow(socket, parse, sender)),
-    }
+    Running { changes, task: tokio::spawn(follow(socket, parse, sender)) }
 }
 
 async fn follow(socket: PathBuf, parse: Parse, changes: mpsc::UnboundedSender<EngineChange>) {

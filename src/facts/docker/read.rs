@@ -19,16 +19,8 @@ pub enum Event {
     Died(String),
     Renamed(String),
     Destroyed(String),
-    Connected {
-        container: String,
-        network: String,
-        name: String,
-        driver: String,
-    },
-    Disconnected {
-        container: String,
-        network: String,
-    },
+    Connected { container: String, network: String, name: String, driver: String },
+    Disconnected { container: String, network: String },
     NetworkCreated(String),
     NetworkDestroyed(String),
 }
@@ -38,18 +30,7 @@ pub fn event_filters() -> HashMap<String, Vec<String>> {
     let owned = |words: &[&str]| words.iter().map(|word| (*word).to_owned()).collect();
     HashMap::from([
         ("type".to_owned(), owned(&["container", "network"])),
-        (
-            "event".to_owned(),
-            owned(&[
-                "create",
-                "start",
-                "die",
-                "rename",
-                "destroy",
-                "connect",
-                "disconnect",
-            ]),
-        ),
+        ("event".to_owned(), owned(&["create", "start", "die", "rename", "destroy", "connect", "disconnect"])),
     ])
 }
 
@@ -68,16 +49,10 @@ pub fn event(message: models::EventMessage) -> Option<Event> {
         (CONTAINER, "destroy") => Event::Destroyed(id),
         (NETWORK, "create") => Event::NetworkCreated(id),
         (NETWORK, "destroy") => Event::NetworkDestroyed(id),
-        (NETWORK, "connect") => Event::Connected {
-            container: attribute("container"),
-            name: attribute("name"),
-            driver: attribute("type"),
-            network: id,
-        },
-        (NETWORK, "disconnect") => Event::Disconnected {
-            container: attribute("container"),
-            network: id,
-        },
+        (NETWORK, "connect") => {
+            Event::Connected { container: attribute("container"), name: attribute("name"), driver: attribute("type"), network: id }
+        }
+        (NETWORK, "disconnect") => Event::Disconnected { container: attribute("container"), network: id },
         _ => return None,
     })
 }
@@ -100,27 +75,15 @@ pub struct Listed {
 pub fn container(summary: models::ContainerSummary) -> Option<Listed> {
     use models::ContainerSummaryStateEnum::{PAUSED, RUNNING, STOPPING};
     let running = matches!(summary.state, Some(RUNNING | PAUSED | STOPPING));
-    let networks = summary
-        .network_settings
-        .and_then(|settings| settings.networks)
-        .unwrap_or_default();
-    let mut attachments: Vec<_> = networks
-        .into_iter()
-        .map(|(name, endpoint)| attachment(name, endpoint, running))
-        .collect();
+    let networks = summary.network_settings.and_then(|settings| settings.networks).unwrap_or_default();
+    let mut attachments: Vec<_> = networks.into_iter().map(|(name, endpoint)| attachment(name, endpoint, running)).collect();
     attachments.sort_by(|a, b| a.network.cmp(&b.network));
     Some(Listed {
         id: summary.id?,
         name: own_name(summary.names.unwrap_or_default()),
         labels: summary.labels.unwrap_or_default().into_iter().collect(),
-        network_mode: summary
-            .host_config
-            .and_then(|config| config.network_mode)
-            .unwrap_or_default(),
-        created: summary
-            .created
-            .and_then(|seconds| seconds.try_into().ok())
-            .unwrap_or_default(),
+        network_mode: summary.host_config.and_then(|config| config.network_mode).unwrap_or_default(),
+        created: summary.created.and_then(|seconds| seconds.try_into().ok()).unwrap_or_default(),
         running,
         attachments,
     })
@@ -128,12 +91,7 @@ pub fn container(summary: models::ContainerSummary) -> Option<Listed> {
 
 /// A link (`--link`) adds names of the form `/other/alias`.
 fn own_name(names: Vec<String>) -> String {
-    names
-        .iter()
-        .filter_map(|name| name.strip_prefix('/'))
-        .find(|name| !name.contains('/'))
-        .unwrap_or_default()
-        .to_owned()
+    names.iter().filter_map(|name| name.strip_prefix('/')).find(|name| !name.contains('/')).unwrap_or_default().to_owned()
 }
 
 fn attachment(network: String, endpoint: models::EndpointSettings, running: bool) -> Attachment {
@@ -141,12 +99,7 @@ fn attachment(network: String, endpoint: models::EndpointSettings, running: bool
     Attachment {
         network_id: endpoint.network_id.unwrap_or_default(),
         network,
-        addresses: addresses
-            .iter()
-            .flatten()
-            .filter(|_| running)
-            .filter_map(|text| text.parse().ok())
-            .collect(),
+        addresses: addresses.iter().flatten().filter(|_| running).filter_map(|text| text.parse().ok()).collect(),
         gateway_priority: endpoint.gw_priority.unwrap_or_default(),
     }
 }
@@ -154,10 +107,7 @@ fn attachment(network: String, endpoint: models::EndpointSettings, running: bool
 /// The addresses of a container in the answer of a network inspect; `None` when the container is not there.
 pub fn addresses(network: &models::NetworkInspect, container: &str) -> Option<Vec<IpAddr>> {
     let endpoint = network.containers.as_ref()?.get(container)?;
-    let texts = [
-        endpoint.ipv4_address.as_deref(),
-        endpoint.ipv6_address.as_deref(),
-    ];
+    let texts = [endpoint.ipv4_address.as_deref(), endpoint.ipv6_address.as_deref()];
     Some(texts.into_iter().flatten().filter_map(address).collect())
 }
 
@@ -171,20 +121,11 @@ pub fn network(network: models::Network) -> Option<Network> {
     let id = network.id?;
     let name = network.name.unwrap_or_default();
     let driver = network.driver.unwrap_or_default();
-    let named = network
-        .options
-        .and_then(|mut options| options.remove(BRIDGE_NAME))
-        .filter(|name| !name.is_empty());
-    let subnets = network
-        .ipam
-        .and_then(|ipam| ipam.config)
-        .unwrap_or_default();
+    let named = network.options.and_then(|mut options| options.remove(BRIDGE_NAME)).filter(|name| !name.is_empty());
+    let subnets = network.ipam.and_then(|ipam| ipam.config).unwrap_or_default();
     Some(Network {
         bridge: (driver == "bridge").then(|| named.unwrap_or_else(|| default_bridge(&id, &name))),
-        subnets: subnets
-            .into_iter()
-            .filter_map(|one| one.subnet?.parse::<IpNet>().ok())
-            .collect(),
+        subnets: subnets.into_iter().filter_map(|one| one.subnet?.parse::<IpNet>().ok()).collect(),
         internal: network.internal.unwrap_or_default(),
         labels: network.labels.unwrap_or_default().into_iter().collect(),
         id,
@@ -194,9 +135,5 @@ pub fn network(network: models::Network) -> Option<Network> {
 }
 
 fn default_bridge(id: &str, name: &str) -> String {
-    if name == "bridge" {
-        "docker0".to_owned()
-    } else {
-        format!("br-{}", id.get(..12).unwrap_or(id))
-    }
+    if name == "bridge" { "docker0".to_owned() } else { format!("br-{}", id.get(..12).unwrap_or(id)) }
 }

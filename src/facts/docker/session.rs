@@ -18,9 +18,7 @@ use futures::{FutureExt, Stream, StreamExt};
 use tokio::time::Instant;
 
 use super::book::{Ask, Book, Endpoint, Parse};
-use super::question::{
-    PAGE, all_containers, all_networks, one_network, some_containers, some_endpoints,
-};
+use super::question::{PAGE, all_containers, all_networks, one_network, some_containers, some_endpoints};
 use super::read::{self, Event, Listed};
 use crate::model::facts::EngineChange;
 
@@ -37,10 +35,7 @@ pub enum Ended {
     #[error("failed to connect to the engine")]
     Connect(#[source] bollard::errors::Error),
     #[error("failed to ask the engine for {question}: {source}")]
-    Question {
-        question: &'static str,
-        source: bollard::errors::Error,
-    },
+    Question { question: &'static str, source: bollard::errors::Error },
     #[error("failed to read events: {0}")]
     Events(#[source] bollard::errors::Error),
     #[error("the engine closed the stream of events")]
@@ -49,19 +44,9 @@ pub enum Ended {
 
 /// What came back for a question.
 pub enum Answer {
-    Containers {
-        asked: Vec<(String, u32)>,
-        listed: Vec<Listed>,
-    },
-    Endpoints {
-        network: String,
-        endpoints: Vec<Endpoint>,
-        inspected: Option<Box<NetworkInspect>>,
-    },
-    Network {
-        id: String,
-        network: Option<Box<Network>>,
-    },
+    Containers { asked: Vec<(String, u32)>, listed: Vec<Listed> },
+    Endpoints { network: String, endpoints: Vec<Endpoint>, inspected: Option<Box<NetworkInspect>> },
+    Network { id: String, network: Option<Box<Network>> },
 }
 
 struct Session {
@@ -84,19 +69,11 @@ pub async fn run(socket: &Path, parse: Parse, mut tell: impl FnMut(EngineChange)
     }
 }
 
-async fn follow(
-    socket: &Path,
-    parse: Parse,
-    tell: &mut impl FnMut(EngineChange),
-) -> Result<std::convert::Infallible, Ended> {
+async fn follow(socket: &Path, parse: Parse, tell: &mut impl FnMut(EngineChange)) -> Result<std::convert::Infallible, Ended> {
     let docker = connect(socket).await.map_err(Ended::Connect)?;
-    let now = SystemTime::now()
-        .duration_since(UNIX_EPOCH)
-        .unwrap_or_default();
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     // The engine begins its answer before it subscribes, so `since` is what makes sure that nothing falls between events and list.
-    let mut events = docker
-        .events(Some(events_since(now.saturating_sub(LOOK_BACK))))
-        .boxed();
+    let mut events = docker.events(Some(events_since(now.saturating_sub(LOOK_BACK)))).boxed();
     let mut early = VecDeque::new();
     let mut session = Session {
         docker: docker.clone(),
@@ -109,15 +86,10 @@ async fn follow(
     };
     tell(session.snapshot(&mut events, &mut early).await?);
     for message in early {
-        let old = message
-            .time_nano
-            .is_some_and(|time| u128::try_from(time).unwrap_or(0) < now.as_nanos());
+        let old = message.time_nano.is_some_and(|time| u128::try_from(time).unwrap_or(0) < now.as_nanos());
         // Of the past only this is of use; the list has the rest.
-        let event =
-            read::event(message).filter(|event| !old || matches!(event, Event::Connected { .. }));
-        event
-            .into_iter()
-            .for_each(|event| session.event(event, tell));
+        let event = read::event(message).filter(|event| !old || matches!(event, Event::Connected { .. }));
+        event.into_iter().for_each(|event| session.event(event, tell));
     }
     loop {
         let due = session.later.front().map(|(due, _)| *due);
@@ -136,21 +108,13 @@ async fn follow(
 
 /// bollard 0.21 puts no version into its paths, so every engine answers in its own newest one; all that is read here is the same since API 1.41.
 async fn connect(socket: &Path) -> Result<Docker, bollard::errors::Error> {
-    let docker = Docker::connect_with_unix(
-        &socket.to_string_lossy(),
-        TIMEOUT_SECONDS,
-        API_DEFAULT_VERSION,
-    )?;
+    let docker = Docker::connect_with_unix(&socket.to_string_lossy(), TIMEOUT_SECONDS, API_DEFAULT_VERSION)?;
     docker.negotiate_version().await
 }
 
 fn events_since(time: Duration) -> EventsOptions {
     let since = format!("{}.{:09}", time.as_secs(), time.subsec_nanos());
-    EventsOptions {
-        since: Some(since),
-        until: None,
-        filters: Some(read::event_filters()),
-    }
+    EventsOptions { since: Some(since), until: None, filters: Some(read::event_filters()) }
 }
 
 impl Session {
@@ -161,8 +125,7 @@ impl Session {
         early: &mut VecDeque<EventMessage>,
     ) -> Result<EngineChange, Ended> {
         let docker = self.docker.clone();
-        let listing =
-            async move { futures::try_join!(all_containers(&docker), all_networks(&docker)) };
+        let listing = async move { futures::try_join!(all_containers(&docker), all_networks(&docker)) };
         tokio::pin!(listing);
         loop {
             tokio::select! {
@@ -190,27 +153,15 @@ impl Session {
                 for one in listed {
                     if let Some(place) = asked.iter().position(|(id, _)| *id == one.id) {
                         let (_, era) = asked.swap_remove(place);
-                        self.book
-                            .relisted(one, era)
-                            .into_iter()
-                            .for_each(&mut *tell);
+                        self.book.relisted(one, era).into_iter().for_each(&mut *tell);
                     }
                 }
-                asked
-                    .iter()
-                    .filter_map(|(id, _)| self.book.gone(id))
-                    .for_each(&mut *tell);
+                asked.iter().filter_map(|(id, _)| self.book.gone(id)).for_each(&mut *tell);
                 self.ask_containers();
             }
-            Answer::Endpoints {
-                network,
-                endpoints,
-                inspected,
-            } => {
+            Answer::Endpoints { network, endpoints, inspected } => {
                 for endpoint in endpoints {
-                    let addresses = inspected
-                        .as_deref()
-                        .and_then(|network| read::addresses(network, &endpoint.container));
+                    let addresses = inspected.as_deref().and_then(|network| read::addresses(network, &endpoint.container));
                     let (change, ask) = self.book.addresses(&endpoint, addresses);
                     change.into_iter().for_each(&mut *tell);
                     ask.into_iter().for_each(|ask| self.ask(ask));
@@ -220,9 +171,7 @@ impl Session {
             }
             Answer::Network { id, network } => {
                 let network = network.and_then(|network| read::network(*network));
-                tell(network.map_or(EngineChange::NetworkGone(id), |network| {
-                    EngineChange::Network(Box::new(network))
-                }));
+                tell(network.map_or(EngineChange::NetworkGone(id), |network| EngineChange::Network(Box::new(network))));
             }
         }
     }
@@ -248,8 +197,7 @@ impl Session {
             },
             Ask::Network(id) => {
                 let docker = self.docker.clone();
-                self.answers
-                    .push(async move { one_network(&docker, id).await }.boxed());
+                self.answers.push(async move { one_network(&docker, id).await }.boxed());
             }
         }
     }
@@ -259,21 +207,11 @@ impl Session {
             return;
         }
         self.listing = true;
-        let some: Vec<_> = self
-            .dirty
-            .iter()
-            .take(usize::try_from(PAGE).unwrap_or(1))
-            .cloned()
-            .collect();
+        let some: Vec<_> = self.dirty.iter().take(usize::try_from(PAGE).unwrap_or(1)).cloned().collect();
         some.iter().for_each(|id| _ = self.dirty.remove(id));
-        let asked = some
-            .into_iter()
-            .map(|id| (self.book.era(&id), id))
-            .map(|(era, id)| (id, era))
-            .collect();
+        let asked = some.into_iter().map(|id| (self.book.era(&id), id)).map(|(era, id)| (id, era)).collect();
         let docker = self.docker.clone();
-        self.answers
-            .push(async move { some_containers(&docker, asked).await }.boxed());
+        self.answers.push(async move { some_containers(&docker, asked).await }.boxed());
     }
 
     fn ask_endpoints(&mut self, network: String, endpoints: Vec<Endpoint>) {
@@ -282,7 +220,6 @@ impl Session {
         }
         self.endpoints.insert(network.clone(), Vec::new());
         let docker = self.docker.clone();
-        self.answers
-            .push(async move { some_endpoints(&docker, network, endpoints).await }.boxed());
+        self.answers.push(async move { some_endpoints(&docker, network, endpoints).await }.boxed());
     }
 }

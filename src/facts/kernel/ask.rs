@@ -22,8 +22,7 @@ impl Asker {
 
     /// All links of this namespace.
     pub fn links(&mut self) -> Result<Vec<Link>, Error> {
-        self.channel
-            .dump(&wire::link_dump(), |message| wire::link(&message))
+        self.channel.dump(&wire::link_dump(), |message| wire::link(&message))
     }
 
     /// One link, if it is (still) here.
@@ -37,21 +36,17 @@ impl Asker {
 
     /// All addresses of this namespace, with their interfaces.
     pub fn own_addresses(&mut self) -> Result<Vec<(IfIndex, Address)>, Error> {
-        self.channel.dump(&wire::address_dump(None), |message| {
-            wire::interface_address(&message)
-        })
+        self.channel.dump(&wire::address_dump(None), |message| wire::interface_address(&message))
     }
 
     /// The addresses of one interface in another namespace; none when one of both is gone.
     ///
     /// `IFA_TARGET_NETNSID` asks for `CAP_NET_ADMIN` here, not for entering anything (Linux 4.20).
     pub fn addresses_of(&mut self, place: Place) -> Result<Vec<Address>, Error> {
-        let asked = self
-            .channel
-            .dump(&wire::address_dump(Some(place)), |message| {
-                let (index, address) = wire::interface_address(&message)?;
-                (index == place.index).then_some(address)
-            });
+        let asked = self.channel.dump(&wire::address_dump(Some(place)), |message| {
+            let (index, address) = wire::interface_address(&message)?;
+            (index == place.index).then_some(address)
+        });
         gone_is_none(asked.map(Some)).map(Option::unwrap_or_default)
     }
 
@@ -59,16 +54,8 @@ impl Asker {
     pub fn routing(&mut self) -> Result<(Vec<Route>, Vec<Rule>), Error> {
         let (mut routes, mut rules) = (Vec::new(), Vec::new());
         for family in [Family::V4, Family::V6] {
-            routes.append(
-                &mut self
-                    .channel
-                    .dump(&routing::route_dump(family), |m| routing::route(&m))?,
-            );
-            rules.append(
-                &mut self
-                    .channel
-                    .dump(&routing::rule_dump(family), |m| routing::rule(&m))?,
-            );
+            routes.append(&mut self.channel.dump(&routing::route_dump(family), |m| routing::route(&m))?);
+            rules.append(&mut self.channel.dump(&routing::rule_dump(family), |m| routing::rule(&m))?);
         }
         Ok((routes, rules))
     }
@@ -77,8 +64,7 @@ impl Asker {
     pub fn nsid(&mut self, namespace: &File) -> Result<Option<i32>, Error> {
         let fd = namespace.as_raw_fd().cast_unsigned();
         let mut nsid = None;
-        self.channel
-            .request(wire::nsid_get(fd), |message| nsid = wire::nsid(&message))?;
+        self.channel.request(wire::nsid_get(fd), |message| nsid = wire::nsid(&message))?;
         Ok(nsid)
     }
 
@@ -100,14 +86,7 @@ impl Asker {
 /// Makes "no such device" and "no such namespace" (`EINVAL`, from the family's dump) into `None`.
 fn gone_is_none<T>(answer: Result<Option<T>, Error>) -> Result<Option<T>, Error> {
     match answer {
-        Err(error)
-            if matches!(
-                error.errno(),
-                Some(libc::ENODEV | libc::EINVAL | libc::ENOENT)
-            ) =>
-        {
-            Ok(None)
-        }
+        Err(error) if matches!(error.errno(), Some(libc::ENODEV | libc::EINVAL | libc::ENOENT)) => Ok(None),
         other => other,
     }
 }

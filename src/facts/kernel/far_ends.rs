@@ -23,22 +23,14 @@ struct FarEnd {
 impl FarEnds {
     /// Takes in a link. `Some` when its far end is new: its addresses have to be asked for, and given to
     /// [`FarEnds::asked`].
-    pub fn link(
-        &mut self,
-        index: IfIndex,
-        place: Option<Place>,
-        changes: &mut Vec<KernelChange>,
-    ) -> Option<Place> {
+    pub fn link(&mut self, index: IfIndex, place: Option<Place>, changes: &mut Vec<KernelChange>) -> Option<Place> {
         if self.links.get(&index).copied() == place {
             return None;
         }
         self.forget(index, changes);
         let place = place?;
         self.links.insert(index, place);
-        let far_end = self.places.entry(place).or_insert(FarEnd {
-            near: index,
-            addresses: Vec::new(),
-        });
+        let far_end = self.places.entry(place).or_insert(FarEnd { near: index, addresses: Vec::new() });
         far_end.near = index;
         Some(place)
     }
@@ -49,28 +41,16 @@ impl FarEnds {
             return;
         };
         for old in &far_end.addresses {
-            if !now
-                .iter()
-                .any(|address| address.net.addr() == old.net.addr())
-            {
+            if !now.iter().any(|address| address.net.addr() == old.net.addr()) {
                 changes.push(KernelChange::AddressGone(place, old.net));
             }
         }
-        changes.extend(
-            now.iter()
-                .map(|address| KernelChange::Address(place, *address)),
-        );
+        changes.extend(now.iter().map(|address| KernelChange::Address(place, *address)));
         far_end.addresses = now;
     }
 
     /// Takes in an address that came or went somewhere.
-    pub fn heard(
-        &mut self,
-        place: Place,
-        address: Address,
-        gone: bool,
-        changes: &mut Vec<KernelChange>,
-    ) {
+    pub fn heard(&mut self, place: Place, address: Address, gone: bool, changes: &mut Vec<KernelChange>) {
         let Some(far_end) = self.places.get_mut(&place) else {
             return;
         };
@@ -78,9 +58,7 @@ impl FarEnds {
         if known && !gone {
             return;
         }
-        far_end
-            .addresses
-            .retain(|known| known.net.addr() != address.net.addr());
+        far_end.addresses.retain(|known| known.net.addr() != address.net.addr());
         if gone {
             changes.push(KernelChange::AddressGone(place, address.net));
         } else {
@@ -107,11 +85,7 @@ impl FarEnds {
 
     /// The near ends of all far ends in the namespace with this number.
     pub fn near_ends(&self, nsid: i32) -> Vec<IfIndex> {
-        self.links
-            .iter()
-            .filter(|(_, place)| place.nsid == Some(nsid))
-            .map(|(i, _)| *i)
-            .collect()
+        self.links.iter().filter(|(_, place)| place.nsid == Some(nsid)).map(|(i, _)| *i).collect()
     }
 
     /// Takes back the addresses at a link's far end, though the link stays.
@@ -119,11 +93,7 @@ impl FarEnds {
         let Some(place) = self.links.remove(&index) else {
             return;
         };
-        if self
-            .places
-            .get(&place)
-            .is_some_and(|far_end| far_end.near == index)
-        {
+        if self.places.get(&place).is_some_and(|far_end| far_end.near == index) {
             let addresses = self.places.remove(&place).map(|far_end| far_end.addresses);
             let gone = addresses.into_iter().flatten();
             changes.extend(gone.map(|address| KernelChange::AddressGone(place, address.net)));

@@ -54,35 +54,19 @@ impl Listener {
         for group in GROUPS {
             socket.add_membership(group)?;
         }
-        Ok(Self {
-            socket: watch(socket, Interest::READABLE)?,
-            buffer: vec![0; DATAGRAM],
-            control: nix::cmsg_space!(i32, i32),
-        })
+        Ok(Self { socket: watch(socket, Interest::READABLE)?, buffer: vec![0; DATAGRAM], control: nix::cmsg_space!(i32, i32) })
     }
 
     /// Waits until something is queued. Cancelling it loses nothing.
     pub async fn ready(&self) -> io::Result<()> {
-        self.socket
-            .readable()
-            .await
-            .map(|mut guard| guard.retain_ready())
+        self.socket.readable().await.map(|mut guard| guard.retain_ready())
     }
 
     /// Gives all that is queued to `each`, with the number of the namespace that it comes from; `None` is this one.
-    pub fn drain(
-        &mut self,
-        mut each: impl FnMut(Option<i32>, Received<'_>),
-    ) -> io::Result<Drained> {
-        let Self {
-            socket,
-            buffer,
-            control,
-        } = self;
+    pub fn drain(&mut self, mut each: impl FnMut(Option<i32>, Received<'_>)) -> io::Result<Drained> {
+        let Self { socket, buffer, control } = self;
         loop {
-            match socket.try_io(Interest::READABLE, |socket| {
-                receive(socket, buffer, control)
-            }) {
+            match socket.try_io(Interest::READABLE, |socket| receive(socket, buffer, control)) {
                 Ok((length, nsid)) => messages(&buffer[..length]).for_each(|m| each(nsid, m)),
                 Err(error) => match error.raw_os_error() {
                     Some(libc::ENOBUFS) => return Ok(Drained::Overrun),
@@ -99,9 +83,7 @@ impl Listener {
         loop {
             match receive(self.socket.get_ref(), &mut self.buffer, &mut self.control) {
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(()),
-                Err(error)
-                    if !matches!(error.raw_os_error(), Some(libc::ENOBUFS | libc::EINTR)) =>
-                {
+                Err(error) if !matches!(error.raw_os_error(), Some(libc::ENOBUFS | libc::EINTR)) => {
                     return Err(error);
                 }
                 _ => {}
@@ -111,11 +93,7 @@ impl Listener {
 }
 
 /// Receives one datagram: its length, and the number of the namespace that it comes from.
-fn receive(
-    socket: &Socket,
-    buffer: &mut [u8],
-    control: &mut [u8],
-) -> io::Result<(usize, Option<i32>)> {
+fn receive(socket: &Socket, buffer: &mut [u8], control: &mut [u8]) -> io::Result<(usize, Option<i32>)> {
     let mut slices = [IoSliceMut::new(buffer)];
     let flags = MsgFlags::MSG_DONTWAIT;
     let message = recvmsg::<NetlinkAddr>(socket.as_raw_fd(), &mut slices, Some(control), flags)?;
@@ -130,9 +108,7 @@ fn namespace(control: impl Iterator<Item = ControlMessageOwned>) -> Option<i32> 
                 if unknown.cmsg_header.cmsg_level == libc::SOL_NETLINK
                     && unknown.cmsg_header.cmsg_type == libc::NETLINK_LISTEN_ALL_NSID =>
             {
-                Some(i32::from_ne_bytes(
-                    unknown.data_bytes.get(..4)?.try_into().ok()?,
-                ))
+                Some(i32::from_ne_bytes(unknown.data_bytes.get(..4)?.try_into().ok()?))
             }
             _ => None,
         })

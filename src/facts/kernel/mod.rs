@@ -119,9 +119,7 @@ impl Source {
     /// What became of the named namespaces.
     fn named(&mut self) -> Result<Option<Vec<KernelChange>>, Error> {
         let names = self.names.look(&mut self.state.ask).map_err(Error::Names)?;
-        Ok(Some(
-            names.map(KernelChange::Namespaces).into_iter().collect(),
-        ))
+        Ok(Some(names.map(KernelChange::Namespaces).into_iter().collect()))
     }
 
     /// All that is queued; `None` when some of it was lost.
@@ -150,9 +148,7 @@ impl Source {
         }
         if renamed {
             self.names.look(&mut self.state.ask).map_err(Error::Names)?;
-            batch
-                .changes
-                .push(KernelChange::Namespaces(self.names.numbers()));
+            batch.changes.push(KernelChange::Namespaces(self.names.numbers()));
         }
         Ok(Some(batch.changes))
     }

@@ -90,21 +90,14 @@ impl Names {
     /// A number is no longer given: its name, should it still be there, means something else.
     pub fn forget_number(&mut self, nsid: i32) -> bool {
         let mut found = false;
-        for number in self
-            .known
-            .values_mut()
-            .filter(|number| **number == Some(nsid))
-        {
+        for number in self.known.values_mut().filter(|number| **number == Some(nsid)) {
             (*number, found) = (None, true);
         }
         found
     }
 
     pub fn numbers(&self) -> BTreeMap<String, i32> {
-        self.known
-            .iter()
-            .filter_map(|(name, nsid)| Some((name.clone(), (*nsid)?)))
-            .collect()
+        self.known.iter().filter_map(|(name, nsid)| Some((name.clone(), (*nsid)?))).collect()
     }
 
     /// Starts to watch the folder once it exists; true when it just did.
@@ -129,9 +122,7 @@ impl Names {
     fn read_events(&mut self) -> io::Result<bool> {
         let mut any = false;
         loop {
-            let read = self
-                .inotify
-                .try_io(Interest::READABLE, |watch| Ok(watch.0.read_events()?));
+            let read = self.inotify.try_io(Interest::READABLE, |watch| Ok(watch.0.read_events()?));
             let events = match read {
                 Ok(events) => events,
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(any),
@@ -189,16 +180,12 @@ impl Names {
 
 /// Opens a file that may be anything, a pipe too, without waiting.
 fn open(path: &Path) -> io::Result<File> {
-    File::options()
-        .read(true)
-        .custom_flags(nix::libc::O_NONBLOCK)
-        .open(path)
+    File::options().read(true).custom_flags(nix::libc::O_NONBLOCK).open(path)
 }
 
 /// Whether this is a file of nsfs; asking the kernel about any other would be an error each time.
 fn is_namespace(file: &File) -> bool {
-    nix::sys::statfs::fstatfs(file)
-        .is_ok_and(|fs| fs.filesystem_type() == nix::sys::statfs::NSFS_MAGIC)
+    nix::sys::statfs::fstatfs(file).is_ok_and(|fs| fs.filesystem_type() == nix::sys::statfs::NSFS_MAGIC)
 }
 
 fn is_own(file: &File) -> bool {

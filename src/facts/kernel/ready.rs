@@ -7,10 +7,7 @@ use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 
 /// Lets the runtime wait on a file that `owner` holds open for as long as it lives.
-#[expect(
-    deprecated,
-    reason = "the successor is unsafe: it wants a promise that the descriptor stays open, which AsFd on an owner gives"
-)]
+#[expect(deprecated, reason = "the successor is unsafe: it wants a promise that the descriptor stays open, which AsFd on an owner gives")]
 pub fn watch<T: AsFd + AsRawFd + 'static>(owner: T, interest: Interest) -> io::Result<AsyncFd<T>> {
     AsyncFd::with_interest(owner, interest)
 }

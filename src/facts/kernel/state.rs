@@ -30,20 +30,10 @@ pub struct Batch {
 
 impl State {
     pub fn open() -> Result<Self, Error> {
-        Ok(Self {
-            ask: Asker::open().map_err(asked("anything"))?,
-            far_ends: FarEnds::default(),
-            routed: HashSet::new(),
-            own_nsid: None,
-        })
+        Ok(Self { ask: Asker::open().map_err(asked("anything"))?, far_ends: FarEnds::default(), routed: HashSet::new(), own_nsid: None })
     }
 
-    pub fn event(
-        &mut self,
-        nsid: Option<i32>,
-        message: Received<'_>,
-        batch: &mut Batch,
-    ) -> Result<(), Error> {
+    pub fn event(&mut self, nsid: Option<i32>, message: Received<'_>, batch: &mut Batch) -> Result<(), Error> {
         let nsid = nsid.filter(|nsid| Some(*nsid) != self.own_nsid);
         match (message.kind, nsid) {
             (libc::RTM_NEWADDR | libc::RTM_DELADDR, _) => self.address(nsid, &message, batch),
@@ -79,9 +69,7 @@ impl State {
         };
         let (place, gone) = (Place { nsid, index }, message.kind == libc::RTM_DELADDR);
         if nsid.is_some() {
-            return self
-                .far_ends
-                .heard(place, address, gone, &mut batch.changes);
+            return self.far_ends.heard(place, address, gone, &mut batch.changes);
         }
         // Routes that prefer this address as their source go with it, silently.
         batch.routing |= gone;
@@ -138,15 +126,8 @@ impl State {
         Ok(())
     }
 
-    fn far_addresses(
-        &mut self,
-        place: Place,
-        changes: &mut Vec<KernelChange>,
-    ) -> Result<(), Error> {
-        let found = self
-            .ask
-            .addresses_of(place)
-            .map_err(asked("a namespace's addresses"))?;
+    fn far_addresses(&mut self, place: Place, changes: &mut Vec<KernelChange>) -> Result<(), Error> {
+        let found = self.ask.addresses_of(place).map_err(asked("a namespace's addresses"))?;
         self.far_ends.asked(place, found, changes);
         Ok(())
     }

@@ -33,23 +33,16 @@ impl Heard {
             let Ok(changes) = timeout(left, self.source.next()).await else {
                 panic!("not heard: {what}: {:#?}", self.facts);
             };
-            changes
-                .unwrap()
-                .into_iter()
-                .for_each(|change| self.facts.apply(change));
+            changes.unwrap().into_iter().for_each(|change| self.facts.apply(change));
         }
     }
 
     /// Listens until all that has happened so far is told: a link made now is heard last.
     async fn all(&mut self) {
         run("ip link add last type bridge");
-        self.until("the last link", |facts| named(facts, "last").is_some())
-            .await;
+        self.until("the last link", |facts| named(facts, "last").is_some()).await;
         run("ip link del last");
-        self.until("the last link's end", |facts| {
-            named(facts, "last").is_none()
-        })
-        .await;
+        self.until("the last link's end", |facts| named(facts, "last").is_none()).await;
     }
 
     fn far_addresses(&self, near: &str) -> Vec<IpAddr> {
@@ -63,13 +56,7 @@ fn named<'a>(facts: &'a KernelFacts, name: &str) -> Option<&'a Link> {
 
 fn far_addresses(facts: &KernelFacts, near: &str) -> Vec<IpAddr> {
     let far = named(facts, near).and_then(Link::far_end);
-    far.map(|far| {
-        facts
-            .addresses_at(far)
-            .map(|address| address.net.addr())
-            .collect()
-    })
-    .unwrap_or_default()
+    far.map(|far| facts.addresses_at(far).map(|address| address.net.addr()).collect()).unwrap_or_default()
 }
 
 fn ip(text: &str) -> IpAddr {
@@ -91,31 +78,17 @@ fn a_container_s_address_is_told_before_its_link_is_up() {
         let mut heard = Heard::start().await;
         container("blue");
         run("ip -n blue address add 10.9.0.2/24 dev far-blue");
-        heard
-            .until("the address", |facts| {
-                far_addresses(facts, "near-blue") == [ip("10.9.0.2")]
-            })
-            .await;
-        heard
-            .until("the name", |facts| facts.namespaces.contains_key("blue"))
-            .await;
+        heard.until("the address", |facts| far_addresses(facts, "near-blue") == [ip("10.9.0.2")]).await;
+        heard.until("the name", |facts| facts.namespaces.contains_key("blue")).await;
         let near = named(&heard.facts, "near-blue").unwrap();
         assert!(!near.up && !near.carrier);
         assert_eq!(near.peer_nsid, Some(heard.facts.namespaces["blue"]));
         run("ip -n blue address add 10.9.1.3/24 dev far-blue
              ip -n blue address add fd00:9::2/64 nodad dev far-blue");
-        heard
-            .until("two more", |facts| {
-                far_addresses(facts, "near-blue").len() == 3
-            })
-            .await;
+        heard.until("two more", |facts| far_addresses(facts, "near-blue").len() == 3).await;
         run("ip -n blue address del 10.9.0.2/24 dev far-blue");
         let left = [ip("10.9.1.3"), ip("fd00:9::2")];
-        heard
-            .until("one less", |facts| {
-                far_addresses(facts, "near-blue") == left
-            })
-            .await;
+        heard.until("one less", |facts| far_addresses(facts, "near-blue") == left).await;
     });
 }
 
@@ -127,16 +100,8 @@ fn addresses_that_a_container_has_already_are_in_the_snapshot() {
              ip -n blue link set lo up");
         let heard = Heard::start().await;
         assert_eq!(heard.far_addresses("near-blue"), [ip("10.9.0.2")]);
-        let foreign = heard
-            .facts
-            .addresses
-            .keys()
-            .filter(|place| place.nsid.is_some());
-        assert_eq!(
-            foreign.count(),
-            1,
-            "the container's loopback is nobody's far end"
-        );
+        let foreign = heard.facts.addresses.keys().filter(|place| place.nsid.is_some());
+        assert_eq!(foreign.count(), 1, "the container's loopback is nobody's far end");
     });
 }
 
@@ -146,25 +111,11 @@ fn a_container_that_is_gone_takes_its_address_with_it() {
         let mut heard = Heard::start().await;
         container("blue");
         run("ip -n blue address add 10.9.0.2/24 dev far-blue");
-        heard
-            .until("the address", |facts| {
-                !far_addresses(facts, "near-blue").is_empty()
-            })
-            .await;
+        heard.until("the address", |facts| !far_addresses(facts, "near-blue").is_empty()).await;
         run("ip netns del blue");
-        heard
-            .until("the link's end", |facts| {
-                named(facts, "near-blue").is_none()
-            })
-            .await;
+        heard.until("the link's end", |facts| named(facts, "near-blue").is_none()).await;
         heard.all().await;
-        assert!(
-            heard
-                .facts
-                .addresses
-                .keys()
-                .all(|place| place.nsid.is_none())
-        );
+        assert!(heard.facts.addresses.keys().all(|place| place.nsid.is_none()));
         assert!(heard.facts.namespaces.is_empty());
     });
 }
@@ -181,23 +132,11 @@ fn a_successor_with_the_same_number_does_not_inherit() {
             ));
             let near = format!("near{round}");
             let right = [ip(&format!("10.9.0.{round}"))];
-            heard
-                .until("its own address", |facts| {
-                    far_addresses(facts, &near) == right
-                })
-                .await;
+            heard.until("its own address", |facts| far_addresses(facts, &near) == right).await;
             run("ip netns del blue");
         }
-        heard
-            .until("all links' end", |facts| facts.links.len() == 1)
-            .await;
-        assert!(
-            heard
-                .facts
-                .addresses
-                .keys()
-                .all(|place| place.nsid.is_none())
-        );
+        heard.until("all links' end", |facts| facts.links.len() == 1).await;
+        assert!(heard.facts.addresses.keys().all(|place| place.nsid.is_none()));
     });
 }
 
@@ -209,14 +148,10 @@ fn a_port_that_joins_and_leaves_a_bridge_stays_a_link() {
         run("ip link add br9 type bridge
              ip link set near-blue master br9");
         let master = |facts: &KernelFacts| named(facts, "near-blue").and_then(|link| link.master);
-        heard
-            .until("the port", |facts| master(facts).is_some())
-            .await;
+        heard.until("the port", |facts| master(facts).is_some()).await;
         assert_eq!(named(&heard.facts, "br9").unwrap().kind, LinkKind::Bridge);
         run("ip link set near-blue nomaster");
-        heard
-            .until("no port", |facts| master(facts).is_none())
-            .await;
+        heard.until("no port", |facts| master(facts).is_none()).await;
         heard.all().await;
         assert!(named(&heard.facts, "near-blue").is_some());
     });
@@ -234,51 +169,21 @@ fn routes_and_rules_that_ip_changes_are_told() {
              ip -6 route add unreachable default table 15601 metric 4294967295
              ip rule add fwmark 0x1001/0x107f lookup 15601 pref 1561
              ip -6 rule add from fd00::5 lookup 15601 pref 1563 protocol 156");
-        heard
-            .until("the last rule", |facts| {
-                facts.rules.iter().any(|r| r.preference == 1563)
-            })
-            .await;
+        heard.until("the last rule", |facts| facts.rules.iter().any(|r| r.preference == 1563)).await;
         let facts = &heard.facts;
-        let added = facts
-            .routes
-            .iter()
-            .find(|r| r.table == 15601 && r.metric == 7)
-            .unwrap();
-        assert_eq!(
-            (added.gateway, added.mtu),
-            (Some(ip("10.9.0.7")), Some(1400))
-        );
-        assert_eq!(
-            added.interface,
-            Some(named(facts, "near-blue").unwrap().index)
-        );
+        let added = facts.routes.iter().find(|r| r.table == 15601 && r.metric == 7).unwrap();
+        assert_eq!((added.gateway, added.mtu), (Some(ip("10.9.0.7")), Some(1400)));
+        assert_eq!(added.interface, Some(named(facts, "near-blue").unwrap().index));
         let last = facts.routes.iter().find(|r| r.metric == u32::MAX).unwrap();
         assert_eq!((last.kind, last.interface), (RouteKind::Unreachable, None));
         let rule = facts.rules.iter().find(|r| r.preference == 1561).unwrap();
-        assert_eq!(
-            (rule.mark, rule.mask, rule.table),
-            (Some(0x1001), Some(0x107f), 15601)
-        );
-        assert!(
-            facts
-                .routes
-                .iter()
-                .all(|r| r.table != 255 && !is_link_local(r))
-        );
+        assert_eq!((rule.mark, rule.mask, rule.table), (Some(0x1001), Some(0x107f), 15601));
+        assert!(facts.routes.iter().all(|r| r.table != 255 && !is_link_local(r)));
 
         run("ip rule del pref 1561");
-        heard
-            .until("the rule's end", |f| {
-                f.rules.iter().all(|r| r.preference != 1561)
-            })
-            .await;
+        heard.until("the rule's end", |f| f.rules.iter().all(|r| r.preference != 1561)).await;
         run("ip link set near-blue down");
-        heard
-            .until("what IPv4 takes silently", |f| {
-                f.routes.iter().all(|r| r.metric != 7)
-            })
-            .await;
+        heard.until("what IPv4 takes silently", |f| f.routes.iter().all(|r| r.metric != 7)).await;
     });
 }
 
@@ -296,20 +201,12 @@ fn an_address_is_usable_once_it_is_proven() {
              ip address add fd00:9::1/64 dev near-blue");
         let states = |facts: &KernelFacts| -> Vec<bool> {
             let all = facts.addresses.values().flatten();
-            all.filter(|a: &&Address| a.net.addr() == ip("fd00:9::1"))
-                .map(|a| a.usable)
-                .collect()
+            all.filter(|a: &&Address| a.net.addr() == ip("fd00:9::1")).map(|a| a.usable).collect()
         };
-        heard
-            .until("the tentative address", |facts| states(facts) == [false])
-            .await;
-        heard
-            .until("the proven address", |facts| states(facts) == [true])
-            .await;
+        heard.until("the tentative address", |facts| states(facts) == [false]).await;
+        heard.until("the proven address", |facts| states(facts) == [true]).await;
         run("ip address del fd00:9::1/64 dev near-blue");
-        heard
-            .until("its end", |facts| states(facts).is_empty())
-            .await;
+        heard.until("its end", |facts| states(facts).is_empty()).await;
     });
 }
 
@@ -320,19 +217,11 @@ fn named_namespaces_come_and_go_and_come_again() {
         let mut heard = Heard::start().await;
         assert!(heard.facts.namespaces.contains_key("old"));
         run("ip netns add blue");
-        heard
-            .until("a name", |facts| facts.namespaces.contains_key("blue"))
-            .await;
+        heard.until("a name", |facts| facts.namespaces.contains_key("blue")).await;
         run("ip netns del blue");
-        heard
-            .until("its end", |facts| !facts.namespaces.contains_key("blue"))
-            .await;
+        heard.until("its end", |facts| !facts.namespaces.contains_key("blue")).await;
         run("ip netns add blue");
-        heard
-            .until("the name again", |facts| {
-                facts.namespaces.contains_key("blue")
-            })
-            .await;
+        heard.until("the name again", |facts| facts.namespaces.contains_key("blue")).await;
     });
 }
 
@@ -342,13 +231,9 @@ fn the_first_named_namespace_of_a_host_is_found() {
         let mut heard = Heard::start().await;
         assert!(heard.facts.namespaces.is_empty());
         run("ip netns add first");
-        heard
-            .until("the name", |facts| facts.namespaces.contains_key("first"))
-            .await;
+        heard.until("the name", |facts| facts.namespaces.contains_key("first")).await;
         run("ip netns add second");
-        heard
-            .until("another", |facts| facts.namespaces.contains_key("second"))
-            .await;
+        heard.until("another", |facts| facts.namespaces.contains_key("second")).await;
     });
 }
 
@@ -363,12 +248,8 @@ fn a_namespace_that_numbers_itself_is_still_heard_as_this_one() {
              ip link add br9 type bridge
              ip address add 10.9.0.1/24 dev br9");
         let held = |facts: &KernelFacts| {
-            let own = facts
-                .addresses
-                .iter()
-                .filter(|(place, _)| place.nsid.is_none());
-            own.flat_map(|(_, all)| all)
-                .any(|a| a.net.addr() == ip("10.9.0.1"))
+            let own = facts.addresses.iter().filter(|(place, _)| place.nsid.is_none());
+            own.flat_map(|(_, all)| all).any(|a| a.net.addr() == ip("10.9.0.1"))
         };
         heard.until("the address as an own one", held).await;
     });
@@ -385,13 +266,8 @@ fn events_that_did_not_fit_the_queue_are_made_up_for_by_a_snapshot() {
         run("ip -batch /run/flips
              ip -n blue address add 10.9.0.2/24 dev far-blue");
         heard.facts = KernelFacts::default();
-        heard
-            .until("a snapshot", |facts| !facts.links.is_empty())
-            .await;
-        assert!(
-            named(&heard.facts, "lo").is_some(),
-            "only a snapshot tells of what did not change"
-        );
+        heard.until("a snapshot", |facts| !facts.links.is_empty()).await;
+        assert!(named(&heard.facts, "lo").is_some(), "only a snapshot tells of what did not change");
         assert_eq!(heard.far_addresses("near-blue"), [ip("10.9.0.2")]);
     });
 }

@@ -100,10 +100,7 @@ pub fn link(message: &Received<'_>) -> Option<Link> {
             libc::IFLA_LINK => other_end = number(value),
             libc::IFLA_LINK_NETNSID => nsid = signed(value),
             libc::IFLA_LINKINFO => {
-                kind = attributes(value)
-                    .find(|(kind, _)| *kind == libc::IFLA_INFO_KIND)
-                    .map(|(_, value)| text(value))
-                    .unwrap_or_default();
+                kind = attributes(value).find(|(kind, _)| *kind == libc::IFLA_INFO_KIND).map(|(_, value)| text(value)).unwrap_or_default();
             }
             _ => {}
         }
@@ -124,12 +121,9 @@ pub fn link(message: &Received<'_>) -> Option<Link> {
 /// Reads `RTM_DELLINK`. `None` when a port only left its bridge (`AF_BRIDGE`).
 pub fn link_left(message: &Received<'_>) -> Option<Left> {
     let link = link(message)?;
-    let moved = attributes_after(message.payload, LINK_FIXED)
-        .any(|(kind, _)| kind == libc::IFLA_NEW_NETNSID || kind == libc::IFLA_NEW_IFINDEX);
-    Some(Left {
-        index: link.index,
-        moved_from_peer: link.peer_index.filter(|_| moved),
-    })
+    let moved =
+        attributes_after(message.payload, LINK_FIXED).any(|(kind, _)| kind == libc::IFLA_NEW_NETNSID || kind == libc::IFLA_NEW_IFINDEX);
+    Some(Left { index: link.index, moved_from_peer: link.peer_index.filter(|_| moved) })
 }
 
 /// Reads `RTM_NEWADDR` and `RTM_DELADDR`: the interface and the address. `None` for link-local IPv6 addresses: they

@@ -9,50 +9,29 @@ use crate::nft::{Base, Bytes, Chain, ChainKind, Data, Datatype, Hook, Key, Rule,
 impl Chain {
     /// A chain that the kernel enters by itself.
     pub fn base(kind: ChainKind, hook: Hook, priority: i32, rules: impl Into<Vec<Rule>>) -> Self {
-        Self {
-            base: Some(Base {
-                kind,
-                hook,
-                priority,
-            }),
-            rules: rules.into(),
-        }
+        Self { base: Some(Base { kind, hook, priority }), rules: rules.into() }
     }
 
     /// A chain that rules and verdict maps lead to.
     pub fn regular(rules: impl Into<Vec<Rule>>) -> Self {
-        Self {
-            base: None,
-            rules: rules.into(),
-        }
+        Self { base: None, rules: rules.into() }
     }
 }
 
 impl Set {
     /// An empty set.
     pub fn of(key: impl Into<Vec<Datatype>>) -> Self {
-        Self {
-            key: key.into(),
-            data: None,
-            interval: false,
-            elements: Default::default(),
-        }
+        Self { key: key.into(), data: None, interval: false, elements: Default::default() }
     }
 
     /// An empty map.
     pub fn map(key: impl Into<Vec<Datatype>>, data: Datatype) -> Self {
-        Self {
-            data: Some(data),
-            ..Self::of(key)
-        }
+        Self { data: Some(data), ..Self::of(key) }
     }
 
     /// Its keys are ranges. Needs two fields or more: the kernel's set of one field's ranges has another form, which this does not write.
     pub fn with_ranges(self) -> Self {
-        Self {
-            interval: true,
-            ..self
-        }
+        Self { interval: true, ..self }
     }
 }
 
@@ -84,19 +63,13 @@ impl Bytes {
 impl Key {
     /// One value.
     pub fn one(value: Bytes) -> Self {
-        Self {
-            first: value,
-            last: None,
-        }
+        Self { first: value, last: None }
     }
 
     /// In a set of ranges: an interface, and the addresses of a prefix.
     pub fn prefix(interface: u32, prefix: IpNet) -> Self {
         let bytes = Bytes::default().network_number(interface);
-        Self {
-            first: bytes.address(prefix.network()),
-            last: Some(bytes.address(prefix.broadcast())),
-        }
+        Self { first: bytes.address(prefix.network()), last: Some(bytes.address(prefix.broadcast())) }
     }
 }
 

@@ -29,19 +29,13 @@ pub struct SetName {
 
 impl From<&str> for SetName {
     fn from(name: &str) -> Self {
-        Self {
-            name: name.to_owned(),
-            ranges: false,
-        }
+        Self { name: name.to_owned(), ranges: false }
     }
 }
 
 /// A set whose keys are ranges: it is looked up in network byte order.
 pub fn ranges(name: &str) -> SetName {
-    SetName {
-        name: name.to_owned(),
-        ranges: true,
-    }
+    SetName { name: name.to_owned(), ranges: true }
 }
 
 /// `meta mark`
@@ -86,22 +80,12 @@ pub fn ct_status() -> Operand {
 
 /// `ip saddr` or `ip6 saddr`. In the bridge family the rule has to test [`protocol`] first.
 pub fn saddr(v6: bool) -> Operand {
-    if v6 {
-        Source::Payload(PayloadBase::Network, 8, 16)
-    } else {
-        Source::Payload(PayloadBase::Network, 12, 4)
-    }
-    .into()
+    if v6 { Source::Payload(PayloadBase::Network, 8, 16) } else { Source::Payload(PayloadBase::Network, 12, 4) }.into()
 }
 
 /// `ip daddr` or `ip6 daddr`.
 pub fn daddr(v6: bool) -> Operand {
-    if v6 {
-        Source::Payload(PayloadBase::Network, 24, 16)
-    } else {
-        Source::Payload(PayloadBase::Network, 16, 4)
-    }
-    .into()
+    if v6 { Source::Payload(PayloadBase::Network, 24, 16) } else { Source::Payload(PayloadBase::Network, 16, 4) }.into()
 }
 
 /// `th dport`: of TCP, UDP, SCTP, whichever [`l4proto`] says.
@@ -126,11 +110,7 @@ pub fn map(name: impl Into<SetName>, key: impl Into<Vec<Operand>>) -> Operand {
 
 impl From<Source> for Operand {
     fn from(source: Source) -> Self {
-        Self {
-            source,
-            mask: u32::MAX,
-            bits: 0,
-        }
+        Self { source, mask: u32::MAX, bits: 0 }
     }
 }
 
@@ -154,34 +134,16 @@ impl Operand {
         match &self.source {
             Source::Meta(key) => exprs.push(Expr::Meta { key: *key, to }),
             Source::Ct(key) => exprs.push(Expr::Ct { key: *key, to }),
-            Source::Payload(base, offset, len) => exprs.push(Expr::Payload {
-                base: *base,
-                offset: *offset,
-                len: *len,
-                to,
-            }),
+            Source::Payload(base, offset, len) => exprs.push(Expr::Payload { base: *base, offset: *offset, len: *len, to }),
             Source::FibOutput => exprs.push(Expr::FibOutput { to }),
-            Source::Constant(value) => exprs.push(Expr::Immediate {
-                value: Bytes::of_number(*value),
-                to,
-            }),
+            Source::Constant(value) => exprs.push(Expr::Immediate { value: Bytes::of_number(*value), to }),
             Source::Map(set, key) => {
                 load_key(exprs, key, to, set.ranges);
-                exprs.push(Expr::Lookup {
-                    set: set.name.clone(),
-                    from: to,
-                    to: Target::Register(to),
-                    inverted: false,
-                });
+                exprs.push(Expr::Lookup { set: set.name.clone(), from: to, to: Target::Register(to), inverted: false });
             }
         }
         if self.mask != u32::MAX || self.bits != 0 {
-            exprs.push(Expr::Bitwise {
-                from: to,
-                to,
-                mask: Bytes::of_number(self.mask),
-                xor: Bytes::of_number(self.bits),
-            });
+            exprs.push(Expr::Bitwise { from: to, to, mask: Bytes::of_number(self.mask), xor: Bytes::of_number(self.bits) });
         }
         if network_order && !matches!(self.source, Source::Payload(..)) {
             exprs.push(Expr::ToNetworkOrder { from: to, to });
@@ -189,31 +151,20 @@ impl Operand {
     }
 
     fn slots(&self) -> Register {
-        if matches!(self.source, Source::Payload(_, _, 16)) {
-            4
-        } else {
-            1
-        }
+        if matches!(self.source, Source::Payload(_, _, 16)) { 4 } else { 1 }
     }
 
     /// A number as it stands in the slot.
     pub(super) fn number(&self, value: u32) -> Bytes {
         match &self.source {
             Source::Meta(Meta::L4Proto) | Source::Ct(Ct::Direction) => Bytes::exact(&[value as u8]),
-            Source::Meta(Meta::Protocol) | Source::Payload(_, _, 2) => {
-                Bytes::exact(&(value as u16).to_be_bytes())
-            }
+            Source::Meta(Meta::Protocol) | Source::Payload(_, _, 2) => Bytes::exact(&(value as u16).to_be_bytes()),
             _ => Bytes::of_number(value),
         }
     }
 }
 
-pub(super) fn load_key(
-    exprs: &mut Vec<Expr>,
-    key: &[Operand],
-    mut to: Register,
-    network_order: bool,
-) {
+pub(super) fn load_key(exprs: &mut Vec<Expr>, key: &[Operand], mut to: Register, network_order: bool) {
     for field in key {
         field.load(exprs, to, network_order);
         to += field.slots();

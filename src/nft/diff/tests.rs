@@ -26,17 +26,8 @@ fn apply_one(ruleset: &mut Ruleset, change: &Change) -> Option<()> {
             tables.remove(family)?;
         }
         Change::AddSet(family, name, set) => {
-            let set = Set {
-                elements: BTreeMap::new(),
-                ..set.clone()
-            };
-            refuse(
-                tables
-                    .get_mut(family)?
-                    .sets
-                    .insert(name.clone(), set)
-                    .is_some(),
-            )?;
+            let set = Set { elements: BTreeMap::new(), ..set.clone() };
+            refuse(tables.get_mut(family)?.sets.insert(name.clone(), set).is_some())?;
         }
         Change::DeleteSet(family, name) => {
             let table = tables.get_mut(family)?;
@@ -44,21 +35,10 @@ fn apply_one(ruleset: &mut Ruleset, change: &Change) -> Option<()> {
             table.sets.remove(name)?;
         }
         Change::AddChain(family, name, base) => {
-            let chain = Chain {
-                base: *base,
-                rules: Vec::new(),
-            };
-            refuse(
-                tables
-                    .get_mut(family)?
-                    .chains
-                    .insert(name.clone(), chain)
-                    .is_some(),
-            )?;
+            let chain = Chain { base: *base, rules: Vec::new() };
+            refuse(tables.get_mut(family)?.chains.insert(name.clone(), chain).is_some())?;
         }
-        Change::FlushChain(family, name) => {
-            tables.get_mut(family)?.chains.get_mut(name)?.rules.clear()
-        }
+        Change::FlushChain(family, name) => tables.get_mut(family)?.chains.get_mut(name)?.rules.clear(),
         Change::DeleteChain(family, name) => {
             let table = tables.get_mut(family)?;
             let chain = table.chains.remove(name)?;
@@ -92,11 +72,7 @@ fn refuse(wrong: bool) -> Option<()> {
 }
 
 fn rules(table: &Table) -> impl Iterator<Item = &Expr> {
-    table
-        .chains
-        .values()
-        .flat_map(|chain| &chain.rules)
-        .flat_map(|rule| &rule.exprs)
+    table.chains.values().flat_map(|chain| &chain.rules).flat_map(|rule| &rule.exprs)
 }
 
 fn looked_up(table: &Table, name: &str) -> bool {
@@ -115,20 +91,14 @@ fn targets(table: &Table) -> impl Iterator<Item = &String> {
         Expr::Verdict(Verdict::Jump(chain) | Verdict::Goto(chain)) => Some(chain),
         _ => None,
     });
-    let of_elements = table
-        .sets
-        .values()
-        .flat_map(|set| set.elements.values())
-        .filter_map(target);
+    let of_elements = table.sets.values().flat_map(|set| set.elements.values()).filter_map(target);
     of_rules.chain(of_elements)
 }
 
 fn resolves(table: &Table, expr: &Expr) -> bool {
     match expr {
         Expr::Lookup { set, .. } => table.sets.contains_key(set),
-        Expr::Verdict(Verdict::Jump(chain) | Verdict::Goto(chain)) => {
-            table.chains.contains_key(chain)
-        }
+        Expr::Verdict(Verdict::Jump(chain) | Verdict::Goto(chain)) => table.chains.contains_key(chain),
         _ => true,
     }
 }
@@ -150,69 +120,36 @@ proptest! {
 
 fn with_elements(elements: &[(u32, u32)]) -> Ruleset {
     let mut set = Set::map([Datatype::Mark], Datatype::Mark);
-    set.elements = elements
-        .iter()
-        .map(|(key, value)| (Key::one(Bytes::of_number(*key)), Data::mark(*value)))
-        .collect();
-    let table = Table {
-        sets: BTreeMap::from([("marks".into(), set)]),
-        ..Table::default()
-    };
-    Ruleset {
-        tables: BTreeMap::from([(Family::Ip, table)]),
-    }
+    set.elements = elements.iter().map(|(key, value)| (Key::one(Bytes::of_number(*key)), Data::mark(*value))).collect();
+    let table = Table { sets: BTreeMap::from([("marks".into(), set)]), ..Table::default() };
+    Ruleset { tables: BTreeMap::from([(Family::Ip, table)]) }
 }
 
 #[test]
 fn an_element_with_other_data_goes_before_it_comes_and_the_rest_stays() {
-    let changes = diff(
-        &with_elements(&[(1, 10), (2, 21), (4, 40)]),
-        &with_elements(&[(1, 10), (2, 20), (3, 30)]),
-    );
+    let changes = diff(&with_elements(&[(1, 10), (2, 21), (4, 40)]), &with_elements(&[(1, 10), (2, 20), (3, 30)]));
     let set = || (Family::Ip, "marks".to_owned());
     let mut gone = vec![Key::one(Bytes::of_number(2)), Key::one(Bytes::of_number(3))];
     gone.sort();
-    let mut new = vec![
-        (Key::one(Bytes::of_number(2)), Data::mark(21)),
-        (Key::one(Bytes::of_number(4)), Data::mark(40)),
-    ];
+    let mut new = vec![(Key::one(Bytes::of_number(2)), Data::mark(21)), (Key::one(Bytes::of_number(4)), Data::mark(40))];
     new.sort_by_key(|(key, _)| *key);
     let (family, name) = set();
-    assert_eq!(
-        changes,
-        [
-            Change::DeleteElements(family, name.clone(), gone),
-            Change::AddElements(family, name, new),
-        ]
-    );
+    assert_eq!(changes, [Change::DeleteElements(family, name.clone(), gone), Change::AddElements(family, name, new),]);
 }
 
 #[test]
 fn a_table_whose_set_has_another_type_is_made_anew() {
     let observed = with_elements(&[(1, 10)]);
     let mut desired = observed.clone();
-    for set in desired
-        .tables
-        .values_mut()
-        .flat_map(|table| table.sets.values_mut())
-    {
+    for set in desired.tables.values_mut().flat_map(|table| table.sets.values_mut()) {
         set.key = vec![Datatype::IfIndex];
     }
     let changes = diff(&desired, &observed);
-    assert_eq!(
-        changes[..2],
-        [
-            Change::DeleteTable(Family::Ip),
-            Change::AddTable(Family::Ip)
-        ]
-    );
+    assert_eq!(changes[..2], [Change::DeleteTable(Family::Ip), Change::AddTable(Family::Ip)]);
     assert_eq!(changes.len(), 4, "{changes:?}");
 }
 
 #[test]
 fn a_table_that_nobody_wants_goes() {
-    assert_eq!(
-        diff(&Ruleset::default(), &with_elements(&[(1, 10)])),
-        [Change::DeleteTable(Family::Ip)]
-    );
+    assert_eq!(diff(&Ruleset::default(), &with_elements(&[(1, 10)])), [Change::DeleteTable(Family::Ip)]);
 }

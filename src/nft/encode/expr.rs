@@ -47,23 +47,13 @@ fn write_body(w: &mut Writer, expr: &Expr) {
             w.number(NFTA_CT_KEY, NFT_CT_MARK);
             w.number(NFTA_CT_SREG, slot(*from));
         }
-        Expr::Payload {
-            base,
-            offset,
-            len,
-            to,
-        } => {
+        Expr::Payload { base, offset, len, to } => {
             w.number(NFTA_PAYLOAD_DREG, slot(*to));
             w.number(NFTA_PAYLOAD_BASE, payload_base(*base));
             w.number(NFTA_PAYLOAD_OFFSET, *offset);
             w.number(NFTA_PAYLOAD_LEN, *len);
         }
-        Expr::Bitwise {
-            from,
-            to,
-            mask,
-            xor,
-        } => {
+        Expr::Bitwise { from, to, mask, xor } => {
             w.number(NFTA_BITWISE_SREG, slot(*from));
             w.number(NFTA_BITWISE_DREG, slot(*to));
             w.number(NFTA_BITWISE_LEN, mask.as_slice().len() as u32);
@@ -77,39 +67,18 @@ fn write_body(w: &mut Writer, expr: &Expr) {
             w.number(NFTA_BYTEORDER_LEN, 4);
             w.number(NFTA_BYTEORDER_SIZE, 4);
         }
-        Expr::Cmp {
-            from,
-            op,
-            value: against,
-        } => {
+        Expr::Cmp { from, op, value: against } => {
             w.number(NFTA_CMP_SREG, slot(*from));
             w.number(NFTA_CMP_OP, comparison(*op));
             value(w, NFTA_CMP_DATA, against);
         }
-        Expr::Range {
-            from,
-            first,
-            last,
-            inverted,
-        } => {
+        Expr::Range { from, first, last, inverted } => {
             w.number(NFTA_RANGE_SREG, slot(*from));
-            w.number(
-                NFTA_RANGE_OP,
-                if *inverted {
-                    NFT_RANGE_NEQ
-                } else {
-                    NFT_RANGE_EQ
-                },
-            );
+            w.number(NFTA_RANGE_OP, if *inverted { NFT_RANGE_NEQ } else { NFT_RANGE_EQ });
             value(w, NFTA_RANGE_FROM_DATA, first);
             value(w, NFTA_RANGE_TO_DATA, last);
         }
-        Expr::Lookup {
-            set,
-            from,
-            to,
-            inverted,
-        } => {
+        Expr::Lookup { set, from, to, inverted } => {
             w.text(NFTA_LOOKUP_SET, set);
             w.number(NFTA_LOOKUP_SREG, slot(*from));
             match to {
@@ -126,10 +95,7 @@ fn write_body(w: &mut Writer, expr: &Expr) {
             w.number(NFTA_FIB_RESULT, NFT_FIB_RESULT_OIF);
             w.number(NFTA_FIB_FLAGS, NFTA_FIB_F_DADDR | NFTA_FIB_F_MARK);
         }
-        Expr::Immediate {
-            value: constant,
-            to,
-        } => {
+        Expr::Immediate { value: constant, to } => {
             w.number(NFTA_IMMEDIATE_DREG, slot(*to));
             value(w, NFTA_IMMEDIATE_DATA, constant);
         }

@@ -11,8 +11,7 @@ use std::{
 use nix::{
     net::if_::if_nametoindex,
     sys::socket::{
-        AddressFamily, MsgFlags, SockFlag, SockProtocol, SockType, SockaddrIn6, sendto, setsockopt,
-        socket, sockopt::Ipv6MulticastHops,
+        AddressFamily, MsgFlags, SockFlag, SockProtocol, SockType, SockaddrIn6, sendto, setsockopt, socket, sockopt::Ipv6MulticastHops,
     },
 };
 
@@ -25,16 +24,8 @@ const ALL_NODES: Ipv6Addr = Ipv6Addr::new(0xff02, 0, 0, 0, 0, 0, 0, 1);
 /// Advertises the router behind `device` twice a second, until the process ends.
 pub(crate) fn start(netns: &Netns, device: &str, prefix: Ipv6Addr) {
     let (socket, index) = netns.enter(|| {
-        let socket = socket(
-            AddressFamily::Inet6,
-            SockType::Raw,
-            SockFlag::SOCK_CLOEXEC,
-            SockProtocol::IcmpV6,
-        );
-        (
-            socket.expect("root may open a raw socket"),
-            if_nametoindex(device).expect("the device is there"),
-        )
+        let socket = socket(AddressFamily::Inet6, SockType::Raw, SockFlag::SOCK_CLOEXEC, SockProtocol::IcmpV6);
+        (socket.expect("root may open a raw socket"), if_nametoindex(device).expect("the device is there"))
     });
     // Receivers drop what may have passed a router.
     setsockopt(&socket, Ipv6MulticastHops, &255).expect("255 hops are allowed");

@@ -22,19 +22,13 @@ type Ask = fn(&Netns, SocketAddr) -> io::Result<SocketAddr>;
 impl World {
     /// One server on the internet for each family that the world has.
     pub fn servers(&self) -> Vec<IpAddr> {
-        if self.layout.ipv6 {
-            vec![SERVER.into(), SERVER6.into()]
-        } else {
-            vec![SERVER.into()]
-        }
+        if self.layout.ipv6 { vec![SERVER.into(), SERVER6.into()] } else { vec![SERVER.into()] }
     }
 
     /// What is sent to the internet from the namespace leaves by this NIC alone, with this NIC's address alone, and is answered:
     /// TCP and UDP, each family.
     pub fn leaves_by(&self, from: &Netns, nic: Nic) -> Result<(), String> {
-        self.servers()
-            .into_iter()
-            .try_for_each(|server| self.leaves_by_to(from, nic, (server, PORT).into()))
+        self.servers().into_iter().try_for_each(|server| self.leaves_by_to(from, nic, (server, PORT).into()))
     }
 
     /// The same for one server.
@@ -44,12 +38,7 @@ impl World {
     }
 
     /// What is sent to a neighbour in the subnet of `neighbour` leaves by `nic` alone, with that NIC's address alone.
-    pub fn leaves_to_neighbour_by(
-        &self,
-        from: &Netns,
-        nic: Nic,
-        neighbour: Nic,
-    ) -> Result<(), String> {
+    pub fn leaves_to_neighbour_by(&self, from: &Netns, nic: Nic, neighbour: Nic) -> Result<(), String> {
         self.servers().into_iter().try_for_each(|like| {
             let to = self.neighbour_at(neighbour, like, PORT);
             self.asks(from, nic, to, self.layout.private(nic, like))
@@ -62,11 +51,7 @@ impl World {
             for (transport, ask) in TRANSPORTS {
                 let (answer, seen) = self.watch(|| ask(from, (server, PORT).into()));
                 if answer.is_ok() || !seen.is_empty() {
-                    return Err(format!(
-                        "{} to {server} by {transport}: {} left, answer {answer:?}",
-                        from.name(),
-                        seen
-                    ));
+                    return Err(format!("{} to {server} by {transport}: {} left, answer {answer:?}", from.name(), seen));
                 }
             }
         }
@@ -78,8 +63,7 @@ impl World {
         let at = SocketAddr::new(nic.eip().into(), port);
         let (page, seen) = self.watch(|| self.get(at, path));
         let page = page.map_err(|error| format!("{at} does not answer ({error}); left: {seen}"))?;
-        only(&seen, nic, self.layout.address(nic).into())
-            .map_err(|error| format!("answer of {at}: {error}"))?;
+        only(&seen, nic, self.layout.address(nic).into()).map_err(|error| format!("answer of {at}: {error}"))?;
         Ok(page)
     }
 
@@ -87,15 +71,10 @@ impl World {
         for (transport, ask) in TRANSPORTS {
             let what = format!("{} to {to} by {transport}", from.name());
             let (answer, seen) = self.watch(|| ask(from, to));
-            only(&seen, nic, self.layout.private(nic, to.ip()))
-                .map_err(|error| format!("{what}: {error}"))?;
-            let peer =
-                answer.map_err(|error| format!("{what}: no answer ({error}); left: {seen}"))?;
+            only(&seen, nic, self.layout.private(nic, to.ip())).map_err(|error| format!("{what}: {error}"))?;
+            let peer = answer.map_err(|error| format!("{what}: no answer ({error}); left: {seen}"))?;
             if peer.ip() != public {
-                return Err(format!(
-                    "{what}: the server saw {}, not {public}",
-                    peer.ip()
-                ));
+                return Err(format!("{what}: the server saw {}, not {public}", peer.ip()));
             }
         }
         Ok(())

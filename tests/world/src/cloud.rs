@@ -25,20 +25,13 @@ impl Seen {
 
     /// Packets by this NIC, whatever the source.
     pub fn by(&self, nic: Nic) -> u64 {
-        self.0
-            .iter()
-            .filter(|((by, _), _)| *by == nic)
-            .map(|(_, count)| count)
-            .sum()
+        self.0.iter().filter(|((by, _), _)| *by == nic).map(|(_, count)| count).sum()
     }
 
     /// Those whose source is not an address of the NIC that they left by.
     #[must_use]
     pub fn foreign(&self, layout: Layout) -> Self {
-        let foreign = self
-            .0
-            .iter()
-            .filter(|((nic, source), _)| !layout.own(*nic).contains(source));
+        let foreign = self.0.iter().filter(|((nic, source), _)| !layout.own(*nic).contains(source));
         Self(foreign.map(|(key, count)| (*key, *count)).collect())
     }
 
@@ -104,21 +97,14 @@ impl Cloud {
              link set {segment} up"
         ));
         if self.layout.ipv6 {
-            self.netns.ip(&format!(
-                "addr add {}/64 dev {segment} nodad",
-                self.layout.gateway6(nic)
-            ));
+            self.netns.ip(&format!("addr add {}/64 dev {segment} nodad", self.layout.gateway6(nic)));
         }
     }
 
     fn plug(&self, nic: Nic, host: &Netns) {
         let (name, port, segment) = (nic.name(), nic.port(), self.layout.segment(nic));
-        host.ip(&format!(
-            "link add {name} type veth peer name {port} netns {}",
-            self.netns.name()
-        ));
-        self.netns
-            .ip(&format!("link set {port} master {segment} up"));
+        host.ip(&format!("link add {name} type veth peer name {port} netns {}", self.netns.name()));
+        self.netns.ip(&format!("link set {port} master {segment} up"));
         self.netns.nft(&port_rules(self.layout, nic));
     }
 
@@ -152,13 +138,8 @@ impl Cloud {
             Nic::Eth1 => "near1",
         });
         let (segment, address) = (self.layout.segment(nic), self.layout.neighbour(nic));
-        netns.ip(&format!(
-            "link add eth0 type veth peer name {0} netns {1}",
-            netns.name(),
-            self.netns.name()
-        ));
-        self.netns
-            .ip(&format!("link set {} master {segment} up", netns.name()));
+        netns.ip(&format!("link add eth0 type veth peer name {0} netns {1}", netns.name(), self.netns.name()));
+        self.netns.ip(&format!("link set {} master {segment} up", netns.name()));
         netns.ip(&format!(
             "addr add {address}/20 dev eth0
              link set eth0 up
@@ -178,33 +159,21 @@ impl Cloud {
 
     /// Lets the NIC's gateway advertise itself.
     pub(crate) fn advertise(&self, nic: Nic) {
-        advertise::start(
-            &self.netns,
-            self.layout.segment(nic),
-            self.layout.prefix6(nic),
-        );
+        advertise::start(&self.netns, self.layout.segment(nic), self.layout.prefix6(nic));
     }
 
     /// What has left the host since the last [`Cloud::forget`].
     pub(crate) fn seen(&self) -> Seen {
-        let listing = self
-            .netns
-            .run(&["nft", "-j", "list", "table", "netdev", "cloud"]);
+        let listing = self.netns.run(&["nft", "-j", "list", "table", "netdev", "cloud"]);
         let listing: Value = serde_json::from_str(&listing).expect("nft prints JSON");
         let mut seen = Seen::default();
         for object in listing["nftables"].as_array().expect("nft lists objects") {
             let set = &object["set"];
-            let Some(nic) = Nic::ALL.into_iter().find(|nic| {
-                set["name"]
-                    .as_str()
-                    .is_some_and(|name| name.starts_with(nic.port()))
-            }) else {
+            let Some(nic) = Nic::ALL.into_iter().find(|nic| set["name"].as_str().is_some_and(|name| name.starts_with(nic.port()))) else {
                 continue;
             };
             for element in set["elem"].as_array().into_iter().flatten() {
-                let source = element["elem"]["val"]
-                    .as_str()
-                    .and_then(|source| source.parse().ok());
+                let source = element["elem"]["val"].as_str().and_then(|source| source.parse().ok());
                 let count = element["elem"]["counter"]["packets"].as_u64();
                 let (Some(source), Some(count)) = (source, count) else {
                     panic!("not a counted address: {element}");
@@ -217,9 +186,7 @@ impl Cloud {
 
     /// Begins counting anew.
     pub(crate) fn forget(&self) {
-        let sets = Nic::ALL.map(Nic::port).map(|port| {
-            format!("flush set netdev cloud {port}_ip\nflush set netdev cloud {port}_ip6\n")
-        });
+        let sets = Nic::ALL.map(Nic::port).map(|port| format!("flush set netdev cloud {port}_ip\nflush set netdev cloud {port}_ip6\n"));
         self.netns.nft(&sets.concat());
     }
 }
@@ -246,12 +213,8 @@ fn port_rules(layout: Layout, nic: Nic) -> String {
 
 /// One to one, both ways; also from inside the cloud to an elastic address, which then sees the sender's.
 fn elastic_addresses(layout: Layout) -> String {
-    let to_public = Nic::ALL
-        .map(|nic| format!("{} : {}", layout.address(nic), nic.eip()))
-        .join(", ");
-    let to_private = Nic::ALL
-        .map(|nic| format!("{} : {}", nic.eip(), layout.address(nic)))
-        .join(", ");
+    let to_public = Nic::ALL.map(|nic| format!("{} : {}", layout.address(nic), nic.eip())).join(", ");
+    let to_private = Nic::ALL.map(|nic| format!("{} : {}", nic.eip(), layout.address(nic))).join(", ");
     format!(
         "table ip cloud {{
             chain prerouting {{

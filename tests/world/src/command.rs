@@ -36,23 +36,13 @@ pub fn finish(mut command: Command, name: &[&str], input: &str) -> Result<String
         .spawn()
         .map_err(|error| format!("failed to run `{name}`: {error}"))?;
     // A program that ends without reading all of it says so by its status.
-    let _ = child
-        .stdin
-        .take()
-        .expect("it is piped")
-        .write_all(input.as_bytes());
-    let output = child
-        .wait_with_output()
-        .map_err(|error| format!("failed to wait for `{name}`: {error}"))?;
+    let _ = child.stdin.take().expect("it is piped").write_all(input.as_bytes());
+    let output = child.wait_with_output().map_err(|error| format!("failed to wait for `{name}`: {error}"))?;
     if output.status.success() {
         Ok(String::from_utf8_lossy(&output.stdout).into_owned())
     } else {
         let error = String::from_utf8_lossy(&output.stderr);
-        Err(format!(
-            "`{name}` failed ({}): {}",
-            output.status,
-            error.trim()
-        ))
+        Err(format!("`{name}` failed ({}): {}", output.status, error.trim()))
     }
 }
 

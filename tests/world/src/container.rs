@@ -46,11 +46,7 @@ pub struct Container {
 impl World {
     /// Adds a bridge with subnet 172.`subnet`.0.0/16 to the host.
     pub fn bridge(&self, name: &str, subnet: u8) -> Bridge {
-        let bridge = Bridge {
-            name: name.to_owned(),
-            subnet,
-            ipv6: self.layout.ipv6,
-        };
+        let bridge = Bridge { name: name.to_owned(), subnet, ipv6: self.layout.ipv6 };
         self.host.ip(&format!(
             "link add {name} type bridge
              addr add {}/16 dev {name}
@@ -58,10 +54,7 @@ impl World {
             bridge.address(1)
         ));
         if bridge.ipv6 {
-            self.host.ip(&format!(
-                "addr add {}/64 dev {name} nodad",
-                bridge.address6(1)
-            ));
+            self.host.ip(&format!("addr add {}/64 dev {name} nodad", bridge.address6(1)));
         }
         bridge
     }
@@ -70,37 +63,11 @@ impl World {
     pub fn masquerade(&self, bridge: &Bridge) {
         self.host.sysctl("ipv4/ip_forward", "1");
         let subnet = format!("{}/16", bridge.address(0));
-        self.host.run(&[
-            "iptables",
-            "-t",
-            "nat",
-            "-A",
-            "POSTROUTING",
-            "-s",
-            &subnet,
-            "!",
-            "-o",
-            &bridge.name,
-            "-j",
-            "MASQUERADE",
-        ]);
+        self.host.run(&["iptables", "-t", "nat", "-A", "POSTROUTING", "-s", &subnet, "!", "-o", &bridge.name, "-j", "MASQUERADE"]);
         if bridge.ipv6 {
             self.host.sysctl("ipv6/conf/all/forwarding", "1");
             let subnet = format!("{}/64", bridge.address6(0));
-            self.host.run(&[
-                "ip6tables",
-                "-t",
-                "nat",
-                "-A",
-                "POSTROUTING",
-                "-s",
-                &subnet,
-                "!",
-                "-o",
-                &bridge.name,
-                "-j",
-                "MASQUERADE",
-            ]);
+            self.host.run(&["ip6tables", "-t", "nat", "-A", "POSTROUTING", "-s", &subnet, "!", "-o", &bridge.name, "-j", "MASQUERADE"]);
         }
     }
 
@@ -115,9 +82,7 @@ impl World {
             number,
         };
         // Routers ask nobody whether their containers' addresses are taken, and neither do engines.
-        container
-            .netns
-            .sysctl("ipv6/conf/default/dad_transmits", "0");
+        container.netns.sysctl("ipv6/conf/default/dad_transmits", "0");
         let Bridge { name: device, .. } = bridge;
         self.host.ip(&format!(
             "link add {0} type veth peer name eth0 netns {name}
@@ -144,11 +109,7 @@ impl World {
 
     /// Removes a container and makes it anew with the same name and addresses.
     pub fn renew(&self, container: Container) -> Container {
-        let (name, bridge, number) = (
-            container.netns.name().to_owned(),
-            container.bridge.clone(),
-            container.number,
-        );
+        let (name, bridge, number) = (container.netns.name().to_owned(), container.bridge.clone(), container.number);
         self.remove(container);
         self.container(&name, &bridge, number)
     }
@@ -185,13 +146,8 @@ impl Container {
 
     /// Takes an address in addition to its own, as a container with Docker's default privileges may.
     pub fn take(&self, address: IpAddr) {
-        let (length, nodad) = if address.is_ipv4() {
-            (32, "")
-        } else {
-            (128, "nodad")
-        };
-        self.netns
-            .ip(&format!("addr add {address}/{length} dev eth0 {nodad}"));
+        let (length, nodad) = if address.is_ipv4() { (32, "") } else { (128, "nodad") };
+        self.netns.ip(&format!("addr add {address}/{length} dev eth0 {nodad}"));
     }
 
     /// Asks a server by UDP from one of its addresses, given or taken.

@@ -25,21 +25,13 @@ impl World {
     /// Starts `egressd run` with these arguments, and waits until it is ready.
     pub fn egressd(&self, arguments: &[&str]) -> Egressd {
         let arguments: Vec<String> = arguments.iter().map(ToString::to_string).collect();
-        Egressd {
-            service: start(&arguments),
-            arguments,
-        }
+        Egressd { service: start(&arguments), arguments }
     }
 
     /// Starts it for the world's Docker daemon and the folder [`manifests`].
     pub fn egressd_for_docker(&self) -> Egressd {
         fs::create_dir_all(manifests()).expect("/run is ours");
-        self.egressd(&[
-            "--docker-socket",
-            docker::SOCKET,
-            "--manifests",
-            &manifests().to_string_lossy(),
-        ])
+        self.egressd(&["--docker-socket", docker::SOCKET, "--manifests", &manifests().to_string_lossy()])
     }
 
     /// Starts it with no engine, for the folder [`manifests`].
@@ -57,17 +49,13 @@ impl World {
 
     /// What `egressd status -o json` prints.
     pub fn status(&self) -> Value {
-        let printed = self
-            .egressctl(&["status", "-o", "json"])
-            .unwrap_or_else(|error| panic!("{error}"));
-        serde_json::from_str(&printed)
-            .unwrap_or_else(|error| panic!("status is not JSON ({error}): {printed}"))
+        let printed = self.egressctl(&["status", "-o", "json"]).unwrap_or_else(|error| panic!("{error}"));
+        serde_json::from_str(&printed).unwrap_or_else(|error| panic!("status is not JSON ({error}): {printed}"))
     }
 
     /// Runs `egressd cleanup`. Panics when it fails.
     pub fn cleanup(&self) {
-        self.egressctl(&["cleanup"])
-            .unwrap_or_else(|error| panic!("{error}"));
+        self.egressctl(&["cleanup"]).unwrap_or_else(|error| panic!("{error}"));
     }
 }
 
@@ -122,33 +110,19 @@ pub fn program() -> PathBuf {
     }
     let program = built("release/egressd");
     let age = fs::metadata(&program).and_then(|metadata| metadata.modified());
-    let age =
-        age.unwrap_or_else(|_| panic!("there is no {}: cargo build --release", program.display()));
-    let source = newest(
-        Path::new(env!("CARGO_MANIFEST_DIR"))
-            .join("../../src")
-            .as_path(),
-    );
-    assert!(
-        age >= source,
-        "{} is older than its source: cargo build --release",
-        program.display()
-    );
+    let age = age.unwrap_or_else(|_| panic!("there is no {}: cargo build --release", program.display()));
+    let source = newest(Path::new(env!("CARGO_MANIFEST_DIR")).join("../../src").as_path());
+    assert!(age >= source, "{} is older than its source: cargo build --release", program.display());
     program
 }
 
 fn newest(folder: &Path) -> SystemTime {
-    let entries = fs::read_dir(folder)
-        .unwrap_or_else(|error| panic!("failed to read {}: {error}", folder.display()));
+    let entries = fs::read_dir(folder).unwrap_or_else(|error| panic!("failed to read {}: {error}", folder.display()));
     entries
         .map(|entry| {
             let entry = entry.expect("a folder that can be opened can be read");
             let metadata = entry.metadata().expect("a listed file is there");
-            if metadata.is_dir() {
-                newest(&entry.path())
-            } else {
-                metadata.modified().expect("the file system keeps times")
-            }
+            if metadata.is_dir() { newest(&entry.path()) } else { metadata.modified().expect("the file system keeps times") }
         })
         .max()
         .unwrap_or(SystemTime::UNIX_EPOCH)

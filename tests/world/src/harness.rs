@@ -23,12 +23,7 @@ pub struct Scenario {
 impl Scenario {
     /// A scenario whose name is a sentence; `run` panics when it is not so.
     pub fn new(name: impl Into<String>, run: impl Fn() + Send + Sync + 'static) -> Self {
-        Self {
-            name: name.into(),
-            limit: LIMIT,
-            shown: false,
-            run: Box::new(run),
-        }
+        Self { name: name.into(), limit: LIMIT, shown: false, run: Box::new(run) }
     }
 
     /// The same with another limit than [`LIMIT`].
@@ -52,25 +47,16 @@ pub fn main(scenarios: Vec<Scenario>) -> ExitCode {
         Ok(isolate::INIT) => isolate::init(),
         Ok(isolate::RUN) => {
             let name = env::var(isolate::NAME).expect("the stage before names the scenario");
-            let scenario = scenarios
-                .iter()
-                .find(|scenario| scenario.name == name)
-                .expect("the same program named it");
+            let scenario = scenarios.iter().find(|scenario| scenario.name == name).expect("the same program named it");
             (scenario.run)();
             ExitCode::SUCCESS
         }
         _ => {
             let trials = scenarios
                 .into_iter()
-                .map(
-                    |Scenario {
-                         name, limit, shown, ..
-                     }| {
-                        Trial::test(name.clone(), move || {
-                            isolate::run(&name, limit, shown).map_err(Into::into)
-                        })
-                    },
-                )
+                .map(|Scenario { name, limit, shown, .. }| {
+                    Trial::test(name.clone(), move || isolate::run(&name, limit, shown).map_err(Into::into))
+                })
                 .collect();
             libtest_mimic::run(&Arguments::from_args(), trials).exit_code()
         }

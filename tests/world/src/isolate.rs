@@ -35,41 +35,23 @@ pub const RUN: &str = "run";
 /// Runs the scenario in namespaces of its own and waits for it, at most for `limit`. An error holds what it printed.
 pub fn run(name: &str, limit: Duration, shown: bool) -> Result<(), String> {
     if !Uid::effective().is_root() {
-        return Err(
-            "needs root: it makes network namespaces and starts a Docker daemon in them".into(),
-        );
+        return Err("needs root: it makes network namespaces and starts a Docker daemon in them".into());
     }
     let cgroup = unique("egressd-test");
     let (reader, writer) = io::pipe().map_err(|error| format!("failed to make a pipe: {error}"))?;
-    let program =
-        env::current_exe().map_err(|error| format!("failed to find the test program: {error}"))?;
+    let program = env::current_exe().map_err(|error| format!("failed to find the test program: {error}"))?;
     let child = Command::new("setpriv")
-        .args([
-            "--pdeathsig",
-            "KILL",
-            "unshare",
-            "--net",
-            "--mount",
-            "--pid",
-            "--fork",
-            "--kill-child",
-        ])
+        .args(["--pdeathsig", "KILL", "unshare", "--net", "--mount", "--pid", "--fork", "--kill-child"])
         .args(["--mount-proc", "--propagation", "private"])
         .arg(program)
         .env(STAGE, INIT)
         .env(NAME, name)
         .env(CGROUP, &cgroup)
         .stdin(Stdio::null())
-        .stdout(
-            writer
-                .try_clone()
-                .map_err(|error| format!("failed to share the pipe: {error}"))?,
-        )
+        .stdout(writer.try_clone().map_err(|error| format!("failed to share the pipe: {error}"))?)
         .stderr(writer)
         .spawn()
-        .map_err(|error| {
-            format!("failed to run setpriv and unshare (package util-linux): {error}")
-        })?;
+        .map_err(|error| format!("failed to run setpriv and unshare (package util-linux): {error}"))?;
     let output = thread::spawn(move || collect(reader, shown));
     let end = wait(child, limit);
     let output = output.join().expect("collecting the output does not panic");
@@ -101,28 +83,16 @@ fn prepare() -> Result<Child, String> {
         run_line("modprobe br_netfilter")?;
     }
     run_line("ip link set lo up")?;
-    let program =
-        env::current_exe().map_err(|error| format!("failed to find the test program: {error}"))?;
-    Command::new(program)
-        .env(STAGE, RUN)
-        .spawn()
-        .map_err(|error| format!("failed to start the scenario: {error}"))
+    let program = env::current_exe().map_err(|error| format!("failed to find the test program: {error}"))?;
+    Command::new(program).env(STAGE, RUN).spawn().map_err(|error| format!("failed to start the scenario: {error}"))
 }
 
 /// Mounts a `/sys` that shows this namespace's interfaces, with what was mounted below the old one: dockerd looks there for its
 /// bridges' ports and waits when they are missing.
 fn own_sysfs() -> Result<(), String> {
-    let mounts = fs::read_to_string("/proc/mounts")
-        .map_err(|error| format!("failed to read /proc/mounts: {error}"))?;
-    let mounted = |path: &&str| {
-        mounts
-            .lines()
-            .any(|line| line.split(' ').nth(1) == Some(path))
-    };
-    let kept: Vec<&str> = ["/sys/fs/cgroup", "/sys/kernel/security"]
-        .into_iter()
-        .filter(mounted)
-        .collect();
+    let mounts = fs::read_to_string("/proc/mounts").map_err(|error| format!("failed to read /proc/mounts: {error}"))?;
+    let mounted = |path: &&str| mounts.lines().any(|line| line.split(' ').nth(1) == Some(path));
+    let kept: Vec<&str> = ["/sys/fs/cgroup", "/sys/kernel/security"].into_iter().filter(mounted).collect();
     for path in &kept {
         run_line(&format!("mkdir -p /run/kept{path}"))?;
         run_line(&format!("mount --rbind {path} /run/kept{path}"))?;
@@ -165,9 +135,7 @@ fn collect(mut reader: io::PipeReader, shown: bool) -> String {
         output.extend_from_slice(&part[..length]);
         if shown {
             // Nobody reads any more: the scenario still has to end, and its result counts.
-            let _ = io::stdout()
-                .write_all(&part[..length])
-                .and_then(|()| io::stdout().flush());
+            let _ = io::stdout().write_all(&part[..length]).and_then(|()| io::stdout().flush());
         }
     }
     String::from_utf8_lossy(&output).into_owned()
@@ -181,10 +149,7 @@ fn wait(mut child: Child, limit: Duration) -> Result<(), String> {
             Ok(Some(status)) => return Err(format!("failed ({status})")),
             Ok(None) if start.elapsed() < limit => thread::sleep(Duration::from_millis(20)),
             Ok(None) => {
-                child
-                    .kill()
-                    .and_then(|()| child.wait())
-                    .map_err(|error| format!("failed to end it: {error}"))?;
+                child.kill().and_then(|()| child.wait()).map_err(|error| format!("failed to end it: {error}"))?;
                 return Err(format!("not finished after {} s", limit.as_secs()));
             }
             Err(error) => return Err(format!("failed to wait for it: {error}")),
@@ -194,24 +159,18 @@ fn wait(mut child: Child, limit: Duration) -> Result<(), String> {
 
 fn unique(prefix: &str) -> String {
     static NEXT: AtomicU32 = AtomicU32::new(0);
-    format!(
-        "{prefix}-{}-{}",
-        std::process::id(),
-        NEXT.fetch_add(1, Ordering::Relaxed)
-    )
+    format!("{prefix}-{}-{}", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed))
 }
 
 /// Removes the group from each control group hierarchy. Killed processes take a moment to leave it.
 fn remove_cgroup(name: &str) -> Result<(), String> {
-    let mounts = fs::read_to_string("/proc/mounts")
-        .map_err(|error| format!("failed to read /proc/mounts: {error}"))?;
+    let mounts = fs::read_to_string("/proc/mounts").map_err(|error| format!("failed to read /proc/mounts: {error}"))?;
     let groups: Vec<PathBuf> = mounts
         .lines()
         .filter_map(|line| {
             let mut fields = line.split(' ').skip(1);
             let (path, kind) = (fields.next()?, fields.next()?);
-            kind.starts_with("cgroup")
-                .then(|| Path::new(path).join(name))
+            kind.starts_with("cgroup").then(|| Path::new(path).join(name))
         })
         .collect();
     let start = Instant::now();
@@ -219,20 +178,13 @@ fn remove_cgroup(name: &str) -> Result<(), String> {
         let failed: Vec<String> = groups
             .iter()
             .filter(|group| group.exists())
-            .filter_map(|group| {
-                remove_tree(group)
-                    .err()
-                    .map(|error| format!("{}: {error}", group.display()))
-            })
+            .filter_map(|group| remove_tree(group).err().map(|error| format!("{}: {error}", group.display())))
             .collect();
         if failed.is_empty() {
             return Ok(());
         }
         if start.elapsed() > Duration::from_secs(5) {
-            return Err(format!(
-                "left a control group behind: {}",
-                failed.join(", ")
-            ));
+            return Err(format!("left a control group behind: {}", failed.join(", ")));
         }
         thread::sleep(Duration::from_millis(20));
     }

@@ -48,9 +48,5 @@ pub const FOLDER: &str = "/run/world";
 pub fn built(path: &str) -> std::path::PathBuf {
     let program = std::env::current_exe().expect("a running program has a path");
     // target/debug/deps/PROGRAM
-    program
-        .ancestors()
-        .nth(3)
-        .expect("cargo puts tests three levels deep")
-        .join(path)
+    program.ancestors().nth(3).expect("cargo puts tests three levels deep").join(path)
 }

@@ -34,12 +34,8 @@ impl Netns {
 
     fn open(path: impl AsRef<Path>, name: &str) -> Self {
         let path = path.as_ref();
-        let file = File::open(path)
-            .unwrap_or_else(|error| panic!("failed to open {}: {error}", path.display()));
-        Self {
-            file: Arc::new(file),
-            name: name.to_owned(),
-        }
+        let file = File::open(path).unwrap_or_else(|error| panic!("failed to open {}: {error}", path.display()));
+        Self { file: Arc::new(file), name: name.to_owned() }
     }
 
     /// What `ip netns` calls it.
@@ -51,13 +47,10 @@ impl Netns {
     pub fn enter<T: Send>(&self, f: impl FnOnce() -> T + Send) -> T {
         thread::scope(|scope| {
             let inside = scope.spawn(|| {
-                setns(&*self.file, CloneFlags::CLONE_NEWNET)
-                    .expect("root may enter a namespace that it made");
+                setns(&*self.file, CloneFlags::CLONE_NEWNET).expect("root may enter a namespace that it made");
                 f()
             });
-            inside
-                .join()
-                .unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+            inside.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
         })
     }
 
@@ -79,14 +72,10 @@ impl Netns {
     /// Sets a sysctl below `/proc/sys/net`, as `ipv4/ip_forward`.
     pub fn sysctl(&self, path: &str, value: &str) {
         let path = format!("/proc/sys/net/{path}");
-        self.enter(|| std::fs::write(&path, value))
-            .unwrap_or_else(|error| panic!("failed to write {path} in {}: {error}", self.name));
+        self.enter(|| std::fs::write(&path, value)).unwrap_or_else(|error| panic!("failed to write {path} in {}: {error}", self.name));
     }
 }
 
 fn unindent(lines: &str) -> String {
-    lines
-        .lines()
-        .map(|line| format!("{}\n", line.trim()))
-        .collect()
+    lines.lines().map(|line| format!("{}\n", line.trim())).collect()
 }

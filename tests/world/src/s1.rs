@@ -28,28 +28,13 @@ pub struct Crawler {
 
 /// Both.
 pub const CRAWLERS: [Crawler; 2] = [
-    Crawler {
-        name: "crawler-1",
-        nic: Nic::Eth0,
-        address: Ipv4Addr::new(172, 19, 0, 100),
-        port: 8090,
-    },
-    Crawler {
-        name: "crawler-2",
-        nic: Nic::Eth1,
-        address: Ipv4Addr::new(172, 19, 0, 101),
-        port: 8091,
-    },
+    Crawler { name: "crawler-1", nic: Nic::Eth0, address: Ipv4Addr::new(172, 19, 0, 100), port: 8090 },
+    Crawler { name: "crawler-2", nic: Nic::Eth1, address: Ipv4Addr::new(172, 19, 0, 101), port: 8091 },
 ];
 
 /// Makes their network: 172.19.0.0/16, and fd72:19::/64 where the world has IPv6.
 pub fn create_network(world: &World, docker: &Docker) {
-    let mut arguments = vec![
-        "network",
-        "create",
-        "--subnet=172.19.0.0/16",
-        "--opt=com.docker.network.bridge.name=eip_bridge",
-    ];
+    let mut arguments = vec!["network", "create", "--subnet=172.19.0.0/16", "--opt=com.docker.network.bridge.name=eip_bridge"];
     if world.layout.ipv6 {
         arguments.extend(["--ipv6", "--subnet=fd72:19::/64"]);
     }
@@ -61,11 +46,7 @@ impl Crawler {
     /// The options of `docker run`: label, address, published port.
     pub fn options(&self, world: &World) -> Vec<String> {
         let private = world.layout.address(self.nic);
-        let exits: Vec<String> = world
-            .servers()
-            .iter()
-            .map(|like| world.layout.private(self.nic, *like).to_string())
-            .collect();
+        let exits: Vec<String> = world.servers().iter().map(|like| world.layout.private(self.nic, *like).to_string()).collect();
         vec![
             format!("--network={NETWORK}"),
             format!("--ip={}", self.address),
@@ -77,10 +58,7 @@ impl Crawler {
     /// Starts it.
     pub fn run(&self, world: &World, docker: &Docker) {
         let options = self.options(world);
-        docker.run(
-            self.name,
-            &options.iter().map(String::as_str).collect::<Vec<_>>(),
-        );
+        docker.run(self.name, &options.iter().map(String::as_str).collect::<Vec<_>>());
     }
 
     /// It leaves by its NIC, to the internet and to neighbours.
@@ -95,14 +73,7 @@ impl Crawler {
     /// same address.
     pub fn is_reached(&self, world: &World) -> Result<(), String> {
         let page = world.reached_by(self.nic, self.port, ASK)?;
-        let peer = page
-            .split(' ')
-            .next()
-            .and_then(|peer| peer.parse::<IpAddr>().ok());
-        if peer == Some(self.nic.eip().into()) {
-            Ok(())
-        } else {
-            Err(format!("{}: its program calls out as {page:?}", self.name))
-        }
+        let peer = page.split(' ').next().and_then(|peer| peer.parse::<IpAddr>().ok());
+        if peer == Some(self.nic.eip().into()) { Ok(()) } else { Err(format!("{}: its program calls out as {page:?}", self.name)) }
     }
 }

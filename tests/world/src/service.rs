@@ -30,22 +30,14 @@ impl Service {
     /// Starts it; its output goes to the end of a log named after it.
     pub fn start(name: &str, mut command: Command) -> Self {
         let log = Path::new(FOLDER).join(format!("{name}.log"));
-        let file = File::options()
-            .create(true)
-            .append(true)
-            .open(&log)
-            .expect("/run is ours");
+        let file = File::options().create(true).append(true).open(&log).expect("/run is ours");
         let child = command
             .stdin(Stdio::null())
             .stdout(file.try_clone().expect("a file can be shared"))
             .stderr(file)
             .spawn()
             .unwrap_or_else(|error| panic!("failed to start {name}: {error}"));
-        Self {
-            name: name.to_owned(),
-            child,
-            log,
-        }
+        Self { name: name.to_owned(), child, log }
     }
 
     /// Waits until `ready` says so. Panics when the program ends or `limit` passes before.
@@ -55,12 +47,7 @@ impl Service {
             if let Some(status) = self.ended() {
                 panic!("{} ended ({status}) before {what}", self.name);
             }
-            assert!(
-                start.elapsed() < limit,
-                "{} is not {what} after {} s",
-                self.name,
-                limit.as_secs()
-            );
+            assert!(start.elapsed() < limit, "{} is not {what} after {} s", self.name, limit.as_secs());
             thread::sleep(Duration::from_millis(10));
         }
     }
@@ -82,10 +69,7 @@ impl Service {
 
     /// Ends it with no chance to tidy up.
     pub fn kill(&mut self) {
-        self.child
-            .kill()
-            .and_then(|()| self.child.wait())
-            .expect("it is a child of ours");
+        self.child.kill().and_then(|()| self.child.wait()).expect("it is a child of ours");
     }
 
     /// Asks it to end, and waits for that.
@@ -99,11 +83,7 @@ impl Service {
             if let Some(status) = self.ended() {
                 return status;
             }
-            assert!(
-                start.elapsed() < limit,
-                "{} does not end on SIGTERM",
-                self.name
-            );
+            assert!(start.elapsed() < limit, "{} does not end on SIGTERM", self.name);
             thread::sleep(Duration::from_millis(10));
         }
     }
@@ -116,10 +96,7 @@ impl Drop for Service {
         if thread::panicking() {
             let log = self.log();
             // containerd's shims tell their whole lives into dockerd's log.
-            let lines: Vec<&str> = log
-                .lines()
-                .filter(|line| !line.contains("runtime=io.containerd"))
-                .collect();
+            let lines: Vec<&str> = log.lines().filter(|line| !line.contains("runtime=io.containerd")).collect();
             println!("--- end of {}'s log", self.name);
             for line in &lines[lines.len().saturating_sub(SHOWN)..] {
                 println!("{line}");

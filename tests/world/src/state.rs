@@ -47,31 +47,15 @@ impl State {
             ("addresses", &["address", "show"]),
         ] {
             let printed = command::run(&[&["ip", "-o", "-d"], arguments].concat());
-            state.insert(
-                kind,
-                printed
-                    .lines()
-                    .map(|line| names.replace(&without_times(line)))
-                    .collect(),
-            );
+            state.insert(kind, printed.lines().map(|line| names.replace(&without_times(line))).collect());
         }
         state.insert("links", links(&names));
         state.insert("sysctls", sysctls(&names));
         for kind in ["routes", "routes, IPv6", "sysctls", "links", "addresses"] {
-            state
-                .get_mut(kind)
-                .expect("it was inserted")
-                .sort_unstable();
+            state.get_mut(kind).expect("it was inserted").sort_unstable();
         }
-        let bridges = link_objects()
-            .into_iter()
-            .filter(|link| link["linkinfo"]["info_kind"] == "bridge");
-        Self {
-            lines: state,
-            bridges: bridges
-                .filter_map(|link| Some(link["ifname"].as_str()?.to_owned()))
-                .collect(),
-        }
+        let bridges = link_objects().into_iter().filter(|link| link["linkinfo"]["info_kind"] == "bridge");
+        Self { lines: state, bridges: bridges.filter_map(|link| Some(link["ifname"].as_str()?.to_owned())).collect() }
     }
 
     /// The same without what a Docker engine changes when it or its containers start again: its own tables and chains, but not
@@ -83,12 +67,9 @@ impl State {
             let routes = kind.starts_with("routes");
             let of_bridge = |line: &String| {
                 let dev = |bridge: &String| line.contains(&format!(" dev {bridge} "));
-                self.bridges.iter().any(dev)
-                    && [" table main ", " table local "]
-                        .iter()
-                        .any(|table| line.contains(table))
+                self.bridges.iter().any(dev) && [" table main ", " table local "].iter().any(|table| line.contains(table))
             };
-            lines.retain(|line| !is_dockers(line) && !(routes && of_bridge(line)));
+            lines.retain(|line| !is_dockers(line) && (!routes || !of_bridge(line)));
             lines.sort_unstable();
         }
         self
@@ -121,8 +102,7 @@ fn is_dockers(line: &str) -> bool {
     let names = line.replace("DOCKER-USER", "");
     let own = names.contains("DOCKER") || names.contains("docker-bridges");
     let hairpin = names.contains("MASQUERADE")
-        && (names.contains("-s ") && names.contains("-d ")
-            || names.contains("\"saddr\"") && names.contains("\"daddr\""));
+        && (names.contains("-s ") && names.contains("-d ") || names.contains("\"saddr\"") && names.contains("\"daddr\""));
     own || hairpin || names.contains(CONTAINER_SIDE)
 }
 
@@ -135,18 +115,11 @@ fn await_addresses() {
     loop {
         let printed = command::run(&["ip", "-6", "-j", "address", "show", "tentative"]);
         let links: Value = serde_json::from_str(&printed).expect("ip prints JSON");
-        let waiting = links
-            .as_array()
-            .into_iter()
-            .flatten()
-            .any(|link| link["operstate"] == "UP");
+        let waiting = links.as_array().into_iter().flatten().any(|link| link["operstate"] == "UP");
         if !waiting {
             return;
         }
-        assert!(
-            start.elapsed() < Duration::from_secs(10),
-            "still tentative: {links}"
-        );
+        assert!(start.elapsed() < Duration::from_secs(10), "still tentative: {links}");
         thread::sleep(Duration::from_millis(50));
     }
 }
@@ -166,8 +139,7 @@ impl Names {
             .filter_map(|link| {
                 let name = link["ifname"].as_str()?;
                 let master = link["master"].as_str().unwrap_or("nothing");
-                name.starts_with("veth")
-                    .then(|| (name.to_owned(), format!("{CONTAINER_SIDE}{master}")))
+                name.starts_with("veth").then(|| (name.to_owned(), format!("{CONTAINER_SIDE}{master}")))
             })
             .collect();
         names.sort_by_key(|(name, _)| std::cmp::Reverse(name.len()));
@@ -175,9 +147,7 @@ impl Names {
     }
 
     fn replace(&self, text: &str) -> String {
-        self.0.iter().fold(text.to_owned(), |text, (name, place)| {
-            text.replace(name, place)
-        })
+        self.0.iter().fold(text.to_owned(), |text, (name, place)| text.replace(name, place))
     }
 }
 
@@ -187,18 +157,7 @@ fn link_objects() -> Vec<Value> {
 }
 
 fn links(names: &Names) -> Vec<String> {
-    let kept = [
-        "ifname",
-        "flags",
-        "mtu",
-        "qdisc",
-        "operstate",
-        "group",
-        "link_type",
-        "master",
-        "promiscuity",
-        "linkinfo",
-    ];
+    let kept = ["ifname", "flags", "mtu", "qdisc", "operstate", "group", "link_type", "master", "promiscuity", "linkinfo"];
     let lines = link_objects().into_iter().map(|link| {
         let link: BTreeMap<&str, &Value> = kept.iter().map(|key| (*key, &link[*key])).collect();
         let mut link = serde_json::to_value(link).expect("it came from JSON");
@@ -214,15 +173,10 @@ fn links(names: &Names) -> Vec<String> {
 fn nftables(names: &Names) -> Vec<String> {
     let printed = command::run(&["nft", "-j", "list", "ruleset"]);
     let mut ruleset: Value = serde_json::from_str(&printed).expect("nft prints JSON");
-    let objects = ruleset["nftables"]
-        .as_array_mut()
-        .expect("nft lists objects");
+    let objects = ruleset["nftables"].as_array_mut().expect("nft lists objects");
     objects.retain(|object| object.get("metainfo").is_none());
     objects.iter_mut().for_each(without_counters);
-    objects
-        .iter()
-        .map(|object| names.replace(&object.to_string()))
-        .collect()
+    objects.iter().map(|object| names.replace(&object.to_string())).collect()
 }
 
 /// Handles tell the order of creation, counters the traffic, and elements with a timeout come and go by themselves.
@@ -248,9 +202,7 @@ fn without_counters(value: &mut Value) {
 
 fn saved(printed: &str, names: &Names) -> Vec<String> {
     let rules = printed.lines().filter(|line| !line.starts_with('#'));
-    rules
-        .map(|line| names.replace(line.split(" [").next().unwrap_or(line)))
-        .collect()
+    rules.map(|line| names.replace(line.split(" [").next().unwrap_or(line))).collect()
 }
 
 /// Numbers that count down, and interface numbers, which are never the same twice.
@@ -258,10 +210,7 @@ fn without_times(line: &str) -> String {
     let mut kept = String::new();
     let mut words = line.split_whitespace().peekable();
     while let Some(word) = words.next() {
-        let number = word
-            .strip_suffix(':')
-            .is_some_and(|number| number.parse::<u32>().is_ok())
-            && kept.is_empty();
+        let number = word.strip_suffix(':').is_some_and(|number| number.parse::<u32>().is_ok()) && kept.is_empty();
         let rule = number && matches!(words.peek(), Some(&"from" | &"not"));
         if matches!(word, "valid_lft" | "preferred_lft" | "expires") {
             words.next();
@@ -275,25 +224,15 @@ fn without_times(line: &str) -> String {
 fn sysctls(names: &Names) -> Vec<String> {
     let mut found = BTreeSet::new();
     read_sysctls(Path::new("/proc/sys/net"), &mut found);
-    found
-        .into_iter()
-        .map(|(path, value)| names.replace(&format!("{path} = {value}")))
-        .collect()
+    found.into_iter().map(|(path, value)| names.replace(&format!("{path} = {value}"))).collect()
 }
 
 fn read_sysctls(folder: &Path, found: &mut BTreeSet<(String, String)>) {
     // Counts of what is there now, and a random secret.
-    const MOVING: [&str; 3] = [
-        "nf_conntrack_count",
-        "stable_secret",
-        "nf_conntrack_buckets",
-    ];
-    let entries = fs::read_dir(folder)
-        .unwrap_or_else(|error| panic!("failed to read {}: {error}", folder.display()));
+    const MOVING: [&str; 3] = ["nf_conntrack_count", "stable_secret", "nf_conntrack_buckets"];
+    let entries = fs::read_dir(folder).unwrap_or_else(|error| panic!("failed to read {}: {error}", folder.display()));
     for entry in entries {
-        let path = entry
-            .expect("a folder that can be opened can be read")
-            .path();
+        let path = entry.expect("a folder that can be opened can be read").path();
         if path.is_dir() {
             read_sysctls(&path, found);
         } else if !MOVING.iter().any(|name| path.ends_with(name)) {

@@ -23,17 +23,11 @@ pub struct Guests(Arc<Mutex<Vec<(SocketAddr, SocketAddr)>>>);
 impl Guests {
     /// All so far.
     pub fn list(&self) -> Vec<(SocketAddr, SocketAddr)> {
-        self.0
-            .lock()
-            .expect("no server panics while it holds the lock")
-            .clone()
+        self.0.lock().expect("no server panics while it holds the lock").clone()
     }
 
     fn add(&self, at: SocketAddr, peer: SocketAddr) {
-        self.0
-            .lock()
-            .expect("no server panics while it holds the lock")
-            .push((at, peer));
+        self.0.lock().expect("no server panics while it holds the lock").push((at, peer));
     }
 }
 
@@ -42,14 +36,9 @@ impl Guests {
 /// Each address has sockets of its own, so that a datagram is answered from the address that it was sent to.
 pub fn serve(netns: &Netns, addresses: &[IpAddr], ports: &[u16]) -> Guests {
     let guests = Guests::default();
-    for at in addresses.iter().flat_map(|&address| {
-        ports
-            .iter()
-            .map(move |&port| SocketAddr::new(address, port))
-    }) {
+    for at in addresses.iter().flat_map(|&address| ports.iter().map(move |&port| SocketAddr::new(address, port))) {
         let (listener, socket) = netns.enter(|| {
-            let bound =
-                TcpListener::bind(at).and_then(|listener| Ok((listener, UdpSocket::bind(at)?)));
+            let bound = TcpListener::bind(at).and_then(|listener| Ok((listener, UdpSocket::bind(at)?)));
             bound.unwrap_or_else(|error| panic!("failed to listen on {at}: {error}"))
         });
         let (by_tcp, by_udp) = (guests.clone(), guests.clone());
@@ -100,18 +89,10 @@ fn describe(peer: SocketAddr) -> String {
 
 /// Reads a server's answer.
 pub fn parse(line: &str) -> io::Result<SocketAddr> {
-    let invalid = || {
-        io::Error::new(
-            io::ErrorKind::InvalidData,
-            format!("not a server's answer: {line:?}"),
-        )
-    };
+    let invalid = || io::Error::new(io::ErrorKind::InvalidData, format!("not a server's answer: {line:?}"));
     let (address, port) = line.trim().split_once(' ').ok_or_else(invalid)?;
     let address: IpAddr = address.parse().map_err(|_| invalid())?;
-    Ok(SocketAddr::new(
-        address,
-        port.parse().map_err(|_| invalid())?,
-    ))
+    Ok(SocketAddr::new(address, port.parse().map_err(|_| invalid())?))
 }
 
 /// A connection to a server that is kept.
@@ -179,14 +160,8 @@ pub fn get(netns: &Netns, at: SocketAddr, path: &str) -> io::Result<String> {
     let (head, body) = answer
         .split_once("\r\n\r\n")
         .or_else(|| answer.split_once("\n\n"))
-        .ok_or_else(|| {
-            io::Error::new(io::ErrorKind::InvalidData, format!("not HTTP: {answer:?}"))
-        })?;
-    if head
-        .lines()
-        .next()
-        .is_some_and(|status| status.contains(" 200 "))
-    {
+        .ok_or_else(|| io::Error::new(io::ErrorKind::InvalidData, format!("not HTTP: {answer:?}")))?;
+    if head.lines().next().is_some_and(|status| status.contains(" 200 ")) {
         Ok(body.to_owned())
     } else {
         Err(io::Error::other(head.to_owned()))
@@ -209,10 +184,6 @@ fn line(stream: &mut impl BufRead) -> io::Result<String> {
 }
 
 fn unspecified(like: SocketAddr) -> SocketAddr {
-    let any = if like.is_ipv4() {
-        "0.0.0.0:0"
-    } else {
-        "[::]:0"
-    };
+    let any = if like.is_ipv4() { "0.0.0.0:0" } else { "[::]:0" };
     any.parse().expect("it is an address")
 }

@@ -28,12 +28,8 @@ fn ip(text: &str) -> IpAddr {
 }
 
 fn connect(book: &mut Book) -> Endpoint {
-    let event = Event::Connected {
-        container: "c1".to_owned(),
-        network: "n1".to_owned(),
-        name: "shop".to_owned(),
-        driver: "bridge".to_owned(),
-    };
+    let event =
+        Event::Connected { container: "c1".to_owned(), network: "n1".to_owned(), name: "shop".to_owned(), driver: "bridge".to_owned() };
     match book.event(event) {
         (None, Some(Ask::Addresses(endpoint))) => endpoint,
         other => panic!("not asked for addresses: {other:?}"),
@@ -42,13 +38,7 @@ fn connect(book: &mut Book) -> Endpoint {
 
 fn told(change: Option<EngineChange>) -> (bool, Vec<IpAddr>) {
     match change {
-        Some(EngineChange::Container(one)) => (
-            one.running,
-            one.attachments
-                .iter()
-                .flat_map(|a| a.addresses.clone())
-                .collect(),
-        ),
+        Some(EngineChange::Container(one)) => (one.running, one.attachments.iter().flat_map(|a| a.addresses.clone()).collect()),
         other => panic!("no container: {other:?}"),
     }
 }
@@ -69,10 +59,7 @@ fn an_answer_that_is_older_than_the_end_says_nothing() {
     let mut book = book();
     book.restart(vec![listed(true, Some("10.0.0.2"))]);
     let (endpoint, era) = (connect(&mut book), book.era("c1"));
-    assert_eq!(
-        told(book.event(Event::Died("c1".to_owned())).0),
-        (false, vec![])
-    );
+    assert_eq!(told(book.event(Event::Died("c1".to_owned())).0), (false, vec![]));
     let late = book.addresses(&endpoint, Some(vec![ip("10.0.0.2")]));
     assert_eq!(late, (None, Some(Ask::ContainerLater("c1".to_owned()))));
     assert_eq!(book.relisted(listed(true, Some("10.0.0.2")), era), None);
@@ -84,10 +71,7 @@ fn a_container_whose_address_comes_before_its_labels_is_told_once_with_both() {
     let endpoint = connect(&mut book);
     let early = book.addresses(&endpoint, Some(vec![ip("10.0.0.2")]));
     assert_eq!(early, (None, Some(Ask::Container("c1".to_owned()))));
-    assert_eq!(
-        told(book.relisted(listed(false, None), 0)),
-        (true, vec![ip("10.0.0.2")])
-    );
+    assert_eq!(told(book.relisted(listed(false, None), 0)), (true, vec![ip("10.0.0.2")]));
 }
 
 #[test]
@@ -102,10 +86,7 @@ fn labels_are_parsed_once_for_a_name() {
     book.restart(vec![listed(false, None)]);
     book.relisted(listed(true, Some("10.0.0.2")), 0);
     assert_eq!(calls.load(std::sync::atomic::Ordering::Relaxed), 1);
-    let renamed = Listed {
-        name: "shop".to_owned(),
-        ..listed(true, Some("10.0.0.2"))
-    };
+    let renamed = Listed { name: "shop".to_owned(), ..listed(true, Some("10.0.0.2")) };
     assert!(book.relisted(renamed, 0).is_some());
     assert_eq!(calls.load(std::sync::atomic::Ordering::Relaxed), 2);
 }
@@ -118,8 +99,5 @@ fn only_a_container_that_was_told_of_is_said_to_be_gone() {
     assert_eq!(book.event(Event::Destroyed("c1".to_owned())), (None, None));
     book.restart(vec![listed(false, None)]);
     let gone = EngineChange::ContainerGone("c1".to_owned());
-    assert_eq!(
-        book.event(Event::Destroyed("c1".to_owned())),
-        (Some(gone), None)
-    );
+    assert_eq!(book.event(Event::Destroyed("c1".to_owned())), (Some(gone), None));
 }
