@@ -33,11 +33,11 @@ mod tests {
 
     #[test]
     fn the_committed_definition_is_the_generated_one() {
-        assert_generated("crds/egressbinding.yaml", |out| super::crd(out));
+        assert_generated("crds/egressbinding.yaml", super::crd);
     }
 
     #[test]
     fn the_committed_reference_is_the_generated_one() {
-        assert_generated("docs/reference.md", |out| super::reference(out));
+        assert_generated("docs/reference.md", super::reference);
     }
 }
