@@ -202,7 +202,8 @@ fn holder(kernel: &KernelFacts, spec: &ExitSpec) -> Result<IfIndex, Reason> {
     kernel.own_links_with(address).next().map(|l| l.index).ok_or(Reason::AddressNotFound { address })
 }
 
-/// The way out of a NIC: what a binding says, else its default route in main, else in any table, else what was found before.
+/// The way out of a NIC: what a binding says, else its default route in main, else in any table, else what was found before, else the
+/// router that it shares with another NIC.
 fn gateway(kernel: &KernelFacts, nic: IfIndex, family: Family, explicit: Option<IpAddr>, memory: &mut Memory) -> Option<Gateway> {
     if let Some(address) = explicit {
         let on_subnet = own(kernel, nic).any(|a| a.net.contains(&address)) || is_link_local(address);
@@ -222,7 +223,16 @@ fn gateway(kernel: &KernelFacts, nic: IfIndex, family: Family, explicit: Option<
         return Some(gateway);
     }
     // A static route goes with its link and does not come back with it; one by advertisement is told again.
-    memory.gateways.get(&(nic, family)).copied().filter(|g| !g.by_advertisement)
+    let before = memory.gateways.get(&(nic, family)).copied().filter(|g| !g.by_advertisement);
+    before.or_else(|| shared_gateway(kernel, nic, family))
+}
+
+/// Another NIC's gateway, when it is on a subnet of this one too: several NICs in one subnet share their router.
+fn shared_gateway(kernel: &KernelFacts, nic: IfIndex, family: Family) -> Option<Gateway> {
+    let defaults = kernel.routes.iter().filter(|r| r.table == MAIN && is_default(r) && family_of(&r.destination) == family);
+    let near = defaults.filter(|r| r.gateway.is_some_and(|gateway| own(kernel, nic).any(|a| a.net.contains(&gateway))));
+    let route = near.min_by_key(|r| r.metric)?;
+    Some(Gateway { address: route.gateway, onlink: false, mtu: None, by_advertisement: false })
 }
 
 fn family_of(net: &IpNet) -> Family {
