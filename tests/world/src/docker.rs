@@ -40,13 +40,17 @@ impl Engine {
     fn program(self) -> PathBuf {
         let program = match self {
             Self::Debian => PathBuf::from("/usr/sbin/dockerd"),
-            Self::CurrentIptables | Self::CurrentNftables => built("engines/dockerd"),
+            Self::CurrentIptables | Self::CurrentNftables => current().join("dockerd"),
         };
         let cure = match self {
             Self::Debian => "install the package docker.io",
             Self::CurrentIptables | Self::CurrentNftables => "build it: make engines",
         };
-        assert!(program.exists(), "there is no {}: {cure}", program.display());
+        assert!(
+            program.exists(),
+            "there is no {}: {cure}",
+            program.display()
+        );
         program
     }
 
@@ -67,7 +71,8 @@ impl Engine {
             Self::CurrentIptables | Self::CurrentNftables => {
                 // Debian's runc does not know time namespaces.
                 config["features"] = json!({ "time-namespaces": false });
-                config["userland-proxy-path"] = built("engines/docker-proxy").to_string_lossy().into();
+                config["userland-proxy-path"] =
+                    current().join("docker-proxy").to_string_lossy().into();
             }
         }
         if self == Self::CurrentNftables {
@@ -75,6 +80,11 @@ impl Engine {
         }
         config
     }
+}
+
+/// The folder that `tests/engines/build.sh` built the current engine into; `EGRESSD_ENGINES` names another one.
+fn current() -> PathBuf {
+    env::var_os("EGRESSD_ENGINES").map_or_else(|| built("tmp/engine"), PathBuf::from)
 }
 
 /// A running daemon. It ends with the scenario, as do its containers.
@@ -103,7 +113,10 @@ impl World {
             config[name] = value.clone();
         }
         fs::write(config_file(), config.to_string()).expect("/run is ours");
-        let docker = Docker { engine, service: start(engine) };
+        let docker = Docker {
+            engine,
+            service: start(engine),
+        };
         docker.import();
         docker
     }
@@ -115,7 +128,9 @@ fn config_file() -> String {
 
 fn start(engine: Engine) -> Service {
     let mut daemon = Command::new(engine.program());
-    daemon.args(["--config-file", &config_file()]).env("DOCKER_MIN_API_VERSION", "1.24");
+    daemon
+        .args(["--config-file", &config_file()])
+        .env("DOCKER_MIN_API_VERSION", "1.24");
     let mut service = Service::start("dockerd", daemon);
     service.wait_until("answering", Duration::from_secs(60), answers);
     service
@@ -135,7 +150,8 @@ fn answers() -> bool {
 impl Docker {
     /// Runs the Docker client and returns what it prints. Panics when it fails.
     pub fn cli(&self, arguments: &[&str]) -> String {
-        self.try_cli(arguments).unwrap_or_else(|error| panic!("{error}"))
+        self.try_cli(arguments)
+            .unwrap_or_else(|error| panic!("{error}"))
     }
 
     /// Runs the Docker client and returns what it prints, or its failure.
@@ -146,7 +162,14 @@ impl Docker {
     /// Starts a container of [`IMAGE`] in the background with these options; its program is the web server, which as a first
     /// process does not hear SIGTERM, so nobody is to wait for that.
     pub fn run(&self, name: &str, options: &[&str]) {
-        self.cli(&[&["run", "-d", "--stop-timeout=0", "--name", name], options, &[IMAGE]].concat());
+        self.cli(
+            &[
+                &["run", "-d", "--stop-timeout=0", "--name", name],
+                options,
+                &[IMAGE],
+            ]
+            .concat(),
+        );
     }
 
     /// Removes a container, running or not.
@@ -190,7 +213,11 @@ impl Docker {
 
     fn feed(&self, arguments: &[&str], input: &str) -> Result<String, String> {
         let debian = Path::new("/usr/bin/docker");
-        let mut client = Command::new(if debian.exists() { debian } else { Path::new("docker") });
+        let mut client = Command::new(if debian.exists() {
+            debian
+        } else {
+            Path::new("docker")
+        });
         client
             .args(arguments)
             .env("DOCKER_HOST", format!("unix://{SOCKET}"))
@@ -202,7 +229,9 @@ impl Docker {
     /// Makes the image from the machine's static busybox: nothing is fetched.
     fn import(&self) {
         let root = Path::new(FOLDER).join("image");
-        let busybox = ["/usr/bin/busybox", "/bin/busybox"].into_iter().find(|path| Path::new(path).exists());
+        let busybox = ["/usr/bin/busybox", "/bin/busybox"]
+            .into_iter()
+            .find(|path| Path::new(path).exists());
         let busybox = busybox.expect("there is no busybox: install the package busybox-static");
         let prepare = || -> std::io::Result<()> {
             fs::create_dir_all(root.join("bin"))?;
@@ -210,7 +239,10 @@ impl Docker {
             fs::create_dir_all(root.join("etc"))?;
             fs::create_dir_all(root.join("tmp"))?;
             fs::copy(busybox, root.join("bin/busybox"))?;
-            for applet in command::run(&[busybox, "--list"]).lines().filter(|applet| *applet != "busybox") {
+            for applet in command::run(&[busybox, "--list"])
+                .lines()
+                .filter(|applet| *applet != "busybox")
+            {
                 symlink("busybox", root.join("bin").join(applet))?;
             }
             Ok(())
@@ -223,7 +255,9 @@ impl Docker {
         command::run(&["tar", "-C", &root, "-cf", &tar, "."]);
         let program = format!("CMD [\"httpd\", \"-f\", \"-p\", \"{WEB_PORT}\", \"-h\", \"/www\"]");
         self.cli(&["import", "--change", &program, &tar, IMAGE]);
-        fs::remove_dir_all(&*root).and_then(|()| fs::remove_file(&tar)).expect("/run is ours");
+        fs::remove_dir_all(&*root)
+            .and_then(|()| fs::remove_file(&tar))
+            .expect("/run is ours");
     }
 }
 
