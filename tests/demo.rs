@@ -12,9 +12,7 @@ use world::{
 };
 
 fn main() -> ExitCode {
-    let demo = Scenario::new("demo", demo)
-        .within(Duration::from_secs(60))
-        .shown();
+    let demo = Scenario::new("demo", demo).within(Duration::from_secs(60)).shown();
     world::harness::main(vec![demo])
 }
 
@@ -27,71 +25,35 @@ struct Calls {
 
 fn demo() {
     let world = World::builder().ipv6(false).build();
-    println!(
-        "\n\nA host with two NICs in one subnet, in a cloud that drops what does not come from a NIC's own address:"
-    );
+    println!("\n\nA host with two NICs in one subnet, in a cloud that drops what does not come from a NIC's own address:");
     for nic in Nic::ALL {
-        println!(
-            "  {}  {:<12}  public (elastic) address {}",
-            nic.name(),
-            world.layout.address(nic),
-            nic.eip()
-        );
+        println!("  {}  {:<12}  public (elastic) address {}", nic.name(), world.layout.address(nic), nic.eip());
     }
     let docker = world.docker(Engine::Debian);
-    println!(
-        "On it, {}, a bridge network and two containers:",
-        version(&docker)
-    );
+    println!("On it, {}, a bridge network and two containers:", version(&docker));
     s1::create_network(&world, &docker);
     for crawler in &CRAWLERS {
-        println!(
-            "  docker run {} {}",
-            crawler.options(&world).join(" "),
-            crawler.name
-        );
+        println!("  docker run {} {}", crawler.options(&world).join(" "), crawler.name);
     }
 
     let before = calls_of_each(&world, &docker);
     remove_all(&docker);
     let _egressd = world.egressd_for_docker();
     let after = calls_of_each(&world, &docker);
-    let status = world
-        .egressctl(&["status"])
-        .unwrap_or_else(|error| panic!("{error}"));
+    let status = world.egressctl(&["status"]).unwrap_or_else(|error| panic!("{error}"));
     remove_all(&docker);
 
-    println!(
-        "\nEach calls a server on the internet ({SERVER}), and is called at its NIC's public address:\n"
-    );
-    print_row([
-        "",
-        "container",
-        "assigned",
-        "server saw",
-        "left by",
-        "call from outside",
-    ]);
+    println!("\nEach calls a server on the internet ({SERVER}), and is called at its NIC's public address:\n");
+    print_row(["", "container", "assigned", "server saw", "left by", "call from outside"]);
     for (when, all) in [("before", &before), ("after", &after)] {
         for (crawler, calls) in CRAWLERS.iter().zip(all) {
             print_row([
                 when,
                 crawler.name,
                 &world.layout.address(crawler.nic).to_string(),
-                &calls
-                    .seen
-                    .map_or("nothing".to_owned(), |seen| seen.to_string()),
+                &calls.seen.map_or("nothing".to_owned(), |seen| seen.to_string()),
                 &calls.nics.join("+"),
-                &format!(
-                    "{}:{} {}",
-                    crawler.nic.eip(),
-                    crawler.port,
-                    if calls.reached {
-                        "answers"
-                    } else {
-                        "is silent"
-                    }
-                ),
+                &format!("{}:{} {}", crawler.nic.eip(), crawler.port, if calls.reached { "answers" } else { "is silent" }),
             ]);
         }
     }
@@ -99,29 +61,12 @@ fn demo() {
     println!("{status}");
 
     for (crawler, calls) in CRAWLERS.iter().zip(&after) {
-        assert_eq!(
-            calls.seen,
-            Some(crawler.nic.eip().into()),
-            "{} has its NIC's address",
-            crawler.name
-        );
-        assert_eq!(
-            calls.nics,
-            [crawler.nic.name()],
-            "{} leaves by its NIC alone",
-            crawler.name
-        );
+        assert_eq!(calls.seen, Some(crawler.nic.eip().into()), "{} has its NIC's address", crawler.name);
+        assert_eq!(calls.nics, [crawler.nic.name()], "{} leaves by its NIC alone", crawler.name);
         assert!(calls.reached, "{} is reached", crawler.name);
     }
-    assert_ne!(
-        before[1].seen,
-        Some(Nic::Eth1.eip().into()),
-        "without egressd all leave by eth0"
-    );
-    assert!(
-        !before[1].reached,
-        "without egressd its answers leave by eth0"
-    );
+    assert_ne!(before[1].seen, Some(Nic::Eth1.eip().into()), "without egressd all leave by eth0");
+    assert!(!before[1].reached, "without egressd its answers leave by eth0");
 }
 
 fn calls_of_each(world: &World, docker: &Docker) -> [Calls; 2] {
@@ -144,14 +89,8 @@ fn calls(world: &World, docker: &Docker, crawler: &Crawler) -> Calls {
     let (answer, seen) = world.watch(|| docker.try_cli(&call));
     let page = world.get((crawler.nic.eip(), crawler.port).into(), ASK);
     Calls {
-        seen: answer
-            .ok()
-            .and_then(|answer| answer.split(' ').next()?.parse().ok()),
-        nics: Nic::ALL
-            .into_iter()
-            .filter(|nic| seen.by(*nic) > 0)
-            .map(Nic::name)
-            .collect(),
+        seen: answer.ok().and_then(|answer| answer.split(' ').next()?.parse().ok()),
+        nics: Nic::ALL.into_iter().filter(|nic| seen.by(*nic) > 0).map(Nic::name).collect(),
         reached: page.is_ok(),
     }
 }

@@ -81,16 +81,7 @@ impl Builder {
             await_advertised(&host, nic);
         }
         let mut world = World {
-            guests: serve(
-                &internet,
-                layout.ipv6,
-                [
-                    SERVER.into(),
-                    SERVER_B.into(),
-                    SERVER6.into(),
-                    SERVER6_B.into(),
-                ],
-            ),
+            guests: serve(&internet, layout.ipv6, [SERVER.into(), SERVER_B.into(), SERVER6.into(), SERVER6_B.into()]),
             host,
             internet,
             layout,
@@ -99,11 +90,7 @@ impl Builder {
         };
         for &nic in layout.first_of_each() {
             let netns = world.cloud.neighbour(nic);
-            let guests = serve(
-                &netns,
-                layout.ipv6,
-                [layout.neighbour(nic).into(), layout.neighbour6(nic).into()],
-            );
+            let guests = serve(&netns, layout.ipv6, [layout.neighbour(nic).into(), layout.neighbour6(nic).into()]);
             world.neighbours.insert(nic, (netns, guests));
         }
         world
@@ -112,17 +99,8 @@ impl Builder {
     /// A new namespace takes over some of the machine's settings; a scenario begins with the same ones everywhere.
     fn start_sysctls(self, host: &Netns) {
         for place in ["all", "default"] {
-            host.sysctl(
-                &format!("ipv4/conf/{place}/rp_filter"),
-                &self.rp_filter.to_string(),
-            );
-            for name in [
-                "arp_ignore",
-                "arp_announce",
-                "arp_filter",
-                "src_valid_mark",
-                "accept_local",
-            ] {
+            host.sysctl(&format!("ipv4/conf/{place}/rp_filter"), &self.rp_filter.to_string());
+            for name in ["arp_ignore", "arp_announce", "arp_filter", "src_valid_mark", "accept_local"] {
                 host.sysctl(&format!("ipv4/conf/{place}/{name}"), "0");
             }
         }
@@ -132,17 +110,11 @@ impl Builder {
 
     fn default_route(self, host: &Netns, nic: Nic, metric: u32) {
         let name = nic.name();
-        host.ip(&format!(
-            "route add default via {} dev {name} metric {metric}",
-            self.layout.gateway(nic)
-        ));
+        host.ip(&format!("route add default via {} dev {name} metric {metric}", self.layout.gateway(nic)));
         if self.layout.ipv6 && self.advertised != Some(nic) {
             // There is no metric 0 in IPv6; this is ahead of an advertised route's 1024.
             let metric = if metric == 0 { 100 } else { metric };
-            host.ip(&format!(
-                "route add default via {} dev {name} metric {metric}",
-                self.layout.gateway6(nic)
-            ));
+            host.ip(&format!("route add default via {} dev {name} metric {metric}", self.layout.gateway6(nic)));
         }
     }
 }
@@ -154,44 +126,21 @@ fn attach(host: &Netns, layout: Layout, nic: Nic) {
          link set {name} up"
     ));
     if layout.ipv6 {
-        host.ip(&format!(
-            "addr add {}/64 dev {name} nodad",
-            layout.address6(nic)
-        ));
+        host.ip(&format!("addr add {}/64 dev {name} nodad", layout.address6(nic)));
     }
 }
 
 /// Waits for the route that the kernel makes of an advertisement.
 fn await_advertised(host: &Netns, nic: Nic) {
     let start = Instant::now();
-    while host
-        .run(&[
-            "ip",
-            "-6",
-            "route",
-            "show",
-            "default",
-            "proto",
-            "ra",
-            "dev",
-            nic.name(),
-        ])
-        .is_empty()
-    {
-        assert!(
-            start.elapsed() < Duration::from_secs(10),
-            "no advertised route by {}",
-            nic.name()
-        );
+    while host.run(&["ip", "-6", "route", "show", "default", "proto", "ra", "dev", nic.name()]).is_empty() {
+        assert!(start.elapsed() < Duration::from_secs(10), "no advertised route by {}", nic.name());
         thread::sleep(Duration::from_millis(50));
     }
 }
 
 fn serve<const N: usize>(netns: &Netns, ipv6: bool, addresses: [IpAddr; N]) -> Guests {
-    let served: Vec<IpAddr> = addresses
-        .into_iter()
-        .filter(|address| ipv6 || address.is_ipv4())
-        .collect();
+    let served: Vec<IpAddr> = addresses.into_iter().filter(|address| ipv6 || address.is_ipv4()).collect();
     talk::serve(netns, &served, &PORTS)
 }
 
@@ -212,15 +161,7 @@ pub struct World {
 impl World {
     /// Orders a world.
     pub fn builder() -> Builder {
-        Builder {
-            layout: Layout {
-                subnets: Subnets::One,
-                ipv6: true,
-            },
-            rp_filter: 0,
-            eth1_metric: None,
-            advertised: None,
-        }
+        Builder { layout: Layout { subnets: Subnets::One, ipv6: true }, rp_filter: 0, eth1_metric: None, advertised: None }
     }
 
     /// What has left the host since the last [`World::forget`], counted beyond the NICs, ahead of the cloud's anti-spoofing.
@@ -274,9 +215,6 @@ impl World {
     }
 
     fn at(&self, nic: Nic) -> &(Netns, Guests) {
-        self.neighbours
-            .get(&nic)
-            .or_else(|| self.neighbours.get(&Nic::Eth0))
-            .expect("there is a neighbour in the first subnet")
+        self.neighbours.get(&nic).or_else(|| self.neighbours.get(&Nic::Eth0)).expect("there is a neighbour in the first subnet")
     }
 }

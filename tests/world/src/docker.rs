@@ -46,11 +46,7 @@ impl Engine {
             Self::Debian => "install the package docker.io",
             Self::CurrentIptables | Self::CurrentNftables => "build it: make engines",
         };
-        assert!(
-            program.exists(),
-            "there is no {}: {cure}",
-            program.display()
-        );
+        assert!(program.exists(), "there is no {}: {cure}", program.display());
         program
     }
 
@@ -71,8 +67,7 @@ impl Engine {
             Self::CurrentIptables | Self::CurrentNftables => {
                 // Debian's runc does not know time namespaces.
                 config["features"] = json!({ "time-namespaces": false });
-                config["userland-proxy-path"] =
-                    current().join("docker-proxy").to_string_lossy().into();
+                config["userland-proxy-path"] = current().join("docker-proxy").to_string_lossy().into();
             }
         }
         if self == Self::CurrentNftables {
@@ -113,10 +108,7 @@ impl World {
             config[name] = value.clone();
         }
         fs::write(config_file(), config.to_string()).expect("/run is ours");
-        let docker = Docker {
-            engine,
-            service: start(engine),
-        };
+        let docker = Docker { engine, service: start(engine) };
         docker.import();
         docker
     }
@@ -128,9 +120,7 @@ fn config_file() -> String {
 
 fn start(engine: Engine) -> Service {
     let mut daemon = Command::new(engine.program());
-    daemon
-        .args(["--config-file", &config_file()])
-        .env("DOCKER_MIN_API_VERSION", "1.24");
+    daemon.args(["--config-file", &config_file()]).env("DOCKER_MIN_API_VERSION", "1.24");
     let mut service = Service::start("dockerd", daemon);
     service.wait_until("answering", Duration::from_secs(60), answers);
     service
@@ -150,8 +140,7 @@ fn answers() -> bool {
 impl Docker {
     /// Runs the Docker client and returns what it prints. Panics when it fails.
     pub fn cli(&self, arguments: &[&str]) -> String {
-        self.try_cli(arguments)
-            .unwrap_or_else(|error| panic!("{error}"))
+        self.try_cli(arguments).unwrap_or_else(|error| panic!("{error}"))
     }
 
     /// Runs the Docker client and returns what it prints, or its failure.
@@ -162,14 +151,7 @@ impl Docker {
     /// Starts a container of [`IMAGE`] in the background with these options; its program is the web server, which as a first
     /// process does not hear SIGTERM, so nobody is to wait for that.
     pub fn run(&self, name: &str, options: &[&str]) {
-        self.cli(
-            &[
-                &["run", "-d", "--stop-timeout=0", "--name", name],
-                options,
-                &[IMAGE],
-            ]
-            .concat(),
-        );
+        self.cli(&[&["run", "-d", "--stop-timeout=0", "--name", name], options, &[IMAGE]].concat());
     }
 
     /// Removes a container, running or not.
@@ -213,11 +195,7 @@ impl Docker {
 
     fn feed(&self, arguments: &[&str], input: &str) -> Result<String, String> {
         let debian = Path::new("/usr/bin/docker");
-        let mut client = Command::new(if debian.exists() {
-            debian
-        } else {
-            Path::new("docker")
-        });
+        let mut client = Command::new(if debian.exists() { debian } else { Path::new("docker") });
         client
             .args(arguments)
             .env("DOCKER_HOST", format!("unix://{SOCKET}"))
@@ -229,9 +207,7 @@ impl Docker {
     /// Makes the image from the machine's static busybox: nothing is fetched.
     fn import(&self) {
         let root = Path::new(FOLDER).join("image");
-        let busybox = ["/usr/bin/busybox", "/bin/busybox"]
-            .into_iter()
-            .find(|path| Path::new(path).exists());
+        let busybox = ["/usr/bin/busybox", "/bin/busybox"].into_iter().find(|path| Path::new(path).exists());
         let busybox = busybox.expect("there is no busybox: install the package busybox-static");
         let prepare = || -> std::io::Result<()> {
             fs::create_dir_all(root.join("bin"))?;
@@ -239,10 +215,7 @@ impl Docker {
             fs::create_dir_all(root.join("etc"))?;
             fs::create_dir_all(root.join("tmp"))?;
             fs::copy(busybox, root.join("bin/busybox"))?;
-            for applet in command::run(&[busybox, "--list"])
-                .lines()
-                .filter(|applet| *applet != "busybox")
-            {
+            for applet in command::run(&[busybox, "--list"]).lines().filter(|applet| *applet != "busybox") {
                 symlink("busybox", root.join("bin").join(applet))?;
             }
             Ok(())
@@ -255,9 +228,7 @@ impl Docker {
         command::run(&["tar", "-C", &root, "-cf", &tar, "."]);
         let program = format!("CMD [\"httpd\", \"-f\", \"-p\", \"{WEB_PORT}\", \"-h\", \"/www\"]");
         self.cli(&["import", "--change", &program, &tar, IMAGE]);
-        fs::remove_dir_all(&*root)
-            .and_then(|()| fs::remove_file(&tar))
-            .expect("/run is ours");
+        fs::remove_dir_all(&*root).and_then(|()| fs::remove_file(&tar)).expect("/run is ours");
     }
 }
 
