@@ -24,7 +24,7 @@ release:
 
 # A current Docker Engine beside Debian's, from the Go module that tests/engines/go.mod names. Minutes once, then nothing.
 engines:
-	tests/engines/build.sh $(target)/engines
+	tests/engines/build.sh $(target)/tmp/engine
 
 lint:
 	cargo fmt --all --check

@@ -36,9 +36,12 @@ fn demo() {
         println!("  docker run {} {}", crawler.options(&world).join(" "), crawler.name);
     }
 
-    let before = CRAWLERS.each_ref().map(|crawler| calls(&world, &docker, crawler));
+    let before = calls_of_each(&world, &docker);
+    remove_all(&docker);
     let _egressd = world.egressd_for_docker();
-    let after = CRAWLERS.each_ref().map(|crawler| calls(&world, &docker, crawler));
+    let after = calls_of_each(&world, &docker);
+    let status = world.egressctl(&["status"]).unwrap_or_else(|error| panic!("{error}"));
+    remove_all(&docker);
 
     println!("\nEach calls a server on the internet ({SERVER}), and is called at its NIC's public address:\n");
     print_row(["", "container", "assigned", "server saw", "left by", "call from outside"]);
@@ -55,7 +58,7 @@ fn demo() {
         }
     }
     println!("\n\"before\" is without egressd, \"after\" with it. egressd's own view:\n");
-    println!("{}", world.egressctl(&["status"]).unwrap_or_else(|error| panic!("{error}")));
+    println!("{status}");
 
     for (crawler, calls) in CRAWLERS.iter().zip(&after) {
         assert_eq!(calls.seen, Some(crawler.nic.eip().into()), "{} has its NIC's address", crawler.name);
@@ -66,14 +69,25 @@ fn demo() {
     assert!(!before[1].reached, "without egressd its answers leave by eth0");
 }
 
-/// Starts the container, lets it call and be called, and removes it.
+fn calls_of_each(world: &World, docker: &Docker) -> [Calls; 2] {
+    for crawler in CRAWLERS {
+        crawler.run(world, docker);
+    }
+    CRAWLERS.map(|crawler| calls(world, docker, &crawler))
+}
+
+fn remove_all(docker: &Docker) {
+    for crawler in CRAWLERS {
+        docker.remove(crawler.name);
+    }
+}
+
+/// Lets the container call and be called.
 fn calls(world: &World, docker: &Docker, crawler: &Crawler) -> Calls {
-    crawler.run(world, docker);
     let (server, port) = (SERVER.to_string(), PORT.to_string());
     let call = ["exec", crawler.name, "nc", "-w", "3", &server, &port];
     let (answer, seen) = world.watch(|| docker.try_cli(&call));
     let page = world.get((crawler.nic.eip(), crawler.port).into(), ASK);
-    docker.remove(crawler.name);
     Calls {
         seen: answer.ok().and_then(|answer| answer.split(' ').next()?.parse().ok()),
         nics: Nic::ALL.into_iter().filter(|nic| seen.by(*nic) > 0).map(Nic::name).collect(),

@@ -24,7 +24,13 @@ fn main() -> ExitCode {
 }
 
 fn each_container_leaves_through_its_own_nic(engine: Engine, subnets: Subnets) {
-    let world = World::builder().subnets(subnets).rp_filter(1).build();
+    let order = World::builder().subnets(subnets).rp_filter(1);
+    let world = match subnets {
+        // eth1's gateway is that of its subnet, which eth0's default route names.
+        Subnets::One => order.build(),
+        // Here nothing but a route of its own can tell it; DHCP clients set one, behind eth0's.
+        Subnets::Two => order.default_by_eth1(200).build(),
+    };
     let docker = world.docker(engine);
     s1::create_network(&world, &docker);
 

@@ -61,8 +61,9 @@ fn the_comparison_leaves_docker_out(engine: Engine) {
 }
 
 /// Kind of the change, the change, and what takes it back.
-const CHANGES: [(&str, &str, &str); 14] = [
+const CHANGES: [(&str, &str, &str); 15] = [
     ("nftables", "nft add table ip egressd", "nft delete table ip egressd"),
+    ("nftables", "nft add table ip nat { flags dormant; }", "nft add table ip nat"),
     ("nftables", "nft add chain ip nat egressd", "nft delete chain ip nat egressd"),
     ("iptables-save", "iptables -t nat -A POSTROUTING -j RETURN", "iptables -t nat -D POSTROUTING -j RETURN"),
     ("ip6tables-save", "ip6tables -P FORWARD DROP", "ip6tables -P FORWARD ACCEPT"),

@@ -46,7 +46,7 @@ impl Builder {
         self
     }
 
-    /// A second default route, by eth1, with this metric.
+    /// A second default route, by eth1, with this metric (above 100, which is eth0's in IPv6), as DHCP clients set it.
     #[must_use]
     pub fn default_by_eth1(mut self, metric: u32) -> Self {
         self.eth1_metric = Some(metric);
@@ -112,8 +112,8 @@ impl Builder {
         let name = nic.name();
         host.ip(&format!("route add default via {} dev {name} metric {metric}", self.layout.gateway(nic)));
         if self.layout.ipv6 && self.advertised != Some(nic) {
-            // Ahead of an advertised one, whose metric is 1024.
-            let metric = if metric == 0 { 512 } else { metric };
+            // There is no metric 0 in IPv6; this is ahead of an advertised route's 1024.
+            let metric = if metric == 0 { 100 } else { metric };
             host.ip(&format!("route add default via {} dev {name} metric {metric}", self.layout.gateway6(nic)));
         }
     }

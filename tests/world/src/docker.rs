@@ -40,7 +40,7 @@ impl Engine {
     fn program(self) -> PathBuf {
         let program = match self {
             Self::Debian => PathBuf::from("/usr/sbin/dockerd"),
-            Self::CurrentIptables | Self::CurrentNftables => built("engines/dockerd"),
+            Self::CurrentIptables | Self::CurrentNftables => current().join("dockerd"),
         };
         let cure = match self {
             Self::Debian => "install the package docker.io",
@@ -67,7 +67,7 @@ impl Engine {
             Self::CurrentIptables | Self::CurrentNftables => {
                 // Debian's runc does not know time namespaces.
                 config["features"] = json!({ "time-namespaces": false });
-                config["userland-proxy-path"] = built("engines/docker-proxy").to_string_lossy().into();
+                config["userland-proxy-path"] = current().join("docker-proxy").to_string_lossy().into();
             }
         }
         if self == Self::CurrentNftables {
@@ -75,6 +75,11 @@ impl Engine {
         }
         config
     }
+}
+
+/// The folder that `tests/engines/build.sh` built the current engine into; `EGRESSD_ENGINES` names another one.
+fn current() -> PathBuf {
+    env::var_os("EGRESSD_ENGINES").map_or_else(|| built("tmp/engine"), PathBuf::from)
 }
 
 /// A running daemon. It ends with the scenario, as do its containers.

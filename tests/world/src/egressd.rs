@@ -37,7 +37,7 @@ impl World {
     /// Starts it with no engine, for the folder [`manifests`].
     pub fn egressd_for_manifests(&self) -> Egressd {
         fs::create_dir_all(manifests()).expect("/run is ours");
-        self.egressd(&["--manifests", &manifests().to_string_lossy()])
+        self.egressd(&["--no-docker", "--manifests", &manifests().to_string_lossy()])
     }
 
     /// Runs one of its other commands (`status`, `explain`, `cleanup`, ...) and returns what it prints, or its failure.

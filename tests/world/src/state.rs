@@ -176,7 +176,8 @@ fn nftables(names: &Names) -> Vec<String> {
     let objects = ruleset["nftables"].as_array_mut().expect("nft lists objects");
     objects.retain(|object| object.get("metainfo").is_none());
     objects.iter_mut().for_each(without_counters);
-    objects.iter().map(|object| names.replace(&object.to_string())).collect()
+    objects.iter_mut().for_each(without_flags);
+    objects.iter().map(|object| names.replace(&object.to_string())).chain(dormant()).collect()
 }
 
 /// Handles tell the order of creation, counters the traffic, and elements with a timeout come and go by themselves.
@@ -198,6 +199,27 @@ fn without_counters(value: &mut Value) {
         Value::Array(values) => values.iter_mut().for_each(without_counters),
         _ => {}
     }
+}
+
+/// The flags of tables are taken out: nft 1.0.6 prints wrong ones as JSON, and `owner` only tells whether the program that
+/// holds the table lives. The one that is a setting is read by [`dormant`].
+fn without_flags(object: &mut Value) {
+    if let Some(table) = object.get_mut("table").and_then(Value::as_object_mut) {
+        table.remove("flags");
+    }
+}
+
+/// The tables that are switched off.
+fn dormant() -> Vec<String> {
+    let (mut table, mut dormant) = (String::new(), Vec::new());
+    for line in command::run(&["nft", "-t", "list", "ruleset"]).lines() {
+        if line.starts_with("table ") {
+            line.clone_into(&mut table);
+        } else if line.trim_start().starts_with("flags ") && line.contains("dormant") {
+            dormant.push(format!("dormant: {table}"));
+        }
+    }
+    dormant
 }
 
 fn saved(printed: &str, names: &Names) -> Vec<String> {
