@@ -13,6 +13,7 @@ use super::schema::listed;
 use super::values::{self, Faults, MAX_REPORTED, shown};
 use crate::model::binding::{Asked, Binding, BindingName, Destination, ExitSpec, FieldError, Placement, Selector, Source, Traffic};
 use crate::model::facts::Container;
+use crate::model::served::refuse_mode;
 
 /// All labels of ours begin so.
 pub const PREFIX: &str = "egress.";
@@ -24,7 +25,7 @@ pub const MAX_VALUE: usize = 4096;
 /// A container that clearly asked for an exit gets a binding whatever is wrong with its labels, so that it is held and not masqueraded.
 pub fn parse(container: &Container) -> Option<Asked> {
     let mut read = Read::of(&container.labels, "belongs on a Docker network, not on a container", |effect| effect != Effect::Network)?;
-    let mode = refuse_network_mode(&container.network_mode);
+    let mode = refuse_mode(&container.network_mode);
     let mut placement = placement(&mut read, container, mode.as_ref());
     let binding = if read.asks {
         Some(binding(read, container, mode))
@@ -51,35 +52,6 @@ pub fn parse_network(labels: &BTreeMap<String, String>) -> NetworkAsked {
         Some(read) => NetworkAsked { guard: read.draft.guard, errors: read.errors.finish(), warnings: read.warnings },
         None => NetworkAsked::default(),
     }
-}
-
-/// Why a container of this network mode cannot have an exit of its own, and what to do.
-pub fn refuse_network_mode(mode: &str) -> Option<FieldError> {
-    let message = match mode.split_once(':') {
-        Some(("container", of)) => format!(
-            "the container uses the network of container {}, so its packets cannot be told from that one's; put the labels on that container",
-            shown(of)
-        ),
-        _ if mode == "host" => {
-            "`host` gives the container the host's own addresses, so its packets cannot be told from the host's; run it on a bridge network"
-                .to_owned()
-        }
-        _ if mode == "none" => "`none` gives the container no network; run it on a bridge network".to_owned(),
-        _ => return None,
-    };
-    Some(FieldError { field: "network mode".to_owned(), message })
-}
-
-/// Why a container on a network of this driver cannot have an exit there, and what to do.
-pub fn refuse_driver(driver: &str) -> Option<FieldError> {
-    let reason = match driver {
-        "bridge" => return None,
-        "macvlan" | "ipvlan" => "puts the container's packets on the NIC past the host's netfilter and routing",
-        "overlay" => "carries packets between hosts and sends the rest out by a bridge of its own",
-        _ => "is not one whose packets are known to pass this host's routing",
-    };
-    let message = format!("driver {} {reason}; put the container on a bridge network", shown(driver));
-    Some(FieldError { field: "network driver".to_owned(), message })
 }
 
 /// Labels of one object, as far as read.

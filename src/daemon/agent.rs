@@ -1,22 +1,21 @@
 //! The loop: facts in, plan out. Everything that it knows is derived again in each round.
 
-use std::collections::{BTreeMap, BTreeSet};
-use std::path::PathBuf;
+use std::collections::BTreeSet;
 use std::sync::{Arc, mpsc as thread};
 use std::time::{Duration, Instant};
 
 use tokio::sync::mpsc;
 use tracing::{debug, info, warn};
 
+use super::calls::Calls;
 use super::control::{Request, Response};
 use super::cutter::{self, Job};
 use super::metrics::Metrics;
 use super::{Error, Options, Teller, Told};
-use crate::effects::docker::Engine;
 use crate::effects::kernel::Kernel;
 use crate::model::facts::EngineChange;
 use crate::model::resolve::{Facts, Outcome, Past, resolve};
-use crate::plan::engine::{self, EngineStep};
+use crate::plan::engine;
 use crate::plan::{Observed, Plan, routing, tables};
 use crate::report::explain::explain;
 use crate::report::status::Status;
@@ -29,9 +28,7 @@ const SWEEP: Duration = Duration::from_secs(30);
 const PATIENCE: Duration = Duration::from_secs(3);
 
 pub(super) struct Agent {
-    docker: Option<PathBuf>,
     kernel: Kernel,
-    tell: Teller,
     cutter: thread::Sender<Job>,
     metrics: Metrics,
     facts: Facts,
@@ -43,8 +40,7 @@ pub(super) struct Agent {
     taken_over: bool,
     /// What went wrong in the last round.
     failures: Vec<String>,
-    /// What went wrong at the engine, by object.
-    calls: BTreeMap<String, Call>,
+    calls: Calls,
     retry: Option<Instant>,
     sweep: Option<Instant>,
 }
@@ -61,21 +57,12 @@ impl Silent {
     }
 }
 
-/// A call to the engine: on its way, or refused.
-#[derive(Clone, Debug)]
-enum Call {
-    Running(EngineStep),
-    Refused { step: EngineStep, problem: String, again: Instant },
-}
-
 impl Agent {
     pub fn new(options: &Options, kernel: Kernel, tell: Teller) -> Self {
         let silent = Silent { kernel: true, files: options.manifests.is_some(), engine: options.docker.is_some() };
         Self {
-            docker: options.docker.clone(),
             cutter: cutter::start(tell.clone()),
             kernel,
-            tell,
             metrics: Metrics::new(),
             facts: Facts::default(),
             past: Past::default(),
@@ -83,7 +70,7 @@ impl Agent {
             silent,
             taken_over: false,
             failures: Vec::new(),
-            calls: BTreeMap::new(),
+            calls: Calls::new(options.docker.clone(), tell.clone()),
             retry: None,
             sweep: None,
         }
@@ -178,13 +165,8 @@ impl Agent {
                 self.metrics.drift.inc();
                 self.kernel.forget();
             }
-            Told::Called { object, problem } => {
-                if let Some(Call::Running(step)) = self.calls.remove(&object)
-                    && let Some(problem) = problem
-                {
-                    self.metrics.failures.inc();
-                    self.calls.insert(object, Call::Refused { step, problem, again: Instant::now() + RETRY * 10 });
-                }
+            Told::Called { object, outcome } => {
+                self.metrics.failures.inc_by(self.calls.ended(&object, outcome).into());
             }
             Told::Carried(marks) => {
                 let used = self.used();
@@ -234,7 +216,10 @@ impl Agent {
             self.retry = Some(Instant::now() + RETRY);
         }
         self.failures = done.failures;
-        self.call_engine();
+        if !self.silent.engine {
+            self.calls.start(engine::steps(&self.facts));
+            self.retry = self.retry.into_iter().chain(self.calls.due()).min();
+        }
         let used = self.used();
         if self.sweep.is_none_or(|at| at <= Instant::now()) {
             let retired = self.past.memory.numbers.retired(&used).next().is_some();
@@ -273,37 +258,6 @@ impl Agent {
         self.outcome.ground.exits().map(|exit| exit.mark).collect()
     }
 
-    /// Starts the calls that the engine has not had yet.
-    fn call_engine(&mut self) {
-        let Some(socket) = self.docker.clone().filter(|_| !self.silent.engine) else { return };
-        let steps = engine::steps(&self.facts);
-        let now = Instant::now();
-        self.calls.retain(|_, call| match call {
-            Call::Running(_) => true,
-            Call::Refused { step, again, .. } => *again > now && steps.contains(step),
-        });
-        for step in steps {
-            let object = step.object();
-            if self.calls.contains_key(&object) {
-                continue;
-            }
-            self.calls.insert(object.clone(), Call::Running(step.clone()));
-            let (tell, socket) = (self.tell.clone(), socket.clone());
-            tokio::spawn(async move {
-                let problem = call(&socket, &step).await.err().map(|error| error.to_string());
-                if let Some(problem) = &problem {
-                    warn!(object, problem, "engine call failed");
-                }
-                let _ = tell.send(Told::Called { object, problem });
-            });
-        }
-        let again = self.calls.values().filter_map(|call| match call {
-            Call::Refused { again, .. } => Some(*again),
-            Call::Running(_) => None,
-        });
-        self.retry = self.retry.into_iter().chain(again).min();
-    }
-
     fn answer(&self, request: Request) -> Response {
         match request {
             Request::Status => Response::Status(self.status()),
@@ -321,23 +275,10 @@ impl Agent {
         if self.silent.engine {
             problems.push("the engine has not answered yet: nothing is taken away until it has (see --docker-socket)".to_owned());
         }
+        problems.extend(engine::problems(&self.facts));
         problems.extend(self.failures.iter().cloned());
-        problems.extend(self.calls.iter().filter_map(|(object, call)| match call {
-            Call::Refused { problem, .. } => Some(format!("{object}: {problem}")),
-            Call::Running(_) => None,
-        }));
+        problems.extend(self.calls.problems());
         Status::of(&self.facts, &self.outcome, &cutter::count(), problems)
-    }
-}
-
-async fn call(socket: &std::path::Path, step: &EngineStep) -> Result<(), crate::effects::docker::Error> {
-    let engine = Engine::connect(socket).await?;
-    match step {
-        EngineStep::CreateNetwork(network) => engine.create_network(network).await,
-        EngineStep::RemoveNetwork(name) => engine.remove_network(name).await,
-        EngineStep::Place { container, placement } => {
-            engine.place(container, placement).await.map(|placed| debug!(container, ?placed, "placed"))
-        }
     }
 }
 

@@ -1,6 +1,7 @@
 //! `egressd run`: sources tell one loop, the loop resolves, plans and carries out, and answers who asks.
 
 mod agent;
+mod calls;
 pub mod control;
 mod cutter;
 mod http;

@@ -248,7 +248,12 @@ pub struct Network {
     pub bridge: Option<String>,
     pub subnets: Vec<IpNet>,
     pub internal: bool,
-    pub labels: BTreeMap<String, String>,
+    /// Made by us (`egressd.dev/managed`).
+    pub managed: bool,
+    /// `egress.guard`; `None` leaves it to whether a bound container is on the network.
+    pub guard: Option<bool>,
+    /// What is wrong with its labels.
+    pub problems: Vec<String>,
 }
 
 /// One network that a container is on, or will be on once it runs.

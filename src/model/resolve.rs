@@ -134,9 +134,10 @@ impl<'a> Scene<'a> {
             let named = container.attachments.iter().filter_map(|a| self.network(a));
             asked.extend(named.chain(self.networks.get(mode).copied()).map(|n| n.id.as_str()));
         }
-        let guard = |network: &Network| match network.labels.get("egress.guard").map(String::as_str) {
-            Some("on") => Some(Guard::Closed),
-            said => asked.contains(network.id.as_str()).then_some(if said == Some("off") { Guard::Open } else { Guard::Closed }),
+        let guard = |network: &Network| match network.guard {
+            Some(true) => Some(Guard::Closed),
+            Some(false) => asked.contains(network.id.as_str()).then_some(Guard::Open),
+            None => asked.contains(network.id.as_str()).then_some(Guard::Closed),
         };
         let bridges = self.facts.networks.values().filter(|n| n.driver == "bridge");
         bridges.filter_map(|n| Some((self.bridge(n)?, guard(n)?))).collect()

@@ -4,25 +4,56 @@ use super::binding::FieldError;
 
 /// Why a container of this network mode (`HostConfig.NetworkMode`) cannot be bound; `None` when it can.
 pub fn refuse_mode(mode: &str) -> Option<FieldError> {
-    let message = match mode {
-        "host" => "it shares the host's network and has no address of its own; put it on a bridge network".to_owned(),
-        "none" => "it has no network; put it on a bridge network".to_owned(),
-        _ => {
-            let other = mode.strip_prefix("container:")?;
-            format!("it shares the network of container {other}; bind that one")
+    let message = match mode.split_once(':') {
+        Some(("container", other)) => {
+            let short: String = other.chars().filter(|c| c.is_ascii_graphic()).take(12).collect();
+            format!(
+                "the container uses the network of container {short}, so its packets cannot be told from that one's; put the labels on that container"
+            )
         }
+        _ if mode == "host" => {
+            "`host` gives the container the host's own addresses, so its packets cannot be told from the host's; run it on a bridge network"
+                .to_owned()
+        }
+        _ if mode == "none" => "`none` gives the container no network; run it on a bridge network".to_owned(),
+        _ => return None,
     };
-    Some(FieldError { field: format!("network mode {mode}"), message })
+    Some(FieldError { field: "network mode".to_owned(), message })
 }
 
 /// Why a container on a network of this driver cannot be bound there; `None` when it can.
 pub fn refuse_driver(driver: &str) -> Option<FieldError> {
     let message = match driver {
         "bridge" => return None,
-        "host" | "null" => "it gives the container no address of its own; use a bridge network",
-        "macvlan" | "ipvlan" => "its packets leave by the parent NIC without passing this host's routing; use a bridge network",
-        "overlay" => "its packets leave through a bridge and an address that are not the container's; use a bridge network",
-        _ => "how its packets travel is not known; use a bridge network",
+        "host" | "null" => "gives the container no address of its own",
+        "macvlan" | "ipvlan" => "puts the container's packets on the NIC past the host's netfilter and routing",
+        "overlay" => "carries packets between hosts and sends the rest out by a bridge of its own",
+        _ => "is not one whose packets are known to pass this host's routing",
     };
-    Some(FieldError { field: format!("network driver {driver}"), message: message.to_owned() })
+    let message = format!("driver {driver} {message}; put the container on a bridge network");
+    Some(FieldError { field: "network driver".to_owned(), message })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn modes_without_packets_of_their_own_are_refused() {
+        for mode in ["host", "none", "container:4f1c"] {
+            assert!(refuse_mode(mode).is_some(), "{mode}");
+        }
+        for mode in ["default", "bridge", "eip_bridge", "hostile"] {
+            assert_eq!(refuse_mode(mode), None);
+        }
+    }
+
+    #[test]
+    fn drivers_past_netfilter_are_refused_with_the_reason() {
+        assert_eq!(refuse_driver("bridge"), None);
+        for driver in ["macvlan", "ipvlan", "overlay", "some-plugin"] {
+            let error = refuse_driver(driver).expect("refused");
+            assert!(error.message.contains(driver) && error.message.ends_with("put the container on a bridge network"), "{error}");
+        }
+    }
 }

@@ -1,12 +1,10 @@
 //! What an engine is asked to do: managed networks, and containers put where their labels say.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use crate::model::binding::{ManagedNetwork, Placement};
+use crate::model::facts::{Attachment, Container, Network};
 use crate::model::resolve::Facts;
-
-/// The label of networks that we made.
-pub const MANAGED: &str = "egressd.dev/managed";
 
 /// One call to the engine.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -26,31 +24,62 @@ impl EngineStep {
         match self {
             Self::CreateNetwork(network) => format!("EgressNetwork {}", network.name),
             Self::RemoveNetwork(name) => format!("EgressNetwork {name}"),
-            Self::Place { container, .. } => format!("container {container}"),
+            Self::Place { name, .. } => format!("container {name}"),
         }
     }
 }
 
 /// Calls that would bring the engine where manifests and labels want it.
 pub fn steps(facts: &Facts) -> Vec<EngineStep> {
-    let there: BTreeSet<&str> = facts.networks.values().map(|n| n.name.as_str()).collect();
+    let there: BTreeMap<&str, &Network> = facts.networks.values().map(|n| (n.name.as_str(), &**n)).collect();
     let wanted: BTreeSet<&str> = facts.manifests.networks.iter().map(|n| n.name.as_str()).collect();
-    let missing = facts.manifests.networks.iter().filter(|n| !there.contains(n.name.as_str()));
+    // The engine changes no network: making one that differs is refused, and that refusal names the difference.
+    let missing = facts.manifests.networks.iter().filter(|n| there.get(n.name.as_str()).is_none_or(|found| !same(n, found)));
     let mut steps: Vec<EngineStep> = missing.cloned().map(EngineStep::CreateNetwork).collect();
-    let ours = facts.networks.values().filter(|n| n.labels.contains_key(MANAGED) && !wanted.contains(n.name.as_str()));
+    let ours = facts.networks.values().filter(|n| n.managed && !wanted.contains(n.name.as_str()));
     steps.extend(ours.map(|n| EngineStep::RemoveNetwork(n.name.clone())));
-    for container in facts.containers.values().filter(|c| !c.running) {
-        let Some(placement) = container.asked.as_ref().map(|a| &a.placement) else { continue };
-        let Some(network) = &placement.network else { continue };
-        let [only] = container.attachments.as_slice() else {
-            if !container.attachments.is_empty() {
-                steps.push(EngineStep::Place { container: container.id.clone(), placement: placement.clone() });
-            }
-            continue;
-        };
-        if only.network != *network && only.network_id != *network {
-            steps.push(EngineStep::Place { container: container.id.clone(), placement: placement.clone() });
+    let misplaced = facts.containers.values().filter_map(|c| Some((c, misplaced(c)?))).filter(|(c, _)| !c.running);
+    steps.extend(misplaced.map(|(c, placement)| EngineStep::Place {
+        container: c.id.clone(),
+        name: c.name.clone(),
+        placement: placement.clone(),
+    }));
+    steps
+}
+
+/// Where a container should be put, when it is known to be elsewhere.
+fn misplaced(container: &Container) -> Option<&Placement> {
+    let placement = &container.asked.as_ref()?.placement;
+    let wanted = |a: &Attachment| placement.network.as_ref().is_none_or(|n| a.network == *n || a.network_id == *n);
+    let asks = placement.network.is_some() || placement.address.is_some();
+    let placed = match container.attachments.as_slice() {
+        [] => true,
+        // Its address is known once it runs, and then it is not moved.
+        [only] => wanted(only) && (placement.address.is_none_or(|a| if container.running { only.addresses.contains(&a) } else { false })),
+        _ => false,
+    };
+    (asks && !placed).then_some(placement)
+}
+
+/// What labels of networks and placements could not have, for status.
+pub fn problems(facts: &Facts) -> Vec<String> {
+    let mut problems: Vec<String> = facts.networks.values().flat_map(|n| n.problems.iter().cloned()).collect();
+    for container in facts.containers.values() {
+        let Some(asked) = &container.asked else { continue };
+        problems.extend(asked.placement.errors.iter().map(|e| format!("container {}: {e}", container.name)));
+        if container.running && misplaced(container).is_some() {
+            problems.push(format!(
+                "container {}: it runs, and is not moved; remove it and make it anew to put it where its labels say",
+                container.name
+            ));
         }
     }
-    steps
+    problems
+}
+
+/// Whether a network is as a manifest wants it, as far as facts tell.
+fn same(wanted: &ManagedNetwork, found: &Network) -> bool {
+    let subnets = wanted.subnets.is_empty() || wanted.subnets.iter().all(|net| found.subnets.contains(net));
+    let bridge = wanted.bridge.is_none() || wanted.bridge == found.bridge;
+    subnets && bridge && (wanted.guard.is_none() || wanted.guard == found.guard)
 }

@@ -9,7 +9,6 @@ use bollard::{API_DEFAULT_VERSION, Docker};
 
 use crate::model::binding::FieldError;
 
-pub use network::MANAGED;
 pub use place::Placed;
 
 /// A container that is just being started holds the engine's answer back until it runs.

@@ -8,11 +8,9 @@ use bollard::query_parameters::ListNetworksOptions;
 use ipnet::IpNet;
 
 use super::{Engine, Error};
-use crate::facts::docker::{self as facts, BRIDGE_NAME};
+use crate::facts::docker::{self as facts, BRIDGE_NAME, MANAGED};
 use crate::model::binding::ManagedNetwork;
 
-/// Label of the networks that egressd made, with the value `true`: only these are ever removed.
-pub const MANAGED: &str = "egressd.dev/managed";
 const GUARD: &str = "egress.guard";
 
 impl Engine {
@@ -132,9 +130,9 @@ fn same(wanted: &ManagedNetwork, found: models::Network) -> Result<(), Error> {
     if let Some(bridge) = wanted.bridge.as_ref().filter(|bridge| found.bridge.as_ref() != Some(*bridge)) {
         return differs("spec.bridgeName", format!("bridge {}", found.bridge.unwrap_or_default()), bridge.clone());
     }
-    let guard = found.labels.get(GUARD).map(String::as_str);
-    if let Some(want) = wanted.guard.map(guard_value).filter(|want| guard != Some(want)) {
-        return differs("spec.guard", format!("label {GUARD}={}", guard.unwrap_or("unset")), want.to_owned());
+    if let Some(want) = wanted.guard.filter(|want| found.guard != Some(*want)) {
+        let there = found.guard.map_or("unset", guard_value);
+        return differs("spec.guard", format!("label {GUARD}={there}"), guard_value(want).to_owned());
     }
     Ok(())
 }

@@ -20,7 +20,7 @@ use crate::model::binding::Asked;
 use crate::model::facts::{Container, EngineChange};
 use book::Parse;
 
-pub use read::{BRIDGE_NAME, address, network};
+pub use read::{BRIDGE_NAME, MANAGED, address, network};
 
 const BACKOFF_FIRST: Duration = Duration::from_millis(50);
 const BACKOFF_LAST: Duration = Duration::from_secs(2);

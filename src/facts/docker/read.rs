@@ -6,10 +6,14 @@ use std::net::IpAddr;
 use bollard::models;
 use ipnet::IpNet;
 
+use crate::api::labels;
 use crate::model::facts::{Attachment, Network};
 
 /// Option of a bridge network that names its device.
 pub const BRIDGE_NAME: &str = "com.docker.network.bridge.name";
+
+/// Label of the networks that egressd made, with the value `true`: only these are ever removed.
+pub const MANAGED: &str = "egressd.dev/managed";
 
 /// Something that happened to a container or a network.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -123,11 +127,16 @@ pub fn network(network: models::Network) -> Option<Network> {
     let driver = network.driver.unwrap_or_default();
     let named = network.options.and_then(|mut options| options.remove(BRIDGE_NAME)).filter(|name| !name.is_empty());
     let subnets = network.ipam.and_then(|ipam| ipam.config).unwrap_or_default();
+    let labels = network.labels.unwrap_or_default().into_iter().collect();
+    let asked = labels::parse_network(&labels);
+    let problems = asked.errors.iter().map(ToString::to_string).chain(asked.warnings);
     Some(Network {
         bridge: (driver == "bridge").then(|| named.unwrap_or_else(|| default_bridge(&id, &name))),
         subnets: subnets.into_iter().filter_map(|one| one.subnet?.parse::<IpNet>().ok()).collect(),
         internal: network.internal.unwrap_or_default(),
-        labels: network.labels.unwrap_or_default().into_iter().collect(),
+        managed: labels.get(MANAGED).is_some_and(|value| value == "true"),
+        guard: asked.guard,
+        problems: problems.map(|problem| format!("network {name}: {problem}")).collect(),
         id,
         name,
         driver,

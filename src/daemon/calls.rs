@@ -1,0 +1,114 @@
+//! Calls to the engine: each is made once for what it is about, beside the loop, and a refused one again after a while.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use tracing::{info, warn};
+
+use super::{Teller, Told};
+use crate::effects::docker::{Engine, Error, Placed};
+use crate::plan::engine::EngineStep;
+
+/// How long after a refusal a call is made again.
+const AGAIN: Duration = Duration::from_secs(10);
+
+/// The calls by what they are about.
+pub(super) struct Calls {
+    socket: Option<PathBuf>,
+    tell: Teller,
+    calls: BTreeMap<String, Call>,
+}
+
+struct Call {
+    step: EngineStep,
+    state: State,
+}
+
+enum State {
+    Running,
+    /// Done, with what status should tell of it. Not made again as long as it is planned.
+    Done(Option<String>),
+    Refused {
+        problem: String,
+        again: Instant,
+    },
+}
+
+/// What a call came to: something to tell, or a refusal.
+pub(crate) type Outcome = Result<Option<String>, String>;
+
+impl Calls {
+    pub fn new(socket: Option<PathBuf>, tell: Teller) -> Self {
+        Self { socket, tell, calls: BTreeMap::new() }
+    }
+
+    /// Starts those of the planned calls that are new, or due again.
+    pub fn start(&mut self, steps: Vec<EngineStep>) {
+        let Some(socket) = &self.socket else { return };
+        let now = Instant::now();
+        self.calls.retain(|_, call| match &call.state {
+            State::Running => true,
+            State::Done(_) => steps.contains(&call.step),
+            State::Refused { again, .. } => *again > now && steps.contains(&call.step),
+        });
+        for step in steps {
+            let object = step.object();
+            if self.calls.contains_key(&object) {
+                continue;
+            }
+            self.calls.insert(object.clone(), Call { step: step.clone(), state: State::Running });
+            let (tell, socket) = (self.tell.clone(), socket.clone());
+            tokio::spawn(async move {
+                let outcome = make(&socket, &step).await.map_err(|error| error.to_string());
+                let _ = tell.send(Told::Called { object, outcome });
+            });
+        }
+    }
+
+    /// Takes note of a call's end; whether it was refused.
+    pub fn ended(&mut self, object: &str, outcome: Outcome) -> bool {
+        let Some(call) = self.calls.get_mut(object) else { return false };
+        match outcome {
+            Ok(note) => {
+                info!(object, note, "engine call done");
+                call.state = State::Done(note);
+                false
+            }
+            Err(problem) => {
+                warn!(object, problem, "engine call refused");
+                call.state = State::Refused { problem, again: Instant::now() + AGAIN };
+                true
+            }
+        }
+    }
+
+    /// When the next refused call is due.
+    pub fn due(&self) -> Option<Instant> {
+        let again = |call: &Call| match call.state {
+            State::Refused { again, .. } => Some(again),
+            State::Running | State::Done(_) => None,
+        };
+        self.calls.values().filter_map(again).min()
+    }
+
+    /// What status should tell.
+    pub fn problems(&self) -> impl Iterator<Item = String> + '_ {
+        self.calls.iter().filter_map(|(object, call)| match &call.state {
+            State::Refused { problem, .. } | State::Done(Some(problem)) => Some(format!("{object}: {problem}")),
+            State::Running | State::Done(None) => None,
+        })
+    }
+}
+
+async fn make(socket: &Path, step: &EngineStep) -> Result<Option<String>, Error> {
+    let engine = Engine::connect(socket).await?;
+    match step {
+        EngineStep::CreateNetwork(network) => engine.create_network(network).await.map(|()| None),
+        EngineStep::RemoveNetwork(name) => engine.remove_network(name).await.map(|()| None),
+        EngineStep::Place { container, placement, .. } => {
+            let placed = engine.place(container, placement).await?;
+            Ok((placed == Placed::Running).then(|| "it has run before, and is not moved; remove it and make it anew".to_owned()))
+        }
+    }
+}
