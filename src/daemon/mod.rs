@@ -48,10 +48,10 @@ pub(crate) enum Told {
     Files(Manifests),
     /// Somebody touched nftables.
     Nft(Notice),
-    /// A call to the engine came back: what it was about, and what went wrong.
+    /// A call to the engine came back: what it was about, and what it came to.
     Called {
         object: String,
-        problem: Option<String>,
+        outcome: calls::Outcome,
     },
     /// Marks that flows carry.
     Carried(std::collections::BTreeSet<u32>),

@@ -12,8 +12,10 @@ pub enum EngineStep {
     CreateNetwork(ManagedNetwork),
     /// By name; stays while containers are on it.
     RemoveNetwork(String),
+    /// A container that is made and does not run yet.
     Place {
         container: String,
+        name: String,
         placement: Placement,
     },
 }
