@@ -152,7 +152,7 @@ async fn networks_come_and_go(release: Release) {
     let (_, shop) = heard.next("the network", network).await;
     assert_eq!(shop.bridge, Some(format!("br-{}", &id[..12])));
     assert_eq!(shop.subnets, ["10.77.0.0/24".parse().expect("a subnet")]);
-    assert_eq!((shop.driver.as_str(), shop.internal, shop.labels["egress.guard"].as_str()), ("bridge", true, "on"));
+    assert_eq!((shop.driver.as_str(), shop.internal, shop.guard), ("bridge", true, Some(true)));
     engine.docker("network create --opt com.docker.network.bridge.name=shop0 named");
     assert_eq!(heard.next("the network", network).await.1.bridge.as_deref(), Some("shop0"));
     engine.docker("network rm shop");
