@@ -17,7 +17,7 @@ use crate::facts::docker as docker_facts;
 use crate::facts::kernel::Asker;
 use crate::model::facts::Family as Ip;
 use crate::netlink::{Channel, Message, routing};
-use crate::nft::build::{constant, fib_oif, rule};
+use crate::nft::build::{constant, fib_oif, iif, rule};
 use crate::nft::{Base, ChainKind, Change, Family, Hook, Rule};
 
 /// How long Docker may take for an answer.
@@ -90,19 +90,24 @@ fn conntrack() -> Result<(), crate::netlink::Error> {
 
 /// What of nf_tables is tried, each by the least that needs it.
 fn trials() -> Vec<(Feature, Family, Vec<Change>)> {
-    let with = |family, kind, hook, priority, rules: Vec<Rule>| {
-        let chain = Change::AddChain(family, "c".to_owned(), Some(Base { kind, hook, priority }));
-        let rules = rules.into_iter().map(|rule| Change::AddRule(family, "c".to_owned(), rule));
-        (family, [chain].into_iter().chain(rules).collect::<Vec<_>>())
+    let trial = |name, module, family, (kind, hook, priority), rule: Rule| {
+        let chain = Change::AddChain(family, "trial".to_owned(), Some(Base { kind, hook, priority }));
+        (Feature { name, module }, family, vec![chain, Change::AddRule(family, "trial".to_owned(), rule)])
     };
-    let prerouting = |rule| with(Family::Ip, ChainKind::Filter, Hook::Prerouting, PRIORITY_PREROUTING, vec![rule]);
-    let all = [
-        ("nftables bridge family", "nft_meta_bridge", with(Family::Bridge, ChainKind::Filter, Hook::Prerouting, PRIORITY_BRIDGE, vec![])),
-        ("SNAT", "nft_nat", with(Family::Ip, ChainKind::Nat, Hook::Postrouting, PRIORITY_SNAT, vec![rule().snat(Family::Ip, constant(0))])),
-        ("conntrack marks", "nft_ct", prerouting(rule().set_ct_mark(constant(FLAG)).done())),
-        ("fib lookups", "nft_fib_ipv4", prerouting(rule().is(fib_oif(), 0).drop())),
+    let in_bridge = (ChainKind::Filter, Hook::Prerouting, PRIORITY_BRIDGE);
+    let in_prerouting = (ChainKind::Filter, Hook::Prerouting, PRIORITY_PREROUTING);
+    let in_postrouting = (ChainKind::Nat, Hook::Postrouting, PRIORITY_SNAT);
+    let no_way = || rule().is(fib_oif(), 0).done();
+    let mut trials = vec![
+        trial("bridge family", "nft_meta_bridge", Family::Bridge, in_bridge, rule().is(iif(), 0).done()),
+        trial("SNAT", "nft_nat", Family::Ip, in_postrouting, rule().snat(Family::Ip, constant(0))),
+        trial("conntrack marks", "nft_ct", Family::Ip, in_prerouting, rule().set_ct_mark(constant(FLAG)).done()),
+        trial("fib lookups", "nft_fib_ipv4", Family::Ip, in_prerouting, no_way()),
     ];
-    all.into_iter().map(|(name, module, (family, changes))| (Feature { name, module }, family, changes)).collect()
+    if Path::new("/proc/sys/net/ipv6").exists() {
+        trials.push(trial("fib lookups (IPv6)", "nft_fib_ipv6", Family::Ip6, in_prerouting, no_way()));
+    }
+    trials
 }
 
 async fn engine(socket: &Path) -> Docker {

@@ -99,28 +99,30 @@ fn a_route_in_a_table_of_ours_and_a_link_group_are_found() {
 
 #[test]
 fn networkd_s_settings_come_from_the_file_that_systemd_would_take() {
-    let root = tempfile::tempdir().unwrap();
-    let write = |path: &str, text: &str| {
-        let path = root.path().join(path);
-        fs::create_dir_all(path.parent().unwrap()).unwrap();
-        fs::write(path, text).unwrap();
-    };
-    let level = || about(&check(root.path()), "systemd-networkd").first().map(|finding| finding.level);
-    let both = "[Network]\nManageForeignRoutes = no\nManageForeignRoutingPolicyRules=false\n";
-    write("etc/systemd/networkd.conf.d/90-egressd.conf", both);
-    assert_eq!(level(), None, "it does not run");
-    fs::create_dir_all(root.path().join("run/systemd/netif")).unwrap();
-    assert_eq!(level(), Some(Level::Ok));
-    write("usr/lib/systemd/networkd.conf.d/95-vendor.conf", "[Network]\nManageForeignRoutes=yes\n");
-    assert_eq!(level(), Some(Level::Warn), "of two names the later counts");
-    write("etc/systemd/networkd.conf.d/95-vendor.conf", "");
-    assert_eq!(level(), Some(Level::Ok), "an empty file of the same name hides the vendor's");
-    fs::remove_file(root.path().join("etc/systemd/networkd.conf.d/90-egressd.conf")).unwrap();
-    assert_eq!(level(), Some(Level::Warn));
-    write("usr/lib/systemd/networkd.conf", both);
-    assert_eq!(level(), Some(Level::Ok), "the only main file");
-    write("etc/systemd/networkd.conf", "[DHCPv4]\nManageForeignRoutes=no\n#ManageForeignRoutes=no\n");
-    assert_eq!(level(), Some(Level::Warn), "another section, and the vendor's main file is not read");
+    alone(|| {
+        let root = tempfile::tempdir().unwrap();
+        let write = |path: &str, text: &str| {
+            let path = root.path().join(path);
+            fs::create_dir_all(path.parent().unwrap()).unwrap();
+            fs::write(path, text).unwrap();
+        };
+        let level = || about(&check(root.path()), "systemd-networkd").first().map(|finding| finding.level);
+        let both = "[Network]\nManageForeignRoutes = no\nManageForeignRoutingPolicyRules=false\n";
+        write("etc/systemd/networkd.conf.d/90-egressd.conf", both);
+        assert_eq!(level(), None, "it does not run");
+        fs::create_dir_all(root.path().join("run/systemd/netif")).unwrap();
+        assert_eq!(level(), Some(Level::Ok));
+        write("usr/lib/systemd/networkd.conf.d/95-vendor.conf", "[Network]\nManageForeignRoutes=yes\n");
+        assert_eq!(level(), Some(Level::Warn), "of two names the later counts");
+        write("etc/systemd/networkd.conf.d/95-vendor.conf", "");
+        assert_eq!(level(), Some(Level::Ok), "an empty file of the same name hides the vendor's");
+        fs::remove_file(root.path().join("etc/systemd/networkd.conf.d/90-egressd.conf")).unwrap();
+        assert_eq!(level(), Some(Level::Warn));
+        write("usr/lib/systemd/networkd.conf", both);
+        assert_eq!(level(), Some(Level::Ok), "the only main file");
+        write("etc/systemd/networkd.conf", "[DHCPv4]\nManageForeignRoutes=no\n#ManageForeignRoutes=no\n");
+        assert_eq!(level(), Some(Level::Warn), "another section, and the vendor's main file is not read");
+    });
 }
 
 #[test]

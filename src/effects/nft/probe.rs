@@ -10,6 +10,7 @@ use crate::nft::{Change, Family};
 
 impl Nft {
     /// Tries changes in a table of their own (`changes` begin with its first chain or set), and gives the error of the first that the kernel refuses.
+    /// Whether a rule may stand in a chain of that type is not seen: the kernel looks at that only when all else is right.
     ///
     /// # Errors
     /// When nothing can be tried at all: no `CAP_NET_ADMIN` in this namespace, or the socket failed.
@@ -48,5 +49,29 @@ fn attempt(socket: &mut Socket, ownership: Ownership, changes: &[Change]) -> Res
             Err(CommitError::Batch { explanation: refusal.explanation.clone(), source: io::Error::from_raw_os_error(refusal.errno) })
         }
         None => Ok((batch, refusals)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::netlink::testing::{alone, run};
+    use crate::nft::build::{constant, oif, rule};
+    use crate::nft::{Base, ChainKind, Hook};
+
+    #[test]
+    fn what_the_kernel_would_refuse_is_known_and_nothing_is_made() {
+        alone(|| {
+            let mut nft = Nft::open().unwrap();
+            let mut refused = |rule| {
+                let base = Base { kind: ChainKind::Nat, hook: Hook::Postrouting, priority: 95 };
+                let chain = Change::AddChain(Family::Ip, "c".to_owned(), Some(base));
+                let changes = vec![chain, Change::AddRule(Family::Ip, "c".to_owned(), rule)];
+                nft.refuses(Family::Ip, changes).unwrap().and_then(|error| error.raw_os_error())
+            };
+            assert_eq!(refused(rule().snat(Family::Ip, constant(0))), None);
+            assert_eq!(refused(rule().found("no-such-set", [oif()]).drop()), Some(nix::libc::ENOENT));
+            assert_eq!(run("nft list tables"), "");
+        });
     }
 }
