@@ -44,6 +44,9 @@ enum Command {
         /// Docker's socket
         #[arg(long, default_value = DOCKER, value_name = "PATH")]
         docker_socket: PathBuf,
+        /// How to print it
+        #[arg(short, long, value_enum, default_value_t)]
+        output: Output,
     },
     /// Take everything of egressd out of the kernel (stop the daemon first)
     Cleanup,
@@ -95,7 +98,9 @@ impl Cli {
             Command::Run(args) => run(args, self.state_dir),
             Command::Status { output } => show::status(&self.state_dir, output == Output::Json),
             Command::Explain { workload, destination } => show::explain(&self.state_dir, workload, destination),
-            Command::Check { docker_socket } => crate::check::run(&docker_socket),
+            Command::Check { docker_socket, output } => {
+                runtime()?.block_on(crate::check::run(&docker_socket, &self.state_dir, output == Output::Json))
+            }
             Command::Cleanup => runtime()?.block_on(cleanup::cleanup(&self.state_dir)),
             Command::Crd => Ok(crd::crd(&mut std::io::stdout().lock())?),
             Command::Reference => Ok(crd::reference(&mut std::io::stdout().lock())?),

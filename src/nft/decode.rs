@@ -35,6 +35,21 @@ pub struct BaseChain {
     pub base: Base,
 }
 
+/// Any chain, in whichever table.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct AnyChain {
+    /// As nft names it.
+    pub family: &'static str,
+    pub table: String,
+    pub chain: String,
+    /// Where the kernel enters it, if that is a hook that we know.
+    pub base: Option<Base>,
+    /// Its policy is to drop.
+    pub drops: bool,
+    /// Rules in it and jumps to it.
+    pub uses: u32,
+}
+
 /// The head of a table.
 pub fn table<'a>(message: &Message<'a>) -> Option<TableHead<'a>> {
     Some(TableHead {
@@ -70,6 +85,18 @@ pub fn base_chain(message: &Message) -> Option<BaseChain> {
         table: message.attribute(NFTA_CHAIN_TABLE).and_then(text)?.to_owned(),
         chain: message.attribute(NFTA_CHAIN_NAME).and_then(text)?.to_owned(),
         base: base(message)?,
+    })
+}
+
+/// The chain that a message tells of.
+pub fn any_chain(message: &Message) -> Option<AnyChain> {
+    Some(AnyChain {
+        family: family_name(message.family()),
+        table: message.attribute(NFTA_CHAIN_TABLE).and_then(text)?.to_owned(),
+        chain: message.attribute(NFTA_CHAIN_NAME).and_then(text)?.to_owned(),
+        base: base(message),
+        drops: message.attribute(NFTA_CHAIN_POLICY).and_then(number) == Some(NF_DROP),
+        uses: message.attribute(NFTA_CHAIN_USE).and_then(number).unwrap_or(0),
     })
 }
 

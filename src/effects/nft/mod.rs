@@ -4,6 +4,7 @@
 //! for the kernel's grace period, 5 to 14 ms.
 
 mod events;
+mod probe;
 mod read;
 mod socket;
 
@@ -92,7 +93,7 @@ impl Nft {
     /// Opens the socket and finds out whether tables can have an owner that they outlive. Changes nothing.
     pub fn open() -> Result<Self, OpenError> {
         let mut socket = Socket::open().map_err(OpenError)?;
-        let ownership = probe(&mut socket).map_err(OpenError)?;
+        let ownership = probe::ownership(&mut socket).map_err(OpenError)?;
         debug!(port = socket.port(), ?ownership, "opened the nf_tables socket");
         Ok(Self { socket, ownership, tables: BTreeMap::new() })
     }
@@ -157,21 +158,4 @@ fn refused(first: &Refusal, refused: usize, batch: &Batch, prelude: &[Change], c
     let index = origin.checked_sub(prelude.len());
     let change = index.map_or_else(|| &prelude[origin], |index| &changes[index]).to_string();
     CommitError::Refused { change, index, refused, explanation, source }
-}
-
-/// Tries to make an owned table in a batch that fails whatever comes of that, because it also deletes a table that is not there. So nothing ever is made.
-fn probe(socket: &mut Socket) -> io::Result<Ownership> {
-    let name = format!("{TABLE}-probe");
-    // The second deletion finds nothing.
-    let changes = [Change::AddTable(Family::Ip), Change::DeleteTable(Family::Ip), Change::DeleteTable(Family::Ip)];
-    let batch = encode::batch(&name, Ownership::Exclusive, socket.next_sequence(), &changes);
-    let refusals = socket.commit(&batch).map_err(|error| match error {
-        CommitError::Send(source) | CommitError::Receive(source) => source,
-        other => io::Error::other(other),
-    })?;
-    if let Some(refusal) = refusals.iter().find(|refusal| batch.origin(refusal.sequence).is_none()) {
-        return Err(io::Error::from_raw_os_error(refusal.errno));
-    }
-    let unsupported = refusals.iter().any(|refusal| batch.origin(refusal.sequence) == Some(0));
-    Ok(if unsupported { Ownership::Shared } else { Ownership::Exclusive })
 }

@@ -5,7 +5,7 @@ use std::io;
 use super::socket::Socket;
 use super::{Nft, Standing};
 use crate::contract::TABLE;
-use crate::nft::decode::{self, BaseChain, Malformed};
+use crate::nft::decode::{self, AnyChain, BaseChain, Malformed};
 use crate::nft::encode::{Ownership, family_number};
 use crate::nft::uapi::*;
 use crate::nft::wire::{Message, Writer, number};
@@ -48,6 +48,15 @@ impl Nft {
                     chains.extend(decode::base_chain(message).filter(|chain| chain.base.kind == ChainKind::Nat));
                 },
             )?;
+            Ok(chains)
+        })
+    }
+
+    /// Every chain of every table.
+    pub fn chains(&mut self) -> Result<Vec<AnyChain>, ReadError> {
+        self.consistently(|nft| {
+            let mut chains = Vec::new();
+            nft.dump("chains", NFT_MSG_GETCHAIN, 0, |_| {}, |message| chains.extend(decode::any_chain(message)))?;
             Ok(chains)
         })
     }

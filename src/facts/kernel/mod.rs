@@ -20,6 +20,7 @@ use std::path::Path;
 
 use crate::model::facts::{KernelChange, Place};
 use crate::netlink;
+pub use ask::Asker;
 use far_ends::FarEnds;
 use listen::{Drained, Listener};
 use names::Names;

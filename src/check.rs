@@ -1,3 +1,0 @@
-pub fn run(_: &std::path::Path) -> anyhow::Result<()> {
-    Ok(())
-}

@@ -1,0 +1,97 @@
+//! Other programs' nftables chains: NAT ahead of ours, forwarding that is dropped, marks.
+
+use crate::contract::{FLOW_MASK, PRIORITY_SNAT, TABLE};
+use crate::model::facts::LinkKind;
+use crate::nft::decode::AnyChain;
+use crate::nft::{Base, ChainKind, Hook};
+
+use super::facts::Facts;
+use super::findings::Finding;
+
+/// Calico's marks unless it is told otherwise (`iptablesMarkMask`, `nftablesMarkMask`).
+const CALICO: u32 = 0xffff_0000;
+/// Name of the chain that Docker leaves to users (iptables backend).
+const DOCKER_USER: &str = "DOCKER-USER";
+
+pub fn findings(facts: &Facts) -> Vec<Finding> {
+    let mut findings: Vec<_> = facts.chains.iter().filter_map(nat_ahead).collect();
+    if findings.is_empty() && !facts.unseen.iter().any(|unseen| unseen.what == "nftables") {
+        findings.push(Finding::ok("NAT chains", "none translates a flow before egressd does"));
+    }
+    findings.extend(forward(facts));
+    findings.extend(calico(facts));
+    findings
+}
+
+fn named(chain: &AnyChain) -> String {
+    format!("{} {} {}", chain.family, chain.table, chain.chain)
+}
+
+/// All NAT chains of a hook run at one place, ordered by priority; of equals the one that came last is first.
+fn nat_ahead(chain: &AnyChain) -> Option<Finding> {
+    let Base { kind: ChainKind::Nat, hook: Hook::Postrouting, priority } = chain.base? else { return None };
+    if priority > PRIORITY_SNAT || chain.table == TABLE {
+        return None;
+    }
+    let subject = format!("NAT chain {}", named(chain));
+    let cure = format!("give it a priority above {PRIORITY_SNAT} (`srcnat` is 100), or let it pass by what comes from bound workloads");
+    Some(match chain.uses {
+        0 => Finding::warn(subject, format!("its priority {priority} is ahead of egressd's {PRIORITY_SNAT}; it is empty so far"), cure),
+        _ => {
+            let message =
+                format!("its priority {priority} is ahead of egressd's {PRIORITY_SNAT}: flows that it translates keep its address");
+            Finding::fail(subject, message, cure)
+        }
+    })
+}
+
+/// A dropping policy that lets through only what Docker put on its bridges: others need a rule there, which no chain of ours can replace.
+fn forward(facts: &Facts) -> Vec<Finding> {
+    let dockers: Vec<_> = facts.networks().iter().filter_map(|network| network.bridge.as_deref()).collect();
+    let is_dockers = |name: &str| name == "docker0" || dockers.contains(&name);
+    let bridges: Vec<_> =
+        facts.links.iter().filter(|l| l.kind == LinkKind::Bridge && !is_dockers(&l.name)).map(|l| l.name.as_str()).collect();
+    let drops = |chain: &&AnyChain| {
+        chain.drops && chain.table != TABLE && chain.base.is_some_and(|base| base.hook == Hook::Forward && base.kind == ChainKind::Filter)
+    };
+    let mut findings = Vec::new();
+    for chain in facts.chains.iter().filter(drops).filter(|chain| matches!(chain.family, "ip" | "ip6" | "inet")) {
+        let subject = format!("forward chain {}", named(chain));
+        match bridges.first() {
+            None => findings.push(Finding::ok(subject, "drops what no rule accepts; Docker's rules accept its own bridges")),
+            Some(bridge) => {
+                let message = format!(
+                    "drops what no rule accepts: workloads on {} reach nothing unless rules accept them, and a chain of egressd's cannot overrule it",
+                    bridges.join(", ")
+                );
+                findings.push(Finding::warn(subject, message, format!("unless there is such a rule: {}", accept(facts, chain, bridge))));
+            }
+        }
+    }
+    if facts.legacy_tables.iter().any(|table| table == "filter") {
+        let message = "iptables-legacy has a filter table, which is not looked at here";
+        findings.push(Finding::ok("iptables-legacy", format!("{message}; `iptables-legacy -S FORWARD` shows whether it drops")));
+    }
+    findings
+}
+
+fn accept(facts: &Facts, chain: &AnyChain, bridge: &str) -> String {
+    let of_iptables = matches!(chain.family, "ip" | "ip6") && chain.table == "filter" && chain.chain == "FORWARD";
+    if !of_iptables {
+        let insert = format!("nft insert rule {}", named(chain));
+        return format!("`{insert} iifname {bridge} accept` and `{insert} oifname {bridge} ct state established,related accept`");
+    }
+    let program = if chain.family == "ip6" { "ip6tables" } else { "iptables" };
+    let users = facts.chains.iter().any(|c| c.family == chain.family && c.table == "filter" && c.chain == DOCKER_USER);
+    let insert = format!("{program} -I {}", if users { DOCKER_USER } else { "FORWARD" });
+    format!("`{insert} -i {bridge} -j ACCEPT` and `{insert} -o {bridge} -m conntrack --ctstate RELATED,ESTABLISHED -j ACCEPT`")
+}
+
+/// Its chains run between egressd's two looks at a packet, where the mark has the exit's number.
+fn calico(facts: &Facts) -> Option<Finding> {
+    let there = facts.chains.iter().any(|c| c.chain.starts_with("cali-")) || facts.links.iter().any(|l| l.name.starts_with("cali"));
+    there.then(|| {
+        let message = format!("its marks ({CALICO:#x} by default) overlap egressd's ({FLOW_MASK:#x})");
+        Finding::warn("Calico", message, "set iptablesMarkMask and nftablesMarkMask to 0x00ff0000 in its FelixConfiguration, if not done")
+    })
+}

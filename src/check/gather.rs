@@ -1,0 +1,126 @@
+//! Reads the host: `/proc`, configuration files, netlink, Docker's socket. What cannot be read is noted, and the rest goes on.
+
+mod files;
+mod rules;
+
+use std::path::Path;
+use std::time::Duration;
+
+use bollard::{API_DEFAULT_VERSION, Docker as Engine};
+use nix::libc;
+
+use super::facts::{Docker, Facts, Feature, Unseen};
+use crate::contract::{FLAG, PRIORITY_BRIDGE, PRIORITY_PREROUTING, PRIORITY_SNAT};
+use crate::daemon::control::{self, Request};
+use crate::effects::nft::Nft;
+use crate::facts::docker as docker_facts;
+use crate::facts::kernel::Asker;
+use crate::model::facts::Family as Ip;
+use crate::netlink::{Channel, Message, routing};
+use crate::nft::build::{constant, fib_oif, iif, rule};
+use crate::nft::{Base, ChainKind, Change, Family, Hook, Rule};
+
+/// How long Docker may take for an answer.
+const DOCKER_PATIENCE: Duration = Duration::from_secs(5);
+/// `IPCTNL_MSG_CT_GET_STATS`: asks for one number only.
+const CONNTRACK_STATISTICS: u16 = (libc::NFNL_SUBSYS_CTNETLINK as u16) << 8 | 5;
+/// Length of `struct nfgenmsg`.
+const NFGENMSG: usize = 4;
+
+/// Reads everything. Files of `/etc`, `/run` and `/usr` are looked for below `root`.
+pub async fn gather(root: &Path, docker: &Path, state: &Path) -> Facts {
+    let mut unseen = Unanswered::default();
+    let mut facts = Facts { docker: Some(engine(docker).await), daemon: control::ask(state, &Request::Ready).is_ok(), ..Facts::default() };
+    if let Some(mut ask) = unseen.or_note("links and routes", Asker::open()) {
+        facts.links = unseen.or_none("links", ask.links());
+        facts.addressed = unseen.or_none("addresses", ask.own_addresses()).into_iter().map(|(index, _)| index).collect();
+        (facts.routes, _) = unseen.or_none("routes", ask.routing());
+    }
+    facts.rules = unseen.or_none("policy rules", policy_rules());
+    if let Some(mut nft) = unseen.or_note("nftables", Nft::open()) {
+        facts.chains = unseen.or_none("nftables", nft.chains());
+        for (feature, family, changes) in trials() {
+            let tried = unseen.or_note(feature.name, nft.refuses(family, changes));
+            facts.features.extend(tried.map(|refused| (feature, refused.map(|error| error.to_string()))));
+        }
+    }
+    let flows = Feature { name: "conntrack by netlink", module: "nf_conntrack_netlink" };
+    facts.features.push((flows, conntrack().err().map(|error| said(&error))));
+    files::read(root, &mut facts);
+    facts.unseen = unseen.0;
+    facts
+}
+
+/// Collects what went wrong.
+#[derive(Default)]
+struct Unanswered(Vec<Unseen>);
+
+impl Unanswered {
+    fn or_note<T, E: std::error::Error>(&mut self, what: &'static str, answer: Result<T, E>) -> Option<T> {
+        answer.map_err(|error| self.0.push(Unseen { what, why: said(&error) })).ok()
+    }
+
+    fn or_none<T: Default, E: std::error::Error>(&mut self, what: &'static str, answer: Result<T, E>) -> T {
+        self.or_note(what, answer).unwrap_or_default()
+    }
+}
+
+/// An error with its causes, in one line.
+fn said(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        text.push_str(&format!(": {cause}"));
+        source = cause.source();
+    }
+    text
+}
+
+fn policy_rules() -> Result<Vec<super::facts::PolicyRule>, crate::netlink::Error> {
+    let mut channel = Channel::open(netlink_sys::protocols::NETLINK_ROUTE)?;
+    let mut all = channel.dump(&routing::rule_dump(Ip::V4), |message| rules::read(&message))?;
+    all.extend(channel.dump(&routing::rule_dump(Ip::V6), |message| rules::read(&message))?);
+    Ok(all)
+}
+
+fn conntrack() -> Result<(), crate::netlink::Error> {
+    let mut channel = Channel::open(netlink_sys::protocols::NETLINK_NETFILTER)?;
+    channel.request(Message::new(CONNTRACK_STATISTICS, 0, &[0; NFGENMSG]), |_| {})
+}
+
+/// What of nf_tables is tried, each by the least that needs it.
+fn trials() -> Vec<(Feature, Family, Vec<Change>)> {
+    let trial = |name, module, family, (kind, hook, priority), rule: Rule| {
+        let chain = Change::AddChain(family, "trial".to_owned(), Some(Base { kind, hook, priority }));
+        (Feature { name, module }, family, vec![chain, Change::AddRule(family, "trial".to_owned(), rule)])
+    };
+    let in_bridge = (ChainKind::Filter, Hook::Prerouting, PRIORITY_BRIDGE);
+    let in_prerouting = (ChainKind::Filter, Hook::Prerouting, PRIORITY_PREROUTING);
+    let in_postrouting = (ChainKind::Nat, Hook::Postrouting, PRIORITY_SNAT);
+    let no_way = || rule().is(fib_oif(), 0).done();
+    let mut trials = vec![
+        trial("bridge family", "nft_meta_bridge", Family::Bridge, in_bridge, rule().is(iif(), 0).done()),
+        trial("SNAT", "nft_nat", Family::Ip, in_postrouting, rule().snat(Family::Ip, constant(0))),
+        trial("conntrack marks", "nft_ct", Family::Ip, in_prerouting, rule().set_ct_mark(constant(FLAG)).done()),
+        trial("fib lookups", "nft_fib_ipv4", Family::Ip, in_prerouting, no_way()),
+    ];
+    if Path::new("/proc/sys/net/ipv6").exists() {
+        trials.push(trial("fib lookups (IPv6)", "nft_fib_ipv6", Family::Ip6, in_prerouting, no_way()));
+    }
+    trials
+}
+
+async fn engine(socket: &Path) -> Docker {
+    let asked = async {
+        let path = socket.to_string_lossy();
+        let engine = Engine::connect_with_unix(&path, DOCKER_PATIENCE.as_secs(), API_DEFAULT_VERSION)?.negotiate_version().await?;
+        let version = engine.version().await?.version.unwrap_or_default();
+        let networks = engine.list_networks(None).await?.into_iter().filter_map(docker_facts::network).collect();
+        Ok::<_, bollard::errors::Error>(Docker::There { version, networks })
+    };
+    match tokio::time::timeout(DOCKER_PATIENCE, asked).await {
+        Ok(Ok(there)) => there,
+        Ok(Err(error)) => Docker::Away(said(&error)),
+        Err(_) => Docker::Away(format!("no answer within {} s on {}", DOCKER_PATIENCE.as_secs(), socket.display())),
+    }
+}

@@ -1,0 +1,196 @@
+//! Other programs' policy rules, routes and link groups where egressd has its own.
+
+use ipnet::IpNet;
+use nix::libc;
+
+use super::facts::{Action, Facts, PolicyRule};
+use super::findings::Finding;
+use crate::contract::{
+    FLAG, NEIGHBOUR_MASK, NIC_MAX, PACKET_MASK, PREFERENCE_FROM, PREFERENCE_INSIDE, PREFERENCE_NIC, PROTOCOL, TABLE_BASE, UPLINK_GROUP,
+};
+use crate::model::facts::{Family, LinkKind, Route};
+use crate::model::ground::MAIN;
+
+const LOCAL: u32 = libc::RT_TABLE_LOCAL as u32;
+
+pub fn findings(facts: &Facts) -> Vec<Finding> {
+    let mut findings: Vec<_> = facts.rules.iter().filter(|r| !is_ours(r)).filter_map(|r| rule(r, &facts.routes)).collect();
+    if findings.is_empty() {
+        findings.push(Finding::ok("policy rules", "none stands before egressd's or reads its marks"));
+    }
+    let routes: Vec<_> = facts.routes.iter().filter_map(route).collect();
+    if routes.is_empty() {
+        findings.push(Finding::ok("route tables", format!("none but egressd's own routes in {TABLE_BASE} to {}", last_table())));
+    }
+    findings.extend(routes);
+    findings.extend(groups(facts));
+    findings
+}
+
+fn last_table() -> u32 {
+    TABLE_BASE + u32::from(NIC_MAX)
+}
+
+fn is_ours(rule: &PolicyRule) -> bool {
+    rule.rule.protocol == PROTOCOL && (PREFERENCE_INSIDE..=PREFERENCE_FROM).contains(&rule.rule.preference)
+}
+
+/// What, if anything, is the matter with somebody else's rule.
+fn rule(rule: &PolicyRule, routes: &[Route]) -> Option<Finding> {
+    let subject = || format!("policy rule {}", written(rule));
+    let preference = rule.rule.preference;
+    if rule.rule.protocol == PROTOCOL {
+        let message = format!("it bears egressd's protocol number {PROTOCOL}: egressd takes it for a leftover of its own and deletes it");
+        return Some(Finding::warn(subject(), message, "add it with another `protocol`"));
+    }
+    let ahead = preference <= PREFERENCE_NIC;
+    if ahead && may_take(rule, routes) {
+        let cure = format!("give it a preference above {PREFERENCE_FROM}, or a selector that workloads' packets do not have");
+        let place = format!("it stands before egressd's rules ({PREFERENCE_INSIDE} to {PREFERENCE_FROM})");
+        return Some(match is_certain(rule) {
+            true => Finding::fail(subject(), format!("{place} and takes the packets that egressd sends elsewhere"), cure),
+            false => Finding::warn(subject(), format!("{place} and takes a bound workload's packets that match it"), cure),
+        });
+    }
+    let (mark, mask) = selected_mark(rule);
+    if mask & PACKET_MASK == 0 || (rule.inverted && !ahead) {
+        return None;
+    }
+    let cure = format!("let the other program use marks outside {:#x} (as `fwmark VALUE/MASK`)", PACKET_MASK | NEIGHBOUR_MASK);
+    if !rule.inverted && mask & mark & FLAG != 0 && can_be_ours(mark, mask) {
+        let message = format!("its mark has egressd's flag {FLAG:#x}: egressd's rules take the packets that are meant for it");
+        return Some(Finding::fail(subject(), message, cure));
+    }
+    let message = format!("it reads bits {:#x} of the packet mark, which egressd writes ({PACKET_MASK:#x})", mask & PACKET_MASK);
+    Some(Finding::warn(subject(), format!("{message}: a packet that both programs mark follows only one of them"), cure))
+}
+
+/// Mark and mask; a mask of 0 matches every packet.
+fn selected_mark(rule: &PolicyRule) -> (u32, u32) {
+    let mark = rule.rule.mark.unwrap_or(0);
+    (mark, rule.rule.mask.unwrap_or(if mark == 0 { 0 } else { u32::MAX }))
+}
+
+/// Whether some packet with a mark of ours, and perhaps a known neighbour's, has this mark under this mask.
+fn can_be_ours(mark: u32, mask: u32) -> bool {
+    let strange = mark & mask & !(PACKET_MASK | NEIGHBOUR_MASK) != 0;
+    !strange && (mask & FLAG == 0 || mark & FLAG != 0)
+}
+
+/// Whether forwarded packets with our marks may be taken; false only where that is certain.
+fn may_take(rule: &PolicyRule, routes: &[Route]) -> bool {
+    let (mark, mask) = selected_mark(rule);
+    let table = rule.rule.table;
+    let never = match rule.action {
+        Action::Nothing => true,
+        // Packets that are for this host itself never reach our rules either.
+        Action::Lookup if table == LOCAL => true,
+        Action::Lookup if rule.rule.suppress_prefix_length.is_some() && table == MAIN => true,
+        Action::Lookup if table != MAIN && !rule.of_vrfs => !routes.iter().any(|r| r.table == table && family(r) == rule.rule.family),
+        Action::Lookup if table == MAIN && !rule.inverted => rule.to.is_some_and(|to| is_inside(to, routes)),
+        _ => false,
+    };
+    let of_others =
+        rule.of_vrfs || (!rule.inverted && (rule.output.is_some() || rule.input.as_deref() == Some("lo") || !can_be_ours(mark, mask)));
+    !never && !of_others
+}
+
+/// No selector but a mark of ours: there are packets of ours that it takes, whatever they are.
+fn is_certain(rule: &PolicyRule) -> bool {
+    let selects = rule.inverted || rule.rule.from.is_some() || rule.to.is_some() || rule.input.is_some() || rule.otherwise;
+    !selects && rule.rule.suppress_prefix_length.is_none() && rule.action != Action::Goto
+}
+
+/// Main has a route for it that is not the default route.
+fn is_inside(to: IpNet, routes: &[Route]) -> bool {
+    routes.iter().any(|r| r.table == MAIN && r.destination.prefix_len() > 0 && r.destination.contains(&to))
+}
+
+fn family(route: &Route) -> Family {
+    if route.destination.addr().is_ipv4() { Family::V4 } else { Family::V6 }
+}
+
+/// As `ip rule` shows it.
+fn written(rule: &PolicyRule) -> String {
+    let mut text = format!("{}:", rule.rule.preference);
+    let mut put = |word: &str, value: String| {
+        text.push(' ');
+        text.push_str(word);
+        text.push(' ');
+        text.push_str(&value);
+    };
+    put(if rule.inverted { "not from" } else { "from" }, rule.rule.from.map_or_else(|| "all".to_owned(), |net| net.to_string()));
+    if let Some(to) = rule.to {
+        put("to", to.to_string());
+    }
+    match selected_mark(rule) {
+        (_, 0) => {}
+        (mark, u32::MAX) => put("fwmark", format!("{mark:#x}")),
+        (mark, mask) => put("fwmark", format!("{mark:#x}/{mask:#x}")),
+    }
+    for (word, value) in [("iif", &rule.input), ("oif", &rule.output)] {
+        if let Some(value) = value {
+            put(word, value.clone());
+        }
+    }
+    if rule.otherwise {
+        put("and", "more".to_owned());
+    }
+    match rule.action {
+        Action::Lookup if rule.of_vrfs => put("lookup", "[l3mdev-table]".to_owned()),
+        Action::Lookup => put("lookup", table_name(rule.rule.table)),
+        Action::Goto => put("goto", "another".to_owned()),
+        Action::Nothing => put("nop", String::new()),
+        Action::Refuse => put("unreachable", String::new()),
+    }
+    if rule.rule.family == Family::V6 {
+        text.push_str(" (IPv6)");
+    }
+    text.split_whitespace().collect::<Vec<_>>().join(" ")
+}
+
+fn table_name(table: u32) -> String {
+    match table {
+        LOCAL => "local".to_owned(),
+        MAIN => "main".to_owned(),
+        other => other.to_string(),
+    }
+}
+
+/// What is the matter with a route, in our tables or with our number.
+fn route(route: &Route) -> Option<Finding> {
+    let subject = || format!("route {} in table {}", route.destination, table_name(route.table));
+    let in_ours = (TABLE_BASE..=last_table()).contains(&route.table);
+    match (in_ours, route.protocol == PROTOCOL) {
+        (true, false) => {
+            let cure = format!("move it to a table outside {TABLE_BASE} to {}", last_table());
+            Some(Finding::fail(subject(), "somebody else's route in a table of egressd's: bound packets follow it", cure))
+        }
+        (false, true) => {
+            let message = format!("it bears egressd's protocol number {PROTOCOL}, but egressd writes to tables from {TABLE_BASE} on only");
+            Some(Finding::warn(subject(), message, "add it with another `proto`"))
+        }
+        _ => None,
+    }
+}
+
+fn groups(facts: &Facts) -> Vec<Finding> {
+    let mut findings = Vec::new();
+    for nic in facts.nics().filter(|nic| nic.group != 0 && nic.group != UPLINK_GROUP) {
+        let message = format!(
+            "it is in link group {}, which egressd leaves: as an uplink, its own subnets are reached by it even for workloads of another NIC",
+            nic.group
+        );
+        findings.push(Finding::warn(
+            nic.name.clone(),
+            message,
+            format!("`ip link set {} group default`, if nothing needs that group", nic.name),
+        ));
+    }
+    for link in facts.links.iter().filter(|l| l.group == UPLINK_GROUP && matches!(l.kind, LinkKind::Bridge | LinkKind::Loopback)) {
+        let message =
+            format!("it is in link group {UPLINK_GROUP}, which is egressd's for uplinks: bound workloads do not reach what is behind it");
+        findings.push(Finding::warn(link.name.clone(), message, format!("`ip link set {} group default`", link.name)));
+    }
+    findings
+}
