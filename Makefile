@@ -2,7 +2,7 @@
 SHELL := /bin/bash
 target := $(abspath $(or $(CARGO_TARGET_DIR),target))
 
-.PHONY: demo test install needs release engines lint
+.PHONY: demo test install needs release engines lint generated licences
 
 demo: install release
 	cargo test --quiet --test demo
@@ -30,3 +30,15 @@ lint:
 	cargo fmt --all --check
 	cargo clippy --workspace --all-targets -- -D warnings
 	RUSTDOCFLAGS="-D warnings" cargo doc --workspace --no-deps --document-private-items
+
+# What is generated from the types is what is committed.
+generated: release
+	$(target)/release/egressd crd | diff crds/egressbinding.yaml -
+	$(target)/release/egressd reference | diff docs/reference.md -
+
+# Licences, banned crates and where crates come from. Builds cargo-deny at the first time: three minutes on two cores.
+deny := cargo-deny 0.20.2
+licences:
+	@[ "$$($(target)/tools/bin/cargo-deny --version 2>/dev/null)" = "$(deny)" ] || \
+	  cargo install --locked --root $(target)/tools --version $(lastword $(deny)) $(firstword $(deny))
+	$(target)/tools/bin/cargo-deny --locked check licenses bans sources

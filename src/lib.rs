@@ -1,5 +1,6 @@
 //! egressd gives every container, namespace or routed subnet its own way out.
 #![forbid(unsafe_code)]
+#![warn(clippy::unwrap_used)]
 
 pub mod api;
 pub mod check;

@@ -1,3 +1,5 @@
+//! What labels may say, and what is said of those that may not.
+
 use std::collections::BTreeMap;
 
 use proptest::prelude::*;

@@ -1,3 +1,5 @@
+//! What manifests may say, what is said of those that may not, and that the examples are right.
+
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::path::Path;

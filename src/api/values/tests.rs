@@ -1,3 +1,5 @@
+//! Single values at their edges.
+
 use super::*;
 
 fn refusal<T: std::fmt::Debug>(value: Result<T, Fault>, example: &str) -> String {

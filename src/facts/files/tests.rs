@@ -1,3 +1,5 @@
+//! A folder of manifests while it changes, in every way that editors and tools change files.
+
 use std::fs;
 use std::os::unix::fs::symlink;
 use std::path::Path;
