@@ -6,6 +6,8 @@ pub mod flows;
 pub mod routing;
 pub mod step;
 pub mod tables;
+#[cfg(test)]
+mod tests;
 
 use std::collections::BTreeMap;
 use std::fmt;

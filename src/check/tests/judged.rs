@@ -337,7 +337,9 @@ fn docker_away_warns_and_networks_that_cannot_be_served_are_told() {
         bridge: bridge.map(str::to_owned),
         subnets: Vec::new(),
         internal: false,
-        labels: Default::default(),
+        managed: false,
+        guard: None,
+        problems: Vec::new(),
     };
     let mut facts = host();
     let networks = vec![network("bridge", "bridge", Some("docker0")), network("host", "host", None), network("lan", "macvlan", None)];

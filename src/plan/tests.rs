@@ -1,0 +1,368 @@
+//! From YAML and labels to a plan, and what every plan has to keep.
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use ipnet::IpNet;
+use proptest::prelude::*;
+
+use super::step::RouteStep;
+use super::*;
+use crate::api::{labels, manifest};
+use crate::contract::{CLAIM_FREE, CLAIM_NO_EXIT, UPLINK_GROUP};
+use crate::model::facts::*;
+use crate::model::ground::MAIN;
+use crate::model::numbers::mark;
+use crate::model::resolve::{Facts, Past, resolve};
+use crate::model::workload::State;
+use crate::nft::{Data, Family as Table};
+
+const ETH0: IfIndex = 2;
+const ETH1: IfIndex = 3;
+const BRIDGE: IfIndex = 9;
+
+fn link(index: IfIndex, name: &str, kind: LinkKind) -> Link {
+    Link { index, name: name.to_owned(), kind, master: None, peer_nsid: None, peer_index: None, up: true, carrier: true, group: 0 }
+}
+
+fn address(index: IfIndex, net: &str) -> KernelChange {
+    KernelChange::Address(Place { nsid: None, index }, Address { net: net.parse().expect("a net"), usable: true })
+}
+
+fn route(destination: &str, gateway: Option<&str>, interface: IfIndex) -> Route {
+    Route {
+        table: MAIN,
+        destination: destination.parse().expect("a net"),
+        kind: RouteKind::Unicast,
+        gateway: gateway.map(|g| g.parse().expect("an address")),
+        interface: Some(interface),
+        metric: 0,
+        source: None,
+        onlink: false,
+        mtu: None,
+        scope: if gateway.is_some() { 0 } else { 253 },
+        protocol: 2,
+        expires: None,
+    }
+}
+
+/// A host with two NICs in one subnet and a Docker bridge.
+fn host() -> Facts {
+    let mut facts = Facts::default();
+    let other = || LinkKind::Other(String::new());
+    let changes = [
+        KernelChange::Link(link(ETH0, "eth0", other())),
+        KernelChange::Link(link(ETH1, "eth1", other())),
+        KernelChange::Link(link(BRIDGE, "eip_bridge", LinkKind::Bridge)),
+        address(ETH0, "172.31.0.8/20"),
+        address(ETH1, "172.31.0.14/20"),
+        address(BRIDGE, "172.19.0.1/16"),
+        KernelChange::Routing {
+            routes: vec![
+                route("0.0.0.0/0", Some("172.31.0.1"), ETH0),
+                route("172.31.0.0/20", None, ETH0),
+                route("172.31.0.0/20", None, ETH1),
+                route("172.19.0.0/16", None, BRIDGE),
+            ],
+            rules: Vec::new(),
+        },
+    ];
+    changes.into_iter().for_each(|change| facts.kernel.apply(change));
+    facts.apply(EngineChange::Network(Box::new(Network {
+        id: "net".to_owned(),
+        name: "eip_bridge".to_owned(),
+        driver: "bridge".to_owned(),
+        bridge: Some("eip_bridge".to_owned()),
+        subnets: Vec::new(),
+        internal: false,
+        managed: false,
+        guard: None,
+        problems: Vec::new(),
+    })));
+    facts
+}
+
+fn container(n: u8, asks: &[(&str, &str)]) -> Container {
+    let labels = asks.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect();
+    let address = IpAddr::from([172, 19, 0, n]);
+    let mut container = Container {
+        id: format!("{n:064}"),
+        name: format!("web-{n}"),
+        labels,
+        network_mode: "eip_bridge".to_owned(),
+        running: true,
+        created: u64::from(n),
+        attachments: vec![Attachment {
+            network_id: "net".to_owned(),
+            network: "eip_bridge".to_owned(),
+            addresses: vec![address],
+            gateway_priority: 0,
+        }],
+        asked: None,
+    };
+    container.asked = labels::parse(&container).map(Arc::new);
+    container
+}
+
+/// A container that runs, as engine and kernel tell it: its port is 100 and its number.
+fn start(facts: &mut Facts, n: u8, asks: &[(&str, &str)]) {
+    let port = IfIndex::from(n) + 100;
+    let veth =
+        Link { master: Some(BRIDGE), peer_nsid: Some(n.into()), peer_index: Some(2), ..link(port, &format!("veth{n}"), LinkKind::Veth) };
+    let net = IpNet::new(IpAddr::from([172, 19, 0, n]), 16).expect("a prefix");
+    facts.kernel.apply(KernelChange::Address(Place { nsid: Some(n.into()), index: 2 }, Address { net, usable: true }));
+    facts.kernel.apply(KernelChange::Link(veth));
+    facts.apply(EngineChange::Container(Box::new(container(n, asks))));
+}
+
+fn plan(facts: &Facts, past: &mut Past, observed: &Ruleset) -> Plan {
+    let outcome = resolve(facts, past);
+    let sysctls = BTreeMap::new();
+    Plan::make(&outcome, &Observed { kernel: &facts.kernel, ruleset: observed, sysctls: &sysctls }, true)
+}
+
+/// What the kernel makes of routing steps.
+fn apply(facts: &mut Facts, steps: &[RouteStep]) {
+    let kernel = &mut facts.kernel;
+    for step in steps {
+        match step {
+            RouteStep::AddRoute(route) => {
+                let slot = |r: &Route| (r.table, r.destination, r.metric);
+                kernel.routes.retain(|r| slot(r) != slot(route));
+                kernel.routes.push(route.clone());
+            }
+            RouteStep::DeleteRoute(route) => kernel.routes.retain(|r| r != route),
+            RouteStep::AddRule(rule) => kernel.rules.push(rule.clone()),
+            RouteStep::DeleteRule(rule) => kernel.rules.retain(|r| r != rule),
+            RouteStep::SetGroup { index, group } => {
+                let link = kernel.links.get(index).expect("the plan names links that are there").clone();
+                kernel.apply(KernelChange::Link(Link { group: *group, ..link }));
+            }
+        }
+    }
+}
+
+fn claim(plan: &Plan, n: u8) -> Option<u32> {
+    let set = &plan.target.tables.get(&Table::Bridge)?.sets["claims4"];
+    let port = (IfIndex::from(n) + 100).to_ne_bytes();
+    let of = |bytes: &[u8]| bytes[..4] == port && bytes[4..] == [172, 19, 0, n];
+    let (_, data) = set.elements.iter().find(|(key, _)| of(key.first.as_slice()))?;
+    match data {
+        Data::Value(value) => Some(u32::from_ne_bytes(value.as_slice().try_into().expect("a mark"))),
+        _ => None,
+    }
+}
+
+#[test]
+fn nothing_is_planned_when_nobody_asks() {
+    let mut facts = host();
+    start(&mut facts, 1, &[]);
+    assert!(plan(&facts, &mut Past::default(), &Ruleset::default()).is_empty());
+}
+
+#[test]
+fn a_label_binds_its_container_and_its_neighbour_on_the_bridge_is_known_to_be_free() {
+    let mut facts = host();
+    start(&mut facts, 1, &[("egress.ip", "172.31.0.14")]);
+    start(&mut facts, 2, &[]);
+    let plan = plan(&facts, &mut Past::default(), &Ruleset::default());
+    assert_eq!((claim(&plan, 1), claim(&plan, 2)), (Some(mark(2, 1)), Some(CLAIM_FREE)));
+}
+
+#[test]
+fn a_slip_in_a_label_holds_its_container() {
+    let mut facts = host();
+    start(&mut facts, 1, &[("egress.ip", "172.31.0.300")]);
+    assert_eq!(claim(&plan(&facts, &mut Past::default(), &Ruleset::default()), 1), Some(CLAIM_NO_EXIT));
+}
+
+#[test]
+fn a_manifest_binds_as_a_label_does() {
+    let yaml = "
+apiVersion: egressd.dev/v1alpha1
+kind: EgressBinding
+metadata: { name: crawler }
+spec:
+  containerSelector: { names: [web-1] }
+  exits: [{ address: 172.31.0.14 }]
+";
+    let mut facts = host();
+    start(&mut facts, 1, &[]);
+    facts.manifests = Arc::new(manifest::parse([("crawler.yaml", yaml.as_bytes())], 7));
+    let by_file = plan(&facts, &mut Past::default(), &Ruleset::default());
+    facts.manifests = Arc::default();
+    start(&mut facts, 1, &[("egress.ip", "172.31.0.14")]);
+    let by_label = plan(&facts, &mut Past::default(), &Ruleset::default());
+    assert_eq!(by_file.target, by_label.target);
+    assert_eq!((by_file.before, by_file.after), (by_label.before, by_label.after));
+}
+
+#[test]
+fn tables_come_before_rules_and_rules_before_marks() {
+    let mut facts = host();
+    start(&mut facts, 1, &[("egress.ip", "172.31.0.14")]);
+    let plan = plan(&facts, &mut Past::default(), &Ruleset::default());
+    let kind = |step: &RouteStep| match step {
+        RouteStep::SetGroup { .. } => 0,
+        RouteStep::AddRoute(r) if r.kind == RouteKind::Unreachable => 1,
+        RouteStep::AddRoute(_) => 2,
+        RouteStep::AddRule(_) => 3,
+        RouteStep::DeleteRule(_) | RouteStep::DeleteRoute(_) => 4,
+    };
+    assert!(plan.before.is_sorted_by_key(kind), "{plan}");
+    assert!(plan.after.is_empty() && !plan.ruleset.is_empty());
+}
+
+#[test]
+fn a_nic_that_goes_down_keeps_its_table_closed_and_its_gateway_known() {
+    let mut facts = host();
+    facts.kernel.routes.push(Route { metric: 200, ..route("0.0.0.0/0", Some("172.31.0.2"), ETH1) });
+    start(&mut facts, 1, &[("egress.ip", "172.31.0.14")]);
+    let mut past = Past::default();
+    let up = resolve(&facts, &mut past);
+    let link = facts.kernel.links[&ETH1].clone();
+    facts.kernel.apply(KernelChange::Link(Link { up: false, carrier: false, ..link.clone() }));
+    facts.kernel.routes.retain(|r| r.interface != Some(ETH1));
+    let down = resolve(&facts, &mut past);
+    assert!(matches!(down.rows[0].state, State::Dropped(_)), "{:?}", down.rows[0].state);
+    let table = down.ground.uplinks[&ETH1].table();
+    let routing = Routing::desired(&down, &facts.kernel);
+    let kinds: Vec<_> = routing.routes.iter().filter(|r| r.table == table).map(|r| r.kind).collect();
+    assert_eq!(kinds, [RouteKind::Unreachable]);
+    facts.kernel.apply(KernelChange::Link(link));
+    assert_eq!(resolve(&facts, &mut past).rows[0].state, up.rows[0].state);
+}
+
+#[test]
+fn before_every_source_has_spoken_nothing_is_taken_away() {
+    let mut facts = host();
+    start(&mut facts, 1, &[("egress.ip", "172.31.0.14")]);
+    let mut past = Past::default();
+    let before = plan(&facts, &mut past, &Ruleset::default());
+    apply(&mut facts, &before.before);
+    facts.apply(EngineChange::ContainerGone(format!("{:064}", 1)));
+    let outcome = resolve(&facts, &mut past);
+    let observed = Observed { kernel: &facts.kernel, ruleset: &before.target, sysctls: &BTreeMap::new() };
+    assert!(Plan::make(&outcome, &observed, false).is_empty());
+    assert!(!Plan::make(&outcome, &observed, true).is_empty());
+}
+
+#[test]
+fn what_is_taken_away_goes_in_the_reverse_order_and_leaves_nothing() {
+    let mut facts = host();
+    let found = facts.kernel.clone();
+    start(&mut facts, 1, &[("egress.ip", "172.31.0.14")]);
+    let mut past = Past::default();
+    let there = plan(&facts, &mut past, &Ruleset::default());
+    apply(&mut facts, &there.before);
+    assert!(facts.kernel.links.values().any(|l| l.group == UPLINK_GROUP));
+    let observed = Observed { kernel: &facts.kernel, ruleset: &there.target, sysctls: &BTreeMap::new() };
+    let gone = Plan::make(&Outcome::default(), &observed, true);
+    assert!(gone.before.is_empty() && gone.target.tables.is_empty());
+    let first_route = gone.after.iter().position(|s| matches!(s, RouteStep::DeleteRoute(_)));
+    let last_rule = gone.after.iter().rposition(|s| matches!(s, RouteStep::DeleteRule(_)));
+    assert!(last_rule < first_route, "{gone}");
+    apply(&mut facts, &gone.after);
+    assert_eq!((facts.kernel.routes.len(), facts.kernel.rules.len()), (found.routes.len(), found.rules.len()));
+    assert!(facts.kernel.links.values().all(|l| l.group == 0));
+}
+
+/// Something that happens to a host.
+#[derive(Clone, Debug)]
+enum Event {
+    Start(u8, Option<&'static str>),
+    Remove(u8),
+    Nic(IfIndex, bool),
+    Default(IfIndex),
+    Rules,
+}
+
+fn an_event() -> impl Strategy<Value = Event> {
+    let asks = prop_oneof![Just(None), Just(Some("172.31.0.14")), Just(Some("172.31.0.8")), Just(Some("172.31.0.99")), Just(Some("slip"))];
+    prop_oneof![
+        4 => (1..6u8, asks).prop_map(|(n, asks)| Event::Start(n, asks)),
+        2 => (1..6u8).prop_map(Event::Remove),
+        1 => (ETH0..=ETH1, any::<bool>()).prop_map(|(nic, up)| Event::Nic(nic, up)),
+        1 => (ETH0..=ETH1).prop_map(Event::Default),
+        1 => Just(Event::Rules),
+    ]
+}
+
+fn happen(facts: &mut Facts, event: &Event) {
+    match event {
+        Event::Start(n, asks) => start(facts, *n, &asks.map(|ip| ("egress.ip", ip)).into_iter().collect::<Vec<_>>()),
+        Event::Remove(n) => {
+            facts.kernel.apply(KernelChange::LinkGone(IfIndex::from(*n) + 100));
+            facts.apply(EngineChange::ContainerGone(format!("{n:064}")));
+        }
+        Event::Nic(nic, up) => {
+            let link = facts.kernel.links[nic].clone();
+            facts.kernel.apply(KernelChange::Link(Link { up: *up, carrier: *up, ..link }));
+            if !up {
+                facts.kernel.routes.retain(|r| r.interface != Some(*nic));
+            }
+        }
+        Event::Default(nic) => {
+            facts.kernel.routes.retain(|r| r.table != MAIN || r.destination.prefix_len() > 0);
+            facts.kernel.routes.push(route("0.0.0.0/0", Some("172.31.0.1"), *nic));
+        }
+        // Another tool took our policy rules.
+        Event::Rules => facts.kernel.rules.clear(),
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(64))]
+
+    #[test]
+    fn after_a_plan_is_carried_out_nothing_is_left_to_plan(events in prop::collection::vec(an_event(), 1..30)) {
+        let (mut facts, mut past, mut observed) = (host(), Past::default(), Ruleset::default());
+        for event in &events {
+            happen(&mut facts, event);
+            let done = plan(&facts, &mut past, &observed);
+            apply(&mut facts, &done.before);
+            observed = done.target;
+            apply(&mut facts, &done.after);
+            let rest = plan(&facts, &mut past, &observed);
+            prop_assert!(rest.is_empty(), "after {event:?}: {rest}");
+        }
+    }
+
+    #[test]
+    fn a_plan_that_was_cut_short_is_made_up_for_by_the_next(events in prop::collection::vec((an_event(), 0..40usize, any::<bool>()), 1..20)) {
+        let (mut facts, mut past, mut observed) = (host(), Past::default(), Ruleset::default());
+        for (event, steps, batch) in &events {
+            happen(&mut facts, event);
+            let half = plan(&facts, &mut past, &observed);
+            apply(&mut facts, &half.before[..half.before.len().min(*steps)]);
+            if *batch {
+                observed = half.target;
+            }
+        }
+        let whole = plan(&facts, &mut past, &observed);
+        apply(&mut facts, &whole.before);
+        apply(&mut facts, &whole.after);
+        let rest = plan(&facts, &mut past, &whole.target);
+        prop_assert!(rest.is_empty(), "{rest}");
+    }
+
+    #[test]
+    fn no_container_ever_gets_the_exit_of_another_label(events in prop::collection::vec(an_event(), 1..30)) {
+        let (mut facts, mut past, mut observed) = (host(), Past::default(), Ruleset::default());
+        for event in &events {
+            happen(&mut facts, event);
+            let done = plan(&facts, &mut past, &observed);
+            for container in facts.containers.values() {
+                let n = container.created as u8;
+                let Some(claim) = claim(&done, n).filter(|c| ![CLAIM_FREE, CLAIM_NO_EXIT].contains(c)) else { continue };
+                let asked: Option<IpAddr> = container.labels.get("egress.ip").and_then(|ip| ip.parse().ok());
+                let exit = resolve(&facts, &mut past).ground.exits().find(|e| e.mark == claim).map(|e| e.address);
+                prop_assert_eq!(exit, asked);
+            }
+            apply(&mut facts, &done.before);
+            observed = done.target;
+            apply(&mut facts, &done.after);
+        }
+    }
+}
