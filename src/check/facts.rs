@@ -39,8 +39,8 @@ pub struct Facts {
     /// NICs that NetworkManager manages, by index.
     pub network_manager: BTreeSet<IfIndex>,
     pub docker: Option<Docker>,
-    /// A daemon answers on the state folder's socket.
-    pub daemon: bool,
+    /// Whether a daemon answers on the state folder's socket.
+    pub daemon: Option<bool>,
     /// What could not be gathered.
     pub unseen: Vec<Unseen>,
 }

@@ -3,6 +3,7 @@
 mod files;
 mod rules;
 
+use std::io::ErrorKind;
 use std::path::Path;
 use std::time::Duration;
 
@@ -11,7 +12,7 @@ use nix::libc;
 
 use super::facts::{Docker, Facts, Feature, Unseen};
 use crate::contract::{FLAG, PRIORITY_BRIDGE, PRIORITY_PREROUTING, PRIORITY_SNAT};
-use crate::daemon::control::{self, Request};
+use crate::daemon::control::{self, AskError, Request};
 use crate::effects::nft::Nft;
 use crate::facts::docker as docker_facts;
 use crate::facts::kernel::Asker;
@@ -30,7 +31,7 @@ const NFGENMSG: usize = 4;
 /// Reads everything. Files of `/etc`, `/run` and `/usr` are looked for below `root`.
 pub async fn gather(root: &Path, docker: &Path, state: &Path) -> Facts {
     let mut unseen = Unanswered::default();
-    let mut facts = Facts { docker: Some(engine(docker).await), daemon: control::ask(state, &Request::Ready).is_ok(), ..Facts::default() };
+    let mut facts = Facts { docker: Some(engine(docker).await), ..Facts::default() };
     if let Some(mut ask) = unseen.or_note("links and routes", Asker::open()) {
         facts.links = unseen.or_none("links", ask.links());
         facts.addressed = unseen.or_none("addresses", ask.own_addresses()).into_iter().map(|(index, _)| index).collect();
@@ -44,8 +45,12 @@ pub async fn gather(root: &Path, docker: &Path, state: &Path) -> Facts {
             facts.features.extend(tried.map(|refused| (feature, refused.map(|error| error.to_string()))));
         }
     }
+    facts.daemon = unseen.or_note("egressd", daemon(state));
     let flows = Feature { name: "conntrack by netlink", module: "nf_conntrack_netlink" };
-    facts.features.push((flows, conntrack().err().map(|error| said(&error))));
+    match conntrack() {
+        Err(error) if error.errno() != Some(libc::EPERM) => facts.features.push((flows, Some(said(&error)))),
+        answer => facts.features.extend(unseen.or_note(flows.name, answer).map(|()| (flows, None))),
+    }
     files::read(root, &mut facts);
     facts.unseen = unseen.0;
     facts
@@ -70,7 +75,12 @@ fn said(error: &dyn std::error::Error) -> String {
     let mut text = error.to_string();
     let mut source = error.source();
     while let Some(cause) = source {
-        text.push_str(&format!(": {cause}"));
+        let cause_said = cause.to_string();
+        // Some errors say their cause themselves.
+        if !text.contains(&cause_said) {
+            text.push_str(": ");
+            text.push_str(&cause_said);
+        }
         source = cause.source();
     }
     text
@@ -108,6 +118,17 @@ fn trials() -> Vec<(Feature, Family, Vec<Change>)> {
         trials.push(trial("fib lookups (IPv6)", "nft_fib_ipv6", Family::Ip6, in_prerouting, no_way()));
     }
     trials
+}
+
+/// Whether one answers on the state folder's socket, ready or not.
+fn daemon(state: &Path) -> Result<bool, AskError> {
+    match control::ask(state, &Request::Ready) {
+        Ok(_) => Ok(true),
+        Err(AskError::Unreachable { source, .. }) if matches!(source.kind(), ErrorKind::NotFound | ErrorKind::ConnectionRefused) => {
+            Ok(false)
+        }
+        Err(error) => Err(error),
+    }
 }
 
 async fn engine(socket: &Path) -> Docker {

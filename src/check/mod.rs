@@ -1,6 +1,6 @@
 //! `egressd check`: what on this host keeps egressd from working, or will. Needs no daemon and changes nothing.
 //!
-//! [`gather`] reads the host into [`facts::Facts`], [`findings`] judges them without touching anything.
+//! `gather` reads the host into facts, `findings` judges them without touching anything.
 
 mod facts;
 mod findings;

@@ -9,10 +9,10 @@ pub fn findings(facts: &Facts) -> Vec<Finding> {
     findings.extend(facts.networkd.map(networkd));
     findings.extend(network_manager(facts));
     findings.extend(docker(facts));
-    findings.push(match facts.daemon {
+    findings.extend(facts.daemon.map(|runs| match runs {
         true => Finding::ok("egressd", "a daemon runs with this state folder"),
         false => Finding::ok("egressd", "no daemon runs with this state folder"),
-    });
+    }));
     findings
 }
 
