@@ -15,6 +15,7 @@
 //! Nothing here sets what egressd has to set: no mark, policy rule or NAT rule, and sysctls only as a starting state.
 
 mod advertise;
+pub mod alone;
 pub mod build;
 pub mod check;
 pub mod cloud;
@@ -31,6 +32,7 @@ pub mod service;
 pub mod state;
 pub mod talk;
 
+pub use alone::Binding;
 pub use build::{Builder, World};
 pub use cloud::Seen;
 pub use container::Container;
