@@ -1,6 +1,7 @@
 //! The loop: facts in, plan out. Everything that it knows is derived again in each round.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
 use std::sync::{Arc, mpsc as thread};
 use std::time::{Duration, Instant};
 
@@ -8,7 +9,7 @@ use tokio::sync::mpsc;
 use tracing::{debug, info, warn};
 
 use super::calls::Calls;
-use super::control::{Request, Response};
+use super::control::{Question, Response};
 use super::cutter::{self, Job};
 use super::metrics::Metrics;
 use super::{Error, Options, Teller, Told};
@@ -94,15 +95,15 @@ impl Agent {
             for one in first.into_iter().chain(std::iter::from_fn(|| told.try_recv().ok())) {
                 match one {
                     Told::Stop => return,
-                    Told::Request(request, respond) => questions.push((request, respond)),
+                    Told::Question(question, respond) => questions.push((question, respond)),
                     other => dirty |= self.hear(other),
                 }
             }
             if dirty && !self.silent.kernel && !self.silent.files {
                 self.round(began);
             }
-            for (request, respond) in questions {
-                let _ = respond.send(self.answer(request));
+            for (question, respond) in questions {
+                let _ = respond.send(self.answer(question));
             }
         }
     }
@@ -173,7 +174,7 @@ impl Agent {
                 self.past.memory.numbers.release(&used, &marks, &self.outcome.ground.needed);
                 self.sweep = None;
             }
-            Told::Request(..) | Told::Stop => return false,
+            Told::Question(..) | Told::Stop => return false,
         }
         true
     }
@@ -258,19 +259,19 @@ impl Agent {
         self.outcome.ground.exits().map(|exit| exit.mark).collect()
     }
 
-    fn answer(&self, request: Request) -> Response {
-        match request {
-            Request::Status => Response::Status(self.status()),
-            Request::Explain { workload, destination } => match explain(&self.facts, &self.outcome, &workload, destination) {
+    fn answer(&self, question: Question) -> Response {
+        match question {
+            Question::Status(flows) => Response::Status(self.status(&flows)),
+            Question::Explain { workload, destination } => match explain(&self.facts, &self.outcome, &workload, destination) {
                 Some(text) => Response::Text(text),
                 None => Response::Unknown(workload),
             },
-            Request::Metrics => Response::Text(self.metrics.text()),
-            Request::Ready => Response::Ready(!self.silent.any() && self.failures.is_empty()),
+            Question::Metrics => Response::Text(self.metrics.text()),
+            Question::Ready => Response::Ready(!self.silent.any() && self.failures.is_empty()),
         }
     }
 
-    fn status(&self) -> Status {
+    fn status(&self, flows: &BTreeMap<IpAddr, u64>) -> Status {
         let mut problems: Vec<String> = self.facts.manifests.errors.iter().map(|e| format!("{}: {}", e.object, e.error)).collect();
         if self.silent.engine {
             problems.push("the engine has not answered yet: nothing is taken away until it has (see --docker-socket)".to_owned());
@@ -278,7 +279,7 @@ impl Agent {
         problems.extend(engine::problems(&self.facts));
         problems.extend(self.failures.iter().cloned());
         problems.extend(self.calls.problems());
-        Status::of(&self.facts, &self.outcome, &cutter::count(), problems)
+        Status::of(&self.facts, &self.outcome, flows, problems)
     }
 }
 

@@ -1,5 +1,6 @@
 //! The daemon's Unix socket: one request and one answer a connection, each a line of JSON.
 
+use std::collections::BTreeMap;
 use std::io::{self, BufRead, BufReader, Write};
 use std::net::IpAddr;
 use std::os::unix::fs::PermissionsExt;
@@ -13,7 +14,7 @@ use tokio::net::UnixListener;
 use tokio::sync::oneshot;
 use tracing::debug;
 
-use super::{Error, Teller, Told};
+use super::{Error, Teller, Told, cutter};
 use crate::report::status::Status;
 
 /// What can be asked.
@@ -21,6 +22,18 @@ use crate::report::status::Status;
 #[serde(rename_all = "camelCase")]
 pub enum Request {
     Status,
+    Explain {
+        workload: String,
+        destination: Option<IpAddr>,
+    },
+    /// Whether all sources have spoken and the kernel is as it should be.
+    Ready,
+}
+
+/// What the loop is asked.
+pub(crate) enum Question {
+    /// With the open flows by original source: conntrack's table may be long, and the loop does not wait for it.
+    Status(BTreeMap<IpAddr, u64>),
     Explain {
         workload: String,
         destination: Option<IpAddr>,
@@ -76,16 +89,21 @@ async fn answer(stream: tokio::net::UnixStream, tell: Teller) -> io::Result<()> 
     let mut line = String::new();
     tokio::io::BufReader::new(tokio::io::AsyncReadExt::take(read, LONGEST)).read_line(&mut line).await?;
     let request: Request = serde_json::from_str(&line)?;
-    if let Some(response) = request_of_loop(request, &tell).await {
+    let question = match request {
+        Request::Status => Question::Status(tokio::task::spawn_blocking(cutter::count).await?),
+        Request::Explain { workload, destination } => Question::Explain { workload, destination },
+        Request::Ready => Question::Ready,
+    };
+    if let Some(response) = put(question, &tell).await {
         write.write_all(&serde_json::to_vec(&response)?).await?;
     }
     write.shutdown().await
 }
 
-/// Asks the loop; `None` when it stops.
-pub(super) async fn request_of_loop(request: Request, tell: &Teller) -> Option<Response> {
+/// Puts a question to the loop; `None` when it stops.
+pub(super) async fn put(question: Question, tell: &Teller) -> Option<Response> {
     let (respond, response) = oneshot::channel();
-    tell.send(Told::Request(request, respond)).ok()?;
+    tell.send(Told::Question(question, respond)).ok()?;
     response.await.ok()
 }
 

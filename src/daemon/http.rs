@@ -8,7 +8,7 @@ use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response as HttpResponse};
 use axum::routing::get;
 
-use super::control::{Request, Response, request_of_loop};
+use super::control::{Question, Response, put};
 use super::{Error, Teller};
 
 /// The content type of OpenMetrics 1.0.
@@ -29,7 +29,7 @@ pub(super) async fn serve(address: SocketAddr, tell: Teller) -> Result<(), Error
 }
 
 async fn metrics(State(tell): State<Teller>) -> HttpResponse {
-    match request_of_loop(Request::Metrics, &tell).await {
+    match put(Question::Metrics, &tell).await {
         Some(Response::Text(text)) => ([(header::CONTENT_TYPE, OPEN_METRICS)], text).into_response(),
         _ => StatusCode::SERVICE_UNAVAILABLE.into_response(),
     }
@@ -37,14 +37,14 @@ async fn metrics(State(tell): State<Teller>) -> HttpResponse {
 
 /// The loop answers.
 async fn healthy(State(tell): State<Teller>) -> StatusCode {
-    match request_of_loop(Request::Ready, &tell).await {
+    match put(Question::Ready, &tell).await {
         Some(_) => StatusCode::OK,
         None => StatusCode::SERVICE_UNAVAILABLE,
     }
 }
 
 async fn ready(State(tell): State<Teller>) -> StatusCode {
-    match request_of_loop(Request::Ready, &tell).await {
+    match put(Question::Ready, &tell).await {
         Some(Response::Ready(true)) => StatusCode::OK,
         _ => StatusCode::SERVICE_UNAVAILABLE,
     }

@@ -24,7 +24,7 @@ use crate::facts::{docker, files, kernel};
 use crate::model::binding::Manifests;
 use crate::model::facts::{EngineChange, KernelChange};
 use agent::Agent;
-use control::{Request, Response};
+use control::{Question, Response};
 
 /// What `egressd run` was asked for.
 #[derive(Clone, Debug)]
@@ -55,7 +55,7 @@ pub(crate) enum Told {
     },
     /// Marks that flows carry.
     Carried(std::collections::BTreeSet<u32>),
-    Request(Request, oneshot::Sender<Response>),
+    Question(Question, oneshot::Sender<Response>),
     Stop,
 }
 

@@ -6,7 +6,7 @@ use super::binding::FieldError;
 pub fn refuse_mode(mode: &str) -> Option<FieldError> {
     let message = match mode.split_once(':') {
         Some(("container", other)) => {
-            let short: String = other.chars().filter(|c| c.is_ascii_graphic()).take(12).collect();
+            let short: String = other.chars().filter(char::is_ascii_graphic).take(12).collect();
             format!(
                 "the container uses the network of container {short}, so its packets cannot be told from that one's; put the labels on that container"
             )

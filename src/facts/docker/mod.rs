@@ -1,7 +1,7 @@
 //! A Docker engine as a source of facts: which containers and networks there are, with labels and addresses.
 //!
-//! Labels are known at a container's `create`, addresses at `network connect`: 10 to 290 ms before its first instruction. See [`session`] for
-//! how they are read, [`book`] for what is made of them.
+//! Labels are known at a container's `create`, addresses at `network connect`: 10 to 290 ms before its first instruction. See `session` for
+//! how they are read, `book` for what is made of them.
 
 mod book;
 mod question;
