@@ -1,0 +1,166 @@
+//! What one round of the daemon's loop costs at 10,000 containers, part by part, in process: no kernel, no engine.
+//!
+//! `cargo bench --bench round`. `make bench` measures the same from outside, with the kernel in it.
+
+use std::collections::BTreeMap;
+use std::net::{IpAddr, Ipv4Addr};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use egressd::api::labels;
+use egressd::model::facts::{
+    Address, Attachment, Container, EngineChange, IfIndex, KernelChange, Link, LinkKind, Network, Place, Route, RouteKind,
+};
+use egressd::model::resolve::{Facts, Past, resolve};
+use egressd::nft::diff;
+use egressd::plan::{Observed, Plan, tables};
+
+const CONTAINERS: u32 = 10_000;
+/// A Linux bridge has at most 1,023 ports.
+const ON_A_BRIDGE: u32 = 1000;
+const ROUNDS: usize = 50;
+
+fn main() {
+    let mut facts = facts();
+    let mut past = Past::default();
+    let none = BTreeMap::new();
+    let outcome = resolve(&facts, &mut past);
+    let bound = outcome.rows.iter().filter(|row| row.state.claim().is_some() && row.entry.is_some()).count();
+    assert_eq!(bound, CONTAINERS as usize, "all are bound");
+    let mut mirror = tables::ruleset(&outcome);
+    let mut parts: BTreeMap<&str, Vec<Duration>> = BTreeMap::new();
+    for round in 0..ROUNDS {
+        let mut note = |part, began: Instant| parts.entry(part).or_default().push(began.elapsed());
+        let began = Instant::now();
+        let (index, moved) = (round as u32 * 100, round as u8);
+        facts.apply(EngineChange::Container(Box::new(container(index, Ipv4Addr::new(10, 99, moved, 2).into()))));
+        facts.kernel.apply(KernelChange::Address(far_end(index), address(Ipv4Addr::new(10, 99, moved, 2).into())));
+        note("1 facts", began);
+        let began = Instant::now();
+        let outcome = resolve(&facts, &mut past);
+        note("2 resolve", began);
+        let began = Instant::now();
+        let desired = tables::ruleset(&outcome);
+        note("3 ruleset", began);
+        let began = Instant::now();
+        let changes = diff(&desired, &mirror);
+        note("4 diff", began);
+        assert!((1..=2).contains(&changes.len()), "one element comes, one may go: {changes:?}");
+        let began = Instant::now();
+        let observed = Observed { kernel: &facts.kernel, ruleset: &mirror, sysctls: &none };
+        let plan = Plan::make(&outcome, &observed, true);
+        note("5 plan as a whole (3 and 4 in it)", began);
+        let began = Instant::now();
+        drop(outcome);
+        drop(desired);
+        note("6 dropping an outcome and a ruleset", began);
+        mirror = plan.target;
+    }
+    for (part, mut times) in parts {
+        times.sort();
+        println!("{part:40} least {:>9.1?}  median {:>9.1?}  max {:>9.1?}", times[0], times[ROUNDS / 2], times[ROUNDS - 1]);
+    }
+}
+
+fn facts() -> Facts {
+    let mut facts = Facts::default();
+    let uplink = |index, name: &str| link(index, name, LinkKind::Other(String::new()), None, None);
+    let mut changes: Vec<KernelChange> = vec![KernelChange::Link(uplink(2, "eth0")), KernelChange::Link(uplink(3, "eth1"))];
+    changes.push(KernelChange::Address(Place { nsid: None, index: 2 }, address([172, 31, 0, 8].into())));
+    changes.push(KernelChange::Address(Place { nsid: None, index: 3 }, address([172, 31, 16, 14].into())));
+    let routes = vec![default_route(2, [172, 31, 0, 1].into()), default_route(3, [172, 31, 16, 1].into())];
+    changes.push(KernelChange::Routing { routes, rules: Vec::new() });
+    let bridges = CONTAINERS / ON_A_BRIDGE;
+    changes.extend((0..bridges).map(|n| KernelChange::Link(link(100 + n, &format!("br{n}"), LinkKind::Bridge, None, None))));
+    for n in 0..CONTAINERS {
+        let name = format!("veth{n}");
+        changes.push(KernelChange::Link(link(near_end(n), &name, LinkKind::Veth, Some(100 + n / ON_A_BRIDGE), Some(far_end(n)))));
+        changes.push(KernelChange::Address(far_end(n), address(first_address(n))));
+    }
+    changes.into_iter().for_each(|change| facts.kernel.apply(change));
+    let networks = (0..bridges).map(|n| Network {
+        id: network_id(n),
+        name: format!("net{n}"),
+        driver: "bridge".to_owned(),
+        bridge: Some(format!("br{n}")),
+        subnets: vec![format!("10.{}.0.0/16", 10 + n).parse().expect("a subnet")],
+        internal: false,
+        labels: BTreeMap::new(),
+    });
+    let containers = (0..CONTAINERS).map(|n| container(n, first_address(n))).collect();
+    facts.apply(EngineChange::Snapshot { containers, networks: networks.collect() });
+    facts
+}
+
+fn container(n: u32, address: IpAddr) -> Container {
+    let label = |key: &str, value: &str| (key.to_owned(), value.to_owned());
+    let mut container = Container {
+        id: format!("{n:064x}"),
+        name: format!("crawler-{n}"),
+        labels: BTreeMap::from([label("egress.ip", "172.31.16.14"), label("com.docker.compose.project", "shop")]),
+        network_mode: format!("net{}", n / ON_A_BRIDGE),
+        running: true,
+        created: 1_700_000_000 + u64::from(n),
+        attachments: vec![Attachment {
+            network_id: network_id(n / ON_A_BRIDGE),
+            network: format!("net{}", n / ON_A_BRIDGE),
+            addresses: vec![address],
+            gateway_priority: 0,
+        }],
+        asked: None,
+    };
+    container.asked = labels::parse(&container).map(Arc::new);
+    container
+}
+
+fn network_id(n: u32) -> String {
+    format!("{:064x}", 0xfeed_0000 + n)
+}
+
+fn near_end(n: u32) -> IfIndex {
+    1000 + 2 * n
+}
+
+fn far_end(n: u32) -> Place {
+    Place { nsid: Some(n as i32), index: 2 }
+}
+
+fn first_address(n: u32) -> IpAddr {
+    let (net, host) = (n / ON_A_BRIDGE, n % ON_A_BRIDGE);
+    Ipv4Addr::new(10, 10 + net as u8, (host / 250) as u8, (2 + host % 250) as u8).into()
+}
+
+fn address(address: IpAddr) -> Address {
+    Address { net: ipnet::IpNet::new(address, 16).expect("a prefix length"), usable: true }
+}
+
+fn link(index: IfIndex, name: &str, kind: LinkKind, master: Option<IfIndex>, far: Option<Place>) -> Link {
+    Link {
+        index,
+        name: name.to_owned(),
+        kind,
+        master,
+        peer_nsid: far.and_then(|place| place.nsid),
+        peer_index: far.map(|place| place.index),
+        up: true,
+        carrier: true,
+        group: 0,
+    }
+}
+
+fn default_route(interface: IfIndex, gateway: IpAddr) -> Route {
+    Route {
+        table: 254,
+        destination: "0.0.0.0/0".parse().expect("a prefix"),
+        kind: RouteKind::Unicast,
+        gateway: Some(gateway),
+        interface: Some(interface),
+        metric: interface,
+        source: None,
+        onlink: false,
+        mtu: None,
+        scope: 0,
+        protocol: 4,
+        expires: None,
+    }
+}
