@@ -67,7 +67,7 @@ fn a_spoofer_does_not_get_it(engine: Engine) {
     let netns = docker.netns("spoofer");
 
     let ((), seen) = world.watch(|| send_as_bound(&docker, "bound"));
-    assert_eq!(seen.count(Nic::Eth1, world.layout.address(Nic::Eth1).into()), 10, "such packets of the owner do leave: {seen}");
+    assert!(seen.count(Nic::Eth1, world.layout.address(Nic::Eth1).into()) >= 10, "such packets of the owner do leave: {seen}");
     let never = |when: &str| {
         let ((), seen) = world.watch(|| send_as_bound(&docker, "spoofer"));
         assert!(seen.is_empty(), "{when}: {seen} left");

@@ -3,7 +3,6 @@
 use world::{
     Engine, Nic, Scenario, World,
     layout::{PORT, SERVER},
-    s1,
 };
 
 use crate::support::{await_state, for_each_engine, label};

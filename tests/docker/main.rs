@@ -2,14 +2,32 @@
 //!
 //! Every check of packets is made twice: with egressd, and, as its negative control, in the same scenario without.
 
+mod address_taken;
+mod firewall;
 mod first_packet;
+mod guard;
+mod labels;
+mod networks;
 mod own_nic;
+mod placement;
+mod published;
 mod restart;
 mod support;
 
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
-    let modules = [own_nic::scenarios(), first_packet::scenarios(), restart::scenarios()];
+    let modules = [
+        own_nic::scenarios(),
+        first_packet::scenarios(),
+        restart::scenarios(),
+        placement::scenarios(),
+        address_taken::scenarios(),
+        published::scenarios(),
+        networks::scenarios(),
+        labels::scenarios(),
+        firewall::scenarios(),
+        guard::scenarios(),
+    ];
     world::harness::main(modules.into_iter().flatten().collect())
 }

@@ -20,7 +20,7 @@ const PATIENCE: Duration = Duration::from_secs(15);
 
 /// One scenario for each engine.
 pub fn for_each_engine(name: &str, run: fn(Engine)) -> Vec<Scenario> {
-    Engine::ALL.into_iter().map(|engine| Scenario::new(format!("{engine:?}: {name}"), move || run(engine))).collect()
+    Engine::ALL.into_iter().map(|engine| Scenario::new(format!("{engine:?}: {name}"), move || run(engine)).shown()).collect()
 }
 
 /// The static program `sender.c`, and the option of `docker run` that puts it at `/sender`.
@@ -77,4 +77,16 @@ pub fn await_row(world: &World, workload: &str, fits: impl Fn(&Value) -> bool) -
 /// Waits until the workload is in this state.
 pub fn await_state(world: &World, workload: &str, state: &str) -> Value {
     await_row(world, workload, |row| row["state"] == state)
+}
+
+/// Waits until status tells a problem, or a note of a binding, with all these words.
+pub fn await_problem(world: &World, words: &[&str]) {
+    let mut last = Vec::new();
+    let start = Instant::now();
+    while !last.iter().any(|problem: &String| words.iter().all(|word| problem.contains(word))) {
+        assert!(start.elapsed() < PATIENCE, "status tells nothing of {words:?}: {last:#?}");
+        thread::sleep(Duration::from_millis(20));
+        let status = world.status();
+        last = status["problems"].as_array().into_iter().flatten().filter_map(Value::as_str).map(str::to_owned).collect();
+    }
 }
