@@ -205,7 +205,8 @@ impl<'a> Scene<'a> {
 
     /// Docker's own rule: the highest gateway priority, then the first name; internal networks carry none.
     fn default_route<'c>(&self, container: &'c Container) -> Option<&'c str> {
-        let carries = |a: &&Attachment| self.network(a).is_none_or(|n| !n.internal);
+        // One without an address is being left.
+        let carries = |a: &&Attachment| !a.addresses.is_empty() && self.network(a).is_none_or(|n| !n.internal);
         let best = container.attachments.iter().filter(carries).min_by_key(|a| (std::cmp::Reverse(a.gateway_priority), &a.network));
         best.map(|a| a.network.as_str())
     }

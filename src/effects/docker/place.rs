@@ -148,8 +148,8 @@ impl Engine {
             return Err(Error::refused(ADDRESS, format!("{address} is not in network {name}; choose one in {subnets}")));
         };
         let inspected = self.inspect_network(&network.id).await?;
-        let gateway = inspected.ipam.and_then(|ipam| ipam.config).into_iter().flatten();
-        if gateway.into_iter().any(|pool| pool.gateway.as_deref().and_then(facts::address) == Some(address)) {
+        let pools = inspected.ipam.and_then(|ipam| ipam.config).into_iter().flatten();
+        if pools.filter_map(|pool| gateway(&pool)).any(|gateway| gateway == address) {
             return Err(Error::refused(ADDRESS, format!("{address} is the gateway of network {name}; choose another one in {subnet}")));
         }
         let others = inspected.containers.unwrap_or_default().into_iter().filter(|(id, _)| id != container);
@@ -163,6 +163,15 @@ impl Engine {
         }
         Ok(())
     }
+}
+
+/// Engine 20.10 shows only a gateway that was asked for; when none was, the bridge has the subnet's first address.
+fn gateway(pool: &models::IpamConfig) -> Option<IpAddr> {
+    let asked = pool.gateway.as_deref().and_then(facts::address);
+    asked.or_else(|| {
+        let subnet: IpNet = pool.subnet.as_deref()?.parse().ok()?;
+        subnet.hosts().find(|address| *address != subnet.network())
+    })
 }
 
 fn asked_addresses(endpoint: models::EndpointSettings) -> Vec<IpAddr> {

@@ -193,14 +193,20 @@ impl Docker {
         self.service.log()
     }
 
-    fn feed(&self, arguments: &[&str], input: &str) -> Result<String, String> {
+    /// The Docker client, to be given arguments.
+    pub fn client(&self) -> Command {
         let debian = Path::new("/usr/bin/docker");
         let mut client = Command::new(if debian.exists() { debian } else { Path::new("docker") });
         client
-            .args(arguments)
             .env("DOCKER_HOST", format!("unix://{SOCKET}"))
             .env("DOCKER_API_VERSION", API)
             .env("DOCKER_CONFIG", format!("{FOLDER}/docker-client"));
+        client
+    }
+
+    fn feed(&self, arguments: &[&str], input: &str) -> Result<String, String> {
+        let mut client = self.client();
+        client.args(arguments);
         command::finish(client, &[&["docker"], arguments].concat(), input)
     }
 

@@ -1,0 +1,33 @@
+//! Containers of real Docker daemons, one way of use a module.
+//!
+//! Every check of packets is made twice: with egressd, and, as its negative control, in the same scenario without.
+
+mod address_taken;
+mod firewall;
+mod first_packet;
+mod guard;
+mod labels;
+mod networks;
+mod own_nic;
+mod placement;
+mod published;
+mod restart;
+mod support;
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    let modules = [
+        own_nic::scenarios(),
+        first_packet::scenarios(),
+        restart::scenarios(),
+        placement::scenarios(),
+        address_taken::scenarios(),
+        published::scenarios(),
+        networks::scenarios(),
+        labels::scenarios(),
+        firewall::scenarios(),
+        guard::scenarios(),
+    ];
+    world::harness::main(modules.into_iter().flatten().collect())
+}

@@ -1,0 +1,92 @@
+//! What several modules use: the sending program, and waiting for what egressd says.
+
+use std::{
+    fs, thread,
+    time::{Duration, Instant},
+};
+
+use serde_json::Value;
+use world::{
+    Engine, FOLDER, Nic, Scenario, World, command,
+    layout::SERVER,
+};
+
+/// Port of the server that bound senders send to.
+pub const BOUND_PORT: u16 = 8001;
+/// Port of the server that unbound senders send to.
+pub const FREE_PORT: u16 = 8000;
+/// How long egressd may take for anything that is not about a packet.
+const PATIENCE: Duration = Duration::from_secs(15);
+
+/// One scenario for each engine.
+pub fn for_each_engine(name: &str, run: fn(Engine)) -> Vec<Scenario> {
+    Engine::ALL.into_iter().map(|engine| Scenario::new(format!("{engine:?}: {name}"), move || run(engine)).shown()).collect()
+}
+
+/// The static program `sender.c`, and the option of `docker run` that puts it at `/sender`.
+pub fn sender() -> String {
+    let (source, program) = (format!("{FOLDER}/sender.c"), format!("{FOLDER}/sender"));
+    fs::write(&source, include_str!("sender.c")).expect("/run is ours");
+    command::run(&["cc", "-static", "-O1", "-Wall", "-Werror", "-o", &program, &source]);
+    format!("--volume={program}:/sender:ro")
+}
+
+/// The arguments that make a container of the image a sender.
+pub fn sends(how: &str, port: u16) -> [String; 4] {
+    ["/sender".to_owned(), how.to_owned(), SERVER.to_string(), port.to_string()]
+}
+
+/// The label that binds a container to the NIC's address.
+pub fn label(world: &World, nic: Nic) -> String {
+    format!("--label=egress.ip={}", world.layout.address(nic))
+}
+
+/// Waits until `ready` returns something. Panics with `what` when it does not.
+pub fn await_some<T>(what: &str, mut ready: impl FnMut() -> Option<T>) -> T {
+    let start = Instant::now();
+    loop {
+        if let Some(found) = ready() {
+            return found;
+        }
+        assert!(start.elapsed() < PATIENCE, "not within {} s: {what}", PATIENCE.as_secs());
+        thread::sleep(Duration::from_millis(50));
+    }
+}
+
+/// The rows of status that are about the workload.
+pub fn rows(world: &World, workload: &str) -> Vec<Value> {
+    let status = world.status();
+    let rows = status["workloads"].as_array().expect("status lists workloads");
+    rows.iter().filter(|row| row["workload"] == workload).cloned().collect()
+}
+
+/// Waits until status shows a row of the workload that is as asked for, and returns it.
+pub fn await_row(world: &World, workload: &str, fits: impl Fn(&Value) -> bool) -> Value {
+    let mut last = Vec::new();
+    let start = Instant::now();
+    loop {
+        if let Some(row) = last.iter().find(|row| fits(row)) {
+            return Value::clone(row);
+        }
+        assert!(start.elapsed() < PATIENCE, "{workload} is not so: {last:#?}\n{:#}", world.status());
+        last = rows(world, workload);
+        thread::sleep(Duration::from_millis(20));
+    }
+}
+
+/// Waits until the workload is in this state.
+pub fn await_state(world: &World, workload: &str, state: &str) -> Value {
+    await_row(world, workload, |row| row["state"] == state)
+}
+
+/// Waits until status tells a problem, or a note of a binding, with all these words.
+pub fn await_problem(world: &World, words: &[&str]) {
+    let mut last = Vec::new();
+    let start = Instant::now();
+    while !last.iter().any(|problem: &String| words.iter().all(|word| problem.contains(word))) {
+        assert!(start.elapsed() < PATIENCE, "status tells nothing of {words:?}: {last:#?}");
+        thread::sleep(Duration::from_millis(20));
+        let status = world.status();
+        last = status["problems"].as_array().into_iter().flatten().filter_map(Value::as_str).map(str::to_owned).collect();
+    }
+}
