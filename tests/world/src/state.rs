@@ -175,7 +175,13 @@ fn nftables(names: &Names) -> Vec<String> {
     let mut ruleset: Value = serde_json::from_str(&printed).expect("nft prints JSON");
     let objects = ruleset["nftables"].as_array_mut().expect("nft lists objects");
     objects.retain(|object| object.get("metainfo").is_none());
-    objects.iter_mut().for_each(without_counters);
+    for object in objects.iter_mut() {
+        without_counters(object);
+        // A table's owner is a process, and not what is set.
+        if let Some(table) = object.get_mut("table").and_then(Value::as_object_mut) {
+            table.remove("flags");
+        }
+    }
     objects.iter().map(|object| names.replace(&object.to_string())).collect()
 }
 
