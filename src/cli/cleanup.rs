@@ -27,8 +27,10 @@ pub async fn cleanup(state: &Path) -> anyhow::Result<()> {
     let plan = Plan::make(&Outcome::default(), &observed, true);
     // Other bridges may live by the forwarding that we turned on.
     let bridges = facts.links.values().any(|l| l.kind == LinkKind::Bridge);
-    let (done, left) = kernel.withdraw(plan, bridges);
+    // While the rest of the tables is there, flows that had an exit leave by its NIC or not at all.
+    kernel.disarm(&plan.disarm).context("failed to take the claims out of the tables")?;
     let flows = end_flows()?;
+    let (done, left) = kernel.withdraw(plan, bridges);
     println!("{} changes taken back, {flows} flows ended", done.steps);
     for line in left {
         println!("left as it is: {line}");
@@ -39,7 +41,7 @@ pub async fn cleanup(state: &Path) -> anyhow::Result<()> {
     bail!("some could not be taken back: {}", done.failures.join("; "))
 }
 
-/// Without the tables a flow would go on by the wrong NIC.
+/// Without the tables they would go on by the wrong NIC.
 fn end_flows() -> anyhow::Result<usize> {
     let mut flows = Flows::open()?;
     let mut ends = Vec::new();

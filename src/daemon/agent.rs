@@ -188,6 +188,12 @@ impl Agent {
             return;
         };
         let (empty, cuts) = (plan.is_empty(), plan.cuts.clone());
+        if !plan.disarm.is_empty() {
+            match self.kernel.disarm(&plan.disarm) {
+                Ok(()) => cutter::cut_now(&plan.cuts),
+                Err(error) => warn!(%error, "failed to take claims out of tables that go"),
+            }
+        }
         let done = self.kernel.carry_out(plan);
         if !self.taken_over && !self.silent.any() {
             self.taken_over = true;

@@ -48,6 +48,13 @@ pub(super) fn start(tell: Teller) -> mpsc::Sender<Job> {
     send
 }
 
+/// Ends flows before anything else is done.
+pub(super) fn cut_now(cuts: &[Cut]) {
+    if let Err(error) = round(cuts, None) {
+        warn!(%error, "failed to look at conntrack; flows of old addresses may go on");
+    }
+}
+
 /// One pass over the table: ends what is to end, and returns the marks of what stays.
 fn round(cuts: &[Cut], sources: Option<&BTreeSet<ipnet::IpNet>>) -> Result<BTreeSet<u32>, Error> {
     let mut flows = Flows::open()?;

@@ -8,7 +8,7 @@ use tracing::{debug, trace, warn};
 use super::nft::{self, Nft};
 use super::route::{self, Routing};
 use super::sysctl::{self, Sysctls};
-use crate::nft::Ruleset;
+use crate::nft::{Change, Ruleset};
 use crate::plan::Plan;
 use crate::plan::step::RouteStep;
 
@@ -77,6 +77,12 @@ impl Kernel {
     /// The sysctls of these keys that exist.
     pub fn sysctls(&self, keys: &[String]) -> BTreeMap<String, String> {
         keys.iter().filter_map(|key| Some((key.clone(), sysctl::read(key).ok()?))).collect()
+    }
+
+    /// Takes the claims out of tables that are to go. The flows that had an exit are to be ended before the plan is carried out.
+    pub fn disarm(&mut self, changes: &[Change]) -> Result<(), nft::CommitError> {
+        self.mirror = None;
+        self.nft.commit(changes).map(drop)
     }
 
     /// Carries a plan out, but for its cuts. A step that fails does not stop the others; a batch that fails changes nothing.

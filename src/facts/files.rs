@@ -1,6 +1,6 @@
 //! The folder of manifests, watched. It may come later, go, or be swapped as a whole by a symbolic link (as Kubernetes does with ConfigMaps).
 //!
-//! A file that cannot be read as a whole (half written, a slip in its YAML, no permission) leaves in force what it said before:
+//! A file that cannot be read as a whole (half written, emptied, a slip in its YAML, no permission) leaves in force what it said before:
 //! a slip of the pen must not turn bound workloads into masqueraded ones.
 
 mod watch;
@@ -119,6 +119,10 @@ impl Folder {
     /// `None` when there is no such file any more.
     fn file(&mut self, name: String) -> Option<Found> {
         let (content, bytes, created) = match load(&self.path.join(&name)) {
+            // Who writes a file in place begins by emptying it.
+            Ok(Some((bytes, created))) if bytes.trim_ascii().is_empty() && self.whole.contains_key(&name) => {
+                (Content::unread("is empty; write it, or remove it".to_owned()), bytes, created)
+            }
             Ok(Some((bytes, created))) => (Content::read(&bytes), bytes, created),
             Ok(None) => return None,
             Err(error) => (Content::unread(format!("cannot be read: {error}; make it a regular file that root can read")), Vec::new(), 0),

@@ -91,7 +91,7 @@ pub fn resolve(facts: &Facts, past: &mut Past) -> Outcome {
     let scene = Scene::new(facts, &ground);
     let guards = scene.guards(&bound);
     let mut rows = scene.containers(&bound, &guards, &mut past.doors);
-    rows.extend(scene.manifests());
+    rows.extend(scene.manifests(&past.doors));
     let rows = without_overlaps(rows);
     Outcome { ground, rows, guards }
 }
@@ -191,6 +191,9 @@ impl<'a> Scene<'a> {
                 }
             }
         }
+        for (key, claim) in self.single_sources() {
+            wanted.entry(key).or_insert(claim);
+        }
         let settled = doors.settle(&wanted);
         for row in &mut rows {
             let (Some(network), Some(address)) = (row.network.as_deref().and_then(|n| self.networks.get(n)), row.address) else { continue };
@@ -211,15 +214,31 @@ impl<'a> Scene<'a> {
         best.map(|a| a.network.as_str())
     }
 
+    /// Single addresses that are bound as such, and held by a bridge's ports. Nobody speaks for them: a newer port counts as word of it.
+    fn single_sources(&self) -> BTreeMap<(IfIndex, IpAddr), Wanted> {
+        let mut wanted = BTreeMap::new();
+        for binding in &self.facts.manifests.bindings {
+            let Selector::Addresses(sources) = &binding.selector else { continue };
+            for source in sources {
+                let Some((link, address)) = single(source).zip(self.link_of(source).ok()).map(|(a, l)| (l, a)) else { continue };
+                let near_ends = self.facts.kernel.near_ends_of(address);
+                let ports: Vec<IfIndex> = near_ends.into_iter().filter(|p| p.master == Some(link.index)).map(|p| p.index).collect();
+                let told = ports.iter().copied().max().unwrap_or(0).into();
+                wanted.insert((link.index, address), Wanted { ports, told });
+            }
+        }
+        wanted
+    }
+
     /// Namespaces and routed sources.
-    fn manifests(&self) -> Vec<Row> {
+    fn manifests(&self, doors: &Doors) -> Vec<Row> {
         let mut rows = Vec::new();
         let manifests = &self.facts.manifests;
         for (at, binding) in manifests.bindings.iter().enumerate() {
             let held = Held::File(Arc::clone(manifests), at);
             match &binding.selector {
                 Selector::Namespaces(names) => names.iter().for_each(|name| rows.extend(self.namespace(&held, name))),
-                Selector::Addresses(sources) => rows.extend(sources.iter().map(|source| self.source(&held, source))),
+                Selector::Addresses(sources) => rows.extend(sources.iter().map(|source| self.source(&held, source, doors))),
                 Selector::Container(_) | Selector::Containers { .. } => {}
             }
         }
@@ -248,25 +267,29 @@ impl<'a> Scene<'a> {
         rows
     }
 
-    fn source(&self, held: &Held, source: &RoutedSource) -> Row {
+    fn source(&self, held: &Held, source: &RoutedSource, doors: &Doors) -> Row {
         let mut row = blank(Subject::Source(source.net), held);
         row.address = Some(source.net);
-        let kernel = &self.facts.kernel;
-        let single = source.net.prefix_len() == source.net.max_prefix_len();
-        let link = match &source.interface {
-            Some(name) => kernel.link(name).ok_or_else(|| Reason::NoSuchInterface { interface: name.clone() }),
-            None => self.toward(source.net).ok_or(Reason::NoRouteToSource { net: source.net }),
-        };
-        match link {
+        match self.link_of(source) {
             Ok(link) => {
                 // A host that is known to hang on one port is bound to that port.
-                let port = kernel.near_ends_of(source.net.addr()).into_iter().find(|p| single && p.master == Some(link.index));
-                row.entry = Some(self.entry(port.unwrap_or(link)));
+                row.entry = match single(source).and_then(|address| doors.of(link.index, address)) {
+                    Some(door) => door.map(|port| Entry::Port { port, bridge: link.index }),
+                    None => Some(self.entry(link)),
+                };
                 row.state = choose(self.ground, held, source.net.addr());
             }
             Err(reason) => row.state = State::Waiting(reason),
         }
         row
+    }
+
+    /// The interface that a source comes in by.
+    fn link_of(&self, source: &RoutedSource) -> Result<&'a Link, Reason> {
+        match &source.interface {
+            Some(name) => self.facts.kernel.link(name).ok_or_else(|| Reason::NoSuchInterface { interface: name.clone() }),
+            None => self.toward(source.net).ok_or(Reason::NoRouteToSource { net: source.net }),
+        }
     }
 
     fn entry(&self, link: &Link) -> Entry {
@@ -284,6 +307,11 @@ impl<'a> Scene<'a> {
         let best = covers.max_by_key(|r| (r.destination.prefix_len(), std::cmp::Reverse(r.metric)))?;
         self.facts.kernel.links.get(&best.interface?)
     }
+}
+
+/// The address, when it is one alone.
+fn single(source: &RoutedSource) -> Option<IpAddr> {
+    (source.net.prefix_len() == source.net.max_prefix_len()).then(|| source.net.addr())
 }
 
 /// An address that can be a source on another link.

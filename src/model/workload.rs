@@ -136,6 +136,7 @@ pub struct Wanted {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Doors {
     had: HashMap<(IfIndex, IpAddr), (IfIndex, u64)>,
+    settled: HashMap<(IfIndex, IpAddr), IfIndex>,
 }
 
 impl Doors {
@@ -144,8 +145,14 @@ impl Doors {
         self.had.insert((bridge, address), (port, 0));
     }
 
+    /// What the last settlement came to for an address: its port, or `Some(None)` while that is gone. `None`: no port ever had it.
+    pub fn of(&self, bridge: IfIndex, address: IpAddr) -> Option<Option<IfIndex>> {
+        let key = (bridge, address);
+        self.had.contains_key(&key).then(|| self.settled.get(&key).copied())
+    }
+
     /// The port for each wanted (bridge, address).
-    pub fn settle(&mut self, wanted: &BTreeMap<(IfIndex, IpAddr), Wanted>) -> HashMap<(IfIndex, IpAddr), IfIndex> {
+    pub fn settle(&mut self, wanted: &BTreeMap<(IfIndex, IpAddr), Wanted>) -> &HashMap<(IfIndex, IpAddr), IfIndex> {
         let sure: HashSet<IfIndex> = wanted.values().filter(|w| w.ports.len() == 1).map(|w| w.ports[0]).collect();
         let mut had = HashMap::with_capacity(wanted.len());
         let mut settled = HashMap::with_capacity(wanted.len());
@@ -166,7 +173,8 @@ impl Doors {
             }
         }
         self.had = had;
-        settled
+        self.settled = settled;
+        &self.settled
     }
 }
 
@@ -199,6 +207,18 @@ mod tests {
         assert_eq!(settle(&mut doors, &[30], 1), None);
         assert_eq!(settle(&mut doors, &[30], 1), None);
         assert_eq!(settle(&mut doors, &[30], 2), Some(30));
+    }
+
+    #[test]
+    fn a_gone_door_is_told_from_one_that_never_was() {
+        let mut doors = Doors::default();
+        assert_eq!(doors.of(BRIDGE, key().1), None);
+        settle(&mut doors, &[20], 20);
+        assert_eq!(doors.of(BRIDGE, key().1), Some(Some(20)));
+        settle(&mut doors, &[], 0);
+        assert_eq!(doors.of(BRIDGE, key().1), Some(None));
+        settle(&mut doors, &[21], 21);
+        assert_eq!(doors.of(BRIDGE, key().1), Some(Some(21)));
     }
 
     #[test]

@@ -26,6 +26,9 @@ pub struct Plan {
     /// Keys (below /proc/sys) and values.
     pub sysctls: Vec<(String, String)>,
     pub before: Vec<RouteStep>,
+    /// When the tables are to go: their claims, ahead of everything. The rest holds flows that had an exit back until they have ended;
+    /// without it they would go on by the host's NIC with the exit's address.
+    pub disarm: Vec<Change>,
     /// One atomic batch.
     pub ruleset: Vec<Change>,
     /// What the tables are once the batch is applied.
@@ -53,9 +56,11 @@ impl Plan {
         let changes = tables::claim_changes(&ruleset, observed.ruleset);
         let routing = Routing::desired(outcome, observed.kernel);
         let (before, after) = routing.steps(&Routing::observed(observed.kernel), observed.kernel);
+        let disarm = if desired.tables.is_empty() { diff(&tables::unclaimed(observed.ruleset), observed.ruleset) } else { Vec::new() };
         Self {
             sysctls: routing::sysctls(outcome, observed.sysctls),
             before,
+            disarm,
             ruleset,
             target: desired,
             cuts: flows::cuts(&changes, &outcome.rows),

@@ -176,6 +176,17 @@ pub fn keep(desired: &mut Ruleset, observed: &Ruleset) {
     }
 }
 
+/// The same tables without a claim: nobody's flows begin with an exit any more.
+pub fn unclaimed(observed: &Ruleset) -> Ruleset {
+    let mut tables = observed.clone();
+    for (family, table) in &mut tables.tables {
+        for (_, set) in table.sets.iter_mut().filter(|(name, _)| claim_set(*family, name).is_some()) {
+            set.elements.clear();
+        }
+    }
+    tables
+}
+
 /// Takes numbers and doors back from a ruleset that an earlier run left.
 pub fn read_back(observed: &Ruleset, numbers: &mut Numbers, mut door: impl FnMut(IfIndex, IpAddr)) {
     for (family, v6) in [(Family::Ip, false), (Family::Ip6, true)] {

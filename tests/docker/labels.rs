@@ -145,7 +145,8 @@ fn one_winner(engine: Engine) {
     let loser = status["bindings"].as_array().into_iter().flatten().find(|binding| binding["binding"] == "label/claimed");
     assert_eq!(loser.map(|loser| &loser["lost"][0]), Some(&"claimed (file/default/named)".into()), "{status:#}");
 
-    let compose = |service: &str| ["--label=com.docker.compose.project=shop".to_owned(), format!("--label=com.docker.compose.service={service}")];
+    let compose =
+        |service: &str| ["--label=com.docker.compose.project=shop".to_owned(), format!("--label=com.docker.compose.service={service}")];
     for (name, service) in [("shop-crawler-1", "crawler"), ("shop-web-1", "web")] {
         let [project, service] = compose(service);
         docker.run(name, &["--network", s1::NETWORK, &project, &service]);
@@ -165,7 +166,18 @@ fn ten_thousand(engine: Engine) {
     }
     let file = format!("{}/labels", world::FOLDER);
     fs::write(&file, labels).expect("/run is ours");
-    docker.cli(&["run", "-d", "--stop-timeout=0", "--name=many", "--network", s1::NETWORK, "--label-file", &file, &label(&world, Nic::Eth1), IMAGE]);
+    docker.cli(&[
+        "run",
+        "-d",
+        "--stop-timeout=0",
+        "--name=many",
+        "--network",
+        s1::NETWORK,
+        "--label-file",
+        &file,
+        &label(&world, Nic::Eth1),
+        IMAGE,
+    ]);
     let row = await_state(&world, "many", "Bound");
     let warnings = row["warnings"].as_array().map(Vec::len).unwrap_or_default();
     assert!((1..50).contains(&warnings), "it is told, and briefly: {warnings} warnings");

@@ -7,6 +7,7 @@ mod firewall;
 mod first_packet;
 mod guard;
 mod labels;
+mod lifecycle;
 mod networks;
 mod own_nic;
 mod placement;
@@ -28,6 +29,7 @@ fn main() -> ExitCode {
         labels::scenarios(),
         firewall::scenarios(),
         guard::scenarios(),
+        lifecycle::scenarios(),
     ];
     world::harness::main(modules.into_iter().flatten().collect())
 }

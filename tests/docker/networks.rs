@@ -18,11 +18,9 @@ fn refused(engine: Engine) {
     let world = World::builder().ipv6(false).build();
     let docker = world.docker(engine);
     let _egressd = world.egressd_for_docker();
-    world.host.ip(
-        "link add parent type veth peer name far
+    world.host.ip("link add parent type veth peer name far
          link set parent up
-         link set far up",
-    );
+         link set far up");
     docker.cli(&["network", "create", "-d", "macvlan", "-o", "parent=parent", "--subnet=10.9.0.0/24", "wide"]);
     docker.run("on-wide", &["--network=wide", &label(&world, Nic::Eth1)]);
     let row = await_state(&world, "on-wide", "Refused");

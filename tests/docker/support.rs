@@ -6,10 +6,7 @@ use std::{
 };
 
 use serde_json::Value;
-use world::{
-    Engine, FOLDER, Nic, Scenario, World, command,
-    layout::SERVER,
-};
+use world::{Engine, FOLDER, Nic, Scenario, World, command, layout::SERVER};
 
 /// Port of the server that bound senders send to.
 pub const BOUND_PORT: u16 = 8001;

@@ -116,7 +116,7 @@ fn a_file_that_breaks_leaves_in_force_what_it_said() {
     let mut folder = Folder::new(place.path().to_owned());
     write(place.path(), "a.yaml", &binding("a", "172.31.0.8"));
     let good = folder.read();
-    for broken in [&b"spec: [half"[..], b"\x00\xff", &vec![b' '; MAX_FILE + 1]] {
+    for broken in [&b"spec: [half"[..], b"\x00\xff", b"", b" \n", &vec![b' '; MAX_FILE + 1]] {
         fs::write(place.path().join("a.yaml"), broken).expect("written");
         let read = folder.read();
         assert_eq!(read.bindings, good.bindings);

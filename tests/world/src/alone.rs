@@ -17,8 +17,10 @@ use serde_json::Value;
 
 use crate::{
     build::World,
+    cloud::Seen,
+    container::Container,
     egressd::{Egressd, manifests},
-    layout::{Nic, PORT},
+    layout::Nic,
     netns::Netns,
 };
 
@@ -83,7 +85,12 @@ impl World {
 
     /// Removes the manifest of a binding.
     pub fn unbind(&self, name: &str) {
-        fs::remove_file(manifests().join(format!("{name}.yaml"))).expect("it was written");
+        self.remove_manifest(&format!("{name}.yaml"));
+    }
+
+    /// Removes a file from the folder of manifests.
+    pub fn remove_manifest(&self, file: &str) {
+        fs::remove_file(manifests().join(file)).expect("it was written");
     }
 
     /// Writes any file into the folder of manifests.
@@ -172,20 +179,24 @@ impl World {
         let ((), seen) = self.watch(|| {
             for server in self.servers() {
                 for _ in 0..3 {
-                    shout(from, (server, PORT).into());
+                    shout(from, nobody(server));
                 }
             }
         });
         if seen.is_empty() { Ok(()) } else { Err(format!("{}: {seen} left", from.name())) }
     }
 
+    /// Calls `f` and returns what has left meanwhile, while somebody sends all the time: [`World::watch`] would wait for the end.
+    pub fn count(&self, f: impl FnOnce()) -> Seen {
+        self.forget();
+        f();
+        self.seen()
+    }
+
     /// Begins to send datagrams that nobody answers, in one flow a family, and new flows, too, if `fresh`.
     pub fn trickle(&self, from: &Netns, fresh: bool) -> Trickle {
-        let silent = self.servers().into_iter().map(|server| match server {
-            IpAddr::V4(_) => SocketAddr::from(([198, 51, 100, 99], 4500)),
-            IpAddr::V6(_) => SocketAddr::from((Ipv6Addr::new(0x2001, 0xdb8, 0x10, 0, 0, 0, 0, 0x99), 4500)),
-        });
-        let kept: Vec<(UdpSocket, SocketAddr)> = silent.map(|to| (from.enter(|| datagrams(to)), to)).collect();
+        let kept: Vec<(UdpSocket, SocketAddr)> =
+            self.servers().into_iter().map(nobody).map(|to| (from.enter(|| datagrams(to)), to)).collect();
         let (stop, netns) = (Arc::new(AtomicBool::new(false)), from.clone());
         let stopped = Arc::clone(&stop);
         let thread = thread::spawn(move || {
@@ -235,8 +246,25 @@ fn datagrams(to: SocketAddr) -> UdpSocket {
     UdpSocket::bind(if to.is_ipv4() { "0.0.0.0:0" } else { "[::]:0" }).expect("a port is free")
 }
 
+impl Container {
+    /// Sends one datagram to the internet from one of its addresses, given or taken.
+    pub fn shout_as(&self, address: IpAddr) {
+        let to = nobody(address);
+        let sent = self.netns.enter(|| UdpSocket::bind(SocketAddr::new(address, 0)).and_then(|socket| socket.send_to(b"?", to)));
+        sent.unwrap_or_else(|error| panic!("{} cannot send as {address}: {error}", self.netns.name()));
+    }
+}
+
+/// Where nobody answers, on the internet, in the family of `like`: what has left can be counted, and nothing else follows from it.
+fn nobody(like: IpAddr) -> SocketAddr {
+    match like {
+        IpAddr::V4(_) => ([198, 51, 100, 99], 4500).into(),
+        IpAddr::V6(_) => (Ipv6Addr::new(0x2001, 0xdb8, 0x10, 0, 0, 0, 0, 0x99), 4500).into(),
+    }
+}
+
 /// Sends one datagram and one first packet of a TCP connection, and waits for nothing.
-pub fn shout(from: &Netns, to: SocketAddr) {
+fn shout(from: &Netns, to: SocketAddr) {
     from.enter(|| {
         let _ = datagrams(to).send_to(b"?", to);
         let family = if to.is_ipv4() { AddressFamily::Inet } else { AddressFamily::Inet6 };

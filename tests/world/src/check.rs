@@ -71,7 +71,7 @@ impl World {
         for (transport, ask) in TRANSPORTS {
             let what = format!("{} to {to} by {transport}", from.name());
             let (answer, seen) = self.watch(|| ask(from, to));
-            only(&seen, nic, self.layout.private(nic, to.ip())).map_err(|error| format!("{what}: {error}"))?;
+            only(&seen, nic, self.layout.private(nic, to.ip())).map_err(|error| format!("{what}: {error}; answer {answer:?}"))?;
             let peer = answer.map_err(|error| format!("{what}: no answer ({error}); left: {seen}"))?;
             if peer.ip() != public {
                 return Err(format!("{what}: the server saw {}, not {public}", peer.ip()));

@@ -191,8 +191,8 @@ impl Cloud {
     }
 }
 
-/// Only what the NIC owns passes, after it was counted. IPv6's own business (neighbours, routers, duplicate addresses), from
-/// link-local addresses or none, is never forwarded and not counted.
+/// Only what the NIC owns passes, after it was counted. IPv6's own business (neighbours, routers, duplicate addresses) is
+/// never forwarded and not counted.
 fn port_rules(layout: Layout, nic: Nic) -> String {
     let (port, own, own6) = (nic.port(), layout.address(nic), layout.address6(nic));
     format!(
@@ -203,6 +203,7 @@ fn port_rules(layout: Layout, nic: Nic) -> String {
                 type filter hook ingress device \"{port}\" priority -500; policy accept;
                 update @{port}_ip {{ ip saddr counter }}
                 ip6 saddr {{ fe80::/10, :: }} accept
+                ip6 hoplimit 255 icmpv6 type {{ nd-router-solicit, nd-neighbor-solicit, nd-neighbor-advert }} accept
                 update @{port}_ip6 {{ ip6 saddr counter }}
                 ip saddr != {own} drop
                 ip6 saddr != {own6} drop

@@ -28,6 +28,12 @@ impl World {
         Egressd { service: start(&arguments), arguments }
     }
 
+    /// Starts it and does not wait.
+    pub fn egressd_started(&self, arguments: &[&str]) -> Egressd {
+        let arguments: Vec<String> = arguments.iter().map(ToString::to_string).collect();
+        Egressd { service: spawn(&arguments), arguments }
+    }
+
     /// Starts it for the world's Docker daemon and the folder [`manifests`].
     pub fn egressd_for_docker(&self) -> Egressd {
         fs::create_dir_all(manifests()).expect("/run is ours");
@@ -91,10 +97,14 @@ impl Egressd {
     }
 }
 
-fn start(arguments: &[String]) -> Service {
+fn spawn(arguments: &[String]) -> Service {
     let mut daemon = Command::new(program());
     daemon.arg("run").args(arguments);
-    let mut service = Service::start("egressd", daemon);
+    Service::start("egressd", daemon)
+}
+
+fn start(arguments: &[String]) -> Service {
+    let mut service = spawn(arguments);
     service.wait_until("ready", Duration::from_secs(10), || {
         let mut status = Command::new(program());
         status.arg("status");

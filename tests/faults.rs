@@ -1,0 +1,247 @@
+//! What others do to a host while egressd works on it: other NAT, flushes, rules taken away, NICs that go down.
+
+use std::{process::ExitCode, thread, time::Duration};
+
+use serde_json::json;
+use world::{Binding, Container, Nic, Scenario, State, Subnets, World, alone::until, command, container::Bridge, egressd::Egressd};
+
+fn main() -> ExitCode {
+    let mut scenarios = vec![
+        Scenario::new("a binding that comes and goes under traffic moves it with no foreign source", a_binding_under_traffic),
+        Scenario::new("tables that are flushed while the daemon is dead are made again by its start", flushed_while_dead),
+        Scenario::new("a route by advertisement is kept when IPv6 forwarding begins", || a_route_by_advertisement(Subnets::One)),
+        Scenario::new("two subnets: a route by advertisement is kept when IPv6 forwarding begins", || {
+            a_route_by_advertisement(Subnets::Two)
+        }),
+    ];
+    for subnets in [Subnets::One, Subnets::Two] {
+        scenarios
+            .push(Scenario::new(format!("{subnets:?}: other programs' NAT changes nothing"), move || other_nat_changes_nothing(subnets)));
+        scenarios.push(Scenario::new(format!("{subnets:?}: what is taken away under traffic leaks nothing and comes back"), move || {
+            what_is_taken_away_comes_back(subnets)
+        }));
+        scenarios.push(Scenario::new(format!("{subnets:?}: a NIC that is down drops"), move || a_nic_that_is_down_drops(subnets)));
+        scenarios.push(Scenario::new(format!("{subnets:?}: a NIC that is down falls back when asked to"), move || {
+            a_nic_that_is_down_falls_back(subnets)
+        }));
+    }
+    world::harness::main(scenarios)
+}
+
+/// A bound and an unbound container on one masqueraded bridge.
+struct Stage {
+    world: World,
+    bridge: Bridge,
+    blue: Container,
+    free: Container,
+}
+
+impl Stage {
+    fn new(world: World) -> Self {
+        let bridge = world.bridge("plain0", 28);
+        world.masquerade(&bridge);
+        let blue = world.container("blue", &bridge, 10);
+        let free = world.container("free", &bridge, 11);
+        world.leaves_by(&blue.netns, Nic::Eth1).expect_err("it is not bound");
+        Self { world, bridge, blue, free }
+    }
+
+    fn start(&self, fields: &[&str]) -> Egressd {
+        let binding = fields.iter().fold(Binding::of(&self.blue.netns), |binding, field| binding.with(field));
+        self.world.bind(&binding.to(&self.world, Nic::Eth1));
+        let egressd = self.world.egressd_alone();
+        self.bound("at first");
+        egressd
+    }
+
+    fn bound(&self, when: &str) {
+        self.world.leaves_by(&self.blue.netns, Nic::Eth1).unwrap_or_else(|error| panic!("{when}: {error}"));
+    }
+
+    fn free(&self, when: &str) {
+        self.world.leaves_by(&self.free.netns, Nic::Eth0).unwrap_or_else(|error| panic!("{when}: {error}"));
+    }
+
+    fn host(&self, line: &str) {
+        self.world.host.run(&line.split(' ').collect::<Vec<_>>());
+    }
+}
+
+fn other_nat_changes_nothing(subnets: Subnets) {
+    let stage = Stage::new(World::builder().subnets(subnets).build());
+    let _egressd = stage.start(&[]);
+    for line in ["iptables -t nat -F", "ip6tables -t nat -F"] {
+        stage.host(line);
+    }
+    stage.bound("the masquerade is flushed");
+    stage.world.leaves_by(&stage.free.netns, Nic::Eth0).expect_err("nobody masquerades it");
+    stage.world.masquerade(&stage.bridge);
+    stage.free("the masquerade is back");
+    stage.bound("the masquerade is back");
+    for iptables in ["iptables", "ip6tables"] {
+        stage.host(&format!("{iptables} -t nat -I POSTROUTING -j MASQUERADE"));
+    }
+    stage.bound("another masquerade is on top");
+    stage.world.host.nft(
+        "table inet late { chain postrouting { type nat hook postrouting priority srcnat; policy accept; oifname { eth0, eth1 } masquerade; }; }",
+    );
+    stage.bound("one in a table of its own, too");
+    stage.free("in any case");
+}
+
+fn a_binding_under_traffic() {
+    let Stage { world, blue, .. } = Stage::new(World::builder().build());
+    let blue = blue.netns;
+    let mut egressd = world.egressd_alone();
+    let trickle = world.trickle(&blue, true);
+    let unbound = world.count(|| thread::sleep(Duration::from_millis(50)));
+    assert_eq!(unbound.by(Nic::Eth1), 0, "nothing moves it without a binding: {unbound}");
+    for round in 0..5 {
+        let seen = world.count(|| {
+            world.bind_to(&blue, Binding::of(&blue), Nic::Eth1);
+            world.bind_to(&blue, Binding::of(&blue), Nic::Eth0);
+            world.bind_to(&blue, Binding::of(&blue), Nic::Eth1);
+        });
+        assert!(Nic::ALL.iter().all(|nic| seen.by(*nic) > 0), "round {round}: both were used: {seen}");
+        assert!(seen.foreign(world.layout).is_empty(), "round {round}, bound: {seen}");
+        let seen = world.count(|| {
+            world.unbind("blue");
+            until("it is unbound", || if world.status()["workloads"] == json!([]) { Ok(()) } else { Err("not yet".into()) });
+            thread::sleep(Duration::from_millis(50));
+        });
+        assert!(seen.foreign(world.layout).is_empty(), "round {round}, unbound: {seen}");
+    }
+    world.bind_to(&blue, Binding::of(&blue), Nic::Eth1);
+    egressd.stop();
+    let seen = world.count(|| world.cleanup());
+    assert!(seen.foreign(world.layout).is_empty(), "cleaned up: {seen}");
+    drop(trickle);
+}
+
+/// What another program may do.
+const TAKEN: [&str; 9] = [
+    "ip rule del pref 1560",
+    "ip rule del pref 1561",
+    "ip -6 rule del pref 1561",
+    "ip rule del pref 1561 fwmark 0x1001/0x107f; ip rule del pref 1561 fwmark 0x1002/0x107f; ip rule del pref 1560",
+    "ip route flush table 15601; ip route flush table 15602",
+    "ip -6 route flush table 15601; ip -6 route flush table 15602",
+    "ip link set eth1 group default",
+    "nft flush ruleset",
+    "ip rule flush; ip rule add pref 32766 lookup main proto kernel; ip rule add pref 32767 lookup default proto kernel",
+];
+
+fn what_is_taken_away_comes_back(subnets: Subnets) {
+    let stage = Stage::new(World::builder().subnets(subnets).build());
+    let _egressd = stage.start(&[]);
+    let world = &stage.world;
+    for taken in TAKEN {
+        let before = world.state();
+        let ((), seen) = world.watch(|| {
+            let trickle = world.trickle(&stage.blue.netns, true);
+            thread::sleep(Duration::from_millis(50));
+            for line in taken.split("; ") {
+                let done = world.host.enter(|| command::try_run(&line.split(' ').collect::<Vec<_>>()));
+                assert!(done.is_ok() || line.starts_with("ip rule del") || line.contains("route flush"), "{done:?}");
+            }
+            thread::sleep(Duration::from_millis(200));
+            drop(trickle);
+        });
+        assert!(seen.foreign(world.layout).is_empty(), "{taken}: {seen}");
+        assert!(seen.by(Nic::Eth0) == 0, "{taken}: it left by eth0: {seen}");
+        if taken == "nft flush ruleset" {
+            // It took the world's masquerade with it.
+            world.masquerade(&stage.bridge);
+        }
+        await_again(world, &before, taken);
+        stage.bound(taken);
+        stage.free(taken);
+    }
+}
+
+/// Waits until all is as before. The order of tables, and of policy rules of one preference, tells only their age.
+fn await_again(world: &World, before: &State, what: &str) {
+    until(&format!("after {what} all is as before"), || {
+        let mut difference = before.difference(&world.state());
+        difference.retain(|line| !line.ends_with("in another order"));
+        if difference.is_empty() { Ok(()) } else { Err(difference.join("\n")) }
+    });
+}
+
+fn flushed_while_dead() {
+    let stage = Stage::new(World::builder().build());
+    let mut egressd = stage.start(&[]);
+    let before = stage.world.state();
+    egressd.kill();
+    stage.bound("the daemon is dead");
+    for line in ["nft flush ruleset", "ip rule del pref 1560", "ip -6 rule del pref 1560", "ip link set eth1 group default"] {
+        stage.host(line);
+    }
+    stage.world.masquerade(&stage.bridge);
+    stage.world.leaves_by(&stage.blue.netns, Nic::Eth1).expect_err("nothing binds it any more");
+    egressd.start();
+    await_again(&stage.world, &before, "the start");
+    stage.bound("after the start");
+    stage.free("after the start");
+}
+
+fn a_nic_that_is_down_drops(subnets: Subnets) {
+    let stage = Stage::new(World::builder().subnets(subnets).build());
+    let world = &stage.world;
+    let _egressd = stage.start(&["whenUnavailable: Drop"]);
+    let trickle = world.trickle(&stage.blue.netns, true);
+    stage.host("ip link set eth1 down");
+    world.await_state("netns/blue", "Dropped");
+    world.sends_nothing_out(&stage.free.netns).expect_err("it is not bound");
+    let seen = world.count(|| thread::sleep(Duration::from_millis(200)));
+    assert!(seen.is_empty(), "{seen}");
+    drop(trickle);
+    world.sends_nothing_out(&stage.blue.netns).unwrap_or_else(|error| panic!("{error}"));
+    assert!(world.foreign().is_empty(), "{}", world.foreign());
+    up_again(&stage);
+    world.await_nic("netns/blue", Nic::Eth1);
+    stage.bound("the NIC is up again");
+}
+
+fn a_nic_that_is_down_falls_back(subnets: Subnets) {
+    let stage = Stage::new(World::builder().subnets(subnets).build());
+    let world = &stage.world;
+    let _egressd = stage.start(&["whenUnavailable: Fallback"]);
+    let trickle = world.trickle(&stage.blue.netns, true);
+    world.forget();
+    stage.host("ip link set eth1 down");
+    world.await_state("netns/blue", "Fallback");
+    drop(trickle);
+    world.leaves_by(&stage.blue.netns, Nic::Eth0).unwrap_or_else(|error| panic!("it falls back: {error}"));
+    up_again(&stage);
+    world.await_nic("netns/blue", Nic::Eth1);
+    stage.bound("the NIC is up again");
+}
+
+/// As an operator or a network manager brings it up: IPv6 addresses went with the link.
+fn up_again(stage: &Stage) {
+    let layout = stage.world.layout;
+    stage.host("ip link set eth1 up");
+    stage.host(&format!("ip address replace {}/64 dev eth1 nodad", layout.address6(Nic::Eth1)));
+}
+
+fn a_route_by_advertisement(subnets: Subnets) {
+    let world = World::builder().subnets(subnets).advertised(Nic::Eth1).default_by_eth1(700).build();
+    // Nobody forwards yet; the masquerade comes with the bridge, as an engine's does once egressd runs.
+    let bridge = world.bridge("plain0", 28);
+    let blue = world.container("blue", &bridge, 10).netns;
+    let exits: Vec<String> =
+        world.servers().iter().map(|like| format!("{{address: '{}'}}", world.layout.private(Nic::Eth1, *like))).collect();
+    let route = || world.host.run(&["ip", "-6", "route", "show", "default", "proto", "ra", "dev", "eth1"]);
+    assert!(!route().is_empty());
+    world.leaves_by(&blue, Nic::Eth1).expect_err("it is not bound");
+    world.bind(&Binding::of(&blue).with(&format!("exits: [{}]", exits.join(", "))));
+    let _egressd = world.egressd_alone();
+    world.await_nic("netns/blue", Nic::Eth1);
+    let forwarding = || world.host.run(&["sysctl", "-n", "net.ipv6.conf.all.forwarding"]);
+    assert_eq!(forwarding().trim(), "1", "it is needed");
+    world.masquerade(&bridge);
+    thread::sleep(Duration::from_secs(3));
+    assert!(route().contains("expires"), "the advertised route is gone");
+    world.leaves_by(&blue, Nic::Eth1).unwrap_or_else(|error| panic!("{error}"));
+}

@@ -1,0 +1,181 @@
+//! Bad input: one clear error that names the object, the field and the cure. Whoever is meant by it is held, all others go on.
+
+use std::process::ExitCode;
+
+use world::{Binding, Nic, Scenario, Subnets, World, alone::until};
+
+fn main() -> ExitCode {
+    let mut scenarios = Vec::new();
+    for subnets in [Subnets::One, Subnets::Two] {
+        scenarios
+            .push(Scenario::new(format!("{subnets:?}: a bad binding holds its workloads, the good one beside it goes on"), move || {
+                a_bad_binding_holds_its_workloads(subnets)
+            }));
+    }
+    scenarios.push(Scenario::new("what is no manifest is named, and the good binding goes on", what_is_no_manifest_is_named));
+    scenarios.push(Scenario::new(
+        "of two bindings that claim one workload the loser's status names the winner",
+        overlapping_claims_have_one_winner,
+    ));
+    scenarios.push(Scenario::new("a binding that turns bad never turns into masquerade", a_binding_that_turns_bad_is_held));
+    world::harness::main(scenarios)
+}
+
+/// The rest of a spec for the namespace `red`, and what the error has to name: the field, and a word of the cure.
+const BAD: [(&str, &str, &str); 14] = [
+    ("exits: []", "spec.exits", "write for instance"),
+    ("exits: [{address: ''}]", "spec.exits[0].address", "for instance"),
+    ("exits: [{address: nonsense}]", "spec.exits[0].address", "nonsense"),
+    ("exits: [{address: 172.31.0.300}]", "spec.exits[0].address", "172.31.0.300"),
+    ("exits: [{address: 0.0.0.0}]", "spec.exits[0].address", "0.0.0.0"),
+    ("exits: [{address: 172.31.0.14, gateway: 'fd31::1'}]", "spec.exits[0].gateway", "fd31::1"),
+    ("exits: [{address: 172.31.0.14}, {address: 172.31.0.14}]", "spec.exits[1].address", "keep one"),
+    ("exits: [{address: 172.31.0.14}], ports: [{protocol: TCP, port: 900, endPort: 80}]", "spec.ports[0].endPort", "900"),
+    ("exits: [{address: 172.31.0.14}], ports: [{protocol: TCP, port: 70000}]", "spec.ports[0].port", "70000"),
+    ("exits: [{address: 172.31.0.14}], to: [{cidr: 10.0.0.0/33}]", "spec.to[0].cidr", "10.0.0.0/33"),
+    ("exits: [{address: 172.31.0.14}], to: [{cidr: 10.0.0.0/8, except: [192.168.0.0/16]}]", "spec.to[0].except[0]", "not inside"),
+    ("exits: [{adress: 172.31.0.14}]", "spec.exits[0]", "address"),
+    ("exits: [{address: 172.31.0.14}], whenUnavailible: Drop", "spec", "whenUnavailable"),
+    ("exits: [{address: 172.31.0.14}], whenUnavailable: Explode", "spec.whenUnavailable", "Drop"),
+];
+
+fn a_bad_binding_holds_its_workloads(subnets: Subnets) {
+    let world = World::builder().subnets(subnets).build();
+    let bridge = world.bridge("plain0", 28);
+    world.masquerade(&bridge);
+    let good = world.container("good", &bridge, 10).netns;
+    let red = world.container("red", &bridge, 11).netns;
+    let free = world.container("free", &bridge, 12).netns;
+    world.leaves_by(&good, Nic::Eth1).expect_err("it is not bound");
+    world.sends_nothing_out(&red).expect_err("it is not held");
+    world.bind(&Binding::of(&good).to(&world, Nic::Eth1));
+    world.bind(&Binding::of(&red).to(&world, Nic::Eth0));
+    let _egressd = world.egressd_alone();
+    world.leaves_by(&good, Nic::Eth1).unwrap_or_else(|error| panic!("{error}"));
+    for (fields, field, cure) in BAD {
+        world.bind(&Binding::of(&red).with(fields));
+        let named = |text: &str| text.contains("red") && text.contains(field) && text.contains(cure);
+        until(&format!("status names {field} of `{fields}` and says {cure:?}"), || {
+            let status = world.status();
+            let told = told(&status);
+            if told.iter().any(|line| named(line)) { Ok(()) } else { Err(told.join("\n")) }
+        });
+        world.await_state("netns/red", "Dropped");
+        world.sends_nothing_out(&red).unwrap_or_else(|error| panic!("{fields}: {error}"));
+        world.sends_nothing_out(&good).expect_err("it is bound as before");
+        assert!(world.foreign().is_empty(), "{fields}: {}", world.foreign());
+    }
+    world.leaves_by(&good, Nic::Eth1).unwrap_or_else(|error| panic!("{error}"));
+    world.leaves_by(&free, Nic::Eth0).unwrap_or_else(|error| panic!("{error}"));
+}
+
+/// All complaints of a status, each with the object that it is about.
+fn told(status: &serde_json::Value) -> Vec<String> {
+    let list = |value: &serde_json::Value| value.as_array().cloned().unwrap_or_default();
+    let text = |value: &serde_json::Value| value.as_str().unwrap_or_default().to_owned();
+    let mut told: Vec<String> = list(&status["problems"]).iter().map(text).collect();
+    for binding in list(&status["bindings"]) {
+        told.extend(list(&binding["errors"]).iter().map(|error| format!("{}: {}", text(&binding["binding"]), text(error))));
+    }
+    told
+}
+
+/// File, content, and what the error has to name.
+fn rubbish() -> Vec<(&'static str, Vec<u8>, &'static str)> {
+    let head = "apiVersion: egressd.dev/v1alpha1\nkind: EgressBinding\nmetadata: {name: bad}\nspec: ";
+    let bomb = (1..30).fold(String::from("a0: &a0 [x, x, x, x, x, x, x, x]\n"), |text, level| {
+        let before = level - 1;
+        text + &format!(
+            "a{level}: &a{level} [*a{before}, *a{before}, *a{before}, *a{before}, *a{before}, *a{before}, *a{before}, *a{before}]\n"
+        )
+    });
+    let deep = format!("{head}{}{}\n", "[".repeat(50_000), "]".repeat(50_000));
+    let spec = |text: &str| format!("{head}{text}\n").into_bytes();
+    vec![
+        ("selector.yaml", spec("{containerSelector: {}, exits: [{address: 172.31.0.14}]}"), "spec.containerSelector"),
+        ("nobody.yaml", spec("{exits: [{address: 172.31.0.14}]}"), "containerSelector"),
+        ("none.yaml", spec("{networkNamespaces: [], exits: [{address: 172.31.0.14}]}"), "spec.networkNamespaces"),
+        ("kind.yaml", b"apiVersion: egressd.dev/v1alpha1\nkind: EgressBindin\nmetadata: {name: bad}\n".to_vec(), "EgressBinding"),
+        ("version.yaml", b"apiVersion: v9\nkind: EgressBinding\nmetadata: {name: bad}\nspec: {networkNamespaces: [nobody], exits: [{address: 172.31.0.14}]}\n".to_vec(), "apiVersion"),
+        ("half.yaml", b"apiVersion: egressd.dev/v1alpha1\nkind: EgressBinding\nspec: {exits: [".to_vec(), "half.yaml"),
+        ("large.yaml", vec![b'#'; 10 * 1024 * 1024], "large.yaml"),
+        ("bomb.yaml", bomb.into_bytes(), "bomb.yaml"),
+        ("deep.yaml", deep.into_bytes(), "deep.yaml"),
+        ("binary.yaml", (0..=255).cycle().take(65_536).collect(), "binary.yaml"),
+        ("number.json", b"12".to_vec(), "number.json"),
+    ]
+}
+
+fn what_is_no_manifest_is_named() {
+    let world = World::builder().build();
+    let bridge = world.bridge("plain0", 28);
+    world.masquerade(&bridge);
+    let good = world.container("good", &bridge, 10).netns;
+    world.leaves_by(&good, Nic::Eth1).expect_err("it is not bound");
+    world.bind(&Binding::of(&good).to(&world, Nic::Eth1));
+    let egressd = world.egressd_alone();
+    for (file, content, named) in rubbish() {
+        world.write_manifest(file, &content);
+        until(&format!("status names {named} because of {file}"), || {
+            let told = told(&world.status());
+            if told.iter().any(|line| line.contains(named)) { Ok(()) } else { Err(told.join("\n")) }
+        });
+        for line in told(&world.status()) {
+            assert!(line.len() < 1000, "{file}: an error is for people to read: {line}");
+        }
+        world.remove_manifest(file);
+        world.leaves_by(&good, Nic::Eth1).unwrap_or_else(|error| panic!("{file}: {error}"));
+    }
+    let memory = std::fs::read_to_string(format!("/proc/{}/status", egressd.pid())).expect("it runs");
+    let peak = memory.lines().find_map(|line| line.strip_prefix("VmHWM:")?.trim().strip_suffix(" kB")?.parse::<u64>().ok());
+    assert!(peak.expect("the kernel keeps the peak") < 128 * 1024, "{memory}");
+}
+
+fn overlapping_claims_have_one_winner() {
+    let world = World::builder().build();
+    let bridge = world.bridge("plain0", 28);
+    world.masquerade(&bridge);
+    let blue = world.container("blue", &bridge, 10).netns;
+    world.leaves_by(&blue, Nic::Eth1).expect_err("it is not bound");
+    let claim = |name: &str, nic| Binding::new(name, "networkNamespaces: [blue]").to(&world, nic);
+    world.bind(&claim("low", Nic::Eth0));
+    world.bind(&claim("high", Nic::Eth1).with("priority: 7"));
+    let _egressd = world.egressd_alone();
+    world.leaves_by(&blue, Nic::Eth1).unwrap_or_else(|error| panic!("{error}"));
+    let status = world.status();
+    let bindings = status["bindings"].as_array().expect("a list");
+    let low = bindings.iter().find(|binding| binding["binding"] == "file/default/low").expect("it is listed");
+    assert!(
+        low["lost"].to_string().contains("file/default/high") || status["workloads"].to_string().contains("bound by file/default/high"),
+        "{status:#}"
+    );
+    world.bind(&claim("low", Nic::Eth0).with("priority: 9"));
+    until("the other one wins", || world.leaves_by(&blue, Nic::Eth0));
+    world.unbind("low");
+    until("the one that is left wins", || world.leaves_by(&blue, Nic::Eth1));
+}
+
+fn a_binding_that_turns_bad_is_held() {
+    let world = World::builder().build();
+    let bridge = world.bridge("plain0", 28);
+    world.masquerade(&bridge);
+    let blue = world.container("blue", &bridge, 10).netns;
+    world.leaves_by(&blue, Nic::Eth1).expect_err("it is not bound");
+    let good = Binding::of(&blue).to(&world, Nic::Eth1);
+    world.bind(&good);
+    let _egressd = world.egressd_alone();
+    let ((), seen) = world.watch(|| {
+        let trickle = world.trickle(&blue, true);
+        for bad in [b"spec: {exits: [".as_slice(), b"\0\xff", b""] {
+            world.write_manifest("blue.yaml", bad);
+            std::thread::sleep(std::time::Duration::from_millis(200));
+        }
+        world.write_manifest("blue.yaml", good.text().replace("exits", "exists").as_bytes());
+        world.await_state("netns/blue", "Dropped");
+        drop(trickle);
+    });
+    assert!(seen.by(Nic::Eth1) > 0 && seen.by(Nic::Eth0) == 0, "{seen}");
+    world.bind(&good);
+    world.await_nic("netns/blue", Nic::Eth1);
+    world.leaves_by(&blue, Nic::Eth1).unwrap_or_else(|error| panic!("{error}"));
+}
