@@ -129,7 +129,7 @@ pub enum KernelChange {
     Restart,
 }
 
-/// The kernel's own facts, with two indexes that follow from them.
+/// The kernel's own facts, with indexes that follow from them.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct KernelFacts {
     pub links: BTreeMap<IfIndex, Link>,
@@ -137,6 +137,7 @@ pub struct KernelFacts {
     pub routes: Vec<Route>,
     pub rules: Vec<Rule>,
     pub namespaces: BTreeMap<String, i32>,
+    names: HashMap<String, IfIndex>,
     /// Where each address is.
     holders: HashMap<IpAddr, Vec<Place>>,
     /// Our end of each veth whose far end is in another namespace.
@@ -150,7 +151,11 @@ impl KernelFacts {
             KernelChange::Link(link) => self.put_link(link),
             KernelChange::LinkGone(index) => {
                 self.forget(Place { nsid: None, index });
-                let far = self.links.remove(&index).and_then(|link| link.far_end());
+                let gone = self.links.remove(&index);
+                if let Some(link) = gone.as_ref().filter(|link| self.names.get(&link.name) == Some(&index)) {
+                    self.names.remove(&link.name);
+                }
+                let far = gone.and_then(|link| link.far_end());
                 // A namespace's number is given again before its links here are gone: the place may be a successor's by now.
                 if let Some(far) = far.filter(|far| self.near_ends.get(far) == Some(&index)) {
                     self.near_ends.remove(&far);
@@ -173,13 +178,14 @@ impl KernelFacts {
                 self.addresses.clear();
                 self.holders.clear();
                 self.near_ends.clear();
+                self.names.clear();
             }
         }
     }
 
     /// The link of that name.
     pub fn link(&self, name: &str) -> Option<&Link> {
-        self.links.values().find(|link| link.name == name)
+        self.links.get(self.names.get(name)?)
     }
 
     /// The addresses of one interface.
@@ -187,12 +193,10 @@ impl KernelFacts {
         self.addresses.get(&place).into_iter().flatten()
     }
 
-    /// Links of this namespace whose far end (a veth's peer) holds the address, in order of their age.
-    pub fn near_ends_of(&self, address: IpAddr) -> Vec<&Link> {
+    /// Links of this namespace whose far end (a veth's peer) holds the address.
+    pub fn near_ends_of(&self, address: IpAddr) -> impl Iterator<Item = &Link> {
         let places = self.holders.get(&address).into_iter().flatten();
-        let mut links: Vec<_> = places.filter_map(|p| self.links.get(self.near_ends.get(p)?)).collect();
-        links.sort_by_key(|link| link.index);
-        links
+        places.filter_map(|p| self.links.get(self.near_ends.get(p)?))
     }
 
     /// Links of this namespace that hold the address themselves.
@@ -209,6 +213,10 @@ impl KernelFacts {
         if let Some(far) = link.far_end() {
             self.near_ends.insert(far, link.index);
         }
+        if let Some(old) = self.links.get(&link.index).filter(|old| old.name != link.name) {
+            self.names.remove(&old.name);
+        }
+        self.names.insert(link.name.clone(), link.index);
         self.links.insert(link.index, link);
     }
 
@@ -219,6 +227,10 @@ impl KernelFacts {
     }
 
     fn drop_address(&mut self, place: Place, address: IpAddr) {
+        // One place may have thousands: it is looked through only for one that is there.
+        if !self.holders.get(&address).is_some_and(|places| places.contains(&place)) {
+            return;
+        }
         if let Some(all) = self.addresses.get_mut(&place) {
             all.retain(|a| a.net.addr() != address);
             if all.is_empty() {
@@ -329,7 +341,7 @@ mod tests {
         facts.apply(KernelChange::Link(veth(5, far)));
         facts.apply(KernelChange::Address(far, address));
         facts.apply(KernelChange::LinkGone(4));
-        let near: Vec<_> = facts.near_ends_of(address.net.addr()).iter().map(|link| link.index).collect();
+        let near: Vec<_> = facts.near_ends_of(address.net.addr()).map(|link| link.index).collect();
         assert_eq!(near, [5]);
         facts.apply(KernelChange::LinkGone(5));
         assert!(facts.addresses.is_empty());

@@ -9,6 +9,7 @@ use super::binding::{Binding, ExitSpec};
 use super::facts::{Address, Family, IfIndex, KernelFacts, LinkKind, Place, Route, RouteKind};
 use super::numbers::{Numbers, unmark};
 use super::reason::Reason;
+use super::select::precedence;
 use crate::contract::{PROTOCOL, TABLE_BASE};
 
 /// Number of the kernel's main route table (`RT_TABLE_MAIN`).
@@ -77,21 +78,32 @@ pub struct Ground {
 }
 
 impl Ground {
-    /// Finds uplinks and exits for the bindings (in order of precedence).
-    pub fn survey<'a>(kernel: &KernelFacts, bindings: impl Iterator<Item = &'a Binding> + Clone, memory: &mut Memory) -> Self {
+    /// Finds uplinks and exits for the bindings.
+    pub fn survey<'a>(kernel: &KernelFacts, bindings: impl Iterator<Item = &'a Binding>, memory: &mut Memory) -> Self {
         let mut ground = Self::default();
-        let wanted: BTreeSet<&ExitSpec> = bindings.clone().flat_map(|b| &b.exits).collect();
-        if wanted.is_empty() && bindings.clone().next().is_none() {
+        // Each exit once, with the binding that takes precedence of those that name it.
+        let mut wanted: BTreeMap<&ExitSpec, &Binding> = BTreeMap::new();
+        let mut any = false;
+        for binding in bindings {
+            any = true;
+            for spec in &binding.exits {
+                let first = wanted.entry(spec).or_insert(binding);
+                if precedence(binding) < precedence(first) {
+                    *first = binding;
+                }
+            }
+        }
+        if !any {
             return ground;
         }
+        let holders: BTreeMap<&ExitSpec, Result<IfIndex, Reason>> = wanted.keys().map(|spec| (*spec, holder(kernel, spec))).collect();
         let mut explicit: BTreeMap<(IfIndex, Family), IpAddr> = BTreeMap::new();
-        let mut holders: BTreeMap<&ExitSpec, Result<IfIndex, Reason>> = BTreeMap::new();
-        for spec in bindings.flat_map(|b| &b.exits) {
-            let holder = holder(kernel, spec);
-            if let (Ok(nic), Some(gateway)) = (&holder, spec.gateway) {
+        let mut ordered: Vec<_> = wanted.iter().filter(|(spec, _)| spec.gateway.is_some()).collect();
+        ordered.sort_by_key(|(_, binding)| precedence(binding));
+        for (spec, _) in ordered {
+            if let (Ok(nic), Some(gateway)) = (&holders[spec], spec.gateway) {
                 explicit.entry((*nic, family(spec.address))).or_insert(gateway);
             }
-            holders.insert(spec, holder);
         }
         let with_exit: BTreeSet<IfIndex> = holders.values().flatten().copied().collect();
         let with_default = kernel.routes.iter().filter(|r| r.table == MAIN && is_default(r)).filter_map(|r| r.interface);

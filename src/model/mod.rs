@@ -3,9 +3,12 @@
 //! [`resolve::resolve`] is the whole of it: facts and what is remembered in, one row for each address of each workload out.
 
 pub mod binding;
+pub mod doors;
 pub mod facts;
 pub mod ground;
+pub mod known;
 pub mod numbers;
+mod overlap;
 pub mod reason;
 pub mod resolve;
 pub mod select;

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use crate::model::binding::{ManagedNetwork, Placement};
 use crate::model::facts::{Attachment, Container, Network};
-use crate::model::resolve::Facts;
+use crate::model::known::Facts;
 
 /// One call to the engine.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -40,7 +40,7 @@ pub fn steps(facts: &Facts) -> Vec<EngineStep> {
     let mut steps: Vec<EngineStep> = missing.cloned().map(EngineStep::CreateNetwork).collect();
     let ours = facts.networks.values().filter(|n| n.managed && !wanted.contains(n.name.as_str()));
     steps.extend(ours.map(|n| EngineStep::RemoveNetwork(n.name.clone())));
-    let misplaced = facts.containers.values().filter_map(|c| Some((c, misplaced(c)?))).filter(|(c, _)| !c.running);
+    let misplaced = facts.containers().filter_map(|c| Some((c, misplaced(c)?))).filter(|(c, _)| !c.running);
     steps.extend(misplaced.map(|(c, placement)| EngineStep::Place {
         container: c.id.clone(),
         name: c.name.clone(),
@@ -66,7 +66,7 @@ fn misplaced(container: &Container) -> Option<&Placement> {
 /// What labels of networks and placements could not have, for status.
 pub fn problems(facts: &Facts) -> Vec<String> {
     let mut problems: Vec<String> = facts.networks.values().flat_map(|n| n.problems.iter().cloned()).collect();
-    for container in facts.containers.values() {
+    for container in facts.containers() {
         let Some(asked) = &container.asked else { continue };
         problems.extend(asked.placement.errors.iter().map(|e| format!("container {}: {e}", container.name)));
         if container.running && misplaced(container).is_some() {

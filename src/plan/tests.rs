@@ -13,8 +13,9 @@ use crate::api::{labels, manifest};
 use crate::contract::{CLAIM_FREE, CLAIM_NO_EXIT, UPLINK_GROUP};
 use crate::model::facts::*;
 use crate::model::ground::MAIN;
+use crate::model::known::Facts;
 use crate::model::numbers::mark;
-use crate::model::resolve::{Facts, Past, resolve};
+use crate::model::resolve::{Past, resolve};
 use crate::model::workload::State;
 use crate::nft::{Data, Family as Table};
 
@@ -353,7 +354,7 @@ proptest! {
         for event in &events {
             happen(&mut facts, event);
             let done = plan(&facts, &mut past, &observed);
-            for container in facts.containers.values() {
+            for container in facts.containers() {
                 let n = container.created as u8;
                 let Some(claim) = claim(&done, n).filter(|c| ![CLAIM_FREE, CLAIM_NO_EXIT].contains(c)) else { continue };
                 let asked: Option<IpAddr> = container.labels.get("egress.ip").and_then(|ip| ip.parse().ok());

@@ -9,7 +9,8 @@ use crate::contract::{FLAG, PACKET_MASK, UPLINK_GROUP};
 use crate::model::binding::{Destination, Traffic};
 use crate::model::facts::{Link, Route, RouteKind};
 use crate::model::ground::{Exit, MAIN, Uplink, family};
-use crate::model::resolve::{Facts, Outcome};
+use crate::model::known::Facts;
+use crate::model::resolve::Outcome;
 use crate::model::workload::{Entry, Row, State};
 
 /// What becomes of the packets of `workload` (a name, an address, or a container's id) to `destination`, or to the outside at large.
@@ -17,7 +18,7 @@ use crate::model::workload::{Entry, Row, State};
 pub fn explain(facts: &Facts, outcome: &Outcome, workload: &str, destination: Option<IpAddr>) -> Option<String> {
     let rows: Vec<&Row> = outcome.rows.iter().filter(|row| named(row, workload)).collect();
     if rows.is_empty() {
-        let container = facts.containers.values().find(|c| c.name == workload || c.id.starts_with(workload))?;
+        let container = facts.containers().find(|c| c.name == workload || c.id.starts_with(workload))?;
         return Some(format!("{}: no binding selects it; it goes the host's way\n", container.name));
     }
     let mut out = String::new();

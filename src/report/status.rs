@@ -7,7 +7,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::model::binding::{Binding, BindingName, FieldError};
 use crate::model::ground::{Ground, family};
-use crate::model::resolve::{Facts, Guard, Outcome};
+use crate::model::known::Facts;
+use crate::model::resolve::{Guard, Outcome};
 use crate::model::workload::{Row, State};
 
 /// The whole report.
@@ -91,8 +92,10 @@ impl Status {
     pub fn of(facts: &Facts, outcome: &Outcome, flows: &BTreeMap<IpAddr, u64>, problems: Vec<String>) -> Self {
         let guarded = outcome.guards.iter().filter(|(_, guard)| **guard == Guard::Closed);
         let name = |index| facts.kernel.links.get(index).map_or_else(|| index.to_string(), |l| l.name.clone());
+        let mut workloads: Vec<Workload> = outcome.rows.iter().map(|row| workload(row, &outcome.ground, flows)).collect();
+        workloads.sort_by(|a, b| (&a.workload, &a.network, &a.address).cmp(&(&b.workload, &b.network, &b.address)));
         Self {
-            workloads: outcome.rows.iter().map(|row| workload(row, &outcome.ground, flows)).collect(),
+            workloads,
             bindings: bindings(facts, outcome),
             uplinks: uplinks(&outcome.ground),
             guarded: guarded.map(|(index, _)| name(index)).collect(),
@@ -161,7 +164,7 @@ fn uplinks(ground: &Ground) -> Vec<UplinkStatus> {
 
 fn bindings(facts: &Facts, outcome: &Outcome) -> Vec<BindingStatus> {
     let mut all: BTreeMap<BindingName, BindingStatus> = BTreeMap::new();
-    let labels = facts.containers.values().filter_map(|c| c.asked.as_ref()?.binding.as_ref());
+    let labels = facts.containers().filter_map(|c| c.asked.as_ref()?.binding.as_ref());
     for binding in facts.manifests.bindings.iter().chain(labels) {
         all.insert(binding.name.clone(), begin(binding));
     }

@@ -11,7 +11,8 @@ use egressd::api::labels;
 use egressd::model::facts::{
     Address, Attachment, Container, EngineChange, IfIndex, KernelChange, Link, LinkKind, Network, Place, Route, RouteKind,
 };
-use egressd::model::resolve::{Facts, Past, resolve};
+use egressd::model::known::Facts;
+use egressd::model::resolve::{Past, resolve};
 use egressd::nft::diff;
 use egressd::plan::{Observed, Plan, tables};
 
@@ -85,7 +86,9 @@ fn facts() -> Facts {
         bridge: Some(format!("br{n}")),
         subnets: vec![format!("10.{}.0.0/16", 10 + n).parse().expect("a subnet")],
         internal: false,
-        labels: BTreeMap::new(),
+        managed: false,
+        guard: None,
+        problems: Vec::new(),
     });
     let containers = (0..CONTAINERS).map(|n| container(n, first_address(n))).collect();
     facts.apply(EngineChange::Snapshot { containers, networks: networks.collect() });

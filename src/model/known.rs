@@ -1,0 +1,51 @@
+//! All that the sources said, put together.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use super::binding::Manifests;
+use super::facts::{Container, EngineChange, KernelFacts, Network};
+
+/// Everything that is known of this node.
+#[derive(Clone, Debug, Default)]
+pub struct Facts {
+    pub kernel: KernelFacts,
+    pub containers: BTreeMap<String, Known>,
+    pub networks: BTreeMap<String, Arc<Network>>,
+    pub manifests: Arc<Manifests>,
+    words: u64,
+}
+
+/// A container, and when the engine last spoke of it (as a count of its words).
+#[derive(Clone, Debug)]
+pub struct Known {
+    pub container: Arc<Container>,
+    pub told: u64,
+}
+
+impl Facts {
+    /// Takes in one change of an engine.
+    pub fn apply(&mut self, change: EngineChange) {
+        self.words += 1;
+        let told = self.words;
+        match change {
+            EngineChange::Snapshot { containers, networks } => {
+                let known = |c: Container| (c.id.clone(), Known { container: Arc::new(c), told });
+                self.containers = containers.into_iter().map(known).collect();
+                self.networks = networks.into_iter().map(|n| (n.id.clone(), Arc::new(n))).collect();
+            }
+            EngineChange::Container(container) => {
+                self.containers.insert(container.id.clone(), Known { container: Arc::from(container), told });
+            }
+            EngineChange::ContainerGone(id) => drop(self.containers.remove(&id)),
+            EngineChange::Network(network) => drop(self.networks.insert(network.id.clone(), Arc::from(network))),
+            EngineChange::NetworkGone(id) => drop(self.networks.remove(&id)),
+            EngineChange::Lost => {}
+        }
+    }
+
+    /// The engine's containers.
+    pub fn containers(&self) -> impl Iterator<Item = &Arc<Container>> {
+        self.containers.values().map(|known| &known.container)
+    }
+}
