@@ -88,7 +88,8 @@ impl Ground {
             any = true;
             for spec in &binding.exits {
                 let first = wanted.entry(spec).or_insert(binding);
-                if precedence(binding) < precedence(first) {
+                // It matters only for whose gateway counts.
+                if spec.gateway.is_some() && precedence(binding) < precedence(first) {
                     *first = binding;
                 }
             }

@@ -4,19 +4,19 @@ use super::binding::FieldError;
 
 /// Why a container of this network mode (`HostConfig.NetworkMode`) cannot be bound; `None` when it can.
 pub fn refuse_mode(mode: &str) -> Option<FieldError> {
-    let message = match mode.split_once(':') {
-        Some(("container", other)) => {
+    let message = match mode {
+        "host" => {
+            "`host` gives the container the host's own addresses, so its packets cannot be told from the host's; run it on a bridge network"
+                .to_owned()
+        }
+        "none" => "`none` gives the container no network; run it on a bridge network".to_owned(),
+        _ => {
+            let other = mode.strip_prefix("container:")?;
             let short: String = other.chars().filter(char::is_ascii_graphic).take(12).collect();
             format!(
                 "the container uses the network of container {short}, so its packets cannot be told from that one's; put the labels on that container"
             )
         }
-        _ if mode == "host" => {
-            "`host` gives the container the host's own addresses, so its packets cannot be told from the host's; run it on a bridge network"
-                .to_owned()
-        }
-        _ if mode == "none" => "`none` gives the container no network; run it on a bridge network".to_owned(),
-        _ => return None,
     };
     Some(FieldError { field: "network mode".to_owned(), message })
 }
