@@ -40,17 +40,15 @@ fn placed_when_made(engine: Engine) {
     let problems = world.status()["problems"].clone();
     assert_eq!(problems, Value::Array(Vec::new()), "nothing is wrong");
 
-    // `docker run` starts it in the same breath: it is placed, or status says that it was not.
+    // `docker run` starts it in the same breath: if that is too soon to place it, status says so.
     let options = place_options(&world, "172.19.0.78");
     docker.run("run", &options.iter().map(String::as_str).collect::<Vec<_>>());
     let row = await_state(&world, "run", "Bound");
     if row["network"] == s1::NETWORK {
-        assert_eq!(row["address"], "172.19.0.78");
-        assert_eq!(networks(&docker, "run"), [s1::NETWORK]);
+        assert_eq!((row["address"].as_str(), networks(&docker, "run").len()), (Some("172.19.0.78"), 1));
     } else {
         await_problem(&world, &["container run", "not moved"]);
     }
-    println!("docker run: on {}", row["network"]);
     world.leaves_by(&docker.netns("run"), Nic::Eth1).unwrap_or_else(|error| panic!("wherever it is: {error}"));
 }
 

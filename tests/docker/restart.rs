@@ -2,13 +2,7 @@
 
 use std::net::IpAddr;
 
-use world::{
-    Docker, Engine, Nic, Scenario, World,
-    docker::IMAGE,
-    layout::SERVER,
-    s1,
-    talk::{self},
-};
+use world::{Docker, Engine, Nic, Scenario, World, docker::IMAGE, layout::SERVER, s1, talk};
 
 use crate::support::{BOUND_PORT, FREE_PORT, await_some, for_each_engine, label, sender, sends};
 
@@ -35,23 +29,21 @@ fn nobody_goes_astray_by_a_restart(engine: Engine) {
     let mut egressd = world.egressd_for_docker();
     run_all(&world, &docker);
     await_answers(&docker, assigned);
-    println!("addresses: {}", addresses(&docker));
+    let before = addresses(&docker);
 
     let watch = Watch::begin(&world);
     docker.restart();
     await_answers(&docker, assigned);
-    println!("after a restart: {}", addresses(&docker));
     docker.kill();
     docker.start();
     await_answers(&docker, assigned);
-    println!("after a kill: {}", addresses(&docker));
+    println!("addresses before {before}, after a restart and a kill {}", addresses(&docker));
     watch.end().unwrap_or_else(|error| panic!("egressd is alive: {error}"));
 
     let watch = Watch::begin(&world);
     egressd.kill();
     docker.restart();
     await_some("all run again", || (docker.cli(&["ps", "-q"]).lines().count() == BOUND.len() + FREE.len()).then_some(()));
-    println!("after a restart without egressd: {}", addresses(&docker));
     egressd.start();
     await_answers(&docker, assigned);
     watch.end().unwrap_or_else(|error| panic!("egressd is dead during Docker's restart: {error}"));

@@ -17,7 +17,7 @@ const PATIENCE: Duration = Duration::from_secs(15);
 
 /// One scenario for each engine.
 pub fn for_each_engine(name: &str, run: fn(Engine)) -> Vec<Scenario> {
-    Engine::ALL.into_iter().map(|engine| Scenario::new(format!("{engine:?}: {name}"), move || run(engine)).shown()).collect()
+    Engine::ALL.into_iter().map(|engine| Scenario::new(format!("{engine:?}: {name}"), move || run(engine))).collect()
 }
 
 /// The static program `sender.c`, and the option of `docker run` that puts it at `/sender`.
