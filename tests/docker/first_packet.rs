@@ -52,7 +52,7 @@ fn no_first_packet_goes_astray(engine: Engine, network: &'static str) {
     let claims = Told::by(&world, &["nft", "monitor", "new", "elements"], |line| line.contains(" claims4 "));
     // Engine 20.10 connects a container long before its interface has the address.
     let addresses = Told::by(&world, &["ip", "monitor", "all-nsid", "address"], |line| {
-        line.contains("inet 172.") && line.contains("eth0") && !line.contains("Deleted")
+        line.starts_with("[nsid ") && !line.contains("current]") && line.contains("inet 172.") && !line.contains("Deleted")
     });
     let mut connects = docker.client();
     connects.args(["events", "--filter=event=connect", "--format={{.TimeNano}} {{.Actor.Attributes.container}}"]);
@@ -70,7 +70,7 @@ fn no_first_packet_goes_astray(engine: Engine, network: &'static str) {
     for (what, delays) in [("network connect", since_connect), ("address on its interface", since_address)] {
         println!("{engine:?}, {network}: {what} to claim: {}", percentiles(delays));
     }
-    println!("{engine:?}, {network}: {waited} of {STARTS} first datagrams were not answered, but a later one was");
+    println!("{engine:?}, {network}: {waited} of {STARTS} first datagrams had no answer within 100 ms");
 }
 
 /// All that left did so by eth1 with its address, and that is a datagram and a connection of each.
