@@ -7,7 +7,7 @@ use world::{
     s1::{self, CRAWLERS},
 };
 
-use crate::support::{for_each_engine, label};
+use crate::support::{await_state, for_each_engine, label};
 
 pub fn scenarios() -> Vec<Scenario> {
     let mut scenarios = for_each_engine("without docker-proxy, a published port of eth1 is answered by eth1", |engine| {
@@ -28,6 +28,7 @@ fn answered_by_eth1(engine: Engine, settings: &serde_json::Value) {
     docker.remove(by_eth1.name);
     let _egressd = start(&world);
     by_eth1.run(&world, &docker);
+    await_state(&world, by_eth1.name, "Bound");
     by_eth1.is_reached(&world).unwrap_or_else(|error| panic!("{error}"));
     by_eth1.leaves(&world, &docker).unwrap_or_else(|error| panic!("{error}"));
 }
@@ -50,6 +51,7 @@ fn proxy_alone() {
     docker.remove(by_eth1.name);
     let _egressd = start(&world);
     by_eth1.run(&world, &docker);
+    await_state(&world, by_eth1.name, "Bound");
     by_eth1.is_reached(&world).unwrap_or_else(|error| panic!("{error}"));
     by_eth1.leaves(&world, &docker).unwrap_or_else(|error| panic!("{error}"));
 }
@@ -65,6 +67,7 @@ fn on_all(engine: Engine) {
     docker.remove("all");
     let _egressd = start(&world);
     run_on_all(&world, &docker);
+    await_state(&world, "all", "Bound");
     for nic in Nic::ALL {
         // Its program calls a server before it answers: that call leaves by eth1, whoever calls it.
         let page = world.get((nic.eip(), 8095).into(), s1::ASK).unwrap_or_else(|error| panic!("called by {}: {error}", nic.name()));
