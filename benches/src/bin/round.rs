@@ -85,7 +85,9 @@ fn facts() -> Facts {
         bridge: Some(format!("br{n}")),
         subnets: vec![format!("10.{}.0.0/16", 10 + n).parse().expect("a subnet")],
         internal: false,
-        labels: BTreeMap::new(),
+        managed: false,
+        guard: None,
+        problems: Vec::new(),
     });
     let containers = (0..CONTAINERS).map(|n| container(n, first_address(n))).collect();
     facts.apply(EngineChange::Snapshot { containers, networks: networks.collect() });
