@@ -35,7 +35,44 @@ pub const WITHOUT: [(&str, &str, Change); 6] = [
         host.inside.enter(|| command::feed(&["nft", "--json", "--file", "-"], &delete));
     }),
     ("without the map of 10,000 (all have one claim)", "nomap", |host| {
+        host.inside.nft(&format!(
+            "flush chain bridge egressd prerouting\nadd rule bridge egressd prerouting ether type ip meta mark set {:#x}",
+            claim(host)
+        ));
+    }),
+    ("without the rule that finds the inside", "noinside", |host| {
+        host.inside.ip("rule del pref 1560");
+    }),
+    ("without any policy rule (its default route is by that NIC)", "norules", |host| {
+        for preference in 1560..=1563 {
+            // One after the other, until there is none of it.
+            while host.inside.enter(|| command::try_run(&["ip", "rule", "del", "pref", &preference.to_string()])).is_ok() {}
+        }
+        host.inside.ip("route replace default via 172.31.16.1 dev eth1");
+    }),
+    ("without the rules in prerouting (two set both marks)", "nochains", |host| {
         let claim = claim(host);
+        let rule = "add rule ip egressd prerouting iifname br0";
+        host.inside.nft(&format!(
+            "flush chain ip egressd prerouting\n{rule} ct mark set {claim:#x}\n{rule} meta mark set {:#x}",
+            claim & PACKET_MASK
+        ));
+    }),
+];
+
+/// The claim of the host's workloads, as its packets' first mark says it.
+fn claim(host: &Host) -> u32 {
+    let text = host.inside.run(&["nft", "list", "map", "bridge", "egressd", "claims4"]);
+    let claims = text.split(" : 0x").skip(1).filter_map(|rest| u32::from_str_radix(rest.get(..8)?, 16).ok());
+    claims.max().expect("the map is full, and the claim of what is free is the least")
+}
+
+/// Plain masquerade with something that kernels charge for as soon as it is there, and that does nothing: name, host, and what adds it.
+pub const WITH: [(&str, &str, Change); 3] = [
+    ("masquerade and a policy rule that never fits", "rule", |host| {
+        host.inside.ip("rule add pref 1561 fwmark 0x1001/0x107f lookup 15601");
+    }),
+    ("masquerade and an empty chain in the bridge family", "bridge", |host| {
         host.inside.nft("table bridge t {\nchain c {\ntype filter hook prerouting priority -300\n}\n}\n");
     }),
     ("masquerade and empty chains where egressd has its own", "chains", |host| {
