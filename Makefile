@@ -2,13 +2,18 @@
 SHELL := /bin/bash
 target := $(abspath $(or $(CARGO_TARGET_DIR),target))
 
-.PHONY: demo test install needs release engines lint generated licences
+.PHONY: demo test bench install needs release engines lint generated licences
 
 demo: install release
 	cargo test --quiet --test demo
 
 test: needs release engines
 	cargo test --workspace
+
+# Measures, for some minutes, and writes docs/benchmarks.md: ROUNDS=60 make bench for more rounds. Wants a machine with nothing else to do.
+bench: install release
+	cargo build --release --package bench
+	$(target)/release/packets
 
 # The packages that demo and test use, on Debian 12.
 install:
