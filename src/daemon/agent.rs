@@ -196,6 +196,9 @@ impl Agent {
             }
         }
         let done = self.kernel.carry_out(plan);
+        if empty && !self.taken_over {
+            self.kernel.take_over();
+        }
         if !self.taken_over && !self.silent.any() {
             self.taken_over = true;
             let sources = self.outcome.rows.iter().filter(|r| r.entry.is_some()).filter_map(|r| r.address).collect();

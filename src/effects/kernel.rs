@@ -61,12 +61,15 @@ impl Kernel {
     pub fn ruleset(&mut self) -> Result<&Ruleset, nft::ReadError> {
         if self.mirror.is_none() {
             self.mirror = Some(self.nft.read()?);
-            // Tables that an earlier run left get their owner back.
-            if let Err(error) = self.nft.commit(&[]) {
-                warn!(%error, "failed to take over the tables of an earlier run");
-            }
         }
         Ok(self.mirror.as_ref().expect("read above"))
+    }
+
+    /// Makes this process the owner of tables that an earlier run left.
+    pub fn take_over(&mut self) {
+        if let Err(error) = self.nft.commit(&[]) {
+            warn!(%error, "failed to take over the tables of an earlier run");
+        }
     }
 
     /// Somebody changed our tables: they have to be read again.

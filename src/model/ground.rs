@@ -39,7 +39,7 @@ pub struct Uplink {
     pub group: u32,
     pub addresses: Vec<IpAddr>,
     pub gateways: BTreeMap<Family, Gateway>,
-    /// It holds an exit: its sysctls are ours to set.
+    /// It holds an exit that a binding names.
     pub holds_exit: bool,
 }
 

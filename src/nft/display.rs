@@ -3,6 +3,7 @@
 use std::fmt::{Display, Formatter, Result};
 
 use super::{Change, Family};
+use crate::contract::TABLE;
 
 impl Family {
     /// In the order of [`Ord`].
@@ -23,8 +24,8 @@ impl Display for Family {
 impl Display for Change {
     fn fmt(&self, f: &mut Formatter<'_>) -> Result {
         match self {
-            Self::AddTable(family) => write!(f, "add table {family}"),
-            Self::DeleteTable(family) => write!(f, "delete table {family}"),
+            Self::AddTable(family) => write!(f, "add table {family} {TABLE}"),
+            Self::DeleteTable(family) => write!(f, "delete table {family} {TABLE}"),
             Self::AddSet(family, name, _) => write!(f, "add set {family} {name}"),
             Self::DeleteSet(family, name) => write!(f, "delete set {family} {name}"),
             Self::AddChain(family, name, _) => write!(f, "add chain {family} {name}"),

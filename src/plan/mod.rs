@@ -33,8 +33,9 @@ pub struct Plan {
     pub ruleset: Vec<Change>,
     /// What the tables are once the batch is applied.
     pub target: Ruleset,
-    pub cuts: Vec<Cut>,
     pub after: Vec<RouteStep>,
+    /// Flows to end, once all else is done.
+    pub cuts: Vec<Cut>,
 }
 
 /// What the kernel has of ours, or that we would change.
@@ -89,11 +90,11 @@ impl fmt::Display for Plan {
         for change in &self.ruleset {
             writeln!(f, "{change}")?;
         }
-        for cut in &self.cuts {
-            writeln!(f, "{cut}")?;
-        }
         for step in &self.after {
             writeln!(f, "{step}")?;
+        }
+        for cut in &self.cuts {
+            writeln!(f, "{cut}")?;
         }
         Ok(())
     }
