@@ -19,7 +19,8 @@ pub const PASSES: usize = 3;
 type Change = fn(&Host);
 
 /// Copies of egressd's host, without the daemon and without a part of its rules: name, host, and what takes it out.
-pub const WITHOUT: [(&str, &str, Change); 6] = [
+pub const WITHOUT: [(&str, &str, Change); 7] = [
+    ("egressd's copy, all there", "copy", |_| {}),
     ("without the seal", "noseal", |host| {
         host.inside.nft("delete chain ip egressd seal");
     }),
@@ -68,7 +69,8 @@ fn claim(host: &Host) -> u32 {
 }
 
 /// Plain masquerade with something that kernels charge for as soon as it is there, and that does nothing: name, host, and what adds it.
-pub const WITH: [(&str, &str, Change); 3] = [
+pub const WITH: [(&str, &str, Change); 4] = [
+    ("masquerade's copy", "again", |_| {}),
     ("masquerade and a policy rule that never fits", "rule", |host| {
         host.inside.ip("rule add pref 1561 fwmark 0x1001/0x107f lookup 15601");
     }),
