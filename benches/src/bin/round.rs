@@ -1,6 +1,6 @@
 //! What one round of the daemon's loop costs at 10,000 containers, part by part, in process: no kernel, no engine.
 //!
-//! `cargo bench --bench round`. `make bench` measures the same from outside, with the kernel in it.
+//! `cargo run --release --package bench --bin round`. `make bench` measures the same from outside, with the kernel in it.
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr};

@@ -81,8 +81,8 @@ fn lines(control: &Control) -> [(&'static str, f64, &'static str, Option<f64>); 
     let at = |share| at(share).expect("addresses came");
     [
         ("Start to ready, with all to be programmed", control.start, "ms", None),
-        ("The round that programs all", control.load, "ms", None),
-        ("An address comes: the daemon's round, event to kernel, median", at(0.5), "ms", None),
+        ("The round that programs all", control.load, "ms", Some(100.0)),
+        ("An address comes: the daemon's round until the kernel has it, median", at(0.5), "ms", None),
         ("the same, 99th percentile", at(0.99), "ms", Some(5.0)),
         ("the same, longest", at(1.0), "ms", None),
         ("Killed and started again: to ready", control.restart, "ms", Some(200.0)),
