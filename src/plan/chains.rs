@@ -70,7 +70,7 @@ pub fn fixed(v6: bool) -> Chains {
     );
     let family = if v6 { Family::Ip6 } else { Family::Ip };
     put(
-        "snat",
+        "source_nat",
         base(
             ChainKind::Nat,
             Hook::Postrouting,

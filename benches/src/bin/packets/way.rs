@@ -26,12 +26,12 @@ pub const WITHOUT: [(&str, &str, Change); 7] = [
     }),
     ("without the drop behind SNAT", "nodrop", |host| {
         let text = host.inside.run(&["nft", "--handle", "list", "table", "ip", "egressd"]);
-        let (_, chain) = text.split_once("chain snat {").expect("the table has the chain");
+        let (_, chain) = text.split_once("chain source_nat {").expect("the table has the chain");
         let rule = chain.lines().find(|line| line.contains("drop")).expect("the chain ends with a drop");
         let (_, handle) = rule.rsplit_once(' ').expect("a rule ends with its handle");
         // The chain's name is a word of nft's language, which its JSON does not mind.
         let delete = format!(
-            r#"{{"nftables": [{{"delete": {{"rule": {{"family": "ip", "table": "egressd", "chain": "snat", "handle": {handle}}}}}}}]}}"#
+            r#"{{"nftables": [{{"delete": {{"rule": {{"family": "ip", "table": "egressd", "chain": "source_nat", "handle": {handle}}}}}}}]}}"#
         );
         host.inside.enter(|| command::feed(&["nft", "--json", "--file", "-"], &delete));
     }),
