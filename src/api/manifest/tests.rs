@@ -376,7 +376,8 @@ fn every_label_of_the_compose_example_and_the_readme_is_right() {
     let network = labels::parse_network(&labels_of(&compose["networks"]["eip_bridge"]));
     assert_eq!((network.guard, network.errors, network.warnings), (Some(true), vec![], vec![]));
     let readme = std::fs::read_to_string(folder.join("README.md")).expect("read");
-    for line in readme.lines().filter(|line| line.starts_with("docker run")) {
+    let makes = |line: &&str| line.starts_with("docker run") || line.starts_with("docker create");
+    for line in readme.lines().filter(makes) {
         let pairs = line.split("--label ").skip(1).filter_map(|rest| rest.split(' ').next()?.split_once('='));
         all.push(pairs.map(|(name, value)| (name.to_owned(), value.to_owned())).collect());
     }
