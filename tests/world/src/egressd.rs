@@ -121,19 +121,16 @@ pub fn program() -> PathBuf {
     let program = built("release/egressd");
     let age = fs::metadata(&program).and_then(|metadata| metadata.modified());
     let age = age.unwrap_or_else(|_| panic!("there is no {}: cargo build --release", program.display()));
-    let source = newest(Path::new(env!("CARGO_MANIFEST_DIR")).join("../../src").as_path());
+    let source = newest_source(&built("release/egressd.d"));
     assert!(age >= source, "{} is older than its source: cargo build --release", program.display());
     program
 }
 
-fn newest(folder: &Path) -> SystemTime {
-    let entries = fs::read_dir(folder).unwrap_or_else(|error| panic!("failed to read {}: {error}", folder.display()));
-    entries
-        .map(|entry| {
-            let entry = entry.expect("a folder that can be opened can be read");
-            let metadata = entry.metadata().expect("a listed file is there");
-            if metadata.is_dir() { newest(&entry.path()) } else { metadata.modified().expect("the file system keeps times") }
-        })
-        .max()
-        .unwrap_or(SystemTime::UNIX_EPOCH)
+/// The age of the youngest file that the program was built from, by cargo's list of them: files of tests alone are not in it.
+fn newest_source(list: &Path) -> SystemTime {
+    let list = fs::read_to_string(list).unwrap_or_else(|error| panic!("failed to read {}: {error}", list.display()));
+    let files = list.split_once(": ").map_or("", |(_, files)| files).split_whitespace();
+    // A file that is gone is built without at the next build.
+    let ages = files.filter_map(|file| fs::metadata(file).and_then(|metadata| metadata.modified()).ok());
+    ages.max().unwrap_or(SystemTime::UNIX_EPOCH)
 }
