@@ -136,7 +136,7 @@ fn a_dry_run_changes_nothing() {
     let before = world.state();
     let dry = || world.egressctl(&["run", "--dry-run", "--no-docker", "--manifests", &manifests().to_string_lossy()]);
     let printed = dry().expect("it prints the plan");
-    for part in ["sysctl", "rule", "eth1", "chain ip snat"] {
+    for part in ["sysctl", "rule", "eth1", "chain ip source_nat"] {
         assert!(printed.contains(part), "no {part:?} in the plan:\n{printed}");
     }
     before.assert_same(&world.state(), "a dry run changes nothing");
