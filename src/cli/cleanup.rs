@@ -9,7 +9,7 @@ use crate::daemon::hold;
 use crate::effects::conntrack::Flows;
 use crate::effects::kernel::Kernel;
 use crate::facts::kernel::Source;
-use crate::model::facts::{Family, KernelFacts, LinkKind};
+use crate::model::facts::{KernelFacts, LinkKind};
 use crate::model::resolve::Outcome;
 use crate::plan::flows::is_bound;
 use crate::plan::{Observed, Plan};
@@ -29,7 +29,7 @@ pub async fn cleanup(state: &Path) -> anyhow::Result<()> {
     let bridges = facts.links.values().any(|l| l.kind == LinkKind::Bridge);
     // While the rest of the tables is there, flows that had an exit leave by its NIC or not at all.
     kernel.disarm(&plan.disarm).context("failed to take the claims out of the tables")?;
-    let flows = end_flows()?;
+    let flows = Flows::open()?.end(|flow| is_bound(flow.mark))?.len();
     let (done, left) = kernel.withdraw(plan, bridges);
     println!("{} changes taken back, {flows} flows ended", done.steps);
     for line in left {
@@ -39,21 +39,4 @@ pub async fn cleanup(state: &Path) -> anyhow::Result<()> {
         return Ok(());
     }
     bail!("some could not be taken back: {}", done.failures.join("; "))
-}
-
-/// Without the tables they would go on by the wrong NIC.
-fn end_flows() -> anyhow::Result<usize> {
-    let mut flows = Flows::open()?;
-    let mut ends = Vec::new();
-    for family in [Family::V4, Family::V6] {
-        flows.for_each(family, |flow| {
-            if is_bound(flow.mark) {
-                ends.push(flow);
-            }
-        })?;
-    }
-    for flow in &ends {
-        flows.delete(flow)?;
-    }
-    Ok(ends.len())
 }

@@ -1,14 +1,15 @@
 //! Ends flows, and looks at what marks flows carry, beside the loop: conntrack's table may be long.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::net::IpAddr;
 use std::sync::mpsc;
 
+use ipnet::IpNet;
 use tracing::{debug, info, warn};
 
 use super::{Teller, Told};
 use crate::contract::{FLAG, FLOW_MASK};
-use crate::effects::conntrack::{Error, Flow, Flows};
+use crate::effects::conntrack::{Error, Flows};
 use crate::model::facts::Family;
 use crate::plan::flows::{Cut, is_bound};
 
@@ -16,7 +17,7 @@ use crate::plan::flows::{Cut, is_bound};
 pub(super) enum Job {
     Cut(Vec<Cut>),
     /// End flows that have an exit and whose source nobody is (after a restart).
-    Orphans(BTreeSet<ipnet::IpNet>),
+    Orphans(BTreeSet<IpNet>),
     /// Tell the loop which of our marks flows carry.
     Survey,
 }
@@ -56,28 +57,35 @@ pub(super) fn cut_now(cuts: &[Cut]) {
 }
 
 /// One pass over the table: ends what is to end, and returns the marks of what stays.
-fn round(cuts: &[Cut], sources: Option<&BTreeSet<ipnet::IpNet>>) -> Result<BTreeSet<u32>, Error> {
-    let mut flows = Flows::open()?;
-    let mut ends: Vec<Flow> = Vec::new();
+fn round(cuts: &[Cut], sources: Option<&BTreeSet<IpNet>>) -> Result<BTreeSet<u32>, Error> {
+    // There may be thousands of each, and of flows: a flow is looked up by its source, and only subnets are gone through.
+    let mut single: HashMap<IpNet, Vec<&Cut>> = HashMap::new();
+    let (subnets, hosts): (Vec<&Cut>, Vec<&Cut>) = cuts.iter().partition(|cut| is_subnet(&cut.source));
+    hosts.into_iter().for_each(|cut| single.entry(cut.source).or_default().push(cut));
+    let known_subnets: Vec<&IpNet> = sources.into_iter().flatten().filter(|net| is_subnet(net)).collect();
     let mut carried = BTreeSet::new();
-    for family in [Family::V4, Family::V6] {
-        flows.for_each(family, |flow| {
-            let orphan = sources.is_some_and(|known| is_bound(flow.mark) && !known.iter().any(|net| net.contains(&flow.source)));
-            if orphan || cuts.iter().any(|cut| cut.hits(flow.source, flow.protocol, flow.mark)) {
-                ends.push(flow);
-            } else if flow.mark & FLAG != 0 {
-                carried.insert(flow.mark & FLOW_MASK);
-            }
-        })?;
+    let ended = Flows::open()?.end(|flow| {
+        let source = IpNet::from(flow.source);
+        let known = |known: &BTreeSet<IpNet>| known.contains(&source) || known_subnets.iter().any(|net| net.contains(&flow.source));
+        let orphan = sources.is_some_and(|sources| is_bound(flow.mark) && !known(sources));
+        let mut asked = single.get(&source).into_iter().flatten().chain(&subnets);
+        let ends = orphan || asked.any(|cut| cut.hits(flow.source, flow.protocol, flow.mark));
+        if !ends && flow.mark & FLAG != 0 {
+            carried.insert(flow.mark & FLOW_MASK);
+        }
+        ends
+    })?;
+    for flow in &ended {
+        debug!(source = %flow.source, destination = %flow.destination, protocol = flow.protocol, "ended flow");
     }
-    for flow in &ends {
-        debug!(source = %flow.source, destination = %flow.destination, protocol = flow.protocol, "end flow");
-        flows.delete(flow)?;
-    }
-    if !ends.is_empty() {
-        info!(flows = ends.len(), "ended flows of old addresses");
+    if !ended.is_empty() {
+        info!(flows = ended.len(), "ended flows of old addresses");
     }
     Ok(carried)
+}
+
+fn is_subnet(net: &IpNet) -> bool {
+    net.prefix_len() < net.max_prefix_len()
 }
 
 /// Open flows by original source, for status.

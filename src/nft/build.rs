@@ -170,8 +170,11 @@ impl RuleBuilder {
 
 /// A short name of what a rule does, by which it is known when it is read back: FNV-1a of its expressions' text.
 fn tag(exprs: &[Expr]) -> String {
-    let hash = format!("{exprs:?}")
-        .bytes()
-        .fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01b3));
+    fingerprint(&format!("{exprs:?}"))
+}
+
+/// 16 hexadecimal digits that stand for a text, the same in every version of this program: its FNV-1a hash.
+pub fn fingerprint(text: &str) -> String {
+    let hash = text.bytes().fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01b3));
     format!("{hash:016x}")
 }

@@ -13,7 +13,7 @@ use crate::contract::{
 };
 use crate::model::binding::{Protocol, Traffic};
 use crate::nft::build::{
-    ct_direction, ct_mark, ct_status, daddr, dport, fib_oif, iif, l4proto, map, mark, oif, protocol, ranges, rule, saddr,
+    ct_direction, ct_mark, ct_status, daddr, dport, fib_oif, fingerprint, iif, l4proto, map, mark, oif, protocol, ranges, rule, saddr,
 };
 use crate::nft::{Chain, ChainKind, Family, Hook, Rule};
 
@@ -232,9 +232,7 @@ pub fn exit(claim: u32) -> Chain {
 
 /// The name of the chain of a kind of traffic: the same for the same traffic.
 pub fn traffic_name(traffic: &Traffic) -> String {
-    let hash =
-        format!("{traffic:?}").bytes().fold(0xcbf2_9ce4_8422_2325_u64, |h, b| (h ^ u64::from(b)).wrapping_mul(0x0000_0100_0000_01b3));
-    format!("traffic-{hash:016x}")
+    format!("traffic-{}", fingerprint(&format!("{traffic:?}")))
 }
 
 /// The chains of a kind of traffic: what fits is taken, the rest is free.

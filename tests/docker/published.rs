@@ -42,18 +42,7 @@ fn start(world: &World) -> Egressd {
 
 /// With `iptables: false` Docker neither masquerades nor translates: all comes in by its proxy, a program of the host.
 fn proxy_alone() {
-    let world = World::builder().rp_filter(1).build();
-    let docker = world.docker_with(Engine::Debian, &json!({ "iptables": false, "ip6tables": false }));
-    s1::create_network(&world, &docker);
-    let [_, by_eth1] = CRAWLERS;
-    by_eth1.run(&world, &docker);
-    by_eth1.is_reached(&world).expect_err("without egressd its answers leave by eth0");
-    docker.remove(by_eth1.name);
-    let _egressd = start(&world);
-    by_eth1.run(&world, &docker);
-    await_state(&world, by_eth1.name, "Bound");
-    by_eth1.is_reached(&world).unwrap_or_else(|error| panic!("{error}"));
-    by_eth1.leaves(&world, &docker).unwrap_or_else(|error| panic!("{error}"));
+    answered_by_eth1(Engine::Debian, &json!({ "iptables": false, "ip6tables": false }));
 }
 
 /// Both NICs lead to one container, whose own calls go by eth1.

@@ -122,6 +122,23 @@ impl Flows {
         Ok(flows)
     }
 
+    /// Deletes the flows of both families that `ends` says, and returns them.
+    ///
+    /// # Errors
+    /// As [`Flows::for_each`] and [`Flows::delete`].
+    pub fn end(&mut self, mut ends: impl FnMut(&Flow) -> bool) -> Result<Vec<Flow>, Error> {
+        let mut gone = Vec::new();
+        for family in [Family::V4, Family::V6] {
+            self.for_each(family, |flow| {
+                if ends(&flow) {
+                    gone.push(flow);
+                }
+            })?;
+        }
+        gone.iter().try_for_each(|flow| self.delete(flow))?;
+        Ok(gone)
+    }
+
     /// Deletes this very entry: by its tuple and its number. One that is gone, or whose tuple is another flow's by now, is a success.
     ///
     /// # Errors
