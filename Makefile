@@ -38,7 +38,7 @@ lint:
 
 # What is generated from the types is what is committed.
 generated: release
-	$(target)/release/egressd crd | diff crds/egressbinding.yaml -
+	$(target)/release/egressd crd | diff <(awk 'FNR == 1 && NR > 1 { print "---" } { print }' crds/*.yaml) -
 	$(target)/release/egressd reference | diff docs/reference.md -
 
 # Licences, banned crates and where crates come from. Builds cargo-deny at the first time: three minutes on two cores.

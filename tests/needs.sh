@@ -4,7 +4,7 @@ set -u
 status=0
 
 [ "$(id -u)" = 0 ] || { echo "needs root: the tests make network namespaces and start Docker daemons in them"; status=1; }
-for need in busybox:busybox-static cc:gcc dockerd:docker.io ip:iproute2 iptables:iptables nft:nftables ps:procps runc:runc \
+for need in busybox:busybox-static cc:gcc dockerd:docker.io ip:iproute2 iptables:iptables nft:nftables protoc:protobuf-compiler ps:procps runc:runc \
   setpriv:util-linux sysctl:procps tar:tar unshare:util-linux; do
   command -v "${need%%:*}" >/dev/null || { echo "needs ${need%%:*}: install the package ${need#*:} (make install)"; status=1; }
 done

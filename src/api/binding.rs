@@ -5,11 +5,11 @@
 
 use std::collections::BTreeMap;
 
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
-use kube::{CustomResource, CustomResourceExt};
+use kube::CustomResource;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use super::status::EgressBindingStatus;
 use crate::model::binding as model;
 
 /// Which workloads leave this node through which exits, and for what traffic.
@@ -24,32 +24,52 @@ use crate::model::binding as model;
     status = "EgressBindingStatus",
     derive = "PartialEq",
     doc = "Gives workloads their own way out: the NIC, the gateway and the source address of what they send.",
-    printcolumn(name = "Exits", type_ = "string", json_path = ".spec.exits[*].address"),
+    category = "egress",
+    selectable = ".spec.pool.name",
+    printcolumn(name = "Exits", type_ = "string", json_path = ".status.exits[*]"),
     printcolumn(name = "Workloads", type_ = "integer", json_path = ".status.summary.workloads"),
     printcolumn(name = "Programmed", type_ = "string", json_path = ".status.conditions[?(@.type==\"Programmed\")].status"),
+    printcolumn(name = "Pool", type_ = "string", json_path = ".spec.pool.name", priority = "1"),
+    printcolumn(name = "Failing", type_ = "integer", json_path = ".status.summary.failing", priority = "1"),
+    printcolumn(name = "Nodes", type_ = "integer", json_path = ".status.summary.nodes", priority = "1"),
     printcolumn(name = "Reason", type_ = "string", json_path = ".status.conditions[?(@.type==\"Programmed\")].reason", priority = "1"),
     printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp")
 )]
 #[serde(rename_all = "camelCase")]
 #[schemars(extend("x-kubernetes-validations" = [
     {
-        "rule": "[has(self.containerSelector), has(self.addresses), has(self.networkNamespaces)].filter(given, given).size() == 1",
-        "message": "give exactly one of containerSelector, addresses and networkNamespaces"
+        "rule": "!has(self.containerSelector)",
+        "message": "containerSelector is for manifest files on a node, where an engine's containers are known by name; here give podSelector"
     },
     {
-        "rule": "has(self.exits) && size(self.exits) > 0",
-        "message": "give at least one exit, for instance exits: [{address: 172.31.0.14}]"
+        "rule": "!has(self.addresses)",
+        "message": "addresses are for manifest files on a node: a namespace does not own them; here give podSelector"
+    },
+    {
+        "rule": "!has(self.networkNamespaces)",
+        "message": "networkNamespaces are for manifest files on a node: a namespace does not own them; here give podSelector"
+    },
+    {
+        "rule": "has(self.podSelector) || has(self.containerSelector) || has(self.addresses) || has(self.networkNamespaces)",
+        "message": "say who is bound: give podSelector, for instance {matchLabels: {app: crawler}}"
+    },
+    {
+        "rule": "(has(self.exits) && size(self.exits) > 0) != has(self.pool)",
+        "message": "give either a pool, for instance pool: {name: public}, or at least one exit, for instance exits: [{address: 172.31.0.14}]"
     }
 ]))]
 pub struct EgressBindingSpec {
-    /// Who: containers of this node that fit all that is given here.
+    /// Who: pods of the binding's namespace. In a cluster only.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pod_selector: Option<PodSelector>,
+    /// Who: containers of this node that fit all that is given here. In files only.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub container_selector: Option<ContainerSelector>,
-    /// Who: sources that route through this node. In files an entry may also be the subnet alone, `10.0.0.0/24`.
+    /// Who: sources that route through this node; an entry may also be the subnet alone, `10.0.0.0/24`. In files only.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 256))]
     pub addresses: Option<Vec<RoutedSource>>,
-    /// Who: network namespaces by name, as `ip netns` lists them.
+    /// Who: network namespaces by name, as `ip netns` lists them. In files only.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 256), inner(length(min = 1, max = 255)))]
     pub network_namespaces: Option<Vec<String>>,
@@ -57,6 +77,9 @@ pub struct EgressBindingSpec {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 256))]
     pub exits: Vec<Exit>,
+    /// Through what, when an administrator lends the addresses. In a cluster only.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pool: Option<PoolReference>,
     /// For traffic to where. Everything that is outside when not given; what does not match goes the host's way.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 256))]
@@ -74,6 +97,70 @@ pub struct EgressBindingSpec {
     /// Of two bindings for one workload the higher wins; then the older, then file before label, then the name.
     #[serde(default)]
     pub priority: i32,
+}
+
+/// Pods that fit all that is given. An empty selector (`{}`) means every pod of the namespace.
+#[derive(Clone, Debug, Default, PartialEq, Deserialize, Serialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct PodSelector {
+    /// Labels that a pod bears, with these values.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub match_labels: BTreeMap<String, String>,
+    /// Demands on single labels; a pod fits when it fits all of them.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 64))]
+    pub match_expressions: Vec<LabelExpression>,
+}
+
+/// A demand on one label, as in a Deployment's selector.
+#[derive(Clone, Debug, PartialEq, Deserialize, Serialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+#[schemars(extend("x-kubernetes-validations" = [{
+    "rule": "(self.operator in ['In', 'NotIn']) == (has(self.values) && size(self.values) > 0)",
+    "message": "In and NotIn need values; Exists and DoesNotExist take none"
+}]))]
+pub struct LabelExpression {
+    /// The label.
+    #[schemars(length(min = 1, max = 317))]
+    pub key: String,
+    /// `In`, `NotIn`, `Exists` or `DoesNotExist`. `NotIn` also fits a pod without the label.
+    pub operator: LabelOperator,
+    /// What the label may be (`In`), or may not be (`NotIn`).
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 64), inner(length(max = 63)))]
+    pub values: Vec<String>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
+pub enum LabelOperator {
+    In,
+    NotIn,
+    Exists,
+    DoesNotExist,
+}
+
+/// Addresses of an `EgressPool`.
+#[derive(Clone, Debug, Default, PartialEq, Deserialize, Serialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+#[schemars(extend("x-kubernetes-validations" = [{
+    "rule": "!has(self.count) || !has(self.addresses)",
+    "message": "addresses says which ones, count how many of any: give one of them"
+}]))]
+pub struct PoolReference {
+    /// The pool.
+    #[schemars(length(min = 1, max = 253))]
+    pub name: String,
+    /// These addresses of it. They may be named by several bindings.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 64), inner(length(max = 64)), extend("x-kubernetes-validations" = [{
+        "rule": "self.all(address, isIP(address))",
+        "message": "write addresses alone, for instance 172.31.0.14"
+    }]))]
+    pub addresses: Option<Vec<String>>,
+    /// So many addresses of any kind, which are then this binding's alone; 1 when neither is given.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1, max = 64))]
+    pub count: Option<i32>,
 }
 
 /// Containers that fit all that is given; at least one field is.
@@ -125,6 +212,23 @@ pub struct RoutedSource {
 /// One way out.
 #[derive(Clone, Debug, Default, PartialEq, Deserialize, Serialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
+#[schemars(extend("x-kubernetes-validations" = [
+    {
+        "rule": "isIP(self.address)",
+        "fieldPath": ".address",
+        "message": "write the address alone, for instance 172.31.0.14"
+    },
+    {
+        "rule": "!has(self.gateway) || isIP(self.gateway)",
+        "fieldPath": ".gateway",
+        "message": "write the next hop's address alone, for instance 172.31.0.1"
+    },
+    {
+        "rule": "!has(self.gateway) || !isIP(self.gateway) || !isIP(self.address) || ip(self.gateway).family() == ip(self.address).family()",
+        "fieldPath": ".gateway",
+        "message": "the gateway has to be of the address's family"
+    }
+]))]
 pub struct Exit {
     /// Source address that packets leave with; the private side of an elastic IP, for instance `172.31.0.14`.
     #[schemars(length(max = 64))]
@@ -142,6 +246,18 @@ pub struct Exit {
 /// Destinations.
 #[derive(Clone, Debug, Default, PartialEq, Deserialize, Serialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
+#[schemars(extend("x-kubernetes-validations" = [
+    {
+        "rule": "isCIDR(self.cidr)",
+        "fieldPath": ".cidr",
+        "message": "write a subnet, for instance 10.0.0.0/8"
+    },
+    {
+        "rule": "!has(self.except) || !isCIDR(self.cidr) || self.except.all(e, isCIDR(e) && cidr(self.cidr).containsCIDR(e))",
+        "fieldPath": ".except",
+        "message": "each exception has to be a subnet within the cidr, for instance 10.0.0.0/8 within 0.0.0.0/0"
+    }
+]))]
 pub struct Destination {
     /// A subnet, for instance `0.0.0.0/0`.
     #[schemars(length(max = 64))]
@@ -219,41 +335,4 @@ impl From<ExistingFlows> for model::ExistingFlows {
             ExistingFlows::Reset => Self::Reset,
         }
     }
-}
-
-/// What became of a binding.
-#[derive(Clone, Debug, Default, PartialEq, Deserialize, Serialize, JsonSchema)]
-#[serde(rename_all = "camelCase")]
-pub struct EgressBindingStatus {
-    /// The `metadata.generation` that this status is about.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub observed_generation: Option<i64>,
-    /// `Accepted`, `ResolvedRefs` and `Programmed`; each False with the reason and the cure.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    #[schemars(extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["type"]))]
-    pub conditions: Vec<Condition>,
-    #[serde(default)]
-    pub summary: Summary,
-}
-
-/// Counts over all nodes.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
-#[serde(rename_all = "camelCase", default)]
-pub struct Summary {
-    /// Nodes that have workloads of this binding.
-    pub nodes: i64,
-    /// Workloads that it binds.
-    pub workloads: i64,
-    /// Those whose exit is in force.
-    pub programmed: i64,
-    /// Those that have no usable exit.
-    pub failing: i64,
-}
-
-/// The custom resource definition as YAML, as `kubectl apply` takes it.
-pub fn crd() -> String {
-    let header = "# Generated by `egressd crd`.\n";
-    let definition = serde_json::to_value(EgressBinding::crd()).expect("a definition is plain data");
-    let body = serde_saphyr::to_string(&definition).expect("plain data can be written as YAML");
-    format!("{header}{body}")
 }

@@ -150,6 +150,8 @@ fn binding(read: Read, container: &Container, mode: Option<FieldError>) -> Bindi
         name: BindingName { source: Source::Label, name: container.name.clone() },
         selector: Selector::Container(container.id.clone()),
         exits,
+        pool: None,
+        refusal: None,
         traffic: Traffic { to, ports: draft.ports },
         when_unavailable: draft.when_unavailable,
         existing_flows: draft.existing_flows,

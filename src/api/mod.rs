@@ -2,12 +2,16 @@
 //! Pure: bytes and strings in, types out.
 
 pub mod binding;
+pub mod definitions;
 mod document;
 pub mod labels;
 pub mod manifest;
 mod nearest;
 pub mod network;
+pub mod node;
+pub mod pool;
 pub mod reference;
 mod schema;
-mod spec;
+pub mod spec;
+pub mod status;
 mod values;

@@ -1,17 +1,26 @@
-//! From the custom resource's `spec` to the model's binding: every value is parsed here, once.
+//! From a `spec` to the model's types, be it of a file or of the API server: every value is parsed here, once.
+
+mod cluster;
 
 use ipnet::IpNet;
 
 use super::binding::{ContainerSelector, EgressBindingSpec};
 use super::values::{self, Fault, Faults, MAX_ITEMS};
-use crate::model::binding::{Binding, BindingName, Compose, Destination, ExitSpec, FieldError, Ports, RoutedSource, Selector, Traffic};
+use crate::model::binding::{
+    Binding, BindingName, Compose, Destination, ExitSpec, FieldError, Ports, RoutedSource, Selector, Source, Traffic,
+};
+pub use cluster::egress_pool;
 
 /// The binding that `spec` asks for, with what is wrong in its `errors`.
 /// `Err` when it does not say who is meant, so that no workload can be held by it.
 pub fn binding(name: BindingName, spec: &EgressBindingSpec, created: u64) -> Result<Binding, Vec<FieldError>> {
     let mut faults = Faults::default();
-    let selector = selector(spec, &mut faults);
-    let exits = exits(spec, &mut faults);
+    let selector = match name.source {
+        Source::Api => cluster::pods(&name, spec, &mut faults),
+        Source::File | Source::Label => selector(spec, &mut faults),
+    };
+    let pool = cluster::pool(&name, spec, &mut faults);
+    let exits = if pool.is_some() { Vec::new() } else { exits(spec, &mut faults) };
     let traffic = Traffic { to: destinations(spec, &mut faults), ports: ports(spec, &mut faults) };
     let errors = faults.finish();
     let Some(selector) = selector else {
@@ -22,6 +31,8 @@ pub fn binding(name: BindingName, spec: &EgressBindingSpec, created: u64) -> Res
         selector,
         warnings: values::idle_families(&exits, &traffic.to).into_iter().collect(),
         exits,
+        pool,
+        refusal: None,
         traffic,
         when_unavailable: spec.when_unavailable.into(),
         existing_flows: spec.existing_flows.into(),
@@ -34,6 +45,9 @@ pub fn binding(name: BindingName, spec: &EgressBindingSpec, created: u64) -> Res
 /// Who is meant, if that can be said. When several kinds are given the first is taken, with an error.
 fn selector(spec: &EgressBindingSpec, faults: &mut Faults) -> Option<Selector> {
     let mut given = Vec::new();
+    if spec.pod_selector.is_some() {
+        faults.push("spec.podSelector", || "pods are the API server's; in a file give `containerSelector`".to_owned());
+    }
     if let Some(selector) = &spec.container_selector {
         given.push(("containerSelector", containers(selector, faults)));
     }

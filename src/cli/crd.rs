@@ -2,11 +2,15 @@
 
 use std::io::{self, Write};
 
-use crate::api::{binding, reference};
+use crate::api::{definitions, reference};
 
-/// Prints the custom resource definition, for `kubectl apply -f -` and `crds/egressbinding.yaml`.
+/// Prints the custom resource definitions, for `kubectl apply -f -`.
 pub fn crd(out: &mut impl Write) -> io::Result<()> {
-    out.write_all(binding::crd().as_bytes())
+    for (at, (_, definition)) in definitions::all().iter().enumerate() {
+        let separator = if at == 0 { "" } else { "---\n" };
+        write!(out, "{separator}{definition}")?;
+    }
+    Ok(())
 }
 
 /// Prints the reference page (`docs/reference.md`).
@@ -32,8 +36,10 @@ mod tests {
     }
 
     #[test]
-    fn the_committed_definition_is_the_generated_one() {
-        assert_generated("crds/egressbinding.yaml", super::crd);
+    fn the_committed_definitions_are_the_generated_ones() {
+        for (file, definition) in crate::api::definitions::all() {
+            assert_generated(&format!("crds/{file}"), |out| std::io::Write::write_all(out, definition.as_bytes()));
+        }
     }
 
     #[test]

@@ -50,7 +50,7 @@ enum Command {
     },
     /// Take everything of egressd out of the kernel (stop the daemon first)
     Cleanup,
-    /// Print the CustomResourceDefinition
+    /// Print the CustomResourceDefinitions
     Crd,
     /// Print the reference of labels and manifests
     Reference,

@@ -6,24 +6,30 @@ use std::net::IpAddr;
 
 use ipnet::IpNet;
 
+use super::labels::LabelSelector;
+use super::reason::Reason;
+
 /// Where a binding was written. The order is that of precedence at equal priority and age.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Source {
+    /// The API server.
+    Api,
     File,
     Label,
 }
 
-/// Full name of a binding: `file/shop/crawler`, `label/web-1`.
+/// Full name of a binding: `api/shop/crawler`, `file/shop/crawler`, `label/web-1`.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct BindingName {
     pub source: Source,
-    /// `namespace/name` of a manifest (namespace `default` when it has none); a container's name for labels.
+    /// `namespace/name` of an object or a manifest (namespace `default` when it has none); a container's name for labels.
     pub name: String,
 }
 
 impl fmt::Display for BindingName {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let source = match self.source {
+            Source::Api => "api",
             Source::File => "file",
             Source::Label => "label",
         };
@@ -49,6 +55,8 @@ impl fmt::Display for FieldError {
 /// Who is bound.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Selector {
+    /// Pods of one namespace.
+    Pods { namespace: String, labels: LabelSelector },
     /// The container that bears the labels, by id.
     Container(String),
     /// Containers that fit all that is given.
@@ -127,20 +135,40 @@ pub enum ExistingFlows {
     Reset,
 }
 
+/// Addresses of a pool, as a binding asks for them.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PoolRequest {
+    pub pool: String,
+    pub wanted: Wanted,
+}
+
+/// Which addresses of a pool.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Wanted {
+    /// These; others may name them, too.
+    These(Vec<IpAddr>),
+    /// So many, for this binding alone.
+    Any(usize),
+}
+
 /// Workloads to exits. With `errors` it counts as a binding that has no usable exit: a slip of the pen never becomes somebody's masquerade.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Binding {
     pub name: BindingName,
     pub selector: Selector,
+    /// What it names itself; of a binding with a pool, what the pool gave it.
     pub exits: Vec<ExitSpec>,
+    pub pool: Option<PoolRequest>,
     pub traffic: Traffic,
     pub when_unavailable: WhenUnavailable,
     pub existing_flows: ExistingFlows,
-    /// Higher wins; then the older one, then the source (file before label), then the name.
+    /// Higher wins; then the older one, then the source (API, file, label), then the name.
     pub priority: i32,
-    /// Seconds since the epoch: the manifest file's first sight, the container's creation.
+    /// Seconds since the epoch: the object's creation, the manifest file's first sight, the container's creation.
     pub created: u64,
     pub errors: Vec<FieldError>,
+    /// It is well written, and may not have, or has not got, what it asks for. Counts as no usable exit, too.
+    pub refusal: Option<Reason>,
     /// Said in status; nothing else follows from them (unknown label, for instance).
     pub warnings: Vec<String>,
 }

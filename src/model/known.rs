@@ -4,7 +4,9 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use super::binding::Manifests;
+use super::cluster::Cluster;
 use super::facts::{Container, EngineChange, KernelFacts, Network};
+use super::pod::{RuntimeChange, Sandbox};
 
 /// Everything that is known of this node.
 #[derive(Clone, Debug, Default)]
@@ -13,6 +15,11 @@ pub struct Facts {
     pub containers: BTreeMap<String, Known>,
     pub networks: BTreeMap<String, Arc<Network>>,
     pub manifests: Arc<Manifests>,
+    /// What container runtimes run, by id; `None` where no runtime is asked.
+    pub sandboxes: Option<BTreeMap<String, Arc<Sandbox>>>,
+    /// The runtime does not answer: it may have begun something that is not among the sandboxes.
+    pub runtime_away: bool,
+    pub cluster: Cluster,
     words: u64,
 }
 
@@ -41,6 +48,21 @@ impl Facts {
             EngineChange::Network(network) => drop(self.networks.insert(network.id.clone(), Arc::from(network))),
             EngineChange::NetworkGone(id) => drop(self.networks.remove(&id)),
             EngineChange::Lost => {}
+        }
+    }
+
+    /// Takes in one change of a container runtime.
+    pub fn apply_runtime(&mut self, change: RuntimeChange) {
+        self.runtime_away = matches!(change, RuntimeChange::Lost);
+        if self.runtime_away {
+            return;
+        }
+        let sandboxes = self.sandboxes.get_or_insert_default();
+        match change {
+            RuntimeChange::Snapshot(all) => *sandboxes = all.into_iter().map(|s| (s.id.clone(), Arc::new(s))).collect(),
+            RuntimeChange::Sandbox(one) => drop(sandboxes.insert(one.id.clone(), Arc::from(one))),
+            RuntimeChange::Gone(id) => drop(sandboxes.remove(&id)),
+            RuntimeChange::Lost => {}
         }
     }
 

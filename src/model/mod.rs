@@ -3,12 +3,16 @@
 //! [`resolve::resolve`] is the whole of it: facts and what is remembered in, one row for each address of each workload out.
 
 pub mod binding;
+pub mod cluster;
 pub mod doors;
 pub mod facts;
 pub mod ground;
 pub mod known;
+pub mod labels;
 pub mod numbers;
 mod overlap;
+pub mod pod;
+pub mod pool;
 pub mod reason;
 pub mod resolve;
 pub mod select;

@@ -55,6 +55,33 @@ pub enum Reason {
     NoSuchNamespace {
         name: String,
     },
+    /// A binding of the cluster whose addresses no NIC of this node holds.
+    NoExitOnNode,
+    /// The pool is for other nodes.
+    PoolNotOnNode {
+        pool: String,
+    },
+    NoSuchPool {
+        pool: String,
+    },
+    PoolInvalid {
+        pool: String,
+        error: FieldError,
+    },
+    NamespaceNotAllowed {
+        pool: String,
+        namespace: String,
+    },
+    AddressNotInPool {
+        address: IpAddr,
+        pool: String,
+    },
+    /// It asks for a number of addresses, and has none yet.
+    NotAllocated {
+        pool: String,
+    },
+    /// It names exits itself, which is not allowed here.
+    RawExits,
 }
 
 impl Reason {
@@ -77,6 +104,13 @@ impl Reason {
             Self::NoRouteToSource { .. } => "NoRouteToSource",
             Self::Overlap { .. } => "Overlap",
             Self::NoSuchNamespace { .. } => "NoSuchNamespace",
+            Self::NoExitOnNode | Self::PoolNotOnNode { .. } => "NoExitOnNode",
+            Self::NoSuchPool { .. } => "PoolNotFound",
+            Self::PoolInvalid { .. } => "PoolInvalid",
+            Self::NamespaceNotAllowed { .. } => "NamespaceNotAllowed",
+            Self::AddressNotInPool { .. } => "AddressNotInPool",
+            Self::NotAllocated { .. } => "NotAllocated",
+            Self::RawExits => "RawExitsNotAllowed",
         }
     }
 }
@@ -121,6 +155,30 @@ impl fmt::Display for Reason {
                 write!(f, "the same source is bound by {with}, which takes precedence; raise priority, or remove one")
             }
             Self::NoSuchNamespace { name } => write!(f, "there is no network namespace {name}; see ip netns for the names"),
+            Self::NoExitOnNode => {
+                write!(
+                    f,
+                    "no NIC of this node holds an address of the binding; give the binding one that this node has, or keep its pods off it"
+                )
+            }
+            Self::PoolNotOnNode { pool } => {
+                write!(f, "the nodeSelector of pool {pool} does not select this node; label the node, or keep the binding's pods off it")
+            }
+            Self::NoSuchPool { pool } => write!(f, "there is no EgressPool {pool}; see kubectl get egresspools for the names"),
+            Self::PoolInvalid { pool, error } => write!(f, "EgressPool {pool} lends nothing: {error}"),
+            Self::NamespaceNotAllowed { pool, namespace } => {
+                write!(
+                    f,
+                    "EgressPool {pool} does not allow namespace {namespace}; add it to spec.allowedNamespaces, or label the namespace as that asks"
+                )
+            }
+            Self::AddressNotInPool { address, pool } => write!(f, "{address} is in no block of EgressPool {pool}; name one that is"),
+            Self::NotAllocated { pool } => {
+                write!(f, "EgressPool {pool} has given it no address yet; kubectl get egresspool {pool} tells whether any is left")
+            }
+            Self::RawExits => {
+                write!(f, "exits are not allowed in this cluster's bindings; name a pool (spec.pool), or let the chart allow rawExits")
+            }
         }
     }
 }

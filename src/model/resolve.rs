@@ -1,5 +1,7 @@
 //! From facts to rows: the whole of the model, in one pass.
 
+mod pods;
+
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -13,7 +15,7 @@ use super::ground::{Ground, MAIN, Memory};
 use super::known::{Facts, Known};
 use super::overlap::without_overlaps;
 use super::reason::Reason;
-use super::select::{Held, Index};
+use super::select::{Held, Index, PodIndex};
 use super::served::{refuse_driver, refuse_mode};
 use super::workload::{Entry, Row, State, Subject, choose};
 
@@ -33,6 +35,8 @@ pub struct Outcome {
     pub rows: Vec<Row>,
     /// Bridges that carry bound workloads, or whose network asks for a guard.
     pub guards: BTreeMap<IfIndex, Guard>,
+    /// Subnets that are inside, wherever the routes to them lead.
+    pub inside: Arc<BTreeSet<IpNet>>,
 }
 
 /// What outlives one resolution.
@@ -40,6 +44,8 @@ pub struct Outcome {
 pub struct Past {
     pub memory: Memory,
     pub doors: Doors,
+    /// Bridges that pods or runtimes' containers are, or were, on.
+    pub pod_bridges: BTreeSet<IfIndex>,
 }
 
 /// Decides everything anew. Deterministic in facts and past.
@@ -47,16 +53,19 @@ pub fn resolve(facts: &Facts, past: &mut Past) -> Outcome {
     let index = Index::new(&facts.manifests);
     let bound: Vec<(&Known, Vec<Held>)> = facts.containers.values().map(|known| (known, index.of(&known.container))).collect();
     let labels = bound.iter().flat_map(|(_, held)| held).filter(|h| matches!(h, Held::Label(_))).map(|h| &**h);
-    let ground = Ground::survey(&facts.kernel, facts.manifests.bindings.iter().chain(labels), &mut past.memory);
+    let granted = facts.cluster.granted();
+    let listed = facts.manifests.bindings.iter().chain(&granted.bindings);
+    let ground = Ground::survey(&facts.kernel, listed.chain(labels).chain(pods::labels(facts)), &mut past.memory);
     let scene = Scene::new(facts, &ground);
-    let guards = scene.guards(&bound);
+    let mut guards = scene.guards(&bound);
     let mut draft = Draft::default();
     scene.containers(&bound, &guards, &mut draft);
     let engines = draft.rows.len();
+    scene.pods(&PodIndex::new(granted), &mut past.pod_bridges, &mut guards, &mut draft);
     scene.manifests(&mut draft);
     draft.settle(&mut past.doors);
     let rows = if draft.rows.len() > engines { without_overlaps(draft.rows) } else { draft.rows };
-    Outcome { ground, rows, guards }
+    Outcome { ground, rows, guards, inside: Arc::clone(&facts.cluster.inside) }
 }
 
 /// Rows, some of which still have to learn by which port they come in.
@@ -188,41 +197,54 @@ impl<'a> Scene<'a> {
         best.map(|a| a.network.as_str())
     }
 
+    /// Our ends of the veths that lead into each namespace.
+    fn ends(&self) -> HashMap<i32, Vec<&'a Link>> {
+        let mut ends: HashMap<i32, Vec<&Link>> = HashMap::new();
+        for link in self.facts.kernel.links.values() {
+            link.peer_nsid.into_iter().for_each(|nsid| ends.entry(nsid).or_default().push(link));
+        }
+        ends
+    }
+
+    /// The addresses in a namespace, with where each enters here.
+    fn sources(&self, nsid: i32, ends: &HashMap<i32, Vec<&'a Link>>) -> Vec<(Entry, IpAddr)> {
+        let mut sources = Vec::new();
+        for link in ends.get(&nsid).into_iter().flatten() {
+            let Some(far) = link.far_end() else { continue };
+            let addresses = self.facts.kernel.addresses_at(far).map(|a| a.net.addr()).filter(leaves);
+            sources.extend(addresses.map(|address| (self.entry(link), address)));
+        }
+        sources
+    }
+
     /// Namespaces and routed sources.
     fn manifests(&self, draft: &mut Draft) {
         let manifests = &self.facts.manifests;
-        let mut ends: HashMap<i32, Vec<&Link>> = HashMap::new();
-        if manifests.bindings.iter().any(|b| matches!(b.selector, Selector::Namespaces(_))) {
-            for link in self.facts.kernel.links.values() {
-                link.peer_nsid.into_iter().for_each(|nsid| ends.entry(nsid).or_default().push(link));
-            }
-        }
+        let named = manifests.bindings.iter().any(|b| matches!(b.selector, Selector::Namespaces(_)));
+        let ends = if named { self.ends() } else { HashMap::new() };
         for (at, binding) in manifests.bindings.iter().enumerate() {
-            let held = Held::File(Arc::clone(manifests), at);
+            let held = Held::Listed(Arc::clone(manifests), at);
             match &binding.selector {
                 Selector::Namespaces(names) => names.iter().for_each(|name| self.namespace(&held, name, &ends, draft)),
                 Selector::Addresses(sources) => sources.iter().for_each(|source| self.source(&held, source, draft)),
-                Selector::Container(_) | Selector::Containers { .. } => {}
+                Selector::Container(_) | Selector::Containers { .. } | Selector::Pods { .. } => {}
             }
         }
     }
 
-    fn namespace(&self, held: &Held, name: &str, ends: &HashMap<i32, Vec<&Link>>, draft: &mut Draft) {
+    fn namespace(&self, held: &Held, name: &str, ends: &HashMap<i32, Vec<&'a Link>>, draft: &mut Draft) {
         let bare = |state| Row { state, ..blank(Subject::Namespace(name.to_owned()), held) };
         let Some(nsid) = self.facts.kernel.namespaces.get(name) else {
             draft.rows.push(bare(State::Waiting(Reason::NoSuchNamespace { name: name.to_owned() })));
             return;
         };
-        let before = draft.rows.len();
-        for link in ends.get(nsid).into_iter().flatten() {
-            let Some(far) = link.far_end() else { continue };
-            for address in self.facts.kernel.addresses_at(far).map(|a| a.net.addr()).filter(leaves) {
-                let state = choose(self.ground, held, address);
-                draft.rows.push(Row { address: Some(IpNet::from(address)), entry: Some(self.entry(link)), ..bare(state) });
-            }
-        }
-        if draft.rows.len() == before {
+        let sources = self.sources(*nsid, ends);
+        if sources.is_empty() {
             draft.rows.push(bare(State::Waiting(Reason::NoAddressYet)));
+        }
+        for (entry, address) in sources {
+            let state = choose(self.ground, held, address);
+            draft.rows.push(Row { address: Some(IpNet::from(address)), entry: Some(entry), ..bare(state) });
         }
     }
 

@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use super::binding::{Asked, Binding, BindingName, Manifests, Selector, Source};
 use super::facts::Container;
+use super::pod::Pod;
 
 /// The label that Compose puts on each container of a project.
 const COMPOSE_PROJECT: &str = "com.docker.compose.project";
@@ -17,8 +18,8 @@ const COMPOSE_SERVICE: &str = "com.docker.compose.service";
 #[derive(Clone, Debug)]
 pub enum Held {
     Label(Arc<Asked>),
-    /// Place in `bindings`.
-    File(Arc<Manifests>, usize),
+    /// Of the files, or of the API server: place in `bindings`.
+    Listed(Arc<Manifests>, usize),
 }
 
 impl Held {
@@ -34,7 +35,7 @@ impl Deref for Held {
     fn deref(&self) -> &Binding {
         match self {
             Self::Label(asked) => asked.binding.as_ref().expect("made only of labels that ask for a binding"),
-            Self::File(manifests, at) => &manifests.bindings[*at],
+            Self::Listed(manifests, at) => &manifests.bindings[*at],
         }
     }
 }
@@ -83,8 +84,43 @@ impl Index {
             let labels = container.labels.iter().filter(|_| !self.by_label.is_empty());
             let labelled = labels.filter_map(|(k, v)| self.by_label.get(&(k.clone(), v.clone()))).flatten();
             let hits = named.chain(labelled).filter(|at| fits(&self.manifests.bindings[**at].selector, container));
-            found.extend(hits.map(|at| Held::File(Arc::clone(&self.manifests), *at)));
+            found.extend(hits.map(|at| Held::Listed(Arc::clone(&self.manifests), *at)));
         }
+        found.sort_by(|a, b| precedence(a).cmp(&precedence(b)));
+        found
+    }
+}
+
+/// The bindings of pods, by namespace.
+pub struct PodIndex {
+    granted: Arc<Manifests>,
+    by_namespace: HashMap<String, Vec<usize>>,
+}
+
+impl PodIndex {
+    pub fn new(granted: &Arc<Manifests>) -> Self {
+        let mut by_namespace: HashMap<String, Vec<usize>> = HashMap::new();
+        for (at, binding) in granted.bindings.iter().enumerate() {
+            if let Selector::Pods { namespace, .. } = &binding.selector {
+                by_namespace.entry(namespace.clone()).or_default().push(at);
+            }
+        }
+        Self { granted: Arc::clone(granted), by_namespace }
+    }
+
+    /// No pod of any node is asked for.
+    pub fn is_empty(&self) -> bool {
+        self.by_namespace.is_empty()
+    }
+
+    /// All bindings that a pod falls under, the winner first.
+    pub fn of(&self, pod: &Pod) -> Vec<Held> {
+        let candidates = self.by_namespace.get(&pod.namespace).into_iter().flatten();
+        let hits = candidates.filter(|at| match &self.granted.bindings[**at].selector {
+            Selector::Pods { labels, .. } => labels.selects(&pod.labels),
+            _ => false,
+        });
+        let mut found: Vec<Held> = hits.map(|at| Held::Listed(Arc::clone(&self.granted), *at)).collect();
         found.sort_by(|a, b| precedence(a).cmp(&precedence(b)));
         found
     }

@@ -21,6 +21,13 @@ pub fn refuse_mode(mode: &str) -> Option<FieldError> {
     Some(FieldError { field: "network mode".to_owned(), message })
 }
 
+/// Why a pod with `hostNetwork` cannot be bound.
+pub fn refuse_host_network() -> FieldError {
+    let message =
+        "is true: the pod has the node's own addresses, so its packets cannot be told from the node's; take it out of the pod's spec";
+    FieldError { field: "spec.hostNetwork".to_owned(), message: message.to_owned() }
+}
+
 /// Why a container on a network of this driver cannot be bound there; `None` when it can.
 pub fn refuse_driver(driver: &str) -> Option<FieldError> {
     let message = match driver {

@@ -5,9 +5,10 @@ use std::sync::Arc;
 
 use ipnet::IpNet;
 
-use super::binding::{Binding, BindingName, WhenUnavailable};
+use super::binding::{Binding, BindingName, Source, WhenUnavailable};
 use super::facts::{Container, IfIndex};
 use super::ground::{Exit, Ground, family};
+use super::pod::Pod;
 use super::reason::Reason;
 use super::select::Held;
 use crate::contract::{CLAIM_FREE, CLAIM_NO_EXIT};
@@ -16,6 +17,9 @@ use crate::contract::{CLAIM_FREE, CLAIM_NO_EXIT};
 #[derive(Clone, Debug, PartialEq)]
 pub enum Subject {
     Container(Arc<Container>),
+    Pod(Arc<Pod>),
+    /// A container runtime's container, by the runtime's namespace and its name.
+    Bare(String),
     Namespace(String),
     Source(IpNet),
 }
@@ -24,6 +28,8 @@ impl std::fmt::Display for Subject {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
             Self::Container(container) => f.write_str(&container.name),
+            Self::Pod(pod) => write!(f, "pod/{}/{}", pod.namespace, pod.name),
+            Self::Bare(name) => f.write_str(name),
             Self::Namespace(name) => write!(f, "netns/{name}"),
             Self::Source(net) => write!(f, "{net}"),
         }
@@ -109,10 +115,17 @@ pub fn choose(ground: &Ground, binding: &Binding, address: IpAddr) -> State {
     if let Some(error) = binding.errors.first() {
         return without(Reason::Invalid(error.clone()));
     }
+    if let Some(reason) = &binding.refusal {
+        return without(reason.clone());
+    }
     let mut first = None;
     for spec in binding.exits.iter().filter(|e| e.address.is_ipv4() == address.is_ipv4()) {
         match ground.exit(spec) {
             Some(Ok(exit)) => return State::Bound(*exit),
+            // A cluster's binding has exits on other nodes, too.
+            Some(Err(Reason::AddressNotFound { .. })) if binding.name.source == Source::Api => {
+                drop(first.get_or_insert(Reason::NoExitOnNode))
+            }
             Some(Err(reason)) => drop(first.get_or_insert_with(|| reason.clone())),
             None => drop(first.get_or_insert(Reason::AddressNotFound { address: spec.address })),
         }

@@ -172,6 +172,7 @@ fn bound(v6: bool) -> Vec<Rule> {
         rule().is(mark().and(FLOW_MASK), CLAIM_FREE).goto("free"),
         // It began before it was bound, and goes on as it began.
         rule().is(ct_status().and(CONFIRMED), CONFIRMED).goto("free"),
+        rule().found(ranges("inside"), [iif(), daddr(v6)]).goto("free"),
         rule().is_not(mark().and(STRANGE), 0).goto("strange"),
         rule().is(mark().and(FLOW_MASK), CLAIM_NO_EXIT).set_mark(mark().and(!FLOW_MASK).or(FLAG)).accept(),
         rule().vmap("traffic", [iif(), saddr(v6)]),
@@ -195,6 +196,7 @@ fn unknown(v6: bool) -> Vec<Rule> {
     let own_link: &[&str] = if v6 { &["ff00::/8", "fe80::/10"] } else { &["224.0.0.0/4", "255.255.255.255/32"] };
     let prefix = |text: &&str| text.parse::<IpNet>().expect("a prefix");
     let mut rules: Vec<Rule> = own_link.iter().map(|p| rule().within(daddr(v6), prefix(p)).accept()).collect();
+    rules.push(rule().found(ranges("inside"), [iif(), daddr(v6)]).accept());
     rules.push(rule().found("uplinks", [fib_oif()]).counter().drop());
     rules
 }

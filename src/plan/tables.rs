@@ -51,6 +51,7 @@ fn ip(outcome: &Outcome, v6: bool) -> Table {
             ("traffic_nets", Set::map(source_key, Datatype::Verdict).with_ranges()),
             ("exits", Set::map([Datatype::IfIndex, Datatype::Mark], address)),
             ("own", Set::of(source_key)),
+            ("inside", Set::of(source_key).with_ranges()),
             ("exit_marks", Set::map([Datatype::Mark], Datatype::Verdict)),
             ("nic_marks", Set::map([Datatype::Mark], Datatype::Verdict)),
         ],
@@ -106,11 +107,20 @@ fn ip(outcome: &Outcome, v6: bool) -> Table {
             sets.put("own", Bytes::default().number(uplink.index).address(*address), Data::None);
         }
     }
+    for net in inside(outcome, v6) {
+        sets.insert("inside", Key::any_interface(net), Data::None);
+    }
     for exit in outcome.ground.exits().filter(|e| e.address.is_ipv6() == v6) {
         sets.put("exits", Bytes::default().number(exit.interface).number(exit.mark), Data::address(exit.address));
         put_exit(&mut sets, &mut chains, exit.mark);
     }
     Table { chains, sets: sets.all }
+}
+
+/// Subnets of one family that are inside, none in another: the kernel takes no nested ones.
+fn inside(outcome: &Outcome, v6: bool) -> Vec<IpNet> {
+    let family: Vec<IpNet> = outcome.inside.iter().filter(|net| net.addr().is_ipv6() == v6).copied().collect();
+    IpNet::aggregate(&family)
 }
 
 fn put_exit(sets: &mut Sets, chains: &mut BTreeMap<String, Chain>, mark: u32) {

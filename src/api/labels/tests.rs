@@ -47,6 +47,8 @@ fn an_address_is_all_that_is_needed() {
         name: BindingName { source: Source::Label, name: "web-1".to_owned() },
         selector: Selector::Container("4f1c".to_owned()),
         exits: vec![ExitSpec { address: ip("172.31.0.14"), interface: None, gateway: None }],
+        pool: None,
+        refusal: None,
         traffic: Traffic::default(),
         when_unavailable: WhenUnavailable::Drop,
         existing_flows: ExistingFlows::Keep,

@@ -69,6 +69,8 @@ priority: 3",
             ExitSpec { address: ip("172.31.0.14"), interface: Some("eth1".to_owned()), gateway: Some(ip("172.31.0.1")) },
             ExitSpec { address: ip("2001:db8::14"), interface: None, gateway: None },
         ],
+        pool: None,
+        refusal: None,
         traffic: Traffic {
             to: vec![Destination { cidr: net("0.0.0.0/0"), except: vec![net("10.0.0.0/8")] }],
             ports: vec![ports(Protocol::Tcp, 443, 445), ports(Protocol::Udp, 53, 53)],

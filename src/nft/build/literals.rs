@@ -71,6 +71,12 @@ impl Key {
         let bytes = Bytes::default().network_number(interface);
         Self { first: bytes.address(prefix.network()), last: Some(bytes.address(prefix.broadcast())) }
     }
+
+    /// In a set of ranges: any interface, and the addresses of a prefix.
+    pub fn any_interface(prefix: IpNet) -> Self {
+        let (first, last) = (Bytes::default().network_number(0), Bytes::default().network_number(u32::MAX));
+        Self { first: first.address(prefix.network()), last: Some(last.address(prefix.broadcast())) }
+    }
 }
 
 impl Data {

@@ -9,7 +9,7 @@ use super::*;
 fn printed(binding: &Binding) -> Value {
     let (namespace, name) = binding.name.name.split_once('/').expect("a full name");
     let mut spec = match &binding.selector {
-        Selector::Container(_) => unreachable!("labels only"),
+        Selector::Container(_) | Selector::Pods { .. } => unreachable!("not of files"),
         Selector::Containers { names, match_labels, compose } => {
             let compose = compose.as_ref().map(|c| json!({"project": c.project, "service": c.service}));
             json!({"containerSelector": {"names": names, "matchLabels": match_labels, "compose": compose}})
@@ -86,6 +86,8 @@ prop_compose! {
             selector,
             warnings: values::idle_families(&exits, &to).into_iter().collect(),
             exits,
+            pool: None,
+            refusal: None,
             traffic: Traffic { to, ports: values::merge_ports(ports) },
             when_unavailable: if fallback { WhenUnavailable::Fallback } else { WhenUnavailable::Drop },
             existing_flows: if reset { ExistingFlows::Reset } else { ExistingFlows::Keep },

@@ -1,0 +1,90 @@
+//! The `EgressNode` custom resource: what one node's agent reports. Nobody else writes it, and only the Lease holder reads all of them.
+//!
+//! There is no spec beside a status, as with a `CSINode`: nobody asks for anything here, and a report is one write.
+
+use std::net::IpAddr;
+
+use kube::CustomResource;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+/// What a node has, and what became of each binding there.
+#[allow(clippy::duplicated_attributes, reason = "each column has a type")]
+#[derive(CustomResource, Clone, Debug, Default, PartialEq, Deserialize, Serialize, JsonSchema)]
+#[kube(
+    group = "egressd.dev",
+    version = "v1alpha1",
+    kind = "EgressNode",
+    shortname = "egn",
+    category = "egress",
+    derive = "PartialEq",
+    doc = "What the agent of a node reports: its NICs, its exits, and what became of each binding. Written by that agent alone.",
+    printcolumn(name = "NICs", type_ = "string", json_path = ".spec.nics[*].name"),
+    printcolumn(name = "Bound", type_ = "integer", json_path = ".spec.bound"),
+    printcolumn(name = "Failing", type_ = "integer", json_path = ".spec.failing"),
+    printcolumn(name = "Version", type_ = "string", json_path = ".spec.version", priority = "1"),
+    printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp")
+)]
+#[serde(rename_all = "camelCase")]
+pub struct EgressNodeSpec {
+    /// Version of the agent.
+    #[serde(default)]
+    pub version: String,
+    /// NICs that hold an exit or a default route.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub nics: Vec<NodeNic>,
+    /// One for each binding that has workloads on this node, or that cannot be served here.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub bindings: Vec<NodeBinding>,
+    /// Workloads whose exit is in force.
+    #[serde(default)]
+    pub bound: i64,
+    /// Workloads that are bound and have no usable exit.
+    #[serde(default)]
+    pub failing: i64,
+    /// What the agent could not read or do, each with its cure.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 32))]
+    pub problems: Vec<String>,
+}
+
+/// A NIC of the node.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct NodeNic {
+    pub name: String,
+    /// Up and with a carrier.
+    pub up: bool,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(with = "Vec<String>")]
+    pub addresses: Vec<IpAddr>,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(with = "Vec<String>")]
+    pub gateways: Vec<IpAddr>,
+    /// Exits on it that are in use.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(with = "Vec<String>")]
+    pub exits: Vec<IpAddr>,
+}
+
+/// What became of a binding on the node.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct NodeBinding {
+    pub namespace: String,
+    pub name: String,
+    /// The `metadata.generation` of the binding that this is about.
+    pub generation: i64,
+    /// Pods that it binds here.
+    pub workloads: i64,
+    /// Pods whose exit is in force.
+    pub programmed: i64,
+    /// Pods that have no usable exit, or cannot be served.
+    pub failing: i64,
+    /// Why, for the first of them: one word.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reason: Option<String>,
+    /// The same in a sentence, with the cure.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub message: Option<String>,
+}

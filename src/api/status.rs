@@ -1,0 +1,54 @@
+//! The status of an `EgressBinding`: what became of it on all nodes.
+
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+/// What became of a binding.
+#[derive(Clone, Debug, Default, PartialEq, Deserialize, Serialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct EgressBindingStatus {
+    /// The `metadata.generation` that this status is about.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub observed_generation: Option<i64>,
+    /// `Accepted`, `ResolvedRefs` and `Programmed`; each False with the reason and the cure.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["type"]))]
+    pub conditions: Vec<Condition>,
+    /// Addresses that it leaves with: those that it names, or those that its pool gave it.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub exits: Vec<String>,
+    #[serde(default)]
+    pub summary: Summary,
+    /// Nodes on which some workload of it has no usable exit; at most 10.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 10), extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["node"]))]
+    pub failing_nodes: Vec<FailingNode>,
+}
+
+/// Why a binding is not in force on a node.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct FailingNode {
+    pub node: String,
+    /// Workloads there that have no usable exit.
+    pub failing: i64,
+    /// One word, as in a condition.
+    pub reason: String,
+    /// The same in a sentence, with the cure.
+    pub message: String,
+}
+
+/// Counts over all nodes.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
+#[serde(rename_all = "camelCase", default)]
+pub struct Summary {
+    /// Nodes that have workloads of this binding.
+    pub nodes: i64,
+    /// Workloads that it binds.
+    pub workloads: i64,
+    /// Those whose exit is in force.
+    pub programmed: i64,
+    /// Those that have no usable exit.
+    pub failing: i64,
+}

@@ -1,0 +1,190 @@
+//! What the API server says, as far as this node is concerned: plain data that its source fills in.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use ipnet::IpNet;
+
+use super::binding::{Binding, Manifests};
+use super::labels::Labels;
+use super::pod::Pod;
+use super::pool::{Lender, Pool};
+
+/// An `EgressBinding` of the API server.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ApiBinding {
+    pub namespace: String,
+    pub name: String,
+    pub uid: String,
+    /// `metadata.generation`.
+    pub generation: i64,
+    /// As written: `exits` is empty when it names a pool.
+    pub binding: Arc<Binding>,
+    /// `status.exits`: which addresses of its pool it has got, if it asks for a number of them.
+    pub allocated: Vec<IpAddr>,
+}
+
+/// The node that this agent runs on.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Node {
+    pub name: String,
+    pub uid: String,
+    pub labels: Labels,
+}
+
+/// Something of one kind was said.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Word<T> {
+    /// The whole truth as of now: what is not in it is gone.
+    All(Vec<T>),
+    One(T),
+    /// By key.
+    Gone(String),
+}
+
+/// What an object is known by: `namespace/name`, or a name.
+pub trait Keyed {
+    fn key(&self) -> String;
+}
+
+/// What the API server said since the last look.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum ClusterChange {
+    Bindings(Word<ApiBinding>),
+    Pools(Word<Pool>),
+    Namespaces(Word<Namespace>),
+    /// Pods of this node, by uid.
+    Pods(Word<Pod>),
+    Node(Node),
+    /// Subnets that are inside: pods and nodes of the whole cluster, services, the API server.
+    Inside(BTreeSet<IpNet>),
+    /// What keeps a kind from being read, and the cure; `None` once it is read again. What was known of it stays.
+    Trouble {
+        resource: &'static str,
+        problem: Option<String>,
+    },
+}
+
+/// A namespace: only its labels matter.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Namespace {
+    pub name: String,
+    pub labels: Labels,
+}
+
+impl Keyed for ApiBinding {
+    fn key(&self) -> String {
+        format!("{}/{}", self.namespace, self.name)
+    }
+}
+
+impl Keyed for Pool {
+    fn key(&self) -> String {
+        self.name.clone()
+    }
+}
+
+impl Keyed for Namespace {
+    fn key(&self) -> String {
+        self.name.clone()
+    }
+}
+
+/// Objects of one kind, by key.
+pub type Known<T> = BTreeMap<String, Arc<T>>;
+
+/// A pod, and which of all pods it was when it was first seen.
+#[derive(Clone, Debug)]
+pub struct Seen {
+    pub pod: Arc<Pod>,
+    /// Later pods have greater numbers; a pod keeps its own, whatever is said of it.
+    pub place: u64,
+}
+
+/// All that the API server said. What has not been listed whole is `None`.
+#[derive(Clone, Debug, Default)]
+pub struct Cluster {
+    pub bindings: Option<Known<ApiBinding>>,
+    pub pools: Option<Known<Pool>>,
+    pub namespaces: Option<Known<Namespace>>,
+    /// By uid.
+    pub pods: Option<BTreeMap<String, Seen>>,
+    pub node: Node,
+    pub inside: Arc<BTreeSet<IpNet>>,
+    /// By resource.
+    pub troubles: BTreeMap<&'static str, String>,
+    /// Whether bindings may name exits themselves, without a pool.
+    pub raw_exits: bool,
+    /// The bindings with what their pools give them.
+    granted: Arc<Manifests>,
+    stale: bool,
+    places: u64,
+}
+
+impl Cluster {
+    /// Takes in one change.
+    pub fn apply(&mut self, change: ClusterChange) {
+        self.stale |=
+            matches!(change, ClusterChange::Bindings(_) | ClusterChange::Pools(_) | ClusterChange::Namespaces(_) | ClusterChange::Node(_));
+        match change {
+            ClusterChange::Bindings(word) => hear(&mut self.bindings, word),
+            ClusterChange::Pools(word) => hear(&mut self.pools, word),
+            ClusterChange::Namespaces(word) => hear(&mut self.namespaces, word),
+            ClusterChange::Pods(word) => self.hear_pods(word),
+            ClusterChange::Node(node) => self.node = node,
+            ClusterChange::Inside(inside) => self.inside = Arc::new(inside),
+            ClusterChange::Trouble { resource, problem } => match problem {
+                Some(problem) => drop(self.troubles.insert(resource, problem)),
+                None => drop(self.troubles.remove(resource)),
+            },
+        }
+    }
+
+    fn hear_pods(&mut self, word: Word<Pod>) {
+        let mut before = self.pods.take().unwrap_or_default();
+        let mut see = |pod: Pod, before: &BTreeMap<String, Seen>| {
+            self.places += 1;
+            let place = before.get(&pod.uid).map_or(self.places, |seen| seen.place);
+            (pod.uid.clone(), Seen { pod: Arc::new(pod), place })
+        };
+        match word {
+            Word::All(all) => before = all.into_iter().map(|pod| see(pod, &before)).collect(),
+            Word::One(pod) => {
+                let (uid, seen) = see(pod, &before);
+                before.insert(uid, seen);
+            }
+            Word::Gone(uid) => drop(before.remove(&uid)),
+        }
+        self.pods = Some(before);
+    }
+
+    /// Every kind that decides who gets what has been listed whole.
+    pub fn whole(&self) -> bool {
+        self.bindings.is_some() && self.pools.is_some() && self.namespaces.is_some() && self.pods.is_some()
+    }
+
+    /// Lends the pools' addresses anew, if anything that this depends on has changed.
+    pub fn grant(&mut self) {
+        if !std::mem::take(&mut self.stale) {
+            return;
+        }
+        let lender =
+            Lender { pools: self.pools.as_ref(), namespaces: self.namespaces.as_ref(), node: &self.node.labels, raw_exits: self.raw_exits };
+        let bindings = self.bindings.iter().flat_map(BTreeMap::values).map(|b| lender.grant(b)).collect();
+        self.granted = Arc::new(Manifests { bindings, ..Manifests::default() });
+    }
+
+    /// The bindings with what their pools give them, as of the last [`Cluster::grant`].
+    pub fn granted(&self) -> &Arc<Manifests> {
+        &self.granted
+    }
+}
+
+fn hear<T: Keyed>(known: &mut Option<Known<T>>, word: Word<T>) {
+    match word {
+        Word::All(all) => *known = Some(all.into_iter().map(|one| (one.key(), Arc::new(one))).collect()),
+        Word::One(one) => drop(known.get_or_insert_default().insert(one.key(), Arc::new(one))),
+        Word::Gone(key) => drop(known.as_mut().and_then(|known| known.remove(&key))),
+    }
+}

@@ -1,0 +1,218 @@
+//! Pools: which addresses a binding may leave with, and who gets which when it does not say.
+//!
+//! What a binding *names* every node finds out alike, from the binding, the pool and the namespace. What it asks for by *number* is decided
+//! once for the cluster, by [`allocate`], and kept in the binding's status, so that it survives restarts and other bindings' coming and going.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+
+use ipnet::{IpAddrRange, IpNet, Ipv4AddrRange, Ipv6AddrRange};
+
+use super::binding::{Binding, ExitSpec, FieldError, PoolRequest, Wanted};
+use super::cluster::{ApiBinding, Known, Namespace};
+use super::labels::{Labels, bears};
+use super::reason::Reason;
+
+/// An `EgressPool`.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Pool {
+    pub name: String,
+    /// `metadata.generation`.
+    pub generation: i64,
+    pub blocks: Vec<Block>,
+    pub interface: Option<String>,
+    pub gateway: Option<IpAddr>,
+    /// Labels of the nodes that serve it; all nodes when empty.
+    pub nodes: Labels,
+    pub allowed_names: BTreeSet<String>,
+    /// Labels of the namespaces that may use it; none by label when empty.
+    pub allowed_labels: Labels,
+    /// What is wrong with it; a pool with errors lends nothing.
+    pub errors: Vec<FieldError>,
+}
+
+/// Addresses from the first to the last.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Block {
+    V4(Ipv4Addr, Ipv4Addr),
+    V6(Ipv6Addr, Ipv6Addr),
+}
+
+impl Block {
+    /// `None` when the two are not of one family.
+    pub fn new(first: IpAddr, last: IpAddr) -> Option<Self> {
+        match (first, last) {
+            (IpAddr::V4(first), IpAddr::V4(last)) => Some(Self::V4(first, last)),
+            (IpAddr::V6(first), IpAddr::V6(last)) => Some(Self::V6(first, last)),
+            _ => None,
+        }
+    }
+
+    /// All addresses of a subnet, its first and last among them.
+    pub fn of(net: IpNet) -> Self {
+        match net {
+            IpNet::V4(net) => Self::V4(net.network(), net.broadcast()),
+            IpNet::V6(net) => Self::V6(net.network(), net.broadcast()),
+        }
+    }
+
+    /// Of which family it is, and where it begins.
+    pub fn first(self) -> IpAddr {
+        match self {
+            Self::V4(first, _) => first.into(),
+            Self::V6(first, _) => first.into(),
+        }
+    }
+
+    fn contains(self, address: IpAddr) -> bool {
+        match (self, address) {
+            (Self::V4(first, last), IpAddr::V4(address)) => (first..=last).contains(&address),
+            (Self::V6(first, last), IpAddr::V6(address)) => (first..=last).contains(&address),
+            _ => false,
+        }
+    }
+
+    fn addresses(self) -> IpAddrRange {
+        match self {
+            Self::V4(first, last) => IpAddrRange::V4(Ipv4AddrRange::new(first, last)),
+            Self::V6(first, last) => IpAddrRange::V6(Ipv6AddrRange::new(first, last)),
+        }
+    }
+
+    /// How many addresses it has.
+    fn size(self) -> u128 {
+        match self {
+            Self::V4(first, last) => u128::from(u32::from(last).saturating_sub(u32::from(first))) + 1,
+            Self::V6(first, last) => u128::from(last).saturating_sub(u128::from(first)).saturating_add(1),
+        }
+    }
+}
+
+impl Pool {
+    pub fn contains(&self, address: IpAddr) -> bool {
+        self.blocks.iter().any(|block| block.contains(address))
+    }
+
+    /// How many addresses it has.
+    pub fn size(&self) -> u128 {
+        self.blocks.iter().map(|block| block.size()).fold(0, u128::saturating_add)
+    }
+
+    /// Whether a namespace may use it.
+    pub fn allows(&self, name: &str, labels: Option<&Labels>) -> bool {
+        self.allowed_names.contains(name)
+            || (!self.allowed_labels.is_empty() && labels.is_some_and(|labels| bears(labels, &self.allowed_labels)))
+    }
+
+    fn exit(&self, address: IpAddr) -> ExitSpec {
+        let gateway = self.gateway.filter(|gateway| gateway.is_ipv4() == address.is_ipv4());
+        ExitSpec { address, interface: self.interface.clone(), gateway }
+    }
+}
+
+/// What lending depends on besides the binding. A kind that was not listed yet refuses nothing by itself: its bindings wait.
+pub struct Lender<'a> {
+    pub pools: Option<&'a Known<Pool>>,
+    pub namespaces: Option<&'a Known<Namespace>>,
+    /// Labels of this node.
+    pub node: &'a Labels,
+    /// Whether bindings may name exits themselves.
+    pub raw_exits: bool,
+}
+
+impl Lender<'_> {
+    /// The binding with what its pool gives it on this node.
+    pub fn grant(&self, api: &ApiBinding) -> Binding {
+        let mut binding = Binding::clone(&api.binding);
+        let Some(request) = &binding.pool else {
+            if !binding.exits.is_empty() && !self.raw_exits {
+                binding.refusal = Some(Reason::RawExits);
+            }
+            return binding;
+        };
+        match self.lend(&api.namespace, request, &api.allocated) {
+            Ok(exits) => binding.exits = exits,
+            Err(reason) => binding.refusal = Some(reason),
+        }
+        binding
+    }
+
+    fn lend(&self, namespace: &str, request: &PoolRequest, allocated: &[IpAddr]) -> Result<Vec<ExitSpec>, Reason> {
+        let pool = self.usable(namespace, &request.pool)?;
+        let addresses = match &request.wanted {
+            Wanted::These(named) => match named.iter().find(|address| !pool.contains(**address)) {
+                Some(address) => return Err(Reason::AddressNotInPool { address: *address, pool: pool.name.clone() }),
+                None => named.as_slice(),
+            },
+            Wanted::Any(_) => allocated,
+        };
+        // What is left of an allocation when the pool became smaller.
+        let exits: Vec<ExitSpec> = addresses.iter().filter(|a| pool.contains(**a)).map(|a| pool.exit(*a)).collect();
+        if exits.is_empty() {
+            return Err(Reason::NotAllocated { pool: pool.name.clone() });
+        }
+        if !bears(self.node, &pool.nodes) {
+            return Err(Reason::PoolNotOnNode { pool: pool.name.clone() });
+        }
+        Ok(exits)
+    }
+
+    /// The pool, when this namespace may use it.
+    fn usable(&self, namespace: &str, name: &str) -> Result<&Pool, Reason> {
+        let pool = || name.to_owned();
+        let found = self.pools.and_then(|pools| pools.get(name)).ok_or_else(|| Reason::NoSuchPool { pool: pool() })?;
+        if let Some(error) = found.errors.first() {
+            return Err(Reason::PoolInvalid { pool: pool(), error: error.clone() });
+        }
+        let labels = self.namespaces.and_then(|all| all.get(namespace)).map(|n| &n.labels);
+        if !found.allows(namespace, labels) {
+            return Err(Reason::NamespaceNotAllowed { pool: pool(), namespace: namespace.to_owned() });
+        }
+        Ok(found)
+    }
+}
+
+/// What a binding gets of a pool by number.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Allocation {
+    pub addresses: Vec<IpAddr>,
+    /// How many are missing.
+    pub missing: usize,
+}
+
+/// Who gets which addresses, of all bindings that ask a pool for a number of them, by the bindings' keys. Whoever has an address that it may
+/// still have keeps it; after that the oldest come first. An address that some binding names is given to nobody.
+pub fn allocate<'a>(
+    lender: &Lender<'_>,
+    bindings: impl Iterator<Item = (&'a String, &'a ApiBinding)> + Clone,
+) -> BTreeMap<String, Allocation> {
+    let request = |api: &'a ApiBinding| api.binding.pool.as_ref().filter(|_| api.binding.errors.is_empty());
+    let mut taken: BTreeSet<IpAddr> = BTreeSet::new();
+    let mut asking: Vec<(&String, &ApiBinding, &Pool, usize)> = Vec::new();
+    for (key, api) in bindings {
+        let Some(request) = request(api) else { continue };
+        match (&request.wanted, lender.usable(&api.namespace, &request.pool)) {
+            (Wanted::These(named), Ok(_)) => taken.extend(named),
+            (Wanted::Any(count), Ok(pool)) => asking.push((key, api, pool, *count)),
+            (_, Err(_)) => {}
+        }
+    }
+    asking.sort_by_key(|(key, api, ..)| (api.binding.created, *key));
+    let mut all: BTreeMap<String, Allocation> = BTreeMap::new();
+    for (key, api, pool, count) in &asking {
+        let kept: Vec<IpAddr> =
+            api.allocated.iter().filter(|a| pool.contains(**a)).take(*count).copied().filter(|a| taken.insert(*a)).collect();
+        all.insert((*key).clone(), Allocation { addresses: kept, missing: 0 });
+    }
+    for (key, _, pool, count) in &asking {
+        let Some(allocation) = all.get_mut(*key) else { continue };
+        let missing = count.saturating_sub(allocation.addresses.len());
+        let mut free = pool.blocks.iter().flat_map(|block| block.addresses());
+        allocation.addresses.extend(std::iter::from_fn(|| free.find(|address| taken.insert(*address))).take(missing));
+        allocation.missing = count - allocation.addresses.len();
+    }
+    all
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,190 @@
+//! Pods, and containers of a runtime without a kubelet.
+//!
+//! A runtime tells the network namespace of each sandbox before anything runs in it; the kernel tells by which port its addresses come in.
+//! Where no runtime answers there is `status.podIP`, which comes late, and stays when its pod is gone: a pod gets the port that has the
+//! address when it is first seen, and never another one.
+
+use std::cmp::Reverse;
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use ipnet::IpNet;
+
+use super::super::binding::Binding;
+use super::super::cluster::Seen;
+use super::super::doors::Wanted;
+use super::super::facts::{IfIndex, Link};
+use super::super::known::Facts;
+use super::super::pod::{NetworkNamespace, Owner, Pod, Sandbox};
+use super::super::reason::Reason;
+use super::super::select::{Held, PodIndex};
+use super::super::served::refuse_host_network;
+use super::super::workload::{Entry, Row, State, Subject, choose};
+use super::{Draft, Guard, Scene};
+
+/// Owners of pods' addresses are told from containers', which are numbered from 0.
+const FIRST_OWNER: usize = usize::MAX / 2;
+
+/// The bindings that runtimes' containers ask for by label.
+pub fn labels(facts: &Facts) -> impl Iterator<Item = &Binding> {
+    facts.sandboxes.iter().flat_map(BTreeMap::values).filter_map(|sandbox| match &sandbox.owner {
+        Owner::Container { asked, .. } => asked.as_ref()?.binding.as_ref(),
+        Owner::Pod(_) => None,
+    })
+}
+
+/// A workload with what is known of its addresses.
+struct Workload {
+    subject: Subject,
+    held: Vec<Held>,
+    place: Place,
+}
+
+enum Place {
+    /// Known by its network namespace.
+    At(Vec<(Entry, IpAddr)>),
+    /// What the API server says its addresses are, and when the pod was first seen.
+    Said(Vec<IpAddr>, u64),
+    /// It is made, and has no address yet.
+    Nowhere,
+    Refused(Reason),
+}
+
+impl<'a> Scene<'a> {
+    pub(super) fn pods(&self, index: &PodIndex, bridges: &mut BTreeSet<IfIndex>, guards: &mut BTreeMap<IfIndex, Guard>, draft: &mut Draft) {
+        let workloads = self.workloads(index);
+        bridges.retain(|bridge| self.facts.kernel.links.contains_key(bridge));
+        for Workload { held, place, .. } in &workloads {
+            let Place::At(sources) = place else { continue };
+            for bridge in sources.iter().filter_map(|(entry, _)| bridge_of(*entry)) {
+                bridges.insert(bridge);
+                if !held.is_empty() {
+                    guards.insert(bridge, Guard::Closed);
+                }
+            }
+        }
+        // A pod that is started while this program is dead may be one that is asked for, so the guard does not wait for the first of them.
+        if !index.is_empty() && self.facts.sandboxes.is_some() {
+            guards.extend(bridges.iter().map(|bridge| (*bridge, Guard::Closed)));
+        }
+        for (owner, workload) in workloads.into_iter().enumerate() {
+            self.settle(FIRST_OWNER + owner, workload, guards, draft);
+        }
+    }
+
+    fn workloads(&self, index: &PodIndex) -> Vec<Workload> {
+        let mut workloads = Vec::new();
+        let mut spoken_for: HashSet<&str> = HashSet::new();
+        if let Some(sandboxes) = &self.facts.sandboxes {
+            let ends = self.ends();
+            let mut newest: Vec<&Arc<Sandbox>> = sandboxes.values().collect();
+            newest.sort_by_key(|sandbox| Reverse((sandbox.created, &sandbox.id)));
+            let mut namespaces: HashSet<i32> = HashSet::new();
+            for sandbox in newest {
+                let (subject, held) = match &sandbox.owner {
+                    Owner::Pod(told) => {
+                        let newer = spoken_for.insert(&told.uid);
+                        let pod = self.api_pod(&told.uid).map_or(told, |seen| &seen.pod);
+                        let place = self.place(sandbox, &ends, &mut namespaces);
+                        // An older sandbox of the same pod counts only while it still has addresses.
+                        if newer || matches!(place, Some(Place::At(_))) {
+                            workloads.extend(place.map(|place| pod_at(pod, index, place)));
+                        }
+                        continue;
+                    }
+                    Owner::Container { name, asked } => {
+                        (Subject::Bare(name.clone()), asked.as_ref().and_then(Held::label).into_iter().collect())
+                    }
+                };
+                workloads.extend(self.place(sandbox, &ends, &mut namespaces).map(|place| Workload { subject, held, place }));
+            }
+        }
+        let runtime = self.facts.sandboxes.is_some() && !self.facts.runtime_away;
+        let said = self.facts.cluster.pods.iter().flat_map(BTreeMap::values);
+        for Seen { pod, place } in said.filter(|seen| !seen.pod.finished && !spoken_for.contains(seen.pod.uid.as_str())) {
+            let place = match () {
+                () if pod.host_network => Place::Refused(Reason::NotServed(refuse_host_network())),
+                () if runtime || pod.addresses.is_empty() => Place::Nowhere,
+                () => Place::Said(pod.addresses.clone(), *place),
+            };
+            workloads.push(pod_at(pod, index, place));
+        }
+        workloads
+    }
+
+    fn api_pod(&self, uid: &str) -> Option<&'a Seen> {
+        self.facts.cluster.pods.as_ref()?.get(uid)
+    }
+
+    /// Where a sandbox is; `None` when its namespace is gone, or is a newer one's by now.
+    fn place(&self, sandbox: &Sandbox, ends: &HashMap<i32, Vec<&'a Link>>, taken: &mut HashSet<i32>) -> Option<Place> {
+        let nsid = match &sandbox.network {
+            NetworkNamespace::Host => return Some(Place::Refused(Reason::NotServed(refuse_host_network()))),
+            NetworkNamespace::Unknown => return Some(Place::Nowhere),
+            NetworkNamespace::Named(name) => self.facts.kernel.namespaces.get(name).copied(),
+            NetworkNamespace::Numbered(nsid) => Some(*nsid),
+        };
+        let Some(nsid) = nsid else { return Some(Place::Nowhere) };
+        if !taken.insert(nsid) {
+            return None;
+        }
+        let sources = self.sources(nsid, ends);
+        Some(if sources.is_empty() { Place::Nowhere } else { Place::At(sources) })
+    }
+
+    fn settle(&self, owner: usize, workload: Workload, guards: &BTreeMap<IfIndex, Guard>, draft: &mut Draft) {
+        let Workload { subject, held, place } = workload;
+        let row = |state| Row {
+            subject: subject.clone(),
+            network: None,
+            default_route: false,
+            address: None,
+            entry: None,
+            binding: held.first().cloned(),
+            losers: held.iter().skip(1).map(|h| h.name.clone()).collect(),
+            state,
+        };
+        let decide = |address| held.first().map_or(State::Free, |binding| choose(self.ground, binding, address));
+        let bound = !held.is_empty();
+        match place {
+            Place::At(sources) => {
+                let known = |entry: Entry| bound || bridge_of(entry).is_some_and(|bridge| guards.contains_key(&bridge));
+                let rows = sources.into_iter().filter(|(entry, _)| known(*entry)).map(|(entry, address)| Row {
+                    address: Some(IpNet::from(address)),
+                    entry: Some(entry),
+                    ..row(decide(address))
+                });
+                draft.rows.extend(rows);
+            }
+            Place::Said(addresses, told) if bound => {
+                for address in addresses {
+                    let mut ends: Vec<&Link> = self.facts.kernel.near_ends_of(address).collect();
+                    ends.sort_unstable_by_key(|link| link.index);
+                    let entry = ends.first().map(|link| self.entry(link));
+                    if let Some(bridge) = entry.and_then(bridge_of) {
+                        let ports = self.ports(bridge, address);
+                        draft.wanted.push((Wanted { key: (bridge, address), ports, told, owner }, draft.rows.len()));
+                    }
+                    // By a port of a bridge it enters only once the door is settled.
+                    let entry = entry.filter(|entry| bridge_of(*entry).is_none());
+                    draft.rows.push(Row { address: Some(IpNet::from(address)), entry, ..row(decide(address)) });
+                }
+            }
+            Place::Nowhere if bound => draft.rows.push(row(State::Waiting(Reason::NoAddressYet))),
+            Place::Refused(reason) if bound => draft.rows.push(row(State::Refused(reason))),
+            Place::Said(..) | Place::Nowhere | Place::Refused(_) => {}
+        }
+    }
+}
+
+fn pod_at(pod: &Arc<Pod>, index: &PodIndex, place: Place) -> Workload {
+    Workload { subject: Subject::Pod(Arc::clone(pod)), held: index.of(pod), place }
+}
+
+fn bridge_of(entry: Entry) -> Option<IfIndex> {
+    match entry {
+        Entry::Port { bridge, .. } => Some(bridge),
+        Entry::Routed { .. } => None,
+    }
+}
