@@ -124,7 +124,7 @@ pub fn choose(ground: &Ground, binding: &Binding, address: IpAddr) -> State {
             Some(Ok(exit)) => return State::Bound(*exit),
             // A cluster's binding has exits on other nodes, too.
             Some(Err(Reason::AddressNotFound { .. })) if binding.name.source == Source::Api => {
-                drop(first.get_or_insert(Reason::NoExitOnNode))
+                _ = first.get_or_insert(Reason::NoExitOnNode);
             }
             Some(Err(reason)) => drop(first.get_or_insert_with(|| reason.clone())),
             None => drop(first.get_or_insert(Reason::AddressNotFound { address: spec.address })),

@@ -126,7 +126,7 @@ const HELD: &[(&str, &str)] = &[
     ("priority: 3000000000", "spec.priority: `3000000000` is not in -2147483648 to 2147483647"),
     (
         "podSelector: {}",
-        "spec.podSelector: unknown field; known here are `addresses`, `containerSelector`, `existingFlows`, `exits`, `networkNamespaces`, `ports`, `priority`, `to`, `whenUnavailable`",
+        "spec.podSelector: pods are the API server's; in a file give `containerSelector`",
     ),
 ];
 
