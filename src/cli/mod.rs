@@ -8,6 +8,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
+use ipnet::IpNet;
 
 use crate::daemon;
 
@@ -70,6 +71,14 @@ struct RunArgs {
     /// Use no Docker engine
     #[arg(long, conflicts_with = "docker_socket")]
     no_docker: bool,
+    /// containerd's socket, for pods and for its containers with egress labels
+    #[arg(long, value_name = "PATH")]
+    containerd_socket: Option<PathBuf>,
+    #[command(flatten)]
+    cluster: ClusterArgs,
+    /// A subnet that is inside, be the route to it by an uplink: it is reached the host's way; may be repeated
+    #[arg(long, value_name = "CIDR")]
+    inside: Vec<IpNet>,
     /// Address for /metrics, /healthz and /readyz
     #[arg(long, default_value = "127.0.0.1:9464", value_name = "ADDRESS:PORT")]
     metrics_address: SocketAddr,
@@ -82,6 +91,45 @@ struct RunArgs {
     /// Log as JSON
     #[arg(long)]
     log_json: bool,
+}
+
+#[derive(Debug, Args)]
+struct ClusterArgs {
+    /// Be an agent of a Kubernetes cluster: take bindings and pools from its API server
+    #[arg(long)]
+    kubernetes: bool,
+    /// How to reach the API server; as in a pod when not given
+    #[arg(long, value_name = "PATH")]
+    kubeconfig: Option<PathBuf>,
+    /// Name of this node
+    #[arg(long, env = "NODE_NAME", required_if_eq("kubernetes", "true"), value_name = "NAME")]
+    node_name: Option<String>,
+    /// Name of the agent's pod; the node's name when not given
+    #[arg(long, env = "POD_NAME", value_name = "NAME")]
+    pod_name: Option<String>,
+    /// Namespace of the agents' Lease, ConfigMap and DaemonSet
+    #[arg(long, env = "POD_NAMESPACE", default_value = "egressd", value_name = "NAME")]
+    namespace: String,
+    /// The agents' DaemonSet: when it is deleted, or leaves this node, all is taken out of the kernel
+    #[arg(long, env = "EGRESSD_DAEMONSET", value_name = "NAME")]
+    daemonset: Option<String>,
+    /// Let the cluster's bindings name exits themselves, without a pool
+    #[arg(long)]
+    allow_raw_exits: bool,
+}
+
+impl ClusterArgs {
+    fn options(self) -> Option<daemon::ClusterOptions> {
+        let node = self.node_name.filter(|_| self.kubernetes)?;
+        Some(daemon::ClusterOptions {
+            kubeconfig: self.kubeconfig,
+            pod: self.pod_name.unwrap_or_else(|| node.clone()),
+            node,
+            namespace: self.namespace,
+            daemonset: self.daemonset,
+            raw_exits: self.allow_raw_exits,
+        })
+    }
 }
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
@@ -113,6 +161,9 @@ fn run(args: RunArgs, state: PathBuf) -> anyhow::Result<()> {
     let options = daemon::Options {
         manifests: args.manifests,
         docker: (!args.no_docker).then_some(args.docker_socket),
+        containerd: args.containerd_socket,
+        cluster: args.cluster.options(),
+        inside: args.inside,
         state,
         metrics: (!args.no_metrics).then_some(args.metrics_address),
         dry_run: args.dry_run,

@@ -14,8 +14,10 @@ use super::cutter::{self, Job};
 use super::metrics::Metrics;
 use super::{Error, Options, Teller, Told};
 use crate::effects::kernel::Kernel;
+use crate::model::cluster::Cluster;
 use crate::model::facts::EngineChange;
 use crate::model::known::Facts;
+use crate::model::pod::RuntimeChange;
 use crate::model::resolve::{Outcome, Past, resolve};
 use crate::plan::engine;
 use crate::plan::{Observed, Plan, routing, tables};
@@ -51,22 +53,31 @@ struct Silent {
     kernel: bool,
     files: bool,
     engine: bool,
+    runtime: bool,
+    cluster: bool,
 }
 
 impl Silent {
     fn any(&self) -> bool {
-        self.kernel || self.files || self.engine
+        self.kernel || self.files || self.engine || self.runtime || self.cluster
     }
 }
 
 impl Agent {
     pub fn new(options: &Options, kernel: Kernel, tell: Teller) -> Self {
-        let silent = Silent { kernel: true, files: options.manifests.is_some(), engine: options.docker.is_some() };
+        let silent = Silent {
+            kernel: true,
+            files: options.manifests.is_some(),
+            engine: options.docker.is_some(),
+            runtime: options.containerd.is_some(),
+            cluster: options.cluster.is_some(),
+        };
+        let cluster = Cluster::new(options.cluster.as_ref().is_some_and(|cluster| cluster.raw_exits), &options.inside);
         Self {
             cutter: cutter::start(tell.clone()),
             kernel,
             metrics: Metrics::new(),
-            facts: Facts::default(),
+            facts: Facts::of(cluster),
             past: Past::default(),
             outcome: Outcome::default(),
             silent,
@@ -124,6 +135,9 @@ impl Agent {
         if self.silent.engine {
             warn!("the engine does not answer: the plan is without its containers, and takes nothing away");
         }
+        if self.silent.runtime || self.silent.cluster {
+            warn!("the container runtime or the API server does not answer: the plan is without its pods, and takes nothing away");
+        }
         match self.plan() {
             Some(plan) => print!("{plan}"),
             None => warn!("failed to read the kernel's tables"),
@@ -152,6 +166,26 @@ impl Agent {
                         _ => {}
                     }
                     self.facts.apply(change);
+                }
+            }
+            Told::Runtime(changes) => {
+                for change in changes {
+                    match &change {
+                        RuntimeChange::Snapshot(sandboxes) => {
+                            info!(sandboxes = sandboxes.len(), "container runtime listed");
+                            self.silent.runtime = false;
+                        }
+                        RuntimeChange::Lost => warn!("container runtime is away; what is known of it stays"),
+                        _ => {}
+                    }
+                    self.facts.apply_runtime(change);
+                }
+            }
+            Told::Cluster(changes) => {
+                changes.into_iter().for_each(|change| self.facts.cluster.apply(change));
+                if self.silent.cluster && self.facts.cluster.whole() {
+                    info!("API server listed");
+                    self.silent.cluster = false;
                 }
             }
             Told::Files(manifests) => {
@@ -258,6 +292,7 @@ impl Agent {
                 }
             });
         }
+        self.facts.cluster.grant();
         self.outcome = resolve(&self.facts, &mut self.past);
         let sysctls = self.kernel.sysctls(&routing::sysctl_keys(&self.outcome));
         let ruleset = self.kernel.ruleset().ok()?;
@@ -286,6 +321,15 @@ impl Agent {
         if self.silent.engine {
             problems.push("the engine has not answered yet: nothing is taken away until it has (see --docker-socket)".to_owned());
         }
+        if self.silent.runtime {
+            problems.push(
+                "the container runtime has not answered yet: nothing is taken away until it has (see --containerd-socket)".to_owned(),
+            );
+        }
+        if self.silent.cluster {
+            problems.push("the API server has not told all yet: nothing is taken away until it has".to_owned());
+        }
+        problems.extend(self.facts.cluster.troubles.values().cloned());
         problems.extend(engine::problems(&self.facts));
         problems.extend(self.failures.iter().cloned());
         problems.extend(self.calls.problems());

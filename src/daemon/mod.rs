@@ -13,6 +13,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use ipnet::IpNet;
 use nix::fcntl::{Flock, FlockArg};
 use tokio::sync::{mpsc, oneshot};
 use tracing::{info, warn};
@@ -22,7 +23,9 @@ use crate::effects::kernel::{Kernel, OpenError};
 use crate::effects::nft::{NftEvents, Notice};
 use crate::facts::{docker, files, kernel};
 use crate::model::binding::Manifests;
+use crate::model::cluster::ClusterChange;
 use crate::model::facts::{EngineChange, KernelChange};
+use crate::model::pod::RuntimeChange;
 use agent::Agent;
 use control::{Question, Response};
 
@@ -33,6 +36,12 @@ pub struct Options {
     pub manifests: Option<PathBuf>,
     /// Docker's socket; `None`: no engine.
     pub docker: Option<PathBuf>,
+    /// containerd's socket; `None`: no container runtime.
+    pub containerd: Option<PathBuf>,
+    /// The API server; `None`: no cluster.
+    pub cluster: Option<ClusterOptions>,
+    /// Subnets that are inside, besides what is discovered.
+    pub inside: Vec<IpNet>,
     /// Folder for the socket, the lock and what has to be remembered.
     pub state: PathBuf,
     /// Where `/metrics`, `/healthz` and `/readyz` are served.
@@ -41,10 +50,29 @@ pub struct Options {
     pub dry_run: bool,
 }
 
+/// How to be an agent of a cluster.
+#[derive(Clone, Debug)]
+pub struct ClusterOptions {
+    /// Where the API server is and who we are; `None`: as in a pod.
+    pub kubeconfig: Option<PathBuf>,
+    /// Name of this node.
+    pub node: String,
+    /// Name of the agent's pod, which tells it from the other agents.
+    pub pod: String,
+    /// Namespace of the agents: of their Lease, their ConfigMap and their DaemonSet.
+    pub namespace: String,
+    /// The DaemonSet whose end is the agents' end; `None`: what is programmed stays in any case.
+    pub daemonset: Option<String>,
+    /// Whether bindings may name exits themselves.
+    pub raw_exits: bool,
+}
+
 /// What the loop is told.
 pub(crate) enum Told {
     Kernel(Vec<KernelChange>),
     Engine(Vec<EngineChange>),
+    Runtime(Vec<RuntimeChange>),
+    Cluster(Vec<ClusterChange>),
     Files(Manifests),
     /// Somebody touched nftables.
     Nft(Notice),

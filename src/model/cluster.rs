@@ -111,11 +111,13 @@ pub struct Cluster {
     /// By uid.
     pub pods: Option<BTreeMap<String, Seen>>,
     pub node: Node,
+    /// With what was configured.
     pub inside: Arc<BTreeSet<IpNet>>,
     /// By resource.
     pub troubles: BTreeMap<&'static str, String>,
+    configured_inside: BTreeSet<IpNet>,
     /// Whether bindings may name exits themselves, without a pool.
-    pub raw_exits: bool,
+    raw_exits: bool,
     /// The bindings with what their pools give them.
     granted: Arc<Manifests>,
     stale: bool,
@@ -123,6 +125,12 @@ pub struct Cluster {
 }
 
 impl Cluster {
+    /// Nothing said yet. `raw_exits`: bindings may name exits without a pool. `inside`: subnets that are inside whatever is discovered.
+    pub fn new(raw_exits: bool, inside: &[IpNet]) -> Self {
+        let configured: BTreeSet<IpNet> = inside.iter().copied().collect();
+        Self { raw_exits, inside: Arc::new(configured.clone()), configured_inside: configured, ..Self::default() }
+    }
+
     /// Takes in one change.
     pub fn apply(&mut self, change: ClusterChange) {
         self.stale |=
@@ -133,7 +141,7 @@ impl Cluster {
             ClusterChange::Namespaces(word) => hear(&mut self.namespaces, word),
             ClusterChange::Pods(word) => self.hear_pods(word),
             ClusterChange::Node(node) => self.node = node,
-            ClusterChange::Inside(inside) => self.inside = Arc::new(inside),
+            ClusterChange::Inside(inside) => self.inside = Arc::new(&inside | &self.configured_inside),
             ClusterChange::Trouble { resource, problem } => match problem {
                 Some(problem) => drop(self.troubles.insert(resource, problem)),
                 None => drop(self.troubles.remove(resource)),

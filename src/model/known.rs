@@ -31,6 +31,11 @@ pub struct Known {
 }
 
 impl Facts {
+    /// Nothing is known yet, but for how the cluster is to be read.
+    pub fn of(cluster: Cluster) -> Self {
+        Self { cluster, ..Self::default() }
+    }
+
     /// Takes in one change of an engine.
     pub fn apply(&mut self, change: EngineChange) {
         self.words += 1;

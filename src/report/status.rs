@@ -165,7 +165,7 @@ fn uplinks(ground: &Ground) -> Vec<UplinkStatus> {
 fn bindings(facts: &Facts, outcome: &Outcome) -> Vec<BindingStatus> {
     let mut all: BTreeMap<BindingName, BindingStatus> = BTreeMap::new();
     let labels = facts.containers().filter_map(|c| c.asked.as_ref()?.binding.as_ref());
-    for binding in facts.manifests.bindings.iter().chain(labels) {
+    for binding in facts.manifests.bindings.iter().chain(&facts.cluster.granted().bindings).chain(labels) {
         all.insert(binding.name.clone(), begin(binding));
     }
     for row in &outcome.rows {
@@ -186,8 +186,8 @@ fn bindings(facts: &Facts, outcome: &Outcome) -> Vec<BindingStatus> {
 fn begin(binding: &Binding) -> BindingStatus {
     BindingStatus {
         binding: binding.name.to_string(),
-        accepted: binding.errors.is_empty(),
-        errors: binding.errors.iter().map(FieldError::to_string).collect(),
+        accepted: binding.errors.is_empty() && binding.refusal.is_none(),
+        errors: binding.errors.iter().map(FieldError::to_string).chain(binding.refusal.iter().map(ToString::to_string)).collect(),
         workloads: 0,
         programmed: 0,
         lost: Vec::new(),

@@ -124,10 +124,7 @@ const HELD: &[(&str, &str)] = &[
     ("existingFlows: Cut", "spec.existingFlows: `Cut` is unknown; write one of `Keep`, `Reset`"),
     ("priority: high", "spec.priority: must be a whole number, but is text; write it without quotes"),
     ("priority: 3000000000", "spec.priority: `3000000000` is not in -2147483648 to 2147483647"),
-    (
-        "podSelector: {}",
-        "spec.podSelector: pods are the API server's; in a file give `containerSelector`",
-    ),
+    ("podSelector: {}", "spec.podSelector: pods are the API server's; in a file give `containerSelector`"),
 ];
 
 #[test]

@@ -188,3 +188,6 @@ fn bridge_of(entry: Entry) -> Option<IfIndex> {
         Entry::Routed { .. } => None,
     }
 }
+
+#[cfg(test)]
+mod tests;

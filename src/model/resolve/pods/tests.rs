@@ -1,0 +1,216 @@
+//! Whose address it is, for pods: by namespace, by what the API server says, and after somebody is gone.
+
+use super::*;
+use crate::model::binding::{BindingName, ExistingFlows, ExitSpec, Manifests, Selector, Source, Traffic, WhenUnavailable};
+use crate::model::cluster::{ApiBinding, Cluster, ClusterChange, Word};
+use crate::model::facts::{Address, KernelChange, LinkKind, Place as Spot, Route, RouteKind};
+use crate::model::labels::{LabelSelector, Labels};
+use crate::model::pod::RuntimeChange;
+use crate::model::resolve::{Outcome, Past, resolve};
+
+const BRIDGE: IfIndex = 10;
+
+fn link(index: IfIndex, name: &str, kind: LinkKind) -> Link {
+    let name = name.to_owned();
+    Link { index, name, kind, master: None, peer_nsid: None, peer_index: None, up: true, carrier: true, group: 0 }
+}
+
+fn address(net: &str) -> Address {
+    Address { net: net.parse().expect("an address"), usable: true }
+}
+
+/// A node with eth0 and eth1, a bridge for pods, and one binding: pods labelled `app=crawler` leave by eth1.
+fn node() -> Facts {
+    let mut facts = Facts::of(Cluster::new(true, &[]));
+    let hardware = || LinkKind::Other(String::new());
+    let apply = |facts: &mut Facts, change| facts.kernel.apply(change);
+    apply(&mut facts, KernelChange::Link(link(2, "eth0", hardware())));
+    apply(&mut facts, KernelChange::Link(link(3, "eth1", hardware())));
+    apply(&mut facts, KernelChange::Link(link(BRIDGE, "cni0", LinkKind::Bridge)));
+    apply(&mut facts, KernelChange::Address(Spot { nsid: None, index: 3 }, address("172.31.0.14/20")));
+    let default = |interface| Route {
+        table: 254,
+        destination: "0.0.0.0/0".parse().expect("a prefix"),
+        kind: RouteKind::Unicast,
+        gateway: Some("172.31.0.1".parse().expect("an address")),
+        interface: Some(interface),
+        metric: interface,
+        source: None,
+        onlink: false,
+        mtu: None,
+        scope: 0,
+        protocol: 4,
+        expires: None,
+    };
+    apply(&mut facts, KernelChange::Routing { routes: vec![default(2), default(3)], rules: Vec::new() });
+    facts.cluster.apply(ClusterChange::Bindings(Word::All(vec![binding()])));
+    facts
+}
+
+fn binding() -> ApiBinding {
+    let exit = ExitSpec { address: "172.31.0.14".parse().expect("an address"), interface: None, gateway: None };
+    let equal = Labels::from([("app".to_owned(), "crawler".to_owned())]);
+    let binding = Binding {
+        name: BindingName { source: Source::Api, name: "shop/crawler".to_owned() },
+        selector: Selector::Pods { namespace: "shop".to_owned(), labels: LabelSelector { equal, demands: Vec::new() } },
+        exits: vec![exit],
+        pool: None,
+        traffic: Traffic::default(),
+        when_unavailable: WhenUnavailable::Drop,
+        existing_flows: ExistingFlows::Keep,
+        priority: 0,
+        created: 1,
+        errors: Vec::new(),
+        refusal: None,
+        warnings: Vec::new(),
+    };
+    let (namespace, name, uid) = ("shop".to_owned(), "crawler".to_owned(), "b".to_owned());
+    ApiBinding { namespace, name, uid, generation: 1, binding: Arc::new(binding), allocated: Vec::new() }
+}
+
+fn pod(uid: &str, app: &str, addresses: &[&str]) -> Pod {
+    Pod {
+        uid: uid.to_owned(),
+        namespace: "shop".to_owned(),
+        name: uid.to_owned(),
+        labels: Labels::from([("app".to_owned(), app.to_owned())]),
+        addresses: addresses.iter().map(|a| a.parse().expect("an address")).collect(),
+        ..Pod::default()
+    }
+}
+
+fn sandbox(pod: Pod, netns: &str, created: u64) -> Sandbox {
+    let network = NetworkNamespace::Named(netns.to_owned());
+    Sandbox { id: format!("sandbox-{}", pod.uid), owner: Owner::Pod(Arc::new(pod)), network, created }
+}
+
+/// The port of a pod whose namespace has that number, on the bridge, with an address at its far end.
+fn plug(facts: &mut Facts, port: IfIndex, nsid: i32, net: &str) {
+    let veth =
+        Link { master: Some(BRIDGE), peer_nsid: Some(nsid), peer_index: Some(2), ..link(port, &format!("veth{port}"), LinkKind::Veth) };
+    facts.kernel.apply(KernelChange::Link(veth));
+    facts.kernel.apply(KernelChange::Address(Spot { nsid: Some(nsid), index: 2 }, address(net)));
+}
+
+fn names(facts: &mut Facts, all: &[(&str, i32)]) {
+    let all = all.iter().map(|(name, nsid)| ((*name).to_owned(), *nsid)).collect();
+    facts.kernel.apply(KernelChange::Namespaces(all));
+}
+
+fn outcome(facts: &mut Facts, past: &mut Past) -> Outcome {
+    facts.cluster.grant();
+    resolve(facts, past)
+}
+
+/// Workload, port and state of each row.
+fn rows(outcome: &Outcome) -> Vec<(String, Option<IfIndex>, &'static str)> {
+    let port = |entry| match entry {
+        Some(Entry::Port { port, .. }) => Some(port),
+        _ => None,
+    };
+    let word = |state: &State| match state {
+        State::Bound(_) => "bound",
+        State::Free => "free",
+        State::Waiting(_) => "waiting",
+        State::Refused(_) => "refused",
+        State::Dropped(_) => "dropped",
+        State::FellBack(_) => "fallback",
+    };
+    outcome.rows.iter().map(|row| (row.subject.to_string(), port(row.entry), word(&row.state))).collect()
+}
+
+#[test]
+fn a_pod_is_bound_by_its_namespace_before_the_api_server_knows_an_address() {
+    let (mut facts, mut past) = (node(), Past::default());
+    plug(&mut facts, 11, 5, "10.244.1.7/24");
+    names(&mut facts, &[("cni-1", 5)]);
+    facts.apply_runtime(RuntimeChange::Snapshot(vec![sandbox(pod("a", "crawler", &[]), "cni-1", 1)]));
+    let outcome = outcome(&mut facts, &mut past);
+    assert_eq!(rows(&outcome), [("pod/shop/a".to_owned(), Some(11), "bound")]);
+    assert_eq!(outcome.guards.get(&BRIDGE), Some(&Guard::Closed));
+}
+
+#[test]
+fn labels_are_the_api_server_s_where_it_knows_the_pod() {
+    let (mut facts, mut past) = (node(), Past::default());
+    plug(&mut facts, 11, 5, "10.244.1.7/24");
+    names(&mut facts, &[("cni-1", 5)]);
+    facts.apply_runtime(RuntimeChange::Snapshot(vec![sandbox(pod("a", "web", &[]), "cni-1", 1)]));
+    assert_eq!(rows(&outcome(&mut facts, &mut past)), [("pod/shop/a".to_owned(), Some(11), "free")]);
+    facts.cluster.apply(ClusterChange::Pods(Word::One(pod("a", "crawler", &[]))));
+    assert_eq!(rows(&outcome(&mut facts, &mut past)), [("pod/shop/a".to_owned(), Some(11), "bound")]);
+}
+
+#[test]
+fn a_namespace_whose_number_is_given_again_is_the_newer_sandbox_s() {
+    let (mut facts, mut past) = (node(), Past::default());
+    plug(&mut facts, 11, 5, "10.244.1.7/24");
+    names(&mut facts, &[("cni-1", 5), ("cni-2", 5)]);
+    let both = vec![sandbox(pod("old", "crawler", &[]), "cni-1", 1), sandbox(pod("new", "web", &[]), "cni-2", 2)];
+    facts.apply_runtime(RuntimeChange::Snapshot(both));
+    assert_eq!(rows(&outcome(&mut facts, &mut past)), [("pod/shop/new".to_owned(), Some(11), "free")]);
+}
+
+#[test]
+fn without_a_runtime_a_pod_gets_the_port_that_has_its_address_and_no_later_one() {
+    let (mut facts, mut past) = (node(), Past::default());
+    plug(&mut facts, 11, 5, "10.244.1.7/24");
+    facts.cluster.apply(ClusterChange::Pods(Word::All(vec![pod("a", "crawler", &["10.244.1.7"])])));
+    let first = outcome(&mut facts, &mut past);
+    assert_eq!(rows(&first), [("pod/shop/a".to_owned(), Some(11), "bound")]);
+    assert!(first.guards.is_empty(), "what the API server tells too late must not hold everybody");
+    // The pod is gone, which the API server does not know yet; another one has its address.
+    facts.kernel.apply(KernelChange::LinkGone(11));
+    plug(&mut facts, 12, 6, "10.244.1.7/24");
+    facts.cluster.apply(ClusterChange::Pods(Word::One(pod("a", "crawler", &["10.244.1.7"]))));
+    assert_eq!(rows(&outcome(&mut facts, &mut past)), [("pod/shop/a".to_owned(), None, "bound")]);
+    facts.cluster.apply(ClusterChange::Pods(Word::One(pod("b", "crawler", &["10.244.1.7"]))));
+    let both = rows(&outcome(&mut facts, &mut past));
+    assert!(both.contains(&("pod/shop/b".to_owned(), Some(12), "bound")), "{both:?}");
+}
+
+#[test]
+fn a_finished_pod_s_address_is_nobody_s() {
+    let (mut facts, mut past) = (node(), Past::default());
+    plug(&mut facts, 11, 5, "10.244.1.7/24");
+    let done = Pod { finished: true, ..pod("job", "crawler", &["10.244.1.7"]) };
+    facts.cluster.apply(ClusterChange::Pods(Word::All(vec![done])));
+    assert_eq!(rows(&outcome(&mut facts, &mut past)), []);
+}
+
+#[test]
+fn a_pod_of_the_host_s_network_is_refused() {
+    let (mut facts, mut past) = (node(), Past::default());
+    let host = Pod { host_network: true, ..pod("a", "crawler", &["172.31.0.8"]) };
+    facts.cluster.apply(ClusterChange::Pods(Word::All(vec![host])));
+    assert_eq!(rows(&outcome(&mut facts, &mut past)), [("pod/shop/a".to_owned(), None, "refused")]);
+}
+
+#[test]
+fn the_guard_outlives_the_last_pod() {
+    let (mut facts, mut past) = (node(), Past::default());
+    plug(&mut facts, 11, 5, "10.244.1.7/24");
+    names(&mut facts, &[("cni-1", 5)]);
+    facts.apply_runtime(RuntimeChange::Snapshot(vec![sandbox(pod("a", "web", &[]), "cni-1", 1)]));
+    outcome(&mut facts, &mut past);
+    facts.apply_runtime(RuntimeChange::Snapshot(Vec::new()));
+    facts.kernel.apply(KernelChange::LinkGone(11));
+    assert_eq!(outcome(&mut facts, &mut past).guards.get(&BRIDGE), Some(&Guard::Closed), "a binding may want the next pod");
+    facts.cluster.apply(ClusterChange::Bindings(Word::All(Vec::new())));
+    assert!(outcome(&mut facts, &mut past).guards.is_empty());
+}
+
+#[test]
+fn a_runtime_s_container_is_bound_by_its_labels() {
+    let (mut facts, mut past) = (node(), Past::default());
+    plug(&mut facts, 11, 5, "10.4.0.2/24");
+    let mut own = Binding::clone(&binding().binding);
+    own.name = BindingName { source: Source::Label, name: "default/web".to_owned() };
+    let asked = Arc::new(crate::model::binding::Asked { binding: Some(own), placement: crate::model::binding::Placement::default() });
+    let owner = Owner::Container { name: "default/web".to_owned(), asked: Some(asked) };
+    facts.cluster = Cluster::default();
+    facts.manifests = Arc::new(Manifests::default());
+    let one = Sandbox { id: "c".to_owned(), owner, network: NetworkNamespace::Numbered(5), created: 1 };
+    facts.apply_runtime(RuntimeChange::Snapshot(vec![one]));
+    assert_eq!(rows(&outcome(&mut facts, &mut past)), [("default/web".to_owned(), Some(11), "bound")]);
+}
