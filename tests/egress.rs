@@ -28,6 +28,7 @@ fn main() -> ExitCode {
             only_some_traffic_leaves_by_the_exit(subnets)
         }));
     }
+    scenarios.push(Scenario::new("what is configured as inside is reached the host's way", what_is_configured_as_inside));
     scenarios.push(Scenario::new("routers that forget their neighbours find the NICs again", routers_forget_their_neighbours));
     world::harness::main(scenarios)
 }
@@ -133,6 +134,34 @@ fn only_some_traffic_leaves_by_the_exit(subnets: Subnets) {
         drop(egressd);
         world.cleanup();
     }
+}
+
+fn what_is_configured_as_inside() {
+    let world = World::builder().build();
+    let bridge = world.bridge("plain0", 28);
+    world.masquerade(&bridge);
+    let blue = world.container("blue", &bridge, 10).netns;
+    let free = world.container("free", &bridge, 11).netns;
+    assert_unbound(&world, &blue);
+    world.bind(&Binding::of(&blue).to(&world, Nic::Eth1));
+    let leaves = |netns: &Netns, nic: Nic, server: IpAddr| {
+        world.leaves_by_to(netns, nic, (server, PORT).into()).unwrap_or_else(|error| panic!("{server}: {error}"));
+    };
+    // Without it they leave by the exit, as does all that is outside.
+    let egressd = world.egressd_alone();
+    for server in [SERVER.into(), SERVER_B.into(), SERVER6.into(), IpAddr::from(SERVER6_B)] {
+        leaves(&blue, Nic::Eth1, server);
+    }
+    drop(egressd);
+    let inside = ["--inside", "198.51.100.0/24", "--inside", "198.51.100.10/32", "--inside", "2001:db8:10::/48"];
+    let _egressd = world.egressd_alone_with(&inside);
+    for server in [SERVER.into(), IpAddr::from(SERVER6)] {
+        leaves(&blue, Nic::Eth0, server);
+    }
+    for server in [SERVER_B.into(), IpAddr::from(SERVER6_B)] {
+        leaves(&blue, Nic::Eth1, server);
+    }
+    assert_unbound(&world, &free);
 }
 
 /// Fields of a binding, and servers with whether they are reached through its exit.

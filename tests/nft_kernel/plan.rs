@@ -1,5 +1,7 @@
 //! The rules of the datapath, as the plan has them: the kernel takes them, and `nft` lists them.
 
+use std::sync::Arc;
+
 use egressd::effects::nft::Nft;
 use egressd::model::binding::Traffic;
 use egressd::model::ground::Uplink;
@@ -26,6 +28,9 @@ fn the_datapaths_rules_are_taken_by_the_kernel_and_listed_by_nft() {
         outcome.ground.uplinks.insert(3, uplink);
         outcome.guards.insert(5, Guard::Closed);
         outcome.guards.insert(6, Guard::Open);
+        // Some lie within others, and two are neighbours.
+        let inside = ["10.244.0.0/24", "10.244.1.0/24", "10.96.0.0/12", "10.96.0.1/32", "fd00::/48", "fd00::1/128"];
+        outcome.inside = Arc::new(inside.iter().map(|net| net.parse().unwrap()).collect());
         let mut wanted = tables::ruleset(&outcome);
         for (family, v6) in [(Family::Ip, false), (Family::Ip6, true)] {
             let table = wanted.tables.get_mut(&family).unwrap();

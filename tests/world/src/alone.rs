@@ -72,8 +72,14 @@ impl Binding {
 impl World {
     /// Starts egressd with no engine, for the folder [`manifests`], and waits until it has programmed what is there.
     pub fn egressd_alone(&self) -> Egressd {
+        self.egressd_alone_with(&[])
+    }
+
+    /// The same, with more arguments.
+    pub fn egressd_alone_with(&self, arguments: &[&str]) -> Egressd {
         fs::create_dir_all(manifests()).expect("/run is ours");
-        let egressd = self.egressd(&["--no-docker", "--manifests", &manifests().to_string_lossy()]);
+        let folder = manifests();
+        let egressd = self.egressd(&[&["--no-docker", "--manifests", &folder.to_string_lossy()], arguments].concat());
         until("egressd is ready", || self.fetch("/readyz").map(drop).map_err(|error| error.to_string()));
         egressd
     }
