@@ -38,6 +38,9 @@ pub const PRIORITY_SNAT: i32 = 95;
 /// Behind source NAT: what leaves an uplink bears one of that NIC's addresses.
 pub const PRIORITY_SEAL: i32 = 110;
 
+/// The guard from boot on: in `forward`, where both interfaces are known by name.
+pub const PRIORITY_BOOT_GUARD: i32 = -1;
+
 /// Preference of the policy rule that finds what is inside, ahead of the NIC rules.
 pub const PREFERENCE_INSIDE: u32 = 1560;
 /// Preference of the policy rules `fwmark NIC lookup table`.

@@ -6,6 +6,7 @@ use std::path::Path;
 use anyhow::{Context, bail};
 
 use crate::daemon::hold;
+use crate::effects::boot;
 use crate::effects::conntrack::Flows;
 use crate::effects::kernel::Kernel;
 use crate::facts::kernel::Source;
@@ -14,8 +15,8 @@ use crate::model::resolve::Outcome;
 use crate::plan::flows::is_bound;
 use crate::plan::{Observed, Plan};
 
-/// Takes tables, rules, routes and link groups away, ends the flows that had an exit, and puts sysctls back.
-pub async fn cleanup(state: &Path) -> anyhow::Result<()> {
+/// Takes tables, rules, routes and link groups away, ends the flows that had an exit, and puts sysctls back. The next boot guards nothing.
+pub async fn cleanup(state: &Path, boot_guard: Option<&Path>) -> anyhow::Result<()> {
     let _held = hold(state)?;
     let mut facts = KernelFacts::default();
     for change in Source::open()?.next().await? {
@@ -31,6 +32,7 @@ pub async fn cleanup(state: &Path) -> anyhow::Result<()> {
     kernel.disarm(&plan.disarm).context("failed to take the claims out of the tables")?;
     let flows = Flows::open()?.end(|flow| is_bound(flow.mark))?.len();
     let (done, left) = kernel.withdraw(plan, bridges);
+    boot_guard.map_or(Ok(()), boot::remove)?;
     println!("{} changes taken back, {flows} flows ended", done.steps);
     for line in left {
         println!("left as it is: {line}");

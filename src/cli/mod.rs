@@ -2,11 +2,13 @@
 
 mod cleanup;
 pub mod crd;
+mod guard;
 mod show;
 
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 
+use anyhow::Context;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use ipnet::IpNet;
 
@@ -21,6 +23,9 @@ pub struct Cli {
     /// Folder of the daemon's socket, lock and memory
     #[arg(long, global = true, env = "EGRESSD_STATE_DIR", default_value = "/run/egressd", value_name = "DIR")]
     state_dir: PathBuf,
+    /// File that remembers what is guarded, for `egressd guard` at the next boot; on a disk
+    #[arg(long, global = true, env = "EGRESSD_BOOT_GUARD", value_name = "FILE")]
+    boot_guard: Option<PathBuf>,
 }
 
 #[derive(Debug, Subcommand)]
@@ -49,6 +54,8 @@ enum Command {
         #[arg(short, long, value_enum, default_value_t)]
         output: Output,
     },
+    /// At boot, before any container runs: close what was guarded, until the daemon runs (see --boot-guard)
+    Guard,
     /// Take everything of egressd out of the kernel (stop the daemon first)
     Cleanup,
     /// Print the CustomResourceDefinitions
@@ -143,20 +150,24 @@ impl Cli {
     /// Does what was asked for.
     pub fn run(self) -> anyhow::Result<()> {
         match self.command {
-            Command::Run(args) => run(args, self.state_dir),
+            Command::Run(args) => run(args, self.state_dir, self.boot_guard),
             Command::Status { output } => show::status(&self.state_dir, output == Output::Json),
             Command::Explain { workload, destination } => show::explain(&self.state_dir, workload, destination),
             Command::Check { docker_socket, output } => {
                 runtime()?.block_on(crate::check::run(&docker_socket, &self.state_dir, output == Output::Json))
             }
-            Command::Cleanup => runtime()?.block_on(cleanup::cleanup(&self.state_dir)),
+            Command::Guard => {
+                let file = self.boot_guard.context("needs --boot-guard FILE, the one that `egressd run` was given")?;
+                guard::guard(&file)
+            }
+            Command::Cleanup => runtime()?.block_on(cleanup::cleanup(&self.state_dir, self.boot_guard.as_deref())),
             Command::Crd => Ok(crd::crd(&mut std::io::stdout().lock())?),
             Command::Reference => Ok(crd::reference(&mut std::io::stdout().lock())?),
         }
     }
 }
 
-fn run(args: RunArgs, state: PathBuf) -> anyhow::Result<()> {
+fn run(args: RunArgs, state: PathBuf, boot_guard: Option<PathBuf>) -> anyhow::Result<()> {
     log(args.log_json);
     let options = daemon::Options {
         manifests: args.manifests,
@@ -164,6 +175,7 @@ fn run(args: RunArgs, state: PathBuf) -> anyhow::Result<()> {
         containerd: args.containerd_socket,
         cluster: args.cluster.options(),
         inside: args.inside,
+        boot_guard,
         state,
         metrics: (!args.no_metrics).then_some(args.metrics_address),
         dry_run: args.dry_run,

@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
+use std::path::PathBuf;
 use std::sync::{Arc, mpsc as thread};
 use std::time::{Duration, Instant};
 
@@ -13,14 +14,15 @@ use super::control::{Question, Response};
 use super::cutter::{self, Job};
 use super::metrics::Metrics;
 use super::{Error, Options, Teller, Told};
+use crate::effects;
 use crate::effects::kernel::Kernel;
 use crate::model::cluster::Cluster;
 use crate::model::facts::EngineChange;
 use crate::model::known::Facts;
 use crate::model::pod::RuntimeChange;
 use crate::model::resolve::{Outcome, Past, resolve};
-use crate::plan::engine;
-use crate::plan::{Observed, Plan, routing, tables};
+use crate::plan::boot::Remembered;
+use crate::plan::{Observed, Plan, boot, engine, routing, tables};
 use crate::report::explain::explain;
 use crate::report::status::Status;
 
@@ -45,8 +47,15 @@ pub(super) struct Agent {
     /// What went wrong in the last round.
     failures: Vec<String>,
     calls: Calls,
+    boot_guard: Option<BootGuard>,
     retry: Option<Instant>,
     sweep: Option<Instant>,
+}
+
+/// What the next boot is to close, as the file has it.
+struct BootGuard {
+    file: PathBuf,
+    written: Option<Remembered>,
 }
 
 struct Silent {
@@ -83,6 +92,7 @@ impl Agent {
             silent,
             taken_over: false,
             failures: Vec::new(),
+            boot_guard: options.boot_guard.clone().map(|file| BootGuard { file, written: None }),
             calls: Calls::new(options.docker.clone(), tell.clone()),
             retry: None,
             sweep: None,
@@ -261,6 +271,7 @@ impl Agent {
             self.retry = Some(Instant::now() + RETRY);
         }
         self.failures = done.failures;
+        self.remember();
         if !self.silent.engine {
             self.calls.start(engine::steps(&self.facts));
             self.retry = self.retry.into_iter().chain(self.calls.due()).min();
@@ -271,6 +282,22 @@ impl Agent {
             self.sweep = retired.then(|| Instant::now() + SWEEP);
             if retired {
                 let _ = self.cutter.send(Job::Survey);
+            }
+        }
+    }
+
+    /// Writes down what the next boot is to close, once everybody is known.
+    fn remember(&mut self) {
+        let Some(guard) = self.boot_guard.as_mut().filter(|_| !self.silent.any()) else { return };
+        let now = boot::remember(&self.outcome, &self.facts.kernel);
+        if guard.written.as_ref() == Some(&now) {
+            return;
+        }
+        match effects::boot::write(&guard.file, &now) {
+            Ok(()) => guard.written = Some(now),
+            Err(error) => {
+                warn!(%error, "failed to remember what is guarded");
+                self.failures.push(format!("{error}; give --boot-guard a file that can be written"));
             }
         }
     }

@@ -42,6 +42,8 @@ pub struct Options {
     pub cluster: Option<ClusterOptions>,
     /// Subnets that are inside, besides what is discovered.
     pub inside: Vec<IpNet>,
+    /// File that remembers what is guarded over a reboot; `None`: nothing is.
+    pub boot_guard: Option<PathBuf>,
     /// Folder for the socket, the lock and what has to be remembered.
     pub state: PathBuf,
     /// Where `/metrics`, `/healthz` and `/readyz` are served.

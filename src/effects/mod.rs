@@ -1,5 +1,6 @@
 //! What changes the world: each effect carries out plain steps, and says which of them failed.
 
+pub mod boot;
 pub mod conntrack;
 pub mod docker;
 pub mod kernel;

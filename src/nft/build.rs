@@ -47,6 +47,13 @@ impl RuleBuilder {
         self
     }
 
+    /// `what name`; of an interface's name, whether there is such an interface or not.
+    pub fn named(mut self, what: Operand, name: &str) -> Self {
+        what.load(&mut self.exprs, 0, false);
+        self.exprs.push(Expr::Cmp { from: 0, op: CmpOp::Eq, value: Bytes::of_name(name) });
+        self
+    }
+
     /// `what first-last`; of a field in network order, as ports are.
     pub fn between(self, what: Operand, first: u32, last: u32) -> Self {
         self.range(what, first, last, false)

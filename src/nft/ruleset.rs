@@ -234,6 +234,9 @@ pub enum Meta {
     /// Interface index it came in by, 4 bytes host order.
     Iif,
     Oif,
+    /// Name of the interface it came in by, 16 bytes (`IFNAMSIZ`), zeros behind it.
+    IifName,
+    OifName,
     /// 1 byte.
     L4Proto,
     /// Ethertype, 2 bytes network order.

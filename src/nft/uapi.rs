@@ -120,6 +120,8 @@ pub const NFT_META_PROTOCOL: u32 = 1;
 pub const NFT_META_MARK: u32 = 3;
 pub const NFT_META_IIF: u32 = 4;
 pub const NFT_META_OIF: u32 = 5;
+pub const NFT_META_IIFNAME: u32 = 6;
+pub const NFT_META_OIFNAME: u32 = 7;
 pub const NFT_META_L4PROTO: u32 = 16;
 
 pub const NFTA_CT_DREG: u16 = 1;

@@ -1,5 +1,6 @@
 //! From who-gets-what to what has to change. Pure: a [`Plan`] is data, and one interpreter (`effects::Kernel`) carries it out.
 
+pub mod boot;
 pub mod chains;
 pub mod engine;
 pub mod flows;

@@ -51,7 +51,7 @@ fn ip(outcome: &Outcome, v6: bool) -> Table {
             ("traffic_nets", Set::map(source_key, Datatype::Verdict).with_ranges()),
             ("exits", Set::map([Datatype::IfIndex, Datatype::Mark], address)),
             ("own", Set::of(source_key)),
-            ("inside", Set::of(source_key).with_ranges()),
+            ("inside", inside_set(outcome.inside.iter(), v6)),
             ("exit_marks", Set::map([Datatype::Mark], Datatype::Verdict)),
             ("nic_marks", Set::map([Datatype::Mark], Datatype::Verdict)),
         ],
@@ -107,9 +107,6 @@ fn ip(outcome: &Outcome, v6: bool) -> Table {
             sets.put("own", Bytes::default().number(uplink.index).address(*address), Data::None);
         }
     }
-    for net in inside(outcome, v6) {
-        sets.insert("inside", Key::any_interface(net), Data::None);
-    }
     for exit in outcome.ground.exits().filter(|e| e.address.is_ipv6() == v6) {
         sets.put("exits", Bytes::default().number(exit.interface).number(exit.mark), Data::address(exit.address));
         put_exit(&mut sets, &mut chains, exit.mark);
@@ -117,10 +114,12 @@ fn ip(outcome: &Outcome, v6: bool) -> Table {
     Table { chains, sets: sets.all }
 }
 
-/// Subnets of one family that are inside, none in another: the kernel takes no nested ones.
-fn inside(outcome: &Outcome, v6: bool) -> Vec<IpNet> {
-    let family: Vec<IpNet> = outcome.inside.iter().filter(|net| net.addr().is_ipv6() == v6).copied().collect();
-    IpNet::aggregate(&family)
+/// Subnets of one family that are inside, by whatever interface the packet comes. None lies in another: the kernel takes no nested ones.
+pub fn inside_set<'a>(inside: impl Iterator<Item = &'a IpNet>, v6: bool) -> Set {
+    let family: Vec<IpNet> = inside.filter(|net| net.addr().is_ipv6() == v6).copied().collect();
+    let mut set = Set::of([Datatype::IfIndex, if v6 { Datatype::Ipv6 } else { Datatype::Ipv4 }]).with_ranges();
+    set.elements.extend(IpNet::aggregate(&family).into_iter().map(|net| (Key::any_interface(net), Data::None)));
+    set
 }
 
 fn put_exit(sets: &mut Sets, chains: &mut BTreeMap<String, Chain>, mark: u32) {

@@ -3,6 +3,7 @@
 //! Every check of packets is made twice: with egressd, and, as its negative control, in the same scenario without.
 
 mod address_taken;
+mod boot;
 mod firewall;
 mod first_packet;
 mod guard;
@@ -24,6 +25,7 @@ fn main() -> ExitCode {
         restart::scenarios(),
         placement::scenarios(),
         address_taken::scenarios(),
+        boot::scenarios(),
         published::scenarios(),
         networks::scenarios(),
         labels::scenarios(),

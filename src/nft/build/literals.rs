@@ -51,6 +51,14 @@ impl Bytes {
         self.push(&value.to_be_bytes())
     }
 
+    /// An interface's name, as the kernel compares names: 16 bytes, zeros behind the name. What is longer is no interface's.
+    pub fn of_name(name: &str) -> Self {
+        let mut bytes = [0; 16];
+        let length = name.len().min(15);
+        bytes[..length].copy_from_slice(&name.as_bytes()[..length]);
+        Self::exact(&bytes)
+    }
+
     /// Appends an address.
     pub fn address(self, address: IpAddr) -> Self {
         match address {

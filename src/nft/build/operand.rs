@@ -53,6 +53,16 @@ pub fn oif() -> Operand {
     Source::Meta(Meta::Oif).into()
 }
 
+/// `iifname`
+pub fn iif_name() -> Operand {
+    Source::Meta(Meta::IifName).into()
+}
+
+/// `oifname`
+pub fn oif_name() -> Operand {
+    Source::Meta(Meta::OifName).into()
+}
+
 /// `meta l4proto`
 pub fn l4proto() -> Operand {
     Source::Meta(Meta::L4Proto).into()

@@ -126,6 +126,8 @@ fn meta(key: Meta) -> u32 {
         Meta::Mark => NFT_META_MARK,
         Meta::Iif => NFT_META_IIF,
         Meta::Oif => NFT_META_OIF,
+        Meta::IifName => NFT_META_IIFNAME,
+        Meta::OifName => NFT_META_OIFNAME,
         Meta::L4Proto => NFT_META_L4PROTO,
         Meta::Protocol => NFT_META_PROTOCOL,
     }

@@ -1,0 +1,58 @@
+//! The file that outlives a reboot: see [`crate::plan::boot`].
+
+use std::fs::{self, File};
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
+
+use crate::plan::boot::Remembered;
+
+/// Why the file could not be used.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    #[error("failed to read {path}")]
+    Read { path: PathBuf, source: io::Error },
+    #[error("failed to understand {path}; the daemon writes it anew when it runs, so it may be deleted")]
+    Parse { path: PathBuf, source: serde_json::Error },
+    #[error("failed to write {path}")]
+    Write { path: PathBuf, source: io::Error },
+}
+
+/// What was remembered; nothing when there is no file.
+///
+/// # Errors
+/// When the file is there and cannot be read.
+pub fn read(path: &Path) -> Result<Remembered, Error> {
+    let text = match fs::read(path) {
+        Ok(text) => text,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Remembered::default()),
+        Err(source) => return Err(Error::Read { path: path.to_owned(), source }),
+    };
+    serde_json::from_slice(&text).map_err(|source| Error::Parse { path: path.to_owned(), source })
+}
+
+/// Writes the file: whole or not at all, also when the machine stops meanwhile.
+///
+/// # Errors
+/// When the folder or the file cannot be written.
+pub fn write(path: &Path, remembered: &Remembered) -> Result<(), Error> {
+    let fault = |source| Error::Write { path: path.to_owned(), source };
+    if let Some(folder) = path.parent() {
+        fs::create_dir_all(folder).map_err(fault)?;
+    }
+    let new = path.with_extension("new");
+    let text = serde_json::to_vec_pretty(remembered).expect("names and prefixes can be written as JSON");
+    let mut file = File::create(&new).map_err(fault)?;
+    file.write_all(&text).and_then(|()| file.sync_all()).map_err(fault)?;
+    fs::rename(&new, path).map_err(fault)
+}
+
+/// Removes the file, if there is one.
+///
+/// # Errors
+/// When it is there and cannot be removed.
+pub fn remove(path: &Path) -> Result<(), Error> {
+    match fs::remove_file(path) {
+        Err(source) if source.kind() != io::ErrorKind::NotFound => Err(Error::Write { path: path.to_owned(), source }),
+        _ => Ok(()),
+    }
+}
