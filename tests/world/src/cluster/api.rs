@@ -70,6 +70,8 @@ impl ApiServer {
     pub(super) fn order(order: Order) -> Self {
         let Order { netns, address, etcd, ipv6, bare } = order;
         let folder = Path::new(FOLDER).join("control");
+        // An earlier one of the same scenario may have left its objects.
+        let _ = fs::remove_dir_all(&folder);
         fs::create_dir_all(&folder).expect("/run is ours");
         let mut addresses = vec![address, Ipv4Addr::LOCALHOST.into(), KUBERNETES.into()];
         if ipv6 {

@@ -80,6 +80,12 @@ impl ApiServer {
         self.await_object(what, |object| has_condition(object, condition))
     }
 
+    /// Waits until all pods of a Deployment, a DaemonSet or the like are as its present template says, and ready.
+    pub fn await_rollout(&self, what: &[&str]) {
+        let limit = format!("--timeout={}s", PATIENCE.as_secs());
+        self.kubectl(&[&["rollout", "status", &limit], what].concat());
+    }
+
     /// Runs `helm` with every right, and returns what it prints, or its failure.
     pub fn helm(&self, arguments: &[&str]) -> Result<String, String> {
         let mut helm = Command::new(program("helm"));

@@ -100,7 +100,7 @@ impl Node {
         let mut node = Self { name, number, machine, parts: Vec::new(), first };
         node.write("/etc/cni/net.d/10-pods.conflist", &settings::cni(number, layout.ipv6));
         node.write("/etc/containerd/config.toml", settings::CONTAINERD);
-        node.add("containerd", vec!["--config=/etc/containerd/config.toml".to_owned()]);
+        node.add("containerd", vec!["--config=/etc/containerd/config.toml".to_owned(), "--log-level=warn".to_owned()]);
         node.await_containerd();
         node
     }

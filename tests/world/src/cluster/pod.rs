@@ -26,6 +26,13 @@ pub struct Pod {
     pub netns: Netns,
 }
 
+impl Pod {
+    /// Its addresses, IPv4 first.
+    pub fn addresses(&self) -> Vec<IpAddr> {
+        [Some(self.address.into()), self.address6.map(IpAddr::from)].into_iter().flatten().collect()
+    }
+}
+
 impl Cluster {
     /// Runs a pod of [`IMAGE`] with these labels in the namespace `default` on a node, and waits until it is ready.
     pub fn run(&self, name: &str, node: &str, labels: &[(&str, &str)]) -> Pod {
