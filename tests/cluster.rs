@@ -12,9 +12,9 @@ use std::{
 
 use serde_json::Value;
 use world::{
-    ApiServer, Cluster, Netns, Nic, Scenario, Subnets,
-    cluster::{Builder, Etcd, NODES, Node, Pod, Proxy},
-    command,
+    ApiServer, Binding, Cluster, FOLDER, Netns, Nic, Scenario, Subnets,
+    cluster::{Builder, Etcd, NODES, Node, Pod, Proxy, until},
+    command, image,
     layout::PORT,
     s1::ASK,
     talk,
@@ -38,6 +38,8 @@ fn main() -> ExitCode {
         Scenario::new("only a current etcd streams a list as a watch", only_a_current_etcd_streams_lists),
         Scenario::new("a packet with a foreign source is counted and dropped", a_foreign_source_is_counted_and_dropped),
         Scenario::new("what is killed comes back, and pods go on meanwhile", what_is_killed_comes_back),
+        Scenario::new("egressd on a node gives a pod its NIC, and only that pod", egressd_on_a_node),
+        Scenario::new("images, users and charts are brought in", images_users_and_charts_are_brought_in),
     ];
     let default = Cluster::builder();
     for (name, builder, bridges_ask) in [
@@ -91,9 +93,6 @@ spec:
   containers:
   - {name: web, image: 'localhost/probe:1', ports: [{containerPort: 8080, hostPort: 8088}]}
 ";
-
-/// Many times what kube-proxy takes for a new service.
-const PATIENCE: Duration = Duration::from_secs(60);
 
 fn pods_reach_everything(builder: Builder, bridges_ask: bool) {
     let start = Instant::now();
@@ -162,10 +161,7 @@ fn a_pod_reaches(cluster: &Cluster, pod: &Pod, other: &Pod) {
 /// What so many calls of the service's web page tell, after the first one that is answered at all.
 fn reached(from: &Netns, service: IpAddr, calls: usize) -> BTreeSet<String> {
     let at = SocketAddr::new(service, 80);
-    let start = Instant::now();
-    while let Err(error) = talk::get(from, at, ASK) {
-        assert!(start.elapsed() < PATIENCE, "{at} never answers: {error}");
-    }
+    until(&format!("{at} answers"), || talk::get(from, at, ASK).map_err(|error| error.to_string()));
     let told = (0..calls).filter_map(|_| talk::get(from, at, ASK).ok());
     told.filter_map(|page| Some(page.split(' ').next()?.to_owned())).collect()
 }
@@ -255,6 +251,54 @@ fn what_is_killed_comes_back() {
     asks(&cluster.run("after-api", "n1", &[]));
     let printed = cluster.exec(&before, &["echo", "still here"]).expect("it has run all the time");
     assert_eq!(printed.trim(), "still here");
+}
+
+fn egressd_on_a_node() {
+    let cluster = Cluster::builder().build();
+    let (blue, free, distant) = (cluster.run("blue", "n1", &[]), cluster.run("free", "n1", &[]), cluster.run("distant", "n2", &[]));
+    let [n1, n2] = cluster.nodes();
+    n1.leaves_by(&blue.netns, Nic::Eth1).expect_err("without egressd it leaves by eth0");
+    n1.write("/etc/egressd/blue.yaml", &Binding::of(&blue.netns).to(n1, Nic::Eth1).text());
+    let egressd = n1.egressd(&["--no-docker", "--manifests", "/etc/egressd"]);
+    n1.await_nic(&format!("netns/{}", blue.netns.name()), Nic::Eth1);
+    n1.leaves_by(&blue.netns, Nic::Eth1).expect("it is bound");
+    n1.leaves_by(&free.netns, Nic::Eth0).expect("it is not bound");
+    n2.leaves_by(&distant.netns, Nic::Eth0).expect("its node has no egressd");
+    assert!(n1.foreign().is_empty() && n2.foreign().is_empty(), "{} {}", n1.foreign(), n2.foreign());
+    drop(egressd);
+}
+
+fn images_users_and_charts_are_brought_in() {
+    let cluster = Cluster::builder().build();
+    cluster.import_image(&image::archive(&[("localhost/other:1", &["sleep", "4711"])], &[]));
+    cluster.api.apply(
+        r#"{"apiVersion": "apps/v1", "kind": "DaemonSet", "metadata": {"name": "other"}, "spec": {"selector": {"matchLabels": {"a": "b"}},
+            "template": {"metadata": {"labels": {"a": "b"}}, "spec": {"containers": [{"name": "c", "image": "localhost/other:1"}]}}}}"#,
+    );
+    cluster.api.await_rollout(&["daemonset", "other"]);
+    for pod in cluster.pods("default", "a=b") {
+        let listed = cluster.exec(&pod, &["ps"]).expect("it has a shell's programs");
+        assert!(listed.contains("sleep 4711"), "{listed}");
+    }
+
+    // As an agent in a pod would: its service account's token, and the address of the service.
+    cluster.api.kubectl(&["create", "serviceaccount", "agent"]);
+    let agent = cluster.api.service_account("default", "agent", &[]);
+    let may = |what: &[&str]| cluster.api.kubectl_as(&agent, &[&["auth", "can-i"], what].concat(), "");
+    may(&["list", "pods"]).expect_err("it has no role");
+    cluster.api.kubectl(&["create", "clusterrolebinding", "agent", "--clusterrole=view", "--serviceaccount=default:agent"]);
+    until("it has one", || may(&["list", "pods"]));
+
+    let chart = format!("{FOLDER}/chart");
+    cluster.api.helm(&["create", &chart]).expect("a chart of helm's own");
+    let image = ["--set=image.repository=localhost/probe", "--set=image.tag=1", "--set=livenessProbe=null", "--set=readinessProbe=null"];
+    cluster
+        .api
+        .helm(&[&["install", "web", chart.as_str(), "--wait", "--timeout=90s"], image.as_slice()].concat())
+        .expect("it is installed");
+    cluster.api.get(&["deployment", "web-chart"]);
+    cluster.api.helm(&["uninstall", "web", "--wait"]).expect("it is gone");
+    cluster.api.try_get(&["deployment", "web-chart"]).expect_err("it is gone");
 }
 
 fn a_failed_scenario_leaves_nothing() {

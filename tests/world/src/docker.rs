@@ -210,7 +210,7 @@ impl Docker {
     }
 
     fn import(&self) {
-        let tar = image::archive(&[(&format!("{IMAGE}:latest"), &image::WEB_SERVER)]);
+        let tar = image::archive(&[(&format!("{IMAGE}:latest"), &image::WEB_SERVER)], &[]);
         self.cli(&["load", "--input", &tar]);
         fs::remove_file(&tar).expect("/run is ours");
     }

@@ -7,8 +7,6 @@ use std::{
     time::{Duration, SystemTime},
 };
 
-use serde_json::Value;
-
 use crate::{FOLDER, build::World, built, command, docker, machine::Machine, namespaces::Namespaces, service::Service};
 
 /// Where the daemon listens for `egressd status` and the like.
@@ -56,12 +54,6 @@ impl Machine {
     /// Runs one of its other commands (`status`, `explain`, `cleanup`, ...) and returns what it prints, or its failure.
     pub fn egressctl(&self, arguments: &[&str]) -> Result<String, String> {
         control(&self.namespaces, arguments)
-    }
-
-    /// What `egressd status -o json` prints.
-    pub fn status(&self) -> Value {
-        let printed = self.egressctl(&["status", "-o", "json"]).unwrap_or_else(|error| panic!("{error}"));
-        serde_json::from_str(&printed).unwrap_or_else(|error| panic!("status is not JSON ({error}): {printed}"))
     }
 
     /// Runs `egressd cleanup`. Panics when it fails.

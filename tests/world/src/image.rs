@@ -8,35 +8,39 @@ use crate::{FOLDER, command};
 
 /// Port of an image's web server.
 pub const WEB_PORT: u16 = 8080;
-/// A web server on [`WEB_PORT`], whose page [`crate::s1::ASK`] asks a server outside which address it sees.
+/// Command: a web server on [`WEB_PORT`], whose page [`crate::s1::ASK`] asks a server outside which address it sees.
 pub const WEB_SERVER: [&str; 6] = ["httpd", "-f", "-p", "8080", "-h", "/www"];
-/// Does nothing until it is killed.
+/// Command: does nothing until it is killed.
 pub const IDLE: [&str; 3] = ["tail", "-f", "/dev/null"];
 
-/// Makes a tar as `docker save` does, with images that all have busybox and differ in name (with a tag) and program. Returns its path.
-pub fn archive(images: &[(&str, &[&str])]) -> String {
+/// Makes a tar as `docker save` does, with images that all have busybox and these programs in `/`, and differ in name (with a tag) and
+/// command. Returns its path.
+pub fn archive(images: &[(&str, &[&str])], programs: &[&str]) -> String {
     let folder = Path::new(FOLDER).join("images");
     let tar = format!("{FOLDER}/images.tar");
-    write(&folder, images).expect("/run is ours");
+    write(&folder, images, programs).expect("/run is ours");
     let folder = folder.to_string_lossy();
     command::run(&["tar", "-C", &folder, "--exclude=./root", "-cf", &tar, "."]);
     fs::remove_dir_all(&*folder).expect("/run is ours");
     tar
 }
 
-fn write(folder: &Path, images: &[(&str, &[&str])]) -> io::Result<()> {
+fn write(folder: &Path, images: &[(&str, &[&str])], programs: &[&str]) -> io::Result<()> {
     let root = folder.join("root");
     fill(&root)?;
+    for program in programs {
+        fs::copy(program, root.join(Path::new(program).file_name().expect("it is a file")))?;
+    }
     let layer = folder.join("layer.tar").to_string_lossy().into_owned();
     command::run(&["tar", "-C", &root.to_string_lossy(), "-cf", &layer, "."]);
     let hash = sha256(&layer);
     let mut manifest = Vec::new();
-    for (number, (name, program)) in images.iter().enumerate() {
+    for (number, (name, command)) in images.iter().enumerate() {
         let file = format!("{number}.json");
         let config = json!({
             "architecture": if cfg!(target_arch = "aarch64") { "arm64" } else { "amd64" },
             "os": "linux",
-            "config": { "Cmd": program, "Env": ["PATH=/bin"] },
+            "config": { "Cmd": command, "Env": ["PATH=/bin"] },
             "rootfs": { "type": "layers", "diff_ids": [format!("sha256:{hash}")] },
         });
         fs::write(folder.join(&file), config.to_string())?;

@@ -32,9 +32,13 @@ pub mod machine;
 pub mod namespaces;
 pub mod netns;
 pub mod s1;
+pub mod sender;
 pub mod service;
 pub mod state;
+pub mod status;
 pub mod talk;
+pub mod told;
+pub mod traffic;
 
 pub use alone::Binding;
 pub use build::{Builder, World};

@@ -1,6 +1,10 @@
 //! A machine of the cloud: where its programs run, its NICs, and what has left by them.
 
-use std::{io, net::SocketAddr, sync::Arc};
+use std::{
+    io,
+    net::{IpAddr, SocketAddr},
+    sync::Arc,
+};
 
 use crate::{
     cloud::{Cloud, Routed, Seen},
@@ -60,6 +64,14 @@ impl Machine {
         if ipv6 {
             let metric = if metric == 0 { 100 } else { metric };
             self.netns().ip(&format!("route add default via {} dev {name} metric {metric}", self.layout.gateway6(nic)));
+        }
+    }
+
+    /// The gateway of the NIC in the family of `like`.
+    pub fn gateway(&self, nic: Nic, like: IpAddr) -> IpAddr {
+        match like {
+            IpAddr::V4(_) => self.layout.gateway(nic).into(),
+            IpAddr::V6(_) => self.layout.gateway6(nic).into(),
         }
     }
 

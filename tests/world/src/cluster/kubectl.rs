@@ -1,15 +1,11 @@
 //! `kubectl` and `helm`, and waiting for what objects say.
 
-use std::{
-    process::Command,
-    thread,
-    time::{Duration, Instant},
-};
+use std::{process::Command, time::Duration};
 
 use serde_json::Value;
 
 use super::{api::ApiServer, program};
-use crate::{FOLDER, command, netns::Netns};
+use crate::{FOLDER, command, netns::Netns, status::until_within};
 
 /// How long the cluster may take for anything: many times what it takes on a busy machine.
 pub const PATIENCE: Duration = Duration::from_secs(90);
@@ -64,15 +60,10 @@ impl ApiServer {
 
     /// Waits until an object is as asked for, and returns it. Panics with the last one when it never is.
     pub fn await_object(&self, what: &[&str], fits: impl Fn(&Value) -> bool) -> Value {
-        let start = Instant::now();
-        loop {
-            let found = self.try_get(what);
-            match found {
-                Ok(object) if fits(&object) => return object,
-                _ => assert!(start.elapsed() < PATIENCE, "{what:?} is not so after {} s: {found:#?}", PATIENCE.as_secs()),
-            }
-            thread::sleep(Duration::from_millis(100));
-        }
+        until(&format!("{what:?} is as asked for"), || match self.try_get(what)? {
+            object if fits(&object) => Ok(object),
+            object => Err(format!("{object:#}")),
+        })
     }
 
     /// Waits until the object's condition of this type is `True`.
@@ -92,6 +83,11 @@ impl ApiServer {
         helm.args(arguments).env("KUBECONFIG", self.kubeconfig()).env("HOME", FOLDER);
         self.netns.enter(|| command::finish(helm, &[&["helm"], arguments].concat(), ""))
     }
+}
+
+/// Waits until it is so, as long as the cluster may take, and returns what there is then. Panics with what is instead.
+pub fn until<T>(what: &str, so: impl FnMut() -> Result<T, String>) -> T {
+    until_within(PATIENCE, what, so)
 }
 
 /// Whether the object's status has the condition, and it is `True`.

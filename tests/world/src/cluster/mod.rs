@@ -29,7 +29,7 @@ use std::{env, path::PathBuf, process::Command, sync::Arc, thread};
 use serde_json::json;
 
 pub use api::{ApiServer, Etcd, KUBERNETES};
-pub use kubectl::has_condition;
+pub use kubectl::{has_condition, until};
 pub use node::{CONTAINERD, Node, Proxy};
 pub use pod::Pod;
 
@@ -39,11 +39,13 @@ use crate::{
     image,
     layout::{Layout, Nic, Subnets},
     netns::Netns,
+    sender,
     service::Service,
     talk::Guests,
 };
 
-/// Name of the image that both nodes have: busybox, and the web server of [`crate::image`] as its program.
+/// Name of the image that both nodes have: busybox, the sending program [`sender::PATH`], and the web server of
+/// [`crate::image`] as its command.
 pub const IMAGE: &str = "localhost/probe:1";
 /// Name of the image that sandboxes are made of.
 const PAUSE: &str = "localhost/pause:1";
@@ -125,7 +127,7 @@ impl Builder {
         let order = api::Order { netns, address: control.into(), etcd: self.etcd, ipv6: self.dual_stack, bare: false };
         let mut api = ApiServer::order(order);
 
-        let images = image::archive(&[(IMAGE, &image::WEB_SERVER), (PAUSE, &image::IDLE)]);
+        let images = image::archive(&[(IMAGE, &image::WEB_SERVER), (PAUSE, &image::IDLE)], &[&sender::build()]);
         let to = inside(&layouts);
         let start = |layout| {
             let node = Node::start(&cloud, layout, &to, self.bridge_netfilter);

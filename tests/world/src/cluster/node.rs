@@ -168,6 +168,14 @@ impl Node {
         part.unwrap_or_else(|| panic!("{} has no {program}", self.name)).service.log()
     }
 
+    /// Writes a file of the node, below its `/etc`, `/run` or `/var`, and the folder that it is in.
+    pub fn write(&self, path: &str, text: &str) {
+        self.enter(|| {
+            let folder = Path::new(path).parent().expect("it has a folder");
+            fs::create_dir_all(folder).and_then(|()| fs::write(path, text)).expect("these are its own");
+        });
+    }
+
     /// A path of the node as others see it.
     pub fn path(&self, path: &str) -> String {
         format!("/proc/{}/root{path}", self.first.pid())
@@ -192,13 +200,6 @@ impl Node {
     fn await_containerd(&mut self) {
         let socket = self.path(CONTAINERD);
         self.part("containerd").service.wait_until("listening", PATIENCE, || Path::new(&socket).exists());
-    }
-
-    fn write(&self, path: &str, text: &str) {
-        self.enter(|| {
-            let folder = Path::new(path).parent().expect("it has a folder");
-            fs::create_dir_all(folder).and_then(|()| fs::write(path, text)).expect("its /etc is its own");
-        });
     }
 }
 

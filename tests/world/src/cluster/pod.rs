@@ -22,7 +22,7 @@ pub struct Pod {
     pub address: Ipv4Addr,
     /// Its IPv6 address, in a cluster that has some.
     pub address6: Option<Ipv6Addr>,
-    /// Its network namespace.
+    /// Its network namespace, named as CNI named it.
     pub netns: Netns,
 }
 
@@ -103,6 +103,7 @@ impl Node {
         let namespaces = info["Spec"]["linux"]["namespaces"].as_array().expect("a sandbox has namespaces");
         let network = namespaces.iter().find(|namespace| namespace["type"] == "network").expect("a network is one of them");
         let path = network["path"].as_str().expect("CNI named it");
-        Netns::open(self.path(&path.replacen("/var/run/", "/run/", 1)), uid)
+        let name = path.rsplit('/').next().unwrap_or_default();
+        Netns::open(self.path(&format!("/run/netns/{name}")), name)
     }
 }
