@@ -2,12 +2,12 @@
 SHELL := /bin/bash
 target := $(abspath $(or $(CARGO_TARGET_DIR),target))
 
-.PHONY: demo test bench install needs release engines lint generated licences
+.PHONY: demo test bench install needs release engines cluster lint generated licences
 
 demo: install release
 	cargo test --quiet --test demo
 
-test: needs release engines
+test: needs release engines cluster
 	cargo test --workspace
 
 # Measures, for some minutes, and writes docs/benchmarks.md: ROUNDS=60 make bench for more rounds. Wants a machine with nothing else to do.
@@ -30,6 +30,10 @@ release:
 # A current Docker Engine beside Debian's, from the Go module that tests/engines/go.mod names. Minutes once, then nothing.
 engines:
 	tests/engines/build.sh $(target)/tmp/engine
+
+# The programs of a Kubernetes cluster, from the Go modules below tests/cluster/programs. Ten minutes once, then nothing.
+cluster:
+	tests/cluster/build.sh $(target)/tmp/cluster
 
 lint:
 	cargo fmt --all --check

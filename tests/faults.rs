@@ -3,7 +3,7 @@
 use std::{process::ExitCode, thread, time::Duration};
 
 use serde_json::json;
-use world::{Binding, Container, Nic, Scenario, State, Subnets, World, alone::until, command, container::Bridge, egressd::Egressd};
+use world::{Binding, Container, Nic, Scenario, State, Subnets, World, command, container::Bridge, egressd::Egressd, status::until};
 
 fn main() -> ExitCode {
     let mut scenarios = vec![

@@ -4,9 +4,9 @@ use std::{net::IpAddr, process::ExitCode, thread, time::Duration};
 
 use world::{
     Binding, Container, Nic, Scenario, Seen, Subnets, World,
-    alone::until,
     container::Bridge,
     layout::{PORT, SERVER, SERVER6},
+    status::until,
     talk::{self, Flow},
 };
 

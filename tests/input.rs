@@ -2,7 +2,7 @@
 
 use std::process::ExitCode;
 
-use world::{Binding, Nic, Scenario, Subnets, World, alone::until};
+use world::{Binding, Nic, Scenario, Subnets, World, status::until};
 
 fn main() -> ExitCode {
     let mut scenarios = Vec::new();

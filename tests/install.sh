@@ -2,7 +2,8 @@
 # install.sh: on Debian 12, as root, installs the packages that `make demo` and `make test` use. Rust (and for `make test` Go) are yours.
 set -euo pipefail
 
-packages="busybox-static conntrack docker.io gcc iproute2 iptables libc6-dev nftables procps protobuf-compiler util-linux"
+packages="busybox-static conntrack containernetworking-plugins docker.io etcd-server gcc iproute2 iptables libc6-dev nftables openssl procps
+  protobuf-compiler runc util-linux"
 # shellcheck disable=SC2086
 missing=$(dpkg-query -W -f '${Package} ${db:Status-Abbrev}\n' $packages 2>/dev/null | awk '$2 == "ii" { print $1 }' |
   sort | comm -13 - <(printf '%s\n' $packages | sort))

@@ -4,10 +4,10 @@ use std::{process::ExitCode, thread, time::Duration};
 
 use world::{
     Binding, Container, Nic, Scenario, State, Subnets, World,
-    alone::until,
     container::Bridge,
     egressd::{Egressd, manifests},
     layout::{PORT, SERVER},
+    status::until,
     talk::Flow,
 };
 

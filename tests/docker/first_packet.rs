@@ -3,18 +3,19 @@
 use std::{
     collections::BTreeMap,
     fs,
-    io::{BufRead, BufReader},
     net::Ipv4Addr,
-    process::{Command, Stdio},
-    sync::{
-        Arc, Mutex,
-        atomic::{AtomicUsize, Ordering},
-    },
+    sync::atomic::{AtomicUsize, Ordering},
     thread,
-    time::{Duration, SystemTime, UNIX_EPOCH},
+    time::Duration,
 };
 
-use world::{Docker, Engine, FOLDER, Nic, Scenario, Seen, World, docker::IMAGE, s1, service::Service};
+use world::{
+    Docker, Engine, FOLDER, Nic, Scenario, Seen, World,
+    docker::IMAGE,
+    s1,
+    service::Service,
+    told::{Told, percentiles},
+};
 
 use crate::support::{await_some, label, sender, sends};
 
@@ -131,33 +132,6 @@ impl Starts<'_> {
     }
 }
 
-/// When a program that follows the kernel told of addresses.
-struct Told(Arc<Mutex<Vec<(Duration, Ipv4Addr)>>>);
-
-impl Told {
-    /// Follows a program's lines, as far as they are `of` interest.
-    fn by(world: &World, program: &[&str], of: fn(&str) -> bool) -> Self {
-        let told = Arc::new(Mutex::new(Vec::new()));
-        let monitor = world.host.enter(|| Command::new(program[0]).args(&program[1..]).stdout(Stdio::piped()).spawn());
-        let lines = BufReader::new(monitor.expect("it is installed").stdout.expect("it is piped")).lines();
-        let seen = Arc::clone(&told);
-        thread::spawn(move || {
-            for line in lines.map_while(Result::ok).filter(|line| of(line)) {
-                let now = SystemTime::now().duration_since(UNIX_EPOCH).expect("it is after 1970");
-                let addresses = line.split(|c: char| !c.is_ascii_digit() && c != '.').filter_map(|word| word.parse().ok());
-                seen.lock().expect("nobody panics with it").extend(addresses.map(|address| (now, address)));
-            }
-        });
-        Self(told)
-    }
-
-    /// When an address was first told of from a time on.
-    fn after(&self, (time, of): (Duration, Ipv4Addr)) -> Option<Duration> {
-        let told = self.0.lock().expect("nobody panics with it");
-        told.iter().find(|(at, address)| *address == of && *at >= time).map(|(at, _)| *at)
-    }
-}
-
 /// The `network connect` events of containers whose address is known by now.
 fn connected(events: &str, reports: &BTreeMap<String, (Ipv4Addr, u32)>) -> Vec<(Duration, Ipv4Addr)> {
     let event = |line: &str| {
@@ -165,11 +139,4 @@ fn connected(events: &str, reports: &BTreeMap<String, (Ipv4Addr, u32)>) -> Vec<(
         Some((Duration::from_nanos(time.parse().ok()?), reports.get(id)?.0))
     };
     events.lines().filter_map(event).collect()
-}
-
-fn percentiles(mut delays: Vec<Duration>) -> String {
-    delays.sort_unstable();
-    let last = delays.len().saturating_sub(1);
-    let at = |percent: usize| delays.get((last * percent).div_ceil(100)).copied().unwrap_or_default().as_secs_f64() * 1000.0;
-    format!("p50 {:.1} ms, p99 {:.1} ms, max {:.1} ms of {}", at(50), at(99), at(100), delays.len())
 }

@@ -1,12 +1,13 @@
 //! What several modules use: the sending program, and waiting for what egressd says.
 
 use std::{
-    fs, thread,
+    thread,
     time::{Duration, Instant},
 };
 
 use serde_json::Value;
-use world::{Engine, FOLDER, Nic, Scenario, World, command, layout::SERVER};
+pub use world::sender::sends;
+use world::{Engine, Nic, Scenario, World, sender};
 
 /// Port of the server that bound senders send to.
 pub const BOUND_PORT: u16 = 8001;
@@ -20,17 +21,9 @@ pub fn for_each_engine(name: &str, run: fn(Engine)) -> Vec<Scenario> {
     Engine::ALL.into_iter().map(|engine| Scenario::new(format!("{engine:?}: {name}"), move || run(engine))).collect()
 }
 
-/// The static program `sender.c`, and the option of `docker run` that puts it at `/sender`.
+/// The option of `docker run` that gives a container the sending program.
 pub fn sender() -> String {
-    let (source, program) = (format!("{FOLDER}/sender.c"), format!("{FOLDER}/sender"));
-    fs::write(&source, include_str!("sender.c")).expect("/run is ours");
-    command::run(&["cc", "-static", "-O1", "-Wall", "-Werror", "-o", &program, &source]);
-    format!("--volume={program}:/sender:ro")
-}
-
-/// The arguments that make a container of the image a sender.
-pub fn sends(how: &str, port: u16) -> [String; 4] {
-    ["/sender".to_owned(), how.to_owned(), SERVER.to_string(), port.to_string()]
+    format!("--volume={}:{}:ro", sender::build(), sender::PATH)
 }
 
 /// The label that binds a container to the NIC's address.

@@ -8,9 +8,9 @@ use std::{
 };
 
 use crate::{
-    build::World,
     cloud::Seen,
     layout::{Nic, PORT, SERVER, SERVER6},
+    machine::Machine,
     netns::Netns,
     talk,
 };
@@ -19,10 +19,18 @@ use crate::{
 const TRANSPORTS: [(&str, Ask); 2] = [("TCP", talk::ask_tcp), ("UDP", talk::ask_udp)];
 type Ask = fn(&Netns, SocketAddr) -> io::Result<SocketAddr>;
 
-impl World {
-    /// One server on the internet for each family that the world has.
+impl Machine {
+    /// One server on the internet for each family that the machine has.
     pub fn servers(&self) -> Vec<IpAddr> {
         if self.layout.ipv6 { vec![SERVER.into(), SERVER6.into()] } else { vec![SERVER.into()] }
+    }
+
+    /// The socket address of a neighbour in the NIC's subnet, in the family of `like`.
+    pub fn neighbour_at(&self, nic: Nic, like: IpAddr, port: u16) -> SocketAddr {
+        match like {
+            IpAddr::V4(_) => (self.layout.neighbour(nic), port).into(),
+            IpAddr::V6(_) => (self.layout.neighbour6(nic), port).into(),
+        }
     }
 
     /// What is sent to the internet from the namespace leaves by this NIC alone, with this NIC's address alone, and is answered:
@@ -60,7 +68,7 @@ impl World {
 
     /// A call from the internet to the NIC's elastic address is answered, and the answer leaves by that NIC alone.
     pub fn reached_by(&self, nic: Nic, port: u16, path: &str) -> Result<String, String> {
-        let at = SocketAddr::new(nic.eip().into(), port);
+        let at = SocketAddr::new(self.layout.eip(nic).into(), port);
         let (page, seen) = self.watch(|| self.get(at, path));
         let page = page.map_err(|error| format!("{at} does not answer ({error}); left: {seen}"))?;
         only(&seen, nic, self.layout.address(nic).into()).map_err(|error| format!("answer of {at}: {error}"))?;

@@ -9,11 +9,12 @@ use serde_json::Value;
 
 use crate::{
     advertise,
-    layout::{Layout, Nic, SERVER, SERVER_B, SERVER6, SERVER6_B},
+    layout::{Layout, Nic, PORTS, SERVER, SERVER_B, SERVER6, SERVER6_B},
     netns::Netns,
+    talk::{self, Guests},
 };
 
-/// What left the host: packets by NIC and source address.
+/// What left a machine: packets by NIC and source address.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Seen(pub BTreeMap<(Nic, IpAddr), u64>);
 
@@ -54,16 +55,30 @@ impl fmt::Display for Seen {
     }
 }
 
-/// The cloud's namespace.
+/// What machines say to each other by eth0 that the cloud carries and does not count: a cluster's own traffic, and what its pods say to
+/// each other, for whose networks a cloud has routes. Each is an address or a prefix.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Routed {
+    /// The machine's own sources.
+    pub(crate) from: Vec<String>,
+    /// Everybody's destinations.
+    pub(crate) to: Vec<String>,
+}
+
+/// The cloud's namespace, the internet behind it, and the neighbours in its subnets.
 pub(crate) struct Cloud {
     pub(crate) netns: Netns,
+    pub(crate) internet: Netns,
+    /// Whom the servers on the internet have seen.
+    pub(crate) guests: Guests,
+    neighbours: BTreeMap<Nic, (Netns, Guests)>,
     layout: Layout,
 }
 
 impl Cloud {
-    /// Makes it, with the wires to the host's NICs, whose ends on the host are still bare, and the link `wan` to the internet.
-    pub(crate) fn new(layout: Layout, host: &Netns, internet: &Netns) -> Self {
-        let netns = Netns::add("cloud");
+    /// Makes it, with the link `wan` to the internet, servers there and neighbours; no machine is plugged in yet.
+    pub(crate) fn new(layout: Layout) -> Self {
+        let (netns, internet) = (Netns::add("cloud"), Netns::add("internet"));
         for (path, value) in [
             ("bridge/bridge-nf-call-iptables", "0"),
             ("bridge/bridge-nf-call-ip6tables", "0"),
@@ -78,14 +93,17 @@ impl Cloud {
         ] {
             netns.sysctl(path, value);
         }
-        let cloud = Self { netns, layout };
+        let mut cloud = Self { netns, internet, guests: Guests::default(), neighbours: BTreeMap::new(), layout };
         for &nic in layout.first_of_each() {
             cloud.add_subnet(nic);
         }
-        for nic in Nic::ALL {
-            cloud.plug(nic, host);
+        cloud.connect();
+        cloud.guests = serve(&cloud.internet, layout.ipv6, [SERVER.into(), SERVER_B.into(), SERVER6.into(), SERVER6_B.into()]);
+        for &nic in layout.first_of_each() {
+            let netns = cloud.add_neighbour(nic);
+            let guests = serve(&netns, layout.ipv6, [layout.neighbour(nic).into(), layout.neighbour6(nic).into()]);
+            cloud.neighbours.insert(nic, (netns, guests));
         }
-        cloud.connect(internet);
         cloud
     }
 
@@ -101,15 +119,17 @@ impl Cloud {
         }
     }
 
-    fn plug(&self, nic: Nic, host: &Netns) {
-        let (name, port, segment) = (nic.name(), nic.port(), self.layout.segment(nic));
-        host.ip(&format!("link add {name} type veth peer name {port} netns {}", self.netns.name()));
+    /// Makes the wire to a machine's NIC, whose end there is still bare, with its rules and its elastic address.
+    pub(crate) fn plug(&self, layout: Layout, nic: Nic, machine: &Netns, routed: &Routed) {
+        let (name, port, segment) = (nic.name(), layout.port(nic), layout.segment(nic));
+        machine.ip(&format!("link add {name} type veth peer name {port} netns {}", self.netns.name()));
         self.netns.ip(&format!("link set {port} master {segment} up"));
-        self.netns.nft(&port_rules(self.layout, nic));
+        self.netns.nft(&port_rules(layout, nic, routed));
+        self.netns.nft(&elastic_address(layout, nic));
     }
 
-    fn connect(&self, internet: &Netns) {
-        internet.sysctl("ipv6/conf/default/dad_transmits", "0");
+    fn connect(&self) {
+        self.internet.sysctl("ipv6/conf/default/dad_transmits", "0");
         self.netns.ip(&format!(
             "link add wan type veth peer name wan netns {}
              addr add 198.51.100.1/24 dev wan
@@ -117,9 +137,9 @@ impl Cloud {
              addr add 2001:db8:10::1/64 dev wan nodad
              addr add 2001:db8:20::1/64 dev wan nodad
              link set wan up",
-            internet.name()
+            self.internet.name()
         ));
-        internet.ip(&format!(
+        self.internet.ip(&format!(
             "addr add {SERVER}/24 dev wan
              addr add {SERVER_B}/24 dev wan
              addr add {SERVER6}/64 dev wan nodad
@@ -128,18 +148,26 @@ impl Cloud {
              route add default via 198.51.100.1
              route add default via 2001:db8:10::1"
         ));
-        self.netns.nft(&elastic_addresses(self.layout));
     }
 
-    /// A neighbour in the NIC's subnet.
-    pub(crate) fn neighbour(&self, nic: Nic) -> Netns {
-        let netns = Netns::add(match nic {
+    /// A neighbour in the NIC's subnet, and whom it has seen. NICs in one subnet have the same one.
+    pub(crate) fn neighbour(&self, nic: Nic) -> &(Netns, Guests) {
+        self.neighbours.get(&nic).or_else(|| self.neighbours.get(&Nic::Eth0)).expect("there is a neighbour in the first subnet")
+    }
+
+    fn add_neighbour(&self, nic: Nic) -> Netns {
+        let name = match nic {
             Nic::Eth0 => "near0",
             Nic::Eth1 => "near1",
-        });
-        let (segment, address) = (self.layout.segment(nic), self.layout.neighbour(nic));
-        netns.ip(&format!("link add eth0 type veth peer name {0} netns {1}", netns.name(), self.netns.name()));
-        self.netns.ip(&format!("link set {} master {segment} up", netns.name()));
+        };
+        self.add_beside(name, nic, self.layout.neighbour(nic).into(), self.layout.neighbour6(nic).into())
+    }
+
+    /// Adds a machine with one NIC in the subnet of `nic`, which nothing counts.
+    pub(crate) fn add_beside(&self, name: &str, nic: Nic, address: IpAddr, address6: IpAddr) -> Netns {
+        let netns = Netns::add(name);
+        netns.ip(&format!("link add eth0 type veth peer name {name} netns {}", self.netns.name()));
+        self.netns.ip(&format!("link set {name} master {} up", self.layout.segment(nic)));
         netns.ip(&format!(
             "addr add {address}/20 dev eth0
              link set eth0 up
@@ -148,9 +176,8 @@ impl Cloud {
         ));
         if self.layout.ipv6 {
             netns.ip(&format!(
-                "addr add {}/64 dev eth0 nodad
+                "addr add {address6}/64 dev eth0 nodad
                  route add default via {}",
-                self.layout.neighbour6(nic),
                 self.layout.gateway6(nic)
             ));
         }
@@ -162,14 +189,15 @@ impl Cloud {
         advertise::start(&self.netns, self.layout.segment(nic), self.layout.prefix6(nic));
     }
 
-    /// What has left the host since the last [`Cloud::forget`].
-    pub(crate) fn seen(&self) -> Seen {
-        let listing = self.netns.run(&["nft", "-j", "list", "table", "netdev", "cloud"]);
+    /// What has left the machine since the last [`Cloud::forget`].
+    pub(crate) fn seen(&self, layout: Layout) -> Seen {
+        let table = table(layout);
+        let listing = self.netns.run(&["nft", "-j", "list", "table", "netdev", &table]);
         let listing: Value = serde_json::from_str(&listing).expect("nft prints JSON");
         let mut seen = Seen::default();
         for object in listing["nftables"].as_array().expect("nft lists objects") {
             let set = &object["set"];
-            let Some(nic) = Nic::ALL.into_iter().find(|nic| set["name"].as_str().is_some_and(|name| name.starts_with(nic.port()))) else {
+            let Some(nic) = Nic::ALL.into_iter().find(|nic| set["name"].as_str().is_some_and(|name| name.starts_with(nic.name()))) else {
                 continue;
             };
             for element in set["elem"].as_array().into_iter().flatten() {
@@ -185,26 +213,43 @@ impl Cloud {
     }
 
     /// Begins counting anew.
-    pub(crate) fn forget(&self) {
-        let sets = Nic::ALL.map(Nic::port).map(|port| format!("flush set netdev cloud {port}_ip\nflush set netdev cloud {port}_ip6\n"));
+    pub(crate) fn forget(&self, layout: Layout) {
+        let table = table(layout);
+        let sets = Nic::ALL.map(Nic::name).map(|nic| format!("flush set netdev {table} {nic}_ip\nflush set netdev {table} {nic}_ip6\n"));
         self.netns.nft(&sets.concat());
     }
 }
 
+fn serve<const N: usize>(netns: &Netns, ipv6: bool, addresses: [IpAddr; N]) -> Guests {
+    let served: Vec<IpAddr> = addresses.into_iter().filter(|address| ipv6 || address.is_ipv4()).collect();
+    talk::serve(netns, &served, &PORTS)
+}
+
+/// Name of the tables that are about a machine.
+fn table(layout: Layout) -> String {
+    format!("machine{}", layout.machine)
+}
+
 /// Only what the NIC owns passes, after it was counted. IPv6's own business (neighbours, routers, duplicate addresses) is
 /// never forwarded and not counted.
-fn port_rules(layout: Layout, nic: Nic) -> String {
-    let (port, own, own6) = (nic.port(), layout.address(nic), layout.address6(nic));
+fn port_rules(layout: Layout, nic: Nic, routed: &Routed) -> String {
+    let (table, port, name) = (table(layout), layout.port(nic), nic.name());
+    let (own, own6) = (layout.address(nic), layout.address6(nic));
+    let carried = match nic {
+        Nic::Eth0 => ["ip", "ip6"].map(|family| routed.accepted(family)).concat(),
+        Nic::Eth1 => String::new(),
+    };
     format!(
-        "table netdev cloud {{
-            set {port}_ip {{ type ipv4_addr; size 65535; flags dynamic; }}
-            set {port}_ip6 {{ type ipv6_addr; size 65535; flags dynamic; }}
-            chain {port} {{
+        "table netdev {table} {{
+            set {name}_ip {{ type ipv4_addr; size 65535; flags dynamic; }}
+            set {name}_ip6 {{ type ipv6_addr; size 65535; flags dynamic; }}
+            chain {name} {{
                 type filter hook ingress device \"{port}\" priority -500; policy accept;
-                update @{port}_ip {{ ip saddr counter }}
+                {carried}
+                update @{name}_ip {{ ip saddr counter }}
                 ip6 saddr {{ fe80::/10, :: }} accept
                 ip6 hoplimit 255 icmpv6 type {{ nd-router-solicit, nd-neighbor-solicit, nd-neighbor-advert }} accept
-                update @{port}_ip6 {{ ip6 saddr counter }}
+                update @{name}_ip6 {{ ip6 saddr counter }}
                 ip saddr != {own} drop
                 ip6 saddr != {own6} drop
             }}
@@ -212,20 +257,35 @@ fn port_rules(layout: Layout, nic: Nic) -> String {
     )
 }
 
+impl Routed {
+    /// The rule that lets it pass uncounted, if there is something of this family.
+    fn accepted(&self, family: &str) -> String {
+        let of = |all: &[String]| {
+            let of: Vec<&str> = all.iter().map(String::as_str).filter(|one| one.contains(':') == (family == "ip6")).collect();
+            of.join(", ")
+        };
+        let (from, to) = (of(&self.from), of(&self.to));
+        if from.is_empty() || to.is_empty() {
+            String::new()
+        } else {
+            format!("{family} saddr {{ {from} }} {family} daddr {{ {to} }} accept\n")
+        }
+    }
+}
+
 /// One to one, both ways; also from inside the cloud to an elastic address, which then sees the sender's.
-fn elastic_addresses(layout: Layout) -> String {
-    let to_public = Nic::ALL.map(|nic| format!("{} : {}", layout.address(nic), nic.eip())).join(", ");
-    let to_private = Nic::ALL.map(|nic| format!("{} : {}", nic.eip(), layout.address(nic))).join(", ");
+fn elastic_address(layout: Layout, nic: Nic) -> String {
+    let (port, private, public) = (layout.port(nic), layout.address(nic), layout.eip(nic));
     format!(
-        "table ip cloud {{
+        "table ip {port} {{
             chain prerouting {{
                 type nat hook prerouting priority dstnat; policy accept;
-                dnat to ip daddr map {{ {to_private} }}
+                ip daddr {public} dnat to {private}
             }}
             chain postrouting {{
                 type nat hook postrouting priority srcnat; policy accept;
-                oifname \"wan\" snat to ip saddr map {{ {to_public} }}
-                ct status dnat snat to ip saddr map {{ {to_public} }}
+                ip saddr {private} oifname \"wan\" snat to {public}
+                ip saddr {private} ct status dnat snat to {public}
             }}
         }}"
     )

@@ -5,7 +5,7 @@ use std::{
     net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
 };
 
-use crate::{build::World, layout::Nic, netns::Netns, talk};
+use crate::{build::World, netns::Netns, talk};
 
 /// A bridge on the host for plain containers: its gateway's addresses are `.1`.
 #[derive(Clone, Debug)]
@@ -122,14 +122,6 @@ impl World {
             container.host_side,
             container.netns.name()
         ));
-    }
-
-    /// The socket address of a neighbour in the NIC's subnet, in the family of `like`.
-    pub fn neighbour_at(&self, nic: Nic, like: IpAddr, port: u16) -> SocketAddr {
-        match like {
-            IpAddr::V4(_) => (self.layout.neighbour(nic), port).into(),
-            IpAddr::V6(_) => (self.layout.neighbour6(nic), port).into(),
-        }
     }
 }
 

@@ -3,7 +3,7 @@
 use std::{
     env, fs,
     io::{Read, Write},
-    os::unix::{fs::symlink, net::UnixStream},
+    os::unix::net::UnixStream,
     path::{Path, PathBuf},
     process::Command,
     time::Duration,
@@ -11,14 +11,13 @@ use std::{
 
 use serde_json::{Value, json};
 
-use crate::{FOLDER, build::World, built, command, isolate, netns::Netns, service::Service};
+pub use crate::image::WEB_PORT;
+use crate::{FOLDER, build::World, built, command, image, isolate, netns::Netns, service::Service};
 
 /// Where each daemon listens: Docker's usual place, on the scenario's own `/run`.
 pub const SOCKET: &str = "/run/docker.sock";
 /// Name of the image that every daemon has: busybox, and a web server on [`WEB_PORT`] as its program.
 pub const IMAGE: &str = "probe";
-/// Port of the image's web server.
-pub const WEB_PORT: u16 = 8080;
 /// API version that all engines and all clients have in common.
 const API: &str = "1.41";
 
@@ -210,37 +209,9 @@ impl Docker {
         command::finish(client, &[&["docker"], arguments].concat(), input)
     }
 
-    /// Makes the image from the machine's static busybox: nothing is fetched.
     fn import(&self) {
-        let root = Path::new(FOLDER).join("image");
-        let busybox = ["/usr/bin/busybox", "/bin/busybox"].into_iter().find(|path| Path::new(path).exists());
-        let busybox = busybox.expect("there is no busybox: install the package busybox-static");
-        let prepare = || -> std::io::Result<()> {
-            fs::create_dir_all(root.join("bin"))?;
-            fs::create_dir_all(root.join("www/cgi-bin"))?;
-            fs::create_dir_all(root.join("etc"))?;
-            fs::create_dir_all(root.join("tmp"))?;
-            fs::copy(busybox, root.join("bin/busybox"))?;
-            for applet in command::run(&[busybox, "--list"]).lines().filter(|applet| *applet != "busybox") {
-                symlink("busybox", root.join("bin").join(applet))?;
-            }
-            Ok(())
-        };
-        prepare().expect("/run is ours");
-        fs::write(root.join("www/cgi-bin/ask"), ASK).expect("/run is ours");
-        let tar = format!("{FOLDER}/image.tar");
-        let root = root.to_string_lossy();
-        command::run(&["chmod", "755", &format!("{root}/www/cgi-bin/ask")]);
-        command::run(&["tar", "-C", &root, "-cf", &tar, "."]);
-        let program = format!("CMD [\"httpd\", \"-f\", \"-p\", \"{WEB_PORT}\", \"-h\", \"/www\"]");
-        self.cli(&["import", "--change", &program, &tar, IMAGE]);
-        fs::remove_dir_all(&*root).and_then(|()| fs::remove_file(&tar)).expect("/run is ours");
+        let tar = image::archive(&[(&format!("{IMAGE}:latest"), &image::WEB_SERVER)], &[]);
+        self.cli(&["load", "--input", &tar]);
+        fs::remove_file(&tar).expect("/run is ours");
     }
 }
-
-/// A page that asks a server outside which address it sees: `/cgi-bin/ask?198.51.100.10+8000`.
-const ASK: &str = "#!/bin/sh
-echo 'Content-Type: text/plain'
-echo
-nc -w 3 $(echo \"$QUERY_STRING\" | tr + ' ') </dev/null
-";

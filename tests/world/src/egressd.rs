@@ -1,4 +1,4 @@
-//! The program under test: the release binary, started on the host as an operator would.
+//! The program under test: the release binary, started on a machine as an operator would.
 
 use std::{
     fs,
@@ -7,33 +7,21 @@ use std::{
     time::{Duration, SystemTime},
 };
 
-use serde_json::Value;
-
-use crate::{FOLDER, build::World, built, command, docker, service::Service};
+use crate::{FOLDER, build::World, built, command, docker, machine::Machine, namespaces::Namespaces, service::Service};
 
 /// Where the daemon listens for `egressd status` and the like.
 pub const SOCKET: &str = "/run/egressd/egressd.sock";
 
-/// A running daemon with a manifest folder of its own.
+/// A running daemon.
 #[derive(Debug)]
 pub struct Egressd {
     service: Service,
+    name: String,
+    namespaces: Namespaces,
     arguments: Vec<String>,
 }
 
 impl World {
-    /// Starts `egressd run` with these arguments, and waits until it is ready.
-    pub fn egressd(&self, arguments: &[&str]) -> Egressd {
-        let arguments: Vec<String> = arguments.iter().map(ToString::to_string).collect();
-        Egressd { service: start(&arguments), arguments }
-    }
-
-    /// Starts it and does not wait.
-    pub fn egressd_started(&self, arguments: &[&str]) -> Egressd {
-        let arguments: Vec<String> = arguments.iter().map(ToString::to_string).collect();
-        Egressd { service: spawn(&arguments), arguments }
-    }
-
     /// Starts it for the world's Docker daemon and the folder [`manifests`].
     pub fn egressd_for_docker(&self) -> Egressd {
         fs::create_dir_all(manifests()).expect("/run is ours");
@@ -45,18 +33,27 @@ impl World {
         fs::create_dir_all(manifests()).expect("/run is ours");
         self.egressd(&["--no-docker", "--manifests", &manifests().to_string_lossy()])
     }
+}
+
+impl Machine {
+    /// Starts `egressd run` with these arguments, and waits until it is ready.
+    pub fn egressd(&self, arguments: &[&str]) -> Egressd {
+        let mut egressd = self.egressd_started(arguments);
+        egressd.await_ready();
+        egressd
+    }
+
+    /// Starts it and does not wait.
+    pub fn egressd_started(&self, arguments: &[&str]) -> Egressd {
+        let arguments: Vec<String> = arguments.iter().map(ToString::to_string).collect();
+        let name = format!("{}egressd", self.prefix);
+        let service = spawn(&self.namespaces, &name, &arguments);
+        Egressd { service, name, namespaces: self.namespaces.clone(), arguments }
+    }
 
     /// Runs one of its other commands (`status`, `explain`, `cleanup`, ...) and returns what it prints, or its failure.
     pub fn egressctl(&self, arguments: &[&str]) -> Result<String, String> {
-        let mut command = Command::new(program());
-        command.args(arguments);
-        command::finish(command, &[&["egressd"], arguments].concat(), "")
-    }
-
-    /// What `egressd status -o json` prints.
-    pub fn status(&self) -> Value {
-        let printed = self.egressctl(&["status", "-o", "json"]).unwrap_or_else(|error| panic!("{error}"));
-        serde_json::from_str(&printed).unwrap_or_else(|error| panic!("status is not JSON ({error}): {printed}"))
+        control(&self.namespaces, arguments)
     }
 
     /// Runs `egressd cleanup`. Panics when it fails.
@@ -83,7 +80,13 @@ impl Egressd {
 
     /// Starts it again with the same arguments, and waits until it is ready.
     pub fn start(&mut self) {
-        self.service = start(&self.arguments);
+        self.service = spawn(&self.namespaces, &self.name, &self.arguments);
+        self.await_ready();
+    }
+
+    fn await_ready(&mut self) {
+        let namespaces = self.namespaces.clone();
+        self.service.wait_until("ready", Duration::from_secs(10), || control(&namespaces, &["status"]).is_ok());
     }
 
     /// Its process id.
@@ -97,20 +100,16 @@ impl Egressd {
     }
 }
 
-fn spawn(arguments: &[String]) -> Service {
+fn spawn(namespaces: &Namespaces, name: &str, arguments: &[String]) -> Service {
     let mut daemon = Command::new(program());
     daemon.arg("run").args(arguments);
-    Service::start("egressd", daemon)
+    Service::start_in(namespaces, name, daemon)
 }
 
-fn start(arguments: &[String]) -> Service {
-    let mut service = spawn(arguments);
-    service.wait_until("ready", Duration::from_secs(10), || {
-        let mut status = Command::new(program());
-        status.arg("status");
-        command::finish(status, &["egressd", "status"], "").is_ok()
-    });
-    service
+fn control(namespaces: &Namespaces, arguments: &[&str]) -> Result<String, String> {
+    let mut command = Command::new(program());
+    command.args(arguments);
+    namespaces.enter(|| command::finish(command, &[&["egressd"], arguments].concat(), ""))
 }
 
 /// The release binary: what a user gets, and not what the tests were built with. `EGRESSD` names another one.

@@ -7,7 +7,7 @@ use std::{env, process::ExitCode, time::Duration};
 
 use libtest_mimic::{Arguments, Trial};
 
-use crate::isolate;
+use crate::{cluster::first, isolate};
 
 /// Time that a scenario may take when it does not say otherwise.
 pub const LIMIT: Duration = Duration::from_secs(120);
@@ -45,6 +45,7 @@ impl Scenario {
 pub fn main(scenarios: Vec<Scenario>) -> ExitCode {
     match env::var(isolate::STAGE).as_deref() {
         Ok(isolate::INIT) => isolate::init(),
+        Ok(first::STAGE) => first::main(),
         Ok(isolate::RUN) => {
             let name = env::var(isolate::NAME).expect("the stage before names the scenario");
             let scenario = scenarios.iter().find(|scenario| scenario.name == name).expect("the same program named it");

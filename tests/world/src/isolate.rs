@@ -21,9 +21,9 @@ use nix::{
 
 use crate::command;
 
-/// Environment variable with the link of the chain that a process is: [`INIT`], [`RUN`] or none.
+/// Environment variable with the link of the chain that a process is: [`INIT`], [`RUN`], a node's first process, or none.
 pub const STAGE: &str = "EGRESSD_TEST_STAGE";
-/// Environment variable with the name of the scenario.
+/// Environment variable with the name of the scenario, or of the node.
 pub const NAME: &str = "EGRESSD_TEST_SCENARIO";
 /// Environment variable with the name of the control group that a scenario's containers are put under.
 pub const CGROUP: &str = "EGRESSD_TEST_CGROUP";
@@ -89,7 +89,7 @@ fn prepare() -> Result<Child, String> {
 
 /// Mounts a `/sys` that shows this namespace's interfaces, with what was mounted below the old one: dockerd looks there for its
 /// bridges' ports and waits when they are missing.
-fn own_sysfs() -> Result<(), String> {
+pub(crate) fn own_sysfs() -> Result<(), String> {
     let mounts = fs::read_to_string("/proc/mounts").map_err(|error| format!("failed to read /proc/mounts: {error}"))?;
     let mounted = |path: &&str| mounts.lines().any(|line| line.split(' ').nth(1) == Some(path));
     let kept: Vec<&str> = ["/sys/fs/cgroup", "/sys/kernel/security"].into_iter().filter(mounted).collect();
@@ -105,7 +105,7 @@ fn own_sysfs() -> Result<(), String> {
     Ok(())
 }
 
-fn run_line(line: &str) -> Result<String, String> {
+pub(crate) fn run_line(line: &str) -> Result<String, String> {
     command::try_run(&line.split(' ').collect::<Vec<_>>())
 }
 

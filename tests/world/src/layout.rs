@@ -23,15 +23,7 @@ impl Nic {
         }
     }
 
-    /// The other end of its wire, in the cloud.
-    pub fn port(self) -> &'static str {
-        match self {
-            Self::Eth0 => "nic0",
-            Self::Eth1 => "nic1",
-        }
-    }
-
-    /// The elastic (public) address that the cloud maps to its private one.
+    /// The elastic (public) address that the cloud maps to the first machine's private one.
     pub fn eip(self) -> Ipv4Addr {
         match self {
             Self::Eth0 => Ipv4Addr::new(109, 25, 48, 65),
@@ -49,13 +41,15 @@ pub enum Subnets {
     Two,
 }
 
-/// The addresses of a world.
+/// The addresses of a machine and of what is around it.
 #[derive(Clone, Copy, Debug)]
 pub struct Layout {
     /// Where the NICs are.
     pub subnets: Subnets,
     /// Whether there is IPv6, too.
     pub ipv6: bool,
+    /// Which machine of the cloud it is, from 0. A `World` has only one, a cluster one for each node.
+    pub machine: u8,
 }
 
 /// A server on the internet.
@@ -77,8 +71,8 @@ impl Layout {
         self.in_subnet(
             nic,
             match nic {
-                Nic::Eth0 => 8,
-                Nic::Eth1 => 14,
+                Nic::Eth0 => 8 + self.machine,
+                Nic::Eth1 => 14 + self.machine,
             },
         )
     }
@@ -88,10 +82,24 @@ impl Layout {
         self.in_subnet6(
             nic,
             match nic {
-                Nic::Eth0 => 0x8,
-                Nic::Eth1 => 0x14,
+                Nic::Eth0 => 0x8 + u16::from(self.machine),
+                Nic::Eth1 => 0x14 + u16::from(self.machine),
             },
         )
+    }
+
+    /// The elastic (public) address that the cloud maps to the NIC's private one.
+    pub fn eip(self, nic: Nic) -> Ipv4Addr {
+        let [a, b, c, d] = nic.eip().octets();
+        Ipv4Addr::new(a, b, c, d + self.machine)
+    }
+
+    /// The other end of the NIC's wire, in the cloud.
+    pub(crate) fn port(self, nic: Nic) -> String {
+        match nic {
+            Nic::Eth0 => format!("m{}nic0", self.machine),
+            Nic::Eth1 => format!("m{}nic1", self.machine),
+        }
     }
 
     /// The gateway of the NIC's subnet.
@@ -119,6 +127,16 @@ impl Layout {
         self.in_subnet6(nic, 0x50)
     }
 
+    /// A machine in the subnet of eth0 that is in nobody's way: a cluster's control plane.
+    pub(crate) fn control(self) -> Ipv4Addr {
+        self.in_subnet(Nic::Eth0, 40)
+    }
+
+    /// The IPv6 address of [`Layout::control`]'s machine.
+    pub(crate) fn control6(self) -> Ipv6Addr {
+        self.in_subnet6(Nic::Eth0, 0x40)
+    }
+
     /// The addresses that the NIC may send from.
     pub fn own(self, nic: Nic) -> Vec<IpAddr> {
         vec![self.address(nic).into(), self.address6(nic).into()]
@@ -127,7 +145,7 @@ impl Layout {
     /// What the internet sees of a packet that left by the NIC with the NIC's own address, of the same family as `like`.
     pub fn public(self, nic: Nic, like: IpAddr) -> IpAddr {
         match like {
-            IpAddr::V4(_) => nic.eip().into(),
+            IpAddr::V4(_) => self.eip(nic).into(),
             IpAddr::V6(_) => self.address6(nic).into(),
         }
     }

@@ -2,6 +2,7 @@
 
 use std::{
     fs::{self, File},
+    io,
     path::{Path, PathBuf},
     process::{Child, Command, ExitStatus, Stdio},
     thread,
@@ -13,7 +14,11 @@ use nix::{
     unistd::Pid,
 };
 
-use crate::FOLDER;
+use crate::{
+    FOLDER,
+    namespaces::{self, Namespaces},
+    netns::Netns,
+};
 
 /// Lines of a log that a failed scenario shows.
 const SHOWN: usize = 40;
@@ -28,15 +33,25 @@ pub struct Service {
 
 impl Service {
     /// Starts it; its output goes to the end of a log named after it.
-    pub fn start(name: &str, mut command: Command) -> Self {
+    pub fn start(name: &str, command: Command) -> Self {
+        Self::launch(name, command, |command| command.spawn())
+    }
+
+    /// Starts it in these namespaces.
+    pub fn start_in(namespaces: &Namespaces, name: &str, command: Command) -> Self {
+        Self::launch(name, command, |command| namespaces.enter(|| command.spawn()))
+    }
+
+    /// Starts it as the first process of a new PID namespace, with mounts of its own.
+    pub(crate) fn start_first(netns: &Netns, name: &str, command: Command) -> Self {
+        Self::launch(name, command, |command| namespaces::start_first(netns, command))
+    }
+
+    fn launch(name: &str, mut command: Command, spawn: impl FnOnce(&mut Command) -> io::Result<Child>) -> Self {
         let log = Path::new(FOLDER).join(format!("{name}.log"));
         let file = File::options().create(true).append(true).open(&log).expect("/run is ours");
-        let child = command
-            .stdin(Stdio::null())
-            .stdout(file.try_clone().expect("a file can be shared"))
-            .stderr(file)
-            .spawn()
-            .unwrap_or_else(|error| panic!("failed to start {name}: {error}"));
+        command.stdin(Stdio::null()).stdout(file.try_clone().expect("a file can be shared")).stderr(file);
+        let child = spawn(&mut command).unwrap_or_else(|error| panic!("failed to start {name}: {error}"));
         Self { name: name.to_owned(), child, log }
     }
 

@@ -14,7 +14,7 @@ use std::{
 
 use serde_json::Value;
 
-use crate::{build::World, command};
+use crate::{command, machine::Machine};
 
 /// A host's rulesets, policy rules, routes, links with their groups, addresses and sysctls, as lines by kind.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -23,10 +23,10 @@ pub struct State {
     bridges: Vec<String>,
 }
 
-impl World {
+impl Machine {
     /// The host's present state.
     pub fn state(&self) -> State {
-        self.host.enter(State::take)
+        self.enter(State::take)
     }
 }
 

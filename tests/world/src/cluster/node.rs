@@ -1,0 +1,234 @@
+//! A node: a machine of the cloud with containerd, kubelet and kube-proxy.
+
+use std::{
+    env, fs,
+    net::{Ipv4Addr, Ipv6Addr},
+    ops::Deref,
+    path::Path,
+    process::Command,
+    sync::Arc,
+    time::Duration,
+};
+
+use super::{first, program, programs, settings};
+use crate::{
+    cloud::{Cloud, Routed},
+    command, isolate,
+    layout::{Layout, Nic},
+    machine::{self, Machine},
+    namespaces::Namespaces,
+    netns::Netns,
+    service::Service,
+};
+
+/// Where containerd listens, on each node.
+pub const CONTAINERD: &str = "/run/containerd/containerd.sock";
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// How kube-proxy makes services.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Proxy {
+    /// With iptables, its default.
+    Iptables,
+    /// With nftables.
+    Nftables,
+}
+
+impl Proxy {
+    pub(super) fn mode(self) -> &'static str {
+        match self {
+            Self::Iptables => "iptables",
+            Self::Nftables => "nftables",
+        }
+    }
+}
+
+/// A running node. All that runs on it ends when it is dropped.
+pub struct Node {
+    /// Its name in the cluster.
+    pub name: String,
+    /// Number of its pods' network.
+    number: u8,
+    machine: Machine,
+    parts: Vec<Part>,
+    first: Service,
+}
+
+/// A program of the node that can be killed and started again.
+struct Part {
+    program: &'static str,
+    arguments: Vec<String>,
+    service: Service,
+}
+
+/// What can be asked of any machine of the cloud can be asked of a node.
+impl Deref for Node {
+    type Target = Machine;
+
+    fn deref(&self) -> &Machine {
+        &self.machine
+    }
+}
+
+/// The network of the pods of the node with this number, from 1.
+pub(super) fn pod_network(number: u8) -> String {
+    format!("10.244.{number}.0/24")
+}
+
+/// The IPv6 network of the pods of the node with this number, from 1.
+pub(super) fn pod_network6(number: u8) -> String {
+    format!("fd10:244:0:{number}::/64")
+}
+
+impl Node {
+    /// Starts a machine with containerd and an empty image store.
+    pub(super) fn start(cloud: &Arc<Cloud>, layout: Layout, to: &[String], bridge_netfilter: bool) -> Self {
+        let number = layout.machine + 1;
+        let name = format!("n{number}");
+        let netns = Netns::add(&name);
+        start_state(&netns, layout, bridge_netfilter);
+        let (first, namespaces) = power_on(&name, &netns);
+        let mut from = vec![layout.address(Nic::Eth0).to_string(), pod_network(number)];
+        if layout.ipv6 {
+            from.extend([layout.address6(Nic::Eth0).to_string(), pod_network6(number)]);
+        }
+        let machine = Machine::plug(cloud, layout, namespaces, &format!("{name}-"), &Routed { from, to: to.to_vec() });
+        for nic in Nic::ALL {
+            machine.attach(nic);
+        }
+        machine.default_route(Nic::Eth0, 0, layout.ipv6);
+        let mut node = Self { name, number, machine, parts: Vec::new(), first };
+        node.write("/etc/cni/net.d/10-pods.conflist", &settings::cni(number, layout.ipv6));
+        node.write("/etc/containerd/config.toml", settings::CONTAINERD);
+        node.add("containerd", vec!["--config=/etc/containerd/config.toml".to_owned(), "--log-level=warn".to_owned()]);
+        node.await_containerd();
+        node
+    }
+
+    /// Starts what makes it a member of the cluster.
+    pub(super) fn join(&mut self, kubeconfig: &str, proxy_kubeconfig: &str, authority: &str, proxy: Proxy) {
+        let cgroup = format!("/{}/{}", env::var(isolate::CGROUP).expect("a scenario has a control group"), self.name);
+        self.write("/etc/kubernetes/kubelet.json", &settings::kubelet(authority, &cgroup));
+        self.write("/etc/kubernetes/kube-proxy.json", &settings::kube_proxy(proxy_kubeconfig, proxy, self.layout.ipv6));
+        let mut address = self.layout.address(Nic::Eth0).to_string();
+        if self.layout.ipv6 {
+            address = format!("{address},{}", self.layout.address6(Nic::Eth0));
+        }
+        self.add(
+            "kubelet",
+            vec![
+                "--config=/etc/kubernetes/kubelet.json".to_owned(),
+                format!("--kubeconfig={kubeconfig}"),
+                format!("--hostname-override={}", self.name),
+                format!("--node-ip={address}"),
+            ],
+        );
+        let name = format!("--hostname-override={}", self.name);
+        self.add("kube-proxy", vec!["--config=/etc/kubernetes/kube-proxy.json".to_owned(), name]);
+    }
+
+    /// Routes that lead to the pods of another node by its address, as a host gateway or a cloud's own routes do it.
+    pub(super) fn route_to(&self, other: &Self) {
+        self.netns().ip(&format!("route add {} via {}", pod_network(other.number), other.layout.address(Nic::Eth0)));
+        if self.layout.ipv6 {
+            self.netns().ip(&format!("route add {} via {}", pod_network6(other.number), other.layout.address6(Nic::Eth0)));
+        }
+    }
+
+    /// Imports a tar as `docker save` makes it, with all its images.
+    pub fn import(&self, tar: &str) {
+        self.ctr(&["images", "import", tar]);
+    }
+
+    /// Runs `ctr` for Kubernetes' containers on the node, and returns what it prints.
+    pub fn ctr(&self, arguments: &[&str]) -> String {
+        let ctr = program("ctr").to_string_lossy().into_owned();
+        self.enter(|| command::run(&[&[ctr.as_str(), "--namespace", "k8s.io"], arguments].concat()))
+    }
+
+    /// Ends `kubelet`, `kube-proxy` or `containerd` with no chance to tidy up. Containers go on.
+    pub fn kill(&mut self, program: &str) {
+        self.part(program).service.kill();
+    }
+
+    /// Starts a program again that was killed.
+    pub fn restart(&mut self, program: &str) {
+        let namespaces = self.machine.namespaces.clone();
+        let name = self.name.clone();
+        let part = self.part(program);
+        part.service = part_service(&namespaces, &name, part.program, &part.arguments);
+        if program == "containerd" {
+            self.await_containerd();
+        }
+    }
+
+    /// What a program has printed, in all its lives.
+    pub fn log(&self, program: &str) -> String {
+        let part = self.parts.iter().find(|part| part.program == program);
+        part.unwrap_or_else(|| panic!("{} has no {program}", self.name)).service.log()
+    }
+
+    /// Writes a file of the node, below its `/etc`, `/run` or `/var`, and the folder that it is in.
+    pub fn write(&self, path: &str, text: &str) {
+        self.enter(|| {
+            let folder = Path::new(path).parent().expect("it has a folder");
+            fs::create_dir_all(folder).and_then(|()| fs::write(path, text)).expect("these are its own");
+        });
+    }
+
+    /// A path of the node as others see it.
+    pub fn path(&self, path: &str) -> String {
+        format!("/proc/{}/root{path}", self.first.pid())
+    }
+
+    /// The first IPv4 address and the first IPv6 address of its pods' bridge.
+    pub fn pod_gateway(&self) -> (Ipv4Addr, Ipv6Addr) {
+        (Ipv4Addr::new(10, 244, self.number, 1), Ipv6Addr::new(0xfd10, 0x244, 0, self.number.into(), 0, 0, 0, 1))
+    }
+
+    fn part(&mut self, program: &str) -> &mut Part {
+        let name = self.name.clone();
+        let part = self.parts.iter_mut().find(|part| part.program == program);
+        part.unwrap_or_else(|| panic!("{name} has no {program}"))
+    }
+
+    fn add(&mut self, program: &'static str, arguments: Vec<String>) {
+        let service = part_service(&self.machine.namespaces, &self.name, program, &arguments);
+        self.parts.push(Part { program, arguments, service });
+    }
+
+    fn await_containerd(&mut self) {
+        let socket = self.path(CONTAINERD);
+        self.part("containerd").service.wait_until("listening", PATIENCE, || Path::new(&socket).exists());
+    }
+}
+
+/// What a node begins with: what Kubernetes asks of every machine.
+fn start_state(netns: &Netns, layout: Layout, bridge_netfilter: bool) {
+    machine::start_sysctls(netns, 0);
+    netns.sysctl("ipv4/ip_forward", "1");
+    if layout.ipv6 {
+        netns.sysctl("ipv6/conf/all/forwarding", "1");
+    }
+    let bridged = if bridge_netfilter { "1" } else { "0" };
+    netns.sysctl("bridge/bridge-nf-call-iptables", bridged);
+    netns.sysctl("bridge/bridge-nf-call-ip6tables", bridged);
+}
+
+fn power_on(name: &str, netns: &Netns) -> (Service, Namespaces) {
+    let mut command = Command::new(env::current_exe().expect("a running program has a path"));
+    command.env(isolate::STAGE, first::STAGE).env(isolate::NAME, name);
+    let mut first = Service::start_first(netns, name, command);
+    let ready = first::ready(name);
+    first.wait_until("ready", PATIENCE, || Path::new(&ready).exists());
+    let namespaces = Namespaces::of_process(netns.clone(), first.pid());
+    (first, namespaces)
+}
+
+fn part_service(namespaces: &Namespaces, node: &str, name: &str, arguments: &[String]) -> Service {
+    let mut command = Command::new(program(name));
+    let path = env::var("PATH").unwrap_or_default();
+    // containerd looks there for its shim.
+    command.args(arguments).env("PATH", format!("{}:{path}", programs().display()));
+    Service::start_in(namespaces, &format!("{node}-{name}"), command)
+}

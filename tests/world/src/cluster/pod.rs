@@ -1,0 +1,109 @@
+//! Pods, and how they are looked into: by their network namespace, in which a test's own programs can talk.
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+
+use serde_json::{Value, json};
+
+use super::{Cluster, IMAGE, kubectl, node::Node};
+use crate::netns::Netns;
+
+/// A running pod with a network of its own.
+#[derive(Clone, Debug)]
+pub struct Pod {
+    /// Its namespace in the API.
+    pub namespace: String,
+    /// Its name.
+    pub name: String,
+    /// Its unique id.
+    pub uid: String,
+    /// Name of its node.
+    pub node: String,
+    /// Its address.
+    pub address: Ipv4Addr,
+    /// Its IPv6 address, in a cluster that has some.
+    pub address6: Option<Ipv6Addr>,
+    /// Its network namespace, named as CNI named it.
+    pub netns: Netns,
+}
+
+impl Pod {
+    /// Its addresses, IPv4 first.
+    pub fn addresses(&self) -> Vec<IpAddr> {
+        [Some(self.address.into()), self.address6.map(IpAddr::from)].into_iter().flatten().collect()
+    }
+}
+
+impl Cluster {
+    /// Runs a pod of [`IMAGE`] with these labels in the namespace `default` on a node, and waits until it is ready.
+    pub fn run(&self, name: &str, node: &str, labels: &[(&str, &str)]) -> Pod {
+        let labels: Value = labels.iter().map(|(name, value)| ((*name).to_owned(), Value::from(*value))).collect();
+        let pod = json!({
+            "apiVersion": "v1",
+            "kind": "Pod",
+            "metadata": { "name": name, "labels": labels },
+            "spec": {
+                "nodeSelector": { "kubernetes.io/hostname": node },
+                "terminationGracePeriodSeconds": 0,
+                "containers": [{ "name": "probe", "image": IMAGE }],
+            },
+        });
+        self.api.apply(&pod.to_string());
+        self.pod("default", name)
+    }
+
+    /// Waits until a pod is ready, and returns it.
+    pub fn pod(&self, namespace: &str, name: &str) -> Pod {
+        let ready = |pod: &Value| kubectl::has_condition(pod, "Ready") && pod["metadata"]["deletionTimestamp"].is_null();
+        self.found(&self.api.await_object(&["-n", namespace, "pod", name], ready))
+    }
+
+    /// All pods of a namespace with a label that are running and not about to end.
+    pub fn pods(&self, namespace: &str, selector: &str) -> Vec<Pod> {
+        let pods = self.api.get(&["-n", namespace, "pods", "-l", selector]);
+        let pods = pods["items"].as_array().into_iter().flatten();
+        let stays = |pod: &&Value| kubectl::has_condition(pod, "Ready") && pod["metadata"]["deletionTimestamp"].is_null();
+        pods.filter(stays).map(|pod| self.found(pod)).collect()
+    }
+
+    /// Runs a command in a pod's first container, and returns what it prints, or its failure.
+    pub fn exec(&self, pod: &Pod, command: &[&str]) -> Result<String, String> {
+        self.api.try_kubectl(&[&["exec", "-n", &pod.namespace, &pod.name, "--"], command].concat())
+    }
+
+    fn found(&self, pod: &Value) -> Pod {
+        let text = |value: &Value| value.as_str().unwrap_or_else(|| panic!("a ready pod says so: {pod:#}")).to_owned();
+        let addresses: Vec<IpAddr> = pod["status"]["podIPs"]
+            .as_array()
+            .into_iter()
+            .flatten()
+            .filter_map(|one| one["ip"].as_str().and_then(|address| address.parse().ok()))
+            .collect();
+        let of4 = |address: &IpAddr| if let IpAddr::V4(address) = address { Some(*address) } else { None };
+        let of6 = |address: &IpAddr| if let IpAddr::V6(address) = address { Some(*address) } else { None };
+        let (uid, node) = (text(&pod["metadata"]["uid"]), text(&pod["spec"]["nodeName"]));
+        Pod {
+            namespace: text(&pod["metadata"]["namespace"]),
+            name: text(&pod["metadata"]["name"]),
+            netns: self.node(&node).netns_of(&uid),
+            uid,
+            node,
+            address: addresses.iter().find_map(of4).expect("a pod has an IPv4 address"),
+            address6: addresses.iter().find_map(of6),
+        }
+    }
+}
+
+impl Node {
+    /// The network namespace of the pod with this unique id, by its sandbox.
+    fn netns_of(&self, uid: &str) -> Netns {
+        let filter = format!("labels.\"io.kubernetes.pod.uid\"=={uid},labels.\"io.cri-containerd.kind\"==sandbox");
+        let sandboxes = self.ctr(&["containers", "ls", "-q", &filter]);
+        let sandbox = sandboxes.lines().next().unwrap_or_else(|| panic!("{} has no sandbox of pod {uid}", self.name));
+        let info: Value = serde_json::from_str(&self.ctr(&["containers", "info", sandbox])).expect("ctr prints JSON");
+        let namespaces = info["Spec"]["linux"]["namespaces"].as_array().expect("a sandbox has namespaces");
+        let network = namespaces.iter().find(|namespace| namespace["type"] == "network").expect("a network is one of them");
+        let path = network["path"].as_str().expect("CNI named it");
+        let name = path.rsplit('/').next().unwrap_or_default();
+        Netns::open(self.path(&format!("/run/netns/{name}")), name)
+    }
+}
