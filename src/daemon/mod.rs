@@ -6,6 +6,7 @@ pub mod control;
 mod cutter;
 mod http;
 mod metrics;
+pub mod withdraw;
 
 use std::io;
 use std::net::SocketAddr;

@@ -1,0 +1,54 @@
+//! The end of all that is ours: the plan whose outcome is that nothing is bound.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use crate::effects::boot;
+use crate::effects::conntrack::{self, Flows};
+use crate::effects::kernel::{Done, Kernel};
+use crate::effects::nft;
+use crate::model::facts::{KernelFacts, LinkKind};
+use crate::model::resolve::Outcome;
+use crate::plan::flows::is_bound;
+use crate::plan::{Observed, Plan};
+
+/// What was taken away.
+#[derive(Debug)]
+pub struct Withdrawn {
+    pub done: Done,
+    /// What was left alone, and why.
+    pub left: Vec<String>,
+    /// Flows that had an exit, and were ended.
+    pub flows: usize,
+}
+
+/// Why nothing, or not all, was taken away.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    #[error("failed to read the tables that are to go")]
+    Read(#[source] nft::ReadError),
+    #[error("failed to take the claims out of the tables")]
+    Disarm(#[source] nft::CommitError),
+    #[error("failed to end the flows that had an exit")]
+    Flows(#[source] conntrack::Error),
+    #[error("failed to forget what the next boot is to guard")]
+    BootGuard(#[source] boot::Error),
+}
+
+/// Takes tables, rules, routes and link groups away, ends the flows that had an exit, and puts sysctls back. The next boot guards nothing.
+///
+/// # Errors
+/// Steps that failed by themselves are in the result; an error means that what would have had to come first did not work.
+pub fn withdraw(kernel: &mut Kernel, facts: &KernelFacts, boot_guard: Option<&Path>) -> Result<Withdrawn, Error> {
+    let observed = kernel.ruleset().map_err(Error::Read)?.clone();
+    let observed = Observed { kernel: facts, ruleset: &observed, sysctls: &BTreeMap::new() };
+    let plan = Plan::make(&Outcome::default(), &observed, true);
+    // Other bridges may live by the forwarding that we turned on.
+    let bridges = facts.links.values().any(|l| l.kind == LinkKind::Bridge);
+    // While the rest of the tables is there, flows that had an exit leave by its NIC or not at all.
+    kernel.disarm(&plan.disarm).map_err(Error::Disarm)?;
+    let flows = Flows::open().and_then(|mut flows| flows.end(|flow| is_bound(flow.mark))).map_err(Error::Flows)?.len();
+    let (done, left) = kernel.withdraw(plan, bridges);
+    boot_guard.map_or(Ok(()), boot::remove).map_err(Error::BootGuard)?;
+    Ok(Withdrawn { done, left, flows })
+}
