@@ -4,7 +4,7 @@ use std::fmt;
 
 use serde::Serialize;
 
-use super::{facts::Facts, firewall, kernel, others, routing};
+use super::{cluster, facts::Facts, firewall, kernel, others, routing};
 
 /// How bad it is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
@@ -71,6 +71,7 @@ pub fn all(facts: &Facts) -> Vec<Finding> {
     findings.extend(firewall::findings(facts));
     findings.extend(routing::findings(facts));
     findings.extend(others::findings(facts));
+    findings.extend(cluster::findings(facts));
     let cure = "run `egressd check` as root in the network namespace of the host";
     findings.extend(facts.unseen.iter().map(|unseen| Finding::warn(unseen.what, format!("not looked at: {}", unseen.why), cure)));
     findings

@@ -2,6 +2,7 @@
 //!
 //! `gather` reads the host into facts, `findings` judges them without touching anything.
 
+mod cluster;
 mod facts;
 mod findings;
 mod firewall;

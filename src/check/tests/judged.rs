@@ -352,3 +352,27 @@ fn docker_away_warns_and_networks_that_cannot_be_served_are_told() {
     facts.chains = vec![AnyChain { table: "nat".to_owned(), base: None, ..chain("DOCKER", ChainKind::Nat, Hook::Prerouting, 0) }];
     assert!(!all(&facts).iter().any(|finding| finding.message.contains("NAT rules")));
 }
+
+#[test]
+fn programs_that_take_packets_past_netfilter_are_told_with_what_keeps_them_from_it() {
+    let said = only(|f| f.links.push(link(20, "cilium_host", LinkKind::Veth)));
+    assert!(said.contains("Cilium may take pods' packets past netfilter") && said.contains("bpf.hostLegacyRouting=true"), "{said}");
+    let said = only(|f| f.links.push(link(20, "bpfin.cali", LinkKind::Veth)));
+    assert!(said.contains("Calico's eBPF dataplane"), "{said}");
+}
+
+#[test]
+fn kube_proxy_is_fine_in_each_of_its_modes() {
+    let mode = |change: &dyn Fn(&mut Facts)| {
+        let mut facts = host();
+        change(&mut facts);
+        let found: Vec<String> = all(&facts).iter().map(ToString::to_string).filter(|line| line.contains("kube-proxy")).collect();
+        found.join(" ")
+    };
+    assert!(mode(&|f| f.links.push(link(20, "kube-ipvs0", LinkKind::Other("dummy".to_owned())))).contains("IPVS mode"));
+    let named =
+        |table: &str, name: &str| AnyChain { table: table.to_owned(), base: None, ..chain(name, ChainKind::Nat, Hook::Prerouting, 0) };
+    assert!(mode(&|f| f.chains.push(named("nat", "KUBE-SERVICES"))).contains("iptables mode"));
+    assert!(mode(&|f| f.chains.push(named("kube-proxy", "services"))).contains("nftables mode"));
+    assert_eq!(mode(&|_| {}), "");
+}
