@@ -16,6 +16,7 @@
 //! `/var/lib/kubelet`); nothing of them is the machine's. What nodes and pods say to each other and to the control plane by eth0 is
 //! carried by the cloud as a cluster's network has to, and not counted; everything else that leaves a node is.
 
+mod agents;
 mod api;
 pub(crate) mod first;
 mod kubectl;
@@ -28,6 +29,7 @@ use std::{env, path::PathBuf, process::Command, sync::Arc, thread};
 
 use serde_json::json;
 
+pub use agents::NAMESPACE;
 pub use api::{ApiServer, Etcd, KUBERNETES};
 pub use kubectl::{has_condition, until};
 pub use node::{CONTAINERD, Node, Proxy};

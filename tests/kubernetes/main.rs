@@ -1,0 +1,16 @@
+//! egressd in a cluster: installed with Helm from the real image, told with `kubectl apply`, and seen at the routers.
+//!
+//! Every check of packets is made twice: with egressd, and, as its negative control, in the same scenario without.
+
+mod apply;
+mod first_packet;
+
+use std::{process::ExitCode, time::Duration};
+
+/// A cluster takes seconds, and a thousand pods some minutes.
+const LIMIT: Duration = Duration::from_secs(900);
+
+fn main() -> ExitCode {
+    let modules = [apply::scenarios(), first_packet::scenarios()];
+    world::harness::main(modules.into_iter().flatten().map(|scenario| scenario.within(LIMIT)).collect())
+}
