@@ -1,6 +1,7 @@
 //! From a `spec` to the model's types, be it of a file or of the API server: every value is parsed here, once.
 
 mod cluster;
+mod lenient;
 
 use ipnet::IpNet;
 
@@ -10,6 +11,7 @@ use crate::model::binding::{
     Binding, BindingName, Compose, Destination, ExitSpec, FieldError, Ports, RoutedSource, Selector, Source, Traffic,
 };
 pub use cluster::egress_pool;
+pub use lenient::lenient;
 
 /// The binding that `spec` asks for, with what is wrong in its `errors`.
 /// `Err` when it does not say who is meant, so that no workload can be held by it.

@@ -3,3 +3,4 @@
 pub mod docker;
 pub mod files;
 pub mod kernel;
+pub mod kubernetes;

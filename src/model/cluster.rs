@@ -7,7 +7,7 @@ use std::sync::Arc;
 use ipnet::IpNet;
 
 use super::binding::{Binding, Manifests};
-use super::labels::Labels;
+use super::labels::{Labels, bears};
 use super::pod::Pod;
 use super::pool::{Lender, Pool};
 
@@ -59,11 +59,31 @@ pub enum ClusterChange {
     Node(Node),
     /// Subnets that are inside: pods and nodes of the whole cluster, services, the API server.
     Inside(BTreeSet<IpNet>),
-    /// What keeps a kind from being read, and the cure; `None` once it is read again. What was known of it stays.
+    /// The agents' own DaemonSet; `None` when there is none.
+    DaemonSet(Option<DaemonSet>),
+    /// What keeps something from being read, and the cure; `None` once it is well again. What was known of it stays.
     Trouble {
-        resource: &'static str,
+        /// A resource (`egresspools.egressd.dev`), an object, or the API server.
+        about: String,
+        /// A sentence that names it.
         problem: Option<String>,
     },
+}
+
+/// The agents' own DaemonSet.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct DaemonSet {
+    /// It is being deleted.
+    pub deleting: bool,
+    /// Its `nodeSelector`: labels of the nodes that it has an agent on.
+    pub nodes: Labels,
+}
+
+impl DaemonSet {
+    /// Whether a node is to have an agent.
+    pub fn wants(&self, node: &Labels) -> bool {
+        !self.deleting && bears(node, &self.nodes)
+    }
 }
 
 /// A namespace: only its labels matter.
@@ -113,8 +133,10 @@ pub struct Cluster {
     pub node: Node,
     /// With what was configured.
     pub inside: Arc<BTreeSet<IpNet>>,
-    /// By resource.
-    pub troubles: BTreeMap<&'static str, String>,
+    /// `None` as long as nobody said whether there is one.
+    pub daemonset: Option<Option<DaemonSet>>,
+    /// By what they are about.
+    pub troubles: BTreeMap<String, String>,
     configured_inside: BTreeSet<IpNet>,
     /// Whether bindings may name exits themselves, without a pool.
     raw_exits: bool,
@@ -142,9 +164,10 @@ impl Cluster {
             ClusterChange::Pods(word) => self.hear_pods(word),
             ClusterChange::Node(node) => self.node = node,
             ClusterChange::Inside(inside) => self.inside = Arc::new(&inside | &self.configured_inside),
-            ClusterChange::Trouble { resource, problem } => match problem {
-                Some(problem) => drop(self.troubles.insert(resource, problem)),
-                None => drop(self.troubles.remove(resource)),
+            ClusterChange::DaemonSet(daemonset) => self.daemonset = Some(daemonset),
+            ClusterChange::Trouble { about, problem } => match problem {
+                Some(problem) => drop(self.troubles.insert(about, problem)),
+                None => drop(self.troubles.remove(&about)),
             },
         }
     }
@@ -165,6 +188,17 @@ impl Cluster {
             Word::Gone(uid) => drop(before.remove(&uid)),
         }
         self.pods = Some(before);
+    }
+
+    /// Whether this node is to have no agent any more: the agents' DaemonSet is gone or going, or does not want this node. A fresh agent takes
+    /// over what a former one left, but here none follows, so that whoever stops has to clean up. `false` when the DaemonSet is not known.
+    pub fn dismissed(&self) -> bool {
+        match &self.daemonset {
+            None => false,
+            Some(None) => true,
+            // The node's labels are not known before its object was seen.
+            Some(Some(daemonset)) => daemonset.deleting || (!self.node.uid.is_empty() && !daemonset.wants(&self.node.labels)),
+        }
     }
 
     /// Every kind that decides who gets what has been listed whole.

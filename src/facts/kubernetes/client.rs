@@ -1,0 +1,63 @@
+//! How the API server is found and who we are there: as in a pod, or by a kubeconfig.
+
+use std::path::{Path, PathBuf};
+
+use kube::config::{InClusterError, KubeConfigOptions, Kubeconfig, KubeconfigError};
+use kube::{Client, Config};
+
+/// Why there is no way to the API server. That it does not answer is no reason: it is asked again.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    #[error("failed to use the kubeconfig {path}: {source}; give one with a current context, as `kubectl --kubeconfig {path}` takes it")]
+    Kubeconfig { path: PathBuf, source: Box<KubeconfigError> },
+    #[error("failed to find the API server as a pod does: {source}; run in a pod that has a ServiceAccount's token, or give --kubeconfig")]
+    InCluster { source: InClusterError },
+    #[error("failed to set up the connection to the API server at {server}: {source}")]
+    Connection { server: String, source: Box<kube::Error> },
+}
+
+/// A client of the API server. Nothing is asked yet.
+///
+/// Without a kubeconfig: at the service address that the environment of a pod names, with the token and the certificate authority of its
+/// ServiceAccount, both read again as they rotate.
+///
+/// # Errors
+/// [`Error`], when there is nothing to connect with. Must be called within a tokio runtime.
+pub async fn client(kubeconfig: Option<&Path>) -> Result<Client, Error> {
+    let config = match kubeconfig {
+        Some(path) => {
+            let fault = |source| Error::Kubeconfig { path: path.to_owned(), source: Box::new(source) };
+            let kubeconfig = Kubeconfig::read_from(path).map_err(fault)?;
+            Config::from_custom_kubeconfig(kubeconfig, &KubeConfigOptions::default()).await.map_err(fault)?
+        }
+        None => Config::incluster().map_err(|source| Error::InCluster { source })?,
+    };
+    let server = config.cluster_url.to_string();
+    Client::try_from(config).map_err(|source| Error::Connection { server, source: Box::new(source) })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_kubeconfig_that_is_not_there_is_named() {
+        let error = client(Some(Path::new("/nowhere/config"))).await.err().expect("there is none").to_string();
+        assert!(error.contains("/nowhere/config") && error.contains("--kubeconfig"), "{error}");
+    }
+
+    #[tokio::test]
+    async fn outside_of_a_pod_the_cure_is_a_kubeconfig() {
+        let error = client(None).await.err().expect("this is no pod").to_string();
+        assert!(error.contains("give --kubeconfig"), "{error}");
+    }
+
+    #[tokio::test]
+    async fn a_kubeconfig_without_a_current_context_is_refused() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = folder.path().join("config");
+        std::fs::write(&path, "{apiVersion: v1, kind: Config, clusters: [], contexts: [], users: []}").expect("written");
+        let error = client(Some(&path)).await.err().expect("it has no context").to_string();
+        assert!(error.contains("give one with a current context"), "{error}");
+    }
+}

@@ -1,0 +1,180 @@
+//! Objects of the API server as the model has them. Only what matters is kept: of a pod's tens of kilobytes some hundred bytes.
+
+use std::collections::BTreeSet;
+use std::net::IpAddr;
+
+use ipnet::IpNet;
+use k8s_openapi::api::core::v1::{self as core, ConfigMap};
+use kube::ResourceExt;
+use kube::core::{DynamicObject, NotUsed, Object, PartialObjectMeta};
+use serde::Deserialize;
+use serde_json::Value;
+
+use super::book::Entry;
+use crate::api::binding::EgressBindingSpec;
+use crate::api::pool::EgressPoolSpec;
+use crate::api::spec;
+use crate::model::binding::{Binding, BindingName, FieldError, Source, Wanted};
+use crate::model::cluster::{ApiBinding, DaemonSet, Keyed, Namespace, Node};
+use crate::model::labels::Labels;
+use crate::model::pod::Pod;
+use crate::model::pool::Pool;
+
+/// What is read of a pod.
+pub type PodObject = Object<PodSpec, PodStatus>;
+
+#[derive(Clone, Debug, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct PodSpec {
+    host_network: Option<bool>,
+}
+
+#[derive(Clone, Debug, Default, Deserialize)]
+pub struct PodStatus {
+    phase: Option<String>,
+    #[serde(rename = "podIPs")]
+    pod_ips: Option<Vec<PodIp>>,
+}
+
+#[derive(Clone, Debug, Deserialize)]
+struct PodIp {
+    ip: Option<String>,
+}
+
+/// What is read of a DaemonSet.
+pub type DaemonSetObject = Object<DaemonSetSpec, NotUsed>;
+
+#[derive(Clone, Debug, Deserialize)]
+pub struct DaemonSetSpec {
+    template: PodTemplate,
+}
+
+#[derive(Clone, Debug, Deserialize)]
+struct PodTemplate {
+    spec: Option<TemplateSpec>,
+}
+
+#[derive(Clone, Debug, Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct TemplateSpec {
+    node_selector: Option<Labels>,
+}
+
+/// The uid that the kubelet, and so the container runtime, calls a static pod by: the hash of its manifest. The API server's mirror of
+/// it has a uid of its own.
+const MIRROR: &str = "kubernetes.io/config.mirror";
+
+/// Key in the ConfigMap of what is inside: one subnet a line.
+const CIDRS: &str = "cidrs";
+
+/// A binding. `Err` when it does not say who is meant.
+pub fn binding(object: DynamicObject) -> Entry<ApiBinding> {
+    let namespace = object.namespace().unwrap_or_default();
+    let name = object.name_any();
+    let key = format!("{namespace}/{name}");
+    let (spec, unread) = spec::lenient::<EgressBindingSpec>(object.data.get("spec").unwrap_or(&Value::Null));
+    let created = object.metadata.creation_timestamp.as_ref().map_or(0, |time| time.0.as_second());
+    let named = BindingName { source: Source::Api, name: key.clone() };
+    let read = match spec::binding(named, &spec, u64::try_from(created).unwrap_or_default()) {
+        Ok(binding) => {
+            let binding = Binding { errors: merge(unread, binding.errors), ..binding };
+            let by_number = binding.pool.as_ref().is_some_and(|pool| matches!(pool.wanted, Wanted::Any(_)));
+            Ok(ApiBinding {
+                allocated: if by_number { exits(&object.data) } else { Vec::new() },
+                namespace,
+                name,
+                uid: object.metadata.uid.unwrap_or_default(),
+                generation: object.metadata.generation.unwrap_or_default(),
+                binding: binding.into(),
+            })
+        }
+        Err(errors) => {
+            let errors: Vec<String> = merge(unread, errors).iter().map(|error| format!("{}: {}", error.field, error.message)).collect();
+            Err(format!("EgressBinding {key}: {}", errors.join("; ")))
+        }
+    };
+    (key, read)
+}
+
+/// A field that cannot be read is not missing: that would be a second error about the same thing.
+fn merge(unread: Vec<FieldError>, said: Vec<FieldError>) -> Vec<FieldError> {
+    let said = said.into_iter().filter(|error| unread.iter().all(|other| other.field != error.field)).collect::<Vec<_>>();
+    unread.into_iter().chain(said).collect()
+}
+
+/// `status.exits`.
+fn exits(data: &Value) -> Vec<IpAddr> {
+    let exits = data.pointer("/status/exits").and_then(Value::as_array);
+    exits.into_iter().flatten().filter_map(|exit| exit.as_str()?.parse().ok()).collect()
+}
+
+/// A pool, with what is wrong in its `errors`.
+pub fn pool(object: DynamicObject) -> Entry<Pool> {
+    let (spec, unread) = spec::lenient::<EgressPoolSpec>(object.data.get("spec").unwrap_or(&Value::Null));
+    let pool = spec::egress_pool(&object.name_any(), object.metadata.generation.unwrap_or_default(), &spec);
+    let pool = Pool { errors: merge(unread, pool.errors), ..pool };
+    (pool.key(), Ok(pool))
+}
+
+/// A namespace by its metadata.
+pub fn namespace(object: PartialObjectMeta<core::Namespace>) -> Entry<Namespace> {
+    let namespace = Namespace { name: object.name_any(), labels: object.metadata.labels.unwrap_or_default() };
+    (namespace.key(), Ok(namespace))
+}
+
+/// A node by its metadata.
+pub fn node(object: PartialObjectMeta<core::Node>) -> Entry<Node> {
+    let name = object.name_any();
+    let metadata = object.metadata;
+    let node = Node { name, uid: metadata.uid.unwrap_or_default(), labels: metadata.labels.unwrap_or_default() };
+    (node.name.clone(), Ok(node))
+}
+
+/// A pod, by the uid that the container runtime knows it by, too.
+pub fn pod(object: PodObject) -> Entry<Pod> {
+    let (name, namespace) = (object.name_any(), object.namespace().unwrap_or_default());
+    let Object { metadata, spec, status, .. } = object;
+    let mirrored = metadata.annotations.and_then(|mut annotations| annotations.remove(MIRROR));
+    let (phase, ips) = status.map_or((None, None), |status| (status.phase, status.pod_ips));
+    let pod = Pod {
+        uid: mirrored.or(metadata.uid).unwrap_or_default(),
+        namespace,
+        name,
+        labels: metadata.labels.unwrap_or_default(),
+        addresses: ips.into_iter().flatten().filter_map(|ip| ip.ip?.parse().ok()).collect(),
+        host_network: spec.host_network.unwrap_or_default(),
+        finished: matches!(phase.as_deref(), Some("Succeeded" | "Failed")),
+    };
+    (pod.uid.clone(), Ok(pod))
+}
+
+/// The agents' DaemonSet.
+pub fn daemonset(object: DaemonSetObject) -> Entry<DaemonSet> {
+    let (name, deleting) = (object.name_any(), object.metadata.deletion_timestamp.is_some());
+    let nodes = object.spec.template.spec.and_then(|spec| spec.node_selector).unwrap_or_default();
+    (name, Ok(DaemonSet { deleting, nodes }))
+}
+
+/// What is inside, and the lines that say nothing of the kind.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Inside {
+    pub subnets: BTreeSet<IpNet>,
+    pub unreadable: Vec<String>,
+}
+
+/// What is inside, of a ConfigMap.
+pub fn inside(object: ConfigMap) -> Entry<Inside> {
+    let name = object.name_any();
+    let mut inside = Inside::default();
+    let lines = object.data.unwrap_or_default().remove(CIDRS).unwrap_or_default();
+    for line in lines.lines().map(str::trim).filter(|line| !line.is_empty()) {
+        match line.parse::<IpNet>() {
+            Ok(subnet) => drop(inside.subnets.insert(subnet.trunc())),
+            Err(_) => inside.unreadable.push(line.chars().take(64).collect()),
+        }
+    }
+    (name, Ok(inside))
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,201 @@
+//! One kind of object, followed for ever: a whole list, then a watch from where the list ended, and a new list only when the API server has
+//! forgotten that place.
+//!
+//! `kube::runtime::watcher` does the same, but does not tell when a watch that failed goes on again (so that a trouble could be told to be
+//! over), nor does it notice a dead connection before its watch's whole time is over.
+
+use std::fmt::Debug;
+use std::time::Duration;
+
+use futures::StreamExt;
+use kube::api::{ListParams, WatchParams};
+use kube::core::WatchEvent;
+use kube::runtime::utils::Backoff;
+use kube::runtime::watcher::DefaultBackoff;
+use kube::{Api, Resource, ResourceExt};
+use serde::de::DeserializeOwned;
+use tokio::time::{Instant, sleep, timeout};
+
+use super::book::{Book, Entry, Said};
+use super::trouble::Problem;
+
+/// How long a watch is asked for, in seconds. The API server ends it then, and it goes on where it was.
+const WATCH: u32 = 30 * 60;
+/// A watch that is silent for longer is taken for dead: API servers send a bookmark each minute (Kubernetes 1.20).
+const SILENCE: Duration = Duration::from_secs(100);
+/// How long the API server may take for the first word of an answer, and for a whole list.
+const ANSWER: Duration = Duration::from_secs(60);
+/// A connection that lived this long ended for a reason of its own: the next attempt is made at once.
+const SETTLED: Duration = Duration::from_secs(10);
+/// Marks the bookmark behind the last object of a list that is streamed as a watch.
+const LIST_ENDS: &str = "k8s.io/initial-events-end";
+
+/// A kind of object: where it is, and how it is read.
+pub struct Kind<K, T> {
+    pub api: Api<K>,
+    /// Field selector; all objects without one.
+    pub fields: Option<String>,
+    pub read: fn(K) -> Entry<T>,
+}
+
+/// What is heard of a kind.
+pub enum Heard<T> {
+    Said(Said<T>),
+    /// What keeps it from being read; `None` when it is read.
+    Problem(Option<Problem>),
+}
+
+/// Why a session ended, other than by a [`Problem`].
+enum End {
+    /// The connection was closed, broke, or went silent.
+    Over,
+    /// The place in the history where we were is forgotten (410).
+    TooOld,
+    /// This API server cannot stream a list as a watch: it is older than 1.32, or its etcd older than 3.5.
+    NotStreamed,
+}
+
+struct Follower<K, T> {
+    kind: Kind<K, T>,
+    book: Book<T>,
+    /// Up to where all is known; `None`: a whole list is needed.
+    version: Option<String>,
+    /// Whether the list may be asked for as a watch (WatchList), which costs the API server less.
+    streamed: bool,
+}
+
+/// Follows a kind until it is dropped.
+pub async fn follow<K, T>(kind: Kind<K, T>, mut hear: impl FnMut(Heard<T>))
+where
+    K: Resource + Clone + DeserializeOwned + Debug,
+    T: Clone + PartialEq,
+{
+    let mut follower = Follower { kind, book: Book::default(), version: None, streamed: true };
+    // As client-go: 0.8 to 30 s, each time up to twice as long by chance, so that a thousand agents do not come back in one moment.
+    let mut backoff = DefaultBackoff::default();
+    loop {
+        let began = Instant::now();
+        let resumed = follower.version.is_some();
+        let at_once = match follower.session(&mut hear).await {
+            Ok(End::Over) => false,
+            Ok(End::TooOld) => {
+                follower.version = None;
+                resumed
+            }
+            Ok(End::NotStreamed) => {
+                follower.streamed = false;
+                true
+            }
+            Err(problem) => {
+                hear(Heard::Problem(Some(problem)));
+                false
+            }
+        };
+        let settled = began.elapsed() >= SETTLED;
+        if settled {
+            backoff.reset();
+        }
+        if !at_once && !settled {
+            sleep(backoff.next().unwrap_or(SETTLED)).await;
+        }
+    }
+}
+
+impl<K, T> Follower<K, T>
+where
+    K: Resource + Clone + DeserializeOwned + Debug,
+    T: Clone + PartialEq,
+{
+    /// From the connection's begin to its end.
+    async fn session(&mut self, hear: &mut impl FnMut(Heard<T>)) -> Result<End, Problem> {
+        if self.version.is_none() && !self.streamed {
+            self.list(hear).await?;
+        }
+        // What is listed by the watch itself, until that list ends.
+        let mut listing = self.version.is_none().then(Vec::new);
+        let parameters = WatchParams {
+            field_selector: self.kind.fields.clone(),
+            timeout: Some(WATCH),
+            bookmarks: true,
+            send_initial_events: listing.is_some(),
+            ..WatchParams::default()
+        };
+        let version = self.version.clone().unwrap_or_else(|| "0".to_owned());
+        let mut events = match within(ANSWER, self.kind.api.watch(&parameters, &version)).await {
+            Ok(events) => events.boxed(),
+            // Servers that never heard of it, or have it turned off.
+            Err(kube::Error::Api(status)) if listing.is_some() && matches!(status.code, 400 | 422) => return Ok(End::NotStreamed),
+            Err(kube::Error::Api(status)) if status.code == 410 => return Ok(End::TooOld),
+            Err(error) => return Err(Problem::of("watch", &error)),
+        };
+        if listing.is_none() {
+            hear(Heard::Problem(None));
+        }
+        loop {
+            let Ok(Some(event)) = timeout(SILENCE, events.next()).await else { return Ok(End::Over) };
+            match event {
+                Ok(WatchEvent::Added(object) | WatchEvent::Modified(object)) => {
+                    let version = object.resource_version();
+                    let entry = (self.kind.read)(object);
+                    match &mut listing {
+                        Some(listing) => listing.push(entry),
+                        None => {
+                            self.version = version.or(self.version.take());
+                            self.book.one(entry).into_iter().for_each(|said| hear(Heard::Said(said)));
+                        }
+                    }
+                }
+                Ok(WatchEvent::Deleted(object)) => {
+                    self.version = object.resource_version().or(self.version.take());
+                    let (key, _) = (self.kind.read)(object);
+                    self.book.gone(&key).into_iter().for_each(|said| hear(Heard::Said(said)));
+                }
+                Ok(WatchEvent::Bookmark(bookmark)) => {
+                    if bookmark.metadata.annotations.contains_key(LIST_ENDS)
+                        && let Some(listing) = listing.take()
+                    {
+                        self.whole(listing, hear);
+                    }
+                    if listing.is_none() {
+                        self.version = Some(bookmark.metadata.resource_version);
+                    }
+                }
+                Ok(WatchEvent::Error(status)) => return self.ended(&status, listing.is_some()),
+                Err(kube::Error::Api(status)) => return self.ended(&status, listing.is_some()),
+                Err(error @ kube::Error::SerdeError(_)) => return Err(Problem::of("watch", &error)),
+                Err(_) => return Ok(End::Over),
+            }
+        }
+    }
+
+    fn ended(&self, status: &kube::core::Status, listing: bool) -> Result<End, Problem> {
+        match status.code {
+            410 => Ok(End::TooOld),
+            // With an etcd older than 3.5 this is where it turns out: "RequestWatchProgress is disabled" (500).
+            _ if listing => Ok(End::NotStreamed),
+            _ => Err(Problem::of_status("watch", status)),
+        }
+    }
+
+    async fn list(&mut self, hear: &mut impl FnMut(Heard<T>)) -> Result<(), Problem> {
+        // From the API server's cache, as kubelet does: else each agent's list of its pods would be a look at all pods in etcd.
+        let parameters = ListParams { field_selector: self.kind.fields.clone(), ..ListParams::default() }.match_any();
+        let list = within(ANSWER, self.kind.api.list(&parameters)).await.map_err(|error| Problem::of("list", &error))?;
+        self.version = Some(list.metadata.resource_version.unwrap_or_default());
+        self.whole(list.items.into_iter().map(self.kind.read).collect(), hear);
+        Ok(())
+    }
+
+    fn whole(&mut self, entries: Vec<Entry<T>>, hear: &mut impl FnMut(Heard<T>)) {
+        hear(Heard::Problem(None));
+        self.book.all(entries).into_iter().for_each(|said| hear(Heard::Said(said)));
+    }
+}
+
+/// A request that takes longer counts as one that nobody answers.
+async fn within<T>(limit: Duration, request: impl Future<Output = kube::Result<T>>) -> kube::Result<T> {
+    match timeout(limit, request).await {
+        Ok(answer) => answer,
+        Err(elapsed) => Err(kube::Error::Service(Box::new(elapsed))),
+    }
+}

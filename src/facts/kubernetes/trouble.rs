@@ -1,0 +1,170 @@
+//! What keeps a kind of object from being read, in words that end with the cure.
+
+use std::collections::BTreeMap;
+use std::error::Error;
+
+use kube::core::Status;
+
+use crate::model::cluster::ClusterChange;
+
+/// What a trouble of all kinds alike is about.
+const SERVER: &str = "API server";
+
+/// Why a request failed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Problem {
+    /// The API server does not know the resource.
+    Unknown,
+    /// We may not do that (`list`, `watch`).
+    Forbidden { verb: &'static str },
+    /// It does not know who we are.
+    Unauthorized { message: String },
+    /// It does not answer, or is not able to.
+    Away { cause: String },
+    /// What it says is no such object at all.
+    Unreadable { message: String },
+    /// Anything else that it says.
+    Refused { verb: &'static str, message: String },
+}
+
+impl Problem {
+    /// What a failed request comes to.
+    pub fn of(verb: &'static str, error: &kube::Error) -> Self {
+        match error {
+            kube::Error::Api(status) => Self::of_status(verb, status),
+            kube::Error::Auth(error) => Self::Unauthorized { message: root(error) },
+            kube::Error::SerdeError(error) => Self::Unreadable { message: error.to_string() },
+            error => Self::Away { cause: root(error) },
+        }
+    }
+
+    /// What an answer that is no success comes to.
+    pub fn of_status(verb: &'static str, status: &Status) -> Self {
+        let message = || if status.message.is_empty() { status.reason.clone() } else { status.message.clone() };
+        match status.code {
+            401 => Self::Unauthorized { message: message() },
+            403 => Self::Forbidden { verb },
+            404 => Self::Unknown,
+            429 | 500..=599 => Self::Away { cause: message() },
+            _ => Self::Refused { verb, message: message() },
+        }
+    }
+
+    /// What it is about, and a sentence.
+    fn told(&self, resource: &str) -> (String, String) {
+        let sentence = match self {
+            Self::Unknown => {
+                format!("the API server does not know {resource}; apply the CustomResourceDefinitions: egressd crd | kubectl apply -f -")
+            }
+            Self::Forbidden { verb } => {
+                format!("may not {verb} {resource}; give the agent's ServiceAccount `list` and `watch` on {resource}")
+            }
+            Self::Unreadable { message } => {
+                format!("failed to read {resource}: {message}; this version of egressd may not fit the API server's, look for another")
+            }
+            Self::Refused { verb, message } => format!("failed to {verb} {resource}: the API server says: {message}"),
+            Self::Unauthorized { message } => {
+                let sentence = format!("the API server does not accept who we are ({message}); look at the token or the kubeconfig");
+                return (SERVER.to_owned(), sentence);
+            }
+            Self::Away { cause } => {
+                let sentence = format!("the API server is away ({cause}); what it last said stays in force, and it is asked again");
+                return (SERVER.to_owned(), sentence);
+            }
+        };
+        (resource.to_owned(), sentence)
+    }
+}
+
+/// The end of a chain of errors: what is said on the way there names only layers.
+fn root(error: &dyn Error) -> String {
+    let mut last = error;
+    while let Some(source) = last.source() {
+        last = source;
+    }
+    last.to_string()
+}
+
+/// The troubles of all kinds. What is wrong with the API server itself is told once, and not for each kind.
+#[derive(Debug, Default)]
+pub struct Troubles {
+    problems: BTreeMap<&'static str, Problem>,
+}
+
+impl Troubles {
+    /// Takes in what is the matter with a resource now, and gives what is to be told.
+    pub fn set(&mut self, resource: &'static str, problem: Option<Problem>) -> Vec<ClusterChange> {
+        let before = self.told();
+        match problem {
+            Some(problem) => drop(self.problems.insert(resource, problem)),
+            None => drop(self.problems.remove(resource)),
+        }
+        let now = self.told();
+        let well = before.keys().filter(|about| !now.contains_key(*about)).map(|about| (about.clone(), None));
+        let ill =
+            now.iter().filter(|(about, text)| before.get(*about) != Some(text)).map(|(about, text)| (about.clone(), Some(text.clone())));
+        well.chain(ill).map(|(about, problem)| ClusterChange::Trouble { about, problem }).collect()
+    }
+
+    fn told(&self) -> BTreeMap<String, String> {
+        // Of several the first stays, so that their words do not take turns.
+        self.problems.iter().rev().map(|(resource, problem)| problem.told(resource)).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn status(code: u16, message: &str) -> Status {
+        Status { code, message: message.to_owned(), ..Status::default() }
+    }
+
+    fn told(about: &str, contains: &str, changes: &[ClusterChange]) {
+        let [ClusterChange::Trouble { about: found, problem: Some(problem) }] = changes else { panic!("{changes:?}") };
+        assert_eq!(found, about);
+        assert!(problem.contains(contains), "{problem}");
+    }
+
+    fn well(about: &str) -> Vec<ClusterChange> {
+        vec![ClusterChange::Trouble { about: about.to_owned(), problem: None }]
+    }
+
+    #[test]
+    fn each_answer_becomes_a_sentence_with_the_cure() {
+        for (code, about, cure) in [
+            (401, SERVER, "look at the token"),
+            (403, "egresspools.egressd.dev", "may not watch egresspools.egressd.dev; give the agent's ServiceAccount `list` and `watch`"),
+            (404, "egresspools.egressd.dev", "egressd crd | kubectl apply -f -"),
+            (422, "egresspools.egressd.dev", "failed to watch egresspools.egressd.dev: the API server says: so"),
+            (429, SERVER, "is away (so)"),
+            (503, SERVER, "what it last said stays in force"),
+        ] {
+            let mut troubles = Troubles::default();
+            let problem = Problem::of_status("watch", &status(code, "so"));
+            told(about, cure, &troubles.set("egresspools.egressd.dev", Some(problem)));
+            assert_eq!(troubles.set("egresspools.egressd.dev", None), well(about));
+        }
+    }
+
+    #[test]
+    fn a_server_that_is_away_is_told_once_for_all_kinds_until_the_last_is_read_again() {
+        let away = |cause: &str| Some(Problem::Away { cause: cause.to_owned() });
+        let mut troubles = Troubles::default();
+        told(SERVER, "is away (refused)", &troubles.set("nodes", away("refused")));
+        assert_eq!(troubles.set("pods", away("timed out")), []);
+        assert_eq!(troubles.set("pods", away("refused")), []);
+        assert_eq!(troubles.set("nodes", None), []);
+        assert_eq!(troubles.set("pods", None), well(SERVER));
+        assert_eq!(troubles.set("pods", None), []);
+    }
+
+    #[test]
+    fn a_trouble_that_turns_into_another_is_told_as_what_it_is_now() {
+        let mut troubles = Troubles::default();
+        troubles.set("pods", Some(Problem::Away { cause: "refused".to_owned() }));
+        let changes = troubles.set("pods", Some(Problem::Forbidden { verb: "list" }));
+        assert_eq!(changes[..1], well(SERVER));
+        told("pods", "may not list pods", &changes[1..]);
+    }
+}
