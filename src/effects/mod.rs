@@ -3,6 +3,7 @@
 pub mod conntrack;
 pub mod docker;
 pub mod kernel;
+pub mod kubernetes;
 pub mod nft;
 pub mod route;
 pub mod sysctl;
