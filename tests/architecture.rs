@@ -17,8 +17,8 @@ const LAYERS: [(&str, &[&str]); 8] = [
     ("plan", &["contract", "model", "nft"]),
     ("netlink", &["model"]),
     ("facts", &["api", "model", "netlink"]),
-    ("effects", &["contract", "facts", "model", "netlink", "nft", "plan"]),
-    ("report", &["contract", "model"]),
+    ("effects", &["api", "contract", "facts", "model", "netlink", "nft", "plan", "report"]),
+    ("report", &["api", "contract", "model"]),
 ];
 
 /// Layers that touch nothing outside.

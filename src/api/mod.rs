@@ -9,6 +9,7 @@ pub mod manifest;
 mod nearest;
 pub mod network;
 pub mod node;
+pub mod object;
 pub mod pool;
 pub mod reference;
 mod schema;

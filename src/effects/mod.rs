@@ -4,6 +4,7 @@ pub mod boot;
 pub mod conntrack;
 pub mod docker;
 pub mod kernel;
+pub mod kubernetes;
 pub mod nft;
 pub mod route;
 pub mod sysctl;

@@ -1,0 +1,81 @@
+//! What the API server refused, in a sentence with the cure.
+
+use kube::core::Status;
+
+/// Why a request came to nothing.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    #[error("failed to {verb} {resource}: {}; grant the verb {verb} on {resource} to the agent's ServiceAccount", .status.message)]
+    Forbidden { verb: &'static str, resource: String, status: Box<Status> },
+    #[error(
+        "failed to {verb} {resource}: the API server does not know it; apply the CustomResourceDefinitions (egressd crd | kubectl apply -f -)"
+    )]
+    Unknown { verb: &'static str, resource: String },
+    #[error("failed to {verb} {resource}: {source}")]
+    Request { verb: &'static str, resource: String, source: Box<kube::Error> },
+}
+
+impl Error {
+    /// What `verb` on `resource` came to.
+    pub fn of(verb: &'static str, resource: impl Into<String>, source: kube::Error) -> Self {
+        let resource = resource.into();
+        match source {
+            kube::Error::Api(status) if status.code == 403 => Self::Forbidden { verb, resource, status },
+            // A missing object is named in the details; of a missing kind nothing is known.
+            kube::Error::Api(status) if status.code == 404 && !names_an_object(&status) => Self::Unknown { verb, resource },
+            other => Self::Request { verb, resource, source: Box::new(other) },
+        }
+    }
+
+    /// The object is not there.
+    pub fn is_gone(&self) -> bool {
+        matches!(self, Self::Request { source, .. } if matches!(&**source, kube::Error::Api(status) if status.code == 404))
+    }
+
+    /// Somebody else was faster, or the object is another one by now.
+    pub fn is_conflict(&self) -> bool {
+        matches!(self, Self::Request { source, .. } if matches!(&**source, kube::Error::Api(status) if status.code == 409))
+    }
+}
+
+fn names_an_object(status: &Status) -> bool {
+    status.details.as_ref().is_some_and(|details| !details.name.is_empty())
+}
+
+#[cfg(test)]
+mod tests {
+    use kube::core::response::StatusDetails;
+
+    use super::*;
+
+    fn refused(code: u16, message: &str, name: &str) -> kube::Error {
+        let name = name.to_owned();
+        let details = StatusDetails {
+            name,
+            group: String::new(),
+            kind: String::new(),
+            uid: String::new(),
+            causes: Vec::new(),
+            retry_after_seconds: 0,
+        };
+        let status = Status::failure(message, "").with_code(code).with_details(details);
+        kube::Error::Api(status.boxed())
+    }
+
+    #[test]
+    fn a_refusal_says_which_verb_on_which_resource_to_grant() {
+        let error = Error::of("patch", "egressnodes.egressd.dev", refused(403, "n1 cannot patch", "n1"));
+        let text = "failed to patch egressnodes.egressd.dev: n1 cannot patch; grant the verb patch on egressnodes.egressd.dev to the agent's ServiceAccount";
+        assert_eq!(error.to_string(), text);
+    }
+
+    #[test]
+    fn a_missing_definition_is_told_from_a_missing_object() {
+        let resource = "egressnodes.egressd.dev";
+        assert!(matches!(
+            Error::of("patch", resource, refused(404, "the server could not find the requested resource", "")),
+            Error::Unknown { .. }
+        ));
+        assert!(Error::of("patch", resource, refused(404, "n1 not found", "n1")).is_gone());
+    }
+}

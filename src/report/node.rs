@@ -1,0 +1,146 @@
+//! What a node's agent reports to the cluster: the spec of its `EgressNode`.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::net::IpAddr;
+
+use crate::api::node::{EgressNodeSpec, NodeBinding, NodeNic};
+use crate::model::binding::Source;
+use crate::model::facts::IfIndex;
+use crate::model::known::Facts;
+use crate::model::reason::Reason;
+use crate::model::resolve::Outcome;
+use crate::model::workload::{Row, State, Subject};
+
+/// As many problems as the resource's schema lets through.
+const MAX_PROBLEMS: usize = 32;
+
+/// The report of an outcome. Equal outcomes give equal reports, in whatever order their rows are. `problems` is what could not be read or done.
+pub fn spec(facts: &Facts, outcome: &Outcome, problems: impl IntoIterator<Item = String>) -> EgressNodeSpec {
+    let mut all = Counts::default();
+    let mut bindings: BTreeMap<&str, Counts> = BTreeMap::new();
+    let mut used: BTreeMap<IfIndex, BTreeSet<IpAddr>> = BTreeMap::new();
+    for workload in workloads(outcome) {
+        all.add(&workload);
+        if let Some(binding) = workload.binding {
+            bindings.entry(binding).or_default().add(&workload);
+        }
+        for row in workload.rows {
+            if let State::Bound(exit) = &row.state {
+                used.entry(exit.interface).or_default().insert(exit.address);
+            }
+        }
+    }
+    let problems: BTreeSet<String> = problems.into_iter().collect();
+    EgressNodeSpec {
+        version: env!("CARGO_PKG_VERSION").to_owned(),
+        nics: nics(outcome, &used),
+        bindings: bindings.into_iter().map(|(name, counts)| counts.of_binding(name, facts)).collect(),
+        bound: all.programmed,
+        failing: all.failing,
+        problems: problems.into_iter().take(MAX_PROBLEMS).collect(),
+    }
+}
+
+fn nics(outcome: &Outcome, used: &BTreeMap<IfIndex, BTreeSet<IpAddr>>) -> Vec<NodeNic> {
+    let ground = &outcome.ground;
+    let needed = ground.uplinks.values().filter(|uplink| ground.needed.contains(&uplink.index));
+    let mut nics: Vec<NodeNic> = needed
+        .map(|uplink| NodeNic {
+            name: uplink.name.clone(),
+            up: uplink.up,
+            addresses: uplink.addresses.iter().copied().collect::<BTreeSet<_>>().into_iter().collect(),
+            gateways: uplink.gateways.values().filter_map(|gateway| gateway.address).collect(),
+            exits: used.get(&uplink.index).into_iter().flatten().copied().collect(),
+        })
+        .collect();
+    nics.sort_by(|a, b| a.name.cmp(&b.name));
+    nics
+}
+
+/// A workload with all its addresses.
+struct Workload<'a> {
+    /// `namespace/name` of the API server's binding that has it.
+    binding: Option<&'a str>,
+    rows: Vec<&'a Row>,
+}
+
+/// What became of a workload.
+enum Fate<'a> {
+    Programmed,
+    /// It has no address yet.
+    Pending,
+    Failing(&'a Reason),
+}
+
+impl<'a> Workload<'a> {
+    /// A family that the binding has no exit for is as it was asked for, as long as the other family leaves by one.
+    fn fate(&self) -> Fate<'a> {
+        let bound = self.rows.iter().any(|row| row.entry.is_some() && matches!(row.state, State::Bound(_)));
+        let failing = self.rows.iter().find_map(|row| match &row.state {
+            State::Dropped(Reason::NoExitInFamily(_)) | State::FellBack(Reason::NoExitInFamily(_)) if bound => None,
+            State::Dropped(reason) | State::FellBack(reason) | State::Refused(reason) => Some(reason),
+            State::Bound(_) | State::Free | State::Waiting(_) => None,
+        });
+        match failing {
+            Some(reason) => Fate::Failing(reason),
+            None if bound => Fate::Programmed,
+            None => Fate::Pending,
+        }
+    }
+}
+
+/// The bound workloads, whoever binds them.
+fn workloads(outcome: &Outcome) -> impl Iterator<Item = Workload<'_>> {
+    let mut all: HashMap<String, Workload<'_>> = HashMap::new();
+    for row in &outcome.rows {
+        let Some(binding) = &row.binding else { continue };
+        let key = match &row.subject {
+            Subject::Pod(pod) => pod.uid.clone(),
+            other => other.to_string(),
+        };
+        let binding = (binding.name.source == Source::Api).then_some(binding.name.name.as_str());
+        all.entry(key).or_insert_with(|| Workload { binding, rows: Vec::new() }).rows.push(row);
+    }
+    all.into_values()
+}
+
+#[derive(Default)]
+struct Counts<'a> {
+    workloads: i64,
+    programmed: i64,
+    failing: i64,
+    /// The least, so that it does not depend on the order.
+    reason: Option<&'a Reason>,
+}
+
+impl<'a> Counts<'a> {
+    fn add(&mut self, workload: &Workload<'a>) {
+        self.workloads += 1;
+        match workload.fate() {
+            Fate::Programmed => self.programmed += 1,
+            Fate::Pending => {}
+            Fate::Failing(reason) => {
+                self.failing += 1;
+                self.reason = Some(self.reason.map_or(reason, |least| least.min(reason)));
+            }
+        }
+    }
+
+    fn of_binding(self, name: &str, facts: &Facts) -> NodeBinding {
+        let known = facts.cluster.bindings.as_ref().and_then(|bindings| bindings.get(name));
+        let (namespace, name) = name.split_once('/').unwrap_or(("", name));
+        NodeBinding {
+            namespace: namespace.to_owned(),
+            name: name.to_owned(),
+            generation: known.map_or(0, |binding| binding.generation),
+            workloads: self.workloads,
+            programmed: self.programmed,
+            failing: self.failing,
+            reason: self.reason.map(|reason| reason.word().to_owned()),
+            message: self.reason.map(ToString::to_string),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;
