@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, mpsc as thread};
 use std::time::{Duration, Instant};
 
@@ -13,9 +13,10 @@ use super::calls::Calls;
 use super::control::{Question, Response};
 use super::cutter::{self, Job};
 use super::metrics::Metrics;
-use super::{Error, Options, Teller, Told};
+use super::{Error, Options, Teller, Told, cluster, withdraw};
 use crate::effects;
 use crate::effects::kernel::Kernel;
+use crate::effects::kubernetes::reporter::Reporter;
 use crate::model::cluster::Cluster;
 use crate::model::facts::EngineChange;
 use crate::model::known::Facts;
@@ -24,12 +25,15 @@ use crate::model::resolve::{Outcome, Past, resolve};
 use crate::plan::boot::Remembered;
 use crate::plan::{Observed, Plan, boot, engine, routing, tables};
 use crate::report::explain::explain;
+use crate::report::node;
 use crate::report::status::Status;
 
 /// How long after a failure everything is tried again.
 const RETRY: Duration = Duration::from_secs(1);
 /// How often numbers that nobody is bound to are looked after, while there are any.
 const SWEEP: Duration = Duration::from_secs(30);
+/// How long an agent that is told to stop listens for the end of its DaemonSet.
+const LAST_WORDS: Duration = Duration::from_secs(2);
 /// How long a dry run waits for an engine that does not answer.
 const PATIENCE: Duration = Duration::from_secs(3);
 
@@ -47,6 +51,7 @@ pub(super) struct Agent {
     /// What went wrong in the last round.
     failures: Vec<String>,
     calls: Calls,
+    reporter: Option<Reporter>,
     boot_guard: Option<BootGuard>,
     retry: Option<Instant>,
     sweep: Option<Instant>,
@@ -73,7 +78,7 @@ impl Silent {
 }
 
 impl Agent {
-    pub fn new(options: &Options, kernel: Kernel, tell: Teller) -> Self {
+    pub fn new(options: &Options, kernel: Kernel, tell: Teller, reporter: Option<Reporter>) -> Self {
         let silent = Silent {
             kernel: true,
             files: options.manifests.is_some(),
@@ -93,6 +98,7 @@ impl Agent {
             taken_over: false,
             failures: Vec::new(),
             boot_guard: options.boot_guard.clone().map(|file| BootGuard { file, written: None }),
+            reporter,
             calls: Calls::new(options.docker.clone(), tell.clone()),
             retry: None,
             sweep: None,
@@ -272,6 +278,7 @@ impl Agent {
         }
         self.failures = done.failures;
         self.remember();
+        self.report();
         if !self.silent.engine {
             self.calls.start(engine::steps(&self.facts));
             self.retry = self.retry.into_iter().chain(self.calls.due()).min();
@@ -284,6 +291,36 @@ impl Agent {
                 let _ = self.cutter.send(Job::Survey);
             }
         }
+    }
+
+    /// Tells the cluster what became of its bindings here.
+    fn report(&self) {
+        if let Some(reporter) = self.reporter.as_ref().filter(|_| !self.silent.any()) {
+            reporter.report(&self.facts.cluster.node, node::spec(&self.facts, &self.outcome, self.problems()));
+        }
+    }
+
+    /// Whether the agent goes for good. What makes it go is told by two ways, and may come later than the order to stop.
+    pub async fn is_over(&mut self, told: &mut mpsc::UnboundedReceiver<Told>) -> bool {
+        let deadline = Instant::now() + LAST_WORDS;
+        while self.facts.cluster.daemonset.is_some() && !cluster::is_over(&self.facts.cluster) {
+            tokio::select! {
+                one = told.recv() => match one {
+                    Some(one) => drop(self.hear(one)),
+                    None => break,
+                },
+                () = sleep_until(Some(deadline)) => break,
+            }
+        }
+        cluster::is_over(&self.facts.cluster)
+    }
+
+    /// Takes everything of ours out of the kernel.
+    pub fn withdraw(&mut self, boot_guard: Option<&Path>) -> Result<(), Error> {
+        info!("no agent is wanted here any more: taking everything of egressd out of the kernel");
+        let withdrawn = withdraw::withdraw(&mut self.kernel, &self.facts.kernel, boot_guard)?;
+        info!(changes = withdrawn.done.steps, flows = withdrawn.flows, failures = ?withdrawn.done.failures, left = ?withdrawn.left, "withdrawn");
+        Ok(())
     }
 
     /// Writes down what the next boot is to close, once everybody is known.
@@ -344,6 +381,11 @@ impl Agent {
     }
 
     fn status(&self, flows: &BTreeMap<IpAddr, u64>) -> Status {
+        Status::of(&self.facts, &self.outcome, flows, self.problems())
+    }
+
+    /// What could not be read or done, each with its cure.
+    fn problems(&self) -> Vec<String> {
         let mut problems: Vec<String> = self.facts.manifests.errors.iter().map(|e| format!("{}: {}", e.object, e.error)).collect();
         if self.silent.engine {
             problems.push("the engine has not answered yet: nothing is taken away until it has (see --docker-socket)".to_owned());
@@ -360,7 +402,7 @@ impl Agent {
         problems.extend(engine::problems(&self.facts));
         problems.extend(self.failures.iter().cloned());
         problems.extend(self.calls.problems());
-        Status::of(&self.facts, &self.outcome, flows, problems)
+        problems
     }
 }
 

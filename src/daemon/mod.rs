@@ -2,6 +2,7 @@
 
 mod agent;
 mod calls;
+mod cluster;
 pub mod control;
 mod cutter;
 mod http;
@@ -22,7 +23,7 @@ use tracing::{info, warn};
 use crate::api;
 use crate::effects::kernel::{Kernel, OpenError};
 use crate::effects::nft::{NftEvents, Notice};
-use crate::facts::{docker, files, kernel};
+use crate::facts::{docker, files, kernel, kubernetes};
 use crate::model::binding::Manifests;
 use crate::model::cluster::ClusterChange;
 use crate::model::facts::{EngineChange, KernelChange};
@@ -103,6 +104,10 @@ pub enum Error {
     Kernel(#[from] OpenError),
     #[error("failed to listen to the kernel")]
     Facts(#[from] kernel::Error),
+    #[error(transparent)]
+    Cluster(#[from] kubernetes::Error),
+    #[error(transparent)]
+    Withdraw(#[from] withdraw::Error),
     #[error("failed to serve {what}")]
     Serve { what: String, source: io::Error },
 }
@@ -121,7 +126,8 @@ pub fn hold(state: &std::path::Path) -> Result<Held, Error> {
     Flock::lock(file, FlockArg::LockExclusiveNonblock).map(Held).map_err(|_| Error::Running(state.to_owned()))
 }
 
-/// Runs until it is told to stop (SIGTERM, SIGINT), or with `dry_run` until the plan is printed. Stopping changes nothing in the kernel.
+/// Runs until it is told to stop (SIGTERM, SIGINT), or with `dry_run` until the plan is printed. Stopping changes nothing in the kernel, unless
+/// the DaemonSet that this is an agent of is over.
 pub async fn run(options: Options) -> Result<(), Error> {
     let _held = if options.dry_run { None } else { Some(hold(&options.state)?) };
     let kernel = Kernel::open(&options.state)?;
@@ -136,7 +142,11 @@ pub async fn run(options: Options) -> Result<(), Error> {
         let parse = |container: &crate::model::facts::Container| api::labels::parse(container).map(Arc::new);
         listen_to_docker(docker::Source::new(socket, parse), tell.clone());
     }
-    let mut agent = Agent::new(&options, kernel, tell.clone());
+    let reporter = match &options.cluster {
+        Some(cluster) => Some(cluster::join(cluster, tell.clone()).await?),
+        None => None,
+    };
+    let mut agent = Agent::new(&options, kernel, tell.clone(), reporter);
     if options.dry_run {
         return agent.dry_run(&mut told).await;
     }
@@ -147,7 +157,11 @@ pub async fn run(options: Options) -> Result<(), Error> {
     }
     info!(version = env!("CARGO_PKG_VERSION"), "egressd runs");
     agent.run(&mut told).await;
-    info!("egressd stops; what it programmed stays");
+    if agent.is_over(&mut told).await {
+        agent.withdraw(options.boot_guard.as_deref())?;
+    } else {
+        info!("egressd stops; what it programmed stays");
+    }
     Ok(())
 }
 
