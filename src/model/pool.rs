@@ -8,7 +8,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use ipnet::{IpAddrRange, IpNet, Ipv4AddrRange, Ipv6AddrRange};
 
-use super::binding::{Binding, ExitSpec, FieldError, PoolRequest, Wanted};
+use super::binding::{Binding, ExitSpec, FieldError, Wanted};
 use super::cluster::{ApiBinding, Known, Namespace};
 use super::labels::{Labels, bears};
 use super::reason::Reason;
@@ -124,21 +124,23 @@ impl Lender<'_> {
     /// The binding with what its pool gives it on this node.
     pub fn grant(&self, api: &ApiBinding) -> Binding {
         let mut binding = Binding::clone(&api.binding);
-        let Some(request) = &binding.pool else {
-            if !binding.exits.is_empty() && !self.raw_exits {
-                binding.refusal = Some(Reason::RawExits);
-            }
-            return binding;
-        };
-        match self.lend(&api.namespace, request, &api.allocated) {
+        match self.exits(api, &api.allocated).and_then(|exits| self.here(api).map(|()| exits)) {
             Ok(exits) => binding.exits = exits,
             Err(reason) => binding.refusal = Some(reason),
         }
         binding
     }
 
-    fn lend(&self, namespace: &str, request: &PoolRequest, allocated: &[IpAddr]) -> Result<Vec<ExitSpec>, Reason> {
-        let pool = self.usable(namespace, &request.pool)?;
+    /// What a binding leaves with, whichever node holds it. `allocated` is what it has of the addresses that it asks for by number.
+    ///
+    /// # Errors
+    /// Why it may not have, or has not got, what it asks for.
+    pub fn exits(&self, api: &ApiBinding, allocated: &[IpAddr]) -> Result<Vec<ExitSpec>, Reason> {
+        let Some(request) = &api.binding.pool else {
+            let own = &api.binding.exits;
+            return if self.raw_exits || own.is_empty() { Ok(own.clone()) } else { Err(Reason::RawExits) };
+        };
+        let pool = self.usable(&api.namespace, &request.pool)?;
         let addresses = match &request.wanted {
             Wanted::These(named) => match named.iter().find(|address| !pool.contains(**address)) {
                 Some(address) => return Err(Reason::AddressNotInPool { address: *address, pool: pool.name.clone() }),
@@ -148,13 +150,16 @@ impl Lender<'_> {
         };
         // What is left of an allocation when the pool became smaller.
         let exits: Vec<ExitSpec> = addresses.iter().filter(|a| pool.contains(**a)).map(|a| pool.exit(*a)).collect();
-        if exits.is_empty() {
-            return Err(Reason::NotAllocated { pool: pool.name.clone() });
+        if exits.is_empty() { Err(Reason::NotAllocated { pool: pool.name.clone() }) } else { Ok(exits) }
+    }
+
+    /// Whether this node serves the binding's pool.
+    fn here(&self, api: &ApiBinding) -> Result<(), Reason> {
+        let name = api.binding.pool.as_ref().map(|request| &request.pool);
+        match name.and_then(|name| self.pools?.get(name)) {
+            Some(pool) if !bears(self.node, &pool.nodes) => Err(Reason::PoolNotOnNode { pool: pool.name.clone() }),
+            _ => Ok(()),
         }
-        if !bears(self.node, &pool.nodes) {
-            return Err(Reason::PoolNotOnNode { pool: pool.name.clone() });
-        }
-        Ok(exits)
     }
 
     /// The pool, when this namespace may use it.
@@ -186,11 +191,11 @@ pub fn allocate<'a>(
     lender: &Lender<'_>,
     bindings: impl Iterator<Item = (&'a String, &'a ApiBinding)> + Clone,
 ) -> BTreeMap<String, Allocation> {
-    let request = |api: &'a ApiBinding| api.binding.pool.as_ref().filter(|_| api.binding.errors.is_empty());
     let mut taken: BTreeSet<IpAddr> = BTreeSet::new();
     let mut asking: Vec<(&String, &ApiBinding, &Pool, usize)> = Vec::new();
     for (key, api) in bindings {
-        let Some(request) = request(api) else { continue };
+        // One that has errors as well: a slip of the pen does not cost it its addresses.
+        let Some(request) = &api.binding.pool else { continue };
         match (&request.wanted, lender.usable(&api.namespace, &request.pool)) {
             (Wanted::These(named), Ok(_)) => taken.extend(named),
             (Wanted::Any(count), Ok(pool)) => asking.push((key, api, pool, *count)),

@@ -80,6 +80,11 @@ pub enum Reason {
     NotAllocated {
         pool: String,
     },
+    /// It asks for more addresses than are left.
+    PoolExhausted {
+        pool: String,
+        missing: usize,
+    },
     /// It names exits itself, which is not allowed here.
     RawExits,
 }
@@ -110,6 +115,7 @@ impl Reason {
             Self::NamespaceNotAllowed { .. } => "NamespaceNotAllowed",
             Self::AddressNotInPool { .. } => "AddressNotInPool",
             Self::NotAllocated { .. } => "NotAllocated",
+            Self::PoolExhausted { .. } => "PoolExhausted",
             Self::RawExits => "RawExitsNotAllowed",
         }
     }
@@ -175,6 +181,12 @@ impl fmt::Display for Reason {
             Self::AddressNotInPool { address, pool } => write!(f, "{address} is in no block of EgressPool {pool}; name one that is"),
             Self::NotAllocated { pool } => {
                 write!(f, "EgressPool {pool} has given it no address yet; kubectl get egresspool {pool} tells whether any is left")
+            }
+            Self::PoolExhausted { pool, missing } => {
+                write!(
+                    f,
+                    "EgressPool {pool} has {missing} too few of the addresses that it asks for; add a block to the pool, or let another binding go"
+                )
             }
             Self::RawExits => {
                 write!(f, "exits are not allowed in this cluster's bindings; name a pool (spec.pool), or let the chart allow rawExits")

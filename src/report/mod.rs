@@ -1,6 +1,8 @@
 //! What people and machines are told.
 
 pub mod explain;
+pub mod fold;
+pub mod inside;
 pub mod node;
 pub mod status;
 pub mod table;

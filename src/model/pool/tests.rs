@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::*;
-use crate::model::binding::{BindingName, ExistingFlows, Selector, Source, Traffic, WhenUnavailable};
+use crate::model::binding::{BindingName, ExistingFlows, PoolRequest, Selector, Source, Traffic, WhenUnavailable};
 use crate::model::labels::LabelSelector;
 
 fn address(text: &str) -> IpAddr {

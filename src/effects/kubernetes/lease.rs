@@ -1,0 +1,203 @@
+//! The Lease that one agent holds, so that one alone writes what follows from all reports.
+//!
+//! Clocks of other nodes are not trusted: a Lease is over when this agent has seen the same record for as long as the Lease lasts, by its own
+//! clock. Those who wait ask seldom where there are many of them; the holder writes into the Lease how many there are.
+
+use std::time::Duration;
+
+use k8s_openapi::api::coordination::v1::{Lease, LeaseSpec};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::MicroTime;
+use k8s_openapi::jiff::Timestamp;
+use kube::api::{ObjectMeta, PostParams};
+use kube::{Api, Client, ResourceExt};
+use tokio::time::{Instant, sleep, timeout};
+use tracing::{debug, info, warn};
+
+use super::error::Error;
+
+/// Name of the Lease, in the agents' namespace.
+pub const NAME: &str = "egressd";
+/// How many agents there are, as the holder counts them.
+const AGENTS: &str = "egressd.dev/agents";
+/// A record that has not changed for so long is nobody's.
+const LASTS: Duration = Duration::from_secs(15);
+/// A holder that could not renew for so long lets go: sooner than anybody else may take it.
+const DEADLINE: Duration = Duration::from_secs(10);
+/// How often it is renewed, and asked for once it looks like nobody's.
+const RETRY: Duration = Duration::from_secs(2);
+/// How often all those who wait may ask together, in times a second.
+const ASKS: u64 = 10;
+/// Between these an agent that waits asks for it.
+const SOONEST: Duration = Duration::from_secs(5);
+const LATEST: Duration = Duration::from_secs(120);
+
+/// One agent's view of the Lease.
+pub struct Candidate {
+    api: Api<Lease>,
+    identity: String,
+    /// The record as it was last seen, and since when it is so.
+    seen: Option<(LeaseSpec, Instant)>,
+    lease: Option<Lease>,
+}
+
+/// What an agent that does not hold the Lease does next.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Turn {
+    Take,
+    Wait(Duration),
+}
+
+impl Candidate {
+    /// `identity` tells this agent from the others. Needs the verbs `get`, `create` and `update` on `leases`.
+    pub fn new(client: Client, namespace: &str, identity: &str) -> Self {
+        Self { api: Api::namespaced(client, namespace), identity: identity.to_owned(), seen: None, lease: None }
+    }
+
+    /// Waits until this agent holds the Lease.
+    pub async fn acquire(&mut self) {
+        let mut said = String::new();
+        loop {
+            let pause = match self.try_acquire().await {
+                Ok(Turn::Take) => {
+                    info!(identity = self.identity, "holds the Lease: folds what the nodes report");
+                    return;
+                }
+                Ok(Turn::Wait(pause)) => pause,
+                Err(error) if error.is_conflict() => SOONEST,
+                Err(error) => {
+                    let error = error.to_string();
+                    if error != said {
+                        warn!(error, "failed to ask for the Lease; trying again");
+                    }
+                    said = error;
+                    SOONEST
+                }
+            };
+            sleep(pause.mul_f64(jitter(&self.identity))).await;
+        }
+    }
+
+    async fn try_acquire(&mut self) -> Result<Turn, Error> {
+        let Some(lease) = self.api.get_opt(NAME).await.map_err(|error| Error::of("get", "leases.coordination.k8s.io", error))? else {
+            let lease = Lease { metadata: ObjectMeta { name: Some(NAME.to_owned()), ..ObjectMeta::default() }, spec: None };
+            let lease = Lease { spec: Some(self.record(None)), ..lease };
+            let created = self.api.create(&PostParams::default(), &lease).await;
+            self.lease = Some(created.map_err(|error| Error::of("create", "leases.coordination.k8s.io", error))?);
+            return Ok(Turn::Take);
+        };
+        let record = lease.spec.clone().unwrap_or_default();
+        let agents = lease.annotations().get(AGENTS).and_then(|text| text.parse().ok()).unwrap_or(0);
+        let turn = self.look(record, agents, Instant::now(), Timestamp::now());
+        if turn == Turn::Take {
+            self.replace(lease, None).await?;
+        }
+        Ok(turn)
+    }
+
+    /// Whether the Lease is to be had, given the record that was read.
+    fn look(&mut self, record: LeaseSpec, agents: u64, now: Instant, clock: Timestamp) -> Turn {
+        let holder = record.holder_identity.as_deref().unwrap_or_default();
+        if holder.is_empty() || holder == self.identity {
+            return Turn::Take;
+        }
+        let lasts = record.lease_duration_seconds.and_then(|s| s.try_into().ok()).map_or(LASTS, Duration::from_secs);
+        // Only a hint to ask more often: that clock may go wrong.
+        let renewed = record.renew_time.as_ref().map(|time| clock.duration_since(time.0).unsigned_abs());
+        let since = match &self.seen {
+            Some((seen, since)) if *seen == record => *since,
+            _ => now,
+        };
+        self.seen = Some((record, since));
+        if now.duration_since(since) >= lasts {
+            return Turn::Take;
+        }
+        let looks_dead = renewed.is_none_or(|ago| ago > DEADLINE);
+        Turn::Wait(if looks_dead { RETRY } else { Duration::from_secs(agents / ASKS).clamp(SOONEST, LATEST) })
+    }
+
+    /// Renews the Lease until that fails for too long, or somebody else has it. `agents`: how many there are.
+    pub async fn keep(&mut self, agents: impl Fn() -> usize) {
+        let mut renewed = Instant::now();
+        loop {
+            sleep(RETRY).await;
+            // The pause before it, and this attempt, are within the deadline.
+            let Some(lease) = self.lease.clone() else { return };
+            let left = DEADLINE.saturating_sub(renewed.elapsed());
+            match timeout(left, self.replace(lease, Some(agents()))).await {
+                Ok(Ok(())) => renewed = Instant::now(),
+                Ok(Err(error)) if error.is_conflict() => {
+                    if !self.is_mine().await {
+                        warn!(identity = self.identity, "lost the Lease to another agent");
+                        return;
+                    }
+                }
+                Ok(Err(error)) => debug!(%error, "failed to renew the Lease; trying again"),
+                Err(_) => {}
+            }
+            if renewed.elapsed() >= DEADLINE {
+                warn!(identity = self.identity, "could not renew the Lease in time; lets go of it");
+                self.lease = None;
+                return;
+            }
+        }
+    }
+
+    /// After a conflict: somebody changed the object, but perhaps not its holder.
+    async fn is_mine(&mut self) -> bool {
+        match self.api.get(NAME).await {
+            Ok(lease) if lease.spec.as_ref().and_then(|spec| spec.holder_identity.as_ref()) == Some(&self.identity) => {
+                self.lease = Some(lease);
+                true
+            }
+            Ok(_) => false,
+            // Not known: the deadline decides.
+            Err(_) => true,
+        }
+    }
+
+    /// Lets go of the Lease, so that another agent need not wait for its end.
+    pub async fn release(&mut self) {
+        let Some(mut lease) = self.lease.take() else { return };
+        let spec = lease.spec.get_or_insert_default();
+        spec.holder_identity = None;
+        spec.lease_duration_seconds = Some(1);
+        if let Err(error) = self.api.replace(NAME, &PostParams::default(), &lease).await {
+            debug!(%error, "failed to release the Lease; it ends by itself");
+        }
+    }
+
+    async fn replace(&mut self, mut lease: Lease, agents: Option<usize>) -> Result<(), Error> {
+        lease.spec = Some(self.record(lease.spec.as_ref()));
+        if let Some(agents) = agents {
+            lease.annotations_mut().insert(AGENTS.to_owned(), agents.to_string());
+        }
+        let replaced = self.api.replace(NAME, &PostParams::default(), &lease).await;
+        self.lease = Some(replaced.map_err(|error| Error::of("update", "leases.coordination.k8s.io", error))?);
+        Ok(())
+    }
+
+    /// The record of this agent holding the Lease, after the one that is there.
+    fn record(&self, before: Option<&LeaseSpec>) -> LeaseSpec {
+        let now = MicroTime(Timestamp::now());
+        let mine = before.filter(|before| before.holder_identity.as_ref() == Some(&self.identity));
+        let turns = before.and_then(|before| before.lease_transitions).unwrap_or(0);
+        LeaseSpec {
+            holder_identity: Some(self.identity.clone()),
+            lease_duration_seconds: Some(LASTS.as_secs().try_into().unwrap_or(i32::MAX)),
+            acquire_time: mine.and_then(|mine| mine.acquire_time.clone()).or_else(|| Some(now.clone())),
+            renew_time: Some(now),
+            lease_transitions: Some(if before.is_none() || mine.is_some() { turns } else { turns.saturating_add(1) }),
+            ..LeaseSpec::default()
+        }
+    }
+}
+
+/// Between 1 and 1.5, another for each agent and each time: agents that start together do not ask together.
+fn jitter(identity: &str) -> f64 {
+    use std::hash::{BuildHasher, RandomState};
+    let hash = RandomState::new().hash_one(identity);
+    1.0 + f64::from(u16::try_from(hash % 1024).unwrap_or(0)) / 2048.0
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,128 @@
+//! The status of one binding: from what it says, what its pool lends, and what the nodes report of it.
+
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
+use k8s_openapi::jiff::Timestamp;
+
+use super::condition::{Verdict, find};
+use crate::api::node::NodeBinding;
+use crate::api::status::{EgressBindingStatus, FailingNode, Summary};
+use crate::model::binding::ExitSpec;
+use crate::model::reason::Reason;
+
+/// The spec is well written and may be used here.
+pub const ACCEPTED: &str = "Accepted";
+/// What it refers to is there, and lent to it.
+pub const RESOLVED: &str = "ResolvedRefs";
+/// Its workloads leave by its exits.
+pub const PROGRAMMED: &str = "Programmed";
+/// Reason of [`PROGRAMMED`] when nobody is selected: nothing is left to do.
+pub const NO_WORKLOADS: &str = "NoWorkloads";
+
+/// As many failing nodes as the resource's schema lets through.
+const MAX_NODES: usize = 10;
+
+/// What is known of a binding.
+pub(super) struct Case<'a> {
+    pub generation: i64,
+    /// Its conditions as they are.
+    pub before: &'a [Condition],
+    pub accepted: Verdict,
+    /// What it leaves with, or why it has nothing.
+    pub exits: Result<Vec<ExitSpec>, Reason>,
+    /// How many of the addresses that it asks for by number are missing, and of which pool.
+    pub missing: Option<Reason>,
+    /// By node, in the order of names.
+    pub reports: &'a [(&'a str, &'a NodeBinding)],
+    /// Every node has had the time to report.
+    pub settled: bool,
+}
+
+impl Case<'_> {
+    pub fn status(self, now: Timestamp) -> EgressBindingStatus {
+        let resolved = self.resolved();
+        let programmed = self.programmed(&resolved);
+        let reports = self.reports.iter().map(|(_, report)| *report);
+        let summary = reports.filter(|report| report.workloads > 0).fold(Summary::default(), |sum, report| Summary {
+            nodes: sum.nodes + 1,
+            workloads: sum.workloads + report.workloads,
+            programmed: sum.programmed + report.programmed,
+            failing: sum.failing + report.failing,
+        });
+        let conditions = [(ACCEPTED, self.accepted.clone()), (RESOLVED, resolved), (PROGRAMMED, programmed)];
+        EgressBindingStatus {
+            observed_generation: Some(self.generation),
+            conditions: conditions.map(|(kind, verdict)| verdict.condition(kind, self.generation, self.before, now)).into(),
+            failing_nodes: self.failing().take(MAX_NODES).map(|(node, report)| failing_node(node, report)).collect(),
+            exits: self.exits.iter().flatten().map(|exit| exit.address.to_string()).collect(),
+            summary,
+        }
+    }
+
+    fn is_accepted(&self) -> bool {
+        self.accepted.status == "True"
+    }
+
+    fn resolved(&self) -> Verdict {
+        match (&self.exits, &self.missing) {
+            _ if !self.is_accepted() => Verdict::pending("it is not accepted".to_owned()),
+            (_, Some(reason)) | (Err(reason), None) => Verdict::because(reason),
+            (Ok(_), None) => Verdict::yes(RESOLVED, "all that it refers to is there".to_owned()),
+        }
+    }
+
+    fn programmed(&self, resolved: &Verdict) -> Verdict {
+        if !self.is_accepted() {
+            return self.accepted.clone();
+        }
+        if self.exits.is_err() {
+            return resolved.clone();
+        }
+        let sum = |of: fn(&NodeBinding) -> i64| self.reports.iter().map(|(_, report)| of(report)).sum::<i64>();
+        let (workloads, programmed) = (sum(|report| report.workloads), sum(|report| report.programmed));
+        if let Some((node, report)) = self.failing().find(|(_, report)| !self.is_behind(report)) {
+            let FailingNode { reason, message, .. } = failing_node(node, report);
+            let (failing, nodes) = (sum(|report| report.failing), self.failing().count());
+            let text = format!("{failing} of {workloads} workloads have no usable exit, on {nodes} nodes; {node}: {message}");
+            return Verdict::no(&reason, text);
+        }
+        let mut behind = self.reports.iter().filter(|(_, report)| self.is_behind(report)).map(|(node, _)| *node);
+        if let Some(first) = behind.next() {
+            let others = behind.count();
+            return Verdict::pending(format!("{} nodes have not reported on it as it is now; the first is {first}", others + 1));
+        }
+        match (workloads, programmed) {
+            (0, _) if self.settled || self.stood() => Verdict::yes(NO_WORKLOADS, "it selects no pod that is there".to_owned()),
+            (0, _) => Verdict::pending("no node has reported on it yet".to_owned()),
+            (_, 0) => Verdict::pending(format!("its {workloads} workloads have no address yet")),
+            (all, some) if all == some => Verdict::yes(PROGRAMMED, "all its workloads leave by its exits".to_owned()),
+            (all, some) => {
+                Verdict::yes(PROGRAMMED, format!("{some} of {all} workloads leave by its exits; the others have no address yet"))
+            }
+        }
+    }
+
+    fn failing(&self) -> impl Iterator<Item = (&str, &NodeBinding)> {
+        self.reports.iter().filter(|(_, report)| report.failing > 0).map(|(node, report)| (*node, *report))
+    }
+
+    /// The node speaks of an earlier generation, or has not heard yet which addresses the binding was given.
+    fn is_behind(&self, report: &NodeBinding) -> bool {
+        let waits = report.reason.as_deref() == Some(Reason::NotAllocated { pool: String::new() }.word());
+        report.generation != self.generation || (waits && self.exits.is_ok())
+    }
+
+    /// It was in order before, as it is written now.
+    fn stood(&self) -> bool {
+        find(self.before, PROGRAMMED).is_some_and(|c| c.status == "True" && c.observed_generation == Some(self.generation))
+    }
+}
+
+fn failing_node(node: &str, report: &NodeBinding) -> FailingNode {
+    FailingNode {
+        node: node.to_owned(),
+        failing: report.failing,
+        // An older agent may not say why.
+        reason: report.reason.clone().unwrap_or_else(|| "Unknown".to_owned()),
+        message: report.message.clone().unwrap_or_default(),
+    }
+}
