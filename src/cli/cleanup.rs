@@ -16,13 +16,13 @@ use crate::plan::flows::is_bound;
 use crate::plan::{Observed, Plan};
 
 /// Takes tables, rules, routes and link groups away, ends the flows that had an exit, and puts sysctls back. The next boot guards nothing.
-pub async fn cleanup(state: &Path, boot_guard: Option<&Path>) -> anyhow::Result<()> {
+pub async fn cleanup(state: &Path, sysctls: &Path, boot_guard: Option<&Path>) -> anyhow::Result<()> {
     let _held = hold(state)?;
     let mut facts = KernelFacts::default();
     for change in Source::open()?.next().await? {
         facts.apply(change);
     }
-    let mut kernel = Kernel::open(state)?;
+    let mut kernel = Kernel::open(state, sysctls)?;
     let observed = kernel.ruleset().context("failed to read the tables that are to go")?.clone();
     let observed = Observed { kernel: &facts, ruleset: &observed, sysctls: &BTreeMap::new() };
     let plan = Plan::make(&Outcome::default(), &observed, true);

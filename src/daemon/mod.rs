@@ -46,6 +46,8 @@ pub struct Options {
     pub boot_guard: Option<PathBuf>,
     /// Folder for the socket, the lock and what has to be remembered.
     pub state: PathBuf,
+    /// Where settings are read and written: `/proc/sys`, or a mount of it.
+    pub sysctls: PathBuf,
     /// Where `/metrics`, `/healthz` and `/readyz` are served.
     pub metrics: Option<SocketAddr>,
     /// Print the plan and change nothing.
@@ -123,7 +125,7 @@ pub fn hold(state: &std::path::Path) -> Result<Held, Error> {
 /// Runs until it is told to stop (SIGTERM, SIGINT), or with `dry_run` until the plan is printed. Stopping changes nothing in the kernel.
 pub async fn run(options: Options) -> Result<(), Error> {
     let _held = if options.dry_run { None } else { Some(hold(&options.state)?) };
-    let kernel = Kernel::open(&options.state)?;
+    let kernel = Kernel::open(&options.state, &options.sysctls)?;
     let (tell, mut told) = mpsc::unbounded_channel();
     listen_to_kernel(kernel::Source::open()?, tell.clone());
     listen_to_nft(kernel.port(), tell.clone());
