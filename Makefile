@@ -2,7 +2,7 @@
 SHELL := /bin/bash
 target := $(abspath $(or $(CARGO_TARGET_DIR),target))
 
-.PHONY: demo test bench install needs release engines cluster lint generated licences
+.PHONY: demo test bench install needs release image engines cluster chart lint generated licences
 
 demo: install release
 	cargo test --quiet --test demo
@@ -25,6 +25,15 @@ needs:
 
 # The tests run this binary: what a user gets, not what they were built with.
 release:
+	cargo build --release
+
+# What the chart installs: a static binary and an archive to load, in target/image. The flag for the last crate alone spares a second build
+# of the others; what was linked before is put back, for whoever runs it.
+version := $(shell sed -n 's/^version = "\(.*\)"/\1/p' Cargo.toml)
+image:
+	cargo rustc --release --bin egressd -- -C target-feature=+crt-static
+	install -D --mode 755 $(target)/release/egressd $(target)/image/egressd
+	image/archive.sh $(target)/image egressd:$(version) $(target)/image/egressd.tar
 	cargo build --release
 
 # A current Docker Engine beside Debian's, from the Go module that tests/engines/go.mod names. Minutes once, then nothing.

@@ -28,8 +28,9 @@ const CONNTRACK_STATISTICS: u16 = (libc::NFNL_SUBSYS_CTNETLINK as u16) << 8 | 5;
 /// Length of `struct nfgenmsg`.
 const NFGENMSG: usize = 4;
 
-/// Reads everything. Files of `/etc`, `/run` and `/usr` are looked for below `root`.
-pub async fn gather(root: &Path, docker: &Path, state: &Path) -> Facts {
+/// Reads everything. Files of `/etc`, `/run` and `/usr` are looked for below `root`, the
+/// kernel's settings below `sysctls`.
+pub async fn gather(root: &Path, sysctls: &Path, docker: &Path, state: &Path) -> Facts {
     let mut unseen = Unanswered::default();
     let mut facts = Facts { docker: Some(engine(docker).await), ..Facts::default() };
     if let Some(mut ask) = unseen.or_note("links and routes", Asker::open()) {
@@ -51,7 +52,7 @@ pub async fn gather(root: &Path, docker: &Path, state: &Path) -> Facts {
         Err(error) if error.errno() != Some(libc::EPERM) => facts.features.push((flows, Some(said(&error)))),
         answer => facts.features.extend(unseen.or_note(flows.name, answer).map(|()| (flows, None))),
     }
-    files::read(root, &mut facts);
+    files::read(root, sysctls, &mut facts);
     facts.unseen = unseen.0;
     facts
 }

@@ -60,7 +60,8 @@ fn privileges(facts: &Facts) -> Vec<Finding> {
         })
         .collect();
     if !facts.sysctls_writable {
-        let cure = "run it with /proc/sys writable (`--privileged`, or `ProtectKernelTunables=no` in a unit)";
+        let cure =
+            "run it with /proc/sys writable (`ProtectKernelTunables=no` in a unit), or with the host's mounted elsewhere (`--sysctl-root`)";
         let message = "read-only for this process: the settings that egressd would change stay as they are";
         findings.push(match forwards(facts) {
             true => Finding::warn("/proc/sys", message, cure),

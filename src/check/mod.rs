@@ -21,8 +21,8 @@ use anyhow::bail;
 use findings::Level;
 
 /// Looks, and prints a line for each finding, or JSON. An error when something has to be mended first.
-pub async fn run(docker: &Path, state: &Path, json: bool) -> anyhow::Result<()> {
-    let findings = findings::all(&gather::gather(Path::new("/"), docker, state).await);
+pub async fn run(docker: &Path, state: &Path, sysctls: &Path, json: bool) -> anyhow::Result<()> {
+    let findings = findings::all(&gather::gather(Path::new("/"), sysctls, docker, state).await);
     let mut out = std::io::stdout().lock();
     if json {
         writeln!(out, "{}", serde_json::to_string_pretty(&findings)?)?;

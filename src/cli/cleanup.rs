@@ -10,13 +10,13 @@ use crate::facts::kernel::Source;
 use crate::model::facts::KernelFacts;
 
 /// Withdraws all, and says what was done and what was left. No daemon may run.
-pub async fn cleanup(state: &Path, boot_guard: Option<&Path>) -> anyhow::Result<()> {
+pub async fn cleanup(state: &Path, sysctls: &Path, boot_guard: Option<&Path>) -> anyhow::Result<()> {
     let _held = hold(state)?;
     let mut facts = KernelFacts::default();
     for change in Source::open()?.next().await? {
         facts.apply(change);
     }
-    let withdrawn = withdraw::withdraw(&mut Kernel::open(state)?, &facts, boot_guard)?;
+    let withdrawn = withdraw::withdraw(&mut Kernel::open(state, sysctls)?, &facts, boot_guard)?;
     println!("{} changes taken back, {} flows ended", withdrawn.done.steps, withdrawn.flows);
     for line in withdrawn.left {
         println!("left as it is: {line}");

@@ -26,6 +26,9 @@ pub struct Cli {
     /// File that remembers what is guarded, for `egressd guard` at the next boot; on a disk
     #[arg(long, global = true, env = "EGRESSD_BOOT_GUARD", value_name = "FILE")]
     boot_guard: Option<PathBuf>,
+    /// Folder of the kernel's settings: a mount of the host's, where /proc/sys is read-only as in a container
+    #[arg(long, global = true, env = "EGRESSD_SYSCTL_ROOT", default_value = "/proc/sys", value_name = "DIR")]
+    sysctl_root: PathBuf,
 }
 
 #[derive(Debug, Subcommand)]
@@ -150,24 +153,24 @@ impl Cli {
     /// Does what was asked for.
     pub fn run(self) -> anyhow::Result<()> {
         match self.command {
-            Command::Run(args) => run(args, self.state_dir, self.boot_guard),
+            Command::Run(args) => run(args, self.state_dir, self.sysctl_root, self.boot_guard),
             Command::Status { output } => show::status(&self.state_dir, output == Output::Json),
             Command::Explain { workload, destination } => show::explain(&self.state_dir, workload, destination),
             Command::Check { docker_socket, output } => {
-                runtime()?.block_on(crate::check::run(&docker_socket, &self.state_dir, output == Output::Json))
+                runtime()?.block_on(crate::check::run(&docker_socket, &self.state_dir, &self.sysctl_root, output == Output::Json))
             }
             Command::Guard => {
                 let file = self.boot_guard.context("needs --boot-guard FILE, the one that `egressd run` was given")?;
                 guard::guard(&file)
             }
-            Command::Cleanup => runtime()?.block_on(cleanup::cleanup(&self.state_dir, self.boot_guard.as_deref())),
+            Command::Cleanup => runtime()?.block_on(cleanup::cleanup(&self.state_dir, &self.sysctl_root, self.boot_guard.as_deref())),
             Command::Crd => Ok(crd::crd(&mut std::io::stdout().lock())?),
             Command::Reference => Ok(crd::reference(&mut std::io::stdout().lock())?),
         }
     }
 }
 
-fn run(args: RunArgs, state: PathBuf, boot_guard: Option<PathBuf>) -> anyhow::Result<()> {
+fn run(args: RunArgs, state: PathBuf, sysctls: PathBuf, boot_guard: Option<PathBuf>) -> anyhow::Result<()> {
     log(args.log_json);
     let options = daemon::Options {
         manifests: args.manifests,
@@ -177,6 +180,7 @@ fn run(args: RunArgs, state: PathBuf, boot_guard: Option<PathBuf>) -> anyhow::Re
         inside: args.inside,
         boot_guard,
         state,
+        sysctls,
         metrics: (!args.no_metrics).then_some(args.metrics_address),
         dry_run: args.dry_run,
     };

@@ -78,7 +78,7 @@ impl Silent {
 }
 
 impl Agent {
-    pub fn new(options: &Options, kernel: Kernel, tell: Teller, reporter: Option<Reporter>) -> Self {
+    pub fn new(options: &Options, kernel: Kernel, tell: Teller) -> Self {
         let silent = Silent {
             kernel: true,
             files: options.manifests.is_some(),
@@ -98,11 +98,16 @@ impl Agent {
             taken_over: false,
             failures: Vec::new(),
             boot_guard: options.boot_guard.clone().map(|file| BootGuard { file, written: None }),
-            reporter,
+            reporter: None,
             calls: Calls::new(options.docker.clone(), tell.clone()),
             retry: None,
             sweep: None,
         }
+    }
+
+    /// From now on the cluster is told what became of its bindings here.
+    pub fn report_by(&mut self, reporter: Reporter) {
+        self.reporter = Some(reporter);
     }
 
     /// Until told to stop.

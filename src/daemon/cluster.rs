@@ -3,15 +3,22 @@
 use kube::Client;
 
 use super::{ClusterOptions, Error, Teller, Told};
-use crate::effects::kubernetes::reporter::Reporter;
+use crate::effects::kubernetes::Names;
+use crate::effects::kubernetes::leader::{self, Leader};
 use crate::facts::kubernetes::{self, Scope};
 use crate::model::cluster::Cluster;
 
-/// Connects, listens, and gives what the agent reports with.
-pub(super) async fn join(options: &ClusterOptions, tell: Teller) -> Result<Reporter, Error> {
+/// Connects, and listens.
+pub(super) async fn join(options: &ClusterOptions, tell: Teller) -> Result<Client, Error> {
     let client = kubernetes::client(options.kubeconfig.as_deref()).await?;
     listen(options, client.clone(), tell);
-    Ok(Reporter::start(client))
+    Ok(client)
+}
+
+/// Asks for the Lease whose holder folds what all nodes report.
+pub(super) fn run_for_leader(options: &ClusterOptions, client: Client) -> Result<Leader, Error> {
+    let names = Names { namespace: options.namespace.clone(), pod: options.pod.clone() };
+    leader::start(client, names, options.raw_exits).map_err(|source| Error::Serve { what: "as the cluster's leader".to_owned(), source })
 }
 
 fn listen(options: &ClusterOptions, client: Client, tell: Teller) {

@@ -22,6 +22,7 @@ use tracing::{info, warn};
 
 use crate::api;
 use crate::effects::kernel::{Kernel, OpenError};
+use crate::effects::kubernetes::reporter::Reporter;
 use crate::effects::nft::{NftEvents, Notice};
 use crate::facts::{docker, files, kernel, kubernetes};
 use crate::model::binding::Manifests;
@@ -48,6 +49,8 @@ pub struct Options {
     pub boot_guard: Option<PathBuf>,
     /// Folder for the socket, the lock and what has to be remembered.
     pub state: PathBuf,
+    /// Where settings are read and written: `/proc/sys`, or a mount of it.
+    pub sysctls: PathBuf,
     /// Where `/metrics`, `/healthz` and `/readyz` are served.
     pub metrics: Option<SocketAddr>,
     /// Print the plan and change nothing.
@@ -130,7 +133,7 @@ pub fn hold(state: &std::path::Path) -> Result<Held, Error> {
 /// the DaemonSet that this is an agent of is over.
 pub async fn run(options: Options) -> Result<(), Error> {
     let _held = if options.dry_run { None } else { Some(hold(&options.state)?) };
-    let kernel = Kernel::open(&options.state)?;
+    let kernel = Kernel::open(&options.state, &options.sysctls)?;
     let (tell, mut told) = mpsc::unbounded_channel();
     listen_to_kernel(kernel::Source::open()?, tell.clone());
     listen_to_nft(kernel.port(), tell.clone());
@@ -142,13 +145,18 @@ pub async fn run(options: Options) -> Result<(), Error> {
         let parse = |container: &crate::model::facts::Container| api::labels::parse(container).map(Arc::new);
         listen_to_docker(docker::Source::new(socket, parse), tell.clone());
     }
-    let reporter = match &options.cluster {
+    let client = match &options.cluster {
         Some(cluster) => Some(cluster::join(cluster, tell.clone()).await?),
         None => None,
     };
-    let mut agent = Agent::new(&options, kernel, tell.clone(), reporter);
+    let mut agent = Agent::new(&options, kernel, tell.clone());
     if options.dry_run {
         return agent.dry_run(&mut told).await;
+    }
+    let mut leader = None;
+    if let (Some(cluster), Some(client)) = (&options.cluster, client) {
+        agent.report_by(Reporter::start(client.clone()));
+        leader = Some(cluster::run_for_leader(cluster, client)?);
     }
     listen_to_signals(tell.clone());
     control::serve(&options.state, tell.clone())?;
@@ -157,6 +165,9 @@ pub async fn run(options: Options) -> Result<(), Error> {
     }
     info!(version = env!("CARGO_PKG_VERSION"), "egressd runs");
     agent.run(&mut told).await;
+    if let Some(leader) = leader {
+        leader.stop().await;
+    }
     if agent.is_over(&mut told).await {
         agent.withdraw(options.boot_guard.as_deref())?;
     } else {

@@ -42,12 +42,12 @@ pub struct Done {
 }
 
 impl Kernel {
-    /// Opens all sockets. `state` is the folder that remembers what sysctls were.
-    pub fn open(state: &Path) -> Result<Self, OpenError> {
+    /// Opens all sockets. `state` is the folder that remembers what sysctls were, `sysctls` where they are.
+    pub fn open(state: &Path, sysctls: &Path) -> Result<Self, OpenError> {
         Ok(Self {
             nft: Nft::open().map_err(OpenError::Nft)?,
             routing: Routing::open().map_err(OpenError::Routing)?,
-            sysctls: Sysctls::open(state).map_err(OpenError::Sysctls)?,
+            sysctls: Sysctls::open(sysctls, state).map_err(OpenError::Sysctls)?,
             mirror: None,
         })
     }
@@ -79,7 +79,7 @@ impl Kernel {
 
     /// The sysctls of these keys that exist.
     pub fn sysctls(&self, keys: &[String]) -> BTreeMap<String, String> {
-        keys.iter().filter_map(|key| Some((key.clone(), sysctl::read(key).ok()?))).collect()
+        keys.iter().filter_map(|key| Some((key.clone(), self.sysctls.read(key).ok()?))).collect()
     }
 
     /// Takes the claims out of tables that are to go. The flows that had an exit are to be ended before the plan is carried out.

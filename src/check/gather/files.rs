@@ -14,14 +14,14 @@ use crate::model::facts::IfIndex;
 const SYSTEMD: [&str; 4] = ["etc/systemd", "run/systemd", "usr/local/lib/systemd", "usr/lib/systemd"];
 
 /// Adds what files tell; `links` have to be there already.
-pub fn read(root: &Path, facts: &mut Facts) {
+pub fn read(root: &Path, sysctls: &Path, facts: &mut Facts) {
     let text = |path: &str| fs::read_to_string(path).unwrap_or_default();
     facts.kernel = text("/proc/sys/kernel/osrelease").trim().to_owned();
     facts.capabilities = capabilities(&text("/proc/thread-self/status"));
-    facts.sysctls_writable = statvfs("/proc/sys").is_ok_and(|fs| !fs.flags().contains(FsFlags::ST_RDONLY));
+    facts.sysctls_writable = statvfs(&sysctls.join("net")).is_ok_and(|fs| !fs.flags().contains(FsFlags::ST_RDONLY));
     facts.legacy_tables = text("/proc/thread-self/net/ip_tables_names").lines().map(str::to_owned).collect();
     let nics: Vec<_> = facts.nics().map(|nic| nic.name.as_str()).collect();
-    facts.sysctls = keys(&nics).filter_map(|key| Some((key.clone(), sysctl::read(&key).ok()?))).collect();
+    facts.sysctls = keys(&nics).filter_map(|key| Some((key.clone(), sysctl::read(sysctls, &key).ok()?))).collect();
     facts.networkd = root.join("run/systemd/netif").is_dir().then(|| networkd(root));
     facts.network_manager = network_manager(root);
 }

@@ -11,7 +11,7 @@ use crate::netlink::testing::{alone, run};
 fn check(root: &Path) -> Vec<Finding> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     let nowhere = root.join("nowhere");
-    all(&runtime.block_on(gather(root, &nowhere, &nowhere)))
+    all(&runtime.block_on(gather(root, Path::new("/proc/sys"), &nowhere, &nowhere)))
 }
 
 fn a_nic() {

@@ -14,7 +14,6 @@ use serde::{Deserialize, Serialize};
 #[cfg(test)]
 mod tests;
 
-const ROOT: &str = "/proc/sys";
 const LEDGER: &str = "sysctl.json";
 
 /// Why a setting could not be read, remembered or written.
@@ -99,24 +98,20 @@ pub struct Sysctls {
     ledger: BTreeMap<String, Entry>,
 }
 
-/// Reads a setting, without the white space around it. Keys are as for [`Sysctls::set`].
+/// Reads a setting below `/proc/sys` or a mount of it, without the white space around it. Keys are as for [`Sysctls::set`].
 ///
 /// # Errors
 /// When there is none of this name (so also when its NIC is gone).
-pub fn read(key: &str) -> Result<String, Error> {
-    read_at(Path::new(ROOT), &slashed(key)?)
+pub fn read(root: &Path, key: &str) -> Result<String, Error> {
+    read_at(root, &slashed(key)?)
 }
 
 impl Sysctls {
-    /// Opens the ledger in the state directory; without one, nothing has been changed yet.
+    /// Opens the ledger in the state directory; without one, nothing has been changed yet. The root is `/proc/sys`, or a mount of it.
     ///
     /// # Errors
     /// When the ledger is there but cannot be read: what it says must not be lost by a new one.
-    pub fn open(state: &Path) -> Result<Self, Error> {
-        Self::with_root(Path::new(ROOT), state)
-    }
-
-    fn with_root(root: &Path, state: &Path) -> Result<Self, Error> {
+    pub fn open(root: &Path, state: &Path) -> Result<Self, Error> {
         let file = state.join(LEDGER);
         let ledger = match fs::read(&file) {
             Ok(bytes) => serde_json::from_slice(&bytes).map_err(|source| Error::ParseLedger { path: file.clone(), source })?,
@@ -124,6 +119,14 @@ impl Sysctls {
             Err(source) => return Err(Error::ReadLedger { path: file, source }),
         };
         Ok(Self { root: root.to_owned(), file, ledger })
+    }
+
+    /// As [`read`], where it would be set.
+    ///
+    /// # Errors
+    /// As of that.
+    pub fn read(&self, key: &str) -> Result<String, Error> {
+        read(&self.root, key)
     }
 
     /// Sets a setting, after noting what it was. True when it was changed.

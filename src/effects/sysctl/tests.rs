@@ -35,7 +35,7 @@ impl Host {
 
     /// A new daemon on this host.
     fn start(&self) -> Sysctls {
-        Sysctls::with_root(&self.root(), self.folder.path()).unwrap()
+        Sysctls::open(&self.root(), self.folder.path()).unwrap()
     }
 }
 
@@ -130,7 +130,7 @@ fn a_nic_that_is_gone_has_nothing_to_put_back() {
 fn a_broken_ledger_is_not_replaced_by_an_empty_one() {
     let host = Host::new();
     fs::write(host.folder.path().join(LEDGER), "{").unwrap();
-    let opened = Sysctls::with_root(&host.root(), host.folder.path());
+    let opened = Sysctls::open(&host.root(), host.folder.path());
     assert!(matches!(opened, Err(Error::ParseLedger { .. })));
 }
 
@@ -148,12 +148,13 @@ fn the_first_separator_of_a_key_is_its_separator() {
 fn a_real_setting_of_a_vlan_nic_is_set_and_put_back() {
     alone(|| {
         run("ip link add eth1.5 type veth peer name wire");
+        let root = Path::new("/proc/sys");
         let state = tempfile::tempdir_in("/run").unwrap();
-        let before = read(FILTER).unwrap();
+        let before = read(root, FILTER).unwrap();
         let ours = if before == "2" { "1" } else { "2" };
-        Sysctls::open(state.path()).unwrap().set(FILTER, ours).unwrap();
-        assert_eq!(read(FILTER).unwrap(), ours);
-        Sysctls::open(state.path()).unwrap().restore_all(false).unwrap();
-        assert_eq!(read(FILTER).unwrap(), before);
+        Sysctls::open(root, state.path()).unwrap().set(FILTER, ours).unwrap();
+        assert_eq!(read(root, FILTER).unwrap(), ours);
+        Sysctls::open(root, state.path()).unwrap().restore_all(false).unwrap();
+        assert_eq!(read(root, FILTER).unwrap(), before);
     });
 }

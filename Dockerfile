@@ -1,0 +1,10 @@
+# An image with egressd alone: a static binary needs nothing beside it. `make image` puts the binary where this expects it:
+# docker build --file Dockerfile --build-arg VERSION=0.1.0 --tag egressd:0.1.0 target/image
+FROM scratch
+ARG VERSION=unknown
+LABEL org.opencontainers.image.title="egressd"
+LABEL org.opencontainers.image.description="Gives every container its own way out: the NIC, the gateway and the public address"
+LABEL org.opencontainers.image.licenses="Apache-2.0"
+LABEL org.opencontainers.image.version="$VERSION"
+COPY egressd /bin/egressd
+ENTRYPOINT ["/bin/egressd"]

@@ -1,0 +1,51 @@
+{{/*
+All objects have fixed names, whatever the release is called: two agents on a node would undo each other's work, so a second release
+has to be refused, as it is by Helm when the names are taken.
+*/}}
+{{- define "egressd.labels" -}}
+{{ include "egressd.selector" . }}
+app.kubernetes.io/instance: {{ .Release.Name }}
+app.kubernetes.io/version: {{ .Chart.AppVersion | quote }}
+app.kubernetes.io/managed-by: {{ .Release.Service }}
+helm.sh/chart: {{ .Chart.Name }}-{{ .Chart.Version }}
+{{- end }}
+
+{{- define "egressd.selector" -}}
+app.kubernetes.io/name: egressd
+{{- end }}
+
+{{- define "egressd.image" -}}
+{{- with .Values.image -}}
+{{ .repository }}{{ if .digest }}@{{ .digest }}{{ else }}:{{ .tag | default $.Chart.AppVersion }}{{ end }}
+{{- end -}}
+{{- end }}
+
+{{/* Host and port of metrics.address. */}}
+{{- define "egressd.metrics.host" -}}
+{{ regexReplaceAll ":[0-9]+$" .Values.metrics.address "" | trimAll "[]" }}
+{{- end }}
+{{- define "egressd.metrics.port" -}}
+{{ regexFind "[0-9]+$" .Values.metrics.address }}
+{{- end }}
+
+{{/* A probe: kubelet is on the node, as the agent is, so it asks where the agent listens. */}}
+{{- define "egressd.probe" -}}
+{{- $host := include "egressd.metrics.host" .root -}}
+httpGet:
+  host: {{ has $host (list "0.0.0.0" "::") | ternary "127.0.0.1" $host | quote }}
+  port: {{ include "egressd.metrics.port" .root }}
+  path: {{ .path }}
+{{- end }}
+
+{{/*
+CEL that turns the address that the given expression has into text which sorts as addresses do: CEL knows no order of addresses.
+All parts get their full width, and the zeros that "::" stands for are put back: 172.31.0.14 is 4172031000014.
+*/}}
+{{- define "egressd.sortable" -}}
+(ip({{ . }}).family() == 4
+  ? '4' + string(ip({{ . }})).split('.').map(part, ('00' + part).substring(size(part) - 1)).join('')
+  : [string(ip({{ . }})).split('::')
+      .map(half, half == '' ? '' : half.split(':').map(part, ('000' + part).substring(size(part) - 1)).join(''))]
+    .map(halves, '6' + halves[0] + '00000000000000000000000000000000'.substring(size(halves.join('')))
+      + (size(halves) > 1 ? halves[1] : ''))[0])
+{{- end }}
