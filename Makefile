@@ -2,12 +2,12 @@
 SHELL := /bin/bash
 target := $(abspath $(or $(CARGO_TARGET_DIR),target))
 
-.PHONY: demo test bench install needs release image engines cluster chart lint generated licences
+.PHONY: demo test bench install needs release image engines cluster lint generated licences
 
 demo: install release
 	cargo test --quiet --test demo
 
-test: needs release engines cluster
+test: needs image engines cluster
 	cargo test --workspace
 
 # Measures, for some minutes, and writes docs/benchmarks.md: ROUNDS=60 make bench for more rounds. Wants a machine with nothing else to do.
@@ -52,6 +52,7 @@ lint:
 # What is generated from the types is what is committed.
 generated: release
 	$(target)/release/egressd crd | diff <(awk 'FNR == 1 && NR > 1 { print "---" } { print }' crds/*.yaml) -
+	diff -r crds charts/egressd/files/crds
 	$(target)/release/egressd reference | diff docs/reference.md -
 
 # Licences, banned crates and where crates come from. Builds cargo-deny at the first time: three minutes on two cores.

@@ -64,3 +64,28 @@ impl Metrics {
         text
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::*;
+
+    #[test]
+    fn the_charts_dashboard_asks_for_what_is_counted() {
+        let dashboard = include_str!("../../charts/egressd/files/dashboard.json");
+        let asked =
+            dashboard.split("egressd_").skip(1).filter_map(|after| after.split(|c: char| !c.is_ascii_lowercase() && c != '_').next());
+        let asked: BTreeSet<_> = asked.map(|name| format!("egressd_{name}")).collect();
+        assert!(asked.len() > 5, "{asked:?}");
+        let metrics = Metrics::new();
+        metrics.workloads.get_or_create(&ByState { state: "Bound" });
+        let text = metrics.text();
+        for name in asked {
+            assert!(
+                text.lines().any(|line| line.strip_prefix(&name).is_some_and(|rest| rest.starts_with(['{', ' ']))),
+                "{name} is not in\n{text}"
+            );
+        }
+    }
+}

@@ -77,6 +77,6 @@ impl Cluster {
     /// What `egressd` of a node's agent prints for one of its commands.
     pub fn ask_agent(&self, node: &str, command: &[&str]) -> Result<String, String> {
         let agent = self.agent(node);
-        self.api.try_kubectl(&[&["exec", "-n", NAMESPACE, &agent, "--", "/egressd"], command].concat())
+        self.api.try_kubectl(&[&["exec", "-n", NAMESPACE, &agent, "--", "egressd"], command].concat())
     }
 }

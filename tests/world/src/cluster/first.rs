@@ -71,5 +71,7 @@ fn prepare(node: &str) -> Result<(), String> {
             isolate::run_line(&format!("mount --bind {file} {setting}"))?;
         }
     }
+    // As an init system does: pods may then ask to see mounts that come later.
+    isolate::run_line("mount --make-rshared /")?;
     fs::write(ready(node), "").map_err(|error| format!("failed to say that {node} is ready: {error}"))
 }

@@ -59,7 +59,8 @@ fn programs() -> PathBuf {
     env::var_os("EGRESSD_CLUSTER").map_or_else(|| built("tmp/cluster"), PathBuf::from)
 }
 
-fn program(name: &str) -> PathBuf {
+/// A program of the cluster. Panics with how to build it when it is not there.
+pub fn program(name: &str) -> PathBuf {
     let program = programs().join(name);
     assert!(program.exists(), "there is no {}: build it: make cluster", program.display());
     program

@@ -1,0 +1,273 @@
+//! The chart on a real API server, and on a real cluster with the real image. What it renders is in `tests/chart.rs`.
+
+use std::process::ExitCode;
+
+use serde_json::{Value, json};
+use world::{ApiServer, Cluster, Scenario, built, cluster::until};
+
+const NAMESPACE: &str = "net";
+
+fn main() -> ExitCode {
+    world::harness::main(vec![
+        Scenario::new("an API server takes the chart with all values, and the examples", the_chart_is_taken),
+        Scenario::new("definitions stay at uninstall and are taken over by the next install", definitions_stay),
+        Scenario::new("a pool lends the addresses that it has to the namespaces that it names", pools_lend),
+        Scenario::new("a binding that lost its pool can be labelled and deleted, and asks for nothing new", what_lost_its_pool),
+        Scenario::new("raw exits are refused until the chart allows them", raw_exits),
+        Scenario::new("an EgressNode is written by its node's agent alone", nodes_report_for_themselves),
+        Scenario::new("agents have the names that they need and no others", agents_rights),
+        Scenario::new("the image runs on a node with two capabilities, and says which one is missing", the_image_on_a_node),
+    ])
+}
+
+fn file(path: &str) -> String {
+    format!("{}/{path}", env!("CARGO_MANIFEST_DIR"))
+}
+
+/// Installs the chart, or upgrades it.
+fn install(api: &ApiServer, more: &[&str]) {
+    let chart = file("charts/egressd");
+    let command = ["upgrade", "--install", "egressd", &chart, "--namespace", NAMESPACE, "--create-namespace"];
+    api.helm(&[&command, more].concat()).unwrap_or_else(|error| panic!("{error}"));
+}
+
+/// An API server with the chart on it, whose policies are in force.
+fn with_chart(more: &[&str]) -> ApiServer {
+    let api = ApiServer::start();
+    install(&api, more);
+    api.apply(POOLS);
+    until("the policy is in force", || match bind(&api, "default", "pool: {name: public}") {
+        Err(_) => Ok(()),
+        Ok(printed) => Err(printed),
+    });
+    api
+}
+
+const POOLS: &str = "
+{apiVersion: v1, kind: Namespace, metadata: {name: shop}}
+---
+{apiVersion: v1, kind: Namespace, metadata: {name: gold, labels: {tier: gold, egress: 'yes'}}}
+---
+{apiVersion: v1, kind: Namespace, metadata: {name: silver, labels: {tier: silver, egress: 'yes'}}}
+---
+apiVersion: egressd.dev/v1alpha1
+kind: EgressPool
+metadata: {name: public}
+spec:
+  blocks: [{cidr: 172.31.0.16/28}, {start: 172.31.0.99, end: 172.31.1.4}, {cidr: '2001:db8:1::/64'}, {start: '2001:db8::fffe', end: '2001:db8::1:2'}]
+  allowedNamespaces: {names: [shop], matchLabels: {tier: gold, egress: 'yes'}}
+---
+apiVersion: egressd.dev/v1alpha1
+kind: EgressPool
+metadata: {name: nobodys}
+spec: {blocks: [{cidr: 172.31.0.0/24}]}
+";
+
+/// Asks for a binding, without making it.
+fn bind(api: &ApiServer, namespace: &str, exits: &str) -> Result<String, String> {
+    let manifest = format!(
+        "{{apiVersion: egressd.dev/v1alpha1, kind: EgressBinding, metadata: {{name: asked, namespace: {namespace}}}, spec: {{podSelector: {{}}, {exits}}}}}"
+    );
+    api.kubectl_as(&api.kubeconfig(), &["create", "--dry-run=server", "-f", "-"], &manifest)
+}
+
+/// That it is refused, by this policy and in these words; or with no words, that it is not.
+fn assert_refused(answer: Result<String, String>, asked: &str, policy: &str, words: &str) {
+    match answer {
+        Ok(_) => assert!(words.is_empty(), "{asked} is not refused"),
+        Err(said) => {
+            assert!(!words.is_empty(), "{asked} is refused: {said}");
+            let expected = format!("ValidatingAdmissionPolicy '{policy}' with binding '{policy}' denied request: {words}");
+            assert!(said.contains(&expected), "{asked}: {said}");
+        }
+    }
+}
+
+fn the_chart_is_taken() {
+    let api = with_chart(&[]);
+    let linted = api.get(&["validatingadmissionpolicies"]);
+    let warnings: Vec<&Value> =
+        linted["items"].as_array().into_iter().flatten().filter(|one| !one["status"]["typeChecking"].is_null()).collect();
+    assert!(warnings.is_empty(), "{warnings:#?}");
+    for values in ["tests/chart/bare.yaml", "tests/chart/full.yaml", "examples/helm/values.yaml", "charts/egressd/values.yaml"] {
+        // The Prometheus operator's definitions are not there.
+        let more = ["--values", &file(values), "--set", "monitoring.serviceMonitor.enabled=false"];
+        install(&api, &[&more[..], &["--dry-run=server"]].concat());
+        install(&api, &more);
+    }
+    for example in ["1-pool", "2-namespace", "3-binding"] {
+        api.kubectl(&["apply", "-f", &file(&format!("examples/kubernetes/{example}.yaml"))]);
+    }
+    let refused = api.helm(&["install", "second", &file("charts/egressd"), "--namespace", NAMESPACE]).expect_err("there is one already");
+    assert!(refused.contains("invalid ownership metadata"), "{refused}");
+}
+
+fn definitions_stay() {
+    let api = with_chart(&[]);
+    api.apply("{apiVersion: egressd.dev/v1alpha1, kind: EgressBinding, metadata: {name: kept, namespace: shop}, spec: {podSelector: {}, pool: {name: public}}}");
+    api.helm(&["uninstall", "egressd", "--namespace", NAMESPACE]).unwrap_or_else(|error| panic!("{error}"));
+    for gone in
+        [&["-n", NAMESPACE, "daemonset", "egressd"][..], &["clusterrole", "egressd"], &["validatingadmissionpolicy", "egressd-pools"]]
+    {
+        api.try_get(gone).expect_err("it is gone");
+    }
+    install(&api, &[]);
+    api.get(&["-n", "shop", "egressbinding", "kept"]);
+}
+
+fn pools_lend() {
+    let api = with_chart(&[]);
+    let refuses = |namespace: &str| {
+        format!(
+            "EgressPool public does not allow namespace {namespace}; add it to spec.allowedNamespaces, or label the namespace as that asks"
+        )
+    };
+    for (namespace, pool, words) in [
+        ("shop", "public", String::new()),
+        ("gold", "public", String::new()),
+        ("silver", "public", refuses("silver")),
+        ("default", "public", refuses("default")),
+        ("shop", "nobodys", refuses("shop").replace("public", "nobodys")),
+        // For the agents to say: nobody has to apply things in order.
+        ("default", "not-there-yet", String::new()),
+    ] {
+        let asked = format!("pool: {{name: {pool}}}");
+        assert_refused(bind(&api, namespace, &asked), &format!("{asked} in {namespace}"), "egressd-pools", &words);
+    }
+    let has = ["172.31.0.16", "172.31.0.31", "172.31.0.99", "172.31.0.255", "172.31.1.0", "172.31.1.4"];
+    let has6 = ["2001:db8:1::", "2001:db8:1::ffff", "2001:db8::FFFE", "2001:db8::1:0", "2001:0db8:0:0:0:0:1:2"];
+    let has_not = ["172.31.0.15", "172.31.0.32", "172.31.0.98", "172.31.1.5", "17.231.0.100", "1.1.1.1", "255.255.255.255"];
+    let has_not6 = ["2001:db8::fffd", "2001:db8::1:3", "2001:db8:1:1::", "::", "::1", "2001:db8:0:1::", "ffff::"];
+    for address in has.iter().chain(&has6) {
+        assert_refused(bind(&api, "shop", &these(&[address])), address, "egressd-pools", "");
+    }
+    for address in has_not.iter().chain(&has_not6) {
+        let words = format!("{address} is in no block of EgressPool public; name one that is");
+        assert_refused(bind(&api, "shop", &these(&[address])), address, "egressd-pools", &words);
+    }
+    let words = "1.1.1.1, ::1 is in no block of EgressPool public; name one that is";
+    assert_refused(bind(&api, "shop", &these(&["172.31.0.99", "1.1.1.1", "::1"])), "one of three", "egressd-pools", words);
+    the_longest_lists_are_not_too_much(&api);
+}
+
+fn these(addresses: &[&str]) -> String {
+    format!("pool: {{name: public, addresses: {}}}", json!(addresses))
+}
+
+/// As many blocks and addresses as the schema lets in, in their longest form: what a policy may cost is limited.
+fn the_longest_lists_are_not_too_much(api: &ApiServer) {
+    let net = |number: u32| format!("2001:db8:ffff:ffff:{:x}:ffff:ffff", number + 0x1000);
+    let blocks: Vec<Value> =
+        (0..64).map(|block| json!({ "start": format!("{}:1000", net(block)), "end": format!("{}:ffff", net(block)) })).collect();
+    let pool = json!({
+        "apiVersion": "egressd.dev/v1alpha1",
+        "kind": "EgressPool",
+        "metadata": { "name": "longest" },
+        "spec": { "blocks": blocks, "allowedNamespaces": { "names": ["shop"] } },
+    });
+    api.apply(&pool.to_string());
+    let addresses: Vec<String> = (0..64).map(|number| format!("{}:{:x}", net(63), number + 0x1000)).collect();
+    let all = json!(addresses);
+    bind(api, "shop", &format!("pool: {{name: longest, addresses: {all}}}")).unwrap_or_else(|error| panic!("{error}"));
+}
+
+fn what_lost_its_pool() {
+    let api = with_chart(&[]);
+    let binding = |count: u8| {
+        format!(
+            "{{apiVersion: egressd.dev/v1alpha1, kind: EgressBinding, metadata: {{name: kept, namespace: gold}}, spec: {{podSelector: {{}}, pool: {{name: public, count: {count}}}}}}}"
+        )
+    };
+    api.apply(&binding(1));
+    api.kubectl(&["label", "namespace", "gold", "tier-"]);
+    let words = "EgressPool public does not allow namespace gold";
+    // The policy sees the namespace as of a moment ago.
+    until("the namespace's labels are seen to be gone", || api.try_apply(&binding(2)).err().ok_or("it is let in".to_owned()));
+    assert_refused(api.try_apply(&binding(2)), "another count", "egressd-pools", words);
+    let kept = ["-n", "gold", "egressbinding", "kept"];
+    api.kubectl(&[&["label"], &kept[..], &["seen=yes"]].concat());
+    api.kubectl(&[&["patch"], &kept[..], &["--type=merge", "-p", r#"{"metadata": {"finalizers": ["example.com/held"]}}"#]].concat());
+    api.kubectl(&[&["delete", "--wait=false"], &kept[..]].concat());
+    api.kubectl(&[&["patch"], &kept[..], &["--type=merge", "-p", r#"{"metadata": {"finalizers": null}}"#]].concat());
+    api.try_get(&kept).expect_err("it is gone");
+}
+
+fn raw_exits() {
+    let api = with_chart(&[]);
+    let raw = "exits: [{address: 172.31.0.14}]";
+    let words = "exits are not allowed in this cluster's bindings; name a pool (spec.pool), or let the chart allow rawExits";
+    assert_refused(bind(&api, "shop", raw), raw, "egressd-raw-exits", words);
+    install(&api, &["--set", "rawExits=true"]);
+    until("the policy is gone", || bind(&api, "shop", raw));
+    assert_refused(bind(&api, "default", "pool: {name: public}"), "a pool", "egressd-pools", "EgressPool public does not allow");
+}
+
+fn nodes_report_for_themselves() {
+    let api = with_chart(&[]);
+    for node in ["n1", "n2"] {
+        api.apply(&format!("{{apiVersion: v1, kind: Node, metadata: {{name: {node}}}}}"));
+    }
+    let on_n1 = api.service_account(NAMESPACE, "egressd", &["--bound-object-kind=Node", "--bound-object-name=n1"]);
+    let apply = |user: &str, node: &str, bound: u8| {
+        let report =
+            format!("{{apiVersion: egressd.dev/v1alpha1, kind: EgressNode, metadata: {{name: {node}}}, spec: {{bound: {bound}}}}}");
+        api.kubectl_as(user, &["apply", "--server-side", "--field-manager=egressd", "-f", "-"], &report)
+    };
+    apply(&on_n1, "n1", 1).expect("it is its own");
+    apply(&on_n1, "n1", 2).expect("it is its own");
+    let refused = |answer, asked: &str, words: &str| assert_refused(answer, asked, "egressd-nodes", words);
+    refused(apply(&on_n1, "n2", 1), "another node's", "the agent of node n1 writes EgressNode n1, and not n2");
+    let of_nobody = api.service_account(NAMESPACE, "egressd", &[]);
+    refused(apply(&of_nobody, "n1", 3), "a token for no pod", "the token names no node, so it may write no EgressNode");
+    let words = "an EgressNode is what its node's agent reports; to have it written anew, delete it";
+    refused(apply(&api.kubeconfig(), "n2", 1), "an administrator", words);
+    let n1 = ["egressnode", "n1"];
+    refused(
+        api.try_kubectl(&[&["patch"], &n1[..], &["--type=merge", "-p", r#"{"spec": {"bound": 9}}"#]].concat()),
+        "an administrator",
+        words,
+    );
+    api.kubectl(&[&["label"], &n1[..], &["seen=yes"]].concat());
+    api.kubectl(&[&["delete"], &n1[..]].concat());
+}
+
+fn agents_rights() {
+    let api = with_chart(&[]);
+    let agent = api.service_account(NAMESPACE, "egressd", &[]);
+    let ask = |verb: &str, path: &str| api.kubectl_as(&agent, &[verb, "--raw", path], "");
+    let core = format!("/api/v1/namespaces/{NAMESPACE}/configmaps");
+    let own = format!("{core}?fieldSelector=metadata.name%3Degressd-inside");
+    let daemonsets = format!("/apis/apps/v1/namespaces/{NAMESPACE}/daemonsets");
+    let daemonset = format!("{daemonsets}?fieldSelector=metadata.name%3Degressd");
+    for path in [&own, &daemonset, "/apis/networking.k8s.io/v1/servicecidrs", "/api/v1/pods?fieldSelector=spec.nodeName%3Dn1"] {
+        ask("get", path).unwrap_or_else(|error| panic!("{path}: {error}"));
+    }
+    for path in
+        [&core, &daemonsets, "/api/v1/secrets", "/api/v1/configmaps", "/apis/apps/v1/daemonsets", "/api/v1/namespaces/default/services"]
+    {
+        let refused = ask("get", path).expect_err(path);
+        assert!(refused.contains("is forbidden"), "{path}: {refused}");
+    }
+    let map = |name: &str| {
+        format!("{{apiVersion: v1, kind: ConfigMap, metadata: {{name: {name}, namespace: {NAMESPACE}}}, data: {{cidrs: ''}}}}")
+    };
+    let apply = |name: &str| api.kubectl_as(&agent, &["apply", "--server-side", "-f", "-"], &map(name));
+    apply("egressd-inside").expect("it is made by applying it");
+    let refused = apply("another").expect_err("it is none of egressd's");
+    assert!(refused.contains("is forbidden"), "{refused}");
+}
+
+fn the_image_on_a_node() {
+    let cluster = Cluster::builder().build();
+    cluster.import_image(&built("image/egressd.tar").to_string_lossy());
+    install(&cluster.api, &["--set", "image.pullPolicy=Never"]);
+    std::thread::sleep(std::time::Duration::from_secs(15));
+    println!("{}", cluster.api.kubectl(&["get", "pods", "-A", "-o", "wide"]));
+    println!("{}", cluster.api.kubectl(&["get", "events", "-A"]));
+    println!("{:?}", cluster.api.try_kubectl(&["exec", "-n", NAMESPACE, "daemonset/egressd", "--", "egressd", "check"]));
+    println!("{:?}", cluster.api.try_kubectl(&["exec", "-n", NAMESPACE, "daemonset/egressd", "--", "egressd", "status"]));
+    println!("{}", cluster.api.kubectl(&["get", "egressnodes,leases,configmaps", "-A", "-o", "yaml"]));
+    println!("{:?}", cluster.api.try_kubectl(&["logs", "-n", NAMESPACE, "daemonset/egressd", "--previous"]));
+    println!("{:?}", cluster.api.try_kubectl(&["logs", "-n", NAMESPACE, "daemonset/egressd"]));
+    panic!("look");
+}
