@@ -3,6 +3,7 @@
 mod cleanup;
 pub mod crd;
 mod guard;
+pub mod kubectl;
 mod show;
 
 use std::net::{IpAddr, SocketAddr};

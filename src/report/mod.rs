@@ -1,5 +1,6 @@
 //! What people and machines are told.
 
+pub mod cluster;
 pub mod explain;
 pub mod fold;
 pub mod inside;

@@ -4,35 +4,33 @@ use comfy_table::{ContentArrangement, Table, presets};
 
 use super::status::{Status, Workload};
 
-/// `egressd status` without `-o json`.
-pub fn render(status: &Status) -> String {
-    let mut out = String::new();
+/// Rows under a header, in columns as `kubectl get` has them.
+pub(super) fn columns<const N: usize>(header: [&str; N], rows: impl IntoIterator<Item = [String; N]>) -> String {
     let mut table = Table::new();
     table.load_style(presets::NOTHING).set_content_arrangement(ContentArrangement::Disabled);
-    table.set_header(["WORKLOAD", "NETWORK", "ADDRESS", "BINDING", "EXIT", "NIC", "GATEWAY", "STATE", "FLOWS", "REASON"]);
-    for w in &status.workloads {
-        table.add_row(row(w));
+    table.set_header(header);
+    for row in rows {
+        table.add_row(row);
     }
     for column in table.column_iter_mut() {
         column.set_padding((0, 2));
     }
-    if status.workloads.is_empty() {
-        out.push_str("No workload is bound.\n");
-    } else {
-        for line in table.lines() {
-            out.push_str(line.trim_end());
-            out.push('\n');
-        }
-    }
-    let notes = notes(status);
-    if !notes.is_empty() {
-        out.push('\n');
-        for note in notes {
-            out.push_str(&note);
-            out.push('\n');
-        }
-    }
-    out
+    table.lines().map(|line| format!("{}\n", line.trim_end())).collect()
+}
+
+/// Lines of text below a table, after a blank one.
+pub(super) fn below(notes: &[String]) -> String {
+    if notes.is_empty() { String::new() } else { format!("\n{}\n", notes.join("\n")) }
+}
+
+/// `egressd status` without `-o json`.
+pub fn render(status: &Status) -> String {
+    let header = ["WORKLOAD", "NETWORK", "ADDRESS", "BINDING", "EXIT", "NIC", "GATEWAY", "STATE", "FLOWS", "REASON"];
+    let table = match status.workloads.as_slice() {
+        [] => "No workload is bound.\n".to_owned(),
+        workloads => columns(header, workloads.iter().map(row)),
+    };
+    table + &below(&notes(status))
 }
 
 fn row(w: &Workload) -> [String; 10] {

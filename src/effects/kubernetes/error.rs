@@ -5,7 +5,7 @@ use kube::core::Status;
 /// Why a request came to nothing.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    #[error("failed to {verb} {resource}: {}; grant the verb {verb} on {resource} to the agent's ServiceAccount", .status.message)]
+    #[error("failed to {verb} {resource}: {}; its role needs the verb {verb} on {resource}", .status.message)]
     Forbidden { verb: &'static str, resource: String, status: Box<Status> },
     #[error(
         "failed to {verb} {resource}: the API server does not know it; apply the CustomResourceDefinitions (egressd crd | kubectl apply -f -)"
@@ -65,7 +65,7 @@ mod tests {
     #[test]
     fn a_refusal_says_which_verb_on_which_resource_to_grant() {
         let error = Error::of("patch", "egressnodes.egressd.dev", refused(403, "n1 cannot patch", "n1"));
-        let text = "failed to patch egressnodes.egressd.dev: n1 cannot patch; grant the verb patch on egressnodes.egressd.dev to the agent's ServiceAccount";
+        let text = "failed to patch egressnodes.egressd.dev: n1 cannot patch; its role needs the verb patch on egressnodes.egressd.dev";
         assert_eq!(error.to_string(), text);
     }
 
