@@ -62,24 +62,38 @@ impl Asker {
 
     /// The number that the namespace of this open file has here.
     pub fn nsid(&mut self, namespace: &File) -> Result<Option<i32>, Error> {
-        let fd = namespace.as_raw_fd().cast_unsigned();
-        let mut nsid = None;
-        self.channel.request(wire::nsid_get(fd), |message| nsid = wire::nsid(&message))?;
-        Ok(nsid)
+        self.number(wire::Whose::File(namespace.as_raw_fd().cast_unsigned()))
     }
 
     /// The same, after giving it a number when it has none: what happens in it is only heard with one.
     pub fn nsid_or_new(&mut self, namespace: &File) -> Result<Option<i32>, Error> {
-        if let Some(nsid) = self.nsid(namespace)? {
+        self.number_or_new(wire::Whose::File(namespace.as_raw_fd().cast_unsigned()))
+    }
+
+    /// The same for the namespace that a process is in; `None` when the process is gone.
+    pub fn nsid_of_process(&mut self, pid: u32) -> Result<Option<i32>, Error> {
+        match self.number_or_new(wire::Whose::Process(pid)) {
+            Err(error) if error.errno() == Some(libc::ESRCH) => Ok(None),
+            other => other,
+        }
+    }
+
+    fn number(&mut self, whose: wire::Whose) -> Result<Option<i32>, Error> {
+        let mut nsid = None;
+        self.channel.request(wire::nsid_get(whose), |message| nsid = wire::nsid(&message))?;
+        Ok(nsid)
+    }
+
+    fn number_or_new(&mut self, whose: wire::Whose) -> Result<Option<i32>, Error> {
+        if let Some(nsid) = self.number(whose)? {
             return Ok(Some(nsid));
         }
-        let fd = namespace.as_raw_fd().cast_unsigned();
-        match self.channel.request(wire::nsid_new(fd), |_| {}) {
+        match self.channel.request(wire::nsid_new(whose), |_| {}) {
             // Somebody else was faster.
             Err(error) if error.errno() == Some(libc::EEXIST) => {}
             other => other?,
         }
-        self.nsid(namespace)
+        self.number(whose)
     }
 }
 

@@ -24,6 +24,7 @@ pub use ask::Asker;
 use far_ends::FarEnds;
 use listen::{Drained, Listener};
 use names::Names;
+pub use names::own_namespace;
 use state::{Batch, State};
 
 /// Where `ip netns` and CNI runtimes keep named namespaces.

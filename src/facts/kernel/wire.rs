@@ -16,6 +16,7 @@ const ARPHRD_LOOPBACK: u16 = 772;
 const IFA_FLAGS: u16 = 8;
 const IFA_TARGET_NETNSID: u16 = 10;
 const NETNSA_NSID: u16 = 1;
+const NETNSA_PID: u16 = 2;
 const NETNSA_FD: u16 = 3;
 /// `NETNSA_NSID_NOT_ASSIGNED`; in a request for a number: "any".
 const NSID_NONE: i32 = -1;
@@ -56,17 +57,35 @@ pub fn address_dump(place: Option<Place>) -> Message {
     message
 }
 
-/// The message that asks which number the namespace of this open file has here.
-pub fn nsid_get(fd: u32) -> Message {
+/// A network namespace, as a question about its number names it.
+#[derive(Clone, Copy, Debug)]
+pub enum Whose {
+    /// The one of an open file.
+    File(u32),
+    /// The one that a process is in. Unlike opening its file below `/proc`, this asks for no right to trace the process.
+    Process(u32),
+}
+
+impl Whose {
+    fn put(self, message: &mut Message) {
+        match self {
+            Self::File(fd) => message.put_u32(NETNSA_FD, fd),
+            Self::Process(pid) => message.put_u32(NETNSA_PID, pid),
+        }
+    }
+}
+
+/// The message that asks which number this namespace has here.
+pub fn nsid_get(whose: Whose) -> Message {
     let mut message = Message::new(libc::RTM_GETNSID, 0, &[0; NSID_FIXED]);
-    message.put_u32(NETNSA_FD, fd);
+    whose.put(&mut message);
     message
 }
 
-/// The message that gives a number to the namespace of this open file.
-pub fn nsid_new(fd: u32) -> Message {
+/// The message that gives a number to this namespace.
+pub fn nsid_new(whose: Whose) -> Message {
     let mut message = Message::new(libc::RTM_NEWNSID, 0, &[0; NSID_FIXED]);
-    message.put_u32(NETNSA_FD, fd);
+    whose.put(&mut message);
     message.put(NETNSA_NSID, &NSID_NONE.to_ne_bytes());
     message
 }

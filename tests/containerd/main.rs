@@ -1,0 +1,34 @@
+//! egressd and a real containerd: Debian's 1.6 and a current one, alone and under a kubelet.
+
+mod runtime;
+mod source;
+
+use std::process::ExitCode;
+use std::time::Duration;
+
+use runtime::Release;
+use world::Scenario;
+
+/// The kubelet's scenario starts a whole cluster.
+const LIMIT: Duration = Duration::from_secs(300);
+
+fn main() -> ExitCode {
+    let mut scenarios = vec![Scenario::new("a pod is told by its sandbox's record before its first instruction", || {
+        block_on(source::a_kubelets_pod_is_told());
+    })];
+    for release in [Release::Debian, Release::Current] {
+        let mut add = |name: &str, run: fn(Release)| scenarios.push(Scenario::new(format!("{release:?}: {name}"), move || run(release)));
+        add("a sandbox is told with its record, and gone with it", |release| block_on(source::a_sandbox_comes_and_goes(release)));
+        add("a container's namespace is that of its task", |release| block_on(source::a_containers_namespace_is_its_tasks(release)));
+        add("a containerd that is killed is lost, and then told anew", |release| {
+            block_on(source::a_killed_containerd_is_told_anew(release))
+        });
+        add("two hundred sandboxes at once are all told, and soon", |release| block_on(source::many_at_once_are_told(release)));
+        add("ten thousand records are read at once", |release| block_on(source::ten_thousand_are_read(release)));
+    }
+    world::harness::main(scenarios.into_iter().map(|scenario| scenario.within(LIMIT)).collect())
+}
+
+fn block_on<T>(test: impl Future<Output = T>) -> T {
+    tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime").block_on(test)
+}
