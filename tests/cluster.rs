@@ -13,7 +13,7 @@ use std::{
 use serde_json::Value;
 use world::{
     ApiServer, Binding, Cluster, FOLDER, Netns, Nic, Scenario, Subnets,
-    cluster::{Builder, Etcd, NODES, Node, Pod, Proxy, until},
+    cluster::{Builder, Etcd, NODES, Node, Pod, Proxy, has_condition, until},
     command, image,
     layout::PORT,
     s1::ASK,
@@ -38,6 +38,7 @@ fn main() -> ExitCode {
         Scenario::new("only a current etcd streams a list as a watch", only_a_current_etcd_streams_lists),
         Scenario::new("a packet with a foreign source is counted and dropped", a_foreign_source_is_counted_and_dropped),
         Scenario::new("what is killed comes back, and pods go on meanwhile", what_is_killed_comes_back),
+        Scenario::new("a node that reboots starts its pods again", a_node_that_reboots_starts_its_pods_again),
         Scenario::new("egressd on a node gives a pod its NIC, and only that pod", egressd_on_a_node),
         Scenario::new("images, users and charts are brought in", images_users_and_charts_are_brought_in),
     ];
@@ -251,6 +252,25 @@ fn what_is_killed_comes_back() {
     asks(&cluster.run("after-api", "n1", &[]));
     let printed = cluster.exec(&before, &["echo", "still here"]).expect("it has run all the time");
     assert_eq!(printed.trim(), "still here");
+}
+
+fn a_node_that_reboots_starts_its_pods_again() {
+    let mut cluster = Cluster::builder().build();
+    let (before, distant) = (cluster.run("stays", "n1", &[]), cluster.run("distant", "n2", &[]));
+    let n1 = cluster.node_mut("n1");
+    n1.netns().nft("table ip what_only_the_kernel_knows { }");
+    n1.reboot();
+    assert_eq!(n1.netns().run(&["nft", "list", "tables", "ip"]).matches("what_only").count(), 0);
+    cluster
+        .api
+        .await_object(&["pod", "stays"], |pod| pod["status"]["containerStatuses"][0]["restartCount"] == 1 && has_condition(pod, "Ready"));
+    let after = cluster.pod("default", "stays");
+    assert_ne!(after.netns.name(), before.netns.name(), "its namespace was the kernel's");
+    assert_eq!(after.uid, before.uid, "it is the same pod");
+    let n1 = cluster.node("n1");
+    n1.leaves_by(&after.netns, Nic::Eth0).expect("the CNI plugin masquerades");
+    talk::serve(&after.netns, &after.addresses(), &[PORT]);
+    a_pod_reaches(&cluster, &distant, &after);
 }
 
 fn egressd_on_a_node() {
