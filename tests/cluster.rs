@@ -6,7 +6,7 @@ use std::{
     collections::BTreeSet,
     env,
     net::{IpAddr, SocketAddr},
-    process::{Command, ExitCode},
+    process::{Command, ExitCode, Stdio},
     time::{Duration, Instant},
 };
 
@@ -332,20 +332,29 @@ fn images_users_and_charts_are_brought_in() {
 
 fn a_failed_scenario_leaves_nothing() {
     let before = left();
-    let program = env::current_exe().expect("a running program has a path");
-    let output =
-        Command::new(program).env_remove("EGRESSD_TEST_STAGE").env(BROKEN, "1").output().expect("the program that runs can be run");
+    let mut program = Command::new(env::current_exe().expect("a running program has a path"));
+    let program = program.env_remove("EGRESSD_TEST_STAGE").env(BROKEN, "1").stdout(Stdio::piped());
+    let program = program.spawn().expect("the program that runs can be run");
+    let group = format!("egressd-test-{}-0", program.id());
+    let output = program.wait_with_output().expect("it is a child of ours");
     let printed = String::from_utf8_lossy(&output.stdout);
     assert!(!output.status.success() && printed.contains("this is wrong"), "{printed}");
     assert!(printed.contains("--- end of n2-kubelet's log"), "{printed}");
     assert_eq!(left(), before);
+    assert_eq!(command::run(&["find", "/sys/fs/cgroup", "-name", &group]), "");
 }
 
-/// Programs, mounts and control groups.
-fn left() -> [String; 3] {
+/// Programs, mounts, files where a node has its own, and settings that kubelet sets.
+fn left() -> [String; 4] {
     let programs = command::run(&["ps", "-eo", "comm"]);
     let of_cluster = ["kube", "containerd", "etcd", "tail", "httpd"];
     let programs: Vec<&str> = programs.lines().filter(|name| of_cluster.iter().any(|part| name.starts_with(part))).collect();
-    let groups = command::run(&["find", "/sys/fs/cgroup", "-name", "*egressd-test*"]);
-    [programs.join(" "), command::run(&["cat", "/proc/mounts"]), groups]
+    let files = "ls -R /etc/cni /etc/containerd /etc/kubernetes /var/lib/cni /var/lib/containerd /var/lib/kubelet /var/log/containers /var/log/pods";
+    let settings = ["vm/overcommit_memory", "vm/panic_on_oom", "kernel/panic", "kernel/panic_on_oops"];
+    [
+        programs.join(" "),
+        command::run(&["cat", "/proc/mounts"]),
+        command::run(&["sh", "-c", &format!("{files} 2>/dev/null || true")]),
+        settings.map(|setting| command::run(&["cat", &format!("/proc/sys/{setting}")])).concat(),
+    ]
 }

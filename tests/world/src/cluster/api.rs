@@ -163,7 +163,7 @@ fn arguments(pki: &Pki, folder: &Path, address: IpAddr, ipv6: bool, bare: bool) 
         "--enable-admission-plugins=NodeRestriction".to_owned(),
         format!("--service-account-key-file={}", pki.file("sa.pub")),
         format!("--service-account-signing-key-file={}", pki.file("sa.key")),
-        "--service-account-issuer=https://kubernetes.default.svc".to_owned(),
+        format!("--service-account-issuer=https://{address}:{PORT}"),
         "--allow-privileged=true".to_owned(),
         format!("--service-cluster-ip-range={services}"),
         "--kubelet-preferred-address-types=InternalIP".to_owned(),
