@@ -6,14 +6,14 @@ use std::{
     collections::BTreeSet,
     env,
     net::{IpAddr, SocketAddr},
-    process::{Command, ExitCode},
+    process::{Command, ExitCode, Stdio},
     time::{Duration, Instant},
 };
 
 use serde_json::Value;
 use world::{
     ApiServer, Binding, Cluster, FOLDER, Netns, Nic, Scenario, Subnets,
-    cluster::{Builder, Etcd, NODES, Node, Pod, Proxy, until},
+    cluster::{Builder, Etcd, NODES, Node, Pod, Proxy, has_condition, until},
     command, image,
     layout::PORT,
     s1::ASK,
@@ -38,6 +38,7 @@ fn main() -> ExitCode {
         Scenario::new("only a current etcd streams a list as a watch", only_a_current_etcd_streams_lists),
         Scenario::new("a packet with a foreign source is counted and dropped", a_foreign_source_is_counted_and_dropped),
         Scenario::new("what is killed comes back, and pods go on meanwhile", what_is_killed_comes_back),
+        Scenario::new("a node that reboots starts its pods again", a_node_that_reboots_starts_its_pods_again),
         Scenario::new("egressd on a node gives a pod its NIC, and only that pod", egressd_on_a_node),
         Scenario::new("images, users and charts are brought in", images_users_and_charts_are_brought_in),
     ];
@@ -121,11 +122,15 @@ fn pods_reach_everything(builder: Builder, bridges_ask: bool) {
         }
     }
     a_service_on_one_bridge_needs_netfilter(&cluster, &pods, bridges_ask);
-    let pod = cluster.pod("default", "host-port");
-    for node in cluster.nodes() {
-        a_port_answers_by_eth0_alone(&cluster, node, 30080);
+    cluster.pod("default", "host-port");
+    let ports = [(cluster.node("n1"), 30080), (cluster.node("n2"), 30080), (cluster.node("n1"), 8088)];
+    for (node, port) in ports {
+        a_port_answers_by_eth0(&cluster, node, port);
     }
-    a_port_answers_by_eth0_alone(&cluster, cluster.node(&pod.node), 8088);
+    // Last, as answers that the cloud has dropped are repeated for a while.
+    for (node, port) in ports {
+        what_came_by_eth1_is_answered_by_eth0(&cluster, node, port);
+    }
 }
 
 /// A pod calls a service whose only pod is on the same bridge: its answer goes past the translation when the bridge does not ask.
@@ -166,17 +171,22 @@ fn reached(from: &Netns, service: IpAddr, calls: usize) -> BTreeSet<String> {
     told.filter_map(|page| Some(page.split(' ').next()?.to_owned())).collect()
 }
 
-/// A call that came by eth1 is answered by eth0 with eth1's address, which the cloud drops: this is for egressd to cure.
-fn a_port_answers_by_eth0_alone(cluster: &Cluster, node: &Node, port: u16) {
+fn a_port_answers_by_eth0(cluster: &Cluster, node: &Node, port: u16) {
     for like in node.servers() {
-        let at = |nic| SocketAddr::new(node.layout.public(nic, like), port);
-        let (page, seen) = node.watch(|| talk::get(&cluster.internet, at(Nic::Eth0), "/cgi-bin/ask"));
-        page.unwrap_or_else(|error| panic!("{}: {} does not answer: {error}; left: {seen}", node.name, at(Nic::Eth0)));
+        let at = SocketAddr::new(node.layout.public(Nic::Eth0, like), port);
+        let (page, seen) = node.watch(|| talk::get(&cluster.internet, at, ASK));
+        page.unwrap_or_else(|error| panic!("{}: {at} does not answer: {error}; left: {seen}", node.name));
         assert!(seen.foreign(node.layout).is_empty(), "{}: {seen}", node.name);
-        let (page, seen) = node.watch(|| talk::get(&cluster.internet, at(Nic::Eth1), "/cgi-bin/ask"));
+    }
+}
+
+/// The answer has eth1's address, so the cloud drops it: this is for egressd to cure.
+fn what_came_by_eth1_is_answered_by_eth0(cluster: &Cluster, node: &Node, port: u16) {
+    for like in node.servers() {
+        let at = SocketAddr::new(node.layout.public(Nic::Eth1, like), port);
+        let (page, seen) = node.watch(|| talk::get(&cluster.internet, at, ASK));
         page.expect_err("the cloud drops the answer");
-        let eth1 = node.layout.private(Nic::Eth1, like);
-        assert!(seen.foreign(node.layout).count(Nic::Eth0, eth1) > 0, "{}: {seen}", node.name);
+        assert!(seen.foreign(node.layout).count(Nic::Eth0, node.layout.private(Nic::Eth1, like)) > 0, "{}: {seen}", node.name);
     }
 }
 
@@ -253,6 +263,25 @@ fn what_is_killed_comes_back() {
     assert_eq!(printed.trim(), "still here");
 }
 
+fn a_node_that_reboots_starts_its_pods_again() {
+    let mut cluster = Cluster::builder().build();
+    let (before, distant) = (cluster.run("stays", "n1", &[]), cluster.run("distant", "n2", &[]));
+    let n1 = cluster.node_mut("n1");
+    n1.netns().nft("table ip what_only_the_kernel_knows { }");
+    n1.reboot();
+    assert_eq!(n1.netns().run(&["nft", "list", "tables", "ip"]).matches("what_only").count(), 0);
+    cluster
+        .api
+        .await_object(&["pod", "stays"], |pod| pod["status"]["containerStatuses"][0]["restartCount"] == 1 && has_condition(pod, "Ready"));
+    let after = cluster.pod("default", "stays");
+    assert_ne!(after.netns.name(), before.netns.name(), "its namespace was the kernel's");
+    assert_eq!(after.uid, before.uid, "it is the same pod");
+    let n1 = cluster.node("n1");
+    n1.leaves_by(&after.netns, Nic::Eth0).expect("the CNI plugin masquerades");
+    talk::serve(&after.netns, &after.addresses(), &[PORT]);
+    a_pod_reaches(&cluster, &distant, &after);
+}
+
 fn egressd_on_a_node() {
     let cluster = Cluster::builder().build();
     let (blue, free, distant) = (cluster.run("blue", "n1", &[]), cluster.run("free", "n1", &[]), cluster.run("distant", "n2", &[]));
@@ -303,20 +332,29 @@ fn images_users_and_charts_are_brought_in() {
 
 fn a_failed_scenario_leaves_nothing() {
     let before = left();
-    let program = env::current_exe().expect("a running program has a path");
-    let output =
-        Command::new(program).env_remove("EGRESSD_TEST_STAGE").env(BROKEN, "1").output().expect("the program that runs can be run");
+    let mut program = Command::new(env::current_exe().expect("a running program has a path"));
+    let program = program.env_remove("EGRESSD_TEST_STAGE").env(BROKEN, "1").stdout(Stdio::piped());
+    let program = program.spawn().expect("the program that runs can be run");
+    let group = format!("egressd-test-{}-0", program.id());
+    let output = program.wait_with_output().expect("it is a child of ours");
     let printed = String::from_utf8_lossy(&output.stdout);
     assert!(!output.status.success() && printed.contains("this is wrong"), "{printed}");
     assert!(printed.contains("--- end of n2-kubelet's log"), "{printed}");
     assert_eq!(left(), before);
+    assert_eq!(command::run(&["find", "/sys/fs/cgroup", "-name", &group]), "");
 }
 
-/// Programs, mounts and control groups.
-fn left() -> [String; 3] {
+/// Programs, mounts, files where a node has its own, and settings that kubelet sets.
+fn left() -> [String; 4] {
     let programs = command::run(&["ps", "-eo", "comm"]);
     let of_cluster = ["kube", "containerd", "etcd", "tail", "httpd"];
     let programs: Vec<&str> = programs.lines().filter(|name| of_cluster.iter().any(|part| name.starts_with(part))).collect();
-    let groups = command::run(&["find", "/sys/fs/cgroup", "-name", "*egressd-test*"]);
-    [programs.join(" "), command::run(&["cat", "/proc/mounts"]), groups]
+    let files = "ls -R /etc/cni /etc/containerd /etc/kubernetes /var/lib/cni /var/lib/containerd /var/lib/kubelet /var/log/containers /var/log/pods";
+    let settings = ["vm/overcommit_memory", "vm/panic_on_oom", "kernel/panic", "kernel/panic_on_oops"];
+    [
+        programs.join(" "),
+        command::run(&["cat", "/proc/mounts"]),
+        command::run(&["sh", "-c", &format!("{files} 2>/dev/null || true")]),
+        settings.map(|setting| command::run(&["cat", &format!("/proc/sys/{setting}")])).concat(),
+    ]
 }

@@ -128,6 +128,12 @@ impl Cloud {
         self.netns.nft(&elastic_address(layout, nic));
     }
 
+    /// Forgets a machine whose wires are gone.
+    pub(crate) fn unplug(&self, layout: Layout) {
+        let tables = Nic::ALL.map(|nic| format!("delete table ip {}\n", layout.port(nic)));
+        self.netns.nft(&format!("delete table netdev {}\n{}", table(layout), tables.concat()));
+    }
+
     fn connect(&self) {
         self.internet.sysctl("ipv6/conf/default/dad_transmits", "0");
         self.netns.ip(&format!(

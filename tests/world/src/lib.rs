@@ -12,6 +12,7 @@
 //!
 //! Each scenario runs in namespaces (network, mount, PID) of its own, which end with it: see [`harness`].
 //! The scenario's own network namespace is the host. Everything that observes lives in other ones.
+//! A Kubernetes cluster has two such hosts in the same cloud, and a control plane: see [`cluster`].
 //! Nothing here sets what egressd has to set: no mark, policy rule or NAT rule, and sysctls only as a starting state.
 
 mod advertise;

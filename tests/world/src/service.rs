@@ -89,16 +89,21 @@ impl Service {
 
     /// Asks it to end, and waits for that.
     pub fn terminate(&mut self, limit: Duration) -> ExitStatus {
+        self.end_by(Signal::SIGTERM, limit)
+    }
+
+    /// Sends the signal if it runs, and waits until it has ended.
+    pub(crate) fn end_by(&mut self, signal: Signal, limit: Duration) -> ExitStatus {
         let pid = Pid::from_raw(self.child.id().cast_signed());
         if self.ended().is_none() {
-            kill(pid, Signal::SIGTERM).expect("it is a child of ours");
+            kill(pid, signal).expect("it is a child of ours");
         }
         let start = Instant::now();
         loop {
             if let Some(status) = self.ended() {
                 return status;
             }
-            assert!(start.elapsed() < limit, "{} does not end on SIGTERM", self.name);
+            assert!(start.elapsed() < limit, "{} does not end on {signal}", self.name);
             thread::sleep(Duration::from_millis(10));
         }
     }

@@ -63,17 +63,17 @@ impl Machine {
 
 /// Waits until it is so, as long as egressd may take. Panics with what is instead.
 pub fn until(what: &str, so: impl FnMut() -> Result<(), String>) {
-    until_within(PATIENCE, what, so);
+    until_within(PATIENCE, Duration::from_millis(20), what, so);
 }
 
-/// Waits until it is so, and returns what there is then. Panics with what is instead.
-pub fn until_within<T>(limit: Duration, what: &str, mut so: impl FnMut() -> Result<T, String>) -> T {
+/// Waits until it is so, looking with this pause between, and returns what there is then. Panics with what is instead.
+pub fn until_within<T>(limit: Duration, pause: Duration, what: &str, mut so: impl FnMut() -> Result<T, String>) -> T {
     let start = Instant::now();
     loop {
         match so() {
             Ok(so) => return so,
             Err(error) => assert!(start.elapsed() < limit, "not after {} s: {what}: {error}", limit.as_secs()),
         }
-        thread::sleep(Duration::from_millis(20));
+        thread::sleep(pause);
     }
 }

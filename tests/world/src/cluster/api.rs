@@ -2,7 +2,7 @@
 
 use std::{
     fs,
-    net::{IpAddr, Ipv4Addr, Ipv6Addr},
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpStream},
     path::{Path, PathBuf},
     process::Command,
     time::Duration,
@@ -37,6 +37,7 @@ pub enum Etcd {
 pub struct ApiServer {
     pub(super) netns: Netns,
     pub(super) pki: Pki,
+    address: IpAddr,
     folder: PathBuf,
     arguments: Vec<String>,
     server: Service,
@@ -83,7 +84,7 @@ impl ApiServer {
         let _etcd = start_etcd(&netns, etcd, &folder);
         let arguments = arguments(&pki, &folder, address, ipv6, bare);
         let server = start(&netns, &arguments);
-        Self { netns, pki, folder, arguments, server, _etcd }
+        Self { netns, pki, address, folder, arguments, server, _etcd }
     }
 
     /// Path of a kubeconfig with every right.
@@ -105,7 +106,9 @@ impl ApiServer {
 
     /// Waits until it serves.
     pub fn await_ready(&mut self) {
-        let (netns, kubeconfig) = (self.netns.clone(), self.kubeconfig());
+        let (netns, kubeconfig, at) = (self.netns.clone(), self.kubeconfig(), SocketAddr::new(self.address, PORT));
+        // It listens last of all; looking with kubectl meanwhile would only keep it from the processor.
+        self.server.wait_until("listening", PATIENCE, || netns.enter(|| TcpStream::connect(at)).is_ok());
         let ready = || super::kubectl::run(&netns, &kubeconfig, &["get", "--raw", "/readyz"], "").is_ok();
         self.server.wait_until("ready", PATIENCE, ready);
     }
@@ -160,7 +163,7 @@ fn arguments(pki: &Pki, folder: &Path, address: IpAddr, ipv6: bool, bare: bool) 
         "--enable-admission-plugins=NodeRestriction".to_owned(),
         format!("--service-account-key-file={}", pki.file("sa.pub")),
         format!("--service-account-signing-key-file={}", pki.file("sa.key")),
-        "--service-account-issuer=https://kubernetes.default.svc".to_owned(),
+        format!("--service-account-issuer=https://{address}:{PORT}"),
         "--allow-privileged=true".to_owned(),
         format!("--service-cluster-ip-range={services}"),
         "--kubelet-preferred-address-types=InternalIP".to_owned(),

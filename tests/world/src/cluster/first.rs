@@ -60,9 +60,10 @@ fn prepare(node: &str) -> Result<(), String> {
         isolate::run_line(&format!("mount -t overlay -o lowerdir=/{tree},upperdir={upper},workdir={work} overlay /{tree}"))?;
     }
     // An overlay cannot be the upper layer of another one, which is where containers write.
-    isolate::run_line("mkdir -p /var/lib/containerd /var/lib/kubelet")?;
-    isolate::run_line("mount -t tmpfs -o mode=711 containerd /var/lib/containerd")?;
-    isolate::run_line("mount -t tmpfs -o mode=755 kubelet /var/lib/kubelet")?;
+    for lib in ["/var/lib/containerd", "/var/lib/kubelet"] {
+        isolate::run_line(&format!("mkdir -p {lib} {folder}{lib}"))?;
+        isolate::run_line(&format!("mount --bind {folder}{lib} {lib}"))?;
+    }
     for (number, (setting, value)) in SETTINGS.into_iter().enumerate() {
         let setting = format!("/proc/sys/{setting}");
         if Path::new(&setting).exists() {

@@ -9,6 +9,8 @@ use crate::{FOLDER, command, netns::Netns, status::until_within};
 
 /// How long the cluster may take for anything: many times what it takes on a busy machine.
 pub const PATIENCE: Duration = Duration::from_secs(90);
+/// Between two looks: each is a program that takes a tenth of a second of a processor.
+const PAUSE: Duration = Duration::from_millis(200);
 
 pub(super) fn run(netns: &Netns, kubeconfig: &str, arguments: &[&str], input: &str) -> Result<String, String> {
     let mut kubectl = Command::new(program("kubectl"));
@@ -87,7 +89,7 @@ impl ApiServer {
 
 /// Waits until it is so, as long as the cluster may take, and returns what there is then. Panics with what is instead.
 pub fn until<T>(what: &str, so: impl FnMut() -> Result<T, String>) -> T {
-    until_within(PATIENCE, what, so)
+    until_within(PATIENCE, PAUSE, what, so)
 }
 
 /// Whether the object's status has the condition, and it is `True`.

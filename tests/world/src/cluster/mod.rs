@@ -23,11 +23,12 @@ mod kubectl;
 mod node;
 mod pki;
 mod pod;
+mod power;
 mod settings;
 
 use std::{env, path::PathBuf, process::Command, sync::Arc, thread};
 
-use serde_json::json;
+use serde_json::{Value, json};
 
 pub use agents::NAMESPACE;
 pub use api::{ApiServer, Etcd, KUBERNETES};
@@ -144,8 +145,8 @@ impl Builder {
         });
         let mut nodes = [n1, n2];
         if self.routes {
-            nodes[0].route_to(&nodes[1]);
-            nodes[1].route_to(&nodes[0]);
+            nodes[0].route_to(2);
+            nodes[1].route_to(1);
         }
 
         api.await_ready();
@@ -156,11 +157,9 @@ impl Builder {
             let user = api.user(&node.name, &format!("/O=system:nodes/CN=system:node:{}", node.name));
             node.join(&user, &proxy_user, &api.pki.file("ca.crt"), self.proxy);
         }
-        for node in NODES {
-            api.await_condition(&["node", node], "Ready");
-        }
+        api.kubectl(&["wait", "--for=condition=Ready", "nodes", "--all", "--timeout=90s"]);
         // Pods are refused before it is there.
-        api.await_object(&["serviceaccount", "default"], |_| true);
+        api.kubectl(&["wait", "--for=create", "serviceaccount/default", "--timeout=90s"]);
         Cluster { internet: cloud.internet.clone(), guests: cloud.guests.clone(), nodes, api, _controllers: controllers }
     }
 }
@@ -204,14 +203,16 @@ fn start_controllers(api: &ApiServer) -> [Service; 2] {
 
 /// Makes the nodes' objects with the networks of their pods, which a controller would hand out in any order.
 fn register(api: &ApiServer, ipv6: bool) {
-    for (number, name) in (1..).zip(NODES) {
+    let nodes = (1..).zip(NODES).map(|(number, name)| {
         let mut networks = vec![node::pod_network(number)];
         if ipv6 {
             networks.push(node::pod_network6(number));
         }
         let spec = json!({ "podCIDR": networks[0], "podCIDRs": networks });
-        api.apply(&json!({ "apiVersion": "v1", "kind": "Node", "metadata": { "name": name }, "spec": spec }).to_string());
-    }
+        json!({ "apiVersion": "v1", "kind": "Node", "metadata": { "name": name }, "spec": spec })
+    });
+    let nodes: Vec<Value> = nodes.collect();
+    api.apply(&json!({ "apiVersion": "v1", "kind": "List", "items": nodes }).to_string());
 }
 
 /// A running cluster. All of it ends with the scenario.

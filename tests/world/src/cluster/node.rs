@@ -10,14 +10,13 @@ use std::{
     time::Duration,
 };
 
-use super::{first, program, programs, settings};
+use super::{power::Boot, program, programs, settings};
 use crate::{
-    cloud::{Cloud, Routed},
+    cloud::Cloud,
     command, isolate,
     layout::{Layout, Nic},
-    machine::{self, Machine},
+    machine::Machine,
     namespaces::Namespaces,
-    netns::Netns,
     service::Service,
 };
 
@@ -49,16 +48,17 @@ pub struct Node {
     pub name: String,
     /// Number of its pods' network.
     number: u8,
-    machine: Machine,
-    parts: Vec<Part>,
-    first: Service,
+    pub(super) boot: Boot,
+    pub(super) machine: Machine,
+    pub(super) parts: Vec<Part>,
+    pub(super) first: Service,
 }
 
 /// A program of the node that can be killed and started again.
-struct Part {
-    program: &'static str,
+pub(super) struct Part {
+    pub(super) program: &'static str,
     arguments: Vec<String>,
-    service: Service,
+    pub(super) service: Service,
 }
 
 /// What can be asked of any machine of the cloud can be asked of a node.
@@ -85,19 +85,9 @@ impl Node {
     pub(super) fn start(cloud: &Arc<Cloud>, layout: Layout, to: &[String], bridge_netfilter: bool) -> Self {
         let number = layout.machine + 1;
         let name = format!("n{number}");
-        let netns = Netns::add(&name);
-        start_state(&netns, layout, bridge_netfilter);
-        let (first, namespaces) = power_on(&name, &netns);
-        let mut from = vec![layout.address(Nic::Eth0).to_string(), pod_network(number)];
-        if layout.ipv6 {
-            from.extend([layout.address6(Nic::Eth0).to_string(), pod_network6(number)]);
-        }
-        let machine = Machine::plug(cloud, layout, namespaces, &format!("{name}-"), &Routed { from, to: to.to_vec() });
-        for nic in Nic::ALL {
-            machine.attach(nic);
-        }
-        machine.default_route(Nic::Eth0, 0, layout.ipv6);
-        let mut node = Self { name, number, machine, parts: Vec::new(), first };
+        let boot = Boot { to: to.to_vec(), bridge_netfilter, routes: Vec::new() };
+        let (machine, first) = boot.start(cloud, layout, &name);
+        let mut node = Self { name, number, boot, machine, parts: Vec::new(), first };
         node.write("/etc/cni/net.d/10-pods.conflist", &settings::cni(number, layout.ipv6));
         node.write("/etc/containerd/config.toml", settings::CONTAINERD);
         node.add("containerd", vec!["--config=/etc/containerd/config.toml".to_owned(), "--log-level=warn".to_owned()]);
@@ -127,12 +117,15 @@ impl Node {
         self.add("kube-proxy", vec!["--config=/etc/kubernetes/kube-proxy.json".to_owned(), name]);
     }
 
-    /// Routes that lead to the pods of another node by its address, as a host gateway or a cloud's own routes do it.
-    pub(super) fn route_to(&self, other: &Self) {
-        self.netns().ip(&format!("route add {} via {}", pod_network(other.number), other.layout.address(Nic::Eth0)));
-        if self.layout.ipv6 {
-            self.netns().ip(&format!("route add {} via {}", pod_network6(other.number), other.layout.address6(Nic::Eth0)));
+    /// Routes that lead to the pods of the node with this number by its address, as a host gateway or a cloud's own routes do it.
+    pub(super) fn route_to(&mut self, number: u8) {
+        let other = Layout { machine: number - 1, ..self.layout };
+        let mut routes = vec![format!("route add {} via {}", pod_network(number), other.address(Nic::Eth0))];
+        if other.ipv6 {
+            routes.push(format!("route add {} via {}", pod_network6(number), other.address6(Nic::Eth0)));
         }
+        routes.iter().for_each(|route| self.netns().ip(route));
+        self.boot.routes.extend(routes);
     }
 
     /// Imports a tar as `docker save` makes it, with all its images.
@@ -201,28 +194,6 @@ impl Node {
         let socket = self.path(CONTAINERD);
         self.part("containerd").service.wait_until("listening", PATIENCE, || Path::new(&socket).exists());
     }
-}
-
-/// What a node begins with: what Kubernetes asks of every machine.
-fn start_state(netns: &Netns, layout: Layout, bridge_netfilter: bool) {
-    machine::start_sysctls(netns, 0);
-    netns.sysctl("ipv4/ip_forward", "1");
-    if layout.ipv6 {
-        netns.sysctl("ipv6/conf/all/forwarding", "1");
-    }
-    let bridged = if bridge_netfilter { "1" } else { "0" };
-    netns.sysctl("bridge/bridge-nf-call-iptables", bridged);
-    netns.sysctl("bridge/bridge-nf-call-ip6tables", bridged);
-}
-
-fn power_on(name: &str, netns: &Netns) -> (Service, Namespaces) {
-    let mut command = Command::new(env::current_exe().expect("a running program has a path"));
-    command.env(isolate::STAGE, first::STAGE).env(isolate::NAME, name);
-    let mut first = Service::start_first(netns, name, command);
-    let ready = first::ready(name);
-    first.wait_until("ready", PATIENCE, || Path::new(&ready).exists());
-    let namespaces = Namespaces::of_process(netns.clone(), first.pid());
-    (first, namespaces)
 }
 
 fn part_service(namespaces: &Namespaces, node: &str, name: &str, arguments: &[String]) -> Service {

@@ -1,6 +1,9 @@
 //! Pods, and how they are looked into: by their network namespace, in which a test's own programs can talk.
 
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::{
+    net::{IpAddr, Ipv4Addr, Ipv6Addr},
+    path::Path,
+};
 
 use serde_json::{Value, json};
 
@@ -53,16 +56,14 @@ impl Cluster {
 
     /// Waits until a pod is ready, and returns it.
     pub fn pod(&self, namespace: &str, name: &str) -> Pod {
-        let ready = |pod: &Value| kubectl::has_condition(pod, "Ready") && pod["metadata"]["deletionTimestamp"].is_null();
-        self.found(&self.api.await_object(&["-n", namespace, "pod", name], ready))
+        self.found(&self.api.await_object(&["-n", namespace, "pod", name], is_ready))
     }
 
     /// All pods of a namespace with a label that are running and not about to end.
     pub fn pods(&self, namespace: &str, selector: &str) -> Vec<Pod> {
         let pods = self.api.get(&["-n", namespace, "pods", "-l", selector]);
         let pods = pods["items"].as_array().into_iter().flatten();
-        let stays = |pod: &&Value| kubectl::has_condition(pod, "Ready") && pod["metadata"]["deletionTimestamp"].is_null();
-        pods.filter(stays).map(|pod| self.found(pod)).collect()
+        pods.filter(|pod| is_ready(pod)).map(|pod| self.found(pod)).collect()
     }
 
     /// Runs a command in a pod's first container, and returns what it prints, or its failure.
@@ -93,17 +94,27 @@ impl Cluster {
     }
 }
 
+/// Whether it serves, and is not about to end.
+fn is_ready(pod: &Value) -> bool {
+    kubectl::has_condition(pod, "Ready") && pod["metadata"]["deletionTimestamp"].is_null()
+}
+
 impl Node {
-    /// The network namespace of the pod with this unique id, by its sandbox.
+    /// The network namespace of the pod with this unique id, by its sandbox. After a reboot containerd still knows the old one, too.
     fn netns_of(&self, uid: &str) -> Netns {
         let filter = format!("labels.\"io.kubernetes.pod.uid\"=={uid},labels.\"io.cri-containerd.kind\"==sandbox");
         let sandboxes = self.ctr(&["containers", "ls", "-q", &filter]);
-        let sandbox = sandboxes.lines().next().unwrap_or_else(|| panic!("{} has no sandbox of pod {uid}", self.name));
+        let mut names = sandboxes.lines().map(|sandbox| self.name_of_netns(sandbox));
+        let name = names.find(|name| Path::new(&self.path(&format!("/run/netns/{name}"))).exists());
+        let name = name.unwrap_or_else(|| panic!("{} has no sandbox of pod {uid}", self.name));
+        Netns::open(self.path(&format!("/run/netns/{name}")), &name)
+    }
+
+    fn name_of_netns(&self, sandbox: &str) -> String {
         let info: Value = serde_json::from_str(&self.ctr(&["containers", "info", sandbox])).expect("ctr prints JSON");
         let namespaces = info["Spec"]["linux"]["namespaces"].as_array().expect("a sandbox has namespaces");
         let network = namespaces.iter().find(|namespace| namespace["type"] == "network").expect("a network is one of them");
         let path = network["path"].as_str().expect("CNI named it");
-        let name = path.rsplit('/').next().unwrap_or_default();
-        Netns::open(self.path(&format!("/run/netns/{name}")), name)
+        path.rsplit('/').next().unwrap_or_default().to_owned()
     }
 }
