@@ -22,6 +22,7 @@ fn main() -> ExitCode {
         Scenario::new("definitions that come late are waited for", source::definitions_may_come_late),
         Scenario::new("a right that is missing is named, and taken up when it is given", source::a_missing_right_is_named),
         Scenario::new("an API server that was away is read again, and nothing is forgotten meanwhile", source::an_api_server_may_be_away),
+        Scenario::new("a connection that turns silent is noticed", source::a_silent_connection_is_noticed),
         Scenario::new("an update that changes nothing that matters wakes nobody", source::a_status_wakes_nobody),
         Scenario::new("what cannot be read is named, and the others go on", source::garbage_is_named),
         Scenario::new("1,000 bindings and 2,000 pods: no request at rest", scale::nothing_is_asked_at_rest).shown(),

@@ -4,7 +4,7 @@ use std::net::{IpAddr, Ipv4Addr};
 
 use egressd::model::cluster::{Cluster, ClusterChange, Word};
 use serde_json::{Value, json};
-use world::{ApiServer, cluster::Etcd};
+use world::{ApiServer, cluster::Etcd, command};
 
 use crate::agent::{Agent, bindings, pods, troubled};
 use crate::objects::{AGENTS, NODE, apply, binding, daemonset, define, good_binding, inside, namespace, node, pod, pool};
@@ -202,6 +202,21 @@ pub fn an_api_server_may_be_away() {
         .map(|event| event["auditID"].to_string())
         .collect();
     assert_eq!(lists.len(), 2, "one at the start, one after it was away");
+}
+
+pub fn a_silent_connection_is_noticed() {
+    let api = ApiServer::start();
+    define(&api);
+    populate(&api);
+    let mut agent = agent(&api);
+    agent.until_whole();
+    let drop = |verb: &str| command::run(&["iptables", verb, "INPUT", "-p", "tcp", "--dport", "6443", "-j", "DROP"]);
+    // As when its machine loses power: nobody says that the connection is over. The agent waits for less than a watch's time.
+    drop("-I");
+    agent.until("it is away", |known| troubled(known, "the API server is away"));
+    drop("-D");
+    apply(&api, &good_binding("c", "172.31.0.16"));
+    agent.until("what happened meanwhile", |known| known.troubles.is_empty() && bindings(known) == ["a", "b", "c"]);
 }
 
 pub fn a_status_wakes_nobody() {
