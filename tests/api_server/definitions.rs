@@ -22,7 +22,6 @@ pub fn bad_objects_are_refused() {
     for (spec, field, cure) in bad_pools() {
         assert_refused(&api, &pool("bad", spec), field, cure);
     }
-    // Whoever tries it with a file's fields is told where these belong.
     let printed = api.kubectl(&["get", "egb,egp,egn", "--all-namespaces"]);
     assert!(!printed.contains("bad"), "{printed}");
 }

@@ -83,7 +83,7 @@ fn list_and_hear(api: &ApiServer) {
     api.delete(&["egb", "b"]);
     agent.until("the binding is gone", |known| bindings(known) == ["a", "c"]);
     api.delete(&["egp", "public"]);
-    agent.until("the pool is gone", |known| known.pools.as_ref().is_some_and(|pools| pools.is_empty()));
+    agent.until("the pool is gone", |known| known.pools.as_ref().is_some_and(std::collections::BTreeMap::is_empty));
     api.kubectl(&["label", "namespace", AGENTS, "kind=other", "--overwrite"]);
     let label = |known: &Cluster| known.namespaces.as_ref().and_then(|all| all.get(AGENTS)?.labels.get("kind").cloned());
     agent.until("the namespace's new label", |known| label(known).as_deref() == Some("other"));
@@ -269,12 +269,11 @@ pub fn garbage_is_named() {
     // A definition of another version: it takes anything.
     let anything = json!({ "type": "object", "properties": { "spec": { "x-kubernetes-preserve-unknown-fields": true } } });
     for resource in ["egressbindings", "egresspools"] {
-        let patch = json!([
+        let mut patch = json!([
             { "op": "replace", "path": "/spec/versions/0/schema/openAPIV3Schema", "value": anything },
             { "op": "remove", "path": "/spec/versions/0/additionalPrinterColumns" },
         ]);
         let selectable = api.get(&["crd", &format!("{resource}.egressd.dev")])["spec"]["versions"][0]["selectableFields"].is_array();
-        let mut patch = patch;
         if selectable {
             patch.as_array_mut().expect("a list").push(json!({ "op": "remove", "path": "/spec/versions/0/selectableFields" }));
         }
