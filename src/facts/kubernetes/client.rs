@@ -1,9 +1,26 @@
 //! How the API server is found and who we are there: as in a pod, or by a kubeconfig.
 
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
+use hyper_util::client::legacy;
+use hyper_util::client::legacy::connect::HttpConnector;
+use hyper_util::rt::TokioExecutor;
+use kube::client::ConfigExt;
+use kube::client::retry::RetryPolicy;
 use kube::config::{InClusterError, KubeConfigOptions, Kubeconfig, KubeconfigError};
 use kube::{Client, Config};
+use tower::retry::RetryLayer;
+use tower::{BoxError, ServiceBuilder};
+
+/// How long a connection may take to be made.
+const CONNECT: Duration = Duration::from_secs(10);
+/// A connection on which nothing came for so long is asked by the kernel whether the other end is still there...
+const KEEPALIVE: Duration = Duration::from_secs(30);
+/// ...again after this time...
+const KEEPALIVE_AGAIN: Duration = Duration::from_secs(5);
+/// ...and so often, before it is taken for dead.
+const KEEPALIVE_RETRIES: u32 = 3;
 
 /// Why there is no way to the API server. That it does not answer is no reason: it is asked again.
 #[derive(Debug, thiserror::Error)]
@@ -33,7 +50,30 @@ pub async fn client(kubeconfig: Option<&Path>) -> Result<Client, Error> {
         None => Config::incluster().map_err(|source| Error::InCluster { source })?,
     };
     let server = config.cluster_url.to_string();
-    Client::try_from(config).map_err(|source| Error::Connection { server, source: Box::new(source) })
+    connect(config).map_err(|source| Error::Connection { server, source: Box::new(source) })
+}
+
+/// As `Client::try_from`, with TCP keepalive: a watch only listens, and would not notice for minutes that its API server's machine is gone.
+fn connect(config: Config) -> kube::Result<Client> {
+    if config.proxy_url.is_some() {
+        // The connection ends at the proxy, and kube knows how to speak to one.
+        return Client::try_from(config);
+    }
+    let mut tcp = HttpConnector::new();
+    tcp.enforce_http(false);
+    tcp.set_connect_timeout(Some(CONNECT));
+    tcp.set_keepalive(Some(KEEPALIVE));
+    tcp.set_keepalive_interval(Some(KEEPALIVE_AGAIN));
+    tcp.set_keepalive_retries(Some(KEEPALIVE_RETRIES));
+    let https = config.rustls_https_connector_with_connector(tcp)?;
+    let service = ServiceBuilder::new()
+        .layer(config.base_uri_layer())
+        .layer(RetryLayer::new(RetryPolicy::server_retry()))
+        .option_layer(config.auth_layer()?)
+        .layer(config.extra_headers_layer()?)
+        .map_err(BoxError::from)
+        .service(legacy::Client::builder(TokioExecutor::new()).build(https));
+    Ok(Client::new(service, config.default_namespace))
 }
 
 #[cfg(test)]

@@ -2,7 +2,7 @@
 //! forgotten that place.
 //!
 //! `kube::runtime::watcher` does the same, but does not tell when a watch that failed goes on again (so that a trouble could be told to be
-//! over), nor does it notice a dead connection before its watch's whole time is over.
+//! over), nor fall back to a list by itself where none can be streamed.
 
 use std::fmt::Debug;
 use std::time::Duration;
@@ -19,10 +19,11 @@ use tokio::time::{Instant, sleep, timeout};
 use super::book::{Book, Entry, Said};
 use super::trouble::Problem;
 
-/// How long a watch is asked for, in seconds. The API server ends it then, and it goes on where it was.
-const WATCH: u32 = 30 * 60;
-/// A watch that is silent for longer is taken for dead: API servers send a bookmark each minute (Kubernetes 1.20).
-const SILENCE: Duration = Duration::from_secs(100);
+/// How long a watch is asked for, in seconds: the least that client-go asks for. The API server ends it then, and it goes on where it was.
+const WATCH: u32 = 5 * 60;
+/// A watch that is silent for longer is taken for dead. Bookmarks would come each minute, but not of a kind of which nothing happens: that
+/// takes word from etcd, which by its defaults gives it every ten minutes only.
+const SILENCE: Duration = Duration::from_secs(WATCH as u64 + 10);
 /// How long the API server may take for the first word of an answer, and for a whole list.
 const ANSWER: Duration = Duration::from_secs(60);
 /// A connection that lived this long ended for a reason of its own: the next attempt is made at once.
@@ -199,3 +200,6 @@ async fn within<T>(limit: Duration, request: impl Future<Output = kube::Result<T
         Err(elapsed) => Err(kube::Error::Service(Box::new(elapsed))),
     }
 }
+
+#[cfg(test)]
+mod tests;
