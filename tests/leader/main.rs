@@ -2,6 +2,7 @@
 //!
 //! What this cannot show is that reports are true: `tests/kubernetes` has nodes.
 
+mod kubectl;
 mod lease;
 mod many;
 mod proxy;
@@ -19,6 +20,7 @@ fn main() -> ExitCode {
         Scenario::new("a binding gets an address, its status and its Events; exhaustion is told, and what is free is lent", status::lent),
         Scenario::new("status belongs to egressd and spec to who wrote it, and nothing is written when nothing changed", status::owned),
         Scenario::new("a report goes with its node, and is not written when it says the same", status::reported),
-        Scenario::new("a thousand nodes cost a write a second", many::a_thousand_nodes),
+        Scenario::new("a thousand nodes cost a write a second", many::a_thousand_nodes).shown(),
+        Scenario::new("kubectl egress shows bindings, a pod and a node, and says what is missing", kubectl::shown),
     ])
 }
