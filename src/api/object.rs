@@ -9,6 +9,7 @@ use serde_json::Value;
 use super::binding::EgressBinding;
 use super::pool::EgressPool;
 use super::spec;
+use super::status::EgressBindingStatus;
 use crate::model::binding::{Binding, BindingName, FieldError, Source};
 use crate::model::cluster::ApiBinding;
 use crate::model::pool::Pool;
@@ -23,7 +24,8 @@ pub struct Lenient<K> {
 /// A binding as far as it can be read.
 pub fn egress_binding(object: DynamicObject) -> Lenient<EgressBinding> {
     let (spec, unread) = spec::lenient(object.data.get("spec").unwrap_or(&Value::Null));
-    let object = EgressBinding { status: status(&object), metadata: object.metadata, spec };
+    let status = status(&object).or_else(|| exits(&object));
+    let object = EgressBinding { status, metadata: object.metadata, spec };
     Lenient { object, unread }
 }
 
@@ -37,6 +39,13 @@ pub fn egress_pool(object: DynamicObject) -> Lenient<EgressPool> {
 /// One that cannot be read counts as none: it is written anew.
 fn status<S: DeserializeOwned>(object: &DynamicObject) -> Option<S> {
     S::deserialize(object.data.get("status")?).ok()
+}
+
+/// What has to outlive a status that cannot be read: who has which address.
+fn exits(object: &DynamicObject) -> Option<EgressBindingStatus> {
+    let exits = object.data.pointer("/status/exits")?.as_array()?;
+    let exits = exits.iter().filter_map(|exit| exit.as_str().map(str::to_owned)).collect();
+    Some(EgressBindingStatus { exits, ..EgressBindingStatus::default() })
 }
 
 /// The binding that an object asks for, with what is wrong in its `errors`.
