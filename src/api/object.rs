@@ -1,35 +1,84 @@
-//! Objects of the API server to the model's types.
+//! Objects of the API server to the model's types. A newer definition may let in what this version cannot read: that is an error of the object's
+//! own, and spoils neither its other fields nor a list that it is in.
 
 use kube::ResourceExt;
+use kube::core::DynamicObject;
+use serde::de::DeserializeOwned;
+use serde_json::Value;
 
 use super::binding::EgressBinding;
 use super::pool::EgressPool;
 use super::spec;
-use crate::model::binding::{BindingName, FieldError, Source};
+use super::status::EgressBindingStatus;
+use crate::model::binding::{Binding, BindingName, FieldError, Source};
 use crate::model::cluster::ApiBinding;
 use crate::model::pool::Pool;
+
+/// An object, and what of its spec this version cannot read.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Lenient<K> {
+    pub object: K,
+    pub unread: Vec<FieldError>,
+}
+
+/// A binding as far as it can be read.
+pub fn egress_binding(object: DynamicObject) -> Lenient<EgressBinding> {
+    let (spec, unread) = spec::lenient(object.data.get("spec").unwrap_or(&Value::Null));
+    let status = status(&object).or_else(|| exits(&object));
+    let object = EgressBinding { status, metadata: object.metadata, spec };
+    Lenient { object, unread }
+}
+
+/// A pool as far as it can be read.
+pub fn egress_pool(object: DynamicObject) -> Lenient<EgressPool> {
+    let (spec, unread) = spec::lenient(object.data.get("spec").unwrap_or(&Value::Null));
+    let object = EgressPool { status: status(&object), metadata: object.metadata, spec };
+    Lenient { object, unread }
+}
+
+/// One that cannot be read counts as none: it is written anew.
+fn status<S: DeserializeOwned>(object: &DynamicObject) -> Option<S> {
+    S::deserialize(object.data.get("status")?).ok()
+}
+
+/// What has to outlive a status that cannot be read: who has which address.
+fn exits(object: &DynamicObject) -> Option<EgressBindingStatus> {
+    let exits = object.data.pointer("/status/exits")?.as_array()?;
+    let exits = exits.iter().filter_map(|exit| exit.as_str().map(str::to_owned)).collect();
+    Some(EgressBindingStatus { exits, ..EgressBindingStatus::default() })
+}
 
 /// The binding that an object asks for, with what is wrong in its `errors`.
 ///
 /// # Errors
 /// What is wrong, when it does not say who is meant, so that no workload can be held by it.
-pub fn binding(object: &EgressBinding) -> Result<ApiBinding, Vec<FieldError>> {
+pub fn binding(read: &Lenient<EgressBinding>) -> Result<ApiBinding, Vec<FieldError>> {
+    let Lenient { object, unread } = read;
     let (namespace, name) = (object.namespace().unwrap_or_default(), object.name_any());
     let full = BindingName { source: Source::Api, name: format!("{namespace}/{name}") };
-    let created = object.creation_timestamp().map_or(0, |time| time.0.as_second());
-    let binding = spec::binding(full, &object.spec, created.try_into().unwrap_or_default())?;
+    let created = object.metadata.creation_timestamp.as_ref().map_or(0, |time| time.0.as_second());
+    let binding = spec::binding(full, &object.spec, created.try_into().unwrap_or_default()).map_err(|errors| merge(unread, errors))?;
+    let binding = Binding { errors: merge(unread, binding.errors), ..binding };
     let exits = object.status.iter().flat_map(|status| &status.exits);
     Ok(ApiBinding {
         namespace,
         name,
         uid: object.uid().unwrap_or_default(),
         generation: object.metadata.generation.unwrap_or_default(),
+        allocated: if binding.asks_by_number() { exits.filter_map(|exit| exit.parse().ok()).collect() } else { Vec::new() },
         binding: binding.into(),
-        allocated: exits.filter_map(|exit| exit.parse().ok()).collect(),
     })
 }
 
 /// The pool that an object describes, with what is wrong in its `errors`.
-pub fn pool(object: &EgressPool) -> Pool {
-    spec::egress_pool(&object.name_any(), object.metadata.generation.unwrap_or_default(), &object.spec)
+pub fn pool(read: &Lenient<EgressPool>) -> Pool {
+    let Lenient { object, unread } = read;
+    let pool = spec::egress_pool(&object.name_any(), object.metadata.generation.unwrap_or_default(), &object.spec);
+    Pool { errors: merge(unread, pool.errors), ..pool }
+}
+
+/// A field that cannot be read is not missing: that would be a second error about the same thing.
+fn merge(unread: &[FieldError], said: Vec<FieldError>) -> Vec<FieldError> {
+    let said = said.into_iter().filter(|error| unread.iter().all(|other| other.field != error.field));
+    unread.iter().cloned().chain(said).collect()
 }

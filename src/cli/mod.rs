@@ -35,7 +35,7 @@ pub struct Cli {
 #[derive(Debug, Subcommand)]
 enum Command {
     /// Watch containers and manifests, and keep the kernel as they say
-    Run(RunArgs),
+    Run(Box<RunArgs>),
     /// Show every workload: its binding, exit, NIC, gateway and state
     Status {
         /// How to print it
@@ -154,7 +154,7 @@ impl Cli {
     /// Does what was asked for.
     pub fn run(self) -> anyhow::Result<()> {
         match self.command {
-            Command::Run(args) => run(args, self.state_dir, self.sysctl_root, self.boot_guard),
+            Command::Run(args) => run(*args, self.state_dir, self.sysctl_root, self.boot_guard),
             Command::Status { output } => show::status(&self.state_dir, output == Output::Json),
             Command::Explain { workload, destination } => show::explain(&self.state_dir, workload, destination),
             Command::Check { docker_socket, output } => {

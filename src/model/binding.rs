@@ -173,6 +173,13 @@ pub struct Binding {
     pub warnings: Vec<String>,
 }
 
+impl Binding {
+    /// It asks a pool for a number of addresses, whichever they are.
+    pub fn asks_by_number(&self) -> bool {
+        self.pool.as_ref().is_some_and(|pool| matches!(pool.wanted, Wanted::Any(_)))
+    }
+}
+
 /// Where a container is to be put when it is made (`egress.network`, `egress.container-ip`).
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Placement {

@@ -83,10 +83,10 @@ pub fn fold(world: &World, past: &mut Past, now: Timestamp) -> Writes {
     let read = bindings.iter().filter_map(|(key, written)| Some((key, written.read.as_ref().ok()?)));
     let allocations = allocate(&lender, read);
     let by_binding = by_binding(reports);
-    past.forget_all_but(bindings.values(), pools.values());
+    past.forget_all_but(bindings.values(), pools.values().map(|pool| &pool.object));
     for (key, written) in bindings {
         let reports = key.split_once('/').and_then(|key| by_binding.get(&key)).map_or(&[][..], Vec::as_slice);
-        let before = written.object.status.clone().unwrap_or_default();
+        let before = written.object().status.clone().unwrap_or_default();
         let since = past.since(written, now);
         let case = Case { settled: now.duration_since(since) >= GRACE, reports, ..case(written, &lender, allocations.get(key)) };
         if !case.settled {
@@ -94,20 +94,21 @@ pub fn fold(world: &World, past: &mut Past, now: Timestamp) -> Writes {
             writes.again = Some(writes.again.map_or(settled, |again| again.min(settled)));
         }
         let status = case.status(now);
-        if written.object.status.as_ref() == Some(&status) {
+        if written.object().status.as_ref() == Some(&status) {
             continue;
         }
-        let event = past.told.tell(&written.object, events::of_binding(&before), events::of_binding(&status), now);
+        let event = past.told.tell(written.object(), events::of_binding(&before), events::of_binding(&status), now);
         writes.events.extend(event);
         writes.bindings.push(BindingWrite {
-            namespace: written.object.namespace().unwrap_or_default(),
-            name: written.object.name_any(),
-            uid: written.object.uid().unwrap_or_default(),
+            namespace: written.object().namespace().unwrap_or_default(),
+            name: written.object().name_any(),
+            uid: written.object().uid().unwrap_or_default(),
             status,
         });
     }
     let lent = lent(world, &allocations);
-    for (name, object) in pools {
+    for (name, lenient) in pools {
+        let object = &lenient.object;
         let Some(pool) = world.lending.get(name) else { continue };
         let before = object.status.clone().unwrap_or_default();
         let status = pool::status(pool, lent.get(name.as_str()).unwrap_or(&Lent::default()), &before.conditions, now);
@@ -122,7 +123,7 @@ pub fn fold(world: &World, past: &mut Past, now: Timestamp) -> Writes {
 
 impl Past {
     fn forget_all_but<'a>(&mut self, bindings: impl Iterator<Item = &'a Written>, pools: impl Iterator<Item = &'a EgressPool>) {
-        let bindings = bindings.filter_map(|written| written.object.metadata.uid.as_deref());
+        let bindings = bindings.filter_map(|written| written.object().metadata.uid.as_deref());
         let uids: BTreeSet<&str> = bindings.chain(pools.filter_map(|pool| pool.metadata.uid.as_deref())).collect();
         self.seen.retain(|uid, _| uids.contains(uid.as_str()));
         self.told.retain(&uids);
@@ -130,8 +131,8 @@ impl Past {
 
     /// Since when a binding is as it is.
     fn since(&mut self, written: &Written, now: Timestamp) -> Timestamp {
-        let generation = written.object.metadata.generation.unwrap_or_default();
-        let seen = self.seen.entry(written.object.uid().unwrap_or_default()).or_insert((generation, now));
+        let generation = written.object().metadata.generation.unwrap_or_default();
+        let seen = self.seen.entry(written.object().uid().unwrap_or_default()).or_insert((generation, now));
         if seen.0 != generation {
             *seen = (generation, now);
         }
@@ -141,8 +142,8 @@ impl Past {
 
 /// What is known of a binding, without what nodes report.
 fn case<'a>(written: &'a Written, lender: &Lender<'_>, allocation: Option<&Allocation>) -> Case<'a> {
-    let generation = written.object.metadata.generation.unwrap_or_default();
-    let before = written.object.status.as_ref().map_or(&[][..], |status| &status.conditions);
+    let generation = written.object().metadata.generation.unwrap_or_default();
+    let before = written.object().status.as_ref().map_or(&[][..], |status| &status.conditions);
     let case = |accepted, exits, missing| Case { generation, before, accepted, exits, missing, reports: &[], settled: false };
     let api = match &written.read {
         Ok(api) => api,

@@ -80,9 +80,8 @@ async fn lead(client: &Client, names: &Names, raw_exits: bool, agents: &watch::S
     loop {
         tokio::select! {
             Some(change) = told.recv() => {
-                if world.apply(change) {
-                    due = Some(due.map_or(earliest, |due| due.min(earliest)));
-                }
+                world.apply(change);
+                due = Some(due.map_or(earliest, |due| due.min(earliest)));
                 continue;
             }
             () = sleep_until(due.unwrap_or_else(Instant::now)), if due.is_some() => {}
@@ -97,7 +96,7 @@ async fn lead(client: &Client, names: &Names, raw_exits: bool, agents: &watch::S
         debug!(bindings = writes.bindings.len(), pools = writes.pools.len(), events = writes.events.len(), "folded");
         let (changes, refused) = write::carry_out(client, names, writes).await;
         // As if it had been heard already, or the next fold would decide the same again.
-        changes.into_iter().for_each(|change| _ = world.apply(change));
+        changes.into_iter().for_each(|change| world.apply(change));
         let refused: BTreeSet<String> = refused.iter().map(ToString::to_string).collect();
         refused.difference(&said).for_each(|error| warn!(error, "failed to write what follows from the nodes' reports; trying again"));
         failures = if refused.is_empty() { 0 } else { failures + 1 };

@@ -6,16 +6,19 @@ use k8s_openapi::api::events::v1::Event as KubeEvent;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::MicroTime;
 use k8s_openapi::jiff::Timestamp;
 use kube::api::{ObjectMeta, Patch, PatchParams, PostParams};
-use kube::{Api, Client, Resource};
+use kube::core::{ApiResource, DynamicObject};
+use kube::{Api, Client};
 use serde::Serialize;
 use serde_json::json;
 use tracing::debug;
 
 use super::error::Error;
-use super::follow::{CIDRS, INSIDE};
+use super::follow::without_versions;
 use super::{MANAGER, Names};
 use crate::api::binding::EgressBinding;
+use crate::api::object;
 use crate::api::pool::EgressPool;
+use crate::facts::kubernetes::{CIDRS, INSIDE};
 use crate::model::cluster::Word;
 use crate::report::fold::{BindingWrite, Change, Event, PoolWrite, Writes};
 
@@ -25,10 +28,10 @@ const AT_ONCE: usize = 8;
 /// Writes all of it. What it came to: the objects as they are now, and what was refused.
 pub async fn carry_out(client: &Client, names: &Names, writes: Writes) -> (Vec<Change>, Vec<Error>) {
     let Writes { bindings, pools, events, inside, again: _ } = writes;
-    let bindings = stream::iter(bindings).map(|write| async move { binding(client, write).await.map(|done| done.map(Change::Bindings)) });
+    let bindings = stream::iter(bindings).map(|write| binding(client, write));
     let mut results: Vec<Result<Option<Change>, Error>> = bindings.buffer_unordered(AT_ONCE).collect().await;
     for write in pools {
-        results.push(pool(client, write).await.map(|done| done.map(Change::Pools)));
+        results.push(pool(client, write).await);
     }
     if let Some(text) = inside {
         results.push(tell_inside(client, &names.namespace, text).await.map(Some));
@@ -41,32 +44,36 @@ pub async fn carry_out(client: &Client, names: &Names, writes: Writes) -> (Vec<C
     (done.into_iter().filter_map(Result::ok).flatten().collect(), refused.into_iter().filter_map(Result::err).collect())
 }
 
-async fn binding(client: &Client, write: BindingWrite) -> Result<Option<Word<EgressBinding>>, Error> {
-    let api: Api<EgressBinding> = Api::namespaced(client.clone(), &write.namespace);
-    status(api, "egressbindings.egressd.dev/status", &write.name, &write.uid, &write.status).await
+async fn binding(client: &Client, write: BindingWrite) -> Result<Option<Change>, Error> {
+    let kind = ApiResource::erase::<EgressBinding>(&());
+    let api = Api::namespaced_with(client.clone(), &write.namespace, &kind);
+    let written = status(api, &kind, &write.name, &write.uid, &write.status).await?;
+    Ok(written.map(|object| Change::Bindings(Word::One(object::egress_binding(object).into()))))
 }
 
-async fn pool(client: &Client, write: PoolWrite) -> Result<Option<Word<EgressPool>>, Error> {
-    status(Api::all(client.clone()), "egresspools.egressd.dev/status", &write.name, &write.uid, &write.status).await
+async fn pool(client: &Client, write: PoolWrite) -> Result<Option<Change>, Error> {
+    let kind = ApiResource::erase::<EgressPool>(&());
+    let written = status(Api::all_with(client.clone(), &kind), &kind, &write.name, &write.uid, &write.status).await?;
+    Ok(written.map(|object| Change::Pools(Word::One(object::egress_pool(object).into()))))
 }
 
 /// Applies a status. The uid is a precondition: it is not for an object that was made anew under that name. `None`: there is no such object.
-async fn status<K>(api: Api<K>, resource: &str, name: &str, uid: &str, status: &impl Serialize) -> Result<Option<Word<K>>, Error>
-where
-    K: Resource<DynamicType = ()> + Clone + std::fmt::Debug + serde::de::DeserializeOwned,
-{
+async fn status(
+    api: Api<DynamicObject>,
+    kind: &ApiResource,
+    name: &str,
+    uid: &str,
+    status: &impl Serialize,
+) -> Result<Option<DynamicObject>, Error> {
     let patch = json!({
-        "apiVersion": K::api_version(&()),
-        "kind": K::kind(&()),
+        "apiVersion": kind.api_version,
+        "kind": kind.kind,
         "metadata": { "name": name, "uid": uid },
         "status": status,
     });
     match api.patch_status(name, &PatchParams::apply(MANAGER).force(), &Patch::Apply(&patch)).await {
-        Ok(mut object) => {
-            object.meta_mut().managed_fields = None;
-            Ok(Some(Word::One(object)))
-        }
-        Err(error) => match Error::of("patch", resource, error) {
+        Ok(object) => Ok(Some(without_versions(object))),
+        Err(error) => match Error::of("patch", format!("{}.{}/status", kind.plural, kind.group), error) {
             error if error.is_gone() || error.is_conflict() => {
                 debug!(name, %error, "the object is gone, or another one");
                 Ok(None)

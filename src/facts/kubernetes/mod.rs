@@ -4,10 +4,10 @@
 //! Each kind is a watch of its own (`stream`), read (`read`) and compared with what was told before (`book`): at rest nothing comes but
 //! the API server's bookmarks, and nothing is told of updates that change nothing here.
 
-mod book;
+pub(crate) mod book;
 mod client;
-mod read;
-mod stream;
+pub(crate) mod read;
+pub(crate) mod stream;
 mod trouble;
 
 use k8s_openapi::api::apps::v1::DaemonSet;
@@ -22,9 +22,11 @@ use crate::api::pool::EgressPool;
 use crate::model::cluster::{ClusterChange, Word};
 use book::Said;
 use stream::{Heard, Kind, follow};
-use trouble::{Problem, Troubles};
+use trouble::Troubles;
 
 pub use client::{Error, client};
+pub use read::CIDRS;
+pub(crate) use trouble::Problem;
 
 /// The ConfigMap that says which subnets are inside the cluster: one a line under the key `cidrs`. One agent writes it for all.
 pub const INSIDE: &str = "egressd-inside";

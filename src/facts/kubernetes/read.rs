@@ -1,20 +1,15 @@
 //! Objects of the API server as the model has them. Only what matters is kept: of a pod's tens of kilobytes some hundred bytes.
 
 use std::collections::BTreeSet;
-use std::net::IpAddr;
 
 use ipnet::IpNet;
 use k8s_openapi::api::core::v1::{self as core, ConfigMap};
 use kube::ResourceExt;
 use kube::core::{DynamicObject, NotUsed, Object, PartialObjectMeta};
 use serde::Deserialize;
-use serde_json::Value;
 
 use super::book::Entry;
-use crate::api::binding::EgressBindingSpec;
-use crate::api::pool::EgressPoolSpec;
-use crate::api::spec;
-use crate::model::binding::{Binding, BindingName, FieldError, Source, Wanted};
+use crate::api::object;
 use crate::model::cluster::{ApiBinding, DaemonSet, Keyed, Namespace, Node};
 use crate::model::labels::Labels;
 use crate::model::pod::Pod;
@@ -65,54 +60,22 @@ struct TemplateSpec {
 const MIRROR: &str = "kubernetes.io/config.mirror";
 
 /// Key in the ConfigMap of what is inside: one subnet a line.
-const CIDRS: &str = "cidrs";
+pub const CIDRS: &str = "cidrs";
 
 /// A binding. `Err` when it does not say who is meant.
 pub fn binding(object: DynamicObject) -> Entry<ApiBinding> {
-    let namespace = object.namespace().unwrap_or_default();
-    let name = object.name_any();
-    let key = format!("{namespace}/{name}");
-    let (spec, unread) = spec::lenient::<EgressBindingSpec>(object.data.get("spec").unwrap_or(&Value::Null));
-    let created = object.metadata.creation_timestamp.as_ref().map_or(0, |time| time.0.as_second());
-    let named = BindingName { source: Source::Api, name: key.clone() };
-    let read = match spec::binding(named, &spec, u64::try_from(created).unwrap_or_default()) {
-        Ok(binding) => {
-            let binding = Binding { errors: merge(unread, binding.errors), ..binding };
-            let by_number = binding.pool.as_ref().is_some_and(|pool| matches!(pool.wanted, Wanted::Any(_)));
-            Ok(ApiBinding {
-                allocated: if by_number { exits(&object.data) } else { Vec::new() },
-                namespace,
-                name,
-                uid: object.metadata.uid.unwrap_or_default(),
-                generation: object.metadata.generation.unwrap_or_default(),
-                binding: binding.into(),
-            })
-        }
-        Err(errors) => {
-            let errors: Vec<String> = merge(unread, errors).iter().map(|error| format!("{}: {}", error.field, error.message)).collect();
-            Err(format!("EgressBinding {key}: {}", errors.join("; ")))
-        }
-    };
+    let key = format!("{}/{}", object.namespace().unwrap_or_default(), object.name_any());
+    let read = object::binding(&object::egress_binding(object));
+    let read = read.map_err(|errors| {
+        let errors: Vec<String> = errors.iter().map(ToString::to_string).collect();
+        format!("EgressBinding {key}: {}", errors.join("; "))
+    });
     (key, read)
-}
-
-/// A field that cannot be read is not missing: that would be a second error about the same thing.
-fn merge(unread: Vec<FieldError>, said: Vec<FieldError>) -> Vec<FieldError> {
-    let said = said.into_iter().filter(|error| unread.iter().all(|other| other.field != error.field)).collect::<Vec<_>>();
-    unread.into_iter().chain(said).collect()
-}
-
-/// `status.exits`.
-fn exits(data: &Value) -> Vec<IpAddr> {
-    let exits = data.pointer("/status/exits").and_then(Value::as_array);
-    exits.into_iter().flatten().filter_map(|exit| exit.as_str()?.parse().ok()).collect()
 }
 
 /// A pool, with what is wrong in its `errors`.
 pub fn pool(object: DynamicObject) -> Entry<Pool> {
-    let (spec, unread) = spec::lenient::<EgressPoolSpec>(object.data.get("spec").unwrap_or(&Value::Null));
-    let pool = spec::egress_pool(&object.name_any(), object.metadata.generation.unwrap_or_default(), &spec);
-    let pool = Pool { errors: merge(unread, pool.errors), ..pool };
+    let pool = object::pool(&object::egress_pool(object));
     (pool.key(), Ok(pool))
 }
 

@@ -51,7 +51,7 @@ impl Problem {
     }
 
     /// What it is about, and a sentence.
-    fn told(&self, resource: &str) -> (String, String) {
+    pub fn told(&self, resource: &str) -> (String, String) {
         let sentence = match self {
             Self::Unknown => {
                 format!("the API server does not know {resource}; apply the CustomResourceDefinitions: egressd crd | kubectl apply -f -")

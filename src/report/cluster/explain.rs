@@ -10,7 +10,7 @@ use kube::ResourceExt;
 use super::status::verdict;
 use crate::api::binding::EgressBinding;
 use crate::api::node::EgressNode;
-use crate::api::object;
+use crate::api::object::{self, Lenient};
 use crate::model::binding::{Binding, Manifests};
 use crate::model::pod;
 use crate::model::select::PodIndex;
@@ -94,7 +94,7 @@ fn on_node(out: &mut String, place: &str, node: &EgressNode, winner: &EgressBind
 
 /// The bindings that select a pod, the winner first.
 fn held<'a>(pod: &Pod, bindings: &'a [EgressBinding]) -> Vec<&'a EgressBinding> {
-    let read = bindings.iter().filter_map(|binding| object::binding(binding).ok());
+    let read = bindings.iter().filter_map(|binding| object::binding(&Lenient { object: binding.clone(), unread: Vec::new() }).ok());
     let all: Vec<Binding> = read.map(|api| Binding::clone(&api.binding)).collect();
     let index = PodIndex::new(&Arc::new(Manifests { bindings: all, ..Manifests::default() }));
     let namespace = pod.namespace().unwrap_or_default();

@@ -1,11 +1,14 @@
 //! From reports to statuses, allocations and Events. Nothing here asks an API server.
 
+use std::sync::Arc;
+
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use kube::Resource;
 use serde_json::{Value, json};
 
 use super::*;
 use crate::api::binding::EgressBinding;
+use crate::api::object::{self, Lenient};
 use crate::model::cluster::{Namespace, Word};
 
 /// A cluster, its Lease holder and a clock.
@@ -36,7 +39,7 @@ impl Cluster {
             "metadata": { "name": "public", "uid": "pool", "generation": 1 },
             "spec": { "blocks": [{ "start": first, "end": last }], "allowedNamespaces": { "names": ["shop"] } },
         });
-        self.world.apply(Change::Pools(Word::One(serde_json::from_value(value).expect("a pool"))));
+        self.world.apply(Change::Pools(Word::One(pool(value))));
         self
     }
 
@@ -47,7 +50,7 @@ impl Cluster {
             "spec": spec,
             "status": status,
         });
-        self.world.apply(Change::Bindings(Word::One(serde_json::from_value(value).expect("a binding"))));
+        self.world.apply(Change::Bindings(Word::One(binding(value))));
         self
     }
 
@@ -74,18 +77,18 @@ impl Cluster {
         for write in &writes.bindings {
             let mut object = self.object(&write.name).expect("it is there").clone();
             object.status = Some(write.status.clone());
-            self.world.apply(Change::Bindings(Word::One(object)));
+            self.world.apply(Change::Bindings(Word::One(well_read(object))));
         }
         for write in &writes.pools {
-            let mut object = self.world.pools.as_ref().expect("listed")[&write.name].clone();
-            object.status = Some(write.status.clone());
-            self.world.apply(Change::Pools(Word::One(object)));
+            let mut pool = Lenient::clone(&self.world.pools.as_ref().expect("listed")[&write.name]);
+            pool.object.status = Some(write.status.clone());
+            self.world.apply(Change::Pools(Word::One(pool.into())));
         }
         writes
     }
 
     fn object(&self, name: &str) -> Option<&EgressBinding> {
-        self.world.bindings.as_ref()?.get(&format!("shop/{name}")).map(|written| &written.object)
+        self.world.bindings.as_ref()?.get(&format!("shop/{name}")).map(Written::object)
     }
 
     fn status_of(&self, name: &str) -> Option<EgressBindingStatus> {
@@ -112,6 +115,18 @@ impl Cluster {
 
 fn condition<'a>(conditions: &'a [Condition], kind: &str) -> &'a Condition {
     condition::find(conditions, kind).unwrap_or_else(|| panic!("no {kind}"))
+}
+
+fn binding(value: Value) -> Arc<Lenient<EgressBinding>> {
+    object::egress_binding(serde_json::from_value(value).expect("an object")).into()
+}
+
+fn pool(value: Value) -> Arc<Lenient<EgressPool>> {
+    object::egress_pool(serde_json::from_value(value).expect("an object")).into()
+}
+
+fn well_read(object: EgressBinding) -> Arc<Lenient<EgressBinding>> {
+    Lenient { object, unread: Vec::new() }.into()
 }
 
 /// Addresses of the pool, by number.
@@ -157,8 +172,8 @@ fn nothing_is_decided_before_every_kind_was_listed() {
     world.apply(Change::Bindings(Word::All(Vec::new())));
     world.apply(Change::Pools(Word::All(Vec::new())));
     world.apply(Change::Namespaces(Word::All(Vec::new())));
-    let binding = json!({ "metadata": { "namespace": "shop", "name": "a", "uid": "a" }, "spec": count(1) });
-    world.apply(Change::Bindings(Word::One(serde_json::from_value(binding).expect("a binding"))));
+    let value = json!({ "metadata": { "namespace": "shop", "name": "a", "uid": "a" }, "spec": count(1) });
+    world.apply(Change::Bindings(Word::One(binding(value))));
     let now = Timestamp::from_second(1_000).expect("a time");
     assert_eq!(fold(&world, &mut Past::default(), now), Writes::default());
     world.apply(Change::Reports(Word::All(Vec::new())));
@@ -230,7 +245,7 @@ fn a_node_that_speaks_of_an_earlier_generation_is_waited_for() {
     let mut cluster = served();
     let mut object = cluster.object("crawler").expect("it is there").clone();
     object.metadata.generation = Some(2);
-    cluster.world.apply(Change::Bindings(Word::One(object)));
+    cluster.world.apply(Change::Bindings(Word::One(well_read(object))));
     cluster.fold();
     let status = cluster.status_of("crawler").expect("a status");
     assert_eq!((cluster.conditions("crawler")[2].as_str(), status.observed_generation), ("Unknown Pending", Some(2)));
@@ -345,6 +360,4 @@ fn the_agents_are_told_what_is_inside_once_all_have_spoken_who_know() {
     assert_eq!(text, "10.96.0.0/16\n10.244.0.0/24\n");
     cluster.world.apply(Change::ToldInside(Some(text)));
     assert_eq!(cluster.fold().inside, None);
-    let heartbeat = Word::One(Named { name: "one".to_owned(), value: net("10.244.0.0/24") });
-    assert!(!cluster.world.apply(Change::Inside(Teller::Nodes, heartbeat)), "a heartbeat is no news");
 }

@@ -8,7 +8,7 @@ use kube::ResourceExt;
 
 use crate::api::binding::EgressBinding;
 use crate::api::node::EgressNodeSpec;
-use crate::api::object;
+use crate::api::object::{self, Lenient};
 use crate::api::pool::EgressPool;
 use crate::model::binding::FieldError;
 use crate::model::cluster::{ApiBinding, Keyed, Known, Namespace, Word};
@@ -17,8 +17,8 @@ use crate::model::pool::Pool;
 /// Something was said.
 #[derive(Clone, Debug)]
 pub enum Change {
-    Bindings(Word<EgressBinding>),
-    Pools(Word<EgressPool>),
+    Bindings(Word<Arc<Lenient<EgressBinding>>>),
+    Pools(Word<Arc<Lenient<EgressPool>>>),
     Namespaces(Word<Namespace>),
     /// What nodes report, by node.
     Reports(Word<Named<EgressNodeSpec>>),
@@ -37,7 +37,7 @@ pub enum Teller {
 }
 
 /// Something with a name.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Named<T> {
     pub name: String,
     pub value: T,
@@ -46,15 +46,21 @@ pub struct Named<T> {
 /// A binding, and what it is in the model: or why it is nothing there.
 #[derive(Debug)]
 pub(super) struct Written {
-    pub object: EgressBinding,
+    pub lenient: Arc<Lenient<EgressBinding>>,
     pub read: Result<ApiBinding, Vec<FieldError>>,
+}
+
+impl Written {
+    pub fn object(&self) -> &EgressBinding {
+        &self.lenient.object
+    }
 }
 
 /// All of it. A kind that was not listed whole yet is `None`.
 #[derive(Debug, Default)]
 pub struct World {
     pub(super) bindings: Option<BTreeMap<String, Written>>,
-    pub(super) pools: Option<BTreeMap<String, EgressPool>>,
+    pub(super) pools: Option<BTreeMap<String, Arc<Lenient<EgressPool>>>>,
     pub(super) lending: Known<Pool>,
     pub(super) namespaces: Option<Known<Namespace>>,
     pub(super) reports: Option<BTreeMap<String, EgressNodeSpec>>,
@@ -75,29 +81,27 @@ impl World {
         self.reports.as_ref().map_or(0, BTreeMap::len)
     }
 
-    /// Takes in one change; whether anything may follow from it.
-    pub fn apply(&mut self, change: Change) -> bool {
+    /// Takes in one change.
+    pub fn apply(&mut self, change: Change) {
         match change {
-            Change::Bindings(word) => hear(&mut self.bindings, word, |object: EgressBinding| {
-                let (namespace, name) = (object.namespace().unwrap_or_default(), object.name_any());
-                (format!("{namespace}/{name}"), Written { read: object::binding(&object), object })
+            Change::Bindings(word) => hear(&mut self.bindings, word, |lenient: Arc<Lenient<EgressBinding>>| {
+                let key = format!("{}/{}", lenient.object.namespace().unwrap_or_default(), lenient.object.name_any());
+                (key, Written { read: object::binding(&lenient), lenient })
             }),
             Change::Pools(word) => {
-                hear(&mut self.pools, word, |pool: EgressPool| (pool.name_any(), pool));
+                hear(&mut self.pools, word, |pool: Arc<Lenient<EgressPool>>| (pool.object.name_any(), pool));
                 let pools = self.pools.iter().flatten();
                 self.lending = pools.map(|(name, pool)| (name.clone(), Arc::new(object::pool(pool)))).collect();
             }
             Change::Namespaces(word) => hear(&mut self.namespaces, word, |namespace: Namespace| (namespace.key(), Arc::new(namespace))),
-            Change::Reports(word) => return hear_news(&mut self.reports, word),
+            Change::Reports(word) => hear(&mut self.reports, word, |one: Named<EgressNodeSpec>| (one.name, one.value)),
             Change::Inside(teller, word) => {
                 let mut known = self.inside.remove(&teller);
-                let news = hear_news(&mut known, word);
+                hear(&mut known, word, |one: Named<BTreeSet<IpNet>>| (one.name, one.value));
                 self.inside.insert(teller, known.unwrap_or_default());
-                return news;
             }
             Change::ToldInside(text) => self.told_inside = Some(text),
         }
-        true
     }
 }
 
@@ -107,15 +111,4 @@ fn hear<T, V>(known: &mut Option<BTreeMap<String, V>>, word: Word<T>, keyed: imp
         Word::One(one) => known.get_or_insert_default().extend([keyed(one)]),
         Word::Gone(key) => drop(known.as_mut().and_then(|known| known.remove(&key))),
     }
-}
-
-/// The same for what is told again and again without being news, as a Node is with each heartbeat.
-fn hear_news<T: PartialEq>(known: &mut Option<BTreeMap<String, T>>, word: Word<Named<T>>) -> bool {
-    if let (Some(known), Word::One(one)) = (&known, &word)
-        && known.get(&one.name) == Some(&one.value)
-    {
-        return false;
-    }
-    hear(known, word, |one: Named<T>| (one.name, one.value));
-    true
 }

@@ -1,7 +1,9 @@
 //! Objects as the API server writes them, and what is read of them.
 
+use std::net::IpAddr;
+
 use serde::de::DeserializeOwned;
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::*;
 use crate::model::binding::Selector;

@@ -1,0 +1,26 @@
+//! What is written back to the API server, against a real one with nothing else: no node, no controller. Nodes' reports are made by hand.
+//!
+//! What this cannot show is that reports are true: `tests/kubernetes` has nodes.
+
+mod kubectl;
+mod lease;
+mod many;
+mod proxy;
+mod status;
+mod support;
+
+use std::process::ExitCode;
+
+use world::Scenario;
+
+fn main() -> ExitCode {
+    world::harness::main(vec![
+        Scenario::new("who is cut off from the API server lets go of the Lease, and another agent takes it", lease::cut_off),
+        Scenario::new("who stops hands the Lease over at once", lease::handed_over),
+        Scenario::new("a binding gets an address, its status and its Events; exhaustion is told, and what is free is lent", status::lent),
+        Scenario::new("status belongs to egressd and spec to who wrote it, and nothing is written when nothing changed", status::owned),
+        Scenario::new("a report goes with its node, and is not written when it says the same", status::reported),
+        Scenario::new("a thousand nodes cost a write a second", many::a_thousand_nodes).shown(),
+        Scenario::new("kubectl egress shows bindings, a pod and a node, and says what is missing", kubectl::shown),
+    ])
+}

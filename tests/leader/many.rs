@@ -1,0 +1,44 @@
+//! A thousand nodes: what their reports cost the API server.
+
+use std::time::Instant;
+
+use futures::StreamExt;
+use kube::api::{WatchEvent, WatchParams};
+
+use super::support::{agent, lab, report, write};
+
+const NODES: usize = 1_000;
+/// How often each node's report changes.
+const CHANGES: i64 = 5;
+
+pub fn a_thousand_nodes() {
+    lab(|lab| async move {
+        let _agent = agent(&lab.client, "one");
+        lab.pool("10.0.0.4", "10.0.0.5").await;
+        let made = lab.bind("crawler").await;
+        let began = Instant::now();
+        for workloads in 1..=CHANGES {
+            let api = lab.nodes();
+            let writes = futures::stream::iter(0..NODES).map(|node| write_one(&api, node, workloads));
+            writes.buffer_unordered(16).collect::<Vec<()>>().await;
+        }
+        let total = CHANGES * i64::try_from(NODES).expect("few");
+        lab.until("crawler", |binding| binding.status.as_ref().is_some_and(|status| status.summary.programmed == total)).await;
+        let taken = began.elapsed().as_secs_f64();
+
+        let writes = lab.requests("patch", "egressbindings/status");
+        let reports = lab.requests("patch", "egressnodes");
+        let version = made.metadata.resource_version.expect("it has one");
+        let events = lab.bindings().watch(&WatchParams::default().timeout(2), &version).await.expect("it is there");
+        let events = events.filter(|event| std::future::ready(matches!(event, Ok(WatchEvent::Modified(_))))).count().await;
+        println!("{reports} reports in {taken:.1} s: {writes} status writes, {events} watch events of the binding");
+        assert_eq!(reports, NODES * usize::try_from(CHANGES).expect("few"));
+        // The first one, and one a second.
+        assert!((writes as f64) <= taken + 2.0, "{writes} writes in {taken:.1} s");
+        assert!(events <= writes, "{events} events of {writes} writes");
+    });
+}
+
+async fn write_one(api: &kube::Api<egressd::api::node::EgressNode>, node: usize, workloads: i64) {
+    write(api, &format!("n{node:04}"), report("crawler", workloads, 0)).await;
+}
