@@ -24,7 +24,7 @@ use crate::api;
 use crate::effects::kernel::{Kernel, OpenError};
 use crate::effects::kubernetes::reporter::Reporter;
 use crate::effects::nft::{NftEvents, Notice};
-use crate::facts::{docker, files, kernel, kubernetes};
+use crate::facts::{containerd, docker, files, kernel, kubernetes};
 use crate::model::binding::Manifests;
 use crate::model::cluster::ClusterChange;
 use crate::model::facts::{EngineChange, KernelChange};
@@ -141,9 +141,12 @@ pub async fn run(options: Options) -> Result<(), Error> {
         let fault = |source| Error::Serve { what: format!("manifests of {}", folder.display()), source };
         listen_to_files(files::Source::new(folder).map_err(fault)?, tell.clone());
     }
+    let parse = |container: &crate::model::facts::Container| api::labels::parse(container).map(Arc::new);
     if let Some(socket) = &options.docker {
-        let parse = |container: &crate::model::facts::Container| api::labels::parse(container).map(Arc::new);
         listen_to_docker(docker::Source::new(socket, parse), tell.clone());
+    }
+    if let Some(socket) = &options.containerd {
+        listen_to_containerd(containerd::Source::new(socket, parse), tell.clone());
     }
     let client = match &options.cluster {
         Some(cluster) => Some(cluster::join(cluster, tell.clone()).await?),
@@ -221,6 +224,10 @@ fn listen_to_files(mut source: files::Source, tell: Teller) {
 
 fn listen_to_docker(mut source: docker::Source, tell: Teller) {
     tokio::spawn(async move { while tell.send(Told::Engine(source.next().await)).is_ok() {} });
+}
+
+fn listen_to_containerd(mut source: containerd::Source, tell: Teller) {
+    tokio::spawn(async move { while tell.send(Told::Runtime(source.next().await)).is_ok() {} });
 }
 
 fn listen_to_signals(tell: Teller) {
