@@ -73,7 +73,7 @@ impl Containerd {
 
     /// Starts a container that sleeps.
     pub fn run(&self, namespace: &str, name: &str, options: &[&str]) {
-        let cgroup = format!("/{}/{name}", env::var(CGROUP).expect("the harness names one"));
+        let cgroup = format!("/{}/{namespace}-{name}", env::var(CGROUP).expect("the harness names one"));
         let first = ["run", "--detach", "--rootfs", "--cgroup", &cgroup];
         self.ctr(namespace, &[&first, options, &[ROOT, name, "/bin/sleep", "1000"]].concat());
     }

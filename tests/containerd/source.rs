@@ -169,7 +169,7 @@ pub async fn many_at_once_are_told(release: Release) {
     let client = Client::from_path(SOCKET).await.expect("a client");
     let mut listener = Client::from_path(SOCKET).await.expect("a client").events();
     let listening = tokio::spawn(async move {
-        let filters = vec!["topic==/containers/create".to_owned()];
+        let filters = vec!["topic==\"/containers/create\"".to_owned()];
         let mut events = listener.subscribe(SubscribeRequest { filters }).await.expect("events").into_inner();
         let mut times = Vec::new();
         while times.len() < MANY {
@@ -250,7 +250,7 @@ pub async fn a_kubelets_pod_is_told() {
     assert!(matches!(&sandbox.network, NetworkNamespace::Named(name) if name.starts_with("cni-")), "{:?}", sandbox.network);
     assert!(!pod.host_network && !pod.uid.is_empty());
     assert!(!run.addresses().is_empty());
-    cluster.api.delete(&["pod", "web", "--grace-period=0", "--force"]);
+    cluster.api.delete(&["pod", "web"]);
     heard.gone(&sandbox.id).await;
     let told = heard.changes.iter().filter(|(_, change)| matches!(change, RuntimeChange::Sandbox(one) if one.id == sandbox.id)).count();
     assert_eq!(told, 1, "once: its task says nothing new");
