@@ -1,5 +1,6 @@
 //! egressd and a real containerd: Debian's 1.6 and a current one, alone and under a kubelet.
 
+mod egress;
 mod runtime;
 mod source;
 
@@ -24,6 +25,7 @@ fn main() -> ExitCode {
             block_on(source::a_killed_containerd_is_told_anew(release))
         });
         add("two hundred sandboxes at once are all told, and soon", |release| block_on(source::many_at_once_are_told(release)));
+        add("a labelled container leaves by its NIC", egress::a_labelled_container_leaves_by_its_nic);
         add("ten thousand records are read at once", |release| block_on(source::ten_thousand_are_read(release)));
     }
     world::harness::main(scenarios.into_iter().map(|scenario| scenario.within(LIMIT)).collect())

@@ -11,7 +11,7 @@ use containerd_client::services::v1::container::Runtime as Handler;
 use containerd_client::services::v1::{Container, CreateContainerRequest, DeleteContainerRequest};
 use containerd_client::tonic::Request;
 use world::service::Service;
-use world::{FOLDER, built, command, isolate};
+use world::{CGROUP, FOLDER, built, command};
 
 /// Which containerd.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -73,9 +73,17 @@ impl Containerd {
 
     /// Starts a container that sleeps.
     pub fn run(&self, namespace: &str, name: &str, options: &[&str]) {
-        let cgroup = format!("/{}/{name}", env::var(isolate::CGROUP).expect("the harness names one"));
+        let cgroup = format!("/{}/{namespace}-{name}", env::var(CGROUP).expect("the harness names one"));
         let first = ["run", "--detach", "--rootfs", "--cgroup", &cgroup];
         self.ctr(namespace, &[&first, options, &[ROOT, name, "/bin/sleep", "1000"]].concat());
+    }
+
+    /// The first process of a container, as the scenario counts processes.
+    pub fn pid(&self, namespace: &str, name: &str) -> u32 {
+        let tasks = self.ctr(namespace, &["task", "ls"]);
+        let mut rows = tasks.lines().map(str::split_whitespace);
+        let pid = rows.find_map(|mut row| (row.next()? == name).then(|| row.next())?);
+        pid.and_then(|pid| pid.parse().ok()).unwrap_or_else(|| panic!("{namespace}/{name} has a task: {tasks}"))
     }
 
     /// Ends a container's task, and removes both.

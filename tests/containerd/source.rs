@@ -12,7 +12,7 @@ use egressd::facts::containerd::Source;
 use egressd::facts::kernel::Asker;
 use egressd::model::pod::{NetworkNamespace, Owner, RuntimeChange, Sandbox};
 use world::cluster::CONTAINERD;
-use world::{Cluster, Netns};
+use world::{Cluster, Netns, command};
 
 use crate::runtime::{Containerd, PODS, Release, SOCKET, create, delete, sandbox};
 
@@ -112,16 +112,11 @@ pub async fn a_containers_namespace_is_its_tasks(release: Release) {
     let mut heard = Heard::new(SOCKET);
     heard.snapshot().await;
     containerd.run("default", "web", &["--label", "egress.ip=192.0.2.7"]);
-    let pid = containerd
-        .ctr("default", &["task", "ls"])
-        .lines()
-        .find_map(|line| line.strip_prefix("web")?.split_whitespace().next()?.parse().ok());
-    let web = Netns::of_process(pid.expect("a process"), "web");
+    let pid = containerd.pid("default", "web");
     let told = heard.sandbox("default/web").await;
     let NetworkNamespace::Numbered(nsid) = told.network else { panic!("a number, not {:?}", told.network) };
-    let file = std::fs::File::open(format!("/proc/{}/ns/net", pid.expect("a process"))).expect("its namespace");
+    let file = std::fs::File::open(format!("/proc/{pid}/ns/net")).expect("its namespace");
     assert_eq!(Asker::open().and_then(|mut ask| ask.nsid(&file)).expect("the kernel answers"), Some(nsid));
-    drop(web);
     let Owner::Container { name, asked: Some(asked) } = told.owner else { panic!("it asks for an exit: {:?}", told.owner) };
     assert_eq!((name.as_str(), asked.binding.as_ref().map_or(99, |binding| binding.errors.len())), ("default/web", 0));
 
@@ -154,11 +149,10 @@ pub async fn a_killed_containerd_is_told_anew(release: Release) {
     let mut heard = Heard::new(SOCKET);
     let before = heard.snapshot().await;
     assert_eq!(before.len(), 2);
-    let ends = containerd.ctr("default", &["task", "ls"]);
-    let ends = ends.lines().find_map(|line| line.strip_prefix("ends")?.split_whitespace().next()).expect("its process");
+    let ends = containerd.pid("default", "ends").to_string();
     containerd.kill();
     heard.next("the loss", |change| (*change == RuntimeChange::Lost).then_some(())).await;
-    world::command::run(&["kill", "-KILL", ends]);
+    command::run(&["kill", "-KILL", &ends]);
     containerd.come_back();
     let after: BTreeSet<String> = heard.snapshot().await.into_iter().map(|sandbox| sandbox.id).collect();
     assert_eq!(after, BTreeSet::from(["default/stays".to_owned()]));
@@ -175,7 +169,7 @@ pub async fn many_at_once_are_told(release: Release) {
     let client = Client::from_path(SOCKET).await.expect("a client");
     let mut listener = Client::from_path(SOCKET).await.expect("a client").events();
     let listening = tokio::spawn(async move {
-        let filters = vec!["topic==/containers/create".to_owned()];
+        let filters = vec!["topic==\"/containers/create\"".to_owned()];
         let mut events = listener.subscribe(SubscribeRequest { filters }).await.expect("events").into_inner();
         let mut times = Vec::new();
         while times.len() < MANY {
@@ -256,7 +250,7 @@ pub async fn a_kubelets_pod_is_told() {
     assert!(matches!(&sandbox.network, NetworkNamespace::Named(name) if name.starts_with("cni-")), "{:?}", sandbox.network);
     assert!(!pod.host_network && !pod.uid.is_empty());
     assert!(!run.addresses().is_empty());
-    cluster.delete(&["pod", "web", "--grace-period=0", "--force"]);
+    cluster.api.delete(&["pod", "web"]);
     heard.gone(&sandbox.id).await;
     let told = heard.changes.iter().filter(|(_, change)| matches!(change, RuntimeChange::Sandbox(one) if one.id == sandbox.id)).count();
     assert_eq!(told, 1, "once: its task says nothing new");

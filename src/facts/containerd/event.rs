@@ -33,7 +33,7 @@ pub enum Event {
 
 /// The subscription's filters: any of them.
 pub fn filters() -> Vec<String> {
-    [CREATED, UPDATED, DELETED, TASK_CREATED, TASK_STARTED, TASK_EXITED, TASK_DELETED].map(|topic| format!("topic=={topic}")).into()
+    [CREATED, UPDATED, DELETED, TASK_CREATED, TASK_STARTED, TASK_EXITED, TASK_DELETED].map(|topic| format!("topic==\"{topic}\"")).into()
 }
 
 /// `None` for what says nothing of a container as a whole.

@@ -49,6 +49,7 @@ pub use container::Container;
 pub use docker::{Docker, Engine};
 pub use egressd::Egressd;
 pub use harness::Scenario;
+pub use isolate::CGROUP;
 pub use layout::{Layout, Nic, Subnets};
 pub use machine::Machine;
 pub use netns::Netns;
