@@ -3,7 +3,11 @@
 use std::process::ExitCode;
 
 use serde_json::{Value, json};
-use world::{ApiServer, Cluster, Scenario, built, cluster::until};
+use world::{
+    ApiServer, Cluster, Nic, Scenario, Subnets,
+    cluster::{NAMESPACE as AGENTS, until},
+    command,
+};
 
 const NAMESPACE: &str = "net";
 
@@ -257,17 +261,37 @@ fn agents_rights() {
     assert!(refused.contains("is forbidden"), "{refused}");
 }
 
+/// What an agent's container has, taken away one by one: the agent works with all of it, and without each it says what it lacks.
 fn the_image_on_a_node() {
-    let cluster = Cluster::builder().build();
-    cluster.import_image(&built("image/egressd.tar").to_string_lossy());
-    install(&cluster.api, &["--set", "image.pullPolicy=Never"]);
-    std::thread::sleep(std::time::Duration::from_secs(15));
-    println!("{}", cluster.api.kubectl(&["get", "pods", "-A", "-o", "wide"]));
-    println!("{}", cluster.api.kubectl(&["get", "events", "-A"]));
-    println!("{:?}", cluster.api.try_kubectl(&["exec", "-n", NAMESPACE, "daemonset/egressd", "--", "egressd", "check"]));
-    println!("{:?}", cluster.api.try_kubectl(&["exec", "-n", NAMESPACE, "daemonset/egressd", "--", "egressd", "status"]));
-    println!("{}", cluster.api.kubectl(&["get", "egressnodes,leases,configmaps", "-A", "-o", "yaml"]));
-    println!("{:?}", cluster.api.try_kubectl(&["logs", "-n", NAMESPACE, "daemonset/egressd", "--previous"]));
-    println!("{:?}", cluster.api.try_kubectl(&["logs", "-n", NAMESPACE, "daemonset/egressd"]));
-    panic!("look");
+    let cluster = Cluster::builder().subnets(Subnets::One).build();
+    let pod = cluster.run("crawler", "n1", &[("app", "crawler")]);
+    cluster.install(&["--set=runtime.socket="]);
+    cluster.bind("crawler", Nic::Eth1);
+    cluster.await_programmed("crawler", 1);
+    let n1 = cluster.node("n1");
+    n1.leaves_by(&pod.netns, Nic::Eth1).unwrap_or_else(|error| panic!("{error}"));
+    let announce = n1.enter(|| command::run(&["sysctl", "-n", "net.ipv4.conf.eth1.arp_announce"]));
+    assert_eq!(announce.trim(), "2", "it is written through the mount");
+
+    let container = "/spec/template/spec/containers/0";
+    let only = |capability: &str| json!({ "path": format!("{container}/securityContext/capabilities/add"), "value": [capability] });
+    let patch = |mut change: Value| {
+        change["op"] = json!("replace");
+        let change = json!([change]).to_string();
+        cluster.api.kubectl(&["-n", AGENTS, "patch", "daemonset", "egressd", "--type=json", "-p", &change]);
+    };
+    for (left, missing) in [("NET_BROADCAST", "CAP_NET_ADMIN"), ("NET_ADMIN", "CAP_NET_BROADCAST")] {
+        patch(only(left));
+        until("an agent says what it lacks", || {
+            let logs = cluster.api.try_kubectl(&["-n", AGENTS, "logs", "--prefix", "-l", "app.kubernetes.io/name=egressd"])?;
+            if logs.contains(missing) && logs.contains("Operation not permitted") { Ok(()) } else { Err(logs) }
+        });
+        n1.leaves_by(&pod.netns, Nic::Eth1).unwrap_or_else(|error| panic!("the kernel works on: {error}"));
+        cluster.upgrade(&["--set=runtime.socket="]).unwrap_or_else(|error| panic!("{error}"));
+    }
+    patch(json!({ "path": format!("{container}/volumeMounts/2/readOnly"), "value": true }));
+    until("an agent says that it cannot write settings", || {
+        let said = cluster.ask_agent("n1", &["check"])?;
+        if said.contains("/proc/sys: read-only for this process") { Ok(()) } else { Err(said) }
+    });
 }
