@@ -13,7 +13,7 @@ use super::calls::Calls;
 use super::control::{Question, Response};
 use super::cutter::{self, Job};
 use super::metrics::Metrics;
-use super::{Error, Options, Teller, Told, cluster, withdraw};
+use super::{Error, Options, Teller, Told, withdraw};
 use crate::effects;
 use crate::effects::kernel::Kernel;
 use crate::effects::kubernetes::reporter::Reporter;
@@ -306,9 +306,9 @@ impl Agent {
     }
 
     /// Whether the agent goes for good. What makes it go is told by two ways, and may come later than the order to stop.
-    pub async fn is_over(&mut self, told: &mut mpsc::UnboundedReceiver<Told>) -> bool {
+    pub async fn is_dismissed(&mut self, told: &mut mpsc::UnboundedReceiver<Told>) -> bool {
         let deadline = Instant::now() + LAST_WORDS;
-        while self.facts.cluster.daemonset.is_some() && !cluster::is_over(&self.facts.cluster) {
+        while self.facts.cluster.daemonset.is_some() && !self.facts.cluster.dismissed() {
             tokio::select! {
                 one = told.recv() => match one {
                     Some(one) => drop(self.hear(one)),
@@ -317,7 +317,7 @@ impl Agent {
                 () = sleep_until(Some(deadline)) => break,
             }
         }
-        cluster::is_over(&self.facts.cluster)
+        self.facts.cluster.dismissed()
     }
 
     /// Takes everything of ours out of the kernel.

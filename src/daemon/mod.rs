@@ -171,7 +171,7 @@ pub async fn run(options: Options) -> Result<(), Error> {
     if let Some(leader) = leader {
         leader.stop().await;
     }
-    if agent.is_over(&mut told).await {
+    if agent.is_dismissed(&mut told).await {
         agent.withdraw(options.boot_guard.as_deref())?;
     } else {
         info!("egressd stops; what it programmed stays");

@@ -13,7 +13,7 @@ impl Cluster {
     /// helm.
     pub fn install(&self, values: &[&str]) {
         self.import_image(&built("image/egressd.tar").to_string_lossy());
-        self.upgrade(values).unwrap_or_else(|error| panic!("{error}"));
+        self.upgrade(values).unwrap_or_else(|error| panic!("{error}\n{}", self.agents_tell()));
     }
 
     /// Installs it with other values, on nodes that have the image; the error is helm's.
@@ -22,6 +22,13 @@ impl Cluster {
         let release = ["upgrade", "--install", "egressd", chart, "-n", NAMESPACE, "--create-namespace", "--wait", "--timeout=90s"];
         let image = ["--set=image.pullPolicy=Never"];
         self.api.helm(&[&release, image.as_slice(), values].concat())
+    }
+
+    /// What the agents print, and what became of their pods, for whoever has to find out why they are not ready.
+    fn agents_tell(&self) -> String {
+        let ask = |what: &[&str]| self.api.try_kubectl(&[&["-n", NAMESPACE], what].concat()).unwrap_or_else(|error| error);
+        let agents = "app.kubernetes.io/name=egressd";
+        [ask(&["logs", "-l", agents, "--tail=50", "--prefix"]), ask(&["get", "events", "--field-selector=type=Warning"])].join("\n")
     }
 
     /// A pool with an address of this NIC of each node, for the namespace `default`.
