@@ -34,7 +34,8 @@ impl Cluster {
     /// A pool with an address of this NIC of each node, for the namespace `default`.
     pub fn pool(&self, name: &str, nic: Nic) -> String {
         let block = |node: &str| json!({ "cidr": format!("{}/32", self.node(node).layout.address(nic)) });
-        let spec = json!({ "blocks": NODES.map(block), "allowedNamespaces": { "names": ["default"] } });
+        let gateway = self.node(NODES[0]).layout.gateway(nic);
+        let spec = json!({ "blocks": NODES.map(block), "gateway": gateway, "allowedNamespaces": { "names": ["default"] } });
         json!({ "apiVersion": "egressd.dev/v1alpha1", "kind": "EgressPool", "metadata": { "name": name }, "spec": spec }).to_string()
     }
 
