@@ -24,11 +24,14 @@ fn main() -> ExitCode {
         add("a containerd that is killed is lost, and then told anew", |release| {
             block_on(source::a_killed_containerd_is_told_anew(release))
         });
-        add("two hundred sandboxes at once are all told, and soon", |release| block_on(source::many_at_once_are_told(release)));
+        add("two hundred sandboxes at once are all told", |release| block_on(source::many_are_told(release, None)));
+        add("two hundred sandboxes, one after another, are all told", |release| {
+            block_on(source::many_are_told(release, Some(Duration::from_millis(20))));
+        });
         add("a labelled container leaves by its NIC", egress::a_labelled_container_leaves_by_its_nic);
         add("ten thousand records are read at once", |release| block_on(source::ten_thousand_are_read(release)));
     }
-    world::harness::main(scenarios.into_iter().map(|scenario| scenario.within(LIMIT)).collect())
+    world::harness::main(scenarios.into_iter().map(|scenario| scenario.within(LIMIT).shown()).collect())
 }
 
 fn block_on<T>(test: impl Future<Output = T>) -> T {

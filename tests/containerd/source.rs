@@ -161,7 +161,8 @@ pub async fn a_killed_containerd_is_told_anew(release: Release) {
     heard.sandbox("default/new").await;
 }
 
-pub async fn many_at_once_are_told(release: Release) {
+/// With a pause between them, or all at once.
+pub async fn many_are_told(release: Release, pause: Option<Duration>) {
     const MANY: usize = 200;
     let _containerd = Containerd::start(release);
     let mut heard = Heard::new(SOCKET);
@@ -180,11 +181,18 @@ pub async fn many_at_once_are_told(release: Release) {
         times
     });
     tokio::time::sleep(Duration::from_millis(300)).await;
-    let creating = (0..MANY).map(|number| {
-        let client = Client::from(client.channel());
-        tokio::spawn(async move { create(&client, sandbox(&format!("pod-{number:03}"), &format!("cni-{number}"))).await })
+    let creating = tokio::spawn(async move {
+        let mut pods = tokio::task::JoinSet::new();
+        for number in 0..MANY {
+            let client = Client::from(client.channel());
+            pods.spawn(async move { create(&client, sandbox(&format!("pod-{number:03}"), &format!("cni-{number}"))).await });
+            if let Some(pause) = pause {
+                tokio::time::sleep(pause).await;
+            }
+        }
+        pods.join_all().await;
+        client
     });
-    let creating: Vec<_> = creating.collect();
     let mut told = BTreeSet::new();
     while told.len() < MANY {
         let pick = |change: &RuntimeChange| match change {
@@ -193,9 +201,7 @@ pub async fn many_at_once_are_told(release: Release) {
         };
         assert!(told.insert(heard.next("the others", pick).await), "each is told once");
     }
-    for one in creating {
-        one.await.expect("created");
-    }
+    let client = creating.await.expect("all are created");
     // In the order of their records, so that the n-th of one list is at most the n-th of the other.
     let mut events = listening.await.expect("all events");
     let mut times: Vec<_> =
