@@ -1,11 +1,15 @@
-# make demo: shows it, on Debian 12 as root with Rust; make test: proves it. CONTRIBUTING.md has the rest.
+# make demo: shows it, on Debian 12 as root with Rust; make demo-kubernetes: in a cluster; make test: proves it. CONTRIBUTING.md has the rest.
 SHELL := /bin/bash
 target := $(abspath $(or $(CARGO_TARGET_DIR),target))
 
-.PHONY: demo test bench install needs release image engines cluster lint generated licences
+.PHONY: demo demo-kubernetes test bench install needs release image engines cluster lint generated licences
 
 demo: install release
 	cargo test --quiet --test demo
+
+# Wants Go as well: it builds the programs of a Kubernetes cluster, ten minutes once.
+demo-kubernetes: install image cluster
+	cargo test --quiet --test demo_kubernetes
 
 test: needs image engines cluster
 	cargo test --workspace

@@ -26,7 +26,7 @@ use crate::model::binding as model;
     doc = "Gives workloads their own way out: the NIC, the gateway and the source address of what they send.",
     category = "egress",
     selectable = ".spec.pool.name",
-    printcolumn(name = "Exits", type_ = "string", json_path = ".status.exits[*]"),
+    printcolumn(name = "Exits", type_ = "string", json_path = ".status.exits"),
     printcolumn(name = "Workloads", type_ = "integer", json_path = ".status.summary.workloads"),
     printcolumn(name = "Programmed", type_ = "string", json_path = ".status.conditions[?(@.type==\"Programmed\")].status"),
     printcolumn(name = "Pool", type_ = "string", json_path = ".spec.pool.name", priority = "1"),

@@ -19,7 +19,6 @@ use serde::{Deserialize, Serialize};
     category = "egress",
     derive = "PartialEq",
     doc = "What the agent of a node reports: its NICs, its exits, and what became of each binding. Written by that agent alone.",
-    printcolumn(name = "NICs", type_ = "string", json_path = ".spec.nics[*].name"),
     printcolumn(name = "Bound", type_ = "integer", json_path = ".spec.bound"),
     printcolumn(name = "Failing", type_ = "integer", json_path = ".spec.failing"),
     printcolumn(name = "Version", type_ = "string", json_path = ".spec.version", priority = "1"),
@@ -33,7 +32,7 @@ pub struct EgressNodeSpec {
     /// NICs that hold an exit or a default route.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub nics: Vec<NodeNic>,
-    /// One for each binding that has workloads on this node, or that cannot be served here.
+    /// One for each binding that has workloads on this node.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub bindings: Vec<NodeBinding>,
     /// Workloads whose exit is in force.

@@ -79,7 +79,7 @@ mod tests {
         let asked: BTreeSet<_> = asked.map(|name| format!("egressd_{name}")).collect();
         assert!(asked.len() > 5, "{asked:?}");
         let metrics = Metrics::new();
-        metrics.workloads.get_or_create(&ByState { state: "Bound" });
+        drop(metrics.workloads.get_or_create(&ByState { state: "Bound" }));
         let text = metrics.text();
         for name in asked {
             assert!(
