@@ -174,11 +174,21 @@ impl<'a> Scene<'a> {
                         let ports = self.ports(bridge, *address);
                         draft.wanted.push((Wanted { key: (bridge, *address), ports, told: *told, owner }, draft.rows.len()));
                     }
-                    let state = binding.map_or(State::Free, |b| choose(self.ground, b, *address));
+                    let state = match binding {
+                        None => State::Free,
+                        Some(_) if self.leaves(container, attachment, *address) => State::Dropped(Reason::BeingPlaced),
+                        Some(binding) => choose(self.ground, binding, *address),
+                    };
                     draft.rows.push(Row { address: Some(IpNet::from(*address)), ..of(state) });
                 }
             }
         }
+    }
+
+    /// The container is being moved, and this is not where to: a flow that began here would hang once the address is gone.
+    fn leaves(&self, container: &Container, attachment: &Attachment, address: IpAddr) -> bool {
+        let asked = container.asked.as_ref().filter(|_| self.facts.moving.contains(&container.id));
+        asked.is_some_and(|asked| !asked.placement.fits(attachment, address))
     }
 
     /// The ports of a bridge that hold an address, oldest first.

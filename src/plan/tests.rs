@@ -179,6 +179,31 @@ fn a_slip_in_a_label_holds_its_container() {
 }
 
 #[test]
+fn a_container_that_is_being_moved_is_held_where_it_was_and_bound_where_it_gets() {
+    let labels = [("egress.ip", "172.31.0.14"), ("egress.network", "eip_bridge"), ("egress.container-ip", "172.19.0.1")];
+    let mut facts = host();
+    let made = |n: u8| {
+        let container = container(n, &labels);
+        let placement = container.asked.expect("it has labels").placement.clone();
+        EngineChange::Made { container: container.id, name: container.name, placement }
+    };
+    for n in [1, 2] {
+        facts.apply(made(n));
+        start(&mut facts, n, &labels);
+    }
+    let held = plan(&facts, &mut Past::default(), &Ruleset::default());
+    let there = Some(claim(&held, 1).expect("it is where its labels say"));
+    assert_ne!(there, Some(CLAIM_NO_EXIT));
+    assert_eq!(claim(&held, 2), Some(CLAIM_NO_EXIT));
+    facts.moving.clear();
+    assert_eq!(
+        claim(&plan(&facts, &mut Past::default(), &Ruleset::default()), 2),
+        there,
+        "it could not be moved, and is bound where it is"
+    );
+}
+
+#[test]
 fn a_manifest_binds_as_a_label_does() {
     let yaml = "
 apiVersion: egressd.dev/v1alpha1
