@@ -2,7 +2,7 @@
 # install.sh: on Debian 12, as root, installs the packages that `make demo` and `make test` use. Rust (and for `make test` Go) are yours.
 set -euo pipefail
 
-packages="busybox-static conntrack containernetworking-plugins docker.io etcd-server gcc iproute2 iptables kmod libc6-dev nftables openssl procps
+packages="busybox-static conntrack containernetworking-plugins docker.io etcd-server gcc git iproute2 iptables kmod libc6-dev nftables openssl procps
   protobuf-compiler runc util-linux"
 # dpkg-query fails when it has never heard of a package; that is an answer, too.
 # shellcheck disable=SC2086

@@ -12,7 +12,7 @@ use world::{
     talk::get,
 };
 
-use crate::support::{await_problem, await_row, await_some, await_state, for_each_engine, label, sender};
+use crate::support::{await_problem, await_row, await_some, await_state, fails_without_egressd, for_each_engine, label, sender};
 
 pub fn scenarios() -> Vec<Scenario> {
     let mut scenarios = for_each_engine("a container is put where its labels say when it is made", placed_when_made);
@@ -29,6 +29,7 @@ fn placed_when_made(engine: Engine) {
     create(&world, &docker, "early", "172.19.0.77");
     docker.cli(&["start", "early"]);
     assert_eq!(networks(&docker, "early"), ["bridge"], "without egressd it is where Docker puts it");
+    world.leaves_by(&docker.netns("early"), Nic::Eth1).expect_err("and leaves by eth0");
     docker.remove("early");
 
     let _egressd = world.egressd_for_docker();
@@ -134,6 +135,8 @@ fn not_placed(engine: Engine) {
 fn managed(engine: Engine) {
     let world = World::builder().ipv6(false).build();
     let docker = world.docker(engine);
+    fails_without_egressd(&docker, &[&label(&world, Nic::Eth1)], |netns| world.leaves_by(netns, Nic::Eth1));
+    docker.try_cli(&["network", "inspect", "shop"]).expect_err("without egressd nobody makes it");
     let _egressd = world.egressd_for_docker();
     let manifest = egressd::manifests().join("network.yaml");
     fs::write(&manifest, NETWORK).expect("/run is ours");

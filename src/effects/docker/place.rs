@@ -39,6 +39,7 @@ pub enum Placed {
 /// Where a container that has not started is going to be.
 struct Seen {
     running: bool,
+    name: String,
     mode: String,
     /// Networks by name, with the address that was asked for.
     networks: HashMap<String, Vec<IpAddr>>,
@@ -70,7 +71,7 @@ impl Engine {
         };
         let network = facts::network(network).ok_or_else(|| Error::refused(NETWORK, format!("network {name} has no id")))?;
         if let Some(address) = placement.address {
-            if let Err(error) = self.check(&network, address, container).await {
+            if let Err(error) = self.check(&network, address, &seen.name).await {
                 if hurried {
                     self.put_back(container, &network).await?;
                 }
@@ -131,6 +132,7 @@ impl Engine {
         let listed = listed.map_err(|source| Error::Engine { step: format!("list container {container}"), source })?;
         Ok(listed.into_iter().next().map(|summary| Seen {
             running: summary.state != Some(State::CREATED),
+            name: summary.names.into_iter().flatten().next().unwrap_or_default().trim_start_matches('/').to_owned(),
             mode: summary.host_config.and_then(|config| config.network_mode).unwrap_or_default(),
             networks: summary
                 .network_settings
@@ -169,7 +171,7 @@ impl Engine {
     }
 
     /// The engine would say these only when the container starts, and to nobody who reads the labels.
-    async fn check(&self, network: &Network, address: IpAddr, container: &str) -> Result<(), Error> {
+    async fn check(&self, network: &Network, address: IpAddr, own: &str) -> Result<(), Error> {
         let name = &network.name;
         if matches!(name.as_str(), "bridge" | "host" | "none") {
             let message = format!("network {name} gives no chosen addresses; make one with a subnet and name it in {NETWORK}");
@@ -184,8 +186,9 @@ impl Engine {
         if pools.filter_map(|pool| gateway(&pool)).any(|gateway| gateway == address) {
             return Err(Error::refused(ADDRESS, format!("{address} is the gateway of network {name}; choose another one in {subnet}")));
         }
-        let others = inspected.containers.unwrap_or_default().into_iter().filter(|(id, _)| id != container);
-        for (_, other) in others {
+        // By name: while a container is being started, the engine lists it by an id of its endpoint.
+        let others = inspected.containers.unwrap_or_default().into_values().filter(|one| one.name.as_deref() != Some(own));
+        for other in others {
             let addresses = [other.ipv4_address, other.ipv6_address];
             if addresses.iter().flatten().any(|text| facts::address(text) == Some(address)) {
                 let owner = other.name.unwrap_or_default();
