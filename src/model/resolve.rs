@@ -128,7 +128,10 @@ impl<'a> Scene<'a> {
                 other => other,
             };
             let named = container.attachments.iter().filter_map(|a| self.network(a));
-            asked.extend(named.chain(self.networks.get(mode).copied()).map(|n| n.id.as_str()));
+            // The engine says nothing of a made container that is put on another network before it starts there.
+            let placed = container.asked.as_ref().and_then(|asked| asked.placement.network.as_deref());
+            let by_name = [Some(mode), placed].into_iter().flatten().filter_map(|name| self.networks.get(name).copied());
+            asked.extend(named.chain(by_name).map(|n| n.id.as_str()));
         }
         let guard = |network: &Network| match network.guard {
             Some(true) => Some(Guard::Closed),

@@ -15,7 +15,7 @@ use crate::model::facts::*;
 use crate::model::ground::MAIN;
 use crate::model::known::Facts;
 use crate::model::numbers::mark;
-use crate::model::resolve::{Past, resolve};
+use crate::model::resolve::{Guard, Past, resolve};
 use crate::model::workload::State;
 use crate::nft::{Data, Family as Table};
 
@@ -201,6 +201,17 @@ fn a_container_that_is_being_moved_is_held_where_it_was_and_bound_where_it_gets(
         there,
         "it could not be moved, and is bound where it is"
     );
+}
+
+#[test]
+fn a_network_is_guarded_before_a_container_is_put_on_it() {
+    let mut made = container(1, &[("egress.ip", "172.31.0.14"), ("egress.network", "eip_bridge")]);
+    (made.network_mode, made.running) = ("default".to_owned(), false);
+    made.attachments[0] =
+        Attachment { network_id: String::new(), network: "bridge".to_owned(), addresses: Vec::new(), gateway_priority: 0 };
+    let mut facts = host();
+    facts.apply(EngineChange::Container(Box::new(made)));
+    assert_eq!(resolve(&facts, &mut Past::default()).guards, BTreeMap::from([(BRIDGE, Guard::Closed)]));
 }
 
 #[test]

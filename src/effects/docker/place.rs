@@ -132,7 +132,7 @@ impl Engine {
         let listed = listed.map_err(|source| Error::Engine { step: format!("list container {container}"), source })?;
         Ok(listed.into_iter().next().map(|summary| Seen {
             running: summary.state != Some(State::CREATED),
-            name: summary.names.into_iter().flatten().next().unwrap_or_default().trim_start_matches('/').to_owned(),
+            name: facts::own_name(summary.names.unwrap_or_default()),
             mode: summary.host_config.and_then(|config| config.network_mode).unwrap_or_default(),
             networks: summary
                 .network_settings

@@ -97,7 +97,7 @@ pub fn container(summary: models::ContainerSummary) -> Option<Listed> {
 }
 
 /// A link (`--link`) adds names of the form `/other/alias`.
-fn own_name(names: Vec<String>) -> String {
+pub fn own_name(names: Vec<String>) -> String {
     names.iter().filter_map(|name| name.strip_prefix('/')).find(|name| !name.contains('/')).unwrap_or_default().to_owned()
 }
 
