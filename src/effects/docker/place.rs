@@ -1,9 +1,9 @@
 //! Puts a container on the network, and at the address, that its labels ask for as it is made.
 //!
 //! `docker run` starts a container a round trip after it is made, and says nothing before. An engine carries out the calls about one container
-//! in the order in which they come, so what is sent at once, with no question before, nearly always comes ahead of that start: 99 of 100
-//! times on a quiet host (20.10 and 29), still 84 to 91 with seven times as many runnable tasks as cores. Otherwise the calls wait until the
-//! start is over, and the engine then moves interface, default route and published ports of the running container.
+//! in the order in which they come, so what is sent at once, with no question before, mostly comes ahead of that start: 83 to 91 of 100
+//! times (20.10 and 29, two cores, load 3 to 16). Otherwise the calls wait until the start is over, and the engine then moves interface,
+//! default route and published ports of the running container.
 
 use std::collections::HashMap;
 use std::net::IpAddr;
