@@ -88,12 +88,14 @@ fn what_is_inside_stays(subnets: Subnets) {
     let blue = world.container("blue", &one, 10);
     let beside = world.container("beside", &one, 11);
     let across = world.container("across", &other, 10);
+    assert_unbound(&world, &blue.netns);
     world.bind(&Binding::of(&blue.netns).to(&world, Nic::Eth1));
     let before = world.state();
     let _egressd = world.egressd_alone();
     let difference = before.difference(&world.state());
     let foreign: Vec<&String> = difference.iter().filter(|line| line.starts_with("links") && line.contains("plain")).collect();
     assert!(foreign.is_empty(), "bridges are not ours to change: {foreign:?}");
+    world.leaves_by(&blue.netns, Nic::Eth1).expect("outside, it is bound");
     for peer in [&beside, &across] {
         let guests = talk::serve(&peer.netns, &[peer.address.into(), peer.address6.into()], &[PORT]);
         let ((), seen) = world.watch(|| {
@@ -191,8 +193,10 @@ fn routers_forget_their_neighbours() {
     world.masquerade(&bridge);
     let blue = world.container("blue", &bridge, 10).netns;
     let free = world.container("free", &bridge, 11).netns;
+    assert_unbound(&world, &blue);
     world.bind(&Binding::of(&blue).to(&world, Nic::Eth1));
     let _egressd = world.egressd_alone();
+    world.forget();
     // A minute, and a new question every five seconds.
     for _ in 0..12 {
         world.forget_neighbours();

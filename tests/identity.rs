@@ -45,6 +45,7 @@ fn stage(world: &World) -> (Bridge, Container, Container) {
     let victim = world.container("victim", &bridge, 10);
     world.leaves_by(&victim.netns, Nic::Eth0).expect("the world masquerades it");
     world.leaves_by(&victim.netns, Nic::Eth1).expect_err("it is not bound");
+    assert_eq!(by_exit(world, &sent_as(world, &victim, addresses(&victim))), 0, "it has no exit");
     (bridge, thief, victim)
 }
 

@@ -4,7 +4,7 @@ set -u
 status=0
 
 [ "$(id -u)" = 0 ] || { echo "needs root: the tests make network namespaces and start Docker daemons and Kubernetes nodes in them"; status=1; }
-for need in busybox:busybox-static cc:gcc dockerd:docker.io etcd:etcd-server ip:iproute2 iptables:iptables nft:nftables openssl:openssl \
+for need in busybox:busybox-static cc:gcc dockerd:docker.io etcd:etcd-server git:git ip:iproute2 iptables:iptables modprobe:kmod nft:nftables openssl:openssl \
   protoc:protobuf-compiler ps:procps runc:runc setpriv:util-linux sysctl:procps tar:tar unshare:util-linux; do
   command -v "${need%%:*}" >/dev/null || { echo "needs ${need%%:*}: install the package ${need#*:} (make install)"; status=1; }
 done

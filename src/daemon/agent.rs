@@ -23,7 +23,8 @@ use crate::model::known::Facts;
 use crate::model::pod::RuntimeChange;
 use crate::model::resolve::{Outcome, Past, resolve};
 use crate::plan::boot::Remembered;
-use crate::plan::{Observed, Plan, boot, engine, routing, tables};
+use crate::plan::engine::{self, EngineStep};
+use crate::plan::{Observed, Plan, boot, routing, tables};
 use crate::report::explain::explain;
 use crate::report::node;
 use crate::report::status::Status;
@@ -99,7 +100,7 @@ impl Agent {
             failures: Vec::new(),
             boot_guard: options.boot_guard.clone().map(|file| BootGuard { file, written: None }),
             reporter: None,
-            calls: Calls::new(options.docker.clone(), tell.clone()),
+            calls: Calls::new(options.docker.clone().filter(|_| !options.dry_run), tell.clone()),
             retry: None,
             sweep: None,
         }
@@ -177,17 +178,24 @@ impl Agent {
                 changes.into_iter().for_each(|change| self.facts.kernel.apply(change));
             }
             Told::Engine(changes) => {
+                let mut dirty = false;
                 for change in changes {
+                    dirty |= !matches!(change, EngineChange::Made { .. });
                     match &change {
                         EngineChange::Snapshot { containers, .. } => {
                             info!(containers = containers.len(), "engine listed");
                             self.silent.engine = false;
                         }
                         EngineChange::Lost => warn!("engine is away; what is known of it stays"),
+                        // Its start is a millisecond behind: no round comes first.
+                        EngineChange::Made { container, name, placement } => {
+                            self.calls.begin(engine::place(&self.facts, container, name, placement));
+                        }
                         _ => {}
                     }
                     self.facts.apply(change);
                 }
+                return dirty;
             }
             Told::Runtime(changes) => {
                 for change in changes {
@@ -222,8 +230,11 @@ impl Agent {
                 self.metrics.drift.inc();
                 self.kernel.forget();
             }
-            Told::Called { object, outcome } => {
-                self.metrics.failures.inc_by(self.calls.ended(&object, outcome).into());
+            Told::Called { step, outcome } => {
+                if let EngineStep::Place { container, .. } = &step {
+                    self.facts.moving.remove(container);
+                }
+                self.metrics.failures.inc_by(self.calls.ended(&step, outcome).into());
             }
             Told::Carried(marks) => {
                 let used = self.used();

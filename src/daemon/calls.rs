@@ -45,7 +45,6 @@ impl Calls {
 
     /// Starts those of the planned calls that are new, or due again.
     pub fn start(&mut self, steps: Vec<EngineStep>) {
-        let Some(socket) = &self.socket else { return };
         let now = Instant::now();
         self.calls.retain(|_, call| match &call.state {
             State::Running => true,
@@ -53,22 +52,28 @@ impl Calls {
             State::Refused { again, .. } => *again > now && steps.contains(&call.step),
         });
         for step in steps {
-            let object = step.object();
-            if self.calls.contains_key(&object) {
-                continue;
+            if !self.calls.contains_key(&step.object()) {
+                self.begin(step);
             }
-            self.calls.insert(object.clone(), Call { step: step.clone(), state: State::Running });
-            let (tell, socket) = (self.tell.clone(), socket.clone());
-            tokio::spawn(async move {
-                let outcome = make(&socket, &step).await.map_err(|error| error.to_string());
-                let _ = tell.send(Told::Called { object, outcome });
-            });
         }
     }
 
+    /// Starts one call, ahead of what is planned.
+    pub fn begin(&mut self, step: EngineStep) {
+        let Some(socket) = self.socket.clone() else { return };
+        self.calls.insert(step.object(), Call { step: step.clone(), state: State::Running });
+        let tell = self.tell.clone();
+        tokio::spawn(async move {
+            let outcome = make(&socket, &step).await.map_err(|error| error.to_string());
+            let _ = tell.send(Told::Called { step, outcome });
+        });
+    }
+
     /// Takes note of a call's end; whether it was refused.
-    pub fn ended(&mut self, object: &str, outcome: Outcome) -> bool {
-        let Some(call) = self.calls.get_mut(object) else { return false };
+    pub fn ended(&mut self, step: &EngineStep, outcome: Outcome) -> bool {
+        let object = step.object();
+        // A container that was removed may have a successor of its name.
+        let Some(call) = self.calls.get_mut(&object).filter(|call| call.step == *step) else { return false };
         match outcome {
             Ok(note) => {
                 info!(object, note, "engine call done");
@@ -102,12 +107,12 @@ impl Calls {
 }
 
 async fn make(socket: &Path, step: &EngineStep) -> Result<Option<String>, Error> {
-    let engine = Engine::connect(socket).await?;
+    let engine = Engine::connect(socket)?;
     match step {
         EngineStep::CreateNetwork(network) => engine.create_network(network).await.map(|()| None),
         EngineStep::RemoveNetwork(name) => engine.remove_network(name).await.map(|()| None),
-        EngineStep::Place { container, placement, .. } => {
-            let placed = engine.place(container, placement).await?;
+        EngineStep::Place { container, placement, made, .. } => {
+            let placed = engine.place(container, placement, made).await?;
             Ok((placed == Placed::Running).then(|| "it has run before, and is not moved; remove it and make it anew".to_owned()))
         }
     }

@@ -29,6 +29,7 @@ use crate::model::binding::Manifests;
 use crate::model::cluster::ClusterChange;
 use crate::model::facts::{EngineChange, KernelChange};
 use crate::model::pod::RuntimeChange;
+use crate::plan::engine::EngineStep;
 use agent::Agent;
 use control::{Question, Response};
 
@@ -83,9 +84,9 @@ pub(crate) enum Told {
     Files(Manifests),
     /// Somebody touched nftables.
     Nft(Notice),
-    /// A call to the engine came back: what it was about, and what it came to.
+    /// A call to the engine came back, and what it came to.
     Called {
-        object: String,
+        step: EngineStep,
         outcome: calls::Outcome,
     },
     /// Marks that flows carry.

@@ -6,6 +6,7 @@ use std::net::IpAddr;
 
 use ipnet::IpNet;
 
+use super::facts::Attachment;
 use super::labels::LabelSelector;
 use super::reason::Reason;
 
@@ -187,6 +188,23 @@ pub struct Placement {
     pub address: Option<IpAddr>,
     /// What is wrong with the labels when there is no binding to say it, or with those that place the container, which then stays where it is.
     pub errors: Vec<FieldError>,
+}
+
+impl Placement {
+    /// Something is asked for.
+    pub fn asks(&self) -> bool {
+        self.network.is_some() || self.address.is_some()
+    }
+
+    /// Whether this is the network that is asked for, if one is.
+    pub fn is_on(&self, attachment: &Attachment) -> bool {
+        self.network.as_ref().is_none_or(|wanted| attachment.network == *wanted || attachment.network_id == *wanted)
+    }
+
+    /// Whether an address on a network is one that is asked for.
+    pub fn fits(&self, attachment: &Attachment, address: IpAddr) -> bool {
+        self.is_on(attachment) && self.address.is_none_or(|wanted| wanted == address || wanted.is_ipv4() != address.is_ipv4())
+    }
 }
 
 /// All that a container's labels ask for.

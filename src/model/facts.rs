@@ -5,7 +5,7 @@ use std::net::IpAddr;
 
 use ipnet::IpNet;
 
-use super::binding::Asked;
+use super::binding::{Asked, Placement};
 
 /// An interface index of this network namespace. The kernel gives no index twice while it runs.
 pub type IfIndex = u32;
@@ -305,6 +305,13 @@ pub enum EngineChange {
     Snapshot {
         containers: Vec<Container>,
         networks: Vec<Network>,
+    },
+    /// It was made a moment ago and its labels say where it is to be put. It is told as a container besides, once more is known.
+    Made {
+        /// Its id.
+        container: String,
+        name: String,
+        placement: Placement,
     },
     Container(Box<Container>),
     ContainerGone(String),

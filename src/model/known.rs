@@ -1,6 +1,6 @@
 //! All that the sources said, put together.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use super::binding::Manifests;
@@ -14,6 +14,8 @@ pub struct Facts {
     pub kernel: KernelFacts,
     pub containers: BTreeMap<String, Known>,
     pub networks: BTreeMap<String, Arc<Network>>,
+    /// Containers that were just made and are on their way to where their labels say, by id. What carries the call out takes them out.
+    pub moving: BTreeSet<String>,
     pub manifests: Arc<Manifests>,
     /// What container runtimes run, by id; `None` where no runtime is asked.
     pub sandboxes: Option<BTreeMap<String, Arc<Sandbox>>>,
@@ -52,6 +54,7 @@ impl Facts {
             EngineChange::ContainerGone(id) => drop(self.containers.remove(&id)),
             EngineChange::Network(network) => drop(self.networks.insert(network.id.clone(), Arc::from(network))),
             EngineChange::NetworkGone(id) => drop(self.networks.remove(&id)),
+            EngineChange::Made { container, .. } => drop(self.moving.insert(container)),
             EngineChange::Lost => {}
         }
     }

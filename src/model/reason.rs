@@ -43,6 +43,8 @@ pub enum Reason {
     },
     /// The workload cannot be served: its network mode or driver.
     NotServed(FieldError),
+    /// It is being moved to another network or address.
+    BeingPlaced,
     /// It runs, and its address is not known yet.
     NoAddressYet,
     NoRouteToSource {
@@ -105,6 +107,7 @@ impl Reason {
             Self::TooManyNics => "TooManyNics",
             Self::TooManyExits { .. } => "TooManyExits",
             Self::NotServed(_) => "NotServed",
+            Self::BeingPlaced => "BeingPlaced",
             Self::NoAddressYet => "NoAddressYet",
             Self::NoRouteToSource { .. } => "NoRouteToSource",
             Self::Overlap { .. } => "Overlap",
@@ -153,6 +156,7 @@ impl fmt::Display for Reason {
             }
             Self::TooManyNics => write!(f, "all 127 NIC numbers are taken; use fewer NICs"),
             Self::TooManyExits { interface } => write!(f, "all 255 exit numbers of {interface} are taken; use fewer addresses on it"),
+            Self::BeingPlaced => write!(f, "it is being put where its labels say; it gets its exit there"),
             Self::NoAddressYet => write!(f, "it has no address yet; it gets its exit with its address"),
             Self::NoRouteToSource { net } => {
                 write!(f, "no route says which interface {net} comes in by; name the interface of that address")

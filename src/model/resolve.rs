@@ -128,7 +128,10 @@ impl<'a> Scene<'a> {
                 other => other,
             };
             let named = container.attachments.iter().filter_map(|a| self.network(a));
-            asked.extend(named.chain(self.networks.get(mode).copied()).map(|n| n.id.as_str()));
+            // The engine says nothing of a made container that is put on another network before it starts there.
+            let placed = container.asked.as_ref().and_then(|asked| asked.placement.network.as_deref());
+            let by_name = [Some(mode), placed].into_iter().flatten().filter_map(|name| self.networks.get(name).copied());
+            asked.extend(named.chain(by_name).map(|n| n.id.as_str()));
         }
         let guard = |network: &Network| match network.guard {
             Some(true) => Some(Guard::Closed),
@@ -174,11 +177,21 @@ impl<'a> Scene<'a> {
                         let ports = self.ports(bridge, *address);
                         draft.wanted.push((Wanted { key: (bridge, *address), ports, told: *told, owner }, draft.rows.len()));
                     }
-                    let state = binding.map_or(State::Free, |b| choose(self.ground, b, *address));
+                    let state = match binding {
+                        None => State::Free,
+                        Some(_) if self.leaves(container, attachment, *address) => State::Dropped(Reason::BeingPlaced),
+                        Some(binding) => choose(self.ground, binding, *address),
+                    };
                     draft.rows.push(Row { address: Some(IpNet::from(*address)), ..of(state) });
                 }
             }
         }
+    }
+
+    /// The container is being moved, and this is not where to: a flow that began here would hang once the address is gone.
+    fn leaves(&self, container: &Container, attachment: &Attachment, address: IpAddr) -> bool {
+        let asked = container.asked.as_ref().filter(|_| self.facts.moving.contains(&container.id));
+        asked.is_some_and(|asked| !asked.placement.fits(attachment, address))
     }
 
     /// The ports of a bridge that hold an address, oldest first.

@@ -1,9 +1,11 @@
 //! What an engine is asked to do: managed networks, and containers put where their labels say.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
+use std::sync::Arc;
 
 use crate::model::binding::{ManagedNetwork, Placement};
-use crate::model::facts::{Attachment, Container, Network};
+use crate::model::facts::{Container, Network};
 use crate::model::known::Facts;
 
 /// One call to the engine.
@@ -12,12 +14,23 @@ pub enum EngineStep {
     CreateNetwork(ManagedNetwork),
     /// By name; stays while containers are on it.
     RemoveNetwork(String),
-    /// A container that is made and does not run yet.
+    /// Puts a container where its labels say.
     Place {
         container: String,
         name: String,
         placement: Placement,
+        made: Made,
     },
+}
+
+/// When a container that is to be placed was made.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Made {
+    /// A while ago: it is left where it is if it has started since.
+    Before,
+    /// Just now: `docker run` starts it in the same breath, and it is moved even if the start comes first. With the network, when that is
+    /// known and has the address to give, so that nothing need be asked before.
+    Now(Option<Arc<Network>>),
 }
 
 impl EngineStep {
@@ -45,22 +58,44 @@ pub fn steps(facts: &Facts) -> Vec<EngineStep> {
         container: c.id.clone(),
         name: c.name.clone(),
         placement: placement.clone(),
+        made: Made::Before,
     }));
     steps
+}
+
+/// The call for a container that is just being made.
+pub fn place(facts: &Facts, container: &str, name: &str, placement: &Placement) -> EngineStep {
+    let named = |n: &&Arc<Network>| placement.network.as_ref().is_some_and(|wanted| n.name == *wanted || n.id == *wanted);
+    let network = facts.networks.values().find(named).filter(|n| placement.address.is_none_or(|a| may_have(facts, n, a)));
+    EngineStep::Place {
+        container: container.to_owned(),
+        name: name.to_owned(),
+        placement: placement.clone(),
+        made: Made::Now(network.cloned()),
+    }
+}
+
+/// Whether an address of a network is free to be given, as far as facts tell; the first one of a subnet is its gateway's.
+fn may_have(facts: &Facts, network: &Network, address: IpAddr) -> bool {
+    let fits = network.subnets.iter().any(|subnet| subnet.contains(&address) && subnet.hosts().next() != Some(address));
+    let attachments = facts.containers().flat_map(|c| &c.attachments).filter(|a| a.network_id == network.id);
+    fits && !attachments.into_iter().any(|a| a.addresses.contains(&address))
 }
 
 /// Where a container should be put, when it is known to be elsewhere.
 fn misplaced(container: &Container) -> Option<&Placement> {
     let placement = &container.asked.as_ref()?.placement;
-    let wanted = |a: &Attachment| placement.network.as_ref().is_none_or(|n| a.network == *n || a.network_id == *n);
-    let asks = placement.network.is_some() || placement.address.is_some();
-    let placed = match container.attachments.as_slice() {
+    // Of one that runs, a network without an address is being left.
+    let on: Vec<_> = container.attachments.iter().filter(|a| !container.running || !a.addresses.is_empty()).collect();
+    let placed = match on.as_slice() {
         [] => true,
         // Its address is known once it runs, and then it is not moved.
-        [only] => wanted(only) && (placement.address.is_none_or(|a| if container.running { only.addresses.contains(&a) } else { false })),
+        [only] => {
+            placement.is_on(only) && (placement.address.is_none_or(|a| if container.running { only.addresses.contains(&a) } else { false }))
+        }
         _ => false,
     };
-    (asks && !placed).then_some(placement)
+    (placement.asks() && !placed).then_some(placement)
 }
 
 /// What labels of networks and placements could not have, for status.
@@ -69,7 +104,7 @@ pub fn problems(facts: &Facts) -> Vec<String> {
     for container in facts.containers() {
         let Some(asked) = &container.asked else { continue };
         problems.extend(asked.placement.errors.iter().map(|e| format!("container {}: {e}", container.name)));
-        if container.running && misplaced(container).is_some() {
+        if container.running && !facts.moving.contains(&container.id) && misplaced(container).is_some() {
             problems.push(format!(
                 "container {}: it runs, and is not moved; remove it and make it anew to put it where its labels say",
                 container.name

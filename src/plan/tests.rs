@@ -15,7 +15,7 @@ use crate::model::facts::*;
 use crate::model::ground::MAIN;
 use crate::model::known::Facts;
 use crate::model::numbers::mark;
-use crate::model::resolve::{Past, resolve};
+use crate::model::resolve::{Guard, Past, resolve};
 use crate::model::workload::State;
 use crate::nft::{Data, Family as Table};
 
@@ -176,6 +176,42 @@ fn a_slip_in_a_label_holds_its_container() {
     let mut facts = host();
     start(&mut facts, 1, &[("egress.ip", "172.31.0.300")]);
     assert_eq!(claim(&plan(&facts, &mut Past::default(), &Ruleset::default()), 1), Some(CLAIM_NO_EXIT));
+}
+
+#[test]
+fn a_container_that_is_being_moved_is_held_where_it_was_and_bound_where_it_gets() {
+    let labels = [("egress.ip", "172.31.0.14"), ("egress.network", "eip_bridge"), ("egress.container-ip", "172.19.0.1")];
+    let mut facts = host();
+    let made = |n: u8| {
+        let container = container(n, &labels);
+        let placement = container.asked.expect("it has labels").placement.clone();
+        EngineChange::Made { container: container.id, name: container.name, placement }
+    };
+    for n in [1, 2] {
+        facts.apply(made(n));
+        start(&mut facts, n, &labels);
+    }
+    let held = plan(&facts, &mut Past::default(), &Ruleset::default());
+    let there = Some(claim(&held, 1).expect("it is where its labels say"));
+    assert_ne!(there, Some(CLAIM_NO_EXIT));
+    assert_eq!(claim(&held, 2), Some(CLAIM_NO_EXIT));
+    facts.moving.clear();
+    assert_eq!(
+        claim(&plan(&facts, &mut Past::default(), &Ruleset::default()), 2),
+        there,
+        "it could not be moved, and is bound where it is"
+    );
+}
+
+#[test]
+fn a_network_is_guarded_before_a_container_is_put_on_it() {
+    let mut made = container(1, &[("egress.ip", "172.31.0.14"), ("egress.network", "eip_bridge")]);
+    (made.network_mode, made.running) = ("default".to_owned(), false);
+    made.attachments[0] =
+        Attachment { network_id: String::new(), network: "bridge".to_owned(), addresses: Vec::new(), gateway_priority: 0 };
+    let mut facts = host();
+    facts.apply(EngineChange::Container(Box::new(made)));
+    assert_eq!(resolve(&facts, &mut Past::default()).guards, BTreeMap::from([(BRIDGE, Guard::Closed)]));
 }
 
 #[test]

@@ -9,7 +9,7 @@ use world::{
     s1, talk,
 };
 
-use crate::support::{await_some, await_state, for_each_engine, label, sender, sends};
+use crate::support::{await_some, await_state, fails_without_egressd, for_each_engine, label, sender, sends};
 
 /// The bound container's address.
 const ADDRESS: &str = "172.19.0.100";
@@ -94,6 +94,13 @@ fn start(engine: Engine) -> (World, Docker, Egressd, String) {
     s1::create_network(&world, &docker);
     let volume = sender();
     docker.run("other", &["--network", s1::NETWORK, &label(&world, Nic::Eth1)]);
+    let to = (SERVER, PORT).into();
+    world.leaves_by_to(&docker.netns("other"), Nic::Eth1, to).expect_err("without egressd it leaves by eth0");
+    fails_without_egressd(&docker, &["--network", s1::NETWORK, &volume], |netns| {
+        talk::ask_tcp(netns, to).expect("without egressd nothing holds whom nobody vouches for");
+        let ((), seen) = world.watch(|| send_as_bound(&docker, "control"));
+        if seen.is_empty() { Ok(()) } else { Err(format!("packets with another one's address leave: {seen}")) }
+    });
     let egressd = world.egressd_for_docker();
     (world, docker, egressd, volume)
 }

@@ -5,7 +5,7 @@ use world::{
     layout::{PORT, SERVER},
 };
 
-use crate::support::{await_state, for_each_engine, label};
+use crate::support::{await_state, fails_without_egressd, for_each_engine, label};
 
 pub fn scenarios() -> Vec<Scenario> {
     for_each_engine("a container that is started while egressd is dead has a way out where egress.guard says off only", newcomers)
@@ -22,6 +22,8 @@ fn newcomers(engine: Engine) {
             docker.run(&format!("bound-{network}"), &["--network", network, &label(&world, Nic::Eth1)]);
         }
     }
+    fails_without_egressd(&docker, &["--network=on"], |netns| world.leaves_not_at_all(netns));
+    world.leaves_by(&docker.netns("bound-off"), Nic::Eth1).expect_err("without egressd it leaves by eth0");
     let mut egressd = world.egressd_for_docker();
     await_state(&world, "bound-off", "Bound");
     egressd.kill();

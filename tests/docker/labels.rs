@@ -10,7 +10,7 @@ use world::{
     s1,
 };
 
-use crate::support::{await_row, await_state, for_each_engine, label};
+use crate::support::{await_row, await_state, fails_without_egressd, for_each_engine, label};
 
 pub fn scenarios() -> Vec<Scenario> {
     let mut scenarios = for_each_engine("labels say for what traffic and by which NIC", for_what_traffic);
@@ -24,8 +24,18 @@ fn start(engine: Engine) -> (World, Docker, Egressd) {
     let world = World::builder().build();
     let docker = world.docker(engine);
     s1::create_network(&world, &docker);
+    fails_without_egressd(&docker, &["--network", s1::NETWORK, &label(&world, Nic::Eth1)], |netns| {
+        quiet(&world, &docker, "control").expect_err("nothing holds it");
+        world.leaves_by_to(netns, Nic::Eth1, (SERVER, PORT).into())
+    });
     let egressd = world.egressd_for_docker();
     (world, docker, egressd)
+}
+
+/// Nothing leaves when the container's program calls a server.
+fn quiet(world: &World, docker: &Docker, name: &str) -> Result<(), String> {
+    let (_, seen) = world.watch(|| docker.try_cli(&["exec", name, "nc", "-w", "1", &SERVER.to_string(), &PORT.to_string()]));
+    if seen.is_empty() { Ok(()) } else { Err(format!("{name}: {seen} left")) }
 }
 
 /// Starts a container on the network with these labels of ours.
@@ -95,8 +105,7 @@ fn wrong(engine: Engine) {
         let row = await_state(&world, name, "Dropped");
         let message = row["message"].as_str().unwrap_or_default();
         assert!(told.iter().all(|word| message.contains(word)), "{name}: {told:?} is not in {message}");
-        let (_, seen) = world.watch(|| docker.try_cli(&["exec", name, "nc", "-w", "1", &SERVER.to_string(), &PORT.to_string()]));
-        assert!(seen.is_empty(), "{name}: {seen} left");
+        quiet(&world, &docker, name).unwrap_or_else(|error| panic!("{error}"));
         docker.remove(name);
     }
     // A label that is unknown is no reason to drop.
@@ -105,7 +114,7 @@ fn wrong(engine: Engine) {
     let warnings = row["warnings"].to_string();
     assert!(warnings.contains("egress.colour") && warnings.contains("unknown"), "{row}");
     world.leaves_by_to(&docker.netns("unknown"), Nic::Eth1, (SERVER, PORT).into()).unwrap_or_else(|error| panic!("{error}"));
-    // The negative control: what asks for nothing does leave.
+    // What asks for nothing does leave.
     run(&docker, "free", &[]);
     await_state(&world, "free", "Unbound");
     world.leaves_by(&docker.netns("free"), Nic::Eth0).expect("it is masqueraded");

@@ -41,6 +41,7 @@ fn killing_changes_nothing(engine: Engine) {
 
 fn cleanup_leaves_the_host_as_found(engine: Engine) {
     let (world, docker) = start(engine);
+    CRAWLERS[1].leaves(&world, &docker).expect_err("without egressd it leaves by eth0");
     let before = world.state();
     let mut egressd = world.egressd_for_docker();
     for crawler in CRAWLERS {

@@ -1,20 +1,22 @@
 //! `egress.network` and `egress.container-ip`: containers that are put where their labels say as they are made.
 
-use std::fs;
+use std::{fs, thread, time::Duration};
 
 use serde_json::Value;
 use world::{
-    Docker, Engine, Nic, Scenario, World,
-    docker::IMAGE,
+    Docker, Engine, Nic, Scenario, World, command,
+    docker::{IMAGE, WEB_PORT},
     egressd,
     layout::{PORT, SERVER},
     s1,
+    talk::get,
 };
 
-use crate::support::{await_problem, await_some, await_state, for_each_engine, label};
+use crate::support::{await_problem, await_row, await_some, await_state, fails_without_egressd, for_each_engine, label, sender};
 
 pub fn scenarios() -> Vec<Scenario> {
     let mut scenarios = for_each_engine("a container is put where its labels say when it is made", placed_when_made);
+    scenarios.extend(for_each_engine("docker run with a network's label starts, or is moved, where the label says", placed_when_run));
     scenarios.extend(for_each_engine("a running container is not moved, and an address that cannot be had is told", not_placed));
     scenarios.extend(for_each_engine("an EgressNetwork is there before its containers, and goes with its manifest", managed));
     scenarios
@@ -27,6 +29,7 @@ fn placed_when_made(engine: Engine) {
     create(&world, &docker, "early", "172.19.0.77");
     docker.cli(&["start", "early"]);
     assert_eq!(networks(&docker, "early"), ["bridge"], "without egressd it is where Docker puts it");
+    world.leaves_by(&docker.netns("early"), Nic::Eth1).expect_err("and leaves by eth0");
     docker.remove("early");
 
     let _egressd = world.egressd_for_docker();
@@ -39,18 +42,52 @@ fn placed_when_made(engine: Engine) {
     world.leaves_by(&docker.netns("placed"), Nic::Eth1).unwrap_or_else(|error| panic!("{error}"));
     let problems = world.status()["problems"].clone();
     assert_eq!(problems, Value::Array(Vec::new()), "nothing is wrong");
-
-    // `docker run` starts it in the same breath: if that is too soon to place it, status says so.
-    let options = place_options(&world, "172.19.0.78");
-    docker.run("run", &options.iter().map(String::as_str).collect::<Vec<_>>());
-    let row = await_state(&world, "run", "Bound");
-    if row["network"] == s1::NETWORK {
-        assert_eq!((row["address"].as_str(), networks(&docker, "run").len()), (Some("172.19.0.78"), 1));
-    } else {
-        await_problem(&world, &["container run", "not moved"]);
-    }
-    world.leaves_by(&docker.netns("run"), Nic::Eth1).unwrap_or_else(|error| panic!("wherever it is: {error}"));
 }
+
+/// Whether the call or the start comes first, the container ends on its network, and what it sends meanwhile leaves by no other NIC.
+fn placed_when_run(engine: Engine) {
+    let world = World::builder().ipv6(false).build();
+    let docker = world.docker(engine);
+    s1::create_network(&world, &docker);
+    let volume = sender();
+    let run = |name: &str, number: usize| {
+        let address = format!("172.19.1.{number}");
+        let placed = place_options(&world, &address);
+        let options = ["run", "-d", "--stop-timeout=0", "--name", name, &volume, "--publish", &format!("{}:{WEB_PORT}", 9000 + number)];
+        let options = options.into_iter().chain(placed.iter().map(String::as_str)).chain([IMAGE, "sh", "-c", PROGRAM]);
+        docker.cli(&options.collect::<Vec<_>>());
+        address
+    };
+    run("control", 1);
+    assert_eq!(networks(&docker, "control"), ["bridge"], "without egressd it is where Docker puts it");
+    world.leaves_by(&docker.netns("control"), Nic::Eth1).expect_err("and leaves by eth0");
+    docker.remove("control");
+
+    let _egressd = world.egressd_for_docker();
+    let ((), seen) = world.watch(|| {
+        for number in 1..=RUNS {
+            let name = format!("run-{number}");
+            let address = run(&name, number);
+            let placed = |row: &Value| row["network"] == s1::NETWORK && row["address"] == address.as_str() && row["defaultRoute"] == true;
+            await_row(&world, &name, |row| row["state"] == "Bound" && placed(row));
+            assert_eq!(networks(&docker, &name), [s1::NETWORK]);
+        }
+    });
+    assert!(seen.by(Nic::Eth1) > 0 && seen.0.len() == 1, "all by eth1 with its address: {seen}");
+    let problems = world.status()["problems"].clone();
+    assert_eq!(problems, Value::Array(Vec::new()), "nothing is wrong");
+    let netns = docker.netns("run-1");
+    assert!(netns.run(&["ip", "route", "show", "default"]).contains("172.19.0.1"), "the default route is its network's");
+    world.leaves_by(&netns, Nic::Eth1).unwrap_or_else(|error| panic!("{error}"));
+    let port = format!("127.0.0.1:{}", 9001);
+    let page = get(&world.host, port.parse().expect("an address"), "/").map(drop);
+    page.or_else(|error| if error.to_string().contains("404") { Ok(()) } else { Err(error) }).expect("its published port answers");
+}
+
+/// Containers that are run one after the other.
+const RUNS: usize = 15;
+/// Sends before it does anything else, and then serves pages.
+const PROGRAM: &str = "/sender once 198.51.100.10 8001 & exec httpd -f -p 8080 -h /www";
 
 fn not_placed(engine: Engine) {
     let world = World::builder().ipv6(false).build();
@@ -58,11 +95,21 @@ fn not_placed(engine: Engine) {
     s1::create_network(&world, &docker);
     let options = place_options(&world, "172.19.0.77");
     docker.run("before", &options.iter().map(String::as_str).collect::<Vec<_>>());
-    let _egressd = world.egressd_for_docker();
-    await_state(&world, "before", "Bound");
-    await_problem(&world, &["container before", "not moved"]);
-    assert_eq!(networks(&docker, "before"), ["bridge"]);
-    world.leaves_by(&docker.netns("before"), Nic::Eth1).expect("it is bound where it is");
+    world.leaves_by(&docker.netns("before"), Nic::Eth1).expect_err("without egressd it leaves by eth0");
+    let egressd = world.egressd_for_docker();
+    // An egressd that hears late of a container leaves it alone as well.
+    let pid = egressd.pid().to_string();
+    command::run(&["kill", "-STOP", &pid]);
+    let options = place_options(&world, "172.19.0.78");
+    docker.run("late", &options.iter().map(String::as_str).collect::<Vec<_>>());
+    thread::sleep(Duration::from_secs(1));
+    command::run(&["kill", "-CONT", &pid]);
+    for name in ["before", "late"] {
+        await_state(&world, name, "Bound");
+        await_problem(&world, &["container", name, "not moved"]);
+        assert_eq!(networks(&docker, name), ["bridge"]);
+        world.leaves_by(&docker.netns(name), Nic::Eth1).unwrap_or_else(|error| panic!("it is bound where it is: {error}"));
+    }
 
     create(&world, &docker, "outside", "172.20.0.5");
     await_problem(&world, &["container outside", "egress.container-ip", "172.20.0.5", "172.19.0.0/16"]);
@@ -81,13 +128,15 @@ fn not_placed(engine: Engine) {
     }
     await_some("the told goes with the containers", || {
         let problems = world.status()["problems"].as_array().map(Vec::len);
-        (problems == Some(1)).then_some(())
+        (problems == Some(2)).then_some(())
     });
 }
 
 fn managed(engine: Engine) {
     let world = World::builder().ipv6(false).build();
     let docker = world.docker(engine);
+    fails_without_egressd(&docker, &[&label(&world, Nic::Eth1)], |netns| world.leaves_by(netns, Nic::Eth1));
+    docker.try_cli(&["network", "inspect", "shop"]).expect_err("without egressd nobody makes it");
     let _egressd = world.egressd_for_docker();
     let manifest = egressd::manifests().join("network.yaml");
     fs::write(&manifest, NETWORK).expect("/run is ours");

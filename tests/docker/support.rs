@@ -7,7 +7,7 @@ use std::{
 
 use serde_json::Value;
 pub use world::sender::sends;
-use world::{Engine, Nic, Scenario, World, sender};
+use world::{Docker, Engine, Netns, Nic, Scenario, World, sender};
 
 /// Port of the server that bound senders send to.
 pub const BOUND_PORT: u16 = 8001;
@@ -29,6 +29,13 @@ pub fn sender() -> String {
 /// The label that binds a container to the NIC's address.
 pub fn label(world: &World, nic: Nic) -> String {
     format!("--label=egress.ip={}", world.layout.address(nic))
+}
+
+/// The negative control: of a container that is started with these options and without egressd, the check fails.
+pub fn fails_without_egressd(docker: &Docker, options: &[&str], check: impl Fn(&Netns) -> Result<(), String>) {
+    docker.run("control", options);
+    check(&docker.netns("control")).expect_err("it is so without egressd");
+    docker.remove("control");
 }
 
 /// Waits until `ready` returns something. Panics with `what` when it does not.

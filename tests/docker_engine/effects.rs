@@ -1,11 +1,14 @@
 //! Networks made and containers placed on a real Docker engine: Debian's 20.10 and a current one.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use crate::engines::{Engine, Release};
 use crate::ip;
 use egressd::effects::docker::{Engine as Effects, Error, Placed};
 use egressd::model::binding::{ManagedNetwork, Placement};
+use egressd::model::facts::Network;
+use egressd::plan::engine::Made;
 use serde_json::{Value, json};
 
 on_both!(
@@ -13,12 +16,13 @@ on_both!(
     a_network_with_other_settings_is_refused_with_the_field_and_the_cure,
     a_made_container_is_placed_and_starts_there,
     a_container_that_runs_is_not_moved,
+    a_container_that_started_as_it_was_made_is_moved_with_its_ports,
     a_placement_that_cannot_be_is_refused_and_changes_nothing,
 );
 
 async fn started(release: Release) -> (Engine, Effects) {
     let engine = Engine::start(release);
-    let effects = Effects::connect(&engine.socket()).await.expect("an engine");
+    let effects = Effects::connect(&engine.socket()).expect("an engine");
     (engine, effects)
 }
 
@@ -108,25 +112,25 @@ async fn a_made_container_is_placed_and_starts_there(release: Release) {
     for (n, (arguments, network, address)) in cases.into_iter().enumerate() {
         let id = engine.docker(&format!("create --name c{n} {arguments} busybox sleep 1000"));
         let wanted = placement(Some(network), Some(address));
-        assert_eq!(effects.place(&id, &wanted).await.expect("placed"), Placed::Done, "{arguments}");
-        assert_eq!(effects.place(&id, &wanted).await.expect("placed"), Placed::Already, "{arguments}");
+        assert_eq!(effects.place(&id, &wanted, &Made::Before).await.expect("placed"), Placed::Done, "{arguments}");
+        assert_eq!(effects.place(&id, &wanted, &Made::Before).await.expect("placed"), Placed::Already, "{arguments}");
         engine.docker(&format!("start c{n}"));
         assert_eq!(places(&engine, &id), only(network, address), "{arguments}");
     }
 
     let id = engine.docker("create --name own --network other busybox sleep 1000");
-    assert_eq!(effects.place(&id, &placement(None, Some("10.78.0.30"))).await.expect("placed"), Placed::Done);
+    assert_eq!(effects.place(&id, &placement(None, Some("10.78.0.30")), &Made::Before).await.expect("placed"), Placed::Done);
     engine.docker("start own");
     assert_eq!(places(&engine, &id), only("other", "10.78.0.30"));
 
     let id = engine.docker("create --name six busybox sleep 1000");
-    assert_eq!(effects.place(&id, &placement(Some("shop"), Some("fd77::30"))).await.expect("placed"), Placed::Done);
+    assert_eq!(effects.place(&id, &placement(Some("shop"), Some("fd77::30")), &Made::Before).await.expect("placed"), Placed::Done);
     engine.docker("start six");
     assert_eq!(inspect(&engine, "inspect six")["NetworkSettings"]["Networks"]["shop"]["GlobalIPv6Address"], "fd77::30");
 
     let id = engine.docker("create busybox sleep 1000");
     engine.docker(&format!("rm {id}"));
-    assert_eq!(effects.place(&id, &placement(Some("shop"), None)).await.expect("no container"), Placed::Gone);
+    assert_eq!(effects.place(&id, &placement(Some("shop"), None), &Made::Before).await.expect("no container"), Placed::Gone);
 }
 
 async fn a_container_that_runs_is_not_moved(release: Release) {
@@ -134,8 +138,36 @@ async fn a_container_that_runs_is_not_moved(release: Release) {
     engine.docker("network create --subnet 10.78.0.0/24 other");
     let id = engine.docker("run --detach --name web busybox sleep 1000");
     let before = places(&engine, &id);
-    assert_eq!(effects.place(&id, &placement(Some("other"), None)).await.expect("left"), Placed::Running);
+    assert_eq!(effects.place(&id, &placement(Some("other"), None), &Made::Before).await.expect("left"), Placed::Running);
     assert_eq!(places(&engine, &id), before);
+}
+
+/// The start that came first in the race, every time.
+async fn a_container_that_started_as_it_was_made_is_moved_with_its_ports(release: Release) {
+    let (engine, effects) = started(release).await;
+    engine.docker("network create --subnet 10.78.0.0/24 other");
+    let other = network(&engine, "other");
+    let cases = [("", "10.78.0.9", Some(other.clone())), ("--network other", "10.78.0.10", Some(other)), ("", "10.78.0.11", None)];
+    for (n, (arguments, address, known)) in cases.into_iter().enumerate() {
+        let id = engine.docker(&format!("run --detach --name c{n} --publish 800{n}:80 {arguments} busybox sleep 1000"));
+        let wanted = placement(Some("other"), Some(address));
+        assert_eq!(effects.place(&id, &wanted, &Made::Now(known)).await.expect("moved"), Placed::Done);
+        assert_eq!(places(&engine, &id), only("other", address));
+        assert!(engine.docker(&format!("port c{n}")).contains(&format!("80/tcp -> 0.0.0.0:800{n}")));
+        let routes = engine.docker(&format!("exec c{n} ip route"));
+        assert!(routes.contains("default via 10.78.0.1"), "{routes}");
+    }
+
+    // What facts did not tell in time: the address is taken.
+    let id = engine.docker("create --name back busybox sleep 1000");
+    let taken = placement(Some("other"), Some("10.78.0.9"));
+    let (field, _) = refused(effects.place(&id, &taken, &Made::Now(Some(network(&engine, "other")))).await);
+    assert_eq!((field.as_str(), places(&engine, &id)), ("egress.container-ip", only("bridge", "")));
+}
+
+fn network(engine: &Engine, name: &str) -> Arc<Network> {
+    let seen: bollard::models::Network = serde_json::from_value(inspect(engine, &format!("network inspect {name}"))).expect("a network");
+    Arc::new(egressd::facts::docker::network(seen).expect("it has an id"))
 }
 
 async fn a_placement_that_cannot_be_is_refused_and_changes_nothing(release: Release) {
@@ -151,12 +183,12 @@ async fn a_placement_that_cannot_be_is_refused_and_changes_nothing(release: Rele
         (Some("other"), Some("10.78.0.1"), "egress.container-ip", "is the gateway"),
         (None, Some("172.17.0.9"), "egress.container-ip", "no chosen addresses"),
     ] {
-        let (said, message) = refused(effects.place(&id, &placement(network, address)).await);
+        let (said, message) = refused(effects.place(&id, &placement(network, address), &Made::Before).await);
         assert_eq!(said, field);
         assert!(message.contains(word), "{message}");
         assert_eq!(places(&engine, &id), before);
     }
     let host = engine.docker("create --network host busybox sleep 1000");
-    let (field, message) = refused(effects.place(&host, &placement(Some("other"), None)).await);
+    let (field, message) = refused(effects.place(&host, &placement(Some("other"), None), &Made::Before).await);
     assert_eq!((field.as_str(), message.contains("--network host")), ("egress.network", true));
 }

@@ -66,7 +66,7 @@ impl Heard {
                 EngineChange::Snapshot { containers, .. } => known = containers.iter().map(|one| (one.id.clone(), one.clone())).collect(),
                 EngineChange::Container(one) => _ = known.insert(one.id.clone(), (**one).clone()),
                 EngineChange::ContainerGone(id) => _ = known.remove(id),
-                EngineChange::Network(_) | EngineChange::NetworkGone(_) | EngineChange::Lost => {}
+                EngineChange::Made { .. } | EngineChange::Network(_) | EngineChange::NetworkGone(_) | EngineChange::Lost => {}
             }
         }
         known.into_values().collect()

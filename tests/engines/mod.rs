@@ -138,7 +138,7 @@ impl Engine {
     fn import(&self) {
         let root = self.folder.path().join("image");
         let script = r#"mkdir -p "$1"/bin "$1"/etc "$1"/proc "$1"/sys "$1"/dev "$1"/tmp && cp /bin/busybox "$1"/bin/ &&
-            for name in sh sleep adjtimex; do ln -s busybox "$1"/bin/$name; done && tar -C "$1" -c . >"$1".tar"#;
+            for name in sh sleep adjtimex ip; do ln -s busybox "$1"/bin/$name; done && tar -C "$1" -c . >"$1".tar"#;
         let status = Command::new("sh").args(["-c", script, "sh"]).arg(&root).status().expect("sh");
         assert!(status.success(), "an image of busybox-static");
         self.docker(&format!("import {}.tar busybox", root.display()));

@@ -136,7 +136,7 @@ pub static LABELS: [Label; 12] = [
         name: "egress.network",
         effect: Effect::Placement,
         grammar: "name",
-        meaning: "Docker network that the container is connected to when it is made, in place of the one it would have had. A running container is not moved.",
+        meaning: "Docker network that the container is connected to when it is made, in place of the one it would have had. One that was made before egressd heard of it, and runs, is not moved.",
         example: "eip_bridge",
         read: |draft, value| {
             let name = values::docker_name(value)?;

@@ -38,10 +38,10 @@ pub struct Engine {
 
 impl Engine {
     /// # Errors
-    /// When the socket is not there, or what listens is not an engine.
-    pub async fn connect(socket: &Path) -> Result<Self, Error> {
-        let error = |source| Error::Engine { step: format!("connect to the engine at {}", socket.display()), source };
-        let docker = Docker::connect_with_unix(&socket.to_string_lossy(), TIMEOUT_SECONDS, API_DEFAULT_VERSION).map_err(error)?;
-        Ok(Self { docker: docker.negotiate_version().await.map_err(error)? })
+    /// When the socket is not there.
+    pub fn connect(socket: &Path) -> Result<Self, Error> {
+        let docker = Docker::connect_with_unix(&socket.to_string_lossy(), TIMEOUT_SECONDS, API_DEFAULT_VERSION);
+        let docker = docker.map_err(|source| Error::Engine { step: format!("connect to the engine at {}", socket.display()), source })?;
+        Ok(Self { docker })
     }
 }

@@ -1,4 +1,9 @@
-//! Puts a container that is made but does not run yet on the network, and at the address, that its labels ask for.
+//! Puts a container on the network, and at the address, that its labels ask for as it is made.
+//!
+//! `docker run` starts a container a round trip after it is made, and says nothing before. An engine carries out the calls about one container
+//! in the order in which they come, so what is sent at once, with no question before, mostly comes ahead of that start: 83 to 91 of 100
+//! times (20.10 and 29, two cores, load 3 to 16). Otherwise the calls wait until the start is over, and the engine then moves interface,
+//! default route and published ports of the running container.
 
 use std::collections::HashMap;
 use std::net::IpAddr;
@@ -11,9 +16,12 @@ use super::{Engine, Error};
 use crate::facts::docker as facts;
 use crate::model::binding::Placement;
 use crate::model::facts::Network;
+use crate::plan::engine::Made;
 
 const NETWORK: &str = "egress.network";
 const ADDRESS: &str = "egress.container-ip";
+/// The network of a container that names none.
+const DEFAULT: &str = "bridge";
 
 /// What became of a container that is to be placed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -22,7 +30,7 @@ pub enum Placed {
     Done,
     /// It was there already.
     Already,
-    /// It has started before and stays where it is: to move a container would cut its connections.
+    /// It has started a while ago and stays where it is: to move a container would cut its connections.
     Running,
     /// It was removed meanwhile.
     Gone,
@@ -31,6 +39,7 @@ pub enum Placed {
 /// Where a container that has not started is going to be.
 struct Seen {
     running: bool,
+    name: String,
     mode: String,
     /// Networks by name, with the address that was asked for.
     networks: HashMap<String, Vec<IpAddr>>,
@@ -38,15 +47,22 @@ struct Seen {
 
 impl Engine {
     /// Attaches a container to the network of `placement`, with its address, and takes it off all others, so that this is the only way it
-    /// has. A container that runs, or ran before, is not moved. Without a network in `placement` the address is for the only one it has.
+    /// has. A container that runs, or ran before, is not moved unless it is made just [`Now`](Made::Now).
+    /// Without a network in `placement` the address is for the only one it has.
     ///
     /// # Errors
     /// [`Error::Refused`] with the label and the cure; nothing was changed then.
-    pub async fn place(&self, container: &str, placement: &Placement) -> Result<Placed, Error> {
+    pub async fn place(&self, container: &str, placement: &Placement, made: &Made) -> Result<Placed, Error> {
+        let known = if let Made::Now(network) = made { network.as_deref().filter(|n| n.name != DEFAULT) } else { None };
+        let hurried = match known {
+            Some(network) => self.hurry(container, network, placement.address).await,
+            None => Ok(false),
+        };
         let Some(seen) = self.seen(container).await? else {
             return Ok(Placed::Gone);
         };
-        if seen.running {
+        let hurried = hurried?;
+        if seen.running && *made == Made::Before {
             return Ok(Placed::Running);
         }
         let name = target(&seen, placement)?;
@@ -55,13 +71,18 @@ impl Engine {
         };
         let network = facts::network(network).ok_or_else(|| Error::refused(NETWORK, format!("network {name} has no id")))?;
         if let Some(address) = placement.address {
-            self.check(&network, address, container).await?;
+            if let Err(error) = self.check(&network, address, &seen.name).await {
+                if hurried {
+                    self.put_back(container, &network).await?;
+                }
+                return Err(error);
+            }
         }
         let wanted: Vec<_> = placement.address.into_iter().collect();
         let others: Vec<_> = seen.networks.keys().filter(|other| **other != network.name).collect();
         let attached = seen.networks.get(&network.name).is_some_and(|addresses| wanted.iter().all(|one| addresses.contains(one)));
         if attached && others.is_empty() {
-            return Ok(Placed::Already);
+            return Ok(if hurried { Placed::Done } else { Placed::Already });
         }
 
         if !attached {
@@ -70,25 +91,38 @@ impl Engine {
                 // The engine takes no address for a network that the container has already.
                 self.detach(container, &network.name).await?;
             }
-            if let Err(error) = self.attach(container, &network, placement.address).await {
+            if let Err(error) = self.attach(container, &network.id, &network.name, placement.address).await {
                 if joined {
-                    self.attach(container, &network, None).await?;
+                    self.attach(container, &network.id, &network.name, None).await?;
                 }
                 return Err(error);
             }
-        }
-        // It may have been started meanwhile: then it has both, and keeps what it began with.
-        if self.seen(container).await?.is_none_or(|now| now.running) {
-            if !seen.networks.contains_key(&network.name) {
-                self.detach(container, &network.name).await?;
-            }
-            return Ok(Placed::Running);
         }
         for other in others {
             self.detach(container, other).await?;
         }
         tracing::info!(container, network = network.name, address = ?placement.address, "container placed");
         Ok(Placed::Done)
+    }
+
+    /// Moves a container from the default network, where it most likely is, to another one: with nothing asked before, both calls at once.
+    /// Gives whether that was so; one that is elsewhere needs a second look.
+    async fn hurry(&self, container: &str, network: &Network, address: Option<IpAddr>) -> Result<bool, Error> {
+        let (left, joined) = futures::join!(self.detach(container, DEFAULT), self.attach(container, &network.id, &network.name, address));
+        match (left, joined) {
+            (Ok(()), Ok(())) => Ok(true),
+            (Ok(()), Err(error)) => {
+                self.put_back(container, network).await?;
+                Err(error)
+            }
+            (Err(_), _) => Ok(false),
+        }
+    }
+
+    async fn put_back(&self, container: &str, network: &Network) -> Result<(), Error> {
+        // Of a network that was refused the engine may say that the container never had it.
+        let _ = self.detach(container, &network.id).await;
+        self.attach(container, DEFAULT, DEFAULT, None).await
     }
 
     /// By the list, which is never held back by a start.
@@ -98,6 +132,7 @@ impl Engine {
         let listed = listed.map_err(|source| Error::Engine { step: format!("list container {container}"), source })?;
         Ok(listed.into_iter().next().map(|summary| Seen {
             running: summary.state != Some(State::CREATED),
+            name: facts::own_name(summary.names.unwrap_or_default()),
             mode: summary.host_config.and_then(|config| config.network_mode).unwrap_or_default(),
             networks: summary
                 .network_settings
@@ -109,19 +144,18 @@ impl Engine {
         }))
     }
 
-    async fn attach(&self, container: &str, network: &Network, address: Option<IpAddr>) -> Result<(), Error> {
+    async fn attach(&self, container: &str, network: &str, name: &str, address: Option<IpAddr>) -> Result<(), Error> {
         let ipam = address.map(|address| models::EndpointIpamConfig {
             ipv4_address: address.is_ipv4().then(|| address.to_string()),
             ipv6_address: address.is_ipv6().then(|| address.to_string()),
             ..Default::default()
         });
-        let name = &network.name;
         let endpoint = models::EndpointSettings { ipam_config: ipam, ..Default::default() };
         let request = models::NetworkConnectRequest { container: container.to_owned(), endpoint_config: Some(endpoint) };
-        match self.docker.connect_network(&network.id, request).await {
+        match self.docker.connect_network(network, request).await {
             Ok(()) => Ok(()),
             Err(bollard::errors::Error::DockerResponseServerError { message, .. }) => {
-                let field = if address.is_some() && message.contains("address") { ADDRESS } else { NETWORK };
+                let field = if address.is_some() && message.to_lowercase().contains("address") { ADDRESS } else { NETWORK };
                 Err(Error::refused(field, format!("the engine refuses network {name}: {}", message.trim_end_matches('.'))))
             }
             Err(source) => Err(Error::Engine { step: format!("connect container {container} to network {name}"), source }),
@@ -137,7 +171,7 @@ impl Engine {
     }
 
     /// The engine would say these only when the container starts, and to nobody who reads the labels.
-    async fn check(&self, network: &Network, address: IpAddr, container: &str) -> Result<(), Error> {
+    async fn check(&self, network: &Network, address: IpAddr, own: &str) -> Result<(), Error> {
         let name = &network.name;
         if matches!(name.as_str(), "bridge" | "host" | "none") {
             let message = format!("network {name} gives no chosen addresses; make one with a subnet and name it in {NETWORK}");
@@ -152,8 +186,9 @@ impl Engine {
         if pools.filter_map(|pool| gateway(&pool)).any(|gateway| gateway == address) {
             return Err(Error::refused(ADDRESS, format!("{address} is the gateway of network {name}; choose another one in {subnet}")));
         }
-        let others = inspected.containers.unwrap_or_default().into_iter().filter(|(id, _)| id != container);
-        for (_, other) in others {
+        // By name: while a container is being started, the engine lists it by an id of its endpoint.
+        let others = inspected.containers.unwrap_or_default().into_values().filter(|one| one.name.as_deref() != Some(own));
+        for other in others {
             let addresses = [other.ipv4_address, other.ipv6_address];
             if addresses.iter().flatten().any(|text| facts::address(text) == Some(address)) {
                 let owner = other.name.unwrap_or_default();

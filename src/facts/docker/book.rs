@@ -83,7 +83,7 @@ impl Book {
     /// Takes in an event: what changes at once, and what has to be asked.
     pub fn event(&mut self, event: Event) -> (Option<EngineChange>, Option<Ask>) {
         match event {
-            Event::Created(id) | Event::Started(id) | Event::Renamed(id) => (None, Some(Ask::Container(id))),
+            Event::Created { id, .. } | Event::Started(id) | Event::Renamed(id) => (None, Some(Ask::Container(id))),
             Event::Died(id) => {
                 let change = self.change(&id, Slot::stopped);
                 (change, self.is_unknown(&id).then_some(Ask::ContainerLater(id)))
@@ -97,6 +97,23 @@ impl Book {
             Event::NetworkCreated(id) => (None, Some(Ask::Network(id))),
             Event::NetworkDestroyed(id) => (Some(EngineChange::NetworkGone(id)), None),
         }
+    }
+
+    /// A container that is being made, when its labels say where it is to be put. All else of it is told once the list has shown it.
+    pub fn made(&self, event: &Event) -> Option<EngineChange> {
+        let Event::Created { id, name, labels } = event else { return None };
+        let container = Container {
+            id: id.clone(),
+            name: name.clone(),
+            labels: labels.clone(),
+            network_mode: String::new(),
+            running: false,
+            created: 0,
+            attachments: Vec::new(),
+            asked: None,
+        };
+        let placement = (self.parse)(&container)?.placement.clone();
+        placement.asks().then_some(EngineChange::Made { container: container.id, name: container.name, placement })
     }
 
     /// A container that the list does not have any more.

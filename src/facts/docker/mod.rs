@@ -16,7 +16,7 @@ use crate::model::binding::Asked;
 use crate::model::facts::{Container, EngineChange};
 use book::Parse;
 
-pub use read::{BRIDGE_NAME, MANAGED, address, network};
+pub use read::{BRIDGE_NAME, MANAGED, address, network, own_name};
 
 /// One engine, followed for as long as this is kept.
 pub struct Source {

@@ -18,7 +18,7 @@ pub const MANAGED: &str = "egressd.dev/managed";
 /// Something that happened to a container or a network.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Event {
-    Created(String),
+    Created { id: String, name: String, labels: BTreeMap<String, String> },
     Started(String),
     Died(String),
     Renamed(String),
@@ -46,7 +46,10 @@ pub fn event(message: models::EventMessage) -> Option<Event> {
     let mut attributes = actor.attributes.unwrap_or_default();
     let mut attribute = |name: &str| attributes.remove(name).unwrap_or_default();
     Some(match (message.typ?, message.action?.as_str()) {
-        (CONTAINER, "create") => Event::Created(id),
+        (CONTAINER, "create") => {
+            let name = attribute("name");
+            Event::Created { id, name, labels: attributes.into_iter().collect() }
+        }
         (CONTAINER, "start") => Event::Started(id),
         (CONTAINER, "die") => Event::Died(id),
         (CONTAINER, "rename") => Event::Renamed(id),
@@ -94,7 +97,7 @@ pub fn container(summary: models::ContainerSummary) -> Option<Listed> {
 }
 
 /// A link (`--link`) adds names of the form `/other/alias`.
-fn own_name(names: Vec<String>) -> String {
+pub fn own_name(names: Vec<String>) -> String {
     names.iter().filter_map(|name| name.strip_prefix('/')).find(|name| !name.contains('/')).unwrap_or_default().to_owned()
 }
 

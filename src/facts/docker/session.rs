@@ -26,6 +26,8 @@ use crate::model::facts::EngineChange;
 const TIMEOUT_SECONDS: u64 = 30;
 /// How far back events are read: a container that is just being started has said `connect` already, and the list has no address yet.
 const LOOK_BACK: Duration = Duration::from_secs(5);
+/// How old a `create` may be for its container to count as being made.
+const MOMENT: Duration = Duration::from_millis(500);
 /// How long the list may lag behind `disconnect`.
 const LAG: Duration = Duration::from_secs(1);
 
@@ -96,7 +98,10 @@ async fn follow(socket: &Path, parse: Parse, tell: &mut impl FnMut(EngineChange)
         tokio::select! {
             biased;
             message = events.next() => {
-                if let Some(event) = read::event(message.ok_or(Ended::Closed)?.map_err(Ended::Events)?) {
+                let message = message.ok_or(Ended::Closed)?.map_err(Ended::Events)?;
+                let age = age(&message);
+                if let Some(event) = read::event(message) {
+                    session.book.made(&event).filter(|_| age < MOMENT).into_iter().for_each(&mut *tell);
                     session.event(event, tell);
                 }
             }
@@ -110,6 +115,11 @@ async fn follow(socket: &Path, parse: Parse, tell: &mut impl FnMut(EngineChange)
 async fn connect(socket: &Path) -> Result<Docker, bollard::errors::Error> {
     let docker = Docker::connect_with_unix(&socket.to_string_lossy(), TIMEOUT_SECONDS, API_DEFAULT_VERSION)?;
     docker.negotiate_version().await
+}
+
+fn age(message: &EventMessage) -> Duration {
+    let at = Duration::from_nanos(message.time_nano.and_then(|time| time.try_into().ok()).unwrap_or_default());
+    SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().saturating_sub(at)
 }
 
 fn events_since(time: Duration) -> EventsOptions {
