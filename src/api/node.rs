@@ -32,7 +32,7 @@ pub struct EgressNodeSpec {
     /// NICs that hold an exit or a default route.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub nics: Vec<NodeNic>,
-    /// One for each binding that has workloads on this node.
+    /// One for each binding that selects workloads on this node.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub bindings: Vec<NodeBinding>,
     /// Workloads whose exit is in force.
@@ -80,7 +80,7 @@ pub struct NodeBinding {
     pub programmed: i64,
     /// Pods that have no usable exit, or cannot be served.
     pub failing: i64,
-    /// Why, for the first of them: one word.
+    /// Why, for the first of them, or why pods that it selects are another binding's: one word.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reason: Option<String>,
     /// The same in a sentence, with the cure.

@@ -23,6 +23,7 @@ pub fn spec(facts: &Facts, outcome: &Outcome, problems: impl IntoIterator<Item =
         all.add(&workload);
         if let Some(binding) = workload.binding {
             bindings.entry(binding).or_default().add(&workload);
+            workload.losers().for_each(|loser| bindings.entry(loser).or_default().lose(binding));
         }
         for row in workload.rows {
             if let State::Bound(exit) = &row.state {
@@ -73,6 +74,12 @@ enum Fate<'a> {
 }
 
 impl<'a> Workload<'a> {
+    /// The API server's bindings that would have had it too.
+    fn losers(&self) -> impl Iterator<Item = &'a str> {
+        let losers = self.rows.first().into_iter().flat_map(|row| &row.losers);
+        losers.filter(|name| name.source == Source::Api).map(|name| name.name.as_str())
+    }
+
     /// A family that the binding has no exit for is as it was asked for, as long as the other family leaves by one.
     fn fate(&self) -> Fate<'a> {
         let bound = self.rows.iter().any(|row| row.entry.is_some() && matches!(row.state, State::Bound(_)));
@@ -111,6 +118,8 @@ struct Counts<'a> {
     failing: i64,
     /// The least, so that it does not depend on the order.
     reason: Option<&'a Reason>,
+    /// A binding that has workloads which this one selects, too. The least, as above.
+    winner: Option<&'a str>,
 }
 
 impl<'a> Counts<'a> {
@@ -126,7 +135,13 @@ impl<'a> Counts<'a> {
         }
     }
 
+    fn lose(&mut self, winner: &'a str) {
+        self.winner = Some(self.winner.map_or(winner, |least| least.min(winner)));
+    }
+
     fn of_binding(self, name: &str, facts: &Facts) -> NodeBinding {
+        let overlap = || self.winner.map(|winner| Reason::Overlap { with: format!("EgressBinding {winner}") });
+        let reason = self.reason.cloned().or_else(overlap);
         let known = facts.cluster.bindings.as_ref().and_then(|bindings| bindings.get(name));
         let (namespace, name) = name.split_once('/').unwrap_or(("", name));
         NodeBinding {
@@ -136,8 +151,8 @@ impl<'a> Counts<'a> {
             workloads: self.workloads,
             programmed: self.programmed,
             failing: self.failing,
-            reason: self.reason.map(|reason| reason.word().to_owned()),
-            message: self.reason.map(ToString::to_string),
+            reason: reason.as_ref().map(|reason| reason.word().to_owned()),
+            message: reason.as_ref().map(ToString::to_string),
         }
     }
 }

@@ -3,7 +3,11 @@
 //! Every check of packets is made twice: with egressd, and, as its negative control, in the same scenario without.
 
 mod apply;
+mod conflicts;
 mod first_packet;
+mod pools;
+mod rights;
+mod support;
 
 use std::{process::ExitCode, time::Duration};
 
@@ -11,6 +15,6 @@ use std::{process::ExitCode, time::Duration};
 const LIMIT: Duration = Duration::from_secs(900);
 
 fn main() -> ExitCode {
-    let modules = [apply::scenarios(), first_packet::scenarios()];
+    let modules = [apply::scenarios(), conflicts::scenarios(), first_packet::scenarios(), pools::scenarios(), rights::scenarios()];
     world::harness::main(modules.into_iter().flatten().map(|scenario| scenario.within(LIMIT)).collect())
 }

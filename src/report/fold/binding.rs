@@ -91,6 +91,7 @@ impl Case<'_> {
             return Verdict::pending(format!("{} nodes have not reported on it as it is now; the first is {first}", others + 1));
         }
         match (workloads, programmed) {
+            (0, _) if let Some((word, message)) = self.overlap() => Verdict::no(word, format!("it comes after another binding: {message}")),
             (0, _) if self.settled || self.stood() => Verdict::yes(NO_WORKLOADS, "it selects no pod that is there".to_owned()),
             (0, _) => Verdict::pending("no node has reported on it yet".to_owned()),
             (_, 0) => Verdict::pending(format!("its {workloads} workloads have no address yet")),
@@ -103,6 +104,13 @@ impl Case<'_> {
 
     fn failing(&self) -> impl Iterator<Item = (&str, &NodeBinding)> {
         self.reports.iter().filter(|(_, report)| report.failing > 0).map(|(node, report)| (*node, *report))
+    }
+
+    /// What the first node says on whose pods are another binding's.
+    fn overlap(&self) -> Option<(&'static str, &str)> {
+        let word = Reason::Overlap { with: String::new() }.word();
+        let report = self.reports.iter().find(|(_, report)| report.reason.as_deref() == Some(word));
+        report.map(|(_, report)| (word, report.message.as_deref().unwrap_or_default()))
     }
 
     /// The node speaks of an earlier generation, or has not heard yet which addresses the binding was given.

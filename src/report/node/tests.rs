@@ -130,6 +130,21 @@ fn bindings_of_files_and_labels_count_for_the_node_and_have_no_entry() {
 }
 
 #[test]
+fn a_binding_that_comes_second_is_told_who_has_its_workloads() {
+    let (crawler, mail) = (held(Source::Api, "shop/crawler"), held(Source::Api, "shop/mail"));
+    let lost = |winner: &Held, loser: &Held, pod, state| Row { losers: vec![loser.name.clone()], ..row(pod, "10.0.0.1", winner, state) };
+    let spec = report(vec![lost(&crawler, &mail, "a", bound())]);
+    let loser = &spec.bindings[1];
+    assert_eq!((loser.name.as_str(), loser.workloads, loser.failing, loser.reason.as_deref()), ("mail", 0, 0, Some("Overlap")));
+    let message = loser.message.as_deref().expect("it says why");
+    assert!(message.contains("is bound by EgressBinding shop/crawler, which takes precedence; raise priority"), "{message}");
+    assert_eq!((spec.bound, spec.failing, &spec.bindings[0].reason), (1, 0, &None));
+    // What is wrong with those that it has comes first.
+    let own = row("b", "10.0.0.2", &mail, State::Dropped(Reason::NoExitOnNode));
+    assert_eq!(report(vec![lost(&crawler, &mail, "a", bound()), own]).bindings[1].reason.as_deref(), Some("NoExitOnNode"));
+}
+
+#[test]
 fn a_nic_is_there_with_the_exits_that_are_in_use_as_long_as_it_is_needed() {
     let spec = report(vec![row("a", "10.0.0.1", &held(Source::Api, "shop/crawler"), bound())]);
     let exits: Vec<(&str, usize)> = spec.nics.iter().map(|nic| (nic.name.as_str(), nic.exits.len())).collect();

@@ -1,0 +1,222 @@
+//! What the agents ask of the API server: all that their roles allow and nothing else, in words when a verb is missing, and no write at rest.
+
+use std::{collections::BTreeSet, thread, time::Duration};
+
+use serde_json::{Value, json};
+use world::{
+    Cluster, Nic, Scenario,
+    cluster::{Etcd, NAMESPACE, Pod, until},
+};
+
+use crate::support::{await_said, binding, restart_agents};
+
+/// The agents' user name.
+const AGENTS: &str = "system:serviceaccount:egressd:egressd";
+/// How long nobody may write.
+const REST: Duration = Duration::from_secs(20);
+
+pub fn scenarios() -> Vec<Scenario> {
+    vec![
+        Scenario::new("etcd 3.4: pods are bound, and the agents ask for all that their roles allow and for nothing else", by_lists),
+        Scenario::new("current etcd: the same without a list, nothing is written at rest, and a verb taken away is named", by_streams),
+    ]
+}
+
+/// A verb on a resource, `GROUP/RESOURCE` with its subresource.
+type Right = (String, String);
+
+fn by_lists() {
+    let cluster = Cluster::builder().etcd(Etcd::Debian).build();
+    live(&cluster);
+    assert_eq!(asked(&cluster), allowed(&cluster));
+}
+
+fn by_streams() {
+    let cluster = Cluster::builder().build();
+    let pod = live(&cluster);
+    let lists = |right: &Right| right.0 == "list";
+    let (asked, allowed) = (asked(&cluster), allowed(&cluster));
+    assert_eq!(asked, allowed.iter().filter(|right| !lists(right)).cloned().collect(), "a list is streamed as a watch");
+    assert!(allowed.iter().any(lists), "what an old etcd needs");
+    rest(&cluster);
+    without_a_verb(&cluster, &pod);
+}
+
+/// All that agents do in their lives: they install themselves, take the Lease, lend by name and by number, refuse, and are replaced.
+fn live(cluster: &Cluster) -> Pod {
+    let pods = ["n1", "n2"].map(|node| cluster.run(&format!("crawler-{node}"), node, &[("app", "crawler")]));
+    for pod in &pods {
+        cluster.node(&pod.node).leaves_by(&pod.netns, Nic::Eth1).expect_err("without egressd it leaves by eth0");
+    }
+    cluster.install(&[]);
+    cluster.bind("crawler", Nic::Eth1);
+    cluster.await_programmed("crawler", 2);
+    cluster.api.apply(&binding("nobody", "nobody", &json!({ "pool": { "name": "pool-crawler" } })));
+    await_said(cluster, &["egressbinding", "nobody"], "ResolvedRefs", "False", "PoolExhausted");
+    restart_agents(cluster);
+    cluster.run("late", "n1", &[("app", "crawler")]);
+    cluster.await_programmed("crawler", 3);
+    for pod in &pods {
+        cluster.node(&pod.node).leaves_by(&pod.netns, Nic::Eth1).unwrap_or_else(|error| panic!("{error}"));
+    }
+    let [first, _] = pods;
+    first
+}
+
+/// Requests of the agents so far.
+fn requests(cluster: &Cluster) -> Vec<Value> {
+    cluster.api.audit().into_iter().filter(|event| event["user"]["username"] == AGENTS).collect()
+}
+
+/// What the agents have asked for. Nothing of it was refused.
+fn asked(cluster: &Cluster) -> BTreeSet<Right> {
+    let requests = requests(cluster);
+    let mut rights = BTreeSet::new();
+    for event in &requests {
+        let (verb, object, code) = (&event["verb"], &event["objectRef"], &event["responseStatus"]["code"]);
+        assert!(!object.is_null(), "it is about a resource: {event}");
+        assert!(*code != 401 && *code != 403, "it is refused: {event}");
+        let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
+        let resource = right_of(&text(&object["apiGroup"]), &text(&object["resource"]), &text(&object["subresource"]));
+        // Server-side apply is logged as a patch; where it makes the object it has to be allowed to create, too.
+        if *verb == "patch" && *code == 201 {
+            rights.insert(("create".to_owned(), resource.clone()));
+        }
+        rights.insert((text(verb), resource));
+    }
+    rights
+}
+
+/// What the roles of the agents' ServiceAccount allow.
+fn allowed(cluster: &Cluster) -> BTreeSet<Right> {
+    let mut rights = BTreeSet::new();
+    for kind in ["clusterrolebindings", "rolebindings"] {
+        let bindings = cluster.api.get(&[kind, "-A"]);
+        let ours = |binding: &&Value| {
+            let mut subjects = binding["subjects"].as_array().into_iter().flatten();
+            subjects.any(|who| who["kind"] == "ServiceAccount" && who["name"] == "egressd" && who["namespace"] == NAMESPACE)
+        };
+        for binding in bindings["items"].as_array().expect("a list").iter().filter(ours) {
+            let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
+            let (role, name) = (text(&binding["roleRef"]["kind"]), text(&binding["roleRef"]["name"]));
+            let namespace = binding["metadata"]["namespace"].as_str().unwrap_or("default");
+            let role = cluster.api.get(&["-n", namespace, &role, &name]);
+            role["rules"].as_array().expect("rules").iter().for_each(|rule| rights.extend(rights_of(rule)));
+        }
+    }
+    assert!(!rights.is_empty(), "the agents have roles");
+    rights
+}
+
+fn rights_of(rule: &Value) -> Vec<Right> {
+    let all = |field: &str| rule[field].as_array().into_iter().flatten().filter_map(Value::as_str).collect::<Vec<_>>();
+    let mut rights = Vec::new();
+    for group in all("apiGroups") {
+        for resource in all("resources") {
+            let (resource, sub) = resource.split_once('/').unwrap_or((resource, ""));
+            rights.extend(all("verbs").iter().map(|verb| ((*verb).to_owned(), right_of(group, resource, sub))));
+        }
+    }
+    rights
+}
+
+fn right_of(group: &str, resource: &str, sub: &str) -> String {
+    let sub = if sub.is_empty() { String::new() } else { format!("/{sub}") };
+    format!("{group}/{resource}{sub}")
+}
+
+/// While nothing changes nobody writes, but for the Lease.
+fn rest(cluster: &Cluster) {
+    let settled = until("all is told", || {
+        let before = versions(cluster);
+        thread::sleep(Duration::from_secs(5));
+        if versions(cluster) == before { Ok(before) } else { Err(format!("{before:?}")) }
+    });
+    let begin = requests(cluster).len();
+    thread::sleep(REST);
+    assert_eq!(versions(cluster), settled);
+    for event in &requests(cluster)[begin..] {
+        let lease = event["objectRef"]["resource"] == "leases" && (event["verb"] == "update" || event["verb"] == "get");
+        assert!(lease || event["verb"] == "watch", "nothing has changed: {event}");
+    }
+    cluster.run("news", "n2", &[("app", "crawler")]);
+    cluster.await_programmed("crawler", 4);
+    assert_ne!(versions(cluster), settled, "a pod more is written down");
+}
+
+/// All that agents write, with its versions.
+fn versions(cluster: &Cluster) -> Vec<(String, String)> {
+    let kinds = "egressnodes.egressd.dev,egressbindings.egressd.dev,egresspools.egressd.dev";
+    let (objects, inside) = (cluster.api.get(&[kinds, "-A"]), cluster.api.get(&["-n", NAMESPACE, "configmap", "egressd-inside"]));
+    let of = |object: &Value| {
+        let metadata = &object["metadata"];
+        (format!("{} {}", object["kind"], metadata["name"]), metadata["resourceVersion"].to_string())
+    };
+    objects["items"].as_array().expect("a list").iter().chain([&inside]).map(of).collect()
+}
+
+/// The verb that an agent lacks is named, with its resource, and what is bound stays so.
+fn without_a_verb(cluster: &Cluster, pod: &Pod) {
+    let bound = || cluster.node(&pod.node).leaves_by(&pod.netns, Nic::Eth1).unwrap_or_else(|error| panic!("the kernel works on: {error}"));
+    let logged = |words: &str| {
+        until("an agent says what it lacks", || {
+            let logs = cluster.api.try_kubectl(&["-n", NAMESPACE, "logs", "--tail=-1", "-l", "app.kubernetes.io/name=egressd"])?;
+            if logs.contains(words) { Ok(()) } else { Err(logs) }
+        });
+        bound();
+    };
+    let crawlers = 4;
+
+    // A watch that was let in goes on; the next agent's is refused.
+    let role = taken(cluster, &["-n", NAMESPACE, "role", "egressd"], "daemonsets", "watch");
+    restart_agents(cluster);
+    cluster.api.await_object(&["egressnode", "n1"], |node| {
+        let problems = node["spec"]["problems"].to_string();
+        problems.contains("may not watch daemonsets.apps; give the agent's ServiceAccount `list` and `watch` on daemonsets.apps")
+    });
+    bound();
+    given_back(cluster, &role);
+    cluster.api.await_object(&["egressnode", "n1"], |node| node["spec"]["problems"].is_null());
+
+    let role = taken(cluster, &["clusterrole", "egressd"], "egressbindings/status", "patch");
+    cluster.run("fifth", "n1", &[("app", "crawler")]);
+    logged("its role needs the verb patch on egressbindings.egressd.dev/status");
+    given_back(cluster, &role);
+    cluster.await_programmed("crawler", crawlers + 1);
+
+    let role = taken(cluster, &["clusterrole", "egressd"], "egressnodes", "patch");
+    let sixth = cluster.run("sixth", "n1", &[("app", "crawler")]);
+    logged("its role needs the verb patch on egressnodes.egressd.dev");
+    cluster.node("n1").leaves_by(&sixth.netns, Nic::Eth1).unwrap_or_else(|error| panic!("it is bound, though nobody is told: {error}"));
+    given_back(cluster, &role);
+    cluster.await_programmed("crawler", crawlers + 2);
+
+    let role = taken(cluster, &["-n", NAMESPACE, "role", "egressd"], "leases", "update");
+    logged("its role needs the verb update on leases.coordination.k8s.io");
+    given_back(cluster, &role);
+    cluster.run("seventh", "n1", &[("app", "crawler")]);
+    cluster.await_programmed("crawler", crawlers + 3);
+}
+
+/// Takes a verb on a resource out of a role, and returns the role as it was.
+fn taken(cluster: &Cluster, role: &[&str], resource: &str, verb: &str) -> Value {
+    let mut before = cluster.api.get(role);
+    before["metadata"]["resourceVersion"].take();
+    let mut after = before.clone();
+    let mut found = false;
+    let rules = after["rules"].as_array_mut().expect("rules");
+    for rule in rules.iter_mut().filter(|rule| rule["resources"].as_array().is_some_and(|all| all.iter().any(|one| one == resource))) {
+        let verbs = rule["verbs"].as_array_mut().expect("verbs");
+        found |= verbs.iter().any(|one| one == verb);
+        verbs.retain(|one| one != verb);
+    }
+    rules.retain(|rule| rule["verbs"].as_array().is_some_and(|verbs| !verbs.is_empty()));
+    assert!(found, "{role:?} allows {verb} on {resource}");
+    given_back(cluster, &after);
+    before
+}
+
+fn given_back(cluster: &Cluster, role: &Value) {
+    let replaced = cluster.api.kubectl_as(&cluster.api.kubeconfig(), &["replace", "-f", "-"], &role.to_string());
+    replaced.unwrap_or_else(|error| panic!("{error}"));
+}
