@@ -4,6 +4,7 @@
 
 mod apply;
 mod first_packet;
+mod life;
 
 use std::{process::ExitCode, time::Duration};
 
@@ -11,6 +12,6 @@ use std::{process::ExitCode, time::Duration};
 const LIMIT: Duration = Duration::from_secs(900);
 
 fn main() -> ExitCode {
-    let modules = [apply::scenarios(), first_packet::scenarios()];
+    let modules = [apply::scenarios(), first_packet::scenarios(), life::scenarios()];
     world::harness::main(modules.into_iter().flatten().map(|scenario| scenario.within(LIMIT)).collect())
 }
