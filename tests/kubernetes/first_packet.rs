@@ -1,54 +1,67 @@
 //! Pods that send in their first instruction: not one packet with a foreign source.
 
-use serde_json::json;
+use std::time::{Duration, Instant};
+
+use serde_json::{Value, json};
 use world::{
     Cluster, Nic, Scenario,
-    cluster::{IMAGE, NAMESPACE, NODES, until},
+    cluster::{IMAGE, NAMESPACE, NODES},
     sender,
+    status::until_within,
 };
 
 /// Pods in all, and at once.
-const PODS: usize = 1000;
-const AT_ONCE: usize = 100;
+const PODS: u64 = 1000;
+const AT_ONCE: u64 = 100;
 /// As many without egressd.
-const CONTROL: usize = 8;
+const CONTROL: u64 = 8;
+/// How long no pod may end, and between two looks: each takes a tenth of a second from what starts pods.
+const PATIENCE: Duration = Duration::from_secs(90);
+const PAUSE: Duration = Duration::from_secs(2);
 
 pub fn scenarios() -> Vec<Scenario> {
-    vec![Scenario::new("1,000 pods that send in their first instruction leave by their exit, and by nothing else", never_by_another)]
+    let name = "1,000 pods that send in their first instruction leave by their exit, and by nothing else";
+    vec![Scenario::new(name, never_by_another).shown()]
 }
 
 fn never_by_another() {
     let cluster = Cluster::builder().build();
-    run(&cluster, "control", 0..CONTROL);
+    start(&cluster, "control", CONTROL);
+    answered(&cluster, "control", CONTROL);
     right(&cluster, CONTROL).expect_err("without egressd they leave by eth0");
 
     cluster.install(&[]);
     cluster.bind("sender", Nic::Eth1);
     cluster.api.await_condition(&["egressbinding", "sender"], "Accepted");
     cluster.nodes().iter().for_each(|node| node.forget());
-    for batch in 0..PODS / AT_ONCE {
-        // The agents are replaced while pods start.
-        if batch == PODS / AT_ONCE / 2 {
-            cluster.api.kubectl(&["-n", NAMESPACE, "rollout", "restart", "daemonset", "egressd"]);
-        }
-        run(&cluster, &format!("batch-{batch}"), batch * AT_ONCE..(batch + 1) * AT_ONCE);
-        right(&cluster, (batch + 1) * AT_ONCE).unwrap_or_else(|error| panic!("batch {batch}: {error}"));
-    }
+    let began = Instant::now();
+    start(&cluster, "senders", PODS);
+    // The agents die and are replaced while pods start.
+    answered(&cluster, "senders", PODS / 3);
+    NODES.iter().for_each(|node| cluster.kill_agent(node));
+    answered(&cluster, "senders", PODS * 2 / 3);
+    cluster.api.kubectl(&["-n", NAMESPACE, "rollout", "restart", "daemonset", "egressd"]);
+    answered(&cluster, "senders", PODS);
+    let took = began.elapsed().as_secs_f64();
+    right(&cluster, PODS).unwrap_or_else(|error| panic!("{error}"));
     cluster.await_agents();
+    println!("{PODS} pods, {AT_ONCE} at once, agents killed and replaced meanwhile: {took:.0} s, every packet by its exit");
+    cluster.nodes().iter().for_each(|node| println!("  {}: {}", node.name, node.seen()));
 }
 
-/// Runs a Job's worth of pods, all at once, and waits until each was answered by UDP and TCP.
-fn run(cluster: &Cluster, name: &str, pods: std::ops::Range<usize>) {
-    let count = pods.len();
+/// Starts a Job of pods that end when they were answered by UDP and TCP. One that is not fails the Job.
+fn start(cluster: &Cluster, name: &str, pods: u64) {
     let job = json!({
         "apiVersion": "batch/v1", "kind": "Job", "metadata": { "name": name },
         "spec": {
-            "completions": count, "parallelism": count, "backoffLimit": 0,
+            "completions": pods, "parallelism": AT_ONCE.min(pods), "backoffLimit": 0,
             "template": {
                 "metadata": { "labels": { "app": "sender" } },
                 "spec": {
                     "restartPolicy": "Never",
                     "terminationGracePeriodSeconds": 0,
+                    "automountServiceAccountToken": false,
+                    "enableServiceLinks": false,
                     "topologySpreadConstraints": [{
                         "maxSkew": 1, "topologyKey": "kubernetes.io/hostname", "whenUnsatisfiable": "ScheduleAnyway",
                         "labelSelector": { "matchLabels": { "app": "sender" } }
@@ -59,16 +72,24 @@ fn run(cluster: &Cluster, name: &str, pods: std::ops::Range<usize>) {
         },
     });
     cluster.api.apply(&job.to_string());
-    until("each pod was answered", || {
-        let job = cluster.api.try_get(&["job", name])?;
-        let succeeded = job["status"]["succeeded"].as_u64().unwrap_or(0);
-        if succeeded == count as u64 { Ok(()) } else { Err(format!("{succeeded} of {count}: {}", job["status"])) }
-    });
-    cluster.api.delete(&["job", name, "--cascade=foreground"]);
+}
+
+/// Waits until so many of a Job's pods were answered.
+fn answered(cluster: &Cluster, name: &str, pods: u64) {
+    let mut before = 0;
+    let count = |job: &Value, what: &str| job["status"][what].as_u64().unwrap_or(0);
+    while before < pods {
+        before = until_within(PATIENCE, PAUSE, "another pod was answered", || {
+            let job = cluster.api.try_get(&["job", name])?;
+            assert_eq!(count(&job, "failed"), 0, "{}", job["status"]);
+            let succeeded = count(&job, "succeeded");
+            if succeeded > before { Ok(succeeded) } else { Err(format!("{succeeded} of {pods}: {}", job["status"])) }
+        });
+    }
 }
 
 /// All that left did so by eth1 with its address, a datagram and a connection of each pod at least.
-fn right(cluster: &Cluster, pods: usize) -> Result<(), String> {
+fn right(cluster: &Cluster, pods: u64) -> Result<(), String> {
     let mut right = 0;
     for node in NODES {
         let node = cluster.node(node);
@@ -79,5 +100,5 @@ fn right(cluster: &Cluster, pods: usize) -> Result<(), String> {
         }
         right += own;
     }
-    if right >= 2 * pods as u64 { Ok(()) } else { Err(format!("{right} packets of {pods} pods")) }
+    if right >= 2 * pods { Ok(()) } else { Err(format!("{right} packets of {pods} pods")) }
 }

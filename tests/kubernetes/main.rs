@@ -5,6 +5,7 @@
 mod apply;
 mod conflicts;
 mod first_packet;
+mod life;
 mod pools;
 mod rights;
 mod support;
@@ -15,6 +16,13 @@ use std::{process::ExitCode, time::Duration};
 const LIMIT: Duration = Duration::from_secs(900);
 
 fn main() -> ExitCode {
-    let modules = [apply::scenarios(), conflicts::scenarios(), first_packet::scenarios(), pools::scenarios(), rights::scenarios()];
+    let modules = [
+        apply::scenarios(),
+        conflicts::scenarios(),
+        first_packet::scenarios(),
+        life::scenarios(),
+        pools::scenarios(),
+        rights::scenarios(),
+    ];
     world::harness::main(modules.into_iter().flatten().map(|scenario| scenario.within(LIMIT)).collect())
 }

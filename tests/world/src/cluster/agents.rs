@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use super::{Cluster, NODES, until};
+use super::{Cluster, NODES, has_condition, until};
 use crate::{built, layout::Nic};
 
 /// The namespace that the agents live in.
@@ -80,6 +80,16 @@ impl Cluster {
             let name = pods["items"].as_array().and_then(|all| all.first()).and_then(|pod| pod["metadata"]["name"].as_str());
             name.map(str::to_owned).ok_or_else(|| "none".to_owned())
         })
+    }
+
+    /// Ends a node's agent with no chance to tidy up, and waits until kubelet has started it again in the same pod.
+    pub fn kill_agent(&self, node: &str) {
+        let agent = self.agent(node);
+        let restarts = |pod: &Value| pod["status"]["containerStatuses"][0]["restartCount"].as_u64().unwrap_or(0);
+        let what = ["-n", NAMESPACE, "pod", agent.as_str()];
+        let before = restarts(&self.api.get(&what));
+        self.node(node).kill_container(NAMESPACE, &agent, "egressd");
+        self.api.await_object(&what, |pod| restarts(pod) > before && has_condition(pod, "Ready"));
     }
 
     /// What `egressd` of a node's agent prints for one of its commands.

@@ -33,7 +33,7 @@ use serde_json::{Value, json};
 pub use agents::NAMESPACE;
 pub use api::{ApiServer, Etcd, KUBERNETES};
 pub use kubectl::{has_condition, until};
-pub use node::{CONTAINERD, Node, Proxy};
+pub use node::{CONTAINERD, Node, Proxy, STATIC_PODS};
 pub use pod::Pod;
 
 use crate::{
@@ -195,6 +195,9 @@ fn start_controllers(api: &ApiServer) -> [Service; 2] {
                 format!("--cluster-signing-cert-file={}", file("ca.crt")),
                 format!("--cluster-signing-key-file={}", file("ca.key")),
                 "--node-monitor-grace-period=20s".to_owned(),
+                // By default a hundred pods at once wait for it.
+                "--kube-api-qps=200".to_owned(),
+                "--kube-api-burst=400".to_owned(),
             ],
         ),
         start("kube-scheduler", &[format!("--kubeconfig={scheduler}")]),

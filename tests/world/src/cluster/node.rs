@@ -22,6 +22,8 @@ use crate::{
 
 /// Where containerd listens, on each node.
 pub const CONTAINERD: &str = "/run/containerd/containerd.sock";
+/// The folder of a node whose manifests its kubelet runs, whether or not it reaches the API server.
+pub const STATIC_PODS: &str = "/etc/kubernetes/manifests";
 const PATIENCE: Duration = Duration::from_secs(60);
 
 /// How kube-proxy makes services.
@@ -100,6 +102,8 @@ impl Node {
         let cgroup = format!("/{}/{}", env::var(isolate::CGROUP).expect("a scenario has a control group"), self.name);
         self.write("/etc/kubernetes/kubelet.json", &settings::kubelet(authority, &cgroup));
         self.write("/etc/kubernetes/kube-proxy.json", &settings::kube_proxy(proxy_kubeconfig, proxy, self.layout.ipv6));
+        // kubelet watches a folder only if it is there.
+        self.write(&format!("{STATIC_PODS}/.empty"), "");
         let mut address = self.layout.address(Nic::Eth0).to_string();
         if self.layout.ipv6 {
             address = format!("{address},{}", self.layout.address6(Nic::Eth0));
@@ -167,6 +171,17 @@ impl Node {
             let folder = Path::new(path).parent().expect("it has a folder");
             fs::create_dir_all(folder).and_then(|()| fs::write(path, text)).expect("these are its own");
         });
+    }
+
+    /// Removes a file that was written so.
+    pub fn remove(&self, path: &str) {
+        self.enter(|| fs::remove_file(path).unwrap_or_else(|error| panic!("failed to remove {path}: {error}")));
+    }
+
+    /// Lets the next pod have this address, if nobody has it: they are handed out in turn.
+    pub fn next_address(&self, address: Ipv4Addr) {
+        let last = Ipv4Addr::from(u32::from(address) - 1);
+        self.write("/var/lib/cni/networks/pods/last_reserved_ip.0", &last.to_string());
     }
 
     /// A path of the node as others see it.

@@ -85,7 +85,7 @@ impl Cluster {
         Pod {
             namespace: text(&pod["metadata"]["namespace"]),
             name: text(&pod["metadata"]["name"]),
-            netns: self.node(&node).netns_of(&uid),
+            netns: self.node(&node).netns_of(&uid).unwrap_or_else(|error| panic!("{error}")),
             uid,
             node,
             address: addresses.iter().find_map(of4).expect("a pod has an IPv4 address"),
@@ -100,14 +100,32 @@ fn is_ready(pod: &Value) -> bool {
 }
 
 impl Node {
+    /// Ends the first process of a pod's container with no chance to tidy up.
+    pub fn kill_container(&self, namespace: &str, pod: &str, container: &str) {
+        let filter = [label("pod.namespace", namespace), label("pod.name", pod), label("container.name", container)].join(",");
+        self.kill_running(&filter, &format!("{container} of {pod}"));
+    }
+
+    /// Ends a pod's sandbox with no chance to tidy up: kubelet makes another, with another network.
+    pub fn kill_sandbox(&self, pod: &Pod) {
+        self.kill_running(&sandbox(&pod.uid), &format!("sandbox of {}", pod.name));
+    }
+
+    fn kill_running(&self, filter: &str, what: &str) {
+        let containers = self.ctr(&["containers", "ls", "-q", filter]);
+        let running = self.ctr(&["tasks", "ls", "-q"]);
+        let of_pod = containers.lines().find(|id| running.lines().any(|task| task == *id));
+        let id = of_pod.unwrap_or_else(|| panic!("{} runs no {what}", self.name));
+        self.ctr(&["tasks", "kill", "--signal=SIGKILL", id]);
+    }
+
     /// The network namespace of the pod with this unique id, by its sandbox. After a reboot containerd still knows the old one, too.
-    fn netns_of(&self, uid: &str) -> Netns {
-        let filter = format!("labels.\"io.kubernetes.pod.uid\"=={uid},labels.\"io.cri-containerd.kind\"==sandbox");
-        let sandboxes = self.ctr(&["containers", "ls", "-q", &filter]);
+    pub fn netns_of(&self, uid: &str) -> Result<Netns, String> {
+        let sandboxes = self.ctr(&["containers", "ls", "-q", &sandbox(uid)]);
         let mut names = sandboxes.lines().map(|sandbox| self.name_of_netns(sandbox));
         let name = names.find(|name| Path::new(&self.path(&format!("/run/netns/{name}"))).exists());
-        let name = name.unwrap_or_else(|| panic!("{} has no sandbox of pod {uid}", self.name));
-        Netns::open(self.path(&format!("/run/netns/{name}")), &name)
+        let name = name.ok_or_else(|| format!("{} has no sandbox of pod {uid}", self.name))?;
+        Ok(Netns::open(self.path(&format!("/run/netns/{name}")), &name))
     }
 
     fn name_of_netns(&self, sandbox: &str) -> String {
@@ -117,4 +135,14 @@ impl Node {
         let path = network["path"].as_str().expect("CNI named it");
         path.rsplit('/').next().unwrap_or_default().to_owned()
     }
+}
+
+/// `ctr`'s filter for containers that kubelet labelled so.
+fn label(name: &str, value: &str) -> String {
+    format!("labels.\"io.kubernetes.{name}\"=={value}")
+}
+
+/// The one for a pod's sandboxes.
+fn sandbox(uid: &str) -> String {
+    format!("{},labels.\"io.cri-containerd.kind\"==sandbox", label("pod.uid", uid))
 }

@@ -58,6 +58,11 @@ impl Node {
     /// anew, and files are as they were: containerd and kubelet start what they know. What a test started there itself it has to end before,
     /// and to start again if it wants to.
     pub fn reboot(&mut self) {
+        self.reboot_with(|_| {});
+    }
+
+    /// The same with what its init system runs before containerd and kubelet.
+    pub fn reboot_with(&mut self, unit: impl FnOnce(&Machine)) {
         // A first process ends only after all others of its namespace were reaped, each by who started it.
         self.parts.iter_mut().for_each(|part| part.service.kill());
         self.first.end_by(Signal::SIGKILL, PATIENCE);
@@ -68,6 +73,7 @@ impl Node {
         command::run(&["ip", "netns", "del", &self.name]);
         let (machine, first) = self.boot.start(&self.machine.cloud, self.machine.layout, &self.name);
         (self.machine, self.first) = (machine, first);
+        unit(&self.machine);
         let programs: Vec<&str> = self.parts.iter().map(|part| part.program).collect();
         programs.into_iter().for_each(|program| self.restart(program));
     }

@@ -64,6 +64,7 @@ pub(super) fn kubelet(authority: &str, cgroup: &str) -> String {
         "maxPods": 250,
         "nodeStatusUpdateFrequency": "5s",
         "resolvConf": "",
+        "staticPodPath": node::STATIC_PODS,
         "volumePluginDir": "/var/lib/kubelet/volume-plugins",
     })
     .to_string()
