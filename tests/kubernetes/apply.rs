@@ -1,47 +1,131 @@
-//! `kubectl apply` moves a Deployment's pods to the right uplink and address, and `kubectl delete` moves them back.
+//! `kubectl apply` moves pods to the right uplink and address, and `kubectl delete` moves them back.
 
-use std::fs;
+use std::collections::BTreeSet;
 
-use world::{Cluster, Nic, Scenario, Subnets, cluster::Builder};
+use serde_json::json;
+use world::{
+    Cluster, Nic, Scenario, Subnets,
+    cluster::{NODES, Pod, until},
+    image,
+    layout::{PORTS, SERVER, SERVER_B},
+    talk,
+};
 
 pub fn scenarios() -> Vec<Scenario> {
-    let default = Cluster::builder();
     vec![
         Scenario::new("the examples move a Deployment's pods, and deleting them moves them back", the_examples_do_what_they_say),
-        Scenario::new("two subnets, IPv4 and IPv6: pods leave by their binding's exit", move || pods_leave(default.dual_stack(true))),
-        Scenario::new("one subnet: pods leave by their binding's exit", move || pods_leave(default.subnets(Subnets::One))),
-        Scenario::new("bridges that ask nobody: pods leave by their binding's exit", move || pods_leave(default.bridge_netfilter(false))),
+        Scenario::new("a binding is for the destinations and ports that it names, and all else goes the node's way", some_traffic),
+        Scenario::new("without the runtime's socket a pod is bound once the API server knows its address", without_the_runtime),
     ]
 }
 
-fn pods_leave(builder: Builder) {
-    let cluster = builder.build();
-    let bound = ["n1", "n2"].map(|node| cluster.run(&format!("bound-{node}"), node, &[("app", "crawler")]));
-    let free = ["n1", "n2"].map(|node| cluster.run(&format!("free-{node}"), node, &[]));
-    for pod in &bound {
+fn the_examples_do_what_they_say() {
+    let cluster = Cluster::builder().subnets(Subnets::One).build();
+    // The registry that the Deployment's image is named for is out of reach.
+    cluster.import_image(&image::archive(&[("docker.io/library/busybox:1.36", &image::IDLE)], &[]));
+    let folder = format!("{}/examples/kubernetes", env!("CARGO_MANIFEST_DIR"));
+    cluster.api.kubectl(&["apply", "-f", &format!("{folder}/2-namespace.yaml")]);
+    cluster.api.await_rollout(&["-n", "shop", "deployment", "crawler"]);
+    let pods = cluster.pods("shop", "app=crawler");
+    assert_eq!(pods.len(), 2, "{pods:#?}");
+    for pod in &pods {
         cluster.node(&pod.node).leaves_by(&pod.netns, Nic::Eth1).expect_err("without egressd it leaves by eth0");
     }
+
     cluster.install(&[]);
-    cluster.bind("crawler", Nic::Eth1);
-    cluster.await_programmed("crawler", 2);
-    for pod in &bound {
-        let node = cluster.node(&pod.node);
-        node.leaves_by_to(&pod.netns, Nic::Eth1, (world::layout::SERVER, world::layout::PORT).into())
-            .unwrap_or_else(|error| panic!("{error}"));
+    cluster.api.kubectl(&["apply", "-f", &folder]);
+    cluster.api.await_object(&["-n", "shop", "egressbinding", "crawler"], |binding| binding["status"]["summary"]["programmed"] == 2);
+    assert_eq!(
+        cluster.pods("shop", "app=crawler").iter().map(|pod| &pod.uid).collect::<BTreeSet<_>>(),
+        uids(&pods),
+        "none is started anew"
+    );
+    for pod in &pods {
+        cluster.node(&pod.node).leaves_by(&pod.netns, Nic::Eth1).unwrap_or_else(|error| panic!("{}: {error}", pod.name));
     }
-    for pod in &free {
-        cluster.node(&pod.node).leaves_by(&pod.netns, Nic::Eth0).unwrap_or_else(|error| panic!("{error}"));
+    println!("{}", cluster.api.kubectl(&["get", "egressbindings,egresspools,pods", "-n", "shop", "-o", "wide"]));
+
+    cluster.api.kubectl(&["delete", "-f", &format!("{folder}/3-binding.yaml")]);
+    for pod in &pods {
+        until("it leaves as ever", || cluster.node(&pod.node).leaves_by(&pod.netns, Nic::Eth0));
     }
-    cluster.api.delete(&["egressbinding", "crawler"]);
-    for pod in &bound {
-        let node = cluster.node(&pod.node);
-        world::cluster::until("it leaves as ever", || node.leaves_by(&pod.netns, Nic::Eth0));
+    cluster.api.kubectl(&["delete", "--timeout=90s", "--ignore-not-found", "-f", &folder]);
+    cluster.api.try_get(&["namespace", "shop"]).expect_err("it is gone");
+}
+
+fn uids(pods: &[Pod]) -> BTreeSet<&String> {
+    pods.iter().map(|pod| &pod.uid).collect()
+}
+
+fn some_traffic() {
+    let cluster = Cluster::builder().build();
+    let pods = NODES.map(|node| cluster.run(&format!("some-{node}"), node, &[("app", "some")]));
+    let [_, middle, last] = PORTS;
+    let everything: Vec<Way> = [SERVER, SERVER_B]
+        .into_iter()
+        .flat_map(|server| [middle, last].into_iter().flat_map(move |port| ["TCP", "UDP"].map(|protocol| (server, port, protocol))))
+        .collect();
+    let by_eth1 = |pod: &Pod| everything.iter().copied().filter(|way| nic(&cluster, pod, *way) == Nic::Eth1).collect::<Vec<_>>();
+    for pod in &pods {
+        assert_eq!(by_eth1(pod), [], "without egressd all leaves by eth0");
+    }
+    cluster.install(&[]);
+    cluster.api.apply(&cluster.pool("pool-some", Nic::Eth1));
+    let only = |to, ports| {
+        let addresses = NODES.map(|node| cluster.node(node).layout.address(Nic::Eth1));
+        let pool = json!({ "name": "pool-some", "addresses": addresses });
+        let spec = json!({ "podSelector": { "matchLabels": { "app": "some" } }, "pool": pool, "to": to, "ports": ports });
+        let binding =
+            json!({ "apiVersion": "egressd.dev/v1alpha1", "kind": "EgressBinding", "metadata": { "name": "some" }, "spec": spec });
+        cluster.api.apply(&binding.to_string());
+    };
+    let right = |expected: &[Way]| {
+        for pod in &pods {
+            until("what it is for leaves by eth1, and nothing else", || match by_eth1(pod) {
+                ways if ways == expected => Ok(()),
+                ways => Err(format!("{}: {ways:?} by eth1", pod.name)),
+            });
+        }
+    };
+    only(json!([{ "cidr": "203.0.113.0/24" }]), json!([{ "protocol": "TCP", "port": middle }]));
+    right(&[(SERVER_B, middle, "TCP")]);
+    only(json!([{ "cidr": "0.0.0.0/0", "except": ["203.0.113.0/24"] }]), json!([{ "protocol": "UDP", "port": middle, "endPort": last }]));
+    right(&[(SERVER, middle, "UDP"), (SERVER, last, "UDP")]);
+    for node in cluster.nodes() {
+        assert!(node.foreign().is_empty(), "{}: {}", node.name, node.foreign());
     }
 }
 
-fn the_examples_do_what_they_say() {
+/// Server, port, protocol.
+type Way = (std::net::Ipv4Addr, u16, &'static str);
+
+/// The NIC by which all of a call left, whose address the server saw.
+fn nic(cluster: &Cluster, pod: &Pod, (server, port, protocol): Way) -> Nic {
+    let ask = if protocol == "TCP" { talk::ask_tcp } else { talk::ask_udp };
+    let node = cluster.node(&pod.node);
+    let (peer, seen) = node.watch(|| ask(&pod.netns, (server, port).into()));
+    let peer = peer.unwrap_or_else(|error| panic!("{server}:{port} by {protocol}: {error}; left: {seen}"));
+    let nic = Nic::ALL.into_iter().find(|nic| peer.ip() == node.layout.eip(*nic)).expect("it has no other addresses");
+    assert_eq!(seen.0.keys().copied().collect::<Vec<_>>(), [(nic, node.layout.address(nic).into())]);
+    nic
+}
+
+fn without_the_runtime() {
     let cluster = Cluster::builder().build();
-    cluster.install(&[]);
-    let folder = format!("{}/examples/kubernetes", env!("CARGO_MANIFEST_DIR"));
-    assert!(fs::metadata(&folder).is_ok());
+    let before = cluster.run("before", "n1", &[("app", "crawler")]);
+    cluster.node("n1").leaves_by(&before.netns, Nic::Eth1).expect_err("without egressd it leaves by eth0");
+    cluster.install(&["--set=runtime.socket="]);
+    let set = cluster.api.get(&["-n", world::cluster::NAMESPACE, "daemonset", "egressd"]);
+    assert!(!set.to_string().contains("containerd"), "nothing of the runtime is mounted: {set:#}");
+    cluster.bind("crawler", Nic::Eth1);
+    cluster.await_programmed("crawler", 1);
+    let later = NODES.map(|node| cluster.run(&format!("later-{node}"), node, &[("app", "crawler")]));
+    let free = cluster.run("free", "n1", &[]);
+    cluster.await_programmed("crawler", 3);
+    for pod in later.iter().chain([&before]) {
+        cluster.node(&pod.node).leaves_by(&pod.netns, Nic::Eth1).unwrap_or_else(|error| panic!("{}: {error}", pod.name));
+    }
+    cluster.node("n1").leaves_by(&free.netns, Nic::Eth0).expect("it is not bound");
+    cluster.api.kubectl(&["label", "pod", "before", "app=other", "--overwrite"]);
+    until("it is not bound any more", || cluster.node("n1").leaves_by(&before.netns, Nic::Eth0));
 }

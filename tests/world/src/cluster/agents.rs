@@ -1,9 +1,14 @@
 //! egressd in the cluster, as its users have it: the chart, the image, pools and bindings, and what they tell.
 
+use std::net::IpAddr;
+
 use serde_json::{Value, json};
 
 use super::{Cluster, NODES, has_condition, until};
-use crate::{built, layout::Nic};
+use crate::{
+    built,
+    layout::{Nic, SERVER},
+};
 
 /// The namespace that the agents live in.
 pub const NAMESPACE: &str = "egressd";
@@ -31,26 +36,42 @@ impl Cluster {
         [ask(&["logs", "-l", agents, "--tail=50", "--prefix"]), ask(&["get", "events", "--field-selector=type=Warning"])].join("\n")
     }
 
-    /// A pool with an address of this NIC of each node, for the namespace `default`.
+    /// A pool with an IPv4 address of this NIC of each node, for the namespace `default`.
     pub fn pool(&self, name: &str, nic: Nic) -> String {
-        let block = |node: &str| json!({ "cidr": format!("{}/32", self.node(node).layout.address(nic)) });
-        let gateway = self.node(NODES[0]).layout.gateway(nic);
+        self.pool_of(name, nic, SERVER.into())
+    }
+
+    /// A pool with an address of this NIC of each node, of the family of `like`, for the namespace `default`.
+    pub fn pool_of(&self, name: &str, nic: Nic, like: IpAddr) -> String {
+        let length = if like.is_ipv4() { 32 } else { 128 };
+        let block = |node: &str| json!({ "cidr": format!("{}/{length}", self.node(node).layout.private(nic, like)) });
+        let gateway = self.node(NODES[0]).gateway(nic, like);
         let spec = json!({ "blocks": NODES.map(block), "gateway": gateway, "allowedNamespaces": { "names": ["default"] } });
         json!({ "apiVersion": "egressd.dev/v1alpha1", "kind": "EgressPool", "metadata": { "name": name }, "spec": spec }).to_string()
     }
 
-    /// A binding of pods with the label `app` to all addresses of a pool.
+    /// A binding of pods with the label `app` to all addresses of a pool of this NIC's IPv4 addresses.
     pub fn binding(&self, name: &str, app: &str, pool: &str, nic: Nic) -> String {
-        let addresses = NODES.map(|node| self.node(node).layout.address(nic).to_string());
+        self.binding_of(name, app, pool, nic, SERVER.into())
+    }
+
+    /// A binding of pods with the label `app` to all addresses of a pool of this NIC's addresses, of the family of `like`.
+    pub fn binding_of(&self, name: &str, app: &str, pool: &str, nic: Nic, like: IpAddr) -> String {
+        let addresses = NODES.map(|node| self.node(node).layout.private(nic, like));
         let spec = json!({ "podSelector": { "matchLabels": { "app": app } }, "pool": { "name": pool, "addresses": addresses } });
         json!({ "apiVersion": "egressd.dev/v1alpha1", "kind": "EgressBinding", "metadata": { "name": name }, "spec": spec }).to_string()
     }
 
-    /// Applies a pool of this NIC's addresses and a binding of pods with this label to it.
+    /// Applies a pool of this NIC's IPv4 addresses and a binding of pods with this label to it.
     pub fn bind(&self, app: &str, nic: Nic) {
+        self.bind_of(app, nic, SERVER.into());
+    }
+
+    /// Applies a pool of this NIC's addresses, of the family of `like`, and a binding of pods with this label to it.
+    pub fn bind_of(&self, app: &str, nic: Nic, like: IpAddr) {
         let pool_name = format!("pool-{app}");
-        self.api.apply(&self.pool(&pool_name, nic));
-        self.api.apply(&self.binding(app, app, &pool_name, nic));
+        self.api.apply(&self.pool_of(&pool_name, nic, like));
+        self.api.apply(&self.binding_of(app, app, &pool_name, nic, like));
     }
 
     /// Waits until so many of a binding's workloads are programmed, and none is failing.
