@@ -7,6 +7,7 @@ mod conflicts;
 mod first_packet;
 mod life;
 mod pools;
+mod reach;
 mod rights;
 mod support;
 
@@ -22,6 +23,7 @@ fn main() -> ExitCode {
         first_packet::scenarios(),
         life::scenarios(),
         pools::scenarios(),
+        reach::scenarios(),
         rights::scenarios(),
     ];
     world::harness::main(modules.into_iter().flatten().map(|scenario| scenario.within(LIMIT)).collect())
