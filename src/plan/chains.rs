@@ -47,6 +47,8 @@ pub fn fixed(v6: bool) -> Chains {
             PRIORITY_PREROUTING,
             vec![
                 rule().vmap("ingress", [iif()]),
+                // An answer that another node or an overlay brings, to what came in by an uplink and was passed on there.
+                rule().is(ct_direction(), REPLY).is(ct_mark().and(FLAG | EXIT), FLAG).goto("reply"),
                 // A flow of ours whose source nobody vouches for any more: its claim is gone, and its end is on the way.
                 rule().is_not(ct_mark().and(EXIT), 0).is(ct_mark().and(FLAG), FLAG).is_not(ct_direction(), REPLY).goto("unknown"),
             ],

@@ -7,6 +7,7 @@ mod conflicts;
 mod first_packet;
 mod life;
 mod pools;
+mod reach;
 mod rights;
 mod support;
 
@@ -16,7 +17,14 @@ use std::{process::ExitCode, time::Duration};
 const LIMIT: Duration = Duration::from_secs(900);
 
 fn main() -> ExitCode {
-    let modules =
-        [apply::scenarios(), conflicts::scenarios(), first_packet::scenarios(), life::scenarios(), pools::scenarios(), rights::scenarios()];
+    let modules = [
+        apply::scenarios(),
+        conflicts::scenarios(),
+        first_packet::scenarios(),
+        life::scenarios(),
+        pools::scenarios(),
+        reach::scenarios(),
+        rights::scenarios(),
+    ];
     world::harness::main(modules.into_iter().flatten().map(|scenario| scenario.within(LIMIT)).collect())
 }

@@ -245,12 +245,15 @@ fn port_rules(layout: Layout, nic: Nic, routed: &Routed) -> String {
         Nic::Eth0 => ["ip", "ip6"].map(|family| routed.accepted(family)).concat(),
         Nic::Eth1 => String::new(),
     };
+    // Where two NICs of one subnet answer for each other, what is carried would come in by either.
+    let claimed = if routed.to.is_empty() { String::new() } else { format!("arp operation reply arp saddr ip != {own} drop") };
     format!(
         "table netdev {table} {{
             set {name}_ip {{ type ipv4_addr; size 65535; flags dynamic; }}
             set {name}_ip6 {{ type ipv6_addr; size 65535; flags dynamic; }}
             chain {name} {{
                 type filter hook ingress device \"{port}\" priority -500; policy accept;
+                {claimed}
                 {carried}
                 update @{name}_ip {{ ip saddr counter }}
                 ip6 saddr {{ fe80::/10, :: }} accept
