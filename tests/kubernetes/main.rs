@@ -3,8 +3,10 @@
 //! Every check of packets is made twice: with egressd, and, as its negative control, in the same scenario without.
 
 mod apply;
+mod boot;
 mod first_packet;
 mod life;
+mod reused;
 
 use std::{process::ExitCode, time::Duration};
 
@@ -12,6 +14,7 @@ use std::{process::ExitCode, time::Duration};
 const LIMIT: Duration = Duration::from_secs(900);
 
 fn main() -> ExitCode {
-    let modules = [apply::scenarios(), first_packet::scenarios(), life::scenarios()];
+    let modules =
+        [apply::scenarios(), boot::scenarios(), first_packet::scenarios(), life::scenarios(), reused::scenarios()];
     world::harness::main(modules.into_iter().flatten().map(|scenario| scenario.within(LIMIT)).collect())
 }
