@@ -339,6 +339,13 @@ impl Agent {
         Ok(())
     }
 
+    /// Tells the cluster that nothing is bound here any more.
+    pub async fn take_leave(&mut self) {
+        if let Some(reporter) = self.reporter.take() {
+            reporter.last(&self.facts.cluster.node, node::spec(&self.facts, &Outcome::default(), [])).await;
+        }
+    }
+
     /// Writes down what the next boot is to close, once everybody is known.
     fn remember(&mut self) {
         let Some(guard) = self.boot_guard.as_mut().filter(|_| !self.silent.any()) else { return };

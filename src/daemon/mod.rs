@@ -174,6 +174,7 @@ pub async fn run(options: Options) -> Result<(), Error> {
     }
     if agent.is_dismissed(&mut told).await {
         agent.withdraw(options.boot_guard.as_deref())?;
+        agent.take_leave().await;
     } else {
         info!("egressd stops; what it programmed stays");
     }

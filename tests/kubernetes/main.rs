@@ -3,11 +3,13 @@
 //! Every check of packets is made twice: with egressd, and, as its negative control, in the same scenario without.
 
 mod apply;
+mod boot;
 mod conflicts;
 mod first_packet;
 mod life;
 mod pools;
 mod reach;
+mod reused;
 mod rights;
 mod support;
 
@@ -19,11 +21,13 @@ const LIMIT: Duration = Duration::from_secs(900);
 fn main() -> ExitCode {
     let modules = [
         apply::scenarios(),
+        boot::scenarios(),
         conflicts::scenarios(),
         first_packet::scenarios(),
         life::scenarios(),
         pools::scenarios(),
         reach::scenarios(),
+        reused::scenarios(),
         rights::scenarios(),
     ];
     world::harness::main(modules.into_iter().flatten().map(|scenario| scenario.within(LIMIT)).collect())

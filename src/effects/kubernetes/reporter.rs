@@ -7,8 +7,8 @@ use kube::api::{Patch, PatchParams};
 use kube::{Api, Client};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
-use tokio::time::{Instant, sleep, sleep_until};
-use tracing::{debug, warn};
+use tokio::time::{Instant, sleep, sleep_until, timeout};
+use tracing::{debug, info, warn};
 
 use super::MANAGER;
 use super::error::Error;
@@ -18,11 +18,14 @@ use crate::model::cluster::Node;
 
 /// How often the report is written anew though nothing changed, because somebody may have deleted it.
 const REFRESH: Duration = Duration::from_secs(3600);
+/// How long the last report may take: what took the agent away may have taken its rights, or the API server, too.
+const LAST: Duration = Duration::from_secs(3);
 
 /// Writes the reports of one node, for as long as this is kept.
 ///
 /// Reports that come faster than they may be written replace each other; one that says what the last one said is not written.
 pub struct Reporter {
+    api: Api<EgressNode>,
     reports: watch::Sender<Option<Report>>,
     task: JoinHandle<()>,
 }
@@ -38,20 +41,42 @@ impl Reporter {
     /// Needs the verb `patch` on `egressnodes`.
     pub fn start(client: Client) -> Self {
         let (reports, told) = watch::channel(None);
-        Self { reports, task: tokio::spawn(write(Api::all(client), told)) }
+        let api: Api<EgressNode> = Api::all(client);
+        Self { reports, task: tokio::spawn(write(api.clone(), told)), api }
     }
 
     /// Says what the report is now. Cheap: nothing is written here. Without the node's uid nothing is, as the report goes with its node.
     pub fn report(&self, node: &Node, spec: EgressNodeSpec) {
-        if node.uid.is_empty() {
+        let report = Report::of(node, spec);
+        if report.is_none() {
             return;
         }
-        let report = Some(Report { name: node.name.clone(), uid: node.uid.clone(), spec });
         self.reports.send_if_modified(|last| {
             let changed = *last != report;
             *last = report;
             changed
         });
+    }
+}
+
+impl Reporter {
+    /// Writes the report of a node that has no agent any more, so that nobody takes the one before for what is.
+    pub async fn last(mut self, node: &Node, spec: EgressNodeSpec) {
+        self.task.abort();
+        // What it was writing would come later.
+        let _ = (&mut self.task).await;
+        let Some(report) = Report::of(node, spec) else { return };
+        match timeout(LAST, apply(&self.api, &report)).await {
+            Ok(Ok(())) => debug!(node = report.name, "last report written"),
+            Ok(Err(error)) => info!(node = report.name, %error, "failed to write the node's last report"),
+            Err(_) => info!(node = report.name, "failed to write the node's last report in time"),
+        }
+    }
+}
+
+impl Report {
+    fn of(node: &Node, spec: EgressNodeSpec) -> Option<Self> {
+        (!node.uid.is_empty()).then(|| Self { name: node.name.clone(), uid: node.uid.clone(), spec })
     }
 }
 

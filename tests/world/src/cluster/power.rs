@@ -63,9 +63,11 @@ impl Node {
 
     /// The same with what its init system runs before containerd and kubelet.
     pub fn reboot_with(&mut self, unit: impl FnOnce(&Machine)) {
+        let containers = self.ctr(&["containers", "ls", "-q"]);
         // A first process ends only after all others of its namespace were reaped, each by who started it.
         self.parts.iter_mut().for_each(|part| part.service.kill());
         self.first.end_by(Signal::SIGKILL, PATIENCE);
+        containers.lines().for_each(forget_cgroups);
         for nic in Nic::ALL {
             self.netns().ip(&format!("link del {}", nic.name()));
         }
@@ -76,6 +78,14 @@ impl Node {
         unit(&self.machine);
         let programs: Vec<&str> = self.parts.iter().map(|part| part.program).collect();
         programs.into_iter().for_each(|program| self.restart(program));
+    }
+}
+
+/// Removes a container's control groups: kubelet asks containerd for seconds about each that it finds after a boot.
+fn forget_cgroups(container: &str) {
+    for hierarchy in fs::read_dir("/sys/fs/cgroup").into_iter().flatten().flatten() {
+        // A container has none in some, and none at all if it never ran.
+        let _ = fs::remove_dir(hierarchy.path().join("k8s.io").join(container));
     }
 }
 
