@@ -16,13 +16,7 @@ use std::{process::ExitCode, time::Duration};
 const LIMIT: Duration = Duration::from_secs(900);
 
 fn main() -> ExitCode {
-    let modules = [
-        apply::scenarios(),
-        conflicts::scenarios(),
-        first_packet::scenarios(),
-        life::scenarios(),
-        pools::scenarios(),
-        rights::scenarios(),
-    ];
+    let modules =
+        [apply::scenarios(), conflicts::scenarios(), first_packet::scenarios(), life::scenarios(), pools::scenarios(), rights::scenarios()];
     world::harness::main(modules.into_iter().flatten().map(|scenario| scenario.within(LIMIT)).collect())
 }
