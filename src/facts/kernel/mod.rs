@@ -41,7 +41,7 @@ pub enum Error {
         #[source]
         source: netlink::Error,
     },
-    #[error("failed to watch the named network namespaces")]
+    #[error("failed to watch the named network namespaces; when too many files are open, raise fs.inotify.max_user_instances")]
     Names(#[source] io::Error),
 }
 
