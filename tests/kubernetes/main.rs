@@ -6,6 +6,7 @@ mod apply;
 mod boot;
 mod conflicts;
 mod first_packet;
+mod leaving;
 mod life;
 mod pools;
 mod reach;
@@ -24,6 +25,7 @@ fn main() -> ExitCode {
         boot::scenarios(),
         conflicts::scenarios(),
         first_packet::scenarios(),
+        leaving::scenarios(),
         life::scenarios(),
         pools::scenarios(),
         reach::scenarios(),

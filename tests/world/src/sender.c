@@ -28,11 +28,11 @@ static int once(const struct sockaddr_in *to) {
   int sent = 1;
   struct pollfd answered = {datagrams, POLLIN, 0}, connected = {stream, POLLIN, 0};
   while (poll(&answered, 1, 100) <= 0 || recv(datagrams, answer, sizeof answer, 0) <= 0) {
-    if (sent++ == 150) return 1;
+    if (sent++ == 900) return 1;
     send(datagrams, "?\n", 2, 0);
   }
-  /* A dropped SYN is repeated after 1 s, 3 s and 7 s. */
-  if (poll(&connected, 1, 15000) <= 0 || recv(stream, answer, sizeof answer, 0) <= 0) return 2;
+  /* A dropped SYN is repeated after 1 s, 3 s, 7 s, 15 s, 31 s and 63 s. */
+  if (poll(&connected, 1, 90000) <= 0 || recv(stream, answer, sizeof answer, 0) <= 0) return 2;
   struct sockaddr_in own;
   socklen_t length = sizeof own;
   getsockname(datagrams, (struct sockaddr *)&own, &length);

@@ -1,0 +1,92 @@
+//! egressd leaves a cluster, or a node, and nothing of it stays there; when it only dies, all of it stays.
+
+use world::{
+    Cluster, Nic, Scenario, State,
+    cluster::{NAMESPACE, NODES, Pod, until},
+};
+
+pub fn scenarios() -> Vec<Scenario> {
+    vec![
+        Scenario::new("helm uninstall leaves both nodes as they were found, and definitions and bindings stay", uninstalled),
+        Scenario::new("a node that leaves the selector is as it was found, and the other goes on", a_node_leaves_the_selector),
+        Scenario::new("a killed agent leaves all as it is, and so does the next one", a_killed_agent_leaves_all),
+    ]
+}
+
+fn uninstalled() {
+    let (cluster, pods, before) = bound(&[]);
+    cluster.api.helm(&["uninstall", "egressd", "-n", NAMESPACE, "--wait", "--timeout=90s"]).unwrap_or_else(|error| panic!("{error}"));
+    for pod in &pods {
+        as_found(&cluster, pod, &before);
+    }
+    for kind in ["egressbindings", "egresspools"] {
+        let left = cluster.api.get(&[kind]);
+        assert_eq!(left["items"].as_array().map(Vec::len), Some(1), "{kind} stay: {left:#}");
+    }
+    // What stayed is in force again with the next installation.
+    cluster.upgrade(&[]).unwrap_or_else(|error| panic!("{error}"));
+    cluster.await_programmed("crawler", 2);
+    pods.iter().for_each(|pod| leaves(&cluster, pod, Nic::Eth1));
+}
+
+fn a_node_leaves_the_selector() {
+    let (cluster, pods, before) = bound(&["--set=nodeSelector.egress=yes"]);
+    let n1 = cluster.node("n1").state();
+    cluster.api.kubectl(&["label", "node", "n2", "egress-"]);
+    as_found(&cluster, &pods[1], &before);
+    leaves(&cluster, &pods[0], Nic::Eth1);
+    n1.assert_same(&cluster.node("n1").state(), "the other node's agent goes on");
+    cluster.api.await_object(&["egressbinding", "crawler"], |object| object["status"]["summary"]["programmed"] == 1);
+    cluster.api.kubectl(&["label", "node", "n2", "egress=yes"]);
+    cluster.await_programmed("crawler", 2);
+    pods.iter().for_each(|pod| leaves(&cluster, pod, Nic::Eth1));
+}
+
+fn a_killed_agent_leaves_all() {
+    let (mut cluster, pods, _) = bound(&[]);
+    let before = cluster.node("n1").state();
+    let agent = cluster.agent("n1");
+    // So that nobody starts it again.
+    cluster.node_mut("n1").kill("kubelet");
+    cluster.node("n1").kill_container(NAMESPACE, &agent, "egressd");
+    cluster.node("n1").fetch("/readyz").expect_err("it is dead");
+    before.assert_same(&cluster.node("n1").state(), "its end changes nothing");
+    leaves(&cluster, &pods[0], Nic::Eth1);
+    cluster.node_mut("n1").restart("kubelet");
+    let n1 = cluster.node("n1");
+    until("there is an agent again", || n1.fetch("/readyz").map_err(|error| error.to_string()));
+    before.assert_same(&n1.state(), "its start changes nothing");
+    leaves(&cluster, &pods[0], Nic::Eth1);
+}
+
+/// A cluster with a bound pod on each node, and what the nodes were like before egressd.
+fn bound(values: &[&str]) -> (Cluster, [Pod; 2], [State; 2]) {
+    let cluster = Cluster::builder().build();
+    NODES.iter().for_each(|node| drop(cluster.api.kubectl(&["label", "node", node, "egress=yes"])));
+    let pods = NODES.map(|node| cluster.run(&format!("bound-{node}"), node, &[("app", "crawler")]));
+    pods.iter().for_each(|pod| leaves(&cluster, pod, Nic::Eth0));
+    let before = NODES.map(|node| cluster.node(node).state());
+    cluster.install(values);
+    cluster.bind("crawler", Nic::Eth1);
+    cluster.await_programmed("crawler", 2);
+    pods.iter().for_each(|pod| leaves(&cluster, pod, Nic::Eth1));
+    for (node, before) in NODES.iter().zip(&before) {
+        assert!(!before.difference(&cluster.node(node).state()).is_empty(), "it has programmed something on {node}");
+    }
+    (cluster, pods, before)
+}
+
+fn leaves(cluster: &Cluster, pod: &Pod, nic: Nic) {
+    cluster.node(&pod.node).leaves_by(&pod.netns, nic).unwrap_or_else(|error| panic!("{error}"));
+}
+
+/// Waits until the pod's node is as it was before egressd, and then the pod leaves as then.
+fn as_found(cluster: &Cluster, pod: &Pod, before: &[State; 2]) {
+    let node = cluster.node(&pod.node);
+    let before = &before[usize::from(node.layout.machine)];
+    until(&format!("{} is as it was found", node.name), || {
+        let difference = before.difference(&node.state());
+        if difference.is_empty() { Ok(()) } else { Err(difference.join("\n")) }
+    });
+    leaves(cluster, pod, Nic::Eth0);
+}
