@@ -87,12 +87,14 @@ impl Agent {
             runtime: options.containerd.is_some(),
             cluster: options.cluster.is_some(),
         };
-        let cluster = Cluster::new(options.cluster.as_ref().is_some_and(|cluster| cluster.raw_exits), &options.inside);
+        let mut facts = Facts::of(Cluster::new(options.cluster.as_ref().is_some_and(|cluster| cluster.raw_exits), &options.inside));
+        // Until the runtime has spoken nobody knows where a pod is, whatever the API server says of addresses.
+        facts.sandboxes = options.containerd.is_some().then(BTreeMap::new);
         Self {
             cutter: cutter::start(tell.clone()),
             kernel,
             metrics: Metrics::new(),
-            facts: Facts::of(cluster),
+            facts,
             past: Past::default(),
             outcome: Outcome::default(),
             silent,

@@ -59,6 +59,8 @@ pub enum ClusterChange {
     Node(Node),
     /// Subnets that are inside: pods and nodes of the whole cluster, services, the API server.
     Inside(BTreeSet<IpNet>),
+    /// Nobody has said yet what is inside.
+    InsideUnsaid,
     /// The agents' own DaemonSet; `None` when there is none.
     DaemonSet(Option<DaemonSet>),
     /// What keeps something from being read, and the cure; `None` once it is well again. What was known of it stays.
@@ -138,6 +140,7 @@ pub struct Cluster {
     /// By what they are about.
     pub troubles: BTreeMap<String, String>,
     configured_inside: BTreeSet<IpNet>,
+    inside_asked: bool,
     /// Whether bindings may name exits themselves, without a pool.
     raw_exits: bool,
     /// The bindings with what their pools give them.
@@ -163,7 +166,11 @@ impl Cluster {
             ClusterChange::Namespaces(word) => hear(&mut self.namespaces, word),
             ClusterChange::Pods(word) => self.hear_pods(word),
             ClusterChange::Node(node) => self.node = node,
-            ClusterChange::Inside(inside) => self.inside = Arc::new(&inside | &self.configured_inside),
+            ClusterChange::Inside(inside) => {
+                self.inside = Arc::new(&inside | &self.configured_inside);
+                self.inside_asked = true;
+            }
+            ClusterChange::InsideUnsaid => self.inside_asked = true,
             ClusterChange::DaemonSet(daemonset) => self.daemonset = Some(daemonset),
             ClusterChange::Trouble { about, problem } => match problem {
                 Some(problem) => drop(self.troubles.insert(about, problem)),
@@ -203,12 +210,13 @@ impl Cluster {
 
     /// Every kind that decides who gets what has been listed whole.
     pub fn whole(&self) -> bool {
-        self.bindings.is_some() && self.pools.is_some() && self.namespaces.is_some() && self.pods.is_some()
+        self.bindings.is_some() && self.pools.is_some() && self.namespaces.is_some() && self.pods.is_some() && self.inside_asked
     }
 
     /// Lends the pools' addresses anew, if anything that this depends on has changed.
     pub fn grant(&mut self) {
-        if !std::mem::take(&mut self.stale) {
+        // A pool that was not listed yet would refuse who has it.
+        if !self.whole() || !std::mem::take(&mut self.stale) {
             return;
         }
         let lender =

@@ -70,13 +70,13 @@ impl Engine {
             return Err(Error::refused(NETWORK, format!("there is no network {name}; make it with `docker network create {name}`")));
         };
         let network = facts::network(network).ok_or_else(|| Error::refused(NETWORK, format!("network {name} has no id")))?;
-        if let Some(address) = placement.address {
-            if let Err(error) = self.check(&network, address, &seen.name).await {
-                if hurried {
-                    self.put_back(container, &network).await?;
-                }
-                return Err(error);
+        if let Some(address) = placement.address
+            && let Err(error) = self.check(&network, address, &seen.name).await
+        {
+            if hurried {
+                self.put_back(container, &network).await?;
             }
+            return Err(error);
         }
         let wanted: Vec<_> = placement.address.into_iter().collect();
         let others: Vec<_> = seen.networks.keys().filter(|other| **other != network.name).collect();

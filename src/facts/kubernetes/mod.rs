@@ -119,7 +119,7 @@ fn start(client: &Client, scope: &Scope) -> Running {
 
     let configmaps: Api<ConfigMap> = Api::namespaced(client(), &scope.namespace);
     let kind = Kind { api: configmaps, fields: named(INSIDE), read: read::inside };
-    followers.add("configmaps", kind, "ConfigMap", |word| only(word).map_or_else(Vec::new, inside));
+    followers.add("configmaps", kind, "ConfigMap", |word| only(word).map_or_else(|| vec![ClusterChange::InsideUnsaid], inside));
 
     if let Some(name) = &scope.daemonset {
         let daemonsets = Api::namespaced_with(client(), &scope.namespace, &ApiResource::erase::<DaemonSet>(&()));

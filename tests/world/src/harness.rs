@@ -59,7 +59,10 @@ pub fn main(scenarios: Vec<Scenario>) -> ExitCode {
                     Trial::test(name.clone(), move || isolate::run(&name, limit, shown).map_err(Into::into))
                 })
                 .collect();
-            libtest_mimic::run(&Arguments::from_args(), trials).exit_code()
+            let mut arguments = Arguments::from_args();
+            // More at once run out of what a machine has once: inotify instances, for instance, of which a cluster takes dozens.
+            arguments.test_threads.get_or_insert(2);
+            libtest_mimic::run(&arguments, trials).exit_code()
         }
     }
 }

@@ -44,6 +44,10 @@ fn node() -> Facts {
     };
     apply(&mut facts, KernelChange::Routing { routes: vec![default(2), default(3)], rules: Vec::new() });
     facts.cluster.apply(ClusterChange::Bindings(Word::All(vec![binding()])));
+    facts.cluster.apply(ClusterChange::Pools(Word::All(Vec::new())));
+    facts.cluster.apply(ClusterChange::Namespaces(Word::All(Vec::new())));
+    facts.cluster.apply(ClusterChange::Pods(Word::All(Vec::new())));
+    facts.cluster.apply(ClusterChange::InsideUnsaid);
     facts
 }
 
@@ -128,6 +132,26 @@ fn a_pod_is_bound_by_its_namespace_before_the_api_server_knows_an_address() {
     let outcome = outcome(&mut facts, &mut past);
     assert_eq!(rows(&outcome), [("pod/shop/a".to_owned(), Some(11), "bound")]);
     assert_eq!(outcome.guards.get(&BRIDGE), Some(&Guard::Closed));
+}
+
+#[test]
+fn as_long_as_not_all_is_listed_nobody_is_refused_for_what_may_still_come() {
+    let mut facts = node();
+    facts.cluster = Cluster::new(true, &[]);
+    facts.cluster.apply(ClusterChange::Bindings(Word::All(vec![binding()])));
+    facts.cluster.apply(ClusterChange::Pods(Word::All(vec![pod("a", "crawler", &["10.244.1.7"])])));
+    assert_eq!(rows(&outcome(&mut facts, &mut Past::default())), []);
+}
+
+#[test]
+fn as_long_as_the_runtime_is_silent_what_the_api_server_says_of_addresses_does_not_count() {
+    let (mut facts, mut past) = (node(), Past::default());
+    facts.sandboxes = Some(BTreeMap::new());
+    plug(&mut facts, 11, 5, "10.244.1.7/24");
+    facts.cluster.apply(ClusterChange::Pods(Word::One(pod("a", "crawler", &["10.244.1.7"]))));
+    assert_eq!(rows(&outcome(&mut facts, &mut past)), [("pod/shop/a".to_owned(), None, "waiting")]);
+    facts.apply_runtime(RuntimeChange::Lost);
+    assert_eq!(rows(&outcome(&mut facts, &mut past)), [("pod/shop/a".to_owned(), Some(11), "bound")]);
 }
 
 #[test]
