@@ -4,6 +4,7 @@ mod pods;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::net::IpAddr;
+use std::slice::from_ref;
 use std::sync::Arc;
 
 use ipnet::IpNet;
@@ -246,7 +247,7 @@ impl<'a> Scene<'a> {
     }
 
     fn namespace(&self, held: &Held, name: &str, ends: &HashMap<i32, Vec<&'a Link>>, draft: &mut Draft) {
-        let bare = |state| Row { state, ..blank(Subject::Namespace(name.to_owned()), held) };
+        let bare = |state| Row { state, ..blank(Subject::Namespace(name.to_owned()), from_ref(held)) };
         let Some(nsid) = self.facts.kernel.namespaces.get(name) else {
             draft.rows.push(bare(State::Waiting(Reason::NoSuchNamespace { name: name.to_owned() })));
             return;
@@ -262,7 +263,7 @@ impl<'a> Scene<'a> {
     }
 
     fn source(&self, held: &Held, source: &RoutedSource, draft: &mut Draft) {
-        let mut row = Row { address: Some(source.net), ..blank(Subject::Source(source.net), held) };
+        let mut row = Row { address: Some(source.net), ..blank(Subject::Source(source.net), from_ref(held)) };
         match self.link_of(source) {
             Ok(link) => {
                 row.entry = Some(self.entry(link));
@@ -314,27 +315,19 @@ fn leaves(address: &IpAddr) -> bool {
 }
 
 fn row(container: &Arc<Container>, attachment: Option<&Attachment>, held: &[Held], state: State) -> Row {
-    Row {
-        subject: Subject::Container(Arc::clone(container)),
-        network: attachment.map(|a| a.network.clone()),
-        default_route: false,
-        address: None,
-        entry: None,
-        binding: held.first().cloned(),
-        losers: held.iter().skip(1).map(|h| h.name.clone()).collect(),
-        state,
-    }
+    Row { network: attachment.map(|a| a.network.clone()), state, ..blank(Subject::Container(Arc::clone(container)), held) }
 }
 
-fn blank(subject: Subject, held: &Held) -> Row {
+/// A workload with the bindings that it falls under, the winner first, of which nothing else is known.
+fn blank(subject: Subject, held: &[Held]) -> Row {
     Row {
         subject,
         network: None,
         default_route: false,
         address: None,
         entry: None,
-        binding: Some(held.clone()),
-        losers: Vec::new(),
+        binding: held.first().cloned(),
+        losers: held.iter().skip(1).map(|h| h.name.clone()).collect(),
         state: State::Waiting(Reason::NoAddressYet),
     }
 }

@@ -8,6 +8,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
+use super::chains::REPLY;
 use super::tables::inside_set;
 use crate::contract::{FLAG, PRIORITY_BOOT_GUARD};
 use crate::model::facts::{IfIndex, KernelFacts};
@@ -48,7 +49,7 @@ pub fn ruleset(remembered: &Remembered) -> Ruleset {
 fn table(remembered: &Remembered, v6: bool) -> Table {
     let mut rules = vec![
         rule().is(mark().and(FLAG), FLAG).accept(),
-        rule().is(ct_direction(), 1).accept(),
+        rule().is(ct_direction(), REPLY).accept(),
         rule().found(ranges("inside"), [iif(), daddr(v6)]).accept(),
     ];
     for bridge in &remembered.bridges {

@@ -17,7 +17,8 @@ use crate::nft::build::{
 };
 use crate::nft::{Chain, ChainKind, Family, Hook, Rule};
 
-const REPLY: u32 = 1;
+/// `ct direction` of answers.
+pub const REPLY: u32 = 1;
 /// `IPS_CONFIRMED`: the flow's first packet has left. (`ct state new` also matches later packets of an unanswered UDP flow.)
 const CONFIRMED: u32 = 1 << 3;
 const ETHERTYPE_IPV4: u32 = 0x0800;

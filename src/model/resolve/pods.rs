@@ -21,7 +21,7 @@ use super::super::reason::Reason;
 use super::super::select::{Held, PodIndex};
 use super::super::served::refuse_host_network;
 use super::super::workload::{Entry, Row, State, Subject, choose};
-use super::{Draft, Guard, Scene};
+use super::{Draft, Guard, Scene, blank};
 
 /// Owners of pods' addresses are told from containers', which are numbered from 0.
 const FIRST_OWNER: usize = usize::MAX / 2;
@@ -135,16 +135,7 @@ impl<'a> Scene<'a> {
 
     fn settle(&self, owner: usize, workload: Workload, guards: &BTreeMap<IfIndex, Guard>, draft: &mut Draft) {
         let Workload { subject, held, place } = workload;
-        let row = |state| Row {
-            subject: subject.clone(),
-            network: None,
-            default_route: false,
-            address: None,
-            entry: None,
-            binding: held.first().cloned(),
-            losers: held.iter().skip(1).map(|h| h.name.clone()).collect(),
-            state,
-        };
+        let row = |state| Row { state, ..blank(subject.clone(), &held) };
         let decide = |address| held.first().map_or(State::Free, |binding| choose(self.ground, binding, address));
         let bound = !held.is_empty();
         match place {
