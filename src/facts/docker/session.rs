@@ -26,9 +26,9 @@ use crate::model::facts::EngineChange;
 const TIMEOUT_SECONDS: u64 = 30;
 /// How far back events are read: a container that is just being started has said `connect` already, and the list has no address yet.
 const LOOK_BACK: Duration = Duration::from_secs(5);
-/// How old a `create` may be for its container to count as being made.
+/// How old a `create` may be for its container to count as being made; one from before the list does not, since it may have started.
 const MOMENT: Duration = Duration::from_millis(500);
-/// How long the list may lag behind `disconnect`.
+/// How long the list may lag behind an event.
 const LAG: Duration = Duration::from_secs(1);
 
 /// Why a session ended.
@@ -88,10 +88,7 @@ async fn follow(socket: &Path, parse: Parse, tell: &mut impl FnMut(EngineChange)
     };
     tell(session.snapshot(&mut events, &mut early).await?);
     for message in early {
-        let old = message.time_nano.is_some_and(|time| u128::try_from(time).unwrap_or(0) < now.as_nanos());
-        // Of the past only this is of use; the list has the rest.
-        let event = read::event(message).filter(|event| !old || matches!(event, Event::Connected { .. }));
-        event.into_iter().for_each(|event| session.event(event, tell));
+        news(message, now).into_iter().for_each(|event| session.event(event, tell));
     }
     loop {
         let due = session.later.front().map(|(due, _)| *due);
@@ -99,9 +96,9 @@ async fn follow(socket: &Path, parse: Parse, tell: &mut impl FnMut(EngineChange)
             biased;
             message = events.next() => {
                 let message = message.ok_or(Ended::Closed)?.map_err(Ended::Events)?;
-                let age = age(&message);
-                if let Some(event) = read::event(message) {
-                    session.book.made(&event).filter(|_| age < MOMENT).into_iter().for_each(&mut *tell);
+                let making = at(&message) >= now && age(&message) < MOMENT;
+                if let Some(event) = news(message, now) {
+                    session.book.made(&event).filter(|_| making).into_iter().for_each(&mut *tell);
                     session.event(event, tell);
                 }
             }
@@ -117,9 +114,20 @@ async fn connect(socket: &Path) -> Result<Docker, bollard::errors::Error> {
     docker.negotiate_version().await
 }
 
+/// What an event tells beyond a list that was asked for at `listed`: what the list may lag behind, and of the time before that any `connect`,
+/// whose address the list may lack.
+fn news(message: EventMessage, listed: Duration) -> Option<Event> {
+    let old = at(&message) + LAG < listed;
+    read::event(message).filter(|event| !old || matches!(event, Event::Connected { .. }))
+}
+
+/// When it happened, by the engine's clock, since the epoch.
+fn at(message: &EventMessage) -> Duration {
+    Duration::from_nanos(message.time_nano.and_then(|time| time.try_into().ok()).unwrap_or_default())
+}
+
 fn age(message: &EventMessage) -> Duration {
-    let at = Duration::from_nanos(message.time_nano.and_then(|time| time.try_into().ok()).unwrap_or_default());
-    SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().saturating_sub(at)
+    SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().saturating_sub(at(message))
 }
 
 fn events_since(time: Duration) -> EventsOptions {
