@@ -72,7 +72,10 @@ pub struct NodeNic {
 pub struct NodeBinding {
     pub namespace: String,
     pub name: String,
-    /// The `metadata.generation` of the binding that this is about.
+    /// The `metadata.uid` of the binding that this is about: one that is made anew is another.
+    #[serde(default)]
+    pub uid: String,
+    /// Its `metadata.generation`.
     pub generation: i64,
     /// Pods that it binds here.
     pub workloads: i64,

@@ -85,7 +85,8 @@ pub fn fold(world: &World, past: &mut Past, now: Timestamp) -> Writes {
     let by_binding = by_binding(reports);
     past.forget_all_but(bindings.values(), pools.values().map(|pool| &pool.object));
     for (key, written) in bindings {
-        let reports = key.split_once('/').and_then(|key| by_binding.get(&key)).map_or(&[][..], Vec::as_slice);
+        let uid = written.object().metadata.uid.as_deref().unwrap_or_default();
+        let reports = by_binding.get(uid).map_or(&[][..], Vec::as_slice);
         let before = written.object().status.clone().unwrap_or_default();
         let since = past.since(written, now);
         let case = Case { settled: now.duration_since(since) >= GRACE, reports, ..case(written, &lender, allocations.get(key)) };
@@ -102,7 +103,7 @@ pub fn fold(world: &World, past: &mut Past, now: Timestamp) -> Writes {
         writes.bindings.push(BindingWrite {
             namespace: written.object().namespace().unwrap_or_default(),
             name: written.object().name_any(),
-            uid: written.object().uid().unwrap_or_default(),
+            uid: uid.to_owned(),
             status,
         });
     }
@@ -161,12 +162,12 @@ fn case<'a>(written: &'a Written, lender: &Lender<'_>, allocation: Option<&Alloc
     case(accepted, exits, missing)
 }
 
-/// What nodes report of each binding, by namespace and name; nodes in the order of their names.
-fn by_binding(reports: &BTreeMap<String, EgressNodeSpec>) -> BTreeMap<(&str, &str), Vec<(&str, &NodeBinding)>> {
-    let mut all: BTreeMap<(&str, &str), Vec<(&str, &NodeBinding)>> = BTreeMap::new();
+/// What nodes report of each binding, by its uid; nodes in the order of their names.
+fn by_binding(reports: &BTreeMap<String, EgressNodeSpec>) -> BTreeMap<&str, Vec<(&str, &NodeBinding)>> {
+    let mut all: BTreeMap<&str, Vec<(&str, &NodeBinding)>> = BTreeMap::new();
     for (node, report) in reports {
         for binding in &report.bindings {
-            all.entry((&binding.namespace, &binding.name)).or_default().push((node, binding));
+            all.entry(&binding.uid).or_default().push((node, binding));
         }
     }
     all

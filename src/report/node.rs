@@ -147,6 +147,7 @@ impl<'a> Counts<'a> {
         NodeBinding {
             namespace: namespace.to_owned(),
             name: name.to_owned(),
+            uid: known.map_or_else(String::new, |binding| binding.uid.clone()),
             generation: known.map_or(0, |binding| binding.generation),
             workloads: self.workloads,
             programmed: self.programmed,

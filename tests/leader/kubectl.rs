@@ -15,8 +15,8 @@ pub fn shown() {
     lab(|lab| async move {
         let _agent = agent(&lab.client, "one");
         lab.pool("10.0.0.4", "10.0.0.5").await;
-        lab.bind("crawler").await;
-        write(&lab.nodes(), "n1", report("crawler", 2, 2)).await;
+        let crawler = lab.bind("crawler").await;
+        write(&lab.nodes(), "n1", report(&crawler, 2, 2)).await;
         lab.until("crawler", |binding| says(binding, "Programmed", "False", "InterfaceDown")).await;
         lab.server.apply(
             r#"{"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "web", "namespace": "shop"},

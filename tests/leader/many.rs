@@ -2,8 +2,10 @@
 
 use std::time::Instant;
 
+use egressd::api::node::{EgressNode, EgressNodeSpec};
 use futures::StreamExt;
 use kube::api::{WatchEvent, WatchParams};
+use kube::{Api, ResourceExt};
 
 use super::support::{agent, lab, report, write};
 
@@ -15,11 +17,11 @@ pub fn a_thousand_nodes() {
     lab(|lab| async move {
         let _agent = agent(&lab.client, "one");
         lab.pool("10.0.0.4", "10.0.0.5").await;
-        let made = lab.bind("crawler").await;
+        let made = &lab.bind("crawler").await;
         let began = Instant::now();
         for workloads in 1..=CHANGES {
             let api = lab.nodes();
-            let writes = futures::stream::iter(0..NODES).map(|node| write_one(&api, node, workloads));
+            let writes = futures::stream::iter(0..NODES).map(|node| write_one(&api, node, report(made, workloads, 0)));
             writes.buffer_unordered(16).collect::<Vec<()>>().await;
         }
         let total = CHANGES * i64::try_from(NODES).expect("few");
@@ -28,7 +30,7 @@ pub fn a_thousand_nodes() {
 
         let writes = lab.requests("patch", "egressbindings/status");
         let reports = lab.requests("patch", "egressnodes");
-        let version = made.metadata.resource_version.expect("it has one");
+        let version = made.resource_version().expect("it has one");
         let events = lab.bindings().watch(&WatchParams::default().timeout(2), &version).await.expect("it is there");
         let events = events.filter(|event| std::future::ready(matches!(event, Ok(WatchEvent::Modified(_))))).count().await;
         println!("{reports} reports in {taken:.1} s: {writes} status writes, {events} watch events of the binding");
@@ -39,6 +41,6 @@ pub fn a_thousand_nodes() {
     });
 }
 
-async fn write_one(api: &kube::Api<egressd::api::node::EgressNode>, node: usize, workloads: i64) {
-    write(api, &format!("n{node:04}"), report("crawler", workloads, 0)).await;
+async fn write_one(api: &Api<EgressNode>, node: usize, report: EgressNodeSpec) {
+    write(api, &format!("n{node:04}"), report).await;
 }

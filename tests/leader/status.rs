@@ -15,16 +15,16 @@ pub fn lent() {
         lab.pool("10.0.0.4", "10.0.0.4").await;
         lab.bind("early").await;
         let early = lab.until("early", |binding| says(binding, "ResolvedRefs", "True", "ResolvedRefs")).await;
-        assert_eq!(early.status.expect("a status").exits, ["10.0.0.4"]);
+        assert_eq!(early.status.as_ref().expect("a status").exits, ["10.0.0.4"]);
 
-        write(&lab.nodes(), "n1", report("early", 2, 0)).await;
+        write(&lab.nodes(), "n1", report(&early, 2, 0)).await;
         lab.until("early", |binding| says(binding, "Programmed", "True", "Programmed")).await;
-        write(&lab.nodes(), "n2", report("early", 3, 3)).await;
+        write(&lab.nodes(), "n2", report(&early, 3, 3)).await;
         let failing = lab.until("early", |binding| says(binding, "Programmed", "False", "InterfaceDown")).await;
         let status = failing.status.expect("a status");
         assert_eq!((status.summary.workloads, status.summary.programmed, status.failing_nodes[0].node.as_str()), (5, 2, "n2"));
         // More of the same is no news.
-        write(&lab.nodes(), "n2", report("early", 4, 4)).await;
+        write(&lab.nodes(), "n2", report(&early, 4, 4)).await;
         lab.until("early", |binding| binding.status.as_ref().is_some_and(|status| status.summary.failing == 4)).await;
         assert_eq!(lab.events("early"), ["Programmed", "InterfaceDown"]);
 
@@ -63,8 +63,8 @@ pub fn owned() {
         nodes.create(&PostParams::default(), &node).await.expect("it is taken");
         let first = agent(&lab.client, "one");
         lab.pool("10.0.0.4", "10.0.0.5").await;
-        lab.bind("crawler").await;
-        write(&lab.nodes(), "n1", report("crawler", 2, 0)).await;
+        let crawler = lab.bind("crawler").await;
+        write(&lab.nodes(), "n1", report(&crawler, 2, 0)).await;
         let binding = lab.until("crawler", |binding| says(binding, "Programmed", "True", "Programmed")).await;
         let status =
             |field: &&k8s_openapi::apimachinery::pkg::apis::meta::v1::ManagedFieldsEntry| field.subresource.as_deref() == Some("status");
@@ -114,15 +114,16 @@ pub fn reported() {
                 .await
             }
         };
+        let crawler = lab.bind("crawler").await;
         let reporter = Reporter::start(lab.client.clone());
-        reporter.report(&node, report("crawler", 1, 0));
+        reporter.report(&node, report(&crawler, 1, 0));
         let written = bound(1).await;
         assert_eq!(written.owner_references()[0].uid, uid);
         // However often it is said, and whatever was said in between.
         for count in [1, 1, 7, 1] {
-            reporter.report(&node, report("crawler", count, 0));
+            reporter.report(&node, report(&crawler, count, 0));
         }
-        reporter.report(&node, report("crawler", 2, 0));
+        reporter.report(&node, report(&crawler, 2, 0));
         let after = bound(2).await;
         assert_eq!(after.metadata.generation, Some(2), "two writes, as the reports came faster than they may be written");
 
@@ -130,13 +131,13 @@ pub fn reported() {
         drop(reporter);
         let before = lab.requests("patch", "egressnodes");
         let reporter = Reporter::start(lab.client.clone());
-        reporter.report(&node, report("crawler", 2, 0));
+        reporter.report(&node, report(&crawler, 2, 0));
         eventually(|| async { if lab.requests("patch", "egressnodes") > before { Ok(()) } else { Err("not said".to_owned()) } }).await;
         assert_eq!(bound(2).await.resource_version(), after.resource_version());
         // Somebody else's hand is undone with the next report.
         let spoiled = json!({ "apiVersion": "egressd.dev/v1alpha1", "kind": "EgressNode", "spec": { "bound": 99 } });
         api.patch("n1", &PatchParams::apply("somebody").force(), &Patch::Apply(&spoiled)).await.expect("it is taken");
-        reporter.report(&node, report("crawler", 3, 0));
+        reporter.report(&node, report(&crawler, 3, 0));
         bound(3).await;
     });
 }

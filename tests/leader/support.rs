@@ -12,7 +12,7 @@ use egressd::effects::kubernetes::leader::{self, Leader};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use kube::api::{Patch, PatchParams, PostParams};
 use kube::config::{KubeConfigOptions, Kubeconfig};
-use kube::{Api, Client, Config};
+use kube::{Api, Client, Config, ResourceExt};
 use serde_json::{Value, json};
 use world::ApiServer;
 
@@ -128,11 +128,12 @@ pub fn says(binding: &EgressBinding, kind: &str, status: &str, reason: &str) -> 
     condition(binding, kind).is_some_and(|condition| condition.status == status && condition.reason == reason)
 }
 
-/// What a node reports of `shop/NAME`: so many workloads, of which so many fail.
-pub fn report(name: &str, workloads: i64, failing: i64) -> EgressNodeSpec {
+/// What a node reports of a binding: so many workloads, of which so many fail.
+pub fn report(of: &EgressBinding, workloads: i64, failing: i64) -> EgressNodeSpec {
     let binding = NodeBinding {
         namespace: "shop".to_owned(),
-        name: name.to_owned(),
+        name: of.name_any(),
+        uid: of.uid().expect("it was taken"),
         generation: 1,
         workloads,
         programmed: workloads - failing,

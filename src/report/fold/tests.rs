@@ -59,6 +59,7 @@ impl Cluster {
         let binding = NodeBinding {
             namespace: "shop".to_owned(),
             name: binding.to_owned(),
+            uid: binding.to_owned(),
             generation: 1,
             workloads,
             programmed,
@@ -157,6 +158,16 @@ fn a_binding_whose_workloads_all_leave_by_their_exits_is_programmed() {
     let status = cluster.status_of("crawler").expect("a status");
     assert_eq!((status.observed_generation, status.exits), (Some(1), vec!["10.0.0.4".to_owned()]));
     assert_eq!(status.summary, crate::api::status::Summary { nodes: 1, workloads: 2, programmed: 2, failing: 0 });
+}
+
+#[test]
+fn a_binding_made_anew_does_not_inherit_what_was_reported_of_the_one_before() {
+    let mut cluster = served();
+    let value = json!({ "metadata": { "namespace": "shop", "name": "crawler", "uid": "another", "generation": 1 }, "spec": count(1) });
+    cluster.world.apply(Change::Bindings(Word::One(binding(value))));
+    cluster.fold();
+    assert_eq!(cluster.conditions("crawler"), ["True", "True", "Unknown Pending"]);
+    assert_eq!(cluster.status_of("crawler").expect("a status").summary, crate::api::status::Summary::default());
 }
 
 #[test]
