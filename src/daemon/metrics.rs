@@ -1,5 +1,7 @@
 //! What is counted.
 
+use std::collections::BTreeMap;
+
 use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::encoding::text::encode;
 use prometheus_client::metrics::counter::Counter;
@@ -50,9 +52,11 @@ impl Metrics {
 
     /// Takes note of an outcome.
     pub fn observe(&self, outcome: &Outcome) {
+        let mut counts: BTreeMap<&'static str, i64> = BTreeMap::new();
+        outcome.rows.iter().for_each(|row| *counts.entry(word(row)).or_default() += 1);
         self.workloads.clear();
-        for row in &outcome.rows {
-            self.workloads.get_or_create(&ByState { state: word(&row.state) }).inc();
+        for (state, count) in counts {
+            self.workloads.get_or_create(&ByState { state }).set(count);
         }
     }
 

@@ -68,7 +68,7 @@ fn one(out: &mut String, facts: &Facts, outcome: &Outcome, row: &Row, destinatio
         ),
         State::FellBack(reason) => writeln!(out, "  fallback  it goes the host's way: {reason}"),
         State::Waiting(reason) | State::Refused(reason) => {
-            writeln!(out, "  {}   {reason}", crate::report::status::word(&row.state).to_lowercase())
+            writeln!(out, "  {}   {reason}", crate::report::status::word(row).to_lowercase())
         }
         State::Free => Ok(()),
     }

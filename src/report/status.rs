@@ -104,9 +104,10 @@ impl Status {
     }
 }
 
-/// The word for a state.
-pub fn word(state: &State) -> &'static str {
-    match state {
+/// The word for what became of a workload's address. One that no interface shows yet is not in the kernel either.
+pub fn word(row: &Row) -> &'static str {
+    match &row.state {
+        State::Bound(_) | State::Dropped(_) | State::FellBack(_) if row.entry.is_none() => "Waiting",
         State::Bound(_) => "Bound",
         State::Dropped(_) => "Dropped",
         State::FellBack(_) => "Fallback",
@@ -129,8 +130,6 @@ fn workload(row: &Row, ground: &Ground, flows: &BTreeMap<IpAddr, u64>) -> Worklo
         Some(net) => count(net),
         None => 0,
     };
-    // An address that no interface shows yet is not in the kernel either.
-    let waiting = row.entry.is_none() && matches!(row.state, State::Bound(_) | State::Dropped(_) | State::FellBack(_));
     Workload {
         workload: row.subject.to_string(),
         network: row.network.clone(),
@@ -140,7 +139,7 @@ fn workload(row: &Row, ground: &Ground, flows: &BTreeMap<IpAddr, u64>) -> Worklo
         exit: exit.map(|e| e.address),
         nic: uplink.map(|u| u.name.clone()),
         gateway,
-        state: if waiting { "Waiting" } else { word(&row.state) }.to_owned(),
+        state: word(row).to_owned(),
         reason: row.state.reason().map(|r| r.word().to_owned()),
         message: row.state.reason().map(ToString::to_string),
         also_asked_by: row.losers.iter().map(ToString::to_string).collect(),

@@ -57,16 +57,6 @@ impl Agent {
     pub fn rest(&mut self, time: Duration) -> Vec<ClusterChange> {
         self.runtime.block_on(async { tokio::time::timeout(time, self.source.next()).await }).unwrap_or_default()
     }
-
-    /// Lets something run beside the agent.
-    pub fn spawn(&self, future: impl Future<Output = ()> + Send + 'static) {
-        self.runtime.spawn(future);
-    }
-
-    /// Runs something else on the agent's thread.
-    pub fn block_on<T>(&self, future: impl Future<Output = T>) -> T {
-        self.runtime.block_on(future)
-    }
 }
 
 /// Names of the bindings that are known.

@@ -2,10 +2,9 @@
 //!
 //! Every check of packets is made twice in the same world: without egressd, where it has to fail, and with it.
 
+use world::containerd::{Containerd, Release, SOCKET};
 use world::status::until;
 use world::{Netns, Nic, World};
-
-use crate::runtime::{Containerd, Release, SOCKET};
 
 pub fn a_labelled_container_leaves_by_its_nic(release: Release) {
     let world = World::builder().ipv6(false).rp_filter(1).build();

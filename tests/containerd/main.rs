@@ -1,14 +1,13 @@
 //! egressd and a real containerd: Debian's 1.6 and a current one, alone and under a kubelet.
 
 mod egress;
-mod runtime;
 mod source;
 
 use std::process::ExitCode;
 use std::time::Duration;
 
-use runtime::Release;
 use world::Scenario;
+use world::containerd::Release;
 
 /// The kubelet's scenario starts a whole cluster.
 const LIMIT: Duration = Duration::from_secs(300);

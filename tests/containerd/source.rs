@@ -12,9 +12,8 @@ use egressd::facts::containerd::Source;
 use egressd::facts::kernel::Asker;
 use egressd::model::pod::{NetworkNamespace, Owner, RuntimeChange, Sandbox};
 use world::cluster::CONTAINERD;
+use world::containerd::{Containerd, PODS, Release, SOCKET, create, delete, sandbox};
 use world::{Cluster, Netns, command};
-
-use crate::runtime::{Containerd, PODS, Release, SOCKET, create, delete, sandbox};
 
 /// Everything that was told, with the time.
 struct Heard {

@@ -23,6 +23,7 @@ pub mod cloud;
 pub mod cluster;
 pub mod command;
 pub mod container;
+pub mod containerd;
 pub mod docker;
 pub mod egressd;
 pub mod harness;

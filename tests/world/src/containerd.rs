@@ -10,8 +10,8 @@ use containerd_client::Client;
 use containerd_client::services::v1::container::Runtime as Handler;
 use containerd_client::services::v1::{Container, CreateContainerRequest, DeleteContainerRequest};
 use containerd_client::tonic::Request;
-use world::service::Service;
-use world::{CGROUP, FOLDER, built, command};
+
+use crate::{CGROUP, FOLDER, built, command, service::Service};
 
 /// Which containerd.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -28,12 +28,14 @@ pub struct Containerd {
     service: Service,
 }
 
+/// Where it listens.
 pub const SOCKET: &str = "/run/world/containerd.sock";
 /// Where kubelets keep their containers.
 pub const PODS: &str = "k8s.io";
 const ROOT: &str = "/run/world/root";
 
 impl Containerd {
+    /// Starts it, and waits until it serves.
     pub fn start(release: Release) -> Self {
         fs::create_dir_all(format!("{ROOT}/bin")).expect("/run is ours");
         for name in ["busybox", "sleep"] {
@@ -54,6 +56,7 @@ impl Containerd {
         self.service.kill();
     }
 
+    /// Starts it again, and waits until it serves.
     pub fn come_back(&mut self) {
         self.service = start(self.release);
         self.wait();
