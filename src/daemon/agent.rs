@@ -374,12 +374,7 @@ impl Agent {
             }
         };
         if !self.taken_over {
-            let (numbers, doors, links) = (&mut self.past.memory.numbers, &mut self.past.doors, &self.facts.kernel.links);
-            tables::read_back(observed, numbers, |port, address| {
-                if let Some(bridge) = links.get(&port).and_then(|l| l.master) {
-                    doors.read_back(bridge, address, port);
-                }
-            });
+            tables::read_back(observed, &self.facts.kernel, &mut self.past);
         }
         self.facts.cluster.grant();
         self.outcome = resolve(&self.facts, &mut self.past);

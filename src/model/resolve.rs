@@ -45,7 +45,7 @@ pub struct Outcome {
 pub struct Past {
     pub memory: Memory,
     pub doors: Doors,
-    /// Bridges that pods or runtimes' containers are, or were, on.
+    /// Bridges that pods or runtimes' containers are, or were, on; guarded ones that an earlier run left among them.
     pub pod_bridges: BTreeSet<IfIndex>,
 }
 

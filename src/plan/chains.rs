@@ -17,6 +17,8 @@ use crate::nft::build::{
 };
 use crate::nft::{Chain, ChainKind, Family, Hook, Rule};
 
+/// Chain of a guarded bridge.
+pub const CLOSED: &str = "from_bridge";
 /// `ct direction` of answers.
 pub const REPLY: u32 = 1;
 /// `IPS_CONFIRMED`: the flow's first packet has left. (`ct state new` also matches later packets of an unanswered UDP flow.)
@@ -101,7 +103,7 @@ pub fn fixed(v6: bool) -> Chains {
         ),
     );
     put(
-        "from_bridge",
+        CLOSED,
         Chain::regular([
             rule().is(ct_direction(), REPLY).goto("reply"),
             rule().is(mark().and(FLAG), 0).jump("from_routed"),

@@ -5,13 +5,13 @@ use std::net::IpAddr;
 
 use ipnet::IpNet;
 
-use super::chains;
+use super::chains::{self, CLOSED};
 use super::flows::{ClaimChange, Door};
 use crate::contract::{FLAG, FLOW_MASK};
 use crate::model::binding::Traffic;
-use crate::model::facts::IfIndex;
-use crate::model::numbers::Numbers;
-use crate::model::resolve::{Guard, Outcome};
+use crate::model::facts::{IfIndex, KernelFacts};
+use crate::model::ground::Memory;
+use crate::model::resolve::{Guard, Outcome, Past};
 use crate::model::workload::{Entry, State};
 use crate::nft::{Bytes, Chain, Change, Data, Datatype, Family, Key, Ruleset, Set, Table, Verdict};
 
@@ -78,7 +78,7 @@ fn ip(outcome: &Outcome, v6: bool) -> Table {
     }
     for (bridge, guard) in &outcome.guards {
         let verdict = match guard {
-            Guard::Closed => Verdict::Goto("from_bridge".to_owned()),
+            Guard::Closed => Verdict::Goto(CLOSED.to_owned()),
             Guard::Open => Verdict::Jump("from_open_bridge".to_owned()),
         };
         sets.put("ingress", interface(*bridge), Data::Verdict(verdict));
@@ -196,17 +196,20 @@ pub fn unclaimed(observed: &Ruleset) -> Ruleset {
     tables
 }
 
-/// Takes numbers and doors back from a ruleset that an earlier run left.
-pub fn read_back(observed: &Ruleset, numbers: &mut Numbers, mut door: impl FnMut(IfIndex, IpAddr)) {
+/// Takes numbers, doors and guards back from a ruleset that an earlier run left.
+pub fn read_back(observed: &Ruleset, kernel: &KernelFacts, past: &mut Past) {
+    let Past { memory: Memory { numbers, .. }, doors, pod_bridges } = past;
     for (family, v6) in [(Family::Ip, false), (Family::Ip6, true)] {
         let Some(table) = observed.tables.get(&family) else { continue };
         for (key, data) in table.sets.get("ingress").into_iter().flat_map(|s| &s.elements) {
-            let number = match data {
-                Data::Verdict(Verdict::Jump(chain)) => chain.strip_prefix("arrival-").and_then(|n| n.parse::<u8>().ok()),
-                _ => None,
-            };
-            if let (Some(nic), Some(number)) = (number_at(key, 0), number) {
-                numbers.read_back(nic, None, FLAG | u32::from(number));
+            let Some(interface) = number_at(key, 0) else { continue };
+            match data {
+                Data::Verdict(Verdict::Goto(chain)) if chain == CLOSED => drop(pod_bridges.insert(interface)),
+                Data::Verdict(Verdict::Jump(chain)) => {
+                    let number = chain.strip_prefix("arrival-").and_then(|n| n.parse::<u8>().ok());
+                    number.into_iter().for_each(|number| numbers.read_back(interface, None, FLAG | u32::from(number)));
+                }
+                _ => {}
             }
         }
         for (key, data) in table.sets.get("exits").into_iter().flat_map(|s| &s.elements) {
@@ -217,7 +220,9 @@ pub fn read_back(observed: &Ruleset, numbers: &mut Numbers, mut door: impl FnMut
         }
     }
     for ((port, net), _) in claims(observed) {
-        door(port, net.addr());
+        if let Some(bridge) = kernel.links.get(&port).and_then(|link| link.master) {
+            doors.read_back(bridge, net.addr(), port);
+        }
     }
 }
 

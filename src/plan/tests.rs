@@ -1,6 +1,6 @@
 //! From YAML and labels to a plan, and what every plan has to keep.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::sync::Arc;
 
@@ -212,6 +212,17 @@ fn a_network_is_guarded_before_a_container_is_put_on_it() {
     let mut facts = host();
     facts.apply(EngineChange::Container(Box::new(made)));
     assert_eq!(resolve(&facts, &mut Past::default()).guards, BTreeMap::from([(BRIDGE, Guard::Closed)]));
+}
+
+#[test]
+fn a_guard_that_an_earlier_run_left_is_taken_back() {
+    let mut facts = host();
+    facts.apply(EngineChange::Container(Box::new(container(1, &[("egress.ip", "172.31.0.14")]))));
+    let mut outcome = resolve(&facts, &mut Past::default());
+    outcome.guards.insert(BRIDGE + 1, Guard::Open);
+    let mut past = Past::default();
+    tables::read_back(&tables::ruleset(&outcome), &facts.kernel, &mut past);
+    assert_eq!(past.pod_bridges, BTreeSet::from([BRIDGE]));
 }
 
 #[test]

@@ -10,6 +10,7 @@ pub fn scenarios() -> Vec<Scenario> {
         Scenario::new("helm uninstall leaves both nodes as they were found, and definitions and bindings stay", uninstalled),
         Scenario::new("a node that leaves the selector is as it was found, and the other goes on", a_node_leaves_the_selector),
         Scenario::new("a killed agent leaves all as it is, and so does the next one", a_killed_agent_leaves_all),
+        Scenario::new("a bridge stays guarded by an agent that finds no pod on it", a_guard_outlives_agents),
     ]
 }
 
@@ -58,7 +59,28 @@ fn a_killed_agent_leaves_all() {
     let n1 = cluster.node("n1");
     until("there is an agent again", || n1.fetch("/readyz").map_err(|error| error.to_string()));
     before.assert_same(&n1.state(), "its start changes nothing");
+    assert_eq!(n1.metric("egressd_kernel_changes_total"), 0, "not even for a moment");
     leaves(&cluster, &pods[0], Nic::Eth1);
+}
+
+/// Whoever starts before the agent has heard of it is held, also where the agent that saw the bridge's last pod is not there any more.
+fn a_guard_outlives_agents() {
+    let cluster = Cluster::builder().build();
+    let free = cluster.run("early", "n1", &[("app", "crawler")]);
+    leaves(&cluster, &free, Nic::Eth0);
+    cluster.install(&[]);
+    cluster.bind("crawler", Nic::Eth1);
+    cluster.await_programmed("crawler", 1);
+    cluster.api.delete(&["pod", "early"]);
+    cluster.await_programmed("crawler", 0);
+    cluster.kill_agent("n1");
+    let n1 = cluster.node("n1");
+    let late = n1.stopped(NAMESPACE, &cluster.agent("n1"), "egressd", || {
+        let late = cluster.run("late", "n1", &[("app", "crawler")]);
+        n1.leaves_not_at_all(&late.netns).unwrap_or_else(|error| panic!("nobody has bound it yet: {error}"));
+        late
+    });
+    until("it is bound", || n1.leaves_by(&late.netns, Nic::Eth1));
 }
 
 /// A cluster with a bound pod on each node, and what the nodes were like before egressd.

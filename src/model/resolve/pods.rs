@@ -54,7 +54,9 @@ enum Place {
 impl<'a> Scene<'a> {
     pub(super) fn pods(&self, index: &PodIndex, bridges: &mut BTreeSet<IfIndex>, guards: &mut BTreeMap<IfIndex, Guard>, draft: &mut Draft) {
         let workloads = self.workloads(index);
-        bridges.retain(|bridge| self.facts.kernel.links.contains_key(bridge));
+        // An engine's bridge is guarded, or not, by its network.
+        let of_engine: BTreeSet<IfIndex> = self.facts.networks.values().filter_map(|network| self.bridge(network)).collect();
+        bridges.retain(|bridge| self.facts.kernel.links.contains_key(bridge) && !of_engine.contains(bridge));
         for Workload { held, place, .. } in &workloads {
             let Place::At(sources) = place else { continue };
             for bridge in sources.iter().filter_map(|(entry, _)| bridge_of(*entry)) {

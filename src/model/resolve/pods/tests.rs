@@ -3,7 +3,7 @@
 use super::*;
 use crate::model::binding::{BindingName, ExistingFlows, ExitSpec, Manifests, Selector, Source, Traffic, WhenUnavailable};
 use crate::model::cluster::{ApiBinding, Cluster, ClusterChange, Word};
-use crate::model::facts::{Address, KernelChange, LinkKind, Place as Spot, Route, RouteKind};
+use crate::model::facts::{Address, EngineChange, KernelChange, LinkKind, Network, Place as Spot, Route, RouteKind};
 use crate::model::labels::{LabelSelector, Labels};
 use crate::model::pod::RuntimeChange;
 use crate::model::resolve::{Outcome, Past, resolve};
@@ -221,6 +221,27 @@ fn the_guard_outlives_the_last_pod() {
     facts.kernel.apply(KernelChange::LinkGone(11));
     assert_eq!(outcome(&mut facts, &mut past).guards.get(&BRIDGE), Some(&Guard::Closed), "a binding may want the next pod");
     facts.cluster.apply(ClusterChange::Bindings(Word::All(Vec::new())));
+    assert!(outcome(&mut facts, &mut past).guards.is_empty());
+}
+
+#[test]
+fn an_engine_s_bridge_is_guarded_by_its_network_alone() {
+    let (mut facts, mut past) = (node(), Past::default());
+    past.pod_bridges.insert(BRIDGE);
+    facts.apply_runtime(RuntimeChange::Snapshot(Vec::new()));
+    assert_eq!(outcome(&mut facts, &mut past).guards.get(&BRIDGE), Some(&Guard::Closed));
+    let network = Network {
+        id: "id".to_owned(),
+        name: "engines".to_owned(),
+        driver: "bridge".to_owned(),
+        bridge: Some("cni0".to_owned()),
+        subnets: Vec::new(),
+        internal: false,
+        managed: false,
+        guard: None,
+        problems: Vec::new(),
+    };
+    facts.apply(EngineChange::Snapshot { containers: Vec::new(), networks: vec![network] });
     assert!(outcome(&mut facts, &mut past).guards.is_empty());
 }
 

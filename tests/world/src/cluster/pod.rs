@@ -102,21 +102,33 @@ fn is_ready(pod: &Value) -> bool {
 impl Node {
     /// Ends the first process of a pod's container with no chance to tidy up.
     pub fn kill_container(&self, namespace: &str, pod: &str, container: &str) {
+        self.signal_container("SIGKILL", namespace, pod, container);
+    }
+
+    /// Has a container stand still while `f` runs.
+    pub fn stopped<T>(&self, namespace: &str, pod: &str, container: &str, f: impl FnOnce() -> T) -> T {
+        self.signal_container("SIGSTOP", namespace, pod, container);
+        let done = f();
+        self.signal_container("SIGCONT", namespace, pod, container);
+        done
+    }
+
+    fn signal_container(&self, signal: &str, namespace: &str, pod: &str, container: &str) {
         let filter = [label("pod.namespace", namespace), label("pod.name", pod), label("container.name", container)].join(",");
-        self.kill_running(&filter, &format!("{container} of {pod}"));
+        self.signal(signal, &filter, &format!("{container} of {pod}"));
     }
 
     /// Ends a pod's sandbox with no chance to tidy up: kubelet makes another, with another network.
     pub fn kill_sandbox(&self, pod: &Pod) {
-        self.kill_running(&sandbox(&pod.uid), &format!("sandbox of {}", pod.name));
+        self.signal("SIGKILL", &sandbox(&pod.uid), &format!("sandbox of {}", pod.name));
     }
 
-    fn kill_running(&self, filter: &str, what: &str) {
+    fn signal(&self, signal: &str, filter: &str, what: &str) {
         let containers = self.ctr(&["containers", "ls", "-q", filter]);
         let running = self.ctr(&["tasks", "ls", "-q"]);
         let of_pod = containers.lines().find(|id| running.lines().any(|task| task == *id));
         let id = of_pod.unwrap_or_else(|| panic!("{} runs no {what}", self.name));
-        self.ctr(&["tasks", "kill", "--signal=SIGKILL", id]);
+        self.ctr(&["tasks", "kill", "--signal", signal, id]);
     }
 
     /// The network namespace of the pod with this unique id, by its sandbox. After a reboot containerd still knows the old one, too.
