@@ -1,6 +1,6 @@
 //! Label selectors, as Kubernetes has them.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// Labels of an object.
 pub type Labels = BTreeMap<String, String>;
@@ -34,9 +34,20 @@ impl LabelSelector {
     pub fn selects(&self, labels: &Labels) -> bool {
         bears(labels, &self.equal) && self.demands.iter().all(|demand| demand.met_by(labels))
     }
+
+    /// A label, and the values of which it must have one; `None` when no value is demanded of any label.
+    pub fn values(&self) -> Option<(&str, BTreeSet<&str>)> {
+        let equal = self.equal.first_key_value().map(|(key, value)| (key.as_str(), BTreeSet::from([value.as_str()])));
+        equal.or_else(|| self.demands.iter().find_map(Demand::values))
+    }
 }
 
 impl Demand {
+    fn values(&self) -> Option<(&str, BTreeSet<&str>)> {
+        let Values::In(values) = &self.values else { return None };
+        Some((&self.key, values.iter().map(String::as_str).collect()))
+    }
+
     fn met_by(&self, labels: &Labels) -> bool {
         let value = labels.get(&self.key);
         match &self.values {

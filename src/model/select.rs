@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use super::binding::{Asked, Binding, BindingName, Manifests, Selector, Source};
 use super::facts::Container;
+use super::labels::{LabelSelector, Labels};
 use super::pod::Pod;
 
 /// The label that Compose puts on each container of a project.
@@ -91,18 +92,27 @@ impl Index {
     }
 }
 
-/// The bindings of pods, by namespace.
+/// The bindings of pods, found by their namespace and one label that a pod must have.
 pub struct PodIndex {
     granted: Arc<Manifests>,
-    by_namespace: HashMap<String, Vec<usize>>,
+    by_namespace: HashMap<String, Candidates>,
+}
+
+/// The bindings of one namespace.
+#[derive(Default)]
+struct Candidates {
+    /// By a label's key, and then its value.
+    by_label: HashMap<String, HashMap<String, Vec<usize>>>,
+    /// Those that demand no value.
+    others: Vec<usize>,
 }
 
 impl PodIndex {
     pub fn new(granted: &Arc<Manifests>) -> Self {
-        let mut by_namespace: HashMap<String, Vec<usize>> = HashMap::new();
+        let mut by_namespace: HashMap<String, Candidates> = HashMap::new();
         for (at, binding) in granted.bindings.iter().enumerate() {
-            if let Selector::Pods { namespace, .. } = &binding.selector {
-                by_namespace.entry(namespace.clone()).or_default().push(at);
+            if let Selector::Pods { namespace, labels } = &binding.selector {
+                by_namespace.entry(namespace.clone()).or_default().add(at, labels);
             }
         }
         Self { granted: Arc::clone(granted), by_namespace }
@@ -115,14 +125,31 @@ impl PodIndex {
 
     /// All bindings that a pod falls under, the winner first.
     pub fn of(&self, pod: &Pod) -> Vec<Held> {
-        let candidates = self.by_namespace.get(&pod.namespace).into_iter().flatten();
-        let hits = candidates.filter(|at| match &self.granted.bindings[**at].selector {
+        let candidates = self.by_namespace.get(&pod.namespace).into_iter().flat_map(|candidates| candidates.of(&pod.labels));
+        let hits = candidates.filter(|at| match &self.granted.bindings[*at].selector {
             Selector::Pods { labels, .. } => labels.selects(&pod.labels),
             _ => false,
         });
-        let mut found: Vec<Held> = hits.map(|at| Held::Listed(Arc::clone(&self.granted), *at)).collect();
+        let mut found: Vec<Held> = hits.map(|at| Held::Listed(Arc::clone(&self.granted), at)).collect();
         found.sort_by(|a, b| precedence(a).cmp(&precedence(b)));
         found
+    }
+}
+
+impl Candidates {
+    fn add(&mut self, at: usize, selector: &LabelSelector) {
+        match selector.values() {
+            Some((key, values)) => {
+                let by_value = self.by_label.entry(key.to_owned()).or_default();
+                values.into_iter().for_each(|value| by_value.entry(value.to_owned()).or_default().push(at));
+            }
+            None => self.others.push(at),
+        }
+    }
+
+    fn of(&self, labels: &Labels) -> impl Iterator<Item = usize> {
+        let labelled = labels.iter().filter_map(|(key, value)| self.by_label.get(key)?.get(value));
+        labelled.flatten().chain(&self.others).copied()
     }
 }
 
@@ -136,3 +163,6 @@ fn fits(selector: &Selector, container: &Container) -> bool {
             label(COMPOSE_PROJECT) == Some(&c.project) && c.service.as_deref().is_none_or(|s| label(COMPOSE_SERVICE) == Some(s))
         })
 }
+
+#[cfg(test)]
+mod tests;

@@ -5,7 +5,7 @@ use std::{
     fs,
     net::Ipv4Addr,
     thread,
-    time::{Duration, Instant, SystemTime, UNIX_EPOCH},
+    time::{Duration, Instant},
 };
 
 use containerd_client::{Client as Runtime, services::v1::SubscribeRequest};
@@ -23,7 +23,7 @@ use world::{
     container::Bridge,
     containerd::{self, Containerd, Release},
     status::until_within,
-    told::{Told, percentiles},
+    told::{Told, now, percentiles},
 };
 
 use crate::objects::{AGENTS, NODE, apply, binding, define, namespace, node, pod};
@@ -67,7 +67,7 @@ pub async fn many_objects() {
     println!("memory: {before} kB before, {} kB with {BINDINGS} bindings and {PODS} pods", memory(&egressd));
 
     let containers = lab.containers(FIRST);
-    let programmed = programmed(&world);
+    let programmed = Told::by_claims(&world);
     let late = (PODS..).zip(&containers);
     lab.create(late.clone().map(|(number, _)| pod_of(number))).await;
     let mut delays = Vec::new();
@@ -108,13 +108,6 @@ struct Lab<'a> {
     world: &'a World,
     bridge: Bridge,
     client: Client,
-}
-
-/// Follows what the kernel is told of pods' addresses. It reads first what is there, and loses its way when it is told of thousands at once.
-fn programmed(world: &World) -> Told {
-    let told = Told::by(world, &["nft", "monitor", "new", "elements"], |line| line.contains(" claims4 ") || line.contains(" routed "));
-    thread::sleep(Duration::from_secs(3));
-    told
 }
 
 impl Lab<'_> {
@@ -195,7 +188,7 @@ impl Lab<'_> {
         let containers = self.containers(FIRST + u8::try_from(EVENTS).expect("a byte"));
         let runtime = Runtime::from_path(containerd::SOCKET).await.expect("a client");
         let events = events().await;
-        let (programmed, began) = (programmed(self.world), now());
+        let (programmed, began) = (Told::by_claims(self.world), now());
         for container in &containers {
             let name = container.netns.name();
             containerd::create(&runtime, containerd::sandbox(name, name)).await;
@@ -250,10 +243,6 @@ fn exit(world: &World, number: usize) -> Ipv4Addr {
 
 fn offset(address: Ipv4Addr, by: usize) -> Ipv4Addr {
     Ipv4Addr::from_bits(address.to_bits() + u32::try_from(by).expect("it is small"))
-}
-
-fn now() -> Duration {
-    SystemTime::now().duration_since(UNIX_EPOCH).expect("it is after 1970")
 }
 
 /// Resident memory in kB.

@@ -11,7 +11,7 @@ use world::{
 };
 
 /// Pods in all, and at once.
-const PODS: u64 = 200;
+const PODS: u64 = 1_000;
 const AT_ONCE: u64 = 100;
 /// As many without egressd.
 const CONTROL: u64 = 8;
@@ -20,8 +20,8 @@ const PATIENCE: Duration = Duration::from_secs(90);
 const PAUSE: Duration = Duration::from_secs(2);
 
 pub fn scenarios() -> Vec<Scenario> {
-    let name = "200 pods that send in their first instruction leave by their exit, and by nothing else";
-    vec![Scenario::new(name, never_by_another).shown()]
+    let name = "1,000 pods that send in their first instruction leave by their exit, and by nothing else";
+    vec![Scenario::new(name, never_by_another).shown().alone()]
 }
 
 fn never_by_another() {

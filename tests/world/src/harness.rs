@@ -3,7 +3,7 @@
 //! The program starts itself again for each scenario, in namespaces of its own (see `isolate`). A scenario fails by a panic,
 //! or by taking longer than its limit; what it printed is shown then.
 
-use std::{env, process::ExitCode, time::Duration};
+use std::{env, process::ExitCode, sync::RwLock, time::Duration};
 
 use libtest_mimic::{Arguments, Trial};
 
@@ -17,13 +17,14 @@ pub struct Scenario {
     name: String,
     limit: Duration,
     shown: bool,
+    alone: bool,
     run: Box<dyn Fn() + Send + Sync>,
 }
 
 impl Scenario {
     /// A scenario whose name is a sentence; `run` panics when it is not so.
     pub fn new(name: impl Into<String>, run: impl Fn() + Send + Sync + 'static) -> Self {
-        Self { name: name.into(), limit: LIMIT, shown: false, run: Box::new(run) }
+        Self { name: name.into(), limit: LIMIT, shown: false, alone: false, run: Box::new(run) }
     }
 
     /// The same with another limit than [`LIMIT`].
@@ -39,6 +40,28 @@ impl Scenario {
         self.shown = true;
         self
     }
+
+    /// The same, with none beside it: it takes all that the machine has.
+    #[must_use]
+    pub fn alone(mut self) -> Self {
+        self.alone = true;
+        self
+    }
+
+    fn trial(self) -> Trial {
+        static RUNNING: RwLock<()> = RwLock::new(());
+        let Self { name, limit, shown, alone, .. } = self;
+        Trial::test(name.clone(), move || {
+            let run = || isolate::run(&name, limit, shown).map_err(Into::into);
+            if alone {
+                let _others = RUNNING.write();
+                run()
+            } else {
+                let _another = RUNNING.read();
+                run()
+            }
+        })
+    }
 }
 
 /// The `main` of a test program: takes the arguments of a usual Rust test (`--list`, a filter, `--test-threads`).
@@ -53,12 +76,7 @@ pub fn main(scenarios: Vec<Scenario>) -> ExitCode {
             ExitCode::SUCCESS
         }
         _ => {
-            let trials = scenarios
-                .into_iter()
-                .map(|Scenario { name, limit, shown, .. }| {
-                    Trial::test(name.clone(), move || isolate::run(&name, limit, shown).map_err(Into::into))
-                })
-                .collect();
+            let trials = scenarios.into_iter().map(Scenario::trial).collect();
             let mut arguments = Arguments::from_args();
             // More at once run out of what a machine has once: inotify instances, for instance, of which a cluster takes dozens.
             arguments.test_threads.get_or_insert(2);
