@@ -33,6 +33,8 @@ use crate::report::status::Status;
 const RETRY: Duration = Duration::from_secs(1);
 /// How often numbers that nobody is bound to are looked after, while there are any.
 const SWEEP: Duration = Duration::from_secs(30);
+/// How long after a change the cluster is told of it, and of what else has changed meanwhile.
+const NEWS: Duration = Duration::from_millis(200);
 /// How long an agent that is told to stop listens for the end of its DaemonSet.
 const LAST_WORDS: Duration = Duration::from_secs(2);
 /// How long a dry run waits for an engine that does not answer.
@@ -56,6 +58,8 @@ pub(super) struct Agent {
     boot_guard: Option<BootGuard>,
     retry: Option<Instant>,
     sweep: Option<Instant>,
+    /// When the cluster is to be told.
+    news: Option<Instant>,
 }
 
 /// What the next boot is to close, as the file has it.
@@ -105,6 +109,7 @@ impl Agent {
             calls: Calls::new(options.docker.clone().filter(|_| !options.dry_run), tell.clone()),
             retry: None,
             sweep: None,
+            news: None,
         }
     }
 
@@ -116,7 +121,7 @@ impl Agent {
     /// Until told to stop.
     pub async fn run(&mut self, told: &mut mpsc::UnboundedReceiver<Told>) {
         loop {
-            let wake = [self.retry, self.sweep].into_iter().flatten().min();
+            let wake = [self.retry, self.sweep, self.news].into_iter().flatten().min();
             let first = tokio::select! {
                 one = told.recv() => match one {
                     Some(one) => Some(one),
@@ -125,7 +130,7 @@ impl Agent {
                 () = sleep_until(wake) => None,
             };
             let began = Instant::now();
-            let mut dirty = first.is_none();
+            let mut dirty = is_due(self.retry) || is_due(self.sweep);
             let mut questions = Vec::new();
             // All that is there already goes into the same round.
             for one in first.into_iter().chain(std::iter::from_fn(|| told.try_recv().ok())) {
@@ -137,6 +142,10 @@ impl Agent {
             }
             if dirty && !self.silent.kernel && !self.silent.files {
                 self.round(began);
+            }
+            if is_due(self.news) {
+                self.news = None;
+                self.report();
             }
             for (question, respond) in questions {
                 let _ = respond.send(self.answer(question));
@@ -274,7 +283,6 @@ impl Agent {
         }
         self.metrics.changes.inc_by(done.steps as u64);
         self.metrics.failures.inc_by(done.failures.len() as u64);
-        self.metrics.observe(&self.outcome);
         if empty {
             debug!("nothing to change");
         } else {
@@ -296,13 +304,15 @@ impl Agent {
         }
         self.failures = done.failures;
         self.remember();
-        self.report();
+        if self.reporter.is_some() {
+            self.news.get_or_insert_with(|| Instant::now() + NEWS);
+        }
         if !self.silent.engine {
             self.calls.start(engine::steps(&self.facts));
             self.retry = self.retry.into_iter().chain(self.calls.due()).min();
         }
         let used = self.used();
-        if self.sweep.is_none_or(|at| at <= Instant::now()) {
+        if self.sweep.is_none() || is_due(self.sweep) {
             let retired = self.past.memory.numbers.retired(&used).next().is_some();
             self.sweep = retired.then(|| Instant::now() + SWEEP);
             if retired {
@@ -395,7 +405,7 @@ impl Agent {
                 Some(text) => Response::Text(text),
                 None => Response::Unknown(workload),
             },
-            Question::Metrics => Response::Text(self.metrics.text()),
+            Question::Metrics => Response::Text(self.metrics.text(&self.outcome)),
             Question::Ready => Response::Ready(!self.silent.any() && self.failures.is_empty()),
         }
     }
@@ -424,6 +434,10 @@ impl Agent {
         problems.extend(self.calls.problems());
         problems
     }
+}
+
+fn is_due(at: Option<Instant>) -> bool {
+    at.is_some_and(|at| at <= Instant::now())
 }
 
 async fn sleep_until(at: Option<Instant>) {

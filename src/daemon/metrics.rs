@@ -50,18 +50,14 @@ impl Metrics {
         Self { registry, ..metrics }
     }
 
-    /// Takes note of an outcome.
-    pub fn observe(&self, outcome: &Outcome) {
+    /// The text of OpenMetrics, for an outcome.
+    pub fn text(&self, outcome: &Outcome) -> String {
         let mut counts: BTreeMap<&'static str, i64> = BTreeMap::new();
         outcome.rows.iter().for_each(|row| *counts.entry(word(row)).or_default() += 1);
         self.workloads.clear();
         for (state, count) in counts {
             self.workloads.get_or_create(&ByState { state }).set(count);
         }
-    }
-
-    /// The text of OpenMetrics.
-    pub fn text(&self) -> String {
         let mut text = String::new();
         // Writing into a String cannot fail.
         let _ = encode(&mut text, &self.registry);
@@ -74,6 +70,7 @@ mod tests {
     use std::collections::BTreeSet;
 
     use super::*;
+    use crate::model::workload::{Row, State, Subject};
 
     #[test]
     fn the_charts_dashboard_asks_for_what_is_counted() {
@@ -82,9 +79,17 @@ mod tests {
             dashboard.split("egressd_").skip(1).filter_map(|after| after.split(|c: char| !c.is_ascii_lowercase() && c != '_').next());
         let asked: BTreeSet<_> = asked.map(|name| format!("egressd_{name}")).collect();
         assert!(asked.len() > 5, "{asked:?}");
-        let metrics = Metrics::new();
-        drop(metrics.workloads.get_or_create(&ByState { state: "Bound" }));
-        let text = metrics.text();
+        let row = Row {
+            subject: Subject::Bare("web".to_owned()),
+            network: None,
+            default_route: false,
+            address: None,
+            entry: None,
+            binding: None,
+            losers: Vec::new(),
+            state: State::Free,
+        };
+        let text = Metrics::new().text(&Outcome { rows: vec![row], ..Outcome::default() });
         for name in asked {
             assert!(
                 text.lines().any(|line| line.strip_prefix(&name).is_some_and(|rest| rest.starts_with(['{', ' ']))),

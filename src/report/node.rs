@@ -1,5 +1,6 @@
 //! What a node's agent reports to the cluster: the spec of its `EgressNode`.
 
+use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::net::IpAddr;
 
@@ -98,12 +99,12 @@ impl<'a> Workload<'a> {
 
 /// The bound workloads, whoever binds them.
 fn workloads(outcome: &Outcome) -> impl Iterator<Item = Workload<'_>> {
-    let mut all: HashMap<String, Workload<'_>> = HashMap::new();
+    let mut all: HashMap<Cow<'_, str>, Workload<'_>> = HashMap::with_capacity(outcome.rows.len());
     for row in &outcome.rows {
         let Some(binding) = &row.binding else { continue };
         let key = match &row.subject {
-            Subject::Pod(pod) => pod.uid.clone(),
-            other => other.to_string(),
+            Subject::Pod(pod) => Cow::Borrowed(pod.uid.as_str()),
+            other => Cow::Owned(other.to_string()),
         };
         let binding = (binding.name.source == Source::Api).then_some(binding.name.name.as_str());
         all.entry(key).or_insert_with(|| Workload { binding, rows: Vec::new() }).rows.push(row);

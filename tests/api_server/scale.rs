@@ -59,7 +59,7 @@ pub async fn many_objects() {
 
     let before = memory(&egressd);
     lab.create((0..BINDINGS).map(|number| lab.binding(number, number))).await;
-    lab.create((0..PODS).map(|number| pod_of(number))).await;
+    lab.create((0..PODS).map(pod_of)).await;
     let started = (0..PODS).map(|number| lab.start(number, offset(lab.bridge.address(0), 256 + number)));
     stream::iter(started).buffer_unordered(AT_ONCE).collect::<Vec<()>>().await;
     // No interface has their addresses.
