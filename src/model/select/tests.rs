@@ -1,3 +1,5 @@
+//! That the index of pods' bindings finds what a look at all of them finds.
+
 use proptest::prelude::*;
 
 use super::*;
