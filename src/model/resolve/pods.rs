@@ -25,6 +25,8 @@ use super::{Draft, Guard, Scene, blank};
 
 /// Owners of pods' addresses are told from containers', which are numbered from 0.
 const FIRST_OWNER: usize = usize::MAX / 2;
+/// What containerd's CRI plugin has the names of pods' network namespaces begin with (its `pkg/netns/netns_linux.go`, 1.6 to 2.4).
+const POD_NAMESPACE: &str = "cni-";
 
 /// The bindings that runtimes' containers ask for by label.
 pub fn labels(facts: &Facts) -> impl Iterator<Item = &Binding> {
@@ -53,7 +55,8 @@ enum Place {
 
 impl<'a> Scene<'a> {
     pub(super) fn pods(&self, index: &PodIndex, bridges: &mut BTreeSet<IfIndex>, guards: &mut BTreeMap<IfIndex, Guard>, draft: &mut Draft) {
-        let workloads = self.workloads(index);
+        let ends = self.ends();
+        let workloads = self.workloads(index, &ends);
         // An engine's bridge is guarded, or not, by its network.
         let of_engine: BTreeSet<IfIndex> = self.facts.networks.values().filter_map(|network| self.bridge(network)).collect();
         bridges.retain(|bridge| self.facts.kernel.links.contains_key(bridge) && !of_engine.contains(bridge));
@@ -68,6 +71,7 @@ impl<'a> Scene<'a> {
         }
         // A pod that is started while this program is dead may be one that is asked for, so the guard does not wait for the first of them.
         if !index.is_empty() && self.facts.sandboxes.is_some() {
+            bridges.extend(self.pod_ports(&ends).filter(|bridge| !of_engine.contains(bridge)));
             guards.extend(bridges.iter().map(|bridge| (*bridge, Guard::Closed)));
         }
         for (owner, workload) in workloads.into_iter().enumerate() {
@@ -75,11 +79,16 @@ impl<'a> Scene<'a> {
         }
     }
 
-    fn workloads(&self, index: &PodIndex) -> Vec<Workload> {
+    /// Bridges of the ports that lead to pods' namespaces, by their names: the kernel tells of those before the runtime tells of the pod.
+    fn pod_ports(&self, ends: &HashMap<i32, Vec<&'a Link>>) -> impl Iterator<Item = IfIndex> {
+        let namespaces = self.facts.kernel.namespaces.iter().filter(|(name, _)| name.starts_with(POD_NAMESPACE));
+        namespaces.filter_map(|(_, nsid)| ends.get(nsid)).flatten().filter_map(|link| link.master)
+    }
+
+    fn workloads(&self, index: &PodIndex, ends: &HashMap<i32, Vec<&'a Link>>) -> Vec<Workload> {
         let mut workloads = Vec::new();
         let mut spoken_for: HashSet<&str> = HashSet::new();
         if let Some(sandboxes) = &self.facts.sandboxes {
-            let ends = self.ends();
             let mut newest: Vec<&Arc<Sandbox>> = sandboxes.values().collect();
             newest.sort_by_key(|sandbox| Reverse((sandbox.created, &sandbox.id)));
             let mut namespaces: HashSet<i32> = HashSet::new();
@@ -88,7 +97,7 @@ impl<'a> Scene<'a> {
                     Owner::Pod(told) => {
                         let newer = spoken_for.insert(&told.uid);
                         let pod = self.api_pod(&told.uid).map_or(told, |seen| &seen.pod);
-                        let place = self.place(sandbox, &ends, &mut namespaces);
+                        let place = self.place(sandbox, ends, &mut namespaces);
                         // An older sandbox of the same pod counts only while it still has addresses.
                         if newer || matches!(place, Some(Place::At(_))) {
                             workloads.extend(place.map(|place| pod_at(pod, index, place)));
@@ -99,7 +108,7 @@ impl<'a> Scene<'a> {
                         (Subject::Bare(name.clone()), asked.as_ref().and_then(Held::label).into_iter().collect())
                     }
                 };
-                workloads.extend(self.place(sandbox, &ends, &mut namespaces).map(|place| Workload { subject, held, place }));
+                workloads.extend(self.place(sandbox, ends, &mut namespaces).map(|place| Workload { subject, held, place }));
             }
         }
         let runtime = self.facts.sandboxes.is_some() && !self.facts.runtime_away;

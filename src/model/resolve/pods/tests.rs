@@ -225,6 +225,17 @@ fn the_guard_outlives_the_last_pod() {
 }
 
 #[test]
+fn a_bridge_is_guarded_as_soon_as_a_port_leads_to_a_pod_s_namespace() {
+    let (mut facts, mut past) = (node(), Past::default());
+    facts.apply_runtime(RuntimeChange::Snapshot(Vec::new()));
+    plug(&mut facts, 11, 5, "10.244.1.7/24");
+    names(&mut facts, &[("lab", 5)]);
+    assert!(outcome(&mut facts, &mut past).guards.is_empty(), "somebody else's namespace");
+    names(&mut facts, &[("cni-1", 5)]);
+    assert_eq!(outcome(&mut facts, &mut past).guards.get(&BRIDGE), Some(&Guard::Closed));
+}
+
+#[test]
 fn an_engine_s_bridge_is_guarded_by_its_network_alone() {
     let (mut facts, mut past) = (node(), Past::default());
     past.pod_bridges.insert(BRIDGE);
