@@ -7,7 +7,7 @@ use std::sync::Arc;
 use ipnet::IpNet;
 
 use super::binding::{Binding, Manifests};
-use super::labels::{Labels, bears};
+use super::labels::{Demand, Labels, bears};
 use super::pod::Pod;
 use super::pool::{Lender, Pool};
 
@@ -79,12 +79,15 @@ pub struct DaemonSet {
     pub deleting: bool,
     /// Its `nodeSelector`: labels of the nodes that it has an agent on.
     pub nodes: Labels,
+    /// Its required node affinity: a node meets all demands of one of these, if there are any.
+    pub terms: Vec<Vec<Demand>>,
 }
 
 impl DaemonSet {
     /// Whether a node is to have an agent.
     pub fn wants(&self, node: &Labels) -> bool {
-        !self.deleting && bears(node, &self.nodes)
+        let fits = |term: &Vec<Demand>| term.iter().all(|demand| demand.met_by(node));
+        !self.deleting && bears(node, &self.nodes) && (self.terms.is_empty() || self.terms.iter().any(fits))
     }
 }
 

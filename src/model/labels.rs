@@ -48,7 +48,8 @@ impl Demand {
         Some((&self.key, values.iter().map(String::as_str).collect()))
     }
 
-    fn met_by(&self, labels: &Labels) -> bool {
+    /// Whether labels meet it.
+    pub fn met_by(&self, labels: &Labels) -> bool {
         let value = labels.get(&self.key);
         match &self.values {
             Values::In(values) => value.is_some_and(|v| values.contains(v)),

@@ -11,7 +11,7 @@ use serde::Deserialize;
 use super::book::Entry;
 use crate::api::object;
 use crate::model::cluster::{ApiBinding, DaemonSet, Keyed, Namespace, Node};
-use crate::model::labels::Labels;
+use crate::model::labels::{Demand, Labels, Values};
 use crate::model::pod::Pod;
 use crate::model::pool::Pool;
 
@@ -53,6 +53,7 @@ struct PodTemplate {
 #[serde(rename_all = "camelCase")]
 struct TemplateSpec {
     node_selector: Option<Labels>,
+    affinity: Option<core::Affinity>,
 }
 
 /// The uid that the kubelet, and so the container runtime, calls a static pod by: the hash of its manifest. The API server's mirror of
@@ -114,8 +115,27 @@ pub fn pod(object: PodObject) -> Entry<Pod> {
 /// The agents' DaemonSet.
 pub fn daemonset(object: DaemonSetObject) -> Entry<DaemonSet> {
     let (name, deleting) = (object.name_any(), object.metadata.deletion_timestamp.is_some());
-    let nodes = object.spec.template.spec.and_then(|spec| spec.node_selector).unwrap_or_default();
-    (name, Ok(DaemonSet { deleting, nodes }))
+    let Some(TemplateSpec { node_selector, affinity }) = object.spec.template.spec else {
+        return (name, Ok(DaemonSet { deleting, ..DaemonSet::default() }));
+    };
+    let required = affinity.and_then(|affinity| affinity.node_affinity?.required_during_scheduling_ignored_during_execution);
+    let terms = required.into_iter().flat_map(|required| required.node_selector_terms);
+    let terms = terms.map(|term| term.match_expressions.into_iter().flatten().filter_map(demand).collect()).collect();
+    (name, Ok(DaemonSet { deleting, nodes: node_selector.unwrap_or_default(), terms }))
+}
+
+/// A demand on a node's labels. `None` for one by number: taken as met, so that no agent goes that may be wanted.
+fn demand(requirement: core::NodeSelectorRequirement) -> Option<Demand> {
+    let core::NodeSelectorRequirement { key, operator, values } = requirement;
+    let values = values.unwrap_or_default();
+    let values = match operator.as_str() {
+        "In" => Values::In(values),
+        "NotIn" => Values::NotIn(values),
+        "Exists" => Values::Exists,
+        "DoesNotExist" => Values::DoesNotExist,
+        _ => return None,
+    };
+    Some(Demand { key, values })
 }
 
 /// What is inside, and the lines that say nothing of the kind.

@@ -123,6 +123,30 @@ fn a_daemonset_tells_whether_it_wants_a_node() {
 }
 
 #[test]
+fn a_daemonset_s_required_affinity_tells_which_nodes_it_wants() {
+    let read = |terms: Value| {
+        let required = json!({"nodeAffinity": {"requiredDuringSchedulingIgnoredDuringExecution": {"nodeSelectorTerms": terms}}});
+        let spec = json!({"metadata": {"name": "egressd"}, "spec": {"template": {"spec": {"affinity": required, "containers": []}}}});
+        daemonset(object(spec)).1.expect("it is always told")
+    };
+    let demand = |operator: &str, values: Value| json!({"key": "role", "operator": operator, "values": values});
+    let (worker, none) = (Labels::from([("role".to_owned(), "worker".to_owned())]), Labels::new());
+    for (terms, wants) in [
+        (json!([{"matchExpressions": [demand("In", json!(["worker", "edge"]))]}]), [true, false]),
+        (json!([{"matchExpressions": [demand("NotIn", json!(["worker"]))]}]), [false, true]),
+        (
+            json!([{"matchExpressions": [demand("Exists", Value::Null)]}, {"matchExpressions": [demand("DoesNotExist", Value::Null)]}]),
+            [true, true],
+        ),
+        (json!([{"matchExpressions": [demand("Exists", Value::Null), demand("In", json!(["edge"]))]}]), [false, false]),
+        (json!([{"matchExpressions": [demand("Gt", json!(["3"]))]}]), [true, true]),
+    ] {
+        let daemonset = read(terms);
+        assert_eq!([daemonset.wants(&worker), daemonset.wants(&none)], wants, "{daemonset:?}");
+    }
+}
+
+#[test]
 fn subnets_are_read_a_line_each_and_what_is_none_is_kept_to_be_named() {
     let text = "10.244.0.0/16\n\n  10.96.3.4/16 \nhere\nfd00::/64\n";
     let (_, read) = inside(object(json!({"metadata": {"name": "egressd-inside"}, "data": {"cidrs": text, "other": "x"}})));
