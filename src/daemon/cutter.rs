@@ -10,7 +10,6 @@ use tracing::{debug, info, warn};
 use super::{Teller, Told};
 use crate::contract::{FLAG, FLOW_MASK};
 use crate::effects::conntrack::{Error, Flows};
-use crate::model::facts::Family;
 use crate::plan::flows::{Cut, is_bound};
 
 /// Work for the thread.
@@ -91,12 +90,7 @@ fn is_subnet(net: &IpNet) -> bool {
 /// Open flows by original source, for status.
 pub(super) fn count() -> BTreeMap<IpAddr, u64> {
     let mut counts = BTreeMap::new();
-    let counted = Flows::open().and_then(|mut flows| {
-        for family in [Family::V4, Family::V6] {
-            flows.for_each(family, |flow| *counts.entry(flow.source).or_default() += 1)?;
-        }
-        Ok(())
-    });
+    let counted = Flows::open().and_then(|mut flows| flows.for_each(|flow| *counts.entry(flow.source).or_default() += 1));
     if let Err(error) = counted {
         debug!(%error, "failed to count flows");
     }

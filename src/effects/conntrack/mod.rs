@@ -8,6 +8,7 @@ use std::net::{IpAddr, Ipv4Addr};
 use nix::libc;
 
 use crate::model::facts::Family;
+use crate::model::ground::family;
 use crate::netlink::routing::family_number;
 use crate::netlink::{self, Channel, Message, Received, address, attributes, attributes_after, number_be};
 
@@ -18,6 +19,8 @@ const GET: u16 = (libc::NFNL_SUBSYS_CTNETLINK as u16) << 8 | 1;
 const DELETE: u16 = (libc::NFNL_SUBSYS_CTNETLINK as u16) << 8 | 2;
 /// Length of `struct nfgenmsg`.
 const FIXED: usize = 4;
+/// `AF_UNSPEC`: both families.
+const EITHER: u8 = 0;
 
 const CTA_TUPLE_ORIG: u16 = 1;
 const CTA_TUPLE_REPLY: u16 = 2;
@@ -98,43 +101,32 @@ impl Flows {
         channel.map(|channel| Self { channel }).map_err(Error::Open)
     }
 
-    /// Gives each flow of a family to `each`, while the table lives on: what comes or goes meanwhile may be missed.
+    /// Gives each flow to `each`, while the table lives on: what comes or goes meanwhile may be missed. The kernel walks its whole hash for
+    /// one family as for both.
     ///
     /// # Errors
     /// When the kernel does not answer to the end.
-    pub fn for_each(&mut self, family: Family, mut each: impl FnMut(Flow)) -> Result<(), Error> {
-        let message = Message::new(GET, libc::NLM_F_DUMP, &fixed(family));
+    pub fn for_each(&mut self, mut each: impl FnMut(Flow)) -> Result<(), Error> {
+        let message = Message::new(GET, libc::NLM_F_DUMP, &fixed(EITHER));
         let read = self.channel.request(message, |message| {
-            if let Some(flow) = flow(family, &message) {
+            if let Some(flow) = flow(&message) {
                 each(flow);
             }
         });
         read.map_err(Error::Read)
     }
 
-    /// All flows of a family.
-    ///
-    /// # Errors
-    /// As [`Flows::for_each`].
-    pub fn dump(&mut self, family: Family) -> Result<Vec<Flow>, Error> {
-        let mut flows = Vec::new();
-        self.for_each(family, |flow| flows.push(flow))?;
-        Ok(flows)
-    }
-
-    /// Deletes the flows of both families that `ends` says, and returns them.
+    /// Deletes the flows that `ends` says, and returns them.
     ///
     /// # Errors
     /// As [`Flows::for_each`] and [`Flows::delete`].
     pub fn end(&mut self, mut ends: impl FnMut(&Flow) -> bool) -> Result<Vec<Flow>, Error> {
         let mut gone = Vec::new();
-        for family in [Family::V4, Family::V6] {
-            self.for_each(family, |flow| {
-                if ends(&flow) {
-                    gone.push(flow);
-                }
-            })?;
-        }
+        self.for_each(|flow| {
+            if ends(&flow) {
+                gone.push(flow);
+            }
+        })?;
         gone.iter().try_for_each(|flow| self.delete(flow))?;
         Ok(gone)
     }
@@ -165,7 +157,7 @@ struct Tuple {
     destination_port: u16,
 }
 
-fn flow(family: Family, message: &Received<'_>) -> Option<Flow> {
+fn flow(message: &Received<'_>) -> Option<Flow> {
     let (mut original, mut reply) = (None, None);
     let (mut mark, mut status, mut id, mut timeout, mut zone) = (0, 0, 0, 0, 0);
     for (kind, value) in attributes_after(message.payload, FIXED) {
@@ -182,7 +174,7 @@ fn flow(family: Family, message: &Received<'_>) -> Option<Flow> {
     }
     let (original, reply) = (original?, reply?);
     Some(Flow {
-        family,
+        family: family(original.source),
         protocol: original.protocol,
         source: original.source,
         destination: original.destination,
@@ -235,7 +227,7 @@ fn tuple(value: &[u8]) -> Option<Tuple> {
 }
 
 fn deletion(flow: &Flow) -> Message {
-    let mut message = Message::new(DELETE, 0, &fixed(flow.family));
+    let mut message = Message::new(DELETE, 0, &fixed(family_number(flow.family)));
     message.nest(CTA_TUPLE_ORIG, |tuple| {
         tuple.nest(CTA_TUPLE_IP, |addresses| {
             let (source, destination) = match flow.family {
@@ -271,8 +263,8 @@ fn deletion(flow: &Flow) -> Message {
 }
 
 /// `struct nfgenmsg`: family, version, resource.
-fn fixed(family: Family) -> [u8; FIXED] {
-    [family_number(family), 0, 0, 0]
+fn fixed(family: u8) -> [u8; FIXED] {
+    [family, 0, 0, 0]
 }
 
 fn short_be(value: &[u8]) -> Option<u16> {
