@@ -181,6 +181,27 @@ impl Binding {
     }
 }
 
+#[cfg(test)]
+impl Binding {
+    /// One that asks for nothing but what is the default.
+    pub fn plain(source: Source, name: &str, selector: Selector) -> Self {
+        Self {
+            name: BindingName { source, name: name.to_owned() },
+            selector,
+            exits: Vec::new(),
+            pool: None,
+            traffic: Traffic::default(),
+            when_unavailable: WhenUnavailable::Drop,
+            existing_flows: ExistingFlows::Keep,
+            priority: 0,
+            created: 0,
+            errors: Vec::new(),
+            refusal: None,
+            warnings: Vec::new(),
+        }
+    }
+}
+
 /// Where a container is to be put when it is made (`egress.network`, `egress.container-ip`).
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Placement {

@@ -43,20 +43,9 @@ fn a_container_without_our_labels_asks_for_nothing() {
 
 #[test]
 fn an_address_is_all_that_is_needed() {
-    let expected = Binding {
-        name: BindingName { source: Source::Label, name: "web-1".to_owned() },
-        selector: Selector::Container("4f1c".to_owned()),
-        exits: vec![ExitSpec { address: ip("172.31.0.14"), interface: None, gateway: None }],
-        pool: None,
-        refusal: None,
-        traffic: Traffic::default(),
-        when_unavailable: WhenUnavailable::Drop,
-        existing_flows: ExistingFlows::Keep,
-        priority: 0,
-        created: 7,
-        errors: Vec::new(),
-        warnings: Vec::new(),
-    };
+    let exits = vec![ExitSpec { address: ip("172.31.0.14"), interface: None, gateway: None }];
+    let selector = Selector::Container("4f1c".to_owned());
+    let expected = Binding { exits, created: 7, ..Binding::plain(Source::Label, "web-1", selector) };
     assert_eq!(binding_of([("egress.ip", "172.31.0.14")]), expected);
 }
 

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::*;
-use crate::model::binding::{BindingName, ExistingFlows, PoolRequest, Selector, Source, Traffic, WhenUnavailable};
+use crate::model::binding::{PoolRequest, Selector, Source};
 use crate::model::labels::LabelSelector;
 
 fn address(text: &str) -> IpAddr {
@@ -20,20 +20,9 @@ fn pool(first: &str, last: &str) -> Pool {
 }
 
 fn binding(name: &str, created: u64, wanted: Wanted) -> ApiBinding {
-    let binding = Binding {
-        name: BindingName { source: Source::Api, name: format!("shop/{name}") },
-        selector: Selector::Pods { namespace: "shop".to_owned(), labels: LabelSelector::default() },
-        exits: Vec::new(),
-        pool: Some(PoolRequest { pool: "public".to_owned(), wanted }),
-        traffic: Traffic::default(),
-        when_unavailable: WhenUnavailable::Drop,
-        existing_flows: ExistingFlows::Keep,
-        priority: 0,
-        created,
-        errors: Vec::new(),
-        refusal: None,
-        warnings: Vec::new(),
-    };
+    let selector = Selector::Pods { namespace: "shop".to_owned(), labels: LabelSelector::default() };
+    let pool = Some(PoolRequest { pool: "public".to_owned(), wanted });
+    let binding = Binding { pool, created, ..Binding::plain(Source::Api, &format!("shop/{name}"), selector) };
     let namespace = "shop".to_owned();
     ApiBinding { namespace, name: name.to_owned(), uid: name.to_owned(), generation: 1, binding: Arc::new(binding), allocated: Vec::new() }
 }

@@ -3,24 +3,10 @@
 use proptest::prelude::*;
 
 use super::*;
-use crate::model::binding::{ExistingFlows, Traffic, WhenUnavailable};
 use crate::model::labels::{Demand, Values};
 
 fn binding(at: usize, namespace: &str, labels: LabelSelector) -> Binding {
-    Binding {
-        name: BindingName { source: Source::Api, name: format!("{namespace}/{at}") },
-        selector: Selector::Pods { namespace: namespace.to_owned(), labels },
-        exits: Vec::new(),
-        pool: None,
-        traffic: Traffic::default(),
-        when_unavailable: WhenUnavailable::Drop,
-        existing_flows: ExistingFlows::Keep,
-        priority: 0,
-        created: 1,
-        errors: Vec::new(),
-        refusal: None,
-        warnings: Vec::new(),
-    }
+    Binding::plain(Source::Api, &format!("{namespace}/{at}"), Selector::Pods { namespace: namespace.to_owned(), labels })
 }
 
 fn word() -> impl Strategy<Value = String> {

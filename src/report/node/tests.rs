@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::*;
-use crate::model::binding::{Asked, Binding, BindingName, ExistingFlows, Placement, Selector, Traffic, WhenUnavailable};
+use crate::model::binding::{Asked, Binding, Placement, Selector};
 use crate::model::facts::Family;
 use crate::model::ground::{Exit, Gateway, Uplink};
 use crate::model::labels::LabelSelector;
@@ -12,20 +12,8 @@ use crate::model::select::Held;
 use crate::model::workload::Entry;
 
 fn held(source: Source, name: &str) -> Held {
-    let binding = Binding {
-        name: BindingName { source, name: name.to_owned() },
-        selector: Selector::Pods { namespace: "shop".to_owned(), labels: LabelSelector::default() },
-        exits: Vec::new(),
-        pool: None,
-        traffic: Traffic::default(),
-        when_unavailable: WhenUnavailable::Drop,
-        existing_flows: ExistingFlows::Keep,
-        priority: 0,
-        created: 0,
-        errors: Vec::new(),
-        refusal: None,
-        warnings: Vec::new(),
-    };
+    let selector = Selector::Pods { namespace: "shop".to_owned(), labels: LabelSelector::default() };
+    let binding = Binding::plain(source, name, selector);
     Held::Label(Arc::new(Asked { binding: Some(binding), placement: Placement::default() }))
 }
 

@@ -1,7 +1,7 @@
 //! Whose address it is, for pods: by namespace, by what the API server says, and after somebody is gone.
 
 use super::*;
-use crate::model::binding::{BindingName, ExistingFlows, ExitSpec, Manifests, Selector, Source, Traffic, WhenUnavailable};
+use crate::model::binding::{BindingName, ExitSpec, Manifests, Selector, Source};
 use crate::model::cluster::{ApiBinding, Cluster, ClusterChange, Word};
 use crate::model::facts::{Address, EngineChange, KernelChange, LinkKind, Network, Place as Spot, Route, RouteKind};
 use crate::model::labels::{LabelSelector, Labels};
@@ -54,20 +54,8 @@ fn node() -> Facts {
 fn binding() -> ApiBinding {
     let exit = ExitSpec { address: "172.31.0.14".parse().expect("an address"), interface: None, gateway: None };
     let equal = Labels::from([("app".to_owned(), "crawler".to_owned())]);
-    let binding = Binding {
-        name: BindingName { source: Source::Api, name: "shop/crawler".to_owned() },
-        selector: Selector::Pods { namespace: "shop".to_owned(), labels: LabelSelector { equal, demands: Vec::new() } },
-        exits: vec![exit],
-        pool: None,
-        traffic: Traffic::default(),
-        when_unavailable: WhenUnavailable::Drop,
-        existing_flows: ExistingFlows::Keep,
-        priority: 0,
-        created: 1,
-        errors: Vec::new(),
-        refusal: None,
-        warnings: Vec::new(),
-    };
+    let selector = Selector::Pods { namespace: "shop".to_owned(), labels: LabelSelector { equal, demands: Vec::new() } };
+    let binding = Binding { exits: vec![exit], created: 1, ..Binding::plain(Source::Api, "shop/crawler", selector) };
     let (namespace, name, uid) = ("shop".to_owned(), "crawler".to_owned(), "b".to_owned());
     ApiBinding { namespace, name, uid, generation: 1, binding: Arc::new(binding), allocated: Vec::new() }
 }
