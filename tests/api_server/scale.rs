@@ -30,6 +30,8 @@ use crate::objects::{AGENTS, NODE, apply, binding, define, namespace, node, pod}
 
 const BINDINGS: usize = 1_000;
 const PODS: usize = 2_000;
+/// Nodes that share the pods: a kubelet runs 110 at most unless told otherwise.
+const NODES: usize = 20;
 /// Addresses of eth1 that the bindings share.
 const EXITS: usize = 100;
 const EVENTS: usize = 100;
@@ -48,7 +50,8 @@ pub async fn many_objects() {
     world.host.ip(&exits);
     let api = ApiServer::start();
     define(&api);
-    for object in [namespace(AGENTS), namespace("shop"), node(NODE)] {
+    let nodes = (0..NODES).map(|number| node(&node_of(number)));
+    for object in [namespace(AGENTS), namespace("shop")].into_iter().chain(nodes) {
         apply(&api, &object);
     }
     let kubeconfig = api.user("agent", "/O=system:masters/CN=agent");
@@ -63,8 +66,8 @@ pub async fn many_objects() {
     let started = (0..PODS).map(|number| lab.start(number, offset(lab.bridge.address(0), 256 + number)));
     stream::iter(started).buffer_unordered(AT_ONCE).collect::<Vec<()>>().await;
     // No interface has their addresses.
-    lab.await_count("Waiting", PODS);
-    println!("memory: {before} kB before, {} kB with {BINDINGS} bindings and {PODS} pods", memory(&egressd));
+    lab.await_count("Waiting", PODS / NODES);
+    println!("memory: {before} kB before, {} kB with {BINDINGS} bindings and {PODS} pods on {NODES} nodes", memory(&egressd));
 
     let containers = lab.containers(FIRST);
     let programmed = Told::by_claims(&world);
@@ -229,9 +232,14 @@ async fn rests(api: &ApiServer) {
     assert!(others.is_empty(), "{others:#?}");
 }
 
+/// The node of a pod, which are given in turn; those whose start is measured are the agent's.
+fn node_of(pod: usize) -> String {
+    if pod >= PODS { NODE.to_owned() } else { format!("n{}", 1 + pod % NODES) }
+}
+
 /// A pod of the binding that comes next in turn.
 fn pod_of(number: usize) -> Value {
-    let mut pod = pod(&format!("p{number}"), NODE);
+    let mut pod = pod(&format!("p{number}"), &node_of(number));
     pod["metadata"]["labels"]["app"] = format!("b{}", number % BINDINGS).into();
     pod
 }
