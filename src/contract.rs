@@ -21,8 +21,6 @@ pub const PACKET_MASK: u32 = FLAG | NIC;
 pub const FLOW_MASK: u32 = FLAG | NIC | EXIT;
 /// Bits of well-behaved neighbours that may stand beside ours: kube-proxy's 0x4000 and 0x8000, portmap's 0x2000.
 pub const NEIGHBOUR_MASK: u32 = 0x0000_e000;
-/// kube-proxy's bit (`masqueradeBit`, 14 unless configured) on what it is about to masquerade: such a packet's source is not its last.
-pub const MASQUERADED: u32 = 0x0000_4000;
 
 /// A workload that is known to be unbound.
 pub const CLAIM_FREE: u32 = FLAG | (1 << EXIT_SHIFT);
@@ -49,7 +47,7 @@ pub const PREFERENCE_INSIDE: u32 = 1560;
 pub const PREFERENCE_NIC: u32 = 1561;
 /// Preference of the policy rules `from EXIT lookup main`, without its default route and the uplinks.
 pub const PREFERENCE_FROM_INSIDE: u32 = 1562;
-/// Preference of the policy rules `from EXIT fwmark 0/MASQUERADED lookup table`.
+/// Preference of the policy rules `from EXIT lookup table`.
 pub const PREFERENCE_FROM: u32 = 1563;
 /// Table of NIC n is this plus n.
 pub const TABLE_BASE: u32 = 15600;

@@ -202,7 +202,7 @@ macro_rules! numbers {
 fn numbers() -> Vec<(&'static str, String)> {
     numbers![
         TABLE "{}", FLAG "{:#010x}", NIC "{:#010x}", NIC_MAX "{}", EXIT "{:#010x}", EXIT_SHIFT "{}", PACKET_MASK "{:#010x}",
-        FLOW_MASK "{:#010x}", NEIGHBOUR_MASK "{:#010x}", MASQUERADED "{:#010x}", CLAIM_FREE "{:#010x}", CLAIM_NO_EXIT "{:#010x}", PRIORITY_BRIDGE "{}",
+        FLOW_MASK "{:#010x}", NEIGHBOUR_MASK "{:#010x}", CLAIM_FREE "{:#010x}", CLAIM_NO_EXIT "{:#010x}", PRIORITY_BRIDGE "{}",
         PRIORITY_PREROUTING "{}", PRIORITY_OUTPUT "{}", PRIORITY_SNAT "{}", PRIORITY_SEAL "{}", PRIORITY_BOOT_GUARD "{}", PREFERENCE_INSIDE "{}",
         PREFERENCE_NIC "{}", PREFERENCE_FROM_INSIDE "{}", PREFERENCE_FROM "{}", TABLE_BASE "{}", METRIC_LAST "{}", UPLINK_GROUP "{}",
         PROTOCOL "{}",

@@ -7,8 +7,8 @@ use ipnet::IpNet;
 
 use super::step::RouteStep;
 use crate::contract::{
-    FLAG, MASQUERADED, METRIC_LAST, PACKET_MASK, PREFERENCE_FROM, PREFERENCE_FROM_INSIDE, PREFERENCE_INSIDE, PREFERENCE_NIC, PROTOCOL,
-    TABLE_BASE, UPLINK_GROUP,
+    FLAG, METRIC_LAST, PACKET_MASK, PREFERENCE_FROM, PREFERENCE_FROM_INSIDE, PREFERENCE_INSIDE, PREFERENCE_NIC, PROTOCOL, TABLE_BASE,
+    UPLINK_GROUP,
 };
 use crate::model::facts::{Family, KernelFacts, Route, RouteKind, Rule};
 use crate::model::ground::{MAIN, Uplink, family};
@@ -56,9 +56,7 @@ impl Routing {
             let Some(uplink) = uplinks.get(nic) else { continue };
             let from = Some(IpNet::from(*address));
             routing.rules.insert(Rule { from, ..inside(family(*address), PREFERENCE_FROM_INSIDE) });
-            // The kernel gives a mark of 0 back as none.
-            let mask = Some(MASQUERADED);
-            routing.rules.insert(Rule { from, mask, ..rule(family(*address), PREFERENCE_FROM, uplink.table()) });
+            routing.rules.insert(Rule { from, ..rule(family(*address), PREFERENCE_FROM, uplink.table()) });
         }
         routing
     }

@@ -64,8 +64,8 @@ impl fmt::Display for Words<'_, Rule> {
         if let Some(from) = rule.from {
             write!(f, " from {from}")?;
         }
-        if let Some(mask) = rule.mask {
-            write!(f, " fwmark {:#x}/{mask:#x}", rule.mark.unwrap_or(0))?;
+        if let (Some(mark), Some(mask)) = (rule.mark, rule.mask) {
+            write!(f, " fwmark {mark:#x}/{mask:#x}")?;
         }
         write!(f, " lookup {}", rule.table)?;
         if let Some(length) = rule.suppress_prefix_length {
