@@ -126,9 +126,8 @@ fn what_is_no_manifest_is_named() {
         world.remove_manifest(file);
         world.leaves_by(&good, Nic::Eth1).unwrap_or_else(|error| panic!("{file}: {error}"));
     }
-    let memory = std::fs::read_to_string(format!("/proc/{}/status", egressd.pid())).expect("it runs");
-    let peak = memory.lines().find_map(|line| line.strip_prefix("VmHWM:")?.trim().strip_suffix(" kB")?.parse::<u64>().ok());
-    assert!(peak.expect("the kernel keeps the peak") < 128 * 1024, "{memory}");
+    let peak = egressd.memory("VmHWM");
+    assert!(peak < 128 * 1024, "{peak} kB");
 }
 
 fn overlapping_claims_have_one_winner() {

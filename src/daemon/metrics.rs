@@ -1,7 +1,5 @@
 //! What is counted.
 
-use std::collections::BTreeMap;
-
 use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::encoding::text::encode;
 use prometheus_client::metrics::counter::Counter;
@@ -52,11 +50,9 @@ impl Metrics {
 
     /// The text of OpenMetrics, for an outcome.
     pub fn text(&self, outcome: &Outcome) -> String {
-        let mut counts: BTreeMap<&'static str, i64> = BTreeMap::new();
-        outcome.rows.iter().for_each(|row| *counts.entry(word(row)).or_default() += 1);
         self.workloads.clear();
-        for (state, count) in counts {
-            self.workloads.get_or_create(&ByState { state }).set(count);
+        for row in &outcome.rows {
+            self.workloads.get_or_create(&ByState { state: word(row) }).inc();
         }
         let mut text = String::new();
         // Writing into a String cannot fail.

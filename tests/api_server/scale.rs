@@ -2,13 +2,12 @@
 //! containerd. Node, bindings and these pods are objects and nothing more; the pods whose start is measured have a network namespace.
 
 use std::{
-    fs,
     net::Ipv4Addr,
     thread,
     time::{Duration, Instant},
 };
 
-use containerd_client::{Client as Runtime, services::v1::SubscribeRequest};
+use containerd_client::Client as Runtime;
 use egressd::facts::kubernetes::client;
 use futures::{StreamExt, stream};
 use kube::{
@@ -17,9 +16,8 @@ use kube::{
     core::{ApiResource, DynamicObject},
 };
 use serde_json::{Value, json};
-use tokio::task::JoinHandle;
 use world::{
-    ApiServer, Container, Egressd, Nic, World,
+    ApiServer, Container, Nic, World,
     container::Bridge,
     containerd::{self, Containerd, Release},
     status::until_within,
@@ -55,19 +53,19 @@ pub async fn many_objects() {
         apply(&api, &object);
     }
     let kubeconfig = api.user("agent", "/O=system:masters/CN=agent");
-    let mut arguments = vec!["--kubernetes", "--no-docker", "--kubeconfig", &kubeconfig, "--node-name", NODE, "--pod-name", "agent"];
-    arguments.push("--allow-raw-exits");
+    let mut arguments = vec!["--kubernetes", "--no-docker", "--allow-raw-exits", "--pod-name", "agent"];
+    arguments.extend(["--kubeconfig", &kubeconfig, "--node-name", NODE]);
     let mut egressd = world.egressd(&arguments);
     let lab = Lab { client: client(Some(api.kubeconfig().as_ref())).await.expect("the kubeconfig is good"), world: &world, bridge };
 
-    let before = memory(&egressd);
+    let before = egressd.memory("VmRSS");
     lab.create((0..BINDINGS).map(|number| lab.binding(number, number))).await;
     lab.create((0..PODS).map(pod_of)).await;
     let started = (0..PODS).map(|number| lab.start(number, offset(lab.bridge.address(0), 256 + number)));
     stream::iter(started).buffer_unordered(AT_ONCE).collect::<Vec<()>>().await;
     // No interface has their addresses.
     lab.await_count("Waiting", PODS / NODES);
-    println!("memory: {before} kB before, {} kB with {BINDINGS} bindings and {PODS} pods on {NODES} nodes", memory(&egressd));
+    println!("memory: {before} kB before, {} kB with {BINDINGS} bindings and {PODS} pods on {NODES} nodes", egressd.memory("VmRSS"));
 
     let containers = lab.containers(FIRST);
     let programmed = Told::by_claims(&world);
@@ -92,7 +90,7 @@ pub async fn many_objects() {
     let began = Instant::now();
     egressd.start();
     lab.await_count("Bound", EVENTS);
-    println!("a new agent is as far after {:.2} s, with {} kB", began.elapsed().as_secs_f64(), memory(&egressd));
+    println!("a new agent is as far after {:.2} s, with {} kB", began.elapsed().as_secs_f64(), egressd.memory("VmRSS"));
     rests(&api).await;
 
     // The kernel and containerd tell of pods from here on, and the addresses of objects count no more.
@@ -190,7 +188,9 @@ impl Lab<'_> {
     async fn sandboxes(&self) -> Vec<Duration> {
         let containers = self.containers(FIRST + u8::try_from(EVENTS).expect("a byte"));
         let runtime = Runtime::from_path(containerd::SOCKET).await.expect("a client");
-        let events = events().await;
+        let listener = Runtime::from_path(containerd::SOCKET).await.expect("a client");
+        let events = tokio::spawn(containerd::created(listener, EVENTS));
+        tokio::time::sleep(Duration::from_millis(300)).await;
         let (programmed, began) = (Told::by_claims(self.world), now());
         for container in &containers {
             let name = container.netns.name();
@@ -201,23 +201,6 @@ impl Lab<'_> {
         let events = events.await.expect("all events");
         told.zip(events).map(|(told, event)| told.saturating_sub(event)).collect()
     }
-}
-
-/// Times of containerd's next events about new records.
-async fn events() -> JoinHandle<Vec<Duration>> {
-    let mut client = Runtime::from_path(containerd::SOCKET).await.expect("a client").events();
-    let listening = tokio::spawn(async move {
-        let filters = vec!["topic==\"/containers/create\"".to_owned()];
-        let mut events = client.subscribe(SubscribeRequest { filters }).await.expect("events").into_inner();
-        let mut times = Vec::new();
-        while times.len() < EVENTS {
-            let time = events.message().await.expect("events").expect("an event").timestamp.expect("a time");
-            times.push(Duration::new(time.seconds.cast_unsigned(), time.nanos.cast_unsigned()));
-        }
-        times
-    });
-    tokio::time::sleep(Duration::from_millis(300)).await;
-    listening
 }
 
 /// While nothing happens an agent asks for nothing; it holds the Lease.
@@ -251,11 +234,4 @@ fn exit(world: &World, number: usize) -> Ipv4Addr {
 
 fn offset(address: Ipv4Addr, by: usize) -> Ipv4Addr {
     Ipv4Addr::from_bits(address.to_bits() + u32::try_from(by).expect("it is small"))
-}
-
-/// Resident memory in kB.
-fn memory(egressd: &Egressd) -> u64 {
-    let status = fs::read_to_string(format!("/proc/{}/status", egressd.pid())).expect("it runs");
-    let line = status.lines().find(|line| line.starts_with("VmRSS:")).expect("it has memory");
-    line.split_whitespace().nth(1).and_then(|kb| kb.parse().ok()).expect("a number of kB")
 }

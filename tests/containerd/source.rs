@@ -6,13 +6,12 @@ use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use containerd_client::Client;
-use containerd_client::services::v1::SubscribeRequest;
 use egressd::api;
 use egressd::facts::containerd::Source;
 use egressd::facts::kernel::Asker;
 use egressd::model::pod::{NetworkNamespace, Owner, RuntimeChange, Sandbox};
 use world::cluster::CONTAINERD;
-use world::containerd::{Containerd, PODS, Release, SOCKET, create, delete, sandbox};
+use world::containerd::{Containerd, PODS, Release, SOCKET, create, created, delete, sandbox};
 use world::{Cluster, Netns, command};
 
 /// Everything that was told, with the time.
@@ -167,18 +166,8 @@ pub async fn many_are_told(release: Release, pause: Option<Duration>) {
     let mut heard = Heard::new(SOCKET);
     heard.snapshot().await;
     let client = Client::from_path(SOCKET).await.expect("a client");
-    let mut listener = Client::from_path(SOCKET).await.expect("a client").events();
-    let listening = tokio::spawn(async move {
-        let filters = vec!["topic==\"/containers/create\"".to_owned()];
-        let mut events = listener.subscribe(SubscribeRequest { filters }).await.expect("events").into_inner();
-        let mut times = Vec::new();
-        while times.len() < MANY {
-            let envelope = events.message().await.expect("events").expect("an event");
-            let time = envelope.timestamp.expect("a time");
-            times.push(UNIX_EPOCH + Duration::new(time.seconds.cast_unsigned(), time.nanos.cast_unsigned()));
-        }
-        times
-    });
+    let listener = Client::from_path(SOCKET).await.expect("a client");
+    let listening = tokio::spawn(created(listener, MANY));
     tokio::time::sleep(Duration::from_millis(300)).await;
     let creating = tokio::spawn(async move {
         let mut pods = tokio::task::JoinSet::new();
@@ -207,7 +196,8 @@ pub async fn many_are_told(release: Release, pause: Option<Duration>) {
         heard.changes.iter().filter(|(_, change)| matches!(change, RuntimeChange::Sandbox(_))).map(|(time, _)| *time).collect();
     events.sort();
     times.sort();
-    let mut delays: Vec<_> = times.iter().zip(&events).map(|(told, event)| told.duration_since(*event).unwrap_or_default()).collect();
+    let mut delays: Vec<_> =
+        times.iter().zip(&events).map(|(told, event)| told.duration_since(UNIX_EPOCH + *event).unwrap_or_default()).collect();
     delays.sort();
     println!(
         "{release:?}: told after the event: p50 {:?}, p99 {:?}, max {:?}",

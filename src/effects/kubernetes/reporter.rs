@@ -57,9 +57,7 @@ impl Reporter {
             changed
         });
     }
-}
 
-impl Reporter {
     /// Writes the report of a node that has no agent any more, so that nobody takes the one before for what is.
     pub async fn last(mut self, node: &Node, spec: EgressNodeSpec) {
         self.task.abort();

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use containerd_client::Client;
 use containerd_client::services::v1::container::Runtime as Handler;
-use containerd_client::services::v1::{Container, CreateContainerRequest, DeleteContainerRequest};
+use containerd_client::services::v1::{Container, CreateContainerRequest, DeleteContainerRequest, SubscribeRequest};
 use containerd_client::tonic::Request;
 
 use crate::{CGROUP, FOLDER, built, command, service::Service};
@@ -155,6 +155,18 @@ pub async fn create(client: &Client, container: Container) {
 /// Deletes such a record.
 pub async fn delete(client: &Client, id: &str) {
     client.containers().delete(in_pods(DeleteContainerRequest { id: id.to_owned() })).await.expect("it is there");
+}
+
+/// When containerd made its next `count` records, as its events say, since the epoch.
+pub async fn created(client: Client, count: usize) -> Vec<Duration> {
+    let filters = vec!["topic==\"/containers/create\"".to_owned()];
+    let mut events = client.events().subscribe(SubscribeRequest { filters }).await.expect("events").into_inner();
+    let mut times = Vec::new();
+    while times.len() < count {
+        let time = events.message().await.expect("events").expect("an event").timestamp.expect("a time");
+        times.push(Duration::new(time.seconds.cast_unsigned(), time.nanos.cast_unsigned()));
+    }
+    times
 }
 
 fn in_pods<T>(question: T) -> Request<T> {

@@ -94,6 +94,13 @@ impl Egressd {
         self.service.pid()
     }
 
+    /// A line in kB of its `/proc/PID/status`: `VmRSS`, or its peak `VmHWM`.
+    pub fn memory(&self, line: &str) -> u64 {
+        let status = fs::read_to_string(format!("/proc/{}/status", self.pid())).expect("it runs");
+        let memory = status.lines().find_map(|text| text.strip_prefix(line)?.strip_prefix(':')?.trim().strip_suffix(" kB")?.parse().ok());
+        memory.unwrap_or_else(|| panic!("no {line} in {status}"))
+    }
+
     /// What it has printed, in all its lives.
     pub fn log(&self) -> String {
         self.service.log()
