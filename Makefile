@@ -12,7 +12,7 @@ demo-kubernetes: install image cluster
 	cargo test --quiet --test demo_kubernetes
 
 test: needs image engines cluster
-	cargo test --workspace
+	cargo test --workspace --no-fail-fast
 
 # Measures, for some minutes, and writes docs/benchmarks.md: ROUNDS=60 make bench for more rounds. Wants a machine with nothing else to do.
 bench: install release

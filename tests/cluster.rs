@@ -339,7 +339,9 @@ fn a_failed_scenario_leaves_nothing() {
     let output = program.wait_with_output().expect("it is a child of ours");
     let printed = String::from_utf8_lossy(&output.stdout);
     assert!(!output.status.success() && printed.contains("this is wrong"), "{printed}");
-    assert!(printed.contains("--- end of n2-kubelet's log"), "{printed}");
+    let log = printed.find("--- end of n2-kubelet's log").expect("logs are shown");
+    let failed = printed.rfind("--- failed: ").expect("so is what was wrong");
+    assert!(failed > log && printed[failed..].contains("this is wrong") && !printed[failed..].contains("'s log"), "{printed}");
     assert_eq!(left(), before);
     assert_eq!(command::run(&["find", "/sys/fs/cgroup", "-name", &group]), "");
 }

@@ -3,7 +3,13 @@
 //! The program starts itself again for each scenario, in namespaces of its own (see `isolate`). A scenario fails by a panic,
 //! or by taking longer than its limit; what it printed is shown then.
 
-use std::{env, process::ExitCode, sync::RwLock, time::Duration};
+use std::{
+    env,
+    panic::{self, AssertUnwindSafe},
+    process::ExitCode,
+    sync::{RwLock, mpsc},
+    time::Duration,
+};
 
 use libtest_mimic::{Arguments, Trial};
 
@@ -64,6 +70,23 @@ impl Scenario {
     }
 }
 
+/// Runs a scenario, and says last what it failed by: what ends with it prints logs.
+fn told_last(run: &dyn Fn()) -> ExitCode {
+    let (panics, told) = mpsc::channel();
+    let hook = panic::take_hook();
+    panic::set_hook(Box::new(move |info| {
+        hook(info);
+        // Nobody listens to a thread that outlives the scenario.
+        let _ = panics.send(info.to_string());
+    }));
+    let ended = panic::catch_unwind(AssertUnwindSafe(run));
+    if ended.is_ok() {
+        return ExitCode::SUCCESS;
+    }
+    told.try_iter().for_each(|panic| eprintln!("--- failed: {panic}"));
+    ExitCode::FAILURE
+}
+
 /// The `main` of a test program: takes the arguments of a usual Rust test (`--list`, a filter, `--test-threads`).
 pub fn main(scenarios: Vec<Scenario>) -> ExitCode {
     match env::var(isolate::STAGE).as_deref() {
@@ -72,8 +95,7 @@ pub fn main(scenarios: Vec<Scenario>) -> ExitCode {
         Ok(isolate::RUN) => {
             let name = env::var(isolate::NAME).expect("the stage before names the scenario");
             let scenario = scenarios.iter().find(|scenario| scenario.name == name).expect("the same program named it");
-            (scenario.run)();
-            ExitCode::SUCCESS
+            told_last(&scenario.run)
         }
         _ => {
             let trials = scenarios.into_iter().map(Scenario::trial).collect();

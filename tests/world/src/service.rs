@@ -21,7 +21,7 @@ use crate::{
 };
 
 /// Lines of a log that a failed scenario shows.
-const SHOWN: usize = 40;
+const SHOWN: usize = 20;
 
 /// A started program. It is killed when dropped; if that is because the scenario failed, the end of its log is printed.
 #[derive(Debug)]
@@ -115,12 +115,18 @@ impl Drop for Service {
         let _ = self.child.kill().and_then(|()| self.child.wait());
         if thread::panicking() {
             let log = self.log();
-            // containerd's shims tell their whole lives into dockerd's log.
-            let lines: Vec<&str> = log.lines().filter(|line| !line.contains("runtime=io.containerd")).collect();
+            let lines: Vec<&str> = log.lines().filter(|line| !is_chatter(line)).collect();
             println!("--- end of {}'s log", self.name);
             for line in &lines[lines.len().saturating_sub(SHOWN)..] {
                 println!("{line}");
             }
         }
     }
+}
+
+/// Whether it says how it goes, not what went wrong: containerd's shims tell their whole lives into dockerd's log, and a Kubernetes
+/// program has lines like `I1121 20:24:31.079499 …`.
+fn is_chatter(line: &str) -> bool {
+    let is_klog_info = || line.strip_prefix('I').is_some_and(|rest| rest.len() > 4 && rest.as_bytes()[..4].iter().all(u8::is_ascii_digit));
+    line.contains("runtime=io.containerd") || is_klog_info()
 }

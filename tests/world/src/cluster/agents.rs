@@ -4,7 +4,7 @@ use std::net::IpAddr;
 
 use serde_json::{Value, json};
 
-use super::{Cluster, NODES, has_condition, until};
+use super::{Cluster, NODES, has_condition, node::Node, until};
 use crate::{
     built,
     layout::{Nic, SERVER},
@@ -17,8 +17,13 @@ impl Cluster {
     /// Installs the chart with the image that `make image` built, and waits until all agents are ready. `values` are more options of
     /// helm.
     pub fn install(&self, values: &[&str]) {
-        self.import_image(&built("image/egressd.tar").to_string_lossy());
+        self.import_agent();
         self.upgrade(values).unwrap_or_else(|error| panic!("{error}\n{}", self.agents_tell()));
+    }
+
+    /// Gives all nodes the agent's image.
+    pub fn import_agent(&self) {
+        self.import_image(&built("image/egressd.tar").to_string_lossy());
     }
 
     /// Installs it with other values, on nodes that have the image; the error is helm's.
@@ -117,5 +122,14 @@ impl Cluster {
     pub fn ask_agent(&self, node: &str, command: &[&str]) -> Result<String, String> {
         let agent = self.agent(node);
         self.api.try_kubectl(&[&["exec", "-n", NAMESPACE, &agent, "--", "egressd"], command].concat())
+    }
+}
+
+impl Node {
+    /// Takes the agent's image from the node: an agent that runs goes on, and none starts until it is back.
+    pub fn remove_agent(&self) {
+        let images = self.ctr(&["images", "ls", "-q"]);
+        let agent = images.lines().find(|name| name.contains("/egressd:")).expect("the chart was installed");
+        self.ctr(&["images", "rm", "--sync", agent]);
     }
 }
