@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, mpsc as thread};
+use std::sync::mpsc as thread;
 use std::time::{Duration, Instant};
 
 use tokio::sync::mpsc;
@@ -22,6 +22,7 @@ use crate::model::facts::EngineChange;
 use crate::model::known::Facts;
 use crate::model::pod::RuntimeChange;
 use crate::model::resolve::{Outcome, Past, resolve};
+use crate::model::select::Index;
 use crate::plan::boot::Remembered;
 use crate::plan::engine::{self, EngineStep};
 use crate::plan::{Observed, Plan, boot, routing, tables};
@@ -185,8 +186,11 @@ impl Agent {
     fn hear(&mut self, told: Told) -> bool {
         match told {
             Told::Kernel(changes) => {
-                self.silent.kernel = false;
-                changes.into_iter().for_each(|change| self.facts.kernel.apply(change));
+                let mut dirty = std::mem::take(&mut self.silent.kernel);
+                for change in changes {
+                    dirty |= self.facts.kernel.apply(change);
+                }
+                return dirty;
             }
             Told::Engine(changes) => {
                 let mut dirty = false;
@@ -209,29 +213,35 @@ impl Agent {
                 return dirty;
             }
             Told::Runtime(changes) => {
+                let mut dirty = false;
                 for change in changes {
                     match &change {
                         RuntimeChange::Snapshot(sandboxes) => {
                             info!(sandboxes = sandboxes.len(), "container runtime listed");
-                            self.silent.runtime = false;
+                            dirty |= std::mem::take(&mut self.silent.runtime);
                         }
                         RuntimeChange::Lost => warn!("container runtime is away; what is known of it stays"),
                         _ => {}
                     }
-                    self.facts.apply_runtime(change);
+                    dirty |= self.facts.apply_runtime(change);
                 }
+                return dirty;
             }
             Told::Cluster(changes) => {
-                changes.into_iter().for_each(|change| self.facts.cluster.apply(change));
+                let mut dirty = false;
+                for change in changes {
+                    dirty |= self.facts.cluster.apply(change);
+                }
                 if self.silent.cluster && self.facts.cluster.whole() {
                     info!("API server listed");
                     self.silent.cluster = false;
                 }
+                return dirty;
             }
             Told::Files(manifests) => {
                 self.silent.files = false;
                 info!(bindings = manifests.bindings.len(), errors = manifests.errors.len(), "manifests read");
-                self.facts.manifests = Arc::new(manifests);
+                self.facts.manifests = Index::new(manifests);
             }
             Told::Nft(notice) => {
                 if !notice.ours && !notice.lost {

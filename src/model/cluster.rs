@@ -6,10 +6,12 @@ use std::sync::Arc;
 
 use ipnet::IpNet;
 
-use super::binding::{Binding, Manifests};
+use super::binding::Binding;
 use super::labels::{Demand, Labels, bears};
 use super::pod::Pod;
 use super::pool::{Lender, Pool};
+use super::replace;
+use super::select::PodIndex;
 
 /// An `EgressBinding` of the API server.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -120,7 +122,7 @@ impl Keyed for Namespace {
 pub type Known<T> = BTreeMap<String, Arc<T>>;
 
 /// A pod, and which of all pods it was when it was first seen.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Seen {
     pub pod: Arc<Pod>,
     /// Later pods have greater numbers; a pod keeps its own, whatever is said of it.
@@ -147,7 +149,7 @@ pub struct Cluster {
     /// Whether bindings may name exits themselves, without a pool.
     raw_exits: bool,
     /// The bindings with what their pools give them.
-    granted: Arc<Manifests>,
+    granted: PodIndex,
     stale: bool,
     places: u64,
 }
@@ -159,45 +161,57 @@ impl Cluster {
         Self { raw_exits, inside: Arc::new(configured.clone()), configured_inside: configured, ..Self::default() }
     }
 
-    /// Takes in one change.
-    pub fn apply(&mut self, change: ClusterChange) {
-        self.stale |=
+    /// Takes in one change; whether it said anything new. (Whoever writes an object's status has it told of again.)
+    pub fn apply(&mut self, change: ClusterChange) -> bool {
+        let lends =
             matches!(change, ClusterChange::Bindings(_) | ClusterChange::Pools(_) | ClusterChange::Namespaces(_) | ClusterChange::Node(_));
-        match change {
+        let new = match change {
             ClusterChange::Bindings(word) => hear(&mut self.bindings, word),
             ClusterChange::Pools(word) => hear(&mut self.pools, word),
             ClusterChange::Namespaces(word) => hear(&mut self.namespaces, word),
             ClusterChange::Pods(word) => self.hear_pods(word),
-            ClusterChange::Node(node) => self.node = node,
+            ClusterChange::Node(node) => replace(&mut self.node, node),
             ClusterChange::Inside(inside) => {
-                self.inside = Arc::new(&inside | &self.configured_inside);
-                self.inside_asked = true;
+                let changed = replace(&mut self.inside, Arc::new(&inside | &self.configured_inside));
+                replace(&mut self.inside_asked, true) || changed
             }
-            ClusterChange::InsideUnsaid => self.inside_asked = true,
-            ClusterChange::DaemonSet(daemonset) => self.daemonset = Some(daemonset),
-            ClusterChange::Trouble { about, problem } => match problem {
-                Some(problem) => drop(self.troubles.insert(about, problem)),
-                None => drop(self.troubles.remove(&about)),
-            },
-        }
+            ClusterChange::InsideUnsaid => replace(&mut self.inside_asked, true),
+            ClusterChange::DaemonSet(daemonset) => replace(&mut self.daemonset, Some(daemonset)),
+            ClusterChange::Trouble { about, problem: Some(problem) } => {
+                self.troubles.insert(about, problem.clone()).is_none_or(|before| before != problem)
+            }
+            ClusterChange::Trouble { about, problem: None } => self.troubles.remove(&about).is_some(),
+        };
+        self.stale |= lends && new;
+        new
     }
 
-    fn hear_pods(&mut self, word: Word<Pod>) {
-        let mut before = self.pods.take().unwrap_or_default();
-        let mut see = |pod: Pod, before: &BTreeMap<String, Seen>| {
+    fn hear_pods(&mut self, word: Word<Pod>) -> bool {
+        let first = self.pods.is_none();
+        let mut pods = self.pods.take().unwrap_or_default();
+        let mut see = |pod: Pod, before: Option<&Seen>| {
             self.places += 1;
-            let place = before.get(&pod.uid).map_or(self.places, |seen| seen.place);
-            (pod.uid.clone(), Seen { pod: Arc::new(pod), place })
+            Seen { place: before.map_or(self.places, |seen| seen.place), pod: Arc::new(pod) }
         };
-        match word {
-            Word::All(all) => before = all.into_iter().map(|pod| see(pod, &before)).collect(),
-            Word::One(pod) => {
-                let (uid, seen) = see(pod, &before);
-                before.insert(uid, seen);
+        let new = match word {
+            Word::All(all) => {
+                let mut entry = |pod: Pod| {
+                    let uid = pod.uid.clone();
+                    let seen = see(pod, pods.get(&uid));
+                    (uid, seen)
+                };
+                let now = all.into_iter().map(&mut entry).collect();
+                replace(&mut pods, now)
             }
-            Word::Gone(uid) => drop(before.remove(&uid)),
-        }
-        self.pods = Some(before);
+            Word::One(pod) => {
+                let uid = pod.uid.clone();
+                let seen = see(pod, pods.get(&uid));
+                pods.insert(uid, seen.clone()).is_none_or(|before| before != seen)
+            }
+            Word::Gone(uid) => pods.remove(&uid).is_some(),
+        };
+        self.pods = Some(pods);
+        new || first
     }
 
     /// Whether this node is to have no agent any more: the agents' DaemonSet is gone or going, or does not want this node. A fresh agent takes
@@ -224,20 +238,57 @@ impl Cluster {
         }
         let lender =
             Lender { pools: self.pools.as_ref(), namespaces: self.namespaces.as_ref(), node: &self.node.labels, raw_exits: self.raw_exits };
-        let bindings = self.bindings.iter().flat_map(BTreeMap::values).map(|b| lender.grant(b)).collect();
-        self.granted = Arc::new(Manifests { bindings, ..Manifests::default() });
+        self.granted = PodIndex::new(self.bindings.iter().flat_map(BTreeMap::values).map(|b| lender.grant(b)).collect());
     }
 
     /// The bindings with what their pools give them, as of the last [`Cluster::grant`].
-    pub fn granted(&self) -> &Arc<Manifests> {
+    pub fn granted(&self) -> &PodIndex {
         &self.granted
     }
 }
 
-fn hear<T: Keyed>(known: &mut Option<Known<T>>, word: Word<T>) {
+fn hear<T: Keyed + Eq>(known: &mut Option<Known<T>>, word: Word<T>) -> bool {
     match word {
-        Word::All(all) => *known = Some(all.into_iter().map(|one| (one.key(), Arc::new(one))).collect()),
-        Word::One(one) => drop(known.get_or_insert_default().insert(one.key(), Arc::new(one))),
-        Word::Gone(key) => drop(known.as_mut().and_then(|known| known.remove(&key))),
+        Word::All(all) => replace(known, Some(all.into_iter().map(|one| (one.key(), Arc::new(one))).collect())),
+        Word::One(one) => {
+            let one = Arc::new(one);
+            known.get_or_insert_default().insert(one.key(), Arc::clone(&one)).is_none_or(|before| before != one)
+        }
+        Word::Gone(key) => known.as_mut().and_then(|known| known.remove(&key)).is_some(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_said_again_is_not_new_and_nothing_is_lent_anew() {
+        let pod = |address: &str| Pod { uid: "p".to_owned(), addresses: vec![address.parse().unwrap()], ..Pod::default() };
+        let namespace = |name: &str| Namespace { name: name.to_owned(), ..Namespace::default() };
+        let mut cluster = Cluster::new(false, &[]);
+        let changes = [
+            ClusterChange::Bindings(Word::All(Vec::new())),
+            ClusterChange::Pools(Word::All(Vec::new())),
+            ClusterChange::Namespaces(Word::All(Vec::new())),
+            ClusterChange::Pods(Word::All(Vec::new())),
+            ClusterChange::InsideUnsaid,
+            ClusterChange::Namespaces(Word::One(namespace("shop"))),
+            ClusterChange::Pods(Word::One(pod("10.9.0.5"))),
+            ClusterChange::Pods(Word::One(pod("10.9.0.6"))),
+            ClusterChange::Pods(Word::All(vec![pod("10.9.0.7")])),
+            ClusterChange::Inside(["10.9.0.0/16".parse().unwrap()].into()),
+            ClusterChange::DaemonSet(None),
+            ClusterChange::Trouble { about: "pods".to_owned(), problem: Some("no verb list".to_owned()) },
+            ClusterChange::Trouble { about: "pods".to_owned(), problem: None },
+            ClusterChange::Pods(Word::Gone("p".to_owned())),
+            ClusterChange::Namespaces(Word::Gone("shop".to_owned())),
+        ];
+        for change in changes {
+            assert!(cluster.apply(change.clone()), "{change:?}");
+            cluster.grant();
+            assert!(!cluster.apply(change.clone()), "{change:?}");
+            assert!(!cluster.whole() || !cluster.stale, "{change:?}");
+        }
     }
 }

@@ -6,6 +6,7 @@ use std::net::IpAddr;
 use ipnet::IpNet;
 
 use super::binding::{Asked, Placement};
+use super::replace;
 
 /// An interface index of this network namespace. The kernel gives no index twice while it runs.
 pub type IfIndex = u32;
@@ -145,9 +146,10 @@ pub struct KernelFacts {
 }
 
 impl KernelFacts {
-    /// Takes in one change.
-    pub fn apply(&mut self, change: KernelChange) {
+    /// Takes in one change; whether it said anything new.
+    pub fn apply(&mut self, change: KernelChange) -> bool {
         match change {
+            KernelChange::Link(link) if self.links.get(&link.index) == Some(&link) => return false,
             KernelChange::Link(link) => self.put_link(link),
             KernelChange::LinkGone(index) => {
                 self.forget(Place { nsid: None, index });
@@ -162,6 +164,7 @@ impl KernelFacts {
                     self.forget(far);
                 }
             }
+            KernelChange::Address(place, address) if self.addresses.get(&place).is_some_and(|all| all.contains(&address)) => return false,
             KernelChange::Address(place, address) => {
                 self.drop_address(place, address.net.addr());
                 self.addresses.entry(place).or_default().insert(address);
@@ -169,10 +172,10 @@ impl KernelFacts {
             }
             KernelChange::AddressGone(place, net) => self.drop_address(place, net.addr()),
             KernelChange::Routing { routes, rules } => {
-                self.routes = routes;
-                self.rules = rules;
+                let changed = replace(&mut self.routes, routes);
+                return replace(&mut self.rules, rules) || changed;
             }
-            KernelChange::Namespaces(names) => self.namespaces = names,
+            KernelChange::Namespaces(names) => return replace(&mut self.namespaces, names),
             KernelChange::Restart => {
                 self.links.clear();
                 self.addresses.clear();
@@ -181,6 +184,7 @@ impl KernelFacts {
                 self.names.clear();
             }
         }
+        true
     }
 
     /// The link of that name.
@@ -352,5 +356,26 @@ mod tests {
         assert_eq!(near, [5]);
         facts.apply(KernelChange::LinkGone(5));
         assert!(facts.addresses.is_empty());
+    }
+
+    #[test]
+    fn what_is_said_again_is_not_new() {
+        let far = Place { nsid: Some(0), index: 2 };
+        let address = |net: &str, usable| KernelChange::Address(far, Address { net: net.parse().unwrap(), usable });
+        let named = |number| KernelChange::Namespaces([("pod".to_owned(), number)].into());
+        let mut facts = KernelFacts::default();
+        let mut new = |change: KernelChange| {
+            let before = facts.clone();
+            let new = facts.apply(change);
+            assert_eq!(new, before != facts, "{facts:?}");
+            new
+        };
+        let down = Link { up: false, ..veth(4, far) };
+        for change in [KernelChange::Link(veth(4, far)), address("10.9.0.5/24", false), address("10.9.0.5/24", true), named(0), named(1)] {
+            assert!(new(change.clone()), "{change:?}");
+            assert!(!new(change.clone()), "{change:?}");
+        }
+        assert!(new(KernelChange::Link(down)));
+        assert!(new(KernelChange::AddressGone(far, "10.9.0.5/24".parse().unwrap())));
     }
 }

@@ -3,10 +3,11 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use super::binding::Manifests;
 use super::cluster::Cluster;
 use super::facts::{Container, EngineChange, KernelFacts, Network};
 use super::pod::{RuntimeChange, Sandbox};
+use super::replace;
+use super::select::Index;
 
 /// Everything that is known of this node.
 #[derive(Clone, Debug, Default)]
@@ -16,7 +17,7 @@ pub struct Facts {
     pub networks: BTreeMap<String, Arc<Network>>,
     /// Containers that were just made and are on their way to where their labels say, by id. What carries the call out takes them out.
     pub moving: BTreeSet<String>,
-    pub manifests: Arc<Manifests>,
+    pub manifests: Index,
     /// What container runtimes run, by id; `None` where no runtime is asked.
     pub sandboxes: Option<BTreeMap<String, Arc<Sandbox>>>,
     /// The runtime does not answer: it may have begun something that is not among the sandboxes.
@@ -59,19 +60,20 @@ impl Facts {
         }
     }
 
-    /// Takes in one change of a container runtime.
-    pub fn apply_runtime(&mut self, change: RuntimeChange) {
-        self.runtime_away = matches!(change, RuntimeChange::Lost);
-        if self.runtime_away {
-            return;
-        }
+    /// Takes in one change of a container runtime; whether it said anything new.
+    pub fn apply_runtime(&mut self, change: RuntimeChange) -> bool {
+        let turned = replace(&mut self.runtime_away, matches!(change, RuntimeChange::Lost));
         let sandboxes = self.sandboxes.get_or_insert_default();
-        match change {
-            RuntimeChange::Snapshot(all) => *sandboxes = all.into_iter().map(|s| (s.id.clone(), Arc::new(s))).collect(),
-            RuntimeChange::Sandbox(one) => drop(sandboxes.insert(one.id.clone(), Arc::from(one))),
-            RuntimeChange::Gone(id) => drop(sandboxes.remove(&id)),
-            RuntimeChange::Lost => {}
-        }
+        let new = match change {
+            RuntimeChange::Snapshot(all) => replace(sandboxes, all.into_iter().map(|s| (s.id.clone(), Arc::new(s))).collect()),
+            RuntimeChange::Sandbox(one) => {
+                let one: Arc<Sandbox> = Arc::from(one);
+                sandboxes.insert(one.id.clone(), Arc::clone(&one)).is_none_or(|before| before != one)
+            }
+            RuntimeChange::Gone(id) => sandboxes.remove(&id).is_some(),
+            RuntimeChange::Lost => false,
+        };
+        new || turned
     }
 
     /// The engine's containers.

@@ -18,3 +18,10 @@ pub mod resolve;
 pub mod select;
 pub mod served;
 pub mod workload;
+
+/// Puts a value in another's place; whether they differ.
+pub fn replace<T: PartialEq>(place: &mut T, value: T) -> bool {
+    let differs = *place != value;
+    *place = value;
+    differs
+}

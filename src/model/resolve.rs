@@ -2,6 +2,7 @@
 
 mod pods;
 
+use std::cell::OnceCell;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::net::IpAddr;
 use std::slice::from_ref;
@@ -16,7 +17,7 @@ use super::ground::{Ground, MAIN, Memory};
 use super::known::{Facts, Known};
 use super::overlap::without_overlaps;
 use super::reason::Reason;
-use super::select::{Held, Index, PodIndex};
+use super::select::Held;
 use super::served::{refuse_driver, refuse_mode};
 use super::workload::{Entry, Row, State, Subject, choose};
 
@@ -51,18 +52,17 @@ pub struct Past {
 
 /// Decides everything anew. Deterministic in facts and past.
 pub fn resolve(facts: &Facts, past: &mut Past) -> Outcome {
-    let index = Index::new(&facts.manifests);
-    let bound: Vec<(&Known, Vec<Held>)> = facts.containers.values().map(|known| (known, index.of(&known.container))).collect();
+    let bound: Vec<(&Known, Vec<Held>)> = facts.containers.values().map(|known| (known, facts.manifests.of(&known.container))).collect();
     let labels = bound.iter().flat_map(|(_, held)| held).filter(|h| matches!(h, Held::Label(_))).map(|h| &**h);
     let granted = facts.cluster.granted();
-    let listed = facts.manifests.bindings.iter().chain(&granted.bindings);
+    let listed = facts.manifests.bindings.iter().chain(granted.bindings());
     let ground = Ground::survey(&facts.kernel, listed.chain(labels).chain(pods::labels(facts)), &mut past.memory);
     let scene = Scene::new(facts, &ground);
     let mut guards = scene.guards(&bound);
     let mut draft = Draft::default();
     scene.containers(&bound, &guards, &mut draft);
     let engines = draft.rows.len();
-    scene.pods(&PodIndex::new(granted), &mut past.pod_bridges, &mut guards, &mut draft);
+    scene.pods(granted, &mut past.pod_bridges, &mut guards, &mut draft);
     scene.manifests(&mut draft);
     draft.settle(&mut past.doors);
     let rows = if draft.rows.len() > engines { without_overlaps(draft.rows) } else { draft.rows };
@@ -99,6 +99,8 @@ struct Scene<'a> {
     ground: &'a Ground,
     bridges: BTreeMap<&'a str, IfIndex>,
     networks: BTreeMap<&'a str, &'a Network>,
+    /// Our ends of the veths that lead into each namespace; looked up only when somebody is known by the namespace.
+    ends: OnceCell<HashMap<i32, Vec<&'a Link>>>,
 }
 
 impl<'a> Scene<'a> {
@@ -109,7 +111,8 @@ impl<'a> Scene<'a> {
             networks.insert(&network.id, network);
             networks.insert(&network.name, network);
         }
-        Self { facts, ground, bridges: links.map(|l| (l.name.as_str(), l.index)).collect(), networks }
+        let bridges = links.map(|l| (l.name.as_str(), l.index)).collect();
+        Self { facts, ground, bridges, networks, ends: OnceCell::new() }
     }
 
     fn network(&self, attachment: &Attachment) -> Option<&'a Network> {
@@ -211,19 +214,22 @@ impl<'a> Scene<'a> {
         best.map(|a| a.network.as_str())
     }
 
-    /// Our ends of the veths that lead into each namespace.
-    fn ends(&self) -> HashMap<i32, Vec<&'a Link>> {
-        let mut ends: HashMap<i32, Vec<&Link>> = HashMap::new();
-        for link in self.facts.kernel.links.values() {
-            link.peer_nsid.into_iter().for_each(|nsid| ends.entry(nsid).or_default().push(link));
-        }
-        ends
+    /// Our ends of the veths that lead into a namespace.
+    fn ends(&self, nsid: i32) -> &[&'a Link] {
+        let ends = self.ends.get_or_init(|| {
+            let mut ends: HashMap<i32, Vec<&Link>> = HashMap::new();
+            for link in self.facts.kernel.links.values() {
+                link.peer_nsid.into_iter().for_each(|nsid| ends.entry(nsid).or_default().push(link));
+            }
+            ends
+        });
+        ends.get(&nsid).map_or(&[], Vec::as_slice)
     }
 
     /// The addresses in a namespace, with where each enters here.
-    fn sources(&self, nsid: i32, ends: &HashMap<i32, Vec<&'a Link>>) -> Vec<(Entry, IpAddr)> {
+    fn sources(&self, nsid: i32) -> Vec<(Entry, IpAddr)> {
         let mut sources = Vec::new();
-        for link in ends.get(&nsid).into_iter().flatten() {
+        for link in self.ends(nsid) {
             let Some(far) = link.far_end() else { continue };
             let addresses = self.facts.kernel.addresses_at(far).map(|a| a.net.addr()).filter(leaves);
             sources.extend(addresses.map(|address| (self.entry(link), address)));
@@ -234,25 +240,23 @@ impl<'a> Scene<'a> {
     /// Namespaces and routed sources.
     fn manifests(&self, draft: &mut Draft) {
         let manifests = &self.facts.manifests;
-        let named = manifests.bindings.iter().any(|b| matches!(b.selector, Selector::Namespaces(_)));
-        let ends = if named { self.ends() } else { HashMap::new() };
         for (at, binding) in manifests.bindings.iter().enumerate() {
-            let held = Held::Listed(Arc::clone(manifests), at);
+            let held = manifests.held(at);
             match &binding.selector {
-                Selector::Namespaces(names) => names.iter().for_each(|name| self.namespace(&held, name, &ends, draft)),
+                Selector::Namespaces(names) => names.iter().for_each(|name| self.namespace(&held, name, draft)),
                 Selector::Addresses(sources) => sources.iter().for_each(|source| self.source(&held, source, draft)),
                 Selector::Container(_) | Selector::Containers { .. } | Selector::Pods { .. } => {}
             }
         }
     }
 
-    fn namespace(&self, held: &Held, name: &str, ends: &HashMap<i32, Vec<&'a Link>>, draft: &mut Draft) {
+    fn namespace(&self, held: &Held, name: &str, draft: &mut Draft) {
         let bare = |state| Row { state, ..blank(Subject::Namespace(name.to_owned()), from_ref(held)) };
         let Some(nsid) = self.facts.kernel.namespaces.get(name) else {
             draft.rows.push(bare(State::Waiting(Reason::NoSuchNamespace { name: name.to_owned() })));
             return;
         };
-        let sources = self.sources(*nsid, ends);
+        let sources = self.sources(*nsid);
         if sources.is_empty() {
             draft.rows.push(bare(State::Waiting(Reason::NoAddressYet)));
         }

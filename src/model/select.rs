@@ -52,7 +52,8 @@ pub fn precedence(binding: &Binding) -> (Reverse<i32>, u64, Source, &BindingName
     (Reverse(binding.priority), binding.created, binding.name.source, &binding.name)
 }
 
-/// The bindings of manifests, found by one term that a container must have.
+/// Manifests, and their bindings found by one term that a container must have.
+#[derive(Clone, Debug, Default)]
 pub struct Index {
     manifests: Arc<Manifests>,
     by_name: HashMap<String, Vec<usize>>,
@@ -60,9 +61,9 @@ pub struct Index {
 }
 
 impl Index {
-    pub fn new(manifests: &Arc<Manifests>) -> Self {
-        let mut index = Self { manifests: Arc::clone(manifests), by_name: HashMap::new(), by_label: HashMap::new() };
-        for (at, binding) in manifests.bindings.iter().enumerate() {
+    pub fn new(manifests: Manifests) -> Self {
+        let mut index = Self { manifests: Arc::new(manifests), ..Self::default() };
+        for (at, binding) in index.manifests.bindings.iter().enumerate() {
             let Selector::Containers { names, match_labels, compose } = &binding.selector else { continue };
             if !names.is_empty() {
                 for name in names {
@@ -85,21 +86,35 @@ impl Index {
             let labels = container.labels.iter().filter(|_| !self.by_label.is_empty());
             let labelled = labels.filter_map(|(k, v)| self.by_label.get(&(k.clone(), v.clone()))).flatten();
             let hits = named.chain(labelled).filter(|at| fits(&self.manifests.bindings[**at].selector, container));
-            found.extend(hits.map(|at| Held::Listed(Arc::clone(&self.manifests), *at)));
+            found.extend(hits.map(|at| self.held(*at)));
         }
         found.sort_by(|a, b| precedence(a).cmp(&precedence(b)));
         found
     }
+
+    /// The binding at a place among them.
+    pub fn held(&self, at: usize) -> Held {
+        Held::Listed(Arc::clone(&self.manifests), at)
+    }
+}
+
+impl Deref for Index {
+    type Target = Manifests;
+
+    fn deref(&self) -> &Manifests {
+        &self.manifests
+    }
 }
 
 /// The bindings of pods, found by their namespace and one label that a pod must have.
+#[derive(Clone, Debug, Default)]
 pub struct PodIndex {
-    granted: Arc<Manifests>,
+    manifests: Arc<Manifests>,
     by_namespace: HashMap<String, Candidates>,
 }
 
 /// The bindings of one namespace.
-#[derive(Default)]
+#[derive(Clone, Debug, Default)]
 struct Candidates {
     /// By a label's key, and then its value.
     by_label: HashMap<String, HashMap<String, Vec<usize>>>,
@@ -108,14 +123,19 @@ struct Candidates {
 }
 
 impl PodIndex {
-    pub fn new(granted: &Arc<Manifests>) -> Self {
+    pub fn new(bindings: Vec<Binding>) -> Self {
         let mut by_namespace: HashMap<String, Candidates> = HashMap::new();
-        for (at, binding) in granted.bindings.iter().enumerate() {
+        for (at, binding) in bindings.iter().enumerate() {
             if let Selector::Pods { namespace, labels } = &binding.selector {
                 by_namespace.entry(namespace.clone()).or_default().add(at, labels);
             }
         }
-        Self { granted: Arc::clone(granted), by_namespace }
+        Self { manifests: Arc::new(Manifests { bindings, ..Manifests::default() }), by_namespace }
+    }
+
+    /// All of them.
+    pub fn bindings(&self) -> &[Binding] {
+        &self.manifests.bindings
     }
 
     /// No pod of any node is asked for.
@@ -126,11 +146,11 @@ impl PodIndex {
     /// All bindings that a pod falls under, the winner first.
     pub fn of(&self, pod: &Pod) -> Vec<Held> {
         let candidates = self.by_namespace.get(&pod.namespace).into_iter().flat_map(|candidates| candidates.of(&pod.labels));
-        let hits = candidates.filter(|at| match &self.granted.bindings[*at].selector {
+        let hits = candidates.filter(|at| match &self.manifests.bindings[*at].selector {
             Selector::Pods { labels, .. } => labels.selects(&pod.labels),
             _ => false,
         });
-        let mut found: Vec<Held> = hits.map(|at| Held::Listed(Arc::clone(&self.granted), at)).collect();
+        let mut found: Vec<Held> = hits.map(|at| Held::Listed(Arc::clone(&self.manifests), at)).collect();
         found.sort_by(|a, b| precedence(a).cmp(&precedence(b)));
         found
     }

@@ -16,6 +16,7 @@ use crate::model::ground::MAIN;
 use crate::model::known::Facts;
 use crate::model::numbers::mark;
 use crate::model::resolve::{Guard, Past, resolve};
+use crate::model::select::Index;
 use crate::model::workload::State;
 use crate::nft::{Data, Family as Table};
 
@@ -69,7 +70,9 @@ fn host() -> Facts {
             rules: Vec::new(),
         },
     ];
-    changes.into_iter().for_each(|change| facts.kernel.apply(change));
+    for change in changes {
+        facts.kernel.apply(change);
+    }
     facts.apply(EngineChange::Network(Box::new(Network {
         id: "net".to_owned(),
         name: "eip_bridge".to_owned(),
@@ -237,9 +240,9 @@ spec:
 ";
     let mut facts = host();
     start(&mut facts, 1, &[]);
-    facts.manifests = Arc::new(manifest::parse([("crawler.yaml", yaml.as_bytes())], 7));
+    facts.manifests = Index::new(manifest::parse([("crawler.yaml", yaml.as_bytes())], 7));
     let by_file = plan(&facts, &mut Past::default(), &Ruleset::default());
-    facts.manifests = Arc::default();
+    facts.manifests = Index::default();
     start(&mut facts, 1, &[("egress.ip", "172.31.0.14")]);
     let by_label = plan(&facts, &mut Past::default(), &Ruleset::default());
     assert_eq!(by_file.target, by_label.target);

@@ -164,7 +164,7 @@ fn uplinks(ground: &Ground) -> Vec<UplinkStatus> {
 fn bindings(facts: &Facts, outcome: &Outcome) -> Vec<BindingStatus> {
     let mut all: BTreeMap<BindingName, BindingStatus> = BTreeMap::new();
     let labels = facts.containers().filter_map(|c| c.asked.as_ref()?.binding.as_ref());
-    for binding in facts.manifests.bindings.iter().chain(&facts.cluster.granted().bindings).chain(labels) {
+    for binding in facts.manifests.bindings.iter().chain(facts.cluster.granted().bindings()).chain(labels) {
         all.insert(binding.name.clone(), begin(binding));
     }
     for row in &outcome.rows {

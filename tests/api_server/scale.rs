@@ -2,7 +2,11 @@
 //! containerd. Node, bindings and these pods are objects and nothing more; the pods whose start is measured have a network namespace.
 
 use std::{
+    collections::HashMap,
+    fmt,
     net::Ipv4Addr,
+    pin::pin,
+    sync::{Arc, Mutex},
     thread,
     time::{Duration, Instant},
 };
@@ -11,8 +15,8 @@ use containerd_client::Client as Runtime;
 use egressd::facts::kubernetes::client;
 use futures::{StreamExt, stream};
 use kube::{
-    Api, Client,
-    api::{Patch, PatchParams, PostParams},
+    Api, Client, ResourceExt,
+    api::{Patch, PatchParams, PostParams, WatchEvent, WatchParams},
     core::{ApiResource, DynamicObject},
 };
 use serde_json::{Value, json};
@@ -71,20 +75,18 @@ pub async fn many_objects() {
     let programmed = Told::by_claims(&world);
     let late = (PODS..).zip(&containers);
     lab.create(late.clone().map(|(number, _)| pod_of(number))).await;
-    let mut delays = Vec::new();
+    let addressed = Heard::when(lab.api(&pod_of(0)), |pod| pod.data["status"]["podIP"].is_string());
+    let mut delays = Delays::default();
     for (number, container) in late {
-        let began = now();
-        let (delay, ()) = futures::join!(lab.until_told(&programmed, began, container.address), lab.start(number, container.address));
-        delays.push(delay);
+        delays.note(&programmed, &addressed, pod_of(number), container.address, lab.start(number, container.address)).await;
     }
-    println!("from the request that gives a pod its address to the kernel: {}", percentiles(delays));
-    let mut delays = Vec::new();
+    println!("a pod gets its address: {delays}");
+    let changed = Heard::when(lab.api(&lab.binding(0, 0)), |binding| binding.metadata.generation > Some(1));
+    let mut delays = Delays::default();
     for (number, container) in containers.iter().enumerate() {
-        let began = now();
-        let (delay, ()) = futures::join!(lab.until_told(&programmed, began, container.address), lab.change(number));
-        delays.push(delay);
+        delays.note(&programmed, &changed, lab.binding(number, 0), container.address, lab.change(number)).await;
     }
-    println!("from the request that gives a binding another exit to the kernel: {}", percentiles(delays));
+    println!("a binding gets another exit: {delays}");
 
     egressd.kill();
     let began = Instant::now();
@@ -155,18 +157,6 @@ impl Lab<'_> {
         drop(changed.expect("it is taken"));
     }
 
-    /// How long after a time the kernel was told of the address.
-    async fn until_told(&self, programmed: &Told, began: Duration, address: Ipv4Addr) -> Duration {
-        let patience = Instant::now() + PATIENCE;
-        loop {
-            if let Some(at) = programmed.after((began, address)) {
-                return at - began;
-            }
-            assert!(Instant::now() < patience, "{address} was never told to the kernel: {}", self.world.status()["problems"]);
-            tokio::time::sleep(Duration::from_millis(2)).await;
-        }
-    }
-
     /// Waits until so many addresses are in this state.
     fn await_count(&self, state: &str, count: usize) {
         let line = format!("egressd_workloads{{state=\"{state}\"}} {count}\n");
@@ -195,11 +185,76 @@ impl Lab<'_> {
         for container in &containers {
             let name = container.netns.name();
             containerd::create(&runtime, containerd::sandbox(name, name)).await;
-            self.until_told(&programmed, began, container.address).await;
+            told(&programmed, began, container.address).await;
         }
         let told = containers.iter().map(|container| programmed.after((began, container.address)).expect("it was awaited"));
         let events = events.await.expect("all events");
         told.zip(events).map(|(told, event)| told.saturating_sub(event)).collect()
+    }
+}
+
+/// When the kernel was told of an address, after a time.
+async fn told(programmed: &Told, began: Duration, address: Ipv4Addr) -> Duration {
+    sooner(&format!("{address} is told to the kernel"), || programmed.after((began, address))).await
+}
+
+/// Waits for something.
+async fn sooner<T>(what: &str, mut look: impl FnMut() -> Option<T>) -> T {
+    let patience = Instant::now() + PATIENCE;
+    loop {
+        if let Some(found) = look() {
+            return found;
+        }
+        assert!(Instant::now() < patience, "never: {what}");
+        tokio::time::sleep(Duration::from_millis(2)).await;
+    }
+}
+
+/// When the API server told of objects, by a watch beside the agent's.
+struct Heard(Arc<Mutex<HashMap<String, Duration>>>);
+
+impl Heard {
+    /// Listens for the first time that an object is so.
+    fn when(api: Api<DynamicObject>, so: fn(&DynamicObject) -> bool) -> Self {
+        let heard = Arc::new(Mutex::new(HashMap::new()));
+        let times = Arc::clone(&heard);
+        tokio::spawn(async move {
+            let events = api.watch(&WatchParams::default(), "0").await.expect("a watch");
+            let mut events = pin!(events);
+            while let Some(Ok(event)) = events.next().await {
+                if let WatchEvent::Added(object) | WatchEvent::Modified(object) = event
+                    && so(&object)
+                {
+                    times.lock().expect("nobody panics with it").entry(object.name_any()).or_insert_with(now);
+                }
+            }
+        });
+        Self(heard)
+    }
+}
+
+/// From a request, and from the API server's event that follows it, to the kernel.
+#[derive(Default)]
+struct Delays {
+    requests: Vec<Duration>,
+    events: Vec<Duration>,
+}
+
+impl Delays {
+    async fn note(&mut self, programmed: &Told, heard: &Heard, object: Value, address: Ipv4Addr, request: impl Future<Output = ()>) {
+        let began = now();
+        let (told, ()) = futures::join!(told(programmed, began, address), request);
+        let name = object["metadata"]["name"].as_str().expect("it has one");
+        let event = sooner(name, || heard.0.lock().expect("nobody panics with it").get(name).copied()).await;
+        self.requests.push(told - began);
+        self.events.push(told.saturating_sub(event));
+    }
+}
+
+impl fmt::Display for Delays {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { requests, events } = self;
+        write!(f, "from the request to the kernel {}; from the event {}", percentiles(requests.clone()), percentiles(events.clone()))
     }
 }
 

@@ -78,7 +78,9 @@ fn facts() -> Facts {
         changes.push(KernelChange::Link(link(near_end(n), &name, LinkKind::Veth, Some(100 + n / ON_A_BRIDGE), Some(far_end(n)))));
         changes.push(KernelChange::Address(far_end(n), address(first_address(n))));
     }
-    changes.into_iter().for_each(|change| facts.kernel.apply(change));
+    for change in changes {
+        facts.kernel.apply(change);
+    }
     let networks = (0..bridges).map(|n| Network {
         id: network_id(n),
         name: format!("net{n}"),

@@ -21,7 +21,9 @@ impl Heard {
         let changes = source.next().await.unwrap();
         assert_eq!(changes[0], KernelChange::Restart);
         let mut facts = KernelFacts::default();
-        changes.into_iter().for_each(|change| facts.apply(change));
+        for change in changes {
+            facts.apply(change);
+        }
         Self { source, facts }
     }
 
@@ -33,7 +35,9 @@ impl Heard {
             let Ok(changes) = timeout(left, self.source.next()).await else {
                 panic!("not heard: {what}: {:#?}", self.facts);
             };
-            changes.unwrap().into_iter().for_each(|change| self.facts.apply(change));
+            for change in changes.unwrap() {
+                self.facts.apply(change);
+            }
         }
     }
 

@@ -5,7 +5,7 @@
 //! address when it is first seen, and never another one.
 
 use std::cmp::Reverse;
-use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::net::IpAddr;
 use std::sync::Arc;
 
@@ -55,8 +55,7 @@ enum Place {
 
 impl<'a> Scene<'a> {
     pub(super) fn pods(&self, index: &PodIndex, bridges: &mut BTreeSet<IfIndex>, guards: &mut BTreeMap<IfIndex, Guard>, draft: &mut Draft) {
-        let ends = self.ends();
-        let workloads = self.workloads(index, &ends);
+        let workloads = self.workloads(index);
         // An engine's bridge is guarded, or not, by its network.
         let of_engine: BTreeSet<IfIndex> = self.facts.networks.values().filter_map(|network| self.bridge(network)).collect();
         bridges.retain(|bridge| self.facts.kernel.links.contains_key(bridge) && !of_engine.contains(bridge));
@@ -71,7 +70,7 @@ impl<'a> Scene<'a> {
         }
         // A pod that is started while this program is dead may be one that is asked for, so the guard does not wait for the first of them.
         if !index.is_empty() && self.facts.sandboxes.is_some() {
-            bridges.extend(self.pod_ports(&ends).filter(|bridge| !of_engine.contains(bridge)));
+            bridges.extend(self.pod_ports().filter(|bridge| !of_engine.contains(bridge)));
             guards.extend(bridges.iter().map(|bridge| (*bridge, Guard::Closed)));
         }
         for (owner, workload) in workloads.into_iter().enumerate() {
@@ -80,12 +79,12 @@ impl<'a> Scene<'a> {
     }
 
     /// Bridges of the ports that lead to pods' namespaces, by their names: the kernel tells of those before the runtime tells of the pod.
-    fn pod_ports(&self, ends: &HashMap<i32, Vec<&'a Link>>) -> impl Iterator<Item = IfIndex> {
+    fn pod_ports(&self) -> impl Iterator<Item = IfIndex> {
         let namespaces = self.facts.kernel.namespaces.iter().filter(|(name, _)| name.starts_with(POD_NAMESPACE));
-        namespaces.filter_map(|(_, nsid)| ends.get(nsid)).flatten().filter_map(|link| link.master)
+        namespaces.flat_map(|(_, nsid)| self.ends(*nsid)).filter_map(|link| link.master)
     }
 
-    fn workloads(&self, index: &PodIndex, ends: &HashMap<i32, Vec<&'a Link>>) -> Vec<Workload> {
+    fn workloads(&self, index: &PodIndex) -> Vec<Workload> {
         let mut workloads = Vec::new();
         let mut spoken_for: HashSet<&str> = HashSet::new();
         if let Some(sandboxes) = &self.facts.sandboxes {
@@ -97,7 +96,7 @@ impl<'a> Scene<'a> {
                     Owner::Pod(told) => {
                         let newer = spoken_for.insert(&told.uid);
                         let pod = self.api_pod(&told.uid).map_or(told, |seen| &seen.pod);
-                        let place = self.place(sandbox, ends, &mut namespaces);
+                        let place = self.place(sandbox, &mut namespaces);
                         // An older sandbox of the same pod counts only while it still has addresses.
                         if newer || matches!(place, Some(Place::At(_))) {
                             workloads.extend(place.map(|place| pod_at(pod, index, place)));
@@ -108,7 +107,7 @@ impl<'a> Scene<'a> {
                         (Subject::Bare(name.clone()), asked.as_ref().and_then(Held::label).into_iter().collect())
                     }
                 };
-                workloads.extend(self.place(sandbox, ends, &mut namespaces).map(|place| Workload { subject, held, place }));
+                workloads.extend(self.place(sandbox, &mut namespaces).map(|place| Workload { subject, held, place }));
             }
         }
         let runtime = self.facts.sandboxes.is_some() && !self.facts.runtime_away;
@@ -129,7 +128,7 @@ impl<'a> Scene<'a> {
     }
 
     /// Where a sandbox is; `None` when its namespace is gone, or is a newer one's by now.
-    fn place(&self, sandbox: &Sandbox, ends: &HashMap<i32, Vec<&'a Link>>, taken: &mut HashSet<i32>) -> Option<Place> {
+    fn place(&self, sandbox: &Sandbox, taken: &mut HashSet<i32>) -> Option<Place> {
         let nsid = match &sandbox.network {
             NetworkNamespace::Host => return Some(Place::Refused(Reason::NotServed(refuse_host_network()))),
             NetworkNamespace::Unknown => return Some(Place::Nowhere),
@@ -140,7 +139,7 @@ impl<'a> Scene<'a> {
         if !taken.insert(nsid) {
             return None;
         }
-        let sources = self.sources(nsid, ends);
+        let sources = self.sources(nsid);
         Some(if sources.is_empty() { Place::Nowhere } else { Place::At(sources) })
     }
 

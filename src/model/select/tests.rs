@@ -39,7 +39,7 @@ proptest! {
         let mut wanted: Vec<_> = bindings.iter().filter(selects).map(|binding| binding.name.clone()).collect();
         wanted.sort();
         let pod = Pod { namespace: namespace.clone(), labels: labels.clone(), ..Pod::default() };
-        let index = PodIndex::new(&Arc::new(Manifests { bindings: bindings.clone(), ..Manifests::default() }));
+        let index = PodIndex::new(bindings.clone());
         let found: Vec<_> = index.of(&pod).iter().map(|held| held.name.clone()).collect();
         prop_assert_eq!(found, wanted);
     }

@@ -2,7 +2,6 @@
 
 use std::fmt::Write;
 use std::net::IpAddr;
-use std::sync::Arc;
 
 use k8s_openapi::api::core::v1::Pod;
 use kube::ResourceExt;
@@ -11,7 +10,7 @@ use super::status::verdict;
 use crate::api::binding::EgressBinding;
 use crate::api::node::EgressNode;
 use crate::api::object::{self, Lenient};
-use crate::model::binding::{Binding, Manifests};
+use crate::model::binding::Binding;
 use crate::model::pod;
 use crate::model::select::PodIndex;
 use crate::model::served::refuse_host_network;
@@ -95,8 +94,7 @@ fn on_node(out: &mut String, place: &str, node: &EgressNode, winner: &EgressBind
 /// The bindings that select a pod, the winner first.
 fn held<'a>(pod: &Pod, bindings: &'a [EgressBinding]) -> Vec<&'a EgressBinding> {
     let read = bindings.iter().filter_map(|binding| object::binding(&Lenient { object: binding.clone(), unread: Vec::new() }).ok());
-    let all: Vec<Binding> = read.map(|api| Binding::clone(&api.binding)).collect();
-    let index = PodIndex::new(&Arc::new(Manifests { bindings: all, ..Manifests::default() }));
+    let index = PodIndex::new(read.map(|api| Binding::clone(&api.binding)).collect());
     let namespace = pod.namespace().unwrap_or_default();
     let subject = pod::Pod { namespace: namespace.clone(), labels: pod.labels().clone(), ..pod::Pod::default() };
     let named = |name: &str| bindings.iter().find(|binding| format!("{namespace}/{}", binding.name_any()) == name);

@@ -1,7 +1,7 @@
 //! Whose address it is, for pods: by namespace, by what the API server says, and after somebody is gone.
 
 use super::*;
-use crate::model::binding::{BindingName, ExitSpec, Manifests, Selector, Source};
+use crate::model::binding::{BindingName, ExitSpec, Selector, Source};
 use crate::model::cluster::{ApiBinding, Cluster, ClusterChange, Word};
 use crate::model::facts::{Address, EngineChange, KernelChange, LinkKind, Network, Place as Spot, Route, RouteKind};
 use crate::model::labels::{LabelSelector, Labels};
@@ -253,7 +253,6 @@ fn a_runtime_s_container_is_bound_by_its_labels() {
     let asked = Arc::new(crate::model::binding::Asked { binding: Some(own), placement: crate::model::binding::Placement::default() });
     let owner = Owner::Container { name: "default/web".to_owned(), asked: Some(asked) };
     facts.cluster = Cluster::default();
-    facts.manifests = Arc::new(Manifests::default());
     let one = Sandbox { id: "c".to_owned(), owner, network: NetworkNamespace::Numbered(5), created: 1 };
     facts.apply_runtime(RuntimeChange::Snapshot(vec![one]));
     assert_eq!(rows(&outcome(&mut facts, &mut past)), [("default/web".to_owned(), Some(11), "bound")]);
