@@ -1,8 +1,9 @@
 //! What is known of this node: plain data that the sources fill in and the model reads.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
+use foldhash::HashMap;
 use ipnet::IpNet;
 
 use super::binding::{Asked, Placement};

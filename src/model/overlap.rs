@@ -1,8 +1,9 @@
 //! One winner for each source that several bindings name.
 
 use std::cmp::Ordering;
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 
+use foldhash::{HashMap, HashMapExt};
 use ipnet::IpNet;
 
 use super::facts::IfIndex;

@@ -231,8 +231,9 @@ impl<'a> Scene<'a> {
         let mut sources = Vec::new();
         for link in self.ends(nsid) {
             let Some(far) = link.far_end() else { continue };
+            let entry = self.entry(link);
             let addresses = self.facts.kernel.addresses_at(far).map(|a| a.net.addr()).filter(leaves);
-            sources.extend(addresses.map(|address| (self.entry(link), address)));
+            sources.extend(addresses.map(|address| (entry, address)));
         }
         sources
     }
@@ -251,7 +252,8 @@ impl<'a> Scene<'a> {
     }
 
     fn namespace(&self, held: &Held, name: &str, draft: &mut Draft) {
-        let bare = |state| Row { state, ..blank(Subject::Namespace(name.to_owned()), from_ref(held)) };
+        let subject = Subject::Namespace(name.into());
+        let bare = |state| Row { state, ..blank(subject.clone(), from_ref(held)) };
         let Some(nsid) = self.facts.kernel.namespaces.get(name) else {
             draft.rows.push(bare(State::Waiting(Reason::NoSuchNamespace { name: name.to_owned() })));
             return;

@@ -20,7 +20,7 @@ pub enum Subject {
     Pod(Arc<Pod>),
     /// A container runtime's container, by the runtime's namespace and its name.
     Bare(String),
-    Namespace(String),
+    Namespace(Arc<str>),
     Source(IpNet),
 }
 
@@ -51,6 +51,14 @@ impl Entry {
         match self {
             Self::Port { bridge, .. } => bridge,
             Self::Routed { interface } => interface,
+        }
+    }
+
+    /// The bridge, if it is by one.
+    pub fn bridge(self) -> Option<IfIndex> {
+        match self {
+            Self::Port { bridge, .. } => Some(bridge),
+            Self::Routed { .. } => None,
         }
     }
 }

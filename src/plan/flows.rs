@@ -3,10 +3,10 @@
 //! A flow keeps the address that it began with, so every change of who has an address leaves flows behind. They are told by their
 //! original source; what they carry in the conntrack mark says whether they are ours.
 
-use std::collections::HashMap;
 use std::fmt;
 use std::net::IpAddr;
 
+use foldhash::HashMap;
 use ipnet::IpNet;
 
 use crate::contract::{CLAIM_FREE, CLAIM_NO_EXIT, EXIT, FLAG, FLOW_MASK};

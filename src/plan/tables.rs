@@ -12,7 +12,7 @@ use crate::model::binding::Traffic;
 use crate::model::facts::{IfIndex, KernelFacts};
 use crate::model::ground::Memory;
 use crate::model::resolve::{Guard, Outcome, Past};
-use crate::model::workload::{Entry, State};
+use crate::model::workload::{Entry, Row, State};
 use crate::nft::{Bytes, Chain, Change, Data, Datatype, Family, Key, Ruleset, Set, Table, Verdict};
 
 /// The ruleset that an outcome needs; no table at all when nothing is bound.
@@ -26,14 +26,15 @@ pub fn ruleset(outcome: &Outcome) -> Ruleset {
 }
 
 fn bridge(outcome: &Outcome) -> Table {
-    let mut claims =
-        [Set::map([Datatype::IfIndex, Datatype::Ipv4], Datatype::Mark), Set::map([Datatype::IfIndex, Datatype::Ipv6], Datatype::Mark)];
-    for row in &outcome.rows {
-        if let (Some(Entry::Port { port, .. }), Some(net), Some(claim)) = (row.entry, row.address, row.state.claim()) {
-            claims[usize::from(net.addr().is_ipv6())].elements.insert(source(port, net.addr()), Data::mark(claim));
-        }
-    }
-    let [claims4, claims6] = claims;
+    let claims = |v6| {
+        let claim = |row: &Row| match (row.entry?, row.address?.addr()) {
+            (Entry::Port { port, .. }, address) if address.is_ipv6() == v6 => Some((source(port, address), Data::mark(row.state.claim()?))),
+            _ => None,
+        };
+        outcome.rows.iter().filter_map(claim).collect()
+    };
+    let claims4 = Set { elements: claims(false), ..Set::map([Datatype::IfIndex, Datatype::Ipv4], Datatype::Mark) };
+    let claims6 = Set { elements: claims(true), ..Set::map([Datatype::IfIndex, Datatype::Ipv6], Datatype::Mark) };
     Table { chains: chains::bridge(), sets: BTreeMap::from([("claims4".to_owned(), claims4), ("claims6".to_owned(), claims6)]) }
 }
 
@@ -84,12 +85,9 @@ fn ip(outcome: &Outcome, v6: bool) -> Table {
         sets.put("ingress", interface(*bridge), Data::Verdict(verdict));
     }
     // Bridges without a guard of their own whose ports are bound by namespace or address.
-    for row in &outcome.rows {
-        if let Some(Entry::Port { bridge, .. }) = row.entry
-            && !outcome.guards.contains_key(&bridge)
-        {
-            sets.put("ingress", interface(bridge), Data::Verdict(Verdict::Jump("from_open_bridge".to_owned())));
-        }
+    let bridges: BTreeSet<IfIndex> = outcome.rows.iter().filter_map(|row| row.entry?.bridge()).collect();
+    for bridge in bridges.into_iter().filter(|bridge| !outcome.guards.contains_key(bridge)) {
+        sets.put("ingress", interface(bridge), Data::Verdict(Verdict::Jump("from_open_bridge".to_owned())));
     }
     for nic in routed.iter().filter(|nic| !outcome.guards.contains_key(nic)) {
         sets.put("ingress", interface(*nic), Data::Verdict(Verdict::Jump("from_routed".to_owned())));

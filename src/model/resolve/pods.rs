@@ -61,7 +61,7 @@ impl<'a> Scene<'a> {
         bridges.retain(|bridge| self.facts.kernel.links.contains_key(bridge) && !of_engine.contains(bridge));
         for Workload { held, place, .. } in &workloads {
             let Place::At(sources) = place else { continue };
-            for bridge in sources.iter().filter_map(|(entry, _)| bridge_of(*entry)) {
+            for bridge in sources.iter().filter_map(|(entry, _)| entry.bridge()) {
                 bridges.insert(bridge);
                 if !held.is_empty() {
                     guards.insert(bridge, Guard::Closed);
@@ -150,7 +150,7 @@ impl<'a> Scene<'a> {
         let bound = !held.is_empty();
         match place {
             Place::At(sources) => {
-                let known = |entry: Entry| bound || bridge_of(entry).is_some_and(|bridge| guards.contains_key(&bridge));
+                let known = |entry: Entry| bound || entry.bridge().is_some_and(|bridge| guards.contains_key(&bridge));
                 let rows = sources.into_iter().filter(|(entry, _)| known(*entry)).map(|(entry, address)| Row {
                     address: Some(IpNet::from(address)),
                     entry: Some(entry),
@@ -163,12 +163,12 @@ impl<'a> Scene<'a> {
                     let mut ends: Vec<&Link> = self.facts.kernel.near_ends_of(address).collect();
                     ends.sort_unstable_by_key(|link| link.index);
                     let entry = ends.first().map(|link| self.entry(link));
-                    if let Some(bridge) = entry.and_then(bridge_of) {
+                    if let Some(bridge) = entry.and_then(Entry::bridge) {
                         let ports = self.ports(bridge, address);
                         draft.wanted.push((Wanted { key: (bridge, address), ports, told, owner }, draft.rows.len()));
                     }
                     // By a port of a bridge it enters only once the door is settled.
-                    let entry = entry.filter(|entry| bridge_of(*entry).is_none());
+                    let entry = entry.filter(|entry| entry.bridge().is_none());
                     draft.rows.push(Row { address: Some(IpNet::from(address)), entry, ..row(decide(address)) });
                 }
             }
@@ -181,13 +181,6 @@ impl<'a> Scene<'a> {
 
 fn pod_at(pod: &Arc<Pod>, index: &PodIndex, place: Place) -> Workload {
     Workload { subject: Subject::Pod(Arc::clone(pod)), held: index.of(pod), place }
-}
-
-fn bridge_of(entry: Entry) -> Option<IfIndex> {
-    match entry {
-        Entry::Port { bridge, .. } => Some(bridge),
-        Entry::Routed { .. } => None,
-    }
 }
 
 #[cfg(test)]
