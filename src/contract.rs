@@ -47,10 +47,14 @@ pub const PREFERENCE_INSIDE: u32 = 1560;
 pub const PREFERENCE_NIC: u32 = 1561;
 /// Preference of the policy rules `from EXIT lookup main`, without its default route and the uplinks.
 pub const PREFERENCE_FROM_INSIDE: u32 = 1562;
+/// Preference of the policy rules `from EXIT lookup TABLE_NODES`.
+pub const PREFERENCE_FROM_NODES: u32 = 1563;
 /// Preference of the policy rules `from EXIT lookup table`.
-pub const PREFERENCE_FROM: u32 = 1563;
+pub const PREFERENCE_FROM: u32 = 1564;
 /// Table of NIC n is this plus n.
 pub const TABLE_BASE: u32 = 15600;
+/// Table of the ways to what is inside behind other nodes: the last of ours.
+pub const TABLE_NODES: u32 = TABLE_BASE + NIC_MAX as u32 + 1;
 /// Metric of the last route of each of our tables: unreachable.
 pub const METRIC_LAST: u32 = u32::MAX;
 /// Link group of the uplinks ("eg" in ASCII).

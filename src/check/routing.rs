@@ -6,7 +6,7 @@ use nix::libc;
 use super::facts::{Action, Facts, PolicyRule};
 use super::findings::Finding;
 use crate::contract::{
-    FLAG, NEIGHBOUR_MASK, NIC_MAX, PACKET_MASK, PREFERENCE_FROM, PREFERENCE_INSIDE, PREFERENCE_NIC, PROTOCOL, TABLE_BASE, UPLINK_GROUP,
+    FLAG, NEIGHBOUR_MASK, PACKET_MASK, PREFERENCE_FROM, PREFERENCE_INSIDE, PREFERENCE_NIC, PROTOCOL, TABLE_BASE, TABLE_NODES, UPLINK_GROUP,
 };
 use crate::model::facts::{Family, LinkKind, Route};
 use crate::model::ground::MAIN;
@@ -20,15 +20,11 @@ pub fn findings(facts: &Facts) -> Vec<Finding> {
     }
     let routes: Vec<_> = facts.routes.iter().filter_map(route).collect();
     if routes.is_empty() {
-        findings.push(Finding::ok("route tables", format!("none but egressd's own routes in {TABLE_BASE} to {}", last_table())));
+        findings.push(Finding::ok("route tables", format!("none but egressd's own routes in {TABLE_BASE} to {TABLE_NODES}")));
     }
     findings.extend(routes);
     findings.extend(groups(facts));
     findings
-}
-
-fn last_table() -> u32 {
-    TABLE_BASE + u32::from(NIC_MAX)
 }
 
 fn is_ours(rule: &PolicyRule) -> bool {
@@ -160,10 +156,10 @@ fn table_name(table: u32) -> String {
 /// What is the matter with a route, in our tables or with our number.
 fn route(route: &Route) -> Option<Finding> {
     let subject = || format!("route {} in table {}", route.destination, table_name(route.table));
-    let in_ours = (TABLE_BASE..=last_table()).contains(&route.table);
+    let in_ours = (TABLE_BASE..=TABLE_NODES).contains(&route.table);
     match (in_ours, route.protocol == PROTOCOL) {
         (true, false) => {
-            let cure = format!("move it to a table outside {TABLE_BASE} to {}", last_table());
+            let cure = format!("move it to a table outside {TABLE_BASE} to {TABLE_NODES}");
             Some(Finding::fail(subject(), "somebody else's route in a table of egressd's: bound packets follow it", cure))
         }
         (false, true) => {

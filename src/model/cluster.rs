@@ -157,7 +157,7 @@ pub struct Cluster {
 impl Cluster {
     /// Nothing said yet. `raw_exits`: bindings may name exits without a pool. `inside`: subnets that are inside whatever is discovered.
     pub fn new(raw_exits: bool, inside: &[IpNet]) -> Self {
-        let configured: BTreeSet<IpNet> = inside.iter().copied().collect();
+        let configured: BTreeSet<IpNet> = inside.iter().map(IpNet::trunc).collect();
         Self { raw_exits, inside: Arc::new(configured.clone()), configured_inside: configured, ..Self::default() }
     }
 

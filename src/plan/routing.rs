@@ -1,14 +1,15 @@
-//! The way: policy rules, one route table for each uplink, link groups and sysctls.
+//! The way: policy rules, one route table for each uplink and one for what is behind other nodes, link groups and sysctls.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::iter::successors;
 use std::net::IpAddr;
 
 use ipnet::IpNet;
 
 use super::step::RouteStep;
 use crate::contract::{
-    FLAG, METRIC_LAST, PACKET_MASK, PREFERENCE_FROM, PREFERENCE_FROM_INSIDE, PREFERENCE_INSIDE, PREFERENCE_NIC, PROTOCOL, TABLE_BASE,
-    UPLINK_GROUP,
+    FLAG, METRIC_LAST, PACKET_MASK, PREFERENCE_FROM, PREFERENCE_FROM_INSIDE, PREFERENCE_FROM_NODES, PREFERENCE_INSIDE, PREFERENCE_NIC,
+    PROTOCOL, TABLE_BASE, TABLE_NODES, UPLINK_GROUP,
 };
 use crate::model::facts::{Family, KernelFacts, Route, RouteKind, Rule};
 use crate::model::ground::{MAIN, Uplink, family};
@@ -52,10 +53,16 @@ impl Routing {
                 }
             }
         }
+        let nodes = behind_nodes(outcome, kernel);
+        let reached: BTreeSet<Family> = nodes.iter().map(|r| family(r.destination.addr())).collect();
+        routing.routes.extend(nodes);
         for (address, nic) in &outcome.ground.held {
             let Some(uplink) = uplinks.get(nic) else { continue };
             let from = Some(IpNet::from(*address));
             routing.rules.insert(Rule { from, ..inside(family(*address), PREFERENCE_FROM_INSIDE) });
+            if reached.contains(&family(*address)) {
+                routing.rules.insert(Rule { from, ..rule(family(*address), PREFERENCE_FROM_NODES, TABLE_NODES) });
+            }
             routing.rules.insert(Rule { from, ..rule(family(*address), PREFERENCE_FROM, uplink.table()) });
         }
         routing
@@ -63,7 +70,7 @@ impl Routing {
 
     /// What of ours the kernel has.
     pub fn observed(kernel: &KernelFacts) -> Self {
-        let ours = |r: &&Route| r.protocol == PROTOCOL && r.table >= TABLE_BASE && r.table <= TABLE_BASE + PACKET_MASK;
+        let ours = |r: &&Route| r.protocol == PROTOCOL && (TABLE_BASE..=TABLE_NODES).contains(&r.table);
         Self {
             routes: kernel.routes.iter().filter(ours).map(comparable).collect(),
             rules: kernel.rules.iter().filter(|r| r.protocol == PROTOCOL).cloned().collect(),
@@ -176,10 +183,39 @@ fn default_route(uplink: &Uplink, family: Family) -> Option<Route> {
 }
 
 /// Main's other routes by that NIC: its own subnets and what lies behind their routers.
-fn copies<'a>(kernel: &'a KernelFacts, uplink: &'a Uplink, family: Family) -> impl Iterator<Item = Route> + 'a {
-    let by = kernel.routes.iter().filter(move |r| r.table == MAIN && r.interface == Some(uplink.index) && r.kind == RouteKind::Unicast);
-    let of = by.filter(move |r| r.destination.prefix_len() > 0 && self::family(r.destination.addr()) == family && routable(&r.destination));
-    of.map(|r| Route { table: uplink.table(), protocol: PROTOCOL, expires: None, ..r.clone() })
+fn copies(kernel: &KernelFacts, uplink: &Uplink, family: Family) -> Vec<Route> {
+    let by = kernel.routes.iter().filter(|r| r.table == MAIN && r.interface == Some(uplink.index) && r.kind == RouteKind::Unicast);
+    let of = by.filter(|r| r.destination.prefix_len() > 0 && self::family(r.destination.addr()) == family && routable(&r.destination));
+    put_into(uplink.table(), of)
+}
+
+/// Main's routes by uplinks to what is inside behind other nodes: to subnets, through a router.
+///
+/// A node's own process that calls an exit of the node at a node port has that exit for a source, whatever pod kube-proxy then gives it; the
+/// masquerade comes after the last routing. No table of a NIC may have these routes: answers leave by the NIC that the call came in by, and
+/// flows that have an exit by the exit's, and by another one they would not get far.
+fn behind_nodes(outcome: &Outcome, kernel: &KernelFacts) -> Vec<Route> {
+    let up = |index| outcome.ground.uplinks.get(&index).is_some_and(|uplink| uplink.up);
+    let by = kernel.routes.iter().filter(|r| r.table == MAIN && r.interface.is_some_and(up) && r.kind == RouteKind::Unicast);
+    // What is on the link is a NIC's own subnet, and single hosts may be nodes: these are called by the exit's NIC.
+    let beyond = by.filter(|r| r.gateway.is_some() && (1..r.destination.max_prefix_len()).contains(&r.destination.prefix_len()));
+    put_into(TABLE_NODES, beyond.filter(|r| is_inside(r.destination, &outcome.inside)))
+}
+
+/// Whether a subnet lies in one of these. There may be thousands of both: each way up is asked for, and not each subnet.
+fn is_inside(subnet: IpNet, inside: &BTreeSet<IpNet>) -> bool {
+    !inside.is_empty() && successors(Some(subnet), IpNet::supernet).any(|net| inside.contains(&net))
+}
+
+/// Copies of main's routes. Of several to one destination with one metric the kernel takes the first, and a table that is written by
+/// replacing holds only one.
+fn put_into<'a>(table: u32, routes: impl Iterator<Item = &'a Route>) -> Vec<Route> {
+    let mut first: BTreeMap<(IpNet, u32), Route> = BTreeMap::new();
+    for route in routes {
+        let copy = || Route { table, protocol: PROTOCOL, expires: None, ..route.clone() };
+        first.entry((route.destination, route.metric)).or_insert_with(copy);
+    }
+    first.into_values().collect()
 }
 
 /// Link-local and multicast prefixes are every link's own affair.

@@ -1,5 +1,7 @@
 //! From YAML and labels to a plan, and what every plan has to keep.
 
+mod nodes;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::sync::Arc;

@@ -302,7 +302,8 @@ fn a_foreign_route_in_a_table_of_ours_fails() {
     assert!(only(|f| f.routes.push(route("0.0.0.0/0", TABLE_BASE + 1, 3))).starts_with("FAIL  route 0.0.0.0/0 in table 15601"));
     assert!(only(|f| f.routes.push(route("0.0.0.0/0", 254, PROTOCOL))).starts_with("warn  route 0.0.0.0/0 in table main"));
     fine(|f| f.routes.push(route("0.0.0.0/0", TABLE_BASE + 127, PROTOCOL)));
-    fine(|f| f.routes.push(route("0.0.0.0/0", TABLE_BASE + 128, 3)));
+    fine(|f| f.routes.push(route("10.244.2.0/24", TABLE_BASE + 128, PROTOCOL)));
+    fine(|f| f.routes.push(route("0.0.0.0/0", TABLE_BASE + 129, 3)));
 }
 
 #[test]

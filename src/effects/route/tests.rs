@@ -151,6 +151,7 @@ fn every_rule_reads_back_as_it_was_written() {
                     ..rule(family, contract::PREFERENCE_INSIDE)
                 },
                 Rule { mark: Some(contract::FLAG | 1), mask: Some(contract::PACKET_MASK), ..rule(family, contract::PREFERENCE_NIC) },
+                Rule { from: exit.parse().ok(), table: contract::TABLE_NODES, ..rule(family, contract::PREFERENCE_FROM_NODES) },
                 Rule { from: exit.parse().ok(), ..rule(family, contract::PREFERENCE_FROM) },
             ]);
         }

@@ -172,8 +172,8 @@ fn routes_and_rules_that_ip_changes_are_told() {
              ip route add 10.8.0.0/16 via 10.9.0.7 table 15601 metric 7 mtu 1400
              ip -6 route add unreachable default table 15601 metric 4294967295
              ip rule add fwmark 0x1001/0x107f lookup 15601 pref 1561
-             ip -6 rule add from fd00::5 lookup 15601 pref 1563 protocol 156");
-        heard.until("the last rule", |facts| facts.rules.iter().any(|r| r.preference == 1563)).await;
+             ip -6 rule add from fd00::5 lookup 15601 pref 1564 protocol 156");
+        heard.until("the last rule", |facts| facts.rules.iter().any(|r| r.preference == 1564)).await;
         let facts = &heard.facts;
         let added = facts.routes.iter().find(|r| r.table == 15601 && r.metric == 7).unwrap();
         assert_eq!((added.gateway, added.mtu), (Some(ip("10.9.0.7")), Some(1400)));

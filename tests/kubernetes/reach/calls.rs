@@ -11,7 +11,7 @@ use std::{
 };
 
 use world::{
-    Cluster, Netns, Nic,
+    Cluster, Netns, Nic, Subnets,
     cluster::{KUBERNETES, Node, Pod},
     layout::PORT,
     talk,
@@ -89,13 +89,15 @@ pub fn make(calls: &[Call]) -> Answers {
 
 /// All that stays inside: of each pod and each node to each pod, each service, the nodes and the API server.
 pub fn inside(cluster: &Cluster, all: &[Served]) -> Vec<Call> {
-    let pods = all.iter().map(|served| (served.pod.name.as_str(), &served.pod.netns, cluster.node(&served.pod.node), Nic::ALL.as_slice()));
-    // What a node sends from eth1's address leaves by eth1 with egressd; so it would if it called itself by that address.
-    let nodes = cluster.nodes().iter().map(|node| (node.name.as_str(), node.netns(), node, [Nic::Eth0].as_slice()));
+    let pods =
+        all.iter().map(|served| (served.pod.name.as_str(), &served.pod.netns, cluster.node(&served.pod.node), [Nic::Eth0].as_slice()));
+    // In one subnet the other node answers by eth0 what came in by its eth1, unless egressd is there, and the cloud drops that.
+    let others = |node: &Node| if node.layout.subnets == Subnets::Two { Nic::ALL.as_slice() } else { [Nic::Eth0].as_slice() };
+    let nodes = cluster.nodes().iter().map(|node| (node.name.as_str(), node.netns(), node, others(node)));
     let callers: Vec<(&str, &Netns, &Node, &[Nic])> = pods.chain(nodes).collect();
     let api = api_server(cluster);
     let mut calls = Vec::new();
-    for (who, from, home, own) in callers {
+    for (who, from, home, others) in callers {
         let other = cluster.nodes().iter().find(|node| node.name != home.name).expect("there are two");
         let mut add = |whom: &str, at, how| calls.push(Call::new(who, from, whom, at, how));
         for served in all {
@@ -106,7 +108,7 @@ pub fn inside(cluster: &Cluster, all: &[Served]) -> Vec<Call> {
                 add(name, (address, PORT).into(), How::Udp);
                 add(&format!("the service of {name}"), (*service, WEB).into(), How::Tcp);
                 add(&format!("the service of {name}"), (*service, DNS).into(), How::Udp);
-                let ways = own.iter().map(|nic| (home, *nic)).chain([(other, Nic::Eth0)]);
+                let ways = Nic::ALL.map(|nic| (home, nic)).into_iter().chain(others.iter().map(|nic| (other, *nic)));
                 for (node, nic) in ways {
                     let at = (node.layout.private(nic, address), served.node_ports.0).into();
                     add(&format!("the node port of {name}"), at, How::Tcp);
