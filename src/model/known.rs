@@ -1,11 +1,12 @@
 //! All that the sources said, put together.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::mem;
 use std::sync::Arc;
 
 use super::cluster::Cluster;
-use super::facts::{Container, EngineChange, KernelFacts, Network};
-use super::pod::{RuntimeChange, Sandbox};
+use super::facts::{Container, EngineChange, IfIndex, KernelFacts, Network};
+use super::pod::{NetworkNamespace, Owner, RuntimeChange, Sandbox};
 use super::replace;
 use super::select::Index;
 
@@ -22,6 +23,7 @@ pub struct Facts {
     pub sandboxes: Option<BTreeMap<String, Arc<Sandbox>>>,
     /// The runtime does not answer: it may have begun something that is not among the sandboxes.
     pub runtime_away: bool,
+    leaving: Vec<Leaving>,
     pub cluster: Cluster,
     words: u64,
 }
@@ -31,6 +33,23 @@ pub struct Facts {
 pub struct Known {
     pub container: Arc<Container>,
     pub told: u64,
+}
+
+/// A runtime's container that is over, while its network namespace is not. A socket that its program closed with data or its end
+/// unacknowledged holds the namespace until the kernel gives up on it, up to two minutes (`tcp_orphan_retries`), and goes on sending.
+#[derive(Clone, Debug)]
+pub struct Leaving {
+    pub sandbox: Arc<Sandbox>,
+    /// The kernel's number of the namespace, which may be another one's once the ports are gone.
+    pub nsid: i32,
+    ports: BTreeSet<IfIndex>,
+}
+
+impl Leaving {
+    /// Whether this link leads into the namespace. The kernel gives no index twice.
+    pub fn leads(&self, port: IfIndex) -> bool {
+        self.ports.contains(&port)
+    }
 }
 
 impl Facts {
@@ -64,20 +83,52 @@ impl Facts {
     pub fn apply_runtime(&mut self, change: RuntimeChange) -> bool {
         let turned = replace(&mut self.runtime_away, matches!(change, RuntimeChange::Lost));
         let sandboxes = self.sandboxes.get_or_insert_default();
-        let new = match change {
-            RuntimeChange::Snapshot(all) => replace(sandboxes, all.into_iter().map(|s| (s.id.clone(), Arc::new(s))).collect()),
+        let (new, before): (bool, Vec<Arc<Sandbox>>) = match change {
+            RuntimeChange::Snapshot(all) => {
+                let before = mem::replace(sandboxes, all.into_iter().map(|s| (s.id.clone(), Arc::new(s))).collect());
+                (before != *sandboxes, before.into_values().collect())
+            }
             RuntimeChange::Sandbox(one) => {
                 let one: Arc<Sandbox> = Arc::from(one);
-                sandboxes.insert(one.id.clone(), Arc::clone(&one)).is_none_or(|before| before != one)
+                let before = sandboxes.insert(one.id.clone(), Arc::clone(&one));
+                (before.as_ref() != Some(&one), before.into_iter().collect())
             }
-            RuntimeChange::Gone(id) => sandboxes.remove(&id).is_some(),
-            RuntimeChange::Lost => false,
+            RuntimeChange::Gone(id) => {
+                let before = sandboxes.remove(&id);
+                (before.is_some(), before.into_iter().collect())
+            }
+            RuntimeChange::Lost => (false, Vec::new()),
         };
+        before.into_iter().for_each(|sandbox| self.leave(sandbox));
         new || turned
+    }
+
+    /// Containers that are over, and may still send.
+    pub fn leaving(&self) -> impl Iterator<Item = &Leaving> {
+        self.leaving.iter().filter(|one| remains(&self.kernel, one))
+    }
+
+    /// What was said of a sandbox is true no longer. A namespace that has a name is whoever's has that name.
+    fn leave(&mut self, sandbox: Arc<Sandbox>) {
+        self.leaving.retain(|one| remains(&self.kernel, one));
+        let (Owner::Container { .. }, NetworkNamespace::Numbered(nsid)) = (&sandbox.owner, &sandbox.network) else { return };
+        let now = self.sandboxes.as_ref().and_then(|all| all.get(&sandbox.id));
+        if now.is_some_and(|now| now.network == sandbox.network) {
+            return;
+        }
+        let (nsid, links) = (*nsid, self.kernel.links.values());
+        let ports: BTreeSet<IfIndex> = links.filter(|link| link.peer_nsid == Some(nsid)).map(|link| link.index).collect();
+        if !ports.is_empty() {
+            self.leaving.push(Leaving { sandbox, nsid, ports });
+        }
     }
 
     /// The engine's containers.
     pub fn containers(&self) -> impl Iterator<Item = &Arc<Container>> {
         self.containers.values().map(|known| &known.container)
     }
+}
+
+fn remains(kernel: &KernelFacts, leaving: &Leaving) -> bool {
+    leaving.ports.iter().any(|port| kernel.links.contains_key(port))
 }

@@ -42,7 +42,18 @@ pub enum Owner {
         name: String,
         /// What its `egress.` labels ask for; `None` when it bears none.
         asked: Option<Arc<Asked>>,
+        /// Its network as Docker would call it, where that is a reason to refuse it: `host`, `none`, `container:PID`; else empty.
+        mode: String,
+        /// Names of the bridges that it asks for an exit on, if its client said so ahead: they are guarded until its record is deleted.
+        bridges: Vec<String>,
     },
+}
+
+impl Owner {
+    /// Whether it is known, with no task, which bridges it asks for an exit on.
+    pub fn announces(&self) -> bool {
+        matches!(self, Self::Container { bridges, .. } if !bridges.is_empty())
+    }
 }
 
 /// Where a sandbox's addresses are.
@@ -56,6 +67,8 @@ pub enum NetworkNamespace {
     Numbered(i32),
     /// It has none yet, or it cannot be known: the task does not run.
     Unknown,
+    /// There is no task: one was not begun, or is over.
+    Absent,
 }
 
 /// What a container runtime said since the last look.

@@ -61,6 +61,14 @@ impl Entry {
             Self::Routed { .. } => None,
         }
     }
+
+    /// The link that leads to it.
+    pub fn link(self) -> IfIndex {
+        match self {
+            Self::Port { port, .. } => port,
+            Self::Routed { interface } => interface,
+        }
+    }
 }
 
 /// What is known of one address of a workload.

@@ -12,7 +12,7 @@ use ipnet::IpNet;
 use crate::contract::{CLAIM_FREE, CLAIM_NO_EXIT, EXIT, FLAG, FLOW_MASK};
 use crate::model::binding::{ExistingFlows, Source};
 use crate::model::facts::IfIndex;
-use crate::model::workload::{Entry, Row};
+use crate::model::workload::Row;
 
 /// IANA protocol number of TCP.
 const TCP: u8 = 6;
@@ -66,20 +66,12 @@ pub fn cuts(changes: &[ClaimChange], rows: &[Row]) -> Vec<Cut> {
     let mut of = wanted;
     for row in rows {
         if let (Some(entry), Some(net)) = (row.entry, row.address)
-            && let Some(slot) = of.get_mut(&(door(entry), net))
+            && let Some(slot) = of.get_mut(&(entry.link(), net))
         {
             *slot = Some(row);
         }
     }
     changes.iter().filter_map(|change| cut(change, of.get(&change.door).copied().flatten())).collect()
-}
-
-/// The interface that tells who it is.
-fn door(entry: Entry) -> IfIndex {
-    match entry {
-        Entry::Port { port, .. } => port,
-        Entry::Routed { interface } => interface,
-    }
 }
 
 fn cut(change: &ClaimChange, row: Option<&Row>) -> Option<Cut> {

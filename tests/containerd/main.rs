@@ -1,6 +1,7 @@
-//! egressd and a real containerd: Debian's 1.6 and a current one, alone and under a kubelet.
+//! egressd and a real containerd: Debian's 1.6 and a current one, alone, with nerdctl and under a kubelet.
 
 mod egress;
+mod nerdctl;
 mod source;
 
 use std::process::ExitCode;
@@ -28,6 +29,13 @@ fn main() -> ExitCode {
             block_on(source::many_are_told(release, Some(Duration::from_millis(20))));
         });
         add("a labelled container leaves by its NIC", egress::a_labelled_container_leaves_by_its_nic);
+        add("nerdctl: no first packet goes astray, and no last one", nerdctl::no_first_packet_goes_astray);
+        add("nerdctl: a bridge is guarded as long as a container is made for it", |release| {
+            nerdctl::a_bridge_is_guarded_as_long_as_a_container_is_made_for_it(release);
+        });
+        add("nerdctl: a container is served by its name, as far as its network allows", |release| {
+            nerdctl::a_container_is_served_by_its_name_as_far_as_its_network_allows(release);
+        });
         add("ten thousand records are read at once", |release| block_on(source::ten_thousand_are_read(release)));
     }
     world::harness::main(scenarios.into_iter().map(|scenario| scenario.within(LIMIT).shown()).collect())

@@ -1,12 +1,14 @@
 //! What is known of a containerd's containers, and how an event or an answer changes it. No I/O.
 //!
 //! A container is told of while it has a task, and from the moment that its record is made if the record names its network namespace: a
-//! pod's does. One without a task that is only found in the list is not told of: it is over, or the event of its task is yet to come.
+//! pod's does. One without a task that is only found in the list is not told of: it is over, or the event of its task is yet to come. But one
+//! that says which bridges it is going to ask for an exit on is told of from first to last: its next task may send before its event is here.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use super::event::Event;
+use super::nerdctl;
 use super::record::{Id, Network, Record, Subject};
 use crate::model::binding::{Asked, FieldError};
 use crate::model::facts::Container;
@@ -85,6 +87,12 @@ enum Task {
     Over,
 }
 
+impl About {
+    fn announces(&self) -> bool {
+        matches!(self, Self::Known { owner, .. } if owner.announces())
+    }
+}
+
 impl Slot {
     fn new(task: Task) -> Self {
         Self { about: About::Asked, task, told: None }
@@ -160,6 +168,7 @@ impl Book {
         let mut outcomes = Vec::new();
         for (id, record) in records.into_iter().filter(|(id, _)| !touched.contains(id)) {
             unseen.remove(&id);
+            let about = self.about(&id, record);
             match (tasks.get(&id), self.slots.get_mut(&id)) {
                 (Some(pid), Some(slot)) => slot.run(*pid),
                 (Some(pid), None) => {
@@ -168,13 +177,15 @@ impl Book {
                     self.slots.insert(id.clone(), slot);
                 }
                 (None, Some(slot)) if slot.task == Task::Awaited => {}
+                (None, Some(slot)) if about.announces() => slot.task = Task::Over,
+                (None, None) if about.announces() => drop(self.slots.insert(id.clone(), Slot::new(Task::Over))),
                 (None, Some(_)) => {
                     outcomes.push(Outcome { change: self.gone(&id), ask: None });
                     continue;
                 }
                 (None, None) => continue,
             }
-            self.learn(&id, self.about(&id, record));
+            self.learn(&id, about);
             outcomes.push(self.settle(id));
         }
         // The list leaves out what is in pods; that is of no use here either.
@@ -214,11 +225,13 @@ impl Book {
         let owner = match subject {
             Subject::Pod(pod) => Owner::Pod(pod),
             Subject::Alone { name, labels } => {
+                let networks = nerdctl::networks(&labels);
+                let mode = mode(&network, &networks);
                 let container = Container {
                     id: id.to_string(),
                     name: name.clone(),
                     labels,
-                    network_mode: mode(&network),
+                    network_mode: mode.clone(),
                     running: true,
                     created,
                     attachments: Vec::new(),
@@ -229,7 +242,9 @@ impl Book {
                 if asked.is_none() && matches!(network, Network::Joined { .. }) {
                     return About::Passed;
                 }
-                Owner::Container { name, asked }
+                let bound = asked.as_ref().is_some_and(|asked| asked.binding.is_some());
+                let bridges = if bound { networks.iter().map(|name| nerdctl::bridge(name)).collect() } else { Vec::new() };
+                Owner::Container { name, asked, mode, bridges }
             }
         };
         About::Known { owner, network, created }
@@ -264,6 +279,7 @@ impl Slot {
     fn sandbox(&self, id: &Id) -> Option<Sandbox> {
         let About::Known { owner, network, created } = &self.about else { return None };
         let network = match (network, &self.task) {
+            (_, Task::Over) | (Network::OfTask, Task::Awaited) if owner.announces() => NetworkNamespace::Absent,
             (_, Task::Over) | (Network::OfTask | Network::Joined { .. }, Task::Awaited) => return None,
             (Network::Host, _) => NetworkNamespace::Host,
             (Network::Named(name), _) => NetworkNamespace::Named(name.clone()),
@@ -276,8 +292,9 @@ impl Slot {
 }
 
 /// The network as Docker would call it, as far as that is a reason to refuse the labels.
-fn mode(network: &Network) -> String {
+fn mode(network: &Network, networks: &[String]) -> String {
     match network {
+        Network::OfTask if networks == ["none"] => "none".to_owned(),
         Network::Host => "host".to_owned(),
         Network::Joined { pid } => format!("container:{pid}"),
         Network::Named(_) | Network::OfTask => String::new(),

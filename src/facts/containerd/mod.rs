@@ -8,6 +8,7 @@
 mod book;
 mod event;
 mod namespaces;
+mod nerdctl;
 mod record;
 mod session;
 

@@ -11,7 +11,7 @@ use std::sync::Arc;
 
 use ipnet::IpNet;
 
-use super::super::binding::Binding;
+use super::super::binding::{Asked, Binding};
 use super::super::cluster::Seen;
 use super::super::doors::Wanted;
 use super::super::facts::{IfIndex, Link};
@@ -19,7 +19,7 @@ use super::super::known::Facts;
 use super::super::pod::{NetworkNamespace, Owner, Pod, Sandbox};
 use super::super::reason::Reason;
 use super::super::select::{Held, PodIndex};
-use super::super::served::refuse_host_network;
+use super::super::served::{refuse_host_network, refuse_mode};
 use super::super::workload::{Entry, Row, State, Subject, choose};
 use super::{Draft, Guard, Scene, blank};
 
@@ -30,7 +30,8 @@ const POD_NAMESPACE: &str = "cni-";
 
 /// The bindings that runtimes' containers ask for by label.
 pub fn labels(facts: &Facts) -> impl Iterator<Item = &Binding> {
-    facts.sandboxes.iter().flat_map(BTreeMap::values).filter_map(|sandbox| match &sandbox.owner {
+    let living = facts.sandboxes.iter().flat_map(BTreeMap::values);
+    living.chain(facts.leaving().map(|one| &one.sandbox)).filter_map(|sandbox| match &sandbox.owner {
         Owner::Container { asked, .. } => asked.as_ref()?.binding.as_ref(),
         Owner::Pod(_) => None,
     })
@@ -68,6 +69,7 @@ impl<'a> Scene<'a> {
                 }
             }
         }
+        guards.extend(self.announced().filter(|bridge| !of_engine.contains(bridge)).map(|bridge| (bridge, Guard::Closed)));
         // A pod that is started while this program is dead may be one that is asked for, so the guard does not wait for the first of them.
         if !index.is_empty() && self.facts.sandboxes.is_some() {
             bridges.extend(self.pod_ports().filter(|bridge| !of_engine.contains(bridge)));
@@ -76,6 +78,16 @@ impl<'a> Scene<'a> {
         for (owner, workload) in workloads.into_iter().enumerate() {
             self.settle(FIRST_OWNER + owner, workload, guards, draft);
         }
+    }
+
+    /// Bridges that containers which ask for an exit are going to be on, by what their client said: its events may come after the first packet.
+    fn announced(&self) -> impl Iterator<Item = IfIndex> {
+        let sandboxes = self.facts.sandboxes.iter().flat_map(BTreeMap::values);
+        let names = sandboxes.filter_map(|sandbox| match &sandbox.owner {
+            Owner::Container { bridges, .. } => Some(bridges),
+            Owner::Pod(_) => None,
+        });
+        names.flatten().filter_map(|name| self.bridges.get(name.as_str()).copied())
     }
 
     /// Bridges of the ports that lead to pods' namespaces, by their names: the kernel tells of those before the runtime tells of the pod.
@@ -92,7 +104,7 @@ impl<'a> Scene<'a> {
             newest.sort_by_key(|sandbox| Reverse((sandbox.created, &sandbox.id)));
             let mut namespaces: HashSet<i32> = HashSet::new();
             for sandbox in newest {
-                let (subject, held) = match &sandbox.owner {
+                match &sandbox.owner {
                     Owner::Pod(told) => {
                         let newer = spoken_for.insert(&told.uid);
                         let pod = self.api_pod(&told.uid).map_or(told, |seen| &seen.pod);
@@ -101,13 +113,19 @@ impl<'a> Scene<'a> {
                         if newer || matches!(place, Some(Place::At(_))) {
                             workloads.extend(place.map(|place| pod_at(pod, index, place)));
                         }
-                        continue;
                     }
-                    Owner::Container { name, asked } => {
-                        (Subject::Bare(name.clone()), asked.as_ref().and_then(Held::label).into_iter().collect())
+                    Owner::Container { name, asked, mode, .. } => {
+                        let refused = refuse_mode(mode).map(|error| Place::Refused(Reason::NotServed(error)));
+                        let place = refused.or_else(|| self.place(sandbox, &mut namespaces));
+                        workloads.extend(place.map(|place| alone_at(name, asked.as_ref(), place)));
                     }
-                };
-                workloads.extend(self.place(sandbox, &mut namespaces).map(|place| Workload { subject, held, place }));
+                }
+            }
+            for leaving in self.facts.leaving().filter(|one| !namespaces.contains(&one.nsid)) {
+                let Owner::Container { name, asked, .. } = &leaving.sandbox.owner else { continue };
+                let mut sources = self.sources(leaving.nsid);
+                sources.retain(|(entry, _)| leaving.leads(entry.link()));
+                workloads.push(alone_at(name, asked.as_ref(), Place::At(sources)));
             }
         }
         let runtime = self.facts.sandboxes.is_some() && !self.facts.runtime_away;
@@ -132,6 +150,7 @@ impl<'a> Scene<'a> {
         let nsid = match &sandbox.network {
             NetworkNamespace::Host => return Some(Place::Refused(Reason::NotServed(refuse_host_network()))),
             NetworkNamespace::Unknown => return Some(Place::Nowhere),
+            NetworkNamespace::Absent => return None,
             NetworkNamespace::Named(name) => self.facts.kernel.namespaces.get(name).copied(),
             NetworkNamespace::Numbered(nsid) => Some(*nsid),
         };
@@ -181,6 +200,11 @@ impl<'a> Scene<'a> {
 
 fn pod_at(pod: &Arc<Pod>, index: &PodIndex, place: Place) -> Workload {
     Workload { subject: Subject::Pod(Arc::clone(pod)), held: index.of(pod), place }
+}
+
+/// A container that no kubelet made.
+fn alone_at(name: &str, asked: Option<&Arc<Asked>>, place: Place) -> Workload {
+    Workload { subject: Subject::Bare(name.to_owned()), held: asked.and_then(Held::label).into_iter().collect(), place }
 }
 
 #[cfg(test)]

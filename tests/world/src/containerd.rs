@@ -107,7 +107,8 @@ fn start(release: Release) -> Service {
     Service::start("containerd", command)
 }
 
-fn program(release: Release, name: &str) -> PathBuf {
+/// A program of that release's; `ctr` is one.
+pub(crate) fn program(release: Release, name: &str) -> PathBuf {
     match release {
         Release::Debian => PathBuf::from("/usr/bin").join(name),
         Release::Current => env::var_os("EGRESSD_CLUSTER").map_or_else(|| built("tmp/cluster"), PathBuf::from).join(name),

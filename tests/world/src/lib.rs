@@ -32,6 +32,7 @@ mod isolate;
 pub mod layout;
 pub mod machine;
 pub mod namespaces;
+pub mod nerdctl;
 pub mod netns;
 pub mod s1;
 pub mod sender;

@@ -132,7 +132,7 @@ fn a_container_without_a_named_namespace_is_told_once_it_has_a_task() {
     assert_eq!(desk.made("c", alone(&[("egress.ip", "192.0.2.7")], Network::OfTask)), None);
     let sandbox = told(desk.begun("c", 7, 3));
     assert_eq!(sandbox.network, NetworkNamespace::Numbered(3));
-    let Owner::Container { name, asked: Some(asked) } = sandbox.owner else { panic!("it asks for an exit") };
+    let Owner::Container { name, asked: Some(asked), .. } = sandbox.owner else { panic!("it asks for an exit") };
     let binding = asked.binding.as_ref().expect("a binding");
     assert_eq!((name.as_str(), binding.name.to_string().as_str(), binding.errors.len()), ("default/web", "label/default/web", 0));
     assert_eq!(binding.exits[0].address.to_string(), "192.0.2.7");
@@ -143,7 +143,7 @@ fn a_container_without_a_named_namespace_is_told_once_it_has_a_task() {
 fn a_container_that_asks_for_nothing_is_told_too() {
     let mut desk = Desk::new();
     let sandbox = told(desk.made("c", alone(&[], named())));
-    assert_eq!(sandbox.owner, Owner::Container { name: "default/web".to_owned(), asked: None });
+    assert!(matches!(sandbox.owner, Owner::Container { name, asked: None, .. } if name == "default/web"));
 }
 
 #[test]
@@ -186,6 +186,35 @@ fn who_joins_anothers_network_is_no_owner_of_it_and_hears_so_when_it_asks() {
     let Owner::Container { asked: Some(asked), .. } = sandbox.owner else { panic!("it asks for an exit") };
     let errors = &asked.binding.as_ref().expect("a binding").errors;
     assert!(errors[0].message.contains("uses the network of container 182"), "{errors:?}");
+}
+
+#[test]
+fn a_container_whose_client_names_its_networks_is_told_from_its_record_to_the_records_end() {
+    let labels = [("egress.ip", "192.0.2.7"), ("nerdctl/networks", r#"["bridge"]"#)];
+    let mut desk = Desk::new();
+    let made = told(desk.made("c", alone(&labels, Network::OfTask)));
+    assert_eq!(made.network, NetworkNamespace::Absent);
+    assert!(matches!(made.owner, Owner::Container { bridges, .. } if bridges == ["nerdctl0"]));
+    assert_eq!(told(desk.begun("c", 7, 3)).network, NetworkNamespace::Numbered(3));
+    assert_eq!(told(desk.event("c", Event::TaskEnded { pid: 7 }).change).network, NetworkNamespace::Absent);
+    assert_eq!(desk.event("c", Event::Deleted).change, gone("c"));
+
+    let mut desk = Desk::new();
+    desk.listed(listed(vec![("stopped", alone(&labels, Network::OfTask)), ("free", alone(&labels[1..], Network::OfTask))], &[]));
+    let sandboxes = desk.0.sandboxes();
+    assert_eq!(
+        sandboxes.iter().map(|one| (one.id.as_str(), &one.network)).collect::<Vec<_>>(),
+        [("k8s.io/stopped", &NetworkNamespace::Absent)]
+    );
+    assert_eq!(desk.0.slots.len(), 1, "who asks for nothing is not kept");
+}
+
+#[test]
+fn a_container_without_a_network_is_told_as_such() {
+    let labels = [("egress.ip", "192.0.2.7"), ("nerdctl/networks", r#"["none"]"#)];
+    let mut desk = Desk::new();
+    desk.made("c", alone(&labels, Network::OfTask));
+    assert!(matches!(told(desk.begun("c", 7, 3)).owner, Owner::Container { mode, .. } if mode == "none"));
 }
 
 #[test]

@@ -244,16 +244,67 @@ fn an_engine_s_bridge_is_guarded_by_its_network_alone() {
     assert!(outcome(&mut facts, &mut past).guards.is_empty());
 }
 
-#[test]
-fn a_runtime_s_container_is_bound_by_its_labels() {
-    let (mut facts, mut past) = (node(), Past::default());
-    plug(&mut facts, 11, 5, "10.4.0.2/24");
+/// A container that asks for eth1 by label, on the bridge of pods.
+fn labelled(network: NetworkNamespace) -> Sandbox {
     let mut own = Binding::clone(&binding().binding);
     own.name = BindingName { source: Source::Label, name: "default/web".to_owned() };
-    let asked = Arc::new(crate::model::binding::Asked { binding: Some(own), placement: crate::model::binding::Placement::default() });
-    let owner = Owner::Container { name: "default/web".to_owned(), asked: Some(asked) };
+    let asked = Arc::new(Asked { binding: Some(own), placement: crate::model::binding::Placement::default() });
+    let (name, mode, bridges) = ("default/web".to_owned(), String::new(), vec!["cni0".to_owned()]);
+    Sandbox { id: "c".to_owned(), owner: Owner::Container { name, asked: Some(asked), mode, bridges }, network, created: 1 }
+}
+
+/// The node, without a cluster.
+fn plain_node() -> Facts {
+    let mut facts = node();
     facts.cluster = Cluster::default();
-    let one = Sandbox { id: "c".to_owned(), owner, network: NetworkNamespace::Numbered(5), created: 1 };
-    facts.apply_runtime(RuntimeChange::Snapshot(vec![one]));
+    facts
+}
+
+#[test]
+fn a_runtime_s_container_is_bound_by_its_labels() {
+    let (mut facts, mut past) = (plain_node(), Past::default());
+    plug(&mut facts, 11, 5, "10.4.0.2/24");
+    facts.apply_runtime(RuntimeChange::Snapshot(vec![labelled(NetworkNamespace::Numbered(5))]));
     assert_eq!(rows(&outcome(&mut facts, &mut past)), [("default/web".to_owned(), Some(11), "bound")]);
+}
+
+#[test]
+fn a_bridge_that_a_container_asks_for_an_exit_on_is_guarded_from_its_record_to_the_records_end() {
+    let (mut facts, mut past) = (plain_node(), Past::default());
+    facts.apply_runtime(RuntimeChange::Snapshot(vec![labelled(NetworkNamespace::Absent)]));
+    let made = outcome(&mut facts, &mut past);
+    assert_eq!((rows(&made), made.guards), (Vec::new(), BTreeMap::from([(BRIDGE, Guard::Closed)])));
+    facts.apply_runtime(RuntimeChange::Gone("c".to_owned()));
+    assert!(outcome(&mut facts, &mut past).guards.is_empty());
+}
+
+#[test]
+fn a_container_that_is_over_has_its_exit_until_its_namespace_is_gone() {
+    let (mut facts, mut past) = (plain_node(), Past::default());
+    plug(&mut facts, 11, 5, "10.4.0.2/24");
+    facts.apply_runtime(RuntimeChange::Snapshot(vec![labelled(NetworkNamespace::Numbered(5))]));
+    facts.apply_runtime(RuntimeChange::Gone("c".to_owned()));
+    let over = outcome(&mut facts, &mut past);
+    assert_eq!(rows(&over), [("default/web".to_owned(), Some(11), "bound")]);
+    assert_eq!(over.guards.get(&BRIDGE), Some(&Guard::Closed));
+
+    // The number is another namespace's before the old port is gone.
+    plug(&mut facts, 12, 5, "10.4.0.3/24");
+    let reused = outcome(&mut facts, &mut past);
+    assert!(reused.rows.iter().all(|row| row.entry == Some(Entry::Port { port: 11, bridge: BRIDGE })), "{:?}", reused.rows);
+    facts.kernel.apply(KernelChange::LinkGone(11));
+    assert_eq!(rows(&outcome(&mut facts, &mut past)), []);
+}
+
+#[test]
+fn a_container_whose_network_is_not_its_own_is_refused_with_the_reason_of_containers() {
+    let (mut facts, mut past) = (plain_node(), Past::default());
+    let mut hostly = labelled(NetworkNamespace::Host);
+    if let Owner::Container { mode, .. } = &mut hostly.owner {
+        *mode = "host".to_owned();
+    }
+    facts.apply_runtime(RuntimeChange::Snapshot(vec![hostly]));
+    let outcome = outcome(&mut facts, &mut past);
+    let State::Refused(reason) = &outcome.rows[0].state else { panic!("{:?}", outcome.rows) };
+    assert!(reason.to_string().contains("`host` gives the container the host's own addresses"), "{reason}");
 }
