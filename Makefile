@@ -44,7 +44,7 @@ image:
 engines:
 	tests/engines/build.sh $(target)/tmp/engine
 
-# The programs of a Kubernetes cluster, from the Go modules below tests/cluster/programs. Ten minutes once, then nothing.
+# The programs of a Kubernetes cluster, and nerdctl, from the Go modules below tests/cluster/programs. Ten minutes once, then nothing.
 cluster:
 	tests/cluster/build.sh $(target)/tmp/cluster
 

@@ -9,7 +9,7 @@ use world::{Netns, Nic, Seen, World, s1};
 /// Containers that send in their first instruction, on each network.
 const STARTS: usize = 4;
 
-/// The second one it makes a bridge for whose name is made of the network's.
+/// The bridge of the second has a name that nerdctl makes of the network's.
 const NETWORKS: [&str; 2] = ["bridge", "shop"];
 
 fn world() -> World {
@@ -82,12 +82,17 @@ pub fn a_container_is_served_by_its_name_as_far_as_its_network_allows(release: R
     let _containerd = Containerd::start(release);
     let nerdctl = Nerdctl::new();
     let label = label(&world);
-    nerdctl.run("web", &["--detach", &label, "--publish=8090:8080"], &[]);
-    let web = nerdctl.netns("web");
-    world.leaves_by(&web, Nic::Eth1).expect_err("without egressd it leaves by eth0");
+    let serve = |name: &str| {
+        nerdctl.run(name, &["--detach", &label, "--publish=8090:8080"], &[]);
+        nerdctl.netns(name)
+    };
+    let control = serve("control");
+    world.leaves_by(&control, Nic::Eth1).expect_err("without egressd it leaves by eth0");
     world.reached_by(Nic::Eth1, 8090, s1::ASK).expect_err("without egressd the answer leaves by eth0");
+    nerdctl.remove("control");
 
     let _egressd = world.egressd_alone_with(&["--containerd-socket", SOCKET]);
+    let web = serve("web");
     world.await_nic("default/web", Nic::Eth1);
     world.leaves_by(&web, Nic::Eth1).expect("it is bound");
     let page = world.reached_by(Nic::Eth1, 8090, s1::ASK).expect("it is answered by eth1");
@@ -104,6 +109,8 @@ pub fn a_container_is_served_by_its_name_as_far_as_its_network_allows(release: R
         assert!(status.contains(&format!("default/{name}: network mode: {reason}")), "{status}");
         nerdctl.remove(name);
     }
+    // What holds its namespace open holds its binding.
+    drop(web);
     nerdctl.remove("web");
     until("nothing is left of them", || nobody_is_shown(&world));
 }
