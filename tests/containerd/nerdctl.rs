@@ -1,7 +1,7 @@
 //! nerdctl itself: its containers, on its own bridges, leave by the NIC that their labels ask for.
 
 use world::containerd::{Containerd, Release, SOCKET};
-use world::nerdctl::{BRIDGE, Nerdctl};
+use world::nerdctl::BRIDGE;
 use world::sender::sends;
 use world::status::until;
 use world::{Netns, Nic, Seen, World, s1};
@@ -22,8 +22,8 @@ fn label(world: &World) -> String {
 
 pub fn no_first_packet_goes_astray(release: Release) {
     let world = world();
-    let _containerd = Containerd::start(release);
-    let nerdctl = Nerdctl::new();
+    let containerd = Containerd::start(release);
+    let nerdctl = containerd.nerdctl();
     nerdctl.cli(&["network", "create", NETWORKS[1]]);
     let label = label(&world);
     let program = sends("once", 8000);
@@ -55,8 +55,8 @@ pub fn no_first_packet_goes_astray(release: Release) {
 
 pub fn a_bridge_is_guarded_as_long_as_a_container_is_made_for_it(release: Release) {
     let world = world();
-    let _containerd = Containerd::start(release);
-    let nerdctl = Nerdctl::new();
+    let containerd = Containerd::start(release);
+    let nerdctl = containerd.nerdctl();
     let label = label(&world);
     nerdctl.run("first", &["--rm"], &["true"]);
     let stray = stray(&world);
@@ -79,8 +79,8 @@ pub fn a_bridge_is_guarded_as_long_as_a_container_is_made_for_it(release: Releas
 
 pub fn a_container_is_served_by_its_name_as_far_as_its_network_allows(release: Release) {
     let world = world();
-    let _containerd = Containerd::start(release);
-    let nerdctl = Nerdctl::new();
+    let containerd = Containerd::start(release);
+    let nerdctl = containerd.nerdctl();
     let label = label(&world);
     let serve = |name: &str| {
         nerdctl.run(name, &["--detach", &label, "--publish=8090:8080"], &[]);

@@ -4,7 +4,7 @@ use std::{env, path::Path, process::Command};
 
 use crate::{
     FOLDER, command,
-    containerd::{Release, SOCKET, program},
+    containerd::{Containerd, Release, SOCKET, program},
     image, isolate,
     netns::Netns,
     sender,
@@ -18,17 +18,19 @@ const IMAGE: &str = "probe:latest";
 /// A client of the scenario's containerd.
 pub struct Nerdctl(());
 
-impl Nerdctl {
-    /// Gives containerd an image.
-    pub fn new() -> Self {
+impl Containerd {
+    /// The client, with an image.
+    pub fn nerdctl(&self) -> Nerdctl {
         // The address manager of its networks writes below /var/lib/cni, whatever nerdctl is told.
         isolate::run_line("mount -t tmpfs world /var/lib").unwrap_or_else(|error| panic!("{error}"));
-        let nerdctl = Self(());
+        let nerdctl = Nerdctl(());
         let tar = image::archive(&[(IMAGE, &image::WEB_SERVER)], &[&sender::build()]);
         nerdctl.cli(&["load", "--input", &tar]);
         nerdctl
     }
+}
 
+impl Nerdctl {
     /// Runs it and returns what it prints. Panics when it fails.
     pub fn cli(&self, arguments: &[&str]) -> String {
         let mut nerdctl = Command::new(program(Release::Current, "nerdctl"));
