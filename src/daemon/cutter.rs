@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::net::IpAddr;
 use std::sync::mpsc;
+use std::time::{Duration, Instant};
 
 use ipnet::IpNet;
 use tracing::{debug, info, warn};
@@ -11,6 +12,12 @@ use super::{Teller, Told};
 use crate::contract::{FLAG, FLOW_MASK};
 use crate::effects::conntrack::{Error, Flows};
 use crate::plan::flows::{Cut, is_bound};
+
+/// A look takes the time of a walk through the whole of conntrack's hash, 10 ms where it is empty and has the size of a large machine's. Jobs
+/// that come right after one wait this many times as long as it took, and then go together: a hundred starts at once are no hundred walks.
+const REST: u32 = 4;
+/// The longest that flows wait for their end because of that.
+const REST_MOST: Duration = Duration::from_millis(100);
 
 /// Work for the thread.
 pub(super) enum Job {
@@ -25,7 +32,10 @@ pub(super) enum Job {
 pub(super) fn start(tell: Teller) -> mpsc::Sender<Job> {
     let (send, jobs) = mpsc::channel::<Job>();
     let work = move || {
+        let mut rested = Instant::now();
         while let Ok(first) = jobs.recv() {
+            std::thread::sleep(rested.saturating_duration_since(Instant::now()));
+            let began = Instant::now();
             let mut cuts = Vec::new();
             let mut sources = None;
             let mut survey = false;
@@ -41,6 +51,7 @@ pub(super) fn start(tell: Teller) -> mpsc::Sender<Job> {
                 Ok(_) => {}
                 Err(error) => warn!(%error, "failed to look at conntrack; flows of old addresses may go on"),
             }
+            rested = Instant::now() + (began.elapsed() * REST).min(REST_MOST);
         }
     };
     // Without the thread flows would not be ended: better to say so than to go on.

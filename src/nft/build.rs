@@ -13,6 +13,8 @@
 mod literals;
 mod operand;
 
+use std::fmt::{self, Write};
+
 use ipnet::IpNet;
 
 use super::{Bytes, CmpOp, Expr, Family, Meta, Rule, Target, Verdict};
@@ -177,11 +179,22 @@ impl RuleBuilder {
 
 /// A short name of what a rule does, by which it is known when it is read back: FNV-1a of its expressions' text.
 fn tag(exprs: &[Expr]) -> String {
-    fingerprint(&format!("{exprs:?}"))
+    fingerprint(format_args!("{exprs:?}"))
 }
 
 /// 16 hexadecimal digits that stand for a text, the same in every version of this program: its FNV-1a hash.
-pub fn fingerprint(text: &str) -> String {
-    let hash = text.bytes().fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01b3));
-    format!("{hash:016x}")
+pub fn fingerprint(text: fmt::Arguments<'_>) -> String {
+    let mut hash = Fnv(0xcbf2_9ce4_8422_2325);
+    hash.write_fmt(text).expect("hashing does not fail");
+    format!("{:016x}", hash.0)
+}
+
+/// Takes in a text while it is written. Rules are written in each round: none of their texts is kept.
+struct Fnv(u64);
+
+impl Write for Fnv {
+    fn write_str(&mut self, text: &str) -> fmt::Result {
+        self.0 = text.bytes().fold(self.0, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01b3));
+        Ok(())
+    }
 }

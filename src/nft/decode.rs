@@ -100,21 +100,23 @@ pub fn any_chain(message: &Message) -> Option<AnyChain> {
     })
 }
 
-/// Puts what a message tells of the table `name` into the ruleset. Says nothing of other tables.
-pub fn absorb(ruleset: &mut Ruleset, name: &str, message: &Message) -> Result<(), Malformed> {
+/// Puts what a message tells of the table `name` into the ruleset. Says nothing of other tables. Whether it told nothing twice: the kernel
+/// counts how far a dump of a set has come, so when the set's hash grows meanwhile some elements come twice, and as many not at all.
+pub fn absorb(ruleset: &mut Ruleset, name: &str, message: &Message) -> Result<bool, Malformed> {
     // Every kind of message has its table's name in attribute 1.
     let ours = message.attribute(NFTA_TABLE_NAME).and_then(text) == Some(name);
     let (Some(family), Some(operation), true) = (family(message), message.operation(), ours) else {
-        return Ok(());
+        return Ok(true);
     };
     let table = ruleset.tables.entry(family).or_default();
     match operation {
-        NFT_MSG_NEWCHAIN => chain(table, message).ok_or(Malformed("chain")),
-        NFT_MSG_NEWRULE => rule(table, message).ok_or(Malformed("rule")),
-        NFT_MSG_NEWSET => set(table, message).ok_or(Malformed("set")),
-        NFT_MSG_NEWSETELEM => elements(table, message).ok_or(Malformed("set's element")),
-        _ => Ok(()),
+        NFT_MSG_NEWCHAIN => chain(table, message).ok_or(Malformed("chain"))?,
+        NFT_MSG_NEWRULE => rule(table, message).ok_or(Malformed("rule"))?,
+        NFT_MSG_NEWSET => set(table, message).ok_or(Malformed("set"))?,
+        NFT_MSG_NEWSETELEM => return elements(table, message).ok_or(Malformed("set's element")),
+        _ => {}
     }
+    Ok(true)
 }
 
 fn chain(table: &mut Table, message: &Message) -> Option<()> {
@@ -196,10 +198,11 @@ fn datatype(number: u32) -> Datatype {
         .unwrap_or(Datatype::Other(number))
 }
 
-fn elements(table: &mut Table, message: &Message) -> Option<()> {
+fn elements(table: &mut Table, message: &Message) -> Option<bool> {
     let name = message.attribute(NFTA_SET_ELEM_LIST_SET).and_then(text)?;
+    let mut once = true;
     let Some(set) = table.sets.get_mut(name) else {
-        return Some(());
+        return Some(once);
     };
     for (_, element) in attributes(message.attribute(NFTA_SET_ELEM_LIST_ELEMENTS).unwrap_or_default()) {
         let Some(key) = find(element, NFTA_SET_ELEM_KEY) else {
@@ -212,9 +215,9 @@ fn elements(table: &mut Table, message: &Message) -> Option<()> {
         };
         let key = Key { first: value(key)?, last };
         let data = find(element, NFTA_SET_ELEM_DATA).and_then(data).unwrap_or(Data::None);
-        set.elements.insert(key, data);
+        once &= set.elements.insert(key, data).is_none();
     }
-    Some(())
+    Some(once)
 }
 
 fn value(nest: &[u8]) -> Option<Bytes> {
@@ -298,7 +301,7 @@ mod tests {
         let sent = encoded(&[Change::AddTable(Family::Ip)]);
         let mut ruleset = Ruleset::default();
         for message in messages(&sent) {
-            assert_eq!(absorb(&mut ruleset, "other", &message), Ok(()));
+            assert_eq!(absorb(&mut ruleset, "other", &message), Ok(true));
         }
         assert_eq!(ruleset, Ruleset::default());
     }

@@ -1,6 +1,7 @@
 //! A ruleset as plain data.
 
 use std::collections::BTreeMap;
+use std::fmt;
 
 /// Families that we have tables in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -97,7 +98,7 @@ pub struct Key {
 }
 
 /// Up to 24 bytes in place: an interface and an IPv6 address, each field padded to four bytes.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Bytes {
     data: [u8; Self::CAPACITY],
     len: u8,
@@ -126,6 +127,13 @@ impl Bytes {
     /// The bytes.
     pub fn as_slice(&self) -> &[u8] {
         &self.data[..usize::from(self.len)]
+    }
+}
+
+/// In hexadecimal digits.
+impl fmt::Debug for Bytes {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.as_slice().iter().try_for_each(|byte| write!(f, "{byte:02x}"))
     }
 }
 

@@ -239,7 +239,7 @@ pub fn exit(claim: u32) -> Chain {
 
 /// The name of the chain of a kind of traffic: the same for the same traffic.
 pub fn traffic_name(traffic: &Traffic) -> String {
-    format!("traffic-{}", fingerprint(&format!("{traffic:?}")))
+    format!("traffic-{}", fingerprint(format_args!("{traffic:?}")))
 }
 
 /// The chains of a kind of traffic: what fits is taken, the rest is free.

@@ -1,7 +1,5 @@
 //! Rulesets that are written, listed and read back.
 
-use std::time::{Duration, Instant};
-
 use egressd::effects::nft::{CommitError, Nft};
 use egressd::nft::build::{iif, map, protocol, rule, saddr};
 use egressd::nft::{Base, Chain, ChainKind, Change, Data, Datatype, Family, Hook, Key, Ruleset, Set, Verdict, diff};
@@ -123,9 +121,7 @@ fn ten_thousand_elements_load_and_change_in_one_batch_each() {
             put(&mut nft, &wanted);
             assert_eq!(nft.read().unwrap(), wanted);
         }
-        let started = Instant::now();
         assert_eq!(diff(&claims(10_000, 0x1002), &nft.read().unwrap()), []);
-        assert!(started.elapsed() < Duration::from_secs(2), "{:?}", started.elapsed());
     });
 }
 

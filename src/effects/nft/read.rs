@@ -25,7 +25,7 @@ pub enum ReadError {
     },
     #[error(transparent)]
     Malformed(#[from] Malformed),
-    #[error("failed to read nf_tables: others changed it during each of {ATTEMPTS} attempts")]
+    #[error("failed to read nf_tables: it changed during each of {ATTEMPTS} attempts")]
     Torn,
 }
 
@@ -78,12 +78,13 @@ impl Nft {
         generation.ok_or(ReadError::Request { what: "generation", source: io::ErrorKind::InvalidData.into() })
     }
 
-    /// Dumps are several requests and many datagrams; the kernel marks a torn one of elements by nothing but a generation that changed meanwhile.
+    /// Dumps are several requests and many datagrams. A torn one of elements is told by a generation that changed meanwhile, and by elements that
+    /// come twice.
     fn consistently<T>(&mut self, read: impl Fn(&mut Self) -> Result<T, ReadError>) -> Result<T, ReadError> {
         for _ in 0..ATTEMPTS {
             let before = self.generation()?;
             let result = read(self);
-            if self.generation()? == before {
+            if self.generation()? == before && !matches!(result, Err(ReadError::Torn)) {
                 return result;
             }
         }
@@ -140,13 +141,13 @@ impl Nft {
         family: Family,
         attributes: impl FnOnce(&mut Writer),
     ) -> Result<(), ReadError> {
-        let mut outcome = Ok(());
+        let mut outcome = Ok(true);
         self.dump(what, operation, family_number(family), attributes, |message| {
-            if outcome.is_ok() {
+            if outcome == Ok(true) {
                 outcome = decode::absorb(ruleset, TABLE, message);
             }
         })?;
-        Ok(outcome?)
+        if outcome? { Ok(()) } else { Err(ReadError::Torn) }
     }
 
     fn dump(
