@@ -397,6 +397,8 @@ impl Agent {
             tables::read_back(observed, &self.facts.kernel, &mut self.past);
         }
         self.facts.cluster.grant();
+        // The rows of the round before go first: at ten thousand addresses they are megabytes, and the new ones take their place.
+        drop(std::mem::take(&mut self.outcome));
         self.outcome = resolve(&self.facts, &mut self.past);
         let sysctls = self.kernel.sysctls(&routing::sysctl_keys(&self.outcome));
         let ruleset = self.kernel.ruleset().ok()?;

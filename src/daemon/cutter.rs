@@ -11,7 +11,7 @@ use tracing::{debug, info, warn};
 use super::{Teller, Told};
 use crate::contract::{FLAG, FLOW_MASK};
 use crate::effects::conntrack::{Error, Flows};
-use crate::plan::flows::{Cut, is_bound};
+use crate::plan::flows::{Cut, ends, is_bound};
 
 /// A look takes the time of a walk through the whole of conntrack's hash, 10 ms where it is empty and has the size of a large machine's. Jobs
 /// that come right after one wait this many times as long as it took, and then go together: a hundred starts at once are no hundred walks.
@@ -69,17 +69,17 @@ pub(super) fn cut_now(cuts: &[Cut]) {
 /// One pass over the table: ends what is to end, and returns the marks of what stays.
 fn round(cuts: &[Cut], sources: Option<&BTreeSet<IpNet>>) -> Result<BTreeSet<u32>, Error> {
     // There may be thousands of each, and of flows: a flow is looked up by its source, and only subnets are gone through.
-    let mut single: HashMap<IpNet, Vec<&Cut>> = HashMap::new();
-    let (subnets, hosts): (Vec<&Cut>, Vec<&Cut>) = cuts.iter().partition(|cut| is_subnet(&cut.source));
-    hosts.into_iter().for_each(|cut| single.entry(cut.source).or_default().push(cut));
+    let mut of: HashMap<IpNet, Vec<&Cut>> = HashMap::new();
+    cuts.iter().for_each(|cut| of.entry(cut.source).or_default().push(cut));
+    let subnets: Vec<&Vec<&Cut>> = of.iter().filter(|(source, _)| is_subnet(source)).map(|(_, cuts)| cuts).collect();
     let known_subnets: Vec<&IpNet> = sources.into_iter().flatten().filter(|net| is_subnet(net)).collect();
     let mut carried = BTreeSet::new();
     let ended = Flows::open()?.end(|flow| {
         let source = IpNet::from(flow.source);
         let known = |known: &BTreeSet<IpNet>| known.contains(&source) || known_subnets.iter().any(|net| net.contains(&flow.source));
         let orphan = sources.is_some_and(|sources| is_bound(flow.mark) && !known(sources));
-        let mut asked = single.get(&source).into_iter().flatten().chain(&subnets);
-        let ends = orphan || asked.any(|cut| cut.hits(flow.source, flow.protocol, flow.mark));
+        let mut asked = of.get(&source).into_iter().chain(subnets.iter().copied());
+        let ends = orphan || asked.any(|cuts| ends(cuts, flow.source, flow.protocol, flow.mark));
         if !ends && flow.mark & FLAG != 0 {
             carried.insert(flow.mark & FLOW_MASK);
         }

@@ -43,13 +43,20 @@ pub struct Cut {
 }
 
 impl Cut {
-    /// Whether a flow is to end.
-    pub fn hits(&self, source: IpAddr, protocol: u8, mark: u32) -> bool {
+    /// Whether it ends a flow.
+    fn hits(&self, source: IpAddr, protocol: u8, mark: u32) -> bool {
         self.source.contains(&source)
             && self.keep != Some(mark & FLOW_MASK)
             && (is_bound(mark) || !self.only_bound)
             && !(self.only_datagrams && matches!(protocol, TCP | SCTP))
     }
+}
+
+/// Whether a flow is to end by cuts of its source, oldest first, that are carried out together: what the newest keeps may have begun after the
+/// others were called for.
+pub fn ends(cuts: &[&Cut], source: IpAddr, protocol: u8, mark: u32) -> bool {
+    let kept = cuts.last().is_some_and(|newest| newest.keep == Some(mark & FLOW_MASK));
+    !kept && cuts.iter().any(|cut| cut.hits(source, protocol, mark))
 }
 
 /// The flow went out by an exit.
@@ -100,5 +107,31 @@ impl fmt::Display for Cut {
             write!(f, " that have an exit")?;
         }
         self.keep.map_or(Ok(()), |mark| write!(f, ", but for those marked {mark:#010x}"))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const UDP: u8 = 17;
+    const FIRST: u32 = FLAG | 1 | 1 << 24;
+    const SECOND: u32 = FLAG | 2 | 1 << 24;
+
+    fn ended(cuts: &[Cut], mark: u32) -> bool {
+        ends(&cuts.iter().collect::<Vec<_>>(), [10, 9, 0, 5].into(), UDP, mark)
+    }
+
+    #[test]
+    fn of_cuts_that_come_together_the_newest_says_what_stays() {
+        let all = Cut { source: "10.9.0.5/32".parse().unwrap(), keep: None, only_bound: false, only_datagrams: false };
+        let keep = |mark| Cut { keep: Some(mark), ..all };
+        assert!(ended(&[keep(FIRST)], SECOND) && !ended(&[keep(FIRST)], FIRST));
+        let moved = [keep(FIRST), keep(SECOND)];
+        assert!(ended(&moved, FIRST) && ended(&moved, 0) && !ended(&moved, SECOND));
+        let gone_and_here_again = [all, keep(SECOND)];
+        assert!(ended(&gone_and_here_again, FIRST) && !ended(&gone_and_here_again, SECOND));
+        let gone = [keep(FIRST), all];
+        assert!(ended(&gone, FIRST) && ended(&gone, SECOND));
     }
 }
