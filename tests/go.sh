@@ -22,7 +22,7 @@ version() {
 }
 
 build() {
-  nice go build -mod=readonly -trimpath -ldflags "-s -w ${3:-}" -o "$out/$1" "$2"
+  nice go build -mod=readonly -trimpath -buildvcs=false -ldflags "-s -w ${3:-}" -o "$out/$1" "$2"
 }
 
 finish() {
