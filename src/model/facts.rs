@@ -153,8 +153,9 @@ impl KernelFacts {
             KernelChange::Link(link) if self.links.get(&link.index) == Some(&link) => return false,
             KernelChange::Link(link) => self.put_link(link),
             KernelChange::LinkGone(index) => {
-                self.forget(Place { nsid: None, index });
+                let held = self.forget(Place { nsid: None, index });
                 let gone = self.links.remove(&index);
+                let new = held || gone.is_some();
                 if let Some(link) = gone.as_ref().filter(|link| self.names.get(&link.name) == Some(&index)) {
                     self.names.remove(&link.name);
                 }
@@ -164,6 +165,7 @@ impl KernelFacts {
                     self.near_ends.remove(&far);
                     self.forget(far);
                 }
+                return new;
             }
             KernelChange::Address(place, address) if self.addresses.get(&place).is_some_and(|all| all.contains(&address)) => return false,
             KernelChange::Address(place, address) => {
@@ -171,7 +173,7 @@ impl KernelFacts {
                 self.addresses.entry(place).or_default().insert(address);
                 self.holders.entry(address.net.addr()).or_default().push(place);
             }
-            KernelChange::AddressGone(place, net) => self.drop_address(place, net.addr()),
+            KernelChange::AddressGone(place, net) => return self.drop_address(place, net.addr()),
             KernelChange::Routing { routes, rules } => {
                 let changed = replace(&mut self.routes, routes);
                 return replace(&mut self.rules, rules) || changed;
@@ -225,16 +227,18 @@ impl KernelFacts {
         self.links.insert(link.index, link);
     }
 
-    fn forget(&mut self, place: Place) {
-        for address in self.addresses.remove(&place).unwrap_or_default() {
-            self.drop_holder(place, address.net.addr());
-        }
+    /// Whether the place had any.
+    fn forget(&mut self, place: Place) -> bool {
+        let gone = self.addresses.remove(&place).unwrap_or_default();
+        gone.iter().for_each(|address| self.drop_holder(place, address.net.addr()));
+        !gone.is_empty()
     }
 
-    fn drop_address(&mut self, place: Place, address: IpAddr) {
+    /// Whether it was there.
+    fn drop_address(&mut self, place: Place, address: IpAddr) -> bool {
         // One place may have thousands: it is looked through only for one that is there.
         if !self.holders.get(&address).is_some_and(|places| places.contains(&place)) {
-            return;
+            return false;
         }
         if let Some(all) = self.addresses.get_mut(&place) {
             all.retain(|a| a.net.addr() != address);
@@ -243,6 +247,7 @@ impl KernelFacts {
             }
         }
         self.drop_holder(place, address);
+        true
     }
 
     fn drop_holder(&mut self, place: Place, address: IpAddr) {
@@ -378,5 +383,9 @@ mod tests {
         }
         assert!(new(KernelChange::Link(down)));
         assert!(new(KernelChange::AddressGone(far, "10.9.0.5/24".parse().unwrap())));
+        assert!(!new(KernelChange::AddressGone(far, "10.9.0.5/24".parse().unwrap())));
+        assert!(new(address("10.9.0.6/24", true)));
+        assert!(new(KernelChange::LinkGone(4)));
+        assert!(!new(KernelChange::LinkGone(4)));
     }
 }
