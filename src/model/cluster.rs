@@ -10,8 +10,8 @@ use super::binding::Binding;
 use super::labels::{Demand, Labels, bears};
 use super::pod::Pod;
 use super::pool::{Lender, Pool};
-use super::replace;
 use super::select::PodIndex;
+use super::{put, replace};
 
 /// An `EgressBinding` of the API server.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -177,9 +177,7 @@ impl Cluster {
             }
             ClusterChange::InsideUnsaid => replace(&mut self.inside_asked, true),
             ClusterChange::DaemonSet(daemonset) => replace(&mut self.daemonset, Some(daemonset)),
-            ClusterChange::Trouble { about, problem: Some(problem) } => {
-                self.troubles.insert(about, problem.clone()).is_none_or(|before| before != problem)
-            }
+            ClusterChange::Trouble { about, problem: Some(problem) } => put(&mut self.troubles, about, problem),
             ClusterChange::Trouble { about, problem: None } => self.troubles.remove(&about).is_some(),
         };
         self.stale |= lends && new;
@@ -189,24 +187,19 @@ impl Cluster {
     fn hear_pods(&mut self, word: Word<Pod>) -> bool {
         let first = self.pods.is_none();
         let mut pods = self.pods.take().unwrap_or_default();
-        let mut see = |pod: Pod, before: Option<&Seen>| {
+        let mut see = |pod: Pod, before: &BTreeMap<String, Seen>| {
             self.places += 1;
-            Seen { place: before.map_or(self.places, |seen| seen.place), pod: Arc::new(pod) }
+            let place = before.get(&pod.uid).map_or(self.places, |seen| seen.place);
+            (pod.uid.clone(), Seen { pod: Arc::new(pod), place })
         };
         let new = match word {
             Word::All(all) => {
-                let mut entry = |pod: Pod| {
-                    let uid = pod.uid.clone();
-                    let seen = see(pod, pods.get(&uid));
-                    (uid, seen)
-                };
-                let now = all.into_iter().map(&mut entry).collect();
+                let now = all.into_iter().map(|pod| see(pod, &pods)).collect();
                 replace(&mut pods, now)
             }
             Word::One(pod) => {
-                let uid = pod.uid.clone();
-                let seen = see(pod, pods.get(&uid));
-                pods.insert(uid, seen.clone()).is_none_or(|before| before != seen)
+                let (uid, seen) = see(pod, &pods);
+                put(&mut pods, uid, seen)
             }
             Word::Gone(uid) => pods.remove(&uid).is_some(),
         };
@@ -250,10 +243,7 @@ impl Cluster {
 fn hear<T: Keyed + Eq>(known: &mut Option<Known<T>>, word: Word<T>) -> bool {
     match word {
         Word::All(all) => replace(known, Some(all.into_iter().map(|one| (one.key(), Arc::new(one))).collect())),
-        Word::One(one) => {
-            let one = Arc::new(one);
-            known.get_or_insert_default().insert(one.key(), Arc::clone(&one)).is_none_or(|before| before != one)
-        }
+        Word::One(one) => put(known.get_or_insert_default(), one.key(), Arc::new(one)),
         Word::Gone(key) => known.as_mut().and_then(|known| known.remove(&key)).is_some(),
     }
 }

@@ -2,6 +2,8 @@
 //!
 //! [`resolve::resolve`] is the whole of it: facts and what is remembered in, one row for each address of each workload out.
 
+use std::collections::BTreeMap;
+
 pub mod binding;
 pub mod cluster;
 pub mod doors;
@@ -24,4 +26,11 @@ pub fn replace<T: PartialEq>(place: &mut T, value: T) -> bool {
     let differs = *place != value;
     *place = value;
     differs
+}
+
+/// Puts a value under a key; whether it was not there, or another was.
+pub fn put<K: Ord, V: PartialEq>(map: &mut BTreeMap<K, V>, key: K, value: V) -> bool {
+    let new = map.get(&key) != Some(&value);
+    map.insert(key, value);
+    new
 }

@@ -200,10 +200,10 @@ fn datatype(number: u32) -> Datatype {
 
 fn elements(table: &mut Table, message: &Message) -> Option<bool> {
     let name = message.attribute(NFTA_SET_ELEM_LIST_SET).and_then(text)?;
-    let mut once = true;
     let Some(set) = table.sets.get_mut(name) else {
-        return Some(once);
+        return Some(true);
     };
+    let mut once = true;
     for (_, element) in attributes(message.attribute(NFTA_SET_ELEM_LIST_ELEMENTS).unwrap_or_default()) {
         let Some(key) = find(element, NFTA_SET_ELEM_KEY) else {
             // A catch-all element has no key; egressd has none, and has no way to name it.

@@ -59,7 +59,8 @@ impl<'a> Scene<'a> {
         let workloads = self.workloads(index);
         // An engine's bridge is guarded, or not, by its network.
         let of_engine: BTreeSet<IfIndex> = self.facts.networks.values().filter_map(|network| self.bridge(network)).collect();
-        bridges.retain(|bridge| self.facts.kernel.links.contains_key(bridge) && !of_engine.contains(bridge));
+        let no_engine_s = |bridge: &IfIndex| !of_engine.contains(bridge);
+        bridges.retain(|bridge| self.facts.kernel.links.contains_key(bridge) && no_engine_s(bridge));
         for Workload { held, place, .. } in &workloads {
             let Place::At(sources) = place else { continue };
             for bridge in sources.iter().filter_map(|(entry, _)| entry.bridge()) {
@@ -69,10 +70,10 @@ impl<'a> Scene<'a> {
                 }
             }
         }
-        guards.extend(self.announced().filter(|bridge| !of_engine.contains(bridge)).map(|bridge| (bridge, Guard::Closed)));
+        guards.extend(self.announced().filter(no_engine_s).map(|bridge| (bridge, Guard::Closed)));
         // A pod that is started while this program is dead may be one that is asked for, so the guard does not wait for the first of them.
         if !index.is_empty() && self.facts.sandboxes.is_some() {
-            bridges.extend(self.pod_ports().filter(|bridge| !of_engine.contains(bridge)));
+            bridges.extend(self.pod_ports().filter(no_engine_s));
             guards.extend(bridges.iter().map(|bridge| (*bridge, Guard::Closed)));
         }
         for (owner, workload) in workloads.into_iter().enumerate() {
