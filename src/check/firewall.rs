@@ -1,6 +1,6 @@
 //! Other programs' nftables chains: NAT ahead of ours, forwarding that is dropped, marks.
 
-use crate::contract::{FLOW_MASK, PRIORITY_SNAT, TABLE};
+use crate::contract::{PRIORITY_SNAT, TABLE};
 use crate::model::facts::LinkKind;
 use crate::nft::decode::AnyChain;
 use crate::nft::{Base, ChainKind, Hook};
@@ -8,8 +8,6 @@ use crate::nft::{Base, ChainKind, Hook};
 use super::facts::Facts;
 use super::findings::Finding;
 
-/// Calico's marks unless it is told otherwise (`iptablesMarkMask`, `nftablesMarkMask`).
-const CALICO: u32 = 0xffff_0000;
 /// Name of the chain that Docker leaves to users (iptables backend).
 const DOCKER_USER: &str = "DOCKER-USER";
 
@@ -19,7 +17,6 @@ pub fn findings(facts: &Facts) -> Vec<Finding> {
         findings.push(Finding::ok("NAT chains", "none translates a flow before egressd does"));
     }
     findings.extend(forward(facts));
-    findings.extend(calico(facts));
     findings
 }
 
@@ -85,13 +82,4 @@ fn accept(facts: &Facts, chain: &AnyChain, bridge: &str) -> String {
     let users = facts.chains.iter().any(|c| c.family == chain.family && c.table == "filter" && c.chain == DOCKER_USER);
     let insert = format!("{program} -I {}", if users { DOCKER_USER } else { "FORWARD" });
     format!("`{insert} -i {bridge} -j ACCEPT` and `{insert} -o {bridge} -m conntrack --ctstate RELATED,ESTABLISHED -j ACCEPT`")
-}
-
-/// Its chains run between egressd's two looks at a packet, where the mark has the exit's number.
-fn calico(facts: &Facts) -> Option<Finding> {
-    let there = facts.chains.iter().any(|c| c.chain.starts_with("cali-")) || facts.links.iter().any(|l| l.name.starts_with("cali"));
-    there.then(|| {
-        let message = format!("its marks ({CALICO:#x} by default) overlap egressd's ({FLOW_MASK:#x})");
-        Finding::warn("Calico", message, "set iptablesMarkMask and nftablesMarkMask to 0x00ff0000 in its FelixConfiguration, if not done")
-    })
 }

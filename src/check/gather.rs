@@ -11,14 +11,14 @@ use bollard::{API_DEFAULT_VERSION, Docker as Engine};
 use nix::libc;
 
 use super::facts::{Docker, Facts, Feature, Unseen};
-use crate::contract::{FLAG, PRIORITY_BRIDGE, PRIORITY_PREROUTING, PRIORITY_SNAT};
+use crate::contract::{PRIORITY_BRIDGE, PRIORITY_PREROUTING, PRIORITY_SNAT};
 use crate::daemon::control::{self, AskError, Request};
 use crate::effects::nft::Nft;
 use crate::facts::docker as docker_facts;
 use crate::facts::kernel::Asker;
 use crate::model::facts::Family as Ip;
 use crate::netlink::{Channel, Message, routing};
-use crate::nft::build::{constant, fib_oif, iif, rule};
+use crate::nft::build::{constant, ct_reply_daddr, fib_oif, iif, rule};
 use crate::nft::{Base, ChainKind, Change, Family, Hook, Rule};
 
 /// How long Docker may take for an answer.
@@ -112,7 +112,7 @@ fn trials() -> Vec<(Feature, Family, Vec<Change>)> {
     let mut trials = vec![
         trial("bridge family", "nft_meta_bridge", Family::Bridge, in_bridge, rule().is(iif(), 0).done()),
         trial("SNAT", "nft_nat", Family::Ip, in_postrouting, rule().snat(Family::Ip, constant(0))),
-        trial("conntrack marks", "nft_ct", Family::Ip, in_prerouting, rule().set_ct_mark(constant(FLAG)).done()),
+        trial("conntrack's addresses", "nft_ct", Family::Ip, in_prerouting, rule().is(ct_reply_daddr(false), 0).done()),
         trial("fib lookups", "nft_fib_ipv4", Family::Ip, in_prerouting, no_way()),
     ];
     if Path::new("/proc/sys/net/ipv6").exists() {

@@ -6,11 +6,13 @@ use nix::libc;
 use super::facts::{Action, Facts, PolicyRule};
 use super::findings::Finding;
 use crate::contract::{
-    FLAG, NEIGHBOUR_MASK, PACKET_MASK, PREFERENCE_FROM, PREFERENCE_INSIDE, PREFERENCE_NIC, PROTOCOL, TABLE_BASE, TABLE_NODES, UPLINK_GROUP,
+    FLAG, FLAG_MASK, NEIGHBOUR_MASK, PREFERENCE_FROM, PREFERENCE_INSIDE, PREFERENCE_WAY, PROTOCOL, TABLE_BASE, TABLE_NODES, UPLINK_GROUP, WAY,
 };
 use crate::model::facts::{Family, LinkKind, Route};
-use crate::model::ground::MAIN;
+use crate::model::uplinks::outside::MAIN;
 
+/// Bits of the packet mark that egressd writes.
+const OURS: u32 = FLAG | WAY;
 const LOCAL: u32 = libc::RT_TABLE_LOCAL as u32;
 
 pub fn findings(facts: &Facts) -> Vec<Finding> {
@@ -39,7 +41,7 @@ fn rule(rule: &PolicyRule, routes: &[Route]) -> Option<Finding> {
         let message = format!("it bears egressd's protocol number {PROTOCOL}: egressd takes it for a leftover of its own and deletes it");
         return Some(Finding::warn(subject(), message, "add it with another `protocol`"));
     }
-    let ahead = preference <= PREFERENCE_NIC;
+    let ahead = preference <= PREFERENCE_WAY;
     if ahead && may_take(rule, routes) {
         let cure = format!("give it a preference above {PREFERENCE_FROM}, or a selector that workloads' packets do not have");
         let place = format!("it stands before egressd's rules ({PREFERENCE_INSIDE} to {PREFERENCE_FROM})");
@@ -49,15 +51,15 @@ fn rule(rule: &PolicyRule, routes: &[Route]) -> Option<Finding> {
         });
     }
     let (mark, mask) = selected_mark(rule);
-    if mask & PACKET_MASK == 0 || (rule.inverted && !ahead) {
+    if mask & OURS == 0 || (rule.inverted && !ahead) {
         return None;
     }
-    let cure = format!("let the other program use marks outside {:#x} (as `fwmark VALUE/MASK`)", PACKET_MASK | NEIGHBOUR_MASK);
+    let cure = format!("let the other program use marks outside {:#x} (as `fwmark VALUE/MASK`)", OURS | NEIGHBOUR_MASK);
     if !rule.inverted && mask & mark & FLAG != 0 && can_be_ours(mark, mask) {
         let message = format!("its mark has egressd's flag {FLAG:#x}: egressd's rules take the packets that are meant for it");
         return Some(Finding::fail(subject(), message, cure));
     }
-    let message = format!("it reads bits {:#x} of the packet mark, which egressd writes ({PACKET_MASK:#x})", mask & PACKET_MASK);
+    let message = format!("it reads bits {:#x} of the packet mark, which egressd writes ({OURS:#x})", mask & OURS);
     Some(Finding::warn(subject(), format!("{message}: a packet that both programs mark follows only one of them"), cure))
 }
 
@@ -69,8 +71,7 @@ fn selected_mark(rule: &PolicyRule) -> (u32, u32) {
 
 /// Whether some packet with a mark of ours, and perhaps a known neighbour's, has this mark under this mask.
 fn can_be_ours(mark: u32, mask: u32) -> bool {
-    let strange = mark & mask & !(PACKET_MASK | NEIGHBOUR_MASK) != 0;
-    !strange && (mask & FLAG == 0 || mark & FLAG != 0)
+    mark & mask & FLAG_MASK == FLAG & mask
 }
 
 /// Whether forwarded packets with our marks may be taken; false only where that is certain.

@@ -25,14 +25,16 @@ use crate::model::resolve::{Outcome, Past, resolve};
 use crate::model::select::Index;
 use crate::plan::boot::Remembered;
 use crate::plan::engine::{self, EngineStep};
-use crate::plan::{Observed, Plan, boot, routing, tables};
+use crate::plan::flows::Cut;
+use crate::plan::read_back::read_back;
+use crate::plan::{Observed, Plan, boot, sysctls};
 use crate::report::explain::explain;
 use crate::report::node;
 use crate::report::status::Status;
 
 /// How long after a failure everything is tried again.
 const RETRY: Duration = Duration::from_secs(1);
-/// How often numbers that nobody is bound to are looked after, while there are any.
+/// How often to check whether flows still bear exits that nobody is bound to any more.
 const SWEEP: Duration = Duration::from_secs(30);
 /// How long after a change the cluster is told of it, and of what else has changed meanwhile.
 const NEWS: Duration = Duration::from_millis(200);
@@ -257,10 +259,16 @@ impl Agent {
                 }
                 self.metrics.failures.inc_by(self.calls.ended(&step, outcome).into());
             }
-            Told::Carried(marks) => {
+            Told::Borne(exits) => {
                 let used = self.used();
-                self.past.memory.numbers.release(&used, &marks, &self.outcome.ground.needed);
+                self.past.memory.numbers.release(&used, &exits);
                 self.sweep = None;
+            }
+            Told::Ended(sources) => {
+                let ended = |(_, address): &(_, IpAddr)| sources.iter().any(|source| source.contains(address));
+                let before = self.past.departed.len();
+                self.past.departed.retain(|departed| !ended(departed));
+                return self.past.departed.len() < before;
             }
             Told::Question(..) | Told::Stop => return false,
         }
@@ -276,6 +284,7 @@ impl Agent {
             return;
         };
         let (empty, cuts) = (plan.is_empty(), plan.cuts.clone());
+        self.past.departed.clone_from(&plan.departed);
         if !plan.disarm.is_empty() {
             match self.kernel.disarm(&plan.disarm) {
                 Ok(()) => cutter::cut_now(&plan.cuts),
@@ -288,8 +297,9 @@ impl Agent {
         }
         if !self.taken_over && !self.silent.any() {
             self.taken_over = true;
-            let sources = self.outcome.rows.iter().filter(|r| r.entry.is_some()).filter_map(|r| r.address).collect();
-            let _ = self.cutter.send(Job::Orphans(sources));
+            // What an earlier run did not come to.
+            let departed = self.past.departed.iter().map(|(_, address)| Cut::all((*address).into())).collect();
+            let _ = self.cutter.send(Job::Cut(departed));
         }
         self.metrics.changes.inc_by(done.steps as u64);
         self.metrics.failures.inc_by(done.failures.len() as u64);
@@ -323,7 +333,7 @@ impl Agent {
         }
         let used = self.used();
         if self.sweep.is_none() || is_due(self.sweep) {
-            let retired = self.past.memory.numbers.retired(&used).next().is_some();
+            let retired = self.past.memory.numbers.exits().any(|(exit, _)| !used.contains(&exit));
             self.sweep = retired.then(|| Instant::now() + SWEEP);
             if retired {
                 let _ = self.cutter.send(Job::Survey);
@@ -394,20 +404,20 @@ impl Agent {
             }
         };
         if !self.taken_over {
-            tables::read_back(observed, &self.facts.kernel, &mut self.past);
+            read_back(observed, &self.facts.kernel, &mut self.past);
         }
         self.facts.cluster.grant();
         // The rows of the round before go first: at ten thousand addresses they are megabytes, and the new ones take their place.
         drop(std::mem::take(&mut self.outcome));
         self.outcome = resolve(&self.facts, &mut self.past);
-        let sysctls = self.kernel.sysctls(&routing::sysctl_keys(&self.outcome));
+        let sysctls = self.kernel.sysctls(&sysctls::keys(&self.outcome, &self.facts.kernel));
         let ruleset = self.kernel.ruleset().ok()?;
         let observed = Observed { kernel: &self.facts.kernel, ruleset, sysctls: &sysctls };
-        Some(Plan::make(&self.outcome, &observed, !self.silent.any()))
+        Some(Plan::make(&self.outcome, &observed, &self.past.departed, !self.silent.any()))
     }
 
-    fn used(&self) -> BTreeSet<u32> {
-        self.outcome.ground.exits().map(|exit| exit.mark).collect()
+    fn used(&self) -> BTreeSet<IpAddr> {
+        self.outcome.uplinks.exits().map(|exit| exit.address).collect()
     }
 
     fn answer(&self, question: Question) -> Response {

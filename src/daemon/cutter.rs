@@ -1,4 +1,4 @@
-//! Ends flows, and looks at what marks flows carry, beside the loop: conntrack's table may be long.
+//! Ends flows, and looks at which exits flows bear, beside the loop: conntrack's table may be long.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::net::IpAddr;
@@ -9,9 +9,8 @@ use ipnet::IpNet;
 use tracing::{debug, info, warn};
 
 use super::{Teller, Told};
-use crate::contract::{FLAG, FLOW_MASK};
 use crate::effects::conntrack::{Error, Flows};
-use crate::plan::flows::{Cut, ends, is_bound};
+use crate::plan::flows::{Cut, ends};
 
 /// A look takes the time of a walk through the whole of conntrack's hash, 10 ms where it is empty and has the size of a large machine's. Jobs
 /// that come right after one wait this many times as long as it took, and then go together: a hundred starts at once are no hundred walks.
@@ -22,9 +21,7 @@ const REST_MOST: Duration = Duration::from_millis(100);
 /// Work for the thread.
 pub(super) enum Job {
     Cut(Vec<Cut>),
-    /// End flows that have an exit and whose source nobody is (after a restart).
-    Orphans(BTreeSet<IpNet>),
-    /// Tell the loop which of our marks flows carry.
+    /// Tell the loop which addresses flows were translated to.
     Survey,
 }
 
@@ -37,18 +34,22 @@ pub(super) fn start(tell: Teller) -> mpsc::Sender<Job> {
             std::thread::sleep(rested.saturating_duration_since(Instant::now()));
             let began = Instant::now();
             let mut cuts = Vec::new();
-            let mut sources = None;
             let mut survey = false;
             for job in std::iter::once(first).chain(jobs.try_iter()) {
                 match job {
                     Job::Cut(more) => cuts.extend(more),
-                    Job::Orphans(known) => sources = Some(known),
                     Job::Survey => survey = true,
                 }
             }
-            match round(&cuts, sources.as_ref()) {
-                Ok(carried) if survey => drop(tell.send(Told::Carried(carried))),
-                Ok(_) => {}
+            match round(&cuts) {
+                Ok(borne) => {
+                    if survey {
+                        let _ = tell.send(Told::Borne(borne));
+                    }
+                    if !cuts.is_empty() {
+                        let _ = tell.send(Told::Ended(cuts.iter().map(|cut| cut.source).collect()));
+                    }
+                }
                 Err(error) => warn!(%error, "failed to look at conntrack; flows of old addresses may go on"),
             }
             rested = Instant::now() + (began.elapsed() * REST).min(REST_MOST);
@@ -61,27 +62,25 @@ pub(super) fn start(tell: Teller) -> mpsc::Sender<Job> {
 
 /// Ends flows before anything else is done.
 pub(super) fn cut_now(cuts: &[Cut]) {
-    if let Err(error) = round(cuts, None) {
+    if let Err(error) = round(cuts) {
         warn!(%error, "failed to look at conntrack; flows of old addresses may go on");
     }
 }
 
-/// One pass over the table: ends what is to end, and returns the marks of what stays.
-fn round(cuts: &[Cut], sources: Option<&BTreeSet<IpNet>>) -> Result<BTreeSet<u32>, Error> {
-    // There may be thousands of each, and of flows: a flow is looked up by its source, and only subnets are gone through.
+/// One pass over the table: ends what is to end, and returns the addresses that the others were translated to.
+fn round(cuts: &[Cut]) -> Result<BTreeSet<IpAddr>, Error> {
+    // There may be thousands of both: a flow is looked up by its source, and only subnets are gone through.
     let mut of: HashMap<IpNet, Vec<&Cut>> = HashMap::new();
     cuts.iter().for_each(|cut| of.entry(cut.source).or_default().push(cut));
+    let is_subnet = |net: &IpNet| net.prefix_len() < net.max_prefix_len();
     let subnets: Vec<&Vec<&Cut>> = of.iter().filter(|(source, _)| is_subnet(source)).map(|(_, cuts)| cuts).collect();
-    let known_subnets: Vec<&IpNet> = sources.into_iter().flatten().filter(|net| is_subnet(net)).collect();
-    let mut carried = BTreeSet::new();
+    let mut borne = BTreeSet::new();
     let ended = Flows::open()?.end(|flow| {
-        let source = IpNet::from(flow.source);
-        let known = |known: &BTreeSet<IpNet>| known.contains(&source) || known_subnets.iter().any(|net| net.contains(&flow.source));
-        let orphan = sources.is_some_and(|sources| is_bound(flow.mark) && !known(sources));
+        let (source, translated) = (IpNet::from(flow.source), flow.reply_destination);
         let mut asked = of.get(&source).into_iter().chain(subnets.iter().copied());
-        let ends = orphan || asked.any(|cuts| ends(cuts, flow.source, flow.protocol, flow.mark));
-        if !ends && flow.mark & FLAG != 0 {
-            carried.insert(flow.mark & FLOW_MASK);
+        let ends = asked.any(|cuts| ends(cuts, flow.source, flow.protocol, translated));
+        if !ends && translated != flow.source {
+            borne.insert(translated);
         }
         ends
     })?;
@@ -91,11 +90,7 @@ fn round(cuts: &[Cut], sources: Option<&BTreeSet<IpNet>>) -> Result<BTreeSet<u32
     if !ended.is_empty() {
         info!(flows = ended.len(), "ended flows of old addresses");
     }
-    Ok(carried)
-}
-
-fn is_subnet(net: &IpNet) -> bool {
-    net.prefix_len() < net.max_prefix_len()
+    Ok(borne)
 }
 
 /// Open flows by original source, for status.

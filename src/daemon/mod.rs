@@ -89,8 +89,10 @@ pub(crate) enum Told {
         step: EngineStep,
         outcome: calls::Outcome,
     },
-    /// Marks that flows carry.
-    Carried(std::collections::BTreeSet<u32>),
+    /// Addresses that flows were translated to.
+    Borne(std::collections::BTreeSet<std::net::IpAddr>),
+    /// The flows of these sources have been ended.
+    Ended(Vec<ipnet::IpNet>),
     Question(Question, oneshot::Sender<Response>),
     Stop,
 }

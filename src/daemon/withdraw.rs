@@ -1,15 +1,15 @@
 //! The end of all that is ours: the plan whose outcome is that nothing is bound.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
 use crate::effects::boot;
-use crate::effects::conntrack::{self, Flows};
+use crate::effects::conntrack::{self, Flow, Flows};
 use crate::effects::kernel::{Done, Kernel};
 use crate::effects::nft;
 use crate::model::facts::{KernelFacts, LinkKind};
 use crate::model::resolve::Outcome;
-use crate::plan::flows::is_bound;
+use crate::plan::flows::ends;
 use crate::plan::{Observed, Plan};
 
 /// What was taken away.
@@ -27,7 +27,7 @@ pub struct Withdrawn {
 pub enum Error {
     #[error("failed to read the tables that are to go")]
     Read(#[source] nft::ReadError),
-    #[error("failed to take the claims out of the tables")]
+    #[error("failed to take the bound sources out of the tables")]
     Disarm(#[source] nft::CommitError),
     #[error("failed to end the flows that had an exit")]
     Flows(#[source] conntrack::Error),
@@ -42,12 +42,14 @@ pub enum Error {
 pub fn withdraw(kernel: &mut Kernel, facts: &KernelFacts, boot_guard: Option<&Path>) -> Result<Withdrawn, Error> {
     let observed = kernel.ruleset().map_err(Error::Read)?.clone();
     let observed = Observed { kernel: facts, ruleset: &observed, sysctls: &BTreeMap::new() };
-    let plan = Plan::make(&Outcome::default(), &observed, true);
+    let plan = Plan::make(&Outcome::default(), &observed, &BTreeSet::new(), true);
     // Other bridges may live by the forwarding that we turned on.
     let bridges = facts.links.values().any(|l| l.kind == LinkKind::Bridge);
     // While the rest of the tables is there, flows that had an exit leave by its NIC or not at all.
     kernel.disarm(&plan.disarm).map_err(Error::Disarm)?;
-    let flows = Flows::open().and_then(|mut flows| flows.end(|flow| is_bound(flow.mark))).map_err(Error::Flows)?.len();
+    let cuts: Vec<_> = plan.cuts.iter().collect();
+    let has_exit = |flow: &Flow| ends(&cuts, flow.source, flow.protocol, flow.reply_destination);
+    let flows = Flows::open().and_then(|mut flows| flows.end(has_exit)).map_err(Error::Flows)?.len();
     let (done, left) = kernel.withdraw(plan, bridges);
     boot_guard.map_or(Ok(()), boot::remove).map_err(Error::BootGuard)?;
     Ok(Withdrawn { done, left, flows })

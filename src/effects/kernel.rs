@@ -96,6 +96,7 @@ impl Kernel {
             done.note(self.sysctls.set(key, value).map(drop), || format!("sysctl {key} = {value}"));
         }
         self.route(&plan.before, &mut done);
+        let mut ready = true;
         if !plan.ruleset.is_empty() {
             match self.nft.commit(&plan.ruleset) {
                 Ok(committed) => {
@@ -106,10 +107,14 @@ impl Kernel {
                 Err(error) => {
                     self.mirror = None;
                     done.fail(&error, "nftables");
+                    ready = false;
                 }
             }
         }
-        self.route(&plan.after, &mut done);
+        // Marks that still lead to a way need its rule and its routes.
+        if ready {
+            self.route(&plan.after, &mut done);
+        }
         done
     }
 

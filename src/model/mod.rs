@@ -6,19 +6,20 @@ use std::collections::BTreeMap;
 
 pub mod binding;
 pub mod cluster;
-pub mod doors;
 pub mod facts;
-pub mod ground;
 pub mod known;
 pub mod labels;
-pub mod numbers;
 mod overlap;
 pub mod pod;
+pub mod policy;
 pub mod pool;
+pub mod port_owners;
 pub mod reason;
 pub mod resolve;
 pub mod select;
 pub mod served;
+pub mod uplinks;
+pub mod ways;
 pub mod workload;
 
 /// Puts a value in another's place; whether they differ.

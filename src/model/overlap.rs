@@ -11,7 +11,7 @@ use super::reason::Reason;
 use super::select::precedence;
 use super::workload::{Row, State};
 
-/// A source: the interface that it enters by, and its addresses.
+/// A source: the link that it enters by, and its addresses.
 type Source = (IfIndex, IpNet);
 
 /// Of two rows that claim the same, or two subnets of which one lies in the other, the one whose binding takes precedence stays.
@@ -21,7 +21,7 @@ pub fn without_overlaps(mut rows: Vec<Row>) -> Vec<Row> {
     let mut subnets: Vec<(Source, usize)> = Vec::new();
     for at in 0..rows.len() {
         let (Some(entry), Some(net)) = (rows[at].entry, rows[at].address) else { continue };
-        let source = (entry.interface(), net);
+        let source = (entry.link(), net);
         if net.prefix_len() < net.max_prefix_len() {
             subnets.push((source, at));
             continue;

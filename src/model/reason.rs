@@ -33,13 +33,31 @@ pub enum Reason {
     GatewayNotFound {
         interface: String,
     },
+    /// The address of a flow does not tell by which of two gateways it goes.
     GatewayConflict {
         interface: String,
+        address: IpAddr,
+        /// The gateway that flows with this address have.
         gateway: IpAddr,
+        /// The gateway that this binding has or names.
+        named: IpAddr,
     },
-    TooManyNics,
-    TooManyExits {
+    TooManyWays {
         interface: String,
+    },
+    /// The interface that holds the address leads to no outside.
+    NotAnUplink {
+        interface: String,
+        why: NotAnUplink,
+    },
+    /// The workload is on a bridge of a NIC: what it sends to the router is bridged, and is not seen here.
+    DatapathBypassed {
+        bridge: String,
+    },
+    /// Another port of the bridge had the address first.
+    AddressTaken {
+        address: IpAddr,
+        by: String,
     },
     /// The workload cannot be served: its network mode or driver.
     NotServed(FieldError),
@@ -91,6 +109,32 @@ pub enum Reason {
     RawExits,
 }
 
+/// Why an interface cannot be a way out.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum NotAnUplink {
+    Loopback,
+    Dummy,
+    /// A bridge without a port that leads outside.
+    BridgeOfWorkloads,
+    /// A workload is at its other end.
+    LinkOfWorkload,
+    InVrf {
+        vrf: String,
+    },
+}
+
+impl fmt::Display for NotAnUplink {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Loopback => write!(f, "is the loopback device; name the NIC that the address is routed by (egress.interface, exits[].interface)"),
+            Self::Dummy => write!(f, "is a dummy device; name the NIC that the address is routed by (egress.interface, exits[].interface)"),
+            Self::BridgeOfWorkloads => write!(f, "is a bridge of workloads and leads nowhere else; name an address of a NIC"),
+            Self::LinkOfWorkload => write!(f, "leads to a workload; name an address of a NIC"),
+            Self::InVrf { vrf } => write!(f, "is in VRF {vrf}, whose routes answers would be looked up in; take it out of the VRF, or use another NIC"),
+        }
+    }
+}
+
 impl Reason {
     /// One word for machines, as in a condition's `reason`.
     pub fn word(&self) -> &'static str {
@@ -104,9 +148,67 @@ impl Reason {
             Self::InterfaceDown { .. } => "InterfaceDown",
             Self::GatewayNotFound { .. } => "GatewayNotFound",
             Self::GatewayConflict { .. } => "GatewayConflict",
-            Self::TooManyNics => "TooManyNics",
-            Self::TooManyExits { .. } => "TooManyExits",
+            Self::TooManyWays { .. } => "TooManyWays",
+            Self::NotAnUplink { .. } => "NotAnUplink",
+            Self::DatapathBypassed { .. } => "DatapathBypassed",
+            Self::AddressTaken { .. } => "AddressTaken",
             Self::NotServed(_) => "NotServed",
+            Self::BeingPlaced => "BeingPlaced",
+            Self::NoAddressYet => "NoAddressYet",
+            Self::NoRouteToSource { .. } => "NoRouteToSource",
+            Self::Overlap { .. } => "Overlap",
+            Self::NoSuchNamespace { .. } => "NoSuchNamespace",
+            Self::NoExitOnNode | Self::PoolNotOnNode { .. } => "NoExitOnNode",
+            Self::NoSuchPool { .. } => "PoolNotFound",
+            Self::PoolInvalid { .. } => "PoolInvalid",
+            Self::NamespaceNotAllowed { .. } => "NamespaceNotAllowed",
+            Self::AddressNotInPool { .. } => "AddressNotInPool",
+            Self::NotAllocated { .. } => "NotAllocated",
+            Self::PoolExhausted { .. } => "PoolExhausted",
+            Self::RawExits => "RawExitsNotAllowed",
+        }
+    }
+}
+
+impl fmt::Display for Reason {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Invalid(error) | Self::NotServed(error) => write!(f, "{error}"),
+            Self::NoExitInFamily(family) => {
+                let family = if *family == Family::V4 { "IPv4" } else { "IPv6" };
+                write!(f, "the binding has no {family} exit; add an {family} address to its exits")
+            }
+            Self::AddressNotFound { address } => {
+                write!(f, "no interface holds {address}; add it to the NIC: ip address add {address}/PREFIX dev NIC")
+            }
+            Self::AddressNotOnInterface { address, interface, elsewhere: Some(other) } => {
+                write!(f, "{address} is on {other}, not on {interface}; name {other}, or leave the interface out")
+            }
+            Self::AddressNotOnInterface { address, interface, elsewhere: None } => {
+                write!(f, "{interface} does not hold {address}; add it: ip address add {address}/PREFIX dev {interface}")
+            }
+            Self::AddressNotReady { address, interface } => {
+                write!(f, "{address} on {interface} is tentative or a duplicate; see ip -6 address show dev {interface}")
+            }
+            Self::NoSuchInterface { interface } => write!(f, "there is no interface {interface}; see ip link for the names"),
+            Self::InterfaceDown { interface } => {
+                write!(f, "{interface} is down or has no carrier; ip link set {interface} up, or look at its cable")
+            }
+            Self::GatewayNotFound { interface } => {
+                write!(f, "{interface} has no default route to learn its gateway from; name it (egress.gateway, exits[].gateway)")
+            }
+            Self::GatewayConflict { interface, address, gateway, named } => {
+                write!(
+                    f,
+                    "flows with {address} leave {interface} by {gateway}, and a flow's address is all that tells its gateway; name {gateway}, or bind another address of {interface} to {named}"
+                )
+            }
+            Self::TooManyWays { interface } => write!(f, "all 127 ways are taken, none is left for {interface}; use fewer NICs and gateways"),
+            Self::NotAnUplink { interface, why } => write!(f, "{interface} {why}"),
+            Self::DatapathBypassed { bridge } => {
+                write!(f, "{bridge} is a bridge of a NIC, so its packets to the router pass this host by; put it on a bridge of its own")
+            }
+            Self::AddressTaken { address, by } => write!(f, "{address} is {by}'s on this bridge; give one of them another address"),
             Self::BeingPlaced => "BeingPlaced",
             Self::NoAddressYet => "NoAddressYet",
             Self::NoRouteToSource { .. } => "NoRouteToSource",

@@ -11,14 +11,16 @@ use std::sync::Arc;
 use ipnet::IpNet;
 
 use super::binding::{RoutedSource, Selector};
-use super::doors::{Door, Doors, Wanted};
 use super::facts::{Attachment, Container, IfIndex, Link, LinkKind, Network, RouteKind};
-use super::ground::{Ground, MAIN, Memory};
 use super::known::{Facts, Known};
+use super::pod::NetworkNamespace;
 use super::overlap::without_overlaps;
+use super::port_owners::{Answer, PortOwners, Request};
 use super::reason::Reason;
 use super::select::Held;
 use super::served::{refuse_driver, refuse_mode};
+use super::uplinks::outside::MAIN;
+use super::uplinks::{Inner, Memory, Uplinks};
 use super::workload::{Entry, Row, State, Subject, choose};
 
 /// How strict a bridge is with a source that nobody vouches for.
@@ -33,21 +35,33 @@ pub enum Guard {
 /// Who gets what, as of now.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Outcome {
-    pub ground: Ground,
+    pub uplinks: Uplinks,
     pub rows: Vec<Row>,
     /// Bridges that carry bound workloads, or whose network asks for a guard.
     pub guards: BTreeMap<IfIndex, Guard>,
+    /// The devices that a bridge's packets come in by in the ip families, where they are others than the bridge itself.
+    pub faces: BTreeMap<IfIndex, Vec<IfIndex>>,
     /// Subnets that are inside, wherever the routes to them lead.
     pub inside: Arc<BTreeSet<IpNet>>,
+}
+
+impl Outcome {
+    /// The interfaces that the ip families see packets from an entry come in by.
+    pub fn interfaces(&self, entry: Entry) -> impl Iterator<Item = IfIndex> {
+        let faces = entry.bridge().and_then(|bridge| self.faces.get(&bridge));
+        std::iter::once(entry.interface()).chain(faces.into_iter().flatten().copied())
+    }
 }
 
 /// What outlives one resolution.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Past {
     pub memory: Memory,
-    pub doors: Doors,
+    pub port_owners: PortOwners,
     /// Bridges that pods or runtimes' containers are, or were, on; guarded ones that an earlier run left among them.
     pub pod_bridges: BTreeSet<IfIndex>,
+    /// Interface and source of who was bound until just now: their flows are being ended.
+    pub departed: BTreeSet<(IfIndex, IpAddr)>,
 }
 
 /// Decides everything anew. Deterministic in facts and past.
@@ -56,55 +70,73 @@ pub fn resolve(facts: &Facts, past: &mut Past) -> Outcome {
     let labels = bound.iter().flat_map(|(_, held)| held).filter(|h| matches!(h, Held::Label(_))).map(|h| &**h);
     let granted = facts.cluster.granted();
     let listed = facts.manifests.bindings.iter().chain(granted.bindings());
-    let ground = Ground::survey(&facts.kernel, listed.chain(labels).chain(pods::labels(facts)), &mut past.memory);
-    let scene = Scene::new(facts, &ground);
-    let mut guards = scene.guards(&bound);
-    let mut draft = Draft::default();
-    scene.containers(&bound, &guards, &mut draft);
-    let engines = draft.rows.len();
-    scene.pods(granted, &mut past.pod_bridges, &mut guards, &mut draft);
-    scene.manifests(&mut draft);
-    draft.settle(&mut past.doors);
-    let rows = if draft.rows.len() > engines { without_overlaps(draft.rows) } else { draft.rows };
-    Outcome { ground, rows, guards, inside: Arc::clone(&facts.cluster.inside) }
+    let inner = Resolver::inner(facts, &past.pod_bridges);
+    let uplinks = Uplinks::discover(&facts.kernel, listed.chain(labels).chain(pods::labels(facts)), &inner, &mut past.memory);
+    let resolver = Resolver::new(facts, &uplinks);
+    let mut guards = resolver.guards(&bound);
+    let mut pending = Pending::default();
+    resolver.containers(&bound, &guards, &mut pending);
+    let engines = pending.rows.len();
+    resolver.pods(granted, &mut past.pod_bridges, &mut guards, &mut pending);
+    resolver.manifests(&mut pending);
+    pending.assign_ports(&mut past.port_owners);
+    resolver.refuse_bypassed(&mut pending.rows);
+    // What is beside a NIC on its own bridge is the network's, and nobody's to guard.
+    guards.retain(|bridge, _| !uplinks.nics.contains_key(bridge));
+    let rows = if pending.rows.len() > engines { without_overlaps(pending.rows) } else { pending.rows };
+    let faces = resolver.faces(&rows, &guards);
+    Outcome { uplinks, rows, guards, faces, inside: Arc::clone(&facts.cluster.inside) }
 }
 
 /// Rows, some of which still have to learn by which port they come in.
 #[derive(Default)]
-struct Draft {
+struct Pending {
     rows: Vec<Row>,
     /// With the place of its row.
-    wanted: Vec<(Wanted, usize)>,
+    requests: Vec<(Request, usize)>,
 }
 
-impl Draft {
-    fn settle(&mut self, doors: &mut Doors) {
+impl Pending {
+    fn assign_ports(&mut self, owners: &mut PortOwners) {
         // Of two owners that are said to have one address, what was said last is true.
-        self.wanted.sort_unstable_by_key(|(w, _)| (w.key, std::cmp::Reverse(w.told), w.owner));
-        self.wanted.dedup_by_key(|(w, _)| w.key);
-        let settled = doors.settle(self.wanted.iter().map(|(w, _)| w));
-        for ((wanted, row), door) in self.wanted.iter().zip(settled) {
-            match door {
-                Door::Port(port) => self.rows[*row].entry = Some(Entry::Port { port, bridge: wanted.key.0 }),
-                Door::Gone => self.rows[*row].entry = None,
-                Door::Never => {}
+        self.requests.sort_unstable_by_key(|(r, _)| (r.key, std::cmp::Reverse(r.told), r.owner));
+        let requests: Vec<&Request> = self.requests.iter().map(|(request, _)| request).collect();
+        for ((request, row), answer) in self.requests.iter().zip(owners.assign(&requests)) {
+            match answer {
+                Answer::Port(port) => self.rows[*row].entry = Some(Entry::Port { port, bridge: request.key.0 }),
+                Answer::Taken(by) if request.proven => {
+                    let by = self.rows[self.requests[by].1].subject.to_string();
+                    self.rows[*row].state = State::Refused(Reason::AddressTaken { address: request.key.1, by });
+                    self.rows[*row].entry = None;
+                }
+                Answer::Gone | Answer::Taken(_) => self.rows[*row].entry = None,
+                Answer::Never => {}
             }
         }
+    }
+
+    /// A row that is known by its network namespace. A bridge's port still has to be the first that has the address.
+    fn proven(&mut self, entry: Entry, address: IpAddr, owner: usize, row: Row) {
+        if let Entry::Port { port, bridge } = entry {
+            let request = Request { key: (bridge, address), ports: vec![port], proven: true, told: 0, owner };
+            self.requests.push((request, self.rows.len()));
+        }
+        self.rows.push(Row { address: Some(IpNet::from(address)), entry: Some(entry), ..row });
     }
 }
 
 /// Facts by the keys that this needs.
-struct Scene<'a> {
+struct Resolver<'a> {
     facts: &'a Facts,
-    ground: &'a Ground,
+    uplinks: &'a Uplinks,
     bridges: BTreeMap<&'a str, IfIndex>,
     networks: BTreeMap<&'a str, &'a Network>,
     /// Our ends of the veths that lead into each namespace; looked up only when somebody is known by the namespace.
     ends: OnceCell<HashMap<i32, Vec<&'a Link>>>,
 }
 
-impl<'a> Scene<'a> {
-    fn new(facts: &'a Facts, ground: &'a Ground) -> Self {
+impl<'a> Resolver<'a> {
+    fn new(facts: &'a Facts, uplinks: &'a Uplinks) -> Self {
         let links = facts.kernel.links.values().filter(|l| l.kind == LinkKind::Bridge);
         let mut networks: BTreeMap<&str, &Network> = BTreeMap::new();
         for network in facts.networks.values() {
@@ -112,7 +144,61 @@ impl<'a> Scene<'a> {
             networks.insert(&network.name, network);
         }
         let bridges = links.map(|l| (l.name.as_str(), l.index)).collect();
-        Self { facts, ground, bridges, networks, ends: OnceCell::new() }
+        Self { facts, uplinks, bridges, networks, ends: OnceCell::new() }
+    }
+
+    /// Where workloads are known to be, whatever they ask for.
+    fn inner(facts: &'a Facts, pod_bridges: &BTreeSet<IfIndex>) -> Inner<'a> {
+        let bridges = facts.networks.values().filter_map(|n| Some(facts.kernel.link(n.bridge.as_deref()?)?.index));
+        let mut inner = Inner { links: bridges.chain(pod_bridges.iter().copied()).collect(), facts };
+        let named = facts.manifests.bindings.iter().filter_map(|binding| match &binding.selector {
+            Selector::Namespaces(names) => Some(names),
+            _ => None,
+        });
+        let mut namespaces: BTreeSet<i32> = named.flatten().filter_map(|name| facts.kernel.namespaces.get(name).copied()).collect();
+        let sandboxes = facts.sandboxes.iter().flat_map(BTreeMap::values);
+        namespaces.extend(sandboxes.filter_map(|sandbox| match &sandbox.network {
+            NetworkNamespace::Named(name) => facts.kernel.namespaces.get(name).copied(),
+            NetworkNamespace::Numbered(nsid) => Some(*nsid),
+            NetworkNamespace::Host | NetworkNamespace::Unknown | NetworkNamespace::Absent => None,
+        }));
+        if !namespaces.is_empty() {
+            for link in facts.kernel.links.values().filter(|link| link.peer_nsid.is_some_and(|nsid| namespaces.contains(&nsid))) {
+                inner.links.insert(link.index);
+                inner.links.extend(link.master);
+            }
+        }
+        inner
+    }
+
+    /// On a bridge of a NIC a workload may use the network's router as its gateway: such packets are bridged, and nothing here sees them.
+    fn refuse_bypassed(&self, rows: &mut [Row]) {
+        for row in rows.iter_mut().filter(|row| row.binding.is_some()) {
+            let Some(bridge) = row.entry.and_then(Entry::bridge).filter(|bridge| self.uplinks.nics.contains_key(bridge)) else { continue };
+            row.state = State::Refused(Reason::DatapathBypassed { bridge: self.uplinks.name(bridge).to_owned() });
+            row.entry = None;
+        }
+        rows.iter_mut().filter(|row| row.binding.is_none()).for_each(|row| {
+            row.entry = row.entry.filter(|entry| !entry.bridge().is_some_and(|bridge| self.uplinks.nics.contains_key(&bridge)));
+        });
+    }
+
+    /// A bridge's gateway may be a device on top of it: a macvlan or VLAN, or the other end of a veth that is a port of it.
+    fn faces(&self, rows: &[Row], guards: &BTreeMap<IfIndex, Guard>) -> BTreeMap<IfIndex, Vec<IfIndex>> {
+        let of_rows = rows.iter().filter_map(|row| row.entry?.bridge());
+        let bridges: BTreeSet<IfIndex> = of_rows.chain(guards.keys().copied()).collect();
+        let mut faces: BTreeMap<IfIndex, Vec<IfIndex>> = BTreeMap::new();
+        if bridges.is_empty() {
+            return faces;
+        }
+        for link in self.facts.kernel.links.values() {
+            let Some(lower) = link.lower.and_then(|lower| self.facts.kernel.links.get(&lower)) else { continue };
+            let bridge = if bridges.contains(&lower.index) { Some(lower.index) } else { lower.master.filter(|master| bridges.contains(master)) };
+            if let Some(bridge) = bridge.filter(|bridge| link.master != Some(*bridge)) {
+                faces.entry(bridge).or_default().push(link.index);
+            }
+        }
+        faces
     }
 
     fn network(&self, attachment: &Attachment) -> Option<&'a Network> {
@@ -146,13 +232,13 @@ impl<'a> Scene<'a> {
         bridges.filter_map(|n| Some((self.bridge(n)?, guard(n)?))).collect()
     }
 
-    fn containers(&self, bound: &[(&Known, Vec<Held>)], guards: &BTreeMap<IfIndex, Guard>, draft: &mut Draft) {
-        draft.rows.reserve(bound.len());
-        draft.wanted.reserve(bound.len());
+    fn containers(&self, bound: &[(&Known, Vec<Held>)], guards: &BTreeMap<IfIndex, Guard>, pending: &mut Pending) {
+        pending.rows.reserve(bound.len());
+        pending.requests.reserve(bound.len());
         for (owner, (Known { container, told }, held)) in bound.iter().enumerate() {
             let binding = held.first();
             if let (Some(error), Some(_)) = (refuse_mode(&container.network_mode), binding) {
-                draft.rows.push(row(container, None, held, State::Refused(Reason::NotServed(error))));
+                pending.rows.push(row(container, None, held, State::Refused(Reason::NotServed(error))));
                 continue;
             }
             if !container.running {
@@ -170,23 +256,23 @@ impl<'a> Scene<'a> {
                     ..row(container, Some(attachment), held, state)
                 };
                 if let Some(error) = refuse_driver(&network.driver) {
-                    draft.rows.push(of(State::Refused(Reason::NotServed(error))));
+                    pending.rows.push(of(State::Refused(Reason::NotServed(error))));
                     continue;
                 }
                 if attachment.addresses.is_empty() && binding.is_some() {
-                    draft.rows.push(of(State::Waiting(Reason::NoAddressYet)));
+                    pending.rows.push(of(State::Waiting(Reason::NoAddressYet)));
                 }
                 for address in &attachment.addresses {
                     if let Some(bridge) = bridge {
                         let ports = self.ports(bridge, *address);
-                        draft.wanted.push((Wanted { key: (bridge, *address), ports, told: *told, owner }, draft.rows.len()));
+                        pending.requests.push((Request { key: (bridge, *address), ports, proven: false, told: *told, owner }, pending.rows.len()));
                     }
                     let state = match binding {
                         None => State::Free,
                         Some(_) if self.leaves(container, attachment, *address) => State::Dropped(Reason::BeingPlaced),
-                        Some(binding) => choose(self.ground, binding, *address),
+                        Some(binding) => choose(self.uplinks, binding, *address),
                     };
-                    draft.rows.push(Row { address: Some(IpNet::from(*address)), ..of(state) });
+                    pending.rows.push(Row { address: Some(IpNet::from(*address)), ..of(state) });
                 }
             }
         }
@@ -239,52 +325,53 @@ impl<'a> Scene<'a> {
     }
 
     /// Namespaces and routed sources.
-    fn manifests(&self, draft: &mut Draft) {
+    fn manifests(&self, pending: &mut Pending) {
         let manifests = &self.facts.manifests;
         for (at, binding) in manifests.bindings.iter().enumerate() {
             let held = manifests.held(at);
             match &binding.selector {
-                Selector::Namespaces(names) => names.iter().for_each(|name| self.namespace(&held, name, draft)),
-                Selector::Addresses(sources) => sources.iter().for_each(|source| self.source(&held, source, draft)),
+                Selector::Namespaces(names) => names.iter().for_each(|name| self.namespace(&held, name, pending)),
+                Selector::Addresses(sources) => sources.iter().for_each(|source| self.source(&held, source, pending)),
                 Selector::Container(_) | Selector::Containers { .. } | Selector::Pods { .. } => {}
             }
         }
     }
 
-    fn namespace(&self, held: &Held, name: &str, draft: &mut Draft) {
+    fn namespace(&self, held: &Held, name: &str, pending: &mut Pending) {
         let subject = Subject::Namespace(name.into());
         let bare = |state| Row { state, ..blank(subject.clone(), from_ref(held)) };
         let Some(nsid) = self.facts.kernel.namespaces.get(name) else {
-            draft.rows.push(bare(State::Waiting(Reason::NoSuchNamespace { name: name.to_owned() })));
+            pending.rows.push(bare(State::Waiting(Reason::NoSuchNamespace { name: name.to_owned() })));
             return;
         };
         let sources = self.sources(*nsid);
         if sources.is_empty() {
-            draft.rows.push(bare(State::Waiting(Reason::NoAddressYet)));
+            pending.rows.push(bare(State::Waiting(Reason::NoAddressYet)));
         }
+        let owner = usize::MAX - pending.rows.len();
         for (entry, address) in sources {
-            let state = choose(self.ground, held, address);
-            draft.rows.push(Row { address: Some(IpNet::from(address)), entry: Some(entry), ..bare(state) });
+            pending.proven(entry, address, owner, bare(choose(self.uplinks, held, address)));
         }
     }
 
-    fn source(&self, held: &Held, source: &RoutedSource, draft: &mut Draft) {
+    fn source(&self, held: &Held, source: &RoutedSource, pending: &mut Pending) {
         let mut row = Row { address: Some(source.net), ..blank(Subject::Source(source.net), from_ref(held)) };
         match self.link_of(source) {
             Ok(link) => {
                 row.entry = Some(self.entry(link));
-                row.state = choose(self.ground, held, source.net.addr());
+                row.state = choose(self.uplinks, held, source.net.addr());
                 if source.net.prefix_len() == source.net.max_prefix_len() {
                     // A host that is known to hang on one port is bound to that port. Nobody speaks for it: a newer port is word of it.
                     let ports = self.ports(link.index, source.net.addr());
                     let told = ports.last().copied().unwrap_or(0).into();
-                    let owner = usize::MAX - draft.rows.len();
-                    draft.wanted.push((Wanted { key: (link.index, source.net.addr()), ports, told, owner }, draft.rows.len()));
+                    let key = (link.index, source.net.addr());
+                    let owner = usize::MAX - pending.rows.len();
+                    pending.requests.push((Request { key, ports, proven: false, told, owner }, pending.rows.len()));
                 }
             }
             Err(reason) => row.state = State::Waiting(reason),
         }
-        draft.rows.push(row);
+        pending.rows.push(row);
     }
 
     /// The interface that a source comes in by.

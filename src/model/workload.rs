@@ -6,12 +6,11 @@ use std::sync::Arc;
 use ipnet::IpNet;
 
 use super::binding::{Binding, BindingName, Source, WhenUnavailable};
-use super::facts::{Container, IfIndex};
-use super::ground::{Exit, Ground, family};
+use super::facts::{Container, Family, IfIndex};
 use super::pod::Pod;
 use super::reason::Reason;
 use super::select::Held;
-use crate::contract::{CLAIM_FREE, CLAIM_NO_EXIT};
+use super::uplinks::{Exit, Uplinks};
 
 /// A workload as people know it.
 #[derive(Clone, Debug, PartialEq)]
@@ -104,16 +103,6 @@ pub enum State {
 }
 
 impl State {
-    /// What its packets are marked with at the door; `None`: with nothing.
-    pub fn claim(&self) -> Option<u32> {
-        match self {
-            Self::Bound(exit) => Some(exit.mark),
-            Self::Dropped(_) => Some(CLAIM_NO_EXIT),
-            Self::FellBack(_) | Self::Free => Some(CLAIM_FREE),
-            Self::Waiting(_) | Self::Refused(_) => None,
-        }
-    }
-
     pub fn reason(&self) -> Option<&Reason> {
         match self {
             Self::Bound(_) | Self::Free => None,
@@ -123,7 +112,7 @@ impl State {
 }
 
 /// The exit that a binding gives to an address: the first usable one of its family.
-pub fn choose(ground: &Ground, binding: &Binding, address: IpAddr) -> State {
+pub fn choose(uplinks: &Uplinks, binding: &Binding, address: IpAddr) -> State {
     let without = |reason| match binding.when_unavailable {
         WhenUnavailable::Drop => State::Dropped(reason),
         WhenUnavailable::Fallback => State::FellBack(reason),
@@ -136,7 +125,7 @@ pub fn choose(ground: &Ground, binding: &Binding, address: IpAddr) -> State {
     }
     let mut first = None;
     for spec in binding.exits.iter().filter(|e| e.address.is_ipv4() == address.is_ipv4()) {
-        match ground.exit(spec) {
+        match uplinks.exit(spec) {
             Some(Ok(exit)) => return State::Bound(*exit),
             // A cluster's binding has exits on other nodes, too.
             Some(Err(Reason::AddressNotFound { .. })) if binding.name.source == Source::Api => {
@@ -146,5 +135,5 @@ pub fn choose(ground: &Ground, binding: &Binding, address: IpAddr) -> State {
             None => drop(first.get_or_insert(Reason::AddressNotFound { address: spec.address })),
         }
     }
-    without(first.unwrap_or(Reason::NoExitInFamily(family(address))))
+    without(first.unwrap_or(Reason::NoExitInFamily(Family::of(address))))
 }

@@ -3,11 +3,11 @@
 //! ```
 //! use egressd::nft::build::*;
 //!
-//! // ct mark & 0x107f != 0 meta mark set ct mark & 0x107f accept
-//! let restore = rule().is_not(ct_mark().and(0x107f), 0).set_mark(ct_mark().and(0x107f)).accept();
-//! // snat to oif . ct mark & 0xff00107f map @exits
-//! let snat = rule().snat(egressd::nft::Family::Ip, map("exits", [oif(), ct_mark().and(0xff00_107f)]));
-//! assert_ne!(restore.tag, snat.tag);
+//! // ct direction reply meta mark set ct original ip daddr map @called accept
+//! let answer = rule().is(ct_direction(), 1).set_mark(map("called", [ct_original_daddr(false)])).accept();
+//! // snat to oif . iif . ip saddr map @exits
+//! let snat = rule().snat(egressd::nft::Family::Ip, map("exits", [oif(), iif(), saddr(false)]));
+//! assert_ne!(answer.tag, snat.tag);
 //! ```
 
 mod literals;
@@ -113,13 +113,6 @@ impl RuleBuilder {
     pub fn set_mark(mut self, what: Operand) -> Self {
         what.load(&mut self.exprs, 0, false);
         self.exprs.push(Expr::SetMeta { key: Meta::Mark, from: 0 });
-        self
-    }
-
-    /// `ct mark set what`
-    pub fn set_ct_mark(mut self, what: Operand) -> Self {
-        what.load(&mut self.exprs, 0, false);
-        self.exprs.push(Expr::SetCtMark { from: 0 });
         self
     }
 

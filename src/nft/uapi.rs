@@ -123,13 +123,20 @@ pub const NFT_META_OIF: u32 = 5;
 pub const NFT_META_IIFNAME: u32 = 6;
 pub const NFT_META_OIFNAME: u32 = 7;
 pub const NFT_META_L4PROTO: u32 = 16;
+pub const NFT_META_BRI_IIFNAME: u32 = 17;
 
 pub const NFTA_CT_DREG: u16 = 1;
 pub const NFTA_CT_KEY: u16 = 2;
-pub const NFTA_CT_SREG: u16 = 4;
+pub const NFTA_CT_DIRECTION: u16 = 3;
+pub const NFT_CT_STATE: u32 = 0;
 pub const NFT_CT_DIRECTION: u32 = 1;
 pub const NFT_CT_STATUS: u32 = 2;
-pub const NFT_CT_MARK: u32 = 3;
+/// Since Linux 4.17; the older `NFT_CT_DST` has no length of its own in the ip families' sets.
+pub const NFT_CT_DST_IP: u32 = 20;
+pub const NFT_CT_DST_IP6: u32 = 22;
+/// `IP_CT_DIR_ORIGINAL`, `IP_CT_DIR_REPLY`.
+pub const IP_CT_DIR_ORIGINAL: u8 = 0;
+pub const IP_CT_DIR_REPLY: u8 = 1;
 
 pub const NFTA_PAYLOAD_DREG: u16 = 1;
 pub const NFTA_PAYLOAD_BASE: u16 = 2;

@@ -8,21 +8,23 @@ use std::collections::{BTreeMap, BTreeSet};
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
-use super::chains::REPLY;
+use super::datapath::REPLY;
+use super::datapath::names;
 use super::tables::inside_set;
-use crate::contract::{FLAG, PRIORITY_BOOT_GUARD};
-use crate::model::facts::{IfIndex, KernelFacts};
+use crate::contract::{FLAG, FLAG_MASK, PRIORITY_BOOT_GUARD};
+use crate::model::facts::{IfIndex, KernelFacts, LinkKind};
 use crate::model::resolve::{Guard, Outcome};
 use crate::nft::build::{ct_direction, daddr, iif, iif_name, mark, oif_name, ranges, rule};
 use crate::nft::{Chain, ChainKind, Family, Hook, Ruleset, Table};
 
 /// Names that outlive a reboot.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
 pub struct Remembered {
     /// Guarded bridges.
     pub bridges: BTreeSet<String>,
-    pub uplinks: BTreeSet<String>,
+    /// Interfaces that lead to what is inside.
+    #[serde(default)]
+    pub links: BTreeSet<String>,
     /// Subnets that are inside, though an uplink leads to them.
     pub inside: BTreeSet<IpNet>,
 }
@@ -30,10 +32,12 @@ pub struct Remembered {
 /// What has to be remembered of an outcome.
 pub fn remember(outcome: &Outcome, kernel: &KernelFacts) -> Remembered {
     let name = |index: &IfIndex| kernel.links.get(index).map(|link| link.name.clone());
+    // A workload's link has another name after a reboot, and no workload.
+    let outlives = |index: &&IfIndex| kernel.links.get(index).is_some_and(|link| link.kind != LinkKind::Veth);
     let closed = outcome.guards.iter().filter(|(_, guard)| **guard == Guard::Closed);
     Remembered {
         bridges: closed.filter_map(|(bridge, _)| name(bridge)).collect(),
-        uplinks: outcome.ground.needed.iter().filter_map(name).collect(),
+        links: outcome.uplinks.inside.iter().filter(|index| outlives(index)).filter_map(name).collect(),
         inside: BTreeSet::clone(&outcome.inside),
     }
 }
@@ -47,18 +51,17 @@ pub fn ruleset(remembered: &Remembered) -> Ruleset {
 }
 
 fn table(remembered: &Remembered, v6: bool) -> Table {
-    let mut rules = vec![
-        rule().is(mark().and(FLAG), FLAG).accept(),
-        rule().is(ct_direction(), REPLY).accept(),
-        rule().found(ranges("inside"), [iif(), daddr(v6)]).accept(),
-    ];
-    for bridge in &remembered.bridges {
-        let pair = |uplink: &String| rule().named(iif_name(), bridge).named(oif_name(), uplink).counter().drop();
-        rules.extend(remembered.uplinks.iter().map(pair));
-    }
+    let begins = |bridge: &String| rule().named(iif_name(), bridge).goto("boot_guarded");
+    let rules: Vec<_> = [rule().is(mark().and(FLAG_MASK), FLAG).accept(), rule().is(ct_direction(), REPLY).accept()].into();
+    let rules: Vec<_> = rules.into_iter().chain(remembered.bridges.iter().map(begins)).collect();
+    // What is known to be inside, and nothing else: an uplink may have another name by now.
+    let mut guarded = vec![rule().found(ranges(names::INSIDE), [iif(), daddr(v6)]).accept()];
+    let inside: BTreeSet<&String> = remembered.links.iter().chain(&remembered.bridges).collect();
+    guarded.extend(inside.into_iter().map(|link| rule().named(oif_name(), link).accept()));
+    guarded.push(rule().counter().drop());
     let chain = Chain::base(ChainKind::Filter, Hook::Forward, PRIORITY_BOOT_GUARD, rules);
     Table {
-        chains: BTreeMap::from([("boot_guard".to_owned(), chain)]),
-        sets: BTreeMap::from([("inside".to_owned(), inside_set(remembered.inside.iter(), v6))]),
+        chains: BTreeMap::from([("boot_guard".to_owned(), chain), ("boot_guarded".to_owned(), Chain::regular(guarded))]),
+        sets: BTreeMap::from([(names::INSIDE.to_owned(), inside_set(remembered.inside.iter(), v6))]),
     }
 }

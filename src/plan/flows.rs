@@ -1,112 +1,205 @@
 //! Which open flows have to end, once the rules are right.
 //!
-//! A flow keeps the address that it began with, so every change of who has an address leaves flows behind. They are told by their
-//! original source; what they carry in the conntrack mark says whether they are ours.
+//! A flow keeps the address that it began with, so every change of who leaves by what leaves flows behind. They are told by their original
+//! source, and by the address that they were translated to.
 
+use std::collections::BTreeSet;
 use std::fmt;
 use std::net::IpAddr;
 
-use foldhash::HashMap;
+use foldhash::{HashMap, HashSet};
 use ipnet::IpNet;
 
-use crate::contract::{CLAIM_FREE, CLAIM_NO_EXIT, EXIT, FLAG, FLOW_MASK};
+use super::datapath::names;
+use super::read_back::{address_in, number_at, source_of};
 use crate::model::binding::{ExistingFlows, Source};
 use crate::model::facts::IfIndex;
-use crate::model::workload::Row;
+use crate::model::policy::{Standing, standing};
+use crate::model::resolve::Outcome;
+use crate::model::workload::{Row, State};
+use crate::nft::{Change, Data, Family, Key, Ruleset, Set};
 
 /// IANA protocol number of TCP.
 const TCP: u8 = 6;
 /// IANA protocol number of SCTP.
 const SCTP: u8 = 132;
 
-/// Where a source enters: interface (a bridge's port, or an interface of its own) and addresses.
-pub type Door = (IfIndex, IpNet);
-
-/// A change of the claim of one door.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct ClaimChange {
-    pub door: Door,
-    pub before: Option<u32>,
-    pub after: Option<u32>,
-}
+/// The interface that the ip families see a source come in by, and its addresses.
+type Entrance = (IfIndex, IpNet);
 
 /// Flows to end: of one source, with exceptions.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Cut {
     pub source: IpNet,
-    /// Flows with this conntrack mark (of ours) stay.
-    pub keep: Option<u32>,
-    /// Only flows that have an exit.
-    pub only_bound: bool,
+    /// Flows that were translated to this exit stay.
+    pub keep: Option<IpAddr>,
+    /// Only flows that were translated to this exit.
+    pub only: Option<IpAddr>,
     /// Only protocols without a connection: their next packet begins anew by itself.
     pub only_datagrams: bool,
 }
 
 impl Cut {
+    /// Every flow of a source.
+    pub fn all(source: IpNet) -> Self {
+        Self { source, keep: None, only: None, only_datagrams: false }
+    }
+
     /// Whether it ends a flow.
-    fn hits(&self, source: IpAddr, protocol: u8, mark: u32) -> bool {
+    fn hits(&self, source: IpAddr, protocol: u8, translated: IpAddr) -> bool {
         self.source.contains(&source)
-            && self.keep != Some(mark & FLOW_MASK)
-            && (is_bound(mark) || !self.only_bound)
+            && self.keep != Some(translated)
+            && self.only.is_none_or(|only| only == translated)
             && !(self.only_datagrams && matches!(protocol, TCP | SCTP))
     }
 }
 
-/// Whether a flow is to end by cuts of its source, oldest first, that are carried out together: what the newest keeps may have begun after the
-/// others were called for.
-pub fn ends(cuts: &[&Cut], source: IpAddr, protocol: u8, mark: u32) -> bool {
-    let kept = cuts.last().is_some_and(|newest| newest.keep == Some(mark & FLOW_MASK));
-    !kept && cuts.iter().any(|cut| cut.hits(source, protocol, mark))
+/// Whether a flow ends. When several cuts of one source run together, oldest first, the newest one's `keep` wins: that flow may have started
+/// after the older cuts were queued.
+pub fn ends(cuts: &[&Cut], source: IpAddr, protocol: u8, translated: IpAddr) -> bool {
+    let kept = cuts.last().is_some_and(|newest| newest.keep == Some(translated));
+    !kept && cuts.iter().any(|cut| cut.hits(source, protocol, translated))
 }
 
-/// The flow went out by an exit.
-pub fn is_bound(mark: u32) -> bool {
-    mark & FLAG != 0 && mark & EXIT != 0
-}
-
-/// The cuts that changes of claims call for.
-pub fn cuts(changes: &[ClaimChange], rows: &[Row]) -> Vec<Cut> {
-    if changes.is_empty() {
+/// The cuts that a batch calls for. `observed` is what it was made against, `desired` what it makes of that.
+pub fn cuts(changes: &[Change], observed: &Ruleset, desired: &Ruleset, outcome: &Outcome) -> Vec<Cut> {
+    let touched = touched(changes, observed, desired);
+    if touched.is_empty() {
         return Vec::new();
     }
-    let wanted: HashMap<Door, Option<&Row>> = changes.iter().map(|c| (c.door, None)).collect();
-    let mut of = wanted;
-    for row in rows {
-        if let (Some(entry), Some(net)) = (row.entry, row.address)
-            && let Some(slot) = of.get_mut(&(entry.link(), net))
-        {
-            *slot = Some(row);
+    let mut of: HashMap<Entrance, &Row> = HashMap::default();
+    for row in &outcome.rows {
+        let (Some(entry), Some(net)) = (row.entry, row.address) else { continue };
+        let entrances = outcome.interfaces(entry).map(|interface| (interface, net));
+        entrances.filter(|entrance| touched.contains(entrance)).for_each(|entrance| drop(of.insert(entrance, row)));
+    }
+    touched.iter().flat_map(|entrance| cut(*entrance, of.get(entrance).copied(), observed)).collect()
+}
+
+fn cut(entrance: Entrance, row: Option<&Row>, observed: &Ruleset) -> Vec<Cut> {
+    let all = Cut::all(entrance.1);
+    let was_bound = bound_before(observed, entrance);
+    match (row.map(standing), row.and_then(|row| row.binding.as_ref())) {
+        // Unbound, and known: what had an exit ends, what had none goes on.
+        (Some(Standing::Free), _) if was_bound => {
+            exits_before(observed, entrance).into_iter().map(|exit| Cut { only: Some(exit), ..all }).collect()
+        }
+        (Some(Standing::Bound(_)), Some(binding)) => {
+            let keep = row.and_then(|row| if let State::Bound(exit) = &row.state { Some(exit.address) } else { None });
+            // A label is as old as its container: no flow of it can be older.
+            let leaked = !was_bound && binding.name.source == Source::Label;
+            let only_datagrams = binding.existing_flows == ExistingFlows::Keep && !leaked;
+            vec![Cut { keep, only_datagrams, ..all }]
+        }
+        _ if was_bound => vec![all],
+        _ => Vec::new(),
+    }
+}
+
+/// Sources whose policy, or the way or exits of it, a batch changes.
+fn touched(changes: &[Change], observed: &Ruleset, desired: &Ruleset) -> BTreeSet<Entrance> {
+    let mut touched = BTreeSet::new();
+    let mut policies: HashSet<u32> = HashSet::default();
+    for change in changes {
+        let (family, set, keys): (_, &str, Vec<&Key>) = match change {
+            Change::DeleteElements(family, set, keys) => (*family, set, keys.iter().collect()),
+            Change::AddElements(family, set, elements) => (*family, set, elements.iter().map(|(key, _)| key).collect()),
+            Change::DeleteTable(family) => {
+                let singles = set_of(observed, *family, names::POLICIES).into_iter().flat_map(|set| set.elements.keys());
+                let nets = set_of(observed, *family, names::POLICIES_NETS).into_iter().flat_map(|set| set.elements.keys());
+                touched.extend(singles.chain(nets).filter_map(|key| entrance(key, 0, *family == Family::Ip6)));
+                continue;
+            }
+            _ => continue,
+        };
+        let v6 = family == Family::Ip6;
+        match set {
+            names::POLICIES | names::POLICIES_NETS => touched.extend(keys.into_iter().filter_map(|key| entrance(key, 0, v6))),
+            names::EXITS | names::EXITS_NETS => touched.extend(keys.into_iter().filter_map(|key| entrance(key, 4, v6))),
+            names::POLICY_WAYS => policies.extend(keys.into_iter().filter_map(|key| number_at(key, 0))),
+            _ => {}
         }
     }
-    changes.iter().filter_map(|change| cut(change, of.get(&change.door).copied().flatten())).collect()
+    if !policies.is_empty() {
+        for (ruleset, family) in [observed, desired].into_iter().flat_map(|r| [(r, Family::Ip), (r, Family::Ip6)]) {
+            for set in [names::POLICIES, names::POLICIES_NETS].into_iter().filter_map(|name| set_of(ruleset, family, name)) {
+                let with = set.elements.iter().filter(|(_, data)| number_in(data).is_some_and(|policy| policies.contains(&policy)));
+                touched.extend(with.filter_map(|(key, _)| entrance(key, 0, family == Family::Ip6)));
+            }
+        }
+    }
+    touched
 }
 
-fn cut(change: &ClaimChange, row: Option<&Row>) -> Option<Cut> {
-    let all = Cut { source: change.door.1, keep: None, only_bound: false, only_datagrams: false };
-    let binding = row.and_then(|r| r.binding.as_ref());
-    let Some(after) = change.after else { return Some(all) };
-    let keep = is_exit(after).then_some(after);
-    let Some(binding) = binding else {
-        // Unbound, and known: what was bound ends, what was not goes on.
-        return change.before.map(|_| Cut { only_bound: true, ..all });
+/// Interface and source of those that a batch makes unbound: nothing of their flows may leave until it has ended.
+pub fn departures(observed: &Ruleset, desired: &Ruleset) -> impl Iterator<Item = (IfIndex, IpAddr)> {
+    [Family::Ip, Family::Ip6].into_iter().flat_map(|family| {
+        let before = set_of(observed, family, names::POLICIES);
+        let after = set_of(desired, family, names::POLICIES);
+        let gone = move |key: &&Key| after.is_some_and(|after| !after.elements.contains_key(*key));
+        let keys = before.into_iter().flat_map(|set| set.elements.keys()).filter(gone);
+        keys.filter_map(move |key| source_of(key, family == Family::Ip6))
+    })
+}
+
+fn bound_before(observed: &Ruleset, (interface, net): Entrance) -> bool {
+    let single = net.prefix_len() == net.max_prefix_len();
+    let (name, key) = if single {
+        (names::POLICIES, Key::one(crate::nft::Bytes::default().number(interface).address(net.addr())))
+    } else {
+        (names::POLICIES_NETS, Key::prefix(interface, net))
     };
-    // A label is as old as its container: no flow of it can be older.
-    let leaked = change.before.is_none() && binding.name.source == Source::Label;
-    let datagrams = binding.existing_flows == ExistingFlows::Keep && !leaked;
-    Some(Cut { keep, only_datagrams: datagrams, ..all })
+    set_of(observed, family_of(net), name).is_some_and(|set| set.elements.contains_key(&key))
 }
 
-fn is_exit(claim: u32) -> bool {
-    is_bound(claim) && claim != CLAIM_FREE && claim != CLAIM_NO_EXIT
+/// The exits that a source had: one for each NIC at the most.
+fn exits_before(observed: &Ruleset, of: Entrance) -> BTreeSet<IpAddr> {
+    let family = family_of(of.1);
+    let sets = [names::EXITS, names::EXITS_NETS].into_iter().filter_map(|name| set_of(observed, family, name));
+    let v6 = family == Family::Ip6;
+    let elements = sets.flat_map(|set| &set.elements).filter(|(key, _)| entrance(key, 4, v6) == Some(of));
+    elements.filter_map(|(_, data)| if let Data::Value(value) = data { address_in(value.as_slice(), v6) } else { None }).collect()
+}
+
+fn set_of<'a>(ruleset: &'a Ruleset, family: Family, name: &str) -> Option<&'a Set> {
+    ruleset.tables.get(&family)?.sets.get(name)
+}
+
+fn family_of(net: IpNet) -> Family {
+    if net.addr().is_ipv6() { Family::Ip6 } else { Family::Ip }
+}
+
+fn number_in(data: &Data) -> Option<u32> {
+    match data {
+        Data::Value(value) => Some(u32::from_ne_bytes(value.as_slice().get(..4)?.try_into().ok()?)),
+        Data::None | Data::Verdict(_) => None,
+    }
+}
+
+/// Interface and source in a key, from `at` on; those of ranges are in network order.
+fn entrance(key: &Key, at: usize, v6: bool) -> Option<Entrance> {
+    let address = |bytes: &crate::nft::Bytes| address_in(bytes.as_slice().get(at + 4..)?, v6);
+    let first = address(&key.first)?;
+    let Some(last) = &key.last else { return Some((number_at(key, at)?, IpNet::from(first))) };
+    let host_bits = (bits(first) ^ bits(address(last)?)).count_ones() as u8;
+    let prefix = if v6 { 128 - host_bits } else { 32 - host_bits };
+    Some((number_at(key, at)?.swap_bytes(), IpNet::new(first, prefix).ok()?))
+}
+
+fn bits(address: IpAddr) -> u128 {
+    match address {
+        IpAddr::V4(a) => u32::from(a).into(),
+        IpAddr::V6(a) => a.into(),
+    }
 }
 
 impl fmt::Display for Cut {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "end {}flows of {}", if self.only_datagrams { "datagram " } else { "" }, self.source)?;
-        if self.only_bound {
-            write!(f, " that have an exit")?;
+        if let Some(only) = self.only {
+            write!(f, " that leave as {only}")?;
         }
-        self.keep.map_or(Ok(()), |mark| write!(f, ", but for those marked {mark:#010x}"))
+        self.keep.map_or(Ok(()), |exit| write!(f, ", but for those that leave as {exit}"))
     }
 }
 
@@ -115,23 +208,31 @@ mod tests {
     use super::*;
 
     const UDP: u8 = 17;
-    const FIRST: u32 = FLAG | 1 | 1 << 24;
-    const SECOND: u32 = FLAG | 2 | 1 << 24;
 
-    fn ended(cuts: &[Cut], mark: u32) -> bool {
-        ends(&cuts.iter().collect::<Vec<_>>(), [10, 9, 0, 5].into(), UDP, mark)
+    fn exit(n: u8) -> IpAddr {
+        [172, 31, 0, n].into()
+    }
+
+    fn ended(cuts: &[Cut], translated: IpAddr) -> bool {
+        ends(&cuts.iter().collect::<Vec<_>>(), [10, 9, 0, 5].into(), UDP, translated)
     }
 
     #[test]
-    fn of_cuts_that_come_together_the_newest_says_what_stays() {
-        let all = Cut { source: "10.9.0.5/32".parse().unwrap(), keep: None, only_bound: false, only_datagrams: false };
-        let keep = |mark| Cut { keep: Some(mark), ..all };
-        assert!(ended(&[keep(FIRST)], SECOND) && !ended(&[keep(FIRST)], FIRST));
-        let moved = [keep(FIRST), keep(SECOND)];
-        assert!(ended(&moved, FIRST) && ended(&moved, 0) && !ended(&moved, SECOND));
-        let gone_and_here_again = [all, keep(SECOND)];
-        assert!(ended(&gone_and_here_again, FIRST) && !ended(&gone_and_here_again, SECOND));
-        let gone = [keep(FIRST), all];
-        assert!(ended(&gone, FIRST) && ended(&gone, SECOND));
+    fn when_several_cuts_run_together_the_newest_one_s_keep_wins() {
+        let all = Cut::all("10.9.0.5/32".parse().unwrap());
+        let keep = |n| Cut { keep: Some(exit(n)), ..all };
+        assert!(ended(&[keep(1)], exit(2)) && !ended(&[keep(1)], exit(1)));
+        let moved = [keep(1), keep(2)];
+        assert!(ended(&moved, exit(1)) && ended(&moved, exit(3)) && !ended(&moved, exit(2)));
+        let gone_and_here_again = [all, keep(2)];
+        assert!(ended(&gone_and_here_again, exit(1)) && !ended(&gone_and_here_again, exit(2)));
+        let gone = [keep(1), all];
+        assert!(ended(&gone, exit(1)) && ended(&gone, exit(2)));
+    }
+
+    #[test]
+    fn an_unbound_source_keeps_the_flows_that_had_no_exit() {
+        let unbound = Cut { only: Some(exit(1)), ..Cut::all("10.9.0.5/32".parse().unwrap()) };
+        assert!(ended(&[unbound], exit(1)) && !ended(&[unbound], exit(8)));
     }
 }

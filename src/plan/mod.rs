@@ -1,11 +1,13 @@
 //! From who-gets-what to what has to change. Pure: a [`Plan`] is data, and one interpreter (`effects::Kernel`) carries it out.
 
 pub mod boot;
-pub mod chains;
+pub mod datapath;
 pub mod engine;
 pub mod flows;
+pub mod read_back;
 pub mod routing;
 pub mod step;
+pub mod sysctls;
 pub mod tables;
 #[cfg(test)]
 mod tests;
@@ -19,6 +21,7 @@ use crate::nft::{Change, Ruleset, diff};
 use flows::Cut;
 use routing::Routing;
 use step::RouteStep;
+use tables::Departed;
 
 /// What has to change, in the order in which it is carried out. Things are added in the order table, rule, elements, and taken away
 /// in the reverse, so that a packet that is marked always finds its way; flows end once the rules are right.
@@ -27,7 +30,7 @@ pub struct Plan {
     /// Keys (below /proc/sys) and values.
     pub sysctls: Vec<(String, String)>,
     pub before: Vec<RouteStep>,
-    /// When the tables are to go: their claims, ahead of everything. The rest holds flows that had an exit back until they have ended;
+    /// When the tables are to go: who is bound, ahead of everything. The rest holds flows that had an exit back until they have ended;
     /// without it they would go on by the host's NIC with the exit's address.
     pub disarm: Vec<Change>,
     /// One atomic batch.
@@ -37,6 +40,8 @@ pub struct Plan {
     pub after: Vec<RouteStep>,
     /// Flows to end, once all else is done.
     pub cuts: Vec<Cut>,
+    /// Who was bound until now, and whose flows are being ended.
+    pub departed: Departed,
 }
 
 /// What the kernel has of ours, or that we would change.
@@ -49,23 +54,29 @@ pub struct Observed<'a> {
 impl Plan {
     /// The difference between what an outcome needs and what there is. Unless `whole`, some source has not spoken yet, and nothing is
     /// taken away.
-    pub fn make(outcome: &Outcome, observed: &Observed<'_>, whole: bool) -> Self {
-        let mut desired = tables::ruleset(outcome);
+    pub fn make(outcome: &Outcome, observed: &Observed<'_>, departed: &Departed, whole: bool) -> Self {
+        let mut departed = departed.clone();
+        let mut desired = tables::ruleset(outcome, observed.kernel, &departed);
+        let before = departed.len();
+        departed.extend(flows::departures(observed.ruleset, &desired).filter(|_| whole));
+        if departed.len() > before {
+            desired = tables::ruleset(outcome, observed.kernel, &departed);
+        }
         if !whole {
             tables::keep(&mut desired, observed.ruleset);
         }
         let ruleset = diff(&desired, observed.ruleset);
-        let changes = tables::claim_changes(&ruleset, observed.ruleset);
         let routing = Routing::desired(outcome, observed.kernel);
         let (before, after) = routing.steps(&Routing::observed(observed.kernel), observed.kernel);
-        let disarm = if desired.tables.is_empty() { diff(&tables::unclaimed(observed.ruleset), observed.ruleset) } else { Vec::new() };
+        let disarm = if desired.tables.is_empty() { diff(&tables::unbound(observed.ruleset), observed.ruleset) } else { Vec::new() };
         Self {
-            sysctls: routing::sysctls(outcome, observed.sysctls),
+            sysctls: sysctls::wanted(outcome, observed.kernel, observed.sysctls),
             before,
             disarm,
+            cuts: flows::cuts(&ruleset, observed.ruleset, &desired, outcome),
             ruleset,
             target: desired,
-            cuts: flows::cuts(&changes, &outcome.rows),
+            departed,
             after: if whole { after } else { Vec::new() },
         }
     }

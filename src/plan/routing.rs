@@ -1,4 +1,4 @@
-//! The way: policy rules, one route table for each uplink and one for what is behind other nodes, link groups and sysctls.
+//! Policy rules, one route table for each way and one for what is behind other nodes, and link groups.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::iter::successors;
@@ -8,13 +8,13 @@ use ipnet::IpNet;
 
 use super::step::RouteStep;
 use crate::contract::{
-    FLAG, METRIC_LAST, PACKET_MASK, PREFERENCE_FROM, PREFERENCE_FROM_INSIDE, PREFERENCE_FROM_NODES, PREFERENCE_INSIDE, PREFERENCE_NIC,
+    FLAG, FLAG_MASK, MARK_MASK, METRIC_LAST, PREFERENCE_FROM, PREFERENCE_FROM_INSIDE, PREFERENCE_FROM_NODES, PREFERENCE_INSIDE, PREFERENCE_WAY,
     PROTOCOL, TABLE_BASE, TABLE_NODES, UPLINK_GROUP,
 };
 use crate::model::facts::{Family, KernelFacts, Route, RouteKind, Rule};
-use crate::model::ground::{MAIN, Uplink, family};
 use crate::model::resolve::Outcome;
-use crate::model::workload::State;
+use crate::model::uplinks::outside::MAIN;
+use crate::model::ways::{Way, mark};
 
 /// `RT_SCOPE_LINK`.
 const SCOPE_LINK: u8 = 253;
@@ -33,37 +33,40 @@ pub struct Routing {
 impl Routing {
     /// What an outcome needs; nothing when nothing is bound.
     pub fn desired(outcome: &Outcome, kernel: &KernelFacts) -> Self {
-        let uplinks = &outcome.ground.uplinks;
+        let nics = &outcome.uplinks.nics;
         let mut routing = Self::default();
-        if uplinks.is_empty() {
+        if nics.is_empty() {
             return routing;
         }
         // A group that somebody else gave a NIC stays; `check` tells what that costs.
-        routing.groups = uplinks.values().filter(|u| u.group == 0 || u.group == UPLINK_GROUP).map(|u| u.index).collect();
+        routing.groups = nics.values().filter(|u| u.group == 0 || u.group == UPLINK_GROUP).map(|u| u.index).collect();
         for family in families(outcome) {
-            routing.rules.insert(Rule { mark: Some(FLAG), mask: Some(FLAG), ..inside(family, PREFERENCE_INSIDE) });
+            for table in outcome.uplinks.inside_tables.iter().chain([&MAIN]) {
+                let rule = Rule { table: *table, ..inside(family, PREFERENCE_INSIDE) };
+                routing.rules.insert(Rule { mark: Some(FLAG), mask: Some(FLAG_MASK), ..rule });
+            }
             routing.rules.insert(by_mark(family, 0));
             routing.routes.insert(last(family, TABLE_BASE));
-            for uplink in uplinks.values() {
-                routing.rules.insert(by_mark(family, uplink.number));
-                routing.routes.insert(last(family, uplink.table()));
-                if uplink.up {
-                    routing.routes.extend(copies(kernel, uplink, family));
-                    routing.routes.extend(default_route(uplink, family));
+            for way in outcome.uplinks.ways.values() {
+                routing.rules.insert(by_mark(family, way.number));
+                routing.routes.insert(last(family, way.table()));
+                if way.up {
+                    let copies = copies(kernel, way, family);
+                    routing.routes.extend(default_route(way, family, &copies));
+                    routing.routes.extend(copies);
                 }
             }
         }
         let nodes = behind_nodes(outcome, kernel);
-        let reached: BTreeSet<Family> = nodes.iter().map(|r| family(r.destination.addr())).collect();
+        let reached: BTreeSet<Family> = nodes.iter().map(|r| Family::of(r.destination.addr())).collect();
         routing.routes.extend(nodes);
-        for (address, nic) in &outcome.ground.held {
-            let Some(uplink) = uplinks.get(nic) else { continue };
-            let from = Some(IpNet::from(*address));
-            routing.rules.insert(Rule { from, ..inside(family(*address), PREFERENCE_FROM_INSIDE) });
-            if reached.contains(&family(*address)) {
-                routing.rules.insert(Rule { from, ..rule(family(*address), PREFERENCE_FROM_NODES, TABLE_NODES) });
+        for (address, way) in outcome.uplinks.held() {
+            let (from, family) = (Some(IpNet::from(address)), Family::of(address));
+            routing.rules.insert(Rule { from, ..inside(family, PREFERENCE_FROM_INSIDE) });
+            if reached.contains(&family) {
+                routing.rules.insert(Rule { from, ..rule(family, PREFERENCE_FROM_NODES, TABLE_NODES) });
             }
-            routing.rules.insert(Rule { from, ..rule(family(*address), PREFERENCE_FROM, uplink.table()) });
+            routing.rules.insert(Rule { from, ..rule(family, PREFERENCE_FROM, way.table()) });
         }
         routing
     }
@@ -112,22 +115,12 @@ fn comparable(route: &Route) -> Route {
 
 /// IPv6 counts only where some uplink speaks it.
 fn families(outcome: &Outcome) -> impl Iterator<Item = Family> {
-    let v6 = outcome.ground.uplinks.values().any(|u| u.addresses.iter().any(IpAddr::is_ipv6));
+    let v6 = outcome.uplinks.nics.values().any(|u| u.addresses.iter().any(IpAddr::is_ipv6));
     [Family::V4].into_iter().chain(v6.then_some(Family::V6))
 }
 
 fn rule(family: Family, preference: u32, table: u32) -> Rule {
-    Rule {
-        family,
-        preference,
-        mark: None,
-        mask: None,
-        from: None,
-        table,
-        suppress_prefix_length: None,
-        suppress_group: None,
-        protocol: PROTOCOL,
-    }
+    Rule { protocol: PROTOCOL, ..Rule::new(family, preference, table) }
 }
 
 /// Main without its default route and without what the uplinks carry: bridges, VPNs, overlays.
@@ -136,8 +129,7 @@ fn inside(family: Family, preference: u32) -> Rule {
 }
 
 fn by_mark(family: Family, number: u8) -> Rule {
-    let mark = Some(FLAG | u32::from(number));
-    Rule { mark, mask: Some(PACKET_MASK), ..rule(family, PREFERENCE_NIC, TABLE_BASE + u32::from(number)) }
+    Rule { mark: Some(mark(number)), mask: Some(MARK_MASK), ..rule(family, PREFERENCE_WAY, TABLE_BASE + u32::from(number)) }
 }
 
 fn everything(family: Family) -> IpNet {
@@ -148,20 +140,8 @@ fn everything(family: Family) -> IpNet {
 }
 
 fn route(family: Family, table: u32) -> Route {
-    Route {
-        table,
-        destination: everything(family),
-        kind: RouteKind::Unicast,
-        gateway: None,
-        interface: None,
-        metric: if family == Family::V4 { 0 } else { METRIC_V6 },
-        source: None,
-        onlink: false,
-        mtu: None,
-        scope: 0,
-        protocol: PROTOCOL,
-        expires: None,
-    }
+    let metric = if family == Family::V4 { 0 } else { METRIC_V6 };
+    Route { metric, protocol: PROTOCOL, ..Route::new(table, everything(family)) }
 }
 
 /// Ends a table: what its NIC cannot carry goes nowhere.
@@ -169,24 +149,38 @@ fn last(family: Family, table: u32) -> Route {
     Route { kind: RouteKind::Unreachable, metric: METRIC_LAST, ..route(family, table) }
 }
 
-fn default_route(uplink: &Uplink, family: Family) -> Option<Route> {
-    let gateway = uplink.gateways.get(&family)?;
+/// The default route of a way. A gateway that none of the table's other routes covers is on the link all the same: the kernel would refuse it
+/// otherwise, as where the NIC's subnet is in no table (`noprefixroute`).
+fn default_route(way: &Way, family: Family, copies: &[Route]) -> Option<Route> {
+    let gateway = way.gateways.get(&family)?;
+    let covers = |address: IpAddr| copies.iter().any(|r| r.gateway.is_none() && r.destination.contains(&address));
+    let uncovered = gateway.address.is_some_and(|address| !covers(address) && !is_link_local(address));
     let on_link = gateway.address.is_none() && family == Family::V4;
     Some(Route {
         gateway: gateway.address,
-        interface: Some(uplink.index),
-        onlink: gateway.onlink,
-        mtu: gateway.mtu,
+        interface: Some(way.key.nic),
+        onlink: gateway.onlink || uncovered,
+        metrics: Route::mtu_only(gateway.mtu),
         scope: if on_link { SCOPE_LINK } else { 0 },
-        ..route(family, uplink.table())
+        ..route(family, way.table())
     })
 }
 
-/// Main's other routes by that NIC: its own subnets and what lies behind their routers.
-fn copies(kernel: &KernelFacts, uplink: &Uplink, family: Family) -> Vec<Route> {
-    let by = kernel.routes.iter().filter(|r| r.table == MAIN && r.interface == Some(uplink.index) && r.kind == RouteKind::Unicast);
-    let of = by.filter(|r| r.destination.prefix_len() > 0 && self::family(r.destination.addr()) == family && routable(&r.destination));
-    put_into(uplink.table(), of)
+/// The other routes by a way's NIC, of main and of the table that its default route is in: its subnets and what lies behind their routers.
+fn copies(kernel: &KernelFacts, way: &Way, family: Family) -> Vec<Route> {
+    let found = way.gateways.get(&family).map_or(MAIN, |gateway| gateway.table);
+    let nic = way.key.nic;
+    let tables = if found == MAIN { vec![MAIN] } else { vec![found, MAIN] };
+    let of = tables.into_iter().flat_map(|table| kernel.routes.iter().filter(move |r| r.table == table)).filter(|r| {
+        let (net, plain) = (&r.destination, r.kind == RouteKind::Unicast && !r.encap && r.from.is_none() && r.tos == 0);
+        plain && r.protocol != PROTOCOL && net.prefix_len() > 0 && Family::of(net.addr()) == family && routable(net)
+    });
+    // Of a route with several next hops, the one by this NIC.
+    let by_nic = of.filter_map(|r| {
+        let (gateway, interface, onlink) = r.hops().find(|(_, interface, _)| *interface == Some(nic))?;
+        Some(Route { gateway, interface, onlink, next_hops: Vec::new(), ..r.clone() })
+    });
+    put_into(way.table(), by_nic)
 }
 
 /// Main's routes by uplinks to what is inside behind other nodes: to subnets, through a router.
@@ -195,11 +189,11 @@ fn copies(kernel: &KernelFacts, uplink: &Uplink, family: Family) -> Vec<Route> {
 /// masquerade comes after the last routing. No table of a NIC may have these routes: answers leave by the NIC that the call came in by, and
 /// flows that have an exit by the exit's, and by another one they would not get far.
 fn behind_nodes(outcome: &Outcome, kernel: &KernelFacts) -> Vec<Route> {
-    let up = |index| outcome.ground.uplinks.get(&index).is_some_and(|uplink| uplink.up);
+    let up = |index| outcome.uplinks.nics.get(&index).is_some_and(|uplink| uplink.up);
     let by = kernel.routes.iter().filter(|r| r.table == MAIN && r.interface.is_some_and(up) && r.kind == RouteKind::Unicast);
     // What is on the link is a NIC's own subnet, and single hosts may be nodes: these are called by the exit's NIC.
     let beyond = by.filter(|r| r.gateway.is_some() && (1..r.destination.max_prefix_len()).contains(&r.destination.prefix_len()));
-    put_into(TABLE_NODES, beyond.filter(|r| is_inside(r.destination, &outcome.inside)))
+    put_into(TABLE_NODES, beyond.filter(|r| is_inside(r.destination, &outcome.inside)).cloned())
 }
 
 /// Whether a subnet lies in one of these. There may be thousands of both: each way up is asked for, and not each subnet.
@@ -209,11 +203,11 @@ fn is_inside(subnet: IpNet, inside: &BTreeSet<IpNet>) -> bool {
 
 /// Copies of main's routes. Of several to one destination with one metric the kernel takes the first, and a table that is written by
 /// replacing holds only one.
-fn put_into<'a>(table: u32, routes: impl Iterator<Item = &'a Route>) -> Vec<Route> {
+fn put_into(table: u32, routes: impl Iterator<Item = Route>) -> Vec<Route> {
     let mut first: BTreeMap<(IpNet, u32), Route> = BTreeMap::new();
     for route in routes {
-        let copy = || Route { table, protocol: PROTOCOL, expires: None, ..route.clone() };
-        first.entry((route.destination, route.metric)).or_insert_with(copy);
+        let copy = Route { table, protocol: PROTOCOL, expires: None, ..route };
+        first.entry((copy.destination, copy.metric)).or_insert(copy);
     }
     first.into_values().collect()
 }
@@ -226,48 +220,6 @@ fn routable(net: &IpNet) -> bool {
     }
 }
 
-/// Sysctls to be looked at for an outcome (in /proc/sys).
-pub fn sysctl_keys(outcome: &Outcome) -> Vec<String> {
-    let mut keys =
-        vec!["net/ipv4/ip_forward".to_owned(), "net/ipv6/conf/all/forwarding".to_owned(), "net/ipv4/conf/all/rp_filter".to_owned()];
-    for uplink in outcome.ground.uplinks.values() {
-        for name in ["rp_filter", "arp_ignore", "arp_announce"] {
-            keys.push(format!("net/ipv4/conf/{}/{name}", uplink.name));
-        }
-        keys.push(format!("net/ipv6/conf/{}/accept_ra", uplink.name));
-    }
-    keys
-}
-
-/// Sysctls to set, in order, given what they are now.
-pub fn sysctls(outcome: &Outcome, now: &BTreeMap<String, String>) -> Vec<(String, String)> {
-    let value = |key: &str| now.get(key).and_then(|v| v.parse::<i64>().ok());
-    let mut set = Vec::new();
-    let mut raise = |key: String, low: &[i64], to: i64| {
-        if value(&key).is_some_and(|v| low.contains(&v)) {
-            set.push((key, to.to_string()));
-        }
-    };
-    let bound = |v6: bool| outcome.rows.iter().any(|row| matches!(&row.state, State::Bound(exit) if exit.address.is_ipv6() == v6));
-    let all_filter = value("net/ipv4/conf/all/rp_filter").unwrap_or(0);
-    for Uplink { name, .. } in outcome.ground.uplinks.values() {
-        // Replies come in by a NIC that main does not route their source by; and strictly filtered NICs answer no ARP of a shared subnet.
-        if all_filter == 1 || value(&format!("net/ipv4/conf/{name}/rp_filter")) == Some(1) {
-            raise(format!("net/ipv4/conf/{name}/rp_filter"), &[0, 1], 2);
-        }
-        // Each NIC answers and asks for its own addresses only.
-        raise(format!("net/ipv4/conf/{name}/arp_ignore"), &[0], 1);
-        raise(format!("net/ipv4/conf/{name}/arp_announce"), &[0, 1], 2);
-        if bound(true) {
-            // Ahead of forwarding, which would delete the route that an advertisement brought.
-            raise(format!("net/ipv6/conf/{name}/accept_ra"), &[1], 2);
-        }
-    }
-    if bound(false) {
-        raise("net/ipv4/ip_forward".to_owned(), &[0], 1);
-    }
-    if bound(true) {
-        raise("net/ipv6/conf/all/forwarding".to_owned(), &[0], 1);
-    }
-    set
+fn is_link_local(address: IpAddr) -> bool {
+    matches!(address, IpAddr::V6(a) if a.is_unicast_link_local())
 }

@@ -5,12 +5,14 @@ use std::net::IpAddr;
 
 use ipnet::IpNet;
 
-use crate::contract::{FLAG, PACKET_MASK, UPLINK_GROUP};
+use crate::contract::{MARK_MASK, UPLINK_GROUP};
 use crate::model::binding::{Destination, Traffic};
-use crate::model::facts::{Link, Route, RouteKind};
-use crate::model::ground::{Exit, MAIN, Uplink, family};
+use crate::model::facts::{Family, Link, Route, RouteKind};
 use crate::model::known::Facts;
 use crate::model::resolve::Outcome;
+use crate::model::uplinks::outside::MAIN;
+use crate::model::uplinks::{Exit, Uplinks};
+use crate::model::ways::Way;
 use crate::model::workload::{Entry, Row, State};
 
 /// What becomes of the packets of `workload` (a name, an address, or a container's id) to `destination`, or to the outside at large.
@@ -75,16 +77,11 @@ fn one(out: &mut String, facts: &Facts, outcome: &Outcome, row: &Row, destinatio
 }
 
 fn bound(out: &mut String, facts: &Facts, outcome: &Outcome, row: &Row, exit: &Exit, destination: Option<IpAddr>) -> std::fmt::Result {
-    let Some(uplink) = outcome.ground.uplinks.get(&exit.interface) else { return Ok(()) };
+    let Some(way) = outcome.uplinks.ways.get(&exit.way) else { return Ok(()) };
     let traffic = row.binding.as_ref().map(|b| &b.traffic);
     if let Some(to) = destination {
-        if let Some((route, how)) = inside(facts, outcome, to) {
-            let by = route.interface.and_then(|i| facts.kernel.links.get(&i)).map_or("?", |l| &l.name);
-            return writeln!(
-                out,
-                "  inside    {to} is not outside: {how} {} by {by}; source and route stay as they are",
-                route.destination
-            );
+        if let Some(how) = inside(facts, outcome, to) {
+            return writeln!(out, "  inside    {to} is not outside: {how}; source and route stay as they are");
         }
         if let Some(traffic) = traffic.filter(|t| !reaches(t, to)) {
             return writeln!(out, "  not ours  {to} is outside what the binding is for ({}): it goes the host's way", describe(traffic));
@@ -93,40 +90,43 @@ fn bound(out: &mut String, facts: &Facts, outcome: &Outcome, row: &Row, exit: &E
     if let Some(traffic) = traffic.filter(|t| **t != Traffic::default()) {
         writeln!(out, "  traffic   {}; the rest goes the host's way", describe(traffic))?;
     }
-    let mark = FLAG | u32::from(uplink.number);
-    writeln!(out, "  flow      conntrack mark {:#010x}, set once, on its first packet", exit.mark)?;
-    writeln!(
-        out,
-        "  route     packet mark {mark:#x}/{PACKET_MASK:#x}, table {}: {}",
-        uplink.table(),
-        way(facts, uplink, exit, destination)
-    )?;
-    writeln!(out, "  NIC       {}", uplink.name)?;
+    writeln!(out, "  flow      leaves as {}, which is all that tells its way from then on", exit.address)?;
+    writeln!(out, "  route     packet mark {:#x}/{MARK_MASK:#x}, table {}: {}", way.mark(), way.table(), leads(facts, way, exit, destination))?;
+    writeln!(out, "  NIC       {}", outcome.uplinks.name(exit.interface))?;
     writeln!(out, "  source    {}", exit.address)
 }
 
-/// How the NIC's table leads there.
-fn way(facts: &Facts, uplink: &Uplink, exit: &Exit, destination: Option<IpAddr>) -> String {
-    let direct = destination.and_then(|to| most_specific(facts.kernel.routes.iter().filter(|r| r.table == uplink.table()), to));
+/// How the way's table leads there.
+fn leads(facts: &Facts, way: &Way, exit: &Exit, destination: Option<IpAddr>) -> String {
+    let direct = destination.and_then(|to| most_specific(facts.kernel.routes.iter().filter(|r| r.table == way.table()), to));
     match direct.filter(|r| r.destination.prefix_len() > 0) {
         Some(Route { gateway: None, destination, .. }) => format!("{destination} is on the link"),
         Some(Route { gateway: Some(gateway), destination, .. }) => format!("{destination} via {gateway}"),
-        None => match uplink.gateways.get(&family(exit.address)).and_then(|g| g.address) {
+        None => match way.gateways.get(&Family::of(exit.address)).and_then(|g| g.address) {
             Some(gateway) => format!("default via {gateway}"),
             None => "everything is on the link".to_owned(),
         },
     }
 }
 
-/// Main's route to a destination that is not by an uplink, or the host itself.
-fn inside<'a>(facts: &'a Facts, outcome: &Outcome, to: IpAddr) -> Option<(&'a Route, &'static str)> {
-    let uplink = |r: &Route| {
-        r.interface
-            .is_some_and(|i| outcome.ground.uplinks.contains_key(&i) || facts.kernel.links.get(&i).is_some_and(|l| l.group == UPLINK_GROUP))
-    };
-    let main = facts.kernel.routes.iter().filter(|r| r.table == MAIN && r.kind == RouteKind::Unicast);
-    let route = most_specific(main, to).filter(|r| r.destination.prefix_len() > 0 && !uplink(r))?;
-    Some((route, "main routes"))
+/// What makes a destination inside: a subnet that is told to be, or a route that is not by an uplink.
+fn inside(facts: &Facts, outcome: &Outcome, to: IpAddr) -> Option<String> {
+    let name = |index| facts.kernel.links.get(&index).map_or("?", |l: &Link| l.name.as_str());
+    if let Some(net) = outcome.inside.iter().find(|net| net.contains(&to)) {
+        let by = most_specific(main(facts), to).and_then(|route| route.interface).map_or("?", name);
+        return Some(format!("{net} is told to be inside; it goes by {by}"));
+    }
+    let route = most_specific(main(facts), to).filter(|r| r.destination.prefix_len() > 0 && !is_outer(facts, &outcome.uplinks, r))?;
+    Some(format!("main routes {} by {}", route.destination, route.interface.map_or("?", name)))
+}
+
+fn is_outer(facts: &Facts, uplinks: &Uplinks, route: &Route) -> bool {
+    let has_group = |index| facts.kernel.links.get(&index).is_some_and(|l| l.group == UPLINK_GROUP);
+    route.interfaces().any(|index| uplinks.nics.contains_key(&index) || has_group(index))
+}
+
+fn main(facts: &Facts) -> impl Iterator<Item = &Route> {
+    facts.kernel.routes.iter().filter(|r| r.table == MAIN && r.kind == RouteKind::Unicast)
 }
 
 fn most_specific<'a>(routes: impl Iterator<Item = &'a Route>, to: IpAddr) -> Option<&'a Route> {

@@ -10,6 +10,7 @@ use crate::model::facts::IfIndex;
 use crate::model::known::Facts;
 use crate::model::reason::Reason;
 use crate::model::resolve::Outcome;
+use crate::model::uplinks::Uplink;
 use crate::model::workload::{Row, State, Subject};
 
 /// As many problems as the resource's schema lets through.
@@ -44,19 +45,26 @@ pub fn spec(facts: &Facts, outcome: &Outcome, problems: impl IntoIterator<Item =
 }
 
 fn nics(outcome: &Outcome, used: &BTreeMap<IfIndex, BTreeSet<IpAddr>>) -> Vec<NodeNic> {
-    let ground = &outcome.ground;
-    let needed = ground.uplinks.values().filter(|uplink| ground.needed.contains(&uplink.index));
-    let mut nics: Vec<NodeNic> = needed
+    let mut nics: Vec<NodeNic> = outcome
+        .uplinks
+        .nics
+        .values()
         .map(|uplink| NodeNic {
             name: uplink.name.clone(),
             up: uplink.up,
             addresses: uplink.addresses.iter().copied().collect::<BTreeSet<_>>().into_iter().collect(),
-            gateways: uplink.gateways.values().filter_map(|gateway| gateway.address).collect(),
+            gateways: gateways(outcome, uplink),
             exits: used.get(&uplink.index).into_iter().flatten().copied().collect(),
         })
         .collect();
     nics.sort_by(|a, b| a.name.cmp(&b.name));
     nics
+}
+
+/// The routers of a NIC's own way.
+fn gateways(outcome: &Outcome, nic: &Uplink) -> Vec<IpAddr> {
+    let way = nic.way.and_then(|number| outcome.uplinks.ways.get(&number));
+    way.into_iter().flat_map(|way| way.gateways.values()).filter_map(|gateway| gateway.address).collect()
 }
 
 /// A workload with all its addresses.

@@ -6,9 +6,10 @@ use std::net::IpAddr;
 use serde::{Deserialize, Serialize};
 
 use crate::model::binding::{Binding, BindingName, FieldError};
-use crate::model::ground::{Ground, family};
 use crate::model::known::Facts;
 use crate::model::resolve::{Guard, Outcome};
+use crate::model::uplinks::Uplinks;
+use crate::model::ways::Way;
 use crate::model::workload::{Row, State};
 
 /// The whole report.
@@ -80,8 +81,11 @@ pub struct BindingStatus {
 pub struct UplinkStatus {
     pub nic: String,
     pub up: bool,
-    pub number: u8,
-    pub table: u32,
+    /// Number of its own way, and that way's table; absent while no router is known.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub number: Option<u8>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub table: Option<u32>,
     pub addresses: Vec<IpAddr>,
     pub gateways: Vec<IpAddr>,
     pub holds_exit: bool,
@@ -92,12 +96,12 @@ impl Status {
     pub fn of(facts: &Facts, outcome: &Outcome, flows: &BTreeMap<IpAddr, u64>, problems: Vec<String>) -> Self {
         let guarded = outcome.guards.iter().filter(|(_, guard)| **guard == Guard::Closed);
         let name = |index| facts.kernel.links.get(index).map_or_else(|| index.to_string(), |l| l.name.clone());
-        let mut workloads: Vec<Workload> = outcome.rows.iter().map(|row| workload(row, &outcome.ground, flows)).collect();
+        let mut workloads: Vec<Workload> = outcome.rows.iter().map(|row| workload(row, &outcome.uplinks, flows)).collect();
         workloads.sort_by(|a, b| (&a.workload, &a.network, &a.address).cmp(&(&b.workload, &b.network, &b.address)));
         Self {
             workloads,
             bindings: bindings(facts, outcome),
-            uplinks: uplinks(&outcome.ground),
+            uplinks: nics(&outcome.uplinks),
             guarded: guarded.map(|(index, _)| name(index)).collect(),
             problems,
         }
@@ -117,13 +121,13 @@ pub fn word(row: &Row) -> &'static str {
     }
 }
 
-fn workload(row: &Row, ground: &Ground, flows: &BTreeMap<IpAddr, u64>) -> Workload {
+fn workload(row: &Row, uplinks: &Uplinks, flows: &BTreeMap<IpAddr, u64>) -> Workload {
     let exit = match &row.state {
         State::Bound(exit) => Some(exit),
         _ => None,
     };
-    let uplink = exit.and_then(|e| ground.uplinks.get(&e.interface));
-    let gateway = exit.and_then(|e| uplink?.gateways.get(&family(e.address))?.address);
+    let uplink = exit.and_then(|e| uplinks.nics.get(&e.interface));
+    let gateway = exit.and_then(|e| uplinks.gateway(e)?.address);
     let count = |net: ipnet::IpNet| flows.iter().filter(|(source, _)| net.contains(*source)).map(|(_, n)| n).sum();
     let flows = match row.address {
         Some(net) if net.prefix_len() == net.max_prefix_len() => flows.get(&net.addr()).copied().unwrap_or(0),
@@ -148,17 +152,20 @@ fn workload(row: &Row, ground: &Ground, flows: &BTreeMap<IpAddr, u64>) -> Worklo
     }
 }
 
-fn uplinks(ground: &Ground) -> Vec<UplinkStatus> {
-    let of = |u: &crate::model::ground::Uplink| UplinkStatus {
-        nic: u.name.clone(),
-        up: u.up,
-        number: u.number,
-        table: u.table(),
-        addresses: u.addresses.clone(),
-        gateways: u.gateways.values().filter_map(|g| g.address).collect(),
-        holds_exit: u.holds_exit,
+fn nics(uplinks: &Uplinks) -> Vec<UplinkStatus> {
+    let of = |u: &crate::model::uplinks::Uplink| {
+        let way = u.way.and_then(|number| uplinks.ways.get(&number));
+        UplinkStatus {
+            nic: u.name.clone(),
+            up: u.up,
+            number: u.way,
+            table: way.map(Way::table),
+            addresses: u.addresses.clone(),
+            gateways: way.into_iter().flat_map(|way| way.gateways.values()).filter_map(|g| g.address).collect(),
+            holds_exit: u.holds_exit,
+        }
     };
-    ground.uplinks.values().map(of).collect()
+    uplinks.nics.values().map(of).collect()
 }
 
 fn bindings(facts: &Facts, outcome: &Outcome) -> Vec<BindingStatus> {

@@ -13,15 +13,15 @@ use ipnet::IpNet;
 
 use super::super::binding::{Asked, Binding};
 use super::super::cluster::Seen;
-use super::super::doors::Wanted;
 use super::super::facts::{IfIndex, Link};
 use super::super::known::Facts;
 use super::super::pod::{NetworkNamespace, Owner, Pod, Sandbox};
+use super::super::port_owners::Request;
 use super::super::reason::Reason;
 use super::super::select::{Held, PodIndex};
 use super::super::served::{refuse_host_network, refuse_mode};
 use super::super::workload::{Entry, Row, State, Subject, choose};
-use super::{Draft, Guard, Scene, blank};
+use super::{Guard, Pending, Resolver, blank};
 
 /// Owners of pods' addresses are told from containers', which are numbered from 0.
 const FIRST_OWNER: usize = usize::MAX / 2;
@@ -54,8 +54,8 @@ enum Place {
     Refused(Reason),
 }
 
-impl<'a> Scene<'a> {
-    pub(super) fn pods(&self, index: &PodIndex, bridges: &mut BTreeSet<IfIndex>, guards: &mut BTreeMap<IfIndex, Guard>, draft: &mut Draft) {
+impl<'a> Resolver<'a> {
+    pub(super) fn pods(&self, index: &PodIndex, bridges: &mut BTreeSet<IfIndex>, guards: &mut BTreeMap<IfIndex, Guard>, pending: &mut Pending) {
         let workloads = self.workloads(index);
         // An engine's bridge is guarded, or not, by its network.
         let of_engine: BTreeSet<IfIndex> = self.facts.networks.values().filter_map(|network| self.bridge(network)).collect();
@@ -77,7 +77,7 @@ impl<'a> Scene<'a> {
             guards.extend(bridges.iter().map(|bridge| (*bridge, Guard::Closed)));
         }
         for (owner, workload) in workloads.into_iter().enumerate() {
-            self.settle(FIRST_OWNER + owner, workload, guards, draft);
+            self.settle(FIRST_OWNER + owner, workload, guards, pending);
         }
     }
 
@@ -163,20 +163,17 @@ impl<'a> Scene<'a> {
         Some(if sources.is_empty() { Place::Nowhere } else { Place::At(sources) })
     }
 
-    fn settle(&self, owner: usize, workload: Workload, guards: &BTreeMap<IfIndex, Guard>, draft: &mut Draft) {
+    fn settle(&self, owner: usize, workload: Workload, guards: &BTreeMap<IfIndex, Guard>, pending: &mut Pending) {
         let Workload { subject, held, place } = workload;
         let row = |state| Row { state, ..blank(subject.clone(), &held) };
-        let decide = |address| held.first().map_or(State::Free, |binding| choose(self.ground, binding, address));
+        let decide = |address| held.first().map_or(State::Free, |binding| choose(self.uplinks, binding, address));
         let bound = !held.is_empty();
         match place {
             Place::At(sources) => {
                 let known = |entry: Entry| bound || entry.bridge().is_some_and(|bridge| guards.contains_key(&bridge));
-                let rows = sources.into_iter().filter(|(entry, _)| known(*entry)).map(|(entry, address)| Row {
-                    address: Some(IpNet::from(address)),
-                    entry: Some(entry),
-                    ..row(decide(address))
-                });
-                draft.rows.extend(rows);
+                for (entry, address) in sources.into_iter().filter(|(entry, _)| known(*entry)) {
+                    pending.proven(entry, address, owner, row(decide(address)));
+                }
             }
             Place::Said(addresses, told) if bound => {
                 for address in addresses {
@@ -185,15 +182,16 @@ impl<'a> Scene<'a> {
                     let entry = ends.first().map(|link| self.entry(link));
                     if let Some(bridge) = entry.and_then(Entry::bridge) {
                         let ports = self.ports(bridge, address);
-                        draft.wanted.push((Wanted { key: (bridge, address), ports, told, owner }, draft.rows.len()));
+                        let request = Request { key: (bridge, address), ports, proven: false, told, owner };
+                        pending.requests.push((request, pending.rows.len()));
                     }
-                    // By a port of a bridge it enters only once the door is settled.
+                    // By a port of a bridge it enters only once the port is assigned.
                     let entry = entry.filter(|entry| entry.bridge().is_none());
-                    draft.rows.push(Row { address: Some(IpNet::from(address)), entry, ..row(decide(address)) });
+                    pending.rows.push(Row { address: Some(IpNet::from(address)), entry, ..row(decide(address)) });
                 }
             }
-            Place::Nowhere if bound => draft.rows.push(row(State::Waiting(Reason::NoAddressYet))),
-            Place::Refused(reason) if bound => draft.rows.push(row(State::Refused(reason))),
+            Place::Nowhere if bound => pending.rows.push(row(State::Waiting(Reason::NoAddressYet))),
+            Place::Refused(reason) if bound => pending.rows.push(row(State::Refused(reason))),
             Place::Said(..) | Place::Nowhere | Place::Refused(_) => {}
         }
     }

@@ -80,10 +80,21 @@ impl Key {
         Self { first: bytes.address(prefix.network()), last: Some(bytes.address(prefix.broadcast())) }
     }
 
+    /// In a set of ranges: two interfaces, and the addresses of a prefix.
+    pub fn pair_prefix(out: u32, interface: u32, prefix: IpNet) -> Self {
+        let bytes = Bytes::default().network_number(out).network_number(interface);
+        Self { first: bytes.address(prefix.network()), last: Some(bytes.address(prefix.broadcast())) }
+    }
+
     /// In a set of ranges: any interface, and the addresses of a prefix.
     pub fn any_interface(prefix: IpNet) -> Self {
-        let (first, last) = (Bytes::default().network_number(0), Bytes::default().network_number(u32::MAX));
-        Self { first: first.address(prefix.network()), last: Some(last.address(prefix.broadcast())) }
+        Self::any_interface_between(prefix.network(), prefix.broadcast())
+    }
+
+    /// In a set of ranges: any interface, and the addresses from one to another.
+    pub fn any_interface_between(first: IpAddr, last: IpAddr) -> Self {
+        let (low, high) = (Bytes::default().network_number(0), Bytes::default().network_number(u32::MAX));
+        Self { first: low.address(first), last: Some(high.address(last)) }
     }
 }
 

@@ -73,14 +73,29 @@ pub fn protocol() -> Operand {
     Source::Meta(Meta::Protocol).into()
 }
 
-/// `ct mark`
-pub fn ct_mark() -> Operand {
-    Source::Ct(Ct::Mark).into()
+/// `meta ibrname`: the bridge that the frame came in by.
+pub fn bridge_name() -> Operand {
+    Source::Meta(Meta::BridgeName).into()
 }
 
 /// `ct direction`: 0 original, 1 reply.
 pub fn ct_direction() -> Operand {
     Source::Ct(Ct::Direction).into()
+}
+
+/// `ct state`: a bit each.
+pub fn ct_state() -> Operand {
+    Source::Ct(Ct::State).into()
+}
+
+/// `ct reply ip daddr`: the address that the flow was translated to.
+pub fn ct_reply_daddr(v6: bool) -> Operand {
+    Source::Ct(Ct::ReplyDaddr { v6 }).into()
+}
+
+/// `ct original ip daddr`: the address that was called.
+pub fn ct_original_daddr(v6: bool) -> Operand {
+    Source::Ct(Ct::OriginalDaddr { v6 }).into()
 }
 
 /// `ct status`: `IPS_*`.
@@ -155,13 +170,22 @@ impl Operand {
         if self.mask != u32::MAX || self.bits != 0 {
             exprs.push(Expr::Bitwise { from: to, to, mask: Bytes::of_number(self.mask), xor: Bytes::of_number(self.bits) });
         }
-        if network_order && !matches!(self.source, Source::Payload(..)) {
+        if network_order && !self.is_address() {
             exprs.push(Expr::ToNetworkOrder { from: to, to });
         }
     }
 
     fn slots(&self) -> Register {
-        if matches!(self.source, Source::Payload(_, _, 16)) { 4 } else { 1 }
+        match self.source {
+            Source::Payload(_, _, 16) | Source::Ct(Ct::ReplyDaddr { v6: true } | Ct::OriginalDaddr { v6: true }) => 4,
+            Source::Meta(Meta::BridgeName | Meta::IifName | Meta::OifName) => 4,
+            _ => 1,
+        }
+    }
+
+    /// It stands in network order already.
+    fn is_address(&self) -> bool {
+        matches!(self.source, Source::Payload(..) | Source::Ct(Ct::ReplyDaddr { .. } | Ct::OriginalDaddr { .. }))
     }
 
     /// A number as it stands in the slot.

@@ -15,7 +15,7 @@ pub(super) fn write(w: &mut Writer, expr: &Expr) {
 fn name(expr: &Expr) -> &'static str {
     match expr {
         Expr::Meta { .. } | Expr::SetMeta { .. } => "meta",
-        Expr::Ct { .. } | Expr::SetCtMark { .. } => "ct",
+        Expr::Ct { .. } => "ct",
         Expr::Payload { .. } => "payload",
         Expr::Bitwise { .. } => "bitwise",
         Expr::ToNetworkOrder { .. } => "byteorder",
@@ -42,10 +42,9 @@ fn write_body(w: &mut Writer, expr: &Expr) {
         Expr::Ct { key, to } => {
             w.number(NFTA_CT_KEY, ct(*key));
             w.number(NFTA_CT_DREG, slot(*to));
-        }
-        Expr::SetCtMark { from } => {
-            w.number(NFTA_CT_KEY, NFT_CT_MARK);
-            w.number(NFTA_CT_SREG, slot(*from));
+            if let Some(direction) = direction(*key) {
+                w.bytes(NFTA_CT_DIRECTION, &[direction]);
+            }
         }
         Expr::Payload { base, offset, len, to } => {
             w.number(NFTA_PAYLOAD_DREG, slot(*to));
@@ -128,6 +127,7 @@ fn meta(key: Meta) -> u32 {
         Meta::Oif => NFT_META_OIF,
         Meta::IifName => NFT_META_IIFNAME,
         Meta::OifName => NFT_META_OIFNAME,
+        Meta::BridgeName => NFT_META_BRI_IIFNAME,
         Meta::L4Proto => NFT_META_L4PROTO,
         Meta::Protocol => NFT_META_PROTOCOL,
     }
@@ -135,9 +135,20 @@ fn meta(key: Meta) -> u32 {
 
 fn ct(key: Ct) -> u32 {
     match key {
-        Ct::Mark => NFT_CT_MARK,
         Ct::Direction => NFT_CT_DIRECTION,
+        Ct::State => NFT_CT_STATE,
         Ct::Status => NFT_CT_STATUS,
+        Ct::ReplyDaddr { v6: false } | Ct::OriginalDaddr { v6: false } => NFT_CT_DST_IP,
+        Ct::ReplyDaddr { v6: true } | Ct::OriginalDaddr { v6: true } => NFT_CT_DST_IP6,
+    }
+}
+
+/// The direction whose address is asked for.
+fn direction(key: Ct) -> Option<u8> {
+    match key {
+        Ct::ReplyDaddr { .. } => Some(IP_CT_DIR_REPLY),
+        Ct::OriginalDaddr { .. } => Some(IP_CT_DIR_ORIGINAL),
+        Ct::Direction | Ct::State | Ct::Status => None,
     }
 }
 

@@ -5,7 +5,9 @@ use std::sync::Arc;
 use super::*;
 use crate::model::binding::{Asked, Binding, Placement, Selector};
 use crate::model::facts::Family;
-use crate::model::ground::{Exit, Gateway, Uplink};
+use crate::model::uplinks::outside::MAIN;
+use crate::model::uplinks::{Exit, Uplink};
+use crate::model::ways::{Gateway, Way, WayKey};
 use crate::model::labels::LabelSelector;
 use crate::model::pod::Pod;
 use crate::model::select::Held;
@@ -32,27 +34,24 @@ fn row(pod: &str, address: &str, binding: &Held, state: State) -> Row {
 }
 
 fn bound() -> State {
-    State::Bound(Exit { address: "172.31.0.14".parse().expect("an address"), interface: 3, mark: 0x0100_1001 })
+    State::Bound(Exit { address: "172.31.0.14".parse().expect("an address"), interface: 3, way: 1 })
 }
 
 fn outcome(rows: Vec<Row>) -> Outcome {
     let uplink = |index, name: &str| Uplink {
         index,
         name: name.to_owned(),
-        number: 1,
         up: true,
         group: 0,
         addresses: vec!["172.31.0.14".parse().expect("an address")],
-        gateways: [(
-            Family::V4,
-            Gateway { address: Some("172.31.0.1".parse().expect("an address")), onlink: false, mtu: None, by_advertisement: false },
-        )]
-        .into(),
+        way: Some(1),
         holds_exit: true,
     };
+    let gateway = Gateway { address: Some("172.31.0.1".parse().expect("an address")), onlink: false, mtu: None, table: MAIN };
+    let way = Way { key: WayKey::own(3), number: 1, up: true, gateways: [(Family::V4, gateway)].into() };
     let mut outcome = Outcome { rows, ..Outcome::default() };
-    outcome.ground.uplinks = [(2, uplink(2, "eth2")), (3, uplink(3, "eth1")), (4, uplink(4, "gone"))].into();
-    outcome.ground.needed = [2, 3].into();
+    outcome.uplinks.nics = [(2, uplink(2, "eth2")), (3, uplink(3, "eth1"))].into();
+    outcome.uplinks.ways = [(1, way)].into();
     outcome
 }
 

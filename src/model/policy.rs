@@ -1,0 +1,57 @@
+//! Policies: what traffic leaves by which exits. Workloads have policies, and policies have exits, so that a NIC that goes down changes policies
+//! and no workload.
+
+use std::hash::{Hash, Hasher};
+
+use super::facts::Family;
+use super::reason::Reason;
+use super::workload::{Row, State};
+
+/// Every policy's number has this bit, and no packet mark of a way has it.
+const POLICY: u32 = 1 << 31;
+/// The policy of who is bound and has nothing to leave by, whatever the NICs do.
+pub const NO_EXIT: u32 = POLICY;
+
+/// What the kernel knows a source by.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Standing {
+    /// Bound, by the policy with this number.
+    Bound(u32),
+    /// Known, and bound by nobody.
+    Free,
+    /// Nothing is said of it.
+    Unknown,
+}
+
+/// A row's standing. A policy's number follows from what the binding says alone: it is the same after a restart, and in the whole of a node.
+pub fn standing(row: &Row) -> Standing {
+    match (&row.state, &row.binding, row.address) {
+        (State::FellBack(_) | State::Free, ..) => Standing::Free,
+        (State::Waiting(_) | State::Refused(_), ..) => Standing::Unknown,
+        (State::Dropped(Reason::BeingPlaced), ..) => Standing::Bound(NO_EXIT),
+        (State::Bound(_) | State::Dropped(_), Some(binding), Some(net)) if binding.errors.is_empty() && binding.refusal.is_none() => {
+            let family = Family::of(net.addr());
+            let mut hash = Fnv(0xcbf2_9ce4_8422_2325);
+            for exit in binding.exits.iter().filter(|exit| Family::of(exit.address) == family) {
+                exit.hash(&mut hash);
+            }
+            binding.traffic.hash(&mut hash);
+            let hash = hash.finish();
+            Standing::Bound(((hash >> 32) ^ hash) as u32 | POLICY | 1)
+        }
+        (State::Bound(_) | State::Dropped(_), ..) => Standing::Bound(NO_EXIT),
+    }
+}
+
+/// FNV-1a: the same in every version of this program.
+struct Fnv(u64);
+
+impl Hasher for Fnv {
+    fn finish(&self) -> u64 {
+        self.0
+    }
+
+    fn write(&mut self, bytes: &[u8]) {
+        self.0 = bytes.iter().fold(self.0, |hash, byte| (hash ^ u64::from(*byte)).wrapping_mul(0x0000_0100_0000_01b3));
+    }
+}

@@ -1,0 +1,378 @@
+//! Uplinks, their ways, and the exits on them: computed in one place, which can say no. They change seldom.
+
+mod holder;
+pub mod outside;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
+
+use super::binding::{Binding, ExitSpec};
+use super::facts::{Family, IfIndex, KernelFacts, Link, LinkKind};
+use super::known::Facts;
+use super::reason::{NotAnUplink, Reason};
+use super::select::precedence;
+use super::ways::{Gateway, Numbers, Way, WayKey};
+use holder::{holder, not_an_uplink, own};
+use outside::{Default as DefaultRoute, MAIN};
+
+/// Where workloads are known to be.
+#[derive(Clone, Debug)]
+pub struct Inner<'a> {
+    /// Ports, bridges, and interfaces of their own: these links lead to workloads.
+    pub links: BTreeSet<IfIndex>,
+    pub facts: &'a Facts,
+}
+
+impl Inner<'_> {
+    /// Whether a container has the address.
+    fn is_container(&self, address: IpAddr) -> bool {
+        self.facts.containers().flat_map(|container| &container.attachments).any(|attachment| attachment.addresses.contains(&address))
+    }
+}
+
+/// A NIC that leads outside: it holds an exit, or a default route.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Uplink {
+    pub index: IfIndex,
+    pub name: String,
+    /// Up and with a carrier.
+    pub up: bool,
+    pub group: u32,
+    pub addresses: Vec<IpAddr>,
+    /// Number of its own way; `None` when it has no default route and no router is known.
+    pub way: Option<u8>,
+    /// It holds an exit that a binding names.
+    pub holds_exit: bool,
+}
+
+/// One usable exit.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Exit {
+    pub address: IpAddr,
+    pub interface: IfIndex,
+    /// Number of its way.
+    pub way: u8,
+}
+
+/// What outlives one look.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Memory {
+    pub numbers: Numbers,
+    /// Gateways of default routes, with how often the link had gone down when they were seen.
+    gateways: BTreeMap<(IfIndex, Family), (Gateway, u32)>,
+}
+
+/// Uplinks, ways and exits as of now.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Uplinks {
+    pub nics: BTreeMap<IfIndex, Uplink>,
+    /// By number.
+    pub ways: BTreeMap<u8, Way>,
+    exits: BTreeMap<ExitSpec, Result<Exit, Reason>>,
+    /// The NIC of each exit that one holds, usable or not.
+    placed: BTreeMap<ExitSpec, IfIndex>,
+    /// The way of answers to who called an address; 0 is not in it.
+    pub called: BTreeMap<IpAddr, u8>,
+    /// The way of flows that bear an exit; 0 when it is gone.
+    pub borne: BTreeMap<IpAddr, u8>,
+    /// Interfaces that lead to what the host reaches without its default routes.
+    pub inside: BTreeSet<IfIndex>,
+    /// Tables besides main that lead there.
+    pub inside_tables: BTreeSet<u32>,
+    /// What everybody should know: an address on two NICs, too many ways.
+    pub problems: Vec<String>,
+}
+
+impl Uplinks {
+    /// Finds uplinks, ways and exits for the bindings; nothing when there is none.
+    pub fn discover<'a>(kernel: &KernelFacts, bindings: impl Iterator<Item = &'a Binding>, inner: &Inner<'_>, memory: &mut Memory) -> Self {
+        let mut uplinks = Self::default();
+        // Each exit once, with the binding that takes precedence of those that name it.
+        let mut wanted: BTreeMap<&ExitSpec, &Binding> = BTreeMap::new();
+        let mut any = false;
+        for binding in bindings {
+            any = true;
+            for spec in &binding.exits {
+                let first = wanted.entry(spec).or_insert(binding);
+                // Precedence matters only where two gateways are named for one address.
+                if spec.gateway.is_some() && precedence(binding) < precedence(first) {
+                    *first = binding;
+                }
+            }
+        }
+        if !any {
+            return uplinks;
+        }
+        let defaults = outside::defaults(kernel);
+        let mut survey = Survey { kernel, defaults: &defaults, inner, memory, uplinks: &mut uplinks, named: BTreeMap::new() };
+        survey.place(&wanted);
+        survey.nics();
+        survey.exits(&wanted);
+        survey.finish();
+        uplinks
+    }
+
+    /// What became of an exit that a binding names; `None` when no binding did at the time of the look.
+    pub fn exit(&self, spec: &ExitSpec) -> Option<&Result<Exit, Reason>> {
+        self.exits.get(spec)
+    }
+
+    /// All usable exits.
+    pub fn exits(&self) -> impl Iterator<Item = &Exit> {
+        self.exits.values().flatten()
+    }
+
+    /// The NIC that holds an exit, usable or not.
+    pub fn holder(&self, spec: &ExitSpec) -> Option<IfIndex> {
+        self.placed.get(spec).copied()
+    }
+
+    /// Exits that a NIC holds, with the way that the host's own programs leave by when they bind them.
+    pub fn held(&self) -> impl Iterator<Item = (IpAddr, &Way)> {
+        let addresses: BTreeSet<IpAddr> = self.placed.keys().map(|spec| spec.address).collect();
+        addresses.into_iter().filter_map(|address| Some((address, self.ways.get(self.called.get(&address)?)?)))
+    }
+
+    /// The gateway of an exit's way.
+    pub fn gateway(&self, exit: &Exit) -> Option<&Gateway> {
+        self.ways.get(&exit.way)?.gateways.get(&Family::of(exit.address))
+    }
+
+    /// Name of an uplink.
+    pub fn name(&self, index: IfIndex) -> &str {
+        self.nics.get(&index).map_or("?", |nic| &nic.name)
+    }
+}
+
+/// One look at it all, step by step.
+struct Survey<'a> {
+    kernel: &'a KernelFacts,
+    defaults: &'a [DefaultRoute],
+    inner: &'a Inner<'a>,
+    memory: &'a mut Memory,
+    uplinks: &'a mut Uplinks,
+    /// Gateways that bindings name for an address, that of the binding which takes precedence first.
+    named: BTreeMap<IpAddr, Vec<IpAddr>>,
+}
+
+impl Survey<'_> {
+    /// Which NIC holds each exit.
+    fn place(&mut self, wanted: &BTreeMap<&ExitSpec, &Binding>) {
+        let mut ordered: Vec<(&ExitSpec, &Binding)> = wanted.iter().map(|(spec, binding)| (*spec, *binding)).collect();
+        ordered.sort_by_key(|(_, binding)| precedence(binding));
+        for (spec, _) in ordered {
+            match holder(self.kernel, spec, self.defaults, self.inner) {
+                Ok(nic) => {
+                    self.uplinks.placed.insert(spec.clone(), nic);
+                    let named = self.named.entry(spec.address).or_default();
+                    named.extend(spec.gateway.filter(|gateway| !named.contains(gateway)));
+                    self.tell_of_two_holders(spec, nic);
+                }
+                Err(reason) => drop(self.uplinks.exits.insert(spec.clone(), Err(reason))),
+            }
+        }
+    }
+
+    fn tell_of_two_holders(&mut self, spec: &ExitSpec, nic: IfIndex) {
+        let others = self.kernel.own_links_with(spec.address).filter(|link| link.index != nic);
+        let others: Vec<&str> = others.map(|link| link.name.as_str()).collect();
+        if let (false, Some(link), None) = (others.is_empty(), self.kernel.links.get(&nic), &spec.interface) {
+            let (name, address) = (&link.name, spec.address);
+            let problem = format!("{address} is on {name} and on {}: {name} is used; name the interface of the exit", others.join(", "));
+            if !self.uplinks.problems.contains(&problem) {
+                self.uplinks.problems.push(problem);
+            }
+        }
+    }
+
+    /// The uplinks, each with its own way.
+    fn nics(&mut self) {
+        let with_exit: BTreeSet<IfIndex> = self.uplinks.placed.values().copied().collect();
+        let may = |link: &Link| not_an_uplink(self.kernel, link, None, self.defaults, self.inner);
+        let with_default = self.defaults.iter().map(|d| d.interface).filter(|index| {
+            // What is in a VRF is outside all the same, though no exit can be on it.
+            let link = self.kernel.links.get(index);
+            link.is_some_and(|link| matches!(may(link), None | Some(NotAnUplink::InVrf { .. })))
+        });
+        // A NIC whose exit nobody is bound to any more stays until its flows have ended.
+        let kept = self.memory.numbers.exits().map(|(_, key)| key.nic);
+        let kept = kept.filter(|index| self.kernel.links.get(index).is_some_and(|link| may(link).is_none()));
+        let all: BTreeSet<IfIndex> = with_exit.iter().copied().chain(with_default).chain(kept).collect();
+        for index in all {
+            let Some(link) = self.kernel.links.get(&index) else { continue };
+            let gateways = [Family::V4, Family::V6].into_iter().filter_map(|f| Some((f, self.own_gateway(link, f)?)));
+            let gateways: BTreeMap<Family, Gateway> = gateways.collect();
+            let up = link.up && link.carrier;
+            let way = if gateways.is_empty() { None } else { self.way(WayKey::own(index), up, gateways) };
+            let nic = Uplink {
+                index,
+                name: link.name.clone(),
+                up,
+                group: link.group,
+                addresses: own(self.kernel, index).map(|a| a.net.addr()).collect(),
+                way,
+                holds_exit: with_exit.contains(&index),
+            };
+            self.uplinks.nics.insert(index, nic);
+        }
+        // Addresses that are routed to this host leave by the NIC that the binding says.
+        for (spec, nic) in &self.uplinks.placed {
+            if let Some(nic) = self.uplinks.nics.get_mut(nic).filter(|nic| !nic.addresses.contains(&spec.address)) {
+                nic.addresses.push(spec.address);
+            }
+        }
+    }
+
+    /// Gives a way its number, or says that there is none left.
+    fn way(&mut self, key: WayKey, up: bool, gateways: BTreeMap<Family, Gateway>) -> Option<u8> {
+        let number = self.memory.numbers.number(key);
+        match number {
+            Some(number) => drop(self.uplinks.ways.insert(number, Way { key, number, up, gateways })),
+            None => {
+                let name = self.kernel.links.get(&key.nic).map_or("?", |link| &link.name);
+                let problem = format!("all 127 ways are taken: {name} has none; use fewer NICs and gateways");
+                self.uplinks.problems.push(problem);
+            }
+        }
+        number
+    }
+
+    /// A NIC's default route; else the one that its link took along when it went down; else the router that it shares with another NIC; else
+    /// nothing where everything is on the link.
+    fn own_gateway(&mut self, link: &Link, family: Family) -> Option<Gateway> {
+        let key = (link.index, family);
+        let downs = self.kernel.downs(link.index);
+        let of_nic = |d: &&DefaultRoute| d.interface == link.index && d.family == family;
+        if let Some(found) = self.defaults.iter().find(of_nic) {
+            self.memory.gateways.insert(key, (found.gateway, downs));
+            return Some(found.gateway);
+        }
+        // A static route goes with its link and does not come back with it; one that is deleted while the link is up is meant to be gone.
+        match self.memory.gateways.get(&key) {
+            Some((gateway, then)) if !(link.up && *then == downs) => return Some(*gateway),
+            _ => drop(self.memory.gateways.remove(&key)),
+        }
+        let has_address = own(self.kernel, link.index).any(|a| Family::of(a.net.addr()) == family);
+        let alone = (link.point_to_point || link.no_arp) && has_address;
+        self.shared_gateway(link.index, family).or_else(|| alone.then_some(Gateway { address: None, onlink: false, mtu: None, table: MAIN }))
+    }
+
+    /// Another NIC's gateway, when it is on a subnet of this one too: several NICs in one subnet share their router.
+    fn shared_gateway(&self, nic: IfIndex, family: Family) -> Option<Gateway> {
+        let near = |gateway: IpAddr| own(self.kernel, nic).any(|a| a.net.contains(&gateway));
+        let mut others = self.defaults.iter().filter(|d| d.family == family && d.gateway.table == MAIN);
+        let route = others.find(|d| d.gateway.address.is_some_and(near))?;
+        Some(Gateway { onlink: false, mtu: None, ..route.gateway })
+    }
+
+    /// What became of each exit that a NIC holds.
+    fn exits(&mut self, wanted: &BTreeMap<&ExitSpec, &Binding>) {
+        let placed: Vec<(ExitSpec, IfIndex)> = self.uplinks.placed.iter().map(|(spec, nic)| (spec.clone(), *nic)).collect();
+        // Those that take precedence first: theirs is the way of an address for which others name another gateway.
+        let mut ordered = placed;
+        ordered.sort_by_key(|(spec, _)| wanted.get(spec).map(|binding| precedence(binding)));
+        let mut ways: BTreeMap<IpAddr, WayKey> = BTreeMap::new();
+        for (spec, nic) in ordered {
+            let exit = self.usable(&spec, nic, &mut ways);
+            self.uplinks.exits.insert(spec, exit);
+        }
+        let kept: Vec<(IpAddr, WayKey)> = self.memory.numbers.exits().filter(|(exit, _)| !ways.contains_key(exit)).collect();
+        for (_, key) in kept {
+            if let (Some(gateway), Some(up)) = (key.gateway, self.uplinks.nics.get(&key.nic).map(|nic| nic.up)) {
+                self.other_way(key, up, gateway, None);
+            }
+        }
+    }
+
+    fn usable(&mut self, spec: &ExitSpec, nic: IfIndex, ways: &mut BTreeMap<IpAddr, WayKey>) -> Result<Exit, Reason> {
+        let family = Family::of(spec.address);
+        let Some(uplink) = self.uplinks.nics.get(&nic) else { return Err(Reason::AddressNotFound { address: spec.address }) };
+        let interface = uplink.name.clone();
+        let (up, own_way) = (uplink.up, uplink.way);
+        let own_gateway = own_way.and_then(|number| self.uplinks.ways.get(&number)?.gateways.get(&family).copied());
+        let alone = self.kernel.links.get(&nic).is_some_and(|link| link.point_to_point || link.no_arp);
+        let is_own = |own: Gateway, gateway| own.address == Some(gateway) || (own.address.is_none() && alone);
+        let other = spec.gateway.filter(|gateway| own_gateway.is_none_or(|own| !is_own(own, *gateway)));
+        let key = WayKey { nic, gateway: other };
+        if let (Some(gateway), Some(own)) = (other, own_gateway.and_then(|own| own.address))
+            && self.is_masquerade(nic, spec.address, own)
+        {
+            return Err(Reason::GatewayConflict { interface, gateway: own, named: gateway, address: spec.address });
+        }
+        if let Some(taken) = ways.get(&spec.address).filter(|taken| **taken != key) {
+            let own = own_gateway.and_then(|own| own.address);
+            let (gateway, named) = (taken.gateway.or(own), other.or(own));
+            let unknown = family.unspecified();
+            let (gateway, named) = (gateway.unwrap_or(unknown), named.unwrap_or(unknown));
+            return Err(Reason::GatewayConflict { interface, gateway, named, address: spec.address });
+        }
+        if other.is_none() && own_gateway.is_none() {
+            return Err(if up { Reason::GatewayNotFound { interface } } else { Reason::InterfaceDown { interface } });
+        }
+        let way = match other {
+            None => own_way,
+            Some(gateway) => self.other_way(key, up, gateway, own_gateway),
+        };
+        let Some(way) = way else { return Err(Reason::TooManyWays { interface }) };
+        ways.insert(spec.address, key);
+        self.memory.numbers.uses(spec.address, key);
+        if !up {
+            return Err(Reason::InterfaceDown { interface });
+        }
+        if own(self.kernel, nic).any(|a| a.net.addr() == spec.address && !a.usable) {
+            return Err(Reason::AddressNotReady { address: spec.address, interface });
+        }
+        Ok(Exit { address: spec.address, interface: nic, way })
+    }
+
+    /// Whether masquerade by the NIC's own gateway gives this address to flows of others: then it does not tell by which gateway a flow goes.
+    fn is_masquerade(&self, nic: IfIndex, address: IpAddr, gateway: IpAddr) -> bool {
+        let mut primary = own(self.kernel, nic).filter(|a| a.primary);
+        primary.any(|a| a.net.addr() == address && a.net.contains(&gateway))
+    }
+
+    /// The way by a gateway that is not the NIC's own.
+    fn other_way(&mut self, key: WayKey, up: bool, address: IpAddr, own_gateway: Option<Gateway>) -> Option<u8> {
+        let on_subnet = own(self.kernel, key.nic).any(|a| a.net.contains(&address)) || outside::is_link_local(address);
+        let table = own_gateway.map_or_else(|| self.table_toward(key.nic, address), |own| own.table);
+        let gateway = Gateway { address: Some(address), onlink: !on_subnet, mtu: None, table };
+        self.way(key, up, BTreeMap::from([(Family::of(address), gateway)]))
+    }
+
+    /// The table that has the subnet of a gateway: main, unless only another one does.
+    fn table_toward(&self, nic: IfIndex, gateway: IpAddr) -> u32 {
+        let reached = outside::reached(self.kernel);
+        let routes = self.kernel.routes.iter().filter(|r| reached.contains(&r.table) && r.destination.prefix_len() > 0);
+        let covers = routes.filter(|r| r.interface == Some(nic) && r.destination.contains(&gateway));
+        covers.map(|r| r.table).min_by_key(|table| (*table != MAIN, *table)).unwrap_or(MAIN)
+    }
+
+    /// Which way answers and flows go, and what is inside.
+    fn finish(&mut self) {
+        let uplinks = &mut *self.uplinks;
+        for nic in uplinks.nics.values() {
+            let Some(way) = nic.way.and_then(|number| uplinks.ways.get(&number)) else { continue };
+            let served = nic.addresses.iter().filter(|address| way.gateways.contains_key(&Family::of(**address)));
+            uplinks.called.extend(served.map(|address| (*address, way.number)));
+        }
+        // The one gateway that all bindings of an address name is its gateway for everybody, where the NIC has none.
+        for (address, named) in &self.named {
+            let [gateway] = named.as_slice() else { continue };
+            let key = |spec: &ExitSpec, nic: &IfIndex| (spec.address == *address).then_some(WayKey { nic: *nic, gateway: Some(*gateway) });
+            let key = uplinks.placed.iter().find_map(|(spec, nic)| key(spec, nic));
+            if let Some(way) = uplinks.ways.values().find(|way| Some(way.key) == key) {
+                uplinks.called.entry(*address).or_insert(way.number);
+            }
+        }
+        let ways: BTreeSet<WayKey> = uplinks.ways.values().map(|way| way.key).collect();
+        self.memory.numbers.keep_only(&ways);
+        self.memory.gateways.retain(|(nic, _), _| self.kernel.links.contains_key(nic));
+        let number = |key: WayKey| uplinks.ways.values().find(|way| way.key == key).map_or(0, |way| way.number);
+        uplinks.borne = self.memory.numbers.exits().map(|(exit, key)| (exit, number(key))).collect();
+        let outer: BTreeSet<IfIndex> = uplinks.nics.keys().copied().collect();
+        (uplinks.inside, uplinks.inside_tables) = outside::inside(self.kernel, &outer);
+        uplinks.inside_tables.remove(&MAIN);
+        uplinks.inside.extend(self.inner.links.iter().filter(|link| !outer.contains(link)));
+        uplinks.inside.extend(self.kernel.links.values().filter(|l| l.kind == LinkKind::Loopback).map(|l| l.index));
+    }
+}

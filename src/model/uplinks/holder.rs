@@ -1,0 +1,85 @@
+//! Which NIC an exit is on, or why none.
+
+use std::net::IpAddr;
+
+use super::super::binding::ExitSpec;
+use super::super::facts::{Address, IfIndex, KernelFacts, Link, LinkKind, Place};
+use super::super::reason::{NotAnUplink, Reason};
+use super::Inner;
+use super::outside::Default;
+
+/// The addresses that a link holds.
+pub fn own(kernel: &KernelFacts, index: IfIndex) -> impl Iterator<Item = &Address> {
+    kernel.addresses_at(Place { nsid: None, index })
+}
+
+/// The NIC that holds an exit's address. Of several the one that is up and has a way, then the oldest: the same after a restart.
+///
+/// # Errors
+/// When no interface holds it, or none that leads outside.
+pub fn holder(kernel: &KernelFacts, spec: &ExitSpec, defaults: &[Default], inner: &Inner<'_>) -> Result<IfIndex, Reason> {
+    let address = spec.address;
+    let reason = |link: &Link| not_an_uplink(kernel, link, spec.gateway, defaults, inner);
+    if let Some(name) = &spec.interface {
+        let link = kernel.link(name).ok_or_else(|| Reason::NoSuchInterface { interface: name.clone() })?;
+        if let Some(why) = reason(link) {
+            return Err(Reason::NotAnUplink { interface: name.clone(), why });
+        }
+        // An address that is routed to this host may be on the loopback device; the binding says by which NIC.
+        let routed = kernel.own_links_with(address).any(|l| matches!(l.kind, LinkKind::Loopback | LinkKind::Dummy));
+        if routed || own(kernel, link.index).any(|a| a.net.addr() == address) {
+            return Ok(link.index);
+        }
+        // An address of IPv6 goes with its link: that it is down is the better news.
+        if !link.up {
+            return Err(Reason::InterfaceDown { interface: name.clone() });
+        }
+        let elsewhere = kernel.own_links_with(address).next().map(|l| l.name.clone());
+        return Err(Reason::AddressNotOnInterface { address, interface: name.clone(), elsewhere });
+    }
+    let mut holders: Vec<&Link> = kernel.own_links_with(address).collect();
+    holders.sort_by_key(|link| link.index);
+    let rank = |link: &&&Link| {
+        let near = spec.gateway.is_none_or(|gateway| own(kernel, link.index).any(|a| a.net.contains(&gateway)));
+        let way = defaults.iter().any(|d| d.interface == link.index);
+        (!near, !(link.up && link.carrier), !way, link.index)
+    };
+    if let Some(link) = holders.iter().filter(|link| reason(link).is_none()).min_by_key(rank) {
+        return Ok(link.index);
+    }
+    let first = holders.first().ok_or(Reason::AddressNotFound { address })?;
+    let why = reason(first).expect("those without a reason were looked at before");
+    Err(Reason::NotAnUplink { interface: first.name.clone(), why })
+}
+
+/// Why a link cannot be a way out.
+pub fn not_an_uplink(kernel: &KernelFacts, link: &Link, gateway: Option<IpAddr>, defaults: &[Default], inner: &Inner<'_>) -> Option<NotAnUplink> {
+    let vrf = link.master.and_then(|master| kernel.links.get(&master)).filter(|master| master.vrf.is_some());
+    if let Some(vrf) = vrf {
+        return Some(NotAnUplink::InVrf { vrf: vrf.name.clone() });
+    }
+    match link.kind {
+        LinkKind::Loopback => Some(NotAnUplink::Loopback),
+        LinkKind::Dummy => Some(NotAnUplink::Dummy),
+        LinkKind::Bridge => {
+            let gateways = defaults.iter().filter(|d| d.interface == link.index).filter_map(|d| d.gateway.address).chain(gateway);
+            let gateways: Vec<IpAddr> = gateways.collect();
+            (!leads_out(kernel, link, &gateways, inner)).then_some(NotAnUplink::BridgeOfWorkloads)
+        }
+        _ if inner.links.contains(&link.index) => Some(NotAnUplink::LinkOfWorkload),
+        _ => None,
+    }
+}
+
+/// Whether a bridge is above a NIC: a port that leads to no workload. A veth's far end is one's, unless the gateway is there.
+fn leads_out(kernel: &KernelFacts, bridge: &Link, gateways: &[IpAddr], inner: &Inner<'_>) -> bool {
+    let mut ports = kernel.links.values().filter(|l| l.master == Some(bridge.index) && !inner.links.contains(&l.index));
+    ports.any(|port| match port.far_end() {
+        Some(far) => {
+            let mut there = kernel.addresses_at(far).map(|a| a.net.addr());
+            there.any(|address| gateways.contains(&address) && !inner.is_container(address))
+        }
+        // A veth whose peer is in this namespace is the bridge's own gateway, or leads to another bridge.
+        None => port.kind != LinkKind::Veth,
+    })
+}

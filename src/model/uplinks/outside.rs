@@ -1,0 +1,104 @@
+//! Which routes lead outside: the default routes of every table that a policy rule reaches, and what amounts to one.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
+
+use ipnet::IpNet;
+
+use super::super::facts::{Family, IfIndex, KernelFacts, Route, RouteKind, Rule, RuleAction};
+use super::super::ways::Gateway;
+use crate::contract::PROTOCOL;
+
+/// Number of the kernel's main route table (`RT_TABLE_MAIN`).
+pub const MAIN: u32 = 254;
+
+/// A default route, or what amounts to one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Default {
+    pub family: Family,
+    pub interface: IfIndex,
+    pub gateway: Gateway,
+    pub metric: u32,
+    /// It is `0.0.0.0/0` or `::/0` itself, and not a part.
+    whole: bool,
+}
+
+/// The tables that some policy rule of somebody else leads to; those of VRFs as well.
+pub fn reached(kernel: &KernelFacts) -> BTreeSet<u32> {
+    let rules = kernel.rules.iter().filter(|r| is_foreign(r)).map(|r| r.table);
+    let vrfs = kernel.links.values().filter_map(|link| link.vrf);
+    rules.chain(vrfs).chain([MAIN]).filter(|table| *table != 0).collect()
+}
+
+/// The tables that a packet without a mark is looked up in.
+fn reached_unmarked(kernel: &KernelFacts) -> BTreeSet<u32> {
+    let unmarked = |r: &&Rule| is_foreign(r) && (r.not || r.mark.is_none_or(|mark| mark & r.mask.unwrap_or(u32::MAX) == 0));
+    kernel.rules.iter().filter(unmarked).map(|r| r.table).chain([MAIN]).filter(|table| *table != 0).collect()
+}
+
+fn is_foreign(rule: &Rule) -> bool {
+    rule.protocol != PROTOCOL && rule.action == RuleAction::Table
+}
+
+/// All default routes, those of main first, then by metric. Routes of ours are none: what egressd wrote is no fact.
+pub fn defaults(kernel: &KernelFacts) -> Vec<Default> {
+    let tables = reached(kernel);
+    let routes = kernel.routes.iter().filter(|r| r.protocol != PROTOCOL && r.kind == RouteKind::Unicast && tables.contains(&r.table));
+    let mut all = Vec::new();
+    let mut parts: BTreeMap<(Family, u32, IfIndex), (u128, Default)> = BTreeMap::new();
+    for route in routes {
+        let (family, length) = (Family::of(route.destination.addr()), route.destination.prefix_len());
+        if length > 8 {
+            continue;
+        }
+        for (address, interface, onlink) in route.hops() {
+            let Some(interface) = interface else { continue };
+            let gateway = Gateway { address, onlink, mtu: route.mtu(), table: route.table };
+            let default = Default { family, interface, gateway, metric: route.metric, whole: length == 0 };
+            if length == 0 {
+                all.push(default);
+            } else {
+                parts.entry((family, route.table, interface)).or_insert((0, default)).0 += size(&route.destination);
+            }
+        }
+    }
+    // A VPN that takes everything often leaves the default route alone, and adds halves of it, or all but the private ranges.
+    all.extend(parts.into_values().filter(|(covered, part)| *covered >= much_of(part.family)).map(|(_, part)| part));
+    all.sort_by_key(|d| (d.gateway.table != MAIN, !d.whole, d.metric, d.gateway.table, d.interface));
+    all
+}
+
+/// How many addresses a prefix has, in units of a 256th of its family's space.
+fn size(net: &IpNet) -> u128 {
+    1 << (8 - net.prefix_len())
+}
+
+/// A quarter of IPv4's space; of IPv6's a sixteenth, since only an eighth of it is given out.
+fn much_of(family: Family) -> u128 {
+    match family {
+        Family::V4 => 64,
+        Family::V6 => 16,
+    }
+}
+
+/// Interfaces and tables of the routes that are not default ones: what the host reaches by them is inside.
+pub fn inside(kernel: &KernelFacts, uplinks: &BTreeSet<IfIndex>) -> (BTreeSet<IfIndex>, BTreeSet<u32>) {
+    let tables = reached_unmarked(kernel);
+    let inner = |r: &&Route| r.protocol != PROTOCOL && r.kind == RouteKind::Unicast && r.destination.prefix_len() > 0;
+    let (mut links, mut by) = (BTreeSet::new(), BTreeSet::new());
+    for route in kernel.routes.iter().filter(|r| tables.contains(&r.table)).filter(inner) {
+        for interface in route.interfaces().filter(|interface| !uplinks.contains(interface)) {
+            links.insert(interface);
+            by.insert(route.table);
+        }
+    }
+    (links, by)
+}
+
+/// Link-local addresses and multicast are every link's own affair.
+pub fn is_link_local(address: IpAddr) -> bool {
+    match address {
+        IpAddr::V4(a) => a.is_link_local(),
+        IpAddr::V6(a) => a.is_unicast_link_local(),
+    }
+}

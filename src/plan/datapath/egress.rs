@@ -1,0 +1,139 @@
+//! The way out of bound sources: chosen on the first packet, found again by the flow's own addresses on all others, and source NAT.
+
+use super::{CONFIRMED, Chains, REPLY, Shape, names, ours, present};
+use crate::contract::{FLAG, FLAG_MASK, MARK_MASK, NEIGHBOUR_MASK, PRIORITY_PREROUTING, PRIORITY_SNAT, WAY};
+use crate::nft::build::{
+    RuleBuilder, constant, ct_direction, ct_original_daddr, ct_reply_daddr, ct_status, daddr, fib_oif, iif, map, mark, oif, ranges, rule, saddr,
+};
+use crate::nft::{Chain, ChainKind, Family, Hook, Rule};
+
+/// Bits of a packet mark that are neither ours nor a known neighbour's.
+const FOREIGN: u32 = MARK_MASK & !(FLAG | WAY);
+/// What neighbours' bits may be, all of them together.
+const BESIDE: [(u32, &str); 7] = [
+    (0x2000, "beside_2000"),
+    (0x4000, "beside_4000"),
+    (0x6000, "beside_6000"),
+    (0x8000, "beside_8000"),
+    (0xa000, "beside_a000"),
+    (0xc000, "beside_c000"),
+    (0xe000, "beside_e000"),
+];
+
+/// The chains of this concern.
+pub fn chains(shape: Shape) -> Chains {
+    let v6 = shape.v6;
+    let mut chains = vec![
+        (
+            "prerouting",
+            Chain::base(
+                ChainKind::Filter,
+                Hook::Prerouting,
+                PRIORITY_PREROUTING,
+                present([
+                    Some(rule().is(ct_status().and(CONFIRMED), CONFIRMED).goto("established")),
+                    Some(is_bound(v6).goto("bound")),
+                    shape.nets.then(|| is_bound_net(v6).goto("bound_net")),
+                ]),
+            ),
+        ),
+        (
+            "established",
+            Chain::regular(present([
+                Some(rule().is(ct_direction(), REPLY).set_mark(map(names::CALLED, [ct_original_daddr(v6)])).accept()),
+                Some(rule().is(ct_direction(), REPLY).accept()),
+                shape.departed.then(|| rule().found(names::DEPARTED, [iif(), saddr(v6)]).counter().drop()),
+                Some(is_bound(v6).goto("bound_flow")),
+                shape.nets.then(|| is_bound_net(v6).goto("bound_flow")),
+            ])),
+        ),
+        ("bound_flow", Chain::regular([rule().set_mark(map(names::WAYS, [ct_reply_daddr(v6)])).accept()])),
+        ("bound", Chain::regular(bound(shape, false))),
+        ("source_nat", Chain::base(ChainKind::Nat, Hook::Postrouting, PRIORITY_SNAT, source_nat(shape))),
+    ];
+    if shape.nets {
+        chains.push(("bound_net", Chain::regular(bound(shape, true))));
+    }
+    for (bits, name) in BESIDE {
+        chains.push((name, Chain::regular(beside(shape, bits))));
+    }
+    chains
+}
+
+/// A lookup for its value, which is never 0: kernels before 6.5 refuse to ask a map only whether a key is there.
+pub fn is_bound(v6: bool) -> RuleBuilder {
+    rule().is_not(map(names::POLICIES, [iif(), saddr(v6)]), 0)
+}
+
+/// The same of a subnet.
+pub fn is_bound_net(v6: bool) -> RuleBuilder {
+    rule().is_not(map(ranges(names::POLICIES_NETS), [iif(), saddr(v6)]), 0)
+}
+
+/// Begins a rule for what is inside, though an uplink leads there.
+pub fn to_inside(v6: bool) -> RuleBuilder {
+    rule().found(ranges(names::INSIDE), [iif(), daddr(v6)])
+}
+
+/// Ends a walk through the rules for what a binding is not for.
+pub fn limits(shape: Shape) -> [Option<Rule>; 2] {
+    let key = || [iif(), saddr(shape.v6)];
+    [
+        shape.limited.then(|| rule().vmap(names::LIMITED, key())),
+        shape.limited_nets.then(|| rule().vmap(ranges(names::LIMITED_NETS), key())),
+    ]
+}
+
+/// The first packet of a bound source.
+fn bound(shape: Shape, net: bool) -> Vec<Rule> {
+    let v6 = shape.v6;
+    let mut rules = present([shape.inside.then(|| to_inside(v6).accept())]);
+    rules.extend(limits(shape).into_iter().flatten());
+    // A transparent proxy's mark leads to this host itself.
+    rules.push(rule().is_not(mark().and(FOREIGN), 0).is(fib_oif(), 0).accept());
+    // Subnets are not asked for by kube-proxy or portmap.
+    for (bits, name) in BESIDE.into_iter().filter(|_| !net) {
+        rules.push(rule().is(mark().and(NEIGHBOUR_MASK), bits).goto(name));
+    }
+    rules.extend(choose(v6, net));
+    rules.push(rule().is(mark().and(FLAG_MASK), FLAG).accept());
+    rules.push(no_way(0));
+    rules
+}
+
+/// Puts the policy, and then its way, into the packet mark. The policy's number stands there between two rules only.
+fn choose(v6: bool, net: bool) -> [Rule; 2] {
+    let key = [iif(), saddr(v6)];
+    let policy = if net { map(ranges(names::POLICIES_NETS), key) } else { map(names::POLICIES, key) };
+    [rule().set_mark(policy).done(), rule().set_mark(map(names::POLICY_WAYS, [mark()])).done()]
+}
+
+/// The same for a packet that bears a neighbour's bits, which stay. A rule for each value of them: kernels before 6.13 cannot OR a register
+/// into a mark.
+fn beside(shape: Shape, bits: u32) -> Vec<Rule> {
+    let mut rules: Vec<Rule> = choose(shape.v6, false).into();
+    rules.push(rule().is(mark().and(FLAG_MASK), FLAG).set_mark(mark().or(bits)).accept());
+    rules.push(no_way(bits));
+    rules
+}
+
+/// The policy has no usable exit. The way's table ends in `unreachable`, so the program gets an error at once; the inside still works.
+fn no_way(bits: u32) -> Rule {
+    rule().counter().set_mark(constant(FLAG | bits)).accept()
+}
+
+/// The first packet of each flow, on its way out: SNAT by output NIC, interface and source. No element for that NIC means drop.
+fn source_nat(shape: Shape) -> Vec<Rule> {
+    let v6 = shape.v6;
+    let family = if v6 { Family::Ip6 } else { Family::Ip };
+    let key = || [oif(), iif(), saddr(v6)];
+    let mut rules = present([
+        Some(ours().snat(family, map(names::EXITS, key()))),
+        shape.nets.then(|| ours().snat(family, map(ranges(names::EXITS_NETS), key()))),
+        Some(rule().found(names::INSIDE_LINKS, [oif()]).accept()),
+        Some(ours().counter().drop()),
+        shape.inside.then(|| to_inside(v6).accept()),
+    ]);
+    rules.push(rule().goto("unmarked"));
+    rules
+}

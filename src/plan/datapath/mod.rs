@@ -1,0 +1,165 @@
+//! The datapath: chains and sets, composed of one fragment for each concern.
+//!
+//! Rules are the same for every outcome, but for those that an empty set would make pointless; everything that changes with a workload is an
+//! element of a set. The flow's own addresses say its way: in the original direction the address that it was translated to, in the reply
+//! direction the address that was called. So nothing of ours stands in the conntrack mark, and the packet mark is ours only from
+//! `prerouting` (behind everybody's mangle rules) to the end of `postrouting`. ARCHITECTURE.md follows a packet through all of it.
+
+mod answers;
+mod egress;
+mod guard;
+mod identity;
+mod seal;
+pub mod traffic;
+
+use std::collections::BTreeMap;
+
+use crate::contract::{FLAG, FLAG_MASK};
+use crate::nft::build::{RuleBuilder, mark, rule};
+use crate::nft::{Bytes, Chain, Data, Datatype, Key, Rule, Set, Table};
+
+pub use identity::table as identity;
+
+/// `ct direction` of answers.
+pub const REPLY: u32 = 1;
+/// `IPS_CONFIRMED`: the flow's first packet has left. (`ct state new` also matches later packets of an unanswered UDP flow.)
+const CONFIRMED: u32 = 1 << 3;
+
+/// Names of the sets, in the ip families.
+pub mod names {
+    /// Interface, source: the policy of a bound source.
+    pub const POLICIES: &str = "policies";
+    /// The same for subnets.
+    pub const POLICIES_NETS: &str = "policies_nets";
+    /// Policy: its way. A policy without a usable exit is not in it.
+    pub const POLICY_WAYS: &str = "policy_ways";
+    /// Output NIC, interface, source: the exit.
+    pub const EXITS: &str = "exits";
+    /// The same for subnets.
+    pub const EXITS_NETS: &str = "exits_nets";
+    /// Exit: the way of flows that were translated to it.
+    pub const WAYS: &str = "ways";
+    /// Address of a NIC: the way of answers to who called it.
+    pub const CALLED: &str = "called";
+    /// NIC, address: what leaves by that NIC bears one of these.
+    pub const OWN: &str = "own";
+    /// Interface, source: bound for some destinations or ports only.
+    pub const LIMITED: &str = "limited";
+    /// The same for subnets.
+    pub const LIMITED_NETS: &str = "limited_nets";
+    /// Interface: a guarded bridge.
+    pub const GUARDS: &str = "guards";
+    /// Interface, source: known on a guarded bridge, and bound by nobody.
+    pub const KNOWN: &str = "known";
+    /// Sources that bindings name, by whatever interface they come.
+    pub const CLAIMED: &str = "claimed";
+    /// Interface, source: bound until just now. Its flows are being ended.
+    pub const DEPARTED: &str = "departed";
+    /// Interfaces that lead to what is inside.
+    pub const INSIDE_LINKS: &str = "inside_links";
+    /// Subnets that are inside, though an uplink leads to them.
+    pub const INSIDE: &str = "inside";
+    /// Bridge family: port, source.
+    pub const OWNERS: [&str; 2] = ["owners4", "owners6"];
+    /// Bridge family: bridge, source that a port of it owns.
+    pub const OWNED: [&str; 2] = ["owned4", "owned6"];
+}
+
+/// What is there to be looked up: rules for what is not are left out.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Shape {
+    pub v6: bool,
+    /// Subnets are bound.
+    pub nets: bool,
+    /// Somebody is bound for some destinations or ports only.
+    pub limited: bool,
+    pub limited_nets: bool,
+    /// Subnets behind an uplink are inside.
+    pub inside: bool,
+    /// Bridges are guarded.
+    pub guards: bool,
+    /// Sources without a port of their own are bound.
+    pub claimed: bool,
+    /// Flows of former owners are being ended.
+    pub departed: bool,
+}
+
+/// The chains of one concern.
+type Chains = Vec<(&'static str, Chain)>;
+
+/// The chains of a table of an ip family.
+pub fn chains(shape: Shape) -> BTreeMap<String, Chain> {
+    let fragments = [egress::chains(shape), answers::chains(shape), guard::chains(shape), seal::chains(shape)];
+    let mut all = BTreeMap::new();
+    for (name, chain) in fragments.into_iter().flatten() {
+        let before = all.insert(name.to_owned(), chain);
+        debug_assert!(before.is_none(), "two fragments have a chain {name}");
+    }
+    all
+}
+
+/// The empty sets of a table of an ip family.
+pub fn sets(v6: bool) -> Sets {
+    let address = if v6 { Datatype::Ipv6 } else { Datatype::Ipv4 };
+    let source = [Datatype::IfIndex, address];
+    let left = [Datatype::IfIndex, Datatype::IfIndex, address];
+    Sets::new([
+        (names::POLICIES, Set::map(source, Datatype::Mark)),
+        (names::POLICIES_NETS, Set::map(source, Datatype::Mark).with_ranges()),
+        (names::POLICY_WAYS, Set::map([Datatype::Mark], Datatype::Mark)),
+        (names::EXITS, Set::map(left, address)),
+        (names::EXITS_NETS, Set::map(left, address).with_ranges()),
+        (names::WAYS, Set::map([address], Datatype::Mark)),
+        (names::CALLED, Set::map([address], Datatype::Mark)),
+        (names::OWN, Set::of(source)),
+        (names::LIMITED, Set::map(source, Datatype::Verdict)),
+        (names::LIMITED_NETS, Set::map(source, Datatype::Verdict).with_ranges()),
+        (names::GUARDS, Set::of([Datatype::IfIndex])),
+        (names::KNOWN, Set::of(source)),
+        (names::CLAIMED, Set::of(source).with_ranges()),
+        (names::DEPARTED, Set::of(source)),
+        (names::INSIDE_LINKS, Set::of([Datatype::IfIndex])),
+        (names::INSIDE, Set::of(source).with_ranges()),
+    ])
+}
+
+/// The sets of one table while they are filled.
+#[derive(Debug)]
+pub struct Sets(BTreeMap<String, Set>);
+
+impl Sets {
+    pub(super) fn new<const N: usize>(sets: [(&str, Set); N]) -> Self {
+        Self(sets.map(|(name, set)| (name.to_owned(), set)).into())
+    }
+
+    /// Adds an element. What is there already stays: two that differ are a mistake of the plan, and the first is the one that was asked for.
+    pub fn put(&mut self, set: &str, key: Key, data: Data) {
+        let elements = &mut self.0.get_mut(set).expect("one of the table's sets").elements;
+        elements.entry(key).or_insert(data);
+    }
+
+    /// Adds an element whose key is a single value.
+    pub fn one(&mut self, set: &str, key: Bytes, data: Data) {
+        self.put(set, Key::one(key), data);
+    }
+
+    /// Whether a set has elements.
+    pub fn any(&self, set: &str) -> bool {
+        self.0.get(set).is_some_and(|set| !set.elements.is_empty())
+    }
+
+    /// The table of these sets.
+    pub fn with(self, chains: BTreeMap<String, Chain>) -> Table {
+        Table { chains, sets: self.0 }
+    }
+}
+
+/// Begins a rule for packets that egressd routes.
+fn ours() -> RuleBuilder {
+    rule().is(mark().and(FLAG_MASK), FLAG)
+}
+
+/// The rules that are there, in order.
+fn present<const N: usize>(rules: [Option<Rule>; N]) -> Vec<Rule> {
+    rules.into_iter().flatten().collect()
+}

@@ -1,0 +1,27 @@
+//! The last look, behind all source NAT: what has a way leaves by its NIC with that NIC's address, or to the inside, or not at all.
+
+use super::egress::to_inside;
+use super::{Chains, Shape, names, ours, present};
+use crate::contract::PRIORITY_SEAL;
+use crate::nft::build::{RuleBuilder, iif, map, oif, rule, saddr};
+use crate::nft::{Chain, ChainKind, Hook};
+
+/// The chains of this concern.
+pub fn chains(shape: Shape) -> Chains {
+    let v6 = shape.v6;
+    let mut rules = present([
+        Some(rule().found(names::INSIDE_LINKS, [oif()]).accept()),
+        Some(rule().found(names::OWN, [oif(), saddr(v6)]).accept()),
+        Some(forwarded(ours()).counter().drop()),
+        // Another NIC's exit as its source: the packet lost its way.
+        Some(forwarded(rule()).is_not(map(names::WAYS, [saddr(v6)]), 0).counter().drop()),
+        shape.inside.then(|| to_inside(v6).accept()),
+    ]);
+    rules.push(rule().goto("unmarked"));
+    vec![("seal", Chain::base(ChainKind::Filter, Hook::Postrouting, PRIORITY_SEAL, rules))]
+}
+
+/// It came in by some interface: the host's own packets have none, and pass.
+fn forwarded(rule: RuleBuilder) -> RuleBuilder {
+    rule.is_not(iif(), 0)
+}

@@ -1,0 +1,92 @@
+//! What an earlier run left in the kernel: numbers, owners, guards and flows that are still to be ended.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
+
+use super::datapath::names;
+use crate::contract::{PROTOCOL, TABLE_BASE, WAY, WAY_MAX};
+use crate::model::facts::{IfIndex, KernelFacts, Route};
+use crate::model::resolve::Past;
+use crate::model::uplinks::Memory;
+use crate::model::ways::WayKey;
+use crate::nft::{Data, Family, Key, Ruleset, Set};
+
+/// Takes over what the kernel has of ours.
+pub fn read_back(observed: &Ruleset, kernel: &KernelFacts, past: &mut Past) {
+    let Past { memory: Memory { numbers, .. }, port_owners, pod_bridges, departed } = past;
+    let defaults = defaults(kernel);
+    for (family, v6) in [(Family::Ip, false), (Family::Ip6, true)] {
+        let set = |name| observed.tables.get(&family).and_then(|table| table.sets.get(name));
+        let numbered = |name| marks(set(name), v6);
+        let called: BTreeMap<u8, IfIndex> = numbered(names::CALLED).filter_map(|(address, number)| {
+            kernel.own_links_with(address).next().map(|link| (number, link.index))
+        }).collect();
+        for (number, nic) in &called {
+            let explicit = numbered(names::WAYS).any(|(_, n)| n == *number) && is_named(&called, *number, *nic);
+            if !explicit {
+                numbers.read_back(WayKey::own(*nic), *number);
+            }
+        }
+        for (number, route) in &defaults {
+            let (Some(nic), known) = (route.interface, numbers.key_of(*number).is_some()) else { continue };
+            if !known {
+                numbers.read_back(WayKey { nic, gateway: route.gateway }, *number);
+            }
+        }
+        for (address, number) in numbered(names::WAYS) {
+            if let Some(key) = numbers.key_of(number) {
+                numbers.uses(address, key);
+            }
+        }
+        let keys = |name| set(name).into_iter().flat_map(|set| set.elements.keys());
+        pod_bridges.extend(keys(names::GUARDS).filter_map(|key| number_at(key, 0)));
+        departed.extend(keys(names::DEPARTED).filter_map(|key| source_of(key, v6)));
+    }
+    for (port, address) in owners(observed) {
+        if let Some(bridge) = kernel.links.get(&port).and_then(|link| link.master) {
+            port_owners.read_back(bridge, address, port);
+        }
+    }
+}
+
+/// Whether a NIC has two numbers among those that answers go by, of which this is not the first.
+fn is_named(called: &BTreeMap<u8, IfIndex>, number: u8, nic: IfIndex) -> bool {
+    called.iter().any(|(other, index)| *index == nic && *other < number)
+}
+
+/// The default routes in our tables, by the way's number.
+fn defaults(kernel: &KernelFacts) -> BTreeMap<u8, &Route> {
+    let ours = kernel.routes.iter().filter(|r| r.protocol == PROTOCOL && r.destination.prefix_len() == 0 && r.interface.is_some());
+    ours.filter_map(|r| Some((u8::try_from(r.table.checked_sub(TABLE_BASE)?).ok().filter(|n| (1..=WAY_MAX).contains(n))?, r))).collect()
+}
+
+/// Addresses and the numbers of their ways.
+fn marks(set: Option<&Set>, v6: bool) -> impl Iterator<Item = (IpAddr, u8)> {
+    set.into_iter().flat_map(|set| &set.elements).filter_map(move |(key, data)| {
+        let Data::Value(value) = data else { return None };
+        let mark = u32::from_ne_bytes(value.as_slice().get(..4)?.try_into().ok()?);
+        Some((address_in(key.first.as_slice(), v6)?, (mark & WAY) as u8))
+    })
+}
+
+/// The addresses that ports own.
+pub fn owners(ruleset: &Ruleset) -> BTreeSet<(IfIndex, IpAddr)> {
+    let sets = ruleset.tables.get(&Family::Bridge).map(|table| &table.sets);
+    let of = |v6: bool| sets.and_then(|sets| sets.get(names::OWNERS[usize::from(v6)])).map(|set| (set, v6));
+    [of(false), of(true)].into_iter().flatten().flat_map(|(set, v6)| set.elements.keys().filter_map(move |key| source_of(key, v6))).collect()
+}
+
+/// The number in a key of single values.
+pub fn number_at(key: &Key, at: usize) -> Option<u32> {
+    Some(u32::from_ne_bytes(key.first.as_slice().get(at..at + 4)?.try_into().ok()?))
+}
+
+/// Interface and source of a key of single values.
+pub fn source_of(key: &Key, v6: bool) -> Option<(IfIndex, IpAddr)> {
+    Some((number_at(key, 0)?, address_in(key.first.as_slice().get(4..)?, v6)?))
+}
+
+/// The address that bytes begin with.
+pub fn address_in(bytes: &[u8], v6: bool) -> Option<IpAddr> {
+    if v6 { Some(<[u8; 16]>::try_from(bytes.get(..16)?).ok()?.into()) } else { Some(<[u8; 4]>::try_from(bytes.get(..4)?).ok()?.into()) }
+}
