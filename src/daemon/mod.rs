@@ -90,9 +90,9 @@ pub(crate) enum Told {
         outcome: calls::Outcome,
     },
     /// Addresses that flows were translated to.
-    Borne(std::collections::BTreeSet<std::net::IpAddr>),
+    Borne(BTreeSet<IpAddr>),
     /// The flows of these sources have been ended.
-    Ended(Vec<ipnet::IpNet>),
+    Ended(Vec<IpNet>),
     Question(Question, oneshot::Sender<Response>),
     Stop,
 }

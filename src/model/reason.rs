@@ -209,55 +209,6 @@ impl fmt::Display for Reason {
                 write!(f, "{bridge} is a bridge of a NIC, so its packets to the router pass this host by; put it on a bridge of its own")
             }
             Self::AddressTaken { address, by } => write!(f, "{address} is {by}'s on this bridge; give one of them another address"),
-            Self::BeingPlaced => "BeingPlaced",
-            Self::NoAddressYet => "NoAddressYet",
-            Self::NoRouteToSource { .. } => "NoRouteToSource",
-            Self::Overlap { .. } => "Overlap",
-            Self::NoSuchNamespace { .. } => "NoSuchNamespace",
-            Self::NoExitOnNode | Self::PoolNotOnNode { .. } => "NoExitOnNode",
-            Self::NoSuchPool { .. } => "PoolNotFound",
-            Self::PoolInvalid { .. } => "PoolInvalid",
-            Self::NamespaceNotAllowed { .. } => "NamespaceNotAllowed",
-            Self::AddressNotInPool { .. } => "AddressNotInPool",
-            Self::NotAllocated { .. } => "NotAllocated",
-            Self::PoolExhausted { .. } => "PoolExhausted",
-            Self::RawExits => "RawExitsNotAllowed",
-        }
-    }
-}
-
-impl fmt::Display for Reason {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Invalid(error) | Self::NotServed(error) => write!(f, "{error}"),
-            Self::NoExitInFamily(family) => {
-                let family = if *family == Family::V4 { "IPv4" } else { "IPv6" };
-                write!(f, "the binding has no {family} exit; add an {family} address to its exits")
-            }
-            Self::AddressNotFound { address } => {
-                write!(f, "no interface holds {address}; add it to the NIC: ip address add {address}/PREFIX dev NIC")
-            }
-            Self::AddressNotOnInterface { address, interface, elsewhere: Some(other) } => {
-                write!(f, "{address} is on {other}, not on {interface}; name {other}, or leave the interface out")
-            }
-            Self::AddressNotOnInterface { address, interface, elsewhere: None } => {
-                write!(f, "{interface} does not hold {address}; add it: ip address add {address}/PREFIX dev {interface}")
-            }
-            Self::AddressNotReady { address, interface } => {
-                write!(f, "{address} on {interface} is tentative or a duplicate; see ip -6 address show dev {interface}")
-            }
-            Self::NoSuchInterface { interface } => write!(f, "there is no interface {interface}; see ip link for the names"),
-            Self::InterfaceDown { interface } => {
-                write!(f, "{interface} is down or has no carrier; ip link set {interface} up, or look at its cable")
-            }
-            Self::GatewayNotFound { interface } => {
-                write!(f, "{interface} has no default route to learn its gateway from; name it (egress.gateway, exits[].gateway)")
-            }
-            Self::GatewayConflict { interface, gateway } => {
-                write!(f, "{interface} already has the gateway {gateway} by another binding; a NIC has one gateway for each family")
-            }
-            Self::TooManyNics => write!(f, "all 127 NIC numbers are taken; use fewer NICs"),
-            Self::TooManyExits { interface } => write!(f, "all 255 exit numbers of {interface} are taken; use fewer addresses on it"),
             Self::BeingPlaced => write!(f, "it is being put where its labels say; it gets its exit there"),
             Self::NoAddressYet => write!(f, "it has no address yet; it gets its exit with its address"),
             Self::NoRouteToSource { net } => {

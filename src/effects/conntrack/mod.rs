@@ -8,7 +8,6 @@ use std::net::{IpAddr, Ipv4Addr};
 use nix::libc;
 
 use crate::model::facts::Family;
-use crate::model::ground::family;
 use crate::netlink::routing::family_number;
 use crate::netlink::{self, Channel, Message, Received, address, attributes, attributes_after, number_be};
 
@@ -174,7 +173,7 @@ fn flow(message: &Received<'_>) -> Option<Flow> {
     }
     let (original, reply) = (original?, reply?);
     Some(Flow {
-        family: family(original.source),
+        family: Family::of(original.source),
         protocol: original.protocol,
         source: original.source,
         destination: original.destination,

@@ -1,7 +1,6 @@
 //! What a binding is for: a set of its destinations, and chains that a source of it jumps to. They return for what fits, and end the walk for
 //! the rest.
 
-use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use ipnet::IpNet;
