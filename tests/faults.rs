@@ -120,7 +120,7 @@ fn a_binding_under_traffic() {
 }
 
 /// What another program may do.
-const TAKEN: [&str; 9] = [
+const TAKEN: [&str; 11] = [
     "ip rule del pref 1560",
     "ip rule del pref 1561",
     "ip -6 rule del pref 1561",
@@ -128,6 +128,8 @@ const TAKEN: [&str; 9] = [
     "ip route flush table 15601; ip route flush table 15602",
     "ip -6 route flush table 15601; ip -6 route flush table 15602",
     "ip link set eth1 group default",
+    "sysctl -w net.ipv4.conf.eth1.rp_filter=1",
+    "sysctl -w net.ipv4.ip_forward=0",
     "nft flush ruleset",
     "ip rule flush; ip rule add pref 32766 lookup main proto kernel; ip rule add pref 32767 lookup default proto kernel",
 ];

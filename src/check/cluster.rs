@@ -34,7 +34,7 @@ fn bypassed(facts: &Facts) -> Option<Finding> {
 /// All of its modes do destination NAT ahead of us, and leave marks that stay.
 fn kube_proxy(facts: &Facts) -> Option<Finding> {
     let chain = |table: &str, chain: &str| facts.chains.iter().any(|c| c.table == table && (chain.is_empty() || c.chain == chain));
-    let ipvs = facts.links.iter().any(|link| link.name == "kube-ipvs0" && link.kind == LinkKind::Other("dummy".to_owned()));
+    let ipvs = facts.links.iter().any(|link| link.name == "kube-ipvs0" && link.kind == LinkKind::Dummy);
     let mode = match () {
         () if ipvs => "IPVS",
         () if chain("kube-proxy", "") => "nftables",

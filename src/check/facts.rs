@@ -2,8 +2,6 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use ipnet::IpNet;
-
 use crate::model::facts::{IfIndex, Link, LinkKind, Network, Route, Rule};
 use crate::nft::decode::AnyChain;
 
@@ -29,7 +27,7 @@ pub struct Facts {
     /// Links that hold an address.
     pub addressed: BTreeSet<IfIndex>,
     pub routes: Vec<Route>,
-    pub rules: Vec<PolicyRule>,
+    pub rules: Vec<Rule>,
     /// All nftables chains.
     pub chains: Vec<AnyChain>,
     /// Tables of iptables' older backend (`/proc/net/ip_tables_names`), whose rules are not looked at.
@@ -58,32 +56,6 @@ pub struct Feature {
     pub name: &'static str,
     /// The module that has it, as modprobe(8) wants it.
     pub module: &'static str,
-}
-
-/// A policy rule with all that it selects by.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct PolicyRule {
-    pub rule: Rule,
-    /// It holds for what does *not* match.
-    pub inverted: bool,
-    pub action: Action,
-    pub to: Option<IpNet>,
-    pub input: Option<String>,
-    pub output: Option<String>,
-    /// Only for packets of VRFs, by the table of each.
-    pub of_vrfs: bool,
-    /// Selects by something else (ports, users, type of service).
-    pub otherwise: bool,
-}
-
-/// What a policy rule does.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Action {
-    Lookup,
-    Goto,
-    Nothing,
-    /// Blackhole, unreachable, prohibit.
-    Refuse,
 }
 
 /// What systemd-networkd's configuration says of routes and rules that are not its own.

@@ -1,7 +1,6 @@
 //! Reads the host: `/proc`, configuration files, netlink, Docker's socket. What cannot be read is noted, and the rest goes on.
 
 mod files;
-mod rules;
 
 use std::io::ErrorKind;
 use std::path::Path;
@@ -16,8 +15,7 @@ use crate::daemon::control::{self, AskError, Request};
 use crate::effects::nft::Nft;
 use crate::facts::docker as docker_facts;
 use crate::facts::kernel::Asker;
-use crate::model::facts::Family as Ip;
-use crate::netlink::{Channel, Message, routing};
+use crate::netlink::{Channel, Message};
 use crate::nft::build::{constant, fib_oif, iif, rule};
 use crate::nft::{Base, ChainKind, Change, Family, Hook, Rule};
 
@@ -36,9 +34,8 @@ pub async fn gather(root: &Path, sysctls: &Path, docker: &Path, state: &Path) ->
     if let Some(mut ask) = unseen.or_note("links and routes", Asker::open()) {
         facts.links = unseen.or_none("links", ask.links());
         facts.addressed = unseen.or_none("addresses", ask.own_addresses()).into_iter().map(|(index, _)| index).collect();
-        (facts.routes, _) = unseen.or_none("routes", ask.routing());
+        (facts.routes, facts.rules) = unseen.or_none("routes and policy rules", ask.routing());
     }
-    facts.rules = unseen.or_none("policy rules", policy_rules());
     if let Some(mut nft) = unseen.or_note("nftables", Nft::open()) {
         facts.chains = unseen.or_none("nftables", nft.chains());
         for (feature, family, changes) in trials() {
@@ -85,13 +82,6 @@ fn said(error: &dyn std::error::Error) -> String {
         source = cause.source();
     }
     text
-}
-
-fn policy_rules() -> Result<Vec<super::facts::PolicyRule>, crate::netlink::Error> {
-    let mut channel = Channel::open(netlink_sys::protocols::NETLINK_ROUTE)?;
-    let mut all = channel.dump(&routing::rule_dump(Ip::V4), |message| rules::read(&message))?;
-    all.extend(channel.dump(&routing::rule_dump(Ip::V6), |message| rules::read(&message))?);
-    Ok(all)
 }
 
 fn conntrack() -> Result<(), crate::netlink::Error> {

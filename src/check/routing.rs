@@ -3,12 +3,12 @@
 use ipnet::IpNet;
 use nix::libc;
 
-use super::facts::{Action, Facts, PolicyRule};
+use super::facts::Facts;
 use super::findings::Finding;
 use crate::contract::{
     FLAG, NEIGHBOUR_MASK, PACKET_MASK, PREFERENCE_FROM, PREFERENCE_INSIDE, PREFERENCE_NIC, PROTOCOL, TABLE_BASE, TABLE_NODES, UPLINK_GROUP,
 };
-use crate::model::facts::{Family, LinkKind, Route};
+use crate::model::facts::{Family, LinkKind, Route, Rule, RuleAction};
 use crate::model::ground::MAIN;
 
 const LOCAL: u32 = libc::RT_TABLE_LOCAL as u32;
@@ -27,15 +27,15 @@ pub fn findings(facts: &Facts) -> Vec<Finding> {
     findings
 }
 
-fn is_ours(rule: &PolicyRule) -> bool {
-    rule.rule.protocol == PROTOCOL && (PREFERENCE_INSIDE..=PREFERENCE_FROM).contains(&rule.rule.preference)
+fn is_ours(rule: &Rule) -> bool {
+    rule.protocol == PROTOCOL && (PREFERENCE_INSIDE..=PREFERENCE_FROM).contains(&rule.preference)
 }
 
 /// What, if anything, is the matter with somebody else's rule.
-fn rule(rule: &PolicyRule, routes: &[Route]) -> Option<Finding> {
+fn rule(rule: &Rule, routes: &[Route]) -> Option<Finding> {
     let subject = || format!("policy rule {}", written(rule));
-    let preference = rule.rule.preference;
-    if rule.rule.protocol == PROTOCOL {
+    let preference = rule.preference;
+    if rule.protocol == PROTOCOL {
         let message = format!("it bears egressd's protocol number {PROTOCOL}: egressd takes it for a leftover of its own and deletes it");
         return Some(Finding::warn(subject(), message, "add it with another `protocol`"));
     }
@@ -49,11 +49,11 @@ fn rule(rule: &PolicyRule, routes: &[Route]) -> Option<Finding> {
         });
     }
     let (mark, mask) = selected_mark(rule);
-    if mask & PACKET_MASK == 0 || (rule.inverted && !ahead) {
+    if mask & PACKET_MASK == 0 || (rule.not && !ahead) {
         return None;
     }
     let cure = format!("let the other program use marks outside {:#x} (as `fwmark VALUE/MASK`)", PACKET_MASK | NEIGHBOUR_MASK);
-    if !rule.inverted && mask & mark & FLAG != 0 && can_be_ours(mark, mask) {
+    if !rule.not && mask & mark & FLAG != 0 && can_be_ours(mark, mask) {
         let message = format!("its mark has egressd's flag {FLAG:#x}: egressd's rules take the packets that are meant for it");
         return Some(Finding::fail(subject(), message, cure));
     }
@@ -62,9 +62,9 @@ fn rule(rule: &PolicyRule, routes: &[Route]) -> Option<Finding> {
 }
 
 /// Mark and mask; a mask of 0 matches every packet.
-fn selected_mark(rule: &PolicyRule) -> (u32, u32) {
-    let mark = rule.rule.mark.unwrap_or(0);
-    (mark, rule.rule.mask.unwrap_or(if mark == 0 { 0 } else { u32::MAX }))
+fn selected_mark(rule: &Rule) -> (u32, u32) {
+    let mark = rule.mark.unwrap_or(0);
+    (mark, rule.mask.unwrap_or(if mark == 0 { 0 } else { u32::MAX }))
 }
 
 /// Whether some packet with a mark of ours, and perhaps a known neighbour's, has this mark under this mask.
@@ -74,27 +74,28 @@ fn can_be_ours(mark: u32, mask: u32) -> bool {
 }
 
 /// Whether forwarded packets with our marks may be taken; false only where that is certain.
-fn may_take(rule: &PolicyRule, routes: &[Route]) -> bool {
+fn may_take(rule: &Rule, routes: &[Route]) -> bool {
     let (mark, mask) = selected_mark(rule);
-    let table = rule.rule.table;
+    let table = rule.table;
     let never = match rule.action {
-        Action::Nothing => true,
+        RuleAction::Nop => true,
         // Packets that are for this host itself never reach our rules either.
-        Action::Lookup if table == LOCAL => true,
-        Action::Lookup if rule.rule.suppress_prefix_length.is_some() && table == MAIN => true,
-        Action::Lookup if table != MAIN && !rule.of_vrfs => !routes.iter().any(|r| r.table == table && family(r) == rule.rule.family),
-        Action::Lookup if table == MAIN && !rule.inverted => rule.to.is_some_and(|to| is_inside(to, routes)),
+        RuleAction::Table if table == LOCAL => true,
+        RuleAction::Table if rule.suppress_prefix_length.is_some() && table == MAIN => true,
+        RuleAction::Table if table != MAIN && !rule.l3mdev => {
+            !routes.iter().any(|r| r.table == table && Family::of(r.destination.addr()) == rule.family)
+        }
+        RuleAction::Table if table == MAIN && !rule.not => rule.to.is_some_and(|to| is_inside(to, routes)),
         _ => false,
     };
-    let of_others =
-        rule.of_vrfs || (!rule.inverted && (rule.output.is_some() || rule.input.as_deref() == Some("lo") || !can_be_ours(mark, mask)));
+    let of_others = rule.l3mdev || (!rule.not && (rule.oif.is_some() || rule.iif.as_deref() == Some("lo") || !can_be_ours(mark, mask)));
     !never && !of_others
 }
 
 /// No selector but a mark of ours: there are packets of ours that it takes, whatever they are.
-fn is_certain(rule: &PolicyRule) -> bool {
-    let selects = rule.inverted || rule.rule.from.is_some() || rule.to.is_some() || rule.input.is_some() || rule.otherwise;
-    !selects && rule.rule.suppress_prefix_length.is_none() && rule.action != Action::Goto
+fn is_certain(rule: &Rule) -> bool {
+    let selects = rule.not || rule.from.is_some() || rule.to.is_some() || rule.iif.is_some() || rule.other;
+    !selects && rule.suppress_prefix_length.is_none() && !matches!(rule.action, RuleAction::Goto(_))
 }
 
 /// Main has a route for it that is not the default route.
@@ -102,20 +103,16 @@ fn is_inside(to: IpNet, routes: &[Route]) -> bool {
     routes.iter().any(|r| r.table == MAIN && r.destination.prefix_len() > 0 && r.destination.contains(&to))
 }
 
-fn family(route: &Route) -> Family {
-    if route.destination.addr().is_ipv4() { Family::V4 } else { Family::V6 }
-}
-
 /// As `ip rule` shows it.
-fn written(rule: &PolicyRule) -> String {
-    let mut text = format!("{}:", rule.rule.preference);
+fn written(rule: &Rule) -> String {
+    let mut text = format!("{}:", rule.preference);
     let mut put = |word: &str, value: String| {
         text.push(' ');
         text.push_str(word);
         text.push(' ');
         text.push_str(&value);
     };
-    put(if rule.inverted { "not from" } else { "from" }, rule.rule.from.map_or_else(|| "all".to_owned(), |net| net.to_string()));
+    put(if rule.not { "not from" } else { "from" }, rule.from.map_or_else(|| "all".to_owned(), |net| net.to_string()));
     if let Some(to) = rule.to {
         put("to", to.to_string());
     }
@@ -124,22 +121,25 @@ fn written(rule: &PolicyRule) -> String {
         (mark, u32::MAX) => put("fwmark", format!("{mark:#x}")),
         (mark, mask) => put("fwmark", format!("{mark:#x}/{mask:#x}")),
     }
-    for (word, value) in [("iif", &rule.input), ("oif", &rule.output)] {
+    for (word, value) in [("iif", &rule.iif), ("oif", &rule.oif)] {
         if let Some(value) = value {
             put(word, value.clone());
         }
     }
-    if rule.otherwise {
+    if rule.other {
         put("and", "more".to_owned());
     }
     match rule.action {
-        Action::Lookup if rule.of_vrfs => put("lookup", "[l3mdev-table]".to_owned()),
-        Action::Lookup => put("lookup", table_name(rule.rule.table)),
-        Action::Goto => put("goto", "another".to_owned()),
-        Action::Nothing => put("nop", String::new()),
-        Action::Refuse => put("unreachable", String::new()),
+        RuleAction::Table if rule.l3mdev => put("lookup", "[l3mdev-table]".to_owned()),
+        RuleAction::Table => put("lookup", table_name(rule.table)),
+        RuleAction::Goto(preference) => put("goto", preference.to_string()),
+        RuleAction::Nop => put("nop", String::new()),
+        RuleAction::Blackhole => put("blackhole", String::new()),
+        RuleAction::Unreachable => put("unreachable", String::new()),
+        RuleAction::Prohibit => put("prohibit", String::new()),
+        RuleAction::Other(action) => put("action", action.to_string()),
     }
-    if rule.rule.family == Family::V6 {
+    if rule.family == Family::V6 {
         text.push_str(" (IPv6)");
     }
     text.split_whitespace().collect::<Vec<_>>().join(" ")

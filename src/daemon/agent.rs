@@ -34,6 +34,8 @@ use crate::report::status::Status;
 const RETRY: Duration = Duration::from_secs(1);
 /// How often numbers that nobody is bound to are looked after, while there are any.
 const SWEEP: Duration = Duration::from_secs(30);
+/// How often all settings are looked at again: of most of them the kernel tells nothing when another program changes them.
+const LOOK: Duration = Duration::from_secs(60);
 /// How long after a change the cluster is told of it, and of what else has changed meanwhile.
 const NEWS: Duration = Duration::from_millis(200);
 /// How long an agent that is told to stop listens for the end of its DaemonSet.
@@ -59,6 +61,7 @@ pub(super) struct Agent {
     boot_guard: Option<BootGuard>,
     retry: Option<Instant>,
     sweep: Option<Instant>,
+    look: Option<Instant>,
     /// When the cluster is to be told.
     news: Option<Instant>,
 }
@@ -110,6 +113,7 @@ impl Agent {
             calls: Calls::new(options.docker.clone().filter(|_| !options.dry_run), tell.clone()),
             retry: None,
             sweep: None,
+            look: None,
             news: None,
         }
     }
@@ -122,7 +126,7 @@ impl Agent {
     /// Until told to stop.
     pub async fn run(&mut self, told: &mut mpsc::UnboundedReceiver<Told>) {
         loop {
-            let wake = [self.retry, self.sweep, self.news].into_iter().flatten().min();
+            let wake = [self.retry, self.sweep, self.look, self.news].into_iter().flatten().min();
             let first = tokio::select! {
                 one = told.recv() => match one {
                     Some(one) => Some(one),
@@ -131,7 +135,7 @@ impl Agent {
                 () = sleep_until(wake) => None,
             };
             let began = Instant::now();
-            let mut dirty = is_due(self.retry) || is_due(self.sweep);
+            let mut dirty = [self.retry, self.sweep, self.look].into_iter().any(is_due);
             let mut questions = Vec::new();
             // All that is there already goes into the same round.
             for one in first.into_iter().chain(std::iter::from_fn(|| told.try_recv().ok())) {
@@ -271,6 +275,7 @@ impl Agent {
     fn round(&mut self, began: Instant) {
         self.metrics.rounds.inc();
         self.retry = None;
+        self.look = Some(Instant::now() + LOOK);
         let Some(plan) = self.plan() else {
             self.retry = Some(Instant::now() + RETRY);
             return;

@@ -9,109 +9,11 @@ use ipnet::IpNet;
 use super::binding::{Asked, Placement};
 use super::replace;
 
-/// An interface index of this network namespace. The kernel gives no index twice while it runs.
-pub type IfIndex = u32;
+mod link;
+mod routing;
 
-/// What a link is, as far as it matters here.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum LinkKind {
-    Bridge,
-    Veth,
-    Loopback,
-    /// A NIC, or anything else (the `IFLA_INFO_KIND`, empty for hardware).
-    Other(String),
-}
-
-/// One link of this network namespace (`RTM_NEWLINK`).
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Link {
-    pub index: IfIndex,
-    pub name: String,
-    pub kind: LinkKind,
-    /// The bridge (or VRF, bond) that it is a port of.
-    pub master: Option<IfIndex>,
-    /// For a veth: the peer's namespace (`IFLA_LINK_NETNSID`), when it is another one, and the peer's index there (`IFLA_LINK`).
-    pub peer_nsid: Option<i32>,
-    pub peer_index: Option<u32>,
-    /// `IFF_UP`.
-    pub up: bool,
-    /// `IFF_LOWER_UP`: there is a carrier.
-    pub carrier: bool,
-    pub group: u32,
-}
-
-impl Link {
-    /// Where the other end of a veth is, when that is another namespace.
-    pub fn far_end(&self) -> Option<Place> {
-        Some(Place { nsid: Some(self.peer_nsid?), index: self.peer_index? })
-    }
-}
-
-/// An address in some network namespace.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Address {
-    /// Address with the prefix length of its interface.
-    pub net: IpNet,
-    /// False while it is tentative or a duplicate (`IFA_F_TENTATIVE`, `IFA_F_DADFAILED`) without `IFA_F_OPTIMISTIC`.
-    pub usable: bool,
-}
-
-/// Where an address is: `nsid` is `None` for this network namespace.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct Place {
-    pub nsid: Option<i32>,
-    pub index: u32,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Family {
-    V4,
-    V6,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum RouteKind {
-    Unicast,
-    Unreachable,
-    /// Local, broadcast, multicast, blackhole, throw, ...
-    Other(u8),
-}
-
-/// One route; two routes are the same when all fields but `expires` are.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Route {
-    pub table: u32,
-    pub destination: IpNet,
-    pub kind: RouteKind,
-    pub gateway: Option<IpAddr>,
-    /// Output interface; `None` also for a multipath route, which is not read further.
-    pub interface: Option<IfIndex>,
-    /// Priority; the kernel's default for IPv6 is 1024.
-    pub metric: u32,
-    pub source: Option<IpAddr>,
-    pub onlink: bool,
-    /// `RTAX_MTU`.
-    pub mtu: Option<u32>,
-    /// `RT_SCOPE_*`; 253 is link, 0 universe.
-    pub scope: u8,
-    pub protocol: u8,
-    /// Seconds it has to live when it was read (routes by router advertisement).
-    pub expires: Option<u32>,
-}
-
-/// One policy rule; only what we use and what could get ahead of ours.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Rule {
-    pub family: Family,
-    pub preference: u32,
-    pub mark: Option<u32>,
-    pub mask: Option<u32>,
-    pub from: Option<IpNet>,
-    pub table: u32,
-    pub suppress_prefix_length: Option<u32>,
-    pub suppress_group: Option<u32>,
-    pub protocol: u8,
-}
+pub use link::{Address, IfIndex, Link, LinkKind, Place};
+pub use routing::{Family, NextHop, Route, RouteKind, Rule, RuleAction};
 
 /// What the kernel said since the last look.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -127,6 +29,8 @@ pub enum KernelChange {
     },
     /// Network namespaces that have a name (under /run/netns) and a number here.
     Namespaces(BTreeMap<String, i32>),
+    /// A setting of forwarding or of filtering was changed: the settings have to be looked at again.
+    Settings,
     /// A dump follows: forget links and addresses. The dump's changes and this come in one batch.
     Restart,
 }
@@ -169,16 +73,21 @@ impl KernelFacts {
             }
             KernelChange::Address(place, address) if self.addresses.get(&place).is_some_and(|all| all.contains(&address)) => return false,
             KernelChange::Address(place, address) => {
-                self.drop_address(place, address.net.addr());
+                self.drop_address(place, address.net);
                 self.addresses.entry(place).or_default().insert(address);
-                self.holders.entry(address.net.addr()).or_default().push(place);
+                let places = self.holders.entry(address.net.addr()).or_default();
+                if !places.contains(&place) {
+                    places.push(place);
+                }
             }
-            KernelChange::AddressGone(place, net) => return self.drop_address(place, net.addr()),
+            KernelChange::AddressGone(place, net) => return self.drop_address(place, net),
             KernelChange::Routing { routes, rules } => {
                 let changed = replace(&mut self.routes, routes);
                 return replace(&mut self.rules, rules) || changed;
             }
             KernelChange::Namespaces(names) => return replace(&mut self.namespaces, names),
+            // They are no facts of here; whoever wants them reads them.
+            KernelChange::Settings => {}
             KernelChange::Restart => {
                 self.links.clear();
                 self.addresses.clear();
@@ -235,19 +144,24 @@ impl KernelFacts {
     }
 
     /// Whether it was there.
-    fn drop_address(&mut self, place: Place, address: IpAddr) -> bool {
+    fn drop_address(&mut self, place: Place, net: IpNet) -> bool {
         // One place may have thousands: it is looked through only for one that is there.
-        if !self.holders.get(&address).is_some_and(|places| places.contains(&place)) {
+        if !self.holders.get(&net.addr()).is_some_and(|places| places.contains(&place)) {
             return false;
         }
-        if let Some(all) = self.addresses.get_mut(&place) {
-            all.retain(|a| a.net.addr() != address);
-            if all.is_empty() {
-                self.addresses.remove(&place);
-            }
+        let Some(all) = self.addresses.get_mut(&place) else { return false };
+        let before = all.len();
+        all.retain(|a| a.net != net);
+        let gone = all.len() < before;
+        // An address may be there twice, with two prefix lengths.
+        let held = all.iter().any(|a| a.net.addr() == net.addr());
+        if all.is_empty() {
+            self.addresses.remove(&place);
         }
-        self.drop_holder(place, address);
-        true
+        if !held {
+            self.drop_holder(place, net.addr());
+        }
+        gone
     }
 
     fn drop_holder(&mut self, place: Place, address: IpAddr) {
@@ -336,23 +250,14 @@ mod tests {
     use super::*;
 
     fn veth(index: IfIndex, far: Place) -> Link {
-        Link {
-            index,
-            name: format!("veth{index}"),
-            kind: LinkKind::Veth,
-            master: None,
-            peer_nsid: far.nsid,
-            peer_index: Some(far.index),
-            up: true,
-            carrier: true,
-            group: 0,
-        }
+        let made = Link::new(index, format!("veth{index}"), LinkKind::Veth);
+        Link { peer_nsid: far.nsid, peer_index: Some(far.index), up: true, carrier: true, ..made }
     }
 
     #[test]
     fn a_link_that_goes_late_does_not_take_its_successor_s_address_along() {
         let far = Place { nsid: Some(0), index: 2 };
-        let address = Address { net: "10.9.0.5/24".parse().unwrap(), usable: true };
+        let address = Address::new("10.9.0.5/24".parse().unwrap());
         let mut facts = KernelFacts::default();
         facts.apply(KernelChange::Link(veth(4, far)));
         facts.apply(KernelChange::Link(veth(5, far)));
@@ -365,9 +270,28 @@ mod tests {
     }
 
     #[test]
+    fn an_address_that_is_there_with_two_prefix_lengths_stays_until_both_are_gone() {
+        let place = Place { nsid: None, index: 2 };
+        let net = |text: &str| -> IpNet { text.parse().unwrap() };
+        let mut facts = KernelFacts::default();
+        facts.apply(KernelChange::Link(Link::new(2, "eth1", LinkKind::Other(String::new()))));
+        for prefix in ["10.1.0.14/24", "10.1.0.14/32"] {
+            assert!(facts.apply(KernelChange::Address(place, Address::new(net(prefix)))));
+        }
+        assert!(facts.apply(KernelChange::AddressGone(place, net("10.1.0.14/32"))));
+        let held = |facts: &KernelFacts| facts.own_links_with(net("10.1.0.14/32").addr()).count();
+        assert_eq!(held(&facts), 1);
+        assert_eq!(facts.addresses_at(place).map(|a| a.net).collect::<Vec<_>>(), [net("10.1.0.14/24")]);
+        assert!(!facts.apply(KernelChange::AddressGone(place, net("10.1.0.14/32"))));
+        assert!(facts.apply(KernelChange::AddressGone(place, net("10.1.0.14/24"))));
+        assert_eq!(held(&facts), 0);
+        assert!(facts.addresses.is_empty());
+    }
+
+    #[test]
     fn what_is_said_again_is_not_new() {
         let far = Place { nsid: Some(0), index: 2 };
-        let address = |net: &str, usable| KernelChange::Address(far, Address { net: net.parse().unwrap(), usable });
+        let address = |net: &str, usable| KernelChange::Address(far, Address { usable, ..Address::new(net.parse().unwrap()) });
         let named = |number| KernelChange::Namespaces([("pod".to_owned(), number)].into());
         let mut facts = KernelFacts::default();
         let mut new = |change: KernelChange| {

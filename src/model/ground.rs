@@ -230,8 +230,12 @@ fn gateway(kernel: &KernelFacts, nic: IfIndex, family: Family, explicit: Option<
         .min_by_key(|r| (r.table != MAIN, r.metric, r.table))
         .or_else(|| defaults.filter(ours).min_by_key(|r| r.table));
     if let Some(route) = found {
-        let gateway =
-            Gateway { address: route.gateway, onlink: route.onlink, mtu: route.mtu, by_advertisement: route.protocol == BY_ADVERTISEMENT };
+        let gateway = Gateway {
+            address: route.gateway,
+            onlink: route.onlink,
+            mtu: route.mtu(),
+            by_advertisement: route.protocol == BY_ADVERTISEMENT,
+        };
         memory.gateways.insert((nic, family), gateway);
         return Some(gateway);
     }

@@ -3,7 +3,9 @@
 //! Only the attributes that matter are read and all others are passed over, so that a newer kernel's messages are never an error,
 //! and a dump of ten thousand links costs no more than the bytes of it.
 
+pub mod nexthop;
 pub mod routing;
+pub mod rule;
 pub mod socket;
 #[cfg(test)]
 pub mod testing;
@@ -51,6 +53,11 @@ impl Message {
         self.put(kind, &value.to_ne_bytes());
     }
 
+    /// Adds a text, with the zero at its end.
+    pub fn put_text(&mut self, kind: u16, value: &str) {
+        self.put(kind, &[value.as_bytes(), &[0]].concat());
+    }
+
     /// Adds an address, 4 or 16 bytes long.
     pub fn put_address(&mut self, kind: u16, address: IpAddr) {
         match address {
@@ -61,8 +68,15 @@ impl Message {
 
     /// Adds an attribute that holds those which `fill` writes.
     pub fn nest(&mut self, kind: u16, fill: impl FnOnce(&mut Self)) {
+        self.put_framed((kind | libc::NLA_F_NESTED as u16).to_ne_bytes(), fill);
+    }
+
+    /// Adds a length, what stands behind it (the kind of a nest, the rest of `struct rtnexthop`) and the attributes that `fill` writes: all
+    /// of these count.
+    pub fn put_framed<const N: usize>(&mut self, head: [u8; N], fill: impl FnOnce(&mut Self)) {
         let start = self.bytes.len();
-        self.put(kind | libc::NLA_F_NESTED as u16, &[]);
+        self.bytes.extend_from_slice(&[0; 2]);
+        self.bytes.extend_from_slice(&head);
         fill(self);
         let length = (self.bytes.len() - start) as u16;
         self.bytes[start..start + 2].copy_from_slice(&length.to_ne_bytes());
@@ -129,6 +143,11 @@ pub fn attributes(bytes: &[u8]) -> impl Iterator<Item = (u16, &[u8])> {
 /// The attributes that follow a fixed part of this length; none when it is cut short.
 pub fn attributes_after(payload: &[u8], fixed: usize) -> impl Iterator<Item = (u16, &[u8])> {
     attributes(payload.get(fixed..).unwrap_or_default())
+}
+
+/// The value of the first attribute of a kind.
+pub fn find(bytes: &[u8], kind: u16) -> Option<&[u8]> {
+    attributes(bytes).find_map(|(found, value)| (found == kind).then_some(value))
 }
 
 /// A number in the host's byte order.

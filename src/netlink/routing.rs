@@ -1,142 +1,152 @@
-//! Routes and policy rules as netlink messages, both ways: what is written here reads back the same.
+//! Routes as netlink messages, both ways: what is written here reads back the same.
 
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::net::IpAddr;
 
 use ipnet::IpNet;
 use nix::libc;
 
+use super::nexthop::{self, Objects};
 use super::{Message, Received, address, attributes, attributes_after, number};
-use crate::model::facts::{Family, Route, RouteKind, Rule};
+use crate::model::facts::{Family, NextHop, Route, RouteKind};
 
-/// Length of `struct rtmsg` and of `struct fib_rule_hdr`, which are laid out alike.
+/// Length of `struct rtmsg`.
 const FIXED: usize = 12;
-const RTAX_MTU: u16 = 2;
+/// Length of `struct rtnexthop`: length, flags, weight less one, interface.
+const HOP_FIXED: usize = 8;
 /// Lifetime of an IPv6 route in seconds, when it is added (Linux 4.5); read back, it is in `RTA_CACHEINFO`.
 const RTA_EXPIRES: u16 = 23;
-const RTA_VIA: u16 = 18;
-const RTNH_F_ONLINK: u32 = 4;
+const RTA_NH_ID: u16 = 30;
+/// A text, unlike all other metrics.
+const RTAX_CC_ALGO: u16 = 16;
+pub const RTNH_F_ONLINK: u32 = 4;
 const RTM_F_CLONED: u32 = 0x200;
 const RT_SCOPE_NOWHERE: u8 = 255;
 /// `rta_cacheinfo.rta_expires` counts in these (`USER_HZ`).
 const CLOCK_TICKS: u32 = 100;
 
-const FRA_SRC: u16 = 2;
-const FRA_PRIORITY: u16 = 6;
-const FRA_FWMARK: u16 = 10;
-const FRA_SUPPRESS_IFGROUP: u16 = 13;
-const FRA_SUPPRESS_PREFIXLEN: u16 = 14;
-const FRA_TABLE: u16 = 15;
-const FRA_FWMASK: u16 = 16;
-const FRA_PROTOCOL: u16 = 21;
-const FR_ACT_TO_TBL: u8 = 1;
-/// "No such suppressor".
-const NONE: u32 = u32::MAX;
-
-/// The message that asks for all routes of a family.
-pub fn route_dump(family: Family) -> Message {
-    Message::new(libc::RTM_GETROUTE, libc::NLM_F_DUMP, &fixed(family, [0; 7]))
+/// A route as it was read.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ReadRoute {
+    route: Route,
+    /// The nexthop object that it names.
+    object: Option<u32>,
 }
 
-/// The message that asks for all policy rules of a family.
-pub fn rule_dump(family: Family) -> Message {
-    Message::new(libc::RTM_GETRULE, libc::NLM_F_DUMP, &fixed(family, [0; 7]))
+impl ReadRoute {
+    /// Whether it names a nexthop object, and says nothing else of where it leads.
+    pub fn leads_to_an_object(&self) -> bool {
+        self.object.is_some() && self.route.kind == RouteKind::Unicast && self.route.interfaces().next().is_none()
+    }
+
+    /// The route, with the next hops of its nexthop object.
+    pub fn resolve(self, objects: &Objects) -> Route {
+        let led = self.leads_to_an_object();
+        let mut route = self.route;
+        if let Some(id) = self.object.filter(|_| led) {
+            let (hops, encap) = nexthop::hops(objects, id);
+            route.set_hops(hops);
+            route.encap |= encap;
+        }
+        route
+    }
+}
+
+/// The message that asks for all routes of a family.
+pub fn dump(family: Family) -> Message {
+    let mut head = [0; FIXED];
+    head[0] = family_number(family);
+    Message::new(libc::RTM_GETROUTE, libc::NLM_F_DUMP, &head)
 }
 
 /// Reads `RTM_NEWROUTE` and `RTM_DELROUTE`.
 ///
 /// `None` for what never says where a workload's packet goes: the table of the host's own addresses (`local`), caches,
 /// multicast, and link-local IPv6, of which the kernel keeps one route for each link.
-pub fn route(message: &Received<'_>) -> Option<Route> {
+pub fn route(message: &Received<'_>) -> Option<ReadRoute> {
     let head: &[u8; FIXED] = message.payload.get(..FIXED)?.try_into().ok()?;
-    let [family, destination_length, _, _, table, protocol, scope, kind, flags @ ..] = *head;
+    let [family, destination_length, source_length, tos, table, protocol, scope, kind, flags @ ..] = *head;
     let flags = u32::from_ne_bytes(flags);
-    let unspecified = unspecified(family_of(family)?);
+    let mut destination = family_of(family)?.unspecified();
     if flags & RTM_F_CLONED != 0 {
         return None;
     }
-    let mut destination = unspecified;
     let mut route = Route {
-        table: u32::from(table),
-        destination: IpNet::new(unspecified, 0).ok()?,
-        kind: match kind {
-            libc::RTN_UNICAST => RouteKind::Unicast,
-            libc::RTN_UNREACHABLE => RouteKind::Unreachable,
-            other => RouteKind::Other(other),
-        },
-        gateway: None,
-        interface: None,
-        metric: 0,
-        source: None,
+        tos,
+        kind: kind_of(kind),
         onlink: flags & RTNH_F_ONLINK != 0,
-        mtu: None,
         scope,
         protocol,
-        expires: None,
+        ..Route::new(u32::from(table), IpNet::new(destination, 0).ok()?)
     };
+    let (mut hops, mut object) = (Vec::new(), None);
     for (kind, value) in attributes_after(message.payload, FIXED) {
         match kind {
             libc::RTA_TABLE => route.table = number(value)?,
             libc::RTA_DST => destination = address(value)?,
-            libc::RTA_GATEWAY => route.gateway = address(value),
-            RTA_VIA => route.gateway = value.get(2..).and_then(address),
+            libc::RTA_SRC => route.from = IpNet::new(address(value)?, source_length).ok(),
             libc::RTA_OIF => route.interface = number(value),
+            libc::RTA_MULTIPATH => hops = read_hops(value, &mut route.encap),
             libc::RTA_PRIORITY => route.metric = number(value)?,
             libc::RTA_PREFSRC => route.source = address(value),
+            libc::RTA_ENCAP => route.encap = true,
+            RTA_NH_ID => object = number(value),
             libc::RTA_METRICS => {
-                route.mtu = attributes(value).find(|(kind, _)| *kind == RTAX_MTU).and_then(|(_, value)| number(value));
+                let numbers = attributes(value).filter(|(kind, _)| *kind != RTAX_CC_ALGO);
+                route.metrics = numbers.filter_map(|(kind, value)| Some((kind, number(value)?))).collect();
             }
             libc::RTA_CACHEINFO => {
                 let ticks = value.get(8..).and_then(number).filter(|ticks| *ticks != 0);
                 route.expires = ticks.map(|ticks| ticks / CLOCK_TICKS);
             }
-            _ => {}
+            _ => route.gateway = gateway(kind, value).or(route.gateway),
         }
     }
-    // IPv6 hangs its unreachable routes on the loopback device.
-    if route.kind == RouteKind::Unreachable {
+    if !hops.is_empty() {
+        route.set_hops(hops);
+    }
+    // IPv6 hangs such routes on the loopback device.
+    if matches!(route.kind, RouteKind::Unreachable | RouteKind::Blackhole | RouteKind::Prohibit | RouteKind::Throw) {
         route.interface = None;
     }
     route.destination = IpNet::new(destination, destination_length).ok()?;
-    (route.table != u32::from(libc::RT_TABLE_LOCAL) && !is_for_the_link_only(destination)).then_some(route)
+    let matters = route.table != u32::from(libc::RT_TABLE_LOCAL) && !is_for_the_link_only(destination);
+    matters.then_some(ReadRoute { route, object })
 }
 
-/// Reads `RTM_NEWRULE` and `RTM_DELRULE`. A rule that does not look up a table has table 0.
-pub fn rule(message: &Received<'_>) -> Option<Rule> {
-    let head: &[u8; FIXED] = message.payload.get(..FIXED)?.try_into().ok()?;
-    let [family, _, source_length, _, table, _, _, action, ..] = *head;
-    let mut rule = Rule {
-        family: family_of(family)?,
-        preference: 0,
-        mark: None,
-        mask: None,
-        from: None,
-        table: u32::from(table),
-        suppress_prefix_length: None,
-        suppress_group: None,
-        protocol: 0,
-    };
-    for (kind, value) in attributes_after(message.payload, FIXED) {
-        match kind {
-            FRA_PRIORITY => rule.preference = number(value)?,
-            FRA_FWMARK => rule.mark = number(value),
-            FRA_FWMASK => rule.mask = number(value),
-            FRA_SRC => rule.from = IpNet::new(address(value)?, source_length).ok(),
-            FRA_TABLE => rule.table = number(value)?,
-            FRA_SUPPRESS_PREFIXLEN => rule.suppress_prefix_length = number(value).filter(|n| *n != NONE),
-            FRA_SUPPRESS_IFGROUP => rule.suppress_group = number(value).filter(|n| *n != NONE),
-            FRA_PROTOCOL => rule.protocol = value.first().copied().unwrap_or_default(),
-            _ => {}
+/// The next hops in `RTA_MULTIPATH`.
+fn read_hops(mut bytes: &[u8], encap: &mut bool) -> Vec<NextHop> {
+    let mut hops = Vec::new();
+    while let Some(&[a, b, flags, weight, ref interface @ ..]) = bytes.first_chunk::<HOP_FIXED>() {
+        let length = usize::from(u16::from_ne_bytes([a, b]));
+        let Some(inside) = bytes.get(HOP_FIXED..length) else { break };
+        let mut hop = NextHop {
+            gateway: None,
+            interface: Some(u32::from_ne_bytes(*interface)).filter(|index| *index != 0),
+            weight: u16::from(weight) + 1,
+            onlink: u32::from(flags) & RTNH_F_ONLINK != 0,
+        };
+        for (kind, value) in attributes(inside) {
+            *encap |= kind == libc::RTA_ENCAP;
+            hop.gateway = gateway(kind, value).or(hop.gateway);
         }
+        hops.push(hop);
+        bytes = bytes.get(length.next_multiple_of(4)..).unwrap_or_default();
     }
-    if action != FR_ACT_TO_TBL {
-        rule.table = 0;
-    }
-    Some(rule)
+    hops
 }
 
-/// Writes a route, to be added or (with `RTM_DELROUTE`) to be taken away.
-pub fn write_route(kind: u16, flags: i32, route: &Route) -> Message {
-    let family = family_of_address(route.destination.addr());
+/// The gateway in an attribute, if it is one. An IPv4 route may have an IPv6 gateway (`RTA_VIA`, RFC 5549).
+fn gateway(kind: u16, value: &[u8]) -> Option<IpAddr> {
+    match kind {
+        libc::RTA_GATEWAY => address(value),
+        libc::RTA_VIA => value.get(2..).and_then(address),
+        _ => None,
+    }
+}
+
+/// Writes a route, to be added or (with `RTM_DELROUTE`) to be taken away. The next hops of a nexthop object are written as the route's own.
+pub fn write(kind: u16, flags: i32, route: &Route) -> Message {
+    let family = Family::of(route.destination.addr());
     let deleted = kind == libc::RTM_DELROUTE;
     // IPv6 has no scopes; for a deletion "nowhere" is IPv4's word for "whatever it is".
     let scope = match family {
@@ -144,13 +154,9 @@ pub fn write_route(kind: u16, flags: i32, route: &Route) -> Message {
         Family::V4 if deleted => RT_SCOPE_NOWHERE,
         Family::V4 => route.scope,
     };
-    let what = match route.kind {
-        RouteKind::Unicast => libc::RTN_UNICAST,
-        RouteKind::Unreachable => libc::RTN_UNREACHABLE,
-        RouteKind::Other(other) => other,
-    };
-    let length = route.destination.prefix_len();
-    let mut head = fixed(family, [length, 0, 0, libc::RT_TABLE_UNSPEC, route.protocol, scope, what]);
+    let (length, from) = (route.destination.prefix_len(), route.from.map_or(0, |net| net.prefix_len()));
+    let table = libc::RT_TABLE_UNSPEC;
+    let mut head = [family_number(family), length, from, route.tos, table, route.protocol, scope, number_of(route.kind), 0, 0, 0, 0];
     if route.onlink {
         head[8..].copy_from_slice(&RTNH_F_ONLINK.to_ne_bytes());
     }
@@ -159,18 +165,24 @@ pub fn write_route(kind: u16, flags: i32, route: &Route) -> Message {
     if length > 0 {
         message.put_address(libc::RTA_DST, route.destination.network());
     }
+    if let Some(from) = route.from {
+        message.put_address(libc::RTA_SRC, from.network());
+    }
     if let Some(gateway) = route.gateway {
         write_gateway(&mut message, family, gateway);
     }
     if let Some(interface) = route.interface {
         message.put_u32(libc::RTA_OIF, interface);
     }
+    if !route.next_hops.is_empty() {
+        message.nest(libc::RTA_MULTIPATH, |hops| route.next_hops.iter().for_each(|hop| write_hop(hops, family, hop)));
+    }
     message.put_u32(libc::RTA_PRIORITY, route.metric);
     if let Some(source) = route.source {
         message.put_address(libc::RTA_PREFSRC, source);
     }
-    if let Some(mtu) = route.mtu {
-        message.nest(libc::RTA_METRICS, |metrics| metrics.put_u32(RTAX_MTU, mtu));
+    if !route.metrics.is_empty() {
+        message.nest(libc::RTA_METRICS, |all| route.metrics.iter().for_each(|(kind, value)| all.put_u32(*kind, *value)));
     }
     if let (Some(expires), Family::V6, false) = (route.expires, family, deleted) {
         message.put_u32(RTA_EXPIRES, expires);
@@ -178,49 +190,49 @@ pub fn write_route(kind: u16, flags: i32, route: &Route) -> Message {
     message
 }
 
-/// Writes a policy rule, to be added or (with `RTM_DELRULE`) to be taken away.
-pub fn write_rule(kind: u16, flags: i32, rule: &Rule) -> Message {
-    let source_length = rule.from.map_or(0, |net| net.prefix_len());
-    let head = fixed(rule.family, [0, source_length, 0, libc::RT_TABLE_UNSPEC, 0, 0, FR_ACT_TO_TBL]);
-    let mut message = Message::new(kind, flags, &head);
-    message.put_u32(FRA_PRIORITY, rule.preference);
-    message.put_u32(FRA_TABLE, rule.table);
-    message.put(FRA_PROTOCOL, &[rule.protocol]);
-    if let Some(from) = rule.from {
-        message.put_address(FRA_SRC, from.network());
-    }
-    let numbers = [
-        (FRA_FWMARK, rule.mark),
-        (FRA_FWMASK, rule.mask),
-        (FRA_SUPPRESS_PREFIXLEN, rule.suppress_prefix_length),
-        (FRA_SUPPRESS_IFGROUP, rule.suppress_group),
-    ];
-    for (kind, value) in numbers {
-        if let Some(value) = value {
-            message.put_u32(kind, value);
+fn write_hop(message: &mut Message, family: Family, hop: &NextHop) {
+    let weight = u8::try_from(hop.weight.saturating_sub(1)).unwrap_or(u8::MAX);
+    let flags = if hop.onlink { RTNH_F_ONLINK as u8 } else { 0 };
+    let [a, b, c, d] = hop.interface.unwrap_or_default().to_ne_bytes();
+    message.put_framed([flags, weight, a, b, c, d], |inside| {
+        if let Some(gateway) = hop.gateway {
+            write_gateway(inside, family, gateway);
         }
-    }
-    message
+    });
 }
 
-/// An IPv4 route may have an IPv6 gateway (`RTA_VIA`, RFC 5549).
 fn write_gateway(message: &mut Message, family: Family, gateway: IpAddr) {
-    if family_of_address(gateway) == family {
+    if Family::of(gateway) == family {
         return message.put_address(libc::RTA_GATEWAY, gateway);
     }
-    let mut via = u16::from(family_number(family_of_address(gateway))).to_ne_bytes().to_vec();
+    let mut via = u16::from(family_number(Family::of(gateway))).to_ne_bytes().to_vec();
     match gateway {
         IpAddr::V4(a) => via.extend(a.octets()),
         IpAddr::V6(a) => via.extend(a.octets()),
     }
-    message.put(RTA_VIA, &via);
+    message.put(libc::RTA_VIA, &via);
 }
 
-fn fixed(family: Family, rest: [u8; 7]) -> [u8; FIXED] {
-    let mut head = [0; FIXED];
-    head[0] = family_number(family);
-    head[1..8].copy_from_slice(&rest);
-    head
+fn kind_of(number: u8) -> RouteKind {
+    match number {
+        libc::RTN_UNICAST => RouteKind::Unicast,
+        libc::RTN_UNREACHABLE => RouteKind::Unreachable,
+        libc::RTN_BLACKHOLE => RouteKind::Blackhole,
+        libc::RTN_PROHIBIT => RouteKind::Prohibit,
+        libc::RTN_THROW => RouteKind::Throw,
+        other => RouteKind::Other(other),
+    }
+}
+
+fn number_of(kind: RouteKind) -> u8 {
+    match kind {
+        RouteKind::Unicast => libc::RTN_UNICAST,
+        RouteKind::Unreachable => libc::RTN_UNREACHABLE,
+        RouteKind::Blackhole => libc::RTN_BLACKHOLE,
+        RouteKind::Prohibit => libc::RTN_PROHIBIT,
+        RouteKind::Throw => libc::RTN_THROW,
+        RouteKind::Other(other) => other,
+    }
 }
 
 /// `AF_INET`, `AF_INET6`.
@@ -237,17 +249,6 @@ pub fn family_of(number: u8) -> Option<Family> {
         libc::AF_INET => Some(Family::V4),
         libc::AF_INET6 => Some(Family::V6),
         _ => None,
-    }
-}
-
-fn family_of_address(address: IpAddr) -> Family {
-    if address.is_ipv4() { Family::V4 } else { Family::V6 }
-}
-
-fn unspecified(family: Family) -> IpAddr {
-    match family {
-        Family::V4 => Ipv4Addr::UNSPECIFIED.into(),
-        Family::V6 => Ipv6Addr::UNSPECIFIED.into(),
     }
 }
 

@@ -101,7 +101,8 @@ impl Routing {
 
 /// Two routes that cannot stand side by side: adding the one replaces the other.
 fn same_slot(a: &Route, b: &Route) -> bool {
-    (a.table, a.destination, a.metric) == (b.table, b.destination, b.metric)
+    let slot = |r: &Route| (r.table, r.destination, r.from, r.tos, r.metric);
+    slot(a) == slot(b)
 }
 
 /// What the kernel adds of its own is taken out: lifetimes, and the loopback that IPv6 names for an unreachable route.
@@ -117,17 +118,7 @@ fn families(outcome: &Outcome) -> impl Iterator<Item = Family> {
 }
 
 fn rule(family: Family, preference: u32, table: u32) -> Rule {
-    Rule {
-        family,
-        preference,
-        mark: None,
-        mask: None,
-        from: None,
-        table,
-        suppress_prefix_length: None,
-        suppress_group: None,
-        protocol: PROTOCOL,
-    }
+    Rule { protocol: PROTOCOL, ..Rule::new(family, preference, table) }
 }
 
 /// Main without its default route and without what the uplinks carry: bridges, VPNs, overlays.
@@ -148,20 +139,8 @@ fn everything(family: Family) -> IpNet {
 }
 
 fn route(family: Family, table: u32) -> Route {
-    Route {
-        table,
-        destination: everything(family),
-        kind: RouteKind::Unicast,
-        gateway: None,
-        interface: None,
-        metric: if family == Family::V4 { 0 } else { METRIC_V6 },
-        source: None,
-        onlink: false,
-        mtu: None,
-        scope: 0,
-        protocol: PROTOCOL,
-        expires: None,
-    }
+    let metric = if family == Family::V4 { 0 } else { METRIC_V6 };
+    Route { metric, protocol: PROTOCOL, ..Route::new(table, everything(family)) }
 }
 
 /// Ends a table: what its NIC cannot carry goes nowhere.
@@ -176,7 +155,7 @@ fn default_route(uplink: &Uplink, family: Family) -> Option<Route> {
         gateway: gateway.address,
         interface: Some(uplink.index),
         onlink: gateway.onlink,
-        mtu: gateway.mtu,
+        metrics: Route::mtu_only(gateway.mtu),
         scope: if on_link { SCOPE_LINK } else { 0 },
         ..route(family, uplink.table())
     })
@@ -210,10 +189,11 @@ fn is_inside(subnet: IpNet, inside: &BTreeSet<IpNet>) -> bool {
 /// Copies of main's routes. Of several to one destination with one metric the kernel takes the first, and a table that is written by
 /// replacing holds only one.
 fn put_into<'a>(table: u32, routes: impl Iterator<Item = &'a Route>) -> Vec<Route> {
-    let mut first: BTreeMap<(IpNet, u32), Route> = BTreeMap::new();
-    for route in routes {
+    let mut first: BTreeMap<_, Route> = BTreeMap::new();
+    // What a route's packets are encapsulated in is not known.
+    for route in routes.filter(|route| !route.encap) {
         let copy = || Route { table, protocol: PROTOCOL, expires: None, ..route.clone() };
-        first.entry((route.destination, route.metric)).or_insert_with(copy);
+        first.entry((route.destination, route.from, route.tos, route.metric)).or_insert_with(copy);
     }
     first.into_values().collect()
 }

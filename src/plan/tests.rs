@@ -27,27 +27,20 @@ const ETH1: IfIndex = 3;
 const BRIDGE: IfIndex = 9;
 
 fn link(index: IfIndex, name: &str, kind: LinkKind) -> Link {
-    Link { index, name: name.to_owned(), kind, master: None, peer_nsid: None, peer_index: None, up: true, carrier: true, group: 0 }
+    Link { up: true, carrier: true, ..Link::new(index, name, kind) }
 }
 
 fn address(index: IfIndex, net: &str) -> KernelChange {
-    KernelChange::Address(Place { nsid: None, index }, Address { net: net.parse().expect("a net"), usable: true })
+    KernelChange::Address(Place { nsid: None, index }, Address::new(net.parse().expect("a net")))
 }
 
 fn route(destination: &str, gateway: Option<&str>, interface: IfIndex) -> Route {
     Route {
-        table: MAIN,
-        destination: destination.parse().expect("a net"),
-        kind: RouteKind::Unicast,
         gateway: gateway.map(|g| g.parse().expect("an address")),
         interface: Some(interface),
-        metric: 0,
-        source: None,
-        onlink: false,
-        mtu: None,
         scope: if gateway.is_some() { 0 } else { 253 },
         protocol: 2,
-        expires: None,
+        ..Route::new(MAIN, destination.parse().expect("a net"))
     }
 }
 
@@ -117,7 +110,7 @@ fn start(facts: &mut Facts, n: u8, asks: &[(&str, &str)]) {
     let veth =
         Link { master: Some(BRIDGE), peer_nsid: Some(n.into()), peer_index: Some(2), ..link(port, &format!("veth{n}"), LinkKind::Veth) };
     let net = IpNet::new(IpAddr::from([172, 19, 0, n]), 16).expect("a prefix");
-    facts.kernel.apply(KernelChange::Address(Place { nsid: Some(n.into()), index: 2 }, Address { net, usable: true }));
+    facts.kernel.apply(KernelChange::Address(Place { nsid: Some(n.into()), index: 2 }, Address::new(net)));
     facts.kernel.apply(KernelChange::Link(veth));
     facts.apply(EngineChange::Container(Box::new(container(n, asks))));
 }

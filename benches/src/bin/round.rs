@@ -8,9 +8,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use egressd::api::labels;
-use egressd::model::facts::{
-    Address, Attachment, Container, EngineChange, IfIndex, KernelChange, Link, LinkKind, Network, Place, Route, RouteKind,
-};
+use egressd::model::facts::{Address, Attachment, Container, EngineChange, IfIndex, KernelChange, Link, LinkKind, Network, Place, Route};
 use egressd::model::known::Facts;
 use egressd::model::resolve::{Past, resolve};
 use egressd::nft::diff;
@@ -136,36 +134,26 @@ fn first_address(n: u32) -> IpAddr {
 }
 
 fn address(address: IpAddr) -> Address {
-    Address { net: ipnet::IpNet::new(address, 16).expect("a prefix length"), usable: true }
+    Address::new(ipnet::IpNet::new(address, 16).expect("a prefix length"))
 }
 
 fn link(index: IfIndex, name: &str, kind: LinkKind, master: Option<IfIndex>, far: Option<Place>) -> Link {
     Link {
-        index,
-        name: name.to_owned(),
-        kind,
         master,
         peer_nsid: far.and_then(|place| place.nsid),
         peer_index: far.map(|place| place.index),
         up: true,
         carrier: true,
-        group: 0,
+        ..Link::new(index, name, kind)
     }
 }
 
 fn default_route(interface: IfIndex, gateway: IpAddr) -> Route {
     Route {
-        table: 254,
-        destination: "0.0.0.0/0".parse().expect("a prefix"),
-        kind: RouteKind::Unicast,
         gateway: Some(gateway),
         interface: Some(interface),
         metric: interface,
-        source: None,
-        onlink: false,
-        mtu: None,
-        scope: 0,
         protocol: 4,
-        expires: None,
+        ..Route::new(254, "0.0.0.0/0".parse().expect("a prefix"))
     }
 }

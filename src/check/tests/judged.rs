@@ -2,17 +2,17 @@
 
 use std::collections::BTreeSet;
 
-use crate::check::facts::{Action, CAP_NET_ADMIN, CAP_NET_BROADCAST, Docker, Facts, Feature, Networkd, PolicyRule};
+use crate::check::facts::{CAP_NET_ADMIN, CAP_NET_BROADCAST, Docker, Facts, Feature, Networkd};
 use crate::check::findings::{Finding, Level, all};
 use crate::contract::{PROTOCOL, TABLE_BASE, UPLINK_GROUP};
-use crate::model::facts::{Family, Link, LinkKind, Network, Route, RouteKind, Rule};
+use crate::model::facts::{Family, Link, LinkKind, Network, Route, Rule, RuleAction};
 use crate::nft::decode::AnyChain;
 use crate::nft::{Base, ChainKind, Hook};
 
 const NO_FEATURE: Feature = Feature { name: "SNAT", module: "nft_nat" };
 
 fn link(index: u32, name: &str, kind: LinkKind) -> Link {
-    Link { index, name: name.to_owned(), kind, master: None, peer_nsid: None, peer_index: None, up: true, carrier: true, group: 0 }
+    Link { up: true, carrier: true, ..Link::new(index, name, kind) }
 }
 
 /// A current kernel, root, one NIC, nobody else.
@@ -41,41 +41,17 @@ fn host() -> Facts {
 }
 
 fn route(destination: &str, table: u32, protocol: u8) -> Route {
-    Route {
-        table,
-        destination: destination.parse().unwrap(),
-        kind: RouteKind::Unicast,
-        gateway: None,
-        interface: Some(2),
-        metric: 0,
-        source: None,
-        onlink: false,
-        mtu: None,
-        scope: 0,
-        protocol,
-        expires: None,
-    }
+    Route { interface: Some(2), protocol, ..Route::new(table, destination.parse().unwrap()) }
 }
 
 /// `from all lookup 100`, where 100 has a default route.
-fn policy(preference: u32) -> PolicyRule {
-    let rule = Rule {
-        family: Family::V4,
-        preference,
-        mark: None,
-        mask: None,
-        from: None,
-        table: 100,
-        suppress_prefix_length: None,
-        suppress_group: None,
-        protocol: 3,
-    };
-    PolicyRule { rule, inverted: false, action: Action::Lookup, to: None, input: None, output: None, of_vrfs: false, otherwise: false }
+fn policy(preference: u32) -> Rule {
+    Rule { protocol: 3, ..Rule::new(Family::V4, preference, 100) }
 }
 
-fn marked(preference: u32, mark: u32, mask: u32) -> PolicyRule {
+fn marked(preference: u32, mark: u32, mask: u32) -> Rule {
     let mut rule = policy(preference);
-    (rule.rule.mark, rule.rule.mask) = (Some(mark), Some(mask));
+    (rule.mark, rule.mask) = (Some(mark), Some(mask));
     rule
 }
 
@@ -110,13 +86,13 @@ fn fine(change: impl FnOnce(&mut Facts)) {
     assert_eq!(bad(&facts), []);
 }
 
-fn of_rule(rule: PolicyRule) -> Option<(Level, String)> {
+fn of_rule(rule: Rule) -> Option<(Level, String)> {
     let mut facts = host();
     facts.rules = vec![rule];
     bad(&facts).pop().map(|finding| (finding.level, finding.to_string()))
 }
 
-fn level(rule: PolicyRule) -> Option<Level> {
+fn level(rule: Rule) -> Option<Level> {
     of_rule(rule).map(|(level, _)| level)
 }
 
@@ -244,11 +220,11 @@ fn a_rule_ahead_of_ours_that_takes_every_packet_fails() {
 #[test]
 fn a_rule_ahead_of_ours_that_takes_some_packets_warns() {
     let some = [
-        PolicyRule { to: Some("8.8.8.8/32".parse().unwrap()), ..policy(100) },
-        PolicyRule { input: Some("docker0".to_owned()), ..policy(100) },
-        PolicyRule { inverted: true, ..marked(100, 0xca6c, u32::MAX) },
-        PolicyRule { otherwise: true, action: Action::Refuse, ..policy(100) },
-        PolicyRule { action: Action::Goto, ..policy(100) },
+        Rule { to: Some("8.8.8.8/32".parse().unwrap()), ..policy(100) },
+        Rule { iif: Some("docker0".to_owned()), ..policy(100) },
+        Rule { not: true, ..marked(100, 0xca6c, u32::MAX) },
+        Rule { other: true, action: RuleAction::Unreachable, ..policy(100) },
+        Rule { action: RuleAction::Goto(200), ..policy(100) },
     ];
     for rule in some {
         assert_eq!(level(rule.clone()), Some(Level::Warn), "{rule:?}");
@@ -257,21 +233,21 @@ fn a_rule_ahead_of_ours_that_takes_some_packets_warns() {
 
 #[test]
 fn a_rule_ahead_of_ours_that_cannot_take_our_packets_is_fine() {
-    let in_table = |table, rule: PolicyRule| PolicyRule { rule: Rule { table, ..rule.rule.clone() }, ..rule };
+    let in_table = |table, rule: Rule| Rule { table, ..rule };
     let mut suppressed = in_table(254, policy(100));
-    suppressed.rule.suppress_prefix_length = Some(0);
+    suppressed.suppress_prefix_length = Some(0);
     let harmless = [
         in_table(255, policy(0)),
         in_table(77, policy(100)),
         suppressed,
-        in_table(254, PolicyRule { to: Some("10.1.2.3/32".parse().unwrap()), ..policy(512) }),
+        in_table(254, Rule { to: Some("10.1.2.3/32".parse().unwrap()), ..policy(512) }),
         // Amazon's and Tailscale's.
         marked(1024, 0x80, 0x80),
         marked(1100, 0x80000, 0xff0000),
-        PolicyRule { output: Some("eth0".to_owned()), ..policy(100) },
-        PolicyRule { input: Some("lo".to_owned()), ..policy(100) },
-        PolicyRule { of_vrfs: true, ..in_table(0, policy(1000)) },
-        PolicyRule { action: Action::Nothing, ..policy(100) },
+        Rule { oif: Some("eth0".to_owned()), ..policy(100) },
+        Rule { iif: Some("lo".to_owned()), ..policy(100) },
+        Rule { l3mdev: true, ..in_table(0, policy(1000)) },
+        Rule { action: RuleAction::Nop, ..policy(100) },
     ];
     for rule in harmless {
         assert_eq!(of_rule(rule.clone()), None, "{rule:?}");
@@ -283,7 +259,7 @@ fn a_rule_behind_ours_is_fine_unless_it_reads_our_marks() {
     assert_eq!(level(policy(2000)), None);
     assert_eq!(level(marked(5210, 0x80000, 0xff0000)), None);
     // wg-quick's.
-    assert_eq!(level(PolicyRule { inverted: true, ..marked(32764, 0xca6c, u32::MAX) }), None);
+    assert_eq!(level(Rule { not: true, ..marked(32764, 0xca6c, u32::MAX) }), None);
     assert_eq!(level(marked(2000, 0x1, u32::MAX)), Some(Level::Warn));
     let (level, said) = of_rule(marked(2000, 0x1000, 0x1000)).unwrap();
     assert_eq!(level, Level::Fail);
@@ -292,7 +268,7 @@ fn a_rule_behind_ours_is_fine_unless_it_reads_our_marks() {
 
 #[test]
 fn our_own_rules_are_fine_and_others_with_our_protocol_are_told() {
-    let of_protocol = |preference| PolicyRule { rule: Rule { protocol: PROTOCOL, ..policy(preference).rule }, ..policy(preference) };
+    let of_protocol = |preference| Rule { protocol: PROTOCOL, ..policy(preference) };
     assert_eq!(level(of_protocol(1561)), None);
     assert!(of_rule(of_protocol(3000)).unwrap().1.contains("deletes it"));
 }
@@ -318,7 +294,7 @@ fn link_groups_of_others_on_nics_and_ours_on_bridges_are_told() {
 fn networkd_is_told_by_the_drop_in_that_it_lacks() {
     let said = only(|f| f.networkd = Some(Networkd { removes_rules: true, removes_routes: false }));
     assert!(said.contains("other programs' policy rules when"), "{said}");
-    assert!(said.contains(r"printf '[Network]\nManageForeignRoutingPolicyRules=no\n' >"), "{said}");
+    assert!(said.contains(r"printf '[Network]\nManageForeignRoutingRules=no\n' >"), "{said}");
     fine(|f| f.networkd = Some(Networkd { removes_rules: false, removes_routes: false }));
 }
 
@@ -370,7 +346,7 @@ fn kube_proxy_is_fine_in_each_of_its_modes() {
         let found: Vec<String> = all(&facts).iter().map(ToString::to_string).filter(|line| line.contains("kube-proxy")).collect();
         found.join(" ")
     };
-    assert!(mode(&|f| f.links.push(link(20, "kube-ipvs0", LinkKind::Other("dummy".to_owned())))).contains("IPVS mode"));
+    assert!(mode(&|f| f.links.push(link(20, "kube-ipvs0", LinkKind::Dummy))).contains("IPVS mode"));
     let named =
         |table: &str, name: &str| AnyChain { table: table.to_owned(), base: None, ..chain(name, ChainKind::Nat, Hook::Prerouting, 0) };
     assert!(mode(&|f| f.chains.push(named("nat", "KUBE-SERVICES"))).contains("iptables mode"));

@@ -5,8 +5,7 @@
 use nix::libc;
 
 use crate::model::facts::{Family, Route, RouteKind, Rule};
-use crate::netlink::routing::{write_route, write_rule};
-use crate::netlink::{self, Channel, Message};
+use crate::netlink::{self, Channel, Message, routing, rule};
 use crate::plan::step::RouteStep;
 
 #[cfg(test)]
@@ -48,17 +47,17 @@ impl Routing {
         let (verb, message, fine) = match step {
             RouteStep::AddRoute(route) => {
                 let flags = libc::NLM_F_CREATE | libc::NLM_F_REPLACE;
-                ("add", write_route(libc::RTM_NEWROUTE, flags, route), &[libc::EEXIST][..])
+                ("add", routing::write(libc::RTM_NEWROUTE, flags, route), &[libc::EEXIST][..])
             }
             RouteStep::DeleteRoute(route) => {
                 // No such route; no such device any more.
-                ("delete", write_route(libc::RTM_DELROUTE, 0, route), &[libc::ESRCH, libc::ENODEV, libc::ENOENT][..])
+                ("delete", routing::write(libc::RTM_DELROUTE, 0, route), &[libc::ESRCH, libc::ENODEV, libc::ENOENT][..])
             }
             RouteStep::AddRule(rule) => {
                 let flags = libc::NLM_F_CREATE | libc::NLM_F_EXCL;
-                ("add", write_rule(libc::RTM_NEWRULE, flags, rule), &[libc::EEXIST][..])
+                ("add", rule::write(libc::RTM_NEWRULE, flags, rule), &[libc::EEXIST][..])
             }
-            RouteStep::DeleteRule(rule) => ("delete", write_rule(libc::RTM_DELRULE, 0, rule), &[libc::ENOENT][..]),
+            RouteStep::DeleteRule(rule) => ("delete", rule::write(libc::RTM_DELRULE, 0, rule), &[libc::ENOENT][..]),
             RouteStep::SetGroup { index, group } => ("set", set_group(*index, *group), &[][..]),
         };
         match self.channel.request(message, |_| {}) {
@@ -91,6 +90,9 @@ fn name_route(route: &Route) -> String {
     let mut words = match route.kind {
         RouteKind::Unicast => format!("route {}", route.destination),
         RouteKind::Unreachable => format!("route unreachable {}", route.destination),
+        RouteKind::Blackhole => format!("route blackhole {}", route.destination),
+        RouteKind::Prohibit => format!("route prohibit {}", route.destination),
+        RouteKind::Throw => format!("route throw {}", route.destination),
         RouteKind::Other(kind) => format!("route type {kind} {}", route.destination),
     };
     if let Some(gateway) = route.gateway {
@@ -103,7 +105,7 @@ fn name_route(route: &Route) -> String {
     if let Some(source) = route.source {
         words += &format!(" src {source}");
     }
-    if let Some(mtu) = route.mtu {
+    if let Some(mtu) = route.mtu() {
         words += &format!(" mtu {mtu}");
     }
     if route.onlink {

@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use super::*;
 use crate::contract;
 use crate::facts::kernel::Source;
-use crate::model::facts::{KernelChange, Link};
+use crate::model::facts::{KernelChange, Link, NextHop, RuleAction};
 use crate::netlink::testing::{alone, alone_async, run};
 
 /// What the source reads from the kernel.
@@ -38,20 +38,7 @@ fn ip(text: &str) -> IpAddr {
 
 fn route(destination: &str, interface: Option<u32>) -> Route {
     let destination: ipnet::IpNet = destination.parse().unwrap();
-    Route {
-        table: contract::TABLE_BASE + 1,
-        destination,
-        kind: RouteKind::Unicast,
-        gateway: None,
-        interface,
-        metric: 100,
-        source: None,
-        onlink: false,
-        mtu: None,
-        scope: 0,
-        protocol: contract::PROTOCOL,
-        expires: None,
-    }
+    Route { interface, metric: 100, protocol: contract::PROTOCOL, ..Route::new(contract::TABLE_BASE + 1, destination) }
 }
 
 fn last(destination: &str) -> Route {
@@ -59,17 +46,7 @@ fn last(destination: &str) -> Route {
 }
 
 fn rule(family: Family, preference: u32) -> Rule {
-    Rule {
-        family,
-        preference,
-        mark: None,
-        mask: None,
-        from: None,
-        table: contract::TABLE_BASE + 1,
-        suppress_prefix_length: None,
-        suppress_group: None,
-        protocol: contract::PROTOCOL,
-    }
+    Rule { protocol: contract::PROTOCOL, ..Rule::new(family, preference, contract::TABLE_BASE + 1) }
 }
 
 #[test]
@@ -77,18 +54,32 @@ fn every_route_reads_back_as_it_was_written() {
     alone_async(async || {
         let eth1 = Some(nic());
         let via = |destination: &str, gateway: &str| Route { gateway: Some(ip(gateway)), ..route(destination, eth1) };
+        let hop = |gateway: &str, weight| NextHop { gateway: Some(ip(gateway)), interface: eth1, weight, onlink: false };
         let mut written = vec![
             Route { scope: 253, source: Some(ip("10.1.0.14")), ..route("10.1.0.0/24", eth1) },
             via("0.0.0.0/0", "10.1.0.1"),
-            Route { mtu: Some(1400), source: Some(ip("10.1.0.14")), ..via("10.2.0.0/16", "10.1.0.1") },
+            Route { metrics: Route::mtu_only(Some(1400)), source: Some(ip("10.1.0.14")), ..via("10.2.0.0/16", "10.1.0.1") },
             Route { onlink: true, ..via("10.3.0.0/16", "192.0.2.1") },
+            Route { tos: 0x10, ..via("10.2.0.0/16", "10.1.0.3") },
+            Route { metrics: vec![(2, 1400), (3, 65536), (8, 1200), (11, 20)], ..via("10.5.0.0/16", "10.1.0.1") },
+            Route { next_hops: vec![hop("10.1.0.1", 1), hop("10.1.0.2", 3)], ..route("10.6.0.0/16", None) },
+            Route { next_hops: vec![hop("10.1.0.1", 256), hop("fe80::1", 1)], ..route("10.7.0.0/16", None) },
+            Route { next_hops: vec![NextHop { onlink: true, ..hop("192.0.2.1", 1) }, hop("10.1.0.2", 1)], ..route("10.8.0.0/16", None) },
+            Route { kind: RouteKind::Blackhole, ..route("10.9.0.0/16", None) },
+            Route { kind: RouteKind::Prohibit, ..route("10.10.0.0/16", None) },
+            Route { kind: RouteKind::Throw, ..route("10.11.0.0/16", None) },
             Route { metric: 200, ..via("10.2.0.0/16", "10.1.0.2") },
             via("10.4.0.0/16", "fe80::1"),
             last("0.0.0.0/0"),
             route("fd00:1::/64", eth1),
             via("::/0", "fe80::1"),
-            Route { mtu: Some(1400), source: Some(ip("fd00:1::14")), ..via("fd00:2::/48", "fd00:1::1") },
+            Route { metrics: Route::mtu_only(Some(1400)), source: Some(ip("fd00:1::14")), ..via("fd00:2::/48", "fd00:1::1") },
             Route { onlink: true, ..via("fd00:3::/48", "fd00:77::1") },
+            Route { from: "fd00:9::/64".parse().ok(), ..via("::/0", "fe80::2") },
+            Route { next_hops: vec![hop("fd00:1::1", 1), hop("fd00:1::2", 3)], ..route("fd00:6::/48", None) },
+            Route { next_hops: vec![NextHop { onlink: true, ..hop("fd00:77::1", 1) }, hop("fe80::2", 1)], ..route("fd00:8::/48", None) },
+            Route { kind: RouteKind::Blackhole, ..route("fd00:9::/48", None) },
+            Route { kind: RouteKind::Throw, ..route("fd00:a::/48", None) },
             last("::/0"),
         ];
         let mut routing = Routing::open().unwrap();
@@ -153,6 +144,13 @@ fn every_rule_reads_back_as_it_was_written() {
                 Rule { mark: Some(contract::FLAG | 1), mask: Some(contract::PACKET_MASK), ..rule(family, contract::PREFERENCE_NIC) },
                 Rule { from: exit.parse().ok(), table: contract::TABLE_NODES, ..rule(family, contract::PREFERENCE_FROM_NODES) },
                 Rule { from: exit.parse().ok(), ..rule(family, contract::PREFERENCE_FROM) },
+                Rule { to: exit.parse().ok(), not: true, iif: Some("eth1".to_owned()), oif: Some("eth2".to_owned()), ..rule(family, 2000) },
+                Rule { l3mdev: true, table: 0, ..rule(family, 2001) },
+                Rule { action: RuleAction::Goto(3000), table: 0, ..rule(family, 2002) },
+                Rule { action: RuleAction::Nop, table: 0, ..rule(family, 2003) },
+                Rule { action: RuleAction::Blackhole, table: 0, ..rule(family, 2004) },
+                Rule { action: RuleAction::Unreachable, table: 0, ..rule(family, 2005) },
+                Rule { action: RuleAction::Prohibit, table: 0, ..rule(family, 2006) },
             ]);
         }
         let mut routing = Routing::open().unwrap();

@@ -7,7 +7,9 @@ use nix::libc;
 
 use super::wire;
 use crate::model::facts::{Address, Family, IfIndex, Link, Place, Route, Rule};
-use crate::netlink::{Channel, Error, routing};
+use crate::netlink::nexthop::{self, Objects};
+use crate::netlink::routing::{self, ReadRoute};
+use crate::netlink::{Channel, Error, rule};
 
 /// Asks the kernel.
 pub struct Asker {
@@ -52,12 +54,18 @@ impl Asker {
 
     /// All routes and policy rules that matter.
     pub fn routing(&mut self) -> Result<(Vec<Route>, Vec<Rule>), Error> {
-        let (mut routes, mut rules) = (Vec::new(), Vec::new());
+        let (mut read, mut rules) = (Vec::new(), Vec::new());
         for family in [Family::V4, Family::V6] {
-            routes.append(&mut self.channel.dump(&routing::route_dump(family), |m| routing::route(&m))?);
-            rules.append(&mut self.channel.dump(&routing::rule_dump(family), |m| routing::rule(&m))?);
+            read.append(&mut self.channel.dump(&routing::dump(family), |m| routing::route(&m))?);
+            rules.append(&mut self.channel.dump(&rule::dump(family), |m| rule::rule(&m))?);
         }
-        Ok((routes, rules))
+        // Unless `net.ipv4.nexthop_compat_mode` is off, the kernel itself says where such routes lead.
+        let objects = if read.iter().any(ReadRoute::leads_to_an_object) { self.nexthops()? } else { Objects::default() };
+        Ok((read.into_iter().map(|route| route.resolve(&objects)).collect(), rules))
+    }
+
+    fn nexthops(&mut self) -> Result<Objects, Error> {
+        self.channel.dump(&nexthop::dump(), |message| nexthop::object(&message)).map(Objects::from_iter)
     }
 
     /// The number that the namespace of this open file has here.

@@ -41,7 +41,7 @@ impl FarEnds {
             return;
         };
         for old in &far_end.addresses {
-            if !now.iter().any(|address| address.net.addr() == old.net.addr()) {
+            if !now.iter().any(|address| address.net == old.net) {
                 changes.push(KernelChange::AddressGone(place, old.net));
             }
         }
@@ -58,7 +58,7 @@ impl FarEnds {
         if known && !gone {
             return;
         }
-        far_end.addresses.retain(|known| known.net.addr() != address.net.addr());
+        far_end.addresses.retain(|known| known.net != address.net);
         if gone {
             changes.push(KernelChange::AddressGone(place, address.net));
         } else {

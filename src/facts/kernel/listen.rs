@@ -16,7 +16,7 @@ use crate::netlink::{Received, messages};
 const RECEIVE_BUFFER: usize = 8 << 20;
 /// Larger than any one event.
 const DATAGRAM: usize = 64 * 1024;
-const GROUPS: [u32; 8] = [
+const GROUPS: [u32; 10] = [
     libc::RTNLGRP_LINK,
     libc::RTNLGRP_IPV4_IFADDR,
     libc::RTNLGRP_IPV6_IFADDR,
@@ -24,6 +24,8 @@ const GROUPS: [u32; 8] = [
     libc::RTNLGRP_IPV6_ROUTE,
     libc::RTNLGRP_IPV4_RULE,
     libc::RTNLGRP_IPV6_RULE,
+    libc::RTNLGRP_IPV4_NETCONF,
+    libc::RTNLGRP_IPV6_NETCONF,
     libc::RTNLGRP_NSID,
 ];
 
@@ -54,6 +56,8 @@ impl Listener {
         for group in GROUPS {
             socket.add_membership(group)?;
         }
+        // Kernels before 5.3 have no nexthop objects.
+        let _ = socket.add_membership(libc::RTNLGRP_NEXTHOP);
         Ok(Self { socket: watch(socket, Interest::READABLE)?, buffer: vec![0; DATAGRAM], control: nix::cmsg_space!(i32, i32) })
     }
 

@@ -144,6 +144,9 @@ impl Source {
         if batch.routing {
             self.state.routing(&mut batch.changes)?;
         }
+        if batch.settings {
+            batch.changes.push(KernelChange::Settings);
+        }
         let mut renamed = false;
         for nsid in batch.numbers_gone {
             renamed |= self.names.forget_number(nsid);

@@ -7,8 +7,8 @@ use nix::libc;
 use super::ask::Asker;
 use super::far_ends::FarEnds;
 use super::{Error, asked, names, wire};
-use crate::model::facts::{IfIndex, KernelChange, Link, Place};
-use crate::netlink::{Received, routing};
+use crate::model::facts::{IfIndex, KernelChange, Link, Place, Route};
+use crate::netlink::{Received, nexthop, routing};
 
 /// What is remembered between events.
 pub struct State {
@@ -25,6 +25,7 @@ pub struct State {
 pub struct Batch {
     pub changes: Vec<KernelChange>,
     pub routing: bool,
+    pub settings: bool,
     pub numbers_gone: Vec<i32>,
 }
 
@@ -50,6 +51,8 @@ impl State {
                 batch.routing |= routing::route(&message).is_some();
             }
             (libc::RTM_NEWRULE | libc::RTM_DELRULE, None) => batch.routing = true,
+            (nexthop::NEW | nexthop::DELETE, None) => batch.routing = true,
+            (libc::RTM_NEWNETCONF, None) => batch.settings |= wire::setting_changed(&message),
             // At once: events of this namespace bear a number too from now on, should the number be its own.
             (libc::RTM_NEWNSID, None) => self.own_nsid = self.ask_own_nsid(),
             (libc::RTM_DELNSID, None) => {
@@ -134,7 +137,7 @@ impl State {
 
     pub fn routing(&mut self, changes: &mut Vec<KernelChange>) -> Result<(), Error> {
         let (routes, rules) = self.ask.routing().map_err(asked("routes and rules"))?;
-        self.routed = routes.iter().filter_map(|route| route.interface).collect();
+        self.routed = routes.iter().flat_map(Route::interfaces).collect();
         changes.push(KernelChange::Routing { routes, rules });
         Ok(())
     }

@@ -1,5 +1,8 @@
 //! What the source says of a real kernel, in namespaces of the test's own.
 
+mod links;
+mod routes;
+
 use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
@@ -176,7 +179,7 @@ fn routes_and_rules_that_ip_changes_are_told() {
         heard.until("the last rule", |facts| facts.rules.iter().any(|r| r.preference == 1564)).await;
         let facts = &heard.facts;
         let added = facts.routes.iter().find(|r| r.table == 15601 && r.metric == 7).unwrap();
-        assert_eq!((added.gateway, added.mtu), (Some(ip("10.9.0.7")), Some(1400)));
+        assert_eq!((added.gateway, added.mtu()), (Some(ip("10.9.0.7")), Some(1400)));
         assert_eq!(added.interface, Some(named(facts, "near-blue").unwrap().index));
         let last = facts.routes.iter().find(|r| r.metric == u32::MAX).unwrap();
         assert_eq!((last.kind, last.interface), (RouteKind::Unreachable, None));

@@ -4,15 +4,19 @@ use ipnet::IpNet;
 use nix::libc;
 
 use crate::model::facts::{Address, IfIndex, Link, LinkKind, Place};
-use crate::netlink::{Message, Received, address, attributes, attributes_after, number, text};
+use crate::netlink::{Message, Received, address, attributes_after, find, number, text};
 
 /// Length of `struct ifinfomsg`.
 const LINK_FIXED: usize = 16;
 /// Length of `struct ifaddrmsg`.
 const ADDRESS_FIXED: usize = 8;
+/// Length of `struct netconfmsg`, with its padding.
+const NETCONF_FIXED: usize = 4;
+const NETCONFA_IFINDEX: u16 = 1;
 /// Length of `struct rtgenmsg`, with its padding.
 const NSID_FIXED: usize = 4;
 const ARPHRD_LOOPBACK: u16 = 772;
+const IFLA_VRF_TABLE: u16 = 1;
 const IFA_FLAGS: u16 = 8;
 const IFA_TARGET_NETNSID: u16 = 10;
 const NETNSA_NSID: u16 = 1;
@@ -98,43 +102,56 @@ pub fn link(message: &Received<'_>) -> Option<Link> {
     }
     let flags = i32::from_ne_bytes(head[8..12].try_into().ok()?);
     let device_type = u16::from_ne_bytes([head[2], head[3]]);
-    let mut kind = String::new();
+    let (mut kind, mut vrf_table) = (String::new(), None);
     let (mut other_end, mut nsid) = (None, None);
     let mut link = Link {
-        index: u32::from_ne_bytes(head[4..8].try_into().ok()?),
-        name: String::new(),
-        kind: LinkKind::Loopback,
-        master: None,
-        peer_nsid: None,
-        peer_index: None,
         up: flags & libc::IFF_UP != 0,
         carrier: flags & libc::IFF_LOWER_UP != 0,
-        group: 0,
+        point_to_point: flags & libc::IFF_POINTOPOINT != 0,
+        no_arp: flags & libc::IFF_NOARP != 0,
+        ..Link::new(u32::from_ne_bytes(head[4..8].try_into().ok()?), "", LinkKind::Loopback)
     };
     for (attribute, value) in attributes_after(message.payload, LINK_FIXED) {
         match attribute {
             libc::IFLA_IFNAME => link.name = text(value),
             libc::IFLA_MASTER => link.master = number(value),
             libc::IFLA_GROUP => link.group = number(value).unwrap_or_default(),
-            libc::IFLA_LINK => other_end = number(value),
+            libc::IFLA_LINK => other_end = number(value).filter(|other| *other != 0),
             libc::IFLA_LINK_NETNSID => nsid = signed(value),
             libc::IFLA_LINKINFO => {
-                kind = attributes(value).find(|(kind, _)| *kind == libc::IFLA_INFO_KIND).map(|(_, value)| text(value)).unwrap_or_default();
+                kind = find(value, libc::IFLA_INFO_KIND).map(text).unwrap_or_default();
+                vrf_table = find(value, libc::IFLA_INFO_DATA).and_then(|data| find(data, IFLA_VRF_TABLE)).and_then(number);
             }
             _ => {}
         }
     }
-    link.kind = match kind.as_str() {
-        _ if device_type == ARPHRD_LOOPBACK => LinkKind::Loopback,
+    link.kind = if device_type == ARPHRD_LOOPBACK { LinkKind::Loopback } else { link_kind(kind) };
+    match link.kind {
+        LinkKind::Veth => {
+            link.peer_index = other_end;
+            link.peer_nsid = nsid.filter(|nsid| *nsid >= 0);
+        }
+        LinkKind::Vrf => link.vrf = vrf_table,
+        _ => {}
+    }
+    link.lower = other_end.filter(|other| nsid.is_none() && *other != link.index);
+    Some(link)
+}
+
+fn link_kind(name: String) -> LinkKind {
+    match name.as_str() {
         "bridge" => LinkKind::Bridge,
         "veth" => LinkKind::Veth,
-        _ => LinkKind::Other(kind),
-    };
-    if link.kind == LinkKind::Veth {
-        link.peer_index = other_end;
-        link.peer_nsid = nsid.filter(|nsid| *nsid >= 0);
+        "dummy" => LinkKind::Dummy,
+        "vrf" => LinkKind::Vrf,
+        "bond" => LinkKind::Bond,
+        "vlan" => LinkKind::Vlan,
+        "macvlan" => LinkKind::Macvlan,
+        "ipvlan" => LinkKind::Ipvlan,
+        "wireguard" => LinkKind::Wireguard,
+        "tun" => LinkKind::Tun,
+        _ => LinkKind::Other(name),
     }
-    Some(link)
 }
 
 /// Reads `RTM_DELLINK`. `None` when a port only left its bridge (`AF_BRIDGE`).
@@ -149,7 +166,7 @@ pub fn link_left(message: &Received<'_>) -> Option<Left> {
 /// never leave a link, and every veth has some.
 pub fn interface_address(message: &Received<'_>) -> Option<(IfIndex, Address)> {
     let head: &[u8; ADDRESS_FIXED] = message.payload.get(..ADDRESS_FIXED)?.try_into().ok()?;
-    let [_, length, short_flags, _, index @ ..] = *head;
+    let [_, length, short_flags, scope, index @ ..] = *head;
     let (mut flags, mut local, mut any) = (u32::from(short_flags), None, None);
     for (kind, value) in attributes_after(message.payload, ADDRESS_FIXED) {
         match kind {
@@ -162,9 +179,24 @@ pub fn interface_address(message: &Received<'_>) -> Option<(IfIndex, Address)> {
     }
     let net = IpNet::new(local.or(any)?, length).ok()?;
     let unproven = flags & (libc::IFA_F_TENTATIVE | libc::IFA_F_DADFAILED) != 0;
-    let usable = !unproven || flags & libc::IFA_F_OPTIMISTIC != 0;
+    // One bit with two names: IPv6 has no secondary addresses.
+    let second = flags & libc::IFA_F_SECONDARY != 0;
+    let address = Address {
+        net,
+        usable: !unproven || flags & libc::IFA_F_OPTIMISTIC != 0,
+        primary: !second,
+        temporary: second && net.addr().is_ipv6(),
+        deprecated: flags & libc::IFA_F_DEPRECATED != 0,
+        peer: any.filter(|any| *any != net.addr()),
+        scope,
+    };
     let link_local = matches!(net, IpNet::V6(v6) if v6.addr().is_unicast_link_local());
-    (!link_local).then_some((u32::from_ne_bytes(index), Address { net, usable }))
+    (!link_local).then_some((u32::from_ne_bytes(index), address))
+}
+
+/// Whether `RTM_NEWNETCONF` tells of a setting that was changed. A new link has a message that tells all of its settings: it is no change.
+pub fn setting_changed(message: &Received<'_>) -> bool {
+    attributes_after(message.payload, NETCONF_FIXED).filter(|(kind, _)| *kind != NETCONFA_IFINDEX).count() == 1
 }
 
 /// Reads the number in `RTM_NEWNSID` and `RTM_DELNSID`; `None` when the namespace has none.

@@ -3,7 +3,7 @@
 use super::*;
 use crate::model::binding::{BindingName, ExitSpec, Selector, Source};
 use crate::model::cluster::{ApiBinding, Cluster, ClusterChange, Word};
-use crate::model::facts::{Address, EngineChange, KernelChange, LinkKind, Network, Place as Spot, Route, RouteKind};
+use crate::model::facts::{Address, EngineChange, KernelChange, LinkKind, Network, Place as Spot, Route};
 use crate::model::labels::{LabelSelector, Labels};
 use crate::model::pod::RuntimeChange;
 use crate::model::resolve::{Outcome, Past, resolve};
@@ -12,11 +12,11 @@ const BRIDGE: IfIndex = 10;
 
 fn link(index: IfIndex, name: &str, kind: LinkKind) -> Link {
     let name = name.to_owned();
-    Link { index, name, kind, master: None, peer_nsid: None, peer_index: None, up: true, carrier: true, group: 0 }
+    Link { up: true, carrier: true, ..Link::new(index, name, kind) }
 }
 
 fn address(net: &str) -> Address {
-    Address { net: net.parse().expect("an address"), usable: true }
+    Address::new(net.parse().expect("an address"))
 }
 
 /// A node with eth0 and eth1, a bridge for pods, and one binding: pods labelled `app=crawler` leave by eth1.
@@ -29,18 +29,11 @@ fn node() -> Facts {
     apply(&mut facts, KernelChange::Link(link(BRIDGE, "cni0", LinkKind::Bridge)));
     apply(&mut facts, KernelChange::Address(Spot { nsid: None, index: 3 }, address("172.31.0.14/20")));
     let default = |interface| Route {
-        table: 254,
-        destination: "0.0.0.0/0".parse().expect("a prefix"),
-        kind: RouteKind::Unicast,
         gateway: Some("172.31.0.1".parse().expect("an address")),
         interface: Some(interface),
         metric: interface,
-        source: None,
-        onlink: false,
-        mtu: None,
-        scope: 0,
         protocol: 4,
-        expires: None,
+        ..Route::new(254, "0.0.0.0/0".parse().expect("a prefix"))
     };
     apply(&mut facts, KernelChange::Routing { routes: vec![default(2), default(3)], rules: Vec::new() });
     facts.cluster.apply(ClusterChange::Bindings(Word::All(vec![binding()])));

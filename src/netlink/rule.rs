@@ -1,0 +1,140 @@
+//! Policy rules as netlink messages, both ways: what is written here reads back the same.
+
+use ipnet::IpNet;
+use nix::libc;
+
+use super::routing::{family_number, family_of};
+use super::{Message, Received, address, attributes_after, number, text};
+use crate::model::facts::{Family, Rule, RuleAction};
+
+/// Length of `struct fib_rule_hdr`.
+const FIXED: usize = 12;
+const FIB_RULE_INVERT: u32 = 2;
+const FR_ACT_TO_TBL: u8 = 1;
+const FR_ACT_GOTO: u8 = 2;
+const FR_ACT_NOP: u8 = 3;
+const FR_ACT_BLACKHOLE: u8 = 6;
+const FR_ACT_UNREACHABLE: u8 = 7;
+const FR_ACT_PROHIBIT: u8 = 8;
+const FRA_DST: u16 = 1;
+const FRA_SRC: u16 = 2;
+const FRA_IIFNAME: u16 = 3;
+const FRA_GOTO: u16 = 4;
+const FRA_PRIORITY: u16 = 6;
+const FRA_FWMARK: u16 = 10;
+const FRA_TUN_ID: u16 = 12;
+const FRA_SUPPRESS_IFGROUP: u16 = 13;
+const FRA_SUPPRESS_PREFIXLEN: u16 = 14;
+const FRA_TABLE: u16 = 15;
+const FRA_FWMASK: u16 = 16;
+const FRA_OIFNAME: u16 = 17;
+const FRA_L3MDEV: u16 = 19;
+const FRA_UID_RANGE: u16 = 20;
+const FRA_PROTOCOL: u16 = 21;
+/// The IP protocol, ports, and whatever later kernels select by.
+const FRA_IP_PROTO: u16 = 22;
+/// "No such suppressor".
+const NONE: u32 = u32::MAX;
+
+/// The message that asks for all policy rules of a family.
+pub fn dump(family: Family) -> Message {
+    let mut head = [0; FIXED];
+    head[0] = family_number(family);
+    Message::new(libc::RTM_GETRULE, libc::NLM_F_DUMP, &head)
+}
+
+/// Reads `RTM_NEWRULE` and `RTM_DELRULE`.
+pub fn rule(message: &Received<'_>) -> Option<Rule> {
+    let head: &[u8; FIXED] = message.payload.get(..FIXED)?.try_into().ok()?;
+    let [family, to_length, from_length, type_of_service, table, _, _, action, flags @ ..] = *head;
+    let mut rule = Rule {
+        not: u32::from_ne_bytes(flags) & FIB_RULE_INVERT != 0,
+        other: type_of_service != 0,
+        ..Rule::new(family_of(family)?, 0, u32::from(table))
+    };
+    let mut goto = 0;
+    for (kind, value) in attributes_after(message.payload, FIXED) {
+        match kind {
+            FRA_PRIORITY => rule.preference = number(value)?,
+            FRA_FWMARK => rule.mark = number(value),
+            FRA_FWMASK => rule.mask = number(value),
+            FRA_SRC => rule.from = IpNet::new(address(value)?, from_length).ok(),
+            FRA_DST => rule.to = IpNet::new(address(value)?, to_length).ok(),
+            FRA_IIFNAME => rule.iif = Some(text(value)),
+            FRA_OIFNAME => rule.oif = Some(text(value)),
+            FRA_L3MDEV => rule.l3mdev = value.first() == Some(&1),
+            FRA_GOTO => goto = number(value)?,
+            FRA_TABLE => rule.table = number(value)?,
+            FRA_SUPPRESS_PREFIXLEN => rule.suppress_prefix_length = number(value).filter(|n| *n != NONE),
+            FRA_SUPPRESS_IFGROUP => rule.suppress_group = number(value).filter(|n| *n != NONE),
+            FRA_PROTOCOL => rule.protocol = value.first().copied().unwrap_or_default(),
+            FRA_TUN_ID | FRA_UID_RANGE | FRA_IP_PROTO.. => rule.other = true,
+            _ => {}
+        }
+    }
+    rule.action = match action {
+        FR_ACT_TO_TBL => RuleAction::Table,
+        FR_ACT_GOTO => RuleAction::Goto(goto),
+        FR_ACT_NOP => RuleAction::Nop,
+        FR_ACT_BLACKHOLE => RuleAction::Blackhole,
+        FR_ACT_UNREACHABLE => RuleAction::Unreachable,
+        FR_ACT_PROHIBIT => RuleAction::Prohibit,
+        other => RuleAction::Other(other),
+    };
+    if rule.action != RuleAction::Table || rule.l3mdev {
+        rule.table = 0;
+    }
+    Some(rule)
+}
+
+/// Writes a policy rule, to be added or (with `RTM_DELRULE`) to be taken away. What it selects by and was not read is not written.
+pub fn write(kind: u16, flags: i32, rule: &Rule) -> Message {
+    let length = |net: Option<IpNet>| net.map_or(0, |net| net.prefix_len());
+    let action = match rule.action {
+        RuleAction::Table => FR_ACT_TO_TBL,
+        RuleAction::Goto(_) => FR_ACT_GOTO,
+        RuleAction::Nop => FR_ACT_NOP,
+        RuleAction::Blackhole => FR_ACT_BLACKHOLE,
+        RuleAction::Unreachable => FR_ACT_UNREACHABLE,
+        RuleAction::Prohibit => FR_ACT_PROHIBIT,
+        RuleAction::Other(other) => other,
+    };
+    let mut head = [family_number(rule.family), length(rule.to), length(rule.from), 0, libc::RT_TABLE_UNSPEC, 0, 0, action, 0, 0, 0, 0];
+    if rule.not {
+        head[8..].copy_from_slice(&FIB_RULE_INVERT.to_ne_bytes());
+    }
+    let mut message = Message::new(kind, flags, &head);
+    message.put_u32(FRA_PRIORITY, rule.preference);
+    message.put(FRA_PROTOCOL, &[rule.protocol]);
+    for (kind, net) in [(FRA_SRC, rule.from), (FRA_DST, rule.to)] {
+        if let Some(net) = net {
+            message.put_address(kind, net.network());
+        }
+    }
+    for (kind, name) in [(FRA_IIFNAME, &rule.iif), (FRA_OIFNAME, &rule.oif)] {
+        if let Some(name) = name {
+            message.put_text(kind, name);
+        }
+    }
+    if rule.l3mdev {
+        message.put(FRA_L3MDEV, &[1]);
+    }
+    let goto = match rule.action {
+        RuleAction::Goto(preference) => Some(preference),
+        _ => None,
+    };
+    let numbers = [
+        (FRA_TABLE, Some(rule.table).filter(|table| *table != 0)),
+        (FRA_GOTO, goto),
+        (FRA_FWMARK, rule.mark),
+        (FRA_FWMASK, rule.mask),
+        (FRA_SUPPRESS_PREFIXLEN, rule.suppress_prefix_length),
+        (FRA_SUPPRESS_IFGROUP, rule.suppress_group),
+    ];
+    for (kind, value) in numbers {
+        if let Some(value) = value {
+            message.put_u32(kind, value);
+        }
+    }
+    message
+}
