@@ -23,7 +23,7 @@ pub fn guard(file: &Path) -> anyhow::Result<()> {
     let list = |names: &std::collections::BTreeSet<String>| names.iter().cloned().collect::<Vec<_>>().join(", ");
     match remembered.bridges.is_empty() {
         true => println!("no bridge was guarded: nothing to do"),
-        false => println!("until egressd runs, nothing leaves {} by {}", list(&remembered.bridges), list(&remembered.uplinks)),
+        false => println!("until egressd runs, nothing begins on {} that leads outside", list(&remembered.bridges)),
     }
     Ok(())
 }

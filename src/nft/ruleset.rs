@@ -82,8 +82,6 @@ pub struct Set {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Datatype {
     IfIndex,
-    /// An interface's name, 16 bytes.
-    IfName,
     Ipv4,
     Ipv6,
     Mark,
@@ -99,7 +97,7 @@ pub struct Key {
     pub last: Option<Bytes>,
 }
 
-/// Up to 32 bytes in place: an interface's name and an IPv6 address, each field padded to four bytes.
+/// Up to 24 bytes in place: two interfaces and an IPv6 address, each field padded to four bytes.
 #[derive(Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Bytes {
     data: [u8; Self::CAPACITY],
@@ -108,9 +106,9 @@ pub struct Bytes {
 
 impl Bytes {
     /// Longest value, in bytes.
-    pub const CAPACITY: usize = 32;
+    pub const CAPACITY: usize = 24;
 
-    /// Appends a field, padded to four bytes. More than 32 bytes in all is a mistake of the ruleset's author.
+    /// Appends a field, padded to four bytes. More than 24 bytes in all is a mistake of the ruleset's author.
     pub fn push(mut self, field: &[u8]) -> Self {
         let at = usize::from(self.len);
         self.data[at..at + field.len()].copy_from_slice(field);
@@ -119,7 +117,7 @@ impl Bytes {
     }
 
     /// A value of just its own length, as comparisons need: what a one-byte field is compared with has one byte.
-    /// More than 32 bytes is a mistake of the caller.
+    /// More than 24 bytes is a mistake of the caller.
     pub fn exact(value: &[u8]) -> Self {
         let mut data = [0; Self::CAPACITY];
         data[..value.len()].copy_from_slice(value);
@@ -244,8 +242,6 @@ pub enum Meta {
     /// Name of the interface it came in by, 16 bytes (`IFNAMSIZ`), zeros behind it.
     IifName,
     OifName,
-    /// Name of the bridge that the incoming interface is a port of, 16 bytes; in the bridge family only.
-    BridgeName,
     /// 1 byte.
     L4Proto,
     /// Ethertype, 2 bytes network order.

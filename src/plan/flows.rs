@@ -71,7 +71,9 @@ pub fn cuts(changes: &[Change], observed: &Ruleset, desired: &Ruleset, outcome: 
     for row in &outcome.rows {
         let (Some(entry), Some(net)) = (row.entry, row.address) else { continue };
         let entrances = outcome.interfaces(entry).map(|interface| (interface, net));
-        entrances.filter(|entrance| touched.contains(entrance)).for_each(|entrance| drop(of.insert(entrance, row)));
+        entrances.filter(|entrance| touched.contains(entrance)).for_each(|entrance| {
+            of.insert(entrance, row);
+        });
     }
     touched.iter().flat_map(|entrance| cut(*entrance, of.get(entrance).copied(), observed)).collect()
 }

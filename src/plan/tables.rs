@@ -32,9 +32,15 @@ fn bridge(outcome: &Outcome, kernel: &KernelFacts) -> Table {
     for row in &outcome.rows {
         let (Some(Entry::Port { port, bridge }), Some(net)) = (row.entry, row.address) else { continue };
         let (address, family) = (net.addr(), usize::from(net.addr().is_ipv6()));
-        let Some(link) = kernel.links.get(&bridge).filter(|_| standing(row) != Standing::Unknown) else { continue };
+        if standing(row) == Standing::Unknown {
+            continue;
+        }
         sets.put(names::OWNERS[family], source(port, address), Data::None);
-        sets.one(names::OWNED[family], Bytes::of_name(&link.name).address(address), Data::None);
+        sets.one(names::OWNED[family], Bytes::default().address(address), Data::None);
+        // Another bridge may have the same subnet.
+        for other in kernel.near_ends_of(address).filter(|link| link.master.is_some_and(|master| master != bridge)) {
+            sets.put(names::OWNERS[family], source(other.index, address), Data::None);
+        }
     }
     sets.with(chains)
 }

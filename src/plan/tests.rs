@@ -12,15 +12,17 @@ use proptest::prelude::*;
 use super::step::RouteStep;
 use super::*;
 use crate::api::{labels, manifest};
-use crate::contract::{CLAIM_FREE, CLAIM_NO_EXIT, UPLINK_GROUP};
+use crate::contract::UPLINK_GROUP;
 use crate::model::facts::*;
-use crate::model::ground::MAIN;
 use crate::model::known::Facts;
-use crate::model::numbers::mark;
+use crate::model::policy::NO_EXIT;
 use crate::model::resolve::{Guard, Past, resolve};
 use crate::model::select::Index;
+use crate::model::uplinks::outside::MAIN;
 use crate::model::workload::State;
-use crate::nft::{Data, Family as Table};
+use crate::nft::{Bytes, Data, Family as Table, Key};
+use datapath::names;
+use read_back::read_back;
 
 const ETH0: IfIndex = 2;
 const ETH1: IfIndex = 3;
@@ -118,7 +120,10 @@ fn start(facts: &mut Facts, n: u8, asks: &[(&str, &str)]) {
 fn plan(facts: &Facts, past: &mut Past, observed: &Ruleset) -> Plan {
     let outcome = resolve(facts, past);
     let sysctls = BTreeMap::new();
-    Plan::make(&outcome, &Observed { kernel: &facts.kernel, ruleset: observed, sysctls: &sysctls }, true)
+    let plan = Plan::make(&outcome, &Observed { kernel: &facts.kernel, ruleset: observed, sysctls: &sysctls }, &past.departed, true);
+    // As if the flows of those who departed were ended at once.
+    past.departed.clone_from(&plan.departed);
+    plan
 }
 
 /// What the kernel makes of routing steps.
@@ -142,14 +147,39 @@ fn apply(facts: &mut Facts, steps: &[RouteStep]) {
     }
 }
 
-fn claim(plan: &Plan, n: u8) -> Option<u32> {
-    let set = &plan.target.tables.get(&Table::Bridge)?.sets["claims4"];
-    let port = (IfIndex::from(n) + 100).to_ne_bytes();
-    let of = |bytes: &[u8]| bytes[..4] == port && bytes[4..] == [172, 19, 0, n];
-    let (_, data) = set.elements.iter().find(|(key, _)| of(key.first.as_slice()))?;
-    match data {
-        Data::Value(value) => Some(u32::from_ne_bytes(value.as_slice().try_into().expect("a mark"))),
-        _ => None,
+/// What the tables say of a container's address.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Said {
+    /// It leaves as this.
+    Exit(IpAddr),
+    /// It is bound, and has no way out.
+    NoExit,
+    Free,
+    Nothing,
+}
+
+fn said(plan: &Plan, n: u8) -> Said {
+    let Some(table) = plan.target.tables.get(&Table::Ip) else { return Said::Nothing };
+    let address = IpAddr::from([172, 19, 0, n]);
+    let owner = Key::one(Bytes::of_number(IfIndex::from(n) + 100).address(address));
+    let owned = plan.target.tables[&Table::Bridge].sets[names::OWNERS[0]].elements.contains_key(&owner);
+    let element = |name: &str, key: Bytes| table.sets[name].elements.get(&Key::one(key));
+    let source = Bytes::of_number(BRIDGE).address(address);
+    let value = |data: &Data| match data {
+        Data::Value(value) => u32::from_ne_bytes(value.as_slice().try_into().expect("a number or an IPv4 address")),
+        _ => panic!("{data:?}"),
+    };
+    match (owned, element(names::POLICIES, source), element(names::KNOWN, source)) {
+        (false, ..) | (true, None, None) => Said::Nothing,
+        (true, None, Some(_)) => Said::Free,
+        (true, Some(policy), _) => match element(names::POLICY_WAYS, Bytes::of_number(value(policy))) {
+            None => Said::NoExit,
+            Some(way) => {
+                let nic = if value(way) & 0x7f == 1 { ETH0 } else { ETH1 };
+                let exit = element(names::EXITS, Bytes::of_number(nic).number(BRIDGE).address(address)).expect("a way has its exit");
+                Said::Exit(IpAddr::from(value(exit).to_ne_bytes()))
+            }
+        },
     }
 }
 
@@ -166,14 +196,14 @@ fn a_label_binds_its_container_and_its_neighbour_on_the_bridge_is_known_to_be_fr
     start(&mut facts, 1, &[("egress.ip", "172.31.0.14")]);
     start(&mut facts, 2, &[]);
     let plan = plan(&facts, &mut Past::default(), &Ruleset::default());
-    assert_eq!((claim(&plan, 1), claim(&plan, 2)), (Some(mark(2, 1)), Some(CLAIM_FREE)));
+    assert_eq!((said(&plan, 1), said(&plan, 2)), (Said::Exit([172, 31, 0, 14].into()), Said::Free));
 }
 
 #[test]
-fn a_slip_in_a_label_holds_its_container() {
+fn an_invalid_label_holds_its_container() {
     let mut facts = host();
     start(&mut facts, 1, &[("egress.ip", "172.31.0.300")]);
-    assert_eq!(claim(&plan(&facts, &mut Past::default(), &Ruleset::default()), 1), Some(CLAIM_NO_EXIT));
+    assert_eq!(said(&plan(&facts, &mut Past::default(), &Ruleset::default()), 1), Said::NoExit);
 }
 
 #[test]
@@ -190,15 +220,11 @@ fn a_container_that_is_being_moved_is_held_where_it_was_and_bound_where_it_gets(
         start(&mut facts, n, &labels);
     }
     let held = plan(&facts, &mut Past::default(), &Ruleset::default());
-    let there = Some(claim(&held, 1).expect("it is where its labels say"));
-    assert_ne!(there, Some(CLAIM_NO_EXIT));
-    assert_eq!(claim(&held, 2), Some(CLAIM_NO_EXIT));
+    let there = Said::Exit([172, 31, 0, 14].into());
+    assert_eq!((said(&held, 1), said(&held, 2)), (there, Said::NoExit));
     facts.moving.clear();
-    assert_eq!(
-        claim(&plan(&facts, &mut Past::default(), &Ruleset::default()), 2),
-        there,
-        "it could not be moved, and is bound where it is"
-    );
+    let after = plan(&facts, &mut Past::default(), &Ruleset::default());
+    assert_eq!(said(&after, 2), there, "it could not be moved, and is bound where it is");
 }
 
 #[test]
@@ -219,7 +245,7 @@ fn a_guard_that_an_earlier_run_left_is_taken_back() {
     let mut outcome = resolve(&facts, &mut Past::default());
     outcome.guards.insert(BRIDGE + 1, Guard::Open);
     let mut past = Past::default();
-    tables::read_back(&tables::ruleset(&outcome), &facts.kernel, &mut past);
+    read_back(&tables::ruleset(&outcome, &facts.kernel, &past.departed), &facts.kernel, &mut past);
     assert_eq!(past.pod_bridges, BTreeSet::from([BRIDGE]));
 }
 
@@ -272,7 +298,7 @@ fn a_nic_that_goes_down_keeps_its_table_closed_and_its_gateway_known() {
     facts.kernel.routes.retain(|r| r.interface != Some(ETH1));
     let down = resolve(&facts, &mut past);
     assert!(matches!(down.rows[0].state, State::Dropped(_)), "{:?}", down.rows[0].state);
-    let table = down.ground.uplinks[&ETH1].table();
+    let table = down.uplinks.ways.values().find(|way| way.key.nic == ETH1).expect("its gateway is remembered").table();
     let routing = Routing::desired(&down, &facts.kernel);
     let kinds: Vec<_> = routing.routes.iter().filter(|r| r.table == table).map(|r| r.kind).collect();
     assert_eq!(kinds, [RouteKind::Unreachable]);
@@ -290,8 +316,8 @@ fn before_every_source_has_spoken_nothing_is_taken_away() {
     facts.apply(EngineChange::ContainerGone(format!("{:064}", 1)));
     let outcome = resolve(&facts, &mut past);
     let observed = Observed { kernel: &facts.kernel, ruleset: &before.target, sysctls: &BTreeMap::new() };
-    assert!(Plan::make(&outcome, &observed, false).is_empty());
-    assert!(!Plan::make(&outcome, &observed, true).is_empty());
+    assert!(Plan::make(&outcome, &observed, &past.departed, false).is_empty());
+    assert!(!Plan::make(&outcome, &observed, &past.departed, true).is_empty());
 }
 
 #[test]
@@ -304,7 +330,7 @@ fn what_is_taken_away_goes_in_the_reverse_order_and_leaves_nothing() {
     apply(&mut facts, &there.before);
     assert!(facts.kernel.links.values().any(|l| l.group == UPLINK_GROUP));
     let observed = Observed { kernel: &facts.kernel, ruleset: &there.target, sysctls: &BTreeMap::new() };
-    let gone = Plan::make(&Outcome::default(), &observed, true);
+    let gone = Plan::make(&Outcome::default(), &observed, &past.departed, true);
     assert!(gone.before.is_empty() && gone.target.tables.is_empty());
     let first_route = gone.after.iter().position(|s| matches!(s, RouteStep::DeleteRoute(_)));
     let last_rule = gone.after.iter().rposition(|s| matches!(s, RouteStep::DeleteRule(_)));
@@ -401,10 +427,9 @@ proptest! {
             let done = plan(&facts, &mut past, &observed);
             for container in facts.containers() {
                 let n = container.created as u8;
-                let Some(claim) = claim(&done, n).filter(|c| ![CLAIM_FREE, CLAIM_NO_EXIT].contains(c)) else { continue };
+                let Said::Exit(exit) = said(&done, n) else { continue };
                 let asked: Option<IpAddr> = container.labels.get("egress.ip").and_then(|ip| ip.parse().ok());
-                let exit = resolve(&facts, &mut past).ground.exits().find(|e| e.mark == claim).map(|e| e.address);
-                prop_assert_eq!(exit, asked);
+                prop_assert_eq!(Some(exit), asked);
             }
             apply(&mut facts, &done.before);
             observed = done.target;

@@ -8,9 +8,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use egressd::api::labels;
-use egressd::model::facts::{
-    Address, Attachment, Container, EngineChange, IfIndex, KernelChange, Link, LinkKind, Network, Place, Route,
-};
+use egressd::model::facts::{Address, Attachment, Container, EngineChange, IfIndex, KernelChange, Link, LinkKind, Network, Place, Route};
 use egressd::model::known::Facts;
 use egressd::model::resolve::{Past, resolve};
 use egressd::nft::diff;

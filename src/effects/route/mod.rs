@@ -90,6 +90,9 @@ fn name_route(route: &Route) -> String {
     let mut words = match route.kind {
         RouteKind::Unicast => format!("route {}", route.destination),
         RouteKind::Unreachable => format!("route unreachable {}", route.destination),
+        RouteKind::Blackhole => format!("route blackhole {}", route.destination),
+        RouteKind::Prohibit => format!("route prohibit {}", route.destination),
+        RouteKind::Throw => format!("route throw {}", route.destination),
         RouteKind::Other(kind) => format!("route type {kind} {}", route.destination),
     };
     if let Some(gateway) = route.gateway {

@@ -135,13 +135,13 @@ fn every_rule_reads_back_as_it_was_written() {
             written.extend([
                 Rule {
                     mark: Some(contract::FLAG),
-                    mask: Some(contract::FLAG),
+                    mask: Some(contract::FLAG_MASK),
                     table: 254,
                     suppress_prefix_length: Some(0),
                     suppress_group: Some(contract::UPLINK_GROUP),
                     ..rule(family, contract::PREFERENCE_INSIDE)
                 },
-                Rule { mark: Some(contract::FLAG | 1), mask: Some(contract::PACKET_MASK), ..rule(family, contract::PREFERENCE_NIC) },
+                Rule { mark: Some(contract::FLAG | 1), mask: Some(contract::MARK_MASK), ..rule(family, contract::PREFERENCE_WAY) },
                 Rule { from: exit.parse().ok(), table: contract::TABLE_NODES, ..rule(family, contract::PREFERENCE_FROM_NODES) },
                 Rule { from: exit.parse().ok(), ..rule(family, contract::PREFERENCE_FROM) },
                 Rule { to: exit.parse().ok(), not: true, iif: Some("eth1".to_owned()), oif: Some("eth2".to_owned()), ..rule(family, 2000) },

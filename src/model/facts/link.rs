@@ -37,7 +37,8 @@ pub struct Link {
     /// For a veth: the peer's namespace (`IFLA_LINK_NETNSID`), when it is another one, and the peer's index there (`IFLA_LINK`).
     pub peer_nsid: Option<i32>,
     pub peer_index: Option<u32>,
-    /// The link of this namespace that it is built upon (a VLAN's NIC, a tunnel's device), or a veth's peer that is in this namespace, too.
+    /// The link of this namespace that it is built upon (the NIC of a VLAN or macvlan, the device of most tunnels; `IFLA_LINK`), or a veth's
+    /// peer that is in this namespace, too.
     pub lower: Option<IfIndex>,
     /// The table of a VRF device.
     pub vrf: Option<u32>,

@@ -73,11 +73,6 @@ pub fn protocol() -> Operand {
     Source::Meta(Meta::Protocol).into()
 }
 
-/// `meta ibrname`: the bridge that the frame came in by.
-pub fn bridge_name() -> Operand {
-    Source::Meta(Meta::BridgeName).into()
-}
-
 /// `ct direction`: 0 original, 1 reply.
 pub fn ct_direction() -> Operand {
     Source::Ct(Ct::Direction).into()
@@ -178,7 +173,6 @@ impl Operand {
     fn slots(&self) -> Register {
         match self.source {
             Source::Payload(_, _, 16) | Source::Ct(Ct::ReplyDaddr { v6: true } | Ct::OriginalDaddr { v6: true }) => 4,
-            Source::Meta(Meta::BridgeName | Meta::IifName | Meta::OifName) => 4,
             _ => 1,
         }
     }

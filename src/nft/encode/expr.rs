@@ -127,7 +127,6 @@ fn meta(key: Meta) -> u32 {
         Meta::Oif => NFT_META_OIF,
         Meta::IifName => NFT_META_IIFNAME,
         Meta::OifName => NFT_META_OIFNAME,
-        Meta::BridgeName => NFT_META_BRI_IIFNAME,
         Meta::L4Proto => NFT_META_L4PROTO,
         Meta::Protocol => NFT_META_PROTOCOL,
     }

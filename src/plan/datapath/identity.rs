@@ -1,12 +1,13 @@
 //! Who it is: in the bridge family, an address that a port owns comes in by that port alone.
 //!
-//! From there on the interface and the source address are an identity in the ip families.
+//! From there on the interface and the source address are an identity in the ip families. (Which bridge a port belongs to is not asked: not
+//! every kernel can tell. Ports of other bridges that hold the same address are owners, too.)
 
 use std::collections::BTreeMap;
 
 use super::{Sets, names};
 use crate::contract::PRIORITY_BRIDGE;
-use crate::nft::build::{bridge_name, iif, protocol, rule, saddr};
+use crate::nft::build::{iif, protocol, rule, saddr};
 use crate::nft::{Chain, ChainKind, Datatype, Hook, Set};
 
 const ETHERTYPE: [u32; 2] = [0x0800, 0x86dd];
@@ -17,11 +18,11 @@ pub fn table() -> (BTreeMap<String, Chain>, Sets) {
     for family in 0..2 {
         let (v6, of_family) = (family == 1, || rule().is(protocol(), ETHERTYPE[family]));
         rules.push(of_family().found(names::OWNERS[family], [iif(), saddr(v6)]).accept());
-        rules.push(of_family().found(names::OWNED[family], [bridge_name(), saddr(v6)]).counter().drop());
+        rules.push(of_family().found(names::OWNED[family], [saddr(v6)]).counter().drop());
     }
     let chain = Chain::base(ChainKind::Filter, Hook::Prerouting, PRIORITY_BRIDGE, rules);
     let owners = |address| Set::of([Datatype::IfIndex, address]);
-    let owned = |address| Set::of([Datatype::IfName, address]);
+    let owned = |address| Set::of([address]);
     let sets = Sets::new([
         (names::OWNERS[0], owners(Datatype::Ipv4)),
         (names::OWNERS[1], owners(Datatype::Ipv6)),

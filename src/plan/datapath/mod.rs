@@ -61,7 +61,7 @@ pub mod names {
     pub const INSIDE: &str = "inside";
     /// Bridge family: port, source.
     pub const OWNERS: [&str; 2] = ["owners4", "owners6"];
-    /// Bridge family: bridge, source that a port of it owns.
+    /// Bridge family: source that a port owns.
     pub const OWNED: [&str; 2] = ["owned4", "owned6"];
 }
 
