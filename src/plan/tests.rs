@@ -15,7 +15,6 @@ use crate::api::{labels, manifest};
 use crate::contract::UPLINK_GROUP;
 use crate::model::facts::*;
 use crate::model::known::Facts;
-use crate::model::policy::NO_EXIT;
 use crate::model::resolve::{Guard, Past, resolve};
 use crate::model::select::Index;
 use crate::model::uplinks::outside::MAIN;
@@ -175,7 +174,8 @@ fn said(plan: &Plan, n: u8) -> Said {
         (true, Some(policy), _) => match element(names::POLICY_WAYS, Bytes::of_number(value(policy))) {
             None => Said::NoExit,
             Some(way) => {
-                let nic = if value(way) & 0x7f == 1 { ETH0 } else { ETH1 };
+                let called = |address: &str| element(names::CALLED, Bytes::default().address(address.parse().expect("an address")));
+                let nic = if called("172.31.0.8") == Some(way) { ETH0 } else { ETH1 };
                 let exit = element(names::EXITS, Bytes::of_number(nic).number(BRIDGE).address(address)).expect("a way has its exit");
                 Said::Exit(IpAddr::from(value(exit).to_ne_bytes()))
             }

@@ -13,7 +13,6 @@ fn address(text: &str) -> IpAddr {
     text.parse().unwrap()
 }
 
-const FLOW: u32 = 0xff00_107f;
 const PACKET: u32 = 0x107f;
 
 /// In all three families.
@@ -75,8 +74,11 @@ fn routed(family: Family, v6: bool) -> Table {
     let verdict = Data::Verdict(Verdict::Goto("arrival".into()));
     traffic.elements.insert(Key::prefix(5, prefix.parse().unwrap()), verdict);
     table.sets.insert("traffic".into(), traffic);
-    let mut exits = Set::map([Datatype::IfIndex, Datatype::Mark], kind);
-    exits.elements.insert(Key::one(number(3).number(0x0100_1001)), Data::address(address(exit)));
+    let mut called = Set::map([kind], Datatype::Mark);
+    called.elements.insert(Key::one(Bytes::default().address(address(exit))), Data::mark(0x1001));
+    table.sets.insert("called".into(), called);
+    let mut exits = Set::map([Datatype::IfIndex, Datatype::IfIndex, kind], kind);
+    exits.elements.insert(Key::one(number(3).number(5).address(address(host))), Data::address(address(exit)));
     table.sets.insert("exits".into(), exits);
     let mut own = Set::of([Datatype::IfIndex, kind]);
     own.elements.insert(Key::one(number(3).address(address(exit))), Data::None);
@@ -87,11 +89,10 @@ fn routed(family: Family, v6: bool) -> Table {
         Hook::Prerouting,
         -99,
         [
-            rule().is(ct_direction(), 1).is_not(ct_mark().and(0x1000), 0).set_mark(ct_mark().and(PACKET)).accept(),
+            rule().is(ct_direction(), 1).set_mark(map("called", [ct_original_daddr(v6)])).accept(),
+            rule().is(ct_state().and(4), 4).set_mark(map("called", [ct_reply_daddr(v6)]).and(PACKET)).accept(),
             rule().is(ct_status().and(8), 0).set_mark(map("sources", [iif(), saddr(v6)])).done(),
             rule().set_mark(map(ranges("prefixes"), [iif(), saddr(v6)])).done(),
-            rule().set_ct_mark(mark().and(FLOW)).done(),
-            rule().set_ct_mark(ct_mark().and(!FLOW).or(0x1001)).done(),
             rule().found("uplinks", [fib_oif()]).counter().drop(),
             rule().is(l4proto(), 17).between(dport(), 67, 68).accept(),
             rule().is(l4proto(), 17).outside(dport(), 67, 68).ret(),
@@ -107,7 +108,7 @@ fn routed(family: Family, v6: bool) -> Table {
         ChainKind::Nat,
         Hook::Postrouting,
         95,
-        [rule().snat(family, map("exits", [oif(), ct_mark().and(FLOW)])), rule().not_found("uplinks", [oif()]).accept()],
+        [rule().snat(family, map("exits", [oif(), iif(), saddr(v6)])), rule().not_found("uplinks", [oif()]).accept()],
     );
     let seal = Chain::base(ChainKind::Filter, Hook::Postrouting, 110, [rule().not_found("own", [oif(), saddr(v6)]).drop()]);
     let output = Chain::base(ChainKind::Route, Hook::Output, -149, []);

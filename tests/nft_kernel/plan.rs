@@ -3,45 +3,72 @@
 use std::sync::Arc;
 
 use egressd::effects::nft::Nft;
-use egressd::model::binding::Traffic;
-use egressd::model::ground::Uplink;
+use egressd::model::binding::{Destination, Ports, Protocol, Traffic};
+use egressd::model::facts::KernelFacts;
 use egressd::model::resolve::{Guard, Outcome};
-use egressd::nft::Family;
-use egressd::plan::{chains, tables};
+use egressd::model::uplinks::Uplink;
+use egressd::nft::{Family, Ruleset};
+use egressd::plan::datapath::{Shape, chains, traffic};
+use egressd::plan::tables;
 
 use crate::lab::*;
+
+/// What a host with one uplink needs.
+fn wanted() -> Ruleset {
+    let mut outcome = Outcome::default();
+    let uplink = Uplink {
+        index: 3,
+        name: "eth1".into(),
+        up: true,
+        group: 0,
+        addresses: vec!["192.0.2.1".parse().unwrap(), "2001:db8::1".parse().unwrap()],
+        way: Some(1),
+        holds_exit: true,
+    };
+    outcome.uplinks.nics.insert(3, uplink);
+    outcome.uplinks.inside.insert(5);
+    for address in ["192.0.2.1", "2001:db8::1"] {
+        outcome.uplinks.called.insert(address.parse().unwrap(), 1);
+        outcome.uplinks.borne.insert(address.parse().unwrap(), 1);
+    }
+    outcome.guards.insert(5, Guard::Closed);
+    outcome.guards.insert(6, Guard::Open);
+    // Some lie within others, and two are neighbours.
+    let inside = ["10.244.0.0/24", "10.244.1.0/24", "10.96.0.0/12", "10.96.0.1/32", "fd00::/48", "fd00::1/128"];
+    outcome.inside = Arc::new(inside.iter().map(|net| net.parse().unwrap()).collect());
+    tables::ruleset(&outcome, &KernelFacts::default(), &[(5, "172.19.0.9".parse().unwrap())].into())
+}
 
 #[test]
 fn the_datapaths_rules_are_taken_by_the_kernel_and_listed_by_nft() {
     in_namespace(|| {
-        let mut outcome = Outcome::default();
-        let uplink = Uplink {
-            index: 3,
-            name: "eth1".into(),
-            number: 1,
-            up: true,
-            group: 0,
-            addresses: vec!["192.0.2.1".parse().unwrap(), "2001:db8::1".parse().unwrap()],
-            gateways: Default::default(),
-            holds_exit: true,
+        let mut nft = Nft::open().unwrap();
+        let mut wanted = wanted();
+        put(&mut nft, &wanted);
+        assert_eq!(nft.read().unwrap(), wanted);
+        // All rules that there can be, and traffic of a kind.
+        let limited = Traffic {
+            to: vec![Destination { cidr: "198.51.100.0/24".parse().unwrap(), except: vec!["198.51.100.7/32".parse().unwrap()] }],
+            ports: vec![Ports { protocol: Protocol::Tcp, first: 80, last: 443 }],
         };
-        outcome.ground.uplinks.insert(3, uplink);
-        outcome.guards.insert(5, Guard::Closed);
-        outcome.guards.insert(6, Guard::Open);
-        // Some lie within others, and two are neighbours.
-        let inside = ["10.244.0.0/24", "10.244.1.0/24", "10.96.0.0/12", "10.96.0.1/32", "fd00::/48", "fd00::1/128"];
-        outcome.inside = Arc::new(inside.iter().map(|net| net.parse().unwrap()).collect());
-        let mut wanted = tables::ruleset(&outcome);
         for (family, v6) in [(Family::Ip, false), (Family::Ip6, true)] {
             let table = wanted.tables.get_mut(&family).unwrap();
-            table.chains.insert("arrival-routed".into(), chains::arrival(2, true));
-            table.chains.insert("exit".into(), chains::exit(0x0100_1001));
-            table.chains.extend(chains::traffic(&Traffic::default(), v6));
+            let all = true;
+            let shape =
+                Shape { v6, nets: all, limited: all, limited_nets: all, inside: all, guards: all, claimed: all, departed: all };
+            table.chains = chains(shape);
+            traffic::add(table, &traffic::name(&limited), &limited, v6);
         }
-        let mut nft = Nft::open().unwrap();
         put(&mut nft, &wanted);
         assert_eq!(nft.read().unwrap(), wanted);
         let listing = listing();
-        assert!(listing.contains("snat to oif . ct mark & 0xff00107f map @exits"), "{listing}");
+        for rule in [
+            "snat to oif . iif . ip saddr map @exits",
+            "ct direction reply meta mark set ct original ip daddr map @called accept",
+            "meta mark set ct reply ip daddr map @ways accept",
+            "iif . ip saddr map @policies != 0x00000000 goto bound",
+        ] {
+            assert!(listing.contains(rule), "{rule}\n{listing}");
+        }
     });
 }

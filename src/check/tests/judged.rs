@@ -206,11 +206,6 @@ fn a_dropping_forward_chain_warns_for_bridges_that_are_not_docker_s() {
 }
 
 #[test]
-fn calico_s_marks_are_told() {
-    assert!(only(|f| f.links.push(link(9, "cali0123", LinkKind::Veth))).starts_with("warn  Calico: its marks (0xffff0000"));
-}
-
-#[test]
 fn a_rule_ahead_of_ours_that_takes_every_packet_fails() {
     let (level, said) = of_rule(policy(100)).unwrap();
     assert_eq!(level, Level::Fail);
@@ -294,7 +289,7 @@ fn link_groups_of_others_on_nics_and_ours_on_bridges_are_told() {
 fn networkd_is_told_by_the_drop_in_that_it_lacks() {
     let said = only(|f| f.networkd = Some(Networkd { removes_rules: true, removes_routes: false }));
     assert!(said.contains("other programs' policy rules when"), "{said}");
-    assert!(said.contains(r"printf '[Network]\nManageForeignRoutingRules=no\n' >"), "{said}");
+    assert!(said.contains(r"printf '[Network]\nManageForeignRoutingPolicyRules=no\n' >"), "{said}");
     fine(|f| f.networkd = Some(Networkd { removes_rules: false, removes_routes: false }));
 }
 

@@ -61,23 +61,26 @@ pub fn not_an_uplink(kernel: &KernelFacts, link: &Link, gateway: Option<IpAddr>,
     match link.kind {
         LinkKind::Loopback => Some(NotAnUplink::Loopback),
         LinkKind::Dummy => Some(NotAnUplink::Dummy),
-        LinkKind::Bridge => {
-            let gateways = defaults.iter().filter(|d| d.interface == link.index).filter_map(|d| d.gateway.address).chain(gateway);
-            let gateways: Vec<IpAddr> = gateways.collect();
-            (!leads_out(kernel, link, &gateways, inner)).then_some(NotAnUplink::BridgeOfWorkloads)
-        }
+        LinkKind::Bridge => (!leads_out(kernel, link, gateway, defaults, inner)).then_some(NotAnUplink::BridgeOfWorkloads),
         _ if inner.links.contains(&link.index) => Some(NotAnUplink::LinkOfWorkload),
         _ => None,
     }
 }
 
-/// Whether a bridge is above a NIC: a port that leads to no workload. A veth's far end is one's, unless the gateway is there.
-fn leads_out(kernel: &KernelFacts, bridge: &Link, gateways: &[IpAddr], inner: &Inner<'_>) -> bool {
+/// Whether a bridge is above a NIC: it has a port that leads to no workload.
+fn leads_out(kernel: &KernelFacts, bridge: &Link, named: Option<IpAddr>, defaults: &[Default], inner: &Inner<'_>) -> bool {
+    let by_default: Vec<IpAddr> = defaults.iter().filter(|d| d.interface == bridge.index).filter_map(|d| d.gateway.address).collect();
+    // A container may be the host's own gateway: a VPN's, for instance.
+    if by_default.iter().any(|gateway| inner.is_container(*gateway)) {
+        return false;
+    }
+    let is_gateway = |address: IpAddr| by_default.contains(&address) || named == Some(address);
     let mut ports = kernel.links.values().filter(|l| l.master == Some(bridge.index) && !inner.links.contains(&l.index));
     ports.any(|port| match port.far_end() {
+        // A veth's far end is a workload's, unless the gateway is there, or nothing is and the default route leads by this bridge.
         Some(far) => {
-            let mut there = kernel.addresses_at(far).map(|a| a.net.addr());
-            there.any(|address| gateways.contains(&address) && !inner.is_container(address))
+            let mut there = kernel.addresses_at(far).map(|a| a.net.addr()).peekable();
+            if there.peek().is_none() { !by_default.is_empty() } else { there.any(|a| is_gateway(a) && !inner.is_container(a)) }
         }
         // A veth whose peer is in this namespace is the bridge's own gateway, or leads to another bridge.
         None => port.kind != LinkKind::Veth,

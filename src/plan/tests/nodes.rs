@@ -90,6 +90,7 @@ fn ipv6_has_its_ways_through_link_local_routers_and_rules_of_its_own() {
     let mut facts = node(&["fd10:244::/48"], vec![through]);
     assert_eq!(by_nodes(&desired(&facts)), [] as [&Rule; 0], "no exit is of that family");
     facts.kernel.apply(address(ETH1, "fd31::14/64"));
+    facts.kernel.routes.push(Route { metric: 1024, ..route("::/0", Some("fe80::1"), ETH1) });
     start(&mut facts, 1, &[("egress.ip", "172.31.0.14,fd31::14")]);
     assert_eq!(ways(&facts), [("fd10:244:0:2::/64".to_owned(), "fe80::9".to_owned(), 1024)]);
     let from: Vec<_> = by_nodes(&desired(&facts)).into_iter().map(|r| r.from).collect();
@@ -103,7 +104,7 @@ fn the_ways_come_and_go_with_main_s_and_a_restart_plans_nothing() {
     let done = plan(&facts, &mut past, &Ruleset::default());
     apply(&mut facts, &done.before);
     let mut next = Past::default();
-    tables::read_back(&done.target, &facts.kernel, &mut next);
+    read_back(&done.target, &facts.kernel, &mut next);
     let again = plan(&facts, &mut next, &done.target);
     assert!(again.is_empty(), "{again}");
 
