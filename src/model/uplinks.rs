@@ -6,6 +6,8 @@ pub mod outside;
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
+use ipnet::{IpNet, Ipv4Net, Ipv6Net};
+
 use super::binding::{Binding, ExitSpec};
 use super::facts::{Family, IfIndex, KernelFacts, Link, LinkKind};
 use super::known::Facts;
@@ -13,7 +15,7 @@ use super::reason::{NotAnUplink, Reason};
 use super::select::precedence;
 use super::ways::{Gateway, Numbers, Way, WayKey};
 use holder::{holder, not_an_uplink, own};
-use outside::{Default as DefaultRoute, MAIN};
+use outside::{Default as DefaultRoute, Inside, MAIN};
 
 /// Where workloads are known to be.
 #[derive(Clone, Debug)]
@@ -75,10 +77,7 @@ pub struct Uplinks {
     pub called: BTreeMap<IpAddr, u8>,
     /// The way of flows that bear an exit; 0 when it is gone.
     pub borne: BTreeMap<IpAddr, u8>,
-    /// Interfaces that lead to what the host reaches without its default routes.
-    pub inside: BTreeSet<IfIndex>,
-    /// Tables besides main that lead there.
-    pub inside_tables: BTreeSet<u32>,
+    pub inside: Inside,
     /// What everybody should know: an address on two NICs, too many ways.
     pub problems: Vec<String>,
 }
@@ -370,9 +369,14 @@ impl Survey<'_> {
         let number = |key: WayKey| uplinks.ways.values().find(|way| way.key == key).map_or(0, |way| way.number);
         uplinks.borne = self.memory.numbers.exits().map(|(exit, key)| (exit, number(key))).collect();
         let outer: BTreeSet<IfIndex> = uplinks.nics.keys().copied().collect();
-        (uplinks.inside, uplinks.inside_tables) = outside::inside(self.kernel, &outer);
-        uplinks.inside_tables.remove(&MAIN);
-        uplinks.inside.extend(self.inner.links.iter().filter(|link| !outer.contains(link)));
-        uplinks.inside.extend(self.kernel.links.values().filter(|l| l.kind == LinkKind::Loopback).map(|l| l.index));
+        let inside = &mut uplinks.inside;
+        *inside = outside::inside(self.kernel, &outer);
+        for link in self.inner.links.iter().filter(|link| !outer.contains(link)) {
+            // A bridge without an address routes nothing: what crosses it stays on it.
+            if inside.links.insert(*link) {
+                inside.routes.extend([(*link, IpNet::from(Ipv4Net::default())), (*link, IpNet::from(Ipv6Net::default()))]);
+            }
+        }
+        inside.links.extend(self.kernel.links.values().filter(|l| l.kind == LinkKind::Loopback).map(|l| l.index));
     }
 }

@@ -37,7 +37,7 @@ pub fn remember(outcome: &Outcome, kernel: &KernelFacts) -> Remembered {
     let closed = outcome.guards.iter().filter(|(_, guard)| **guard == Guard::Closed);
     Remembered {
         bridges: closed.filter_map(|(bridge, _)| name(bridge)).collect(),
-        links: outcome.uplinks.inside.iter().filter(|index| outlives(index)).filter_map(name).collect(),
+        links: outcome.uplinks.inside.links.iter().filter(|index| outlives(index)).filter_map(name).collect(),
         inside: BTreeSet::clone(&outcome.inside),
     }
 }

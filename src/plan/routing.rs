@@ -41,7 +41,7 @@ impl Routing {
         // A group that somebody else gave a NIC stays; `check` tells what that costs.
         routing.groups = nics.values().filter(|u| u.group == 0 || u.group == UPLINK_GROUP).map(|u| u.index).collect();
         for family in families(outcome) {
-            for table in outcome.uplinks.inside_tables.iter().chain([&MAIN]) {
+            for table in outcome.uplinks.inside.tables.iter().chain([&MAIN]) {
                 let rule = Rule { table: *table, ..inside(family, PREFERENCE_INSIDE) };
                 routing.rules.insert(Rule { mark: Some(FLAG), mask: Some(FLAG_MASK), ..rule });
             }

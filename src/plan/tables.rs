@@ -10,6 +10,7 @@ use crate::model::binding::Traffic;
 use crate::model::facts::{Family as IpFamily, IfIndex, KernelFacts};
 use crate::model::policy::{Standing, standing};
 use crate::model::resolve::{Guard, Outcome};
+use crate::model::uplinks::outside::Inside;
 use crate::model::ways;
 use crate::model::workload::{Entry, Row, State};
 use crate::nft::{Bytes, Data, Datatype, Family, Key, Ruleset, Set, Table, Verdict};
@@ -79,9 +80,7 @@ fn table(outcome: &Outcome, departed: &Departed, v6: bool) -> Table {
             sets.put(names::OWN, source(nic.index, *address), Data::None);
         }
     }
-    for interface in &outcome.uplinks.inside {
-        sets.one(names::INSIDE_LINKS, Bytes::of_number(*interface), Data::None);
-    }
+    put_inside(&mut sets, &outcome.uplinks.inside, v6);
     for (interface, address) in departed.iter().filter(|(_, address)| address.is_ipv6() == v6) {
         sets.put(names::DEPARTED, source(*interface, *address), Data::None);
     }
@@ -130,6 +129,24 @@ fn bound(sets: &mut datapath::Sets, outcome: &Outcome, row: &Row, (interface, ne
     }
     if let State::Bound(chosen) = &row.state {
         sets.one(names::POLICY_WAYS, Bytes::of_number(policy), Data::mark(ways::mark(chosen.way)));
+    }
+}
+
+/// The interfaces and destinations that are inside. Subnets of one interface that lie in others are left out.
+fn put_inside(sets: &mut datapath::Sets, inside: &Inside, v6: bool) {
+    for interface in &inside.links {
+        sets.one(names::INSIDE_LINKS, Bytes::of_number(*interface), Data::None);
+    }
+    let mut subnets: BTreeMap<IfIndex, Vec<IpNet>> = BTreeMap::new();
+    for (interface, net) in inside.routes.iter().filter(|(_, net)| net.addr().is_ipv6() == v6) {
+        if net.prefix_len() == net.max_prefix_len() {
+            sets.put(names::INSIDE_HOSTS, source(*interface, net.addr()), Data::None);
+        } else {
+            subnets.entry(*interface).or_default().push(*net);
+        }
+    }
+    for (interface, nets) in subnets {
+        IpNet::aggregate(&nets).into_iter().for_each(|net| sets.put(names::INSIDE_ROUTES, Key::prefix(interface, net), Data::None));
     }
 }
 

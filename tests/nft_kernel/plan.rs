@@ -26,7 +26,8 @@ fn wanted() -> Ruleset {
         holds_exit: true,
     };
     outcome.uplinks.nics.insert(3, uplink);
-    outcome.uplinks.inside.insert(5);
+    outcome.uplinks.inside.links.insert(5);
+    outcome.uplinks.inside.routes.extend([(5, "172.19.0.0/16".parse().unwrap()), (5, "fd00:19::1/128".parse().unwrap())]);
     for address in ["192.0.2.1", "2001:db8::1"] {
         outcome.uplinks.called.insert(address.parse().unwrap(), 1);
         outcome.uplinks.borne.insert(address.parse().unwrap(), 1);

@@ -81,18 +81,31 @@ fn much_of(family: Family) -> u128 {
     }
 }
 
-/// Interfaces and tables of the routes that are not default ones: what the host reaches by them is inside.
-pub fn inside(kernel: &KernelFacts, uplinks: &BTreeSet<IfIndex>) -> (BTreeSet<IfIndex>, BTreeSet<u32>) {
+/// What is inside: what the host reaches without its default routes, and not by an uplink.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Inside {
+    /// Destinations by interface: a VPN that takes more than these is none of them.
+    pub routes: BTreeSet<(IfIndex, IpNet)>,
+    /// The interfaces.
+    pub links: BTreeSet<IfIndex>,
+    /// Tables besides main that lead there.
+    pub tables: BTreeSet<u32>,
+}
+
+/// What is inside, by every table that a packet without a mark is looked up in.
+pub fn inside(kernel: &KernelFacts, uplinks: &BTreeSet<IfIndex>) -> Inside {
     let tables = reached_unmarked(kernel);
     let inner = |r: &&Route| r.protocol != PROTOCOL && r.kind == RouteKind::Unicast && r.destination.prefix_len() > 0;
-    let (mut links, mut by) = (BTreeSet::new(), BTreeSet::new());
+    let mut all = Inside::default();
     for route in kernel.routes.iter().filter(|r| tables.contains(&r.table)).filter(inner) {
         for interface in route.interfaces().filter(|interface| !uplinks.contains(interface)) {
-            links.insert(interface);
-            by.insert(route.table);
+            all.links.insert(interface);
+            all.routes.insert((interface, route.destination));
+            all.tables.insert(route.table);
         }
     }
-    (links, by)
+    all.tables.remove(&MAIN);
+    all
 }
 
 /// Link-local addresses and multicast are every link's own affair.

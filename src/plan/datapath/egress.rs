@@ -122,7 +122,8 @@ fn no_way(bits: u32) -> Rule {
     rule().counter().set_mark(constant(FLAG | bits)).accept()
 }
 
-/// The first packet of each flow, on its way out: SNAT by output NIC, interface and source. No element for that NIC means drop.
+/// The first packet of each flow, on its way out: SNAT by output NIC, interface and source. No element for that NIC means drop, unless the
+/// destination is inside by that very interface: one that takes more of late, as a VPN does, is not.
 fn source_nat(shape: Shape) -> Vec<Rule> {
     let v6 = shape.v6;
     let family = if v6 { Family::Ip6 } else { Family::Ip };
@@ -130,7 +131,8 @@ fn source_nat(shape: Shape) -> Vec<Rule> {
     let mut rules = present([
         Some(ours().snat(family, map(names::EXITS, key()))),
         shape.nets.then(|| ours().snat(family, map(ranges(names::EXITS_NETS), key()))),
-        Some(rule().found(names::INSIDE_LINKS, [oif()]).accept()),
+        Some(rule().found(names::INSIDE_HOSTS, [oif(), daddr(v6)]).accept()),
+        Some(rule().found(ranges(names::INSIDE_ROUTES), [oif(), daddr(v6)]).accept()),
         Some(ours().counter().drop()),
         shape.inside.then(|| to_inside(v6).accept()),
     ]);

@@ -57,6 +57,10 @@ pub mod names {
     pub const DEPARTED: &str = "departed";
     /// Interfaces that lead to what is inside.
     pub const INSIDE_LINKS: &str = "inside_links";
+    /// Output interface, destination: hosts that are inside.
+    pub const INSIDE_HOSTS: &str = "inside_hosts";
+    /// The same for subnets.
+    pub const INSIDE_ROUTES: &str = "inside_routes";
     /// Subnets that are inside, though an uplink leads to them.
     pub const INSIDE: &str = "inside";
     /// Bridge family: port, source.
@@ -119,6 +123,8 @@ pub fn sets(v6: bool) -> Sets {
         (names::CLAIMED, Set::of(source).with_ranges()),
         (names::DEPARTED, Set::of(source)),
         (names::INSIDE_LINKS, Set::of([Datatype::IfIndex])),
+        (names::INSIDE_HOSTS, Set::of(source)),
+        (names::INSIDE_ROUTES, Set::of(source).with_ranges()),
         (names::INSIDE, Set::of(source).with_ranges()),
     ])
 }
