@@ -28,7 +28,7 @@ pub enum Error {
         source: io::Error,
     },
     /// The kernel said no; `detail` is its own word on it (`NLMSGERR_ATTR_MSG`), or empty.
-    #[error("the kernel refused: {source}{}{detail}", if detail.is_empty() { "" } else { ": " })]
+    #[error("the kernel refused it{}{detail}", if detail.is_empty() { "" } else { ": " })]
     Refused { source: io::Error, detail: String },
     #[error("a dump was changed under its reader {DUMP_ATTEMPTS} times")]
     Restless,
