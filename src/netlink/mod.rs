@@ -12,6 +12,7 @@ pub mod testing;
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
+use netlink_packet_core::Emitable;
 use nix::libc;
 
 pub use socket::{Channel, Error};
@@ -39,6 +40,13 @@ impl Message {
         Self { bytes }
     }
 
+    /// A message whose fixed part and attributes a crate's type writes.
+    pub fn of(kind: u16, flags: i32, body: &impl Emitable) -> Self {
+        let mut bytes = vec![0; body.buffer_len()];
+        body.emit(&mut bytes);
+        Self::new(kind, flags, &bytes)
+    }
+
     /// Adds an attribute.
     pub fn put(&mut self, kind: u16, value: &[u8]) {
         let length = (ATTRIBUTE_HEADER + value.len()) as u16;
@@ -53,11 +61,6 @@ impl Message {
         self.put(kind, &value.to_ne_bytes());
     }
 
-    /// Adds a text, with the zero at its end.
-    pub fn put_text(&mut self, kind: u16, value: &str) {
-        self.put(kind, &[value.as_bytes(), &[0]].concat());
-    }
-
     /// Adds an address, 4 or 16 bytes long.
     pub fn put_address(&mut self, kind: u16, address: IpAddr) {
         match address {
@@ -68,15 +71,8 @@ impl Message {
 
     /// Adds an attribute that holds those which `fill` writes.
     pub fn nest(&mut self, kind: u16, fill: impl FnOnce(&mut Self)) {
-        self.put_framed((kind | libc::NLA_F_NESTED as u16).to_ne_bytes(), fill);
-    }
-
-    /// Adds a length, what stands behind it (the kind of a nest, the rest of `struct rtnexthop`) and the attributes that `fill` writes: all
-    /// of these count.
-    pub fn put_framed<const N: usize>(&mut self, head: [u8; N], fill: impl FnOnce(&mut Self)) {
         let start = self.bytes.len();
-        self.bytes.extend_from_slice(&[0; 2]);
-        self.bytes.extend_from_slice(&head);
+        self.put(kind | libc::NLA_F_NESTED as u16, &[]);
         fill(self);
         let length = (self.bytes.len() - start) as u16;
         self.bytes[start..start + 2].copy_from_slice(&length.to_ne_bytes());

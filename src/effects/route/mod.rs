@@ -2,6 +2,7 @@
 //!
 //! Every step says how things shall be, so doing it twice is no error.
 
+use netlink_packet_route::link::{LinkAttribute, LinkMessage};
 use nix::libc;
 
 use crate::netlink::{Channel, Error, Message, routing, rule};
@@ -54,10 +55,8 @@ impl Routing {
 
 /// `ip link set dev INDEX group GROUP`.
 fn set_group(index: u32, group: u32) -> Message {
-    // struct ifinfomsg: family, pad, type, index, flags, change.
-    let mut head = [0; 16];
-    head[4..8].copy_from_slice(&index.to_ne_bytes());
-    let mut message = Message::new(libc::RTM_SETLINK, 0, &head);
-    message.put_u32(libc::IFLA_GROUP, group);
-    message
+    let mut message = LinkMessage::default();
+    message.header.index = index;
+    message.attributes.push(LinkAttribute::Group(group));
+    Message::of(libc::RTM_SETLINK, 0, &message)
 }

@@ -13,6 +13,8 @@ const ADDRESS_FIXED: usize = 8;
 /// Length of `struct netconfmsg`, with its padding.
 const NETCONF_FIXED: usize = 4;
 const NETCONFA_IFINDEX: u16 = 1;
+const NETCONFA_FORWARDING: u16 = 2;
+const NETCONFA_RP_FILTER: u16 = 3;
 /// Length of `struct rtgenmsg`, with its padding.
 const NSID_FIXED: usize = 4;
 const ARPHRD_LOOPBACK: u16 = 772;
@@ -194,9 +196,11 @@ pub fn interface_address(message: &Received<'_>) -> Option<(IfIndex, Address)> {
     (!link_local).then_some((u32::from_ne_bytes(index), address))
 }
 
-/// Whether `RTM_NEWNETCONF` tells of a setting that was changed. A new link has a message that tells all of its settings: it is no change.
+/// Whether `RTM_NEWNETCONF` tells of a change of forwarding or of `rp_filter`. A new link has a message that tells all of its settings: it is
+/// no change.
 pub fn setting_changed(message: &Received<'_>) -> bool {
-    attributes_after(message.payload, NETCONF_FIXED).filter(|(kind, _)| *kind != NETCONFA_IFINDEX).count() == 1
+    let mut settings = attributes_after(message.payload, NETCONF_FIXED).map(|(kind, _)| kind).filter(|kind| *kind != NETCONFA_IFINDEX);
+    matches!((settings.next(), settings.next()), (Some(NETCONFA_FORWARDING | NETCONFA_RP_FILTER), None))
 }
 
 /// Reads the number in `RTM_NEWNSID` and `RTM_DELNSID`; `None` when the namespace has none.
