@@ -13,8 +13,8 @@ use netlink_packet_route::route::{
 use nix::libc;
 
 use super::nexthop::{self, Objects};
-use super::{Message, Received, address, attributes, attributes_after, number};
 use crate::model::facts::{Family, NextHop, Route, RouteKind};
+use crate::wire::{self, Message, Received, address, attributes, attributes_after, number};
 
 /// Length of `struct rtmsg`.
 const FIXED: usize = 12;
@@ -60,7 +60,7 @@ impl ReadRoute {
 pub fn dump(family: Family) -> Message {
     let mut head = [0; FIXED];
     head[0] = family_number(family);
-    Message::new(libc::RTM_GETROUTE, libc::NLM_F_DUMP, &head)
+    Message::new(libc::RTM_GETROUTE, wire::flags::DUMP, &head)
 }
 
 /// Reads `RTM_NEWROUTE` and `RTM_DELROUTE`.
@@ -150,7 +150,7 @@ fn gateway(kind: u16, value: &[u8]) -> Option<IpAddr> {
 }
 
 /// Writes a route, to be added or (with `RTM_DELROUTE`) to be taken away. The next hops of a nexthop object are written as the route's own.
-pub fn write(kind: u16, flags: i32, route: &Route) -> Message {
+pub fn write(kind: u16, flags: u16, route: &Route) -> Message {
     let family = Family::of(route.destination.addr());
     let deleted = kind == libc::RTM_DELROUTE;
     // IPv6 has no scopes; for a deletion "nowhere" is IPv4's word for "whatever it is".
@@ -189,7 +189,7 @@ pub fn write(kind: u16, flags: i32, route: &Route) -> Message {
         attributes.push(RouteAttribute::Metrics(route.metrics.iter().map(metric).collect()));
     }
     attributes.extend(route.expires.filter(|_| family == Family::V6 && !deleted).map(RouteAttribute::Expires));
-    Message::of(kind, flags, &message)
+    super::message(kind, flags, &message)
 }
 
 fn to_hop(family: Family, hop: &NextHop) -> RouteNextHop {

@@ -7,8 +7,8 @@ use netlink_packet_route::rule::{self as packet, RuleAttribute, RuleFlags, RuleH
 use nix::libc;
 
 use super::routing::{family_number, family_of};
-use super::{Message, Received, address, attributes_after, number, text};
 use crate::model::facts::{Family, Rule, RuleAction};
+use crate::wire::{self, Message, Received, address, attributes_after, lossy, number};
 
 /// Length of `struct fib_rule_hdr`.
 const FIXED: usize = 12;
@@ -43,7 +43,7 @@ const NONE: u32 = u32::MAX;
 pub fn dump(family: Family) -> Message {
     let mut head = [0; FIXED];
     head[0] = family_number(family);
-    Message::new(libc::RTM_GETRULE, libc::NLM_F_DUMP, &head)
+    Message::new(libc::RTM_GETRULE, wire::flags::DUMP, &head)
 }
 
 /// Reads `RTM_NEWRULE` and `RTM_DELRULE`.
@@ -63,8 +63,8 @@ pub fn rule(message: &Received<'_>) -> Option<Rule> {
             FRA_FWMASK => rule.mask = number(value),
             FRA_SRC => rule.from = IpNet::new(address(value)?, from_length).ok(),
             FRA_DST => rule.to = IpNet::new(address(value)?, to_length).ok(),
-            FRA_IIFNAME => rule.iif = Some(text(value)),
-            FRA_OIFNAME => rule.oif = Some(text(value)),
+            FRA_IIFNAME => rule.iif = Some(lossy(value)),
+            FRA_OIFNAME => rule.oif = Some(lossy(value)),
             FRA_L3MDEV => rule.l3mdev = value.first() == Some(&1),
             FRA_GOTO => goto = number(value)?,
             FRA_TABLE => rule.table = number(value)?,
@@ -91,7 +91,7 @@ pub fn rule(message: &Received<'_>) -> Option<Rule> {
 }
 
 /// Writes a policy rule, to be added or (with `RTM_DELRULE`) to be taken away. What it selects by and was not read is not written.
-pub fn write(kind: u16, flags: i32, rule: &Rule) -> Message {
+pub fn write(kind: u16, flags: u16, rule: &Rule) -> Message {
     let length = |net: Option<IpNet>| net.map_or(0, |net| net.prefix_len());
     let mut message = RuleMessage::default();
     message.header = RuleHeader {
@@ -118,7 +118,7 @@ pub fn write(kind: u16, flags: i32, rule: &Rule) -> Message {
     attributes.extend(rule.mask.map(RuleAttribute::FwMask));
     attributes.extend(rule.suppress_prefix_length.map(RuleAttribute::SuppressPrefixLen));
     attributes.extend(rule.suppress_group.map(RuleAttribute::SuppressIfGroup));
-    Message::of(kind, flags, &message)
+    super::message(kind, flags, &message)
 }
 
 fn number_of(action: RuleAction) -> u8 {

@@ -5,8 +5,9 @@
 use netlink_packet_route::link::{LinkAttribute, LinkMessage};
 use nix::libc;
 
-use crate::netlink::{Channel, Error, Message, routing, rule};
+use crate::netlink::{self, Channel, Error, routing, rule};
 use crate::plan::step::RouteStep;
+use crate::wire::{Message, flags};
 
 #[cfg(test)]
 mod tests;
@@ -31,18 +32,12 @@ impl Routing {
     /// When the kernel refuses, with its reason.
     pub fn apply(&mut self, step: &RouteStep) -> Result<(), Error> {
         let (message, fine) = match step {
-            RouteStep::AddRoute(route) => {
-                let flags = libc::NLM_F_CREATE | libc::NLM_F_REPLACE;
-                (routing::write(libc::RTM_NEWROUTE, flags, route), &[libc::EEXIST][..])
-            }
+            RouteStep::AddRoute(route) => (routing::write(libc::RTM_NEWROUTE, flags::CREATE | flags::REPLACE, route), &[libc::EEXIST][..]),
             RouteStep::DeleteRoute(route) => {
                 // No such route; no such device any more.
                 (routing::write(libc::RTM_DELROUTE, 0, route), &[libc::ESRCH, libc::ENODEV, libc::ENOENT][..])
             }
-            RouteStep::AddRule(rule) => {
-                let flags = libc::NLM_F_CREATE | libc::NLM_F_EXCL;
-                (rule::write(libc::RTM_NEWRULE, flags, rule), &[libc::EEXIST][..])
-            }
+            RouteStep::AddRule(rule) => (rule::write(libc::RTM_NEWRULE, flags::CREATE | flags::EXCL, rule), &[libc::EEXIST][..]),
             RouteStep::DeleteRule(rule) => (rule::write(libc::RTM_DELRULE, 0, rule), &[libc::ENOENT][..]),
             RouteStep::SetGroup { index, group } => (set_group(*index, *group), &[][..]),
         };
@@ -58,5 +53,5 @@ fn set_group(index: u32, group: u32) -> Message {
     let mut message = LinkMessage::default();
     message.header.index = index;
     message.attributes.push(LinkAttribute::Group(group));
-    Message::of(libc::RTM_SETLINK, 0, &message)
+    netlink::message(libc::RTM_SETLINK, 0, &message)
 }
