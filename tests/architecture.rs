@@ -10,19 +10,20 @@ use egressd::contract;
 const LONGEST: usize = 500;
 
 /// Each layer, and the parts of this crate that it may use besides itself. (`effects` reads Docker's answers with the source's eyes.)
-const LAYERS: [(&str, &[&str]); 8] = [
+const LAYERS: [(&str, &[&str]); 9] = [
     ("api", &["model"]),
     ("model", &["contract"]),
-    ("nft", &["contract"]),
+    ("wire", &[]),
+    ("nft", &["contract", "wire"]),
     ("plan", &["contract", "model", "nft"]),
-    ("netlink", &["model"]),
-    ("facts", &["api", "model", "netlink"]),
-    ("effects", &["api", "contract", "facts", "model", "netlink", "nft", "plan", "report"]),
+    ("netlink", &["model", "wire"]),
+    ("facts", &["api", "model", "netlink", "wire"]),
+    ("effects", &["api", "contract", "facts", "model", "netlink", "nft", "plan", "report", "wire"]),
     ("report", &["api", "contract", "model"]),
 ];
 
 /// Layers that touch nothing outside.
-const PURE: [&str; 4] = ["api", "model", "nft", "plan"];
+const PURE: [&str; 5] = ["api", "model", "nft", "plan", "wire"];
 
 /// What reaches out of a process, or differs from one run to the next. `std::net` is there for its addresses.
 const IMPURE: [&str; 21] = [

@@ -15,16 +15,15 @@ use crate::daemon::control::{self, AskError, Request};
 use crate::effects::nft::Nft;
 use crate::facts::docker as docker_facts;
 use crate::facts::kernel::Asker;
-use crate::netlink::{Channel, Message};
+use crate::netlink::Channel;
 use crate::nft::build::{constant, ct_reply_daddr, fib_oif, iif, rule};
 use crate::nft::{Base, ChainKind, Change, Family, Hook, Rule};
+use crate::wire::netfilter;
 
 /// How long Docker may take for an answer.
 const DOCKER_PATIENCE: Duration = Duration::from_secs(5);
 /// `IPCTNL_MSG_CT_GET_STATS`: asks for one number only.
-const CONNTRACK_STATISTICS: u16 = (libc::NFNL_SUBSYS_CTNETLINK as u16) << 8 | 5;
-/// Length of `struct nfgenmsg`.
-const NFGENMSG: usize = 4;
+const CONNTRACK_STATISTICS: u16 = netfilter::kind(libc::NFNL_SUBSYS_CTNETLINK as u16, 5);
 
 /// Reads everything. Files of `/etc`, `/run` and `/usr` are looked for below `root`, the
 /// kernel's settings below `sysctls`.
@@ -86,7 +85,7 @@ fn said(error: &dyn std::error::Error) -> String {
 
 fn conntrack() -> Result<(), crate::netlink::Error> {
     let mut channel = Channel::open(netlink_sys::protocols::NETLINK_NETFILTER)?;
-    channel.request(Message::new(CONNTRACK_STATISTICS, 0, &[0; NFGENMSG]), |_| {})
+    channel.request(netfilter::message(CONNTRACK_STATISTICS, 0, 0, 0), |_| {})
 }
 
 /// What of nf_tables is tried, each by the least that needs it.

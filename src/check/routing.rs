@@ -10,6 +10,7 @@ use crate::contract::{
 };
 use crate::model::facts::{Family, LinkKind, Route, Rule, RuleAction};
 use crate::model::uplinks::outside::MAIN;
+use crate::plan::step::{rule_words, table_name};
 
 /// Bits of the packet mark that egressd writes.
 const OURS: u32 = FLAG | WAY;
@@ -50,7 +51,7 @@ fn rule(rule: &Rule, routes: &[Route]) -> Option<Finding> {
             false => Finding::warn(subject(), format!("{place} and takes a bound workload's packets that match it"), cure),
         });
     }
-    let (mark, mask) = selected_mark(rule);
+    let (mark, mask) = rule.selected_mark();
     if mask & OURS == 0 || (rule.not && !ahead) {
         return None;
     }
@@ -63,12 +64,6 @@ fn rule(rule: &Rule, routes: &[Route]) -> Option<Finding> {
     Some(Finding::warn(subject(), format!("{message}: a packet that both programs mark follows only one of them"), cure))
 }
 
-/// Mark and mask; a mask of 0 matches every packet.
-fn selected_mark(rule: &Rule) -> (u32, u32) {
-    let mark = rule.mark.unwrap_or(0);
-    (mark, rule.mask.unwrap_or(if mark == 0 { 0 } else { u32::MAX }))
-}
-
 /// Whether some packet with a mark of ours, and perhaps a known neighbour's, has this mark under this mask.
 fn can_be_ours(mark: u32, mask: u32) -> bool {
     mark & mask & FLAG_MASK == FLAG & mask
@@ -76,7 +71,7 @@ fn can_be_ours(mark: u32, mask: u32) -> bool {
 
 /// Whether forwarded packets with our marks may be taken; false only where that is certain.
 fn may_take(rule: &Rule, routes: &[Route]) -> bool {
-    let (mark, mask) = selected_mark(rule);
+    let (mark, mask) = rule.selected_mark();
     let table = rule.table;
     let never = match rule.action {
         RuleAction::Nop => true,
@@ -105,52 +100,8 @@ fn is_inside(to: IpNet, routes: &[Route]) -> bool {
 
 /// As `ip rule` shows it.
 fn written(rule: &Rule) -> String {
-    let mut text = format!("{}:", rule.preference);
-    let mut put = |word: &str, value: String| {
-        text.push(' ');
-        text.push_str(word);
-        text.push(' ');
-        text.push_str(&value);
-    };
-    put(if rule.not { "not from" } else { "from" }, rule.from.map_or_else(|| "all".to_owned(), |net| net.to_string()));
-    if let Some(to) = rule.to {
-        put("to", to.to_string());
-    }
-    match selected_mark(rule) {
-        (_, 0) => {}
-        (mark, u32::MAX) => put("fwmark", format!("{mark:#x}")),
-        (mark, mask) => put("fwmark", format!("{mark:#x}/{mask:#x}")),
-    }
-    for (word, value) in [("iif", &rule.iif), ("oif", &rule.oif)] {
-        if let Some(value) = value {
-            put(word, value.clone());
-        }
-    }
-    if rule.other {
-        put("and", "more".to_owned());
-    }
-    match rule.action {
-        RuleAction::Table if rule.l3mdev => put("lookup", "[l3mdev-table]".to_owned()),
-        RuleAction::Table => put("lookup", table_name(rule.table)),
-        RuleAction::Goto(preference) => put("goto", preference.to_string()),
-        RuleAction::Nop => put("nop", String::new()),
-        RuleAction::Blackhole => put("blackhole", String::new()),
-        RuleAction::Unreachable => put("unreachable", String::new()),
-        RuleAction::Prohibit => put("prohibit", String::new()),
-        RuleAction::Other(action) => put("action", action.to_string()),
-    }
-    if rule.family == Family::V6 {
-        text.push_str(" (IPv6)");
-    }
-    text.split_whitespace().collect::<Vec<_>>().join(" ")
-}
-
-fn table_name(table: u32) -> String {
-    match table {
-        LOCAL => "local".to_owned(),
-        MAIN => "main".to_owned(),
-        other => other.to_string(),
-    }
+    let family = if rule.family == Family::V6 { " (IPv6)" } else { "" };
+    format!("{}: {}{family}", rule.preference, rule_words(rule))
 }
 
 /// What is the matter with a route, in our tables or with our number.

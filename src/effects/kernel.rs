@@ -6,11 +6,12 @@ use std::path::Path;
 use tracing::{debug, trace, warn};
 
 use super::nft::{self, Nft};
-use super::route::{self, Routing};
+use super::route::Routing;
 use super::sysctl::{self, Sysctls};
+use crate::netlink;
 use crate::nft::{Change, Ruleset};
 use crate::plan::Plan;
-use crate::plan::step::RouteStep;
+use crate::plan::step::{Names, RouteStep};
 
 /// The kernel, open to be changed.
 pub struct Kernel {
@@ -26,8 +27,8 @@ pub struct Kernel {
 pub enum OpenError {
     #[error("failed to open nftables; is CAP_NET_ADMIN there?")]
     Nft(#[source] nft::OpenError),
-    #[error("failed to open a routing socket")]
-    Routing(#[source] route::Error),
+    #[error("failed to open a socket for routes and rules")]
+    Routing(#[source] netlink::Error),
     #[error("failed to open the record of sysctls")]
     Sysctls(#[source] sysctl::Error),
 }
@@ -95,7 +96,7 @@ impl Kernel {
             debug!(key, value, "set sysctl");
             done.note(self.sysctls.set(key, value).map(drop), || format!("sysctl {key} = {value}"));
         }
-        self.route(&plan.before, &mut done);
+        self.route(&plan.before, &plan.names, &mut done);
         let mut ready = true;
         if !plan.ruleset.is_empty() {
             match self.nft.commit(&plan.ruleset) {
@@ -113,7 +114,7 @@ impl Kernel {
         }
         // Marks that still lead to a way need its rule and its routes.
         if ready {
-            self.route(&plan.after, &mut done);
+            self.route(&plan.after, &plan.names, &mut done);
         }
         done
     }
@@ -132,10 +133,10 @@ impl Kernel {
         (done, left)
     }
 
-    fn route(&mut self, steps: &[RouteStep], done: &mut Done) {
+    fn route(&mut self, steps: &[RouteStep], names: &Names, done: &mut Done) {
         for step in steps {
-            debug!(%step, "route");
-            done.note(self.routing.apply(step), || step.to_string());
+            debug!(step = %step.words(names), "route");
+            done.note(self.routing.apply(step), || step.words(names).to_string());
         }
     }
 }

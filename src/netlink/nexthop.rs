@@ -2,11 +2,9 @@
 
 use std::collections::HashMap;
 
-use nix::libc;
-
 use super::routing::RTNH_F_ONLINK;
-use super::{Message, Received, address, attributes_after, number};
 use crate::model::facts::NextHop;
+use crate::wire::{self, Message, Received, address, attributes_after, number};
 
 /// `RTM_NEWNEXTHOP`, `RTM_DELNEXTHOP` and `RTM_GETNEXTHOP`.
 pub const NEW: u16 = 104;
@@ -37,7 +35,7 @@ pub struct Object {
 
 /// The message that asks for all objects.
 pub fn dump() -> Message {
-    Message::new(GET, libc::NLM_F_DUMP, &[0; FIXED])
+    Message::new(GET, wire::flags::DUMP, &[0; FIXED])
 }
 
 /// Reads `RTM_NEWNEXTHOP`: the id, and what has it.

@@ -1,20 +1,25 @@
-//! Routes as netlink messages, both ways: what is written here reads back the same.
+//! Routes as netlink messages, both ways: what is written here reads back the same. `netlink-packet-route` writes; why it does not read is in
+//! ARCHITECTURE.md.
 
 use std::net::IpAddr;
 
 use ipnet::IpNet;
+use netlink_packet_core::DefaultNla;
+use netlink_packet_route::AddressFamily;
+use netlink_packet_route::route::{
+    RouteAttribute, RouteFlags, RouteHeader, RouteMessage, RouteMetric, RouteNextHop, RouteNextHopFlags, RouteProtocol, RouteScope,
+    RouteType,
+};
 use nix::libc;
 
 use super::nexthop::{self, Objects};
-use super::{Message, Received, address, attributes, attributes_after, number};
 use crate::model::facts::{Family, NextHop, Route, RouteKind};
+use crate::wire::{self, Message, Received, address, attributes, attributes_after, number};
 
 /// Length of `struct rtmsg`.
 const FIXED: usize = 12;
 /// Length of `struct rtnexthop`: length, flags, weight less one, interface.
 const HOP_FIXED: usize = 8;
-/// Lifetime of an IPv6 route in seconds, when it is added (Linux 4.5); read back, it is in `RTA_CACHEINFO`.
-const RTA_EXPIRES: u16 = 23;
 const RTA_NH_ID: u16 = 30;
 /// A text, unlike all other metrics.
 const RTAX_CC_ALGO: u16 = 16;
@@ -55,7 +60,7 @@ impl ReadRoute {
 pub fn dump(family: Family) -> Message {
     let mut head = [0; FIXED];
     head[0] = family_number(family);
-    Message::new(libc::RTM_GETROUTE, libc::NLM_F_DUMP, &head)
+    Message::new(libc::RTM_GETROUTE, wire::flags::DUMP, &head)
 }
 
 /// Reads `RTM_NEWROUTE` and `RTM_DELROUTE`.
@@ -145,7 +150,7 @@ fn gateway(kind: u16, value: &[u8]) -> Option<IpAddr> {
 }
 
 /// Writes a route, to be added or (with `RTM_DELROUTE`) to be taken away. The next hops of a nexthop object are written as the route's own.
-pub fn write(kind: u16, flags: i32, route: &Route) -> Message {
+pub fn write(kind: u16, flags: u16, route: &Route) -> Message {
     let family = Family::of(route.destination.addr());
     let deleted = kind == libc::RTM_DELROUTE;
     // IPv6 has no scopes; for a deletion "nowhere" is IPv4's word for "whatever it is".
@@ -154,63 +159,55 @@ pub fn write(kind: u16, flags: i32, route: &Route) -> Message {
         Family::V4 if deleted => RT_SCOPE_NOWHERE,
         Family::V4 => route.scope,
     };
-    let (length, from) = (route.destination.prefix_len(), route.from.map_or(0, |net| net.prefix_len()));
-    let table = libc::RT_TABLE_UNSPEC;
-    let mut head = [family_number(family), length, from, route.tos, table, route.protocol, scope, number_of(route.kind), 0, 0, 0, 0];
-    if route.onlink {
-        head[8..].copy_from_slice(&RTNH_F_ONLINK.to_ne_bytes());
+    let mut message = RouteMessage::default();
+    message.header = RouteHeader {
+        address_family: AddressFamily::from(family_number(family)),
+        destination_prefix_length: route.destination.prefix_len(),
+        source_prefix_length: route.from.map_or(0, |net| net.prefix_len()),
+        tos: route.tos,
+        table: RouteHeader::RT_TABLE_UNSPEC,
+        protocol: RouteProtocol::from(route.protocol),
+        scope: RouteScope::from(scope),
+        kind: RouteType::from(number_of(route.kind)),
+        flags: if route.onlink { RouteFlags::Onlink } else { RouteFlags::empty() },
+    };
+    let attributes = &mut message.attributes;
+    attributes.push(RouteAttribute::Table(route.table));
+    if route.destination.prefix_len() > 0 {
+        attributes.push(RouteAttribute::Destination(route.destination.network().into()));
     }
-    let mut message = Message::new(kind, flags, &head);
-    message.put_u32(libc::RTA_TABLE, route.table);
-    if length > 0 {
-        message.put_address(libc::RTA_DST, route.destination.network());
-    }
-    if let Some(from) = route.from {
-        message.put_address(libc::RTA_SRC, from.network());
-    }
-    if let Some(gateway) = route.gateway {
-        write_gateway(&mut message, family, gateway);
-    }
-    if let Some(interface) = route.interface {
-        message.put_u32(libc::RTA_OIF, interface);
-    }
+    attributes.extend(route.from.map(|from| RouteAttribute::Source(from.network().into())));
+    attributes.extend(route.gateway.map(|gateway| to_gateway(family, gateway)));
+    attributes.extend(route.interface.map(RouteAttribute::Oif));
     if !route.next_hops.is_empty() {
-        message.nest(libc::RTA_MULTIPATH, |hops| route.next_hops.iter().for_each(|hop| write_hop(hops, family, hop)));
+        attributes.push(RouteAttribute::MultiPath(route.next_hops.iter().map(|hop| to_hop(family, hop)).collect()));
     }
-    message.put_u32(libc::RTA_PRIORITY, route.metric);
-    if let Some(source) = route.source {
-        message.put_address(libc::RTA_PREFSRC, source);
-    }
+    attributes.push(RouteAttribute::Priority(route.metric));
+    attributes.extend(route.source.map(|source| RouteAttribute::PrefSource(source.into())));
     if !route.metrics.is_empty() {
-        message.nest(libc::RTA_METRICS, |all| route.metrics.iter().for_each(|(kind, value)| all.put_u32(*kind, *value)));
+        let metric = |(kind, value): &(u16, u32)| RouteMetric::Other(DefaultNla::new(*kind, value.to_ne_bytes().to_vec()));
+        attributes.push(RouteAttribute::Metrics(route.metrics.iter().map(metric).collect()));
     }
-    if let (Some(expires), Family::V6, false) = (route.expires, family, deleted) {
-        message.put_u32(RTA_EXPIRES, expires);
-    }
-    message
+    attributes.extend(route.expires.filter(|_| family == Family::V6 && !deleted).map(RouteAttribute::Expires));
+    super::message(kind, flags, &message)
 }
 
-fn write_hop(message: &mut Message, family: Family, hop: &NextHop) {
-    let weight = u8::try_from(hop.weight.saturating_sub(1)).unwrap_or(u8::MAX);
-    let flags = if hop.onlink { RTNH_F_ONLINK as u8 } else { 0 };
-    let [a, b, c, d] = hop.interface.unwrap_or_default().to_ne_bytes();
-    message.put_framed([flags, weight, a, b, c, d], |inside| {
-        if let Some(gateway) = hop.gateway {
-            write_gateway(inside, family, gateway);
-        }
-    });
+fn to_hop(family: Family, hop: &NextHop) -> RouteNextHop {
+    let mut to = RouteNextHop::default();
+    to.hops = u8::try_from(hop.weight.saturating_sub(1)).unwrap_or(u8::MAX);
+    to.interface_index = hop.interface.unwrap_or_default();
+    if hop.onlink {
+        to.flags = RouteNextHopFlags::Onlink;
+    }
+    to.attributes.extend(hop.gateway.map(|gateway| to_gateway(family, gateway)));
+    to
 }
 
-fn write_gateway(message: &mut Message, family: Family, gateway: IpAddr) {
-    if Family::of(gateway) == family {
-        return message.put_address(libc::RTA_GATEWAY, gateway);
+fn to_gateway(family: Family, gateway: IpAddr) -> RouteAttribute {
+    match Family::of(gateway) == family {
+        true => RouteAttribute::Gateway(gateway.into()),
+        false => RouteAttribute::Via(gateway.into()),
     }
-    let mut via = u16::from(family_number(Family::of(gateway))).to_ne_bytes().to_vec();
-    match gateway {
-        IpAddr::V4(a) => via.extend(a.octets()),
-        IpAddr::V6(a) => via.extend(a.octets()),
-    }
-    message.put(libc::RTA_VIA, &via);
 }
 
 fn kind_of(number: u8) -> RouteKind {

@@ -1,11 +1,14 @@
-//! Policy rules as netlink messages, both ways: what is written here reads back the same.
+//! Policy rules as netlink messages, both ways: what is written here reads back the same. `netlink-packet-route` writes.
 
 use ipnet::IpNet;
+use netlink_packet_route::AddressFamily;
+use netlink_packet_route::route::RouteProtocol;
+use netlink_packet_route::rule::{self as packet, RuleAttribute, RuleFlags, RuleHeader, RuleMessage};
 use nix::libc;
 
 use super::routing::{family_number, family_of};
-use super::{Message, Received, address, attributes_after, number, text};
 use crate::model::facts::{Family, Rule, RuleAction};
+use crate::wire::{self, Message, Received, address, attributes_after, lossy, number};
 
 /// Length of `struct fib_rule_hdr`.
 const FIXED: usize = 12;
@@ -40,7 +43,7 @@ const NONE: u32 = u32::MAX;
 pub fn dump(family: Family) -> Message {
     let mut head = [0; FIXED];
     head[0] = family_number(family);
-    Message::new(libc::RTM_GETRULE, libc::NLM_F_DUMP, &head)
+    Message::new(libc::RTM_GETRULE, wire::flags::DUMP, &head)
 }
 
 /// Reads `RTM_NEWRULE` and `RTM_DELRULE`.
@@ -60,8 +63,8 @@ pub fn rule(message: &Received<'_>) -> Option<Rule> {
             FRA_FWMASK => rule.mask = number(value),
             FRA_SRC => rule.from = IpNet::new(address(value)?, from_length).ok(),
             FRA_DST => rule.to = IpNet::new(address(value)?, to_length).ok(),
-            FRA_IIFNAME => rule.iif = Some(text(value)),
-            FRA_OIFNAME => rule.oif = Some(text(value)),
+            FRA_IIFNAME => rule.iif = Some(lossy(value)),
+            FRA_OIFNAME => rule.oif = Some(lossy(value)),
             FRA_L3MDEV => rule.l3mdev = value.first() == Some(&1),
             FRA_GOTO => goto = number(value)?,
             FRA_TABLE => rule.table = number(value)?,
@@ -88,9 +91,38 @@ pub fn rule(message: &Received<'_>) -> Option<Rule> {
 }
 
 /// Writes a policy rule, to be added or (with `RTM_DELRULE`) to be taken away. What it selects by and was not read is not written.
-pub fn write(kind: u16, flags: i32, rule: &Rule) -> Message {
+pub fn write(kind: u16, flags: u16, rule: &Rule) -> Message {
     let length = |net: Option<IpNet>| net.map_or(0, |net| net.prefix_len());
-    let action = match rule.action {
+    let mut message = RuleMessage::default();
+    message.header = RuleHeader {
+        family: AddressFamily::from(family_number(rule.family)),
+        dst_len: length(rule.to),
+        src_len: length(rule.from),
+        action: packet::RuleAction::from(number_of(rule.action)),
+        flags: if rule.not { RuleFlags::Invert } else { RuleFlags::empty() },
+        ..RuleHeader::default()
+    };
+    let attributes = &mut message.attributes;
+    attributes.push(RuleAttribute::Priority(rule.preference));
+    attributes.push(RuleAttribute::Protocol(RouteProtocol::from(rule.protocol)));
+    attributes.extend(rule.from.map(|net| RuleAttribute::Source(net.network())));
+    attributes.extend(rule.to.map(|net| RuleAttribute::Destination(net.network())));
+    attributes.extend(rule.iif.clone().map(RuleAttribute::Iifname));
+    attributes.extend(rule.oif.clone().map(RuleAttribute::Oifname));
+    attributes.extend(rule.l3mdev.then_some(RuleAttribute::L3MDev(true)));
+    attributes.extend(Some(rule.table).filter(|table| *table != 0).map(RuleAttribute::Table));
+    if let RuleAction::Goto(preference) = rule.action {
+        attributes.push(RuleAttribute::Goto(preference));
+    }
+    attributes.extend(rule.mark.map(RuleAttribute::FwMark));
+    attributes.extend(rule.mask.map(RuleAttribute::FwMask));
+    attributes.extend(rule.suppress_prefix_length.map(RuleAttribute::SuppressPrefixLen));
+    attributes.extend(rule.suppress_group.map(RuleAttribute::SuppressIfGroup));
+    super::message(kind, flags, &message)
+}
+
+fn number_of(action: RuleAction) -> u8 {
+    match action {
         RuleAction::Table => FR_ACT_TO_TBL,
         RuleAction::Goto(_) => FR_ACT_GOTO,
         RuleAction::Nop => FR_ACT_NOP,
@@ -98,43 +130,5 @@ pub fn write(kind: u16, flags: i32, rule: &Rule) -> Message {
         RuleAction::Unreachable => FR_ACT_UNREACHABLE,
         RuleAction::Prohibit => FR_ACT_PROHIBIT,
         RuleAction::Other(other) => other,
-    };
-    let mut head = [family_number(rule.family), length(rule.to), length(rule.from), 0, libc::RT_TABLE_UNSPEC, 0, 0, action, 0, 0, 0, 0];
-    if rule.not {
-        head[8..].copy_from_slice(&FIB_RULE_INVERT.to_ne_bytes());
     }
-    let mut message = Message::new(kind, flags, &head);
-    message.put_u32(FRA_PRIORITY, rule.preference);
-    message.put(FRA_PROTOCOL, &[rule.protocol]);
-    for (kind, net) in [(FRA_SRC, rule.from), (FRA_DST, rule.to)] {
-        if let Some(net) = net {
-            message.put_address(kind, net.network());
-        }
-    }
-    for (kind, name) in [(FRA_IIFNAME, &rule.iif), (FRA_OIFNAME, &rule.oif)] {
-        if let Some(name) = name {
-            message.put_text(kind, name);
-        }
-    }
-    if rule.l3mdev {
-        message.put(FRA_L3MDEV, &[1]);
-    }
-    let goto = match rule.action {
-        RuleAction::Goto(preference) => Some(preference),
-        _ => None,
-    };
-    let numbers = [
-        (FRA_TABLE, Some(rule.table).filter(|table| *table != 0)),
-        (FRA_GOTO, goto),
-        (FRA_FWMARK, rule.mark),
-        (FRA_FWMASK, rule.mask),
-        (FRA_SUPPRESS_PREFIXLEN, rule.suppress_prefix_length),
-        (FRA_SUPPRESS_IFGROUP, rule.suppress_group),
-    ];
-    for (kind, value) in numbers {
-        if let Some(value) = value {
-            message.put_u32(kind, value);
-        }
-    }
-    message
 }

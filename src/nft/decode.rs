@@ -5,8 +5,8 @@
 
 use super::encode::{HOOKS, TYPE_BITS, family_number, kind_name, type_number};
 use super::uapi::*;
-use super::wire::{Message, attributes, find, number, text};
 use super::{Base, Bytes, Chain, ChainKind, Data, Datatype, Family, Hook, Key, Rule, Ruleset, Set, Table, Verdict};
+use crate::wire::{Received, attributes, find, number_be, text};
 
 /// A message of the kernel that lacks what it always has, or has it in another form.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -51,17 +51,17 @@ pub struct AnyChain {
 }
 
 /// The head of a table.
-pub fn table<'a>(message: &Message<'a>) -> Option<TableHead<'a>> {
+pub fn table<'a>(message: &Received<'a>) -> Option<TableHead<'a>> {
     Some(TableHead {
         family: message.family(),
         name: message.attribute(NFTA_TABLE_NAME).and_then(text)?,
-        flags: message.attribute(NFTA_TABLE_FLAGS).and_then(number).unwrap_or(0),
-        owner: message.attribute(NFTA_TABLE_OWNER).and_then(number),
+        flags: message.attribute(NFTA_TABLE_FLAGS).and_then(number_be).unwrap_or(0),
+        owner: message.attribute(NFTA_TABLE_OWNER).and_then(number_be),
     })
 }
 
 /// The family that a message tells of, when egressd has tables in it.
-pub fn family(message: &Message) -> Option<Family> {
+pub fn family(message: &Received) -> Option<Family> {
     Family::ALL.into_iter().find(|family| family_number(*family) == message.family())
 }
 
@@ -79,7 +79,7 @@ pub fn family_name(family: u8) -> &'static str {
 }
 
 /// The base chain that a message tells of, if it tells of one.
-pub fn base_chain(message: &Message) -> Option<BaseChain> {
+pub fn base_chain(message: &Received) -> Option<BaseChain> {
     Some(BaseChain {
         family: family_name(message.family()),
         table: message.attribute(NFTA_CHAIN_TABLE).and_then(text)?.to_owned(),
@@ -89,23 +89,23 @@ pub fn base_chain(message: &Message) -> Option<BaseChain> {
 }
 
 /// The chain that a message tells of.
-pub fn any_chain(message: &Message) -> Option<AnyChain> {
+pub fn any_chain(message: &Received) -> Option<AnyChain> {
     Some(AnyChain {
         family: family_name(message.family()),
         table: message.attribute(NFTA_CHAIN_TABLE).and_then(text)?.to_owned(),
         chain: message.attribute(NFTA_CHAIN_NAME).and_then(text)?.to_owned(),
         base: base(message),
-        drops: message.attribute(NFTA_CHAIN_POLICY).and_then(number) == Some(NF_DROP),
-        uses: message.attribute(NFTA_CHAIN_USE).and_then(number).unwrap_or(0),
+        drops: message.attribute(NFTA_CHAIN_POLICY).and_then(number_be) == Some(NF_DROP),
+        uses: message.attribute(NFTA_CHAIN_USE).and_then(number_be).unwrap_or(0),
     })
 }
 
 /// Puts what a message tells of the table `name` into the ruleset. Says nothing of other tables. Whether it told nothing twice: the kernel
 /// counts how far a dump of a set has come, so when the set's hash grows meanwhile some elements come twice, and as many not at all.
-pub fn absorb(ruleset: &mut Ruleset, name: &str, message: &Message) -> Result<bool, Malformed> {
+pub fn absorb(ruleset: &mut Ruleset, name: &str, message: &Received) -> Result<bool, Malformed> {
     // Every kind of message has its table's name in attribute 1.
     let ours = message.attribute(NFTA_TABLE_NAME).and_then(text) == Some(name);
-    let (Some(family), Some(operation), true) = (family(message), message.operation(), ours) else {
+    let (Some(family), Some(operation), true) = (family(message), message.operation(NFNL_SUBSYS_NFTABLES), ours) else {
         return Ok(true);
     };
     let table = ruleset.tables.entry(family).or_default();
@@ -119,19 +119,19 @@ pub fn absorb(ruleset: &mut Ruleset, name: &str, message: &Message) -> Result<bo
     Ok(true)
 }
 
-fn chain(table: &mut Table, message: &Message) -> Option<()> {
+fn chain(table: &mut Table, message: &Received) -> Option<()> {
     let name = message.attribute(NFTA_CHAIN_NAME).and_then(text)?;
     table.chains.insert(name.to_owned(), Chain { base: base(message), rules: Vec::new() });
     Some(())
 }
 
-fn base(message: &Message) -> Option<Base> {
+fn base(message: &Received) -> Option<Base> {
     let hook = message.attribute(NFTA_CHAIN_HOOK)?;
     let name = message.attribute(NFTA_CHAIN_TYPE).and_then(text)?;
     Some(Base {
         kind: [ChainKind::Filter, ChainKind::Nat, ChainKind::Route].into_iter().find(|kind| kind_name(*kind) == name)?,
-        hook: hook_of(find(hook, NFTA_HOOK_HOOKNUM).and_then(number)?)?,
-        priority: find(hook, NFTA_HOOK_PRIORITY).and_then(number)? as i32,
+        hook: hook_of(find(hook, NFTA_HOOK_HOOKNUM).and_then(number_be)?)?,
+        priority: find(hook, NFTA_HOOK_PRIORITY).and_then(number_be)? as i32,
     })
 }
 
@@ -139,7 +139,7 @@ fn hook_of(number: u32) -> Option<Hook> {
     HOOKS.get(number as usize).copied()
 }
 
-fn rule(table: &mut Table, message: &Message) -> Option<()> {
+fn rule(table: &mut Table, message: &Received) -> Option<()> {
     let chain = message.attribute(NFTA_RULE_CHAIN).and_then(text)?;
     let tag = message.attribute(NFTA_RULE_USERDATA).and_then(comment).unwrap_or_default();
     let rule = Rule { exprs: Vec::new(), tag: tag.to_owned() };
@@ -159,20 +159,20 @@ fn comment(mut userdata: &[u8]) -> Option<&str> {
     None
 }
 
-fn set(table: &mut Table, message: &Message) -> Option<()> {
-    let flags = message.attribute(NFTA_SET_FLAGS).and_then(number).unwrap_or(0);
+fn set(table: &mut Table, message: &Received) -> Option<()> {
+    let flags = message.attribute(NFTA_SET_FLAGS).and_then(number_be).unwrap_or(0);
     if flags & NFT_SET_ANONYMOUS != 0 {
         // Goes with the rule that it is written in, and cannot be deleted by itself.
         return Some(());
     }
     let name = message.attribute(NFTA_SET_NAME).and_then(text)?;
-    let data = match message.attribute(NFTA_SET_DATA_TYPE).and_then(number) {
+    let data = match message.attribute(NFTA_SET_DATA_TYPE).and_then(number_be) {
         Some(NFT_DATA_VERDICT) => Some(Datatype::Verdict),
         Some(number) => Some(datatype(number)),
         None => None,
     };
     let set = Set {
-        key: fields(message.attribute(NFTA_SET_KEY_TYPE).and_then(number)?),
+        key: fields(message.attribute(NFTA_SET_KEY_TYPE).and_then(number_be)?),
         data,
         interval: flags & NFT_SET_INTERVAL != 0,
         elements: Default::default(),
@@ -198,7 +198,7 @@ fn datatype(number: u32) -> Datatype {
         .unwrap_or(Datatype::Other(number))
 }
 
-fn elements(table: &mut Table, message: &Message) -> Option<bool> {
+fn elements(table: &mut Table, message: &Received) -> Option<bool> {
     let name = message.attribute(NFTA_SET_ELEM_LIST_SET).and_then(text)?;
     let Some(set) = table.sets.get_mut(name) else {
         return Some(true);
@@ -231,7 +231,7 @@ fn data(nest: &[u8]) -> Option<Data> {
         return value(nest).map(Data::Value);
     };
     let chain = || find(verdict, NFTA_VERDICT_CHAIN).and_then(text).map(str::to_owned);
-    Some(Data::Verdict(match number(find(verdict, NFTA_VERDICT_CODE)?)? {
+    Some(Data::Verdict(match number_be(find(verdict, NFTA_VERDICT_CODE)?)? {
         NF_ACCEPT => Verdict::Accept,
         NF_DROP => Verdict::Drop,
         NFT_RETURN => Verdict::Return,
@@ -249,8 +249,8 @@ mod tests {
     use crate::nft::build::{daddr, rule};
     use crate::nft::encode::{Ownership, batch};
     use crate::nft::samples::a_ruleset;
-    use crate::nft::wire::messages;
     use crate::nft::{Change, diff};
+    use crate::wire::messages;
 
     /// The kernel describes a thing as it was described to it.
     fn read_back(sent: &[u8]) -> Result<Ruleset, Malformed> {

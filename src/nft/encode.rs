@@ -3,8 +3,8 @@
 mod expr;
 
 use super::uapi::*;
-use super::wire::{Head, Writer, nftables};
 use super::{Bytes, Chain, ChainKind, Change, Data, Datatype, Family, Hook, Key, Rule, Set, Verdict};
+use crate::wire::{Message, flags, netfilter};
 
 /// Elements of one message, in bytes: an attribute has at most 65,535 and an element less than 400.
 const ELEMENTS_PER_MESSAGE: usize = 48 * 1024;
@@ -44,14 +44,9 @@ impl Batch {
         self.origins.get(at as usize).copied()
     }
 
-    /// Whether a message with this sequence number is of this batch.
-    pub fn contains(&self, sequence: u32) -> bool {
-        sequence.wrapping_sub(self.first) as usize <= self.origins.len() + 1
-    }
-
-    /// The sequence number behind the last.
-    pub fn next_sequence(&self) -> u32 {
-        self.first.wrapping_add(self.origins.len() as u32 + 2)
+    /// How many sequence numbers it takes: those of its messages, its beginning and its end.
+    pub fn sequences(&self) -> u32 {
+        self.origins.len() as u32 + 2
     }
 
     /// Number of messages, without the batch's beginning and end.
@@ -62,7 +57,7 @@ impl Batch {
 
 /// Encodes changes to the tables named `table`. Messages are numbered from `first` on.
 pub fn batch<'a>(table: &str, ownership: Ownership, first: u32, changes: impl IntoIterator<Item = &'a Change>) -> Batch {
-    let mut encoder = Encoder { table, ownership, first, writer: Writer::default(), origins: Vec::new(), change: 0 };
+    let mut encoder = Encoder { table, ownership, first, bytes: Vec::new(), origins: Vec::new(), change: 0 };
     encoder.boundary(NFNL_MSG_BATCH_BEGIN, first);
     for (index, change) in changes.into_iter().enumerate() {
         encoder.change = index;
@@ -70,7 +65,12 @@ pub fn batch<'a>(table: &str, ownership: Ownership, first: u32, changes: impl In
     }
     let last = first.wrapping_add(encoder.origins.len() as u32 + 1);
     encoder.boundary(NFNL_MSG_BATCH_END, last);
-    Batch { bytes: encoder.writer.into_bytes(), first, origins: encoder.origins }
+    Batch { bytes: encoder.bytes, first, origins: encoder.origins }
+}
+
+/// The beginning of a message to nf_tables.
+pub fn message(operation: u16, flags: u16, family: u8) -> Message {
+    netfilter::message(netfilter::kind(NFNL_SUBSYS_NFTABLES, operation), flags, family, 0)
 }
 
 /// `NFPROTO_*` of a family.
@@ -86,27 +86,22 @@ struct Encoder<'t> {
     table: &'t str,
     ownership: Ownership,
     first: u32,
-    writer: Writer,
+    bytes: Vec<u8>,
     origins: Vec<usize>,
     change: usize,
 }
 
 impl Encoder<'_> {
     fn boundary(&mut self, kind: u16, sequence: u32) {
-        let head = Head { kind, flags: 0, sequence, family: 0, resource: NFNL_SUBSYS_NFTABLES };
-        self.writer.message(head, |_| {});
+        self.bytes.extend(netfilter::message(kind, 0, 0, NFNL_SUBSYS_NFTABLES).finish(sequence, 0));
     }
 
-    fn message(&mut self, operation: u16, flags: u16, family: Family, body: impl FnOnce(&mut Writer)) {
+    fn message(&mut self, operation: u16, flags: u16, family: Family, body: impl FnOnce(&mut Message)) {
         self.origins.push(self.change);
-        let head = Head {
-            kind: nftables(operation),
-            flags,
-            sequence: self.first.wrapping_add(self.origins.len() as u32),
-            family: family_number(family),
-            resource: 0,
-        };
-        self.writer.message(head, body);
+        let mut message = message(operation, flags, family_number(family));
+        body(&mut message);
+        let sequence = self.first.wrapping_add(self.origins.len() as u32);
+        self.bytes.extend(message.finish(sequence, 0));
     }
 
     fn encode(&mut self, change: &Change) {
@@ -114,44 +109,44 @@ impl Encoder<'_> {
         match change {
             Change::AddTable(family) => {
                 let flags = self.ownership.flags();
-                self.message(NFT_MSG_NEWTABLE, NLM_F_CREATE, *family, |w| {
-                    w.text(NFTA_TABLE_NAME, table);
-                    w.number(NFTA_TABLE_FLAGS, flags);
+                self.message(NFT_MSG_NEWTABLE, flags::CREATE, *family, |w| {
+                    w.put_text(NFTA_TABLE_NAME, table);
+                    w.put_be32(NFTA_TABLE_FLAGS, flags);
                 });
             }
             Change::DeleteTable(family) => {
-                self.message(NFT_MSG_DELTABLE, 0, *family, |w| w.text(NFTA_TABLE_NAME, table));
+                self.message(NFT_MSG_DELTABLE, 0, *family, |w| w.put_text(NFTA_TABLE_NAME, table));
             }
             Change::AddSet(family, name, set) => {
                 // The kernel wants a number; it means something only to rules that name the set by it.
                 let id = self.origins.len() as u32 + 1;
-                self.message(NFT_MSG_NEWSET, NLM_F_CREATE, *family, |w| write_set(w, table, name, id, set));
+                self.message(NFT_MSG_NEWSET, flags::CREATE, *family, |w| write_set(w, table, name, id, set));
             }
             Change::DeleteSet(family, name) => self.message(NFT_MSG_DELSET, 0, *family, |w| {
-                w.text(NFTA_SET_TABLE, table);
-                w.text(NFTA_SET_NAME, name);
+                w.put_text(NFTA_SET_TABLE, table);
+                w.put_text(NFTA_SET_NAME, name);
             }),
             Change::AddChain(family, name, base) => {
                 let chain = Chain { base: *base, rules: Vec::new() };
-                self.message(NFT_MSG_NEWCHAIN, NLM_F_CREATE, *family, |w| write_chain(w, table, name, &chain));
+                self.message(NFT_MSG_NEWCHAIN, flags::CREATE, *family, |w| write_chain(w, table, name, &chain));
             }
             // Without a handle it takes every rule of the chain.
             Change::FlushChain(family, name) => self.message(NFT_MSG_DELRULE, 0, *family, |w| {
-                w.text(NFTA_RULE_TABLE, table);
-                w.text(NFTA_RULE_CHAIN, name);
+                w.put_text(NFTA_RULE_TABLE, table);
+                w.put_text(NFTA_RULE_CHAIN, name);
             }),
             Change::DeleteChain(family, name) => self.message(NFT_MSG_DELCHAIN, 0, *family, |w| {
-                w.text(NFTA_CHAIN_TABLE, table);
-                w.text(NFTA_CHAIN_NAME, name);
+                w.put_text(NFTA_CHAIN_TABLE, table);
+                w.put_text(NFTA_CHAIN_NAME, name);
             }),
             Change::AddRule(family, chain, rule) => {
-                self.message(NFT_MSG_NEWRULE, NLM_F_CREATE | NLM_F_APPEND, *family, |w| {
+                self.message(NFT_MSG_NEWRULE, flags::CREATE | flags::APPEND, *family, |w| {
                     write_rule(w, table, chain, rule);
                 });
             }
             Change::AddElements(family, set, elements) => {
                 let elements = elements.iter().map(|(key, data)| (key, Some(data)));
-                self.elements(NFT_MSG_NEWSETELEM, NLM_F_CREATE, *family, set, elements);
+                self.elements(NFT_MSG_NEWSETELEM, flags::CREATE, *family, set, elements);
             }
             Change::DeleteElements(family, set, keys) => {
                 let keys = keys.iter().map(|key| (key, None));
@@ -172,8 +167,8 @@ impl Encoder<'_> {
         let mut elements = elements.peekable();
         while elements.peek().is_some() {
             self.message(operation, flags, family, |w| {
-                w.text(NFTA_SET_ELEM_LIST_TABLE, table);
-                w.text(NFTA_SET_ELEM_LIST_SET, set);
+                w.put_text(NFTA_SET_ELEM_LIST_TABLE, table);
+                w.put_text(NFTA_SET_ELEM_LIST_SET, set);
                 w.nest(NFTA_SET_ELEM_LIST_ELEMENTS, |w| {
                     let full = w.written() + ELEMENTS_PER_MESSAGE;
                     while w.written() < full {
@@ -188,16 +183,16 @@ impl Encoder<'_> {
     }
 }
 
-fn write_chain(w: &mut Writer, table: &str, name: &str, chain: &Chain) {
-    w.text(NFTA_CHAIN_TABLE, table);
-    w.text(NFTA_CHAIN_NAME, name);
+fn write_chain(w: &mut Message, table: &str, name: &str, chain: &Chain) {
+    w.put_text(NFTA_CHAIN_TABLE, table);
+    w.put_text(NFTA_CHAIN_NAME, name);
     if let Some(base) = chain.base {
         w.nest(NFTA_CHAIN_HOOK, |w| {
-            w.number(NFTA_HOOK_HOOKNUM, hook_number(base.hook));
-            w.number(NFTA_HOOK_PRIORITY, base.priority as u32);
+            w.put_be32(NFTA_HOOK_HOOKNUM, hook_number(base.hook));
+            w.put_be32(NFTA_HOOK_PRIORITY, base.priority as u32);
         });
-        w.text(NFTA_CHAIN_TYPE, kind_name(base.kind));
-        w.number(NFTA_CHAIN_POLICY, NF_ACCEPT);
+        w.put_text(NFTA_CHAIN_TYPE, kind_name(base.kind));
+        w.put_be32(NFTA_CHAIN_POLICY, NF_ACCEPT);
     }
 }
 
@@ -221,9 +216,9 @@ pub(super) fn kind_name(kind: ChainKind) -> &'static str {
     }
 }
 
-fn write_rule(w: &mut Writer, table: &str, chain: &str, rule: &Rule) {
-    w.text(NFTA_RULE_TABLE, table);
-    w.text(NFTA_RULE_CHAIN, chain);
+fn write_rule(w: &mut Message, table: &str, chain: &str, rule: &Rule) {
+    w.put_text(NFTA_RULE_TABLE, table);
+    w.put_text(NFTA_RULE_CHAIN, chain);
     w.nest(NFTA_RULE_EXPRESSIONS, |w| {
         for expr in &rule.exprs {
             expr::write(w, expr);
@@ -233,35 +228,35 @@ fn write_rule(w: &mut Writer, table: &str, chain: &str, rule: &Rule) {
     let mut comment = vec![NFTNL_UDATA_RULE_COMMENT, length];
     comment.extend_from_slice(rule.tag.as_bytes());
     comment.push(0);
-    w.bytes(NFTA_RULE_USERDATA, &comment);
+    w.put(NFTA_RULE_USERDATA, &comment);
 }
 
-fn write_set(w: &mut Writer, table: &str, name: &str, id: u32, set: &Set) {
+fn write_set(w: &mut Message, table: &str, name: &str, id: u32, set: &Set) {
     let map = if set.data.is_some() { NFT_SET_MAP } else { 0 };
     let interval = if set.interval { NFT_SET_INTERVAL | NFT_SET_CONCAT } else { 0 };
-    w.text(NFTA_SET_TABLE, table);
-    w.text(NFTA_SET_NAME, name);
-    w.number(NFTA_SET_FLAGS, map | interval);
-    w.number(NFTA_SET_KEY_TYPE, key_type(&set.key));
-    w.number(NFTA_SET_KEY_LEN, set.key.iter().map(|field| width(*field)).sum());
+    w.put_text(NFTA_SET_TABLE, table);
+    w.put_text(NFTA_SET_NAME, name);
+    w.put_be32(NFTA_SET_FLAGS, map | interval);
+    w.put_be32(NFTA_SET_KEY_TYPE, key_type(&set.key));
+    w.put_be32(NFTA_SET_KEY_LEN, set.key.iter().map(|field| width(*field)).sum());
     if let Some(data) = set.data {
         let number = if data == Datatype::Verdict { NFT_DATA_VERDICT } else { type_number(data) };
-        w.number(NFTA_SET_DATA_TYPE, number);
+        w.put_be32(NFTA_SET_DATA_TYPE, number);
         if data != Datatype::Verdict {
-            w.number(NFTA_SET_DATA_LEN, width(data));
+            w.put_be32(NFTA_SET_DATA_LEN, width(data));
         }
     }
     if set.interval {
         w.nest(NFTA_SET_DESC, |w| {
             w.nest(NFTA_SET_DESC_CONCAT, |w| {
                 for field in &set.key {
-                    w.nest(NFTA_LIST_ELEM, |w| w.number(NFTA_SET_FIELD_LEN, width(*field)));
+                    w.nest(NFTA_LIST_ELEM, |w| w.put_be32(NFTA_SET_FIELD_LEN, width(*field)));
                 }
             });
         });
     }
-    w.number(NFTA_SET_ID, id);
-    w.bytes(NFTA_SET_USERDATA, &set_userdata(set));
+    w.put_be32(NFTA_SET_ID, id);
+    w.put(NFTA_SET_USERDATA, &set_userdata(set));
 }
 
 /// The byte orders, as `nft` writes them for itself: without them it prints an interface's or a mark's number reversed.
@@ -315,7 +310,7 @@ fn width(field: Datatype) -> u32 {
     }
 }
 
-fn write_element(w: &mut Writer, key: &Key, data: Option<&Data>) {
+fn write_element(w: &mut Message, key: &Key, data: Option<&Data>) {
     w.nest(NFTA_SET_ELEM_KEY, |w| write_value(w, &key.first));
     if let Some(last) = &key.last {
         w.nest(NFTA_SET_ELEM_KEY_END, |w| write_value(w, last));
@@ -327,11 +322,11 @@ fn write_element(w: &mut Writer, key: &Key, data: Option<&Data>) {
     }
 }
 
-fn write_value(w: &mut Writer, value: &Bytes) {
-    w.bytes(NFTA_DATA_VALUE, value.as_slice());
+fn write_value(w: &mut Message, value: &Bytes) {
+    w.put(NFTA_DATA_VALUE, value.as_slice());
 }
 
-fn write_verdict(w: &mut Writer, verdict: &Verdict) {
+fn write_verdict(w: &mut Message, verdict: &Verdict) {
     w.nest(NFTA_DATA_VERDICT, |w| {
         let (code, chain) = match verdict {
             Verdict::Accept => (NF_ACCEPT, None),
@@ -340,9 +335,9 @@ fn write_verdict(w: &mut Writer, verdict: &Verdict) {
             Verdict::Jump(chain) => (NFT_JUMP, Some(chain)),
             Verdict::Goto(chain) => (NFT_GOTO, Some(chain)),
         };
-        w.number(NFTA_VERDICT_CODE, code);
+        w.put_be32(NFTA_VERDICT_CODE, code);
         if let Some(chain) = chain {
-            w.text(NFTA_VERDICT_CHAIN, chain);
+            w.put_text(NFTA_VERDICT_CHAIN, chain);
         }
     });
 }

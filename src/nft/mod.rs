@@ -10,7 +10,6 @@ mod ruleset;
 #[cfg(test)]
 mod samples;
 pub mod uapi;
-pub mod wire;
 
 pub use diff::diff;
 pub use ruleset::*;

@@ -1,16 +1,5 @@
-//! Numbers of the kernel's nf_tables interface: `linux/netfilter/nf_tables.h`, `nfnetlink.h` and `netlink.h`, by their names there.
+//! Numbers of the kernel's nf_tables interface: `linux/netfilter/nf_tables.h` and `nfnetlink.h`, by their names there.
 //! Only what egressd sends or reads.
-
-pub const NLMSG_ERROR: u16 = 2;
-pub const NLMSG_DONE: u16 = 3;
-pub const NLM_F_REQUEST: u16 = 0x1;
-pub const NLM_F_MULTI: u16 = 0x2;
-pub const NLM_F_DUMP: u16 = 0x300;
-pub const NLM_F_CREATE: u16 = 0x400;
-pub const NLM_F_APPEND: u16 = 0x800;
-/// The error message has attributes that explain it.
-pub const NLM_F_ACK_TLVS: u16 = 0x200;
-pub const NLMSGERR_ATTR_MSG: u16 = 1;
 
 pub const NFNL_MSG_BATCH_BEGIN: u16 = 0x10;
 pub const NFNL_MSG_BATCH_END: u16 = 0x11;

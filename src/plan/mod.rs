@@ -20,7 +20,7 @@ use crate::model::resolve::Outcome;
 use crate::nft::{Change, Ruleset, diff};
 use flows::Cut;
 use routing::Routing;
-use step::RouteStep;
+use step::{Names, RouteStep};
 use tables::Departed;
 
 /// What has to change, in the order in which it is carried out. Things are added in the order table, rule, elements, and taken away
@@ -38,6 +38,8 @@ pub struct Plan {
     /// What the tables are once the batch is applied.
     pub target: Ruleset,
     pub after: Vec<RouteStep>,
+    /// Names of the interfaces in `before` and `after`.
+    pub names: Names,
     /// Flows to end, once all else is done.
     pub cuts: Vec<Cut>,
     /// Who was bound until now, and whose flows are being ended.
@@ -71,6 +73,7 @@ impl Plan {
         let disarm = if desired.tables.is_empty() { diff(&tables::unbound(observed.ruleset), observed.ruleset) } else { Vec::new() };
         Self {
             sysctls: sysctls::wanted(outcome, observed.kernel, observed.sysctls),
+            names: Names::in_steps(before.iter().chain(&after), observed.kernel),
             before,
             disarm,
             cuts: flows::cuts(&ruleset, observed.ruleset, &desired, outcome),
@@ -97,13 +100,13 @@ impl fmt::Display for Plan {
             writeln!(f, "sysctl {key} = {value}")?;
         }
         for step in &self.before {
-            writeln!(f, "{step}")?;
+            writeln!(f, "{}", step.words(&self.names))?;
         }
         for change in &self.ruleset {
             writeln!(f, "{change}")?;
         }
         for step in &self.after {
-            writeln!(f, "{step}")?;
+            writeln!(f, "{}", step.words(&self.names))?;
         }
         for cut in &self.cuts {
             writeln!(f, "{cut}")?;

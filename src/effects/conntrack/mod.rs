@@ -9,15 +9,15 @@ use nix::libc;
 
 use crate::model::facts::Family;
 use crate::netlink::routing::family_number;
-use crate::netlink::{self, Channel, Message, Received, address, attributes, attributes_after, number_be};
+use crate::netlink::{self, Channel};
+use crate::wire::netfilter::{kind, message};
+use crate::wire::{Message, Received, address, attributes, flags, number_be};
 
 #[cfg(test)]
 mod tests;
 
-const GET: u16 = (libc::NFNL_SUBSYS_CTNETLINK as u16) << 8 | 1;
-const DELETE: u16 = (libc::NFNL_SUBSYS_CTNETLINK as u16) << 8 | 2;
-/// Length of `struct nfgenmsg`.
-const FIXED: usize = 4;
+const GET: u16 = kind(libc::NFNL_SUBSYS_CTNETLINK as u16, 1);
+const DELETE: u16 = kind(libc::NFNL_SUBSYS_CTNETLINK as u16, 2);
 /// `AF_UNSPEC`: both families.
 const EITHER: u8 = 0;
 
@@ -106,8 +106,7 @@ impl Flows {
     /// # Errors
     /// When the kernel does not answer to the end.
     pub fn for_each(&mut self, mut each: impl FnMut(Flow)) -> Result<(), Error> {
-        let message = Message::new(GET, libc::NLM_F_DUMP, &fixed(EITHER));
-        let read = self.channel.request(message, |message| {
+        let read = self.channel.request(message(GET, flags::DUMP, EITHER, 0), |message| {
             if let Some(flow) = flow(&message) {
                 each(flow);
             }
@@ -159,7 +158,7 @@ struct Tuple {
 fn flow(message: &Received<'_>) -> Option<Flow> {
     let (mut original, mut reply) = (None, None);
     let (mut mark, mut status, mut id, mut timeout, mut zone) = (0, 0, 0, 0, 0);
-    for (kind, value) in attributes_after(message.payload, FIXED) {
+    for (kind, value) in message.attributes() {
         match kind {
             CTA_TUPLE_ORIG => original = tuple(value),
             CTA_TUPLE_REPLY => reply = tuple(value),
@@ -226,7 +225,7 @@ fn tuple(value: &[u8]) -> Option<Tuple> {
 }
 
 fn deletion(flow: &Flow) -> Message {
-    let mut message = Message::new(DELETE, 0, &fixed(family_number(flow.family)));
+    let mut message = message(DELETE, 0, family_number(flow.family), 0);
     message.nest(CTA_TUPLE_ORIG, |tuple| {
         tuple.nest(CTA_TUPLE_IP, |addresses| {
             let (source, destination) = match flow.family {
@@ -259,11 +258,6 @@ fn deletion(flow: &Flow) -> Message {
         message.put(CTA_ZONE, &flow.zone.to_be_bytes());
     }
     message
-}
-
-/// `struct nfgenmsg`: family, version, resource.
-fn fixed(family: u8) -> [u8; FIXED] {
-    [family, 0, 0, 0]
 }
 
 fn short_be(value: &[u8]) -> Option<u16> {

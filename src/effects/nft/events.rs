@@ -6,10 +6,11 @@ use netlink_sys::protocols::NETLINK_NETFILTER;
 use netlink_sys::{AsyncSocket, AsyncSocketExt, TokioSocket};
 use nix::libc::{ENOBUFS, MSG_DONTWAIT};
 
-use super::socket;
+use super::ROOM;
 use crate::contract::TABLE;
+use crate::netlink;
 use crate::nft::uapi::*;
-use crate::nft::wire::{self, Message};
+use crate::wire::{self, Received};
 
 /// The kernel puts events together into datagrams of a page or two.
 const DATAGRAM: usize = 64 << 10;
@@ -49,7 +50,7 @@ impl NftEvents {
     /// Subscribes, within a tokio runtime. `own` is the port of the [`super::Nft`] whose changes are no news.
     pub fn open(own: u32) -> Result<Self, EventsError> {
         let mut socket = TokioSocket::new(NETLINK_NETFILTER)?;
-        socket::configure(socket.socket_mut())?;
+        netlink::configure(socket.socket_mut(), ROOM)?;
         socket.socket_mut().add_membership(NFNLGRP_NFTABLES)?;
         Ok(Self { socket, own, buffer: Vec::with_capacity(DATAGRAM) })
     }
@@ -88,8 +89,8 @@ impl NftEvents {
 }
 
 /// Adds to a notice what a message tells.
-fn note(notice: &mut Notice, own: u32, message: &Message) {
-    let Some(operation) = message.operation().filter(|_| message.port != own) else {
+fn note(notice: &mut Notice, own: u32, message: &Received) {
+    let Some(operation) = message.operation(NFNL_SUBSYS_NFTABLES).filter(|_| message.port != own) else {
         return;
     };
     let name = |kind| message.attribute(kind).and_then(wire::text);
@@ -111,13 +112,14 @@ fn note(notice: &mut Notice, own: u32, message: &Message) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::nft::wire::{Head, Writer, nftables};
+    use crate::nft::encode::message;
+    use crate::wire::{Message, netfilter};
 
-    fn notice_of(operation: u16, attributes: impl FnOnce(&mut Writer)) -> Notice {
-        let mut writer = Writer::default();
-        writer.message(Head { kind: nftables(operation), flags: 0, sequence: 1, family: NFPROTO_IPV4, resource: 0 }, attributes);
+    fn notice_of(operation: u16, attributes: impl FnOnce(&mut Message)) -> Notice {
+        let mut message = message(operation, 0, NFPROTO_IPV4);
+        attributes(&mut message);
         let mut notice = Notice::default();
-        for message in wire::messages(&writer.into_bytes()) {
+        for message in wire::messages(&message.finish(1, 0)) {
             note(&mut notice, 7, &message);
         }
         notice
@@ -125,13 +127,13 @@ mod tests {
 
     #[test]
     fn a_foreign_rule_in_a_foreign_table_is_no_news() {
-        let notice = notice_of(NFT_MSG_NEWRULE, |w| w.text(NFTA_RULE_TABLE, "nat"));
+        let notice = notice_of(NFT_MSG_NEWRULE, |w| w.put_text(NFTA_RULE_TABLE, "nat"));
         assert_eq!(notice, Notice::default());
     }
 
     #[test]
     fn a_foreign_element_in_our_table_is_news() {
-        let notice = notice_of(NFT_MSG_NEWSETELEM, |w| w.text(NFTA_SET_ELEM_LIST_TABLE, TABLE));
+        let notice = notice_of(NFT_MSG_NEWSETELEM, |w| w.put_text(NFTA_SET_ELEM_LIST_TABLE, TABLE));
         assert_eq!(notice, Notice { ours: true, ..Notice::default() });
     }
 
@@ -139,8 +141,8 @@ mod tests {
     fn a_new_nat_chain_is_news_and_a_new_filter_chain_is_not() {
         let chain = |kind: &'static str| {
             notice_of(NFT_MSG_NEWCHAIN, move |w| {
-                w.text(NFTA_CHAIN_TABLE, "other");
-                w.text(NFTA_CHAIN_TYPE, kind);
+                w.put_text(NFTA_CHAIN_TABLE, "other");
+                w.put_text(NFTA_CHAIN_TYPE, kind);
             })
         };
         assert!(chain("nat").nat_chains);
@@ -150,7 +152,8 @@ mod tests {
     #[test]
     fn our_own_change_is_no_news() {
         let mut notice = Notice::default();
-        let message = Message { kind: nftables(NFT_MSG_DELTABLE), flags: 0, sequence: 1, port: 7, body: &[] };
+        let message =
+            Received { kind: netfilter::kind(NFNL_SUBSYS_NFTABLES, NFT_MSG_DELTABLE), flags: 0, sequence: 1, port: 7, payload: &[] };
         note(&mut notice, 7, &message);
         assert!(notice.is_empty());
     }

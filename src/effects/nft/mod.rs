@@ -6,25 +6,30 @@
 mod events;
 mod probe;
 mod read;
-mod socket;
 
 use std::collections::BTreeMap;
 use std::io;
 
+use netlink_sys::protocols::NETLINK_NETFILTER;
 use tracing::{debug, trace};
 
 pub use events::{NftEvents, Notice};
 pub use read::ReadError;
 
 use crate::contract::TABLE;
+use crate::netlink::{self, Channel, Room};
 use crate::nft::encode::{self, Batch, Ownership};
 use crate::nft::{Change, Family};
-use socket::{Refusal, Socket};
+use crate::wire::Refusal;
+
+/// A batch is one datagram: 100,000 elements are about 8 MiB. Its errors, or the events of other programs' batches, are all queued before the
+/// first is read.
+const ROOM: Room = Room { send: 64 << 20, receive: 16 << 20 };
 
 /// The kernel's nf_tables, in the network namespace of the thread that opened it.
 #[derive(Debug)]
 pub struct Nft {
-    socket: Socket,
+    channel: Channel,
     ownership: Ownership,
     tables: BTreeMap<Family, Standing>,
 }
@@ -53,10 +58,8 @@ pub struct Committed {
 /// Why a commit did nothing at all.
 #[derive(Debug, thiserror::Error)]
 pub enum CommitError {
-    #[error("failed to send the batch to nf_tables")]
-    Send(#[source] io::Error),
-    #[error("failed to receive the answer of nf_tables")]
-    Receive(#[source] io::Error),
+    #[error("failed to hand the batch to nf_tables")]
+    Socket(#[from] netlink::Error),
     /// `EPERM` (no `CAP_NET_ADMIN` in this namespace) and the like.
     #[error("failed to start the batch{}", explained(.explanation))]
     Batch {
@@ -86,21 +89,25 @@ fn explained(explanation: &Option<String>) -> String {
 
 /// Failed to open the socket, or to find out what the kernel supports.
 #[derive(Debug, thiserror::Error)]
-#[error("failed to open an nf_tables socket")]
-pub struct OpenError(#[source] io::Error);
+pub enum OpenError {
+    #[error("failed to open an nf_tables socket")]
+    Socket(#[from] netlink::Error),
+    #[error("failed to find out whether nf_tables has owners of tables")]
+    Ownership(#[from] CommitError),
+}
 
 impl Nft {
     /// Opens the socket and finds out whether tables can have an owner that they outlive. Changes nothing.
     pub fn open() -> Result<Self, OpenError> {
-        let mut socket = Socket::open().map_err(OpenError)?;
-        let ownership = probe::ownership(&mut socket).map_err(OpenError)?;
-        debug!(port = socket.port(), ?ownership, "opened the nf_tables socket");
-        Ok(Self { socket, ownership, tables: BTreeMap::new() })
+        let mut channel = Channel::open_with(NETLINK_NETFILTER, ROOM)?;
+        let ownership = probe::ownership(&mut channel)?;
+        debug!(port = channel.port(), ?ownership, "opened the nf_tables socket");
+        Ok(Self { channel, ownership, tables: BTreeMap::new() })
     }
 
     /// This socket's netlink port, by which [`NftEvents`] knows our own changes.
     pub fn port(&self) -> u32 {
-        self.socket.port()
+        self.channel.port()
     }
 
     /// Whom the tables let change them.
@@ -116,8 +123,8 @@ impl Nft {
             return Ok(Committed::default());
         }
         let all = || prelude.iter().chain(changes);
-        let batch = encode::batch(TABLE, self.ownership, self.socket.next_sequence(), all());
-        let refusals = self.socket.commit(&batch)?;
+        let batch = encode::batch(TABLE, self.ownership, self.channel.next_sequence(), all());
+        let refusals = self.channel.commit(&batch.bytes, batch.sequences())?;
         if let Some(first) = refusals.first() {
             return Err(refused(first, refusals.len(), &batch, &prelude, changes));
         }

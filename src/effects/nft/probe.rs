@@ -2,11 +2,12 @@
 
 use std::io;
 
-use super::socket::{Refusal, Socket};
 use super::{CommitError, Nft};
 use crate::contract::TABLE;
+use crate::netlink::Channel;
 use crate::nft::encode::{self, Batch, Ownership};
 use crate::nft::{Change, Family};
+use crate::wire::Refusal;
 
 impl Nft {
     /// Tries changes in a table of their own (`changes` begin with its first chain or set), and gives the error of the first that the kernel refuses.
@@ -16,7 +17,7 @@ impl Nft {
     /// When nothing can be tried at all: no `CAP_NET_ADMIN` in this namespace, or the socket failed.
     pub fn refuses(&mut self, family: Family, changes: Vec<Change>) -> Result<Option<io::Error>, CommitError> {
         let all = trial(family, changes);
-        let (batch, refusals) = attempt(&mut self.socket, self.ownership, &all)?;
+        let (batch, refusals) = attempt(&mut self.channel, self.ownership, &all)?;
         let mut refused = refusals.iter().filter_map(|refusal| Some((batch.origin(refusal.sequence)?, refusal.errno)));
         // The last deletion always is.
         let first = refused.find(|(origin, _)| *origin + 1 < all.len());
@@ -25,12 +26,8 @@ impl Nft {
 }
 
 /// Whether tables can have an owner that they outlive.
-pub(super) fn ownership(socket: &mut Socket) -> io::Result<Ownership> {
-    let tried = attempt(socket, Ownership::Exclusive, &trial(Family::Ip, Vec::new()));
-    let (batch, refusals) = tried.map_err(|error| match error {
-        CommitError::Send(source) | CommitError::Receive(source) | CommitError::Batch { source, .. } => source,
-        other => io::Error::other(other),
-    })?;
+pub(super) fn ownership(channel: &mut Channel) -> Result<Ownership, CommitError> {
+    let (batch, refusals) = attempt(channel, Ownership::Exclusive, &trial(Family::Ip, Vec::new()))?;
     let unsupported = refusals.iter().any(|refusal| batch.origin(refusal.sequence) == Some(0));
     Ok(if unsupported { Ownership::Shared } else { Ownership::Exclusive })
 }
@@ -41,9 +38,9 @@ fn trial(family: Family, changes: Vec<Change>) -> Vec<Change> {
     [add].into_iter().chain(changes).chain([delete.clone(), delete]).collect()
 }
 
-fn attempt(socket: &mut Socket, ownership: Ownership, changes: &[Change]) -> Result<(Batch, Vec<Refusal>), CommitError> {
-    let batch = encode::batch(&format!("{TABLE}-probe"), ownership, socket.next_sequence(), changes);
-    let refusals = socket.commit(&batch)?;
+fn attempt(channel: &mut Channel, ownership: Ownership, changes: &[Change]) -> Result<(Batch, Vec<Refusal>), CommitError> {
+    let batch = encode::batch(&format!("{TABLE}-probe"), ownership, channel.next_sequence(), changes);
+    let refusals = channel.commit(&batch.bytes, batch.sequences())?;
     match refusals.iter().find(|refusal| batch.origin(refusal.sequence).is_none()) {
         Some(refusal) => {
             Err(CommitError::Batch { explanation: refusal.explanation.clone(), source: io::Error::from_raw_os_error(refusal.errno) })

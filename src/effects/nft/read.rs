@@ -1,15 +1,13 @@
 //! Reads our tables, and the NAT chains of everybody.
 
-use std::io;
-
-use super::socket::Socket;
 use super::{Nft, Standing};
 use crate::contract::TABLE;
+use crate::netlink;
 use crate::nft::decode::{self, AnyChain, BaseChain, Malformed};
-use crate::nft::encode::{Ownership, family_number};
+use crate::nft::encode::{Ownership, family_number, message};
 use crate::nft::uapi::*;
-use crate::nft::wire::{Message, Writer, number};
 use crate::nft::{ChainKind, Family, Ruleset};
+use crate::wire::{Message, Received, flags, number_be};
 
 /// A read takes milliseconds, and other programs' changes come seconds apart. One that writes all the time is given up on.
 const ATTEMPTS: u32 = 20;
@@ -21,10 +19,12 @@ pub enum ReadError {
     Request {
         what: &'static str,
         #[source]
-        source: io::Error,
+        source: netlink::Error,
     },
     #[error(transparent)]
     Malformed(#[from] Malformed),
+    #[error("nf_tables did not say its generation")]
+    NoGeneration,
     #[error("failed to read nf_tables: it changed during each of {ATTEMPTS} attempts")]
     Torn,
 }
@@ -64,18 +64,11 @@ impl Nft {
     /// The number of the ruleset's generation: each transaction of anyone in this namespace makes a new one.
     pub fn generation(&mut self) -> Result<u32, ReadError> {
         let mut generation = None;
-        self.socket
-            .request(
-                NFT_MSG_GETGEN,
-                0,
-                0,
-                |_| {},
-                |message| {
-                    generation = message.attribute(NFTA_GEN_ID).and_then(number);
-                },
-            )
-            .map_err(|source| ReadError::Request { what: "generation", source })?;
-        generation.ok_or(ReadError::Request { what: "generation", source: io::ErrorKind::InvalidData.into() })
+        let asked = self.channel.request(message(NFT_MSG_GETGEN, 0, 0), |message| {
+            generation = message.attribute(NFTA_GEN_ID).and_then(number_be);
+        });
+        asked.map_err(|source| ReadError::Request { what: "generation", source })?;
+        generation.ok_or(ReadError::NoGeneration)
     }
 
     /// Dumps are several requests and many datagrams. A torn one of elements is told by a generation that changed meanwhile, and by elements that
@@ -97,7 +90,7 @@ impl Nft {
         let present: Vec<Family> =
             self.tables.iter().filter_map(|(family, standing)| (*standing != Standing::Unowned).then_some(*family)).collect();
         for family in present {
-            let in_table = |w: &mut Writer| w.text(NFTA_TABLE_NAME, TABLE);
+            let in_table = |w: &mut Message| w.put_text(NFTA_TABLE_NAME, TABLE);
             ruleset.tables.insert(family, Default::default());
             self.absorb(&mut ruleset, "chains", NFT_MSG_GETCHAIN, family, in_table)?;
             self.absorb(&mut ruleset, "rules", NFT_MSG_GETRULE, family, in_table)?;
@@ -106,7 +99,7 @@ impl Nft {
             for set in sets {
                 self.absorb(&mut ruleset, "elements", NFT_MSG_GETSETELEM, family, |w| {
                     in_table(w);
-                    w.text(NFTA_SET_ELEM_LIST_SET, &set);
+                    w.put_text(NFTA_SET_ELEM_LIST_SET, &set);
                 })?;
             }
         }
@@ -114,7 +107,7 @@ impl Nft {
     }
 
     fn read_standings(&mut self) -> Result<(), ReadError> {
-        let (port, ownership) = (self.socket.port(), self.ownership);
+        let (port, ownership) = (self.channel.port(), self.ownership);
         let mut tables = std::mem::take(&mut self.tables);
         tables.clear();
         self.dump(
@@ -139,7 +132,7 @@ impl Nft {
         what: &'static str,
         operation: u16,
         family: Family,
-        attributes: impl FnOnce(&mut Writer),
+        attributes: impl FnOnce(&mut Message),
     ) -> Result<(), ReadError> {
         let mut outcome = Ok(true);
         self.dump(what, operation, family_number(family), attributes, |message| {
@@ -155,11 +148,15 @@ impl Nft {
         what: &'static str,
         operation: u16,
         family: u8,
-        attributes: impl FnOnce(&mut Writer),
-        each: impl FnMut(&Message),
+        attributes: impl FnOnce(&mut Message),
+        mut each: impl FnMut(&Received),
     ) -> Result<(), ReadError> {
-        let request = |socket: &mut Socket| socket.request(operation, NLM_F_DUMP, family, attributes, each);
-        request(&mut self.socket).map_err(|source| ReadError::Request { what, source })
+        let mut request = message(operation, flags::DUMP, family);
+        attributes(&mut request);
+        match self.channel.request(request, |message| each(&message)) {
+            Err(netlink::Error::Restless) => Err(ReadError::Torn),
+            other => other.map_err(|source| ReadError::Request { what, source }),
+        }
     }
 }
 

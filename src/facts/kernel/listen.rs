@@ -10,7 +10,7 @@ use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 
 use super::ready::watch;
-use crate::netlink::{Received, messages};
+use crate::wire::{Received, messages};
 
 /// What one start of a container sends fits hundreds of times; what does not fit is asked for anew.
 const RECEIVE_BUFFER: usize = 8 << 20;

@@ -170,7 +170,8 @@ impl Names {
                 match ask.nsid_or_new(&file) {
                     Ok(number) => *nsid = number,
                     Err(error) => {
-                        tracing::debug!(namespace = %name, error = %error, "no number for a named namespace");
+                        let error: &dyn std::error::Error = &error;
+                        tracing::debug!(namespace = %name, error, "no number for a named namespace");
                     }
                 }
             }

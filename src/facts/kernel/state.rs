@@ -8,7 +8,8 @@ use super::ask::Asker;
 use super::far_ends::FarEnds;
 use super::{Error, asked, names, wire};
 use crate::model::facts::{IfIndex, KernelChange, Link, Place, Route};
-use crate::netlink::{Received, nexthop, routing};
+use crate::netlink::{nexthop, routing};
+use crate::wire::Received;
 
 /// What is remembered between events.
 pub struct State {

@@ -4,7 +4,7 @@ use ipnet::IpNet;
 use nix::libc;
 
 use crate::model::facts::{Address, IfIndex, Link, LinkKind, Place};
-use crate::netlink::{Message, Received, address, attributes_after, find, number, text};
+use crate::wire::{Message, Received, address, attributes_after, find, flags, lossy, number};
 
 /// Length of `struct ifinfomsg`.
 const LINK_FIXED: usize = 16;
@@ -13,6 +13,8 @@ const ADDRESS_FIXED: usize = 8;
 /// Length of `struct netconfmsg`, with its padding.
 const NETCONF_FIXED: usize = 4;
 const NETCONFA_IFINDEX: u16 = 1;
+const NETCONFA_FORWARDING: u16 = 2;
+const NETCONFA_RP_FILTER: u16 = 3;
 /// Length of `struct rtgenmsg`, with its padding.
 const NSID_FIXED: usize = 4;
 const ARPHRD_LOOPBACK: u16 = 772;
@@ -34,7 +36,7 @@ pub struct Left {
 
 /// The message that asks for all links, without their counters.
 pub fn link_dump() -> Message {
-    let mut message = Message::new(libc::RTM_GETLINK, libc::NLM_F_DUMP, &[0; LINK_FIXED]);
+    let mut message = Message::new(libc::RTM_GETLINK, flags::DUMP, &[0; LINK_FIXED]);
     message.put_u32(libc::IFLA_EXT_MASK, libc::RTEXT_FILTER_SKIP_STATS as u32);
     message
 }
@@ -54,7 +56,7 @@ pub fn address_dump(place: Option<Place>) -> Message {
     if let Some(place) = place {
         head[4..8].copy_from_slice(&place.index.to_ne_bytes());
     }
-    let mut message = Message::new(libc::RTM_GETADDR, libc::NLM_F_DUMP, &head);
+    let mut message = Message::new(libc::RTM_GETADDR, flags::DUMP, &head);
     if let Some(nsid) = place.and_then(|place| place.nsid) {
         message.put(IFA_TARGET_NETNSID, &nsid.to_ne_bytes());
     }
@@ -100,26 +102,26 @@ pub fn link(message: &Received<'_>) -> Option<Link> {
     if i32::from(head[0]) != libc::AF_UNSPEC {
         return None;
     }
-    let flags = i32::from_ne_bytes(head[8..12].try_into().ok()?);
+    let state = i32::from_ne_bytes(head[8..12].try_into().ok()?);
     let device_type = u16::from_ne_bytes([head[2], head[3]]);
     let (mut kind, mut vrf_table) = (String::new(), None);
     let (mut other_end, mut nsid) = (None, None);
     let mut link = Link {
-        up: flags & libc::IFF_UP != 0,
-        carrier: flags & libc::IFF_LOWER_UP != 0,
-        point_to_point: flags & libc::IFF_POINTOPOINT != 0,
-        no_arp: flags & libc::IFF_NOARP != 0,
+        up: state & libc::IFF_UP != 0,
+        carrier: state & libc::IFF_LOWER_UP != 0,
+        point_to_point: state & libc::IFF_POINTOPOINT != 0,
+        no_arp: state & libc::IFF_NOARP != 0,
         ..Link::new(u32::from_ne_bytes(head[4..8].try_into().ok()?), "", LinkKind::Loopback)
     };
     for (attribute, value) in attributes_after(message.payload, LINK_FIXED) {
         match attribute {
-            libc::IFLA_IFNAME => link.name = text(value),
+            libc::IFLA_IFNAME => link.name = lossy(value),
             libc::IFLA_MASTER => link.master = number(value),
             libc::IFLA_GROUP => link.group = number(value).unwrap_or_default(),
             libc::IFLA_LINK => other_end = number(value).filter(|other| *other != 0),
             libc::IFLA_LINK_NETNSID => nsid = signed(value),
             libc::IFLA_LINKINFO => {
-                kind = find(value, libc::IFLA_INFO_KIND).map(text).unwrap_or_default();
+                kind = find(value, libc::IFLA_INFO_KIND).map(lossy).unwrap_or_default();
                 vrf_table = find(value, libc::IFLA_INFO_DATA).and_then(|data| find(data, IFLA_VRF_TABLE)).and_then(number);
             }
             _ => {}
@@ -194,9 +196,11 @@ pub fn interface_address(message: &Received<'_>) -> Option<(IfIndex, Address)> {
     (!link_local).then_some((u32::from_ne_bytes(index), address))
 }
 
-/// Whether `RTM_NEWNETCONF` tells of a setting that was changed. A new link has a message that tells all of its settings: it is no change.
+/// Whether `RTM_NEWNETCONF` tells of a change of forwarding or of `rp_filter`. A new link has a message that tells all of its settings: it is
+/// no change.
 pub fn setting_changed(message: &Received<'_>) -> bool {
-    attributes_after(message.payload, NETCONF_FIXED).filter(|(kind, _)| *kind != NETCONFA_IFINDEX).count() == 1
+    let mut settings = attributes_after(message.payload, NETCONF_FIXED).map(|(kind, _)| kind).filter(|kind| *kind != NETCONFA_IFINDEX);
+    matches!((settings.next(), settings.next()), (Some(NETCONFA_FORWARDING | NETCONFA_RP_FILTER), None))
 }
 
 /// Reads the number in `RTM_NEWNSID` and `RTM_DELNSID`; `None` when the namespace has none.

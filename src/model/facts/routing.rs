@@ -186,6 +186,12 @@ pub struct Rule {
 }
 
 impl Rule {
+    /// Mark and mask that a packet's mark has to have; a mask of 0 matches every packet.
+    pub fn selected_mark(&self) -> (u32, u32) {
+        let mark = self.mark.unwrap_or(0);
+        (mark, self.mask.unwrap_or(if mark == 0 { 0 } else { u32::MAX }))
+    }
+
     /// A rule that looks up a table for every packet.
     pub fn new(family: Family, preference: u32, table: u32) -> Self {
         Self {

@@ -2,12 +2,12 @@
 
 use super::{family_number, write_value, write_verdict};
 use crate::nft::uapi::*;
-use crate::nft::wire::Writer;
 use crate::nft::{Bytes, CmpOp, Ct, Expr, Meta, PayloadBase, Register, Target};
+use crate::wire::Message;
 
-pub(super) fn write(w: &mut Writer, expr: &Expr) {
+pub(super) fn write(w: &mut Message, expr: &Expr) {
     w.nest(NFTA_LIST_ELEM, |w| {
-        w.text(NFTA_EXPR_NAME, name(expr));
+        w.put_text(NFTA_EXPR_NAME, name(expr));
         w.nest(NFTA_EXPR_DATA, |w| write_body(w, expr));
     });
 }
@@ -29,90 +29,90 @@ fn name(expr: &Expr) -> &'static str {
     }
 }
 
-fn write_body(w: &mut Writer, expr: &Expr) {
+fn write_body(w: &mut Message, expr: &Expr) {
     match expr {
         Expr::Meta { key, to } => {
-            w.number(NFTA_META_KEY, meta(*key));
-            w.number(NFTA_META_DREG, slot(*to));
+            w.put_be32(NFTA_META_KEY, meta(*key));
+            w.put_be32(NFTA_META_DREG, slot(*to));
         }
         Expr::SetMeta { key, from } => {
-            w.number(NFTA_META_KEY, meta(*key));
-            w.number(NFTA_META_SREG, slot(*from));
+            w.put_be32(NFTA_META_KEY, meta(*key));
+            w.put_be32(NFTA_META_SREG, slot(*from));
         }
         Expr::Ct { key, to } => {
-            w.number(NFTA_CT_KEY, ct(*key));
-            w.number(NFTA_CT_DREG, slot(*to));
+            w.put_be32(NFTA_CT_KEY, ct(*key));
+            w.put_be32(NFTA_CT_DREG, slot(*to));
             if let Some(direction) = direction(*key) {
-                w.bytes(NFTA_CT_DIRECTION, &[direction]);
+                w.put(NFTA_CT_DIRECTION, &[direction]);
             }
         }
         Expr::Payload { base, offset, len, to } => {
-            w.number(NFTA_PAYLOAD_DREG, slot(*to));
-            w.number(NFTA_PAYLOAD_BASE, payload_base(*base));
-            w.number(NFTA_PAYLOAD_OFFSET, *offset);
-            w.number(NFTA_PAYLOAD_LEN, *len);
+            w.put_be32(NFTA_PAYLOAD_DREG, slot(*to));
+            w.put_be32(NFTA_PAYLOAD_BASE, payload_base(*base));
+            w.put_be32(NFTA_PAYLOAD_OFFSET, *offset);
+            w.put_be32(NFTA_PAYLOAD_LEN, *len);
         }
         Expr::Bitwise { from, to, mask, xor } => {
-            w.number(NFTA_BITWISE_SREG, slot(*from));
-            w.number(NFTA_BITWISE_DREG, slot(*to));
-            w.number(NFTA_BITWISE_LEN, mask.as_slice().len() as u32);
+            w.put_be32(NFTA_BITWISE_SREG, slot(*from));
+            w.put_be32(NFTA_BITWISE_DREG, slot(*to));
+            w.put_be32(NFTA_BITWISE_LEN, mask.as_slice().len() as u32);
             value(w, NFTA_BITWISE_MASK, mask);
             value(w, NFTA_BITWISE_XOR, xor);
         }
         Expr::ToNetworkOrder { from, to } => {
-            w.number(NFTA_BYTEORDER_SREG, slot(*from));
-            w.number(NFTA_BYTEORDER_DREG, slot(*to));
-            w.number(NFTA_BYTEORDER_OP, NFT_BYTEORDER_HTON);
-            w.number(NFTA_BYTEORDER_LEN, 4);
-            w.number(NFTA_BYTEORDER_SIZE, 4);
+            w.put_be32(NFTA_BYTEORDER_SREG, slot(*from));
+            w.put_be32(NFTA_BYTEORDER_DREG, slot(*to));
+            w.put_be32(NFTA_BYTEORDER_OP, NFT_BYTEORDER_HTON);
+            w.put_be32(NFTA_BYTEORDER_LEN, 4);
+            w.put_be32(NFTA_BYTEORDER_SIZE, 4);
         }
         Expr::Cmp { from, op, value: against } => {
-            w.number(NFTA_CMP_SREG, slot(*from));
-            w.number(NFTA_CMP_OP, comparison(*op));
+            w.put_be32(NFTA_CMP_SREG, slot(*from));
+            w.put_be32(NFTA_CMP_OP, comparison(*op));
             value(w, NFTA_CMP_DATA, against);
         }
         Expr::Range { from, first, last, inverted } => {
-            w.number(NFTA_RANGE_SREG, slot(*from));
-            w.number(NFTA_RANGE_OP, if *inverted { NFT_RANGE_NEQ } else { NFT_RANGE_EQ });
+            w.put_be32(NFTA_RANGE_SREG, slot(*from));
+            w.put_be32(NFTA_RANGE_OP, if *inverted { NFT_RANGE_NEQ } else { NFT_RANGE_EQ });
             value(w, NFTA_RANGE_FROM_DATA, first);
             value(w, NFTA_RANGE_TO_DATA, last);
         }
         Expr::Lookup { set, from, to, inverted } => {
-            w.text(NFTA_LOOKUP_SET, set);
-            w.number(NFTA_LOOKUP_SREG, slot(*from));
+            w.put_text(NFTA_LOOKUP_SET, set);
+            w.put_be32(NFTA_LOOKUP_SREG, slot(*from));
             match to {
                 Target::None => {}
-                Target::Register(register) => w.number(NFTA_LOOKUP_DREG, slot(*register)),
-                Target::Verdict => w.number(NFTA_LOOKUP_DREG, NFT_REG_VERDICT),
+                Target::Register(register) => w.put_be32(NFTA_LOOKUP_DREG, slot(*register)),
+                Target::Verdict => w.put_be32(NFTA_LOOKUP_DREG, NFT_REG_VERDICT),
             }
             if *inverted {
-                w.number(NFTA_LOOKUP_FLAGS, NFT_LOOKUP_F_INV);
+                w.put_be32(NFTA_LOOKUP_FLAGS, NFT_LOOKUP_F_INV);
             }
         }
         Expr::FibOutput { to } => {
-            w.number(NFTA_FIB_DREG, slot(*to));
-            w.number(NFTA_FIB_RESULT, NFT_FIB_RESULT_OIF);
-            w.number(NFTA_FIB_FLAGS, NFTA_FIB_F_DADDR | NFTA_FIB_F_MARK);
+            w.put_be32(NFTA_FIB_DREG, slot(*to));
+            w.put_be32(NFTA_FIB_RESULT, NFT_FIB_RESULT_OIF);
+            w.put_be32(NFTA_FIB_FLAGS, NFTA_FIB_F_DADDR | NFTA_FIB_F_MARK);
         }
         Expr::Immediate { value: constant, to } => {
-            w.number(NFTA_IMMEDIATE_DREG, slot(*to));
+            w.put_be32(NFTA_IMMEDIATE_DREG, slot(*to));
             value(w, NFTA_IMMEDIATE_DATA, constant);
         }
         Expr::Verdict(verdict) => {
-            w.number(NFTA_IMMEDIATE_DREG, NFT_REG_VERDICT);
+            w.put_be32(NFTA_IMMEDIATE_DREG, NFT_REG_VERDICT);
             w.nest(NFTA_IMMEDIATE_DATA, |w| write_verdict(w, verdict));
         }
         Expr::Snat { family, address } => {
-            w.number(NFTA_NAT_TYPE, NFT_NAT_SNAT);
-            w.number(NFTA_NAT_FAMILY, family_number(*family).into());
-            w.number(NFTA_NAT_REG_ADDR_MIN, slot(*address));
+            w.put_be32(NFTA_NAT_TYPE, NFT_NAT_SNAT);
+            w.put_be32(NFTA_NAT_FAMILY, family_number(*family).into());
+            w.put_be32(NFTA_NAT_REG_ADDR_MIN, slot(*address));
         }
         // Counts from 0.
         Expr::Counter => {}
     }
 }
 
-fn value(w: &mut Writer, kind: u16, value: &Bytes) {
+fn value(w: &mut Message, kind: u16, value: &Bytes) {
     w.nest(kind, |w| write_value(w, value));
 }
 

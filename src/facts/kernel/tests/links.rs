@@ -3,7 +3,7 @@
 use nix::libc;
 
 use super::*;
-use crate::netlink::Received;
+use crate::wire::Received;
 
 #[test]
 fn what_a_link_is_and_what_it_is_built_upon_is_read() {
@@ -46,7 +46,7 @@ fn a_vrf_tells_its_table() {
     let told = |kind: &[u8]| {
         let information = attribute(libc::IFLA_LINKINFO, &[attribute(libc::IFLA_INFO_KIND, kind), data.clone()].concat());
         let payload = [vec![0; 16], information].concat();
-        let message = Received { kind: libc::RTM_NEWLINK, flags: 0, sequence: 0, payload: &payload };
+        let message = Received { kind: libc::RTM_NEWLINK, flags: 0, sequence: 0, port: 0, payload: &payload };
         wire::link(&message).map(|link| (link.kind, link.vrf)).unwrap()
     };
     assert_eq!(told(b"vrf\0"), (LinkKind::Vrf, Some(100)));
