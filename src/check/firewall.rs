@@ -3,7 +3,7 @@
 use crate::contract::{FLOW_MASK, PRIORITY_SNAT, TABLE};
 use crate::model::facts::LinkKind;
 use crate::nft::decode::AnyChain;
-use crate::nft::{Base, ChainKind, Hook};
+use crate::nft::{ChainKind, Hook};
 
 use super::facts::Facts;
 use super::findings::Finding;
@@ -23,17 +23,9 @@ pub fn findings(facts: &Facts) -> Vec<Finding> {
     findings
 }
 
-fn named(chain: &AnyChain) -> String {
-    format!("{} {} {}", chain.family, chain.table, chain.chain)
-}
-
-/// All NAT chains of a hook run at one place, ordered by priority; of equals the one that came last is first.
 fn nat_ahead(chain: &AnyChain) -> Option<Finding> {
-    let Base { kind: ChainKind::Nat, hook: Hook::Postrouting, priority } = chain.base? else { return None };
-    if priority > PRIORITY_SNAT || chain.table == TABLE {
-        return None;
-    }
-    let subject = format!("NAT chain {}", named(chain));
+    let priority = chain.base.filter(|_| chain.is_nat_ahead_of_ours())?.priority;
+    let subject = format!("NAT chain {chain}");
     let cure = format!("give it a priority above {PRIORITY_SNAT} (`srcnat` is 100), or let it pass by what comes from bound workloads");
     Some(match chain.uses {
         0 => Finding::warn(subject, format!("its priority {priority} is ahead of egressd's {PRIORITY_SNAT}; it is empty so far"), cure),
@@ -56,7 +48,7 @@ fn forward(facts: &Facts) -> Vec<Finding> {
     };
     let mut findings = Vec::new();
     for chain in facts.chains.iter().filter(drops).filter(|chain| matches!(chain.family, "ip" | "ip6" | "inet")) {
-        let subject = format!("forward chain {}", named(chain));
+        let subject = format!("forward chain {chain}");
         match bridges.first() {
             None => findings.push(Finding::ok(subject, "drops what no rule accepts; Docker's rules accept its own bridges")),
             Some(bridge) => {
@@ -78,7 +70,7 @@ fn forward(facts: &Facts) -> Vec<Finding> {
 fn accept(facts: &Facts, chain: &AnyChain, bridge: &str) -> String {
     let of_iptables = matches!(chain.family, "ip" | "ip6") && chain.table == "filter" && chain.chain == "FORWARD";
     if !of_iptables {
-        let insert = format!("nft insert rule {}", named(chain));
+        let insert = format!("nft insert rule {chain}");
         return format!("`{insert} iifname {bridge} accept` and `{insert} oifname {bridge} ct state established,related accept`");
     }
     let program = if chain.family == "ip6" { "ip6tables" } else { "iptables" };

@@ -92,7 +92,7 @@ struct RunArgs {
     #[arg(long, value_name = "CIDR")]
     inside: Vec<IpNet>,
     /// Address for /metrics, /healthz and /readyz
-    #[arg(long, default_value = "127.0.0.1:9464", value_name = "ADDRESS:PORT")]
+    #[arg(long, default_value = "127.0.0.1:15600", value_name = "ADDRESS:PORT")]
     metrics_address: SocketAddr,
     /// Serve no metrics
     #[arg(long)]

@@ -47,7 +47,10 @@ pub fn withdraw(kernel: &mut Kernel, facts: &KernelFacts, boot_guard: Option<&Pa
     let bridges = facts.links.values().any(|l| l.kind == LinkKind::Bridge);
     // While the rest of the tables is there, flows that had an exit leave by its NIC or not at all.
     kernel.disarm(&plan.disarm).map_err(Error::Disarm)?;
-    let flows = Flows::open().and_then(|mut flows| flows.end(|flow| is_bound(flow.mark))).map_err(Error::Flows)?.len();
+    let ended = Flows::open().and_then(|mut flows| flows.end(|flow| is_bound(flow.mark))).map_err(Error::Flows)?;
+    // Without the tables they would go on by the host's NIC with the exit's address.
+    ended.error.map_or(Ok(()), Err).map_err(Error::Flows)?;
+    let flows = ended.gone.len();
     let (done, left) = kernel.withdraw(plan, bridges);
     boot_guard.map_or(Ok(()), boot::remove).map_err(Error::BootGuard)?;
     Ok(Withdrawn { done, left, flows })
