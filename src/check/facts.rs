@@ -1,6 +1,7 @@
 //! What is gathered of a host, as plain data.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::path::PathBuf;
 
 use ipnet::IpNet;
 
@@ -98,6 +99,9 @@ pub struct Networkd {
 /// What Docker's socket said.
 #[derive(Clone, Debug)]
 pub enum Docker {
+    /// There is no such socket.
+    None(PathBuf),
+    /// It does not answer as it should.
     Away(String),
     There { version: String, networks: Vec<Network> },
 }

@@ -44,7 +44,8 @@ fn forward(facts: &Facts) -> Vec<Finding> {
     let bridges: Vec<_> =
         facts.links.iter().filter(|l| l.kind == LinkKind::Bridge && !is_dockers(&l.name)).map(|l| l.name.as_str()).collect();
     let drops = |chain: &&AnyChain| {
-        chain.drops && chain.table != TABLE && chain.base.is_some_and(|base| base.hook == Hook::Forward && base.kind == ChainKind::Filter)
+        let forwards = chain.base.is_some_and(|base| base.hook == Hook::Forward && base.kind == ChainKind::Filter);
+        forwards && chain.table != TABLE && (chain.drops || is_firewalld(chain))
     };
     let mut findings = Vec::new();
     for chain in facts.chains.iter().filter(drops).filter(|chain| matches!(chain.family, "ip" | "ip6" | "inet")) {
@@ -67,7 +68,20 @@ fn forward(facts: &Facts) -> Vec<Finding> {
     findings
 }
 
+/// Its chain accepts by policy; its last rule rejects what no zone accepts.
+fn is_firewalld(chain: &AnyChain) -> bool {
+    chain.table == "firewalld" && chain.chain == "filter_FORWARD"
+}
+
+/// Rules that a firewall does not know of itself are gone, or refused, when it next loads its own.
 fn accept(facts: &Facts, chain: &AnyChain, bridge: &str) -> String {
+    if is_firewalld(chain) {
+        let trust = format!("--zone=trusted --add-interface={bridge}");
+        return format!("`firewall-cmd {trust} && firewall-cmd --permanent {trust}`, or a policy of its own for {bridge}");
+    }
+    if facts.chains.iter().any(|c| c.family == chain.family && matches!(c.chain.as_str(), "ufw-user-forward" | "ufw6-user-forward")) {
+        return format!("`ufw route allow in on {bridge}`");
+    }
     let of_iptables = matches!(chain.family, "ip" | "ip6") && chain.table == "filter" && chain.chain == "FORWARD";
     if !of_iptables {
         let insert = format!("nft insert rule {chain}");
