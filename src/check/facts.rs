@@ -103,7 +103,10 @@ pub enum Docker {
     None(PathBuf),
     /// It does not answer as it should.
     Away(String),
-    There { version: String, networks: Vec<Network> },
+    There {
+        version: String,
+        networks: Vec<Network>,
+    },
 }
 
 impl Facts {

@@ -90,7 +90,7 @@ fn tell(row: &Row, binding: &BindingName, outcome: &Outcome) {
         }
         State::Waiting(reason) => debug!(%workload, address, %binding, reason = reason.word(), "waiting"),
         State::Dropped(reason) | State::FellBack(reason) | State::Refused(reason) => {
-            info!(%workload, address, %binding, reason = reason.word(), "{}: {reason}", word(row).to_lowercase());
+            info!(%workload, address, %binding, reason = reason.word(), why = %reason, "{}", word(row).to_lowercase());
         }
         State::Free => {}
     }

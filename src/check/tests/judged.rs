@@ -239,11 +239,8 @@ fn a_forward_chain_is_opened_by_the_program_that_it_belongs_to() {
     });
     assert!(said.contains("`ufw route allow in on virbr0`") && !said.contains("iptables -I"), "{said}");
     // It accepts by policy, and rejects by its last rule.
-    let firewalld = || AnyChain {
-        family: "inet",
-        table: "firewalld".to_owned(),
-        ..chain("filter_FORWARD", ChainKind::Filter, Hook::Forward, 10)
-    };
+    let firewalld =
+        || AnyChain { family: "inet", table: "firewalld".to_owned(), ..chain("filter_FORWARD", ChainKind::Filter, Hook::Forward, 10) };
     let said = only(|f| {
         bridge(f);
         f.chains = vec![firewalld()];
