@@ -1,5 +1,6 @@
 //! Arguments to a command, errors to one line.
 
+use std::io;
 use std::process::ExitCode;
 
 use clap::Parser;
@@ -7,6 +8,8 @@ use clap::Parser;
 fn main() -> ExitCode {
     match egressd::cli::Cli::parse().run() {
         Ok(()) => ExitCode::SUCCESS,
+        // As in `egressd crd | head`: who reads has enough.
+        Err(error) if error.downcast_ref::<io::Error>().is_some_and(|error| error.kind() == io::ErrorKind::BrokenPipe) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("egressd: {error:#}");
             ExitCode::FAILURE

@@ -212,10 +212,10 @@ fn monitoring_is_there_when_asked_for_and_refused_where_nobody_could_reach_it() 
         let dashboard: Value = serde_json::from_str(dashboard["data"]["egressd.json"].as_str().expect("text")).expect("JSON");
         assert_eq!(dashboard["title"], "egressd");
     }
-    for address in ["127.0.0.1:9464", "127.0.1.1:9464", "[::1]:9464"] {
+    for address in ["127.0.0.1:15600", "127.0.1.1:15600", "[::1]:15600"] {
         let set = format!("metrics.address={address}");
         let refused = render("examples/helm/values.yaml", &["--set", &set]).expect_err("nobody would reach it");
-        assert!(refused.contains("only the node itself reaches") && refused.contains("0.0.0.0:9464"), "{refused}");
+        assert!(refused.contains("only the node itself reaches") && refused.contains("0.0.0.0:15600"), "{refused}");
     }
 }
 
@@ -230,7 +230,7 @@ fn slips_in_values_are_refused_by_name() {
         ("runtime.socket=containerd.sock", "socket"),
         ("runtime.socket=/run/containerd.sock", "socket"),
         ("inside[0]=10.0.0.1", "inside"),
-        ("metrics.address=9464", "address"),
+        ("metrics.address=15600", "address"),
         ("monitoring.serviceMonitor.enable=true", "enable"),
         ("crds.enabled=true", "enabled"),
         ("maxUnavailable=0", "maxUnavailable"),

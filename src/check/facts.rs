@@ -1,6 +1,7 @@
 //! What is gathered of a host, as plain data.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::path::PathBuf;
 
 use crate::model::facts::{IfIndex, Link, LinkKind, Network, Route, Rule};
 use crate::nft::decode::AnyChain;
@@ -70,8 +71,14 @@ pub struct Networkd {
 /// What Docker's socket said.
 #[derive(Clone, Debug)]
 pub enum Docker {
+    /// There is no such socket.
+    None(PathBuf),
+    /// It does not answer as it should.
     Away(String),
-    There { version: String, networks: Vec<Network> },
+    There {
+        version: String,
+        networks: Vec<Network>,
+    },
 }
 
 impl Facts {

@@ -3,7 +3,7 @@
 use crate::contract::{PRIORITY_SNAT, TABLE};
 use crate::model::facts::LinkKind;
 use crate::nft::decode::AnyChain;
-use crate::nft::{Base, ChainKind, Hook};
+use crate::nft::{ChainKind, Hook};
 
 use super::facts::Facts;
 use super::findings::Finding;
@@ -20,17 +20,9 @@ pub fn findings(facts: &Facts) -> Vec<Finding> {
     findings
 }
 
-fn named(chain: &AnyChain) -> String {
-    format!("{} {} {}", chain.family, chain.table, chain.chain)
-}
-
-/// All NAT chains of a hook run at one place, ordered by priority; of equals the one that came last is first.
 fn nat_ahead(chain: &AnyChain) -> Option<Finding> {
-    let Base { kind: ChainKind::Nat, hook: Hook::Postrouting, priority } = chain.base? else { return None };
-    if priority > PRIORITY_SNAT || chain.table == TABLE {
-        return None;
-    }
-    let subject = format!("NAT chain {}", named(chain));
+    let priority = chain.base.filter(|_| chain.is_nat_ahead_of_ours())?.priority;
+    let subject = format!("NAT chain {chain}");
     let cure = format!("give it a priority above {PRIORITY_SNAT} (`srcnat` is 100), or let it pass by what comes from bound workloads");
     Some(match chain.uses {
         0 => Finding::warn(subject, format!("its priority {priority} is ahead of egressd's {PRIORITY_SNAT}; it is empty so far"), cure),
@@ -49,11 +41,12 @@ fn forward(facts: &Facts) -> Vec<Finding> {
     let bridges: Vec<_> =
         facts.links.iter().filter(|l| l.kind == LinkKind::Bridge && !is_dockers(&l.name)).map(|l| l.name.as_str()).collect();
     let drops = |chain: &&AnyChain| {
-        chain.drops && chain.table != TABLE && chain.base.is_some_and(|base| base.hook == Hook::Forward && base.kind == ChainKind::Filter)
+        let forwards = chain.base.is_some_and(|base| base.hook == Hook::Forward && base.kind == ChainKind::Filter);
+        forwards && chain.table != TABLE && (chain.drops || is_firewalld(chain))
     };
     let mut findings = Vec::new();
     for chain in facts.chains.iter().filter(drops).filter(|chain| matches!(chain.family, "ip" | "ip6" | "inet")) {
-        let subject = format!("forward chain {}", named(chain));
+        let subject = format!("forward chain {chain}");
         match bridges.first() {
             None => findings.push(Finding::ok(subject, "drops what no rule accepts; Docker's rules accept its own bridges")),
             Some(bridge) => {
@@ -72,10 +65,23 @@ fn forward(facts: &Facts) -> Vec<Finding> {
     findings
 }
 
+/// Its chain accepts by policy; its last rule rejects what no zone accepts.
+fn is_firewalld(chain: &AnyChain) -> bool {
+    chain.table == "firewalld" && chain.chain == "filter_FORWARD"
+}
+
+/// Rules that a firewall does not know of itself are gone, or refused, when it next loads its own.
 fn accept(facts: &Facts, chain: &AnyChain, bridge: &str) -> String {
+    if is_firewalld(chain) {
+        let trust = format!("--zone=trusted --add-interface={bridge}");
+        return format!("`firewall-cmd {trust} && firewall-cmd --permanent {trust}`, or a policy of its own for {bridge}");
+    }
+    if facts.chains.iter().any(|c| c.family == chain.family && matches!(c.chain.as_str(), "ufw-user-forward" | "ufw6-user-forward")) {
+        return format!("`ufw route allow in on {bridge}`");
+    }
     let of_iptables = matches!(chain.family, "ip" | "ip6") && chain.table == "filter" && chain.chain == "FORWARD";
     if !of_iptables {
-        let insert = format!("nft insert rule {}", named(chain));
+        let insert = format!("nft insert rule {chain}");
         return format!("`{insert} iifname {bridge} accept` and `{insert} oifname {bridge} ct state established,related accept`");
     }
     let program = if chain.family == "ip6" { "ip6tables" } else { "iptables" };

@@ -122,6 +122,9 @@ fn daemon(state: &Path) -> Result<bool, AskError> {
 }
 
 async fn engine(socket: &Path) -> Docker {
+    if !socket.exists() {
+        return Docker::None(socket.to_owned());
+    }
     let asked = async {
         let path = socket.to_string_lossy();
         let engine = Engine::connect_with_unix(&path, DOCKER_PATIENCE.as_secs(), API_DEFAULT_VERSION)?.negotiate_version().await?;

@@ -18,19 +18,18 @@ use std::path::Path;
 
 use anyhow::bail;
 
+pub use findings::Finding;
 use findings::Level;
 
-/// Looks, and prints a line for each finding, or JSON. An error when something has to be mended first.
-pub async fn run(docker: &Path, state: &Path, sysctls: &Path, json: bool) -> anyhow::Result<()> {
+/// Looks, and prints the findings as `print` has them. An error when something has to be mended first.
+pub async fn run(
+    docker: &Path,
+    state: &Path,
+    sysctls: &Path,
+    print: impl FnOnce(&[Finding]) -> anyhow::Result<String>,
+) -> anyhow::Result<()> {
     let findings = findings::all(&gather::gather(Path::new("/"), sysctls, docker, state).await);
-    let mut out = std::io::stdout().lock();
-    if json {
-        writeln!(out, "{}", serde_json::to_string_pretty(&findings)?)?;
-    } else {
-        for finding in &findings {
-            writeln!(out, "{finding}")?;
-        }
-    }
+    std::io::stdout().write_all(print(&findings)?.as_bytes())?;
     match findings.iter().filter(|finding| finding.level == Level::Fail).count() {
         0 => Ok(()),
         failed => bail!("{failed} of {} checks failed", findings.len()),

@@ -35,7 +35,7 @@ fn networkd(networkd: Networkd) -> Finding {
             what.join(" and ")
         ),
         format!(
-            "`mkdir -p /etc/systemd/networkd.conf.d && printf '[Network]\\n{}\\n' > /etc/systemd/networkd.conf.d/90-egressd.conf && systemctl restart systemd-networkd`",
+            "`mkdir -p /etc/systemd/networkd.conf.d && printf '[Network]\\n{}\\n' > /etc/systemd/networkd.conf.d/90-egressd.conf && systemctl try-restart systemd-networkd`",
             lines.join("\\n")
         ),
     )
@@ -49,15 +49,22 @@ fn network_manager(facts: &Facts) -> Option<Finding> {
         "it manages {}: when a connection is activated it removes addresses that the profile does not have and, if the profile sets ipv4.route-table or ipv6.route-table, egressd's routes",
         nics.join(", ")
     );
-    let cure = format!("have every exit address in the profile and leave route-table at 0, or `nmcli device set {first} managed no`");
+    // Not `nmcli device set NIC managed no`: the lease of a NIC that nobody manages ends, and with it the host's address.
+    let cure = format!(
+        "have every exit address in the profile (`nmcli connection modify PROFILE +ipv4.addresses ADDRESS/PREFIX`, with the profile that `nmcli device show {first}` names; with netplan in its file), and leave route-table at 0"
+    );
     Some(Finding::warn("NetworkManager", message, cure))
 }
 
 fn docker(facts: &Facts) -> Vec<Finding> {
     let (version, networks) = match facts.docker.as_ref() {
         None => return Vec::new(),
+        Some(Docker::None(socket)) => {
+            let message = format!("none here: there is no socket {}; without an engine, run egressd with --no-docker", socket.display());
+            return vec![Finding::ok("Docker", message)];
+        }
         Some(Docker::Away(error)) => {
-            let cure = "start Docker, give its socket by --docker-socket, or run egressd with --no-docker";
+            let cure = "see what `docker version` says, give its socket by --docker-socket, or run egressd with --no-docker";
             return vec![Finding::warn("Docker", format!("its engine does not answer: {error}"), cure)];
         }
         Some(Docker::There { version, networks }) => (version, networks),

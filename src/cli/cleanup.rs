@@ -24,5 +24,5 @@ pub async fn cleanup(state: &Path, sysctls: &Path, boot_guard: Option<&Path>) ->
     if withdrawn.done.failures.is_empty() {
         return Ok(());
     }
-    bail!("some could not be taken back: {}", withdrawn.done.failures.join("; "))
+    bail!("some could not be taken back: {}", withdrawn.done.failures.iter().map(ToString::to_string).collect::<Vec<_>>().join("; "))
 }

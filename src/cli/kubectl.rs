@@ -9,7 +9,7 @@ use kube::api::ListParams;
 use kube::config::{KubeConfigOptions, Kubeconfig};
 use kube::{Api, Client, Config};
 
-use super::Output;
+use super::output::Output;
 use crate::api::binding::EgressBinding;
 use crate::api::node::EgressNode;
 use crate::effects::kubernetes::error::Error;
@@ -90,7 +90,7 @@ impl Kubectl {
             Command::Status { namespace, all_namespaces, output } => {
                 let api = if all_namespaces { Api::all(client) } else { namespace.of(&client) };
                 let bindings = list(&api).await?;
-                Ok(if output == Output::Json { cluster::json(&bindings)? } else { cluster::status(&bindings) })
+                output.print(&cluster::listed(&bindings), || cluster::status(&bindings))
             }
             Command::Explain { pod, namespace } => {
                 let found = namespace.of::<Pod>(&client).get(&pod).await.map_err(|error| Error::of("get", format!("pods {pod}"), error))?;

@@ -4,32 +4,43 @@ mod cleanup;
 pub mod crd;
 mod guard;
 pub mod kubectl;
+mod output;
 mod show;
 
-use std::io::IsTerminal;
-use std::net::{IpAddr, SocketAddr};
+use std::io::{IsTerminal, Write};
+use std::net::SocketAddr;
 use std::path::PathBuf;
 
-use anyhow::Context;
-use clap::{Args, Parser, Subcommand, ValueEnum};
+use clap::builder::BoolishValueParser;
+use clap::{Args, CommandFactory, Parser, Subcommand};
 use ipnet::IpNet;
 
 use crate::daemon;
+use output::Output;
+
+/// What scripts may rely on.
+const EXIT_CODES: &str = "Exit codes: 0 done, 1 failed (`check`: something has to be mended first), 2 wrong arguments.
+Each option is also read from the environment variable that is named with it.";
 
 /// Gives every container its own way out: the NIC, the gateway and the public address that its binding says.
 #[derive(Debug, Parser)]
-#[command(name = "egressd", version, about)]
+#[command(name = "egressd", version, about, after_help = EXIT_CODES)]
 pub struct Cli {
     #[command(subcommand)]
     command: Command,
-    /// Folder of the daemon's socket, lock and memory
-    #[arg(long, global = true, env = "EGRESSD_STATE_DIR", default_value = "/run/egressd", value_name = "DIR")]
+}
+
+#[derive(Debug, Args)]
+struct StateArgs {
+    /// Folder of the daemon's socket and memory
+    #[arg(long, env = "EGRESSD_STATE_DIR", default_value = "/run/egressd", value_name = "DIR")]
     state_dir: PathBuf,
-    /// File that remembers what is guarded, for `egressd guard` at the next boot; on a disk
-    #[arg(long, global = true, env = "EGRESSD_BOOT_GUARD", value_name = "FILE")]
-    boot_guard: Option<PathBuf>,
+}
+
+#[derive(Debug, Args)]
+struct SysctlArgs {
     /// Folder of the kernel's settings: a mount of the host's, where /proc/sys is read-only as in a container
-    #[arg(long, global = true, env = "EGRESSD_SYSCTL_ROOT", default_value = "/proc/sys", value_name = "DIR")]
+    #[arg(long, env = "EGRESSD_SYSCTL_ROOT", default_value = "/proc/sys", value_name = "DIR")]
     sysctl_root: PathBuf,
 }
 
@@ -39,34 +50,66 @@ enum Command {
     Run(Box<RunArgs>),
     /// Show every workload: its binding, exit, NIC, gateway and state
     Status {
+        #[command(flatten)]
+        state: StateArgs,
         /// How to print it
         #[arg(short, long, value_enum, default_value_t)]
         output: Output,
+        /// Print it again every two seconds
+        #[arg(short, long)]
+        watch: bool,
     },
     /// Show which way a workload's packets go, and why
     Explain {
-        /// A container's name or id, an address, or netns/NAME
+        #[command(flatten)]
+        state: StateArgs,
+        /// A container's name or id, an address, pod/NAME, or netns/NAME
         workload: String,
-        /// Where to; the outside at large when not given
-        destination: Option<IpAddr>,
+        /// Where to, an address or a name; the outside at large when not given
+        destination: Option<String>,
     },
     /// Look for what keeps egressd from working on this host, with the cure for each
     Check {
+        #[command(flatten)]
+        state: StateArgs,
+        #[command(flatten)]
+        sysctl: SysctlArgs,
         /// Docker's socket
-        #[arg(long, default_value = DOCKER, value_name = "PATH")]
+        #[arg(long, env = "EGRESSD_DOCKER_SOCKET", default_value = DOCKER, value_name = "PATH")]
         docker_socket: PathBuf,
         /// How to print it
         #[arg(short, long, value_enum, default_value_t)]
         output: Output,
     },
     /// At boot, before any container runs: close what was guarded, until the daemon runs (see --boot-guard)
-    Guard,
+    Guard {
+        /// The file that `egressd run` was given
+        #[arg(long, env = "EGRESSD_BOOT_GUARD", value_name = "FILE")]
+        boot_guard: PathBuf,
+    },
     /// Take everything of egressd out of the kernel (stop the daemon first)
-    Cleanup,
+    Cleanup {
+        #[command(flatten)]
+        state: StateArgs,
+        #[command(flatten)]
+        sysctl: SysctlArgs,
+        /// The file that `egressd run` was given; the next boot guards nothing
+        #[arg(long, env = "EGRESSD_BOOT_GUARD", value_name = "FILE")]
+        boot_guard: Option<PathBuf>,
+    },
     /// Print the CustomResourceDefinitions
     Crd,
     /// Print the reference of labels and manifests
     Reference,
+    /// Print the version
+    Version,
+    /// Print what a shell needs to complete arguments
+    Completions {
+        /// The shell
+        shell: clap_complete::Shell,
+    },
+    /// Print the manual page
+    Man,
 }
 
 /// Where Docker's socket is unless told otherwise.
@@ -74,44 +117,51 @@ const DOCKER: &str = "/var/run/docker.sock";
 
 #[derive(Debug, Args)]
 struct RunArgs {
+    #[command(flatten)]
+    state: StateArgs,
+    #[command(flatten)]
+    sysctl: SysctlArgs,
+    /// File that remembers what is guarded, for `egressd guard` at the next boot; on a disk
+    #[arg(long, env = "EGRESSD_BOOT_GUARD", value_name = "FILE")]
+    boot_guard: Option<PathBuf>,
     /// Folder of manifests (EgressBinding, EgressNetwork), watched
-    #[arg(long, value_name = "DIR")]
+    #[arg(long, env = "EGRESSD_MANIFESTS", value_name = "DIR")]
     manifests: Option<PathBuf>,
     /// Docker's socket; it need not be there yet
-    #[arg(long, default_value = DOCKER, value_name = "PATH")]
+    #[arg(long, env = "EGRESSD_DOCKER_SOCKET", default_value = DOCKER, value_name = "PATH")]
     docker_socket: PathBuf,
     /// Use no Docker engine
-    #[arg(long, conflicts_with = "docker_socket")]
+    #[arg(long, env = "EGRESSD_NO_DOCKER", value_parser = BoolishValueParser::new(), conflicts_with = "docker_socket")]
     no_docker: bool,
     /// containerd's socket, for pods and for its containers with egress labels
-    #[arg(long, value_name = "PATH")]
+    #[arg(long, env = "EGRESSD_CONTAINERD_SOCKET", value_name = "PATH")]
     containerd_socket: Option<PathBuf>,
     #[command(flatten)]
     cluster: ClusterArgs,
     /// A subnet that is inside, be the route to it by an uplink: it is reached the host's way; may be repeated
-    #[arg(long, value_name = "CIDR")]
+    #[arg(long, env = "EGRESSD_INSIDE", value_delimiter = ',', value_name = "CIDR")]
     inside: Vec<IpNet>,
     /// Address for /metrics, /healthz and /readyz
-    #[arg(long, default_value = "127.0.0.1:9464", value_name = "ADDRESS:PORT")]
+    #[arg(long, env = "EGRESSD_METRICS_ADDRESS", default_value = "127.0.0.1:15600", value_name = "ADDRESS:PORT")]
     metrics_address: SocketAddr,
     /// Serve no metrics
-    #[arg(long)]
+    #[arg(long, env = "EGRESSD_NO_METRICS", value_parser = BoolishValueParser::new(), conflicts_with = "metrics_address")]
     no_metrics: bool,
     /// Print what would change, and change nothing
     #[arg(long)]
     dry_run: bool,
     /// Log as JSON
-    #[arg(long)]
+    #[arg(long, env = "EGRESSD_LOG_JSON", value_parser = BoolishValueParser::new())]
     log_json: bool,
 }
 
 #[derive(Debug, Args)]
 struct ClusterArgs {
     /// Be an agent of a Kubernetes cluster: take bindings and pools from its API server
-    #[arg(long)]
+    #[arg(long, env = "EGRESSD_KUBERNETES", value_parser = BoolishValueParser::new())]
     kubernetes: bool,
     /// How to reach the API server; as in a pod when not given
-    #[arg(long, value_name = "PATH")]
+    #[arg(long, env = "EGRESSD_KUBECONFIG", requires = "kubernetes", value_name = "PATH")]
     kubeconfig: Option<PathBuf>,
     /// Name of this node
     #[arg(long, env = "NODE_NAME", required_if_eq("kubernetes", "true"), value_name = "NAME")]
@@ -123,10 +173,10 @@ struct ClusterArgs {
     #[arg(long, env = "POD_NAMESPACE", default_value = "egressd", value_name = "NAME")]
     namespace: String,
     /// The agents' DaemonSet: when it is deleted, or leaves this node, all is taken out of the kernel
-    #[arg(long, env = "EGRESSD_DAEMONSET", value_name = "NAME")]
+    #[arg(long, env = "EGRESSD_DAEMONSET", requires = "kubernetes", value_name = "NAME")]
     daemonset: Option<String>,
     /// Let the cluster's bindings name exits themselves, without a pool
-    #[arg(long)]
+    #[arg(long, env = "EGRESSD_ALLOW_RAW_EXITS", value_parser = BoolishValueParser::new(), requires = "kubernetes")]
     allow_raw_exits: bool,
 }
 
@@ -144,35 +194,37 @@ impl ClusterArgs {
     }
 }
 
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
-enum Output {
-    #[default]
-    Table,
-    Json,
-}
-
 impl Cli {
     /// Does what was asked for.
     pub fn run(self) -> anyhow::Result<()> {
+        let out = &mut std::io::stdout();
         match self.command {
-            Command::Run(args) => run(*args, self.state_dir, self.sysctl_root, self.boot_guard),
-            Command::Status { output } => show::status(&self.state_dir, output == Output::Json),
-            Command::Explain { workload, destination } => show::explain(&self.state_dir, workload, destination),
-            Command::Check { docker_socket, output } => {
-                runtime()?.block_on(crate::check::run(&docker_socket, &self.state_dir, &self.sysctl_root, output == Output::Json))
+            Command::Run(args) => run(*args),
+            Command::Status { state, output, watch } => show::status(&state.state_dir, output, watch),
+            Command::Explain { state, workload, destination } => show::explain(&state.state_dir, &workload, destination.as_deref()),
+            Command::Check { state, sysctl, docker_socket, output } => {
+                runtime()?.block_on(crate::check::run(&docker_socket, &state.state_dir, &sysctl.sysctl_root, |findings| {
+                    output.print(&findings, || findings.iter().map(|finding| format!("{finding}\n")).collect())
+                }))
             }
-            Command::Guard => {
-                let file = self.boot_guard.context("needs --boot-guard FILE, the one that `egressd run` was given")?;
-                guard::guard(&file)
+            Command::Guard { boot_guard } => guard::guard(&boot_guard),
+            Command::Cleanup { state, sysctl, boot_guard } => {
+                runtime()?.block_on(cleanup::cleanup(&state.state_dir, &sysctl.sysctl_root, boot_guard.as_deref()))
             }
-            Command::Cleanup => runtime()?.block_on(cleanup::cleanup(&self.state_dir, &self.sysctl_root, self.boot_guard.as_deref())),
-            Command::Crd => Ok(crd::crd(&mut std::io::stdout().lock())?),
-            Command::Reference => Ok(crd::reference(&mut std::io::stdout().lock())?),
+            Command::Crd => Ok(crd::crd(out)?),
+            Command::Reference => Ok(crd::reference(out)?),
+            Command::Version => Ok(writeln!(out, "egressd {}", env!("CARGO_PKG_VERSION"))?),
+            Command::Completions { shell } => {
+                let mut script = Vec::new();
+                clap_complete::generate(shell, &mut Self::command(), "egressd", &mut script);
+                Ok(out.write_all(&script)?)
+            }
+            Command::Man => Ok(clap_mangen::Man::new(Self::command()).render(out)?),
         }
     }
 }
 
-fn run(args: RunArgs, state: PathBuf, sysctls: PathBuf, boot_guard: Option<PathBuf>) -> anyhow::Result<()> {
+fn run(args: RunArgs) -> anyhow::Result<()> {
     log(args.log_json);
     let options = daemon::Options {
         manifests: args.manifests,
@@ -180,13 +232,17 @@ fn run(args: RunArgs, state: PathBuf, sysctls: PathBuf, boot_guard: Option<PathB
         containerd: args.containerd_socket,
         cluster: args.cluster.options(),
         inside: args.inside,
-        boot_guard,
-        state,
-        sysctls,
+        boot_guard: args.boot_guard,
+        state: args.state.state_dir,
+        sysctls: args.sysctl.sysctl_root,
         metrics: (!args.no_metrics).then_some(args.metrics_address),
         dry_run: args.dry_run,
     };
-    Ok(runtime()?.block_on(daemon::run(options))?)
+    let runtime = runtime()?;
+    let ended = runtime.block_on(daemon::run(options));
+    // Nobody is told any more, so nothing is waited for.
+    runtime.shutdown_background();
+    Ok(ended?)
 }
 
 /// One thread does all: the loop is the only place where anything is decided.
@@ -196,11 +252,54 @@ fn runtime() -> std::io::Result<tokio::runtime::Runtime> {
 
 /// Logs go to stderr, coloured for people only; `RUST_LOG` says how much.
 fn log(json: bool) {
-    let filter = tracing_subscriber::EnvFilter::try_from_default_env().unwrap_or_else(|_| "info".into());
+    let wanted = std::env::var("RUST_LOG").unwrap_or_default();
+    let filter = tracing_subscriber::EnvFilter::try_new(if wanted.is_empty() { "info" } else { wanted.as_str() });
+    let refused = filter.as_ref().err().map(ToString::to_string);
     let builder = tracing_subscriber::fmt()
-        .with_env_filter(filter)
+        .with_env_filter(filter.unwrap_or_else(|_| "info".into()))
         .with_writer(std::io::stderr)
         .with_target(false)
         .with_ansi(std::io::stderr().is_terminal());
-    if json { builder.json().init() } else { builder.init() }
+    if json {
+        builder.json().init()
+    } else {
+        builder.init()
+    }
+    if let Some(error) = refused {
+        tracing::warn!("failed to read RUST_LOG={wanted}: {error}; it is taken for info");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn refused(line: &str) -> String {
+        Cli::try_parse_from(line.split(' ')).map(drop).unwrap_err().to_string()
+    }
+
+    #[test]
+    fn the_commands_are_well_formed() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn options_that_do_not_fit_together_are_refused_by_name() {
+        for option in ["--kubeconfig /x", "--allow-raw-exits", "--daemonset egressd"] {
+            assert!(refused(&format!("egressd run {option}")).contains("--kubernetes"), "{option}");
+            assert!(Cli::try_parse_from(format!("egressd run --kubernetes --node-name n {option}").split(' ')).is_ok(), "{option}");
+        }
+        assert!(refused("egressd run --no-metrics --metrics-address 127.0.0.1:1").contains("cannot be used with"));
+        assert!(refused("egressd run --no-docker --docker-socket /x").contains("cannot be used with"));
+        assert!(refused("egressd crd --state-dir /x").contains("--state-dir"), "it uses none");
+        assert!(refused("egressd guard").contains("--boot-guard"));
+    }
+
+    #[test]
+    fn every_option_of_the_daemon_can_be_a_variable() {
+        let command = Cli::command();
+        let run = command.find_subcommand("run").unwrap();
+        let without = run.get_arguments().filter(|argument| argument.get_env().is_none()).map(|argument| argument.get_id().as_str());
+        assert_eq!(without.collect::<Vec<_>>(), ["dry_run"]);
+    }
 }

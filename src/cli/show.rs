@@ -1,26 +1,58 @@
 //! `egressd status` and `egressd explain`: what the daemon knows.
 
-use std::io::Write;
-use std::net::IpAddr;
+use std::io::{IsTerminal, Write};
+use std::net::{IpAddr, ToSocketAddrs};
 use std::path::Path;
+use std::time::Duration;
 
-use anyhow::bail;
+use anyhow::{Context, bail};
 
+use super::output::Output;
 use crate::daemon::control::{Request, Response, ask};
 use crate::report::table;
 
-/// Prints the daemon's status.
-pub fn status(state: &Path, json: bool) -> anyhow::Result<()> {
-    let Response::Status(status) = ask(state, &Request::Status)? else { bail!("egressd gave another answer than was asked for") };
-    let text = if json { serde_json::to_string_pretty(&status)? + "\n" } else { table::render(&status) };
-    Ok(std::io::stdout().write_all(text.as_bytes())?)
+/// Between two prints of `--watch`.
+const PAUSE: Duration = Duration::from_secs(2);
+/// Clears a terminal, and goes to its first line.
+const CLEAR: &str = "\x1b[2J\x1b[H";
+
+/// Prints the daemon's status, once or for ever.
+pub fn status(state: &Path, output: Output, watch: bool) -> anyhow::Result<()> {
+    let out = &mut std::io::stdout();
+    loop {
+        let Response::Status(status) = ask(state, &Request::Status)? else { bail!("egressd gave another answer than was asked for") };
+        let text = output.print(&status, || table::render(&status))?;
+        if watch && out.is_terminal() {
+            out.write_all(CLEAR.as_bytes())?;
+        }
+        out.write_all(text.as_bytes()).and_then(|()| out.flush())?;
+        if !watch {
+            return Ok(());
+        }
+        std::thread::sleep(PAUSE);
+    }
 }
 
-/// Prints the way of a workload.
-pub fn explain(state: &Path, workload: String, destination: Option<IpAddr>) -> anyhow::Result<()> {
-    match ask(state, &Request::Explain { workload, destination })? {
-        Response::Text(text) => Ok(std::io::stdout().write_all(text.as_bytes())?),
-        Response::Unknown(workload) => bail!("egressd knows no workload {workload}; see `egressd status` for those it knows"),
-        _ => bail!("egressd gave another answer than was asked for"),
+/// Prints the way of a workload; for a name, to each of its addresses.
+pub fn explain(state: &Path, workload: &str, destination: Option<&str>) -> anyhow::Result<()> {
+    for destination in destination.map_or_else(|| Ok(vec![None]), addresses)? {
+        match ask(state, &Request::Explain { workload: workload.to_owned(), destination })? {
+            Response::Text(text) => std::io::stdout().write_all(text.as_bytes())?,
+            Response::Unknown(workload) => bail!("egressd knows no workload {workload}; see `egressd status` for those it knows"),
+            _ => bail!("egressd gave another answer than was asked for"),
+        }
     }
+    Ok(())
+}
+
+/// An address, or all that this host finds for a name.
+fn addresses(destination: &str) -> anyhow::Result<Vec<Option<IpAddr>>> {
+    if let Ok(address) = destination.parse() {
+        return Ok(vec![Some(address)]);
+    }
+    let found = (destination, 0).to_socket_addrs().with_context(|| format!("failed to find the address of {destination}"))?;
+    let mut addresses: Vec<_> = found.map(|at| Some(at.ip())).collect();
+    addresses.sort_unstable();
+    addresses.dedup();
+    Ok(addresses)
 }

@@ -1,8 +1,10 @@
 //! The loop: facts in, plan out. Everything that it knows is derived again in each round.
 
+mod answer;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::mpsc as thread;
 use std::time::{Duration, Instant};
 
@@ -10,30 +12,29 @@ use tokio::sync::mpsc;
 use tracing::{debug, info, warn};
 
 use super::calls::Calls;
-use super::control::{Question, Response};
+
 use super::cutter::{self, Job};
+use super::keeper::{self, Keeper};
 use super::metrics::Metrics;
-use super::{Error, Options, Teller, Told, withdraw};
-use crate::effects;
-use crate::effects::kernel::Kernel;
+use super::retry::Retries;
+use super::systemd::Manager;
+use super::transitions::Transitions;
+use super::{Error, Options, Teller, Told, nat, withdraw};
+use crate::effects::kernel::{Failure, Kernel};
 use crate::effects::kubernetes::reporter::Reporter;
+use crate::effects::nft::Notice;
 use crate::model::cluster::Cluster;
 use crate::model::facts::EngineChange;
 use crate::model::known::Facts;
 use crate::model::pod::RuntimeChange;
 use crate::model::resolve::{Outcome, Past, resolve};
 use crate::model::select::Index;
-use crate::plan::boot::Remembered;
 use crate::plan::engine::{self, EngineStep};
 use crate::plan::flows::Cut;
 use crate::plan::read_back::read_back;
 use crate::plan::{Observed, Plan, boot, sysctls};
-use crate::report::explain::explain;
 use crate::report::node;
-use crate::report::status::Status;
 
-/// How long after a failure everything is tried again.
-const RETRY: Duration = Duration::from_secs(1);
 /// How often to check whether flows still bear exits that nobody is bound to any more.
 const SWEEP: Duration = Duration::from_secs(30);
 /// How often all settings are looked at again: of most of them the kernel tells nothing when another program changes them.
@@ -56,22 +57,22 @@ pub(super) struct Agent {
     silent: Silent,
     /// The kernel's tables were looked at for what an earlier run left.
     taken_over: bool,
-    /// What went wrong in the last round.
-    failures: Vec<String>,
+    /// Steps of the last round that failed.
+    failing: Retries,
+    /// Work beside the loop that failed.
+    beside: Retries,
+    /// Why metrics are not served.
+    no_metrics: Option<String>,
+    nat: nat::Watch,
+    transitions: Transitions,
+    manager: Manager,
     calls: Calls,
     reporter: Option<Reporter>,
-    boot_guard: Option<BootGuard>,
-    retry: Option<Instant>,
+    boot_guard: Option<Keeper>,
     sweep: Option<Instant>,
     look: Option<Instant>,
     /// When the cluster is to be told.
     news: Option<Instant>,
-}
-
-/// What the next boot is to close, as the file has it.
-struct BootGuard {
-    file: PathBuf,
-    written: Option<Remembered>,
 }
 
 struct Silent {
@@ -109,11 +110,15 @@ impl Agent {
             outcome: Outcome::default(),
             silent,
             taken_over: false,
-            failures: Vec::new(),
-            boot_guard: options.boot_guard.clone().map(|file| BootGuard { file, written: None }),
+            failing: Retries::default(),
+            beside: Retries::default(),
+            no_metrics: None,
+            nat: nat::Watch::new(),
+            transitions: Transitions::default(),
+            manager: Manager::new(),
+            boot_guard: options.boot_guard.clone().filter(|_| !options.dry_run).map(|file| Keeper::start(file, tell.clone())),
             reporter: None,
             calls: Calls::new(options.docker.clone().filter(|_| !options.dry_run), tell.clone()),
-            retry: None,
             sweep: None,
             look: None,
             news: None,
@@ -128,7 +133,7 @@ impl Agent {
     /// Until told to stop.
     pub async fn run(&mut self, told: &mut mpsc::UnboundedReceiver<Told>) {
         loop {
-            let wake = [self.retry, self.sweep, self.look, self.news].into_iter().flatten().min();
+            let wake = [self.retry(), self.sweep, self.look, self.news, self.nat.due(), self.manager.due()].into_iter().flatten().min();
             let first = tokio::select! {
                 one = told.recv() => match one {
                     Some(one) => Some(one),
@@ -137,7 +142,7 @@ impl Agent {
                 () = sleep_until(wake) => None,
             };
             let began = Instant::now();
-            let mut dirty = [self.retry, self.sweep, self.look].into_iter().any(is_due);
+            let mut dirty = [self.retry(), self.sweep, self.look].into_iter().any(is_due);
             let mut questions = Vec::new();
             // All that is there already goes into the same round.
             for one in first.into_iter().chain(std::iter::from_fn(|| told.try_recv().ok())) {
@@ -149,7 +154,10 @@ impl Agent {
             }
             if dirty && !self.silent.kernel && !self.silent.files {
                 self.round(began);
+                self.manager.ready();
             }
+            self.manager.alive();
+            self.nat.look(&mut self.kernel);
             if is_due(self.news) {
                 self.news = None;
                 self.report();
@@ -179,8 +187,8 @@ impl Agent {
             warn!("the container runtime or the API server does not answer: the plan is without its pods, and takes nothing away");
         }
         match self.plan() {
-            Some(plan) => print!("{plan}"),
-            None => warn!("failed to read the kernel's tables"),
+            Ok(plan) => print!("{plan}"),
+            Err(failure) => warn!("{failure}"),
         }
         for step in engine::steps(&self.facts) {
             println!("{}: {step:?}", step.object());
@@ -249,57 +257,94 @@ impl Agent {
                 info!(bindings = manifests.bindings.len(), errors = manifests.errors.len(), "manifests read");
                 self.facts.manifests = Index::new(manifests);
             }
-            Told::Nft(notice) => {
-                if !notice.ours && !notice.lost {
-                    return false;
-                }
-                info!(program = notice.program.as_deref().unwrap_or("?"), "our nftables tables were changed by another program");
-                self.metrics.drift.inc();
-                self.kernel.forget();
-            }
+            Told::Nft(notice) => return self.changed(&notice),
             Told::Called { step, outcome } => {
                 if let EngineStep::Place { container, .. } = &step {
                     self.facts.moving.remove(container);
                 }
                 self.metrics.failures.inc_by(self.calls.ended(&step, outcome).into());
             }
-            Told::Borne(exits) => {
-                let used = self.used();
-                self.past.memory.numbers.release(&used, &exits);
-                self.sweep = None;
+            Told::Cut(report) => return self.cut(report),
+            Told::Remembered(Ok(())) => {
+                self.beside.well(keeper::STEP);
+                return false;
             }
-            Told::Ended(sources) => {
-                let ended = |(_, address): &(_, IpAddr)| sources.iter().any(|source| source.contains(address));
-                let before = self.past.departed.len();
-                self.past.departed.retain(|departed| !ended(departed));
-                return self.past.departed.len() < before;
+            Told::Remembered(Err(failure)) => {
+                self.beside.failed(failure, Instant::now());
+                self.boot_guard.iter_mut().for_each(Keeper::failed);
+                return false;
+            }
+            Told::Metrics(problem) => {
+                self.no_metrics = problem;
+                return false;
             }
             Told::Question(..) | Told::Stop => return false,
         }
         true
     }
 
+    /// Somebody changed nftables, or we cannot know; whether our tables have to be looked at.
+    fn changed(&mut self, notice: &Notice) -> bool {
+        if notice.nat_chains || notice.lost {
+            self.nat.changed();
+        }
+        if notice.ours {
+            info!(program = notice.program.as_deref().unwrap_or("?"), "our nftables tables were changed by another program");
+            self.metrics.drift.inc();
+            self.kernel.forget();
+        } else if notice.lost {
+            debug!("events of nftables were lost: all of our tables are looked at");
+            self.kernel.doubt();
+        }
+        notice.ours || notice.lost
+    }
+
+    /// Flows were ended, or not; whether anything may follow from it.
+    fn cut(&mut self, report: cutter::Report) -> bool {
+        match report.failure {
+            Some(failure) => self.beside.failed(failure, Instant::now()),
+            None => self.beside.well(cutter::STEP),
+        }
+        let ended = |(_, address): &(_, IpAddr)| report.ended.iter().any(|source| source.contains(address));
+        let before = self.past.departed.len();
+        self.past.departed.retain(|departed| !ended(departed));
+        if let Some(borne) = &report.borne {
+            let used = self.used();
+            self.past.memory.numbers.release(&used, borne);
+            self.sweep = None;
+        }
+        report.borne.is_some() || self.past.departed.len() < before
+    }
+
+    /// When what failed is tried again.
+    fn retry(&self) -> Option<Instant> {
+        let calls = self.calls.due().filter(|_| !self.silent.engine);
+        [self.failing.due(), self.beside.due(), calls].into_iter().flatten().min()
+    }
+
     /// Resolves, plans and carries out.
     fn round(&mut self, began: Instant) {
         self.metrics.rounds.inc();
-        self.retry = None;
-        self.look = Some(Instant::now() + LOOK);
-        let Some(plan) = self.plan() else {
-            self.retry = Some(Instant::now() + RETRY);
-            return;
+        self.look = Some(began + LOOK);
+        self.failing.begin(began);
+        let plan = match self.plan() {
+            Ok(plan) => plan,
+            Err(failure) => return self.stopped_by(failure),
         };
         let (empty, cuts) = (plan.is_empty(), plan.cuts.clone());
         self.past.departed.clone_from(&plan.departed);
         if !plan.disarm.is_empty() {
-            match self.kernel.disarm(&plan.disarm) {
-                Ok(()) => cutter::cut_now(&plan.cuts),
-                Err(error) => warn!(%error, "failed to take claims out of tables that go"),
+            let disarmed = self.kernel.disarm(&plan.disarm).map_err(|error| Failure::of("taking the claims out of tables that go", &error));
+            // Without the tables, flows that had an exit would go on by the host's NIC.
+            if let Err(failure) = disarmed.and_then(|()| cutter::cut_now(&plan.cuts)) {
+                return self.stopped_by(failure);
             }
         }
-        let done = self.kernel.carry_out(plan);
+        let mut done = self.kernel.carry_out(plan);
         if empty && !self.taken_over {
-            self.kernel.take_over();
+            done.failures.extend(self.kernel.take_over().err());
         }
+        let again = self.beside.begin_due(cutter::STEP, began);
         if !self.taken_over && !self.silent.any() {
             self.taken_over = true;
             // What an earlier run did not come to.
@@ -307,9 +352,8 @@ impl Agent {
             let _ = self.cutter.send(Job::Cut(departed));
         }
         self.metrics.changes.inc_by(done.steps as u64);
-        self.metrics.failures.inc_by(done.failures.len() as u64);
-        if empty {
-            debug!("nothing to change");
+        if done.steps == 0 && cuts.is_empty() {
+            debug!("nothing changed");
         } else {
             let taken = began.elapsed();
             self.metrics.latency.observe(taken.as_secs_f64());
@@ -321,20 +365,21 @@ impl Agent {
                 "kernel programmed"
             );
         }
-        if !cuts.is_empty() {
+        self.transitions.log(&self.outcome);
+        // Flows end once the rules are right. What was refused is planned anew, with its cuts.
+        if !cuts.is_empty() && !done.batch_refused {
             let _ = self.cutter.send(Job::Cut(cuts));
+        } else if again {
+            let _ = self.cutter.send(Job::Again);
         }
-        if !done.failures.is_empty() {
-            self.retry = Some(Instant::now() + RETRY);
-        }
-        self.failures = done.failures;
-        self.remember();
+        self.metrics.failures.inc_by(done.failures.len() as u64);
+        self.failing.note(done.failures, Instant::now());
+        self.remember(began);
         if self.reporter.is_some() {
             self.news.get_or_insert_with(|| Instant::now() + NEWS);
         }
         if !self.silent.engine {
             self.calls.start(engine::steps(&self.facts));
-            self.retry = self.retry.into_iter().chain(self.calls.due()).min();
         }
         let used = self.used();
         if self.sweep.is_none() || is_due(self.sweep) {
@@ -344,6 +389,12 @@ impl Agent {
                 let _ = self.cutter.send(Job::Survey);
             }
         }
+    }
+
+    /// Takes note of a failure that kept a round from trying anything else.
+    fn stopped_by(&mut self, failure: Failure) {
+        self.metrics.failures.inc();
+        self.failing.failed(failure, Instant::now());
     }
 
     /// Tells the cluster what became of its bindings here.
@@ -371,6 +422,10 @@ impl Agent {
     /// Takes everything of ours out of the kernel.
     pub fn withdraw(&mut self, boot_guard: Option<&Path>) -> Result<(), Error> {
         info!("no agent is wanted here any more: taking everything of egressd out of the kernel");
+        // It would make the file anew.
+        if let Some(keeper) = self.boot_guard.take() {
+            keeper.end();
+        }
         let withdrawn = withdraw::withdraw(&mut self.kernel, &self.facts.kernel, boot_guard)?;
         info!(changes = withdrawn.done.steps, flows = withdrawn.flows, failures = ?withdrawn.done.failures, left = ?withdrawn.left, "withdrawn");
         Ok(())
@@ -384,30 +439,16 @@ impl Agent {
     }
 
     /// Writes down what the next boot is to close, once everybody is known.
-    fn remember(&mut self) {
-        let Some(guard) = self.boot_guard.as_mut().filter(|_| !self.silent.any()) else { return };
-        let now = boot::remember(&self.outcome, &self.facts.kernel);
-        if guard.written.as_ref() == Some(&now) {
-            return;
-        }
-        match effects::boot::write(&guard.file, &now) {
-            Ok(()) => guard.written = Some(now),
-            Err(error) => {
-                warn!(%error, "failed to remember what is guarded");
-                self.failures.push(format!("{error}; give --boot-guard a file that can be written"));
-            }
-        }
+    fn remember(&mut self, now: Instant) {
+        self.beside.begin_due(keeper::STEP, now);
+        let Some(keeper) = self.boot_guard.as_mut().filter(|_| !self.silent.any()) else { return };
+        keeper.keep(boot::remember(&self.outcome, &self.facts.kernel));
     }
 
-    /// The plan for the facts as they are. `None`: the kernel's tables could not be read.
-    fn plan(&mut self) -> Option<Plan> {
-        let observed = match self.kernel.ruleset() {
-            Ok(ruleset) => ruleset,
-            Err(error) => {
-                warn!(%error, "failed to read our nftables tables");
-                return None;
-            }
-        };
+    /// The plan for the facts as they are, unless the kernel's tables cannot be read.
+    fn plan(&mut self) -> Result<Plan, Failure> {
+        let unread = |error| Failure::of("reading our nftables tables", &error);
+        let observed = self.kernel.ruleset().map_err(unread)?;
         if !self.taken_over {
             read_back(observed, &self.facts.kernel, &mut self.past);
         }
@@ -416,50 +457,17 @@ impl Agent {
         drop(std::mem::take(&mut self.outcome));
         self.outcome = resolve(&self.facts, &mut self.past);
         let sysctls = self.kernel.sysctls(&sysctls::keys(&self.outcome, &self.facts.kernel));
-        let ruleset = self.kernel.ruleset().ok()?;
+        if self.kernel.take_drift() {
+            info!("our nftables tables were changed by another program while events were lost");
+            self.metrics.drift.inc();
+        }
+        let ruleset = self.kernel.ruleset().map_err(unread)?;
         let observed = Observed { kernel: &self.facts.kernel, ruleset, sysctls: &sysctls };
-        Some(Plan::make(&self.outcome, &observed, &self.past.departed, !self.silent.any()))
+        Ok(Plan::make(&self.outcome, &observed, &self.past.departed, !self.silent.any()))
     }
 
     fn used(&self) -> BTreeSet<IpAddr> {
         self.outcome.uplinks.exits().map(|exit| exit.address).collect()
-    }
-
-    fn answer(&self, question: Question) -> Response {
-        match question {
-            Question::Status(flows) => Response::Status(self.status(&flows)),
-            Question::Explain { workload, destination } => match explain(&self.facts, &self.outcome, &workload, destination) {
-                Some(text) => Response::Text(text),
-                None => Response::Unknown(workload),
-            },
-            Question::Metrics => Response::Text(self.metrics.text(&self.outcome)),
-            Question::Ready => Response::Ready(!self.silent.any() && self.failures.is_empty()),
-        }
-    }
-
-    fn status(&self, flows: &BTreeMap<IpAddr, u64>) -> Status {
-        Status::of(&self.facts, &self.outcome, flows, self.problems())
-    }
-
-    /// What could not be read or done, each with its cure.
-    fn problems(&self) -> Vec<String> {
-        let mut problems: Vec<String> = self.facts.manifests.errors.iter().map(|e| format!("{}: {}", e.object, e.error)).collect();
-        if self.silent.engine {
-            problems.push("the engine has not answered yet: nothing is taken away until it has (see --docker-socket)".to_owned());
-        }
-        if self.silent.runtime {
-            problems.push(
-                "the container runtime has not answered yet: nothing is taken away until it has (see --containerd-socket)".to_owned(),
-            );
-        }
-        if self.silent.cluster {
-            problems.push("the API server has not told all yet: nothing is taken away until it has".to_owned());
-        }
-        problems.extend(self.facts.cluster.troubles.values().cloned());
-        problems.extend(engine::problems(&self.facts));
-        problems.extend(self.failures.iter().cloned());
-        problems.extend(self.calls.problems());
-        problems
     }
 }
 

@@ -6,11 +6,12 @@ use std::time::{Duration, Instant};
 
 use tracing::{info, warn};
 
+use super::retry::{self, Backoff};
 use super::{Teller, Told};
 use crate::effects::docker::{Engine, Error, Placed};
 use crate::plan::engine::EngineStep;
 
-/// How long after a refusal a call is made again.
+/// How long after the first refusal a call is made again.
 const AGAIN: Duration = Duration::from_secs(10);
 
 /// The calls by what they are about.
@@ -23,6 +24,9 @@ pub(super) struct Calls {
 struct Call {
     step: EngineStep,
     state: State,
+    backoff: Backoff,
+    /// The refusal that the log has.
+    logged: Option<String>,
 }
 
 enum State {
@@ -49,11 +53,13 @@ impl Calls {
         self.calls.retain(|_, call| match &call.state {
             State::Running => true,
             State::Done(_) => steps.contains(&call.step),
-            State::Refused { again, .. } => *again > now && steps.contains(&call.step),
+            State::Refused { .. } => steps.contains(&call.step),
         });
         for step in steps {
-            if !self.calls.contains_key(&step.object()) {
-                self.begin(step);
+            match self.calls.get(&step.object()).map(|call| &call.state) {
+                Some(State::Refused { again, .. }) if *again <= now => self.begin(step),
+                Some(_) => {}
+                None => self.begin(step),
             }
         }
     }
@@ -61,7 +67,9 @@ impl Calls {
     /// Starts one call, ahead of what is planned.
     pub fn begin(&mut self, step: EngineStep) {
         let Some(socket) = self.socket.clone() else { return };
-        self.calls.insert(step.object(), Call { step: step.clone(), state: State::Running });
+        let before = self.calls.remove(&step.object()).filter(|call| call.step == step);
+        let (backoff, logged) = before.map_or_else(|| (Backoff::new(AGAIN, retry::LONGEST), None), |call| (call.backoff, call.logged));
+        self.calls.insert(step.object(), Call { step: step.clone(), state: State::Running, backoff, logged });
         let tell = self.tell.clone();
         tokio::spawn(async move {
             let outcome = make(&socket, &step).await.map_err(|error| error.to_string());
@@ -81,8 +89,11 @@ impl Calls {
                 false
             }
             Err(problem) => {
-                warn!(object, problem, "engine call refused");
-                call.state = State::Refused { problem, again: Instant::now() + AGAIN };
+                if call.logged.as_ref() != Some(&problem) {
+                    warn!(object, problem, "engine call refused; it is made again");
+                    call.logged = Some(problem.clone());
+                }
+                call.state = State::Refused { problem, again: Instant::now() + call.backoff.wait() };
                 true
             }
         }

@@ -12,7 +12,8 @@ use serde::{Deserialize, Serialize};
 use tokio::io::{AsyncBufReadExt, AsyncWriteExt};
 use tokio::net::UnixListener;
 use tokio::sync::oneshot;
-use tracing::debug;
+use tokio::time::timeout;
+use tracing::{debug, info, warn};
 
 use super::{Error, Teller, Told, cutter};
 use crate::report::status::Status;
@@ -57,7 +58,12 @@ pub enum Response {
 /// Longest request that is read, in bytes.
 const LONGEST: u64 = 64 * 1024;
 
-fn path(state: &Path) -> PathBuf {
+/// How long a client may take for its request, and for taking in the answer.
+const PATIENCE: Duration = Duration::from_secs(10);
+/// How long after a client that could not be taken the next is.
+const PAUSE: Duration = Duration::from_millis(200);
+
+pub(super) fn path(state: &Path) -> PathBuf {
     state.join("egressd.sock")
 }
 
@@ -71,23 +77,41 @@ pub(super) fn serve(state: &Path, tell: Teller) -> Result<(), Error> {
     }
     let listener = UnixListener::bind(&path).map_err(fault)?;
     std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o600)).map_err(fault)?;
-    tokio::spawn(async move {
-        while let Ok((stream, _)) = listener.accept().await {
-            let tell = tell.clone();
-            tokio::spawn(async move {
-                if let Err(error) = answer(stream, tell).await {
-                    debug!(%error, "a client went away");
-                }
-            });
-        }
-    });
+    tokio::spawn(take(listener, tell));
     Ok(())
+}
+
+/// Takes clients for ever. When there are no file descriptors left, clients wait until there are.
+async fn take(listener: UnixListener, tell: Teller) {
+    let mut refused = false;
+    loop {
+        match listener.accept().await {
+            Ok((stream, _)) => {
+                if std::mem::take(&mut refused) {
+                    info!("clients of the control socket are taken again");
+                }
+                let tell = tell.clone();
+                tokio::spawn(async move {
+                    if let Err(error) = answer(stream, tell).await {
+                        debug!(%error, "a client went away");
+                    }
+                });
+            }
+            Err(error) => {
+                if !std::mem::replace(&mut refused, true) {
+                    warn!(%error, "failed to take a client of the control socket; it waits");
+                }
+                tokio::time::sleep(PAUSE).await;
+            }
+        }
+    }
 }
 
 async fn answer(stream: tokio::net::UnixStream, tell: Teller) -> io::Result<()> {
     let (read, mut write) = stream.into_split();
     let mut line = String::new();
-    tokio::io::BufReader::new(tokio::io::AsyncReadExt::take(read, LONGEST)).read_line(&mut line).await?;
+    let mut read = tokio::io::BufReader::new(tokio::io::AsyncReadExt::take(read, LONGEST));
+    timeout(PATIENCE, read.read_line(&mut line)).await??;
     let request: Request = serde_json::from_str(&line)?;
     let question = match request {
         Request::Status => Question::Status(tokio::task::spawn_blocking(cutter::count).await?),
@@ -95,7 +119,7 @@ async fn answer(stream: tokio::net::UnixStream, tell: Teller) -> io::Result<()> 
         Request::Ready => Question::Ready,
     };
     if let Some(response) = put(question, &tell).await {
-        write.write_all(&serde_json::to_vec(&response)?).await?;
+        timeout(PATIENCE, write.write_all(&serde_json::to_vec(&response)?)).await??;
     }
     write.shutdown().await
 }
@@ -129,4 +153,19 @@ pub fn ask(state: &Path, request: &Request) -> Result<Response, AskError> {
     let mut answer = String::new();
     BufReader::new(stream).read_line(&mut answer).map_err(AskError::Talk)?;
     serde_json::from_str(&answer).map_err(AskError::Answer)
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::sync::mpsc;
+
+    use super::*;
+
+    /// The clock stands still but for what waits: ten seconds pass at once.
+    #[tokio::test(start_paused = true)]
+    async fn a_client_that_says_nothing_is_hung_up_on() {
+        let (tell, _told) = mpsc::unbounded_channel();
+        let (_silent, served) = tokio::net::UnixStream::pair().unwrap();
+        assert_eq!(answer(served, tell).await.unwrap_err().kind(), io::ErrorKind::TimedOut);
+    }
 }

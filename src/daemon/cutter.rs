@@ -6,10 +6,11 @@ use std::sync::mpsc;
 use std::time::{Duration, Instant};
 
 use ipnet::IpNet;
-use tracing::{debug, info, warn};
+use tracing::{debug, info};
 
 use super::{Teller, Told};
-use crate::effects::conntrack::{Error, Flows};
+use crate::effects::conntrack::{Ended, Error, Flow, Flows};
+use crate::effects::kernel::Failure;
 use crate::plan::flows::{Cut, ends};
 
 /// A look takes the time of a walk through the whole of conntrack's hash, 10 ms where it is empty and has the size of a large machine's. Jobs
@@ -18,11 +19,36 @@ const REST: u32 = 4;
 /// The longest that flows wait for their end because of that.
 const REST_MOST: Duration = Duration::from_millis(100);
 
+/// What failures of it are known by.
+pub(super) const STEP: &str = "ending the flows of old addresses";
+
 /// Work for the thread.
 pub(super) enum Job {
     Cut(Vec<Cut>),
     /// Tell the loop which addresses flows were translated to.
     Survey,
+    /// Try again what failed.
+    Again,
+}
+
+/// What the loop is told of the thread's work.
+#[derive(Debug, Default)]
+pub(crate) struct Report {
+    /// What failed, and is kept for [`Job::Again`].
+    pub failure: Option<Failure>,
+    /// Sources whose flows have been ended, as far as the kernel let them.
+    pub ended: Vec<IpNet>,
+    /// Addresses that flows were translated to, if they were asked for.
+    pub borne: Option<BTreeSet<IpAddr>>,
+}
+
+/// What a failure left to do.
+#[derive(Default)]
+struct Left {
+    /// The table could not be read: the cuts, oldest first.
+    cuts: Vec<Cut>,
+    /// The kernel refused to delete them.
+    flows: Vec<Flow>,
 }
 
 /// Starts the thread; it ends when the sender is dropped.
@@ -30,28 +56,25 @@ pub(super) fn start(tell: Teller) -> mpsc::Sender<Job> {
     let (send, jobs) = mpsc::channel::<Job>();
     let work = move || {
         let mut rested = Instant::now();
+        let mut left = Left::default();
+        let mut failed = false;
         while let Ok(first) = jobs.recv() {
             std::thread::sleep(rested.saturating_duration_since(Instant::now()));
             let began = Instant::now();
-            let mut cuts = Vec::new();
             let mut survey = false;
             for job in std::iter::once(first).chain(jobs.try_iter()) {
                 match job {
-                    Job::Cut(more) => cuts.extend(more),
+                    Job::Cut(more) => left.cuts.extend(more),
                     Job::Survey => survey = true,
+                    Job::Again => {}
                 }
             }
-            match round(&cuts) {
-                Ok(borne) => {
-                    if survey {
-                        let _ = tell.send(Told::Borne(borne));
-                    }
-                    if !cuts.is_empty() {
-                        let _ = tell.send(Told::Ended(cuts.iter().map(|cut| cut.source).collect()));
-                    }
-                }
-                Err(error) => warn!(%error, "failed to look at conntrack; flows of old addresses may go on"),
+            let report = work_off(Flows::open(), &mut left, survey);
+            let fails = report.failure.is_some();
+            if fails || failed || report.borne.is_some() || !report.ended.is_empty() {
+                let _ = tell.send(Told::Cut(report));
             }
+            failed = fails;
             rested = Instant::now() + (began.elapsed() * REST).min(REST_MOST);
         }
     };
@@ -61,36 +84,68 @@ pub(super) fn start(tell: Teller) -> mpsc::Sender<Job> {
 }
 
 /// Ends flows before anything else is done.
-pub(super) fn cut_now(cuts: &[Cut]) {
-    if let Err(error) = round(cuts) {
-        warn!(%error, "failed to look at conntrack; flows of old addresses may go on");
+///
+/// # Errors
+/// When not all of them could be ended.
+pub(super) fn cut_now(cuts: &[Cut]) -> Result<(), Failure> {
+    let mut left = Left { cuts: cuts.to_vec(), flows: Vec::new() };
+    work_off(Flows::open(), &mut left, false).failure.map_or(Ok(()), Err)
+}
+
+/// Carries out what is to do; what cannot be done stays in `left`.
+fn work_off(flows: Result<Flows, Error>, left: &mut Left, survey: bool) -> Report {
+    let fails = |error: &Error| Failure::of(STEP, error);
+    let refused = std::mem::take(&mut left.flows);
+    match round(flows, &left.cuts, refused) {
+        Ok((borne, ended)) => {
+            let sources = left.cuts.drain(..).map(|cut| cut.source).collect();
+            left.flows = ended.left;
+            Report { failure: ended.error.as_ref().map(fails), ended: sources, borne: survey.then_some(borne) }
+        }
+        Err((error, refused)) => {
+            left.flows = refused;
+            Report { failure: Some(fails(&error)), ended: Vec::new(), borne: None }
+        }
     }
 }
 
-/// One pass over the table: ends what is to end, and returns the addresses that the others were translated to.
-fn round(cuts: &[Cut]) -> Result<BTreeSet<IpAddr>, Error> {
+/// One pass over the table: ends what is to end, `refused` among it, and returns the addresses that the others were translated to, and what
+/// came of the deletions. On an error nothing was ended, and `refused` is given back.
+fn round(flows: Result<Flows, Error>, cuts: &[Cut], refused: Vec<Flow>) -> Result<(BTreeSet<IpAddr>, Ended), (Error, Vec<Flow>)> {
     // There may be thousands of both: a flow is looked up by its source, and only subnets are gone through.
     let mut of: HashMap<IpNet, Vec<&Cut>> = HashMap::new();
     cuts.iter().for_each(|cut| of.entry(cut.source).or_default().push(cut));
     let is_subnet = |net: &IpNet| net.prefix_len() < net.max_prefix_len();
     let subnets: Vec<&Vec<&Cut>> = of.iter().filter(|(source, _)| is_subnet(source)).map(|(_, cuts)| cuts).collect();
     let mut borne = BTreeSet::new();
-    let ended = Flows::open()?.end(|flow| {
-        let (source, translated) = (IpNet::from(flow.source), flow.reply_destination);
-        let mut asked = of.get(&source).into_iter().chain(subnets.iter().copied());
-        let ends = asked.any(|cuts| ends(cuts, flow.source, flow.protocol, translated));
-        if !ends && translated != flow.source {
-            borne.insert(translated);
-        }
-        ends
-    })?;
-    for flow in &ended {
+    let mut end = |flows: &mut Flows| {
+        flows.end(|flow| {
+            let (source, translated) = (IpNet::from(flow.source), flow.reply_destination);
+            let mut asked = of.get(&source).into_iter().chain(subnets.iter().copied());
+            let ends = asked.any(|cuts| ends(cuts, flow.source, flow.protocol, translated));
+            if !ends && translated != flow.source {
+                borne.insert(translated);
+            }
+            ends
+        })
+    };
+    let (mut flows, mut ended) = match flows.and_then(|mut flows| end(&mut flows).map(|ended| (flows, ended))) {
+        Ok(done) => done,
+        Err(error) => return Err((error, refused)),
+    };
+    let again = flows.delete_all(refused);
+    ended.gone.extend(again.gone);
+    ended.left.extend(again.left);
+    ended.error = ended.error.or(again.error);
+    for flow in &ended.gone {
         debug!(source = %flow.source, destination = %flow.destination, protocol = flow.protocol, "ended flow");
     }
-    if !ended.is_empty() {
-        info!(flows = ended.len(), "ended flows of old addresses");
+    if !ended.gone.is_empty() {
+        info!(flows = ended.gone.len(), "ended flows of old addresses");
     }
-    Ok(borne)
+    // What was refused still bears its exit.
+    borne.extend(ended.left.iter().map(|flow| flow.reply_destination));
+    Ok((borne, ended))
 }
 
 /// Open flows by original source, for status.
@@ -101,4 +156,62 @@ pub(super) fn count() -> BTreeMap<IpAddr, u64> {
         debug!(%error, "failed to count flows");
     }
     counts
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::facts::Family;
+    use crate::netlink::Channel;
+    use crate::netlink::testing::alone;
+
+    fn flow() -> Flow {
+        Flow {
+            family: Family::V4,
+            protocol: 17,
+            source: [10, 9, 0, 5].into(),
+            destination: [198, 51, 100, 1].into(),
+            source_port: 5001,
+            destination_port: 53,
+            reply_destination: [172, 31, 0, 8].into(),
+            mark: 0,
+            status: 0,
+            id: 7,
+            timeout: 30,
+            zone: 0,
+        }
+    }
+
+    #[test]
+    fn a_deletion_that_is_refused_is_kept_and_tried_again_and_its_exit_is_still_borne() {
+        alone(|| {
+            // An IPv6 tuple of IPv4 addresses is no tuple.
+            let refused = Flow { family: Family::V6, ..flow() };
+            let mut left = Left { cuts: Vec::new(), flows: vec![refused] };
+            for _ in 0..2 {
+                let report = work_off(Flows::open(), &mut left, true);
+                assert!(report.failure.is_some_and(|failure| failure.error.contains("10.9.0.5")));
+                assert!(report.borne.is_some_and(|borne| borne.contains(&refused.reply_destination)));
+                assert_eq!(left.flows, [refused]);
+            }
+            // Gone by itself.
+            left.flows = vec![flow()];
+            assert!(work_off(Flows::open(), &mut left, false).failure.is_none());
+            assert!(left.flows.is_empty());
+        });
+    }
+
+    #[test]
+    fn cuts_are_kept_while_the_table_cannot_be_read() {
+        let cut = Cut::all("10.9.0.5/32".parse().unwrap());
+        let mut left = Left { cuts: vec![cut], flows: vec![flow()] };
+        let report = work_off(Err(no_socket()), &mut left, true);
+        assert!(report.failure.is_some() && report.ended.is_empty() && report.borne.is_none());
+        assert_eq!((left.cuts, left.flows), (vec![cut], vec![flow()]));
+    }
+
+    fn no_socket() -> Error {
+        // There is no such protocol.
+        Error::Open(Channel::open(99).map(drop).unwrap_err())
+    }
 }

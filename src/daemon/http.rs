@@ -8,24 +8,45 @@ use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response as HttpResponse};
 use axum::routing::get;
 
+use tokio::net::TcpListener;
+use tracing::{info, warn};
+
 use super::control::{Question, Response, put};
-use super::{Error, Teller};
+use super::retry::{self, Backoff};
+use super::{Teller, Told};
 
 /// The content type of OpenMetrics 1.0.
 const OPEN_METRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 
-/// Serves until the process ends.
-pub(super) async fn serve(address: SocketAddr, tell: Teller) -> Result<(), Error> {
-    let fault = |source| Error::Serve { what: format!("http://{address}/metrics (see --metrics-address)"), source };
-    let listener = tokio::net::TcpListener::bind(address).await.map_err(fault)?;
-    let router =
-        Router::new().route("/metrics", get(metrics)).route("/healthz", get(healthy)).route("/readyz", get(ready)).with_state(tell);
+/// Serves until the process ends. An address that cannot be used is tried again and again: metrics are no reason to leave workloads without an
+/// exit.
+pub(super) fn serve(address: SocketAddr, tell: Teller) {
     tokio::spawn(async move {
+        let mut backoff = Backoff::new(retry::FIRST, retry::LONGEST);
+        let mut refused = false;
+        let listener = loop {
+            match TcpListener::bind(address).await {
+                Ok(listener) => break listener,
+                Err(error) => {
+                    let problem = format!("failed to serve metrics on {address}: {error}; it is tried again (see --metrics-address)");
+                    if !std::mem::replace(&mut refused, true) {
+                        warn!("{problem}");
+                    }
+                    let _ = tell.send(Told::Metrics(Some(problem)));
+                    tokio::time::sleep(backoff.wait()).await;
+                }
+            }
+        };
+        if refused {
+            info!(%address, "metrics are served now");
+            let _ = tell.send(Told::Metrics(None));
+        }
+        let router =
+            Router::new().route("/metrics", get(metrics)).route("/healthz", get(healthy)).route("/readyz", get(ready)).with_state(tell);
         if let Err(error) = axum::serve(listener, router).await {
-            tracing::warn!(%error, "metrics are no longer served");
+            warn!(%error, "metrics are no longer served");
         }
     });
-    Ok(())
 }
 
 async fn metrics(State(tell): State<Teller>) -> HttpResponse {

@@ -6,25 +6,29 @@ mod cluster;
 pub mod control;
 mod cutter;
 mod http;
+mod keeper;
+mod lock;
 mod metrics;
+mod nat;
+mod retry;
+mod systemd;
+mod transitions;
 pub mod withdraw;
 
-use std::collections::BTreeSet;
 use std::io;
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
 use ipnet::IpNet;
-use nix::fcntl::{Flock, FlockArg};
 use tokio::sync::{mpsc, oneshot};
 use tracing::{info, warn};
 
 use crate::api;
-use crate::effects::kernel::{Kernel, OpenError};
+use crate::effects::kernel::{Failure, Kernel, OpenError};
 use crate::effects::kubernetes::reporter::Reporter;
-use crate::effects::nft::{NftEvents, Notice};
+use crate::effects::nft::{EventsError, NftEvents, Notice};
 use crate::facts::{containerd, docker, files, kernel, kubernetes};
 use crate::model::binding::Manifests;
 use crate::model::cluster::ClusterChange;
@@ -33,6 +37,8 @@ use crate::model::pod::RuntimeChange;
 use crate::plan::engine::EngineStep;
 use agent::Agent;
 use control::{Question, Response};
+pub use lock::hold;
+use retry::Backoff;
 
 /// What `egressd run` was asked for.
 #[derive(Clone, Debug)]
@@ -90,10 +96,12 @@ pub(crate) enum Told {
         step: EngineStep,
         outcome: calls::Outcome,
     },
-    /// Addresses that flows were translated to.
-    Borne(BTreeSet<IpAddr>),
-    /// The flows of these sources have been ended.
-    Ended(Vec<IpNet>),
+    /// What became of flows that were to end.
+    Cut(cutter::Report),
+    /// What the next boot is to close was written down, or not.
+    Remembered(Result<(), Failure>),
+    /// Why metrics are not served.
+    Metrics(Option<String>),
     Question(Question, oneshot::Sender<Response>),
     Stop,
 }
@@ -105,8 +113,12 @@ pub(crate) type Teller = mpsc::UnboundedSender<Told>;
 pub enum Error {
     #[error("failed to use the state folder {path}")]
     State { path: PathBuf, source: io::Error },
-    #[error("another egressd runs with the state folder {0}; stop it first, or give this one its own --state-dir")]
-    Running(PathBuf),
+    #[error("another egressd runs in this network namespace ({0}); stop it first: two of them would undo each other's work")]
+    Running(String),
+    #[error("an egressd of another network namespace uses the state folder {0}; give this one its own --state-dir")]
+    StateInUse(PathBuf),
+    #[error("failed to hold the abstract socket @egressd")]
+    Lock(#[source] io::Error),
     #[error(transparent)]
     Kernel(#[from] OpenError),
     #[error("failed to listen to the kernel")]
@@ -119,28 +131,16 @@ pub enum Error {
     Serve { what: String, source: io::Error },
 }
 
-/// Holds the state folder for this process alone.
-pub struct Held(#[expect(dead_code, reason = "the lock lives as long as this")] Flock<std::fs::File>);
-
-/// Takes the state folder, making it if need be.
-///
-/// # Errors
-/// [`Error::Running`] when another process has it.
-pub fn hold(state: &std::path::Path) -> Result<Held, Error> {
-    let fault = |source| Error::State { path: state.to_owned(), source };
-    std::fs::create_dir_all(state).map_err(fault)?;
-    let file = std::fs::File::create(state.join("lock")).map_err(fault)?;
-    Flock::lock(file, FlockArg::LockExclusiveNonblock).map(Held).map_err(|_| Error::Running(state.to_owned()))
-}
-
 /// Runs until it is told to stop (SIGTERM, SIGINT), or with `dry_run` until the plan is printed. Stopping changes nothing in the kernel, unless
 /// the DaemonSet that this is an agent of is over.
 pub async fn run(options: Options) -> Result<(), Error> {
-    let _held = if options.dry_run { None } else { Some(hold(&options.state)?) };
+    if !options.dry_run {
+        hold(&options.state)?.keep().map_err(Error::Lock)?;
+    }
     let kernel = Kernel::open(&options.state, &options.sysctls)?;
     let (tell, mut told) = mpsc::unbounded_channel();
     listen_to_kernel(kernel::Source::open()?, tell.clone());
-    listen_to_nft(kernel.port(), tell.clone());
+    listen_to_nft(NftEvents::open(kernel.port()), kernel.port(), tell.clone());
     if let Some(folder) = &options.manifests {
         let fault = |source| Error::Serve { what: format!("manifests of {}", folder.display()), source };
         listen_to_files(files::Source::new(folder).map_err(fault)?, tell.clone());
@@ -168,10 +168,11 @@ pub async fn run(options: Options) -> Result<(), Error> {
     listen_to_signals(tell.clone());
     control::serve(&options.state, tell.clone())?;
     if let Some(address) = options.metrics {
-        http::serve(address, tell.clone()).await?;
+        http::serve(address, tell.clone());
     }
     info!(version = env!("CARGO_PKG_VERSION"), "egressd runs");
     agent.run(&mut told).await;
+    systemd::stopping();
     if let Some(leader) = leader {
         leader.stop().await;
     }
@@ -186,16 +187,18 @@ pub async fn run(options: Options) -> Result<(), Error> {
 
 fn listen_to_kernel(mut source: kernel::Source, tell: Teller) {
     tokio::spawn(async move {
+        let mut backoff = listening_anew();
         loop {
             match source.next().await {
                 Ok(changes) => {
+                    backoff = listening_anew();
                     if tell.send(Told::Kernel(changes)).is_err() {
                         return;
                     }
                 }
                 Err(error) => {
                     warn!(%error, "lost the kernel's events; listening anew");
-                    tokio::time::sleep(Duration::from_millis(100)).await;
+                    tokio::time::sleep(backoff.wait()).await;
                     if let Ok(anew) = kernel::Source::open() {
                         source = anew;
                     }
@@ -205,22 +208,37 @@ fn listen_to_kernel(mut source: kernel::Source, tell: Teller) {
     });
 }
 
-fn listen_to_nft(port: u32, tell: Teller) {
+/// `first` is listening already. What happens between two of them is not heard, so each later one begins with a loss.
+fn listen_to_nft(first: Result<NftEvents, EventsError>, port: u32, tell: Teller) {
     tokio::spawn(async move {
+        let mut events = first;
+        let mut backoff = listening_anew();
         loop {
-            match NftEvents::open(port) {
-                Ok(mut events) => {
-                    while let Ok(notice) = events.next().await {
+            let error = match events {
+                Ok(ref mut events) => match events.next().await {
+                    Ok(notice) => {
+                        backoff = listening_anew();
                         if tell.send(Told::Nft(notice)).is_err() {
                             return;
                         }
+                        continue;
                     }
-                }
-                Err(error) => warn!(%error, "failed to listen to nftables"),
+                    Err(error) => error,
+                },
+                Err(error) => error,
+            };
+            warn!(error = &error as &dyn std::error::Error, "lost the events of nftables; listening anew");
+            tokio::time::sleep(backoff.wait()).await;
+            events = NftEvents::open(port);
+            if events.is_ok() {
+                let _ = tell.send(Told::Nft(Notice { lost: true, ..Notice::default() }));
             }
-            tokio::time::sleep(Duration::from_millis(100)).await;
         }
     });
+}
+
+fn listening_anew() -> Backoff {
+    Backoff::new(Duration::from_millis(100), retry::LONGEST)
 }
 
 fn listen_to_files(mut source: files::Source, tell: Teller) {
@@ -235,16 +253,24 @@ fn listen_to_containerd(mut source: containerd::Source, tell: Teller) {
     tokio::spawn(async move { while tell.send(Told::Runtime(source.next().await)).is_ok() {} });
 }
 
+/// The first signal stops the loop, which may wait for what is under way. The second ends the process at once, as if nobody listened to it.
 fn listen_to_signals(tell: Teller) {
     use tokio::signal::unix::{SignalKind, signal};
-    for kind in [SignalKind::terminate(), SignalKind::interrupt()] {
-        let tell = tell.clone();
-        match signal(kind) {
-            Ok(mut stream) => drop(tokio::spawn(async move {
-                stream.recv().await;
-                let _ = tell.send(Told::Stop);
-            })),
-            Err(error) => warn!(%error, "failed to listen to signals"),
-        }
-    }
+    let (terminate, interrupt) = (SignalKind::terminate(), SignalKind::interrupt());
+    let (mut terminated, mut interrupted) = match (signal(terminate), signal(interrupt)) {
+        (Ok(terminated), Ok(interrupted)) => (terminated, interrupted),
+        (Err(error), _) | (_, Err(error)) => return warn!(%error, "failed to listen to signals"),
+    };
+    tokio::spawn(async move {
+        let mut next = async || {
+            tokio::select! {
+                _ = terminated.recv() => terminate,
+                _ = interrupted.recv() => interrupt,
+            }
+        };
+        next().await;
+        let _ = tell.send(Told::Stop);
+        let second = next().await;
+        std::process::exit(128 + second.as_raw_value());
+    });
 }

@@ -49,7 +49,10 @@ pub fn withdraw(kernel: &mut Kernel, facts: &KernelFacts, boot_guard: Option<&Pa
     kernel.disarm(&plan.disarm).map_err(Error::Disarm)?;
     let cuts: Vec<_> = plan.cuts.iter().collect();
     let has_exit = |flow: &Flow| ends(&cuts, flow.source, flow.protocol, flow.reply_destination);
-    let flows = Flows::open().and_then(|mut flows| flows.end(has_exit)).map_err(Error::Flows)?.len();
+    let ended = Flows::open().and_then(|mut flows| flows.end(has_exit)).map_err(Error::Flows)?;
+    // Without the tables they would go on by the host's NIC with the exit's address.
+    ended.error.map_or(Ok(()), Err).map_err(Error::Flows)?;
+    let flows = ended.gone.len();
     let (done, left) = kernel.withdraw(plan, bridges);
     boot_guard.map_or(Ok(()), boot::remove).map_err(Error::BootGuard)?;
     Ok(Withdrawn { done, left, flows })

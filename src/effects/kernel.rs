@@ -3,13 +3,14 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use tracing::{debug, trace, warn};
+use tracing::{debug, trace};
 
 use super::nft::{self, Nft};
 use super::route::Routing;
 use super::sysctl::{self, Sysctls};
 use crate::netlink;
-use crate::nft::{Change, Ruleset};
+use crate::nft::decode::AnyChain;
+use crate::nft::{Change, Ruleset, diff};
 use crate::plan::Plan;
 use crate::plan::step::{Names, RouteStep};
 
@@ -20,6 +21,10 @@ pub struct Kernel {
     sysctls: Sysctls,
     /// Our tables as the kernel has them; `None` when that has to be read again.
     mirror: Option<Ruleset>,
+    /// What they should be, when they have to be read again only because events were lost.
+    expected: Option<Ruleset>,
+    /// They were not what they should be.
+    drifted: bool,
 }
 
 /// Why the kernel could not be opened.
@@ -38,8 +43,37 @@ pub enum OpenError {
 pub struct Done {
     /// Steps carried out.
     pub steps: usize,
-    /// Steps that failed, in a reader's words.
-    pub failures: Vec<String>,
+    /// Steps that failed.
+    pub failures: Vec<Failure>,
+    /// The nftables batch is one of them.
+    pub batch_refused: bool,
+}
+
+/// Something that failed, in a reader's words.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Failure {
+    /// What was tried. The next try of the same is told by it.
+    pub step: String,
+    pub error: String,
+}
+
+impl Failure {
+    /// With the causes of the error.
+    pub fn of(step: impl Into<String>, error: &dyn std::error::Error) -> Self {
+        let mut text = error.to_string();
+        let mut source = error.source();
+        while let Some(cause) = source {
+            text.push_str(&format!(": {cause}"));
+            source = cause.source();
+        }
+        Self { step: step.into(), error: text }
+    }
+}
+
+impl std::fmt::Display for Failure {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}: {}", self.step, self.error)
+    }
 }
 
 impl Kernel {
@@ -50,6 +84,8 @@ impl Kernel {
             routing: Routing::open().map_err(OpenError::Routing)?,
             sysctls: Sysctls::open(sysctls, state).map_err(OpenError::Sysctls)?,
             mirror: None,
+            expected: None,
+            drifted: false,
         })
     }
 
@@ -61,21 +97,39 @@ impl Kernel {
     /// Our tables as they are.
     pub fn ruleset(&mut self) -> Result<&Ruleset, nft::ReadError> {
         if self.mirror.is_none() {
-            self.mirror = Some(self.nft.read()?);
+            let read = self.nft.read()?;
+            let expected = self.expected.take();
+            self.drifted |= expected.is_some_and(|expected| !diff(&expected, &read).is_empty());
+            self.mirror = Some(read);
         }
         Ok(self.mirror.as_ref().expect("read above"))
     }
 
     /// Makes this process the owner of tables that an earlier run left.
-    pub fn take_over(&mut self) {
-        if let Err(error) = self.nft.commit(&[]) {
-            warn!(%error, "failed to take over the tables of an earlier run");
-        }
+    pub fn take_over(&mut self) -> Result<(), Failure> {
+        self.nft.commit(&[]).map(drop).map_err(|error| Failure::of("taking over the tables of an earlier run", &error))
     }
 
     /// Somebody changed our tables: they have to be read again.
     pub fn forget(&mut self) {
-        self.mirror = None;
+        (self.mirror, self.expected) = (None, None);
+    }
+
+    /// Somebody may have changed our tables: they have to be read again, and compared with what they should be.
+    pub fn doubt(&mut self) {
+        self.expected = self.mirror.take().or(self.expected.take());
+    }
+
+    /// Whether our tables were found changed after a doubt. Says so once.
+    pub fn take_drift(&mut self) -> bool {
+        std::mem::take(&mut self.drifted)
+    }
+
+    /// Other programs' NAT chains that see a flow before ours do.
+    pub fn nat_chains_ahead(&mut self) -> Result<Vec<AnyChain>, nft::ReadError> {
+        let mut chains = self.nft.chains()?;
+        chains.retain(AnyChain::is_nat_ahead_of_ours);
+        Ok(chains)
     }
 
     /// The sysctls of these keys that exist.
@@ -85,7 +139,7 @@ impl Kernel {
 
     /// Takes the claims out of tables that are to go. The flows that had an exit are to be ended before the plan is carried out.
     pub fn disarm(&mut self, changes: &[Change]) -> Result<(), nft::CommitError> {
-        self.mirror = None;
+        self.forget();
         self.nft.commit(changes).map(drop)
     }
 
@@ -97,7 +151,6 @@ impl Kernel {
             done.note(self.sysctls.set(key, value).map(drop), || format!("sysctl {key} = {value}"));
         }
         self.route(&plan.before, &plan.names, &mut done);
-        let mut ready = true;
         if !plan.ruleset.is_empty() {
             match self.nft.commit(&plan.ruleset) {
                 Ok(committed) => {
@@ -106,14 +159,14 @@ impl Kernel {
                     self.mirror = Some(plan.target);
                 }
                 Err(error) => {
-                    self.mirror = None;
+                    self.forget();
                     done.fail(&error, "nftables");
-                    ready = false;
+                    done.batch_refused = true;
                 }
             }
         }
-        // Marks that still lead to a way need its rule and its routes.
-        if ready {
+        // What the tables still lead to has to stay.
+        if !done.batch_refused {
             self.route(&plan.after, &plan.names, &mut done);
         }
         done
@@ -150,13 +203,32 @@ impl Done {
     }
 
     fn fail(&mut self, error: &dyn std::error::Error, what: &str) {
-        let mut text = format!("{what}: {error}");
-        let mut source = error.source();
-        while let Some(cause) = source {
-            text.push_str(&format!(": {cause}"));
-            source = cause.source();
-        }
-        warn!(error = text, "step failed");
-        self.failures.push(text);
+        let failure = Failure::of(what, error);
+        debug!(step = failure.step, error = failure.error, "step failed");
+        self.failures.push(failure);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::netlink::testing::alone;
+    use crate::nft::{Change, Family};
+
+    #[test]
+    fn lost_events_are_drift_only_where_the_tables_are_not_what_they_should_be() {
+        alone(|| {
+            let state = tempfile::tempdir().unwrap();
+            let mut kernel = Kernel::open(state.path(), Path::new("/proc/sys")).unwrap();
+            kernel.ruleset().unwrap();
+            kernel.doubt();
+            kernel.doubt();
+            kernel.ruleset().unwrap();
+            assert!(!kernel.take_drift(), "nobody has changed anything");
+            kernel.nft.commit(&[Change::AddTable(Family::Ip)]).unwrap();
+            kernel.doubt();
+            kernel.ruleset().unwrap();
+            assert!(kernel.take_drift() && !kernel.take_drift(), "it is told once");
+        });
     }
 }

@@ -3,9 +3,12 @@
 //! What egressd wrote reads back equal to what was written. What someone else put in reads as something that differs from all that egressd writes, so that the
 //! next difference takes it out.
 
+use std::fmt;
+
 use super::encode::{HOOKS, TYPE_BITS, family_number, kind_name, type_number};
 use super::uapi::*;
 use super::{Base, Bytes, Chain, ChainKind, Data, Datatype, Family, Hook, Key, Rule, Ruleset, Set, Table, Verdict};
+use crate::contract::{PRIORITY_SNAT, TABLE};
 use crate::wire::{Received, attributes, find, number_be, text};
 
 /// A message of the kernel that lacks what it always has, or has it in another form.
@@ -25,16 +28,6 @@ pub struct TableHead<'a> {
     pub owner: Option<u32>,
 }
 
-/// A chain that the kernel enters by itself, in whichever table.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct BaseChain {
-    /// As nft names it.
-    pub family: &'static str,
-    pub table: String,
-    pub chain: String,
-    pub base: Base,
-}
-
 /// Any chain, in whichever table.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct AnyChain {
@@ -48,6 +41,22 @@ pub struct AnyChain {
     pub drops: bool,
     /// Rules in it and jumps to it.
     pub uses: u32,
+}
+
+impl AnyChain {
+    /// Somebody else's NAT chain that sees a flow before ours does. All NAT chains of a hook run at one place, ordered by priority; of equals
+    /// the one that came last is first.
+    pub fn is_nat_ahead_of_ours(&self) -> bool {
+        let nat = |base: Base| base.kind == ChainKind::Nat && base.hook == Hook::Postrouting && base.priority <= PRIORITY_SNAT;
+        self.table != TABLE && self.base.is_some_and(nat)
+    }
+}
+
+/// As nft names it.
+impl fmt::Display for AnyChain {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} {} {}", self.family, self.table, self.chain)
+    }
 }
 
 /// The head of a table.
@@ -76,16 +85,6 @@ pub fn family_name(family: u8) -> &'static str {
         NFPROTO_IPV6 => "ip6",
         _ => "unknown",
     }
-}
-
-/// The base chain that a message tells of, if it tells of one.
-pub fn base_chain(message: &Received) -> Option<BaseChain> {
-    Some(BaseChain {
-        family: family_name(message.family()),
-        table: message.attribute(NFTA_CHAIN_TABLE).and_then(text)?.to_owned(),
-        chain: message.attribute(NFTA_CHAIN_NAME).and_then(text)?.to_owned(),
-        base: base(message)?,
-    })
 }
 
 /// The chain that a message tells of.

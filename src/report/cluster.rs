@@ -6,7 +6,7 @@ mod status;
 
 pub use explain::explain;
 pub use node::node;
-pub use status::{json, status};
+pub use status::{listed, status};
 
 /// Values in a cell.
 fn cell<T: ToString>(values: impl IntoIterator<Item = T>) -> String {

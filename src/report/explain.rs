@@ -13,7 +13,7 @@ use crate::model::resolve::Outcome;
 use crate::model::uplinks::outside::MAIN;
 use crate::model::uplinks::{Exit, Uplinks};
 use crate::model::ways::Way;
-use crate::model::workload::{Entry, Row, State};
+use crate::model::workload::{Entry, Row, State, Subject};
 
 /// What becomes of the packets of `workload` (a name, an address, or a container's id) to `destination`, or to the outside at large.
 /// `None`: no such workload is known.
@@ -33,7 +33,9 @@ pub fn explain(facts: &Facts, outcome: &Outcome, workload: &str, destination: Op
 
 fn named(row: &Row, name: &str) -> bool {
     let id = match &row.subject {
-        crate::model::workload::Subject::Container(container) => name.len() >= 12 && container.id.starts_with(name),
+        Subject::Container(container) => name.len() >= 12 && container.id.starts_with(name),
+        // Without its namespace: all of that name.
+        Subject::Pod(pod) => name.strip_prefix("pod/") == Some(pod.name.as_str()),
         _ => false,
     };
     id || row.subject.to_string() == name || row.address.is_some_and(|net| net.to_string() == name || net.addr().to_string() == name)

@@ -13,6 +13,10 @@ use crate::model::facts::IfIndex;
 /// Where systemd looks for configuration, what counts most first.
 const SYSTEMD: [&str; 4] = ["etc/systemd", "run/systemd", "usr/local/lib/systemd", "usr/lib/systemd"];
 
+/// What systemd has of networkd while that is active, and removes when it is not. `/run/systemd/netif` says nothing: systemd makes it at boot, on
+/// every host.
+const NETWORKD: &str = "run/systemd/units/invocation:systemd-networkd.service";
+
 /// Adds what files tell; `links` have to be there already.
 pub fn read(root: &Path, sysctls: &Path, facts: &mut Facts) {
     let text = |path: &str| fs::read_to_string(path).unwrap_or_default();
@@ -22,7 +26,8 @@ pub fn read(root: &Path, sysctls: &Path, facts: &mut Facts) {
     facts.legacy_tables = text("/proc/thread-self/net/ip_tables_names").lines().map(str::to_owned).collect();
     let nics: Vec<_> = facts.nics().map(|nic| nic.name.as_str()).collect();
     facts.sysctls = keys(&nics).filter_map(|key| Some((key.clone(), sysctl::read(sysctls, &key).ok()?))).collect();
-    facts.networkd = root.join("run/systemd/netif").is_dir().then(|| networkd(root));
+    // A link to a number, and not to a file.
+    facts.networkd = root.join(NETWORKD).is_symlink().then(|| networkd(root));
     facts.network_manager = network_manager(root);
 }
 

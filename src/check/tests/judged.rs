@@ -206,6 +206,26 @@ fn a_dropping_forward_chain_warns_for_bridges_that_are_not_docker_s() {
 }
 
 #[test]
+fn a_forward_chain_is_opened_by_the_program_that_it_belongs_to() {
+    let bridge = |f: &mut Facts| f.links.push(link(3, "virbr0", LinkKind::Bridge));
+    let said = only(|f| {
+        bridge(f);
+        let named = |name: &str| AnyChain { base: None, ..chain(name, ChainKind::Filter, Hook::Forward, 0) };
+        f.chains = vec![AnyChain { drops: true, ..chain("FORWARD", ChainKind::Filter, Hook::Forward, 0) }, named("ufw-user-forward")];
+    });
+    assert!(said.contains("`ufw route allow in on virbr0`") && !said.contains("iptables -I"), "{said}");
+    // It accepts by policy, and rejects by its last rule.
+    let firewalld =
+        || AnyChain { family: "inet", table: "firewalld".to_owned(), ..chain("filter_FORWARD", ChainKind::Filter, Hook::Forward, 10) };
+    let said = only(|f| {
+        bridge(f);
+        f.chains = vec![firewalld()];
+    });
+    assert!(said.contains("firewall-cmd --permanent --zone=trusted --add-interface=virbr0") && !said.contains("nft insert"), "{said}");
+    fine(|f| f.chains = vec![firewalld()]);
+}
+
+#[test]
 fn a_rule_ahead_of_ours_that_takes_every_packet_fails() {
     let (level, said) = of_rule(policy(100)).unwrap();
     assert_eq!(level, Level::Fail);
@@ -290,12 +310,14 @@ fn networkd_is_told_by_the_drop_in_that_it_lacks() {
     let said = only(|f| f.networkd = Some(Networkd { removes_rules: true, removes_routes: false }));
     assert!(said.contains("other programs' policy rules when"), "{said}");
     assert!(said.contains(r"printf '[Network]\nManageForeignRoutingPolicyRules=no\n' >"), "{said}");
+    assert!(said.contains("systemctl try-restart"), "nothing is started that does not run: {said}");
     fine(|f| f.networkd = Some(Networkd { removes_rules: false, removes_routes: false }));
 }
 
 #[test]
 fn network_manager_is_told_for_the_nics_that_it_manages() {
-    assert!(only(|f| f.network_manager = BTreeSet::from([2])).contains("`nmcli device set eth0 managed no`"));
+    let said = only(|f| f.network_manager = BTreeSet::from([2]));
+    assert!(said.contains("`nmcli connection modify") && !said.contains("managed no"), "{said}");
     fine(|f| f.network_manager = BTreeSet::from([99]));
 }
 

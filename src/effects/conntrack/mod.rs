@@ -85,6 +85,17 @@ pub struct Flow {
     pub zone: u16,
 }
 
+/// What came of deletions.
+#[derive(Debug, Default)]
+pub struct Ended {
+    /// Deleted, or gone by themselves.
+    pub gone: Vec<Flow>,
+    /// Refused: they go on.
+    pub left: Vec<Flow>,
+    /// Why the first of those was refused.
+    pub error: Option<Error>,
+}
+
 /// The hands on the table of flows.
 pub struct Flows {
     channel: Channel,
@@ -114,19 +125,33 @@ impl Flows {
         read.map_err(Error::Read)
     }
 
-    /// Deletes the flows that `ends` says, and returns them.
+    /// Deletes the flows that `ends` says.
     ///
     /// # Errors
-    /// As [`Flows::for_each`] and [`Flows::delete`].
-    pub fn end(&mut self, mut ends: impl FnMut(&Flow) -> bool) -> Result<Vec<Flow>, Error> {
-        let mut gone = Vec::new();
+    /// As [`Flows::for_each`].
+    pub fn end(&mut self, mut ends: impl FnMut(&Flow) -> bool) -> Result<Ended, Error> {
+        let mut chosen = Vec::new();
         self.for_each(|flow| {
             if ends(&flow) {
-                gone.push(flow);
+                chosen.push(flow);
             }
         })?;
-        gone.iter().try_for_each(|flow| self.delete(flow))?;
-        Ok(gone)
+        Ok(self.delete_all(chosen))
+    }
+
+    /// Deletes these flows. One that the kernel refuses to delete (an offloaded one is `EBUSY`) does not stop the others.
+    pub fn delete_all(&mut self, flows: Vec<Flow>) -> Ended {
+        let mut ended = Ended::default();
+        for flow in flows {
+            match self.delete(&flow) {
+                Ok(()) => ended.gone.push(flow),
+                Err(error) => {
+                    ended.left.push(flow);
+                    ended.error.get_or_insert(error);
+                }
+            }
+        }
+        ended
     }
 
     /// Deletes this very entry: by its tuple and its number. One that is gone, or whose tuple is another flow's by now, is a success.

@@ -92,6 +92,25 @@ fn a_later_flow_with_the_same_tuple_is_left_alone() {
     });
 }
 
+#[test]
+fn a_flow_that_the_kernel_refuses_to_delete_does_not_keep_the_others() {
+    alone(|| {
+        track();
+        let mut flows = Flows::open().unwrap();
+        for from in ["127.0.0.1:5001", "127.0.0.1:5002"] {
+            send(from, "127.0.0.1:7000");
+        }
+        let mut chosen = dump(&mut flows, Family::V4);
+        // An IPv6 tuple of IPv4 addresses is no tuple.
+        let refused = Flow { family: Family::V6, ..chosen[0] };
+        chosen.insert(0, refused);
+        let ended = flows.delete_all(chosen);
+        assert_eq!(ended.left, [refused]);
+        assert!(ended.error.unwrap().to_string().contains("127.0.0.1"));
+        assert!(dump(&mut flows, Family::V4).is_empty());
+    });
+}
+
 fn dump(flows: &mut Flows, family: Family) -> Vec<Flow> {
     let mut all = Vec::new();
     flows.for_each(|flow| all.push(flow)).unwrap();

@@ -22,7 +22,7 @@ pub struct Notice {
     pub ours: bool,
     /// A NAT base chain came, or a chain or table went that may have had one (the kernel does not say).
     pub nat_chains: bool,
-    /// Notices were lost: anything may have happened.
+    /// Notices were lost: anything may have happened, or nothing. A batch of ours that is larger than the receive buffer does that.
     pub lost: bool,
     /// Name of the program that did the last of it, if the kernel said.
     pub program: Option<String>,

@@ -13,7 +13,7 @@ use std::io;
 use netlink_sys::protocols::NETLINK_NETFILTER;
 use tracing::{debug, trace};
 
-pub use events::{NftEvents, Notice};
+pub use events::{EventsError, NftEvents, Notice};
 pub use read::ReadError;
 
 use crate::contract::TABLE;

@@ -1,12 +1,12 @@
-//! Reads our tables, and the NAT chains of everybody.
+//! Reads our tables, and the chains of everybody.
 
 use super::{Nft, Standing};
 use crate::contract::TABLE;
 use crate::netlink;
-use crate::nft::decode::{self, AnyChain, BaseChain, Malformed};
+use crate::nft::decode::{self, AnyChain, Malformed};
 use crate::nft::encode::{Ownership, family_number, message};
 use crate::nft::uapi::*;
-use crate::nft::{ChainKind, Family, Ruleset};
+use crate::nft::{Family, Ruleset};
 use crate::wire::{Message, Received, flags, number_be};
 
 /// A read takes milliseconds, and other programs' changes come seconds apart. One that writes all the time is given up on.
@@ -33,23 +33,6 @@ impl Nft {
     /// Our tables, as they are. A table that the next commit is to replace whole, because it was made without an owner, counts as not there.
     pub fn read(&mut self) -> Result<Ruleset, ReadError> {
         self.consistently(Self::read_once)
-    }
-
-    /// Every NAT base chain of every table, ours included. The first chain of a hook that translates a flow wins, so one ahead of ours takes flows from us.
-    pub fn nat_chains(&mut self) -> Result<Vec<BaseChain>, ReadError> {
-        self.consistently(|nft| {
-            let mut chains = Vec::new();
-            nft.dump(
-                "chains",
-                NFT_MSG_GETCHAIN,
-                0,
-                |_| {},
-                |message| {
-                    chains.extend(decode::base_chain(message).filter(|chain| chain.base.kind == ChainKind::Nat));
-                },
-            )?;
-            Ok(chains)
-        })
     }
 
     /// Every chain of every table.

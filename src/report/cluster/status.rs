@@ -9,7 +9,7 @@ use super::cell;
 use crate::api::binding::EgressBinding;
 use crate::api::status::EgressBindingStatus;
 
-/// A binding as `-o json` has it.
+/// A binding as `-o json` and `-o yaml` have it.
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
 struct Binding<'a> {
@@ -22,17 +22,14 @@ struct Binding<'a> {
 }
 
 /// For machines: a list of bindings with their status.
-///
-/// # Errors
-/// None that plain data could cause.
-pub fn json(bindings: &[EgressBinding]) -> serde_json::Result<String> {
+pub fn listed(bindings: &[EgressBinding]) -> impl Serialize {
     let bindings = sorted(bindings).into_iter().map(|binding| Binding {
         namespace: binding.namespace().unwrap_or_default(),
         name: binding.name_any(),
         pool: pool(binding),
         status: binding.status.as_ref(),
     });
-    Ok(serde_json::to_string_pretty(&bindings.collect::<Vec<_>>())? + "\n")
+    bindings.collect::<Vec<_>>()
 }
 
 /// For people: a table, and sentences with cures below it.

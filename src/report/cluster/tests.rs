@@ -89,8 +89,7 @@ shop/everybody: no agent has looked at it yet; see whether egressd runs in this 
 
 #[test]
 fn status_for_machines_is_the_status_itself() {
-    let text = json(&[crawler()]).expect("plain data");
-    let read: Value = serde_json::from_str(&text).expect("JSON");
+    let read: Value = serde_json::to_value(listed(&[crawler()])).expect("plain data");
     assert_eq!(read[0]["pool"], "public");
     assert_eq!(read[0]["status"], serde_json::to_value(crawler().status).expect("plain data"));
 }

@@ -19,7 +19,10 @@ pub struct Egressd {
     name: String,
     namespaces: Namespaces,
     arguments: Vec<String>,
+    environment: Variables,
 }
+
+type Variables = Vec<(String, String)>;
 
 impl World {
     /// Starts it for the world's Docker daemon and the folder [`manifests`].
@@ -45,10 +48,17 @@ impl Machine {
 
     /// Starts it and does not wait.
     pub fn egressd_started(&self, arguments: &[&str]) -> Egressd {
-        let arguments: Vec<String> = arguments.iter().map(ToString::to_string).collect();
+        self.egressd_started_in(arguments, &[])
+    }
+
+    /// The same, with variables in its environment.
+    pub fn egressd_started_in(&self, arguments: &[&str], environment: &[(&str, &str)]) -> Egressd {
+        let own = |text: &&str| (*text).to_owned();
+        let arguments: Vec<String> = arguments.iter().map(own).collect();
+        let environment = environment.iter().map(|(name, value)| (own(name), own(value))).collect();
         let name = format!("{}egressd", self.prefix);
-        let service = spawn(&self.namespaces, &name, &arguments);
-        Egressd { service, name, namespaces: self.namespaces.clone(), arguments }
+        let service = spawn(&self.namespaces, &name, &arguments, &environment);
+        Egressd { service, name, namespaces: self.namespaces.clone(), arguments, environment }
     }
 
     /// Runs one of its other commands (`status`, `explain`, `cleanup`, ...) and returns what it prints, or its failure.
@@ -80,7 +90,7 @@ impl Egressd {
 
     /// Starts it again with the same arguments, and waits until it is ready.
     pub fn start(&mut self) {
-        self.service = spawn(&self.namespaces, &self.name, &self.arguments);
+        self.service = spawn(&self.namespaces, &self.name, &self.arguments, &self.environment);
         self.await_ready();
     }
 
@@ -107,9 +117,9 @@ impl Egressd {
     }
 }
 
-fn spawn(namespaces: &Namespaces, name: &str, arguments: &[String]) -> Service {
+fn spawn(namespaces: &Namespaces, name: &str, arguments: &[String], environment: &Variables) -> Service {
     let mut daemon = Command::new(program());
-    daemon.arg("run").args(arguments);
+    daemon.arg("run").args(arguments).envs(environment.iter().cloned());
     Service::start_in(namespaces, name, daemon)
 }
 

@@ -1,0 +1,57 @@
+//! Writes down what the next boot is to close, beside the loop: a disk may take seconds.
+
+use std::path::PathBuf;
+use std::sync::mpsc;
+use std::thread::JoinHandle;
+
+use super::{Teller, Told};
+use crate::effects::boot;
+use crate::effects::kernel::Failure;
+use crate::plan::boot::Remembered;
+
+/// What failures of it are known by.
+pub(super) const STEP: &str = "remembering what is guarded";
+
+/// The thread, and what it was last given.
+pub(super) struct Keeper {
+    given: Option<Remembered>,
+    write: mpsc::Sender<Remembered>,
+    thread: JoinHandle<()>,
+}
+
+impl Keeper {
+    pub fn start(file: PathBuf, tell: Teller) -> Self {
+        let (write, to_write) = mpsc::channel::<Remembered>();
+        let work = move || {
+            while let Ok(first) = to_write.recv() {
+                // Only the newest counts.
+                let newest = to_write.try_iter().last().unwrap_or(first);
+                let written = boot::write(&file, &newest);
+                let cure = "give --boot-guard a file that can be written";
+                let fails = |error| Failure { error: format!("{}; {cure}", Failure::of(STEP, &error).error), step: STEP.to_owned() };
+                let _ = tell.send(Told::Remembered(written.map_err(fails)));
+            }
+        };
+        let thread = std::thread::Builder::new().name("keeper".to_owned()).spawn(work).expect("a thread can be started");
+        Self { given: None, write, thread }
+    }
+
+    /// Has it written, unless that was done before.
+    pub fn keep(&mut self, remembered: Remembered) {
+        if self.given.as_ref() != Some(&remembered) {
+            let _ = self.write.send(remembered.clone());
+            self.given = Some(remembered);
+        }
+    }
+
+    /// The last was not written: it is to be given again.
+    pub fn failed(&mut self) {
+        self.given = None;
+    }
+
+    /// Waits for what is being written, and writes nothing any more.
+    pub fn end(self) {
+        drop(self.write);
+        let _ = self.thread.join();
+    }
+}

@@ -1,0 +1,65 @@
+//! Other programs' NAT chains ahead of ours: a flow that such a chain translates keeps its address.
+
+use std::time::{Duration, Instant};
+
+use tracing::{info, warn};
+
+use crate::contract::PRIORITY_SNAT;
+use crate::effects::kernel::Kernel;
+
+/// How long after a change of chains they are looked at: kube-proxy and the like change many in a row.
+const SETTLE: Duration = Duration::from_secs(1);
+/// How long after a look that failed the next comes.
+const AGAIN: Duration = Duration::from_secs(10);
+
+/// The chains that were found, and when to look again.
+pub(super) struct Watch {
+    due: Option<Instant>,
+    problems: Vec<String>,
+}
+
+impl Watch {
+    pub fn new() -> Self {
+        Self { due: Some(Instant::now()), problems: Vec::new() }
+    }
+
+    pub fn due(&self) -> Option<Instant> {
+        self.due
+    }
+
+    /// NAT chains may have come or gone.
+    pub fn changed(&mut self) {
+        self.due.get_or_insert_with(|| Instant::now() + SETTLE);
+    }
+
+    /// Looks, if it is time to.
+    pub fn look(&mut self, kernel: &mut Kernel) {
+        if !self.due.is_some_and(|due| due <= Instant::now()) {
+            return;
+        }
+        let Ok(ahead) = kernel.nat_chains_ahead() else {
+            self.due = Some(Instant::now() + AGAIN);
+            return;
+        };
+        self.due = None;
+        let problem = |chain: &crate::nft::decode::AnyChain| {
+            let priority = chain.base.map_or(0, |base| base.priority);
+            format!(
+                "NAT chain {chain}: its priority {priority} is ahead of egressd's {PRIORITY_SNAT}: flows that it translates keep its address; give it a priority above {PRIORITY_SNAT} (`srcnat` is 100)"
+            )
+        };
+        let problems: Vec<String> = ahead.iter().map(problem).collect();
+        for problem in problems.iter().filter(|problem| !self.problems.contains(problem)) {
+            warn!("{problem}");
+        }
+        if problems.is_empty() && !self.problems.is_empty() {
+            info!("no other program's NAT chain is ahead of egressd's any more");
+        }
+        self.problems = problems;
+    }
+
+    /// What status should tell.
+    pub fn problems(&self) -> &[String] {
+        &self.problems
+    }
+}
