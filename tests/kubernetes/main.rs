@@ -16,7 +16,7 @@ mod support;
 
 use std::{process::ExitCode, time::Duration};
 
-/// A cluster takes seconds, and a thousand pods some minutes.
+/// A cluster takes seconds, and the thousand pods of `make soak` some minutes.
 const LIMIT: Duration = Duration::from_secs(900);
 
 fn main() -> ExitCode {

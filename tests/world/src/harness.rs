@@ -5,15 +5,17 @@
 
 use std::{
     env,
+    fs::{self, File},
+    io,
     panic::{self, AssertUnwindSafe},
     process::ExitCode,
-    sync::{RwLock, mpsc},
+    sync::mpsc,
     time::Duration,
 };
 
 use libtest_mimic::{Arguments, Trial};
 
-use crate::{cluster::first, isolate};
+use crate::{built, cluster::first, isolate};
 
 /// Time that a scenario may take when it does not say otherwise.
 pub const LIMIT: Duration = Duration::from_secs(120);
@@ -47,7 +49,7 @@ impl Scenario {
         self
     }
 
-    /// The same, with none beside it: it takes all that the machine has.
+    /// The same, with none beside it, of another test program neither: it takes all that the machine has.
     #[must_use]
     pub fn alone(mut self) -> Self {
         self.alone = true;
@@ -55,19 +57,28 @@ impl Scenario {
     }
 
     fn trial(self) -> Trial {
-        static RUNNING: RwLock<()> = RwLock::new(());
         let Self { name, limit, shown, alone, .. } = self;
         Trial::test(name.clone(), move || {
-            let run = || isolate::run(&name, limit, shown).map_err(Into::into);
-            if alone {
-                let _others = RUNNING.write();
-                run()
-            } else {
-                let _another = RUNNING.read();
-                run()
-            }
+            let _place = place(alone).map_err(|error| format!("failed to lock: {error}"))?;
+            isolate::run(&name, limit, shown).map_err(Into::into)
         })
     }
+}
+
+/// Waits until a scenario may run: beside others, or when no other runs. It may until the returned file is closed.
+fn place(alone: bool) -> io::Result<File> {
+    let folder = built("tmp");
+    fs::create_dir_all(&folder)?;
+    let open = |name| File::options().create(true).append(true).open(folder.join(name));
+    let (door, place) = (open("scenarios.door")?, open("scenarios.lock")?);
+    // Whoever waits for the others to end keeps the door, so that no new ones come in.
+    door.lock()?;
+    if alone {
+        place.lock()?
+    } else {
+        place.lock_shared()?
+    }
+    Ok(place)
 }
 
 /// Runs a scenario, and says last what it failed by: what ends with it prints logs.
@@ -89,6 +100,17 @@ fn told_last(run: &dyn Fn()) -> ExitCode {
 
 /// The `main` of a test program: takes the arguments of a usual Rust test (`--list`, a filter, `--test-threads`).
 pub fn main(scenarios: Vec<Scenario>) -> ExitCode {
+    // More at once run out of what the machine has once: of inotify instances, for instance, a cluster takes dozens. They count for the user
+    // who made a user namespace, too, so that one for each scenario would not help.
+    run(2, scenarios)
+}
+
+/// The same for scenarios that have no engine and no node, and mostly wait: more of them at once.
+pub fn main_of_waiting(scenarios: Vec<Scenario>) -> ExitCode {
+    run(4, scenarios)
+}
+
+fn run(at_once: usize, scenarios: Vec<Scenario>) -> ExitCode {
     match env::var(isolate::STAGE).as_deref() {
         Ok(isolate::INIT) => isolate::init(),
         Ok(first::STAGE) => first::main(),
@@ -100,8 +122,7 @@ pub fn main(scenarios: Vec<Scenario>) -> ExitCode {
         _ => {
             let trials = scenarios.into_iter().map(Scenario::trial).collect();
             let mut arguments = Arguments::from_args();
-            // More at once run out of what a machine has once: inotify instances, for instance, of which a cluster takes dozens.
-            arguments.test_threads.get_or_insert(2);
+            arguments.test_threads.get_or_insert(at_once);
             libtest_mimic::run(&arguments, trials).exit_code()
         }
     }
