@@ -91,10 +91,16 @@ fn addresses(message: &[u8]) -> Vec<Ipv4Addr> {
     words.filter_map(|word| word.first_chunk::<4>().copied().map(Ipv4Addr::from)).collect()
 }
 
-/// The 50th and 99th percentile and the longest of some delays, as text.
-pub fn percentiles(mut delays: Vec<Duration>) -> String {
+/// The delay that so many percent of the delays do not exceed.
+pub fn percentile(delays: &[Duration], percent: usize) -> Duration {
+    let mut delays = delays.to_vec();
     delays.sort_unstable();
     let last = delays.len().saturating_sub(1);
-    let at = |percent: usize| delays.get((last * percent).div_ceil(100)).copied().unwrap_or_default().as_secs_f64() * 1000.0;
+    delays.get((last * percent).div_ceil(100)).copied().unwrap_or_default()
+}
+
+/// The 50th and 99th percentile and the longest of some delays, as text.
+pub fn percentiles(delays: &[Duration]) -> String {
+    let at = |percent| percentile(delays, percent).as_secs_f64() * 1000.0;
     format!("p50 {:.1} ms, p99 {:.1} ms, max {:.1} ms of {}", at(50), at(99), at(100), delays.len())
 }
