@@ -50,11 +50,9 @@ mapfile -t names < <(packages)
 files=$(dpkg-query -L "${names[@]}" | grep -E '^(/usr)?/s?bin/[^/]+$' | sort -u)
 xargs ln -sf -t "$dir" <<<"$files"
 # Debian's alternatives (cc, iptables, awk) belong to no package: the link counts that leads to a file of one that does.
-for link in /usr/bin/* /usr/sbin/*; do
-  [[ $(readlink "$link" || true) == /etc/alternatives/* ]] || continue
-  program=$(readlink -f "$link")
-  if grep -qxF -e "$program" -e "${program#/usr}" <<<"$files"; then ln -sf "$link" "$dir"; fi
-done
+# A package may call its file /bin/NAME where /bin leads to /usr/bin.
+find /usr/bin /usr/sbin -lname '/etc/alternatives/*' -exec sh -c 'for link; do echo "$(readlink -f "$link") $link"; done' sh {} + |
+  awk 'NR == FNR { sub("^/usr", ""); ours[$1]; next } { sub("^/usr", "", $1) } $1 in ours { print $2 }' <(echo "$files") - | xargs ln -sf -t "$dir"
 for program in cargo cargo-clippy cargo-fmt clippy-driver rustc rustdoc rustfmt go; do
   if found=$(command -v "$program"); then ln -sf "$found" "$dir"; fi
 done
