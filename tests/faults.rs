@@ -188,7 +188,9 @@ fn what_is_taken_away_comes_back(subnets: Subnets) {
             world.masquerade(&stage.bridge);
         }
         await_again(world, &before, taken);
-        assert!(world.metric("egressd_kernel_changes_total") > changes, "{taken}: there was something to put back");
+        // From Linux 6.9 on its tables belong to egressd: others cannot flush them.
+        let kept = taken == FLUSH && world.host.run(&["nft", "-t", "list", "ruleset"]).contains("owner");
+        assert!(kept || world.metric("egressd_kernel_changes_total") > changes, "{taken}: there was something to put back");
         stage.bound(taken);
         stage.free(taken);
     }

@@ -11,6 +11,9 @@ use world::{
     talk::Flow,
 };
 
+/// For twenty lives of a daemon.
+const LONG: Duration = Duration::from_secs(300);
+
 fn main() -> ExitCode {
     let mut scenarios = Vec::new();
     for subnets in [Subnets::One, Subnets::Two] {
@@ -20,7 +23,9 @@ fn main() -> ExitCode {
         scenarios
             .push(Scenario::new(format!("{subnets:?}: cleanup leaves all as it was found"), move || cleanup_leaves_all_as_found(subnets)));
     }
-    scenarios.push(Scenario::new("a daemon that is killed at any moment leaves what the next one makes right", killed_at_any_moment));
+    scenarios.push(
+        Scenario::new("a daemon that is killed at any moment leaves what the next one makes right", killed_at_any_moment).within(LONG),
+    );
     scenarios.push(Scenario::new("a dry run prints the plan and changes nothing", a_dry_run_changes_nothing));
     scenarios.push(Scenario::new("cleanup keeps what somebody else has set since", cleanup_keeps_what_others_set));
     scenarios.push(Scenario::new("status, explain and metrics tell what is", status_explain_and_metrics));

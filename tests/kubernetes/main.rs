@@ -32,5 +32,5 @@ fn main() -> ExitCode {
         reused::scenarios(),
         rights::scenarios(),
     ];
-    world::harness::main(modules.into_iter().flatten().map(|scenario| scenario.within(LIMIT)).collect())
+    world::harness::main(modules.into_iter().flatten().map(|scenario| scenario.within(LIMIT).with_cluster()).collect())
 }
