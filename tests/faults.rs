@@ -11,6 +11,9 @@ use egressd::contract::PROTOCOL;
 use serde_json::{Value, json};
 use world::{Binding, Container, Nic, Scenario, State, Subnets, World, container::Bridge, egressd::Egressd, status::until};
 
+/// For a dozen things that are taken away.
+const LONG: Duration = Duration::from_secs(300);
+
 fn main() -> ExitCode {
     let mut scenarios = vec![
         Scenario::new("a binding that comes and goes under traffic moves it with no foreign source", a_binding_under_traffic),
@@ -23,9 +26,8 @@ fn main() -> ExitCode {
     for subnets in [Subnets::One, Subnets::Two] {
         scenarios
             .push(Scenario::new(format!("{subnets:?}: other programs' NAT changes nothing"), move || other_nat_changes_nothing(subnets)));
-        scenarios.push(Scenario::new(format!("{subnets:?}: what is taken away under traffic leaks nothing and comes back"), move || {
-            what_is_taken_away_comes_back(subnets)
-        }));
+        let name = format!("{subnets:?}: what is taken away under traffic leaks nothing and comes back");
+        scenarios.push(Scenario::new(name, move || what_is_taken_away_comes_back(subnets)).within(LONG));
         scenarios.push(Scenario::new(format!("{subnets:?}: a NIC that is down drops"), move || a_nic_that_is_down_drops(subnets)));
         scenarios.push(Scenario::new(format!("{subnets:?}: a NIC that is down falls back when asked to"), move || {
             a_nic_that_is_down_falls_back(subnets)

@@ -13,7 +13,7 @@ const NODES: usize = 1_000;
 /// How often each node's report changes.
 const CHANGES: i64 = 5;
 /// How long after the last report the status may be late: the next second's, with room for a busy machine.
-const LATE: Duration = Duration::from_secs(5);
+const LATE: Duration = Duration::from_secs(10);
 
 pub fn a_thousand_nodes() {
     lab(|lab| async move {
