@@ -1,21 +1,29 @@
 # make demo: shows it, on Debian 12 as root with Rust; make demo-kubernetes: in a cluster; make test: proves it. CONTRIBUTING.md has the rest.
 SHELL := /bin/bash
 target := $(abspath $(or $(CARGO_TARGET_DIR),target))
+# Outside of the clone: what is built once for all clones. tests/go.sh uses it, too.
+cache := $(or $(EGRESSD_CACHE),$(or $(XDG_CACHE_HOME),$(HOME)/.cache)/egressd)
 
-.PHONY: demo demo-kubernetes test bench install needs release image engines cluster lint generated licences
+.PHONY: demo demo-kubernetes test soak bench install needs needs-go release image engines cluster lint generated licences
+# What is installed comes before what is built with it.
+.NOTPARALLEL:
 
-demo: install release
+demo: install needs release
 	cargo test --quiet --test demo
 
 # Wants Go as well: it builds the programs of a Kubernetes cluster, ten minutes once.
-demo-kubernetes: install image cluster
+demo-kubernetes: install needs-go image cluster
 	cargo test --quiet --test demo_kubernetes
 
-test: needs image engines cluster
-	cargo test --workspace --no-fail-fast
+test: install needs-go image engines cluster
+	tests/run.sh
+
+# The scenarios that count first packets, with four times as many as in test: half an hour. Notes what they print in docs/soak.md.
+soak: install needs-go image engines cluster
+	tests/soak.sh docs/soak.md
 
 # Measures, for some minutes, and writes docs/benchmarks.md: ROUNDS=60 make bench for more rounds. Wants a machine with nothing else to do.
-bench: install release
+bench: install needs release
 	cargo build --release --package bench
 	$(target)/release/packets
 
@@ -23,8 +31,10 @@ bench: install release
 install:
 	tests/install.sh
 
-# Says what test misses, and installs nothing.
+# Says what is missing, and installs nothing.
 needs:
+	@tests/needs.sh
+needs-go:
 	@tests/needs.sh go
 
 # The tests run this binary: what a user gets, not what they were built with.
@@ -40,11 +50,12 @@ image:
 	image/archive.sh $(target)/image egressd:$(version) $(target)/image/egressd.tar
 	cargo build --release
 
-# A current Docker Engine beside Debian's, from the Go module that tests/engines/go.mod names. Minutes once, then nothing.
+# A current Docker Engine beside Debian's, from the Go module that tests/engines/go.mod names. Minutes once for all clones of it, then nothing.
 engines:
 	tests/engines/build.sh $(target)/tmp/engine
 
-# The programs of a Kubernetes cluster, and nerdctl, from the Go modules below tests/cluster/programs. Ten minutes once, then nothing.
+# The programs of a Kubernetes cluster, and nerdctl, from the Go modules below tests/cluster/programs. Ten minutes once
+# for all clones, then nothing.
 cluster:
 	tests/cluster/build.sh $(target)/tmp/cluster
 
@@ -59,9 +70,9 @@ generated: release
 	diff -r crds charts/egressd/files/crds
 	$(target)/release/egressd reference | diff docs/reference.md -
 
-# Licences, banned crates and where crates come from. Builds cargo-deny at the first time: three minutes on two cores.
-deny := cargo-deny 0.20.2
+# Licences, banned crates and where crates come from. Builds cargo-deny once, into the cache.
+deny := 0.20.2
+tools := $(cache)/cargo-deny-$(deny)
 licences:
-	@[ "$$($(target)/tools/bin/cargo-deny --version 2>/dev/null)" = "$(deny)" ] || \
-	  cargo install --locked --root $(target)/tools --version $(lastword $(deny)) $(firstword $(deny))
-	$(target)/tools/bin/cargo-deny --locked check licenses bans sources
+	@[ -x $(tools)/bin/cargo-deny ] || cargo install --quiet --locked --root $(tools) --target-dir $(target)/tools --version $(deny) cargo-deny
+	$(tools)/bin/cargo-deny --locked check licenses bans sources

@@ -20,7 +20,7 @@ fn main() -> ExitCode {
         Scenario::new("raw exits are refused until the chart allows them", raw_exits),
         Scenario::new("an EgressNode is written by its node's agent alone", nodes_report_for_themselves),
         Scenario::new("agents have the names that they need and no others", agents_rights),
-        Scenario::new("the image runs on a node with two capabilities, and says which one is missing", the_image_on_a_node),
+        Scenario::new("the image runs on a node with two capabilities, and says which one is missing", the_image_on_a_node).with_cluster(),
     ])
 }
 

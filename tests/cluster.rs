@@ -56,7 +56,7 @@ fn main() -> ExitCode {
             pods_reach_everything(builder, bridges_ask);
         }));
     }
-    world::harness::main(scenarios.into_iter().map(|scenario| scenario.within(LIMIT)).collect())
+    world::harness::main(scenarios.into_iter().map(|scenario| scenario.within(LIMIT).with_cluster()).collect())
 }
 
 /// A web server twice on each node, whose page tells the address that a server outside sees, and a service for it.

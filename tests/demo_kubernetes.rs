@@ -13,7 +13,7 @@ use world::{
 };
 
 fn main() -> ExitCode {
-    let demo = Scenario::new("demo", demo).within(Duration::from_secs(180)).shown();
+    let demo = Scenario::new("demo", demo).within(Duration::from_secs(180)).shown().with_cluster();
     world::harness::main(vec![demo])
 }
 

@@ -30,7 +30,7 @@ fn main() -> ExitCode {
     }
     scenarios.push(Scenario::new("what is configured as inside is reached the host's way", what_is_configured_as_inside));
     scenarios.push(Scenario::new("routers that forget their neighbours find the NICs again", routers_forget_their_neighbours));
-    world::harness::main(scenarios)
+    world::harness::main_of_waiting(scenarios)
 }
 
 /// Bound sources that are found by their route or named with their interface.

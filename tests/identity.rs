@@ -34,7 +34,7 @@ fn main() -> ExitCode {
     }
     scenarios.push(Scenario::new("a long flow keeps its exit over 300 changes of its binding", a_long_flow_keeps_its_exit));
     scenarios.push(Scenario::new("a successor of the same name is bound anew", a_successor_of_the_same_name_is_bound));
-    world::harness::main(scenarios)
+    world::harness::main_of_waiting(scenarios)
 }
 
 /// A masqueraded bridge with a thief and a victim, which is bound to eth1.
@@ -81,7 +81,9 @@ fn a_neighbour_gets_no_exit(subnets: Subnets, alive: bool) {
     for address in addresses(&victim) {
         thief.take(address);
     }
-    thread::sleep(Duration::from_millis(200));
+    if alive {
+        world.await_handled();
+    }
     let seen = sent_as(&world, &thief, addresses(&victim));
     assert_eq!(by_exit(&world, &seen), 0, "{seen}");
     assert!(seen.foreign(world.layout).is_empty(), "{seen}");
@@ -103,7 +105,9 @@ fn a_successor_gets_no_exit(subnets: Subnets, alive: bool) {
     assert_eq!(addresses(&successor), gone);
     let first = sent_as(&world, &successor, gone);
     assert_eq!(by_exit(&world, &first), 0, "{first}");
-    thread::sleep(Duration::from_millis(200));
+    if alive {
+        world.await_handled();
+    }
     let seen = sent_as(&world, &successor, gone);
     assert_eq!(by_exit(&world, &seen), 0, "{seen}");
     assert!(seen.foreign(world.layout).is_empty(), "{seen}");
@@ -121,7 +125,7 @@ fn an_older_neighbour_does_not_take_over(subnets: Subnets) {
         thief.take(address);
     }
     for again in ["at once", "after a restart"] {
-        thread::sleep(Duration::from_millis(300));
+        world.await_handled();
         let seen = sent_as(&world, &thief, addresses(&victim));
         assert_eq!(by_exit(&world, &seen), 0, "{again}: {seen}");
         assert!(by_exit(&world, &sent_as(&world, &victim, addresses(&victim))) >= 6, "{again}: the victim still has its exit");

@@ -1,15 +1,18 @@
 #!/bin/bash
-# install.sh: on Debian 12, as root, installs the packages that `make demo` and `make test` use. Rust (and for `make test` Go) are yours.
+# install.sh: installs the packages of the file `packages`, on Debian 12 as root. Does nothing when they are there.
 set -euo pipefail
+here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 
-packages="busybox-static conntrack containernetworking-plugins docker.io etcd-server gcc git iproute2 iptables kmod libc6-dev nftables openssl procps
-  protobuf-compiler runc util-linux"
+# On another distribution they have other names: there, it says which programs are missing.
+command -v dpkg-query apt-get >/dev/null || exec "$here/needs.sh"
+
+packages=$(sed '/^#/d; s/ .*//' "$here/packages" | sort)
 # dpkg-query fails when it has never heard of a package; that is an answer, too.
 # shellcheck disable=SC2086
 missing=$({ dpkg-query -W -f '${Package} ${db:Status-Abbrev}\n' $packages 2>/dev/null || true; } | awk '$2 == "ii" { print $1 }' |
-  sort | comm -13 - <(printf '%s\n' $packages | sort))
+  sort | comm -13 - <(printf '%s\n' "$packages"))
 [ -n "$missing" ] || exit 0
-[ "$(id -u)" = 0 ] || { echo "needs root to install: $missing" >&2; exit 1; }
+[ "$(id -u)" = 0 ] || { echo "needs root to install: ${missing//$'\n'/ }" >&2; exit 1; }
 
 # The tests start Docker daemons of their own; the package's service would only change this machine's firewall.
 if [ ! -e /usr/sbin/policy-rc.d ]; then

@@ -97,10 +97,6 @@ impl Retries {
         self.failing.get_mut(step).is_some_and(|failing| failing.due.take_if(|due| *due <= now).is_some())
     }
 
-    pub fn fails(&self, step: &str) -> bool {
-        self.failing.contains_key(step)
-    }
-
     pub fn is_empty(&self) -> bool {
         self.failing.is_empty()
     }
@@ -154,7 +150,7 @@ mod tests {
         retries.failed(failure("a", "e"), now);
         assert!(!retries.begin_due("a", now));
         assert!(retries.begin_due("a", now + FIRST) && !retries.begin_due("a", now + FIRST));
-        assert!(retries.due().is_none() && retries.fails("a"));
+        assert!(retries.due().is_none());
         retries.failed(failure("a", "e"), now + FIRST);
         assert_eq!(retries.due(), Some(now + FIRST * 3));
         retries.begin(now + FIRST * 3);

@@ -27,7 +27,7 @@ fn main() -> ExitCode {
         Scenario::new("what cannot be read is named, and the others go on", source::garbage_is_named),
         Scenario::new("1,000 bindings and 2,000 pods: no request at rest but for the Lease", || block_on(scale::many_objects())).shown(),
     ];
-    world::harness::main(scenarios.into_iter().map(|scenario| scenario.within(LIMIT)).collect())
+    world::harness::main_of_waiting(scenarios.into_iter().map(|scenario| scenario.within(LIMIT)).collect())
 }
 
 fn block_on<T>(test: impl Future<Output = T>) -> T {

@@ -25,7 +25,7 @@ use world::{
     container::Bridge,
     containerd::{self, Containerd, Release},
     status::until_within,
-    told::{Told, now, percentiles},
+    told::{Told, now, percentile, percentiles},
 };
 
 use crate::objects::{AGENTS, NODE, apply, binding, define, namespace, node, pod};
@@ -40,6 +40,11 @@ const EVENTS: usize = 100;
 /// Shorter than a watch, which is asked for anew every five minutes.
 const REST: Duration = Duration::from_secs(65);
 const PATIENCE: Duration = Duration::from_secs(60);
+/// What is far from a busy machine's usual: delays of an event are a few milliseconds, memory is 30 MB and a start takes 0.2 s.
+const MEDIAN: Duration = Duration::from_millis(25);
+const LONGEST: Duration = Duration::from_millis(500);
+const MEMORY: u64 = 64 * 1024;
+const START: Duration = Duration::from_secs(3);
 /// Requests that are under way at once.
 const AT_ONCE: usize = 32;
 /// Where addresses of pods with a namespace begin in the bridge's subnet: as many that the API server tells of, and as many of containerd.
@@ -72,7 +77,7 @@ pub async fn many_objects() {
     println!("memory: {before} kB before, {} kB with {BINDINGS} bindings and {PODS} pods on {NODES} nodes", egressd.memory("VmRSS"));
 
     let containers = lab.containers(FIRST);
-    let programmed = Told::by_claims(&world);
+    let programmed = Told::by_policies(&world);
     let late = (PODS..).zip(&containers);
     lab.create(late.clone().map(|(number, _)| pod_of(number))).await;
     let addressed = Heard::when(lab.api(&pod_of(0)), |pod| pod.data["status"]["podIP"].is_string());
@@ -81,18 +86,22 @@ pub async fn many_objects() {
         delays.note(&programmed, &addressed, pod_of(number), container.address, lab.start(number, container.address)).await;
     }
     println!("a pod gets its address: {delays}");
+    bounded("a pod's address", &delays.events);
     let changed = Heard::when(lab.api(&lab.binding(0, 0)), |binding| binding.metadata.generation > Some(1));
     let mut delays = Delays::default();
     for (number, container) in containers.iter().enumerate() {
         delays.note(&programmed, &changed, lab.binding(number, 0), container.address, lab.change(number)).await;
     }
     println!("a binding gets another exit: {delays}");
+    bounded("a binding's exit", &delays.events);
 
     egressd.kill();
     let began = Instant::now();
     egressd.start();
     lab.await_count("Bound", EVENTS);
-    println!("a new agent is as far after {:.2} s, with {} kB", began.elapsed().as_secs_f64(), egressd.memory("VmRSS"));
+    let (took, memory) = (began.elapsed(), egressd.memory("VmRSS"));
+    println!("a new agent is as far after {:.2} s, with {memory} kB", took.as_secs_f64());
+    assert!(took <= START && memory <= MEMORY, "{took:?}, {memory} kB");
     rests(&api).await;
 
     // The kernel and containerd tell of pods from here on, and the addresses of objects count no more.
@@ -102,7 +111,8 @@ pub async fn many_objects() {
     let _egressd = world.egressd(&arguments);
     lab.create([lab.binding_of("shop", "crawler", 0)].into_iter()).await;
     let delays = lab.sandboxes().await;
-    println!("from containerd's event to the kernel: {}", percentiles(delays));
+    println!("from containerd's event to the kernel: {}", percentiles(&delays));
+    bounded("a sandbox", &delays);
     lab.await_count("Bound", EVENTS);
 }
 
@@ -181,7 +191,7 @@ impl Lab<'_> {
         let listener = Runtime::from_path(containerd::SOCKET).await.expect("a client");
         let events = tokio::spawn(containerd::created(listener, EVENTS));
         tokio::time::sleep(Duration::from_millis(300)).await;
-        let (programmed, began) = (Told::by_claims(self.world), now());
+        let (programmed, began) = (Told::by_policies(self.world), now());
         for container in &containers {
             let name = container.netns.name();
             containerd::create(&runtime, containerd::sandbox(name, name)).await;
@@ -254,8 +264,13 @@ impl Delays {
 impl fmt::Display for Delays {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { requests, events } = self;
-        write!(f, "from the request to the kernel {}; from the event {}", percentiles(requests.clone()), percentiles(events.clone()))
+        write!(f, "from the request to the kernel {}; from the event {}", percentiles(requests), percentiles(events))
     }
+}
+
+/// An agent that has become ten times as slow is found, and a busy machine is not.
+fn bounded(what: &str, delays: &[Duration]) {
+    assert!(percentile(delays, 50) <= MEDIAN && percentile(delays, 99) <= LONGEST, "{what}, to the kernel: {}", percentiles(delays));
 }
 
 /// While nothing happens an agent asks for nothing; it holds the Lease.

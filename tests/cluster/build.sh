@@ -1,7 +1,8 @@
 #!/bin/bash
 # build.sh DIR: puts the programs of a Kubernetes cluster into DIR: etcd, Kubernetes, containerd with nerdctl, and helm, built from the Go
 # modules in programs/. Each has a module of its own: Kubernetes pins the container runtime interface to a version older than containerd's.
-# Does nothing when DIR holds what the modules and this script say. Ten minutes and 2 GB of memory on two cores with a cold Go cache.
+# Does nothing when DIR or the cache (tests/go.sh) has what the modules and this script say. Else ten minutes and 2 GB of memory on two cores
+# with a cold Go cache.
 set -euo pipefail
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 # shellcheck source=tests/go.sh
@@ -31,7 +32,7 @@ cd "$here/programs/nerdctl"
 module=github.com/containerd/nerdctl/v2
 version=$(version $module)
 go mod download $module # holds it to go.sum
-copy=$(mktemp -d "$out/nerdctl-source.XXXXXX")
+copy=$(mktemp -d)
 trap 'rm -rf "$copy"' EXIT
 cp -r --no-preserve=mode "$(go list -m -f '{{.Dir}}' $module)/." "$copy"
 cd "$copy"

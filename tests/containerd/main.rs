@@ -14,9 +14,12 @@ use world::containerd::Release;
 const LIMIT: Duration = Duration::from_secs(300);
 
 fn main() -> ExitCode {
-    let mut scenarios = vec![Scenario::new("a pod is told by its sandbox's record before its first instruction", || {
-        block_on(source::a_kubelets_pod_is_told());
-    })];
+    let mut scenarios = vec![
+        Scenario::new("a pod is told by its sandbox's record before its first instruction", || {
+            block_on(source::a_kubelets_pod_is_told());
+        })
+        .with_cluster(),
+    ];
     for release in [Release::Debian, Release::Current] {
         let mut add = |name: &str, run: fn(Release)| scenarios.push(Scenario::new(format!("{release:?}: {name}"), move || run(release)));
         add("a sandbox is told with its record, and gone with it", |release| block_on(source::a_sandbox_comes_and_goes(release)));

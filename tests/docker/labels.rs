@@ -10,12 +10,12 @@ use world::{
     s1,
 };
 
-use crate::support::{await_row, await_state, fails_without_egressd, for_each_engine, label};
+use crate::support::{ANY, await_row, await_state, fails_without_egressd, for_each, label};
 
 pub fn scenarios() -> Vec<Scenario> {
-    let mut scenarios = for_each_engine("labels say for what traffic and by which NIC", for_what_traffic);
-    scenarios.extend(for_each_engine("a wrong label is told with its cure, and nothing leaves", wrong));
-    scenarios.extend(for_each_engine("of a label and a manifest one wins, and the loser is told", one_winner));
+    let mut scenarios = for_each(&[ANY], "labels say for what traffic and by which NIC", for_what_traffic);
+    scenarios.extend(for_each(&[ANY], "a wrong label is told with its cure, and nothing leaves", wrong));
+    scenarios.extend(for_each(&[ANY], "of a label and a manifest one wins, and the loser is told", one_winner));
     scenarios.push(Scenario::new("Debian: ten thousand labels of one container do no harm", || ten_thousand(Engine::Debian)));
     scenarios
 }

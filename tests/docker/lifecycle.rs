@@ -5,10 +5,10 @@ use world::{
     s1::{self, CRAWLERS},
 };
 
-use crate::support::for_each_engine;
+use crate::support::{ANY, for_each, for_each_engine};
 
 pub fn scenarios() -> Vec<Scenario> {
-    let mut scenarios = for_each_engine("killing the daemon changes nothing, and neither does its next start", killing_changes_nothing);
+    let mut scenarios = for_each(&[ANY], "killing the daemon changes nothing, and neither does its next start", killing_changes_nothing);
     scenarios.extend(for_each_engine("cleanup leaves the host as it was found", cleanup_leaves_the_host_as_found));
     scenarios
 }

@@ -6,11 +6,15 @@ use world::{
     layout::{PORT, SERVER},
 };
 
-use crate::support::{await_row, await_some, await_state, fails_without_egressd, for_each_engine, label, rows};
+use crate::support::{RELEASES, await_row, await_some, await_state, fails_without_egressd, for_each, label, rows};
 
 pub fn scenarios() -> Vec<Scenario> {
-    let mut scenarios = for_each_engine("networks that pass this host's routing by are refused with the reason", refused);
-    scenarios.extend(for_each_engine("a container on two bridge networks is bound on both, and followed from one to the other", followed));
+    let mut scenarios = for_each(&RELEASES, "networks that pass this host's routing by are refused with the reason", refused);
+    scenarios.extend(for_each(
+        &RELEASES,
+        "a container on two bridge networks is bound on both, and followed from one to the other",
+        followed,
+    ));
     scenarios
 }
 

@@ -13,12 +13,21 @@ use world::{Docker, Engine, Netns, Nic, Scenario, World, sender};
 pub const BOUND_PORT: u16 = 8001;
 /// Port of the server that unbound senders send to.
 pub const FREE_PORT: u16 = 8000;
+/// The engine of scenarios that look at what a container asks for, and not at how an engine makes its packets go.
+pub const ANY: Engine = Engine::CurrentNftables;
+/// The engines of scenarios that look at what an engine tells of its networks: one of each release.
+pub const RELEASES: [Engine; 2] = [Engine::Debian, Engine::CurrentIptables];
 /// How long egressd may take for anything that is not about a packet.
 const PATIENCE: Duration = Duration::from_secs(15);
 
 /// One scenario for each engine.
 pub fn for_each_engine(name: &str, run: fn(Engine)) -> Vec<Scenario> {
-    Engine::ALL.into_iter().map(|engine| Scenario::new(format!("{engine:?}: {name}"), move || run(engine))).collect()
+    for_each(&Engine::ALL, name, run)
+}
+
+/// One scenario for each of these engines.
+pub fn for_each(engines: &[Engine], name: &str, run: fn(Engine)) -> Vec<Scenario> {
+    engines.iter().map(|&engine| Scenario::new(format!("{engine:?}: {name}"), move || run(engine))).collect()
 }
 
 /// The option of `docker run` that gives a container the sending program.

@@ -1,6 +1,7 @@
 #!/bin/bash
 # build.sh DIR: puts a current Docker Engine (dockerd, docker-proxy) into DIR, built from the Go module that go.mod names.
-# Does nothing when DIR holds what go.mod, go.sum and this script say. Two to four minutes on two cores with a cold Go cache.
+# Does nothing when DIR or the cache (tests/go.sh) has what go.mod, go.sum and this script say. Else two to four minutes on two cores with a
+# cold Go cache.
 set -euo pipefail
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 # shellcheck source=tests/go.sh

@@ -179,7 +179,7 @@ fn current() -> PathBuf {
     static BUILT: OnceLock<PathBuf> = OnceLock::new();
     let build = || {
         // Where `make engines` puts it.
-        let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join("../engines");
+        let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join("engine");
         let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/engines/build.sh");
         let status = Command::new(script).arg(&folder).status().expect("tests/engines/build.sh");
         assert!(status.success(), "tests/engines/build.sh: {status}");

@@ -16,7 +16,7 @@ mod support;
 
 use std::{process::ExitCode, time::Duration};
 
-/// A cluster takes seconds, and a thousand pods some minutes.
+/// A cluster takes seconds, and the thousand pods of `make soak` some minutes.
 const LIMIT: Duration = Duration::from_secs(900);
 
 fn main() -> ExitCode {
@@ -32,5 +32,5 @@ fn main() -> ExitCode {
         reused::scenarios(),
         rights::scenarios(),
     ];
-    world::harness::main(modules.into_iter().flatten().map(|scenario| scenario.within(LIMIT)).collect())
+    world::harness::main(modules.into_iter().flatten().map(|scenario| scenario.within(LIMIT).with_cluster()).collect())
 }

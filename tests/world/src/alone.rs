@@ -3,6 +3,7 @@
 use std::{
     fs,
     net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket},
+    sync::atomic::{AtomicU32, Ordering},
 };
 
 use crate::{
@@ -92,6 +93,20 @@ impl World {
         fs::create_dir_all(manifests()).expect("/run is ours");
         let hidden = manifests().join(".new");
         fs::write(&hidden, content).and_then(|()| fs::rename(&hidden, manifests().join(file))).expect("/run is ours");
+    }
+
+    /// Waits until egressd has handled what happened before: until it lists a new binding, of a namespace that is not there.
+    pub fn await_handled(&self) {
+        static NEXT: AtomicU32 = AtomicU32::new(0);
+        let name = format!("handled-{}", NEXT.fetch_add(1, Ordering::Relaxed));
+        self.bind(&Binding::new(&name, &format!("networkNamespaces: [{name}]")).to(self, Nic::Eth1));
+        let listed = format!("file/default/{name}");
+        until("a new binding is listed", || {
+            let status = self.status();
+            let mut bindings = status["bindings"].as_array().into_iter().flatten();
+            if bindings.any(|binding| binding["binding"] == listed) { Ok(()) } else { Err(format!("{status:#}")) }
+        });
+        self.unbind(&name);
     }
 
     /// Writes it, and waits until each address of the workload has the NIC's address as its exit.

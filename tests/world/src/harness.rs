@@ -5,18 +5,24 @@
 
 use std::{
     env,
+    fs::{self, File, TryLockError},
+    io,
     panic::{self, AssertUnwindSafe},
     process::ExitCode,
-    sync::{RwLock, mpsc},
+    sync::mpsc,
+    thread,
     time::Duration,
 };
 
 use libtest_mimic::{Arguments, Trial};
 
-use crate::{cluster::first, isolate};
+use crate::{built, cluster::first, isolate};
 
 /// Time that a scenario may take when it does not say otherwise.
 pub const LIMIT: Duration = Duration::from_secs(120);
+/// Clusters at once, of all test programs. More run out of what the machine has once: of 128 inotify instances a cluster takes dozens. They
+/// count for the user who made a user namespace, too, so that one for each scenario would not help.
+const CLUSTERS: usize = 2;
 
 /// One test with a world of its own.
 pub struct Scenario {
@@ -24,13 +30,14 @@ pub struct Scenario {
     limit: Duration,
     shown: bool,
     alone: bool,
+    cluster: bool,
     run: Box<dyn Fn() + Send + Sync>,
 }
 
 impl Scenario {
     /// A scenario whose name is a sentence; `run` panics when it is not so.
     pub fn new(name: impl Into<String>, run: impl Fn() + Send + Sync + 'static) -> Self {
-        Self { name: name.into(), limit: LIMIT, shown: false, alone: false, run: Box::new(run) }
+        Self { name: name.into(), limit: LIMIT, shown: false, alone: false, cluster: false, run: Box::new(run) }
     }
 
     /// The same with another limit than [`LIMIT`].
@@ -47,26 +54,66 @@ impl Scenario {
         self
     }
 
-    /// The same, with none beside it: it takes all that the machine has.
+    /// The same, with none beside it, of another test program neither: it takes all that the machine has.
     #[must_use]
     pub fn alone(mut self) -> Self {
         self.alone = true;
         self
     }
 
+    /// The same, with a cluster: there are never many of them at once.
+    #[must_use]
+    pub fn with_cluster(mut self) -> Self {
+        self.cluster = true;
+        self
+    }
+
     fn trial(self) -> Trial {
-        static RUNNING: RwLock<()> = RwLock::new(());
-        let Self { name, limit, shown, alone, .. } = self;
+        let Self { name, limit, shown, alone, cluster, .. } = self;
         Trial::test(name.clone(), move || {
-            let run = || isolate::run(&name, limit, shown).map_err(Into::into);
-            if alone {
-                let _others = RUNNING.write();
-                run()
-            } else {
-                let _another = RUNNING.read();
-                run()
-            }
+            let _places = places(alone, cluster).map_err(|error| format!("failed to lock: {error}"))?;
+            isolate::run(&name, limit, shown).map_err(Into::into)
         })
+    }
+}
+
+/// Waits until a scenario may run, by locks that all test programs share. It may until the returned files are closed.
+fn places(alone: bool, cluster: bool) -> io::Result<Vec<File>> {
+    if env::var_os(isolate::CGROUP).is_some() {
+        // A scenario that runs another one has its place already.
+        return Ok(Vec::new());
+    }
+    let folder = built("tmp");
+    fs::create_dir_all(&folder)?;
+    let open = |name: &str| File::options().create(true).append(true).open(folder.join(name));
+    let mut places = Vec::new();
+    if cluster {
+        places.push(any_of(|number| open(&format!("clusters.{number}.lock")))?);
+    }
+    // Whoever waits for the others to end keeps the door, so that no new ones come in. Those inside wait for nothing any more.
+    let (door, place) = (open("scenarios.door")?, open("scenarios.lock")?);
+    door.lock()?;
+    if alone {
+        place.lock()?
+    } else {
+        place.lock_shared()?
+    }
+    places.push(place);
+    Ok(places)
+}
+
+/// Waits for one of the clusters' locks.
+fn any_of(open: impl Fn(usize) -> io::Result<File>) -> io::Result<File> {
+    loop {
+        for number in 0..CLUSTERS {
+            let lock = open(number)?;
+            match lock.try_lock() {
+                Ok(()) => return Ok(lock),
+                Err(TryLockError::WouldBlock) => {}
+                Err(TryLockError::Error(error)) => return Err(error),
+            }
+        }
+        thread::sleep(Duration::from_millis(100));
     }
 }
 
@@ -89,6 +136,15 @@ fn told_last(run: &dyn Fn()) -> ExitCode {
 
 /// The `main` of a test program: takes the arguments of a usual Rust test (`--list`, a filter, `--test-threads`).
 pub fn main(scenarios: Vec<Scenario>) -> ExitCode {
+    run(2, scenarios)
+}
+
+/// The same for scenarios that have no engine and no node, and mostly wait: more of them at once.
+pub fn main_of_waiting(scenarios: Vec<Scenario>) -> ExitCode {
+    run(4, scenarios)
+}
+
+fn run(at_once: usize, scenarios: Vec<Scenario>) -> ExitCode {
     match env::var(isolate::STAGE).as_deref() {
         Ok(isolate::INIT) => isolate::init(),
         Ok(first::STAGE) => first::main(),
@@ -100,8 +156,7 @@ pub fn main(scenarios: Vec<Scenario>) -> ExitCode {
         _ => {
             let trials = scenarios.into_iter().map(Scenario::trial).collect();
             let mut arguments = Arguments::from_args();
-            // More at once run out of what a machine has once: inotify instances, for instance, of which a cluster takes dozens.
-            arguments.test_threads.get_or_insert(2);
+            arguments.test_threads.get_or_insert(at_once);
             libtest_mimic::run(&arguments, trials).exit_code()
         }
     }

@@ -60,6 +60,11 @@ pub use state::State;
 /// Folder for what a scenario writes: on its private `/run`, so that nothing of it is left.
 pub const FOLDER: &str = "/run/world";
 
+/// The first of two counts, or the second in `make soak`, which has the time for more of the same.
+pub fn count<T>(usual: T, soak: T) -> T {
+    if std::env::var_os("EGRESSD_SOAK").is_some() { soak } else { usual }
+}
+
 /// A file that `make` builds, by its path in cargo's target folder, which this program is in, too.
 pub fn built(path: &str) -> std::path::PathBuf {
     let program = std::env::current_exe().expect("a running program has a path");

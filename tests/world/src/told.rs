@@ -18,8 +18,8 @@ use crate::machine::Machine;
 const GROUP: u32 = 1 << 6;
 /// `NFT_MSG_NEWSETELEM` of `NFNL_SUBSYS_NFTABLES`.
 const NEW_ELEMENTS: u16 = 10 << 8 | 12;
-/// Sets whose elements say of an IPv4 address what it is to be marked with.
-const SETS: [&[u8]; 2] = [b"claims4\0", b"routed\0"];
+/// Sets whose elements say which policy an IPv4 address has.
+const SETS: [&[u8]; 1] = [b"policies\0"];
 
 /// When a program that follows the kernel told of addresses.
 pub struct Told(Arc<Mutex<Vec<(Duration, Ipv4Addr)>>>);
@@ -43,7 +43,7 @@ impl Told {
 
     /// Follows the kernel's word on what egressd told it of addresses, which is sent when that is in force. (`nft monitor` reads whole sets
     /// before it prints a line.)
-    pub fn by_claims(machine: &Machine) -> Self {
+    pub fn by_policies(machine: &Machine) -> Self {
         let open = || socket(AddressFamily::Netlink, SockType::Raw, SockFlag::SOCK_CLOEXEC, SockProtocol::NetlinkNetFilter);
         let socket = machine.enter(open).expect("the kernel has nftables");
         setsockopt(&socket, sockopt::RcvBufForce, &(64 << 20)).expect("it may be that large");
@@ -91,10 +91,16 @@ fn addresses(message: &[u8]) -> Vec<Ipv4Addr> {
     words.filter_map(|word| word.first_chunk::<4>().copied().map(Ipv4Addr::from)).collect()
 }
 
-/// The 50th and 99th percentile and the longest of some delays, as text.
-pub fn percentiles(mut delays: Vec<Duration>) -> String {
+/// The delay that so many percent of the delays do not exceed.
+pub fn percentile(delays: &[Duration], percent: usize) -> Duration {
+    let mut delays = delays.to_vec();
     delays.sort_unstable();
     let last = delays.len().saturating_sub(1);
-    let at = |percent: usize| delays.get((last * percent).div_ceil(100)).copied().unwrap_or_default().as_secs_f64() * 1000.0;
+    delays.get((last * percent).div_ceil(100)).copied().unwrap_or_default()
+}
+
+/// The 50th and 99th percentile and the longest of some delays, as text.
+pub fn percentiles(delays: &[Duration]) -> String {
+    let at = |percent| percentile(delays, percent).as_secs_f64() * 1000.0;
     format!("p50 {:.1} ms, p99 {:.1} ms, max {:.1} ms of {}", at(50), at(99), at(100), delays.len())
 }

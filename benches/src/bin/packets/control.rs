@@ -111,7 +111,7 @@ fn start(host: &Host, name: &str) -> (Service, f64) {
     }
     let took = began.elapsed().as_secs_f64() * 1e3;
     thread::sleep(Duration::from_secs(1));
-    let map = host.inside.run(&["nft", "list", "map", "bridge", "egressd", "claims4"]);
+    let map = host.inside.run(&["nft", "list", "map", "ip", "egressd", "policies"]);
     let elements = map.matches(" : ").count();
     assert!(elements >= WORKLOADS as usize, "{elements} elements on {name}: {}", service.log());
     (service, took)

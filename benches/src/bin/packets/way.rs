@@ -2,7 +2,6 @@
 
 use std::net::{Ipv4Addr, UdpSocket};
 
-use egressd::contract::PACKET_MASK;
 use world::{Netns, command};
 
 use crate::{
@@ -35,11 +34,8 @@ pub const WITHOUT: [(&str, &str, Change); 7] = [
         );
         host.inside.enter(|| command::feed(&["nft", "--json", "--file", "-"], &delete));
     }),
-    ("without the map of 10,000 (all have one claim)", "nomap", |host| {
-        host.inside.nft(&format!(
-            "flush chain bridge egressd prerouting\nadd rule bridge egressd prerouting ether type ip meta mark set {:#x}",
-            claim(host)
-        ));
+    ("without the owners of 10,000 addresses", "noowners", |host| {
+        host.inside.nft("flush chain bridge egressd prerouting");
     }),
     ("without the rule that finds the inside", "noinside", |host| {
         host.inside.ip("rule del pref 1560");
@@ -51,28 +47,24 @@ pub const WITHOUT: [(&str, &str, Change); 7] = [
         }
         host.inside.ip("route replace default via 172.31.16.1 dev eth1");
     }),
-    ("without the rules in prerouting (two set both marks)", "nochains", |host| {
-        let claim = claim(host);
+    ("without the rules in prerouting (one sets the mark)", "nochains", |host| {
         let rule = "add rule ip egressd prerouting iifname br0";
-        host.inside.nft(&format!(
-            "flush chain ip egressd prerouting\n{rule} ct mark set {claim:#x}\n{rule} meta mark set {:#x}",
-            claim & PACKET_MASK
-        ));
+        host.inside.nft(&format!("flush chain ip egressd prerouting\n{rule} meta mark set {:#x}", mark(host)));
     }),
 ];
 
-/// The claim of the host's workloads, as its packets' first mark says it.
-fn claim(host: &Host) -> u32 {
-    let text = host.inside.run(&["nft", "list", "map", "bridge", "egressd", "claims4"]);
-    let claims = text.split(" : 0x").skip(1).filter_map(|rest| u32::from_str_radix(rest.get(..8)?, 16).ok());
-    claims.max().expect("the map is full, and the claim of what is free is the least")
+/// The mark of the way that the host's workloads leave by.
+fn mark(host: &Host) -> u32 {
+    let text = host.inside.run(&["nft", "list", "map", "ip", "egressd", "ways"]);
+    let mut marks = text.split(" : 0x").skip(1).filter_map(|rest| u32::from_str_radix(rest.get(..8)?, 16).ok());
+    marks.next().expect("somebody is bound")
 }
 
 /// Plain masquerade with something that kernels charge for as soon as it is there, and that does nothing: name, host, and what adds it.
 pub const WITH: [(&str, &str, Change); 4] = [
     ("masquerade's copy", "again", |_| {}),
     ("masquerade and a policy rule that never fits", "rule", |host| {
-        host.inside.ip("rule add pref 1561 fwmark 0x1001/0x107f lookup 15601");
+        host.inside.ip("rule add pref 1561 fwmark 0x1001/0xffff1fff lookup 15601");
     }),
     ("masquerade and an empty chain in the bridge family", "bridge", |host| {
         host.inside.nft("table bridge t {\nchain c {\ntype filter hook prerouting priority -300\n}\n}\n");
