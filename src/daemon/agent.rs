@@ -29,6 +29,7 @@ use crate::model::known::Facts;
 use crate::model::pod::RuntimeChange;
 use crate::model::resolve::{Outcome, Past, resolve};
 use crate::model::select::Index;
+use crate::model::ways;
 use crate::plan::engine::{self, EngineStep};
 use crate::plan::flows::Cut;
 use crate::plan::read_back::read_back;
@@ -334,7 +335,7 @@ impl Agent {
         let (empty, cuts) = (plan.is_empty(), plan.cuts.clone());
         self.past.departed.clone_from(&plan.departed);
         if !plan.disarm.is_empty() {
-            let disarmed = self.kernel.disarm(&plan.disarm).map_err(|error| Failure::of("taking the claims out of tables that go", &error));
+            let disarmed = self.kernel.disarm(&plan.disarm).map_err(|error| Failure::of("taking the bound sources out of tables that go", &error));
             // Without the tables, flows that had an exit would go on by the host's NIC.
             if let Err(failure) = disarmed.and_then(|()| cutter::cut_now(&plan.cuts)) {
                 return self.stopped_by(failure);
@@ -364,6 +365,15 @@ impl Agent {
                 microseconds = taken.as_micros(),
                 "kernel programmed"
             );
+        }
+        // Bound means programmed.
+        for failure in &done.failures {
+            if let Some(way) = failure.table.and_then(ways::of_table) {
+                self.outcome.not_programmed(Some(way), &failure.error);
+            }
+        }
+        if let Some(failure) = done.failures.iter().find(|_| done.batch_refused) {
+            self.outcome.not_programmed(None, &failure.error);
         }
         self.transitions.log(&self.outcome);
         // Flows end once the rules are right. What was refused is planned anew, with its cuts.

@@ -58,7 +58,7 @@ impl Retries {
 
     /// Takes note of one failure. Tries that come before they are due, because something else changed, put nothing off.
     pub fn failed(&mut self, failure: Failure, now: Instant) {
-        let Failure { step, error } = failure;
+        let Failure { step, error, .. } = failure;
         let failing = self.failing.entry(step.clone()).or_insert_with(|| Failing {
             error: String::new(),
             backoff: Backoff::new(FIRST, LONGEST),
@@ -112,7 +112,7 @@ mod tests {
     use super::*;
 
     fn failure(step: &str, error: &str) -> Failure {
-        Failure { step: step.to_owned(), error: error.to_owned() }
+        Failure { step: step.to_owned(), error: error.to_owned(), table: None }
     }
 
     /// Seconds between tries that are made when they are due.

@@ -55,6 +55,8 @@ pub struct Failure {
     /// What was tried. The next try of the same is told by it.
     pub step: String,
     pub error: String,
+    /// The route table that lacks it.
+    pub table: Option<u32>,
 }
 
 impl Failure {
@@ -66,7 +68,7 @@ impl Failure {
             text.push_str(&format!(": {cause}"));
             source = cause.source();
         }
-        Self { step: step.into(), error: text }
+        Self { step: step.into(), error: text, table: None }
     }
 }
 
@@ -189,7 +191,13 @@ impl Kernel {
     fn route(&mut self, steps: &[RouteStep], names: &Names, done: &mut Done) {
         for step in steps {
             debug!(step = %step.words(names), "route");
-            done.note(self.routing.apply(step), || step.words(names).to_string());
+            match self.routing.apply(step) {
+                Ok(()) => done.steps += 1,
+                Err(error) => {
+                    done.fail(&error, &step.words(names).to_string());
+                    done.failures.iter_mut().last().into_iter().for_each(|failure| failure.table = step.needed_by());
+                }
+            }
         }
     }
 }

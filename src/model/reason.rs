@@ -54,6 +54,10 @@ pub enum Reason {
     DatapathBypassed {
         bridge: String,
     },
+    /// The kernel refused what its way needs.
+    NotProgrammed {
+        error: String,
+    },
     /// Another port of the bridge had the address first.
     AddressTaken {
         address: IpAddr,
@@ -152,6 +156,7 @@ impl Reason {
             Self::NotAnUplink { .. } => "NotAnUplink",
             Self::DatapathBypassed { .. } => "DatapathBypassed",
             Self::AddressTaken { .. } => "AddressTaken",
+            Self::NotProgrammed { .. } => "NotProgrammed",
             Self::NotServed(_) => "NotServed",
             Self::BeingPlaced => "BeingPlaced",
             Self::NoAddressYet => "NoAddressYet",
@@ -208,6 +213,7 @@ impl fmt::Display for Reason {
             Self::DatapathBypassed { bridge } => {
                 write!(f, "{bridge} is a bridge of a NIC, so its packets to the router pass this host by; put it on a bridge of its own")
             }
+            Self::NotProgrammed { error } => write!(f, "the kernel refused what it needs ({error}); see the problems of status, and mend what they name"),
             Self::AddressTaken { address, by } => write!(f, "{address} is {by}'s on this bridge; give one of them another address"),
             Self::BeingPlaced => write!(f, "it is being put where its labels say; it gets its exit there"),
             Self::NoAddressYet => write!(f, "it has no address yet; it gets its exit with its address"),

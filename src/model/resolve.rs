@@ -46,6 +46,15 @@ pub struct Outcome {
 }
 
 impl Outcome {
+    /// Takes back what was promised to the rows of a way that the kernel refused something of; of all ways, if `way` is none.
+    pub fn not_programmed(&mut self, way: Option<u8>, error: &str) {
+        for row in &mut self.rows {
+            if matches!(&row.state, State::Bound(exit) if way.is_none_or(|way| way == exit.way)) {
+                row.state = State::Dropped(Reason::NotProgrammed { error: error.to_owned() });
+            }
+        }
+    }
+
     /// The interfaces that the ip families see packets from an entry come in by.
     pub fn interfaces(&self, entry: Entry) -> impl Iterator<Item = IfIndex> {
         let faces = entry.bridge().and_then(|bridge| self.faces.get(&bridge));

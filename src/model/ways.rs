@@ -64,6 +64,11 @@ pub fn mark(number: u8) -> u32 {
     FLAG | u32::from(number)
 }
 
+/// The number of the way that a route table is for.
+pub fn of_table(table: u32) -> Option<u8> {
+    table.checked_sub(TABLE_BASE).and_then(|number| u8::try_from(number).ok()).filter(|number| (1..=WAY_MAX).contains(number))
+}
+
 /// Who has which number, and which exits flows may still bear.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Numbers {

@@ -4,11 +4,11 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
 use super::datapath::names;
-use crate::contract::{PROTOCOL, TABLE_BASE, WAY, WAY_MAX};
+use crate::contract::{PROTOCOL, WAY};
 use crate::model::facts::{IfIndex, KernelFacts, Route};
 use crate::model::resolve::Past;
 use crate::model::uplinks::Memory;
-use crate::model::ways::WayKey;
+use crate::model::ways::{WayKey, of_table};
 use crate::nft::{Data, Family, Key, Ruleset, Set};
 
 /// Takes over what the kernel has of ours.
@@ -57,7 +57,7 @@ fn is_named(called: &BTreeMap<u8, IfIndex>, number: u8, nic: IfIndex) -> bool {
 /// The default routes in our tables, by the way's number.
 fn defaults(kernel: &KernelFacts) -> BTreeMap<u8, &Route> {
     let ours = kernel.routes.iter().filter(|r| r.protocol == PROTOCOL && r.destination.prefix_len() == 0 && r.interface.is_some());
-    ours.filter_map(|r| Some((u8::try_from(r.table.checked_sub(TABLE_BASE)?).ok().filter(|n| (1..=WAY_MAX).contains(n))?, r))).collect()
+    ours.filter_map(|r| Some((of_table(r.table)?, r))).collect()
 }
 
 /// Addresses and the numbers of their ways.

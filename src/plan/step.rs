@@ -37,6 +37,15 @@ impl RouteStep {
         })
     }
 
+    /// The route table that needs it to be of use.
+    pub fn needed_by(&self) -> Option<u32> {
+        match self {
+            Self::AddRoute(route) => Some(route.table),
+            Self::AddRule(rule) => Some(rule.table),
+            Self::DeleteRoute(_) | Self::DeleteRule(_) | Self::SetGroup { .. } => None,
+        }
+    }
+
     fn interfaces(&self) -> Vec<IfIndex> {
         match self {
             Self::AddRoute(route) | Self::DeleteRoute(route) => route.interfaces().collect(),

@@ -8,7 +8,7 @@ use ipnet::IpNet;
 use super::datapath::{self, Shape, names, traffic};
 use crate::model::binding::Traffic;
 use crate::model::facts::{Family as IpFamily, IfIndex, KernelFacts};
-use crate::model::policy::{Standing, standing};
+use crate::model::policy::{NO_EXIT, Standing, standing};
 use crate::model::resolve::{Guard, Outcome};
 use crate::model::uplinks::outside::Inside;
 use crate::model::ways;
@@ -54,7 +54,9 @@ fn table(outcome: &Outcome, departed: &Departed, v6: bool) -> Table {
         if net.addr().is_ipv6() != v6 {
             continue;
         }
-        let limited = row.binding.as_ref().map(|b| &b.traffic).filter(|t| **t != Traffic::default());
+        // What is wrong with a binding is wrong with what it is for: all of it is held.
+        let valid = !matches!(standing(row), Standing::Bound(NO_EXIT));
+        let limited = row.binding.as_ref().map(|b| &b.traffic).filter(|t| valid && **t != Traffic::default());
         let limited = limited.map(|traffic| (traffic::name(traffic), traffic));
         for interface in outcome.interfaces(entry) {
             match standing(row) {
@@ -122,7 +124,7 @@ fn bound(sets: &mut datapath::Sets, outcome: &Outcome, row: &Row, (interface, ne
         exit(chosen.interface, chosen.address);
     }
     // The others are there beforehand: a NIC that goes down changes the policy, and nothing of who has it.
-    if policy != crate::model::policy::NO_EXIT {
+    if policy != NO_EXIT {
         let specs = row.binding.iter().flat_map(|binding| &binding.exits);
         let placed = specs.filter(|spec| IpFamily::of(spec.address) == IpFamily::of(net.addr()));
         placed.filter_map(|spec| Some((outcome.uplinks.holder(spec)?, spec.address))).for_each(|(nic, address)| exit(nic, address));

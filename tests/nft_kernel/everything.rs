@@ -13,8 +13,6 @@ fn address(text: &str) -> IpAddr {
     text.parse().unwrap()
 }
 
-const PACKET: u32 = 0x107f;
-
 /// In all three families.
 pub fn everything() -> Ruleset {
     let mut ruleset = Ruleset::default();
@@ -26,17 +24,17 @@ pub fn everything() -> Ruleset {
         Hook::Prerouting,
         -300,
         [
-            rule().is(protocol(), 0x0800).set_mark(map("claims4", [iif(), saddr(false)])).done(),
-            rule().is(protocol(), 0x86dd).set_mark(map("claims6", [iif(), saddr(true)])).done(),
+            rule().is(protocol(), 0x0800).found("owners4", [iif(), saddr(false)]).accept(),
+            rule().is(protocol(), 0x86dd).found("owned6", [saddr(true)]).counter().drop(),
         ],
     );
     let mut table = Table::default();
     table.chains.insert("prerouting".into(), bridge);
-    for (name, kind, source) in [("claims4", Datatype::Ipv4, "10.0.0.1"), ("claims6", Datatype::Ipv6, "fd00::1")] {
-        let mut claims = Set::map([Datatype::IfIndex, kind], Datatype::Mark);
-        claims.elements.insert(Key::one(number(3).address(address(source))), Data::mark(0x0100_1001));
-        table.sets.insert(name.into(), claims);
-    }
+    let mut owners = Set::of([Datatype::IfIndex, Datatype::Ipv4]);
+    owners.elements.insert(Key::one(number(3).address(address("10.0.0.1"))), Data::None);
+    let mut owned = Set::of([Datatype::Ipv6]);
+    owned.elements.insert(Key::one(Bytes::default().address(address("fd00::1"))), Data::None);
+    table.sets.extend([("owners4".into(), owners), ("owned6".into(), owned)]);
     ruleset.tables.insert(Family::Bridge, table);
     ruleset
 }
@@ -90,7 +88,7 @@ fn routed(family: Family, v6: bool) -> Table {
         -99,
         [
             rule().is(ct_direction(), 1).set_mark(map("called", [ct_original_daddr(v6)])).accept(),
-            rule().is(ct_state().and(4), 4).set_mark(map("called", [ct_reply_daddr(v6)]).and(PACKET)).accept(),
+            rule().is(ct_state().and(4), 4).set_mark(map("called", [ct_reply_daddr(v6)])).accept(),
             rule().is(ct_status().and(8), 0).set_mark(map("sources", [iif(), saddr(v6)])).done(),
             rule().set_mark(map(ranges("prefixes"), [iif(), saddr(v6)])).done(),
             rule().found("uplinks", [fib_oif()]).counter().drop(),

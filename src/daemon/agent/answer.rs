@@ -41,6 +41,7 @@ impl Agent {
             problems.push("the API server has not told all yet: nothing is taken away until it has".to_owned());
         }
         problems.extend(self.facts.cluster.troubles.values().cloned());
+        problems.extend(self.outcome.uplinks.problems.iter().cloned());
         problems.extend(engine::problems(&self.facts));
         problems.extend(self.failing.problems());
         problems.extend(self.beside.problems());

@@ -39,7 +39,7 @@ impl Routing {
             }
             RouteStep::AddRule(rule) => (rule::write(libc::RTM_NEWRULE, flags::CREATE | flags::EXCL, rule), &[libc::EEXIST][..]),
             RouteStep::DeleteRule(rule) => (rule::write(libc::RTM_DELRULE, 0, rule), &[libc::ENOENT][..]),
-            RouteStep::SetGroup { index, group } => (set_group(*index, *group), &[][..]),
+            RouteStep::SetGroup { index, group } => (set_group(*index, *group), &[libc::ENODEV][..]),
         };
         match self.channel.request(message, |_| {}) {
             Err(error) if error.errno().is_some_and(|e| fine.contains(&e)) => Ok(()),
