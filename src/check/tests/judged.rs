@@ -294,7 +294,7 @@ fn link_groups_of_others_on_nics_and_ours_on_bridges_are_told() {
 fn networkd_is_told_by_the_drop_in_that_it_lacks() {
     let said = only(|f| f.networkd = Some(Networkd { removes_rules: true, removes_routes: false }));
     assert!(said.contains("other programs' policy rules when"), "{said}");
-    assert!(said.contains(r"printf '[Network]\nManageForeignRoutingRules=no\n' >"), "{said}");
+    assert!(said.contains(r"printf '[Network]\nManageForeignRoutingPolicyRules=no\n' >"), "{said}");
     fine(|f| f.networkd = Some(Networkd { removes_rules: false, removes_routes: false }));
 }
 
