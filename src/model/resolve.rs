@@ -18,7 +18,7 @@ use super::known::{Facts, Known};
 use super::overlap::without_overlaps;
 use super::reason::Reason;
 use super::select::Held;
-use super::served::{refuse_driver, refuse_mode};
+use super::served::{refuse_mode, refuse_network};
 use super::workload::{Entry, Row, State, Subject, choose};
 
 /// How strict a bridge is with a source that nobody vouches for.
@@ -159,8 +159,17 @@ impl<'a> Scene<'a> {
                 continue;
             }
             let default_route = self.default_route(container);
+            if container.attachments.is_empty() && binding.is_some() {
+                draft.rows.push(row(container, None, held, State::Waiting(Reason::NoAddressYet)));
+            }
             for attachment in &container.attachments {
-                let Some(network) = self.network(attachment) else { continue };
+                let Some(network) = self.network(attachment) else {
+                    if binding.is_some() {
+                        let unknown = Reason::NoSuchNetwork { network: attachment.network.clone() };
+                        draft.rows.push(row(container, Some(attachment), held, State::Waiting(unknown)));
+                    }
+                    continue;
+                };
                 let bridge = self.bridge(network);
                 if binding.is_none() && !bridge.is_some_and(|b| guards.contains_key(&b)) {
                     continue;
@@ -169,7 +178,7 @@ impl<'a> Scene<'a> {
                     default_route: default_route == Some(attachment.network.as_str()),
                     ..row(container, Some(attachment), held, state)
                 };
-                if let Some(error) = refuse_driver(&network.driver) {
+                if let Some(error) = refuse_network(network) {
                     draft.rows.push(of(State::Refused(Reason::NotServed(error))));
                     continue;
                 }
@@ -183,6 +192,9 @@ impl<'a> Scene<'a> {
                     }
                     let state = match binding {
                         None => State::Free,
+                        Some(_) if bridge.is_none() => {
+                            State::Waiting(Reason::NoSuchBridge { network: network.name.clone(), bridge: network.bridge.clone() })
+                        }
                         Some(_) if self.leaves(container, attachment, *address) => State::Dropped(Reason::BeingPlaced),
                         Some(binding) => choose(self.ground, binding, *address),
                     };
