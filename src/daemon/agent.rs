@@ -13,6 +13,7 @@ use super::calls::Calls;
 use super::control::{Question, Response};
 use super::cutter::{self, Job};
 use super::metrics::Metrics;
+use super::sources::{self, Sources};
 use super::{Error, Options, Teller, Told, withdraw};
 use crate::effects;
 use crate::effects::kernel::Kernel;
@@ -50,6 +51,7 @@ pub(super) struct Agent {
     outcome: Outcome,
     /// Sources that have not given their first snapshot.
     silent: Silent,
+    sources: Sources,
     /// The kernel's tables were looked at for what an earlier run left.
     taken_over: bool,
     /// What went wrong in the last round.
@@ -92,6 +94,9 @@ impl Agent {
             runtime: options.containerd.is_some(),
             cluster: options.cluster.is_some(),
         };
+        let mut sources = Sources::default();
+        options.docker.iter().for_each(|_| sources.expect(sources::DOCKER));
+        options.containerd.iter().for_each(|_| sources.expect(sources::CONTAINERD));
         let mut facts = Facts::of(Cluster::new(options.cluster.as_ref().is_some_and(|cluster| cluster.raw_exits), &options.inside));
         // Until the runtime has spoken nobody knows where a pod is, whatever the API server says of addresses.
         facts.sandboxes = options.containerd.is_some().then(BTreeMap::new);
@@ -103,6 +108,7 @@ impl Agent {
             past: Past::default(),
             outcome: Outcome::default(),
             silent,
+            sources,
             taken_over: false,
             failures: Vec::new(),
             boot_guard: options.boot_guard.clone().map(|file| BootGuard { file, written: None }),
@@ -195,13 +201,14 @@ impl Agent {
             Told::Engine(changes) => {
                 let mut dirty = false;
                 for change in changes {
-                    dirty |= !matches!(change, EngineChange::Made { .. });
+                    dirty |= !matches!(change, EngineChange::Made { .. } | EngineChange::Lost(_) | EngineChange::Problems(_));
                     match &change {
                         EngineChange::Snapshot { containers, .. } => {
                             info!(containers = containers.len(), "engine listed");
                             self.silent.engine = false;
+                            self.sources.found(sources::DOCKER);
                         }
-                        EngineChange::Lost => warn!("engine is away; what is known of it stays"),
+                        EngineChange::Lost(why) => self.sources.lost(sources::DOCKER, why.clone()),
                         // Its start is a millisecond behind: no round comes first.
                         EngineChange::Made { container, name, placement } => {
                             self.calls.begin(engine::place(&self.facts, container, name, placement));
@@ -219,8 +226,9 @@ impl Agent {
                         RuntimeChange::Snapshot(sandboxes) => {
                             info!(sandboxes = sandboxes.len(), "container runtime listed");
                             dirty |= std::mem::take(&mut self.silent.runtime);
+                            self.sources.found(sources::CONTAINERD);
                         }
-                        RuntimeChange::Lost => warn!("container runtime is away; what is known of it stays"),
+                        RuntimeChange::Lost(why) => self.sources.lost(sources::CONTAINERD, why.clone()),
                         _ => {}
                     }
                     dirty |= self.facts.apply_runtime(change);
@@ -417,8 +425,8 @@ impl Agent {
                 Some(text) => Response::Text(text),
                 None => Response::Unknown(workload),
             },
-            Question::Metrics => Response::Text(self.metrics.text(&self.outcome)),
-            Question::Ready => Response::Ready(!self.silent.any() && self.failures.is_empty()),
+            Question::Metrics => Response::Text(self.metrics.text(&self.outcome, self.sources.up())),
+            Question::Ready => Response::Ready(!self.silent.any() && self.failures.is_empty() && self.sources.are_fresh()),
         }
     }
 
@@ -429,18 +437,13 @@ impl Agent {
     /// What could not be read or done, each with its cure.
     fn problems(&self) -> Vec<String> {
         let mut problems: Vec<String> = self.facts.manifests.errors.iter().map(|e| format!("{}: {}", e.object, e.error)).collect();
-        if self.silent.engine {
-            problems.push("the engine has not answered yet: nothing is taken away until it has (see --docker-socket)".to_owned());
-        }
-        if self.silent.runtime {
-            problems.push(
-                "the container runtime has not answered yet: nothing is taken away until it has (see --containerd-socket)".to_owned(),
-            );
-        }
+        problems.extend(self.sources.problems());
         if self.silent.cluster {
             problems.push("the API server has not told all yet: nothing is taken away until it has".to_owned());
         }
         problems.extend(self.facts.cluster.troubles.values().cloned());
+        let unread = self.facts.engine_problems.iter().chain(&self.facts.runtime_problems);
+        problems.extend(unread.map(|(object, problem)| format!("{object}: {problem}")));
         problems.extend(engine::problems(&self.facts));
         problems.extend(self.failures.iter().cloned());
         problems.extend(self.calls.problems());

@@ -7,6 +7,7 @@ pub mod control;
 mod cutter;
 mod http;
 mod metrics;
+mod sources;
 pub mod withdraw;
 
 use std::io;
