@@ -149,12 +149,14 @@ pub async fn a_killed_containerd_is_told_anew(release: Release) {
     assert_eq!(before.len(), 2);
     let ends = containerd.pid("default", "ends").to_string();
     containerd.kill();
-    heard.next("the loss", |change| (*change == RuntimeChange::Lost).then_some(())).await;
+    heard.next("the loss", |change| matches!(change, RuntimeChange::Lost(_)).then_some(())).await;
     command::run(&["kill", "-KILL", &ends]);
     containerd.come_back();
     let after: BTreeSet<String> = heard.snapshot().await.into_iter().map(|sandbox| sandbox.id).collect();
     assert_eq!(after, BTreeSet::from(["default/stays".to_owned()]));
-    assert_eq!(heard.changes.iter().filter(|(_, change)| *change == RuntimeChange::Lost).count(), 1);
+    let lost = |(_, change): &&(SystemTime, RuntimeChange)| matches!(change, RuntimeChange::Lost(_));
+    let losses: Vec<_> = heard.changes.iter().filter(lost).map(|(_, change)| change).collect();
+    assert!(losses.windows(2).all(|two| two[0] != two[1]), "each reason is told once: {losses:?}");
     containerd.run("default", "new", &[]);
     heard.sandbox("default/new").await;
 }
