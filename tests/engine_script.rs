@@ -120,6 +120,7 @@ fn only_what_is_made_is_placed(dates: Dates) {
     create_network(&engine, "running");
     create_network(&engine, "shop");
     let _egressd = world.egressd_for_script();
+    until("the engine has been listed", || no_problems(&world));
     let asks = |engine: &Scripted| engine.asked().into_iter().filter(|line| line.starts_with("POST")).collect::<Vec<_>>();
     let labels = json!({ "egress.network": "shop" });
     engine.create("made", &labels);

@@ -161,6 +161,37 @@ pub async fn a_killed_containerd_is_told_anew(release: Release) {
     heard.sandbox("default/new").await;
 }
 
+/// containerd asks all shims of a namespace one after another, and waits two seconds for each that hangs.
+pub async fn shims_that_hang_harm_only_themselves(release: Release) {
+    const HUNG: usize = 8;
+    let containerd = Containerd::start(release);
+    let names: Vec<String> = (0..HUNG).map(|number| format!("hung-{number}")).collect();
+    let mut shims = Vec::new();
+    for name in names.iter().map(String::as_str).chain(["well"]) {
+        containerd.run("default", name, &[]);
+        let status = std::fs::read_to_string(format!("/proc/{}/status", containerd.pid("default", name))).expect("it runs");
+        shims.extend(status.lines().find_map(|line| line.strip_prefix("PPid:")).map(|shim| shim.trim().to_owned()));
+    }
+    assert_eq!(shims.len(), HUNG + 1);
+    for shim in &shims[..HUNG] {
+        command::run(&["kill", "-STOP", shim]);
+    }
+    let mut heard = Heard::new(SOCKET);
+    let told: Vec<String> = heard.snapshot().await.into_iter().map(|sandbox| sandbox.id).collect();
+    assert_eq!(told, ["default/well"]);
+    let problems = |change: &RuntimeChange| match change {
+        RuntimeChange::Problems(problems) => Some(problems.clone()),
+        _ => None,
+    };
+    let problems = heard.next("the hung ones", problems).await;
+    assert_eq!(problems.len(), HUNG, "{problems:?}");
+    assert!(problems["container default/hung-0"].contains("shim"), "{problems:?}");
+    for shim in &shims[..HUNG] {
+        command::run(&["kill", "-CONT", shim]);
+    }
+    heard.sandbox("default/hung-0").await;
+}
+
 /// With a pause between them, or all at once.
 pub async fn many_are_told(release: Release, pause: Option<Duration>) {
     const MANY: usize = 200;
