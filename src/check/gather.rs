@@ -6,14 +6,13 @@ use std::io::ErrorKind;
 use std::path::Path;
 use std::time::Duration;
 
-use bollard::{API_DEFAULT_VERSION, Docker as Engine};
 use nix::libc;
 
 use super::facts::{Docker, Facts, Feature, Unseen};
 use crate::contract::{PRIORITY_BRIDGE, PRIORITY_PREROUTING, PRIORITY_SNAT};
 use crate::daemon::control::{self, AskError, Request};
 use crate::effects::nft::Nft;
-use crate::facts::docker as docker_facts;
+use crate::facts::docker::{self, Client};
 use crate::facts::kernel::Asker;
 use crate::netlink::Channel;
 use crate::nft::build::{constant, ct_reply_daddr, fib_oif, iif, rule};
@@ -126,11 +125,8 @@ async fn engine(socket: &Path) -> Docker {
         return Docker::None(socket.to_owned());
     }
     let asked = async {
-        let path = socket.to_string_lossy();
-        let engine = Engine::connect_with_unix(&path, DOCKER_PATIENCE.as_secs(), API_DEFAULT_VERSION)?.negotiate_version().await?;
-        let version = engine.version().await?.version.unwrap_or_default();
-        let networks = engine.list_networks(None).await?.into_iter().filter_map(docker_facts::network).collect();
-        Ok::<_, bollard::errors::Error>(Docker::There { version, networks })
+        let engine = Client::new(socket, DOCKER_PATIENCE);
+        Ok::<_, docker::AskError>(Docker::There { version: engine.version().await?, networks: engine.networks().await?.entries })
     };
     match tokio::time::timeout(DOCKER_PATIENCE, asked).await {
         Ok(Ok(there)) => there,

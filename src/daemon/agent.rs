@@ -17,6 +17,7 @@ use super::cutter::{self, Job};
 use super::keeper::{self, Keeper};
 use super::metrics::Metrics;
 use super::retry::Retries;
+use super::sources::{self, Sources};
 use super::systemd::Manager;
 use super::transitions::Transitions;
 use super::{Error, Options, Teller, Told, nat, withdraw};
@@ -56,6 +57,7 @@ pub(super) struct Agent {
     outcome: Outcome,
     /// Sources that have not given their first snapshot.
     silent: Silent,
+    sources: Sources,
     /// The kernel's tables were looked at for what an earlier run left.
     taken_over: bool,
     /// Steps of the last round that failed.
@@ -99,6 +101,9 @@ impl Agent {
             runtime: options.containerd.is_some(),
             cluster: options.cluster.is_some(),
         };
+        let mut sources = Sources::default();
+        options.docker.iter().for_each(|_| sources.expect(sources::DOCKER));
+        options.containerd.iter().for_each(|_| sources.expect(sources::CONTAINERD));
         let mut facts = Facts::of(Cluster::new(options.cluster.as_ref().is_some_and(|cluster| cluster.raw_exits), &options.inside));
         // Until the runtime has spoken nobody knows where a pod is, whatever the API server says of addresses.
         facts.sandboxes = options.containerd.is_some().then(BTreeMap::new);
@@ -110,6 +115,7 @@ impl Agent {
             past: Past::default(),
             outcome: Outcome::default(),
             silent,
+            sources,
             taken_over: false,
             failing: Retries::default(),
             beside: Retries::default(),
@@ -210,13 +216,14 @@ impl Agent {
             Told::Engine(changes) => {
                 let mut dirty = false;
                 for change in changes {
-                    dirty |= !matches!(change, EngineChange::Made { .. });
+                    dirty |= !matches!(change, EngineChange::Made { .. } | EngineChange::Lost(_) | EngineChange::Problems(_));
                     match &change {
                         EngineChange::Snapshot { containers, .. } => {
                             info!(containers = containers.len(), "engine listed");
                             self.silent.engine = false;
+                            self.sources.found(sources::DOCKER);
                         }
-                        EngineChange::Lost => warn!("engine is away; what is known of it stays"),
+                        EngineChange::Lost(why) => self.sources.lost(sources::DOCKER, why.clone()),
                         // Its start is a millisecond behind: no round comes first.
                         EngineChange::Made { container, name, placement } => {
                             self.calls.begin(engine::place(&self.facts, container, name, placement));
@@ -234,8 +241,9 @@ impl Agent {
                         RuntimeChange::Snapshot(sandboxes) => {
                             info!(sandboxes = sandboxes.len(), "container runtime listed");
                             dirty |= std::mem::take(&mut self.silent.runtime);
+                            self.sources.found(sources::CONTAINERD);
                         }
-                        RuntimeChange::Lost => warn!("container runtime is away; what is known of it stays"),
+                        RuntimeChange::Lost(why) => self.sources.lost(sources::CONTAINERD, why.clone()),
                         _ => {}
                     }
                     dirty |= self.facts.apply_runtime(change);

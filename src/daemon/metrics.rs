@@ -15,6 +15,7 @@ use crate::report::status::word;
 pub(super) struct Metrics {
     registry: Registry,
     workloads: Family<ByState, Gauge>,
+    up: Family<BySource, Gauge>,
     /// Rounds of the loop.
     pub rounds: Counter,
     /// Changes sent to the kernel.
@@ -32,13 +33,19 @@ struct ByState {
     state: &'static str,
 }
 
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct BySource {
+    source: &'static str,
+}
+
 impl Metrics {
     pub fn new() -> Self {
         let mut registry = Registry::with_prefix("egressd");
         let latency = Histogram::new(exponential_buckets(0.000_05, 2.0, 16));
-        let (workloads, rounds, changes, failures, drift) = Default::default();
-        let metrics = Self { registry: Registry::default(), workloads, rounds, changes, failures, drift, latency };
+        let (workloads, up, rounds, changes, failures, drift) = Default::default();
+        let metrics = Self { registry: Registry::default(), workloads, up, rounds, changes, failures, drift, latency };
         registry.register("workloads", "Addresses of workloads by state", metrics.workloads.clone());
+        registry.register("source_up", "Whether a source of facts answers", metrics.up.clone());
         registry.register("rounds", "Rounds of resolving and planning", metrics.rounds.clone());
         registry.register("kernel_changes", "Changes sent to the kernel", metrics.changes.clone());
         registry.register("failed_steps", "Steps that the kernel or an engine refused", metrics.failures.clone());
@@ -48,8 +55,11 @@ impl Metrics {
         Self { registry, ..metrics }
     }
 
-    /// The text of OpenMetrics, for an outcome.
-    pub fn text(&self, outcome: &Outcome) -> String {
+    /// The text of OpenMetrics, for an outcome and the sources that answer.
+    pub fn text(&self, outcome: &Outcome, sources: impl Iterator<Item = (&'static str, bool)>) -> String {
+        for (source, up) in sources {
+            self.up.get_or_create(&BySource { source }).set(up.into());
+        }
         self.workloads.clear();
         for row in &outcome.rows {
             self.workloads.get_or_create(&ByState { state: word(row) }).inc();
@@ -85,7 +95,7 @@ mod tests {
             losers: Vec::new(),
             state: State::Free,
         };
-        let text = Metrics::new().text(&Outcome { rows: vec![row], ..Outcome::default() });
+        let text = Metrics::new().text(&Outcome { rows: vec![row], ..Outcome::default() }, std::iter::empty());
         for name in asked {
             assert!(
                 text.lines().any(|line| line.strip_prefix(&name).is_some_and(|rest| rest.starts_with(['{', ' ']))),

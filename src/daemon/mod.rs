@@ -11,6 +11,7 @@ mod lock;
 mod metrics;
 mod nat;
 mod retry;
+mod sources;
 mod systemd;
 mod transitions;
 pub mod withdraw;

@@ -15,8 +15,8 @@ const SETTLED: Duration = Duration::from_secs(10);
 
 /// What such a source says.
 pub trait Change: Send + 'static {
-    /// What is followed is away.
-    const LOST: Self;
+    /// What is followed is away, and why.
+    fn lost(why: String) -> Self;
 
     /// The whole truth as of now, and the first word of each session.
     fn is_snapshot(&self) -> bool;
@@ -78,18 +78,18 @@ where
     E: std::error::Error,
 {
     let mut backoff = BACKOFF_FIRST;
-    let mut said_lost = false;
+    let mut said = None;
     loop {
         let began = Instant::now();
         let told = Arc::new(AtomicBool::new(false));
-        let ended = session(Tell { changes: changes.clone(), told: Arc::clone(&told) }).await;
+        let ended = session(Tell { changes: changes.clone(), told: Arc::clone(&told) }).await.to_string();
         if told.load(Ordering::Relaxed) {
-            said_lost = false;
+            said = None;
         }
-        if !said_lost {
-            tracing::warn!(error = %ended, "{what} is away");
-            let _ = changes.send(C::LOST);
-            said_lost = true;
+        if said.as_ref() != Some(&ended) {
+            tracing::warn!(error = ended, "{what} is away");
+            let _ = changes.send(C::lost(ended.clone()));
+            said = Some(ended);
         }
         if began.elapsed() >= SETTLED {
             backoff = BACKOFF_FIRST;

@@ -252,8 +252,10 @@ pub enum EngineChange {
     ContainerGone(String),
     Network(Box<Network>),
     NetworkGone(String),
-    /// The engine is away; what was known of it stays.
-    Lost,
+    /// What of the engine's answers could not be read or had: all of it, by what it is about.
+    Problems(BTreeMap<String, String>),
+    /// The engine is away, and why; what was known of it stays.
+    Lost(String),
 }
 
 #[cfg(test)]

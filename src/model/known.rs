@@ -16,6 +16,10 @@ pub struct Facts {
     pub kernel: KernelFacts,
     pub containers: BTreeMap<String, Known>,
     pub networks: BTreeMap<String, Arc<Network>>,
+    /// What of the engine's answers could not be read, by what it is about.
+    pub engine_problems: BTreeMap<String, String>,
+    /// The same of the container runtime's.
+    pub runtime_problems: BTreeMap<String, String>,
     /// Containers that were just made and are on their way to where their labels say, by id. What carries the call out takes them out.
     pub moving: BTreeSet<String>,
     pub manifests: Index,
@@ -67,6 +71,7 @@ impl Facts {
                 let known = |c: Container| (c.id.clone(), Known { container: Arc::new(c), told });
                 self.containers = containers.into_iter().map(known).collect();
                 self.networks = networks.into_iter().map(|n| (n.id.clone(), Arc::new(n))).collect();
+                self.engine_problems.clear();
             }
             EngineChange::Container(container) => {
                 self.containers.insert(container.id.clone(), Known { container: Arc::from(container), told });
@@ -75,16 +80,18 @@ impl Facts {
             EngineChange::Network(network) => drop(self.networks.insert(network.id.clone(), Arc::from(network))),
             EngineChange::NetworkGone(id) => drop(self.networks.remove(&id)),
             EngineChange::Made { container, .. } => drop(self.moving.insert(container)),
-            EngineChange::Lost => {}
+            EngineChange::Problems(problems) => self.engine_problems = problems,
+            EngineChange::Lost(_) => {}
         }
     }
 
     /// Takes in one change of a container runtime; whether it said anything new.
     pub fn apply_runtime(&mut self, change: RuntimeChange) -> bool {
-        let turned = replace(&mut self.runtime_away, matches!(change, RuntimeChange::Lost));
+        let turned = replace(&mut self.runtime_away, matches!(change, RuntimeChange::Lost(_)));
         let sandboxes = self.sandboxes.get_or_insert_default();
         let (new, before): (bool, Vec<Arc<Sandbox>>) = match change {
             RuntimeChange::Snapshot(all) => {
+                self.runtime_problems.clear();
                 let before = mem::replace(sandboxes, all.into_iter().map(|s| (s.id.clone(), Arc::new(s))).collect());
                 (before != *sandboxes, before.into_values().collect())
             }
@@ -97,7 +104,11 @@ impl Facts {
                 let before = sandboxes.remove(&id);
                 (before.is_some(), before.into_iter().collect())
             }
-            RuntimeChange::Lost => (false, Vec::new()),
+            RuntimeChange::Problems(problems) => {
+                self.runtime_problems = problems;
+                (false, Vec::new())
+            }
+            RuntimeChange::Lost(_) => (false, Vec::new()),
         };
         before.into_iter().for_each(|sandbox| self.leave(sandbox));
         new || turned

@@ -1,5 +1,6 @@
 //! Pods, and what a container runtime runs: plain data that the sources fill in.
 
+use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::sync::Arc;
 
@@ -79,6 +80,8 @@ pub enum RuntimeChange {
     Sandbox(Box<Sandbox>),
     /// By id.
     Gone(String),
-    /// The runtime is away; what was known of it stays.
-    Lost,
+    /// What of the runtime's answers could not be read or had: all of it, by what it is about.
+    Problems(BTreeMap<String, String>),
+    /// The runtime is away, and why; what was known of it stays.
+    Lost(String),
 }

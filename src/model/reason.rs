@@ -67,6 +67,15 @@ pub enum Reason {
     NotServed(FieldError),
     /// It is being moved to another network or address.
     BeingPlaced,
+    /// It is on a network that the engine has not told of.
+    NoSuchNetwork {
+        network: String,
+    },
+    /// The network's bridge is not among this host's interfaces.
+    NoSuchBridge {
+        network: String,
+        bridge: Option<String>,
+    },
     /// It runs, and its address is not known yet.
     NoAddressYet,
     NoRouteToSource {
@@ -159,6 +168,8 @@ impl Reason {
             Self::NotProgrammed { .. } => "NotProgrammed",
             Self::NotServed(_) => "NotServed",
             Self::BeingPlaced => "BeingPlaced",
+            Self::NoSuchNetwork { .. } => "NoSuchNetwork",
+            Self::NoSuchBridge { .. } => "NoSuchBridge",
             Self::NoAddressYet => "NoAddressYet",
             Self::NoRouteToSource { .. } => "NoRouteToSource",
             Self::Overlap { .. } => "Overlap",
@@ -216,6 +227,15 @@ impl fmt::Display for Reason {
             Self::NotProgrammed { error } => write!(f, "the kernel refused what it needs ({error}); see the problems of status, and mend what they name"),
             Self::AddressTaken { address, by } => write!(f, "{address} is {by}'s on this bridge; give one of them another address"),
             Self::BeingPlaced => write!(f, "it is being put where its labels say; it gets its exit there"),
+            Self::NoSuchNetwork { network } => {
+                write!(f, "network {network} is not known; the engine is being asked for it, see docker network inspect {network}")
+            }
+            Self::NoSuchBridge { network, bridge: Some(bridge) } => {
+                write!(f, "this host has no bridge {bridge}, which network {network} is said to be on; run egressd where the engine runs")
+            }
+            Self::NoSuchBridge { network, bridge: None } => {
+                write!(f, "the engine does not tell which bridge network {network} is on; make the network anew with a device name")
+            }
             Self::NoAddressYet => write!(f, "it has no address yet; it gets its exit with its address"),
             Self::NoRouteToSource { net } => {
                 write!(f, "no route says which interface {net} comes in by; name the interface of that address")

@@ -18,7 +18,7 @@ use super::overlap::without_overlaps;
 use super::port_owners::{Answer, PortOwners, Request};
 use super::reason::Reason;
 use super::select::Held;
-use super::served::{refuse_driver, refuse_mode};
+use super::served::{refuse_mode, refuse_network};
 use super::uplinks::outside::MAIN;
 use super::uplinks::{Inner, Memory, Uplinks};
 use super::workload::{Entry, Row, State, Subject, choose};
@@ -254,8 +254,17 @@ impl<'a> Resolver<'a> {
                 continue;
             }
             let default_route = self.default_route(container);
+            if container.attachments.is_empty() && binding.is_some() {
+                pending.rows.push(row(container, None, held, State::Waiting(Reason::NoAddressYet)));
+            }
             for attachment in &container.attachments {
-                let Some(network) = self.network(attachment) else { continue };
+                let Some(network) = self.network(attachment) else {
+                    if binding.is_some() {
+                        let unknown = Reason::NoSuchNetwork { network: attachment.network.clone() };
+                        pending.rows.push(row(container, Some(attachment), held, State::Waiting(unknown)));
+                    }
+                    continue;
+                };
                 let bridge = self.bridge(network);
                 if binding.is_none() && !bridge.is_some_and(|b| guards.contains_key(&b)) {
                     continue;
@@ -264,7 +273,7 @@ impl<'a> Resolver<'a> {
                     default_route: default_route == Some(attachment.network.as_str()),
                     ..row(container, Some(attachment), held, state)
                 };
-                if let Some(error) = refuse_driver(&network.driver) {
+                if let Some(error) = refuse_network(network) {
                     pending.rows.push(of(State::Refused(Reason::NotServed(error))));
                     continue;
                 }
@@ -278,6 +287,9 @@ impl<'a> Resolver<'a> {
                     }
                     let state = match binding {
                         None => State::Free,
+                        Some(_) if bridge.is_none() => {
+                            State::Waiting(Reason::NoSuchBridge { network: network.name.clone(), bridge: network.bridge.clone() })
+                        }
                         Some(_) if self.leaves(container, attachment, *address) => State::Dropped(Reason::BeingPlaced),
                         Some(binding) => choose(self.uplinks, binding, *address),
                     };

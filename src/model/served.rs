@@ -1,6 +1,7 @@
 //! Which containers can be served at all: those on bridge networks.
 
 use super::binding::FieldError;
+use super::facts::Network;
 
 /// Why a container of this network mode (`HostConfig.NetworkMode`) cannot be bound; `None` when it can.
 pub fn refuse_mode(mode: &str) -> Option<FieldError> {
@@ -26,6 +27,18 @@ pub fn refuse_host_network() -> FieldError {
     let message =
         "is true: the pod has the node's own addresses, so its packets cannot be told from the node's; take it out of the pod's spec";
     FieldError { field: "spec.hostNetwork".to_owned(), message: message.to_owned() }
+}
+
+/// Why a container cannot be bound on a network; `None` when it can.
+pub fn refuse_network(network: &Network) -> Option<FieldError> {
+    let internal = || FieldError {
+        field: "network".to_owned(),
+        message: format!(
+            "{} is internal: the engine lets nothing out of it, and a container may be its gateway; put the container on another network as well",
+            network.name
+        ),
+    };
+    refuse_driver(&network.driver).or_else(|| network.internal.then(internal))
 }
 
 /// Why a container on a network of this driver cannot be bound there; `None` when it can.

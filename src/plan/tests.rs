@@ -1,5 +1,6 @@
 //! From YAML and labels to a plan, and what every plan has to keep.
 
+mod networks;
 mod nodes;
 
 use std::collections::{BTreeMap, BTreeSet};

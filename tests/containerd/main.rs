@@ -27,6 +27,7 @@ fn main() -> ExitCode {
         add("a containerd that is killed is lost, and then told anew", |release| {
             block_on(source::a_killed_containerd_is_told_anew(release))
         });
+        add("shims that hang harm only themselves", |release| block_on(source::shims_that_hang_harm_only_themselves(release)));
         add("two hundred sandboxes at once are all told", |release| block_on(source::many_are_told(release, None)));
         add("two hundred sandboxes, one after another, are all told", |release| {
             block_on(source::many_are_told(release, Some(Duration::from_millis(20))));

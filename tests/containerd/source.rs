@@ -149,14 +149,47 @@ pub async fn a_killed_containerd_is_told_anew(release: Release) {
     assert_eq!(before.len(), 2);
     let ends = containerd.pid("default", "ends").to_string();
     containerd.kill();
-    heard.next("the loss", |change| (*change == RuntimeChange::Lost).then_some(())).await;
+    heard.next("the loss", |change| matches!(change, RuntimeChange::Lost(_)).then_some(())).await;
     command::run(&["kill", "-KILL", &ends]);
     containerd.come_back();
     let after: BTreeSet<String> = heard.snapshot().await.into_iter().map(|sandbox| sandbox.id).collect();
     assert_eq!(after, BTreeSet::from(["default/stays".to_owned()]));
-    assert_eq!(heard.changes.iter().filter(|(_, change)| *change == RuntimeChange::Lost).count(), 1);
+    let lost = |(_, change): &&(SystemTime, RuntimeChange)| matches!(change, RuntimeChange::Lost(_));
+    let losses: Vec<_> = heard.changes.iter().filter(lost).map(|(_, change)| change).collect();
+    assert!(losses.windows(2).all(|two| two[0] != two[1]), "each reason is told once: {losses:?}");
     containerd.run("default", "new", &[]);
     heard.sandbox("default/new").await;
+}
+
+/// containerd asks all shims of a namespace one after another, and waits two seconds for each that hangs.
+pub async fn shims_that_hang_harm_only_themselves(release: Release) {
+    const HUNG: usize = 8;
+    let containerd = Containerd::start(release);
+    let names: Vec<String> = (0..HUNG).map(|number| format!("hung-{number}")).collect();
+    let mut shims = Vec::new();
+    for name in names.iter().map(String::as_str).chain(["well"]) {
+        containerd.run("default", name, &[]);
+        let status = std::fs::read_to_string(format!("/proc/{}/status", containerd.pid("default", name))).expect("it runs");
+        shims.extend(status.lines().find_map(|line| line.strip_prefix("PPid:")).map(|shim| shim.trim().to_owned()));
+    }
+    assert_eq!(shims.len(), HUNG + 1);
+    for shim in &shims[..HUNG] {
+        command::run(&["kill", "-STOP", shim]);
+    }
+    let mut heard = Heard::new(SOCKET);
+    let told: Vec<String> = heard.snapshot().await.into_iter().map(|sandbox| sandbox.id).collect();
+    assert_eq!(told, ["default/well"]);
+    let problems = |change: &RuntimeChange| match change {
+        RuntimeChange::Problems(problems) => Some(problems.clone()),
+        _ => None,
+    };
+    let problems = heard.next("the hung ones", problems).await;
+    assert_eq!(problems.len(), HUNG, "{problems:?}");
+    assert!(problems["container default/hung-0"].contains("shim"), "{problems:?}");
+    for shim in &shims[..HUNG] {
+        command::run(&["kill", "-CONT", shim]);
+    }
+    heard.sandbox("default/hung-0").await;
 }
 
 /// With a pause between them, or all at once.

@@ -166,8 +166,9 @@ async fn a_container_that_started_as_it_was_made_is_moved_with_its_ports(release
 }
 
 fn network(engine: &Engine, name: &str) -> Arc<Network> {
-    let seen: bollard::models::Network = serde_json::from_value(inspect(engine, &format!("network inspect {name}"))).expect("a network");
-    Arc::new(egressd::facts::docker::network(seen).expect("it has an id"))
+    let seen: egressd::facts::docker::wire::Network =
+        serde_json::from_value(inspect(engine, &format!("network inspect {name}"))).expect("a network");
+    Arc::new(egressd::facts::docker::network(seen))
 }
 
 async fn a_placement_that_cannot_be_is_refused_and_changes_nothing(release: Release) {

@@ -66,7 +66,8 @@ impl Heard {
                 EngineChange::Snapshot { containers, .. } => known = containers.iter().map(|one| (one.id.clone(), one.clone())).collect(),
                 EngineChange::Container(one) => _ = known.insert(one.id.clone(), (**one).clone()),
                 EngineChange::ContainerGone(id) => _ = known.remove(id),
-                EngineChange::Made { .. } | EngineChange::Network(_) | EngineChange::NetworkGone(_) | EngineChange::Lost => {}
+                EngineChange::Made { .. } | EngineChange::Network(_) | EngineChange::NetworkGone(_) => {}
+                EngineChange::Problems(_) | EngineChange::Lost(_) => {}
             }
         }
         known.into_values().collect()
@@ -182,11 +183,12 @@ async fn a_restarted_engine_is_lost_and_then_told_anew(release: Release) {
     let mut heard = Heard::new(&engine.socket());
     heard.snapshot().await;
     engine.stop();
-    heard.next("the loss", |change| (*change == EngineChange::Lost).then_some(())).await;
+    heard.next("the loss", |change| matches!(change, EngineChange::Lost(_)).then_some(())).await;
     let told = heard.changes.len();
     engine.come_back();
     heard.snapshot().await;
-    assert!(matches!(heard.changes[told].1, EngineChange::Snapshot { .. }), "nothing between the loss and the snapshot");
+    let first = heard.changes[told..].iter().find(|(_, change)| !matches!(change, EngineChange::Lost(_)));
+    assert!(matches!(first, Some((_, EngineChange::Snapshot { .. }))), "only reasons between the loss and the snapshot: {first:?}");
 
     // Some may still be on their way up when the list is read.
     let wanted: BTreeMap<_, _> = ["one", "two", "three"].into_iter().map(|name| (name.to_owned(), ip(&inspected(&engine, name)))).collect();

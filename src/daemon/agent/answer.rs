@@ -17,8 +17,11 @@ impl Agent {
                 Some(text) => Response::Text(text),
                 None => Response::Unknown(workload),
             },
-            Question::Metrics => Response::Text(self.metrics.text(&self.outcome)),
-            Question::Ready => Response::Ready(!self.silent.any() && self.failing.is_empty() && self.beside.is_empty()),
+            Question::Metrics => Response::Text(self.metrics.text(&self.outcome, self.sources.up())),
+            Question::Ready => {
+                let well = self.failing.is_empty() && self.beside.is_empty() && self.sources.are_fresh();
+                Response::Ready(!self.silent.any() && well)
+            }
         }
     }
 
@@ -29,19 +32,14 @@ impl Agent {
     /// What could not be read or done, each with its cure.
     pub(super) fn problems(&self) -> Vec<String> {
         let mut problems: Vec<String> = self.facts.manifests.errors.iter().map(|e| format!("{}: {}", e.object, e.error)).collect();
-        if self.silent.engine {
-            problems.push("the engine has not answered yet: nothing is taken away until it has (see --docker-socket)".to_owned());
-        }
-        if self.silent.runtime {
-            problems.push(
-                "the container runtime has not answered yet: nothing is taken away until it has (see --containerd-socket)".to_owned(),
-            );
-        }
+        problems.extend(self.sources.problems());
         if self.silent.cluster {
             problems.push("the API server has not told all yet: nothing is taken away until it has".to_owned());
         }
         problems.extend(self.facts.cluster.troubles.values().cloned());
         problems.extend(self.outcome.uplinks.problems.iter().cloned());
+        let unread = self.facts.engine_problems.iter().chain(&self.facts.runtime_problems);
+        problems.extend(unread.map(|(object, problem)| format!("{object}: {problem}")));
         problems.extend(engine::problems(&self.facts));
         problems.extend(self.failing.problems());
         problems.extend(self.beside.problems());

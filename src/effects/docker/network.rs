@@ -4,11 +4,10 @@ use std::collections::{BTreeSet, HashMap};
 use std::net::IpAddr;
 
 use bollard::models;
-use bollard::query_parameters::ListNetworksOptions;
 use ipnet::IpNet;
 
 use super::{Engine, Error};
-use crate::facts::docker::{self as facts, BRIDGE_NAME, MANAGED};
+use crate::facts::docker::{self as facts, AskError, BRIDGE_NAME, MANAGED, wire};
 use crate::model::binding::ManagedNetwork;
 
 const GUARD: &str = "egress.guard";
@@ -41,17 +40,16 @@ impl Engine {
         let Some(found) = self.find_network(name).await? else {
             return Ok(());
         };
-        if found.labels.as_ref().and_then(|labels| labels.get(MANAGED)).map(String::as_str) != Some("true") {
+        if found.labels.get(MANAGED).map(String::as_str) != Some("true") {
             let message = format!("network {name} was not made by egressd and stays; remove it with `docker network rm {name}`");
             return Err(Error::refused("metadata.name", message));
         }
-        let id = found.id.unwrap_or_default();
-        let inspected = self.inspect_network(&id).await?;
-        let attached: BTreeSet<_> = inspected.containers.unwrap_or_default().into_values().filter_map(|one| one.name).collect();
+        let attached: BTreeSet<_> = found.containers.into_values().map(|one| one.name).collect();
         if !attached.is_empty() {
             let names = attached.into_iter().collect::<Vec<_>>().join(", ");
             return Err(Error::refused("metadata.name", format!("network {name} is in use by {names}; stop them first")));
         }
+        let id = found.id;
         match self.docker.remove_network(&id).await {
             Ok(()) | Err(bollard::errors::Error::DockerResponseServerError { status_code: 404, .. }) => {
                 tracing::info!(network = name, "docker network removed");
@@ -61,17 +59,16 @@ impl Engine {
         }
     }
 
-    /// By its whole name or id; the engine's own filter takes parts of names too.
-    pub(super) async fn find_network(&self, name: &str) -> Result<Option<models::Network>, Error> {
-        let networks = self.docker.list_networks(None::<ListNetworksOptions>).await;
-        let networks = networks.map_err(|source| Error::Engine { step: "list networks".to_owned(), source })?;
-        Ok(networks.into_iter().find(|one| one.name.as_deref() == Some(name) || one.id.as_deref() == Some(name)))
+    /// By its whole name or id, with its containers.
+    pub(super) async fn find_network(&self, name: &str) -> Result<Option<wire::Network>, Error> {
+        // The engine takes the beginning of an id for a name, too.
+        let found = self.client.network(name).await.map_err(asked(format!("ask for network {name}")))?;
+        Ok(found.filter(|one| one.name == name || one.id == name))
     }
+}
 
-    pub(super) async fn inspect_network(&self, id: &str) -> Result<models::NetworkInspect, Error> {
-        let inspected = self.docker.inspect_network(id, None).await;
-        inspected.map_err(|source| Error::Engine { step: format!("inspect network {id}"), source })
-    }
+pub(super) fn asked(step: String) -> impl FnOnce(AskError) -> Error {
+    move |source| Error::Ask { step, source }
 }
 
 fn request(wanted: &ManagedNetwork) -> models::NetworkCreateRequest {
@@ -101,13 +98,10 @@ fn guard_value(on: bool) -> &'static str {
 }
 
 /// What was not said in the manifest may be anything.
-fn same(wanted: &ManagedNetwork, found: models::Network) -> Result<(), Error> {
-    let pools = found.ipam.as_ref().and_then(|ipam| ipam.config.clone()).unwrap_or_default();
-    let gateways: BTreeSet<IpAddr> = pools.iter().filter_map(|pool| facts::address(pool.gateway.as_deref()?)).collect();
+fn same(wanted: &ManagedNetwork, found: wire::Network) -> Result<(), Error> {
+    let gateways: BTreeSet<IpAddr> = found.ipam.config.iter().filter_map(|pool| facts::address(&pool.gateway)).collect();
     let name = &wanted.name;
-    let Some(found) = facts::network(found) else {
-        return Ok(());
-    };
+    let found = facts::network(found);
     let differs = |field: &str, has: String, want: String| {
         let cure = format!("`docker network rm {name}` lets egressd make it anew");
         Err(Error::refused(field, format!("network {name} is there with {has}, not {want}; change the manifest, or {cure}")))

@@ -8,12 +8,12 @@
 use std::collections::HashMap;
 use std::net::IpAddr;
 
-use bollard::models::{self, ContainerSummaryStateEnum as State};
-use bollard::query_parameters::ListContainersOptions;
+use bollard::models;
 use ipnet::IpNet;
 
+use super::network::asked;
 use super::{Engine, Error};
-use crate::facts::docker as facts;
+use crate::facts::docker::{self as facts, wire};
 use crate::model::binding::Placement;
 use crate::model::facts::Network;
 use crate::plan::engine::Made;
@@ -66,13 +66,12 @@ impl Engine {
             return Ok(Placed::Running);
         }
         let name = target(&seen, placement)?;
-        let Some(network) = self.find_network(name).await? else {
+        let Some(found) = self.find_network(name).await? else {
             return Err(Error::refused(NETWORK, format!("there is no network {name}; make it with `docker network create {name}`")));
         };
-        let network = facts::network(network).ok_or_else(|| Error::refused(NETWORK, format!("network {name} has no id")))?;
-        if let Some(address) = placement.address
-            && let Err(error) = self.check(&network, address, &seen.name).await
-        {
+        let checked = placement.address.map_or(Ok(()), |address| check(&found, address, &seen.name));
+        let network = facts::network(found);
+        if let Err(error) = checked {
             if hurried {
                 self.put_back(container, &network).await?;
             }
@@ -127,20 +126,18 @@ impl Engine {
 
     /// By the list, which is never held back by a start.
     async fn seen(&self, container: &str) -> Result<Option<Seen>, Error> {
-        let filters = Some(HashMap::from([("id".to_owned(), vec![container.to_owned()])]));
-        let listed = self.docker.list_containers(Some(ListContainersOptions { all: true, filters, ..Default::default() })).await;
-        let listed = listed.map_err(|source| Error::Engine { step: format!("list container {container}"), source })?;
-        Ok(listed.into_iter().next().map(|summary| Seen {
-            running: summary.state != Some(State::CREATED),
-            name: facts::own_name(summary.names.unwrap_or_default()),
-            mode: summary.host_config.and_then(|config| config.network_mode).unwrap_or_default(),
-            networks: summary
-                .network_settings
-                .and_then(|settings| settings.networks)
-                .unwrap_or_default()
-                .into_iter()
-                .map(|(name, endpoint)| (name, asked_addresses(endpoint)))
-                .collect(),
+        let listed = self.client.some_containers(&[container]).await.map_err(asked(format!("list container {container}")))?;
+        if let Some(broken) = listed.broken.into_iter().next() {
+            return Err(Error::refused(
+                NETWORK,
+                format!("the engine's answer about container {} cannot be read: {}", broken.name, broken.error),
+            ));
+        }
+        Ok(listed.entries.into_iter().find(|one| one.id == container).map(|one| Seen {
+            running: one.state != "created",
+            name: facts::own_name(one.names),
+            mode: one.host_config.network_mode,
+            networks: one.network_settings.networks.into_iter().map(|(name, endpoint)| (name, asked_addresses(endpoint))).collect(),
         }))
     }
 
@@ -169,49 +166,46 @@ impl Engine {
             Err(source) => Err(Error::Engine { step: format!("disconnect container {container} from network {network}"), source }),
         }
     }
+}
 
-    /// The engine would say these only when the container starts, and to nobody who reads the labels.
-    async fn check(&self, network: &Network, address: IpAddr, own: &str) -> Result<(), Error> {
-        let name = &network.name;
-        if matches!(name.as_str(), "bridge" | "host" | "none") {
-            let message = format!("network {name} gives no chosen addresses; make one with a subnet and name it in {NETWORK}");
+/// The engine would say these only when the container starts, and to nobody who reads the labels.
+fn check(network: &wire::Network, address: IpAddr, own: &str) -> Result<(), Error> {
+    let name = &network.name;
+    if matches!(name.as_str(), "bridge" | "host" | "none") {
+        let message = format!("network {name} gives no chosen addresses; make one with a subnet and name it in {NETWORK}");
+        return Err(Error::refused(ADDRESS, message));
+    }
+    let pools = &network.ipam.config;
+    let subnets: Vec<IpNet> = pools.iter().filter_map(|pool| pool.subnet.parse().ok()).collect();
+    let Some(subnet) = subnets.iter().find(|subnet| subnet.contains(&address)) else {
+        let subnets = subnets.iter().map(IpNet::to_string).collect::<Vec<_>>().join(", ");
+        return Err(Error::refused(ADDRESS, format!("{address} is not in network {name}; choose one in {subnets}")));
+    };
+    if pools.iter().filter_map(gateway).any(|gateway| gateway == address) {
+        return Err(Error::refused(ADDRESS, format!("{address} is the gateway of network {name}; choose another one in {subnet}")));
+    }
+    // By name: while a container is being started, the engine lists it by an id of its endpoint.
+    for other in network.containers.values().filter(|one| one.name != own) {
+        if [&other.address, &other.address6].into_iter().any(|text| facts::address(text) == Some(address)) {
+            let owner = &other.name;
+            let message = format!("{address} is taken by container {owner}; choose another one in {subnet}, or remove {owner}");
             return Err(Error::refused(ADDRESS, message));
         }
-        let Some(subnet) = network.subnets.iter().find(|subnet| subnet.contains(&address)) else {
-            let subnets = network.subnets.iter().map(IpNet::to_string).collect::<Vec<_>>().join(", ");
-            return Err(Error::refused(ADDRESS, format!("{address} is not in network {name}; choose one in {subnets}")));
-        };
-        let inspected = self.inspect_network(&network.id).await?;
-        let pools = inspected.ipam.and_then(|ipam| ipam.config).into_iter().flatten();
-        if pools.filter_map(|pool| gateway(&pool)).any(|gateway| gateway == address) {
-            return Err(Error::refused(ADDRESS, format!("{address} is the gateway of network {name}; choose another one in {subnet}")));
-        }
-        // By name: while a container is being started, the engine lists it by an id of its endpoint.
-        let others = inspected.containers.unwrap_or_default().into_values().filter(|one| one.name.as_deref() != Some(own));
-        for other in others {
-            let addresses = [other.ipv4_address, other.ipv6_address];
-            if addresses.iter().flatten().any(|text| facts::address(text) == Some(address)) {
-                let owner = other.name.unwrap_or_default();
-                let message = format!("{address} is taken by container {owner}; choose another one in {subnet}, or remove {owner}");
-                return Err(Error::refused(ADDRESS, message));
-            }
-        }
-        Ok(())
     }
+    Ok(())
 }
 
 /// Engine 20.10 shows only a gateway that was asked for; when none was, the bridge has the subnet's first address.
-fn gateway(pool: &models::IpamConfig) -> Option<IpAddr> {
-    let asked = pool.gateway.as_deref().and_then(facts::address);
-    asked.or_else(|| {
-        let subnet: IpNet = pool.subnet.as_deref()?.parse().ok()?;
+fn gateway(pool: &wire::Pool) -> Option<IpAddr> {
+    facts::address(&pool.gateway).or_else(|| {
+        let subnet: IpNet = pool.subnet.parse().ok()?;
         subnet.hosts().find(|address| *address != subnet.network())
     })
 }
 
-fn asked_addresses(endpoint: models::EndpointSettings) -> Vec<IpAddr> {
-    let ipam = endpoint.ipam_config.unwrap_or_default();
-    [ipam.ipv4_address, ipam.ipv6_address].iter().flatten().filter_map(|text| text.parse().ok()).collect()
+fn asked_addresses(endpoint: Option<wire::Endpoint>) -> Vec<IpAddr> {
+    let asked = endpoint.unwrap_or_default().asked;
+    [&asked.address, &asked.address6].into_iter().filter_map(|text| text.parse().ok()).collect()
 }
 
 /// Which network it is to be on.

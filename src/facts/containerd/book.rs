@@ -47,6 +47,8 @@ pub enum Found {
 pub struct Listed {
     pub records: Vec<(Id, Record)>,
     pub tasks: HashMap<Id, u32>,
+    /// Those whose task cannot be asked for: its shim does not answer.
+    pub mute: HashSet<Id>,
 }
 
 /// The containers of one containerd.
@@ -162,7 +164,7 @@ impl Book {
 
     /// Takes in the list as a whole.
     pub fn listed(&mut self, listed: Listed) -> Vec<Outcome> {
-        let Listed { records, tasks } = listed;
+        let Listed { records, tasks, mute } = listed;
         let touched = self.touched.take().unwrap_or_default();
         let mut unseen: HashSet<Id> = self.slots.keys().filter(|id| !touched.contains(id)).cloned().collect();
         let mut outcomes = Vec::new();
@@ -176,7 +178,9 @@ impl Book {
                     slot.run(*pid);
                     self.slots.insert(id.clone(), slot);
                 }
-                (None, Some(slot)) if slot.task == Task::Awaited => {}
+                (None, Some(slot)) if slot.task == Task::Awaited || mute.contains(&id) => {}
+                // Whether it has a task nobody knows; it is told of as far as its record goes.
+                (None, None) if mute.contains(&id) => drop(self.slots.insert(id.clone(), Slot::new(Task::Awaited))),
                 (None, Some(slot)) if about.announces() => slot.task = Task::Over,
                 (None, None) if about.announces() => drop(self.slots.insert(id.clone(), Slot::new(Task::Over))),
                 (None, Some(_)) => {

@@ -1,7 +1,5 @@
 //! The events that matter, out of containerd's envelopes.
 
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
-
 use containerd_client::events::{ContainerCreate, ContainerDelete, ContainerUpdate, TaskCreate, TaskDelete, TaskExit, TaskStart};
 use containerd_client::types::Envelope;
 use prost::Message;
@@ -63,12 +61,6 @@ pub fn read(envelope: &Envelope) -> Option<(Id, Event)> {
         _ => return None,
     };
     Some((Id { namespace: envelope.namespace.clone(), id }, event))
-}
-
-/// When it happened.
-pub fn time(envelope: &Envelope) -> Option<SystemTime> {
-    let time = envelope.timestamp.as_ref()?;
-    UNIX_EPOCH.checked_add(Duration::new(time.seconds.try_into().ok()?, time.nanos.try_into().ok()?))
 }
 
 #[cfg(test)]

@@ -36,7 +36,7 @@ impl Source {
 
     /// Waits for changes and gives all that are there, in order. May be dropped and called again without loss.
     ///
-    /// Never fails: while containerd is away nothing is said after one [`RuntimeChange::Lost`], and a batch that begins with a
+    /// Never fails: while containerd is away nothing is said but [`RuntimeChange::Lost`], once for each reason, and a batch that begins with a
     /// [`RuntimeChange::Snapshot`] is the first word of each connection.
     pub async fn next(&mut self) -> Vec<RuntimeChange> {
         let (socket, parse) = (&self.socket, &self.parse);
@@ -52,7 +52,9 @@ impl Source {
 }
 
 impl Change for RuntimeChange {
-    const LOST: Self = Self::Lost;
+    fn lost(why: String) -> Self {
+        Self::Lost(why)
+    }
 
     fn is_snapshot(&self) -> bool {
         matches!(self, Self::Snapshot(_))

@@ -4,15 +4,16 @@
 //! the next one necessary, so that no answer is older than the event that asked for it.
 //!
 //! containerd answers a subscription only with its first event, so nobody knows when it began. It is asked for ahead of the list, and the list is
-//! read once more a while later; and again after an event that is older than the connection, which a shim kept while containerd was away.
+//! read once more a while later; and again when shims must have told what they kept while containerd was away, since what events speak of
+//! while a list is read is left as they say. No date decides what is news: a clock may be set back.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::convert::Infallible;
 use std::path::Path;
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use containerd_client::services::v1::{
-    GetContainerRequest, ListContainersRequest, ListNamespacesRequest, ListTasksRequest, SubscribeRequest,
+    GetContainerRequest, GetRequest, ListContainersRequest, ListNamespacesRequest, ListTasksRequest, SubscribeRequest,
 };
 use containerd_client::tonic::{Code, Request, Response, Status, metadata, transport};
 use containerd_client::types::{Envelope, v1};
@@ -20,7 +21,7 @@ use containerd_client::{Client, connect};
 use futures::future::BoxFuture;
 use futures::stream::FuturesUnordered;
 use futures::{FutureExt, Stream, StreamExt, TryFutureExt};
-use tokio::time::Instant;
+use tokio::time::{Instant, timeout};
 
 use super::book::{Ask, Book, Found, Listed, Outcome, Parse};
 use super::event::{self, Event};
@@ -30,8 +31,16 @@ use crate::model::pod::RuntimeChange;
 
 /// A containerd that takes longer for an answer is taken for lost.
 const PATIENCE: Duration = Duration::from_secs(30);
-/// When the list is read again.
-const AGAIN: Duration = Duration::from_secs(1);
+/// How long the tasks of a namespace may take, and one task by itself: containerd asks each one's shim, one after another, and gives one that
+/// hangs two seconds.
+const PATIENCE_TASKS: Duration = Duration::from_secs(10);
+const PATIENCE_TASK: Duration = Duration::from_secs(5);
+/// Tasks that are asked for at a time, when not all can be.
+const ABREAST: usize = 16;
+/// How long after the first list, and after the second one, the list is read again.
+const AGAIN: [Duration; 2] = [Duration::from_secs(1), Duration::from_secs(10)];
+/// How long after all further ones.
+const RELIST: Duration = Duration::from_secs(180);
 /// containerd's own limit for a message; a list of 10,000 tasks has about 2 MiB.
 const LARGEST: usize = 16 << 20;
 /// Which namespace of containerd a question is about.
@@ -55,8 +64,14 @@ pub enum Ended {
 }
 
 enum Answer {
-    Record(Id, Found),
-    List(Listed),
+    Record(Id, Read<Found>),
+    List(Read<Listed>),
+}
+
+/// What was read, and what of it could not be: by id, why.
+struct Read<T> {
+    found: T,
+    faults: BTreeMap<Id, String>,
 }
 
 struct Session {
@@ -69,8 +84,9 @@ struct Session {
     listing: bool,
     /// When the list is to be read next.
     due: Option<Instant>,
-    /// The list has been told.
-    told: bool,
+    /// Lists that were read.
+    lists: usize,
+    faults: BTreeMap<Id, String>,
 }
 
 /// Tells a snapshot and then the changes, until something fails.
@@ -82,9 +98,8 @@ pub async fn run(socket: &Path, parse: Parse, mut tell: impl FnMut(RuntimeChange
 }
 
 async fn follow(socket: &Path, parse: Parse, tell: &mut impl FnMut(RuntimeChange)) -> Result<Infallible, Ended> {
-    let began = SystemTime::now();
-    let namespaces = Namespaces::of(socket).await.map_err(Ended::Reach)?;
-    let channel = connect(socket).await.map_err(Ended::Connect)?;
+    let namespaces = patiently("a connection", async { Namespaces::of(socket).await.map_err(Ended::Reach) }).await?;
+    let channel = patiently("a connection", async { connect(socket).await.map_err(Ended::Connect) }).await?;
     let mut events = subscribe(channel.clone()).boxed();
     let mut session = Session {
         channel,
@@ -94,7 +109,8 @@ async fn follow(socket: &Path, parse: Parse, tell: &mut impl FnMut(RuntimeChange
         asked: HashMap::new(),
         listing: false,
         due: None,
-        told: false,
+        lists: 0,
+        faults: BTreeMap::new(),
     };
     session.list();
     loop {
@@ -104,9 +120,6 @@ async fn follow(socket: &Path, parse: Parse, tell: &mut impl FnMut(RuntimeChange
             biased;
             envelope = events.next() => {
                 let envelope = envelope.ok_or(Ended::Closed)?.map_err(|status| Ended::Events(Box::new(status)))?;
-                if event::time(&envelope).is_some_and(|time| time < began) {
-                    session.due = Some(Instant::now() + AGAIN);
-                }
                 if let Some((id, event)) = event::read(&envelope).filter(|(id, _)| id.namespace != DOCKER) {
                     session.event(id, event, tell);
                 }
@@ -131,31 +144,53 @@ impl Session {
         if let Some(again) = self.asked.get_mut(&id) {
             *again |= matches!(event, Event::Created | Event::Updated | Event::Deleted);
         }
+        if event == Event::Deleted {
+            self.blame(&id, None, tell);
+        }
         let outcome = self.book.event(id, event);
         self.carry_out(outcome, tell);
     }
 
     fn answer(&mut self, answer: Answer, tell: &mut impl FnMut(RuntimeChange)) {
         match answer {
-            Answer::Record(id, found) => {
+            Answer::Record(id, Read { found, mut faults }) => {
                 if self.asked.remove(&id) == Some(true) {
                     return self.ask(id);
                 }
+                self.blame(&id, faults.remove(&id), tell);
                 let outcome = self.book.found(id, found);
                 self.carry_out(outcome, tell);
             }
-            Answer::List(listed) => {
+            Answer::List(Read { found, faults }) => {
                 self.listing = false;
-                for outcome in self.book.listed(listed) {
+                for outcome in self.book.listed(found) {
                     self.carry_out(outcome, tell);
                 }
-                if !self.told {
-                    self.told = true;
-                    self.due = Some(Instant::now() + AGAIN);
+                self.due = Some(Instant::now() + AGAIN.get(self.lists).copied().unwrap_or(RELIST));
+                self.lists += 1;
+                if self.lists == 1 {
                     tell(RuntimeChange::Snapshot(self.book.sandboxes()));
+                }
+                if self.faults != faults {
+                    self.faults = faults;
+                    tell(self.problems());
                 }
             }
         }
+    }
+
+    /// Takes note of what is wrong with a container's record by now.
+    fn blame(&mut self, id: &Id, fault: Option<String>, tell: &mut impl FnMut(RuntimeChange)) {
+        let before = self.faults.remove(id);
+        let same = before == fault;
+        self.faults.extend(fault.map(|fault| (id.clone(), fault)));
+        if !same && self.lists > 0 {
+            tell(self.problems());
+        }
+    }
+
+    fn problems(&self) -> RuntimeChange {
+        RuntimeChange::Problems(self.faults.iter().map(|(id, fault)| (format!("container {id}"), fault.clone())).collect())
     }
 
     fn carry_out(&mut self, outcome: Outcome, tell: &mut impl FnMut(RuntimeChange)) {
@@ -171,7 +206,7 @@ impl Session {
             None => None,
         };
         // What is known before the list is told is in it.
-        [outcome.change, change].into_iter().flatten().filter(|_| self.told).for_each(tell);
+        [outcome.change, change].into_iter().flatten().filter(|_| self.lists > 0).for_each(tell);
     }
 
     fn ask(&mut self, id: Id) {
@@ -193,7 +228,7 @@ impl Session {
 }
 
 async fn patiently<T>(what: &'static str, answer: impl Future<Output = Result<T, Ended>>) -> Result<T, Ended> {
-    tokio::time::timeout(PATIENCE, answer).await.unwrap_or(Err(Ended::Slow { what }))
+    timeout(PATIENCE, answer).await.unwrap_or(Err(Ended::Slow { what }))
 }
 
 fn refused(what: &'static str) -> impl FnOnce(Status) -> Ended {
@@ -216,27 +251,69 @@ async fn one_record(client: &Client, id: Id) -> Result<Answer, Ended> {
         Err(status) if status.code() == Code::NotFound => None,
         Err(status) => return Err(refused("a container")(status)),
     };
+    let mut faults = BTreeMap::new();
     let found = match answer {
         None => Found::Nothing,
-        Some(wire) => useful(&id, record::read(&id.namespace, wire)).map_or(Found::Useless, Found::Record),
+        Some(wire) => useful(&id, record::read(&id.namespace, wire), &mut faults).map_or(Found::Useless, Found::Record),
     };
-    Ok(Answer::Record(id, found))
+    Ok(Answer::Record(id, Read { found, faults }))
 }
 
-async fn all(client: &Client) -> Result<Listed, Ended> {
-    let mut listed = Listed { records: Vec::new(), tasks: HashMap::new() };
+async fn all(client: &Client) -> Result<Read<Listed>, Ended> {
+    let mut faults = BTreeMap::new();
+    let mut listed = Listed { records: Vec::new(), tasks: HashMap::new(), mute: HashSet::new() };
     let answer =
         patiently("namespaces", async { client.namespaces().list(ListNamespacesRequest::default()).await.map_err(refused("namespaces")) });
     let namespaces = answer.await?.into_inner().namespaces;
     for namespace in namespaces.into_iter().map(|namespace| namespace.name).filter(|name| name != DOCKER) {
-        records(client, &namespace, &mut listed).await?;
-        // Only with records is there a task, and each costs containerd a question to its shim.
-        patiently("tasks", tasks(client, &namespace, &mut listed)).await?;
+        let before = listed.records.len();
+        records(client, &namespace, &mut listed, &mut faults).await?;
+        // Each task costs containerd a question to its shim: only those of records that are of use are asked for.
+        if listed.records.len() == before {
+            continue;
+        }
+        if let Ok(answer) = timeout(PATIENCE_TASKS, tasks(client, &namespace)).await {
+            listed.tasks.extend(answer?);
+            continue;
+        }
+        let ids: Vec<Id> = listed.records[before..].iter().map(|(id, _)| id.clone()).collect();
+        let mut each = futures::stream::iter(ids).map(|id| one_task(client, id)).buffer_unordered(ABREAST);
+        while let Some((id, task)) = each.next().await {
+            match task {
+                Ok(pid) => listed.tasks.extend(pid.map(|pid| (id, pid))),
+                Err(fault) => {
+                    tracing::warn!(%id, fault, "a container's task cannot be asked for");
+                    faults.insert(id.clone(), fault);
+                    listed.mute.insert(id);
+                }
+            }
+        }
     }
-    Ok(listed)
+    Ok(Read { found: listed, faults })
 }
 
-async fn records(client: &Client, namespace: &str, listed: &mut Listed) -> Result<(), Ended> {
+/// The process of a container's task, if it has one that is not over.
+async fn one_task(client: &Client, id: Id) -> (Id, Result<Option<u32>, String>) {
+    let ask = async {
+        let request = within(&id.namespace, GetRequest { container_id: id.id.clone(), ..GetRequest::default() })
+            .map_err(|ended| ended.to_string())?;
+        match client.tasks().get(request).await {
+            Ok(answer) => Ok(answer.into_inner().process.filter(is_alive).map(|task| task.pid)),
+            Err(status) if status.code() == Code::NotFound => Ok(None),
+            Err(status) => Err(format!("its shim does not tell of its task: {status}")),
+        }
+    };
+    let answer = timeout(PATIENCE_TASK, ask).await;
+    let answer = answer
+        .unwrap_or_else(|_| Err(format!("its shim does not answer within {} s; see its process on the host", PATIENCE_TASK.as_secs())));
+    (id, answer)
+}
+
+fn is_alive(task: &v1::Process) -> bool {
+    task.status() != v1::Status::Stopped && task.pid != 0
+}
+
+async fn records(client: &Client, namespace: &str, listed: &mut Listed, faults: &mut BTreeMap<Id, String>) -> Result<(), Ended> {
     let what = "containers";
     let request = within(namespace, ListContainersRequest { filters: vec![LIST_FILTER.to_owned()] })?;
     let mut containers = client.containers().max_decoding_message_size(LARGEST);
@@ -244,24 +321,24 @@ async fn records(client: &Client, namespace: &str, listed: &mut Listed) -> Resul
     while let Some(message) = patiently(what, async { stream.message().await.map_err(refused(what)) }).await? {
         let Some(wire) = message.container else { continue };
         let id = Id { namespace: namespace.to_owned(), id: wire.id.clone() };
-        let record = useful(&id, record::read(namespace, wire));
+        let record = useful(&id, record::read(namespace, wire), faults);
         listed.records.extend(record.map(|record| (id, record)));
     }
     Ok(())
 }
 
-async fn tasks(client: &Client, namespace: &str, listed: &mut Listed) -> Result<(), Ended> {
+async fn tasks(client: &Client, namespace: &str) -> Result<Vec<(Id, u32)>, Ended> {
     let request = within(namespace, ListTasksRequest::default())?;
     let answer = client.tasks().max_decoding_message_size(LARGEST).list(request).await.map_err(refused("tasks"))?;
-    let alive = answer.into_inner().tasks.into_iter().filter(|task| task.status() != v1::Status::Stopped && task.pid != 0);
-    listed.tasks.extend(alive.map(|task| (Id { namespace: namespace.to_owned(), id: task.id }, task.pid)));
-    Ok(())
+    let alive = answer.into_inner().tasks.into_iter().filter(is_alive);
+    Ok(alive.map(|task| (Id { namespace: namespace.to_owned(), id: task.id }, task.pid)).collect())
 }
 
-/// One record that is not as it should be is said in the log, and does not stop the others.
-fn useful(id: &Id, read: Result<Option<Record>, record::Fault>) -> Option<Record> {
+/// One record that is not as it should be is a fault of its own, and does not stop the others.
+fn useful(id: &Id, read: Result<Option<Record>, record::Fault>, faults: &mut BTreeMap<Id, String>) -> Option<Record> {
     read.unwrap_or_else(|fault| {
         tracing::warn!(%id, %fault, "a container's record is of no use");
+        faults.insert(id.clone(), format!("its record is of no use: {fault}"));
         None
     })
 }

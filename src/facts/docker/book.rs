@@ -1,19 +1,27 @@
-//! What is known of an engine's containers, and how an event or an answer changes it. No I/O.
+//! What is known of an engine's containers and networks, and how an event or an answer changes it. No I/O, and no clock: what is newer is
+//! told by the order in which things were asked and heard, never by the engine's dates.
 //!
 //! Two voices speak of a container. The engine's *list* knows everything, but learns addresses only when the start is over. Its *events*
 //! with a network inspect know an address before the container's first instruction. So an address that an event brought stays until an
-//! event takes it (`disconnect`, `die`), whatever the list says meanwhile; all else is the list's.
+//! event takes it (`disconnect`, `die`), or until its network, asked because the list does not show it, does not have it either.
 
-use std::collections::{BTreeMap, HashMap};
+mod problems;
+mod slot;
+
+use std::collections::{HashMap, HashSet};
 use std::net::IpAddr;
 use std::sync::Arc;
 
+use problems::Problems;
+use slot::{Base, Slot, is_on};
+
 use super::read::{Event, Listed};
-use crate::model::binding::Asked;
-use crate::model::facts::{Attachment, Container, EngineChange};
+use super::wire::List;
+use crate::model::binding;
+use crate::model::facts::{Attachment, Container, EngineChange, Network};
 
 /// Reads what a container's labels ask for; `None` when none of them is ours.
-pub type Parse = Arc<dyn Fn(&Container) -> Option<Arc<Asked>> + Send + Sync>;
+pub type Parse = Arc<dyn Fn(&Container) -> Option<Arc<binding::Asked>> + Send + Sync>;
 
 /// What has to be asked of the engine.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -34,68 +42,181 @@ pub struct Endpoint {
     pub network_name: String,
     /// Of the container's [`Slot`] at that event: an answer to a question that is older than its last leaving says nothing.
     era: u32,
+    /// No event told of it: its network alone says whether it is true.
+    doubted: bool,
 }
 
-/// What stays the same while a container has its name.
-#[derive(Debug, PartialEq)]
-struct Base {
-    name: String,
-    /// JSON: a tenth of what the map takes, and needed only when a change is told.
-    labels: Box<str>,
-    network_mode: String,
-    created: u64,
-    asked: Option<Arc<Asked>>,
+/// A container that the list is asked for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Asked {
+    pub id: String,
+    /// [`Book::era`] at the question.
+    pub era: u32,
+    /// The list should have caught up with the events by now: what it does not show is doubted.
+    pub settled: bool,
 }
 
-#[derive(Clone, Debug, Default, PartialEq)]
-struct Slot {
-    /// `None` until the list has shown it.
-    base: Option<Arc<Base>>,
-    running: bool,
-    attachments: Vec<Attachment>,
-    /// Counts the times that it left a network.
-    era: u32,
+/// What follows from an event or an answer.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub struct Outcome {
+    pub changes: Vec<EngineChange>,
+    pub asks: Vec<Ask>,
 }
 
-/// The containers of one engine.
+/// All that the engine has.
+pub struct Everything {
+    pub containers: List<Listed>,
+    pub networks: List<Network>,
+}
+
+/// The containers and networks of one engine.
 pub struct Book {
     slots: HashMap<String, Slot>,
+    networks: HashMap<String, Network>,
     parse: Parse,
+    /// While everything is being listed: of what was spoken meanwhile. That is newer than the list.
+    touched: Option<HashSet<String>>,
+    /// Networks that containers are on and the engine was asked for, since everything was listed.
+    sought: HashSet<String>,
+    problems: Problems,
 }
 
 impl Book {
     pub fn new(parse: Parse) -> Self {
-        Self { slots: HashMap::new(), parse }
+        let (slots, networks, touched, sought, problems) = Default::default();
+        Self { slots, networks, parse, touched, sought, problems }
     }
 
-    /// Takes in the list as a whole, and gives it back as facts.
-    pub fn restart(&mut self, listed: Vec<Listed>) -> Vec<Container> {
-        self.slots = HashMap::with_capacity(listed.len());
-        let mut containers = Vec::with_capacity(listed.len());
-        for one in listed {
-            if let Some(EngineChange::Container(container)) = self.listed(one) {
-                containers.push(*container);
-            }
+    /// Everything is about to be listed.
+    pub fn begin(&mut self) {
+        self.touched = Some(HashSet::new());
+    }
+
+    /// Takes in everything for the first time: what is known from now on.
+    pub fn restart(&mut self, everything: Everything) -> Outcome {
+        let outcome = self.everything(everything);
+        let containers = outcome.changes.into_iter().filter_map(|change| match change {
+            EngineChange::Container(container) => Some(*container),
+            _ => None,
+        });
+        let snapshot = EngineChange::Snapshot { containers: containers.collect(), networks: self.networks.values().cloned().collect() };
+        let problems = self.problems.unless(&Problems::default());
+        // A container that is being started has said so before anybody listened, and the list has no address yet.
+        let asks = outcome.asks.into_iter().chain(self.starting());
+        Outcome { asks: asks.collect(), changes: [snapshot].into_iter().chain(problems).collect() }
+    }
+
+    /// Takes in everything once more: what is different, but for that of which was spoken since [`Book::begin`].
+    pub fn everything(&mut self, everything: Everything) -> Outcome {
+        let touched = self.touched.take().unwrap_or_default();
+        let Everything { containers, networks } = everything;
+        let mut outcome = Outcome::default();
+        self.sought.clear();
+        let before = std::mem::take(&mut self.problems);
+        let mut there: HashSet<String> = touched;
+        for network in networks.entries.into_iter().filter(|network| !there.contains(&network.id)).collect::<Vec<_>>() {
+            there.insert(network.id.clone());
+            outcome.changes.extend(self.network(network));
         }
-        containers
+        let mut listed: HashSet<String> = HashSet::with_capacity(containers.entries.len());
+        for one in containers.entries.into_iter().filter(|one| !there.contains(&one.id)) {
+            listed.insert(one.id.clone());
+            outcome.add(self.listed(one, true));
+        }
+        there.extend(listed);
+        self.problems.note("container", &containers.broken);
+        self.problems.note("network", &networks.broken);
+        there.extend(containers.broken.into_iter().chain(networks.broken).map(|one| one.id));
+        let gone: Vec<String> = self.slots.keys().filter(|id| !there.contains(*id)).cloned().collect();
+        outcome.changes.extend(gone.iter().filter_map(|id| self.gone(id)));
+        let gone: Vec<String> = self.networks.keys().filter(|id| !there.contains(*id)).cloned().collect();
+        outcome.changes.extend(gone.iter().filter_map(|id| self.network_gone(id)));
+        outcome.changes.extend(self.problems.unless(&before));
+        outcome
+    }
+
+    /// What has to be asked because of an event that the first list may be newer than.
+    pub fn doubt(&mut self, event: Event) -> Option<Ask> {
+        match event {
+            Event::Created { id, .. } | Event::Started(id) | Event::Renamed(id) | Event::Destroyed(id) => Some(Ask::Container(id)),
+            Event::Died(id) | Event::Disconnected { container: id, .. } => Some(Ask::ContainerLater(id)),
+            Event::Connected { container, network, name, driver } => self.connected(container, network, name, &driver),
+            Event::NetworkCreated(id) | Event::NetworkDestroyed(id) => Some(Ask::Network(id)),
+        }
+    }
+
+    /// What came of asking a network for its containers: a failure concerns that network alone.
+    pub fn network_answers(&mut self, network: &str, failure: Option<String>) -> Option<EngineChange> {
+        let before = self.problems.clone();
+        self.problems.network(self.networks.get(network).map_or(network, |network| network.name.as_str()), failure);
+        self.problems.unless(&before)
     }
 
     /// Takes in an event: what changes at once, and what has to be asked.
-    pub fn event(&mut self, event: Event) -> (Option<EngineChange>, Option<Ask>) {
+    pub fn event(&mut self, event: Event) -> Outcome {
+        self.touch(event.object());
         match event {
-            Event::Created { id, .. } | Event::Started(id) | Event::Renamed(id) => (None, Some(Ask::Container(id))),
+            Event::Created { id, .. } | Event::Started(id) | Event::Renamed(id) => Outcome::ask(Ask::Container(id)),
             Event::Died(id) => {
                 let change = self.change(&id, Slot::stopped);
-                (change, self.is_unknown(&id).then_some(Ask::ContainerLater(id)))
+                let ask = self.is_unknown(&id).then_some(Ask::ContainerLater(id));
+                Outcome::of(change, ask)
             }
-            Event::Destroyed(id) => (self.gone(&id), None),
-            Event::Connected { container, network, name, driver } => (None, self.connected(container, network, name, &driver)),
+            Event::Destroyed(id) => {
+                let before = self.problems.clone();
+                self.problems.forgive(&id);
+                let changes = self.gone(&id).into_iter().chain(self.problems.unless(&before));
+                Outcome { changes: changes.collect(), asks: Vec::new() }
+            }
+            Event::Connected { container, network, name, driver } => {
+                let seek = self.seek(&network);
+                let ask = self.connected(container, network, name, &driver);
+                Outcome { changes: Vec::new(), asks: ask.into_iter().chain(seek).collect() }
+            }
             Event::Disconnected { container, network } => {
                 let change = self.change(&container, |slot| slot.left(&network));
-                (change, Some(Ask::ContainerLater(container)))
+                Outcome::of(change, Some(Ask::ContainerLater(container)))
             }
-            Event::NetworkCreated(id) => (None, Some(Ask::Network(id))),
-            Event::NetworkDestroyed(id) => (Some(EngineChange::NetworkGone(id)), None),
+            Event::NetworkCreated(id) => Outcome::ask(Ask::Network(id)),
+            Event::NetworkDestroyed(id) => Outcome::of(self.network_gone(&id), None),
+        }
+    }
+
+    /// Takes in an answer to [`Ask::Network`].
+    pub fn network_found(&mut self, id: &str, network: Option<Network>) -> Option<EngineChange> {
+        self.touch(id);
+        match network {
+            Some(network) => self.network(network),
+            None => self.network_gone(id),
+        }
+    }
+
+    fn network(&mut self, network: Network) -> Option<EngineChange> {
+        if self.networks.get(&network.id) == Some(&network) {
+            return None;
+        }
+        self.networks.insert(network.id.clone(), network.clone());
+        Some(EngineChange::Network(Box::new(network)))
+    }
+
+    fn network_gone(&mut self, id: &str) -> Option<EngineChange> {
+        self.networks.remove(id).map(|network| EngineChange::NetworkGone(network.id))
+    }
+
+    /// Once for each network that a container is on and that is not known.
+    fn seek(&mut self, network: &str) -> Option<Ask> {
+        let unknown = !network.is_empty() && !self.networks.contains_key(network) && self.sought.insert(network.to_owned());
+        unknown.then(|| Ask::Network(network.to_owned()))
+    }
+
+    /// Whether a container is on the network.
+    pub fn has_somebody_on(&self, network: &str) -> bool {
+        self.slots.values().flat_map(|slot| &slot.attachments).any(|one| one.network_id == network && !one.addresses.is_empty())
+    }
+
+    fn touch(&mut self, id: &str) {
+        if let Some(touched) = &mut self.touched {
+            touched.insert(id.to_owned());
         }
     }
 
@@ -116,8 +237,8 @@ impl Book {
         placement.asks().then_some(EngineChange::Made { container: container.id, name: container.name, placement })
     }
 
-    /// A container that the list does not have any more.
-    pub fn gone(&mut self, id: &str) -> Option<EngineChange> {
+    /// A container that the engine does not have any more.
+    fn gone(&mut self, id: &str) -> Option<EngineChange> {
         let known = self.slots.remove(id)?.base.is_some();
         known.then(|| EngineChange::ContainerGone(id.to_owned()))
     }
@@ -127,22 +248,47 @@ impl Book {
         self.slots.get(id).map_or(0, |slot| slot.era)
     }
 
-    /// Takes in an answer of the list; one that was asked for in an older `era` does not tell where the container is now.
-    pub fn relisted(&mut self, mut listed: Listed, era: u32) -> Option<EngineChange> {
-        if self.era(&listed.id) != era {
-            listed.running = false;
-            listed.attachments.iter_mut().for_each(|attachment| attachment.addresses.clear());
+    /// Whether the container is still there and has left no network since.
+    pub fn is_open(&self, endpoint: &Endpoint) -> bool {
+        self.slots.get(&endpoint.container).is_some_and(|slot| slot.era == endpoint.era)
+    }
+
+    /// Takes in an answer about containers. One from an older era does not tell where its container is now.
+    pub fn relisted(&mut self, mut asked: Vec<Asked>, list: List<Listed>) -> Outcome {
+        let mut outcome = Outcome::default();
+        let before = self.problems.clone();
+        asked.iter().for_each(|one| self.touch(&one.id));
+        for mut one in list.entries {
+            let Some(place) = asked.iter().position(|asked| asked.id == one.id) else { continue };
+            let Asked { era, settled, .. } = asked.swap_remove(place);
+            if era != self.era(&one.id) {
+                one.running = false;
+                one.attachments.iter_mut().for_each(|attachment| attachment.addresses.clear());
+            }
+            outcome.add(self.listed(one, settled));
         }
-        self.listed(listed)
+        asked.retain(|asked| list.broken.iter().all(|one| one.id != asked.id));
+        outcome.changes.extend(asked.iter().filter_map(|one| self.gone(&one.id)));
+        self.problems.note("container", &list.broken);
+        outcome.changes.extend(self.problems.unless(&before));
+        outcome
     }
 
     /// Takes in a container's addresses; `None` when the network does not have it.
-    pub fn addresses(&mut self, endpoint: &Endpoint, addresses: Option<Vec<IpAddr>>) -> (Option<EngineChange>, Option<Ask>) {
-        let Some(addresses) = addresses.filter(|_| self.era(&endpoint.container) == endpoint.era) else {
-            return (None, Some(Ask::ContainerLater(endpoint.container.clone())));
-        };
-        let change = self.change(&endpoint.container, |slot| slot.joined(endpoint, addresses));
-        (change, self.is_unknown(&endpoint.container).then(|| Ask::Container(endpoint.container.clone())))
+    pub fn addresses(&mut self, endpoint: &Endpoint, addresses: Option<Vec<IpAddr>>) -> Outcome {
+        let container = &endpoint.container;
+        self.touch(container);
+        let now = self.era(container) == endpoint.era;
+        match addresses.filter(|_| now) {
+            Some(addresses) => {
+                let change = self.change(container, |slot| slot.joined(endpoint, addresses));
+                let ask = self.is_unknown(container).then(|| Ask::Container(container.clone()));
+                Outcome::of(change, ask)
+            }
+            None if endpoint.doubted && now => Outcome::of(self.change(container, |slot| slot.absent(endpoint)), None),
+            None if endpoint.doubted => Outcome::default(),
+            None => Outcome::ask(Ask::ContainerLater(container.clone())),
+        }
     }
 
     /// The list has not shown it yet, so its labels are not known.
@@ -156,15 +302,50 @@ impl Book {
             return None;
         }
         let era = self.era(&container);
-        Some(Ask::Addresses(Endpoint { container, network, network_name, era }))
+        Some(Ask::Addresses(Endpoint { container, network, network_name, era, doubted: false }))
     }
 
-    fn listed(&mut self, listed: Listed) -> Option<EngineChange> {
+    /// Questions for the places of containers that the list says do not run.
+    fn starting(&self) -> Vec<Ask> {
+        let mut asks = Vec::new();
+        for (id, slot) in self.slots.iter().filter(|(_, slot)| !slot.running) {
+            asks.extend(slot.attachments.iter().filter_map(|attachment| self.doubted(id, slot.era, attachment)));
+        }
+        asks
+    }
+
+    fn doubted(&self, id: &str, era: u32, attachment: &Attachment) -> Option<Ask> {
+        let named = |network: &&Network| is_on(attachment, &network.id, &network.name);
+        let known = self.networks.get(&attachment.network_id).or_else(|| self.networks.values().find(named))?;
+        (known.driver == "bridge").then(|| {
+            Ask::Addresses(Endpoint {
+                container: id.to_owned(),
+                network: known.id.clone(),
+                network_name: attachment.network.clone(),
+                era,
+                doubted: true,
+            })
+        })
+    }
+
+    fn listed(&mut self, listed: Listed, settled: bool) -> Outcome {
+        self.problems.forgive(&listed.id);
         let old = self.slots.get(&listed.id).and_then(|slot| slot.base.clone());
         let base = old.filter(|base| base.name == listed.name && base.network_mode == listed.network_mode);
         let base = base.unwrap_or_else(|| Arc::new(self.base(&listed)));
         let id = listed.id.clone();
-        self.change(&id, |slot| slot.listed(base, listed))
+        let mut unseen = Vec::new();
+        let change = self.change(&id, |slot| unseen = slot.listed(base, listed));
+        let mut asks: Vec<Ask> = Vec::new();
+        if settled {
+            let era = self.era(&id);
+            asks.extend(unseen.iter().filter_map(|attachment| self.doubted(&id, era, attachment)));
+        }
+        let networks = self.slots.get(&id).into_iter().flat_map(|slot| &slot.attachments).map(|one| one.network_id.clone());
+        for network in networks.collect::<Vec<_>>() {
+            asks.extend(self.seek(&network));
+        }
+        Outcome { changes: change.into_iter().collect(), asks }
     }
 
     fn base(&self, listed: &Listed) -> Base {
@@ -196,74 +377,19 @@ impl Book {
     }
 }
 
-impl Slot {
-    fn container(&self, id: &str, base: &Base) -> Container {
-        let labels: BTreeMap<_, _> = serde_json::from_str(&base.labels).expect("written by serde_json");
-        Container {
-            id: id.to_owned(),
-            name: base.name.clone(),
-            labels,
-            network_mode: base.network_mode.clone(),
-            running: self.running,
-            created: base.created,
-            attachments: self.attachments.clone(),
-            asked: base.asked.clone(),
-        }
+impl Outcome {
+    fn of(change: Option<EngineChange>, ask: Option<Ask>) -> Self {
+        Self { changes: change.into_iter().collect(), asks: ask.into_iter().collect() }
     }
 
-    fn listed(&mut self, base: Arc<Base>, listed: Listed) {
-        let mut attachments = listed.attachments;
-        for known in self.attachments.drain(..).filter(|known| !known.addresses.is_empty()) {
-            let same = attachments.iter_mut().find(|one| is_on(one, &known.network_id, &known.network));
-            let Some(one) = same else {
-                attachments.push(known);
-                continue;
-            };
-            if one.network_id.is_empty() {
-                one.network_id = known.network_id;
-            }
-            if one.addresses.is_empty() {
-                one.addresses = known.addresses;
-            }
-        }
-        self.running = listed.running || attachments.iter().any(|one| !one.addresses.is_empty());
-        self.attachments = attachments;
-        self.base = Some(base);
+    fn ask(ask: Ask) -> Self {
+        Self::of(None, Some(ask))
     }
 
-    fn joined(&mut self, endpoint: &Endpoint, addresses: Vec<IpAddr>) {
-        self.running = true;
-        match self.attachments.iter_mut().find(|one| is_on(one, &endpoint.network, &endpoint.network_name)) {
-            Some(one) => {
-                one.network_id.clone_from(&endpoint.network);
-                one.addresses = addresses;
-            }
-            None => self.attachments.push(Attachment {
-                network_id: endpoint.network.clone(),
-                network: endpoint.network_name.clone(),
-                addresses,
-                gateway_priority: 0,
-            }),
-        }
+    fn add(&mut self, other: Self) {
+        self.changes.extend(other.changes);
+        self.asks.extend(other.asks);
     }
-
-    fn left(&mut self, network: &str) {
-        self.era += 1;
-        for one in self.attachments.iter_mut().filter(|one| one.network_id == network) {
-            one.addresses.clear();
-        }
-    }
-
-    fn stopped(&mut self) {
-        self.era += 1;
-        self.running = false;
-        self.attachments.iter_mut().for_each(|one| one.addresses.clear());
-    }
-}
-
-/// Before the first start only the network's name is known.
-fn is_on(attachment: &Attachment, network_id: &str, name: &str) -> bool {
-    if attachment.network_id.is_empty() || network_id.is_empty() { attachment.network == name } else { attachment.network_id == network_id }
 }
 
 #[cfg(test)]

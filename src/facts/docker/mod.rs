@@ -4,9 +4,11 @@
 //! how they are read, `book` for what is made of them.
 
 mod book;
+mod client;
 mod question;
 mod read;
 mod session;
+pub mod wire;
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -16,6 +18,7 @@ use crate::model::binding::Asked;
 use crate::model::facts::{Container, EngineChange};
 use book::Parse;
 
+pub use client::{AskError, Client};
 pub use read::{BRIDGE_NAME, MANAGED, address, network, own_name};
 
 /// One engine, followed for as long as this is kept.
@@ -33,7 +36,7 @@ impl Source {
 
     /// Waits for changes and gives all that are there, in order. May be dropped and called again without loss.
     ///
-    /// Never fails: while the engine is away nothing is said after one [`EngineChange::Lost`], and a batch that begins with a
+    /// Never fails: while the engine is away nothing is said but [`EngineChange::Lost`], once for each reason, and a batch that begins with a
     /// [`EngineChange::Snapshot`] is the first word of each connection.
     pub async fn next(&mut self) -> Vec<EngineChange> {
         let (socket, parse) = (&self.socket, &self.parse);
@@ -49,7 +52,9 @@ impl Source {
 }
 
 impl Change for EngineChange {
-    const LOST: Self = Self::Lost;
+    fn lost(why: String) -> Self {
+        Self::Lost(why)
+    }
 
     fn is_snapshot(&self) -> bool {
         matches!(self, Self::Snapshot { .. })

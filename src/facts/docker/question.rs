@@ -1,69 +1,94 @@
-//! The questions that a session asks an engine.
+//! The questions that are asked of an engine.
 
 use std::collections::HashMap;
 
-use bollard::Docker;
-use bollard::models::Network;
-use bollard::query_parameters::{ListContainersOptions, ListNetworksOptions};
+use serde_json::{Value, json};
 
-use super::book::Endpoint;
+use super::client::{AskError, Client, escaped};
 use super::read::{self, Listed};
-use super::session::{Answer, Ended};
+use super::wire::{self, Broken, List};
+use crate::model::facts::Network;
 
 /// Containers in one answer: bounds the memory of reading 10,000 of them.
-pub const PAGE: i32 = 500;
+const PAGE: usize = 500;
 
-pub async fn some_containers(docker: &Docker, asked: Vec<(String, u32)>) -> Result<Answer, Ended> {
-    let ids = asked.iter().map(|(id, _)| id.clone()).collect();
-    let filters = HashMap::from([("id".to_owned(), ids)]);
-    let listed = containers(docker, ListContainersOptions { all: true, filters: Some(filters), ..Default::default() }).await?;
-    Ok(Answer::Containers { asked, listed })
-}
+impl Client {
+    /// The engine's version.
+    ///
+    /// # Errors
+    /// As [`Client::get`]; so for all questions.
+    pub async fn version(&self) -> Result<String, AskError> {
+        Ok(serde_json::from_slice::<wire::Version>(&self.get("/version", &[]).await?.body)?.version)
+    }
 
-pub async fn some_endpoints(docker: &Docker, network: String, endpoints: Vec<Endpoint>) -> Result<Answer, Ended> {
-    let inspected = match docker.inspect_network(&network, None).await {
-        Ok(inspected) => Some(Box::new(inspected)),
-        // It went meanwhile.
-        Err(bollard::errors::Error::DockerResponseServerError { status_code: 404, .. }) => None,
-        Err(source) => {
-            return Err(Ended::Question { question: "a network's containers", source });
-        }
-    };
-    Ok(Answer::Endpoints { network, endpoints, inspected })
-}
-
-pub async fn one_network(docker: &Docker, id: String) -> Result<Answer, Ended> {
-    let networks = networks(docker, Some(HashMap::from([("id".to_owned(), vec![id.clone()])]))).await?;
-    // The filter takes prefixes too.
-    let network = networks.into_iter().find(|network| network.id.as_ref() == Some(&id)).map(Box::new);
-    Ok(Answer::Network { id, network })
-}
-
-pub async fn all_networks(docker: &Docker) -> Result<Vec<Network>, Ended> {
-    networks(docker, None).await
-}
-
-async fn networks(docker: &Docker, filters: Option<HashMap<String, Vec<String>>>) -> Result<Vec<Network>, Ended> {
-    let networks = docker.list_networks(filters.map(|filters| ListNetworksOptions { filters: Some(filters) })).await;
-    networks.map_err(|source| Ended::Question { question: "its networks", source })
-}
-
-/// The newest first, page by page; one that is made meanwhile has an event.
-pub async fn all_containers(docker: &Docker) -> Result<Vec<Listed>, Ended> {
-    let mut all: Vec<Listed> = Vec::new();
-    loop {
-        let filters = all.last().map(|last| HashMap::from([("before".to_owned(), vec![last.id.clone()])]));
-        let page = containers(docker, ListContainersOptions { all: true, limit: Some(PAGE), filters, size: false }).await?;
-        let whole = page.len() == usize::try_from(PAGE).unwrap_or(usize::MAX);
-        all.extend(page);
-        if !whole {
-            return Ok(all);
+    /// A network by its name or id, with its containers; `None` when there is none.
+    pub async fn network(&self, name: &str) -> Result<Option<wire::Network>, AskError> {
+        match self.get(&format!("/networks/{}", escaped(name)), &[]).await {
+            Ok(answer) => Ok(Some(serde_json::from_slice(&answer.body)?)),
+            Err(error) if error.is_not_found() => Ok(None),
+            Err(error) => Err(error),
         }
     }
-}
 
-async fn containers(docker: &Docker, options: ListContainersOptions) -> Result<Vec<Listed>, Ended> {
-    let summaries = docker.list_containers(Some(options)).await;
-    let summaries = summaries.map_err(|source| Ended::Question { question: "its containers", source })?;
-    Ok(summaries.into_iter().filter_map(read::container).collect())
+    /// All networks, without their containers.
+    pub async fn networks(&self) -> Result<List<Network>, AskError> {
+        self.some_networks(None).await
+    }
+
+    /// One network, if it is there.
+    pub async fn one_network(&self, id: &str) -> Result<Option<Network>, AskError> {
+        // The filter takes prefixes too.
+        let found = self.some_networks(Some(json!({ "id": [id] }))).await?.entries;
+        Ok(found.into_iter().find(|network| network.id == id))
+    }
+
+    /// Containers by id, of those that are there.
+    pub async fn some_containers(&self, ids: &[&str]) -> Result<List<wire::Container>, AskError> {
+        self.containers(&[("filters", &json!({ "id": ids }).to_string())]).await
+    }
+
+    /// The newest first, page by page; one that is made meanwhile has an event.
+    pub async fn all_containers(&self) -> Result<List<Listed>, AskError> {
+        let mut all = List { entries: Vec::new(), broken: Vec::new() };
+        let mut last: Option<String> = None;
+        loop {
+            let before = last.map_or(Value::Object(Default::default()), |last| json!({ "before": [last] })).to_string();
+            let page = self.containers(&[("limit", &PAGE.to_string()), ("filters", &before)]).await?;
+            let whole = page.entries.len() + page.broken.len() >= PAGE;
+            last = page.entries.last().map(|last| last.id.clone());
+            all.entries.extend(page.entries.into_iter().map(read::container));
+            all.broken.extend(page.broken);
+            if !whole || last.is_none() {
+                return Ok(all);
+            }
+        }
+    }
+
+    async fn containers(&self, query: &[(&str, &str)]) -> Result<List<wire::Container>, AskError> {
+        let query: Vec<_> = [("all", "true")].into_iter().chain(query.iter().copied()).collect();
+        Ok(wire::list(&self.get("/containers/json", &query).await?.body)?)
+    }
+
+    async fn some_networks(&self, filters: Option<Value>) -> Result<List<Network>, AskError> {
+        let filters = filters.map(|filters| filters.to_string());
+        let query: Vec<_> = filters.iter().map(|filters| ("filters", filters.as_str())).collect();
+        let answer = self.get("/networks", &query).await?;
+        let List { entries, broken } = wire::list::<wire::Network>(&answer.body)?;
+        let Some(version) = answer.libpod else {
+            return Ok(List { entries: entries.into_iter().map(read::network).collect(), broken });
+        };
+        let devices = self.podman_devices(&version).await?;
+        let named = |network: wire::Network| Network { bridge: devices.get(&network.id).cloned(), ..read::network(network) };
+        Ok(List { entries: entries.into_iter().map(named).collect(), broken })
+    }
+
+    /// Podman tells a bridge's device in its own API alone, and names it by another rule than Docker.
+    async fn podman_devices(&self, version: &str) -> Result<HashMap<String, String>, AskError> {
+        let answer = self.get(&format!("/v{}/libpod/networks/json", escaped(version)), &[]).await?;
+        let List { entries, broken } = wire::list::<wire::LibpodNetwork>(&answer.body)?;
+        for Broken { name, error, .. } in broken {
+            tracing::warn!(network = name, error, "failed to read a network of Podman");
+        }
+        Ok(entries.into_iter().filter(|one| !one.network_interface.is_empty()).map(|one| (one.id, one.network_interface)).collect())
+    }
 }

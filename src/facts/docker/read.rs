@@ -1,11 +1,12 @@
 //! The engine's words to ours: what its answers and events mean, with nothing asked and nothing kept.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 use std::net::IpAddr;
 
-use bollard::models;
 use ipnet::IpNet;
+use serde_json::json;
 
+use super::wire;
 use crate::api::labels;
 use crate::model::facts::{Attachment, Network};
 
@@ -29,37 +30,42 @@ pub enum Event {
     NetworkDestroyed(String),
 }
 
+impl Event {
+    /// The id of what it changes.
+    pub fn object(&self) -> &str {
+        match self {
+            Self::Created { id, .. } | Self::Started(id) | Self::Died(id) | Self::Renamed(id) | Self::Destroyed(id) => id,
+            Self::Connected { container, .. } | Self::Disconnected { container, .. } => container,
+            Self::NetworkCreated(id) | Self::NetworkDestroyed(id) => id,
+        }
+    }
+}
+
 /// The event filters that go with [`event`].
-pub fn event_filters() -> HashMap<String, Vec<String>> {
-    let owned = |words: &[&str]| words.iter().map(|word| (*word).to_owned()).collect();
-    HashMap::from([
-        ("type".to_owned(), owned(&["container", "network"])),
-        ("event".to_owned(), owned(&["create", "start", "die", "rename", "destroy", "connect", "disconnect"])),
-    ])
+pub fn event_filters() -> String {
+    json!({ "type": ["container", "network"], "event": ["create", "start", "die", "rename", "destroy", "connect", "disconnect"] })
+        .to_string()
 }
 
 /// What an event of the engine says; `None` for one that does not matter here.
-pub fn event(message: models::EventMessage) -> Option<Event> {
-    use models::EventMessageTypeEnum::{CONTAINER, NETWORK};
-    let actor = message.actor?;
-    let id = actor.id?;
-    let mut attributes = actor.attributes.unwrap_or_default();
+pub fn event(wire::Event { r#type, action, actor }: wire::Event) -> Option<Event> {
+    let wire::Actor { id, mut attributes } = actor;
     let mut attribute = |name: &str| attributes.remove(name).unwrap_or_default();
-    Some(match (message.typ?, message.action?.as_str()) {
-        (CONTAINER, "create") => {
+    Some(match (r#type.as_str(), action.as_str()) {
+        ("container", "create") => {
             let name = attribute("name");
-            Event::Created { id, name, labels: attributes.into_iter().collect() }
+            Event::Created { id, name, labels: attributes }
         }
-        (CONTAINER, "start") => Event::Started(id),
-        (CONTAINER, "die") => Event::Died(id),
-        (CONTAINER, "rename") => Event::Renamed(id),
-        (CONTAINER, "destroy") => Event::Destroyed(id),
-        (NETWORK, "create") => Event::NetworkCreated(id),
-        (NETWORK, "destroy") => Event::NetworkDestroyed(id),
-        (NETWORK, "connect") => {
+        ("container", "start") => Event::Started(id),
+        ("container", "die") => Event::Died(id),
+        ("container", "rename") => Event::Renamed(id),
+        ("container", "destroy") => Event::Destroyed(id),
+        ("network", "create") => Event::NetworkCreated(id),
+        ("network", "destroy") => Event::NetworkDestroyed(id),
+        ("network", "connect") => {
             Event::Connected { container: attribute("container"), name: attribute("name"), driver: attribute("type"), network: id }
         }
-        (NETWORK, "disconnect") => Event::Disconnected { container: attribute("container"), network: id },
+        ("network", "disconnect") => Event::Disconnected { container: attribute("container"), network: id },
         _ => return None,
     })
 }
@@ -78,22 +84,19 @@ pub struct Listed {
     pub attachments: Vec<Attachment>,
 }
 
-/// `None` for an answer without an id.
-pub fn container(summary: models::ContainerSummary) -> Option<Listed> {
-    use models::ContainerSummaryStateEnum::{PAUSED, RUNNING, STOPPING};
-    let running = matches!(summary.state, Some(RUNNING | PAUSED | STOPPING));
-    let networks = summary.network_settings.and_then(|settings| settings.networks).unwrap_or_default();
-    let mut attachments: Vec<_> = networks.into_iter().map(|(name, endpoint)| attachment(name, endpoint, running)).collect();
-    attachments.sort_by(|a, b| a.network.cmp(&b.network));
-    Some(Listed {
-        id: summary.id?,
-        name: own_name(summary.names.unwrap_or_default()),
-        labels: summary.labels.unwrap_or_default().into_iter().collect(),
-        network_mode: summary.host_config.and_then(|config| config.network_mode).unwrap_or_default(),
-        created: summary.created.and_then(|seconds| seconds.try_into().ok()).unwrap_or_default(),
+/// A state that is not known here counts as one in which nothing runs: whether its addresses are in use, its networks are asked.
+pub fn container(summary: wire::Container) -> Listed {
+    let running = matches!(summary.state.as_str(), "running" | "paused" | "stopping");
+    let networks = summary.network_settings.networks;
+    Listed {
+        id: summary.id,
+        name: own_name(summary.names),
+        labels: summary.labels,
+        network_mode: summary.host_config.network_mode,
+        created: summary.created.try_into().unwrap_or_default(),
         running,
-        attachments,
-    })
+        attachments: networks.into_iter().map(|(name, endpoint)| attachment(name, endpoint.unwrap_or_default(), running)).collect(),
+    }
 }
 
 /// A link (`--link`) adds names of the form `/other/alias`.
@@ -101,21 +104,20 @@ pub fn own_name(names: Vec<String>) -> String {
     names.iter().filter_map(|name| name.strip_prefix('/')).find(|name| !name.contains('/')).unwrap_or_default().to_owned()
 }
 
-fn attachment(network: String, endpoint: models::EndpointSettings, running: bool) -> Attachment {
-    let addresses = [endpoint.ip_address, endpoint.global_ipv6_address];
+fn attachment(network: String, endpoint: wire::Endpoint, running: bool) -> Attachment {
+    let addresses = [endpoint.address, endpoint.address6];
     Attachment {
-        network_id: endpoint.network_id.unwrap_or_default(),
+        network_id: endpoint.network_id,
         network,
-        addresses: addresses.iter().flatten().filter(|_| running).filter_map(|text| text.parse().ok()).collect(),
-        gateway_priority: endpoint.gw_priority.unwrap_or_default(),
+        addresses: addresses.iter().filter(|_| running).filter_map(|text| text.parse().ok()).collect(),
+        gateway_priority: endpoint.gateway_priority,
     }
 }
 
-/// The addresses of a container in the answer of a network inspect; `None` when the container is not there.
-pub fn addresses(network: &models::NetworkInspect, container: &str) -> Option<Vec<IpAddr>> {
-    let endpoint = network.containers.as_ref()?.get(container)?;
-    let texts = [endpoint.ipv4_address.as_deref(), endpoint.ipv6_address.as_deref()];
-    Some(texts.into_iter().flatten().filter_map(address).collect())
+/// The addresses of a container in the answer about one network; `None` when the container is not there.
+pub fn addresses(network: &wire::Network, container: &str) -> Option<Vec<IpAddr>> {
+    let endpoint = network.containers.get(container)?;
+    Some([&endpoint.address, &endpoint.address6].into_iter().filter_map(|text| address(text)).collect())
 }
 
 /// `10.1.0.2/24`, as a network inspect writes addresses.
@@ -123,27 +125,23 @@ pub fn address(text: &str) -> Option<IpAddr> {
     text.split('/').next()?.parse().ok()
 }
 
-/// `None` for an answer without an id.
-pub fn network(network: models::Network) -> Option<Network> {
-    let id = network.id?;
-    let name = network.name.unwrap_or_default();
-    let driver = network.driver.unwrap_or_default();
-    let named = network.options.and_then(|mut options| options.remove(BRIDGE_NAME)).filter(|name| !name.is_empty());
-    let subnets = network.ipam.and_then(|ipam| ipam.config).unwrap_or_default();
-    let labels = network.labels.unwrap_or_default().into_iter().collect();
+/// A network, with its bridge as Docker names it.
+pub fn network(network: wire::Network) -> Network {
+    let wire::Network { id, name, driver, internal, options, labels, ipam, .. } = network;
+    let named = Some(options.bridge).filter(|name| !name.is_empty());
     let asked = labels::parse_network(&labels);
     let problems = asked.errors.iter().map(ToString::to_string).chain(asked.warnings);
-    Some(Network {
+    Network {
         bridge: (driver == "bridge").then(|| named.unwrap_or_else(|| default_bridge(&id, &name))),
-        subnets: subnets.into_iter().filter_map(|one| one.subnet?.parse::<IpNet>().ok()).collect(),
-        internal: network.internal.unwrap_or_default(),
+        subnets: ipam.config.into_iter().filter_map(|pool| pool.subnet.parse::<IpNet>().ok()).collect(),
+        internal,
         managed: labels.get(MANAGED).is_some_and(|value| value == "true"),
         guard: asked.guard,
         problems: problems.map(|problem| format!("network {name}: {problem}")).collect(),
         id,
         name,
         driver,
-    })
+    }
 }
 
 fn default_bridge(id: &str, name: &str) -> String {

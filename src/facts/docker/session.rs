@@ -4,63 +4,72 @@
 //! question about a network, and one to the list, is on its way at a time; what comes up meanwhile goes into the next one. So an answer is
 //! never older than the event that made it necessary, answers about one thing never overtake each other, and a thousand starts at once cost a
 //! few big answers instead of a thousand. A container is never inspected by itself: engine 20.10 answers that only when its start is over.
+//!
+//! No date decides what is news: a clock that is set back would make all events old. The engine is subscribed to first and listed afterwards.
+//! Events that come before the list is here are reasons to ask anew, all later ones are news. The engine begins its answer before it
+//! subscribes, so everything is listed once more a while later, and then every few minutes.
 
-use std::collections::{HashMap, HashSet, VecDeque};
+use std::collections::{HashMap, VecDeque};
 use std::path::Path;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
-use bollard::models::{EventMessage, Network, NetworkInspect};
-use bollard::query_parameters::EventsOptions;
-use bollard::{API_DEFAULT_VERSION, Docker};
 use futures::future::BoxFuture;
 use futures::stream::FuturesUnordered;
 use futures::{FutureExt, Stream, StreamExt};
 use tokio::time::Instant;
 
-use super::book::{Ask, Book, Endpoint, Parse};
-use super::question::{PAGE, all_containers, all_networks, one_network, some_containers, some_endpoints};
+use super::book::{Ask, Asked, Book, Endpoint, Everything, Outcome, Parse};
+use super::client::{AskError, Client};
 use super::read::{self, Event, Listed};
-use crate::model::facts::EngineChange;
+use super::wire::{self, List};
+use crate::model::facts::{EngineChange, Network};
 
-/// An engine that takes longer to begin an answer is taken for lost.
-const TIMEOUT_SECONDS: u64 = 30;
-/// How far back events are read: a container that is just being started has said `connect` already, and the list has no address yet.
-const LOOK_BACK: Duration = Duration::from_secs(5);
-/// How old a `create` may be for its container to count as being made; one from before the list does not, since it may have started.
-const MOMENT: Duration = Duration::from_millis(500);
+/// An engine that takes longer for a whole answer is taken for lost; a network, for not answering.
+const PATIENCE: Duration = Duration::from_secs(30);
 /// How long the list may lag behind an event.
 const LAG: Duration = Duration::from_secs(1);
+/// How often everything is listed: the engine drops events that nobody takes in time.
+const AGAIN: Duration = Duration::from_secs(180);
+/// The same while a container is on a network that the engine does not tell of.
+const SOON: Duration = Duration::from_secs(5);
+/// Containers in one question.
+const MOST: usize = 500;
+/// Events that are looked at ahead of their turn.
+const AHEAD: usize = 1024;
 
 /// Why a session ended.
 #[derive(Debug, thiserror::Error)]
 pub enum Ended {
-    #[error("failed to connect to the engine")]
-    Connect(#[source] bollard::errors::Error),
     #[error("failed to ask the engine for {question}: {source}")]
-    Question { question: &'static str, source: bollard::errors::Error },
+    Question { question: &'static str, source: AskError },
     #[error("failed to read events: {0}")]
-    Events(#[source] bollard::errors::Error),
+    Events(#[source] AskError),
     #[error("the engine closed the stream of events")]
     Closed,
 }
 
 /// What came back for a question.
-pub enum Answer {
-    Containers { asked: Vec<(String, u32)>, listed: Vec<Listed> },
-    Endpoints { network: String, endpoints: Vec<Endpoint>, inspected: Option<Box<NetworkInspect>> },
-    Network { id: String, network: Option<Box<Network>> },
+enum Answer {
+    Everything(Everything),
+    Containers { asked: Vec<Asked>, list: List<Listed> },
+    Endpoints { network: String, endpoints: Vec<Endpoint>, inspected: Result<Option<wire::Network>, AskError> },
+    Network { id: String, network: Option<Network> },
 }
 
 struct Session {
-    docker: Docker,
+    client: Client,
     book: Book,
     answers: FuturesUnordered<BoxFuture<'static, Result<Answer, Ended>>>,
-    /// Containers that the next list question is for.
-    dirty: HashSet<String>,
+    /// Containers that the next list question is for, and whether the list should have caught up with what is known of them.
+    dirty: HashMap<String, bool>,
     listing: bool,
-    later: VecDeque<(Instant, String)>,
+    later: VecDeque<(Instant, Ask)>,
     /// By network: what the next question is for. There is an entry while a question is on its way.
     endpoints: HashMap<String, Vec<Endpoint>>,
+    /// When everything is listed next; `None` while it is.
+    again: Option<Instant>,
+    /// Events from before the first list; `None` once that is told.
+    early: Option<Vec<Event>>,
 }
 
 /// Tells a snapshot and then the changes, until something fails.
@@ -72,152 +81,209 @@ pub async fn run(socket: &Path, parse: Parse, mut tell: impl FnMut(EngineChange)
 }
 
 async fn follow(socket: &Path, parse: Parse, tell: &mut impl FnMut(EngineChange)) -> Result<std::convert::Infallible, Ended> {
-    let docker = connect(socket).await.map_err(Ended::Connect)?;
-    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    // The engine begins its answer before it subscribes, so `since` is what makes sure that nothing falls between events and list.
-    let mut events = docker.events(Some(events_since(now.saturating_sub(LOOK_BACK)))).boxed();
-    let mut early = VecDeque::new();
+    let client = Client::new(socket, PATIENCE);
+    let mut events = Incoming::new(client.events(&read::event_filters()).await.map_err(Ended::Events)?.lines());
     let mut session = Session {
-        docker: docker.clone(),
+        client,
         book: Book::new(parse),
         answers: FuturesUnordered::new(),
-        dirty: HashSet::new(),
+        dirty: HashMap::new(),
         listing: false,
         later: VecDeque::new(),
         endpoints: HashMap::new(),
+        again: None,
+        early: Some(Vec::new()),
     };
-    tell(session.snapshot(&mut events, &mut early).await?);
-    for message in early {
-        news(message, now).into_iter().for_each(|event| session.event(event, tell));
-    }
+    session.list_everything();
     loop {
-        let due = session.later.front().map(|(due, _)| *due);
+        events.take_what_is_there()?;
+        if let Some(event) = events.queue.pop_front() {
+            session.hear(event, &events.queue, tell);
+            continue;
+        }
+        let due = session.later.front().map(|(due, _)| *due).into_iter().chain(session.again).min();
         tokio::select! {
             biased;
-            message = events.next() => {
-                let message = message.ok_or(Ended::Closed)?.map_err(Ended::Events)?;
-                let making = at(&message) >= now && age(&message) < MOMENT;
-                if let Some(event) = news(message, now) {
-                    session.book.made(&event).filter(|_| making).into_iter().for_each(&mut *tell);
-                    session.event(event, tell);
-                }
-            }
+            line = events.lines.next() => events.take(line)?,
             Some(answer) = session.answers.next() => session.answer(answer?, tell),
             () = tokio::time::sleep_until(due.unwrap_or_else(Instant::now)), if due.is_some() => session.due(),
         }
     }
 }
 
-/// bollard 0.21 puts no version into its paths, so every engine answers in its own newest one; all that is read here is the same since API 1.41.
-async fn connect(socket: &Path) -> Result<Docker, bollard::errors::Error> {
-    let docker = Docker::connect_with_unix(&socket.to_string_lossy(), TIMEOUT_SECONDS, API_DEFAULT_VERSION)?;
-    docker.negotiate_version().await
+/// What the stream of events has brought.
+enum Heard {
+    Event(Event),
+    /// Something happened, and nobody knows what.
+    Unreadable,
 }
 
-/// What an event tells beyond a list that was asked for at `listed`: what the list may lag behind, and of the time before that any `connect`,
-/// whose address the list may lack.
-fn news(message: EventMessage, listed: Duration) -> Option<Event> {
-    let old = at(&message) + LAG < listed;
-    read::event(message).filter(|event| !old || matches!(event, Event::Connected { .. }))
+/// Events in the order of the stream, those that are there already ahead of their turn.
+struct Incoming<L> {
+    lines: L,
+    queue: VecDeque<Heard>,
 }
 
-/// When it happened, by the engine's clock, since the epoch.
-fn at(message: &EventMessage) -> Duration {
-    Duration::from_nanos(message.time_nano.and_then(|time| time.try_into().ok()).unwrap_or_default())
-}
+impl<L: Stream<Item = Result<Vec<u8>, AskError>> + Unpin> Incoming<L> {
+    fn new(lines: L) -> Self {
+        Self { lines, queue: VecDeque::new() }
+    }
 
-fn age(message: &EventMessage) -> Duration {
-    SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().saturating_sub(at(message))
-}
+    fn take_what_is_there(&mut self) -> Result<(), Ended> {
+        while self.queue.len() < AHEAD
+            && let Some(line) = self.lines.next().now_or_never()
+        {
+            self.take(line)?;
+        }
+        Ok(())
+    }
 
-fn events_since(time: Duration) -> EventsOptions {
-    let since = format!("{}.{:09}", time.as_secs(), time.subsec_nanos());
-    EventsOptions { since: Some(since), until: None, filters: Some(read::event_filters()) }
+    fn take(&mut self, line: Option<Result<Vec<u8>, AskError>>) -> Result<(), Ended> {
+        let line = line.ok_or(Ended::Closed)?.map_err(Ended::Events)?;
+        if line.trim_ascii().is_empty() {
+            return Ok(());
+        }
+        match serde_json::from_slice(&line) {
+            Ok(event) => self.queue.extend(read::event(event).map(Heard::Event)),
+            Err(error) => {
+                tracing::warn!(%error, "an event of the engine cannot be read; everything is listed anew");
+                self.queue.push_back(Heard::Unreadable);
+            }
+        }
+        Ok(())
+    }
 }
 
 impl Session {
-    /// Lists everything, and reads events meanwhile: the engine drops what a slow listener does not take.
-    async fn snapshot(
-        &mut self,
-        events: &mut (impl Stream<Item = Result<EventMessage, bollard::errors::Error>> + Unpin),
-        early: &mut VecDeque<EventMessage>,
-    ) -> Result<EngineChange, Ended> {
-        let docker = self.docker.clone();
-        let listing = async move { futures::try_join!(all_containers(&docker), all_networks(&docker)) };
-        tokio::pin!(listing);
-        loop {
-            tokio::select! {
-                message = events.next() => early.push_back(message.ok_or(Ended::Closed)?.map_err(Ended::Events)?),
-                listed = &mut listing => {
-                    let (listed, networks) = listed?;
-                    let networks = networks.into_iter().filter_map(read::network).collect();
-                    return Ok(EngineChange::Snapshot { containers: self.book.restart(listed), networks });
-                }
+    /// Takes in an event; `ahead` is what has come after it already.
+    fn hear(&mut self, heard: Heard, ahead: &VecDeque<Heard>, tell: &mut impl FnMut(EngineChange)) {
+        let event = match heard {
+            Heard::Event(event) => event,
+            Heard::Unreadable => {
+                self.list_again_within(LAG);
+                return;
+            }
+        };
+        tracing::trace!(?event, "docker event");
+        if let Some(early) = &mut self.early {
+            early.push(event);
+            return;
+        }
+        if let Some(made) = self.book.made(&event) {
+            // A container whose start has been told as well may have run for long: nobody listened.
+            let started = |heard: &Heard| matches!(heard, Heard::Event(Event::Started(id)) if id == event.object());
+            if !ahead.iter().any(started) {
+                tell(made);
             }
         }
-    }
-
-    fn event(&mut self, event: Event, tell: &mut impl FnMut(EngineChange)) {
-        tracing::trace!(?event, "docker event");
-        let (change, ask) = self.book.event(event);
-        change.into_iter().for_each(&mut *tell);
-        ask.into_iter().for_each(|ask| self.ask(ask));
+        let outcome = self.book.event(event);
+        self.carry_out(outcome, tell);
     }
 
     fn answer(&mut self, answer: Answer, tell: &mut impl FnMut(EngineChange)) {
         match answer {
-            Answer::Containers { mut asked, listed } => {
-                self.listing = false;
-                for one in listed {
-                    if let Some(place) = asked.iter().position(|(id, _)| *id == one.id) {
-                        let (_, era) = asked.swap_remove(place);
-                        self.book.relisted(one, era).into_iter().for_each(&mut *tell);
-                    }
+            Answer::Everything(everything) => {
+                let Some(early) = self.early.take() else {
+                    self.again = Some(Instant::now() + AGAIN);
+                    let outcome = self.book.everything(everything);
+                    return self.carry_out(outcome, tell);
+                };
+                self.again = Some(Instant::now() + LAG);
+                let outcome = self.book.restart(everything);
+                self.carry_out(outcome, tell);
+                for event in early {
+                    let ask = self.book.doubt(event);
+                    ask.into_iter().for_each(|ask| self.ask(ask));
                 }
-                asked.iter().filter_map(|(id, _)| self.book.gone(id)).for_each(&mut *tell);
+            }
+            Answer::Containers { asked, list } => {
+                self.listing = false;
+                let outcome = self.book.relisted(asked, list);
+                self.carry_out(outcome, tell);
                 self.ask_containers();
             }
             Answer::Endpoints { network, endpoints, inspected } => {
-                for endpoint in endpoints {
-                    let addresses = inspected.as_deref().and_then(|network| read::addresses(network, &endpoint.container));
-                    let (change, ask) = self.book.addresses(&endpoint, addresses);
-                    change.into_iter().for_each(&mut *tell);
-                    ask.into_iter().for_each(|ask| self.ask(ask));
+                let failure = inspected.as_ref().err().map(ToString::to_string);
+                self.book.network_answers(&network, failure).into_iter().for_each(&mut *tell);
+                match inspected {
+                    Ok(inspected) => {
+                        for endpoint in endpoints {
+                            let addresses = inspected.as_ref().and_then(|network| read::addresses(network, &endpoint.container));
+                            let outcome = self.book.addresses(&endpoint, addresses);
+                            self.carry_out(outcome, tell);
+                        }
+                    }
+                    Err(_) => {
+                        let open = endpoints.into_iter().filter(|endpoint| self.book.is_open(endpoint));
+                        self.later.extend(open.map(|endpoint| (Instant::now() + LAG, Ask::Addresses(endpoint))));
+                    }
                 }
                 let waiting = self.endpoints.remove(&network).unwrap_or_default();
                 self.ask_endpoints(network, waiting);
             }
             Answer::Network { id, network } => {
-                let network = network.and_then(|network| read::network(*network));
-                tell(network.map_or(EngineChange::NetworkGone(id), |network| EngineChange::Network(Box::new(network))));
+                if network.is_none() && self.book.has_somebody_on(&id) {
+                    self.list_again_within(SOON);
+                }
+                self.book.network_found(&id, network).into_iter().for_each(tell);
             }
         }
     }
 
+    fn carry_out(&mut self, outcome: Outcome, tell: &mut impl FnMut(EngineChange)) {
+        outcome.changes.into_iter().for_each(tell);
+        outcome.asks.into_iter().for_each(|ask| self.ask(ask));
+    }
+
     fn due(&mut self) {
         let now = Instant::now();
-        while let Some((_, id)) = self.later.pop_front_if(|(due, _)| *due <= now) {
-            self.dirty.insert(id);
+        while let Some((_, ask)) = self.later.pop_front_if(|(due, _)| *due <= now) {
+            match ask {
+                Ask::ContainerLater(id) => _ = self.dirty.insert(id, true),
+                other => self.ask(other),
+            }
         }
         self.ask_containers();
+        if self.again.is_some_and(|again| again <= now) {
+            self.list_everything();
+        }
     }
 
     fn ask(&mut self, ask: Ask) {
         match ask {
             Ask::Container(id) => {
-                self.dirty.insert(id);
+                self.dirty.entry(id).or_default();
                 self.ask_containers();
             }
-            Ask::ContainerLater(id) => self.later.push_back((Instant::now() + LAG, id)),
+            Ask::ContainerLater(_) => self.later.push_back((Instant::now() + LAG, ask)),
             Ask::Addresses(endpoint) => match self.endpoints.get_mut(&endpoint.network) {
                 Some(waiting) => waiting.push(endpoint),
                 None => self.ask_endpoints(endpoint.network.clone(), vec![endpoint]),
             },
             Ask::Network(id) => {
-                let docker = self.docker.clone();
-                self.answers.push(async move { one_network(&docker, id).await }.boxed());
+                let client = self.client.clone();
+                self.put(async move {
+                    let network = client.one_network(&id).await.map_err(failed("a network"))?;
+                    Ok(Answer::Network { id, network })
+                });
             }
         }
+    }
+
+    fn list_again_within(&mut self, time: Duration) {
+        self.again = self.again.map(|again| again.min(Instant::now() + time));
+    }
+
+    fn list_everything(&mut self) {
+        self.again = None;
+        self.book.begin();
+        let client = self.client.clone();
+        self.put(async move {
+            let containers = async { client.all_containers().await.map_err(failed("its containers")) };
+            let networks = async { client.networks().await.map_err(failed("its networks")) };
+            let (containers, networks) = futures::try_join!(containers, networks)?;
+            Ok(Answer::Everything(Everything { containers, networks }))
+        });
     }
 
     fn ask_containers(&mut self) {
@@ -225,11 +291,15 @@ impl Session {
             return;
         }
         self.listing = true;
-        let some: Vec<_> = self.dirty.iter().take(usize::try_from(PAGE).unwrap_or(1)).cloned().collect();
-        some.iter().for_each(|id| _ = self.dirty.remove(id));
-        let asked = some.into_iter().map(|id| (self.book.era(&id), id)).map(|(era, id)| (id, era)).collect();
-        let docker = self.docker.clone();
-        self.answers.push(async move { some_containers(&docker, asked).await }.boxed());
+        let some: Vec<String> = self.dirty.keys().take(MOST).cloned().collect();
+        let asked = |id: String| Asked { era: self.book.era(&id), settled: self.dirty.remove(&id).unwrap_or_default(), id };
+        let asked: Vec<Asked> = some.into_iter().map(asked).collect();
+        let client = self.client.clone();
+        self.put(async move {
+            let ids: Vec<&str> = asked.iter().map(|one| one.id.as_str()).collect();
+            let List { entries, broken } = client.some_containers(&ids).await.map_err(failed("some containers"))?;
+            Ok(Answer::Containers { list: List { entries: entries.into_iter().map(read::container).collect(), broken }, asked })
+        });
     }
 
     fn ask_endpoints(&mut self, network: String, endpoints: Vec<Endpoint>) {
@@ -237,7 +307,18 @@ impl Session {
             return;
         }
         self.endpoints.insert(network.clone(), Vec::new());
-        let docker = self.docker.clone();
-        self.answers.push(async move { some_endpoints(&docker, network, endpoints).await }.boxed());
+        let client = self.client.clone();
+        self.put(async move {
+            let inspected = client.network(&network).await;
+            Ok(Answer::Endpoints { network, endpoints, inspected })
+        });
     }
+
+    fn put(&self, question: impl Future<Output = Result<Answer, Ended>> + Send + 'static) {
+        self.answers.push(question.boxed());
+    }
+}
+
+fn failed(question: &'static str) -> impl FnOnce(AskError) -> Ended {
+    move |source| Ended::Question { question, source }
 }

@@ -19,7 +19,7 @@ pub struct Default {
     pub interface: IfIndex,
     pub gateway: Gateway,
     pub metric: u32,
-    /// It is `0.0.0.0/0` or `::/0` itself, and not a part.
+    /// It is `0.0.0.0/0` or `::/0` itself, for all sources, and not a part.
     whole: bool,
 }
 
@@ -54,7 +54,7 @@ pub fn defaults(kernel: &KernelFacts) -> Vec<Default> {
         for (address, interface, onlink) in route.hops() {
             let Some(interface) = interface else { continue };
             let gateway = Gateway { address, onlink, mtu: route.mtu(), table: route.table };
-            let default = Default { family, interface, gateway, metric: route.metric, whole: length == 0 };
+            let default = Default { family, interface, gateway, metric: route.metric, whole: length == 0 && route.from.is_none() && route.tos == 0 };
             if length == 0 {
                 all.push(default);
             } else {

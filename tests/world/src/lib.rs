@@ -35,6 +35,7 @@ pub mod namespaces;
 pub mod nerdctl;
 pub mod netns;
 pub mod s1;
+pub mod scripted;
 pub mod sender;
 pub mod service;
 pub mod state;

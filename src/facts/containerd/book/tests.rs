@@ -41,6 +41,7 @@ fn listed(records: Vec<(&str, Record)>, tasks: &[(&str, u32)]) -> Listed {
     Listed {
         records: records.into_iter().map(|(name, record)| (id(name), record)).collect(),
         tasks: tasks.iter().map(|(name, pid)| (id(name), *pid)).collect(),
+        mute: HashSet::new(),
     }
 }
 
@@ -99,6 +100,18 @@ fn a_record_that_is_deleted_before_its_task_ended_is_gone() {
     assert_eq!(desk.event("s", Event::Deleted).change, gone("s"));
     assert_eq!(desk.event("s", Event::TaskEnded { pid: 7 }), Outcome::default());
     assert!(desk.0.sandboxes().is_empty());
+}
+
+#[test]
+fn a_sandbox_whose_shim_does_not_answer_is_told_of_as_far_as_its_record_goes() {
+    let mute = || Listed { mute: HashSet::from([id("s")]), ..listed(vec![("s", pod(named()))], &[]) };
+    let mut desk = Desk::new();
+    desk.listed(mute());
+    assert_eq!(desk.0.sandboxes().len(), 1, "it may run");
+    desk.event("s", Event::TaskBegan { pid: 7 });
+    assert_eq!(desk.listed(mute()), [Outcome::default()], "what is known of it stays");
+    desk.listed(listed(vec![("s", pod(named()))], &[]));
+    assert!(desk.0.sandboxes().is_empty(), "its shim is gone");
 }
 
 #[test]

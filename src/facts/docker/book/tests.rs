@@ -1,9 +1,40 @@
 //! What a container's story adds up to, whatever order events and answers come in.
 
+use std::collections::BTreeMap;
+
 use super::*;
+use crate::facts::docker::wire::Broken;
 
 fn book() -> Book {
     Book::new(Arc::new(|_| None))
+}
+
+fn known(containers: Vec<Listed>) -> Book {
+    let mut book = book();
+    book.begin();
+    book.restart(everything(containers));
+    book
+}
+
+fn everything(containers: Vec<Listed>) -> Everything {
+    Everything {
+        containers: List { entries: containers, broken: vec![] },
+        networks: List { entries: vec![network("n1", "shop")], broken: vec![] },
+    }
+}
+
+fn network(id: &str, name: &str) -> Network {
+    Network {
+        id: id.to_owned(),
+        name: name.to_owned(),
+        driver: "bridge".to_owned(),
+        bridge: Some(format!("br-{id}")),
+        subnets: vec![],
+        internal: false,
+        managed: false,
+        guard: None,
+        problems: vec![],
+    }
 }
 
 fn listed(running: bool, address: Option<&str>) -> Listed {
@@ -27,51 +58,65 @@ fn ip(text: &str) -> IpAddr {
     text.parse().unwrap()
 }
 
+fn died() -> Event {
+    Event::Died("c1".to_owned())
+}
+
 fn connect(book: &mut Book) -> Endpoint {
     let event =
         Event::Connected { container: "c1".to_owned(), network: "n1".to_owned(), name: "shop".to_owned(), driver: "bridge".to_owned() };
-    match book.event(event) {
-        (None, Some(Ask::Addresses(endpoint))) => endpoint,
+    match book.event(event).asks.into_iter().next() {
+        Some(Ask::Addresses(endpoint)) => endpoint,
         other => panic!("not asked for addresses: {other:?}"),
     }
 }
 
-fn told(change: Option<EngineChange>) -> (bool, Vec<IpAddr>) {
-    match change {
-        Some(EngineChange::Container(one)) => (one.running, one.attachments.iter().flat_map(|a| a.addresses.clone()).collect()),
-        other => panic!("no container: {other:?}"),
+fn relisted(book: &mut Book, era: u32, settled: bool, one: Listed) -> Outcome {
+    book.relisted(vec![Asked { id: "c1".to_owned(), era, settled }], List { entries: vec![one], broken: vec![] })
+}
+
+/// What is told of the container, if it is.
+fn told(outcome: &Outcome) -> Option<(bool, Vec<IpAddr>)> {
+    outcome.changes.iter().find_map(|change| match change {
+        EngineChange::Container(one) => Some((one.running, one.attachments.iter().flat_map(|a| a.addresses.clone()).collect())),
+        _ => None,
+    })
+}
+
+fn doubted(outcome: &Outcome) -> Endpoint {
+    match outcome.asks.as_slice() {
+        [Ask::Addresses(endpoint)] if endpoint.doubted => endpoint.clone(),
+        other => panic!("the network is not asked: {other:?}"),
     }
 }
 
 #[test]
 fn an_address_that_an_event_brought_outlives_a_list_that_lags() {
-    let mut book = book();
-    book.restart(vec![listed(false, None)]);
+    let mut book = known(vec![listed(false, None)]);
     let endpoint = connect(&mut book);
-    let (change, ask) = book.addresses(&endpoint, Some(vec![ip("10.0.0.2")]));
-    assert_eq!((told(change), ask), ((true, vec![ip("10.0.0.2")]), None));
+    let outcome = book.addresses(&endpoint, Some(vec![ip("10.0.0.2")]));
+    assert_eq!((told(&outcome), outcome.asks), (Some((true, vec![ip("10.0.0.2")])), vec![]));
     let era = book.era("c1");
-    assert_eq!(book.relisted(listed(false, None), era), None);
+    assert_eq!(relisted(&mut book, era, false, listed(false, None)), Outcome::default());
 }
 
 #[test]
 fn an_answer_that_is_older_than_the_end_says_nothing() {
-    let mut book = book();
-    book.restart(vec![listed(true, Some("10.0.0.2"))]);
+    let mut book = known(vec![listed(true, Some("10.0.0.2"))]);
     let (endpoint, era) = (connect(&mut book), book.era("c1"));
-    assert_eq!(told(book.event(Event::Died("c1".to_owned())).0), (false, vec![]));
+    assert_eq!(told(&book.event(died())), Some((false, vec![])));
     let late = book.addresses(&endpoint, Some(vec![ip("10.0.0.2")]));
-    assert_eq!(late, (None, Some(Ask::ContainerLater("c1".to_owned()))));
-    assert_eq!(book.relisted(listed(true, Some("10.0.0.2")), era), None);
+    assert_eq!(late, Outcome::ask(Ask::ContainerLater("c1".to_owned())));
+    assert_eq!(relisted(&mut book, era, false, listed(true, Some("10.0.0.2"))), Outcome::default());
 }
 
 #[test]
 fn a_container_whose_address_comes_before_its_labels_is_told_once_with_both() {
-    let mut book = book();
+    let mut book = known(vec![]);
     let endpoint = connect(&mut book);
     let early = book.addresses(&endpoint, Some(vec![ip("10.0.0.2")]));
-    assert_eq!(early, (None, Some(Ask::Container("c1".to_owned()))));
-    assert_eq!(told(book.relisted(listed(false, None), 0)), (true, vec![ip("10.0.0.2")]));
+    assert_eq!(early, Outcome::ask(Ask::Container("c1".to_owned())));
+    assert_eq!(told(&relisted(&mut book, 0, false, listed(false, None))), Some((true, vec![ip("10.0.0.2")])));
 }
 
 #[test]
@@ -83,21 +128,107 @@ fn labels_are_parsed_once_for_a_name() {
         count.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
         None
     }));
-    book.restart(vec![listed(false, None)]);
-    book.relisted(listed(true, Some("10.0.0.2")), 0);
+    book.restart(everything(vec![listed(false, None)]));
+    relisted(&mut book, 0, false, listed(true, Some("10.0.0.2")));
     assert_eq!(calls.load(std::sync::atomic::Ordering::Relaxed), 1);
     let renamed = Listed { name: "shop".to_owned(), ..listed(true, Some("10.0.0.2")) };
-    assert!(book.relisted(renamed, 0).is_some());
+    assert!(told(&relisted(&mut book, 0, false, renamed)).is_some());
     assert_eq!(calls.load(std::sync::atomic::Ordering::Relaxed), 2);
 }
 
 #[test]
 fn only_a_container_that_was_told_of_is_said_to_be_gone() {
-    let mut book = book();
+    let mut book = known(vec![]);
     let endpoint = connect(&mut book);
     book.addresses(&endpoint, Some(vec![ip("10.0.0.2")]));
-    assert_eq!(book.event(Event::Destroyed("c1".to_owned())), (None, None));
-    book.restart(vec![listed(false, None)]);
-    let gone = EngineChange::ContainerGone("c1".to_owned());
-    assert_eq!(book.event(Event::Destroyed("c1".to_owned())), (Some(gone), None));
+    let destroyed = || Event::Destroyed("c1".to_owned());
+    assert_eq!(book.event(destroyed()), Outcome::default());
+    relisted(&mut book, 0, false, listed(false, None));
+    assert_eq!(book.event(destroyed()).changes, [EngineChange::ContainerGone("c1".to_owned())]);
+}
+
+#[test]
+fn a_start_that_was_under_way_before_anybody_listened_is_found_on_the_network() {
+    let mut book = book();
+    book.begin();
+    let endpoint = doubted(&book.restart(everything(vec![listed(false, None)])));
+    let outcome = book.addresses(&endpoint, Some(vec![ip("10.0.0.2")]));
+    assert_eq!(told(&outcome), Some((true, vec![ip("10.0.0.2")])));
+    let mut book = known(vec![listed(false, None)]);
+    assert_eq!(book.addresses(&endpoint, None), Outcome::default(), "it was not");
+}
+
+#[test]
+fn an_event_from_before_the_first_list_is_a_question_and_changes_nothing() {
+    let mut book = known(vec![listed(true, Some("10.0.0.2"))]);
+    assert_eq!(book.doubt(died()), Some(Ask::ContainerLater("c1".to_owned())));
+    assert_eq!(book.doubt(Event::Destroyed("c1".to_owned())), Some(Ask::Container("c1".to_owned())));
+    assert_eq!(book.doubt(Event::NetworkDestroyed("n1".to_owned())), Some(Ask::Network("n1".to_owned())));
+    assert_eq!(relisted(&mut book, 0, true, listed(true, Some("10.0.0.2"))), Outcome::default());
+}
+
+#[test]
+fn an_end_that_nobody_told_of_is_found_by_the_next_list_and_the_network() {
+    let mut book = known(vec![listed(true, Some("10.0.0.2"))]);
+    book.begin();
+    let outcome = book.everything(everything(vec![listed(false, None)]));
+    let endpoint = doubted(&outcome);
+    assert_eq!(told(&outcome), None, "the list may lag behind a start");
+    assert_eq!(told(&book.addresses(&endpoint, None)), Some((false, vec![])));
+    book.begin();
+    assert_eq!(book.everything(everything(vec![])).changes, [EngineChange::ContainerGone("c1".to_owned())]);
+}
+
+#[test]
+fn what_is_heard_while_everything_is_listed_is_newer_than_the_list() {
+    let mut book = known(vec![listed(true, Some("10.0.0.2"))]);
+    book.begin();
+    book.event(died());
+    book.event(Event::NetworkDestroyed("n1".to_owned()));
+    assert_eq!(book.everything(everything(vec![listed(true, Some("10.0.0.2"))])), Outcome::default());
+    book.begin();
+    book.event(Event::Created { id: "c2".to_owned(), name: "new".to_owned(), labels: BTreeMap::new() });
+    book.relisted(
+        vec![Asked { id: "c2".to_owned(), era: 0, settled: false }],
+        List { entries: vec![Listed { id: "c2".to_owned(), ..listed(false, None) }], broken: vec![] },
+    );
+    let gone = book.everything(everything(vec![])).changes;
+    assert!(gone.contains(&EngineChange::ContainerGone("c1".to_owned())), "{gone:?}");
+    assert!(!gone.contains(&EngineChange::ContainerGone("c2".to_owned())), "it was made after the list was asked for: {gone:?}");
+}
+
+#[test]
+fn a_network_that_is_not_known_is_asked_for_once() {
+    let mut book = known(vec![]);
+    let on = |network: &str| {
+        let mut one = listed(true, Some("10.0.0.2"));
+        one.attachments[0].network_id = network.to_owned();
+        one
+    };
+    assert_eq!(relisted(&mut book, 0, false, on("n2")).asks, [Ask::Network("n2".to_owned())]);
+    assert_eq!(relisted(&mut book, 0, false, on("n2")).asks, []);
+    assert!(matches!(book.network_found("n2", Some(network("n2", "new"))), Some(EngineChange::Network(_))));
+}
+
+#[test]
+fn an_entry_that_cannot_be_read_is_told_by_name_and_what_was_known_of_it_stays() {
+    let broken = || vec![Broken { id: "c1".to_owned(), name: "web".to_owned(), error: "no string".to_owned() }];
+    let mut book = known(vec![listed(true, Some("10.0.0.2"))]);
+    book.begin();
+    let mut odd = everything(vec![]);
+    odd.containers.broken = broken();
+    let outcome = book.everything(odd);
+    let [EngineChange::Problems(problems)] = outcome.changes.as_slice() else { panic!("{:?}", outcome.changes) };
+    assert!(problems["container web"].contains("no string"), "{problems:?}");
+    let outcome = relisted(&mut book, 0, false, listed(true, Some("10.0.0.2")));
+    assert_eq!(outcome.changes, [EngineChange::Problems(BTreeMap::new())], "it can be read again");
+}
+
+#[test]
+fn a_network_that_does_not_answer_is_a_problem_until_it_does() {
+    let mut book = known(vec![]);
+    let said = book.network_answers("n1", Some("slow".to_owned()));
+    assert!(matches!(&said, Some(EngineChange::Problems(problems)) if problems["network shop"].contains("slow")), "{said:?}");
+    assert_eq!(book.network_answers("n1", None), Some(EngineChange::Problems(BTreeMap::new())));
+    assert_eq!(book.network_answers("n1", None), None);
 }

@@ -131,7 +131,7 @@ fn as_long_as_the_runtime_is_silent_what_the_api_server_says_of_addresses_does_n
     plug(&mut facts, 11, 5, "10.244.1.7/24");
     facts.cluster.apply(ClusterChange::Pods(Word::One(pod("a", "crawler", &["10.244.1.7"]))));
     assert_eq!(rows(&outcome(&mut facts, &mut past)), [("pod/shop/a".to_owned(), None, "waiting")]);
-    facts.apply_runtime(RuntimeChange::Lost);
+    facts.apply_runtime(RuntimeChange::Lost("closed".to_owned()));
     assert_eq!(rows(&outcome(&mut facts, &mut past)), [("pod/shop/a".to_owned(), Some(11), "bound")]);
 }
 
