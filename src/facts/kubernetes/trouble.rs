@@ -53,6 +53,9 @@ impl Problem {
     /// What it is about, and a sentence.
     pub fn told(&self, resource: &str) -> (String, String) {
         let sentence = match self {
+            Self::Unknown if !resource.ends_with(".egressd.dev") => {
+                format!("the API server does not know {resource}; this egressd needs Kubernetes 1.31 or newer")
+            }
             Self::Unknown => {
                 format!("the API server does not know {resource}; apply the CustomResourceDefinitions: egressd crd | kubectl apply -f -")
             }
