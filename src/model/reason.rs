@@ -78,6 +78,12 @@ pub enum Reason {
         address: IpAddr,
         pool: String,
     },
+    /// Another binding has it for itself.
+    AddressTaken {
+        address: IpAddr,
+        /// That binding, as `namespace/name`.
+        by: String,
+    },
     /// It asks for a number of addresses, and has none yet.
     NotAllocated {
         pool: String,
@@ -117,6 +123,7 @@ impl Reason {
             Self::PoolInvalid { .. } => "PoolInvalid",
             Self::NamespaceNotAllowed { .. } => "NamespaceNotAllowed",
             Self::AddressNotInPool { .. } => "AddressNotInPool",
+            Self::AddressTaken { .. } => "AddressTaken",
             Self::NotAllocated { .. } => "NotAllocated",
             Self::PoolExhausted { .. } => "PoolExhausted",
             Self::RawExits => "RawExitsNotAllowed",
@@ -183,6 +190,9 @@ impl fmt::Display for Reason {
                 )
             }
             Self::AddressNotInPool { address, pool } => write!(f, "{address} is in no block of EgressPool {pool}; name one that is"),
+            Self::AddressTaken { address, by } => {
+                write!(f, "{address} is allocated to EgressBinding {by}; name another address, or let that binding go")
+            }
             Self::NotAllocated { pool } => {
                 write!(f, "EgressPool {pool} has given it no address yet; kubectl get egresspool {pool} tells whether any is left")
             }

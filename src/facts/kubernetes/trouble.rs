@@ -151,6 +151,12 @@ mod tests {
     }
 
     #[test]
+    fn what_is_not_egressds_own_is_not_to_be_had_by_its_definitions() {
+        let (_, sentence) = Problem::Unknown.told("servicecidrs.networking.k8s.io");
+        assert_eq!(sentence, "the API server does not know servicecidrs.networking.k8s.io; this egressd needs Kubernetes 1.31 or newer");
+    }
+
+    #[test]
     fn a_server_that_is_away_is_told_once_for_all_kinds_until_the_last_is_read_again() {
         let away = |cause: &str| Some(Problem::Away { cause: cause.to_owned() });
         let mut troubles = Troubles::default();

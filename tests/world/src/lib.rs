@@ -35,6 +35,7 @@ pub mod namespaces;
 pub mod nerdctl;
 pub mod netns;
 pub mod s1;
+pub mod scripted;
 pub mod sender;
 pub mod service;
 pub mod state;
@@ -55,6 +56,7 @@ pub use isolate::CGROUP;
 pub use layout::{Layout, Nic, Subnets};
 pub use machine::Machine;
 pub use netns::Netns;
+pub use scripted::Scripted;
 pub use state::State;
 
 /// Folder for what a scenario writes: on its private `/run`, so that nothing of it is left.
