@@ -123,7 +123,8 @@ fn agents_are_not_privileged_and_have_two_capabilities() {
 fn what_is_mounted_is_what_the_readme_says_and_the_runtimes_folder_only_when_asked_for() {
     let mounted = |objects: &[Value]| -> BTreeSet<String> {
         let volumes = pod(objects)["volumes"].as_array().cloned().unwrap_or_default();
-        volumes.iter().map(|volume| volume["hostPath"]["path"].as_str().expect("all are the host's").to_owned()).collect()
+        let hosts = volumes.iter().filter(|volume| volume["name"] != "more");
+        hosts.map(|volume| volume["hostPath"]["path"].as_str().expect("all are the host's").to_owned()).collect()
     };
     let always = ["/run/netns", "/run/egressd", "/proc/sys/net"];
     let with = |more: &[&str]| always.iter().chain(more).map(|path| (*path).to_owned()).collect::<BTreeSet<_>>();
@@ -165,8 +166,22 @@ fn values_reach_the_agent() {
     assert_eq!((&probe["host"], &probe["port"]), (&json!("127.0.0.1"), &json!(9999)));
     let pod = pod(&objects);
     assert_eq!(pod["securityContext"]["seLinuxOptions"]["type"], "spc_t");
-    assert_eq!(pod["nodeSelector"], json!({ "egress": "yes" }));
+    assert_eq!(pod["nodeSelector"], json!({ "egress": "yes", "kubernetes.io/os": "linux" }), "an agent is for Linux");
     assert_eq!(pod["imagePullSecrets"][0]["name"], "registry");
+    assert!(arguments.contains(&"--no-metrics"), "{arguments:?}");
+    assert_eq!(container(&objects)["env"].as_array().and_then(|env| env.last()), Some(&json!({ "name": "RUST_BACKTRACE", "value": "1" })));
+    assert_eq!(
+        container(&objects)["volumeMounts"].as_array().and_then(|all| all.last()),
+        Some(&json!({ "name": "more", "mountPath": "/more" }))
+    );
+    assert_eq!(
+        (&container(&objects)["livenessProbe"]["failureThreshold"], &container(&objects)["livenessProbe"]["periodSeconds"]),
+        (&json!(9), &json!(10))
+    );
+    assert_eq!((&pod["serviceAccountName"], &pod["hostAliases"][0]["ip"]), (&json!("agents"), &json!("192.0.2.1")));
+    let daemonset = find(&objects, "DaemonSet", "egressd").expect("there are agents");
+    assert_eq!(daemonset["spec"]["updateStrategy"]["type"], "OnDelete");
+    assert_eq!(find(&objects, "ResourceQuota", "egressd").expect("it is asked for")["spec"]["hard"]["pods"], "7");
     let usual = rendered(EVERY_VALUES[0]);
     let arguments = strings(&container(&usual)["args"]);
     assert!(!arguments.contains(&"--allow-raw-exits"), "{arguments:?}");
@@ -179,12 +194,65 @@ fn policies_and_definitions_can_be_left_out() {
         let kind = |object: &&Value| object["kind"] == "ValidatingAdmissionPolicy";
         objects.iter().filter(kind).map(|policy| policy["metadata"]["name"].as_str().expect("a name").to_owned()).collect()
     };
+    let usual = ["egressd-lease", "egressd-nodes", "egressd-pools", "egressd-pools-in-use", "egressd-status"];
     let expected = |names: &[&str]| names.iter().map(|name| (*name).to_owned()).collect::<BTreeSet<_>>();
-    assert_eq!(policies(&rendered(EVERY_VALUES[0])), expected(&["egressd-nodes", "egressd-pools", "egressd-raw-exits"]));
-    assert_eq!(policies(&rendered("tests/chart/full.yaml")), expected(&["egressd-nodes", "egressd-pools"]), "raw exits are allowed there");
+    assert_eq!(policies(&rendered(EVERY_VALUES[0])), expected(&[&usual[..], &["egressd-raw-exits"]].concat()));
+    assert_eq!(policies(&rendered("tests/chart/full.yaml")), expected(&usual), "raw exits are allowed there");
     let bare = rendered("tests/chart/bare.yaml");
-    let only = ["ClusterRole", "ClusterRoleBinding", "DaemonSet", "Role", "RoleBinding", "ServiceAccount"];
+    let only = ["ClusterRole", "ClusterRoleBinding", "DaemonSet", "Pod", "Role", "RoleBinding", "ServiceAccount"];
     assert_eq!(kinds(&bare), only.into());
+}
+
+#[test]
+fn everything_that_names_the_agents_account_names_the_same_one() {
+    let usual = render(EVERY_VALUES[0], &[]).unwrap_or_else(|error| panic!("{error}"));
+    let other = render(EVERY_VALUES[0], &["--set", "serviceAccount.name=agents"]).unwrap_or_else(|error| panic!("{error}"));
+    let count = |objects: &[Value], text: &str| -> usize { objects.iter().map(|object| object.to_string().matches(text).count()).sum() };
+    for named in ["system:serviceaccount:net:NAME'", r#""kind":"ServiceAccount","name":"NAME""#, r#""serviceAccountName":"NAME""#] {
+        let [before, after] = [("egressd", &usual), ("agents", &other)].map(|(name, objects)| count(objects, &named.replace("NAME", name)));
+        assert!(before > 0, "{named}");
+        assert_eq!((before, count(&other, &named.replace("NAME", "egressd"))), (after, 0), "{named}");
+    }
+    let without = render(EVERY_VALUES[0], &["--set", "serviceAccount.create=false,rbac.create=false,rbac.aggregateRoles=false"]);
+    assert!(kinds(&without.unwrap_or_else(|error| panic!("{error}"))).is_disjoint(&["ServiceAccount", "ClusterRole", "Role"].into()));
+}
+
+#[test]
+fn whoever_edits_a_namespace_edits_its_bindings_and_not_their_status() {
+    let objects = rendered(EVERY_VALUES[0]);
+    for (role, aggregate) in [("egressd-view", "view"), ("egressd-edit", "edit"), ("egressd-edit", "admin")] {
+        let role = find(&objects, "ClusterRole", role).expect("it is there");
+        assert_eq!(role["metadata"]["labels"][format!("rbac.authorization.k8s.io/aggregate-to-{aggregate}")], "true");
+        assert!(!role["rules"].to_string().contains("/status"), "{role}");
+    }
+    let edit = find(&objects, "ClusterRole", "egressd-edit").expect("it is there");
+    assert_eq!(edit["rules"][0]["resources"], json!(["egressbindings"]));
+    assert_eq!(
+        find(&objects, "ClusterRole", "egressd-view").expect("it is there")["metadata"]["labels"]
+            .get("rbac.authorization.k8s.io/aggregate-to-nobody"),
+        None
+    );
+}
+
+#[test]
+fn a_common_label_is_on_every_object_and_on_the_agents_pods() {
+    let objects = rendered("tests/chart/full.yaml");
+    for object in objects.iter().filter(|object| object["kind"] != "CustomResourceDefinition") {
+        assert_eq!(object["metadata"]["labels"]["team"], "net", "{} {}", object["kind"], object["metadata"]["name"]);
+    }
+    let template = &find(&objects, "DaemonSet", "egressd").expect("there are agents")["spec"]["template"]["metadata"]["labels"];
+    assert_eq!((&template["team"], &template["tier"]), (&json!("net"), &json!("edge")));
+}
+
+#[test]
+fn agents_are_kept_off_what_is_no_linux_machine() {
+    let objects = rendered(EVERY_VALUES[0]);
+    let pod = pod(&objects);
+    assert_eq!(pod["nodeSelector"], json!({ "kubernetes.io/os": "linux" }));
+    let terms =
+        pod["affinity"].pointer("/nodeAffinity/requiredDuringSchedulingIgnoredDuringExecution/nodeSelectorTerms/0/matchExpressions");
+    let terms = terms.and_then(Value::as_array).expect("demands");
+    assert!(terms.iter().all(|term| term["operator"] == "NotIn") && terms.len() == 2, "{terms:?}");
 }
 
 #[test]
@@ -212,6 +280,14 @@ fn monitoring_is_there_when_asked_for_and_refused_where_nobody_could_reach_it() 
         let dashboard: Value = serde_json::from_str(dashboard["data"]["egressd.json"].as_str().expect("text")).expect("JSON");
         assert_eq!(dashboard["title"], "egressd");
     }
+    let objects = rendered("tests/chart/full.yaml");
+    let rules = find(&objects, "PrometheusRule", "egressd").expect("it is asked for");
+    assert_eq!(rules["metadata"]["labels"]["release"], "prometheus");
+    let rules = rules["spec"]["groups"][0]["rules"].as_array().expect("alerts");
+    assert!(
+        rules.iter().all(|rule| rule["annotations"]["summary"].as_str().is_some_and(|text| text.contains("{{ $labels.node }}"))),
+        "{rules:?}"
+    );
     for address in ["127.0.0.1:15600", "127.0.1.1:15600", "[::1]:15600"] {
         let set = format!("metrics.address={address}");
         let refused = render("examples/helm/values.yaml", &["--set", &set]).expect_err("nobody would reach it");
@@ -233,7 +309,11 @@ fn slips_in_values_are_refused_by_name() {
         ("metrics.address=15600", "address"),
         ("monitoring.serviceMonitor.enable=true", "enable"),
         ("crds.enabled=true", "enabled"),
-        ("maxUnavailable=0", "maxUnavailable"),
+        ("updateStrategy.rollingUpdate.maxUnavailable=0", "maxUnavailable"),
+        ("updateStrategy.rollingUpdate.maxSurge=1", "maxSurge"),
+        ("extraEnv[0].value=x", "extraEnv"),
+        ("livenessProbe.path=/", "livenessProbe"),
+        ("serviceAccount.named=x", "serviceAccount"),
         ("resources.limits.memry=1Gi", "memry"),
         ("securityContext.privileged=true", "securityContext"),
     ] {

@@ -2,6 +2,9 @@
 
 use std::process::ExitCode;
 
+use egressd::api::binding::EgressBinding;
+use kube::Api;
+use kube::api::{Patch, PatchParams};
 use serde_json::{Value, json};
 use world::{
     ApiServer, Cluster, Nic, Scenario, Subnets,
@@ -19,6 +22,9 @@ fn main() -> ExitCode {
         Scenario::new("a binding that lost its pool can be labelled and deleted, and asks for nothing new", what_lost_its_pool),
         Scenario::new("raw exits are refused until the chart allows them", raw_exits),
         Scenario::new("an EgressNode is written by its node's agent alone", nodes_report_for_themselves),
+        Scenario::new("the status of bindings and pools is written by the agent that holds the Lease alone", status_is_the_leaders),
+        Scenario::new("a pool that bindings leave by is deleted by force only", pools_in_use),
+        Scenario::new("who may edit a namespace may edit its bindings, and not their status", editors),
         Scenario::new("agents have the names that they need and no others", agents_rights),
         Scenario::new("the image runs on a node with two capabilities, and says which one is missing", the_image_on_a_node).with_cluster(),
     ])
@@ -235,6 +241,115 @@ fn nodes_report_for_themselves() {
     api.kubectl(&[&["delete"], &n1[..]].concat());
 }
 
+/// A token of the agents' account, for a pod or for nothing.
+fn token(api: &ApiServer, name: &str, bound: &[&str]) -> String {
+    let kubeconfig = api.service_account(NAMESPACE, "egressd", bound);
+    let own = format!("{kubeconfig}.{name}");
+    std::fs::rename(kubeconfig, &own).expect("/run is ours");
+    own
+}
+
+/// Writes which address the binding `held` of `shop` has, as a leader does.
+fn allocate(kubeconfig: &str, exit: &str) -> Result<String, String> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+    let client = async { egressd::facts::kubernetes::client(Some(kubeconfig.as_ref())).await.expect("a client") };
+    let status = json!({ "apiVersion": "egressd.dev/v1alpha1", "kind": "EgressBinding", "status": { "exits": [exit] } });
+    let written = runtime.block_on(async {
+        let api: Api<EgressBinding> = Api::namespaced(client.await, "shop");
+        api.patch_status("held", &PatchParams::apply("egressd").force(), &Patch::Apply(&status)).await
+    });
+    written.map(|binding| format!("{:?}", binding.status)).map_err(|error| error.to_string())
+}
+
+fn status_is_the_leaders() {
+    let api = with_chart(&[]);
+    api.apply("{apiVersion: egressd.dev/v1alpha1, kind: EgressBinding, metadata: {name: held, namespace: shop}, spec: {podSelector: {}, pool: {name: public}}}");
+    for pod in ["one", "two"] {
+        api.apply(&format!(
+            "{{apiVersion: v1, kind: Pod, metadata: {{name: {pod}, namespace: {NAMESPACE}}}, spec: {{serviceAccountName: egressd, containers: [{{name: c, image: i}}]}}}}"
+        ));
+    }
+    let of_pod = |pod: &str| token(&api, pod, &["--bound-object-kind=Pod", &format!("--bound-object-name={pod}")]);
+    let (one, two, bare) = (of_pod("one"), of_pod("two"), token(&api, "bare", &[]));
+    let lease = |user: &str, verb: &str, holder: &str, version: &str| {
+        let lease = json!({
+            "apiVersion": "coordination.k8s.io/v1", "kind": "Lease",
+            "metadata": { "name": "egressd", "namespace": NAMESPACE, "resourceVersion": version },
+            "spec": { "holderIdentity": holder },
+        });
+        api.kubectl_as(user, &[verb, "-f", "-"], &lease.to_string())
+    };
+    let refused = |answer, asked: &str, words: &str| assert_refused(answer, asked, "egressd-status", words);
+    until("nobody is the leader, and nobody writes", || allocate(&one, "172.31.0.31").err().ok_or("it is let in".to_owned()));
+
+    let words = "agent two takes the Lease for itself, and not for one";
+    assert_refused(lease(&two, "create", "one", ""), "another's Lease", "egressd-lease", words);
+    let words = "the token names no pod, so it may write no Lease";
+    assert_refused(lease(&bare, "create", "one", ""), "a Lease by a bare token", "egressd-lease", words);
+    lease(&one, "create", "one", "").expect("it is its own");
+    until("the leader writes", || allocate(&one, "172.31.0.16"));
+    refused(allocate(&two, "172.31.0.31"), "another agent's", "agent two is not the leader; one holds the Lease egressd");
+    refused(allocate(&bare, "172.31.0.31"), "a bare token's", "the token names no pod, so it may write no status");
+    let map = |user: &str| {
+        let map =
+            format!("{{apiVersion: v1, kind: ConfigMap, metadata: {{name: egressd-inside, namespace: {NAMESPACE}}}, data: {{cidrs: ''}}}}");
+        api.kubectl_as(user, &["apply", "--server-side", "--force-conflicts", "-f", "-"], &map)
+    };
+    map(&one).expect("it is the leader's");
+    refused(map(&two), "what is inside, by another agent", "agent two is not the leader");
+
+    // The next leader writes, and what the former one sends late is refused.
+    let version = api.get(&["-n", NAMESPACE, "lease", "egressd"])["metadata"]["resourceVersion"].as_str().expect("it has one").to_owned();
+    lease(&two, "replace", "two", &version).expect("it is its own");
+    until("the next leader writes", || allocate(&two, "172.31.0.17"));
+    refused(allocate(&one, "172.31.0.31"), "a former leader's", "agent one is not the leader; two holds the Lease egressd");
+    assert_eq!(api.get(&["-n", "shop", "egressbinding", "held"])["status"]["exits"], json!(["172.31.0.17"]));
+    allocate(&api.kubeconfig(), "172.31.0.18").expect("an administrator may repair it");
+}
+
+fn pools_in_use() {
+    let api = with_chart(&[]);
+    let used = |bindings: u8| {
+        let patch = json!({ "status": { "bindings": bindings } }).to_string();
+        api.kubectl(&["patch", "egresspool", "public", "--subresource=status", "--type=merge", "-p", &patch]);
+    };
+    let delete = || api.try_kubectl(&["delete", "egresspool", "public", "--wait=false"]);
+    used(2);
+    let words =
+        "2 bindings leave by EgressPool public; delete them first, or force it: kubectl annotate egresspool public egressd.dev/force=true";
+    until("the policy is in force", || match delete() {
+        Err(_) => Ok(()),
+        Ok(printed) => {
+            api.apply(POOLS);
+            used(2);
+            Err(printed)
+        }
+    });
+    assert_refused(delete(), "a pool in use", "egressd-pools-in-use", words);
+    api.kubectl(&["annotate", "egresspool", "public", "egressd.dev/force=true"]);
+    delete().expect("it is forced");
+    api.apply(POOLS);
+    delete().expect("nobody uses it");
+}
+
+fn editors() {
+    let api = with_chart(&[]);
+    let user = api.user("owner", "/CN=owner");
+    // The controller that adds roles up is not here: what it would add is bound as such.
+    for name in ["egressd-view", "egressd-edit"] {
+        api.kubectl(&["-n", "shop", "create", "rolebinding", name, &format!("--clusterrole={name}"), "--user=owner"]);
+    }
+    let may = |verb: &str, what: &str| api.kubectl_as(&user, &["-n", "shop", "auth", "can-i", verb, what], "").is_ok();
+    for verb in ["create", "delete", "get", "list", "patch", "update", "watch"] {
+        until("the role is known", || if may(verb, "egressbindings.egressd.dev") { Ok(()) } else { Err(verb.to_owned()) });
+    }
+    for (verb, what) in
+        [("patch", "egressbindings.egressd.dev/status"), ("create", "egresspools.egressd.dev"), ("patch", "egressnodes.egressd.dev")]
+    {
+        assert!(!may(verb, what), "{verb} {what}");
+    }
+}
+
 fn agents_rights() {
     let api = with_chart(&[]);
     let agent = api.service_account(NAMESPACE, "egressd", &[]);
@@ -256,7 +371,6 @@ fn agents_rights() {
         format!("{{apiVersion: v1, kind: ConfigMap, metadata: {{name: {name}, namespace: {NAMESPACE}}}, data: {{cidrs: ''}}}}")
     };
     let apply = |name: &str| api.kubectl_as(&agent, &["apply", "--server-side", "-f", "-"], &map(name));
-    apply("egressd-inside").expect("it is made by applying it");
     let refused = apply("another").expect_err("it is none of egressd's");
     assert!(refused.contains("is forbidden"), "{refused}");
 }

@@ -150,14 +150,14 @@ pub struct PoolReference {
     /// The pool.
     #[schemars(length(min = 1, max = 253))]
     pub name: String,
-    /// These addresses of it. They may be named by several bindings.
+    /// These addresses of it. Several bindings may name an address; one that another binding has by `count` is refused (`AddressTaken`).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 64), inner(length(max = 64)), extend("x-kubernetes-validations" = [{
         "rule": "self.all(address, isIP(address))",
         "message": "write addresses alone, for instance 172.31.0.14"
     }]))]
     pub addresses: Option<Vec<String>>,
-    /// So many addresses of any kind, which are then this binding's alone; 1 when neither is given.
+    /// So many addresses of any kind, which are then this binding's alone, until it goes or asks for fewer; 1 when neither is given.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 1, max = 64))]
     pub count: Option<i32>,

@@ -4,6 +4,7 @@
 
 use std::net::IpAddr;
 
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use kube::CustomResource;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -29,6 +30,9 @@ pub struct EgressNodeSpec {
     /// Version of the agent.
     #[serde(default)]
     pub version: String,
+    /// When the agent wrote this. It writes every two minutes, though nothing changed; a node that does not for five is silent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reported_at: Option<Time>,
     /// NICs that hold an exit or a default route.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub nics: Vec<NodeNic>,

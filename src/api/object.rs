@@ -14,6 +14,9 @@ use crate::model::binding::{Binding, BindingName, FieldError, Source};
 use crate::model::cluster::ApiBinding;
 use crate::model::pool::Pool;
 
+/// Annotation of a pool by which its administrator takes back what is in use: `true`.
+pub const FORCE: &str = "egressd.dev/force";
+
 /// An object, and what of its spec this version cannot read.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Lenient<K> {
@@ -45,7 +48,8 @@ fn status<S: DeserializeOwned>(object: &DynamicObject) -> Option<S> {
 fn exits(object: &DynamicObject) -> Option<EgressBindingStatus> {
     let exits = object.data.pointer("/status/exits")?.as_array()?;
     let exits = exits.iter().filter_map(|exit| exit.as_str().map(str::to_owned)).collect();
-    Some(EgressBindingStatus { exits, ..EgressBindingStatus::default() })
+    let pool = object.data.pointer("/status/pool").and_then(Value::as_str).map(str::to_owned);
+    Some(EgressBindingStatus { exits, pool, ..EgressBindingStatus::default() })
 }
 
 /// The binding that an object asks for, with what is wrong in its `errors`.
@@ -59,13 +63,16 @@ pub fn binding(read: &Lenient<EgressBinding>) -> Result<ApiBinding, Vec<FieldErr
     let created = object.metadata.creation_timestamp.as_ref().map_or(0, |time| time.0.as_second());
     let binding = spec::binding(full, &object.spec, created.try_into().unwrap_or_default()).map_err(|errors| merge(unread, errors))?;
     let binding = Binding { errors: merge(unread, binding.errors), ..binding };
-    let exits = object.status.iter().flat_map(|status| &status.exits);
+    // What another pool lent it goes back to that pool.
+    let pool = binding.pool.as_ref().map(|request| &request.pool);
+    let lent = object.status.iter().filter(|status| pool.is_some() && (status.pool.is_none() || status.pool.as_ref() == pool));
+    let allocated = lent.flat_map(|status| &status.exits).filter_map(|exit| exit.parse().ok()).collect();
     Ok(ApiBinding {
         namespace,
         name,
         uid: object.uid().unwrap_or_default(),
         generation: object.metadata.generation.unwrap_or_default(),
-        allocated: if binding.asks_by_number() { exits.filter_map(|exit| exit.parse().ok()).collect() } else { Vec::new() },
+        allocated,
         binding: binding.into(),
     })
 }
@@ -74,7 +81,8 @@ pub fn binding(read: &Lenient<EgressBinding>) -> Result<ApiBinding, Vec<FieldErr
 pub fn pool(read: &Lenient<EgressPool>) -> Pool {
     let Lenient { object, unread } = read;
     let pool = spec::egress_pool(&object.name_any(), object.metadata.generation.unwrap_or_default(), &object.spec);
-    Pool { errors: merge(unread, pool.errors), ..pool }
+    let forced = object.annotations().get(FORCE).is_some_and(|value| value == "true");
+    Pool { forced, errors: merge(unread, pool.errors), ..pool }
 }
 
 /// A field that cannot be read is not missing: that would be a second error about the same thing.

@@ -113,4 +113,7 @@ pub struct EgressPoolStatus {
     /// How many of them bindings have for themselves.
     #[serde(default)]
     pub allocated: i64,
+    /// How many bindings leave by its addresses.
+    #[serde(default)]
+    pub bindings: i64,
 }

@@ -15,9 +15,13 @@ pub struct EgressBindingStatus {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["type"]))]
     pub conditions: Vec<Condition>,
-    /// Addresses that it leaves with: those that it names, or those that its pool gave it.
+    /// Addresses that it leaves with: those that it names, or those that its pool gave it. This is the allocation: what stands here is given to
+    /// nobody else.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub exits: Vec<String>,
+    /// The pool that lends them.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pool: Option<String>,
     #[serde(default)]
     pub summary: Summary,
     /// Nodes on which some workload of it has no usable exit; at most 10.

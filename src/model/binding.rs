@@ -174,13 +174,6 @@ pub struct Binding {
     pub warnings: Vec<String>,
 }
 
-impl Binding {
-    /// It asks a pool for a number of addresses, whichever they are.
-    pub fn asks_by_number(&self) -> bool {
-        self.pool.as_ref().is_some_and(|pool| matches!(pool.wanted, Wanted::Any(_)))
-    }
-}
-
 #[cfg(test)]
 impl Binding {
     /// One that asks for nothing but what is the default.

@@ -9,7 +9,7 @@ use ipnet::IpNet;
 use super::binding::Binding;
 use super::labels::{Demand, Labels, bears};
 use super::pod::Pod;
-use super::pool::{Lender, Pool};
+use super::pool::{Lender, Pool, holders};
 use super::select::PodIndex;
 use super::{put, replace};
 
@@ -23,7 +23,7 @@ pub struct ApiBinding {
     pub generation: i64,
     /// As written: `exits` is empty when it names a pool.
     pub binding: Arc<Binding>,
-    /// `status.exits`: which addresses of its pool it has got, if it asks for a number of them.
+    /// `status.exits`: which addresses its pool lends it already.
     pub allocated: Vec<IpAddr>,
 }
 
@@ -231,7 +231,9 @@ impl Cluster {
         }
         let lender =
             Lender { pools: self.pools.as_ref(), namespaces: self.namespaces.as_ref(), node: &self.node.labels, raw_exits: self.raw_exits };
-        self.granted = PodIndex::new(self.bindings.iter().flat_map(BTreeMap::values).map(|b| lender.grant(b)).collect());
+        let bindings = || self.bindings.iter().flatten().map(|(key, binding)| (key, &**binding));
+        let holders = holders(&lender, bindings());
+        self.granted = PodIndex::new(bindings().map(|(_, binding)| lender.grant(binding, &holders)).collect());
     }
 
     /// The bindings with what their pools give them, as of the last [`Cluster::grant`].

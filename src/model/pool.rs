@@ -1,9 +1,12 @@
-//! Pools: which addresses a binding may leave with, and who gets which when it does not say.
+//! Pools: which addresses a binding may leave with.
 //!
-//! What a binding *names* every node finds out alike, from the binding, the pool and the namespace. What it asks for by *number* is decided
-//! once for the cluster, by [`allocate`], and kept in the binding's status, so that it survives restarts and other bindings' coming and going.
+//! A binding that *names* addresses may share them with others that name them. A binding that asks for a *number* of addresses has them alone:
+//! [`allocate`](allocate::allocate) decides once for the cluster which ones. What was decided is in the binding's status, so that it survives
+//! restarts and other bindings, and an allocation that stands there is taken away by no other binding.
 
-use std::collections::{BTreeMap, BTreeSet};
+pub mod allocate;
+
+use std::collections::BTreeSet;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use ipnet::{IpAddrRange, IpNet, Ipv4AddrRange, Ipv6AddrRange};
@@ -12,6 +15,7 @@ use super::binding::{Binding, ExitSpec, FieldError, Wanted};
 use super::cluster::{ApiBinding, Known, Namespace};
 use super::labels::{Labels, bears};
 use super::reason::Reason;
+pub use allocate::{Allocation, Holders, allocate, holders};
 
 /// An `EgressPool`.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -27,6 +31,8 @@ pub struct Pool {
     pub allowed_names: BTreeSet<String>,
     /// Labels of the namespaces that may use it; none by label when empty.
     pub allowed_labels: Labels,
+    /// Its administrator takes back at once what it has lent and no longer contains.
+    pub forced: bool,
     /// What is wrong with it; a pool with errors lends nothing.
     pub errors: Vec<FieldError>,
 }
@@ -93,6 +99,11 @@ impl Pool {
         self.blocks.iter().any(|block| block.contains(address))
     }
 
+    /// Whether it lends an address to a binding that has it already. A pool that became smaller does, unless its administrator forces it.
+    fn still_lends(&self, address: IpAddr) -> bool {
+        self.contains(address) || !self.forced
+    }
+
     /// How many addresses it has.
     pub fn size(&self) -> u128 {
         self.blocks.iter().map(|block| block.size()).fold(0, u128::saturating_add)
@@ -121,35 +132,46 @@ pub struct Lender<'a> {
 }
 
 impl Lender<'_> {
-    /// The binding with what its pool gives it on this node.
-    pub fn grant(&self, api: &ApiBinding) -> Binding {
+    /// The binding with what its pool gives it on this node. `holders`: who has which address alone.
+    pub fn grant(&self, api: &ApiBinding, holders: &Holders) -> Binding {
         let mut binding = Binding::clone(&api.binding);
-        match self.exits(api, &api.allocated).and_then(|exits| self.here(api).map(|()| exits)) {
+        match self.exits(api, &api.allocated, holders).and_then(|exits| self.here(api).map(|()| exits)) {
             Ok(exits) => binding.exits = exits,
             Err(reason) => binding.refusal = Some(reason),
         }
         binding
     }
 
-    /// What a binding leaves with, whichever node holds it. `allocated` is what it has of the addresses that it asks for by number.
+    /// What a binding leaves with, whichever node holds it. `allocated` is what it has of its pool already, or what it got of the addresses that
+    /// it asks for by number.
     ///
     /// # Errors
     /// Why it may not have, or has not got, what it asks for.
-    pub fn exits(&self, api: &ApiBinding, allocated: &[IpAddr]) -> Result<Vec<ExitSpec>, Reason> {
+    pub fn exits(&self, api: &ApiBinding, allocated: &[IpAddr], holders: &Holders) -> Result<Vec<ExitSpec>, Reason> {
         let Some(request) = &api.binding.pool else {
             let own = &api.binding.exits;
             return if self.raw_exits || own.is_empty() { Ok(own.clone()) } else { Err(Reason::RawExits) };
         };
         let pool = self.usable(&api.namespace, &request.pool)?;
         let addresses = match &request.wanted {
-            Wanted::These(named) => match named.iter().find(|address| !pool.contains(**address)) {
-                Some(address) => return Err(Reason::AddressNotInPool { address: *address, pool: pool.name.clone() }),
-                None => named.as_slice(),
-            },
+            Wanted::These(named) => {
+                for address in named.iter().filter(|address| !allocated.contains(address)) {
+                    let address = *address;
+                    if !pool.contains(address) {
+                        return Err(Reason::AddressNotInPool { address, pool: pool.name.clone() });
+                    }
+                    if let Some(by) = holders.get(&address) {
+                        return Err(Reason::AddressTaken { address, by: by.clone() });
+                    }
+                }
+                if let Some(address) = named.iter().find(|address| !pool.still_lends(**address)) {
+                    return Err(Reason::AddressNotInPool { address: *address, pool: pool.name.clone() });
+                }
+                named.as_slice()
+            }
             Wanted::Any(_) => allocated,
         };
-        // What is left of an allocation when the pool became smaller.
-        let exits: Vec<ExitSpec> = addresses.iter().filter(|a| pool.contains(**a)).map(|a| pool.exit(*a)).collect();
+        let exits: Vec<ExitSpec> = addresses.iter().filter(|a| pool.still_lends(**a)).map(|a| pool.exit(*a)).collect();
         if exits.is_empty() { Err(Reason::NotAllocated { pool: pool.name.clone() }) } else { Ok(exits) }
     }
 
@@ -175,48 +197,6 @@ impl Lender<'_> {
         }
         Ok(found)
     }
-}
-
-/// What a binding gets of a pool by number.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Allocation {
-    pub addresses: Vec<IpAddr>,
-    /// How many are missing.
-    pub missing: usize,
-}
-
-/// Who gets which addresses, of all bindings that ask a pool for a number of them, by the bindings' keys. Whoever has an address that it may
-/// still have keeps it; after that the oldest come first. An address that some binding names is given to nobody.
-pub fn allocate<'a>(
-    lender: &Lender<'_>,
-    bindings: impl Iterator<Item = (&'a String, &'a ApiBinding)> + Clone,
-) -> BTreeMap<String, Allocation> {
-    let mut taken: BTreeSet<IpAddr> = BTreeSet::new();
-    let mut asking: Vec<(&String, &ApiBinding, &Pool, usize)> = Vec::new();
-    for (key, api) in bindings {
-        // One that has errors as well: a slip of the pen does not cost it its addresses.
-        let Some(request) = &api.binding.pool else { continue };
-        match (&request.wanted, lender.usable(&api.namespace, &request.pool)) {
-            (Wanted::These(named), Ok(_)) => taken.extend(named),
-            (Wanted::Any(count), Ok(pool)) => asking.push((key, api, pool, *count)),
-            (_, Err(_)) => {}
-        }
-    }
-    asking.sort_by_key(|(key, api, ..)| (api.binding.created, *key));
-    let mut all: BTreeMap<String, Allocation> = BTreeMap::new();
-    for (key, api, pool, count) in &asking {
-        let kept: Vec<IpAddr> =
-            api.allocated.iter().filter(|a| pool.contains(**a)).take(*count).copied().filter(|a| taken.insert(*a)).collect();
-        all.insert((*key).clone(), Allocation { addresses: kept, missing: 0 });
-    }
-    for (key, _, pool, count) in &asking {
-        let Some(allocation) = all.get_mut(*key) else { continue };
-        let missing = count.saturating_sub(allocation.addresses.len());
-        let mut free = pool.blocks.iter().flat_map(|block| block.addresses());
-        allocation.addresses.extend(std::iter::from_fn(|| free.find(|address| taken.insert(*address))).take(missing));
-        allocation.missing = count - allocation.addresses.len();
-    }
-    all
 }
 
 #[cfg(test)]

@@ -59,7 +59,7 @@ pub enum Reason {
         error: String,
     },
     /// Another port of the bridge had the address first.
-    AddressTaken {
+    OwnedByAnother {
         address: IpAddr,
         by: String,
     },
@@ -108,6 +108,12 @@ pub enum Reason {
     AddressNotInPool {
         address: IpAddr,
         pool: String,
+    },
+    /// Another binding has it for itself.
+    AddressTaken {
+        address: IpAddr,
+        /// That binding, as `namespace/name`.
+        by: String,
     },
     /// It asks for a number of addresses, and has none yet.
     NotAllocated {
@@ -179,6 +185,7 @@ impl Reason {
             Self::PoolInvalid { .. } => "PoolInvalid",
             Self::NamespaceNotAllowed { .. } => "NamespaceNotAllowed",
             Self::AddressNotInPool { .. } => "AddressNotInPool",
+            Self::OwnedByAnother { .. } => "AddressTaken",
             Self::NotAllocated { .. } => "NotAllocated",
             Self::PoolExhausted { .. } => "PoolExhausted",
             Self::RawExits => "RawExitsNotAllowed",
@@ -225,7 +232,7 @@ impl fmt::Display for Reason {
                 write!(f, "{bridge} is a bridge of a NIC, so its packets to the router pass this host by; put it on a bridge of its own")
             }
             Self::NotProgrammed { error } => write!(f, "the kernel refused what it needs ({error}); see the problems of status, and mend what they name"),
-            Self::AddressTaken { address, by } => write!(f, "{address} is {by}'s on this bridge; give one of them another address"),
+            Self::OwnedByAnother { address, by } => write!(f, "{address} is {by}'s on this bridge; give one of them another address"),
             Self::BeingPlaced => write!(f, "it is being put where its labels say; it gets its exit there"),
             Self::NoSuchNetwork { network } => {
                 write!(f, "network {network} is not known; the engine is being asked for it, see docker network inspect {network}")
@@ -262,6 +269,9 @@ impl fmt::Display for Reason {
                 )
             }
             Self::AddressNotInPool { address, pool } => write!(f, "{address} is in no block of EgressPool {pool}; name one that is"),
+            Self::AddressTaken { address, by } => {
+                write!(f, "{address} is allocated to EgressBinding {by}; name another address, or let that binding go")
+            }
             Self::NotAllocated { pool } => {
                 write!(f, "EgressPool {pool} has given it no address yet; kubectl get egresspool {pool} tells whether any is left")
             }

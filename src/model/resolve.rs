@@ -115,7 +115,7 @@ impl Pending {
                 Answer::Port(port) => self.rows[*row].entry = Some(Entry::Port { port, bridge: request.key.0 }),
                 Answer::Taken(by) if request.proven => {
                     let by = self.rows[self.requests[by].1].subject.to_string();
-                    self.rows[*row].state = State::Refused(Reason::AddressTaken { address: request.key.1, by });
+                    self.rows[*row].state = State::Refused(Reason::OwnedByAnother { address: request.key.1, by });
                     self.rows[*row].entry = None;
                 }
                 Answer::Gone | Answer::Taken(_) => self.rows[*row].entry = None,

@@ -6,26 +6,31 @@
 mod binding;
 mod condition;
 mod events;
+mod nodes;
 mod pool;
 mod world;
 
+use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
 
 use k8s_openapi::jiff::{SignedDuration, Timestamp};
 use kube::ResourceExt;
 
 use super::inside;
-use crate::api::node::{EgressNodeSpec, NodeBinding};
+use crate::api::node::EgressNodeSpec;
 use crate::api::pool::{EgressPool, EgressPoolStatus};
 use crate::api::status::EgressBindingStatus;
+use crate::model::cluster::ApiBinding;
 use crate::model::labels::Labels;
-use crate::model::pool::{Allocation, Lender, allocate};
+use crate::model::pool::{Allocation, Holders, Lender, allocate};
 use crate::model::reason::Reason;
-use binding::Case;
-pub use binding::{ACCEPTED, NO_WORKLOADS, PROGRAMMED, RESOLVED};
+pub use binding::{ACCEPTED, AGENT_SILENT, NO_WORKLOADS, PROGRAMMED, RESOLVED};
+use binding::{Case, Report};
 use condition::Verdict;
-use events::Told;
 pub use events::{Event, Tale};
+use events::{Lending, Told};
+use nodes::Heard;
 use pool::Lent;
 pub use pool::{AVAILABLE, EXHAUSTED};
 use world::Written;
@@ -46,12 +51,25 @@ pub struct Writes {
     pub again: Option<Timestamp>,
 }
 
+/// Which state of which object a write is for. The API server refuses it for any other: who decided may be the leader no longer.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Precondition {
+    pub uid: String,
+    pub version: Option<String>,
+}
+
+impl Precondition {
+    fn of(object: &impl ResourceExt) -> Self {
+        Self { uid: object.uid().unwrap_or_default(), version: object.resource_version() }
+    }
+}
+
 /// A new status of a binding.
 #[derive(Clone, Debug, PartialEq)]
 pub struct BindingWrite {
     pub namespace: String,
     pub name: String,
-    pub uid: String,
+    pub of: Precondition,
     pub status: EgressBindingStatus,
 }
 
@@ -59,8 +77,17 @@ pub struct BindingWrite {
 #[derive(Clone, Debug, PartialEq)]
 pub struct PoolWrite {
     pub name: String,
-    pub uid: String,
+    pub of: Precondition,
     pub status: EgressPoolStatus,
+}
+
+/// What time it is.
+#[derive(Clone, Copy, Debug)]
+pub struct Clock {
+    /// Never set: differences of it are true.
+    pub steady: Timestamp,
+    /// What users see.
+    pub wall: Timestamp,
 }
 
 /// What outlives one fold.
@@ -69,64 +96,104 @@ pub struct Past {
     /// Since when each binding is as it is, by uid: its generation, and when that was first seen.
     seen: BTreeMap<String, (i64, Timestamp)>,
     told: Told,
+    heard: Heard,
+    /// Addresses in writes that are on their way, by the binding's uid: they are given to nobody else meanwhile.
+    on_their_way: BTreeMap<String, Vec<IpAddr>>,
 }
 
 /// Decides everything anew. Deterministic in all that is given; nothing while a kind was not listed whole yet.
-pub fn fold(world: &World, past: &mut Past, now: Timestamp) -> Writes {
+pub fn fold(world: &World, past: &mut Past, clock: Clock) -> Writes {
     let mut writes = Writes { inside: inside(world), ..Writes::default() };
-    let (Some(bindings), Some(pools), Some(namespaces), Some(reports)) = (&world.bindings, &world.pools, &world.namespaces, &world.reports)
+    let (Some(bindings), Some(pools), Some(namespaces), Some(_)) = (&world.bindings, &world.pools, &world.namespaces, &world.reports)
     else {
         return writes;
     };
     let nowhere = Labels::new();
     let lender = Lender { pools: Some(&world.lending), namespaces: Some(namespaces), node: &nowhere, raw_exits: world.raw_exits };
-    let read = bindings.iter().filter_map(|(key, written)| Some((key, written.read.as_ref().ok()?)));
-    let allocations = allocate(&lender, read);
-    let by_binding = by_binding(reports);
+    let read: BTreeMap<&String, Cow<'_, ApiBinding>> =
+        bindings.iter().filter_map(|(key, written)| Some((key, past.with_writes(written.read.as_ref().ok()?)))).collect();
+    let allocations = allocate(&lender, read.iter().map(|(key, api)| (*key, &**api)));
+    let holders = holders_of(&allocations);
     past.forget_all_but(bindings.values(), pools.values().map(|pool| &pool.object));
+    let silent = past.heard.look(world, clock);
+    writes.again = silent.next;
+    let by_binding = by_binding(world, &silent.nodes);
+    let mut lent: BTreeMap<&str, Lent<'_>> = BTreeMap::new();
     for (key, written) in bindings {
-        let uid = written.object().metadata.uid.as_deref().unwrap_or_default();
-        let reports = by_binding.get(uid).map_or(&[][..], Vec::as_slice);
-        let before = written.object().status.clone().unwrap_or_default();
-        let since = past.since(written, now);
-        let case = Case { settled: now.duration_since(since) >= GRACE, reports, ..case(written, &lender, allocations.get(key)) };
+        let object = written.object();
+        let reports = by_binding.get(object.metadata.uid.as_deref().unwrap_or_default()).map_or(&[][..], Vec::as_slice);
+        let before = object.status.clone().unwrap_or_default();
+        let since = past.since(written, clock.steady);
+        let api = read.get(key).map(|api| &**api);
+        let case = Case {
+            settled: clock.steady.duration_since(since) >= GRACE,
+            reports,
+            ..case(written, api, &lender, allocations.get(key), &holders)
+        };
         if !case.settled {
             let settled = since + GRACE;
             writes.again = Some(writes.again.map_or(settled, |again| again.min(settled)));
         }
-        let status = case.status(now);
-        if written.object().status.as_ref() == Some(&status) {
+        let status = case.status(clock.wall);
+        if let Some(api) = api {
+            note(&mut lent, world, key, api, allocations.get(key), &status);
+        }
+        if object.status.as_ref() == Some(&status) {
             continue;
         }
-        let event = past.told.tell(written.object(), events::of_binding(&before), events::of_binding(&status), now);
+        let event = past.told.tell(object, events::of_binding(&before), events::of_binding(&status), clock.steady);
         writes.events.extend(event);
-        writes.bindings.push(BindingWrite {
-            namespace: written.object().namespace().unwrap_or_default(),
-            name: written.object().name_any(),
-            uid: uid.to_owned(),
-            status,
-        });
+        if let Some(change) = Lending::of(key, &before, &status) {
+            writes.events.extend(past.told.once(object, change.for_binding(), clock.steady));
+            let pool = change.pool().and_then(|name| pools.get(name));
+            writes.events.extend(pool.and_then(|pool| past.told.once(&pool.object, change.for_pool(), clock.steady)));
+        }
+        let (namespace, name) = (object.namespace().unwrap_or_default(), object.name_any());
+        writes.bindings.push(BindingWrite { namespace, name, of: Precondition::of(object), status });
     }
-    let lent = lent(world, &allocations);
     for (name, lenient) in pools {
         let object = &lenient.object;
         let Some(pool) = world.lending.get(name) else { continue };
         let before = object.status.clone().unwrap_or_default();
-        let status = pool::status(pool, lent.get(name.as_str()).unwrap_or(&Lent::default()), &before.conditions, now);
+        let status = pool::status(pool, lent.get(name.as_str()).unwrap_or(&Lent::default()), &before.conditions, clock.wall);
         if object.status.as_ref() == Some(&status) {
             continue;
         }
-        writes.events.extend(past.told.tell(object, events::of_pool(&before), events::of_pool(&status), now));
-        writes.pools.push(PoolWrite { name: name.clone(), uid: object.uid().unwrap_or_default(), status });
+        writes.events.extend(past.told.tell(object, events::of_pool(&before), events::of_pool(&status), clock.steady));
+        writes.pools.push(PoolWrite { name: name.clone(), of: Precondition::of(object), status });
     }
     writes
 }
 
 impl Past {
+    /// A write of a binding's status is on its way.
+    pub fn sent(&mut self, write: &BindingWrite) {
+        let exits = write.status.exits.iter().filter_map(|exit| exit.parse().ok()).collect();
+        self.on_their_way.insert(write.of.uid.clone(), exits);
+    }
+
+    /// The write of a binding's status was answered, or came to nothing.
+    pub fn answered(&mut self, uid: &str) {
+        self.on_their_way.remove(uid);
+    }
+
+    /// A binding as it is once what is on its way has arrived.
+    fn with_writes<'a>(&self, api: &'a ApiBinding) -> Cow<'a, ApiBinding> {
+        match self.on_their_way.get(&api.uid) {
+            Some(exits) if api.binding.pool.is_some() => {
+                // What it has already may still be refused to others: the write may fail.
+                let allocated = exits.iter().chain(api.allocated.iter().filter(|a| !exits.contains(a))).copied().collect();
+                Cow::Owned(ApiBinding { allocated, ..api.clone() })
+            }
+            _ => Cow::Borrowed(api),
+        }
+    }
+
     fn forget_all_but<'a>(&mut self, bindings: impl Iterator<Item = &'a Written>, pools: impl Iterator<Item = &'a EgressPool>) {
         let bindings = bindings.filter_map(|written| written.object().metadata.uid.as_deref());
         let uids: BTreeSet<&str> = bindings.chain(pools.filter_map(|pool| pool.metadata.uid.as_deref())).collect();
         self.seen.retain(|uid, _| uids.contains(uid.as_str()));
+        self.on_their_way.retain(|uid, _| uids.contains(uid.as_str()));
         self.told.retain(&uids);
     }
 
@@ -142,50 +209,85 @@ impl Past {
 }
 
 /// What is known of a binding, without what nodes report.
-fn case<'a>(written: &'a Written, lender: &Lender<'_>, allocation: Option<&Allocation>) -> Case<'a> {
+fn case<'a>(
+    written: &'a Written,
+    api: Option<&ApiBinding>,
+    lender: &Lender<'_>,
+    allocation: Option<&Allocation>,
+    holders: &Holders,
+) -> Case<'a> {
     let generation = written.object().metadata.generation.unwrap_or_default();
     let before = written.object().status.as_ref().map_or(&[][..], |status| &status.conditions);
-    let case = |accepted, exits, missing| Case { generation, before, accepted, exits, missing, reports: &[], settled: false };
-    let api = match &written.read {
-        Ok(api) => api,
-        Err(errors) => return case(Verdict::invalid(errors), Ok(Vec::new()), None),
+    let case = |accepted, exits| Case {
+        generation,
+        before,
+        accepted,
+        exits,
+        pool: None,
+        kept: Vec::new(),
+        missing: None,
+        reports: &[],
+        settled: false,
     };
-    let exits = lender.exits(api, allocation.map_or(&[], |allocation| &allocation.addresses));
+    let Some(api) = api else {
+        let errors = written.read.as_ref().err().map_or(&[][..], Vec::as_slice);
+        return case(Verdict::invalid(errors), Ok(Vec::new()));
+    };
+    let allocated = allocation.map_or(&api.allocated, |allocation| &allocation.addresses);
+    let exits = lender.exits(api, allocated, holders);
     let accepted = match &exits {
         _ if !api.binding.errors.is_empty() => Verdict::invalid(&api.binding.errors),
         Err(Reason::RawExits) => Verdict::because(&Reason::RawExits),
-        _ => Verdict::yes(ACCEPTED, "it is well written".to_owned()),
+        _ => Verdict::yes(ACCEPTED, "the spec is valid".to_owned()),
     };
+    let pool = api.binding.pool.as_ref().map(|request| request.pool.clone());
     let missing = allocation
         .filter(|allocation| allocation.missing > 0)
-        .and_then(|allocation| Some(Reason::PoolExhausted { pool: api.binding.pool.as_ref()?.pool.clone(), missing: allocation.missing }));
-    case(accepted, exits, missing)
+        .and_then(|allocation| Some(Reason::PoolExhausted { pool: pool.clone()?, missing: allocation.missing }));
+    // What is wrong with its pool does not cost it its addresses.
+    let kept = if matches!(exits, Err(Reason::PoolInvalid { .. })) { allocated.clone() } else { Vec::new() };
+    Case { pool, kept, missing, ..case(accepted, exits) }
 }
 
 /// What nodes report of each binding, by its uid; nodes in the order of their names.
-fn by_binding(reports: &BTreeMap<String, EgressNodeSpec>) -> BTreeMap<&str, Vec<(&str, &NodeBinding)>> {
-    let mut all: BTreeMap<&str, Vec<(&str, &NodeBinding)>> = BTreeMap::new();
+fn by_binding<'a>(world: &'a World, silent: &BTreeSet<String>) -> BTreeMap<&'a str, Vec<Report<'a>>> {
+    let mut all: BTreeMap<&str, Vec<Report<'_>>> = BTreeMap::new();
+    let mut reports: Vec<(&String, &EgressNodeSpec)> = world.reports.iter().flatten().chain(&world.deleted).collect();
+    reports.sort_by_key(|(node, _)| *node);
     for (node, report) in reports {
         for binding in &report.bindings {
-            all.entry(&binding.uid).or_default().push((node, binding));
+            all.entry(&binding.uid).or_default().push(Report { node, binding, silent: silent.contains(node) });
         }
     }
     all
 }
 
-/// What each pool lends by number.
-fn lent<'a>(world: &'a World, allocations: &'a BTreeMap<String, Allocation>) -> BTreeMap<&'a str, Lent<'a>> {
-    let mut all: BTreeMap<&str, Lent<'_>> = BTreeMap::new();
-    for (key, allocation) in allocations {
-        let api = world.bindings.as_ref().and_then(|bindings| bindings.get(key)?.read.as_ref().ok());
-        let Some(request) = api.and_then(|api| api.binding.pool.as_ref()) else { continue };
-        let lent = all.entry(&request.pool).or_default();
+/// Who has which address for itself.
+fn holders_of(allocations: &BTreeMap<String, Allocation>) -> Holders {
+    let one = |(key, allocation): (&String, &Allocation)| allocation.addresses.iter().map(|a| (*a, key.clone())).collect::<Vec<_>>();
+    allocations.iter().flat_map(one).collect()
+}
+
+/// Takes note of what a binding has of its pool.
+fn note<'a>(
+    lent: &mut BTreeMap<&'a str, Lent<'a>>,
+    world: &'a World,
+    key: &'a str,
+    api: &ApiBinding,
+    allocation: Option<&Allocation>,
+    status: &EgressBindingStatus,
+) {
+    let Some((name, pool)) = api.binding.pool.as_ref().and_then(|request| world.lending.get_key_value(&request.pool)) else { return };
+    let lent = lent.entry(name.as_str()).or_default();
+    lent.bindings += usize::from(!status.exits.is_empty());
+    let exits = status.exits.iter().filter_map(|exit| exit.parse().ok());
+    lent.outside.extend(exits.filter(|exit| !pool.contains(*exit)).map(|exit: IpAddr| (exit, key)));
+    if let Some(allocation) = allocation {
         lent.addresses += allocation.addresses.len();
         if allocation.missing > 0 {
             lent.owed.push((key, allocation.missing));
         }
     }
-    all
 }
 
 /// What the agents are to be told to be inside, if it is not what they are told. Nothing before all have spoken who know.

@@ -36,6 +36,8 @@ pub fn spec(facts: &Facts, outcome: &Outcome, problems: impl IntoIterator<Item =
     let problems: BTreeSet<String> = problems.into_iter().collect();
     EgressNodeSpec {
         version: env!("CARGO_PKG_VERSION").to_owned(),
+        // Of the write, not of the outcome.
+        reported_at: None,
         nics: nics(outcome, &used),
         bindings: bindings.into_iter().map(|(name, counts)| counts.of_binding(name, facts)).collect(),
         bound: all.programmed,

@@ -42,11 +42,14 @@ pub fn await_failing(cluster: &Cluster, binding: &str, workloads: u64, reason: &
     object["status"]["failingNodes"][0]["message"].as_str().unwrap_or_default().to_owned()
 }
 
-/// Reasons of the Events about an object, in the order in which they were told.
+/// Reasons of the Events about an object, in the order in which they were told, but for those on what a pool lends.
 pub fn events(cluster: &Cluster, name: &str) -> Vec<String> {
     let all = cluster.api.get(&["events.events.k8s.io", "-A"]);
     let all = all["items"].as_array().expect("a list");
-    let of = |event: &&Value| event["regarding"]["name"] == name && event["reportingController"] == "egressd.dev/egressd";
+    let of = |event: &&Value| {
+        let lends = event["reason"].as_str().is_some_and(|reason| reason.starts_with("Addresses"));
+        !lends && event["regarding"]["name"] == name && event["reportingController"] == "egressd.dev/egressd"
+    };
     let mut of: Vec<&Value> = all.iter().filter(of).collect();
     of.sort_by_key(|event| event["eventTime"].as_str());
     of.iter().map(|event| event["reason"].as_str().unwrap_or_default().to_owned()).collect()

@@ -11,8 +11,7 @@ use egressd::effects::kubernetes::Names;
 use egressd::effects::kubernetes::leader::{self, Leader};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use kube::api::{Patch, PatchParams, PostParams};
-use kube::config::{KubeConfigOptions, Kubeconfig};
-use kube::{Api, Client, Config, ResourceExt};
+use kube::{Api, Client, ResourceExt};
 use serde_json::{Value, json};
 use world::ApiServer;
 
@@ -39,19 +38,18 @@ pub fn lab<F: Future<Output = ()>>(scenario: impl FnOnce(Lab) -> F) {
     server.kubectl(&["create", "namespace", "shop"]);
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
     runtime.block_on(async move {
-        let client = client(&server, None).await;
+        let client = client(&server.kubeconfig(), None).await;
         scenario(Lab { server, client }).await;
     });
 }
 
-/// A client of an API server, by another port than its own if one is given.
-pub async fn client(server: &ApiServer, port: Option<u16>) -> Client {
-    let kubeconfig = Kubeconfig::read_from(server.kubeconfig()).expect("a kubeconfig");
-    let mut config = Config::from_custom_kubeconfig(kubeconfig, &KubeConfigOptions::default()).await.expect("a whole one");
-    if let Some(port) = port {
-        config.cluster_url = format!("https://127.0.0.1:{port}").parse().expect("an address");
-    }
-    Client::try_from(config).expect("a client")
+/// A client as the daemon makes it, by another port than the API server's own if one is given.
+pub async fn client(kubeconfig: &str, port: Option<u16>) -> Client {
+    let text = std::fs::read_to_string(kubeconfig).expect("a kubeconfig");
+    let text = port.map_or_else(|| text.clone(), |port| text.replace(":6443", &format!(":{port}")));
+    let path = format!("{kubeconfig}.{}", port.unwrap_or_default());
+    std::fs::write(&path, text).expect("/run is ours");
+    egressd::facts::kubernetes::client(Some(Path::new(&path))).await.expect("a client")
 }
 
 /// An agent that may hold the Lease.
@@ -105,6 +103,11 @@ impl Lab {
         let of = |event: &&Value| event["regarding"]["name"] == about;
         let items = all["items"].as_array().expect("a list").iter().filter(of);
         items.map(|event| event["reason"].as_str().unwrap_or_default().to_owned()).collect()
+    }
+
+    /// Requests of a user that were answered, in order.
+    pub fn requests_of(&self, user: &str) -> Vec<Value> {
+        self.server.audit().into_iter().filter(|event| event["user"]["username"] == user && event["stage"] == "ResponseComplete").collect()
     }
 
     /// How many requests with this verb there were for a resource (`egressbindings/status`).

@@ -8,6 +8,14 @@ app.kubernetes.io/instance: {{ .Release.Name }}
 app.kubernetes.io/version: {{ .Chart.AppVersion | quote }}
 app.kubernetes.io/managed-by: {{ .Release.Service }}
 helm.sh/chart: {{ .Chart.Name }}-{{ .Chart.Version }}
+{{- with .Values.commonLabels }}
+{{ toYaml . }}
+{{- end }}
+{{- end }}
+
+{{/* Who the agents are. */}}
+{{- define "egressd.serviceAccount" -}}
+{{ .Values.serviceAccount.name | default "egressd" }}
 {{- end }}
 
 {{- define "egressd.selector" -}}

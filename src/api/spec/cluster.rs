@@ -87,6 +87,7 @@ pub fn egress_pool(name: &str, generation: i64, spec: &EgressPoolSpec) -> Pool {
         nodes: spec.node_selector.clone(),
         allowed_names: spec.allowed_namespaces.names.iter().cloned().collect(),
         allowed_labels: spec.allowed_namespaces.match_labels.clone(),
+        forced: false,
         errors: faults.finish(),
     }
 }

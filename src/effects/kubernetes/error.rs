@@ -2,6 +2,8 @@
 
 use kube::core::Status;
 
+use crate::facts::kubernetes::request::{LIMIT, within};
+
 /// Why a request came to nothing.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
@@ -11,6 +13,8 @@ pub enum Error {
         "failed to {verb} {resource}: the API server does not know it; apply the CustomResourceDefinitions (egressd crd | kubectl apply -f -)"
     )]
     Unknown { verb: &'static str, resource: String },
+    #[error("failed to {verb} {resource}: {}", .status.message)]
+    Refused { verb: &'static str, resource: String, status: Box<Status> },
     #[error("failed to {verb} {resource}: {source}")]
     Request { verb: &'static str, resource: String, source: Box<kube::Error> },
 }
@@ -20,6 +24,10 @@ impl Error {
     pub fn of(verb: &'static str, resource: impl Into<String>, source: kube::Error) -> Self {
         let resource = resource.into();
         match source {
+            // No right would help: what the policy wants is in its message.
+            kube::Error::Api(status) if status.code == 403 && status.message.contains("ValidatingAdmissionPolicy") => {
+                Self::Refused { verb, resource, status }
+            }
             kube::Error::Api(status) if status.code == 403 => Self::Forbidden { verb, resource, status },
             // A missing object is named in the details; of a missing kind nothing is known.
             kube::Error::Api(status) if status.code == 404 && !names_an_object(&status) => Self::Unknown { verb, resource },
@@ -36,6 +44,11 @@ impl Error {
     pub fn is_conflict(&self) -> bool {
         matches!(self, Self::Request { source, .. } if matches!(&**source, kube::Error::Api(status) if status.code == 409))
     }
+}
+
+/// Asks the API server. Whatever it does, there is an answer within [`LIMIT`].
+pub async fn ask<T>(verb: &'static str, resource: impl Into<String>, request: impl Future<Output = kube::Result<T>>) -> Result<T, Error> {
+    within(LIMIT, request).await.map_err(|source| Error::of(verb, resource, source))
 }
 
 fn names_an_object(status: &Status) -> bool {

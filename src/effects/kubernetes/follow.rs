@@ -15,7 +15,7 @@ use serde::de::DeserializeOwned;
 use serde_json::Value;
 use tokio::sync::mpsc::UnboundedSender;
 use tokio::task::JoinSet;
-use tracing::warn;
+use tracing::{info, warn};
 
 use crate::api::binding::EgressBinding;
 use crate::api::node::{EgressNode, EgressNodeSpec};
@@ -97,10 +97,17 @@ impl Followers {
                     return problem.iter().for_each(|problem| warn!(resource, key, problem, "failed to read an object; the others go on"));
                 }
                 Heard::Problem(problem) => {
-                    if let Some(problem) = problem.as_ref().filter(|_| problem != said) {
-                        warn!(problem = problem.told(resource).1, "failed to watch; trying again");
-                    }
                     let missing = matches!(problem, Some(Problem::Unknown | Problem::Forbidden { .. }));
+                    match problem.as_ref().filter(|_| problem != said) {
+                        Some(_) if without && missing => {
+                            info!(
+                                resource,
+                                "not there, or kept from us: name the subnets that it would tell by `inside` in the chart's values"
+                            );
+                        }
+                        Some(problem) => warn!(problem = problem.told(resource).1, "failed to watch; trying again"),
+                        None => {}
+                    }
                     said = problem;
                     if !(without && missing && !listed) {
                         return;
@@ -115,20 +122,19 @@ impl Followers {
     }
 }
 
-/// The object without what changes with every write, and what only the API server needs of it.
-pub(super) fn without_versions(mut object: DynamicObject) -> DynamicObject {
+/// The object without what only the API server needs of it.
+pub(super) fn without_managers(mut object: DynamicObject) -> DynamicObject {
     object.metadata.managed_fields = None;
-    object.metadata.resource_version = None;
     object
 }
 
 fn binding(object: DynamicObject) -> Entry<Arc<Lenient<EgressBinding>>> {
     let key = format!("{}/{}", object.namespace().unwrap_or_default(), object.name_any());
-    (key, Ok(object::egress_binding(without_versions(object)).into()))
+    (key, Ok(object::egress_binding(without_managers(object)).into()))
 }
 
 fn pool(object: DynamicObject) -> Entry<Arc<Lenient<EgressPool>>> {
-    (object.name_any(), Ok(object::egress_pool(without_versions(object)).into()))
+    (object.name_any(), Ok(object::egress_pool(without_managers(object)).into()))
 }
 
 fn report(object: DynamicObject) -> Entry<Named<EgressNodeSpec>> {

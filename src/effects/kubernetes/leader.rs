@@ -1,24 +1,28 @@
-//! The agent that holds the Lease: hears of all nodes, folds, writes. At most once a second, however much is said.
+//! The agent that is the leader: hears of all nodes, folds, writes. At most once a second, however much is said, and nothing once its time as
+//! the leader is over: what is on its way then is given up.
 //!
 //! It runs in a thread of its own: reading the reports of a thousand nodes must not keep the loop from a pod that starts.
 
-use std::collections::BTreeSet;
+use std::collections::BTreeMap;
 use std::time::Duration;
 
-use k8s_openapi::jiff::Timestamp;
+use k8s_openapi::jiff::{SignedDuration, Timestamp};
 use kube::Client;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::{Instant, sleep_until, timeout};
 use tracing::{debug, warn};
 
+use super::desk::{Desk, Key, Outcome};
 use super::lease::Candidate;
 use super::{Names, follow, write};
-use crate::report::fold::{Past, World, fold};
+use crate::report::fold::{Clock, Past, World, Writes, fold};
 
 /// Between two folds.
 const FOLD: Duration = Duration::from_secs(1);
-/// How long after the last of several failures all is written anew.
-const LATEST: Duration = Duration::from_secs(60);
+/// So many bindings and pools are written at a time...
+const OBJECTS: usize = 16;
+/// ...and so many Events.
+const EVENTS: usize = 4;
 /// How long the Lease may take to be released.
 const PATIENCE: Duration = Duration::from_secs(2);
 
@@ -61,26 +65,45 @@ async fn run(client: Client, names: Names, raw_exits: bool, mut stop: oneshot::R
             () = candidate.acquire() => {}
         }
         let (agents, count) = watch::channel(0);
+        let (until, deadline) = watch::channel(candidate.until());
+        let desks = Desks::new(&client, &names, deadline);
         tokio::select! {
             _ = &mut stop => return candidate.release().await,
-            () = candidate.keep(|| *count.borrow()) => {}
-            () = lead(&client, &names, raw_exits, &agents) => {}
+            () = candidate.keep(|| *count.borrow(), &until) => {}
+            () = lead(&client, &names, raw_exits, &agents, desks) => {}
         }
     }
 }
 
 /// Hears, folds and writes.
-async fn lead(client: &Client, names: &Names, raw_exits: bool, agents: &watch::Sender<usize>) {
+async fn lead(client: &Client, names: &Names, raw_exits: bool, agents: &watch::Sender<usize>, mut desks: Desks) {
     let (tell, mut told) = mpsc::unbounded_channel();
     let _followers = follow::start(client, &names.namespace, &tell);
     let (mut world, mut past) = (World::new(raw_exits), Past::default());
-    let mut said: BTreeSet<String> = BTreeSet::new();
-    let mut failures = 0;
+    let (began, began_wall) = (Instant::now(), Timestamp::now());
+    let mut said: BTreeMap<Key, String> = BTreeMap::new();
     let (mut due, mut earliest) = (None::<Instant>, Instant::now());
     loop {
         tokio::select! {
             Some(change) = told.recv() => {
                 world.apply(change);
+                due = Some(due.map_or(earliest, |due| due.min(earliest)));
+                continue;
+            }
+            (key, outcome) = desks.done() => {
+                if let Key::Object(uid) = &key {
+                    past.answered(uid);
+                }
+                let failure = outcome.as_ref().err().map(ToString::to_string);
+                if let Some(error) = failure.as_ref().filter(|error| said.get(&key) != Some(error)) {
+                    warn!(error, "failed to write what follows from the nodes' reports; trying again");
+                }
+                match failure {
+                    Some(error) => drop(said.insert(key, error)),
+                    None => drop(said.remove(&key)),
+                }
+                // As if it had been heard already, or the next fold would decide the same again.
+                outcome.into_iter().flatten().for_each(|change| world.apply(change));
                 due = Some(due.map_or(earliest, |due| due.min(earliest)));
                 continue;
             }
@@ -90,18 +113,77 @@ async fn lead(client: &Client, names: &Names, raw_exits: bool, agents: &watch::S
             world.apply(change);
         }
         agents.send_replace(world.agents());
-        let now = Timestamp::now();
-        let writes = fold(&world, &mut past, now);
-        let again = writes.again.map(|again| Instant::now() + again.duration_since(now).unsigned_abs());
+        let steady = began_wall + SignedDuration::try_from(began.elapsed()).unwrap_or_default();
+        let writes = fold(&world, &mut past, Clock { steady, wall: Timestamp::now() });
+        let again = writes.again.map(|again| Instant::now() + again.duration_since(steady).unsigned_abs());
         debug!(bindings = writes.bindings.len(), pools = writes.pools.len(), events = writes.events.len(), "folded");
-        let (changes, refused) = write::carry_out(client, names, writes).await;
-        // As if it had been heard already, or the next fold would decide the same again.
-        changes.into_iter().for_each(|change| world.apply(change));
-        let refused: BTreeSet<String> = refused.iter().map(ToString::to_string).collect();
-        refused.difference(&said).for_each(|error| warn!(error, "failed to write what follows from the nodes' reports; trying again"));
-        failures = if refused.is_empty() { 0 } else { failures + 1 };
-        said = refused;
-        earliest = Instant::now() + (FOLD * 2_u32.saturating_pow(failures)).min(LATEST);
-        due = if failures > 0 { Some(earliest) } else { again.map(|again| again.max(earliest)) };
+        let later = desks.send(writes, &mut past);
+        earliest = Instant::now() + FOLD;
+        due = again.into_iter().chain(later).min().map(|again| again.max(earliest));
+    }
+}
+
+/// What this agent writes while it is the leader.
+struct Desks {
+    client: Client,
+    names: Names,
+    /// Until when it is the leader.
+    until: watch::Receiver<Instant>,
+    objects: Desk,
+    events: Desk,
+    count: u64,
+}
+
+impl Desks {
+    fn new(client: &Client, names: &Names, until: watch::Receiver<Instant>) -> Self {
+        let (objects, events) = (Desk::new(OBJECTS), Desk::new(EVENTS));
+        Self { client: client.clone(), names: names.clone(), until, objects, events, count: 0 }
+    }
+
+    /// Begins those writes whose objects may be written now, and says when the next of the others may.
+    fn send(&mut self, writes: Writes, past: &mut Past) -> Option<Instant> {
+        let Writes { bindings, pools, events, inside, again: _ } = writes;
+        let now = Instant::now();
+        // A fold takes time, and the thread that makes it renews the Lease.
+        if now >= *self.until.borrow() {
+            return Some(now);
+        }
+        let mut later = None;
+        let mut may = |desk: &Desk, key: &Key| match desk.is_free(key, now) {
+            Ok(()) => true,
+            Err(next) => {
+                later = later.into_iter().chain(next).min();
+                false
+            }
+        };
+        for write in bindings {
+            let key = Key::Object(write.of.uid.clone());
+            if may(&self.objects, &key) {
+                past.sent(&write);
+                self.objects.send(key, write::binding(self.client.clone(), write));
+            }
+        }
+        for write in pools {
+            let key = Key::Object(write.of.uid.clone());
+            if may(&self.objects, &key) {
+                self.objects.send(key, write::pool(self.client.clone(), write));
+            }
+        }
+        if let Some(text) = inside.filter(|_| may(&self.objects, &Key::Inside)) {
+            self.objects.send(Key::Inside, write::tell_inside(self.client.clone(), self.names.clone(), text));
+        }
+        for event in events {
+            // One that is refused is not told again: it is news only once.
+            self.count += 1;
+            self.events.send(Key::Event(self.count), write::publish(self.client.clone(), self.names.clone(), event));
+        }
+        later
+    }
+
+    async fn done(&mut self) -> (Key, Outcome) {
+        tokio::select! {
+            done = self.objects.done() => done,
+            done = self.events.done() => done,
+        }
     }
 }

@@ -10,19 +10,24 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::MicroTime;
 use k8s_openapi::jiff::Timestamp;
 use kube::api::{ObjectMeta, PostParams};
 use kube::{Api, Client, ResourceExt};
+use tokio::sync::watch;
 use tokio::time::{Instant, sleep, timeout};
 use tracing::{debug, info, warn};
 
-use super::error::Error;
+use super::error::{Error, ask};
+use super::pace::jitter;
 
 /// Name of the Lease, in the agents' namespace.
 pub const NAME: &str = "egressd";
+const LEASES: &str = "leases.coordination.k8s.io";
 /// How many agents there are, as the holder counts them.
 const AGENTS: &str = "egressd.dev/agents";
 /// A record that has not changed for so long is nobody's.
 const LASTS: Duration = Duration::from_secs(15);
 /// A holder that could not renew for so long lets go: sooner than anybody else may take it.
 const DEADLINE: Duration = Duration::from_secs(10);
+/// How long one attempt to renew it may take: there is time for another.
+const ATTEMPT: Duration = Duration::from_secs(4);
 /// How often it is renewed, and asked for once it looks like nobody's.
 const RETRY: Duration = Duration::from_secs(2);
 /// How often all those who wait may ask together, in times a second.
@@ -38,6 +43,8 @@ pub struct Candidate {
     /// The record as it was last seen, and since when it is so.
     seen: Option<(LeaseSpec, Instant)>,
     lease: Option<Lease>,
+    /// When the last request that renewed it was begun: others count from a later moment.
+    renewed: Instant,
 }
 
 /// What an agent that does not hold the Lease does next.
@@ -50,7 +57,7 @@ enum Turn {
 impl Candidate {
     /// `identity` tells this agent from the others. Needs the verbs `get`, `create` and `update` on `leases`.
     pub fn new(client: Client, namespace: &str, identity: &str) -> Self {
-        Self { api: Api::namespaced(client, namespace), identity: identity.to_owned(), seen: None, lease: None }
+        Self { api: Api::namespaced(client, namespace), identity: identity.to_owned(), seen: None, lease: None, renewed: Instant::now() }
     }
 
     /// Waits until this agent holds the Lease.
@@ -59,7 +66,7 @@ impl Candidate {
         loop {
             let pause = match self.try_acquire().await {
                 Ok(Turn::Take) => {
-                    info!(identity = self.identity, "holds the Lease: folds what the nodes report");
+                    info!(identity = self.identity, "is the leader: writes the bindings' and pools' status");
                     return;
                 }
                 Ok(Turn::Wait(pause)) => pause,
@@ -78,11 +85,12 @@ impl Candidate {
     }
 
     async fn try_acquire(&mut self) -> Result<Turn, Error> {
-        let Some(lease) = self.api.get_opt(NAME).await.map_err(|error| Error::of("get", "leases.coordination.k8s.io", error))? else {
+        let begun = Instant::now();
+        let Some(lease) = ask("get", LEASES, self.api.get_opt(NAME)).await? else {
             let lease = Lease { metadata: ObjectMeta { name: Some(NAME.to_owned()), ..ObjectMeta::default() }, spec: None };
             let lease = Lease { spec: Some(self.record(None)), ..lease };
-            let created = self.api.create(&PostParams::default(), &lease).await;
-            self.lease = Some(created.map_err(|error| Error::of("create", "leases.coordination.k8s.io", error))?);
+            self.lease = Some(ask("create", LEASES, self.api.create(&PostParams::default(), &lease)).await?);
+            self.renewed = begun;
             return Ok(Turn::Take);
         };
         let record = lease.spec.clone().unwrap_or_default();
@@ -115,43 +123,48 @@ impl Candidate {
         Turn::Wait(if looks_dead { RETRY } else { Duration::from_secs(agents / ASKS).clamp(SOONEST, LATEST) })
     }
 
-    /// Renews the Lease until that fails for too long, or somebody else has it. `agents`: how many there are.
-    pub async fn keep(&mut self, agents: impl Fn() -> usize) {
-        let mut renewed = Instant::now();
+    /// Until when this agent may act as the leader: nobody else takes the Lease before.
+    pub fn until(&self) -> Instant {
+        self.renewed + DEADLINE
+    }
+
+    /// Renews the Lease until that fails for too long, or somebody else has it. `agents`: how many there are. `until` is told each time until when
+    /// this agent is the leader.
+    pub async fn keep(&mut self, agents: impl Fn() -> usize, until: &watch::Sender<Instant>) {
         loop {
             sleep(RETRY).await;
-            // The pause before it, and this attempt, are within the deadline.
-            let Some(lease) = self.lease.clone() else { return };
-            let left = DEADLINE.saturating_sub(renewed.elapsed());
-            match timeout(left, self.replace(lease, Some(agents()))).await {
-                Ok(Ok(())) => renewed = Instant::now(),
-                Ok(Err(error)) if error.is_conflict() => {
-                    if !self.is_mine().await {
-                        warn!(identity = self.identity, "lost the Lease to another agent");
-                        return;
-                    }
+            // The pause before it, and all of this attempt, are within the deadline: a renewal that is not answered, and the look that follows one
+            // that is refused.
+            let left = self.until().saturating_duration_since(Instant::now()).min(ATTEMPT);
+            match timeout(left, self.renew(agents())).await {
+                Ok(Ok(true)) => drop(until.send_replace(self.until())),
+                Ok(Ok(false)) => {
+                    warn!(identity = self.identity, "lost the Lease to another agent");
+                    return;
                 }
                 Ok(Err(error)) => debug!(%error, "failed to renew the Lease; trying again"),
-                Err(_) => {}
+                Err(_) => debug!("no answer to the renewal of the Lease; trying again"),
             }
-            if renewed.elapsed() >= DEADLINE {
-                warn!(identity = self.identity, "could not renew the Lease in time; lets go of it");
+            if Instant::now() >= self.until() {
+                warn!(identity = self.identity, "could not renew the Lease in time; is the leader no longer");
                 self.lease = None;
                 return;
             }
         }
     }
 
-    /// After a conflict: somebody changed the object, but perhaps not its holder.
-    async fn is_mine(&mut self) -> bool {
-        match self.api.get(NAME).await {
-            Ok(lease) if lease.spec.as_ref().and_then(|spec| spec.holder_identity.as_ref()) == Some(&self.identity) => {
-                self.lease = Some(lease);
-                true
+    /// Renews the Lease; whether it is still this agent's.
+    async fn renew(&mut self, agents: usize) -> Result<bool, Error> {
+        let Some(lease) = self.lease.clone() else { return Ok(false) };
+        match self.replace(lease, Some(agents)).await {
+            // Somebody changed the object, but perhaps not its holder.
+            Err(error) if error.is_conflict() => {
+                let lease = ask("get", LEASES, self.api.get(NAME)).await?;
+                let mine = lease.spec.as_ref().and_then(|spec| spec.holder_identity.as_ref()) == Some(&self.identity);
+                self.lease = mine.then_some(lease);
+                Ok(mine)
             }
-            Ok(_) => false,
-            // Not known: the deadline decides.
-            Err(_) => true,
+            renewed => renewed.map(|()| true),
         }
     }
 
@@ -161,7 +174,7 @@ impl Candidate {
         let spec = lease.spec.get_or_insert_default();
         spec.holder_identity = None;
         spec.lease_duration_seconds = Some(1);
-        if let Err(error) = self.api.replace(NAME, &PostParams::default(), &lease).await {
+        if let Err(error) = ask("update", LEASES, self.api.replace(NAME, &PostParams::default(), &lease)).await {
             debug!(%error, "failed to release the Lease; it ends by itself");
         }
     }
@@ -171,8 +184,9 @@ impl Candidate {
         if let Some(agents) = agents {
             lease.annotations_mut().insert(AGENTS.to_owned(), agents.to_string());
         }
-        let replaced = self.api.replace(NAME, &PostParams::default(), &lease).await;
-        self.lease = Some(replaced.map_err(|error| Error::of("update", "leases.coordination.k8s.io", error))?);
+        let begun = Instant::now();
+        self.lease = Some(ask("update", LEASES, self.api.replace(NAME, &PostParams::default(), &lease)).await?);
+        self.renewed = begun;
         Ok(())
     }
 
@@ -190,13 +204,6 @@ impl Candidate {
             ..LeaseSpec::default()
         }
     }
-}
-
-/// Between 1 and 1.5, another for each agent and each time: agents that start together do not ask together.
-fn jitter(identity: &str) -> f64 {
-    use std::hash::{BuildHasher, RandomState};
-    let hash = RandomState::new().hash_one(identity);
-    1.0 + f64::from(u16::try_from(hash % 1024).unwrap_or(0)) / 2048.0
 }
 
 #[cfg(test)]

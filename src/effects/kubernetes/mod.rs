@@ -1,5 +1,6 @@
 //! What is written to the API server: the node's report, and by the one agent that holds the Lease what follows from all reports.
 
+mod desk;
 pub mod error;
 mod follow;
 pub mod leader;

@@ -2,22 +2,29 @@
 
 use std::time::Duration;
 
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{OwnerReference, Time};
+use k8s_openapi::jiff::Timestamp;
 use kube::api::{Patch, PatchParams};
-use kube::{Api, Client};
-use tokio::sync::watch;
-use tokio::task::JoinHandle;
+use kube::core::{ApiResource, DynamicObject};
+use kube::{Api, Client, ResourceExt};
+use serde::Deserialize;
+use serde_json::Value;
+use tokio::sync::{mpsc, watch};
+use tokio::task::{JoinHandle, JoinSet};
 use tokio::time::{Instant, sleep, sleep_until, timeout};
 use tracing::{debug, info, warn};
 
 use super::MANAGER;
-use super::error::Error;
-use super::pace::Pace;
+use super::error::{Error, ask};
+use super::pace::{Pace, jitter};
 use crate::api::node::{EgressNode, EgressNodeSpec};
-use crate::model::cluster::Node;
+use crate::facts::kubernetes::book::Said;
+use crate::facts::kubernetes::stream::{Heard, Kind, follow};
+use crate::model::cluster::{Node, Word};
 
-/// How often the report is written anew though nothing changed, because somebody may have deleted it.
-const REFRESH: Duration = Duration::from_secs(3600);
+/// How often the report is written anew though nothing changed, so that a silent agent is told from one that has nothing to say: this, and up
+/// to half as much again.
+const REFRESH: Duration = Duration::from_secs(80);
 /// How long the last report may take: what took the agent away may have taken its rights, or the API server, too.
 const LAST: Duration = Duration::from_secs(3);
 
@@ -38,11 +45,11 @@ struct Report {
 }
 
 impl Reporter {
-    /// Needs the verb `patch` on `egressnodes`.
+    /// Needs the verbs `create`, `patch`, `list` and `watch` on `egressnodes`.
     pub fn start(client: Client) -> Self {
         let (reports, told) = watch::channel(None);
-        let api: Api<EgressNode> = Api::all(client);
-        Self { reports, task: tokio::spawn(write(api.clone(), told)), api }
+        let api: Api<EgressNode> = Api::all(client.clone());
+        Self { reports, task: tokio::spawn(write(client, api.clone(), told)), api }
     }
 
     /// Says what the report is now. Cheap: nothing is written here. Without the node's uid nothing is, as the report goes with its node.
@@ -65,7 +72,7 @@ impl Reporter {
         let _ = (&mut self.task).await;
         let Some(report) = Report::of(node, spec) else { return };
         match timeout(LAST, apply(&self.api, &report)).await {
-            Ok(Ok(())) => debug!(node = report.name, "last report written"),
+            Ok(Ok(_)) => debug!(node = report.name, "last report written"),
             Ok(Err(error)) => info!(node = report.name, %error, "failed to write the node's last report"),
             Err(_) => info!(node = report.name, "failed to write the node's last report in time"),
         }
@@ -84,31 +91,86 @@ impl Drop for Reporter {
     }
 }
 
+/// The node's EgressNode as it is, if it is there.
+#[derive(Clone, PartialEq)]
+struct Own {
+    /// Later ones are greater.
+    version: Option<u64>,
+    spec: EgressNodeSpec,
+}
+
+/// What was written last.
+struct Written {
+    report: Report,
+    version: Option<u64>,
+}
+
+impl Written {
+    /// Whether somebody else has deleted or changed what was written.
+    fn is_undone(&self, own: Option<&Own>) -> bool {
+        let Some(own) = own else { return true };
+        // An update that is older than the write says nothing of it.
+        own.version > self.version && EgressNodeSpec { reported_at: None, ..own.spec.clone() } != self.report.spec
+    }
+}
+
+/// Follows the node's own EgressNode: whoever deletes it gets it back at once.
+fn follow_own(client: Client, name: &str) -> (JoinSet<()>, mpsc::UnboundedReceiver<Option<Own>>) {
+    let read = |object: DynamicObject| {
+        let spec = EgressNodeSpec::deserialize(object.data.get("spec").unwrap_or(&Value::Null)).unwrap_or_default();
+        (object.name_any(), Ok(Own { version: version(&object), spec }))
+    };
+    let api = Api::all_with(client, &ApiResource::erase::<EgressNode>(&()));
+    let kind = Kind { api, fields: Some(format!("metadata.name={name}")), read };
+    let (tell, told) = mpsc::unbounded_channel();
+    let mut task = JoinSet::new();
+    task.spawn(follow(kind, move |heard| {
+        let own = match heard {
+            Heard::Said(Said::Word(Word::All(all))) => all.into_iter().next(),
+            Heard::Said(Said::Word(Word::One(own))) => Some(own),
+            Heard::Said(Said::Word(Word::Gone(_))) => None,
+            // Those who read all nodes say what is wrong.
+            Heard::Said(Said::Trouble { .. }) | Heard::Problem(_) => return,
+        };
+        // Fails only when nobody reports any more, and this task ends.
+        let _ = tell.send(own);
+    }));
+    (task, told)
+}
+
+fn version(object: &impl ResourceExt) -> Option<u64> {
+    object.resource_version().and_then(|version| version.parse().ok())
+}
+
 /// Until nobody reports any more.
-async fn write(api: Api<EgressNode>, mut told: watch::Receiver<Option<Report>>) {
+async fn write(client: Client, api: Api<EgressNode>, mut told: watch::Receiver<Option<Report>>) {
     let mut pace = Pace::default();
-    let mut written: Option<Report> = None;
+    let mut written: Option<Written> = None;
     let mut failed: Option<String> = None;
+    let mut own = None;
     loop {
         if failed.is_none() {
+            let (refresh, undone) = (REFRESH.mul_f64(jitter("report")), undone(&mut own, written.as_ref()));
             tokio::select! {
                 changed = told.changed() => if changed.is_err() { return },
-                () = sleep(REFRESH), if written.is_some() => written = None,
+                () = sleep(refresh), if written.is_some() => written = None,
+                () = undone => written = None,
             }
         }
         if let Some(due) = pace.next() {
             sleep_until(due).await;
         }
         let Some(report) = told.borrow_and_update().clone() else { continue };
-        if written.as_ref() == Some(&report) {
+        if written.as_ref().is_some_and(|written| written.report == report) {
             failed = None;
             continue;
         }
         match apply(&api, &report).await {
-            Ok(()) => {
+            Ok(node) => {
                 debug!(node = report.name, "report written");
                 pace.wrote(Instant::now());
-                (written, failed) = (Some(report), None);
+                own.get_or_insert_with(|| follow_own(client.clone(), &report.name));
+                (written, failed) = (Some(Written { report, version: version(&node) }), None);
             }
             Err(error) => {
                 pace.failed(Instant::now());
@@ -122,8 +184,20 @@ async fn write(api: Api<EgressNode>, mut told: watch::Receiver<Option<Report>>) 
     }
 }
 
-async fn apply(api: &Api<EgressNode>, report: &Report) -> Result<(), Error> {
-    let mut node = EgressNode::new(&report.name, report.spec.clone());
+/// Waits until what was written is gone, or another.
+async fn undone(own: &mut Option<(JoinSet<()>, mpsc::UnboundedReceiver<Option<Own>>)>, written: Option<&Written>) {
+    let (Some((_, told)), Some(written)) = (own, written) else { return std::future::pending().await };
+    while let Some(own) = told.recv().await {
+        if written.is_undone(own.as_ref()) {
+            return;
+        }
+    }
+    std::future::pending().await
+}
+
+async fn apply(api: &Api<EgressNode>, report: &Report) -> Result<EgressNode, Error> {
+    let spec = EgressNodeSpec { reported_at: Some(Time(Timestamp::now())), ..report.spec.clone() };
+    let mut node = EgressNode::new(&report.name, spec);
     node.metadata.owner_references = Some(vec![OwnerReference {
         api_version: "v1".to_owned(),
         kind: "Node".to_owned(),
@@ -131,6 +205,7 @@ async fn apply(api: &Api<EgressNode>, report: &Report) -> Result<(), Error> {
         uid: report.uid.clone(),
         ..OwnerReference::default()
     }]);
-    let applied = api.patch(&report.name, &PatchParams::apply(MANAGER).force(), &Patch::Apply(&node)).await;
-    applied.map(drop).map_err(|error| Error::of("patch", "egressnodes.egressd.dev", error))
+    let (parameters, patch) = (PatchParams::apply(MANAGER).force(), Patch::Apply(&node));
+    let request = api.patch(&report.name, &parameters, &patch);
+    ask("patch", "egressnodes.egressd.dev", request).await
 }

@@ -7,11 +7,12 @@ use hyper_util::client::legacy;
 use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::TokioExecutor;
 use kube::client::ConfigExt;
-use kube::client::retry::RetryPolicy;
 use kube::config::{InClusterError, KubeConfigOptions, Kubeconfig, KubeconfigError};
 use kube::{Client, Config};
 use tower::retry::RetryLayer;
 use tower::{BoxError, ServiceBuilder};
+
+use super::request::Repeat;
 
 /// How long a connection may take to be made.
 const CONNECT: Duration = Duration::from_secs(10);
@@ -21,6 +22,8 @@ const KEEPALIVE: Duration = Duration::from_secs(30);
 const KEEPALIVE_AGAIN: Duration = Duration::from_secs(5);
 /// ...and so often, before it is taken for dead.
 const KEEPALIVE_RETRIES: u32 = 3;
+/// The same while something that was sent is not acknowledged: keepalive does nothing then, and the kernel would try again for 15 minutes.
+const UNACKNOWLEDGED: Duration = Duration::from_secs(30);
 
 /// Why there is no way to the API server. That it does not answer is no reason: it is asked again.
 #[derive(Debug, thiserror::Error)]
@@ -53,10 +56,11 @@ pub async fn client(kubeconfig: Option<&Path>) -> Result<Client, Error> {
     connect(config).map_err(|source| Error::Connection { server, source: Box::new(source) })
 }
 
-/// As `Client::try_from`, with TCP keepalive: a watch only listens, and would not notice for minutes that its API server's machine is gone.
-fn connect(config: Config) -> kube::Result<Client> {
+/// As `Client::try_from`, with limits of TCP's own: a watch only listens, and would not notice for minutes that its API server's machine is gone.
+fn connect(mut config: Config) -> kube::Result<Client> {
     if config.proxy_url.is_some() {
-        // The connection ends at the proxy, and kube knows how to speak to one.
+        // The connection ends at the proxy, and kube knows how to speak to one. Its own repetitions would wait for as long as the server says.
+        config.default_retry = false;
         return Client::try_from(config);
     }
     let mut tcp = HttpConnector::new();
@@ -65,10 +69,11 @@ fn connect(config: Config) -> kube::Result<Client> {
     tcp.set_keepalive(Some(KEEPALIVE));
     tcp.set_keepalive_interval(Some(KEEPALIVE_AGAIN));
     tcp.set_keepalive_retries(Some(KEEPALIVE_RETRIES));
+    tcp.set_tcp_user_timeout(Some(UNACKNOWLEDGED));
     let https = config.rustls_https_connector_with_connector(tcp)?;
     let service = ServiceBuilder::new()
         .layer(config.base_uri_layer())
-        .layer(RetryLayer::new(RetryPolicy::server_retry()))
+        .layer(RetryLayer::new(Repeat::default()))
         .option_layer(config.auth_layer()?)
         .layer(config.extra_headers_layer()?)
         .map_err(BoxError::from)
@@ -84,6 +89,19 @@ mod tests {
     async fn a_kubeconfig_that_is_not_there_is_named() {
         let error = client(Some(Path::new("/nowhere/config"))).await.err().expect("there is none").to_string();
         assert!(error.contains("/nowhere/config") && error.contains("--kubeconfig"), "{error}");
+    }
+
+    #[tokio::test]
+    async fn a_kubeconfig_may_name_a_proxy() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = folder.path().join("config");
+        for proxy in ["http://127.0.0.1:3128", "https://127.0.0.1:3128", "socks5://127.0.0.1:1080"] {
+            let text = format!(
+                "{{apiVersion: v1, kind: Config, current-context: c, users: [], contexts: [{{name: c, context: {{cluster: c, user: ''}}}}], clusters: [{{name: c, cluster: {{server: 'https://192.0.2.1:6443', proxy-url: '{proxy}'}}}}]}}"
+            );
+            std::fs::write(&path, text).expect("written");
+            client(Some(&path)).await.unwrap_or_else(|error| panic!("{proxy}: {error}"));
+        }
     }
 
     #[tokio::test]

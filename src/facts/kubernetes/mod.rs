@@ -7,6 +7,7 @@
 pub(crate) mod book;
 mod client;
 pub(crate) mod read;
+pub(crate) mod request;
 pub(crate) mod stream;
 mod trouble;
 

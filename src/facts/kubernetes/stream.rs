@@ -4,11 +4,13 @@
 //! `kube::runtime::watcher` does the same, but does not tell when a watch that failed goes on again (so that a trouble could be told to be
 //! over), nor fall back to a list by itself where none can be streamed.
 
+use std::collections::BTreeMap;
 use std::fmt::Debug;
+use std::hash::{BuildHasher, RandomState};
 use std::time::Duration;
 
 use futures::StreamExt;
-use kube::api::{ListParams, WatchParams};
+use kube::api::{ListParams, VersionMatch, WatchParams};
 use kube::core::WatchEvent;
 use kube::runtime::utils::Backoff;
 use kube::runtime::watcher::DefaultBackoff;
@@ -17,13 +19,15 @@ use serde::de::DeserializeOwned;
 use tokio::time::{Instant, sleep, timeout};
 
 use super::book::{Book, Entry, Said};
+use super::request::within;
 use super::trouble::Problem;
 
-/// How long a watch is asked for, in seconds: the least that client-go asks for. The API server ends it then, and it goes on where it was.
+/// How long a watch is asked for, in seconds, as client-go does: this, and up to as much again by chance, so that those that began together do
+/// not end together. The API server ends it then, and it goes on where it was.
 const WATCH: u32 = 5 * 60;
-/// A watch that is silent for longer is taken for dead. Bookmarks would come each minute, but not of a kind of which nothing happens: that
-/// takes word from etcd, which by its defaults gives it every ten minutes only.
-const SILENCE: Duration = Duration::from_secs(WATCH as u64 + 10);
+/// A watch that is silent for so much longer is taken for dead. Bookmarks would come each minute, but not of a kind of which nothing happens:
+/// that takes word from etcd, which by its defaults gives it every ten minutes only.
+const GRACE: u32 = 10;
 /// How long the API server may take for the first word of an answer, and for a whole list.
 const ANSWER: Duration = Duration::from_secs(60);
 /// A connection that lived this long ended for a reason of its own: the next attempt is made at once.
@@ -59,8 +63,12 @@ enum End {
 struct Follower<K, T> {
     kind: Kind<K, T>,
     book: Book<T>,
-    /// Up to where all is known; `None`: a whole list is needed.
+    /// Up to where all is known.
     version: Option<String>,
+    /// What is known has to be listed anew.
+    forgotten: bool,
+    /// The API server did not know the version that the last list was to be no older than: the next one is read from etcd.
+    ahead: bool,
     /// Whether the list may be asked for as a watch (WatchList), which costs the API server less.
     streamed: bool,
 }
@@ -71,16 +79,17 @@ where
     K: Resource + Clone + DeserializeOwned + Debug,
     T: Clone + PartialEq,
 {
-    let mut follower = Follower { kind, book: Book::default(), version: None, streamed: true };
+    let mut follower = Follower { kind, book: Book::default(), version: None, forgotten: false, ahead: false, streamed: true };
     // As client-go: 0.8 to 30 s, each time up to twice as long by chance, so that a thousand agents do not come back in one moment.
     let mut backoff = DefaultBackoff::default();
     loop {
         let began = Instant::now();
-        let resumed = follower.version.is_some();
+        let resumed = !follower.lists();
         let at_once = match follower.session(&mut hear).await {
             Ok(End::Over) => false,
             Ok(End::TooOld) => {
-                follower.version = None;
+                follower.ahead |= follower.lists();
+                follower.forgotten = true;
                 resumed
             }
             Ok(End::NotStreamed) => {
@@ -88,6 +97,8 @@ where
                 true
             }
             Err(problem) => {
+                // Perhaps of a list that was to be newer than this API server is: it came from another one, or etcd was restored.
+                follower.ahead = follower.lists() && follower.version.is_some();
                 hear(Heard::Problem(Some(problem)));
                 false
             }
@@ -107,21 +118,34 @@ where
     K: Resource + Clone + DeserializeOwned + Debug,
     T: Clone + PartialEq,
 {
+    /// Whether a whole list is needed.
+    fn lists(&self) -> bool {
+        self.forgotten || self.version.is_none()
+    }
+
+    /// What a list has to be no older than: what is known already, or one API server behind the others would take things back. By itself any
+    /// cached one will do. Empty: as new as etcd.
+    fn no_older_than(&self) -> &str {
+        if self.ahead { "" } else { self.version.as_deref().unwrap_or("0") }
+    }
+
     /// From the connection's begin to its end.
     async fn session(&mut self, hear: &mut impl FnMut(Heard<T>)) -> Result<End, Problem> {
-        if self.version.is_none() && !self.streamed {
+        if self.lists() && !self.streamed {
             self.list(hear).await?;
         }
         // What is listed by the watch itself, until that list ends.
-        let mut listing = self.version.is_none().then(Vec::new);
+        let mut listing = self.lists().then(BTreeMap::new);
+        let seconds = WATCH + RandomState::new().hash_one(WATCH) as u32 % WATCH;
+        let silence = Duration::from_secs((seconds + GRACE).into());
         let parameters = WatchParams {
             field_selector: self.kind.fields.clone(),
-            timeout: Some(WATCH),
+            timeout: Some(seconds),
             bookmarks: true,
             send_initial_events: listing.is_some(),
             ..WatchParams::default()
         };
-        let version = self.version.clone().unwrap_or_else(|| "0".to_owned());
+        let version = self.no_older_than().to_owned();
         let mut events = match within(ANSWER, self.kind.api.watch(&parameters, &version)).await {
             Ok(events) => events.boxed(),
             // Servers that never heard of it, or have it turned off.
@@ -133,13 +157,13 @@ where
             hear(Heard::Problem(None));
         }
         loop {
-            let Ok(Some(event)) = timeout(SILENCE, events.next()).await else { return Ok(End::Over) };
+            let Ok(Some(event)) = timeout(silence, events.next()).await else { return Ok(End::Over) };
             match event {
                 Ok(WatchEvent::Added(object) | WatchEvent::Modified(object)) => {
                     let version = object.resource_version();
                     let entry = (self.kind.read)(object);
                     match &mut listing {
-                        Some(listing) => listing.push(entry),
+                        Some(listing) => drop(listing.insert(entry.0, entry.1)),
                         None => {
                             self.version = version.or(self.version.take());
                             self.book.one(entry).into_iter().for_each(|said| hear(Heard::Said(said)));
@@ -147,15 +171,20 @@ where
                     }
                 }
                 Ok(WatchEvent::Deleted(object)) => {
-                    self.version = object.resource_version().or(self.version.take());
+                    let version = object.resource_version();
                     let (key, _) = (self.kind.read)(object);
+                    if let Some(listing) = &mut listing {
+                        listing.remove(&key);
+                        continue;
+                    }
+                    self.version = version.or(self.version.take());
                     self.book.gone(&key).into_iter().for_each(|said| hear(Heard::Said(said)));
                 }
                 Ok(WatchEvent::Bookmark(bookmark)) => {
                     if bookmark.metadata.annotations.contains_key(LIST_ENDS)
                         && let Some(listing) = listing.take()
                     {
-                        self.whole(listing, hear);
+                        self.whole(listing.into_iter().collect(), hear);
                     }
                     if listing.is_none() {
                         self.version = Some(bookmark.metadata.resource_version);
@@ -173,14 +202,19 @@ where
         match status.code {
             410 => Ok(End::TooOld),
             // With an etcd older than 3.5 this is where it turns out: "RequestWatchProgress is disabled" (500).
-            _ if listing => Ok(End::NotStreamed),
+            400 | 422 | 500 if listing => Ok(End::NotStreamed),
             _ => Err(Problem::of_status("watch", status)),
         }
     }
 
     async fn list(&mut self, hear: &mut impl FnMut(Heard<T>)) -> Result<(), Problem> {
         // From the API server's cache, as kubelet does: else each agent's list of its pods would be a look at all pods in etcd.
-        let parameters = ListParams { field_selector: self.kind.fields.clone(), ..ListParams::default() }.match_any();
+        let parameters = ListParams { field_selector: self.kind.fields.clone(), ..ListParams::default() };
+        let parameters = match self.no_older_than() {
+            "" => parameters,
+            "0" => parameters.match_any(),
+            version => parameters.at(version).matching(VersionMatch::NotOlderThan),
+        };
         let list = within(ANSWER, self.kind.api.list(&parameters)).await.map_err(|error| Problem::of("list", &error))?;
         self.version = Some(list.metadata.resource_version.unwrap_or_default());
         self.whole(list.items.into_iter().map(self.kind.read).collect(), hear);
@@ -188,16 +222,9 @@ where
     }
 
     fn whole(&mut self, entries: Vec<Entry<T>>, hear: &mut impl FnMut(Heard<T>)) {
+        (self.forgotten, self.ahead) = (false, false);
         hear(Heard::Problem(None));
         self.book.all(entries).into_iter().for_each(|said| hear(Heard::Said(said)));
-    }
-}
-
-/// A request that takes longer counts as one that nobody answers.
-async fn within<T>(limit: Duration, request: impl Future<Output = kube::Result<T>>) -> kube::Result<T> {
-    match timeout(limit, request).await {
-        Ok(answer) => answer,
-        Err(elapsed) => Err(kube::Error::Service(Box::new(elapsed))),
     }
 }
 

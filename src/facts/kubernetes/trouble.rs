@@ -53,6 +53,9 @@ impl Problem {
     /// What it is about, and a sentence.
     pub fn told(&self, resource: &str) -> (String, String) {
         let sentence = match self {
+            Self::Unknown if !resource.ends_with(".egressd.dev") => {
+                format!("the API server does not know {resource}; this egressd needs Kubernetes 1.31 or newer")
+            }
             Self::Unknown => {
                 format!("the API server does not know {resource}; apply the CustomResourceDefinitions: egressd crd | kubectl apply -f -")
             }
@@ -145,6 +148,12 @@ mod tests {
             told(about, cure, &troubles.set("egresspools.egressd.dev", Some(problem)));
             assert_eq!(troubles.set("egresspools.egressd.dev", None), well(about));
         }
+    }
+
+    #[test]
+    fn what_is_not_egressds_own_is_not_to_be_had_by_its_definitions() {
+        let (_, sentence) = Problem::Unknown.told("servicecidrs.networking.k8s.io");
+        assert_eq!(sentence, "the API server does not know servicecidrs.networking.k8s.io; this egressd needs Kubernetes 1.31 or newer");
     }
 
     #[test]

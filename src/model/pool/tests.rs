@@ -75,11 +75,164 @@ fn an_address_that_a_binding_names_is_given_to_nobody_else() {
     assert_eq!(got[1], (vec!["10.0.0.5".to_owned()], 0));
 }
 
+fn with(mut binding: ApiBinding, allocated: &str) -> ApiBinding {
+    binding.allocated = vec![address(allocated)];
+    binding
+}
+
+fn these(text: &str) -> Wanted {
+    Wanted::These(vec![address(text)])
+}
+
+/// What each leaves with, or why it does not, in the order given.
+fn exits(pool: Pool, bindings: &[ApiBinding]) -> Vec<Result<String, Reason>> {
+    let (pools, node) = (known(pool), Labels::new());
+    let lender = lender(&pools, &node);
+    let keyed: Vec<(String, &ApiBinding)> = bindings.iter().map(|b| (b.name.clone(), b)).collect();
+    let holders = holders(&lender, keyed.iter().map(|(key, b)| (key, *b)));
+    let exits = |b: &ApiBinding| lender.exits(b, &b.allocated, &holders).map(|exits| exits[0].address.to_string());
+    bindings.iter().map(exits).collect()
+}
+
 #[test]
-fn a_pool_that_became_smaller_takes_its_addresses_back() {
-    let mut one = binding("one", 1, Wanted::Any(1));
-    one.allocated = vec![address("10.0.0.9")];
-    assert_eq!(allocated(pool("10.0.0.4", "10.0.0.5"), &[one]), [(vec!["10.0.0.4".to_owned()], 0)]);
+fn whoever_names_an_address_that_another_has_by_number_is_refused_and_takes_nothing() {
+    let held = with(binding("held", 2, Wanted::Any(1)), "10.0.0.4");
+    // Neither a later binding nor an older one, which may have been edited only now.
+    for created in [1, 9] {
+        let bindings = [held.clone(), binding("thief", created, these("10.0.0.4"))];
+        let whole = || pool("10.0.0.4", "10.0.0.9");
+        assert_eq!(allocated(whole(), &bindings)[0], (vec!["10.0.0.4".to_owned()], 0));
+        let taken = Reason::AddressTaken { address: address("10.0.0.4"), by: "held".to_owned() };
+        assert_eq!(exits(whole(), &bindings), [Ok("10.0.0.4".to_owned()), Err(taken)]);
+    }
+}
+
+#[test]
+fn whoever_names_an_address_of_another_pool_takes_nothing() {
+    let mut pools = known(pool("10.0.0.4", "10.0.0.9"));
+    pools.extend(known(Pool { name: "small".to_owned(), ..pool("10.0.1.1", "10.0.1.1") }));
+    let held = with(binding("held", 1, Wanted::Any(1)), "10.0.0.4");
+    let mut stranger = binding("stranger", 2, these("10.0.0.4"));
+    let request = PoolRequest { pool: "small".to_owned(), wanted: these("10.0.0.4") };
+    stranger.binding = Arc::new(Binding { pool: Some(request), ..Binding::clone(&stranger.binding) });
+    let (node, keys) = (Labels::new(), ["held".to_owned(), "stranger".to_owned()]);
+    let lender = lender(&pools, &node);
+    let all = allocate(&lender, keys.iter().zip([&held, &stranger]));
+    assert_eq!(all["held"].addresses, [address("10.0.0.4")]);
+    let refused = lender.exits(&stranger, &[], &Holders::new());
+    assert_eq!(refused, Err(Reason::AddressNotInPool { address: address("10.0.0.4"), pool: "small".to_owned() }));
+}
+
+#[test]
+fn several_may_name_an_address_and_none_of_them_gets_it_alone_by_asking_for_a_number_then() {
+    let shared = || with(binding("shared", 2, these("10.0.0.4")), "10.0.0.4");
+    let both = [shared(), with(binding("other", 1, these("10.0.0.4")), "10.0.0.4")];
+    let whole = || pool("10.0.0.4", "10.0.0.5");
+    assert_eq!(exits(whole(), &both), [Ok("10.0.0.4".to_owned()), Ok("10.0.0.4".to_owned())]);
+    let edited = [shared(), with(binding("other", 1, Wanted::Any(1)), "10.0.0.4")];
+    assert_eq!(allocated(whole(), &edited)[1], (vec!["10.0.0.5".to_owned()], 0));
+    assert_eq!(exits(whole(), &edited)[0], Ok("10.0.0.4".to_owned()));
+}
+
+#[test]
+fn of_two_new_bindings_the_older_one_gets_the_last_address() {
+    let one = || pool("10.0.0.4", "10.0.0.4");
+    let got = |named| allocated(one(), &[binding("any", 5, Wanted::Any(1)), binding("named", named, these("10.0.0.4"))])[0].1;
+    assert_eq!((got(9), got(1)), (0, 1));
+}
+
+#[test]
+fn what_a_pool_lent_before_it_became_smaller_stays_until_its_administrator_forces_it() {
+    let late = with(binding("one", 1, Wanted::Any(1)), "10.0.0.9");
+    let named = with(binding("two", 2, these("10.0.0.8")), "10.0.0.8");
+    let smaller = |forced| Pool { forced, ..pool("10.0.0.4", "10.0.0.5") };
+    let all = [late, named];
+    assert_eq!(allocated(smaller(false), &all)[0], (vec!["10.0.0.9".to_owned()], 0));
+    assert_eq!(exits(smaller(false), &all), [Ok("10.0.0.9".to_owned()), Ok("10.0.0.8".to_owned())]);
+    assert_eq!(allocated(smaller(true), &all)[0], (vec!["10.0.0.4".to_owned()], 0));
+    let refused = Reason::AddressNotInPool { address: address("10.0.0.8"), pool: "public".to_owned() };
+    assert_eq!(exits(smaller(true), &all)[1], Err(refused));
+    let fewer = with(binding("one", 1, Wanted::Any(0)), "10.0.0.9");
+    assert_eq!(allocated(smaller(false), &[fewer])[0], (vec![], 0), "it lets go");
+}
+
+#[test]
+fn an_invalid_edit_of_a_pool_costs_nobody_an_address() {
+    let invalid = Pool {
+        errors: vec![FieldError { field: "spec.gateway".to_owned(), message: "is odd".to_owned() }],
+        ..pool("10.0.0.4", "10.0.0.9")
+    };
+    let got = allocated(invalid, &[binding("new", 1, Wanted::Any(1)), with(binding("old", 2, Wanted::Any(1)), "10.0.0.4")]);
+    assert_eq!(got, [(vec![], 1), (vec!["10.0.0.4".to_owned()], 0)]);
+}
+
+mod property {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn wanted() -> impl Strategy<Value = Wanted> {
+        let named = prop::collection::btree_set(0_u8..8, 1..4);
+        let named = named.prop_map(|all| Wanted::These(all.into_iter().map(|last| IpAddr::from([10, 0, 0, last])).collect()));
+        prop_oneof![(1_usize..4).prop_map(Wanted::Any), named]
+    }
+
+    /// Bindings that come one after the other; the last one may be older than all others.
+    fn bindings() -> impl Strategy<Value = Vec<(u64, Wanted)>> {
+        prop::collection::vec((0_u64..20, wanted()), 1..8)
+    }
+
+    /// What a leader writes into the statuses.
+    fn settle(all: &mut [ApiBinding]) {
+        let (pools, node) = (known(pool("10.0.0.1", "10.0.0.6")), Labels::new());
+        let lender = lender(&pools, &node);
+        let before = all.to_vec();
+        let keyed: Vec<(String, &ApiBinding)> = before.iter().map(|b| (b.name.clone(), b)).collect();
+        let got = allocate(&lender, keyed.iter().map(|(key, b)| (key, *b)));
+        let holders: Holders = got.iter().flat_map(|(key, got)| got.addresses.iter().map(|a| (*a, key.clone()))).collect();
+        for one in all {
+            let allocated = got.get(&one.name).map_or(&one.allocated, |got| &got.addresses);
+            let exits = lender.exits(one, allocated, &holders).unwrap_or_default();
+            one.allocated = exits.iter().map(|exit| exit.address).collect();
+        }
+    }
+
+    fn is_alone(one: &ApiBinding) -> bool {
+        one.binding.pool.as_ref().is_some_and(|request| matches!(request.wanted, Wanted::Any(_)))
+    }
+
+    proptest! {
+        #[test]
+        fn nobody_loses_an_address_to_whoever_comes_and_what_is_ones_alone_is_nobody_elses(asked in bindings(), edit in wanted(), which in 0_usize..8) {
+            let mut all: Vec<ApiBinding> = Vec::new();
+            for (number, (created, wanted)) in asked.into_iter().enumerate() {
+                let before = all.clone();
+                all.push(binding(&format!("b{number}"), created, wanted));
+                settle(&mut all);
+                for (old, new) in before.iter().zip(&all) {
+                    prop_assert!(old.allocated.iter().all(|a| new.allocated.contains(a)), "{before:?}\n{all:?}");
+                }
+            }
+            // Somebody edits a binding that is there: that costs no other one anything either.
+            let which = which % all.len();
+            let before = all.clone();
+            let edited = binding(&all[which].name, all[which].binding.created, edit);
+            all[which].binding = edited.binding;
+            settle(&mut all);
+            for (old, new) in before.iter().zip(&all).enumerate().filter(|(at, _)| *at != which).map(|(_, pair)| pair) {
+                prop_assert!(old.allocated.iter().all(|a| new.allocated.contains(a)), "{before:?}\n{all:?}");
+            }
+            for (at, one) in all.iter().enumerate().filter(|(_, one)| is_alone(one)) {
+                let others = all.iter().enumerate().filter(|(other, _)| *other != at).flat_map(|(_, other)| &other.allocated);
+                prop_assert!(others.into_iter().all(|a| !one.allocated.contains(a)), "{all:?}");
+            }
+            // What somebody gave back is lent with the next look.
+            settle(&mut all);
+            let settled = all.clone();
+            settle(&mut all);
+            prop_assert_eq!(settled, all, "it is decided");
+        }
+    }
 }
 
 #[test]
@@ -89,7 +242,7 @@ fn what_a_binding_may_not_have_is_refused_with_the_reason() {
         let pools = known(pool);
         let node = node.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect();
         let lender = Lender { raw_exits: raw, ..lender(&pools, &node) };
-        let granted = lender.grant(one);
+        let granted = lender.grant(one, &Holders::new());
         granted.refusal.map_or_else(|| format!("{:?}", granted.exits[0].address), |reason| reason.word().to_owned())
     };
     let whole = || pool("10.0.0.4", "10.0.0.5");
@@ -121,7 +274,7 @@ fn a_namespace_that_loses_the_label_loses_the_pool() {
     let node = Labels::new();
     let refusal = |labels: Labels| {
         let namespaces = Known::from([("shop".to_owned(), Arc::new(Namespace { name: "shop".to_owned(), labels }))]);
-        Lender { namespaces: Some(&namespaces), ..lender(&pools, &node) }.grant(&one).refusal
+        Lender { namespaces: Some(&namespaces), ..lender(&pools, &node) }.grant(&one, &Holders::new()).refusal
     };
     assert_eq!(refusal(label), None);
     let gone = Reason::NamespaceNotAllowed { pool: "public".to_owned(), namespace: "shop".to_owned() };

@@ -1,5 +1,7 @@
 //! The status of one binding: from what it says, what its pool lends, and what the nodes report of it.
 
+use std::net::IpAddr;
+
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use k8s_openapi::jiff::Timestamp;
 
@@ -21,6 +23,18 @@ pub const NO_WORKLOADS: &str = "NoWorkloads";
 /// As many failing nodes as the resource's schema lets through.
 const MAX_NODES: usize = 10;
 
+/// Reason of [`PROGRAMMED`] when it is not known what the workloads of a node do, as its agent reports nothing any more.
+pub const AGENT_SILENT: &str = "AgentSilent";
+
+/// What a node says of a binding.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Report<'a> {
+    pub node: &'a str,
+    pub binding: &'a NodeBinding,
+    /// It said so last, and has fallen silent since.
+    pub silent: bool,
+}
+
 /// What is known of a binding.
 pub(super) struct Case<'a> {
     pub generation: i64,
@@ -29,10 +43,14 @@ pub(super) struct Case<'a> {
     pub accepted: Verdict,
     /// What it leaves with, or why it has nothing.
     pub exits: Result<Vec<ExitSpec>, Reason>,
+    /// The pool that it names.
+    pub pool: Option<String>,
+    /// Addresses that stay allocated to it though it cannot use them.
+    pub kept: Vec<IpAddr>,
     /// How many of the addresses that it asks for by number are missing, and of which pool.
     pub missing: Option<Reason>,
     /// By node, in the order of names.
-    pub reports: &'a [(&'a str, &'a NodeBinding)],
+    pub reports: &'a [Report<'a>],
     /// Every node has had the time to report.
     pub settled: bool,
 }
@@ -41,19 +59,24 @@ impl Case<'_> {
     pub fn status(self, now: Timestamp) -> EgressBindingStatus {
         let resolved = self.resolved();
         let programmed = self.programmed(&resolved);
-        let reports = self.reports.iter().map(|(_, report)| *report);
+        let reports = self.spoken().map(|(_, report)| report);
         let summary = reports.filter(|report| report.workloads > 0).fold(Summary::default(), |sum, report| Summary {
             nodes: sum.nodes + 1,
             workloads: sum.workloads + report.workloads,
             programmed: sum.programmed + report.programmed,
             failing: sum.failing + report.failing,
         });
+        let exits: Vec<String> = match &self.exits {
+            Ok(exits) => exits.iter().map(|exit| exit.address.to_string()).collect(),
+            Err(_) => self.kept.iter().map(ToString::to_string).collect(),
+        };
         let conditions = [(ACCEPTED, self.accepted.clone()), (RESOLVED, resolved), (PROGRAMMED, programmed)];
         EgressBindingStatus {
             observed_generation: Some(self.generation),
             conditions: conditions.map(|(kind, verdict)| verdict.condition(kind, self.generation, self.before, now)).into(),
             failing_nodes: self.failing().take(MAX_NODES).map(|(node, report)| failing_node(node, report)).collect(),
-            exits: self.exits.iter().flatten().map(|exit| exit.address.to_string()).collect(),
+            pool: self.pool.filter(|_| !exits.is_empty()),
+            exits,
             summary,
         }
     }
@@ -66,7 +89,7 @@ impl Case<'_> {
         match (&self.exits, &self.missing) {
             _ if !self.is_accepted() => Verdict::pending("it is not accepted".to_owned()),
             (_, Some(reason)) | (Err(reason), None) => Verdict::because(reason),
-            (Ok(_), None) => Verdict::yes(RESOLVED, "all that it refers to is there".to_owned()),
+            (Ok(_), None) => Verdict::yes(RESOLVED, "all references are resolved".to_owned()),
         }
     }
 
@@ -77,7 +100,7 @@ impl Case<'_> {
         if self.exits.is_err() {
             return resolved.clone();
         }
-        let sum = |of: fn(&NodeBinding) -> i64| self.reports.iter().map(|(_, report)| of(report)).sum::<i64>();
+        let sum = |of: fn(&NodeBinding) -> i64| self.spoken().map(|(_, report)| of(report)).sum::<i64>();
         let (workloads, programmed) = (sum(|report| report.workloads), sum(|report| report.programmed));
         if let Some((node, report)) = self.failing().find(|(_, report)| !self.is_behind(report)) {
             let FailingNode { reason, message, .. } = failing_node(node, report);
@@ -85,31 +108,46 @@ impl Case<'_> {
             let text = format!("{failing} of {workloads} workloads have no usable exit, on {nodes} nodes; {node}: {message}");
             return Verdict::no(&reason, text);
         }
-        let mut behind = self.reports.iter().filter(|(_, report)| self.is_behind(report)).map(|(node, _)| *node);
+        let mut silent = self.reports.iter().filter(|report| report.silent && report.binding.workloads > 0).map(|report| report.node);
+        if let Some(first) = silent.next() {
+            let nodes = silent.count() + 1;
+            return Verdict::unknown(
+                AGENT_SILENT,
+                format!(
+                    "the agents of {nodes} nodes with pods of it report nothing; the first is {first}; look at its agent's pod and log"
+                ),
+            );
+        }
+        let mut behind = self.spoken().filter(|(_, report)| self.is_behind(report)).map(|(node, _)| node);
         if let Some(first) = behind.next() {
             let others = behind.count();
             return Verdict::pending(format!("{} nodes have not reported on it as it is now; the first is {first}", others + 1));
         }
         match (workloads, programmed) {
             (0, _) if let Some((word, message)) = self.overlap() => Verdict::no(word, format!("it comes after another binding: {message}")),
-            (0, _) if self.settled || self.stood() => Verdict::yes(NO_WORKLOADS, "it selects no pod that is there".to_owned()),
+            (0, _) if self.settled || self.stood() => Verdict::yes(NO_WORKLOADS, "no pods match".to_owned()),
             (0, _) => Verdict::pending("no node has reported on it yet".to_owned()),
-            (_, 0) => Verdict::pending(format!("its {workloads} workloads have no address yet")),
+            (_, 0) => Verdict::pending(format!("{workloads} pods wait for an address, or for a NIC that shows it")),
             (all, some) if all == some => Verdict::yes(PROGRAMMED, "all its workloads leave by its exits".to_owned()),
             (all, some) => {
-                Verdict::yes(PROGRAMMED, format!("{some} of {all} workloads leave by its exits; the others have no address yet"))
+                Verdict::yes(PROGRAMMED, format!("{some} of {all} workloads leave by its exits; the others wait for an address"))
             }
         }
     }
 
     fn failing(&self) -> impl Iterator<Item = (&str, &NodeBinding)> {
-        self.reports.iter().filter(|(_, report)| report.failing > 0).map(|(node, report)| (*node, *report))
+        self.spoken().filter(|(_, report)| report.failing > 0)
+    }
+
+    /// What is said by nodes whose word counts.
+    fn spoken(&self) -> impl Iterator<Item = (&str, &NodeBinding)> {
+        self.reports.iter().filter(|report| !report.silent).map(|report| (report.node, report.binding))
     }
 
     /// What the first node says on whose pods are another binding's.
     fn overlap(&self) -> Option<(&'static str, &str)> {
         let word = Reason::Overlap { with: String::new() }.word();
-        let report = self.reports.iter().find(|(_, report)| report.reason.as_deref() == Some(word));
+        let report = self.spoken().find(|(_, report)| report.reason.as_deref() == Some(word));
         report.map(|(_, report)| (word, report.message.as_deref().unwrap_or_default()))
     }
 

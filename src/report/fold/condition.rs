@@ -30,7 +30,11 @@ impl Verdict {
 
     /// It is not known yet.
     pub fn pending(message: String) -> Self {
-        Self { status: "Unknown", reason: "Pending".to_owned(), message }
+        Self::unknown("Pending", message)
+    }
+
+    pub fn unknown(reason: &str, message: String) -> Self {
+        Self { status: "Unknown", reason: reason.to_owned(), message }
     }
 
     pub fn because(reason: &Reason) -> Self {

@@ -9,7 +9,7 @@ use kube::Resource;
 
 use super::binding::{ACCEPTED, PROGRAMMED, RESOLVED};
 use super::condition::find;
-use super::pool::{AVAILABLE, EXHAUSTED};
+use super::pool::{AVAILABLE, EXHAUSTED, LENT_OUTSIDE};
 use crate::api::pool::EgressPoolStatus;
 use crate::api::status::EgressBindingStatus;
 
@@ -25,6 +25,11 @@ pub struct Event {
     pub tale: Tale,
 }
 
+/// Reason of the Events that say what a pool lends.
+const ALLOCATED: &str = "AddressesAllocated";
+/// Reason of the Events that say what it lends no longer.
+const RELEASED: &str = "AddressesReleased";
+
 /// What is told of an object.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Tale {
@@ -39,6 +44,10 @@ pub struct Tale {
 impl Tale {
     fn warning(action: &'static str, reason: &str, note: &str) -> Self {
         Self { warning: true, action, reason: reason.to_owned(), note: cut(note).to_owned() }
+    }
+
+    fn normal(action: &'static str, reason: &str, note: &str) -> Self {
+        Self { warning: false, ..Self::warning(action, reason, note) }
     }
 
     fn of(action: &'static str, condition: Option<&Condition>) -> Option<Self> {
@@ -63,7 +72,7 @@ fn programmed(status: &EgressBindingStatus) -> Option<Tale> {
         }
         "True" if condition.reason == PROGRAMMED => {
             let note = format!("its workloads leave by {}", status.exits.join(", "));
-            Some(Tale { warning: false, action: "Program", reason: PROGRAMMED.to_owned(), note: cut(&note).to_owned() })
+            Some(Tale::normal("Program", PROGRAMMED, &note))
         }
         _ => None,
     }
@@ -73,7 +82,54 @@ fn programmed(status: &EgressBindingStatus) -> Option<Tale> {
 pub(super) fn of_pool(status: &EgressPoolStatus) -> Option<Tale> {
     let exhausted = find(&status.conditions, AVAILABLE).is_some_and(|c| c.status == "False" && c.reason == EXHAUSTED);
     let tale = || Tale::warning("Allocate", EXHAUSTED, "bindings ask for more addresses than it has; add a block, or let a binding go");
-    Tale::of("Accept", find(&status.conditions, ACCEPTED)).or_else(|| exhausted.then(tale))
+    let accepted = find(&status.conditions, ACCEPTED);
+    let outside = accepted.filter(|c| c.reason == LENT_OUTSIDE).map(|c| Tale::warning("Allocate", LENT_OUTSIDE, &c.message));
+    Tale::of("Accept", accepted).or_else(|| exhausted.then(tale)).or(outside)
+}
+
+/// Addresses that a pool lends to a binding, or does so no longer.
+#[derive(Debug)]
+pub(super) struct Lending<'a> {
+    binding: &'a str,
+    /// The pool before, and now.
+    pools: [Option<&'a str>; 2],
+    got: Vec<&'a str>,
+    lost: Vec<&'a str>,
+    has: &'a [String],
+}
+
+impl<'a> Lending<'a> {
+    /// What changed, if anything did.
+    pub fn of(binding: &'a str, before: &'a EgressBindingStatus, after: &'a EgressBindingStatus) -> Option<Self> {
+        let not_in = |some: &'a [String], others: &[String]| some.iter().filter(|a| !others.contains(a)).map(String::as_str).collect();
+        let got: Vec<&str> = not_in(&after.exits, &before.exits);
+        let lost: Vec<&str> = not_in(&before.exits, &after.exits);
+        let pools = [before.pool.as_deref(), after.pool.as_deref()];
+        let lends = pools.iter().any(Option::is_some) && (!got.is_empty() || !lost.is_empty());
+        lends.then_some(Self { binding, pools, got, lost, has: &after.exits })
+    }
+
+    /// The pool that the change is of.
+    pub fn pool(&self) -> Option<&'a str> {
+        let [before, after] = self.pools;
+        after.or(before)
+    }
+
+    pub fn for_binding(&self) -> Tale {
+        let pool = self.pool().unwrap_or_default();
+        if self.lost.is_empty() {
+            return Tale::normal("Allocate", ALLOCATED, &format!("EgressPool {pool} lends it {}", self.got.join(", ")));
+        }
+        let has = if self.has.is_empty() { "nothing".to_owned() } else { self.has.join(", ") };
+        Tale::warning("Release", RELEASED, &format!("EgressPool {pool} lends it {} no longer; it has {has} now", self.lost.join(", ")))
+    }
+
+    pub fn for_pool(&self) -> Tale {
+        if self.lost.is_empty() {
+            return Tale::normal("Allocate", ALLOCATED, &format!("{} are lent to EgressBinding {}", self.got.join(", "), self.binding));
+        }
+        Tale::normal("Release", RELEASED, &format!("{} are lent to EgressBinding {} no longer", self.lost.join(", "), self.binding))
+    }
 }
 
 /// What was told already, by the object's uid.
@@ -82,7 +138,8 @@ pub(super) struct Told(BTreeMap<String, Tales>);
 
 #[derive(Clone, Debug, Default)]
 struct Tales {
-    last: Option<Tale>,
+    /// `None`: not known yet.
+    last: Option<Option<Tale>>,
     when: BTreeMap<Tale, Timestamp>,
 }
 
@@ -97,23 +154,36 @@ impl Told {
         now: Timestamp,
     ) -> Option<Event> {
         let uid = object.meta().uid.clone().unwrap_or_default();
-        let tales = self.0.entry(uid).or_insert_with(|| Tales { last: before, when: BTreeMap::new() });
+        let tales = self.0.entry(uid).or_default();
+        let last = tales.last.get_or_insert(before);
         let tale = after?;
-        if tales.last.as_ref() == Some(&tale) {
+        if last.as_ref() == Some(&tale) {
             return None;
         }
-        tales.last = Some(tale.clone());
-        tales.when.retain(|_, told| now.duration_since(*told) < REPEAT);
-        if tales.when.contains_key(&tale) {
-            return None;
-        }
-        tales.when.insert(tale.clone(), now);
-        Some(Event { about: object.object_ref(&()), tale })
+        *last = Some(tale.clone());
+        tales.repeat(object, tale, now)
+    }
+
+    /// The Event for something that happened to an object, unless it was told a while ago.
+    pub fn once<K: Resource<DynamicType = ()>>(&mut self, object: &K, tale: Tale, now: Timestamp) -> Option<Event> {
+        let uid = object.meta().uid.clone().unwrap_or_default();
+        self.0.entry(uid).or_default().repeat(object, tale, now)
     }
 
     /// Forgets all but these objects.
     pub fn retain(&mut self, uids: &BTreeSet<&str>) {
         self.0.retain(|uid, _| uids.contains(uid.as_str()));
+    }
+}
+
+impl Tales {
+    fn repeat<K: Resource<DynamicType = ()>>(&mut self, object: &K, tale: Tale, now: Timestamp) -> Option<Event> {
+        self.when.retain(|_, told| now.duration_since(*told) < REPEAT);
+        if self.when.contains_key(&tale) {
+            return None;
+        }
+        self.when.insert(tale.clone(), now);
+        Some(Event { about: object.object_ref(&()), tale })
     }
 }
 

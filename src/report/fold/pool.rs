@@ -1,10 +1,13 @@
 //! The status of one pool: how much of it is lent, and to whom it owes.
 
+use std::net::IpAddr;
+
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use k8s_openapi::jiff::Timestamp;
 
 use super::binding::ACCEPTED;
 use super::condition::Verdict;
+use crate::api::object::FORCE;
 use crate::api::pool::EgressPoolStatus;
 use crate::model::pool::Pool;
 
@@ -12,6 +15,9 @@ use crate::model::pool::Pool;
 pub const AVAILABLE: &str = "Available";
 /// Reason of [`AVAILABLE`] being False.
 pub const EXHAUSTED: &str = "PoolExhausted";
+
+/// Reason of [`ACCEPTED`] when bindings have addresses that the pool lent before it became smaller.
+pub const LENT_OUTSIDE: &str = "LentOutsideBlocks";
 
 /// So many of the bindings that it owes addresses are named.
 const MAX_NAMED: usize = 3;
@@ -22,11 +28,16 @@ pub(super) struct Lent<'a> {
     pub addresses: usize,
     /// Bindings that have too few, with how many are missing, in the order of names.
     pub owed: Vec<(&'a str, usize)>,
+    /// How many bindings leave by its addresses.
+    pub bindings: usize,
+    /// Addresses that are in no block of it any more, and whose they still are.
+    pub outside: Vec<(IpAddr, &'a str)>,
 }
 
 pub(super) fn status(pool: &Pool, lent: &Lent<'_>, before: &[Condition], now: Timestamp) -> EgressPoolStatus {
     let accepted = match pool.errors.as_slice() {
-        [] => Verdict::yes(ACCEPTED, "it is well written".to_owned()),
+        [] if lent.outside.is_empty() => Verdict::yes(ACCEPTED, "the spec is valid".to_owned()),
+        [] => Verdict::yes(LENT_OUTSIDE, outside(&pool.name, &lent.outside)),
         errors => Verdict::invalid(errors),
     };
     let available = match () {
@@ -40,7 +51,18 @@ pub(super) fn status(pool: &Pool, lent: &Lent<'_>, before: &[Condition], now: Ti
         conditions: conditions.map(|(kind, verdict)| verdict.condition(kind, pool.generation, before, now)).into(),
         addresses: i64::try_from(pool.size()).unwrap_or(i64::MAX),
         allocated: i64::try_from(lent.addresses).unwrap_or(i64::MAX),
+        bindings: i64::try_from(lent.bindings).unwrap_or(i64::MAX),
     }
+}
+
+fn outside(pool: &str, outside: &[(IpAddr, &str)]) -> String {
+    let named: Vec<String> = outside.iter().take(MAX_NAMED).map(|(address, binding)| format!("{address} ({binding})")).collect();
+    let more = outside.len().saturating_sub(MAX_NAMED);
+    let more = if more == 0 { String::new() } else { format!(" and {more} others") };
+    format!(
+        "the spec is valid; {}{more} are in no block any more and stay lent until their bindings let go; to take them back now: kubectl annotate egresspool {pool} {FORCE}=true",
+        named.join(", ")
+    )
 }
 
 fn owed(owed: &[(&str, usize)]) -> String {

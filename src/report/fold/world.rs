@@ -64,6 +64,8 @@ pub struct World {
     pub(super) lending: Known<Pool>,
     pub(super) namespaces: Option<Known<Namespace>>,
     pub(super) reports: Option<BTreeMap<String, EgressNodeSpec>>,
+    /// The last reports of nodes that are still there, and whose report was deleted.
+    pub(super) deleted: BTreeMap<String, EgressNodeSpec>,
     pub(super) inside: BTreeMap<Teller, BTreeMap<String, BTreeSet<IpNet>>>,
     pub(super) told_inside: Option<Option<String>>,
     /// Whether bindings may name exits themselves.
@@ -84,9 +86,16 @@ impl World {
     /// Takes in one change.
     pub fn apply(&mut self, change: Change) {
         match change {
+            // A write's answer may come before an older update.
+            Change::Bindings(Word::One(new))
+                if self.bindings.as_ref().is_some_and(|all| is_older(&new.object, all.get(&key(&new.object)).map(Written::object))) => {}
+            Change::Pools(Word::One(new))
+                if self
+                    .pools
+                    .as_ref()
+                    .is_some_and(|all| is_older(&new.object, all.get(&new.object.name_any()).map(|pool| &pool.object))) => {}
             Change::Bindings(word) => hear(&mut self.bindings, word, |lenient: Arc<Lenient<EgressBinding>>| {
-                let key = format!("{}/{}", lenient.object.namespace().unwrap_or_default(), lenient.object.name_any());
-                (key, Written { read: object::binding(&lenient), lenient })
+                (key(&lenient.object), Written { read: object::binding(&lenient), lenient })
             }),
             Change::Pools(word) => {
                 hear(&mut self.pools, word, |pool: Arc<Lenient<EgressPool>>| (pool.object.name_any(), pool));
@@ -94,15 +103,47 @@ impl World {
                 self.lending = pools.map(|(name, pool)| (name.clone(), Arc::new(object::pool(pool)))).collect();
             }
             Change::Namespaces(word) => hear(&mut self.namespaces, word, |namespace: Namespace| (namespace.key(), Arc::new(namespace))),
-            Change::Reports(word) => hear(&mut self.reports, word, |one: Named<EgressNodeSpec>| (one.name, one.value)),
+            Change::Reports(word) => self.hear_reports(word),
             Change::Inside(teller, word) => {
                 let mut known = self.inside.remove(&teller);
                 hear(&mut known, word, |one: Named<BTreeSet<IpNet>>| (one.name, one.value));
-                self.inside.insert(teller, known.unwrap_or_default());
+                let known = known.unwrap_or_default();
+                if teller == Teller::Nodes {
+                    self.deleted.retain(|node, _| known.contains_key(node));
+                }
+                self.inside.insert(teller, known);
             }
             Change::ToldInside(text) => self.told_inside = Some(text),
         }
     }
+
+    fn hear_reports(&mut self, word: Word<Named<EgressNodeSpec>>) {
+        let before = match &word {
+            Word::All(_) => self.reports.clone().unwrap_or_default(),
+            Word::Gone(node) => {
+                self.reports.iter().flatten().filter(|(name, _)| *name == node).map(|(n, r)| (n.clone(), r.clone())).collect()
+            }
+            Word::One(_) => BTreeMap::new(),
+        };
+        hear(&mut self.reports, word, |one: Named<EgressNodeSpec>| (one.name, one.value));
+        let reports = self.reports.get_or_insert_default();
+        self.deleted.retain(|node, _| !reports.contains_key(node));
+        // A report that goes with its node is no loss.
+        let nodes = self.inside.get(&Teller::Nodes);
+        let lost = before.into_iter().filter(|(node, _)| !reports.contains_key(node) && nodes.is_some_and(|all| all.contains_key(node)));
+        self.deleted.extend(lost);
+    }
+}
+
+fn key(binding: &EgressBinding) -> String {
+    format!("{}/{}", binding.namespace().unwrap_or_default(), binding.name_any())
+}
+
+/// Whether an object is an earlier state of the known one.
+fn is_older<K: ResourceExt>(new: &K, known: Option<&K>) -> bool {
+    let version = |object: &K| object.resource_version().and_then(|version| version.parse::<u64>().ok());
+    let Some(known) = known.filter(|known| known.uid() == new.uid()) else { return false };
+    matches!((version(new), version(known)), (Some(new), Some(known)) if new < known)
 }
 
 fn hear<T, V>(known: &mut Option<BTreeMap<String, V>>, word: Word<T>, keyed: impl Fn(T) -> (String, V)) {

@@ -36,6 +36,7 @@ pub mod nerdctl;
 pub mod netns;
 pub mod s1;
 pub mod scripted;
+pub mod scripted_api;
 pub mod sender;
 pub mod service;
 pub mod state;
@@ -56,6 +57,8 @@ pub use isolate::CGROUP;
 pub use layout::{Layout, Nic, Subnets};
 pub use machine::Machine;
 pub use netns::Netns;
+pub use scripted::Scripted;
+pub use scripted_api::ScriptedApi;
 pub use state::State;
 
 /// Folder for what a scenario writes: on its private `/run`, so that nothing of it is left.

@@ -36,15 +36,17 @@ fn a_binding_is_read_with_its_age_and_generation() {
 }
 
 #[test]
-fn of_a_status_only_addresses_that_were_allocated_by_number_matter() {
-    let status = |exits: Value| json!({"exits": exits, "summary": {"workloads": 7}});
+fn of_a_status_only_addresses_of_the_present_pool_matter() {
+    let status = |exits: Value| json!({"exits": exits, "pool": "public", "summary": {"workloads": 7}});
     let by_number = json!({"podSelector": {}, "pool": {"name": "public", "count": 2}});
     let allocated = |spec: &Value, exits| binding(a_binding(spec.clone(), status(exits))).1.expect("it is good").allocated;
     let addresses: Vec<IpAddr> = vec![[172, 31, 0, 14].into(), [172, 31, 0, 15].into()];
     assert_eq!(allocated(&by_number, json!(["172.31.0.14", "172.31.0.15", "none", 7])), addresses);
     let by_address = json!({"podSelector": {}, "pool": {"name": "public", "addresses": ["172.31.0.14"]}});
     let by_itself = json!({"podSelector": {}, "exits": [{"address": "172.31.0.14"}]});
-    for spec in [by_address, by_itself] {
+    assert_eq!(allocated(&by_address, json!(["172.31.0.14"])), addresses[..1]);
+    let of_another = json!({"podSelector": {}, "pool": {"name": "other"}});
+    for spec in [of_another, by_itself] {
         assert_eq!(allocated(&spec, json!(["172.31.0.14"])), Vec::<IpAddr>::new());
     }
 }

@@ -91,12 +91,13 @@ async fn follow_through(answers: impl IntoIterator<Item = Answer>) -> (Vec<Strin
     (asked, heard)
 }
 
-/// A request in short: `list`, `stream` (a list as a watch), or `watch VERSION`.
+/// A request in short: `list`, `stream` (a list as a watch), or `watch VERSION`. A list that is to be no older than a version has that behind it.
 fn ask(uri: &str) -> String {
     let version = uri.split("resourceVersion=").nth(1).map_or("", |rest| rest.split('&').next().unwrap_or_default());
+    let no_older = if version == "0" { String::new() } else { format!(" {version}") };
     match (uri.contains("watch=true"), uri.contains("sendInitialEvents=true")) {
-        (false, _) => "list".to_owned(),
-        (true, true) => "stream".to_owned(),
+        (false, _) => format!("list{no_older}"),
+        (true, true) => format!("stream{no_older}"),
         (true, false) => format!("watch {version}"),
     }
 }
@@ -149,6 +150,46 @@ async fn a_list_that_breaks_off_says_nothing_and_begins_anew() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn what_is_deleted_while_it_is_listed_is_not_there() {
+    let (asked, heard) = follow_through([
+        Answer::Ended(vec![
+            event("ADDED", object("a", "5", "1")),
+            event("ADDED", object("b", "6", "2")),
+            event("DELETED", object("a", "7", "1")),
+            list_ends("10"),
+        ]),
+        Answer::Silent(vec![]),
+    ])
+    .await;
+    assert_eq!(asked, ["stream", "watch 10"]);
+    assert_eq!(heard, ["well", "all 2", "well"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_list_that_breaks_off_after_something_was_deleted_begins_anew_all_the_same() {
+    let (asked, heard) = follow_through([
+        Answer::Ended(vec![event("ADDED", object("a", "5", "1")), event("DELETED", object("a", "7", "1"))]),
+        Answer::Silent(vec![event("ADDED", object("b", "8", "2")), list_ends("10")]),
+    ])
+    .await;
+    assert_eq!(asked, ["stream", "stream"], "there is no place yet to go on from");
+    assert_eq!(heard, ["well", "all 2"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_server_that_does_not_know_the_last_version_yet_is_asked_for_what_etcd_has() {
+    let (asked, _) = follow_through([
+        Answer::Ended(vec![list_ends("10")]),
+        Answer::Refused(410),
+        Answer::Refused(504),
+        Answer::Ended(vec![list_ends("7")]),
+        Answer::Silent(vec![]),
+    ])
+    .await;
+    assert_eq!(asked, ["stream", "watch 10", "stream 10", "stream ", "watch 7"], "etcd may have been restored");
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_forgotten_place_means_the_whole_list_anew() {
     let answer = |name: &str, value: &str| vec![event("ADDED", object(name, "5", value)), list_ends("10")];
     let (asked, heard) = follow_through([
@@ -158,7 +199,7 @@ async fn a_forgotten_place_means_the_whole_list_anew() {
         Answer::Silent(answer("b", "2")),
     ])
     .await;
-    assert_eq!(asked, ["stream", "watch 10", "stream", "stream"]);
+    assert_eq!(asked, ["stream", "watch 10", "stream 10", "stream 10"], "and not one that is older");
     assert_eq!(heard, ["well", "all 1", "well", "well", "all 2"], "the same list again is no news");
 }
 
@@ -170,7 +211,7 @@ async fn where_no_list_can_be_streamed_it_is_listed() {
     };
     for refusal in [Answer::Refused(422), Answer::Refused(400), Answer::Silent(vec![event("ERROR", status(500))])] {
         let (asked, heard) = follow_through([refusal, list(), Answer::Refused(410), list(), Answer::Silent(vec![])]).await;
-        assert_eq!(asked, ["stream", "list", "watch 20", "list", "watch 20"]);
+        assert_eq!(asked, ["stream", "list", "watch 20", "list 20", "watch 20"]);
         assert_eq!(heard[..2], ["well", "all 1"]);
         assert!(heard[2..].iter().all(|told| told == "well"), "{heard:?}");
     }
