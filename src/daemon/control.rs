@@ -6,16 +6,16 @@ use std::net::IpAddr;
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use serde::{Deserialize, Serialize};
 use tokio::io::{AsyncBufReadExt, AsyncWriteExt};
 use tokio::net::UnixListener;
 use tokio::sync::oneshot;
 use tokio::time::timeout;
-use tracing::{debug, info, warn};
+use tracing::{debug, warn};
 
-use super::{Error, Teller, Told, cutter};
+use super::{Error, Teller, Told, cutter, retry};
 use crate::report::status::Status;
 
 /// What can be asked.
@@ -83,13 +83,10 @@ pub(super) fn serve(state: &Path, tell: Teller) -> Result<(), Error> {
 
 /// Takes clients for ever. When there are no file descriptors left, clients wait until there are.
 async fn take(listener: UnixListener, tell: Teller) {
-    let mut refused = false;
+    let mut warned: Option<Instant> = None;
     loop {
         match listener.accept().await {
             Ok((stream, _)) => {
-                if std::mem::take(&mut refused) {
-                    info!("clients of the control socket are taken again");
-                }
                 let tell = tell.clone();
                 tokio::spawn(async move {
                     if let Err(error) = answer(stream, tell).await {
@@ -98,8 +95,10 @@ async fn take(listener: UnixListener, tell: Teller) {
                 });
             }
             Err(error) => {
-                if !std::mem::replace(&mut refused, true) {
+                // Many that wait are taken in small numbers, with a failure after each.
+                if warned.is_none_or(|at| at.elapsed() >= retry::LONGEST) {
                     warn!(%error, "failed to take a client of the control socket; it waits");
+                    warned = Some(Instant::now());
                 }
                 tokio::time::sleep(PAUSE).await;
             }

@@ -34,7 +34,7 @@ impl Watch {
 
     /// Looks, if it is time to.
     pub fn look(&mut self, kernel: &mut Kernel) {
-        if !self.due.is_some_and(|due| due <= Instant::now()) {
+        if self.due.is_none_or(|due| due > Instant::now()) {
             return;
         }
         let Ok(ahead) = kernel.nat_chains_ahead() else {
