@@ -35,6 +35,8 @@ const PATIENCE: Duration = Duration::from_secs(30);
 /// hangs two seconds.
 const PATIENCE_TASKS: Duration = Duration::from_secs(10);
 const PATIENCE_TASK: Duration = Duration::from_secs(5);
+/// A list of tasks that takes longer may have left out those whose shims hang: what it lacks is asked for one by one.
+const PROMPT: Duration = Duration::from_secs(1);
 /// Tasks that are asked for at a time, when not all can be.
 const ABREAST: usize = 16;
 /// How long after the first list, and after the second one, the list is read again.
@@ -272,11 +274,15 @@ async fn all(client: &Client) -> Result<Read<Listed>, Ended> {
         if listed.records.len() == before {
             continue;
         }
+        let began = Instant::now();
         if let Ok(answer) = timeout(PATIENCE_TASKS, tasks(client, &namespace)).await {
             listed.tasks.extend(answer?);
-            continue;
+            if began.elapsed() < PROMPT {
+                continue;
+            }
         }
-        let ids: Vec<Id> = listed.records[before..].iter().map(|(id, _)| id.clone()).collect();
+        let missing = listed.records[before..].iter().map(|(id, _)| id).filter(|id| !listed.tasks.contains_key(id));
+        let ids: Vec<Id> = missing.cloned().collect();
         let mut each = futures::stream::iter(ids).map(|id| one_task(client, id)).buffer_unordered(ABREAST);
         while let Some((id, task)) = each.next().await {
             match task {
