@@ -6,7 +6,8 @@ use nix::libc;
 use super::facts::Facts;
 use super::findings::Finding;
 use crate::contract::{
-    FLAG, FLAG_MASK, NEIGHBOUR_MASK, PREFERENCE_FROM, PREFERENCE_INSIDE, PREFERENCE_WAY, PROTOCOL, TABLE_BASE, TABLE_NODES, UPLINK_GROUP, WAY,
+    FLAG, FLAG_MASK, NEIGHBOUR_MASK, PREFERENCE_FROM, PREFERENCE_INSIDE, PREFERENCE_WAY, PROTOCOL, TABLE_BASE, TABLE_NODES, UPLINK_GROUP,
+    WAY,
 };
 use crate::model::facts::{Family, LinkKind, Route, Rule, RuleAction};
 use crate::model::uplinks::outside::MAIN;
@@ -78,12 +79,13 @@ fn may_take(rule: &Rule, routes: &[Route]) -> bool {
         // Packets that are for this host itself never reach our rules either.
         RuleAction::Table if table == LOCAL => true,
         RuleAction::Table if rule.suppress_prefix_length.is_some() && table == MAIN => true,
-        RuleAction::Table if table != MAIN && !rule.l3mdev => !routes.iter().any(|r| r.table == table && Family::of(r.destination.addr()) == rule.family),
+        RuleAction::Table if table != MAIN && !rule.l3mdev => {
+            !routes.iter().any(|r| r.table == table && Family::of(r.destination.addr()) == rule.family)
+        }
         RuleAction::Table if table == MAIN && !rule.not => rule.to.is_some_and(|to| is_inside(to, routes)),
         _ => false,
     };
-    let of_others =
-        rule.l3mdev || (!rule.not && (rule.oif.is_some() || rule.iif.as_deref() == Some("lo") || !can_be_ours(mark, mask)));
+    let of_others = rule.l3mdev || (!rule.not && (rule.oif.is_some() || rule.iif.as_deref() == Some("lo") || !can_be_ours(mark, mask)));
     !never && !of_others
 }
 

@@ -343,7 +343,8 @@ impl Agent {
         let (empty, cuts) = (plan.is_empty(), plan.cuts.clone());
         self.past.departed.clone_from(&plan.departed);
         if !plan.disarm.is_empty() {
-            let disarmed = self.kernel.disarm(&plan.disarm).map_err(|error| Failure::of("taking the bound sources out of tables that go", &error));
+            let disarmed =
+                self.kernel.disarm(&plan.disarm).map_err(|error| Failure::of("taking the bound sources out of tables that go", &error));
             // Without the tables, flows that had an exit would go on by the host's NIC.
             if let Err(failure) = disarmed.and_then(|()| cutter::cut_now(&plan.cuts)) {
                 return self.stopped_by(failure);

@@ -72,7 +72,9 @@ impl PortOwners {
             let (winner, owner) = others.decide(at..end, before);
             for (place, request) in requests.iter().enumerate().take(end).skip(at) {
                 answers.push(match owner.filter(|_| winner.is_some()) {
-                    Some(owner) if winner == Some(place) || (request.proven && request.ports.contains(&owner.port)) => Answer::Port(owner.port),
+                    Some(owner) if winner == Some(place) || (request.proven && request.ports.contains(&owner.port)) => {
+                        Answer::Port(owner.port)
+                    }
                     Some(_) => winner.map_or(Answer::Gone, Answer::Taken),
                     None if owner.is_none() && request.ports.is_empty() => Answer::Never,
                     None => Answer::Gone,

@@ -145,11 +145,15 @@ pub enum NotAnUplink {
 impl fmt::Display for NotAnUplink {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Loopback => write!(f, "is the loopback device; name the NIC that the address is routed by (egress.interface, exits[].interface)"),
+            Self::Loopback => {
+                write!(f, "is the loopback device; name the NIC that the address is routed by (egress.interface, exits[].interface)")
+            }
             Self::Dummy => write!(f, "is a dummy device; name the NIC that the address is routed by (egress.interface, exits[].interface)"),
             Self::BridgeOfWorkloads => write!(f, "is a bridge of workloads and leads nowhere else; name an address of a NIC"),
             Self::LinkOfWorkload => write!(f, "leads to a workload; name an address of a NIC"),
-            Self::InVrf { vrf } => write!(f, "is in VRF {vrf}, whose routes answers would be looked up in; take it out of the VRF, or use another NIC"),
+            Self::InVrf { vrf } => {
+                write!(f, "is in VRF {vrf}, whose routes answers would be looked up in; take it out of the VRF, or use another NIC")
+            }
         }
     }
 }
@@ -226,12 +230,16 @@ impl fmt::Display for Reason {
                     "flows with {address} leave {interface} by {gateway}, and a flow's address is all that tells its gateway; name {gateway}, or bind another address of {interface} to {named}"
                 )
             }
-            Self::TooManyWays { interface } => write!(f, "all 127 ways are taken, none is left for {interface}; use fewer NICs and gateways"),
+            Self::TooManyWays { interface } => {
+                write!(f, "all 127 ways are taken, none is left for {interface}; use fewer NICs and gateways")
+            }
             Self::NotAnUplink { interface, why } => write!(f, "{interface} {why}"),
             Self::DatapathBypassed { bridge } => {
                 write!(f, "{bridge} is a bridge of a NIC, so its packets to the router pass this host by; put it on a bridge of its own")
             }
-            Self::NotProgrammed { error } => write!(f, "the kernel refused what it needs ({error}); see the problems of status, and mend what they name"),
+            Self::NotProgrammed { error } => {
+                write!(f, "the kernel refused what it needs ({error}); see the problems of status, and mend what they name")
+            }
             Self::OwnedByAnother { address, by } => write!(f, "{address} is {by}'s on this bridge; give one of them another address"),
             Self::BeingPlaced => write!(f, "it is being put where its labels say; it gets its exit there"),
             Self::NoSuchNetwork { network } => {

@@ -13,8 +13,8 @@ use ipnet::IpNet;
 use super::binding::{RoutedSource, Selector};
 use super::facts::{Attachment, Container, IfIndex, Link, LinkKind, Network, RouteKind};
 use super::known::{Facts, Known};
-use super::pod::NetworkNamespace;
 use super::overlap::without_overlaps;
+use super::pod::NetworkNamespace;
 use super::port_owners::{Answer, PortOwners, Request};
 use super::reason::Reason;
 use super::select::Held;
@@ -202,7 +202,8 @@ impl<'a> Resolver<'a> {
         }
         for link in self.facts.kernel.links.values() {
             let Some(lower) = link.lower.and_then(|lower| self.facts.kernel.links.get(&lower)) else { continue };
-            let bridge = if bridges.contains(&lower.index) { Some(lower.index) } else { lower.master.filter(|master| bridges.contains(master)) };
+            let bridge =
+                if bridges.contains(&lower.index) { Some(lower.index) } else { lower.master.filter(|master| bridges.contains(master)) };
             if let Some(bridge) = bridge.filter(|bridge| link.master != Some(*bridge)) {
                 faces.entry(bridge).or_default().push(link.index);
             }
@@ -283,7 +284,9 @@ impl<'a> Resolver<'a> {
                 for address in &attachment.addresses {
                     if let Some(bridge) = bridge {
                         let ports = self.ports(bridge, *address);
-                        pending.requests.push((Request { key: (bridge, *address), ports, proven: false, told: *told, owner }, pending.rows.len()));
+                        pending
+                            .requests
+                            .push((Request { key: (bridge, *address), ports, proven: false, told: *told, owner }, pending.rows.len()));
                     }
                     let state = match binding {
                         None => State::Free,

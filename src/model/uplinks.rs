@@ -253,7 +253,8 @@ impl Survey<'_> {
         }
         let has_address = own(self.kernel, link.index).any(|a| Family::of(a.net.addr()) == family);
         let alone = (link.point_to_point || link.no_arp) && has_address;
-        self.shared_gateway(link.index, family).or_else(|| alone.then_some(Gateway { address: None, onlink: false, mtu: None, table: MAIN }))
+        self.shared_gateway(link.index, family)
+            .or_else(|| alone.then_some(Gateway { address: None, onlink: false, mtu: None, table: MAIN }))
     }
 
     /// Another NIC's gateway, when it is on a subnet of this one too: several NICs in one subnet share their router.

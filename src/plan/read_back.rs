@@ -18,9 +18,9 @@ pub fn read_back(observed: &Ruleset, kernel: &KernelFacts, past: &mut Past) {
     for (family, v6) in [(Family::Ip, false), (Family::Ip6, true)] {
         let set = |name| observed.tables.get(&family).and_then(|table| table.sets.get(name));
         let numbered = |name| marks(set(name), v6);
-        let called: BTreeMap<u8, IfIndex> = numbered(names::CALLED).filter_map(|(address, number)| {
-            kernel.own_links_with(address).next().map(|link| (number, link.index))
-        }).collect();
+        let called: BTreeMap<u8, IfIndex> = numbered(names::CALLED)
+            .filter_map(|(address, number)| kernel.own_links_with(address).next().map(|link| (number, link.index)))
+            .collect();
         for (number, nic) in &called {
             let explicit = numbered(names::WAYS).any(|(_, n)| n == *number) && is_named(&called, *number, *nic);
             if !explicit {
@@ -73,7 +73,11 @@ fn marks(set: Option<&Set>, v6: bool) -> impl Iterator<Item = (IpAddr, u8)> {
 pub fn owners(ruleset: &Ruleset) -> BTreeSet<(IfIndex, IpAddr)> {
     let sets = ruleset.tables.get(&Family::Bridge).map(|table| &table.sets);
     let of = |v6: bool| sets.and_then(|sets| sets.get(names::OWNERS[usize::from(v6)])).map(|set| (set, v6));
-    [of(false), of(true)].into_iter().flatten().flat_map(|(set, v6)| set.elements.keys().filter_map(move |key| source_of(key, v6))).collect()
+    [of(false), of(true)]
+        .into_iter()
+        .flatten()
+        .flat_map(|(set, v6)| set.elements.keys().filter_map(move |key| source_of(key, v6)))
+        .collect()
 }
 
 /// The number in a key of single values.

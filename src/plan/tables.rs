@@ -105,7 +105,14 @@ fn table(outcome: &Outcome, departed: &Departed, v6: bool) -> Table {
 }
 
 /// The elements of a bound source: its policy, the policy's way, and its exit on each NIC that it may leave by.
-fn bound(sets: &mut datapath::Sets, outcome: &Outcome, row: &Row, (interface, net): (IfIndex, IpNet), policy: u32, limited: Option<&String>) {
+fn bound(
+    sets: &mut datapath::Sets,
+    outcome: &Outcome,
+    row: &Row,
+    (interface, net): (IfIndex, IpNet),
+    policy: u32,
+    limited: Option<&String>,
+) {
     let single = net.prefix_len() == net.max_prefix_len();
     let key = || if single { source(interface, net.addr()) } else { Key::prefix(interface, net) };
     sets.put(if single { names::POLICIES } else { names::POLICIES_NETS }, key(), Data::mark(policy));

@@ -93,7 +93,13 @@ fn bound(out: &mut String, facts: &Facts, outcome: &Outcome, row: &Row, exit: &E
         writeln!(out, "  traffic   {}; the rest goes the host's way", describe(traffic))?;
     }
     writeln!(out, "  flow      leaves as {}, which is all that tells its way from then on", exit.address)?;
-    writeln!(out, "  route     packet mark {:#x}/{MARK_MASK:#x}, table {}: {}", way.mark(), way.table(), leads(facts, way, exit, destination))?;
+    writeln!(
+        out,
+        "  route     packet mark {:#x}/{MARK_MASK:#x}, table {}: {}",
+        way.mark(),
+        way.table(),
+        leads(facts, way, exit, destination)
+    )?;
     writeln!(out, "  NIC       {}", outcome.uplinks.name(exit.interface))?;
     writeln!(out, "  source    {}", exit.address)
 }

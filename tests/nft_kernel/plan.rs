@@ -55,8 +55,7 @@ fn the_datapaths_rules_are_taken_by_the_kernel_and_listed_by_nft() {
         for (family, v6) in [(Family::Ip, false), (Family::Ip6, true)] {
             let table = wanted.tables.get_mut(&family).unwrap();
             let all = true;
-            let shape =
-                Shape { v6, nets: all, limited: all, limited_nets: all, inside: all, guards: all, claimed: all, departed: all };
+            let shape = Shape { v6, nets: all, limited: all, limited_nets: all, inside: all, guards: all, claimed: all, departed: all };
             table.chains = chains(shape);
             traffic::add(table, &traffic::name(&limited), &limited, v6);
         }

@@ -55,7 +55,13 @@ enum Place {
 }
 
 impl<'a> Resolver<'a> {
-    pub(super) fn pods(&self, index: &PodIndex, bridges: &mut BTreeSet<IfIndex>, guards: &mut BTreeMap<IfIndex, Guard>, pending: &mut Pending) {
+    pub(super) fn pods(
+        &self,
+        index: &PodIndex,
+        bridges: &mut BTreeSet<IfIndex>,
+        guards: &mut BTreeMap<IfIndex, Guard>,
+        pending: &mut Pending,
+    ) {
         let workloads = self.workloads(index);
         // An engine's bridge is guarded, or not, by its network.
         let of_engine: BTreeSet<IfIndex> = self.facts.networks.values().filter_map(|network| self.bridge(network)).collect();

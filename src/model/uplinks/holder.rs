@@ -53,7 +53,13 @@ pub fn holder(kernel: &KernelFacts, spec: &ExitSpec, defaults: &[Default], inner
 }
 
 /// Why a link cannot be a way out.
-pub fn not_an_uplink(kernel: &KernelFacts, link: &Link, gateway: Option<IpAddr>, defaults: &[Default], inner: &Inner<'_>) -> Option<NotAnUplink> {
+pub fn not_an_uplink(
+    kernel: &KernelFacts,
+    link: &Link,
+    gateway: Option<IpAddr>,
+    defaults: &[Default],
+    inner: &Inner<'_>,
+) -> Option<NotAnUplink> {
     let vrf = link.master.and_then(|master| kernel.links.get(&master)).filter(|master| master.vrf.is_some());
     if let Some(vrf) = vrf {
         return Some(NotAnUplink::InVrf { vrf: vrf.name.clone() });

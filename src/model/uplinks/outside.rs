@@ -54,7 +54,8 @@ pub fn defaults(kernel: &KernelFacts) -> Vec<Default> {
         for (address, interface, onlink) in route.hops() {
             let Some(interface) = interface else { continue };
             let gateway = Gateway { address, onlink, mtu: route.mtu(), table: route.table };
-            let default = Default { family, interface, gateway, metric: route.metric, whole: length == 0 && route.from.is_none() && route.tos == 0 };
+            let default =
+                Default { family, interface, gateway, metric: route.metric, whole: length == 0 && route.from.is_none() && route.tos == 0 };
             if length == 0 {
                 all.push(default);
             } else {

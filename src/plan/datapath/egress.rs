@@ -3,7 +3,8 @@
 use super::{CONFIRMED, Chains, REPLY, Shape, names, ours, present};
 use crate::contract::{FLAG, FLAG_MASK, MARK_MASK, NEIGHBOUR_MASK, PRIORITY_PREROUTING, PRIORITY_SNAT, WAY};
 use crate::nft::build::{
-    RuleBuilder, constant, ct_direction, ct_original_daddr, ct_reply_daddr, ct_status, daddr, fib_oif, iif, map, mark, oif, ranges, rule, saddr,
+    RuleBuilder, constant, ct_direction, ct_original_daddr, ct_reply_daddr, ct_status, daddr, fib_oif, iif, map, mark, oif, ranges, rule,
+    saddr,
 };
 use crate::nft::{Chain, ChainKind, Family, Hook, Rule};
 
@@ -78,10 +79,7 @@ pub fn to_inside(v6: bool) -> RuleBuilder {
 /// Ends a walk through the rules for what a binding is not for.
 pub fn limits(shape: Shape) -> [Option<Rule>; 2] {
     let key = || [iif(), saddr(shape.v6)];
-    [
-        shape.limited.then(|| rule().vmap(names::LIMITED, key())),
-        shape.limited_nets.then(|| rule().vmap(ranges(names::LIMITED_NETS), key())),
-    ]
+    [shape.limited.then(|| rule().vmap(names::LIMITED, key())), shape.limited_nets.then(|| rule().vmap(ranges(names::LIMITED_NETS), key()))]
 }
 
 /// The first packet of a bound source.

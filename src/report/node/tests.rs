@@ -5,12 +5,12 @@ use std::sync::Arc;
 use super::*;
 use crate::model::binding::{Asked, Binding, Placement, Selector};
 use crate::model::facts::Family;
-use crate::model::uplinks::outside::MAIN;
-use crate::model::uplinks::{Exit, Uplink};
-use crate::model::ways::{Gateway, Way, WayKey};
 use crate::model::labels::LabelSelector;
 use crate::model::pod::Pod;
 use crate::model::select::Held;
+use crate::model::uplinks::outside::MAIN;
+use crate::model::uplinks::{Exit, Uplink};
+use crate::model::ways::{Gateway, Way, WayKey};
 use crate::model::workload::Entry;
 
 fn held(source: Source, name: &str) -> Held {
