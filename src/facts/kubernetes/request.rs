@@ -27,17 +27,11 @@ pub async fn within<T>(limit: Duration, request: impl Future<Output = kube::Resu
 }
 
 /// Repeats what was refused for the moment: 429, 503 and 504.
-#[derive(Clone)]
+#[derive(Clone, Default)]
 pub struct Repeat {
     done: u32,
     /// For how a request is copied.
     like: RetryPolicy,
-}
-
-impl Default for Repeat {
-    fn default() -> Self {
-        Self { done: 0, like: RetryPolicy::default() }
-    }
 }
 
 impl Repeat {

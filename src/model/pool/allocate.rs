@@ -45,7 +45,7 @@ impl Naming<'_> {
     }
 
     /// Addresses that it may have, and has not yet.
-    fn new(&self) -> impl Iterator<Item = IpAddr> {
+    fn not_had_yet(&self) -> impl Iterator<Item = IpAddr> {
         let may = |a: &IpAddr| !self.api.allocated.contains(a) && self.pool.is_some_and(|pool| pool.contains(*a));
         self.named.iter().copied().filter(may)
     }
@@ -105,7 +105,7 @@ pub fn allocate<'a>(lender: &'a Lender<'_>, bindings: impl Iterator<Item = (&'a 
     // Since when each address is named by somebody who has it not yet.
     let mut named: BTreeMap<IpAddr, u64> = BTreeMap::new();
     for one in &naming {
-        for address in one.new() {
+        for address in one.not_had_yet() {
             let since = named.entry(address).or_insert(u64::MAX);
             *since = one.api.binding.created.min(*since);
         }

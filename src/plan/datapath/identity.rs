@@ -15,8 +15,9 @@ const ETHERTYPE: [u32; 2] = [0x0800, 0x86dd];
 /// The chain and the empty sets of the bridge family.
 pub fn table() -> (BTreeMap<String, Chain>, Sets) {
     let mut rules = Vec::new();
-    for family in 0..2 {
-        let (v6, of_family) = (family == 1, || rule().is(protocol(), ETHERTYPE[family]));
+    for v6 in [false, true] {
+        let family = usize::from(v6);
+        let of_family = || rule().is(protocol(), ETHERTYPE[family]);
         rules.push(of_family().found(names::OWNERS[family], [iif(), saddr(v6)]).accept());
         rules.push(of_family().found(names::OWNED[family], [saddr(v6)]).counter().drop());
     }

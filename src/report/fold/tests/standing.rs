@@ -30,9 +30,9 @@ fn a_node_whose_clock_is_wrong_is_heard_all_the_same() {
     let now = cluster.now;
     for behind in [3_600, -3_600] {
         for _ in 0..10 {
-            cluster.now = cluster.now + SignedDuration::from_secs(60 - behind);
+            cluster.now += SignedDuration::from_secs(60 - behind);
             cluster.report("n1", "crawler", [2, 2, 0], None);
-            cluster.now = cluster.now + SignedDuration::from_secs(behind);
+            cluster.now += SignedDuration::from_secs(behind);
             cluster.fold();
         }
         assert_eq!(cluster.conditions("crawler")[2], "True");
