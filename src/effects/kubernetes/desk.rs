@@ -118,13 +118,13 @@ mod tests {
         for _ in 0..4 {
             let refused = || super::super::error::Error::of("patch", "egressbindings", kube::Error::TlsRequired);
             desk.send(key("refused"), async move { Err(refused()) });
-            desk.done().await;
+            drop(desk.done().await);
             let now = Instant::now();
             let Err(Some(next)) = desk.is_free(&key("refused"), now) else { panic!("it is to be tried later") };
             pauses.push((next - now).as_secs());
             tokio::time::advance(next - now).await;
             desk.send(key("other"), async { Ok(None) });
-            desk.done().await;
+            drop(desk.done().await);
         }
         assert_eq!(pauses, [2, 4, 8, 16]);
     }
