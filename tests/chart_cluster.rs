@@ -101,7 +101,7 @@ fn the_chart_is_taken() {
     assert!(warnings.is_empty(), "{warnings:#?}");
     for values in ["tests/chart/bare.yaml", "tests/chart/full.yaml", "examples/helm/values.yaml", "charts/egressd/values.yaml"] {
         // The Prometheus operator's definitions are not there.
-        let more = ["--values", &file(values), "--set", "monitoring.serviceMonitor.enabled=false"];
+        let more = ["--values", &file(values), "--set", "monitoring.serviceMonitor.enabled=false,monitoring.prometheusRule.enabled=false"];
         install(&api, &[&more[..], &["--dry-run=server"]].concat());
         install(&api, &more);
     }
@@ -309,9 +309,14 @@ fn status_is_the_leaders() {
 
 fn pools_in_use() {
     let api = with_chart(&[]);
+    // Before there is a leader nobody writes a status.
+    api.apply(&format!(
+        "{{apiVersion: coordination.k8s.io/v1, kind: Lease, metadata: {{name: egressd, namespace: {NAMESPACE}}}, spec: {{holderIdentity: one}}}}"
+    ));
     let used = |bindings: u8| {
         let patch = json!({ "status": { "bindings": bindings } }).to_string();
-        api.kubectl(&["patch", "egresspool", "public", "--subresource=status", "--type=merge", "-p", &patch]);
+        let patch = ["patch", "egresspool", "public", "--subresource=status", "--type=merge", "-p", &patch];
+        until("the leader is known", || api.try_kubectl(&patch));
     };
     let delete = || api.try_kubectl(&["delete", "egresspool", "public", "--wait=false"]);
     used(2);
