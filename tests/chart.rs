@@ -288,10 +288,10 @@ fn monitoring_is_there_when_asked_for_and_refused_where_nobody_could_reach_it() 
         rules.iter().all(|rule| rule["annotations"]["summary"].as_str().is_some_and(|text| text.contains("{{ $labels.node }}"))),
         "{rules:?}"
     );
-    for address in ["127.0.0.1:15600", "127.0.1.1:15600", "[::1]:15600"] {
+    for address in ["127.0.0.1:9464", "127.0.1.1:9464", "[::1]:9464"] {
         let set = format!("metrics.address={address}");
         let refused = render("examples/helm/values.yaml", &["--set", &set]).expect_err("nobody would reach it");
-        assert!(refused.contains("only the node itself reaches") && refused.contains("0.0.0.0:15600"), "{refused}");
+        assert!(refused.contains("only the node itself reaches") && refused.contains("0.0.0.0:9464"), "{refused}");
     }
 }
 
@@ -306,7 +306,7 @@ fn slips_in_values_are_refused_by_name() {
         ("runtime.socket=containerd.sock", "socket"),
         ("runtime.socket=/run/containerd.sock", "socket"),
         ("inside[0]=10.0.0.1", "inside"),
-        ("metrics.address=15600", "address"),
+        ("metrics.address=9464", "address"),
         ("monitoring.serviceMonitor.enable=true", "enable"),
         ("crds.enabled=true", "enabled"),
         ("updateStrategy.rollingUpdate.maxUnavailable=0", "maxUnavailable"),

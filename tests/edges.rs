@@ -29,7 +29,7 @@ fn main() -> ExitCode {
 }
 
 /// Where metrics are served unless told otherwise.
-const METRICS: &str = "127.0.0.1:15600";
+const METRICS: &str = "127.0.0.1:9464";
 
 fn bound_at_eth1(world: &World) -> Container {
     let bridge = world.bridge("plain0", 28);

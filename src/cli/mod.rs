@@ -7,6 +7,7 @@ pub mod kubectl;
 mod output;
 mod show;
 
+use std::ffi::OsString;
 use std::io::{IsTerminal, Write};
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -28,6 +29,25 @@ Each option is also read from the environment variable that is named with it.";
 pub struct Cli {
     #[command(subcommand)]
     command: Command,
+}
+
+/// Options that 0.1.0 took ahead of the command as well as behind it.
+const AHEAD: [&str; 3] = ["--state-dir", "--boot-guard", "--sysctl-root"];
+
+/// Puts options that stand ahead of the command behind it: each belongs to the commands that use it, and scripts may have it there.
+pub fn behind_the_command(args: impl IntoIterator<Item = OsString>) -> Vec<OsString> {
+    let mut args = args.into_iter().peekable();
+    let mut ordered: Vec<OsString> = args.next().into_iter().collect();
+    let mut ahead = Vec::new();
+    while let Some(option) = args.next_if(|arg| arg.to_str().is_some_and(|arg| AHEAD.contains(&arg.split('=').next().unwrap_or(arg)))) {
+        let whole = option.to_str().is_some_and(|option| option.contains('='));
+        ahead.push(option);
+        ahead.extend(args.next_if(|_| !whole));
+    }
+    ordered.extend(args.next());
+    ordered.extend(ahead);
+    ordered.extend(args);
+    ordered
 }
 
 #[derive(Debug, Args)]
@@ -142,7 +162,7 @@ struct RunArgs {
     #[arg(long, env = "EGRESSD_INSIDE", value_delimiter = ',', value_name = "CIDR")]
     inside: Vec<IpNet>,
     /// Address for /metrics, /healthz and /readyz
-    #[arg(long, env = "EGRESSD_METRICS_ADDRESS", default_value = "127.0.0.1:15600", value_name = "ADDRESS:PORT")]
+    #[arg(long, env = "EGRESSD_METRICS_ADDRESS", default_value = "127.0.0.1:9464", value_name = "ADDRESS:PORT")]
     metrics_address: SocketAddr,
     /// Serve no metrics
     #[arg(long, env = "EGRESSD_NO_METRICS", value_parser = BoolishValueParser::new(), conflicts_with = "metrics_address")]
@@ -276,6 +296,15 @@ mod tests {
 
     fn refused(line: &str) -> String {
         Cli::try_parse_from(line.split(' ')).map(drop).unwrap_err().to_string()
+    }
+
+    #[test]
+    fn options_ahead_of_the_command_are_read_as_if_they_stood_behind_it() {
+        let ordered = |line: &str| -> Vec<OsString> { behind_the_command(line.split(' ').map(OsString::from)) };
+        let expected: Vec<OsString> = "egressd run --state-dir /s --sysctl-root=/p --no-docker".split(' ').map(OsString::from).collect();
+        assert_eq!(ordered("egressd --state-dir /s --sysctl-root=/p run --no-docker"), expected);
+        assert_eq!(ordered("egressd --help"), ["egressd", "--help"]);
+        assert!(Cli::try_parse_from(ordered("egressd --state-dir /s run --no-docker")).is_ok());
     }
 
     #[test]

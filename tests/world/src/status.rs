@@ -14,7 +14,7 @@ use crate::{layout::Nic, machine::Machine};
 /// How long the daemon may take to do as it is told: many times what it takes.
 const PATIENCE: Duration = Duration::from_secs(5);
 /// Where the daemon serves metrics unless told otherwise.
-const METRICS: ([u8; 4], u16) = ([127, 0, 0, 1], 15600);
+const METRICS: ([u8; 4], u16) = ([127, 0, 0, 1], 9464);
 
 impl Machine {
     /// What `egressd status -o json` prints.
