@@ -344,14 +344,20 @@ fn editors() {
     for name in ["egressd-view", "egressd-edit"] {
         api.kubectl(&["-n", "shop", "create", "rolebinding", name, &format!("--clusterrole={name}"), "--user=owner"]);
     }
-    let may = |verb: &str, what: &str| api.kubectl_as(&user, &["-n", "shop", "auth", "can-i", verb, what], "").is_ok();
+    let may = |verb: &str, what: &str, sub: &str| {
+        let sub = format!("--subresource={sub}");
+        api.kubectl_as(&user, &["-n", "shop", "auth", "can-i", verb, what, &sub], "").is_ok()
+    };
     for verb in ["create", "delete", "get", "list", "patch", "update", "watch"] {
-        until("the role is known", || if may(verb, "egressbindings.egressd.dev") { Ok(()) } else { Err(verb.to_owned()) });
+        until("the role is known", || if may(verb, "egressbindings.egressd.dev", "") { Ok(()) } else { Err(verb.to_owned()) });
     }
-    for (verb, what) in
-        [("patch", "egressbindings.egressd.dev/status"), ("create", "egresspools.egressd.dev"), ("patch", "egressnodes.egressd.dev")]
-    {
-        assert!(!may(verb, what), "{verb} {what}");
+    for (verb, what, sub) in [
+        ("patch", "egressbindings.egressd.dev", "status"),
+        ("update", "egressbindings.egressd.dev", "status"),
+        ("create", "egresspools.egressd.dev", ""),
+        ("patch", "egressnodes.egressd.dev", ""),
+    ] {
+        assert!(!may(verb, what, sub), "{verb} {what} {sub}");
     }
 }
 
