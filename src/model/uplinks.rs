@@ -108,6 +108,7 @@ impl Uplinks {
         survey.nics();
         survey.exits(&wanted);
         survey.finish();
+        uplinks.problems.extend(outside::ahead(kernel, &defaults));
         uplinks
     }
 
@@ -294,7 +295,9 @@ impl Survey<'_> {
         let is_own = |own: Gateway, gateway| own.address == Some(gateway) || (own.address.is_none() && alone);
         let other = spec.gateway.filter(|gateway| own_gateway.is_none_or(|own| !is_own(own, *gateway)));
         let key = WayKey { nic, gateway: other };
-        if let (Some(gateway), Some(own)) = (other, own_gateway.and_then(|own| own.address))
+        // A router that is only another NIC's has no flows of others here.
+        let own_route = self.defaults.iter().any(|d| d.interface == nic && d.family == family);
+        if let (Some(gateway), Some(own)) = (other, own_gateway.and_then(|own| own.address).filter(|_| own_route))
             && self.is_masquerade(nic, spec.address, own)
         {
             return Err(Reason::GatewayConflict { interface, gateway: own, named: gateway, address: spec.address });
@@ -352,7 +355,8 @@ impl Survey<'_> {
         let uplinks = &mut *self.uplinks;
         for nic in uplinks.nics.values() {
             let Some(way) = nic.way.and_then(|number| uplinks.ways.get(&number)) else { continue };
-            let served = nic.addresses.iter().filter(|address| way.gateways.contains_key(&Family::of(**address)));
+            // What calls a link-local address is on the link.
+            let served = nic.addresses.iter().filter(|a| way.gateways.contains_key(&Family::of(**a)) && !outside::is_link_local(**a));
             uplinks.called.extend(served.map(|address| (*address, way.number)));
         }
         // The one gateway that all bindings of an address name is its gateway for everybody, where the NIC has none.
