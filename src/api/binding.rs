@@ -214,7 +214,11 @@ pub struct RoutedSource {
 #[serde(rename_all = "camelCase")]
 #[schemars(extend("x-kubernetes-validations" = [
     {
-        "rule": "isIP(self.address)",
+        "rule": "has(self.address) || has(self.interface)",
+        "message": "give an address, for instance address: 172.31.0.14, or an interface whose own address it is"
+    },
+    {
+        "rule": "!has(self.address) || isIP(self.address)",
         "fieldPath": ".address",
         "message": "write the address alone, for instance 172.31.0.14"
     },
@@ -224,15 +228,17 @@ pub struct RoutedSource {
         "message": "write the next hop's address alone, for instance 172.31.0.1"
     },
     {
-        "rule": "!has(self.gateway) || !isIP(self.gateway) || !isIP(self.address) || ip(self.gateway).family() == ip(self.address).family()",
+        "rule": "!has(self.gateway) || !isIP(self.gateway) || !has(self.address) || !isIP(self.address) || ip(self.gateway).family() == ip(self.address).family()",
         "fieldPath": ".gateway",
         "message": "the gateway has to be of the address's family"
     }
 ]))]
 pub struct Exit {
-    /// Source address that packets leave with; the private side of an elastic IP, for instance `172.31.0.14`.
+    /// Source address that packets leave with; the private side of an elastic IP, for instance `172.31.0.14`. When only the interface is given:
+    /// that one's own address, whatever it is just now.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 64))]
-    pub address: String,
+    pub address: Option<String>,
     /// NIC; the one that has the address when not given.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 15))]

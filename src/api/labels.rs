@@ -138,12 +138,17 @@ fn binding(read: Read, container: &Container, mode: Option<FieldError>) -> Bindi
     if let Some(error) = mode {
         errors.push(&error.field, || error.message);
     }
-    if !said_ip {
+    if !said_ip && draft.interface.is_none() {
         errors.push("egress.ip", || {
-            "is missing; write the source address that the container is to leave with, for instance `172.31.0.14`".to_owned()
+            "is missing; write the source address that the container is to leave with, for instance `172.31.0.14`, or the NIC whose own address it is (`egress.interface`)".to_owned()
         });
     }
-    let exits = exits(&draft, &mut errors);
+    let mut exits = exits(&draft, &mut errors);
+    if let (false, Some(interface)) = (said_ip, &draft.interface) {
+        let gateway_of = |address: IpAddr| draft.gateways.iter().copied().find(|g| g.is_ipv4() == address.is_ipv4());
+        let own = |address| ExitSpec { address, interface: Some(interface.clone()), gateway: gateway_of(address) };
+        exits.extend(values::own_addresses(None).map(own));
+    }
     let to = destinations(&draft, &mut errors);
     warnings.extend(values::idle_families(&exits, &to));
     Binding {

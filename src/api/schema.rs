@@ -219,7 +219,6 @@ mod tests {
                 "spec.addresses: must be a list, but is a mapping; write it as `[a, b]`, or as lines that begin with `-`",
                 "spec.exit: unknown field; did you mean `exits`?",
                 "spec.exits[0].gatewy: unknown field; did you mean `gateway`?",
-                "spec.exits[1].address: is missing; write `address:` and its value",
                 "spec.exits[2].address: must be text, but is a number; put the value into quotes",
                 "spec.ports[0].protocol: `TPC` is unknown; did you mean `TCP`?",
                 "spec.ports[1].port: `70000` is not in 1 to 65535",

@@ -125,7 +125,11 @@ fn exits(spec: &EgressBindingSpec, faults: &mut Faults) -> Vec<ExitSpec> {
         let path = |field: &str| format!("spec.exits[{i}].{field}");
         let interface = optional(faults, || path("interface"), "eth1", exit.interface.as_deref().map(values::interface));
         let gateway = optional(faults, || path("gateway"), "172.31.0.1", exit.gateway.as_deref().map(values::gateway));
-        let address = values::exit_address(&exit.address).and_then(|address| {
+        let Some(address) = &exit.address else {
+            own_addresses(&path, (interface, exit.interface.is_some()), gateway, &mut all, faults);
+            continue;
+        };
+        let address = values::exit_address(address).and_then(|address| {
             if all.iter().any(|other| other.address == address) {
                 return Err(Fault::new(format!("`{address}` is given twice")).cure("keep one"));
             }
@@ -141,6 +145,22 @@ fn exits(spec: &EgressBindingSpec, faults: &mut Faults) -> Vec<ExitSpec> {
         }
     }
     all
+}
+
+/// An interface alone: its own addresses, of both families unless the gateway is of one.
+fn own_addresses(
+    path: &impl Fn(&str) -> String,
+    (interface, given): (Option<String>, bool),
+    gateway: Option<IpAddr>,
+    all: &mut Vec<ExitSpec>,
+    faults: &mut Faults,
+) {
+    match interface {
+        Some(_) => all.extend(values::own_addresses(gateway).map(|address| ExitSpec { address, interface: interface.clone(), gateway })),
+        // What is wrong with it is said already.
+        None if given => {}
+        None => faults.push(&path("address"), || "is missing; write for instance `address: 172.31.0.14`, or the interface whose own address it is".to_owned()),
+    }
 }
 
 fn destinations(spec: &EgressBindingSpec, faults: &mut Faults) -> Vec<Destination> {

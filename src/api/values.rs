@@ -138,6 +138,12 @@ pub fn exit_address(text: &str) -> Result<IpAddr, Fault> {
     Ok(address)
 }
 
+/// What stands for an interface's own addresses: the unspecified one of each family, or of the gateway's alone.
+pub fn own_addresses(gateway: Option<IpAddr>) -> impl Iterator<Item = IpAddr> {
+    let both = [IpAddr::from(Ipv4Addr::UNSPECIFIED), IpAddr::from(Ipv6Addr::UNSPECIFIED)];
+    both.into_iter().filter(move |address| gateway.is_none_or(|gateway| gateway.is_ipv4() == address.is_ipv4()))
+}
+
 /// A next hop. Link-local ones are usual in IPv6.
 pub fn gateway(text: &str) -> Result<IpAddr, Fault> {
     host_address(text)

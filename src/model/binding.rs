@@ -81,7 +81,8 @@ pub struct RoutedSource {
     pub interface: Option<String>,
 }
 
-/// One exit as written: interface and gateway are found when not given.
+/// One exit as written: interface and gateway are found when not given. With an unspecified address (`0.0.0.0`, `::`) it is the interface's own
+/// address of that family, whatever it is just now.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct ExitSpec {
     pub address: IpAddr,

@@ -27,6 +27,10 @@ pub enum Reason {
     NoSuchInterface {
         interface: String,
     },
+    /// The exit is an interface's own address, and it has none.
+    NoAddressOnInterface {
+        interface: String,
+    },
     InterfaceDown {
         interface: String,
     },
@@ -168,6 +172,7 @@ impl Reason {
             Self::AddressNotOnInterface { .. } => "AddressNotOnInterface",
             Self::AddressNotReady { .. } => "AddressNotReady",
             Self::NoSuchInterface { .. } => "NoSuchInterface",
+            Self::NoAddressOnInterface { .. } => "NoAddressOnInterface",
             Self::InterfaceDown { .. } => "InterfaceDown",
             Self::GatewayNotFound { .. } => "GatewayNotFound",
             Self::GatewayConflict { .. } => "GatewayConflict",
@@ -218,6 +223,9 @@ impl fmt::Display for Reason {
                 write!(f, "{address} on {interface} is tentative or a duplicate; see ip -6 address show dev {interface}")
             }
             Self::NoSuchInterface { interface } => write!(f, "there is no interface {interface}; see ip link for the names"),
+            Self::NoAddressOnInterface { interface } => {
+                write!(f, "{interface} has no address that others reach; the exit is there as soon as it has one: see ip address show dev {interface}")
+            }
             Self::InterfaceDown { interface } => {
                 write!(f, "{interface} is down or has no carrier; ip link set {interface} up, or look at its cable")
             }

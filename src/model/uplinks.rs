@@ -14,7 +14,7 @@ use super::known::Facts;
 use super::reason::{NotAnUplink, Reason};
 use super::select::precedence;
 use super::ways::{Gateway, Numbers, Way, WayKey};
-use holder::{holder, not_an_uplink, own};
+use holder::{address_of, holder, not_an_uplink, own};
 use outside::{Default as DefaultRoute, Inside, MAIN};
 
 /// Where workloads are known to be.
@@ -71,8 +71,8 @@ pub struct Uplinks {
     /// By number.
     pub ways: BTreeMap<u8, Way>,
     exits: BTreeMap<ExitSpec, Result<Exit, Reason>>,
-    /// The NIC of each exit that one holds, usable or not.
-    placed: BTreeMap<ExitSpec, IfIndex>,
+    /// NIC and address of each exit that a NIC holds, usable or not.
+    placed: BTreeMap<ExitSpec, (IfIndex, IpAddr)>,
     /// The way of answers to who called an address; 0 is not in it.
     pub called: BTreeMap<IpAddr, u8>,
     /// The way of flows that bear an exit; 0 when it is gone.
@@ -122,14 +122,14 @@ impl Uplinks {
         self.exits.values().flatten()
     }
 
-    /// The NIC that holds an exit, usable or not.
-    pub fn holder(&self, spec: &ExitSpec) -> Option<IfIndex> {
+    /// The NIC that holds an exit, usable or not, and its address there.
+    pub fn holder(&self, spec: &ExitSpec) -> Option<(IfIndex, IpAddr)> {
         self.placed.get(spec).copied()
     }
 
     /// Exits that a NIC holds, with the way that the host's own programs leave by when they bind them.
     pub fn held(&self) -> impl Iterator<Item = (IpAddr, &Way)> {
-        let addresses: BTreeSet<IpAddr> = self.placed.keys().map(|spec| spec.address).collect();
+        let addresses: BTreeSet<IpAddr> = self.placed.values().map(|(_, address)| *address).collect();
         addresses.into_iter().filter_map(|address| Some((address, self.ways.get(self.called.get(&address)?)?)))
     }
 
@@ -161,10 +161,11 @@ impl Survey<'_> {
         let mut ordered: Vec<(&ExitSpec, &Binding)> = wanted.iter().map(|(spec, binding)| (*spec, *binding)).collect();
         ordered.sort_by_key(|(_, binding)| precedence(binding));
         for (spec, _) in ordered {
-            match holder(self.kernel, spec, self.defaults, self.inner) {
-                Ok(nic) => {
-                    self.uplinks.placed.insert(spec.clone(), nic);
-                    let named = self.named.entry(spec.address).or_default();
+            let nic = holder(self.kernel, spec, self.defaults, self.inner);
+            match nic.and_then(|nic| Ok((nic, address_of(self.kernel, spec, nic)?))) {
+                Ok((nic, address)) => {
+                    self.uplinks.placed.insert(spec.clone(), (nic, address));
+                    let named = self.named.entry(address).or_default();
                     named.extend(spec.gateway.filter(|gateway| !named.contains(gateway)));
                     self.tell_of_two_holders(spec, nic);
                 }
@@ -187,7 +188,7 @@ impl Survey<'_> {
 
     /// The uplinks, each with its own way.
     fn nics(&mut self) {
-        let with_exit: BTreeSet<IfIndex> = self.uplinks.placed.values().copied().collect();
+        let with_exit: BTreeSet<IfIndex> = self.uplinks.placed.values().map(|(nic, _)| *nic).collect();
         let may = |link: &Link| not_an_uplink(self.kernel, link, None, self.defaults, self.inner);
         let with_default = self.defaults.iter().map(|d| d.interface).filter(|index| {
             // What is in a VRF is outside all the same, though no exit can be on it.
@@ -216,9 +217,9 @@ impl Survey<'_> {
             self.uplinks.nics.insert(index, nic);
         }
         // Addresses that are routed to this host leave by the NIC that the binding says.
-        for (spec, nic) in &self.uplinks.placed {
-            if let Some(nic) = self.uplinks.nics.get_mut(nic).filter(|nic| !nic.addresses.contains(&spec.address)) {
-                nic.addresses.push(spec.address);
+        for (nic, address) in self.uplinks.placed.values() {
+            if let Some(nic) = self.uplinks.nics.get_mut(nic).filter(|nic| !nic.addresses.contains(address)) {
+                nic.addresses.push(*address);
             }
         }
     }
@@ -268,13 +269,13 @@ impl Survey<'_> {
 
     /// What became of each exit that a NIC holds.
     fn exits(&mut self, wanted: &BTreeMap<&ExitSpec, &Binding>) {
-        let placed: Vec<(ExitSpec, IfIndex)> = self.uplinks.placed.iter().map(|(spec, nic)| (spec.clone(), *nic)).collect();
+        let placed: Vec<(ExitSpec, IfIndex, IpAddr)> = self.uplinks.placed.iter().map(|(spec, (nic, a))| (spec.clone(), *nic, *a)).collect();
         // Those that take precedence first: theirs is the way of an address for which others name another gateway.
         let mut ordered = placed;
-        ordered.sort_by_key(|(spec, _)| wanted.get(spec).map(|binding| precedence(binding)));
+        ordered.sort_by_key(|(spec, ..)| wanted.get(spec).map(|binding| precedence(binding)));
         let mut ways: BTreeMap<IpAddr, WayKey> = BTreeMap::new();
-        for (spec, nic) in ordered {
-            let exit = self.usable(&spec, nic, &mut ways);
+        for (spec, nic, address) in ordered {
+            let exit = self.usable(spec.gateway, (nic, address), &mut ways);
             self.uplinks.exits.insert(spec, exit);
         }
         let kept: Vec<(IpAddr, WayKey)> = self.memory.numbers.exits().filter(|(exit, _)| !ways.contains_key(exit)).collect();
@@ -285,29 +286,29 @@ impl Survey<'_> {
         }
     }
 
-    fn usable(&mut self, spec: &ExitSpec, nic: IfIndex, ways: &mut BTreeMap<IpAddr, WayKey>) -> Result<Exit, Reason> {
-        let family = Family::of(spec.address);
-        let Some(uplink) = self.uplinks.nics.get(&nic) else { return Err(Reason::AddressNotFound { address: spec.address }) };
+    fn usable(&mut self, gateway: Option<IpAddr>, (nic, address): (IfIndex, IpAddr), ways: &mut BTreeMap<IpAddr, WayKey>) -> Result<Exit, Reason> {
+        let family = Family::of(address);
+        let Some(uplink) = self.uplinks.nics.get(&nic) else { return Err(Reason::AddressNotFound { address }) };
         let interface = uplink.name.clone();
         let (up, own_way) = (uplink.up, uplink.way);
         let own_gateway = own_way.and_then(|number| self.uplinks.ways.get(&number)?.gateways.get(&family).copied());
         let alone = self.kernel.links.get(&nic).is_some_and(|link| link.point_to_point || link.no_arp);
         let is_own = |own: Gateway, gateway| own.address == Some(gateway) || (own.address.is_none() && alone);
-        let other = spec.gateway.filter(|gateway| own_gateway.is_none_or(|own| !is_own(own, *gateway)));
+        let other = gateway.filter(|gateway| own_gateway.is_none_or(|own| !is_own(own, *gateway)));
         let key = WayKey { nic, gateway: other };
         // A router that is only another NIC's has no flows of others here.
         let own_route = self.defaults.iter().any(|d| d.interface == nic && d.family == family);
-        if let (Some(gateway), Some(own)) = (other, own_gateway.and_then(|own| own.address).filter(|_| own_route))
-            && self.is_masquerade(nic, spec.address, own)
+        if let (Some(named), Some(own)) = (other, own_gateway.and_then(|own| own.address).filter(|_| own_route))
+            && self.is_masquerade(nic, address, own)
         {
-            return Err(Reason::GatewayConflict { interface, gateway: own, named: gateway, address: spec.address });
+            return Err(Reason::GatewayConflict { interface, gateway: own, named, address });
         }
-        if let Some(taken) = ways.get(&spec.address).filter(|taken| **taken != key) {
+        if let Some(taken) = ways.get(&address).filter(|taken| **taken != key) {
             let own = own_gateway.and_then(|own| own.address);
             let (gateway, named) = (taken.gateway.or(own), other.or(own));
             let unknown = family.unspecified();
             let (gateway, named) = (gateway.unwrap_or(unknown), named.unwrap_or(unknown));
-            return Err(Reason::GatewayConflict { interface, gateway, named, address: spec.address });
+            return Err(Reason::GatewayConflict { interface, gateway, named, address });
         }
         if other.is_none() && own_gateway.is_none() {
             return Err(if up { Reason::GatewayNotFound { interface } } else { Reason::InterfaceDown { interface } });
@@ -317,15 +318,15 @@ impl Survey<'_> {
             Some(gateway) => self.other_way(key, up, gateway, own_gateway),
         };
         let Some(way) = way else { return Err(Reason::TooManyWays { interface }) };
-        ways.insert(spec.address, key);
-        self.memory.numbers.uses(spec.address, key);
+        ways.insert(address, key);
+        self.memory.numbers.uses(address, key);
         if !up {
             return Err(Reason::InterfaceDown { interface });
         }
-        if own(self.kernel, nic).any(|a| a.net.addr() == spec.address && !a.usable) {
-            return Err(Reason::AddressNotReady { address: spec.address, interface });
+        if own(self.kernel, nic).any(|a| a.net.addr() == address && !a.usable) {
+            return Err(Reason::AddressNotReady { address, interface });
         }
-        Ok(Exit { address: spec.address, interface: nic, way })
+        Ok(Exit { address, interface: nic, way })
     }
 
     /// Whether masquerade by the NIC's own gateway gives this address to flows of others: then it does not tell by which gateway a flow goes.
@@ -362,8 +363,8 @@ impl Survey<'_> {
         // The one gateway that all bindings of an address name is its gateway for everybody, where the NIC has none.
         for (address, named) in &self.named {
             let [gateway] = named.as_slice() else { continue };
-            let key = |spec: &ExitSpec, nic: &IfIndex| (spec.address == *address).then_some(WayKey { nic: *nic, gateway: Some(*gateway) });
-            let key = uplinks.placed.iter().find_map(|(spec, nic)| key(spec, nic));
+            let mut holders = uplinks.placed.values().filter(|(_, held)| held == address);
+            let key = holders.next().map(|(nic, _)| WayKey { nic: *nic, gateway: Some(*gateway) });
             if let Some(way) = uplinks.ways.values().find(|way| Some(way.key) == key) {
                 uplinks.called.entry(*address).or_insert(way.number);
             }

@@ -134,7 +134,7 @@ fn bound(
     if policy != NO_EXIT {
         let specs = row.binding.iter().flat_map(|binding| &binding.exits);
         let placed = specs.filter(|spec| IpFamily::of(spec.address) == IpFamily::of(net.addr()));
-        placed.filter_map(|spec| Some((outcome.uplinks.holder(spec)?, spec.address))).for_each(|(nic, address)| exit(nic, address));
+        placed.filter_map(|spec| outcome.uplinks.holder(spec)).for_each(|(nic, address)| exit(nic, address));
     }
     if let State::Bound(chosen) = &row.state {
         sets.one(names::POLICY_WAYS, Bytes::of_number(policy), Data::mark(ways::mark(chosen.way)));

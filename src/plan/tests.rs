@@ -201,6 +201,25 @@ fn a_label_binds_its_container_and_its_neighbour_on_the_bridge_is_known_to_be_fr
 }
 
 #[test]
+fn a_nic_s_own_address_is_followed() {
+    let mut facts = host();
+    start(&mut facts, 1, &[("egress.interface", "eth1")]);
+    let mut past = Past::default();
+    let first = plan(&facts, &mut past, &Ruleset::default());
+    assert_eq!(said(&first, 1), Said::Exit([172, 31, 0, 14].into()));
+    let change = |net: &str, gone| match gone {
+        true => KernelChange::AddressGone(Place { nsid: None, index: ETH1 }, net.parse().expect("a net")),
+        false => address(ETH1, net),
+    };
+    facts.kernel.apply(change("172.31.0.14/20", true));
+    assert_eq!(said(&plan(&facts, &mut past, &first.target), 1), Said::NoExit, "it has no address");
+    facts.kernel.apply(change("172.31.0.77/20", false));
+    let next = plan(&facts, &mut past, &first.target);
+    assert_eq!(said(&next, 1), Said::Exit([172, 31, 0, 77].into()));
+    assert!(!next.cuts.is_empty(), "flows with the address that is gone end");
+}
+
+#[test]
 fn an_invalid_label_holds_its_container() {
     let mut facts = host();
     start(&mut facts, 1, &[("egress.ip", "172.31.0.300")]);

@@ -62,7 +62,7 @@ pub static LABELS: [Label; 12] = [
         name: "egress.interface",
         effect: Effect::Exit,
         grammar: "name",
-        meaning: "NIC that has the addresses. When not given, the one that has each of them.",
+        meaning: "NIC that has the addresses. When not given, the one that has each of them. Without `egress.ip`: its own address, whatever it is just now.",
         example: "eth1",
         read: |draft, value| values::interface(value).map(|name| draft.interface = Some(name)),
     },

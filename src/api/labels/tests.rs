@@ -50,6 +50,14 @@ fn an_address_is_all_that_is_needed() {
 }
 
 #[test]
+fn a_nic_alone_is_its_own_address_of_both_families() {
+    let exit = |address: &str, gateway| ExitSpec { address: ip(address), interface: Some("ppp0".to_owned()), gateway };
+    assert_eq!(binding_of([("egress.interface", "ppp0")]).exits, [exit("0.0.0.0", None), exit("::", None)]);
+    let named = binding_of([("egress.interface", "ppp0"), ("egress.gateway", "172.31.0.1")]);
+    assert_eq!(named.exits, [exit("0.0.0.0", Some(ip("172.31.0.1"))), exit("::", None)]);
+}
+
+#[test]
 fn all_labels_together_say_all_of_a_binding() {
     let asked = parse(&container([
         ("egress.ip", " 172.31.0.14 , 2001:db8::14"),
@@ -148,8 +156,8 @@ fn an_exception_alone_is_from_everywhere() {
 #[test]
 fn who_asks_without_an_address_is_held() {
     assert_eq!(
-        errors_of([("egress.interface", "eth1")]),
-        ["egress.ip: is missing; write the source address that the container is to leave with, for instance `172.31.0.14`"]
+        errors_of([("egress.gateway", "172.31.0.1")]),
+        ["egress.ip: is missing; write the source address that the container is to leave with, for instance `172.31.0.14`, or the NIC whose own address it is (`egress.interface`)"]
     );
 }
 

@@ -3,7 +3,7 @@
 use std::net::IpAddr;
 
 use super::super::binding::ExitSpec;
-use super::super::facts::{Address, IfIndex, KernelFacts, Link, LinkKind, Place};
+use super::super::facts::{Address, Family, IfIndex, KernelFacts, Link, LinkKind, Place};
 use super::super::reason::{NotAnUplink, Reason};
 use super::Inner;
 use super::outside::Default;
@@ -11,6 +11,23 @@ use super::outside::Default;
 /// The addresses that a link holds.
 pub fn own(kernel: &KernelFacts, index: IfIndex) -> impl Iterator<Item = &Address> {
     kernel.addresses_at(Place { nsid: None, index })
+}
+
+/// The address of an exit on its NIC. An interface's own is the first that is neither for privacy nor about to go; it is followed as it changes.
+///
+/// # Errors
+/// When the interface has none.
+pub fn address_of(kernel: &KernelFacts, spec: &ExitSpec, nic: IfIndex) -> Result<IpAddr, Reason> {
+    if !spec.address.is_unspecified() {
+        return Ok(spec.address);
+    }
+    let family = Family::of(spec.address);
+    let of_family = own(kernel, nic).filter(|a| Family::of(a.net.addr()) == family && a.scope == 0 && !a.temporary);
+    let best = of_family.filter(|a| a.usable).min_by_key(|a| (a.deprecated, !a.primary));
+    best.map(|a| a.net.addr()).ok_or_else(|| match own(kernel, nic).any(|a| Family::of(a.net.addr()) != family && a.scope == 0) {
+        true => Reason::NoExitInFamily(family),
+        false => Reason::NoAddressOnInterface { interface: kernel.links.get(&nic).map_or_else(String::new, |link| link.name.clone()) },
+    })
 }
 
 /// The NIC that holds an exit's address. Of several the one that is up and has a way, then the oldest: the same after a restart.
@@ -24,6 +41,9 @@ pub fn holder(kernel: &KernelFacts, spec: &ExitSpec, defaults: &[Default], inner
         let link = kernel.link(name).ok_or_else(|| Reason::NoSuchInterface { interface: name.clone() })?;
         if let Some(why) = reason(link) {
             return Err(Reason::NotAnUplink { interface: name.clone(), why });
+        }
+        if address.is_unspecified() {
+            return Ok(link.index);
         }
         // An address that is routed to this host may be on the loopback device; the binding says by which NIC.
         let routed = kernel.own_links_with(address).any(|l| matches!(l.kind, LinkKind::Loopback | LinkKind::Dummy));

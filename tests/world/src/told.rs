@@ -18,8 +18,8 @@ use crate::machine::Machine;
 const GROUP: u32 = 1 << 6;
 /// `NFT_MSG_NEWSETELEM` of `NFNL_SUBSYS_NFTABLES`.
 const NEW_ELEMENTS: u16 = 10 << 8 | 12;
-/// Sets whose elements say which policy an IPv4 address has.
-const SETS: [&[u8]; 1] = [b"policies\0"];
+/// Sets whose elements say which port owns an IPv4 address, and which policy it has.
+const SETS: [&[u8]; 2] = [b"owners4\0", b"policies\0"];
 
 /// When a program that follows the kernel told of addresses.
 pub struct Told(Arc<Mutex<Vec<(Duration, Ipv4Addr)>>>);
