@@ -3,6 +3,8 @@
 mod cluster;
 mod lenient;
 
+use std::net::IpAddr;
+
 use ipnet::IpNet;
 
 use super::binding::{ContainerSelector, EgressBindingSpec};
@@ -159,7 +161,9 @@ fn own_addresses(
         Some(_) => all.extend(values::own_addresses(gateway).map(|address| ExitSpec { address, interface: interface.clone(), gateway })),
         // What is wrong with it is said already.
         None if given => {}
-        None => faults.push(&path("address"), || "is missing; write for instance `address: 172.31.0.14`, or the interface whose own address it is".to_owned()),
+        None => faults.push(&path("address"), || {
+            "is missing; write for instance `address: 172.31.0.14`, or the interface whose own address it is".to_owned()
+        }),
     }
 }
 

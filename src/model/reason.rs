@@ -224,7 +224,10 @@ impl fmt::Display for Reason {
             }
             Self::NoSuchInterface { interface } => write!(f, "there is no interface {interface}; see ip link for the names"),
             Self::NoAddressOnInterface { interface } => {
-                write!(f, "{interface} has no address that others reach; the exit is there as soon as it has one: see ip address show dev {interface}")
+                write!(
+                    f,
+                    "{interface} has no address that others reach; the exit is there as soon as it has one: see ip address show dev {interface}"
+                )
             }
             Self::InterfaceDown { interface } => {
                 write!(f, "{interface} is down or has no carrier; ip link set {interface} up, or look at its cable")

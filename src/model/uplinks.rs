@@ -269,7 +269,8 @@ impl Survey<'_> {
 
     /// What became of each exit that a NIC holds.
     fn exits(&mut self, wanted: &BTreeMap<&ExitSpec, &Binding>) {
-        let placed: Vec<(ExitSpec, IfIndex, IpAddr)> = self.uplinks.placed.iter().map(|(spec, (nic, a))| (spec.clone(), *nic, *a)).collect();
+        let placed: Vec<(ExitSpec, IfIndex, IpAddr)> =
+            self.uplinks.placed.iter().map(|(spec, (nic, a))| (spec.clone(), *nic, *a)).collect();
         // Those that take precedence first: theirs is the way of an address for which others name another gateway.
         let mut ordered = placed;
         ordered.sort_by_key(|(spec, ..)| wanted.get(spec).map(|binding| precedence(binding)));
@@ -286,7 +287,12 @@ impl Survey<'_> {
         }
     }
 
-    fn usable(&mut self, gateway: Option<IpAddr>, (nic, address): (IfIndex, IpAddr), ways: &mut BTreeMap<IpAddr, WayKey>) -> Result<Exit, Reason> {
+    fn usable(
+        &mut self,
+        gateway: Option<IpAddr>,
+        (nic, address): (IfIndex, IpAddr),
+        ways: &mut BTreeMap<IpAddr, WayKey>,
+    ) -> Result<Exit, Reason> {
         let family = Family::of(address);
         let Some(uplink) = self.uplinks.nics.get(&nic) else { return Err(Reason::AddressNotFound { address }) };
         let interface = uplink.name.clone();

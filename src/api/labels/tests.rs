@@ -157,7 +157,9 @@ fn an_exception_alone_is_from_everywhere() {
 fn who_asks_without_an_address_is_held() {
     assert_eq!(
         errors_of([("egress.gateway", "172.31.0.1")]),
-        ["egress.ip: is missing; write the source address that the container is to leave with, for instance `172.31.0.14`, or the NIC whose own address it is (`egress.interface`)"]
+        [
+            "egress.ip: is missing; write the source address that the container is to leave with, for instance `172.31.0.14`, or the NIC whose own address it is (`egress.interface`)"
+        ]
     );
 }
 

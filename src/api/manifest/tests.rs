@@ -100,7 +100,10 @@ const HELD: &[(&str, &str)] = &[
     ("exits: 172.31.0.14", "spec.exits: must be a list, but is text; write it as `[a, b]`, or as lines that begin with `-`"),
     ("exits:", "spec.exits: has no value; write one, or leave the field out"),
     ("exits: [{ address: 172.31.0.300 }]", "spec.exits[0].address: `172.31.0.300` is not an IP address; write for instance `172.31.0.14`"),
-    ("exits: [{ interface: eth1 }]", "spec.exits[0].address: is missing; write `address:` and its value"),
+    (
+        "exits: [{ gateway: 172.31.0.1 }]",
+        "spec.exits[0].address: is missing; write for instance `address: 172.31.0.14`, or the interface whose own address it is",
+    ),
     (
         "exits: [{ address: 172.31.0.14, weight: 1 }]",
         "spec.exits[0].weight: unknown field; known here are `address`, `gateway`, `interface`",

@@ -32,6 +32,12 @@ fn a_clean_namespace_fails_in_nothing_and_is_left_as_it_was() {
         a_nic();
         let root = tempfile::tempdir_in("/run").unwrap();
         let state = || run("nft list ruleset\nip rule\nip -6 rule\nip route show table all\nip link show");
+        // The kernel says a moment later that both ends are up.
+        let deadline = std::time::Instant::now() + std::time::Duration::from_secs(10);
+        while state().contains("linkdown") || !state().contains("fe80::/64") {
+            assert!(std::time::Instant::now() < deadline, "{}", state());
+            std::thread::sleep(std::time::Duration::from_millis(10));
+        }
         let before = state();
         let findings = check(root.path());
         let failed: Vec<_> = findings.iter().filter(|finding| finding.level == Level::Fail).collect();
