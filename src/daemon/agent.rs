@@ -1,6 +1,7 @@
 //! The loop: facts in, plan out. Everything that it knows is derived again in each round.
 
 mod answer;
+mod hear;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
@@ -23,15 +24,11 @@ use super::transitions::Transitions;
 use super::{Error, Options, Teller, Told, nat, withdraw};
 use crate::effects::kernel::{Failure, Kernel};
 use crate::effects::kubernetes::reporter::Reporter;
-use crate::effects::nft::Notice;
 use crate::model::cluster::Cluster;
-use crate::model::facts::EngineChange;
 use crate::model::known::Facts;
-use crate::model::pod::RuntimeChange;
 use crate::model::resolve::{Outcome, Past, resolve};
-use crate::model::select::Index;
 use crate::model::ways;
-use crate::plan::engine::{self, EngineStep};
+use crate::plan::engine;
 use crate::plan::flows::Cut;
 use crate::plan::read_back::read_back;
 use crate::plan::{Observed, Plan, boot, sysctls};
@@ -201,128 +198,6 @@ impl Agent {
             println!("{}: {step:?}", step.object());
         }
         Ok(())
-    }
-
-    /// Takes in what was told; whether anything may follow from it.
-    fn hear(&mut self, told: Told) -> bool {
-        match told {
-            Told::Kernel(changes) => {
-                let mut dirty = std::mem::take(&mut self.silent.kernel);
-                for change in changes {
-                    dirty |= self.facts.kernel.apply(change);
-                }
-                return dirty;
-            }
-            Told::Engine(changes) => {
-                let mut dirty = false;
-                for change in changes {
-                    dirty |= !matches!(change, EngineChange::Made { .. } | EngineChange::Lost(_) | EngineChange::Problems(_));
-                    match &change {
-                        EngineChange::Snapshot { containers, .. } => {
-                            info!(containers = containers.len(), "engine listed");
-                            self.silent.engine = false;
-                            self.sources.found(sources::DOCKER);
-                        }
-                        EngineChange::Lost(why) => self.sources.lost(sources::DOCKER, why.clone()),
-                        // Its start is a millisecond behind: no round comes first.
-                        EngineChange::Made { container, name, placement } => {
-                            self.calls.begin(engine::place(&self.facts, container, name, placement));
-                        }
-                        _ => {}
-                    }
-                    self.facts.apply(change);
-                }
-                return dirty;
-            }
-            Told::Runtime(changes) => {
-                let mut dirty = false;
-                for change in changes {
-                    match &change {
-                        RuntimeChange::Snapshot(sandboxes) => {
-                            info!(sandboxes = sandboxes.len(), "container runtime listed");
-                            dirty |= std::mem::take(&mut self.silent.runtime);
-                            self.sources.found(sources::CONTAINERD);
-                        }
-                        RuntimeChange::Lost(why) => self.sources.lost(sources::CONTAINERD, why.clone()),
-                        _ => {}
-                    }
-                    dirty |= self.facts.apply_runtime(change);
-                }
-                return dirty;
-            }
-            Told::Cluster(changes) => {
-                let mut dirty = false;
-                for change in changes {
-                    dirty |= self.facts.cluster.apply(change);
-                }
-                if self.silent.cluster && self.facts.cluster.whole() {
-                    info!("API server listed");
-                    self.silent.cluster = false;
-                }
-                return dirty;
-            }
-            Told::Files(manifests) => {
-                self.silent.files = false;
-                info!(bindings = manifests.bindings.len(), errors = manifests.errors.len(), "manifests read");
-                self.facts.manifests = Index::new(manifests);
-            }
-            Told::Nft(notice) => return self.changed(&notice),
-            Told::Called { step, outcome } => {
-                if let EngineStep::Place { container, .. } = &step {
-                    self.facts.moving.remove(container);
-                }
-                self.metrics.failures.inc_by(self.calls.ended(&step, outcome).into());
-            }
-            Told::Cut(report) => return self.cut(report),
-            Told::Remembered(Ok(())) => {
-                self.beside.well(keeper::STEP);
-                return false;
-            }
-            Told::Remembered(Err(failure)) => {
-                self.beside.failed(failure, Instant::now());
-                self.boot_guard.iter_mut().for_each(Keeper::failed);
-                return false;
-            }
-            Told::Metrics(problem) => {
-                self.no_metrics = problem;
-                return false;
-            }
-            Told::Question(..) | Told::Stop => return false,
-        }
-        true
-    }
-
-    /// Somebody changed nftables, or we cannot know; whether our tables have to be looked at.
-    fn changed(&mut self, notice: &Notice) -> bool {
-        if notice.nat_chains || notice.lost {
-            self.nat.changed();
-        }
-        if notice.ours {
-            info!(program = notice.program.as_deref().unwrap_or("?"), "our nftables tables were changed by another program");
-            self.metrics.drift.inc();
-            self.kernel.forget();
-        } else if notice.lost {
-            debug!("events of nftables were lost: all of our tables are looked at");
-            self.kernel.doubt();
-        }
-        notice.ours || notice.lost
-    }
-
-    /// Flows were ended, or not; whether anything may follow from it.
-    fn cut(&mut self, report: cutter::Report) -> bool {
-        match report.failure {
-            Some(failure) => self.beside.failed(failure, Instant::now()),
-            None => self.beside.well(cutter::STEP),
-        }
-        let ended = |(_, address): &(_, IpAddr)| report.ended.iter().any(|source| source.contains(address));
-        let before = self.past.departed.len();
-        self.past.departed.retain(|departed| !ended(departed));
-        if let Some(borne) = &report.borne {
-            let used = self.used();
-            self.past.memory.numbers.release(&used, borne);
-            self.sweep = None;
-        }
-        report.borne.is_some() || self.past.departed.len() < before
     }
 
     /// When what failed is tried again.

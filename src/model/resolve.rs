@@ -1,5 +1,6 @@
 //! From facts to rows: the whole of the model, in one pass.
 
+mod inner;
 mod pods;
 
 use std::cell::OnceCell;
@@ -14,13 +15,12 @@ use super::binding::{RoutedSource, Selector};
 use super::facts::{Attachment, Container, IfIndex, Link, LinkKind, Network, RouteKind};
 use super::known::{Facts, Known};
 use super::overlap::without_overlaps;
-use super::pod::NetworkNamespace;
 use super::port_owners::{Answer, PortOwners, Request};
 use super::reason::Reason;
 use super::select::Held;
 use super::served::{refuse_mode, refuse_network};
 use super::uplinks::outside::MAIN;
-use super::uplinks::{Inner, Memory, Uplinks};
+use super::uplinks::{Memory, Uplinks};
 use super::workload::{Entry, Row, State, Subject, choose};
 
 /// How strict a bridge is with a source that nobody vouches for.
@@ -154,61 +154,6 @@ impl<'a> Resolver<'a> {
         }
         let bridges = links.map(|l| (l.name.as_str(), l.index)).collect();
         Self { facts, uplinks, bridges, networks, ends: OnceCell::new() }
-    }
-
-    /// Where workloads are known to be, whatever they ask for.
-    fn inner(facts: &'a Facts, pod_bridges: &BTreeSet<IfIndex>) -> Inner<'a> {
-        let bridges = facts.networks.values().filter_map(|n| Some(facts.kernel.link(n.bridge.as_deref()?)?.index));
-        let mut inner = Inner { links: bridges.chain(pod_bridges.iter().copied()).collect(), facts };
-        let named = facts.manifests.bindings.iter().filter_map(|binding| match &binding.selector {
-            Selector::Namespaces(names) => Some(names),
-            _ => None,
-        });
-        let mut namespaces: BTreeSet<i32> = named.flatten().filter_map(|name| facts.kernel.namespaces.get(name).copied()).collect();
-        let sandboxes = facts.sandboxes.iter().flat_map(BTreeMap::values);
-        namespaces.extend(sandboxes.filter_map(|sandbox| match &sandbox.network {
-            NetworkNamespace::Named(name) => facts.kernel.namespaces.get(name).copied(),
-            NetworkNamespace::Numbered(nsid) => Some(*nsid),
-            NetworkNamespace::Host | NetworkNamespace::Unknown | NetworkNamespace::Absent => None,
-        }));
-        if !namespaces.is_empty() {
-            for link in facts.kernel.links.values().filter(|link| link.peer_nsid.is_some_and(|nsid| namespaces.contains(&nsid))) {
-                inner.links.insert(link.index);
-                inner.links.extend(link.master);
-            }
-        }
-        inner
-    }
-
-    /// On a bridge of a NIC a workload may use the network's router as its gateway: such packets are bridged, and nothing here sees them.
-    fn refuse_bypassed(&self, rows: &mut [Row]) {
-        for row in rows.iter_mut().filter(|row| row.binding.is_some()) {
-            let Some(bridge) = row.entry.and_then(Entry::bridge).filter(|bridge| self.uplinks.nics.contains_key(bridge)) else { continue };
-            row.state = State::Refused(Reason::DatapathBypassed { bridge: self.uplinks.name(bridge).to_owned() });
-            row.entry = None;
-        }
-        rows.iter_mut().filter(|row| row.binding.is_none()).for_each(|row| {
-            row.entry = row.entry.filter(|entry| !entry.bridge().is_some_and(|bridge| self.uplinks.nics.contains_key(&bridge)));
-        });
-    }
-
-    /// A bridge's gateway may be a device on top of it: a macvlan or VLAN, or the other end of a veth that is a port of it.
-    fn faces(&self, rows: &[Row], guards: &BTreeMap<IfIndex, Guard>) -> BTreeMap<IfIndex, Vec<IfIndex>> {
-        let of_rows = rows.iter().filter_map(|row| row.entry?.bridge());
-        let bridges: BTreeSet<IfIndex> = of_rows.chain(guards.keys().copied()).collect();
-        let mut faces: BTreeMap<IfIndex, Vec<IfIndex>> = BTreeMap::new();
-        if bridges.is_empty() {
-            return faces;
-        }
-        for link in self.facts.kernel.links.values() {
-            let Some(lower) = link.lower.and_then(|lower| self.facts.kernel.links.get(&lower)) else { continue };
-            let bridge =
-                if bridges.contains(&lower.index) { Some(lower.index) } else { lower.master.filter(|master| bridges.contains(master)) };
-            if let Some(bridge) = bridge.filter(|bridge| link.master != Some(*bridge)) {
-                faces.entry(bridge).or_default().push(link.index);
-            }
-        }
-        faces
     }
 
     fn network(&self, attachment: &Attachment) -> Option<&'a Network> {

@@ -4,8 +4,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
 use super::datapath::names;
+use super::routing::metric;
 use crate::contract::{PROTOCOL, WAY};
-use crate::model::facts::{IfIndex, KernelFacts, Route};
+use crate::model::facts::{Family as IpFamily, IfIndex, KernelFacts, Route};
 use crate::model::resolve::Past;
 use crate::model::uplinks::Memory;
 use crate::model::ways::{WayKey, of_table};
@@ -14,23 +15,18 @@ use crate::nft::{Data, Family, Key, Ruleset, Set};
 /// Takes over what the kernel has of ours.
 pub fn read_back(observed: &Ruleset, kernel: &KernelFacts, past: &mut Past) {
     let Past { memory: Memory { numbers, .. }, port_owners, pod_bridges, departed } = past;
-    let defaults = defaults(kernel);
+    for (number, route) in defaults(kernel) {
+        let Some(nic) = route.interface else { continue };
+        let own = route.metric == metric(IpFamily::of(route.destination.addr()));
+        numbers.read_back(WayKey { nic, gateway: route.gateway.filter(|_| !own) }, number);
+    }
     for (family, v6) in [(Family::Ip, false), (Family::Ip6, true)] {
         let set = |name| observed.tables.get(&family).and_then(|table| table.sets.get(name));
         let numbered = |name| marks(set(name), v6);
-        let called: BTreeMap<u8, IfIndex> = numbered(names::CALLED)
-            .filter_map(|(address, number)| kernel.own_links_with(address).next().map(|link| (number, link.index)))
-            .collect();
-        for (number, nic) in &called {
-            let explicit = numbered(names::WAYS).any(|(_, n)| n == *number) && is_named(&called, *number, *nic);
-            if !explicit {
-                numbers.read_back(WayKey::own(*nic), *number);
-            }
-        }
-        for (number, route) in &defaults {
-            let (Some(nic), known) = (route.interface, numbers.key_of(*number).is_some()) else { continue };
-            if !known {
-                numbers.read_back(WayKey { nic, gateway: route.gateway }, *number);
+        // A NIC that is down has no routes; its addresses may be there all the same.
+        for (address, number) in numbered(names::CALLED) {
+            if let Some(link) = kernel.own_links_with(address).next() {
+                numbers.read_back(WayKey::own(link.index), number);
             }
         }
         for (address, number) in numbered(names::WAYS) {
@@ -47,11 +43,6 @@ pub fn read_back(observed: &Ruleset, kernel: &KernelFacts, past: &mut Past) {
             port_owners.read_back(bridge, address, port);
         }
     }
-}
-
-/// Whether a NIC has two numbers among those that answers go by, of which this is not the first.
-fn is_named(called: &BTreeMap<u8, IfIndex>, number: u8, nic: IfIndex) -> bool {
-    called.iter().any(|(other, index)| *index == nic && *other < number)
 }
 
 /// The default routes in our tables, by the way's number.

@@ -139,9 +139,13 @@ fn everything(family: Family) -> IpNet {
     }
 }
 
+/// Metric of the default route of a NIC's own way. That of a further gateway has one more: a restart tells the two by it.
+pub fn metric(family: Family) -> u32 {
+    if family == Family::V4 { 0 } else { METRIC_V6 }
+}
+
 fn route(family: Family, table: u32) -> Route {
-    let metric = if family == Family::V4 { 0 } else { METRIC_V6 };
-    Route { metric, protocol: PROTOCOL, ..Route::new(table, everything(family)) }
+    Route { metric: metric(family), protocol: PROTOCOL, ..Route::new(table, everything(family)) }
 }
 
 /// Ends a table: what its NIC cannot carry goes nowhere.
@@ -162,6 +166,7 @@ fn default_route(way: &Way, family: Family, copies: &[Route]) -> Option<Route> {
         onlink: gateway.onlink || uncovered,
         metrics: Route::mtu_only(gateway.mtu),
         scope: if on_link { SCOPE_LINK } else { 0 },
+        metric: metric(family) + u32::from(way.key.gateway.is_some()),
         ..route(family, way.table())
     })
 }
