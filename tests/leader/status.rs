@@ -91,7 +91,8 @@ pub fn owned() {
         lab.until("next", |binding| says(binding, "ResolvedRefs", "True", "ResolvedRefs")).await;
         let after = lab.until("crawler", |_| true).await;
         assert_eq!(after.resource_version(), binding.resource_version());
-        assert_eq!((lab.requests("patch", "configmaps"), lab.requests("create", "events")), (writes.1, writes.2));
+        // What the next one was lent is told on both objects, and nothing else.
+        assert_eq!((lab.requests("patch", "configmaps"), lab.requests("create", "events")), (writes.1, writes.2 + 2));
         assert!(lab.requests("patch", "egressbindings/status") > writes.0, "the log has what is written");
     });
 }
@@ -134,7 +135,8 @@ pub fn reported() {
         let reporter = Reporter::start(lab.client.clone());
         reporter.report(&node, report(&crawler, 2, 0));
         eventually(|| async { if lab.requests("patch", "egressnodes") > before { Ok(()) } else { Err("not said".to_owned()) } }).await;
-        assert_eq!(bound(2).await.metadata.generation, Some(3), "only its time is another");
+        let generation = bound(2).await.metadata.generation;
+        assert!(matches!(generation, Some(2 | 3)), "nothing but its time is another, unless it was the same second: {generation:?}");
         // Somebody else's hand is undone, though nothing is reported.
         let spoiled = json!({ "apiVersion": "egressd.dev/v1alpha1", "kind": "EgressNode", "spec": { "bound": 99 } });
         api.patch("n1", &PatchParams::apply("somebody").force(), &Patch::Apply(&spoiled)).await.expect("it is taken");
