@@ -2,12 +2,13 @@
 //!
 //! Every check of packets is made twice in the same world: without egressd, where it has to fail, and with it.
 
+mod identity;
 mod support;
 mod uplinks;
 
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
-    let groups = [uplinks::scenarios()];
+    let groups = [uplinks::scenarios(), identity::scenarios()];
     world::harness::main_of_waiting(groups.into_iter().flatten().collect())
 }
