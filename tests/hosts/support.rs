@@ -10,7 +10,7 @@ use std::{
 
 use serde_json::{Value, json};
 use world::{
-    Binding, Container, Netns, Nic, Scripted, Seen, World,
+    Container, Netns, Nic, Scripted, Seen, World,
     container::Bridge,
     egressd::Egressd,
     layout::{PORT, SERVER, SERVER6},
@@ -185,7 +185,6 @@ impl fmt::Display for Counted {
 /// Plain containers on one masqueraded bridge, with no engine.
 pub struct Plain {
     pub world: World,
-    pub bridge: Bridge,
     pub blue: Container,
     pub free: Container,
 }
@@ -196,17 +195,7 @@ impl Plain {
         world.masquerade(&bridge);
         let blue = world.container("blue", &bridge, 10);
         let free = world.container("free", &bridge, 11);
-        Self { world, bridge, blue, free }
-    }
-
-    /// Binds blue to eth1 and starts egressd, once it is shown that blue does not leave by eth1 without.
-    pub fn bound(world: World) -> (Self, Egressd) {
-        let plain = Self::new(world);
-        plain.world.leaves_by(&plain.blue.netns, Nic::Eth1).expect_err("it is not bound");
-        plain.world.bind(&Binding::of(&plain.blue.netns).to(&plain.world, Nic::Eth1));
-        let egressd = plain.world.egressd_alone();
-        plain.blue_by_eth1("at first");
-        (plain, egressd)
+        Self { world, blue, free }
     }
 
     pub fn blue_by_eth1(&self, when: &str) {
