@@ -1,0 +1,14 @@
+//! egressd on hosts that people really have: their uplinks, their routers, other programs' marks, neighbours, and odd answers.
+//!
+//! Every check of packets is made twice in the same world: without egressd, where it has to fail, and with it.
+
+mod identity;
+mod support;
+mod uplinks;
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    let groups = [uplinks::scenarios(), identity::scenarios()];
+    world::harness::main_of_waiting(groups.into_iter().flatten().collect())
+}
