@@ -5,13 +5,13 @@
 
 use std::collections::BTreeSet;
 use std::fmt;
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use foldhash::{HashMap, HashSet};
 use ipnet::IpNet;
 
 use super::datapath::names;
-use super::read_back::{address_in, number_at, source_of};
+use super::read_back::{address_in, number_at, owners, source_of};
 use crate::model::binding::{ExistingFlows, Source};
 use crate::model::facts::IfIndex;
 use crate::model::policy::{Standing, standing};
@@ -63,8 +63,8 @@ pub fn ends(cuts: &[&Cut], source: IpAddr, protocol: u8, translated: IpAddr) -> 
 
 /// The cuts that a batch calls for. `observed` is what it was made against, `desired` what it makes of that.
 pub fn cuts(changes: &[Change], observed: &Ruleset, desired: &Ruleset, outcome: &Outcome) -> Vec<Cut> {
-    let touched = touched(changes, observed, desired);
-    if touched.is_empty() {
+    let (touched, gone) = (touched(changes, observed, desired), disowned(changes));
+    if touched.is_empty() && gone.is_empty() {
         return Vec::new();
     }
     let mut of: HashMap<Entrance, &Row> = HashMap::default();
@@ -75,7 +75,26 @@ pub fn cuts(changes: &[Change], observed: &Ruleset, desired: &Ruleset, outcome: 
             of.insert(entrance, row);
         });
     }
-    touched.iter().flat_map(|entrance| cut(*entrance, of.get(entrance).copied(), observed)).collect()
+    // Whoever owned an address is gone, bound or not: nobody goes on with its flows but by the exit that the address has now.
+    let mut exits: HashMap<IpAddr, IpAddr> = HashMap::default();
+    for row in outcome.rows.iter().filter(|_| !gone.is_empty()) {
+        if let (State::Bound(exit), Some(net), Some(_)) = (&row.state, row.address, row.entry) {
+            exits.insert(net.addr(), exit.address);
+        }
+    }
+    let former = gone.iter().map(|address| Cut { keep: exits.get(address).copied(), ..Cut::all(IpNet::from(*address)) });
+    former.chain(touched.iter().flat_map(|entrance| cut(*entrance, of.get(entrance).copied(), observed))).collect()
+}
+
+/// The addresses whose owner a batch takes away, or changes. When the tables go as a whole, everybody stays where they are.
+fn disowned(changes: &[Change]) -> BTreeSet<IpAddr> {
+    let mut gone = BTreeSet::new();
+    for change in changes {
+        let Change::DeleteElements(Family::Bridge, set, keys) = change else { continue };
+        let v6 = names::OWNERS.iter().position(|name| name == set).map(|at| at == 1);
+        gone.extend(v6.into_iter().flat_map(|v6| keys.iter().filter_map(move |key| source_of(key, v6))).map(|(_, address)| address));
+    }
+    gone
 }
 
 fn cut(entrance: Entrance, row: Option<&Row>, observed: &Ruleset) -> Vec<Cut> {
@@ -84,7 +103,12 @@ fn cut(entrance: Entrance, row: Option<&Row>, observed: &Ruleset) -> Vec<Cut> {
     match (row.map(standing), row.and_then(|row| row.binding.as_ref())) {
         // Unbound, and known: what had an exit ends, what had none goes on.
         (Some(Standing::Free), _) if was_bound => {
-            exits_before(observed, entrance).into_iter().map(|exit| Cut { only: Some(exit), ..all }).collect()
+            let exits = exits_before(observed, entrance);
+            // What had no exit has no flows, and yet it has to be said that none is left.
+            let none = exits
+                .is_empty()
+                .then(|| if entrance.1.addr().is_ipv6() { Ipv6Addr::UNSPECIFIED.into() } else { Ipv4Addr::UNSPECIFIED.into() });
+            exits.into_iter().chain(none).map(|exit| Cut { only: Some(exit), ..all }).collect()
         }
         (Some(Standing::Bound(_)), Some(binding)) => {
             let keep = row.and_then(|row| if let State::Bound(exit) = &row.state { Some(exit.address) } else { None });
@@ -133,15 +157,25 @@ fn touched(changes: &[Change], observed: &Ruleset, desired: &Ruleset) -> BTreeSe
     touched
 }
 
-/// Interface and source of those that a batch makes unbound: nothing of their flows may leave until it has ended.
-pub fn departures(observed: &Ruleset, desired: &Ruleset) -> impl Iterator<Item = (IfIndex, IpAddr)> {
-    [Family::Ip, Family::Ip6].into_iter().flat_map(|family| {
-        let before = set_of(observed, family, names::POLICIES);
-        let after = set_of(desired, family, names::POLICIES);
-        let gone = move |key: &&Key| after.is_some_and(|after| !after.elements.contains_key(*key));
-        let keys = before.into_iter().flat_map(|set| set.elements.keys()).filter(gone);
-        keys.filter_map(move |key| source_of(key, family == Family::Ip6))
-    })
+/// Interface and source of those that a batch makes unbound, or that go: nothing of their flows may leave until it has ended.
+pub fn departures(observed: &Ruleset, desired: &Ruleset) -> BTreeSet<(IfIndex, IpAddr)> {
+    let gone = |name: &'static str| {
+        [Family::Ip, Family::Ip6].into_iter().flat_map(move |family| {
+            let (before, after) = (set_of(observed, family, name), set_of(desired, family, name));
+            let gone = move |key: &&Key| after.is_some_and(|after| !after.elements.contains_key(*key));
+            let keys = before.into_iter().flat_map(|set| set.elements.keys()).filter(gone);
+            keys.filter_map(move |key| source_of(key, family == Family::Ip6))
+        })
+    };
+    let mut departures: BTreeSet<_> = gone(names::POLICIES).collect();
+    let mut known = gone(names::KNOWN).peekable();
+    // Who is known no more may just as well be on a bridge that needs no guard any more.
+    if known.peek().is_some() {
+        let (before, after) = (owners(observed), owners(desired));
+        let disowned: BTreeSet<IpAddr> = before.difference(&after).map(|(_, address)| *address).collect();
+        departures.extend(known.filter(|(_, address)| disowned.contains(address)));
+    }
+    departures
 }
 
 fn bound_before(observed: &Ruleset, (interface, net): Entrance) -> bool {

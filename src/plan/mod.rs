@@ -60,7 +60,9 @@ impl Plan {
         let mut departed = departed.clone();
         let mut desired = tables::ruleset(outcome, observed.kernel, &departed);
         let before = departed.len();
-        departed.extend(flows::departures(observed.ruleset, &desired).filter(|_| whole));
+        if whole {
+            departed.extend(flows::departures(observed.ruleset, &desired));
+        }
         if departed.len() > before {
             desired = tables::ruleset(outcome, observed.kernel, &departed);
         }
