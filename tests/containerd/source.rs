@@ -12,6 +12,7 @@ use egressd::facts::kernel::Asker;
 use egressd::model::pod::{NetworkNamespace, Owner, RuntimeChange, Sandbox};
 use world::cluster::CONTAINERD;
 use world::containerd::{Containerd, PODS, Release, SOCKET, create, created, delete, sandbox};
+use world::status::until_within;
 use world::{Cluster, Netns, command};
 
 /// Everything that was told, with the time.
@@ -151,6 +152,9 @@ pub async fn a_killed_containerd_is_told_anew(release: Release) {
     containerd.kill();
     heard.next("the loss", |change| matches!(change, RuntimeChange::Lost(_)).then_some(())).await;
     command::run(&["kill", "-KILL", &ends]);
+    let process = Path::new("/proc").join(&ends);
+    let patience = Duration::from_secs(20);
+    until_within(patience, patience / 200, "its shim has seen it end", || if process.exists() { Err(ends.clone()) } else { Ok(()) });
     containerd.come_back();
     let after: BTreeSet<String> = heard.snapshot().await.into_iter().map(|sandbox| sandbox.id).collect();
     assert_eq!(after, BTreeSet::from(["default/stays".to_owned()]));

@@ -76,7 +76,7 @@ impl Segment {
             "addr add {own}/24 dev eth0
              addr add {own6}/64 dev eth0 nodad
              addr add {SERVER}/32 dev lo
-             addr add {SERVER6}/128 dev lo
+             addr add {SERVER6}/128 dev lo nodad
              link set eth0 up
              route add default via {host}
              route add default via {host6}"

@@ -304,7 +304,11 @@ async fn one_task(client: &Client, id: Id) -> (Id, Result<Option<u32>, String>) 
         let request = within(&id.namespace, GetRequest { container_id: id.id.clone(), ..GetRequest::default() })
             .map_err(|ended| ended.to_string())?;
         match client.tasks().get(request).await {
-            Ok(answer) => Ok(answer.into_inner().process.filter(is_alive).map(|task| task.pid)),
+            // containerd 1.6 gives a task whose shim it asked in vain no state at all.
+            Ok(answer) => match answer.into_inner().process {
+                Some(task) if task.status() == v1::Status::Unknown => Err("its shim does not tell of its task".to_owned()),
+                process => Ok(process.filter(is_alive).map(|task| task.pid)),
+            },
             Err(status) if status.code() == Code::NotFound => Ok(None),
             Err(status) => Err(format!("its shim does not tell of its task: {status}")),
         }
