@@ -49,6 +49,8 @@ fn the_examples_do_what_they_say() {
     for pod in &pods {
         until("it leaves as ever", || cluster.node(&pod.node).leaves_by(&pod.netns, Nic::Eth0));
     }
+    // Until then it is in use, and may not be deleted.
+    cluster.api.await_object(&["egresspool", "public"], |pool| pool["status"]["bindings"].as_u64().unwrap_or(0) == 0);
     cluster.api.kubectl(&["delete", "--timeout=90s", "--ignore-not-found", "-f", &folder]);
     cluster.api.try_get(&["namespace", "shop"]).expect_err("it is gone");
 }

@@ -46,7 +46,7 @@ impl Error {
     }
 }
 
-/// Asks the API server. Whatever it does, there is an answer within [`LIMIT`].
+/// Asks the API server. Whatever it does, there is an answer within `LIMIT`.
 pub async fn ask<T>(verb: &'static str, resource: impl Into<String>, request: impl Future<Output = kube::Result<T>>) -> Result<T, Error> {
     within(LIMIT, request).await.map_err(|source| Error::of(verb, resource, source))
 }
