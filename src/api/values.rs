@@ -5,6 +5,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use ipnet::IpNet;
 
 use crate::model::binding::{Destination, ExitSpec, FieldError, Ports, Protocol};
+use crate::model::facts::is_link_local;
 
 /// Exits, destinations, or ports of one binding.
 pub const MAX_ITEMS: usize = 256;
@@ -118,13 +119,6 @@ fn unusable(address: IpAddr) -> Option<&'static str> {
         () if broadcast => Some("is the broadcast address"),
         () if reserved => Some("is in a reserved range"),
         () => None,
-    }
-}
-
-fn is_link_local(address: IpAddr) -> bool {
-    match address {
-        IpAddr::V4(v4) => v4.is_link_local(),
-        IpAddr::V6(v6) => v6.is_unicast_link_local(),
     }
 }
 

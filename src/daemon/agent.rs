@@ -13,7 +13,6 @@ use tokio::sync::mpsc;
 use tracing::{debug, info, warn};
 
 use super::calls::Calls;
-
 use super::cutter::{self, Job};
 use super::keeper::{self, Keeper};
 use super::metrics::Metrics;

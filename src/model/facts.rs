@@ -13,7 +13,7 @@ mod link;
 mod routing;
 
 pub use link::{Address, IfIndex, Link, LinkKind, Place};
-pub use routing::{Family, NextHop, Route, RouteKind, Rule, RuleAction};
+pub use routing::{Family, NextHop, Route, RouteKind, Rule, RuleAction, is_link_local};
 
 /// What the kernel said since the last look.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -12,7 +12,7 @@ use std::sync::Arc;
 use ipnet::IpNet;
 
 use super::binding::{RoutedSource, Selector};
-use super::facts::{Attachment, Container, IfIndex, Link, LinkKind, Network, RouteKind};
+use super::facts::{Attachment, Container, IfIndex, Link, LinkKind, Network, RouteKind, is_link_local};
 use super::known::{Facts, Known};
 use super::overlap::without_overlaps;
 use super::port_owners::{Answer, PortOwners, Request};
@@ -370,10 +370,7 @@ impl<'a> Resolver<'a> {
 
 /// An address that can be a source on another link.
 fn leaves(address: &IpAddr) -> bool {
-    match address {
-        IpAddr::V4(a) => !a.is_loopback() && !a.is_link_local(),
-        IpAddr::V6(a) => !a.is_loopback() && !a.is_unicast_link_local(),
-    }
+    !address.is_loopback() && !is_link_local(*address)
 }
 
 fn row(container: &Arc<Container>, attachment: Option<&Attachment>, held: &[Held], state: State) -> Row {

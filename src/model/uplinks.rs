@@ -9,7 +9,7 @@ use std::net::IpAddr;
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 
 use super::binding::{Binding, ExitSpec};
-use super::facts::{Family, IfIndex, KernelFacts, Link, LinkKind};
+use super::facts::{Family, IfIndex, KernelFacts, Link, LinkKind, is_link_local};
 use super::known::Facts;
 use super::reason::{NotAnUplink, Reason};
 use super::select::precedence;
@@ -343,7 +343,7 @@ impl Survey<'_> {
 
     /// The way by a gateway that is not the NIC's own.
     fn other_way(&mut self, key: WayKey, up: bool, address: IpAddr, own_gateway: Option<Gateway>) -> Option<u8> {
-        let on_subnet = own(self.kernel, key.nic).any(|a| a.net.contains(&address)) || outside::is_link_local(address);
+        let on_subnet = own(self.kernel, key.nic).any(|a| a.net.contains(&address)) || is_link_local(address);
         let table = own_gateway.map_or_else(|| self.table_toward(key.nic, address), |own| own.table);
         let gateway = Gateway { address: Some(address), onlink: !on_subnet, mtu: None, table };
         self.way(key, up, BTreeMap::from([(Family::of(address), gateway)]))
@@ -363,7 +363,7 @@ impl Survey<'_> {
         for nic in uplinks.nics.values() {
             let Some(way) = nic.way.and_then(|number| uplinks.ways.get(&number)) else { continue };
             // What calls a link-local address is on the link.
-            let served = nic.addresses.iter().filter(|a| way.gateways.contains_key(&Family::of(**a)) && !outside::is_link_local(**a));
+            let served = nic.addresses.iter().filter(|a| way.gateways.contains_key(&Family::of(**a)) && !is_link_local(**a));
             uplinks.called.extend(served.map(|address| (*address, way.number)));
         }
         // The one gateway that all bindings of an address name is its gateway for everybody, where the NIC has none.

@@ -2,7 +2,6 @@
 
 use std::collections::HashMap;
 
-use super::routing::RTNH_F_ONLINK;
 use crate::model::facts::NextHop;
 use crate::wire::{self, Message, Received, address, attributes_after, number};
 
@@ -16,6 +15,7 @@ const NHA_ID: u16 = 1;
 const NHA_GROUP: u16 = 2;
 const NHA_OIF: u16 = 5;
 const NHA_GATEWAY: u16 = 6;
+pub const RTNH_F_ONLINK: u32 = 4;
 const NHA_ENCAP: u16 = 8;
 /// Length of `struct nexthop_grp`: id, weight less one, its higher byte (Linux 6.12), reserve.
 const MEMBER: usize = 8;

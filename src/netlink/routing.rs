@@ -12,7 +12,7 @@ use netlink_packet_route::route::{
 };
 use nix::libc;
 
-use super::nexthop::{self, Objects};
+use super::nexthop::{self, Objects, RTNH_F_ONLINK};
 use crate::model::facts::{Family, NextHop, Route, RouteKind};
 use crate::wire::{self, Message, Received, address, attributes, attributes_after, number};
 
@@ -23,7 +23,6 @@ const HOP_FIXED: usize = 8;
 const RTA_NH_ID: u16 = 30;
 /// A text, unlike all other metrics.
 const RTAX_CC_ALGO: u16 = 16;
-pub const RTNH_F_ONLINK: u32 = 4;
 const RTM_F_CLONED: u32 = 0x200;
 const RT_SCOPE_NOWHERE: u8 = 255;
 /// `rta_cacheinfo.rta_expires` counts in these (`USER_HZ`).

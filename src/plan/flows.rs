@@ -5,15 +5,16 @@
 
 use std::collections::BTreeSet;
 use std::fmt;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::net::IpAddr;
 
 use foldhash::{HashMap, HashSet};
 use ipnet::IpNet;
 
 use super::datapath::names;
-use super::read_back::{address_in, number_at, owners, source_of};
+use super::datapath::traffic::bits;
+use super::read_back::{address_in, number_at, number_in, owners, source_of};
 use crate::model::binding::{ExistingFlows, Source};
-use crate::model::facts::IfIndex;
+use crate::model::facts::{Family as IpFamily, IfIndex};
 use crate::model::policy::{Standing, standing};
 use crate::model::resolve::Outcome;
 use crate::model::workload::{Row, State};
@@ -105,9 +106,7 @@ fn cut(entrance: Entrance, row: Option<&Row>, observed: &Ruleset) -> Vec<Cut> {
         (Some(Standing::Free), _) if was_bound => {
             let exits = exits_before(observed, entrance);
             // What had no exit has no flows, and yet it has to be said that none is left.
-            let none = exits
-                .is_empty()
-                .then(|| if entrance.1.addr().is_ipv6() { Ipv6Addr::UNSPECIFIED.into() } else { Ipv4Addr::UNSPECIFIED.into() });
+            let none = exits.is_empty().then(|| IpFamily::of(entrance.1.addr()).unspecified());
             exits.into_iter().chain(none).map(|exit| Cut { only: Some(exit), ..all }).collect()
         }
         (Some(Standing::Bound(_)), Some(binding)) => {
@@ -205,13 +204,6 @@ fn family_of(net: IpNet) -> Family {
     if net.addr().is_ipv6() { Family::Ip6 } else { Family::Ip }
 }
 
-fn number_in(data: &Data) -> Option<u32> {
-    match data {
-        Data::Value(value) => Some(u32::from_ne_bytes(value.as_slice().get(..4)?.try_into().ok()?)),
-        Data::None | Data::Verdict(_) => None,
-    }
-}
-
 /// Interface and source in a key, from `at` on; those of ranges are in network order.
 fn entrance(key: &Key, at: usize, v6: bool) -> Option<Entrance> {
     let address = |bytes: &crate::nft::Bytes| address_in(bytes.as_slice().get(at + 4..)?, v6);
@@ -220,13 +212,6 @@ fn entrance(key: &Key, at: usize, v6: bool) -> Option<Entrance> {
     let host_bits = (bits(first) ^ bits(address(last)?)).count_ones() as u8;
     let prefix = if v6 { 128 - host_bits } else { 32 - host_bits };
     Some((number_at(key, at)?.swap_bytes(), IpNet::new(first, prefix).ok()?))
-}
-
-fn bits(address: IpAddr) -> u128 {
-    match address {
-        IpAddr::V4(a) => u32::from(a).into(),
-        IpAddr::V6(a) => a.into(),
-    }
 }
 
 impl fmt::Display for Cut {

@@ -53,11 +53,9 @@ fn defaults(kernel: &KernelFacts) -> BTreeMap<u8, &Route> {
 
 /// Addresses and the numbers of their ways.
 fn marks(set: Option<&Set>, v6: bool) -> impl Iterator<Item = (IpAddr, u8)> {
-    set.into_iter().flat_map(|set| &set.elements).filter_map(move |(key, data)| {
-        let Data::Value(value) = data else { return None };
-        let mark = u32::from_ne_bytes(value.as_slice().get(..4)?.try_into().ok()?);
-        Some((address_in(key.first.as_slice(), v6)?, (mark & WAY) as u8))
-    })
+    set.into_iter()
+        .flat_map(|set| &set.elements)
+        .filter_map(move |(key, data)| Some((address_in(key.first.as_slice(), v6)?, (number_in(data)? & WAY) as u8)))
 }
 
 /// The addresses that ports own.
@@ -73,7 +71,19 @@ pub fn owners(ruleset: &Ruleset) -> BTreeSet<(IfIndex, IpAddr)> {
 
 /// The number in a key of single values.
 pub fn number_at(key: &Key, at: usize) -> Option<u32> {
-    Some(u32::from_ne_bytes(key.first.as_slice().get(at..at + 4)?.try_into().ok()?))
+    number(key.first.as_slice().get(at..)?)
+}
+
+/// The number in the data of an element.
+pub fn number_in(data: &Data) -> Option<u32> {
+    match data {
+        Data::Value(value) => number(value.as_slice()),
+        Data::None | Data::Verdict(_) => None,
+    }
+}
+
+fn number(bytes: &[u8]) -> Option<u32> {
+    Some(u32::from_ne_bytes(*bytes.first_chunk()?))
 }
 
 /// Interface and source of a key of single values.

@@ -11,7 +11,7 @@ use crate::contract::{
     FLAG, FLAG_MASK, MARK_MASK, METRIC_LAST, PREFERENCE_FROM, PREFERENCE_FROM_INSIDE, PREFERENCE_FROM_NODES, PREFERENCE_INSIDE,
     PREFERENCE_WAY, PROTOCOL, TABLE_BASE, TABLE_NODES, UPLINK_GROUP,
 };
-use crate::model::facts::{Family, KernelFacts, Route, RouteKind, Rule};
+use crate::model::facts::{Family, KernelFacts, Route, RouteKind, Rule, is_link_local};
 use crate::model::resolve::Outcome;
 use crate::model::uplinks::outside::MAIN;
 use crate::model::ways::{Way, mark};
@@ -158,7 +158,9 @@ fn last(family: Family, table: u32) -> Route {
 fn default_route(way: &Way, family: Family, copies: &[Route]) -> Option<Route> {
     let gateway = way.gateways.get(&family)?;
     let covers = |address: IpAddr| copies.iter().any(|r| r.gateway.is_none() && r.destination.contains(&address));
-    let uncovered = gateway.address.is_some_and(|address| !covers(address) && !is_link_local(address));
+    // IPv6 has its link-local subnet on every link; IPv4 only where it is configured.
+    let reached = |address: IpAddr| covers(address) || (address.is_ipv6() && is_link_local(address));
+    let uncovered = gateway.address.is_some_and(|address| !reached(address));
     let on_link = gateway.address.is_none() && family == Family::V4;
     Some(Route {
         gateway: gateway.address,
@@ -219,12 +221,5 @@ fn put_into(table: u32, routes: impl Iterator<Item = Route>) -> Vec<Route> {
 
 /// Link-local and multicast prefixes are every link's own affair.
 fn routable(net: &IpNet) -> bool {
-    match net {
-        IpNet::V4(net) => !net.addr().is_multicast() && !net.addr().is_link_local(),
-        IpNet::V6(net) => !net.addr().is_multicast() && !net.addr().is_unicast_link_local(),
-    }
-}
-
-fn is_link_local(address: IpAddr) -> bool {
-    matches!(address, IpAddr::V6(a) if a.is_unicast_link_local())
+    !net.addr().is_multicast() && !is_link_local(net.addr())
 }

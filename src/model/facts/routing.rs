@@ -31,6 +31,14 @@ impl Family {
     }
 }
 
+/// Whether an address is of its link alone (RFC 3927, RFC 4291).
+pub fn is_link_local(address: IpAddr) -> bool {
+    match address {
+        IpAddr::V4(a) => a.is_link_local(),
+        IpAddr::V6(a) => a.is_unicast_link_local(),
+    }
+}
+
 /// What a route does with a packet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum RouteKind {

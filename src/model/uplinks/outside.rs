@@ -1,7 +1,6 @@
 //! Which routes lead outside: the default routes of every table that a policy rule reaches, and what amounts to one.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::IpAddr;
 
 use ipnet::IpNet;
 
@@ -128,12 +127,4 @@ pub fn inside(kernel: &KernelFacts, uplinks: &BTreeSet<IfIndex>) -> Inside {
     }
     all.tables.remove(&MAIN);
     all
-}
-
-/// Link-local addresses and multicast are every link's own affair.
-pub fn is_link_local(address: IpAddr) -> bool {
-    match address {
-        IpAddr::V4(a) => a.is_link_local(),
-        IpAddr::V6(a) => a.is_unicast_link_local(),
-    }
 }

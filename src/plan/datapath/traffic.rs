@@ -75,7 +75,8 @@ fn bounds(net: &IpNet) -> (u128, u128) {
     (bits(net.network()), bits(net.broadcast()))
 }
 
-fn bits(address: IpAddr) -> u128 {
+/// An address as a number.
+pub fn bits(address: IpAddr) -> u128 {
     match address {
         IpAddr::V4(a) => u32::from(a).into(),
         IpAddr::V6(a) => a.into(),
