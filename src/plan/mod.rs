@@ -58,14 +58,11 @@ impl Plan {
     /// taken away.
     pub fn make(outcome: &Outcome, observed: &Observed<'_>, departed: &Departed, whole: bool) -> Self {
         let mut departed = departed.clone();
-        let mut desired = tables::ruleset(outcome, observed.kernel, &departed);
-        let before = departed.len();
+        let mut desired = tables::ruleset(outcome, observed.kernel);
         if whole {
             departed.extend(flows::departures(observed.ruleset, &desired));
         }
-        if departed.len() > before {
-            desired = tables::ruleset(outcome, observed.kernel, &departed);
-        }
+        tables::hold_back(&mut desired, &departed);
         if !whole {
             tables::keep(&mut desired, observed.ruleset);
         }

@@ -19,12 +19,23 @@ use crate::nft::{Bytes, Data, Datatype, Family, Key, Ruleset, Set, Table, Verdic
 pub type Departed = BTreeSet<(IfIndex, IpAddr)>;
 
 /// The ruleset that an outcome needs; no table at all when nothing is bound.
-pub fn ruleset(outcome: &Outcome, kernel: &KernelFacts, departed: &Departed) -> Ruleset {
+pub fn ruleset(outcome: &Outcome, kernel: &KernelFacts) -> Ruleset {
     if outcome.uplinks.nics.is_empty() {
         return Ruleset::default();
     }
-    let ip = |v6| table(outcome, departed, v6);
+    let ip = |v6| table(outcome, v6);
     Ruleset { tables: BTreeMap::from([(Family::Ip, ip(false)), (Family::Ip6, ip(true)), (Family::Bridge, bridge(outcome, kernel))]) }
+}
+
+/// Holds back what leaves from those who were bound until just now.
+pub fn hold_back(desired: &mut Ruleset, departed: &Departed) {
+    for (family, v6) in [(Family::Ip, false), (Family::Ip6, true)] {
+        let mut held = departed.iter().filter(|(_, address)| address.is_ipv6() == v6).peekable();
+        let Some(table) = desired.tables.get_mut(&family).filter(|_| held.peek().is_some()) else { continue };
+        let elements = held.map(|(interface, address)| (source(*interface, *address), Data::None));
+        table.sets.entry(names::DEPARTED.to_owned()).and_modify(|set| set.elements.extend(elements));
+        table.chains.extend(datapath::chains(Shape::of(&table.sets, v6)));
+    }
 }
 
 /// Who owns which address at which port.
@@ -46,7 +57,7 @@ fn bridge(outcome: &Outcome, kernel: &KernelFacts) -> Table {
     sets.with(chains)
 }
 
-fn table(outcome: &Outcome, departed: &Departed, v6: bool) -> Table {
+fn table(outcome: &Outcome, v6: bool) -> Table {
     let mut sets = datapath::sets(v6);
     let mut traffics: BTreeMap<String, &Traffic> = BTreeMap::new();
     for row in &outcome.rows {
@@ -83,23 +94,10 @@ fn table(outcome: &Outcome, departed: &Departed, v6: bool) -> Table {
         }
     }
     put_inside(&mut sets, &outcome.uplinks.inside, v6);
-    for (interface, address) in departed.iter().filter(|(_, address)| address.is_ipv6() == v6) {
-        sets.put(names::DEPARTED, source(*interface, *address), Data::None);
-    }
-    let (inside, claimed) = (inside_set(outcome.inside.iter(), v6), claimed(outcome, v6));
-    inside.elements.into_iter().for_each(|(key, data)| sets.put(names::INSIDE, key, data));
-    claimed.elements.into_iter().for_each(|(key, data)| sets.put(names::CLAIMED, key, data));
-    let shape = Shape {
-        v6,
-        nets: sets.any(names::POLICIES_NETS),
-        limited: sets.any(names::LIMITED),
-        limited_nets: sets.any(names::LIMITED_NETS),
-        inside: sets.any(names::INSIDE),
-        guards: sets.any(names::GUARDS),
-        claimed: sets.any(names::CLAIMED),
-        departed: sets.any(names::DEPARTED),
-    };
-    let mut table = sets.with(datapath::chains(shape));
+    let mut table = sets.with(BTreeMap::new());
+    table.sets.insert(names::INSIDE.to_owned(), inside_set(outcome.inside.iter(), v6));
+    table.sets.insert(names::CLAIMED.to_owned(), claimed(outcome, v6));
+    table.chains = datapath::chains(Shape::of(&table.sets, v6));
     traffics.into_iter().for_each(|(name, traffic)| traffic::add(&mut table, &name, traffic, v6));
     table
 }

@@ -37,7 +37,9 @@ fn wanted() -> Ruleset {
     // Some lie within others, and two are neighbours.
     let inside = ["10.244.0.0/24", "10.244.1.0/24", "10.96.0.0/12", "10.96.0.1/32", "fd00::/48", "fd00::1/128"];
     outcome.inside = Arc::new(inside.iter().map(|net| net.parse().unwrap()).collect());
-    tables::ruleset(&outcome, &KernelFacts::default(), &[(5, "172.19.0.9".parse().unwrap())].into())
+    let mut ruleset = tables::ruleset(&outcome, &KernelFacts::default());
+    tables::hold_back(&mut ruleset, &[(5, "172.19.0.9".parse().unwrap())].into());
+    ruleset
 }
 
 #[test]

@@ -27,7 +27,7 @@ fn main() {
     let outcome = resolve(&facts, &mut past);
     let bound = outcome.rows.iter().filter(|row| matches!(standing(row), Standing::Bound(_)) && row.entry.is_some()).count();
     assert_eq!(bound, CONTAINERS as usize, "all are bound");
-    let mut mirror = tables::ruleset(&outcome, &facts.kernel, &past.departed);
+    let mut mirror = tables::ruleset(&outcome, &facts.kernel);
     let mut parts: BTreeMap<&str, Vec<Duration>> = BTreeMap::new();
     for round in 0..ROUNDS {
         let mut note = |part, began: Instant| parts.entry(part).or_default().push(began.elapsed());
@@ -40,7 +40,7 @@ fn main() {
         let outcome = resolve(&facts, &mut past);
         note("2 resolve", began);
         let began = Instant::now();
-        let desired = tables::ruleset(&outcome, &facts.kernel, &past.departed);
+        let desired = tables::ruleset(&outcome, &facts.kernel);
         note("3 ruleset", began);
         let began = Instant::now();
         let changes = diff(&desired, &mirror);

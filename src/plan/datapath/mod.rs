@@ -88,6 +88,23 @@ pub struct Shape {
     pub departed: bool,
 }
 
+impl Shape {
+    /// What the sets of a table of an ip family hold.
+    pub fn of(sets: &BTreeMap<String, Set>, v6: bool) -> Self {
+        let any = |name: &str| sets.get(name).is_some_and(|set| !set.elements.is_empty());
+        Self {
+            v6,
+            nets: any(names::POLICIES_NETS),
+            limited: any(names::LIMITED),
+            limited_nets: any(names::LIMITED_NETS),
+            inside: any(names::INSIDE),
+            guards: any(names::GUARDS),
+            claimed: any(names::CLAIMED),
+            departed: any(names::DEPARTED),
+        }
+    }
+}
+
 /// The chains of one concern.
 type Chains = Vec<(&'static str, Chain)>;
 
@@ -147,11 +164,6 @@ impl Sets {
     /// Adds an element whose key is a single value.
     pub fn one(&mut self, set: &str, key: Bytes, data: Data) {
         self.put(set, Key::one(key), data);
-    }
-
-    /// Whether a set has elements.
-    pub fn any(&self, set: &str) -> bool {
-        self.0.get(set).is_some_and(|set| !set.elements.is_empty())
     }
 
     /// The table of these sets.
