@@ -6,9 +6,10 @@ use std::time::{Duration, Instant};
 
 use tracing::{info, warn};
 
-use super::retry::{self, Backoff};
+use super::retry;
 use super::{Teller, Told};
 use crate::effects::docker::{Engine, Error, Placed};
+use crate::facts::backoff::Backoff;
 use crate::plan::engine::EngineStep;
 
 /// How long after the first refusal a call is made again.
@@ -50,11 +51,7 @@ impl Calls {
     /// Starts those of the planned calls that are new, or due again.
     pub fn start(&mut self, steps: Vec<EngineStep>) {
         let now = Instant::now();
-        self.calls.retain(|_, call| match &call.state {
-            State::Running => true,
-            State::Done(_) => steps.contains(&call.step),
-            State::Refused { .. } => steps.contains(&call.step),
-        });
+        self.calls.retain(|_, call| matches!(call.state, State::Running) || steps.contains(&call.step));
         for step in steps {
             match self.calls.get(&step.object()).map(|call| &call.state) {
                 Some(State::Refused { again, .. }) if *again <= now => self.begin(step),

@@ -12,8 +12,9 @@ use tokio::net::TcpListener;
 use tracing::{info, warn};
 
 use super::control::{Question, Response, put};
-use super::retry::{self, Backoff};
+use super::retry;
 use super::{Teller, Told};
+use crate::facts::backoff::Backoff;
 
 /// The content type of OpenMetrics 1.0.
 const OPEN_METRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";

@@ -28,8 +28,10 @@ impl Keeper {
                 let newest = to_write.try_iter().last().unwrap_or(first);
                 let written = boot::write(&file, &newest);
                 let cure = "give --boot-guard a file that can be written";
-                let fails =
-                    |error| Failure { error: format!("{}; {cure}", Failure::of(STEP, &error).error), step: STEP.to_owned(), table: None };
+                let fails = |error| {
+                    let failure = Failure::of(STEP, &error);
+                    Failure { error: format!("{}; {cure}", failure.error), ..failure }
+                };
                 let _ = tell.send(Told::Remembered(written.map_err(fails)));
             }
         };

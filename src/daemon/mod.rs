@@ -30,6 +30,7 @@ use crate::api;
 use crate::effects::kernel::{Failure, Kernel, OpenError};
 use crate::effects::kubernetes::reporter::Reporter;
 use crate::effects::nft::{EventsError, NftEvents, Notice};
+use crate::facts::backoff::Backoff;
 use crate::facts::{containerd, docker, files, kernel, kubernetes};
 use crate::model::binding::Manifests;
 use crate::model::cluster::ClusterChange;
@@ -39,7 +40,6 @@ use crate::plan::engine::EngineStep;
 use agent::Agent;
 use control::{Question, Response};
 pub use lock::hold;
-use retry::Backoff;
 
 /// What `egressd run` was asked for.
 #[derive(Clone, Debug)]

@@ -6,26 +6,7 @@ use std::time::{Duration, Instant};
 use tracing::{info, warn};
 
 use crate::effects::kernel::Failure;
-
-/// Time between tries: doubled with each, up to the longest.
-#[derive(Clone, Debug)]
-pub(super) struct Backoff {
-    next: Duration,
-    longest: Duration,
-}
-
-impl Backoff {
-    pub fn new(first: Duration, longest: Duration) -> Self {
-        Self { next: first, longest }
-    }
-
-    /// How long to wait before the next try.
-    pub fn wait(&mut self) -> Duration {
-        let wait = self.next;
-        self.next = (wait * 2).min(self.longest);
-        wait
-    }
-}
+use crate::facts::backoff::Backoff;
 
 /// Between the first failure and the second try.
 pub(super) const FIRST: Duration = Duration::from_secs(1);

@@ -162,7 +162,7 @@ impl Kernel {
                 }
                 Err(error) => {
                     self.forget();
-                    done.fail(&error, "nftables");
+                    done.fail(Failure::of("nftables", &error));
                     done.batch_refused = true;
                 }
             }
@@ -181,7 +181,7 @@ impl Kernel {
         let left = match self.sysctls.restore_all(keep_forwarding) {
             Ok(left) => left.iter().map(ToString::to_string).collect(),
             Err(error) => {
-                done.fail(&error, "sysctls");
+                done.fail(Failure::of("sysctls", &error));
                 Vec::new()
             }
         };
@@ -193,10 +193,7 @@ impl Kernel {
             debug!(step = %step.words(names), "route");
             match self.routing.apply(step) {
                 Ok(()) => done.steps += 1,
-                Err(error) => {
-                    done.fail(&error, &step.words(names).to_string());
-                    done.failures.iter_mut().last().into_iter().for_each(|failure| failure.table = step.needed_by());
-                }
+                Err(error) => done.fail(Failure { table: step.needed_by(), ..Failure::of(step.words(names).to_string(), &error) }),
             }
         }
     }
@@ -206,12 +203,11 @@ impl Done {
     fn note<E: std::error::Error>(&mut self, result: Result<(), E>, what: impl Fn() -> String) {
         match result {
             Ok(()) => self.steps += 1,
-            Err(error) => self.fail(&error, &what()),
+            Err(error) => self.fail(Failure::of(what(), &error)),
         }
     }
 
-    fn fail(&mut self, error: &dyn std::error::Error, what: &str) {
-        let failure = Failure::of(what, error);
+    fn fail(&mut self, failure: Failure) {
         debug!(step = failure.step, error = failure.error, "step failed");
         self.failures.push(failure);
     }

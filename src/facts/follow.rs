@@ -8,6 +8,8 @@ use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
 
+use super::backoff::Backoff;
+
 const BACKOFF_FIRST: Duration = Duration::from_millis(50);
 const BACKOFF_LAST: Duration = Duration::from_secs(2);
 /// A session that lived this long ended for a reason of its own: the next attempt is made soon.
@@ -77,7 +79,8 @@ where
     F: Future<Output = E>,
     E: std::error::Error,
 {
-    let mut backoff = BACKOFF_FIRST;
+    let anew = || Backoff::new(BACKOFF_FIRST, BACKOFF_LAST);
+    let mut backoff = anew();
     let mut said = None;
     loop {
         let began = Instant::now();
@@ -92,9 +95,8 @@ where
             said = Some(ended);
         }
         if began.elapsed() >= SETTLED {
-            backoff = BACKOFF_FIRST;
+            backoff = anew();
         }
-        tokio::time::sleep(backoff).await;
-        backoff = (backoff * 2).min(BACKOFF_LAST);
+        tokio::time::sleep(backoff.wait()).await;
     }
 }

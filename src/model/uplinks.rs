@@ -104,9 +104,9 @@ impl Uplinks {
         }
         let defaults = outside::defaults(kernel);
         let mut survey = Survey { kernel, defaults: &defaults, inner, memory, uplinks: &mut uplinks, named: BTreeMap::new() };
-        survey.place(&wanted);
+        let placed = survey.place(&wanted);
         survey.nics();
-        survey.exits(&wanted);
+        survey.exits(placed);
         survey.finish();
         uplinks.problems.extend(outside::ahead(kernel, &defaults));
         uplinks
@@ -156,15 +156,17 @@ struct Survey<'a> {
 }
 
 impl Survey<'_> {
-    /// Which NIC holds each exit.
-    fn place(&mut self, wanted: &BTreeMap<&ExitSpec, &Binding>) {
+    /// Which NIC holds each exit, and with which address. Those that take precedence come first.
+    fn place(&mut self, wanted: &BTreeMap<&ExitSpec, &Binding>) -> Vec<(ExitSpec, IfIndex, IpAddr)> {
         let mut ordered: Vec<(&ExitSpec, &Binding)> = wanted.iter().map(|(spec, binding)| (*spec, *binding)).collect();
         ordered.sort_by_key(|(_, binding)| precedence(binding));
+        let mut placed = Vec::new();
         for (spec, _) in ordered {
             let nic = holder(self.kernel, spec, self.defaults, self.inner);
             match nic.and_then(|nic| Ok((nic, address_of(self.kernel, spec, nic)?))) {
                 Ok((nic, address)) => {
                     self.uplinks.placed.insert(spec.clone(), (nic, address));
+                    placed.push((spec.clone(), nic, address));
                     let named = self.named.entry(address).or_default();
                     named.extend(spec.gateway.filter(|gateway| !named.contains(gateway)));
                     self.tell_of_two_holders(spec, nic);
@@ -172,6 +174,7 @@ impl Survey<'_> {
                 Err(reason) => drop(self.uplinks.exits.insert(spec.clone(), Err(reason))),
             }
         }
+        placed
     }
 
     fn tell_of_two_holders(&mut self, spec: &ExitSpec, nic: IfIndex) {
@@ -267,15 +270,10 @@ impl Survey<'_> {
         Some(Gateway { onlink: false, mtu: None, ..route.gateway })
     }
 
-    /// What became of each exit that a NIC holds.
-    fn exits(&mut self, wanted: &BTreeMap<&ExitSpec, &Binding>) {
-        let placed: Vec<(ExitSpec, IfIndex, IpAddr)> =
-            self.uplinks.placed.iter().map(|(spec, (nic, a))| (spec.clone(), *nic, *a)).collect();
-        // Those that take precedence first: theirs is the way of an address for which others name another gateway.
-        let mut ordered = placed;
-        ordered.sort_by_key(|(spec, ..)| wanted.get(spec).map(|binding| precedence(binding)));
+    /// What became of each exit that a NIC holds. The first one's is the way of an address for which others name another gateway.
+    fn exits(&mut self, placed: Vec<(ExitSpec, IfIndex, IpAddr)>) {
         let mut ways: BTreeMap<IpAddr, WayKey> = BTreeMap::new();
-        for (spec, nic, address) in ordered {
+        for (spec, nic, address) in placed {
             let exit = self.usable(spec.gateway, (nic, address), &mut ways);
             self.uplinks.exits.insert(spec, exit);
         }

@@ -15,8 +15,9 @@ const NHA_ID: u16 = 1;
 const NHA_GROUP: u16 = 2;
 const NHA_OIF: u16 = 5;
 const NHA_GATEWAY: u16 = 6;
-pub const RTNH_F_ONLINK: u32 = 4;
 const NHA_ENCAP: u16 = 8;
+/// The gateway is on the link, whatever its address (`rtnetlink.h`).
+pub const RTNH_F_ONLINK: u32 = 4;
 /// Length of `struct nexthop_grp`: id, weight less one, its higher byte (Linux 6.12), reserve.
 const MEMBER: usize = 8;
 

@@ -13,17 +13,15 @@ use ipnet::IpNet;
 use super::datapath::names;
 use super::datapath::traffic::bits;
 use super::read_back::{address_in, number_at, number_in, owners, source_of};
-use crate::model::binding::{ExistingFlows, Source};
+use crate::model::binding::{ExistingFlows, Protocol, Source};
 use crate::model::facts::{Family as IpFamily, IfIndex};
 use crate::model::policy::{Standing, standing};
 use crate::model::resolve::Outcome;
 use crate::model::workload::{Row, State};
 use crate::nft::{Change, Data, Family, Key, Ruleset, Set};
 
-/// IANA protocol number of TCP.
-const TCP: u8 = 6;
-/// IANA protocol number of SCTP.
-const SCTP: u8 = 132;
+/// The protocols with a connection.
+const CONNECTED: [u8; 2] = [Protocol::Tcp.number(), Protocol::Sctp.number()];
 
 /// The interface that the ip families see a source come in by, and its addresses.
 type Entrance = (IfIndex, IpNet);
@@ -51,7 +49,7 @@ impl Cut {
         self.source.contains(&source)
             && self.keep != Some(translated)
             && self.only.is_none_or(|only| only == translated)
-            && !(self.only_datagrams && matches!(protocol, TCP | SCTP))
+            && !(self.only_datagrams && CONNECTED.contains(&protocol))
     }
 }
 
@@ -228,14 +226,12 @@ impl fmt::Display for Cut {
 mod tests {
     use super::*;
 
-    const UDP: u8 = 17;
-
     fn exit(n: u8) -> IpAddr {
         [172, 31, 0, n].into()
     }
 
     fn ended(cuts: &[Cut], translated: IpAddr) -> bool {
-        ends(&cuts.iter().collect::<Vec<_>>(), [10, 9, 0, 5].into(), UDP, translated)
+        ends(&cuts.iter().collect::<Vec<_>>(), [10, 9, 0, 5].into(), Protocol::Udp.number(), translated)
     }
 
     #[test]

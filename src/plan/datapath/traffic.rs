@@ -5,7 +5,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use ipnet::IpNet;
 
-use crate::model::binding::{Destination, Ports, Protocol, Traffic};
+use crate::model::binding::{Destination, Ports, Traffic};
 use crate::nft::build::{daddr, dport, fingerprint, iif, l4proto, ranges, rule};
 use crate::nft::{Chain, Data, Datatype, Key, Rule, Set, Table};
 
@@ -27,7 +27,7 @@ pub fn add(table: &mut Table, name: &str, traffic: &Traffic, v6: bool) {
         table.sets.insert(to, destinations(&traffic.to, v6));
     }
     if !traffic.ports.is_empty() {
-        let one = |p: &Ports| rule().is(l4proto(), number(p.protocol)).between(dport(), p.first.into(), p.last.into()).ret();
+        let one = |p: &Ports| rule().is(l4proto(), p.protocol.number().into()).between(dport(), p.first.into(), p.last.into()).ret();
         let rules: Vec<Rule> = traffic.ports.iter().map(one).chain([rule().accept()]).collect();
         table.chains.insert(ports, Chain::regular(rules));
     }
@@ -85,15 +85,6 @@ pub fn bits(address: IpAddr) -> u128 {
 
 fn address(bits: u128, v6: bool) -> IpAddr {
     if v6 { Ipv6Addr::from(bits).into() } else { Ipv4Addr::from(bits as u32).into() }
-}
-
-/// IANA protocol number.
-fn number(protocol: Protocol) -> u32 {
-    match protocol {
-        Protocol::Tcp => 6,
-        Protocol::Udp => 17,
-        Protocol::Sctp => 132,
-    }
 }
 
 #[cfg(test)]
