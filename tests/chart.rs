@@ -1,4 +1,4 @@
-//! What the chart renders, by `helm` itself, with its own values and those of `tests/chart`. `tests/chart_cluster.rs` installs it.
+//! What the chart renders, by `helm` itself, with its own values and those of `tests/chart`. `tests/chart_cluster` installs it.
 
 use std::{collections::BTreeSet, env, fs, path::PathBuf, process::Command};
 
