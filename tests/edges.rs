@@ -157,6 +157,8 @@ fn transitions() {
         until(word, || if told(word, parts) == families { Ok(()) } else { Err(egressd.log()) });
     };
     awaited("bound", &["eth1", "file/default/blue"]);
+    // Otherwise the IPv6 address goes a moment after the link, which is a transition of its own.
+    world.host.sysctl("ipv6/conf/eth1/keep_addr_on_down", "1");
     world.host.run(&["ip", "link", "set", "eth1", "down"]);
     awaited("dropped", &["reason=", "why="]);
     world.unbind("blue");
