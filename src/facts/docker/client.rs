@@ -3,17 +3,20 @@
 //! The answers are not read by bollard: its types know a closed set of states, so one container in a newer state makes the whole list
 //! unreadable, and its time limit covers the head of an answer only.
 
+use std::future::poll_fn;
 use std::path::{Path, PathBuf};
+use std::pin::{Pin, pin};
+use std::task::{Context, Poll};
 use std::time::Duration;
 
-use futures::Stream;
+use futures::future::{Either, Fuse, select};
+use futures::{FutureExt, Stream};
 use http_body_util::{BodyExt, Empty};
-use hyper::body::{Bytes, Incoming};
-use hyper::client::conn::http1::handshake;
+use hyper::body::{Body, Bytes, Frame, Incoming};
+use hyper::client::conn::http1::{Connection, handshake};
 use hyper::{Request, Response, StatusCode, header};
 use hyper_util::rt::TokioIo;
 use tokio::net::UnixStream;
-use tokio::task::JoinHandle;
 use tokio::time::timeout;
 
 use super::wire;
@@ -94,14 +97,19 @@ impl Client {
     pub async fn events(&self, filters: &str) -> Result<Events, AskError> {
         self.in_time(async {
             let (mut sender, connection) = handshake(self.connect().await?).await?;
-            let connection = Driven(tokio::spawn(async move { drop(connection.await) }));
-            let response: Response<Incoming> = sender.send_request(request("/events", &[("filters", filters)])).await?;
+            let mut connection = connection.fuse();
+            let asked = pin!(sender.send_request(request("/events", &[("filters", filters)])));
+            let response: Response<Incoming> = match select(asked, &mut connection).await {
+                Either::Left((response, _)) => response?,
+                Either::Right((_, asked)) => asked.await?,
+            };
             let status = response.status();
-            if !status.is_success() {
-                let body = response.into_body().collect().await?.to_bytes();
-                return Err(refused(status, &body));
+            let mut events = Events { body: response.into_body(), read: Vec::new(), connection };
+            if status.is_success() {
+                return Ok(events);
             }
-            Ok(Events { body: response.into_body(), read: Vec::new(), _connection: connection })
+            while events.read_more().await? {}
+            Err(refused(status, &events.read))
         })
         .await
     }
@@ -116,21 +124,13 @@ impl Client {
     }
 }
 
-/// A connection that is looked after for as long as this is kept.
-struct Driven(JoinHandle<()>);
-
-impl Drop for Driven {
-    fn drop(&mut self) {
-        self.0.abort();
-    }
-}
-
 /// Events as they come.
 pub struct Events {
     body: Incoming,
     /// What has come of lines that are not taken yet.
     read: Vec<u8>,
-    _connection: Driven,
+    /// Not in a task of its own, which hands one event over at a time: whoever asks whether there is more gets all that has come.
+    connection: Fuse<Connection<TokioIo<UnixStream>, Empty<Bytes>>>,
 }
 
 impl Events {
@@ -153,11 +153,28 @@ impl Events {
             if looked_through > LONGEST_EVENT {
                 return Err(AskError::Long);
             }
-            let Some(frame) = self.body.frame().await else { return Ok(None) };
-            if let Ok(data) = frame?.into_data() {
-                self.read.extend_from_slice(&data);
+            if !self.read_more().await? {
+                return Ok(None);
             }
         }
+    }
+
+    /// Whether there was more to read.
+    async fn read_more(&mut self) -> Result<bool, AskError> {
+        let Some(frame) = poll_fn(|context| self.poll_frame(context)).await else { return Ok(false) };
+        if let Ok(data) = frame?.into_data() {
+            self.read.extend_from_slice(&data);
+        }
+        Ok(true)
+    }
+
+    fn poll_frame(&mut self, context: &mut Context) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
+        if let Poll::Ready(frame) = Pin::new(&mut self.body).poll_frame(context) {
+            return Poll::Ready(frame);
+        }
+        // That it has failed is told by the body.
+        let _ = self.connection.poll_unpin(context);
+        Pin::new(&mut self.body).poll_frame(context)
     }
 }
 
@@ -193,7 +210,33 @@ fn refused(status: StatusCode, body: &[u8]) -> AskError {
 
 #[cfg(test)]
 mod tests {
+    use futures::StreamExt;
+    use tokio::io::AsyncWriteExt;
+    use tokio::net::UnixListener;
+
     use super::*;
+
+    #[tokio::test]
+    async fn events_that_have_come_are_there_at_once() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let socket = folder.path().join("engine.sock");
+        let listener = UnixListener::bind(&socket).expect("a socket");
+        let client = Client::new(&socket, Duration::from_secs(5));
+        let (events, mut engine) = futures::join!(client.events("{}"), async {
+            let (mut stream, _) = listener.accept().await.expect("a connection");
+            stream.write_all(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n").await.expect("written");
+            stream
+        });
+        let mut lines = events.expect("events").lines();
+        assert!(lines.next().now_or_never().is_none(), "nothing has happened");
+        engine.write_all(b"2\r\na\n\r\n2\r\nb\n\r\n").await.expect("written");
+        // So that the runtime hears of it.
+        tokio::time::sleep(Duration::from_millis(10)).await;
+        for expected in ["a\n", "b\n"] {
+            let line = lines.next().now_or_never().expect("it is there").expect("a line").expect("readable");
+            assert_eq!(line, expected.as_bytes());
+        }
+    }
 
     #[test]
     fn what_is_asked_about_stays_one_word_of_the_request() {
