@@ -9,6 +9,7 @@ pub mod contract;
 pub mod daemon;
 pub mod effects;
 pub mod facts;
+pub mod fnv;
 pub mod model;
 pub mod netlink;
 pub mod nft;

@@ -12,9 +12,9 @@ const LONGEST: usize = 500;
 /// Each layer, and the parts of this crate that it may use besides itself. (`effects` reads Docker's answers with the source's eyes.)
 const LAYERS: [(&str, &[&str]); 9] = [
     ("api", &["model"]),
-    ("model", &["contract"]),
+    ("model", &["contract", "fnv"]),
     ("wire", &[]),
-    ("nft", &["contract", "wire"]),
+    ("nft", &["contract", "fnv", "wire"]),
     ("plan", &["contract", "model", "nft"]),
     ("netlink", &["model", "wire"]),
     ("facts", &["api", "model", "netlink", "wire"]),

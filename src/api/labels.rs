@@ -157,7 +157,7 @@ fn binding(read: Read, container: &Container, mode: Option<FieldError>) -> Bindi
         exits,
         pool: None,
         refusal: None,
-        traffic: Traffic { to, ports: draft.ports },
+        traffic: Traffic::new(to, draft.ports),
         when_unavailable: draft.when_unavailable,
         existing_flows: draft.existing_flows,
         priority: draft.priority,

@@ -25,7 +25,7 @@ pub fn binding(name: BindingName, spec: &EgressBindingSpec, created: u64) -> Res
     };
     let pool = cluster::pool(&name, spec, &mut faults);
     let exits = if pool.is_some() { Vec::new() } else { exits(spec, &mut faults) };
-    let traffic = Traffic { to: destinations(spec, &mut faults), ports: ports(spec, &mut faults) };
+    let traffic = Traffic::new(destinations(spec, &mut faults), ports(spec, &mut faults));
     let errors = faults.finish();
     let Some(selector) = selector else {
         return Err(errors);
@@ -33,7 +33,7 @@ pub fn binding(name: BindingName, spec: &EgressBindingSpec, created: u64) -> Res
     Ok(Binding {
         name,
         selector,
-        warnings: values::idle_families(&exits, &traffic.to).into_iter().collect(),
+        warnings: values::idle_families(&exits, traffic.to()).into_iter().collect(),
         exits,
         pool,
         refusal: None,

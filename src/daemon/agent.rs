@@ -30,7 +30,7 @@ use crate::model::ways;
 use crate::plan::engine;
 use crate::plan::flows::Cut;
 use crate::plan::read_back::read_back;
-use crate::plan::{Observed, Plan, boot, sysctls};
+use crate::plan::{Observed, Plan, Planner, boot, sysctls};
 use crate::report::node;
 
 /// How often to check whether flows still bear exits that nobody is bound to any more.
@@ -51,6 +51,7 @@ pub(super) struct Agent {
     facts: Facts,
     past: Past,
     outcome: Outcome,
+    planner: Planner,
     /// Sources that have not given their first snapshot.
     silent: Silent,
     sources: Sources,
@@ -110,6 +111,7 @@ impl Agent {
             facts,
             past: Past::default(),
             outcome: Outcome::default(),
+            planner: Planner::default(),
             silent,
             sources,
             taken_over: false,
@@ -356,7 +358,7 @@ impl Agent {
         }
         let ruleset = self.kernel.ruleset().map_err(unread)?;
         let observed = Observed { kernel: &self.facts.kernel, ruleset, sysctls: &sysctls };
-        Ok(Plan::make(&self.outcome, &observed, &self.past.departed, !self.silent.any()))
+        Ok(self.planner.plan(&self.outcome, &observed, &self.past.departed, !self.silent.any()))
     }
 
     fn used(&self) -> BTreeSet<IpAddr> {

@@ -1,6 +1,5 @@
 //! The daemon's Unix socket: one request and one answer a connection, each a line of JSON.
 
-use std::collections::BTreeMap;
 use std::io::{self, BufRead, BufReader, Write};
 use std::net::IpAddr;
 use std::os::unix::fs::PermissionsExt;
@@ -16,7 +15,8 @@ use tokio::time::timeout;
 use tracing::{debug, warn};
 
 use super::{Error, Teller, Told, cutter, retry};
-use crate::report::status::Status;
+use crate::effects::nft::drops;
+use crate::report::status::{Counted, Dropped, Status};
 
 /// What can be asked.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -33,13 +33,13 @@ pub enum Request {
 
 /// What the loop is asked.
 pub(crate) enum Question {
-    /// With the open flows by original source: conntrack's table may be long, and the loop does not wait for it.
-    Status(BTreeMap<IpAddr, u64>),
+    /// With what is counted in the kernel: conntrack's table may be long, and the loop does not wait for it.
+    Status(Counted),
     Explain {
         workload: String,
         destination: Option<IpAddr>,
     },
-    Metrics,
+    Metrics(Vec<Dropped>),
     /// Whether all sources have spoken and the kernel is as it should be.
     Ready,
 }
@@ -113,7 +113,7 @@ async fn answer(stream: tokio::net::UnixStream, tell: Teller) -> io::Result<()> 
     timeout(PATIENCE, read.read_line(&mut line)).await??;
     let request: Request = serde_json::from_str(&line)?;
     let question = match request {
-        Request::Status => Question::Status(tokio::task::spawn_blocking(cutter::count).await?),
+        Request::Status => Question::Status(tokio::task::spawn_blocking(counted).await?),
         Request::Explain { workload, destination } => Question::Explain { workload, destination },
         Request::Ready => Question::Ready,
     };
@@ -121,6 +121,18 @@ async fn answer(stream: tokio::net::UnixStream, tell: Teller) -> io::Result<()> 
         timeout(PATIENCE, write.write_all(&serde_json::to_vec(&response)?)).await??;
     }
     write.shutdown().await
+}
+
+fn counted() -> Counted {
+    Counted { flows: cutter::count(), dropped: dropped() }
+}
+
+/// What our rules have dropped; nothing when that cannot be read.
+pub(super) fn dropped() -> Vec<Dropped> {
+    drops().unwrap_or_else(|error| {
+        debug!(%error, "the counters of drops cannot be read");
+        Vec::new()
+    })
 }
 
 /// Puts a question to the loop; `None` when it stops.

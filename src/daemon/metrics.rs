@@ -9,13 +9,14 @@ use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
 use prometheus_client::registry::{Registry, Unit};
 
 use crate::model::resolve::Outcome;
-use crate::report::status::word;
+use crate::report::status::{Dropped, word};
 
 /// One registry for the process.
 pub(super) struct Metrics {
     registry: Registry,
     workloads: Family<ByState, Gauge>,
     up: Family<BySource, Gauge>,
+    dropped: Family<ByReason, Counter>,
     /// Rounds of the loop.
     pub rounds: Counter,
     /// Changes sent to the kernel.
@@ -38,14 +39,22 @@ struct BySource {
     source: &'static str,
 }
 
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct ByReason {
+    reason: String,
+    family: String,
+}
+
 impl Metrics {
     pub fn new() -> Self {
         let mut registry = Registry::with_prefix("egressd");
         let latency = Histogram::new(exponential_buckets(0.000_05, 2.0, 16));
-        let (workloads, up, rounds, changes, failures, drift) = Default::default();
-        let metrics = Self { registry: Registry::default(), workloads, up, rounds, changes, failures, drift, latency };
+        let (workloads, up, dropped, rounds, changes, failures, drift) = Default::default();
+        let metrics = Self { registry: Registry::default(), workloads, up, dropped, rounds, changes, failures, drift, latency };
         registry.register("workloads", "Addresses of workloads by state", metrics.workloads.clone());
         registry.register("source_up", "Whether a source of facts answers", metrics.up.clone());
+        let help = "Packets that were not let out; begins anew when its rule is made anew";
+        registry.register("dropped_packets", help, metrics.dropped.clone());
         registry.register("rounds", "Rounds of resolving and planning", metrics.rounds.clone());
         registry.register("kernel_changes", "Changes sent to the kernel", metrics.changes.clone());
         registry.register("failed_steps", "Steps that the kernel or an engine refused", metrics.failures.clone());
@@ -55,10 +64,14 @@ impl Metrics {
         Self { registry, ..metrics }
     }
 
-    /// The text of OpenMetrics, for an outcome and the sources that answer.
-    pub fn text(&self, outcome: &Outcome, sources: impl Iterator<Item = (&'static str, bool)>) -> String {
+    /// The text of OpenMetrics, for an outcome, the sources that answer, and what the kernel has counted.
+    pub fn text(&self, outcome: &Outcome, sources: impl Iterator<Item = (&'static str, bool)>, dropped: &[Dropped]) -> String {
         for (source, up) in sources {
             self.up.get_or_create(&BySource { source }).set(up.into());
+        }
+        self.dropped.clear();
+        for Dropped { reason, family, packets } in dropped {
+            self.dropped.get_or_create(&ByReason { reason: reason.clone(), family: family.clone() }).inc_by(*packets);
         }
         self.workloads.clear();
         for row in &outcome.rows {
@@ -95,7 +108,7 @@ mod tests {
             losers: Vec::new(),
             state: State::Free,
         };
-        let text = Metrics::new().text(&Outcome { rows: vec![row], ..Outcome::default() }, std::iter::empty());
+        let text = Metrics::new().text(&Outcome { rows: vec![row], ..Outcome::default() }, std::iter::empty(), &[]);
         for name in asked {
             assert!(
                 text.lines().any(|line| line.strip_prefix(&name).is_some_and(|rest| rest.starts_with(['{', ' ']))),

@@ -10,7 +10,7 @@ use crate::effects::nft;
 use crate::model::facts::{KernelFacts, LinkKind};
 use crate::model::resolve::Outcome;
 use crate::plan::flows::ends;
-use crate::plan::{Observed, Plan};
+use crate::plan::{Observed, Planner};
 
 /// What was taken away.
 #[derive(Debug)]
@@ -42,7 +42,7 @@ pub enum Error {
 pub fn withdraw(kernel: &mut Kernel, facts: &KernelFacts, boot_guard: Option<&Path>) -> Result<Withdrawn, Error> {
     let observed = kernel.ruleset().map_err(Error::Read)?.clone();
     let observed = Observed { kernel: facts, ruleset: &observed, sysctls: &BTreeMap::new() };
-    let plan = Plan::make(&Outcome::default(), &observed, &BTreeSet::new(), true);
+    let plan = Planner::default().plan(&Outcome::default(), &observed, &BTreeSet::new(), true);
     // Other bridges may live by the forwarding that we turned on.
     let bridges = facts.links.values().any(|l| l.kind == LinkKind::Bridge);
     // While the rest of the tables is there, flows that had an exit leave by its NIC or not at all.

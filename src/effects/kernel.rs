@@ -153,7 +153,10 @@ impl Kernel {
             done.note(self.sysctls.set(key, value).map(drop), || format!("sysctl {key} = {value}"));
         }
         self.route(&plan.before, &plan.names, &mut done);
-        if !plan.ruleset.is_empty() {
+        if plan.ruleset.is_empty() {
+            // The same, and what it shares with the next plan's target need not be compared again.
+            self.mirror = Some(plan.target);
+        } else {
             match self.nft.commit(&plan.ruleset) {
                 Ok(committed) => {
                     trace!(messages = committed.messages, bytes = committed.bytes, "nftables batch");

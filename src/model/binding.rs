@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::hash::{Hash, Hasher};
 use std::net::IpAddr;
 
 use ipnet::IpNet;
@@ -9,6 +10,7 @@ use ipnet::IpNet;
 use super::facts::Attachment;
 use super::labels::LabelSelector;
 use super::reason::Reason;
+use crate::fnv::Fnv;
 
 /// Where a binding was written. The order is that of precedence at equal priority and age.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -91,12 +93,46 @@ pub struct ExitSpec {
 }
 
 /// For which traffic: what does not match goes the host's way.
-#[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Traffic {
-    /// Empty means everything.
-    pub to: Vec<Destination>,
+    number: u64,
+    to: Vec<Destination>,
+    ports: Vec<Ports>,
+}
+
+impl Traffic {
+    /// What goes to one of these destinations by one of these ports. No destinations means all of them; no ports, every protocol and port.
+    pub fn new(to: Vec<Destination>, ports: Vec<Ports>) -> Self {
+        let mut hash = Fnv::default();
+        (&to, &ports).hash(&mut hash);
+        Self { number: hash.finish(), to, ports }
+    }
+
+    /// Tells this traffic from any other, for ever: who compares it need not go through tens of thousands of destinations.
+    pub fn number(&self) -> u64 {
+        self.number
+    }
+
+    /// Empty means everywhere.
+    pub fn to(&self) -> &[Destination] {
+        &self.to
+    }
+
     /// Empty means every protocol and port.
-    pub ports: Vec<Ports>,
+    pub fn ports(&self) -> &[Ports] {
+        &self.ports
+    }
+
+    /// Nothing is left to the host's way.
+    pub fn is_everything(&self) -> bool {
+        self.to.is_empty() && self.ports.is_empty()
+    }
+}
+
+impl Default for Traffic {
+    fn default() -> Self {
+        Self::new(Vec::new(), Vec::new())
+    }
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]

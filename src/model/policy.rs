@@ -6,6 +6,7 @@ use std::hash::{Hash, Hasher};
 use super::facts::Family;
 use super::reason::Reason;
 use super::workload::{Row, State};
+use crate::fnv::Fnv;
 
 /// Every policy's number has this bit, and no packet mark of a way has it.
 const POLICY: u32 = 1 << 31;
@@ -31,27 +32,14 @@ pub fn standing(row: &Row) -> Standing {
         (State::Dropped(Reason::BeingPlaced), ..) => Standing::Bound(NO_EXIT),
         (State::Bound(_) | State::Dropped(_), Some(binding), Some(net)) if binding.errors.is_empty() && binding.refusal.is_none() => {
             let family = Family::of(net.addr());
-            let mut hash = Fnv(0xcbf2_9ce4_8422_2325);
+            let mut hash = Fnv::default();
             for exit in binding.exits.iter().filter(|exit| Family::of(exit.address) == family) {
                 exit.hash(&mut hash);
             }
-            binding.traffic.hash(&mut hash);
+            binding.traffic.number().hash(&mut hash);
             let hash = hash.finish();
             Standing::Bound(((hash >> 32) ^ hash) as u32 | POLICY | 1)
         }
         (State::Bound(_) | State::Dropped(_), ..) => Standing::Bound(NO_EXIT),
-    }
-}
-
-/// FNV-1a: the same in every version of this program.
-struct Fnv(u64);
-
-impl Hasher for Fnv {
-    fn finish(&self) -> u64 {
-        self.0
-    }
-
-    fn write(&mut self, bytes: &[u8]) {
-        self.0 = bytes.iter().fold(self.0, |hash, byte| (hash ^ u64::from(*byte)).wrapping_mul(0x0000_0100_0000_01b3));
     }
 }

@@ -14,10 +14,12 @@ mod literals;
 mod operand;
 
 use std::fmt::{self, Write};
+use std::hash::Hasher;
 
 use ipnet::IpNet;
 
 use super::{Bytes, CmpOp, Expr, Family, Meta, Rule, Target, Verdict};
+use crate::fnv::Fnv;
 use operand::load_key;
 pub use operand::*;
 
@@ -25,6 +27,7 @@ pub use operand::*;
 #[derive(Clone, Debug, Default)]
 pub struct RuleBuilder {
     exprs: Vec<Expr>,
+    counter: Option<&'static str>,
 }
 
 /// Begins a rule.
@@ -116,8 +119,9 @@ impl RuleBuilder {
         self
     }
 
-    /// `counter`
-    pub fn counter(mut self) -> Self {
+    /// `counter comment "name …"`: what it counts is told apart by the name when it is read back.
+    pub fn counter(mut self, name: &'static str) -> Self {
+        self.counter = Some(name);
         self.exprs.push(Expr::Counter);
         self
     }
@@ -166,7 +170,8 @@ impl RuleBuilder {
 
     /// The rule, without a verdict: the packet goes on to the next one.
     pub fn done(self) -> Rule {
-        Rule { tag: tag(&self.exprs), exprs: self.exprs }
+        let tag = tag(&self.exprs);
+        Rule { tag: self.counter.map_or_else(|| tag.clone(), |name| format!("{name} {tag}")), exprs: self.exprs }
     }
 }
 
@@ -177,17 +182,7 @@ fn tag(exprs: &[Expr]) -> String {
 
 /// 16 hexadecimal digits that stand for a text, the same in every version of this program: its FNV-1a hash.
 pub fn fingerprint(text: fmt::Arguments<'_>) -> String {
-    let mut hash = Fnv(0xcbf2_9ce4_8422_2325);
+    let mut hash = Fnv::default();
     hash.write_fmt(text).expect("hashing does not fail");
-    format!("{:016x}", hash.0)
-}
-
-/// Takes in a text while it is written. Rules are written in each round: none of their texts is kept.
-struct Fnv(u64);
-
-impl Write for Fnv {
-    fn write_str(&mut self, text: &str) -> fmt::Result {
-        self.0 = text.bytes().fold(self.0, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01b3));
-        Ok(())
-    }
+    format!("{:016x}", hash.finish())
 }

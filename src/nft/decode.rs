@@ -99,6 +99,17 @@ pub fn any_chain(message: &Received) -> Option<AnyChain> {
     })
 }
 
+/// The name that a rule's counter has in [`counter`](super::build::RuleBuilder::counter), and the packets that it has counted.
+pub fn counted<'a>(message: &Received<'a>) -> Option<(&'a str, u64)> {
+    let (name, _) = message.attribute(NFTA_RULE_USERDATA).and_then(comment)?.split_once(' ')?;
+    let mut expressions = attributes(message.attribute(NFTA_RULE_EXPRESSIONS)?);
+    let counter = expressions.find_map(|(_, expr)| {
+        let is_one = find(expr, NFTA_EXPR_NAME).and_then(text) == Some("counter");
+        find(expr, NFTA_EXPR_DATA).filter(|_| is_one)
+    })?;
+    Some((name, u64::from_be_bytes(*find(counter, NFTA_COUNTER_PACKETS)?.first_chunk()?)))
+}
+
 /// Puts what a message tells of the table `name` into the ruleset. Says nothing of other tables. Whether it told nothing twice: the kernel
 /// counts how far a dump of a set has come, so when the set's hash grows meanwhile some elements come twice, and as many not at all.
 pub fn absorb(ruleset: &mut Ruleset, name: &str, message: &Received) -> Result<bool, Malformed> {

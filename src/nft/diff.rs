@@ -8,7 +8,7 @@ mod tests;
 use std::cmp::Ordering;
 use std::collections::BTreeMap;
 
-use super::{Chain, Change, Data, Family, Key, Ruleset, Set, Table};
+use super::{Chain, Change, Data, Elements, Family, Key, Ruleset, Set, Table};
 
 /// The changes that make `observed` into `desired`: none when they are equal. To be committed as one batch.
 pub fn diff(desired: &Ruleset, observed: &Ruleset) -> Vec<Change> {
@@ -100,7 +100,7 @@ fn must_flush(wanted: &Chain, present: &Chain) -> bool {
 
 /// Everything that goes ahead of everything that comes: a new range may overlap an old one.
 fn diff_elements(family: Family, wanted: &Table, present: &Table, changes: &mut Vec<Change>) {
-    let none = BTreeMap::new();
+    let none = Elements::default();
     let mut additions = Vec::new();
     for step in walk(&wanted.sets, &present.sets) {
         let (name, wanted, present) = match step {
@@ -120,8 +120,11 @@ fn diff_elements(family: Family, wanted: &Table, present: &Table, changes: &mut 
     changes.append(&mut additions);
 }
 
-fn elements(wanted: &BTreeMap<Key, Data>, present: &BTreeMap<Key, Data>) -> (Vec<Key>, Vec<(Key, Data)>) {
+fn elements(wanted: &Elements, present: &Elements) -> (Vec<Key>, Vec<(Key, Data)>) {
     let (mut gone, mut new) = (Vec::new(), Vec::new());
+    if wanted.is_shared_with(present) {
+        return (gone, new);
+    }
     for step in walk(wanted, present) {
         match step {
             Step::Missing(key, data) => new.push((*key, data.clone())),
@@ -137,7 +140,7 @@ fn elements(wanted: &BTreeMap<Key, Data>, present: &BTreeMap<Key, Data>) -> (Vec
 }
 
 fn typed(set: &Set) -> Set {
-    Set { key: set.key.clone(), data: set.data, interval: set.interval, elements: BTreeMap::new() }
+    Set { key: set.key.clone(), data: set.data, interval: set.interval, elements: Elements::default() }
 }
 
 enum Step<'a, K, V> {

@@ -102,6 +102,8 @@ pub const NFTA_EXPR_DATA: u16 = 2;
 pub const NFT_REG_VERDICT: u32 = 0;
 pub const NFT_REG32_00: u32 = 8;
 
+pub const NFTA_COUNTER_PACKETS: u16 = 2;
+
 pub const NFTA_META_DREG: u16 = 1;
 pub const NFTA_META_KEY: u16 = 2;
 pub const NFTA_META_SREG: u16 = 3;

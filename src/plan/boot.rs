@@ -8,8 +8,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
-use super::datapath::REPLY;
-use super::datapath::names;
+use super::datapath::{REPLY, drops, names};
 use super::tables::inside_set;
 use crate::contract::{FLAG, FLAG_MASK, PRIORITY_BOOT_GUARD};
 use crate::model::facts::{IfIndex, KernelFacts, LinkKind};
@@ -58,7 +57,7 @@ fn table(remembered: &Remembered, v6: bool) -> Table {
     let mut guarded = vec![rule().found(ranges(names::INSIDE), [iif(), daddr(v6)]).accept()];
     let inside: BTreeSet<&String> = remembered.links.iter().chain(&remembered.bridges).collect();
     guarded.extend(inside.into_iter().map(|link| rule().named(oif_name(), link).accept()));
-    guarded.push(rule().counter().drop());
+    guarded.push(rule().counter(drops::GUARD).drop());
     let chain = Chain::base(ChainKind::Filter, Hook::Forward, PRIORITY_BOOT_GUARD, rules);
     Table {
         chains: BTreeMap::from([("boot_guard".to_owned(), chain), ("boot_guarded".to_owned(), Chain::regular(guarded))]),

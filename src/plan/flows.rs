@@ -190,7 +190,7 @@ fn exits_before(observed: &Ruleset, of: Entrance) -> BTreeSet<IpAddr> {
     let family = family_of(of.1);
     let sets = [names::EXITS, names::EXITS_NETS].into_iter().filter_map(|name| set_of(observed, family, name));
     let v6 = family == Family::Ip6;
-    let elements = sets.flat_map(|set| &set.elements).filter(|(key, _)| entrance(key, 4, v6) == Some(of));
+    let elements = sets.flat_map(|set| set.elements.iter()).filter(|(key, _)| entrance(key, 4, v6) == Some(of));
     elements.filter_map(|(_, data)| if let Data::Value(value) = data { address_in(value.as_slice(), v6) } else { None }).collect()
 }
 

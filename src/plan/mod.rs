@@ -18,6 +18,7 @@ use std::fmt;
 use crate::model::facts::KernelFacts;
 use crate::model::resolve::Outcome;
 use crate::nft::{Change, Ruleset, diff};
+use datapath::traffic;
 use flows::Cut;
 use routing::Routing;
 use step::{Names, RouteStep};
@@ -53,12 +54,19 @@ pub struct Observed<'a> {
     pub sysctls: &'a BTreeMap<String, String>,
 }
 
-impl Plan {
+/// Makes plans. What is costly to make, and follows from what bindings say alone, is kept from one to the next.
+#[derive(Clone, Debug, Default)]
+pub struct Planner {
+    traffic: traffic::Made,
+}
+
+impl Planner {
     /// The difference between what an outcome needs and what there is. Unless `whole`, some source has not spoken yet, and nothing is
     /// taken away.
-    pub fn make(outcome: &Outcome, observed: &Observed<'_>, departed: &Departed, whole: bool) -> Self {
+    pub fn plan(&mut self, outcome: &Outcome, observed: &Observed<'_>, departed: &Departed, whole: bool) -> Plan {
         let mut departed = departed.clone();
-        let mut desired = tables::ruleset(outcome, observed.kernel);
+        let mut desired = tables::ruleset(outcome, observed.kernel, &mut self.traffic);
+        self.traffic.keep_only(&desired);
         if whole {
             departed.extend(flows::departures(observed.ruleset, &desired));
         }
@@ -70,7 +78,7 @@ impl Plan {
         let routing = Routing::desired(outcome, observed.kernel);
         let (before, after) = routing.steps(&Routing::observed(observed.kernel), observed.kernel);
         let disarm = if desired.tables.is_empty() { diff(&tables::unbound(observed.ruleset), observed.ruleset) } else { Vec::new() };
-        Self {
+        Plan {
             sysctls: sysctls::wanted(outcome, observed.kernel, observed.sysctls),
             names: Names::in_steps(before.iter().chain(&after), observed.kernel),
             before,
@@ -82,7 +90,9 @@ impl Plan {
             after: if whole { after } else { Vec::new() },
         }
     }
+}
 
+impl Plan {
     /// Nothing has to change.
     pub fn is_empty(&self) -> bool {
         self.sysctls.is_empty() && self.before.is_empty() && self.ruleset.is_empty() && self.cuts.is_empty() && self.after.is_empty()

@@ -54,7 +54,7 @@ fn defaults(kernel: &KernelFacts) -> BTreeMap<u8, &Route> {
 /// Addresses and the numbers of their ways.
 fn marks(set: Option<&Set>, v6: bool) -> impl Iterator<Item = (IpAddr, u8)> {
     set.into_iter()
-        .flat_map(|set| &set.elements)
+        .flat_map(|set| set.elements.iter())
         .filter_map(move |(key, data)| Some((address_in(key.first.as_slice(), v6)?, (number_in(data)? & WAY) as u8)))
 }
 

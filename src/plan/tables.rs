@@ -19,11 +19,11 @@ use crate::nft::{Bytes, Data, Datatype, Family, Key, Ruleset, Set, Table, Verdic
 pub type Departed = BTreeSet<(IfIndex, IpAddr)>;
 
 /// The ruleset that an outcome needs; no table at all when nothing is bound.
-pub fn ruleset(outcome: &Outcome, kernel: &KernelFacts) -> Ruleset {
+pub fn ruleset(outcome: &Outcome, kernel: &KernelFacts, made: &mut traffic::Made) -> Ruleset {
     if outcome.uplinks.nics.is_empty() {
         return Ruleset::default();
     }
-    let ip = |v6| table(outcome, v6);
+    let mut ip = |v6| table(outcome, v6, made);
     Ruleset { tables: BTreeMap::from([(Family::Ip, ip(false)), (Family::Ip6, ip(true)), (Family::Bridge, bridge(outcome, kernel))]) }
 }
 
@@ -57,7 +57,7 @@ fn bridge(outcome: &Outcome, kernel: &KernelFacts) -> Table {
     sets.with(chains)
 }
 
-fn table(outcome: &Outcome, v6: bool) -> Table {
+fn table(outcome: &Outcome, v6: bool, made: &mut traffic::Made) -> Table {
     let mut sets = datapath::sets(v6);
     let mut traffics: BTreeMap<String, &Traffic> = BTreeMap::new();
     for row in &outcome.rows {
@@ -67,7 +67,7 @@ fn table(outcome: &Outcome, v6: bool) -> Table {
         }
         // What is wrong with a binding is wrong with what it is for: all of it is held.
         let valid = !matches!(standing(row), Standing::Bound(NO_EXIT));
-        let limited = row.binding.as_ref().map(|b| &b.traffic).filter(|t| valid && **t != Traffic::default());
+        let limited = row.binding.as_ref().map(|b| &b.traffic).filter(|t| valid && !t.is_everything());
         let limited = limited.map(|traffic| (traffic::name(traffic), traffic));
         for interface in outcome.interfaces(entry) {
             match standing(row) {
@@ -98,7 +98,7 @@ fn table(outcome: &Outcome, v6: bool) -> Table {
     table.sets.insert(names::INSIDE.to_owned(), inside_set(outcome.inside.iter(), v6));
     table.sets.insert(names::CLAIMED.to_owned(), claimed(outcome, v6));
     table.chains = datapath::chains(Shape::of(&table.sets, v6));
-    traffics.into_iter().for_each(|(name, traffic)| traffic::add(&mut table, &name, traffic, v6));
+    traffics.into_iter().for_each(|(name, traffic)| traffic::add(&mut table, &name, traffic, v6, made));
     table
 }
 
@@ -190,8 +190,8 @@ pub fn keep(desired: &mut Ruleset, observed: &Ruleset) {
         }
         for (name, set) in &there.sets {
             let wanted = table.sets.entry(name.clone()).or_insert_with(|| set.clone());
-            for (key, data) in &set.elements {
-                wanted.elements.entry(*key).or_insert_with(|| data.clone());
+            if !wanted.elements.is_shared_with(&set.elements) {
+                set.elements.iter().for_each(|(key, data)| _ = wanted.elements.entry(*key).or_insert_with(|| data.clone()));
             }
         }
     }

@@ -120,7 +120,8 @@ fn start(facts: &mut Facts, n: u8, asks: &[(&str, &str)]) {
 fn plan(facts: &Facts, past: &mut Past, observed: &Ruleset) -> Plan {
     let outcome = resolve(facts, past);
     let sysctls = BTreeMap::new();
-    let plan = Plan::make(&outcome, &Observed { kernel: &facts.kernel, ruleset: observed, sysctls: &sysctls }, &past.departed, true);
+    let plan =
+        Planner::default().plan(&outcome, &Observed { kernel: &facts.kernel, ruleset: observed, sysctls: &sysctls }, &past.departed, true);
     // As if the flows of those who departed were ended at once.
     past.departed.clone_from(&plan.departed);
     plan
@@ -265,7 +266,7 @@ fn a_guard_that_an_earlier_run_left_is_taken_back() {
     let mut outcome = resolve(&facts, &mut Past::default());
     outcome.guards.insert(BRIDGE + 1, Guard::Open);
     let mut past = Past::default();
-    read_back(&tables::ruleset(&outcome, &facts.kernel), &facts.kernel, &mut past);
+    read_back(&tables::ruleset(&outcome, &facts.kernel, &mut traffic::Made::default()), &facts.kernel, &mut past);
     assert_eq!(past.pod_bridges, BTreeSet::from([BRIDGE]));
 }
 
@@ -336,8 +337,28 @@ fn before_every_source_has_spoken_nothing_is_taken_away() {
     facts.apply(EngineChange::ContainerGone(format!("{:064}", 1)));
     let outcome = resolve(&facts, &mut past);
     let observed = Observed { kernel: &facts.kernel, ruleset: &before.target, sysctls: &BTreeMap::new() };
-    assert!(Plan::make(&outcome, &observed, &past.departed, false).is_empty());
-    assert!(!Plan::make(&outcome, &observed, &past.departed, true).is_empty());
+    assert!(Planner::default().plan(&outcome, &observed, &past.departed, false).is_empty());
+    assert!(!Planner::default().plan(&outcome, &observed, &past.departed, true).is_empty());
+}
+
+#[test]
+fn what_a_binding_is_for_is_made_once_and_not_compared_again() {
+    let mut facts = host();
+    start(&mut facts, 1, &[("egress.ip", "172.31.0.14"), ("egress.to", "198.51.100.0/24")]);
+    let (mut past, mut planner, none) = (Past::default(), Planner::default(), BTreeMap::new());
+    let mut plan = |facts: &Facts, ruleset: &Ruleset| {
+        let outcome = resolve(facts, &mut past);
+        planner.plan(&outcome, &Observed { kernel: &facts.kernel, ruleset, sysctls: &none }, &past.departed, true).target
+    };
+    let before = plan(&facts, &Ruleset::default());
+    start(&mut facts, 2, &[("egress.ip", "172.31.0.14")]);
+    let after = plan(&facts, &before);
+    let elements = |target: &Ruleset| {
+        let mut sets = target.tables[&Table::Ip].sets.iter().filter(|(name, _)| name.starts_with("traffic-"));
+        sets.next().map(|(_, set)| set.elements.clone()).expect("one that is limited")
+    };
+    assert!(elements(&after).is_shared_with(&elements(&before)));
+    assert!(elements(&before).len() == 1 && after != before);
 }
 
 #[test]
@@ -350,7 +371,7 @@ fn what_is_taken_away_goes_in_the_reverse_order_and_leaves_nothing() {
     apply(&mut facts, &there.before);
     assert!(facts.kernel.links.values().any(|l| l.group == UPLINK_GROUP));
     let observed = Observed { kernel: &facts.kernel, ruleset: &there.target, sysctls: &BTreeMap::new() };
-    let gone = Plan::make(&Outcome::default(), &observed, &past.departed, true);
+    let gone = Planner::default().plan(&Outcome::default(), &observed, &past.departed, true);
     assert!(gone.before.is_empty() && gone.target.tables.is_empty());
     let first_route = gone.after.iter().position(|s| matches!(s, RouteStep::DeleteRoute(_)));
     let last_rule = gone.after.iter().rposition(|s| matches!(s, RouteStep::DeleteRule(_)));

@@ -89,7 +89,7 @@ fn bound(out: &mut String, facts: &Facts, outcome: &Outcome, row: &Row, exit: &E
             return writeln!(out, "  not ours  {to} is outside what the binding is for ({}): it goes the host's way", describe(traffic));
         }
     }
-    if let Some(traffic) = traffic.filter(|t| **t != Traffic::default()) {
+    if let Some(traffic) = traffic.filter(|t| !t.is_everything()) {
         writeln!(out, "  traffic   {}; the rest goes the host's way", describe(traffic))?;
     }
     writeln!(out, "  flow      leaves as {}, which is all that tells its way from then on", exit.address)?;
@@ -144,7 +144,7 @@ fn most_specific<'a>(routes: impl Iterator<Item = &'a Route>, to: IpAddr) -> Opt
 
 fn reaches(traffic: &Traffic, to: IpAddr) -> bool {
     let fits = |d: &Destination| d.cidr.contains(&to) && !d.except.iter().any(|e| e.contains(&to));
-    traffic.to.is_empty() || traffic.to.iter().any(fits)
+    traffic.to().is_empty() || traffic.to().iter().any(fits)
 }
 
 fn describe(traffic: &Traffic) -> String {
@@ -152,8 +152,8 @@ fn describe(traffic: &Traffic) -> String {
         [] => d.cidr.to_string(),
         except => format!("{} except {}", d.cidr, list(except)),
     };
-    let to: Vec<String> = traffic.to.iter().map(destination).collect();
-    let ports = traffic.ports.iter().map(|p| {
+    let to: Vec<String> = traffic.to().iter().map(destination).collect();
+    let ports = traffic.ports().iter().map(|p| {
         let name = format!("{:?}", p.protocol).to_lowercase();
         if p.first == p.last { format!("{name}/{}", p.first) } else { format!("{name}/{}-{}", p.first, p.last) }
     });

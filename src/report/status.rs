@@ -21,8 +21,31 @@ pub struct Status {
     pub uplinks: Vec<UplinkStatus>,
     /// Bridges on which a source that nobody vouches for has no way out.
     pub guarded: Vec<String>,
+    /// Packets that were not let out, by reason.
+    #[serde(default)]
+    pub dropped: Vec<Dropped>,
     /// What could not be read or done, each with its cure.
     pub problems: Vec<String>,
+}
+
+/// Packets that our rules dropped for one reason.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Dropped {
+    /// `Guard`, `NoExit`, `Seal`, `ForeignMark`, `Departed` or `Spoofed`.
+    pub reason: String,
+    /// `ip`, `ip6` or `bridge`.
+    pub family: String,
+    /// Since its rule was made: a change of the rules may begin anew.
+    pub packets: u64,
+}
+
+/// What is counted beside the loop, and told with its report.
+#[derive(Clone, Debug, Default)]
+pub struct Counted {
+    /// Open flows by original source.
+    pub flows: BTreeMap<IpAddr, u64>,
+    pub dropped: Vec<Dropped>,
 }
 
 /// One address of a workload.
@@ -92,17 +115,18 @@ pub struct UplinkStatus {
 }
 
 impl Status {
-    /// The report of an outcome. `flows` counts by original source; `problems` is what the effects and sources ran into.
-    pub fn of(facts: &Facts, outcome: &Outcome, flows: &BTreeMap<IpAddr, u64>, problems: Vec<String>) -> Self {
+    /// The report of an outcome. `problems` is what the effects and sources ran into.
+    pub fn of(facts: &Facts, outcome: &Outcome, counted: Counted, problems: Vec<String>) -> Self {
         let guarded = outcome.guards.iter().filter(|(_, guard)| **guard == Guard::Closed);
         let name = |index| facts.kernel.links.get(index).map_or_else(|| index.to_string(), |l| l.name.clone());
-        let mut workloads: Vec<Workload> = outcome.rows.iter().map(|row| workload(row, &outcome.uplinks, flows)).collect();
+        let mut workloads: Vec<Workload> = outcome.rows.iter().map(|row| workload(row, &outcome.uplinks, &counted.flows)).collect();
         workloads.sort_by(|a, b| (&a.workload, &a.network, &a.address).cmp(&(&b.workload, &b.network, &b.address)));
         Self {
             workloads,
             bindings: bindings(facts, outcome),
             uplinks: nics(&outcome.uplinks),
             guarded: guarded.map(|(index, _)| name(index)).collect(),
+            dropped: counted.dropped,
             problems,
         }
     }

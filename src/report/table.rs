@@ -69,6 +69,11 @@ fn notes(status: &Status) -> Vec<String> {
     for b in status.bindings.iter().filter(|b| b.workloads == 0) {
         notes.extend(b.errors.iter().map(|e| format!("{}: {e}", b.binding)));
     }
+    let dropped: Vec<_> =
+        status.dropped.iter().filter(|d| d.packets > 0).map(|d| format!("{} {} ({})", d.packets, d.reason, d.family)).collect();
+    if !dropped.is_empty() {
+        notes.push(format!("packets dropped: {}", dropped.join(", ")));
+    }
     notes.extend(status.problems.iter().cloned());
     notes.dedup();
     notes

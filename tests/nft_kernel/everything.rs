@@ -25,7 +25,7 @@ pub fn everything() -> Ruleset {
         -300,
         [
             rule().is(protocol(), 0x0800).found("owners4", [iif(), saddr(false)]).accept(),
-            rule().is(protocol(), 0x86dd).found("owned6", [saddr(true)]).counter().drop(),
+            rule().is(protocol(), 0x86dd).found("owned6", [saddr(true)]).counter("Spoofed").drop(),
         ],
     );
     let mut table = Table::default();
@@ -91,7 +91,7 @@ fn routed(family: Family, v6: bool) -> Table {
             rule().is(ct_state().and(4), 4).set_mark(map("called", [ct_reply_daddr(v6)])).accept(),
             rule().is(ct_status().and(8), 0).set_mark(map("sources", [iif(), saddr(v6)])).done(),
             rule().set_mark(map(ranges("prefixes"), [iif(), saddr(v6)])).done(),
-            rule().found("uplinks", [fib_oif()]).counter().drop(),
+            rule().found("uplinks", [fib_oif()]).counter("Spoofed").drop(),
             rule().is(l4proto(), 17).between(dport(), 67, 68).accept(),
             rule().is(l4proto(), 17).outside(dport(), 67, 68).ret(),
             rule().within(daddr(v6), prefix.parse().unwrap()).jump("arrival"),

@@ -37,7 +37,7 @@ fn wanted() -> Ruleset {
     // Some lie within others, and two are neighbours.
     let inside = ["10.244.0.0/24", "10.244.1.0/24", "10.96.0.0/12", "10.96.0.1/32", "fd00::/48", "fd00::1/128"];
     outcome.inside = Arc::new(inside.iter().map(|net| net.parse().unwrap()).collect());
-    let mut ruleset = tables::ruleset(&outcome, &KernelFacts::default());
+    let mut ruleset = tables::ruleset(&outcome, &KernelFacts::default(), &mut traffic::Made::default());
     tables::hold_back(&mut ruleset, &[(5, "172.19.0.9".parse().unwrap())].into());
     ruleset
 }
@@ -50,16 +50,16 @@ fn the_datapaths_rules_are_taken_by_the_kernel_and_listed_by_nft() {
         put(&mut nft, &wanted);
         assert_eq!(nft.read().unwrap(), wanted);
         // All rules that there can be, and traffic of a kind.
-        let limited = Traffic {
-            to: vec![Destination { cidr: "198.51.100.0/24".parse().unwrap(), except: vec!["198.51.100.7/32".parse().unwrap()] }],
-            ports: vec![Ports { protocol: Protocol::Tcp, first: 80, last: 443 }],
-        };
+        let limited = Traffic::new(
+            vec![Destination { cidr: "198.51.100.0/24".parse().unwrap(), except: vec!["198.51.100.7/32".parse().unwrap()] }],
+            vec![Ports { protocol: Protocol::Tcp, first: 80, last: 443 }],
+        );
         for (family, v6) in [(Family::Ip, false), (Family::Ip6, true)] {
             let table = wanted.tables.get_mut(&family).unwrap();
             let all = true;
             let shape = Shape { v6, nets: all, limited: all, limited_nets: all, inside: all, guards: all, claimed: all, departed: all };
             table.chains = chains(shape);
-            traffic::add(table, &traffic::name(&limited), &limited, v6);
+            traffic::add(table, &traffic::name(&limited), &limited, v6, &mut traffic::Made::default());
         }
         put(&mut nft, &wanted);
         assert_eq!(nft.read().unwrap(), wanted);

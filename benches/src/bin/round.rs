@@ -13,7 +13,8 @@ use egressd::model::known::Facts;
 use egressd::model::policy::{Standing, standing};
 use egressd::model::resolve::{Past, resolve};
 use egressd::nft::diff;
-use egressd::plan::{Observed, Plan, tables};
+use egressd::plan::datapath::traffic::Made;
+use egressd::plan::{Observed, Planner, tables};
 
 const CONTAINERS: u32 = 10_000;
 /// A Linux bridge has at most 1,023 ports.
@@ -27,7 +28,9 @@ fn main() {
     let outcome = resolve(&facts, &mut past);
     let bound = outcome.rows.iter().filter(|row| matches!(standing(row), Standing::Bound(_)) && row.entry.is_some()).count();
     assert_eq!(bound, CONTAINERS as usize, "all are bound");
-    let mut mirror = tables::ruleset(&outcome, &facts.kernel);
+    let mut traffic = Made::default();
+    let mut mirror = tables::ruleset(&outcome, &facts.kernel, &mut traffic);
+    let mut planner = Planner::default();
     let mut parts: BTreeMap<&str, Vec<Duration>> = BTreeMap::new();
     for round in 0..ROUNDS {
         let mut note = |part, began: Instant| parts.entry(part).or_default().push(began.elapsed());
@@ -40,7 +43,7 @@ fn main() {
         let outcome = resolve(&facts, &mut past);
         note("2 resolve", began);
         let began = Instant::now();
-        let desired = tables::ruleset(&outcome, &facts.kernel);
+        let desired = tables::ruleset(&outcome, &facts.kernel, &mut traffic);
         note("3 ruleset", began);
         let began = Instant::now();
         let changes = diff(&desired, &mirror);
@@ -48,7 +51,7 @@ fn main() {
         assert!(!changes.is_empty() && changes.len() < 20, "a few elements come and go: {changes:?}");
         let began = Instant::now();
         let observed = Observed { kernel: &facts.kernel, ruleset: &mirror, sysctls: &none };
-        let plan = Plan::make(&outcome, &observed, &past.departed, true);
+        let plan = planner.plan(&outcome, &observed, &past.departed, true);
         note("5 plan as a whole (3 and 4 in it)", began);
         let began = Instant::now();
         drop(outcome);

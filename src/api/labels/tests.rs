@@ -81,13 +81,13 @@ fn all_labels_together_say_all_of_a_binding() {
     assert_eq!(binding.exits, [exit("172.31.0.14", "172.31.0.1"), exit("2001:db8::14", "fe80::1")]);
     assert_eq!(
         binding.traffic,
-        Traffic {
-            to: vec![
+        Traffic::new(
+            vec![
                 Destination { cidr: net("0.0.0.0/0"), except: vec![net("10.0.0.0/8")] },
                 Destination { cidr: net("2001:db8:1::/48"), except: Vec::new() },
             ],
-            ports: vec![Ports { protocol: Protocol::Tcp, first: 443, last: 445 }, Ports { protocol: Protocol::Udp, first: 53, last: 53 },],
-        }
+            vec![Ports { protocol: Protocol::Tcp, first: 443, last: 445 }, Ports { protocol: Protocol::Udp, first: 53, last: 53 }],
+        )
     );
     assert_eq!(binding.when_unavailable, WhenUnavailable::Fallback);
     assert_eq!(binding.existing_flows, ExistingFlows::Reset);
@@ -138,14 +138,14 @@ fn an_exception_has_to_be_inside_a_destination() {
         with("10.0.0.0/8", "10.0.0.0/8").errors[0].to_string(),
         "egress.except: `10.0.0.0/8` takes away all of a destination; leave it out of `egress.to` and here"
     );
-    assert_eq!(with("0.0.0.0/0,10.0.0.0/8", "10.1.0.0/16").traffic.to[1].except, [net("10.1.0.0/16")]);
+    assert_eq!(with("0.0.0.0/0,10.0.0.0/8", "10.1.0.0/16").traffic.to()[1].except, [net("10.1.0.0/16")]);
 }
 
 #[test]
 fn an_exception_alone_is_from_everywhere() {
     let binding = binding_of([("egress.ip", "172.31.0.8"), ("egress.except", "10.0.0.0/8,fd00::/8")]);
     assert_eq!(
-        binding.traffic.to,
+        binding.traffic.to(),
         [
             Destination { cidr: net("0.0.0.0/0"), except: vec![net("10.0.0.0/8")] },
             Destination { cidr: net("::/0"), except: vec![net("fd00::/8")] },

@@ -1,8 +1,5 @@
 //! What the loop answers: status, explanations, metrics, and whether all is well.
 
-use std::collections::BTreeMap;
-use std::net::IpAddr;
-
 use super::Agent;
 use crate::daemon::control::{Question, Response};
 use crate::plan::engine;
@@ -12,21 +9,17 @@ use crate::report::status::Status;
 impl Agent {
     pub(super) fn answer(&self, question: Question) -> Response {
         match question {
-            Question::Status(flows) => Response::Status(self.status(&flows)),
+            Question::Status(counted) => Response::Status(Status::of(&self.facts, &self.outcome, counted, self.problems())),
             Question::Explain { workload, destination } => match explain(&self.facts, &self.outcome, &workload, destination) {
                 Some(text) => Response::Text(text),
                 None => Response::Unknown(workload),
             },
-            Question::Metrics => Response::Text(self.metrics.text(&self.outcome, self.sources.up())),
+            Question::Metrics(dropped) => Response::Text(self.metrics.text(&self.outcome, self.sources.up(), &dropped)),
             Question::Ready => {
                 let well = self.failing.is_empty() && self.beside.is_empty() && self.sources.are_fresh();
                 Response::Ready(!self.silent.any() && well)
             }
         }
-    }
-
-    fn status(&self, flows: &BTreeMap<IpAddr, u64>) -> Status {
-        Status::of(&self.facts, &self.outcome, flows, self.problems())
     }
 
     /// What could not be read or done, each with its cure.

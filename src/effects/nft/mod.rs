@@ -3,6 +3,7 @@
 //! One socket for the daemon's lifetime. It owns the tables where the kernel has that (5.12; surviving the owner: 6.9), and closing one after a deletion waits
 //! for the kernel's grace period, 5 to 14 ms.
 
+mod drops;
 mod events;
 mod probe;
 mod read;
@@ -13,6 +14,7 @@ use std::io;
 use netlink_sys::protocols::NETLINK_NETFILTER;
 use tracing::{debug, trace};
 
+pub use drops::drops;
 pub use events::{EventsError, NftEvents, Notice};
 pub use read::ReadError;
 

@@ -2,7 +2,7 @@
 
 use super::{Nft, Standing};
 use crate::contract::TABLE;
-use crate::netlink;
+use crate::netlink::{self, Channel};
 use crate::nft::decode::{self, AnyChain, Malformed};
 use crate::nft::encode::{Ownership, family_number, message};
 use crate::nft::uapi::*;
@@ -132,14 +132,26 @@ impl Nft {
         operation: u16,
         family: u8,
         attributes: impl FnOnce(&mut Message),
-        mut each: impl FnMut(&Received),
+        each: impl FnMut(&Received),
     ) -> Result<(), ReadError> {
-        let mut request = message(operation, flags::DUMP, family);
-        attributes(&mut request);
-        match self.channel.request(request, |message| each(&message)) {
-            Err(netlink::Error::Restless) => Err(ReadError::Torn),
-            other => other.map_err(|source| ReadError::Request { what, source }),
-        }
+        dump(&mut self.channel, what, operation, family, attributes, each)
+    }
+}
+
+/// Asks for all objects of a kind.
+pub fn dump(
+    channel: &mut Channel,
+    what: &'static str,
+    operation: u16,
+    family: u8,
+    attributes: impl FnOnce(&mut Message),
+    mut each: impl FnMut(&Received),
+) -> Result<(), ReadError> {
+    let mut request = message(operation, flags::DUMP, family);
+    attributes(&mut request);
+    match channel.request(request, |message| each(&message)) {
+        Err(netlink::Error::Restless) => Err(ReadError::Torn),
+        other => other.map_err(|source| ReadError::Request { what, source }),
     }
 }
 

@@ -26,7 +26,7 @@ fn apply_one(ruleset: &mut Ruleset, change: &Change) -> Option<()> {
             tables.remove(family)?;
         }
         Change::AddSet(family, name, set) => {
-            let set = Set { elements: BTreeMap::new(), ..set.clone() };
+            let set = Set { elements: Elements::default(), ..set.clone() };
             refuse(tables.get_mut(family)?.sets.insert(name.clone(), set).is_some())?;
         }
         Change::DeleteSet(family, name) => {

@@ -1,6 +1,6 @@
 //! The way out of bound sources: chosen on the first packet, found again by the flow's own addresses on all others, and source NAT.
 
-use super::{CONFIRMED, Chains, REPLY, Shape, names, ours, present};
+use super::{CONFIRMED, Chains, REPLY, Shape, drops, names, ours, present};
 use crate::contract::{FLAG, FLAG_MASK, MARK_MASK, NEIGHBOUR_MASK, PRIORITY_PREROUTING, PRIORITY_SNAT, WAY};
 use crate::nft::build::{
     RuleBuilder, constant, ct_direction, ct_original_daddr, ct_reply_daddr, ct_status, daddr, fib_oif, iif, map, mark, oif, ranges, rule,
@@ -43,7 +43,7 @@ pub fn chains(shape: Shape) -> Chains {
             Chain::regular(present([
                 Some(rule().is(ct_direction(), REPLY).set_mark(map(names::CALLED, [ct_original_daddr(v6)])).accept()),
                 Some(rule().is(ct_direction(), REPLY).accept()),
-                shape.departed.then(|| rule().found(names::DEPARTED, [iif(), saddr(v6)]).counter().drop()),
+                shape.departed.then(|| rule().found(names::DEPARTED, [iif(), saddr(v6)]).counter(drops::DEPARTED).drop()),
                 Some(is_bound(v6).goto("bound_flow")),
                 shape.nets.then(|| is_bound_net(v6).goto("bound_flow")),
             ])),
@@ -117,7 +117,7 @@ fn beside(shape: Shape, bits: u32) -> Vec<Rule> {
 
 /// The policy has no usable exit. The way's table ends in `unreachable`, so the program gets an error at once; the inside still works.
 fn no_way(bits: u32) -> Rule {
-    rule().counter().set_mark(constant(FLAG | bits)).accept()
+    rule().counter(drops::NO_EXIT).set_mark(constant(FLAG | bits)).accept()
 }
 
 /// The first packet of each flow, on its way out: SNAT by output NIC, interface and source. No element for that NIC means drop, unless the
@@ -131,7 +131,7 @@ fn source_nat(shape: Shape) -> Vec<Rule> {
         shape.nets.then(|| ours().snat(family, map(ranges(names::EXITS_NETS), key()))),
         Some(rule().found(names::INSIDE_HOSTS, [oif(), daddr(v6)]).accept()),
         Some(rule().found(ranges(names::INSIDE_ROUTES), [oif(), daddr(v6)]).accept()),
-        Some(ours().counter().drop()),
+        Some(ours().counter(drops::SEAL).drop()),
         shape.inside.then(|| to_inside(v6).accept()),
     ]);
     rules.push(rule().goto("unmarked"));

@@ -4,7 +4,7 @@
 //! routing has said which interface it leaves by: no other program's rule, VPN or mark can come in between.
 
 use super::egress::{is_bound, is_bound_net, limits};
-use super::{Chains, Shape, names, present};
+use super::{Chains, Shape, drops, names, present};
 use crate::nft::Chain;
 use crate::nft::build::{iif, ranges, rule, saddr};
 
@@ -15,11 +15,11 @@ pub fn chains(shape: Shape) -> Chains {
         Some(is_bound(v6).goto("lost")),
         shape.nets.then(|| is_bound_net(v6).goto("lost")),
         shape.guards.then(|| rule().found(names::GUARDS, [iif()]).goto("guarded")),
-        shape.claimed.then(|| rule().found(ranges(names::CLAIMED), [iif(), saddr(v6)]).counter().drop()),
+        shape.claimed.then(|| rule().found(ranges(names::CLAIMED), [iif(), saddr(v6)]).counter(drops::GUARD).drop()),
     ]);
     // A bound source whose mark another program took away, or that conntrack does not know: what the binding is for does not leave so.
     let mut lost: Vec<_> = limits(shape).into_iter().flatten().collect();
-    lost.push(rule().counter().drop());
-    let guarded = [rule().found(names::KNOWN, [iif(), saddr(v6)]).accept(), rule().counter().drop()];
+    lost.push(rule().counter(drops::FOREIGN_MARK).drop());
+    let guarded = [rule().found(names::KNOWN, [iif(), saddr(v6)]).accept(), rule().counter(drops::GUARD).drop()];
     vec![("unmarked", Chain::regular(unmarked)), ("lost", Chain::regular(lost)), ("guarded", Chain::regular(guarded))]
 }

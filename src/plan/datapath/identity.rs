@@ -5,7 +5,7 @@
 
 use std::collections::BTreeMap;
 
-use super::{Sets, names};
+use super::{Sets, drops, names};
 use crate::contract::PRIORITY_BRIDGE;
 use crate::nft::build::{iif, protocol, rule, saddr};
 use crate::nft::{Chain, ChainKind, Datatype, Hook, Set};
@@ -19,7 +19,7 @@ pub fn table() -> (BTreeMap<String, Chain>, Sets) {
         let family = usize::from(v6);
         let of_family = || rule().is(protocol(), ETHERTYPE[family]);
         rules.push(of_family().found(names::OWNERS[family], [iif(), saddr(v6)]).accept());
-        rules.push(of_family().found(names::OWNED[family], [saddr(v6)]).counter().drop());
+        rules.push(of_family().found(names::OWNED[family], [saddr(v6)]).counter(drops::SPOOFED).drop());
     }
     let chain = Chain::base(ChainKind::Filter, Hook::Prerouting, PRIORITY_BRIDGE, rules);
     let owners = |address| Set::of([Datatype::IfIndex, address]);

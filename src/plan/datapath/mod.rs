@@ -6,6 +6,7 @@
 //! `prerouting` (behind everybody's mangle rules) to the end of `postrouting`. ARCHITECTURE.md follows a packet through all of it.
 
 mod answers;
+pub mod drops;
 mod egress;
 mod guard;
 mod identity;

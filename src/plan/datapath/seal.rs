@@ -1,7 +1,7 @@
 //! The last look, behind all source NAT: what has a way leaves by its NIC with that NIC's address, or to the inside, or not at all.
 
 use super::egress::to_inside;
-use super::{Chains, Shape, names, ours, present};
+use super::{Chains, Shape, drops, names, ours, present};
 use crate::contract::PRIORITY_SEAL;
 use crate::nft::build::{RuleBuilder, iif, map, oif, rule, saddr};
 use crate::nft::{Chain, ChainKind, Hook};
@@ -12,9 +12,9 @@ pub fn chains(shape: Shape) -> Chains {
     let mut rules = present([
         Some(rule().found(names::INSIDE_LINKS, [oif()]).accept()),
         Some(rule().found(names::OWN, [oif(), saddr(v6)]).accept()),
-        Some(forwarded(ours()).counter().drop()),
+        Some(forwarded(ours()).counter(drops::SEAL).drop()),
         // Another NIC's exit as its source: the packet lost its way.
-        Some(forwarded(rule()).is_not(map(names::WAYS, [saddr(v6)]), 0).counter().drop()),
+        Some(forwarded(rule()).is_not(map(names::WAYS, [saddr(v6)]), 0).counter(drops::SEAL).drop()),
         shape.inside.then(|| to_inside(v6).accept()),
     ]);
     rules.push(rule().goto("unmarked"));

@@ -1,34 +1,52 @@
 //! What a binding is for: a set of its destinations, and chains that a source of it jumps to. They return for what fits, and end the walk for
 //! the rest.
 
+use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use ipnet::IpNet;
 
 use crate::model::binding::{Destination, Ports, Traffic};
-use crate::nft::build::{daddr, dport, fingerprint, iif, l4proto, ranges, rule};
-use crate::nft::{Chain, Data, Datatype, Key, Rule, Set, Table};
+use crate::nft::build::{daddr, dport, iif, l4proto, ranges, rule};
+use crate::nft::{Chain, Data, Datatype, Family, Key, Rule, Ruleset, Set, Table};
 
 /// The name of the chain of a kind of traffic: the same for the same traffic.
 pub fn name(traffic: &Traffic) -> String {
-    format!("traffic-{}", fingerprint(format_args!("{traffic:?}")))
+    format!("traffic-{:016x}", traffic.number())
+}
+
+/// The sets of destinations that were made before, by name and family: one of tens of thousands is made once, and not in each round.
+#[derive(Clone, Debug, Default)]
+pub struct Made(BTreeMap<(String, bool), Set>);
+
+impl Made {
+    /// Forgets what no table has any more.
+    pub fn keep_only(&mut self, ruleset: &Ruleset) {
+        let is_there = |family: Family, name: &str| ruleset.tables.get(&family).is_some_and(|table| table.sets.contains_key(name));
+        self.0.retain(|(name, v6), _| is_there(if *v6 { Family::Ip6 } else { Family::Ip }, name));
+    }
+
+    fn destinations(&mut self, name: &str, to: &[Destination], v6: bool) -> Set {
+        self.0.entry((name.to_owned(), v6)).or_insert_with(|| destinations(to, v6)).clone()
+    }
 }
 
 /// Adds the chains and the set of a kind of traffic, under its name.
-pub fn add(table: &mut Table, name: &str, traffic: &Traffic, v6: bool) {
+pub fn add(table: &mut Table, name: &str, traffic: &Traffic, v6: bool, made: &mut Made) {
     let (ports, to) = (format!("{name}-ports"), format!("{name}-to"));
-    let fits = if traffic.ports.is_empty() { rule().ret() } else { rule().goto(&ports) };
+    let fits = if traffic.ports().is_empty() { rule().ret() } else { rule().goto(&ports) };
     let mut rules: Vec<Rule> = Vec::new();
-    if traffic.to.is_empty() {
+    if traffic.to().is_empty() {
         rules.push(fits);
     } else {
         let is_outside = rule().not_found(ranges(&to), [iif(), daddr(v6)]).accept();
         rules.extend([is_outside, fits]);
-        table.sets.insert(to, destinations(&traffic.to, v6));
+        let set = made.destinations(&to, traffic.to(), v6);
+        table.sets.insert(to, set);
     }
-    if !traffic.ports.is_empty() {
+    if !traffic.ports().is_empty() {
         let one = |p: &Ports| rule().is(l4proto(), p.protocol.number().into()).between(dport(), p.first.into(), p.last.into()).ret();
-        let rules: Vec<Rule> = traffic.ports.iter().map(one).chain([rule().accept()]).collect();
+        let rules: Vec<Rule> = traffic.ports().iter().map(one).chain([rule().accept()]).collect();
         table.chains.insert(ports, Chain::regular(rules));
     }
     table.chains.insert(name.to_owned(), Chain::regular(rules));

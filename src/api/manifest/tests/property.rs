@@ -21,9 +21,9 @@ fn printed(binding: &Binding) -> Value {
         Selector::Namespaces(names) => json!({"networkNamespaces": names}),
     };
     spec["exits"] = binding.exits.iter().map(|e| json!({"address": e.address, "interface": e.interface, "gateway": e.gateway})).collect();
-    spec["to"] = binding.traffic.to.iter().map(|d| json!({"cidr": d.cidr, "except": d.except})).collect();
+    spec["to"] = binding.traffic.to().iter().map(|d| json!({"cidr": d.cidr, "except": d.except})).collect();
     let port = |p: &Ports| json!({"protocol": format!("{:?}", p.protocol).to_uppercase(), "port": p.first, "endPort": p.last});
-    spec["ports"] = binding.traffic.ports.iter().map(port).collect();
+    spec["ports"] = binding.traffic.ports().iter().map(port).collect();
     spec["whenUnavailable"] = json!(format!("{:?}", binding.when_unavailable));
     spec["existingFlows"] = json!(format!("{:?}", binding.existing_flows));
     spec["priority"] = json!(binding.priority);
@@ -88,7 +88,7 @@ prop_compose! {
             exits,
             pool: None,
             refusal: None,
-            traffic: Traffic { to, ports: values::merge_ports(ports) },
+            traffic: Traffic::new(to, values::merge_ports(ports)),
             when_unavailable: if fallback { WhenUnavailable::Fallback } else { WhenUnavailable::Drop },
             existing_flows: if reset { ExistingFlows::Reset } else { ExistingFlows::Keep },
             priority,
