@@ -73,10 +73,14 @@ pub struct EgressBindingSpec {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 256), inner(length(min = 1, max = 255)))]
     pub network_namespaces: Option<Vec<String>>,
-    /// Through what. The first usable exit of the packet's family is taken.
+    /// Through what. The first usable exit of the packet's family is taken, unless `spread` says otherwise.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 256))]
     pub exits: Vec<Exit>,
+    /// How new flows are shared among the usable exits: all by the first (`FirstUsable`), by turn (`RoundRobin`), at `Random`, or by a hash of
+    /// the workload's or the destination's address (`BySource`, `ByDestination`). A flow keeps the exit that it began with.
+    #[serde(default)]
+    pub spread: Spread,
     /// Through what, when an administrator lends the addresses. In a cluster only.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub pool: Option<PoolReference>,
@@ -214,8 +218,12 @@ pub struct RoutedSource {
 #[serde(rename_all = "camelCase")]
 #[schemars(extend("x-kubernetes-validations" = [
     {
-        "rule": "has(self.address) || has(self.interface)",
+        "rule": "has(self.address) || has(self.addresses) || has(self.interface)",
         "message": "give an address, for instance address: 172.31.0.14, or an interface whose own address it is"
+    },
+    {
+        "rule": "!has(self.address) || !has(self.addresses)",
+        "message": "address is one, addresses is a range or a subnet of them: give one of both"
     },
     {
         "rule": "!has(self.address) || isIP(self.address)",
@@ -239,6 +247,10 @@ pub struct Exit {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 64))]
     pub address: Option<String>,
+    /// Several source addresses: a range, `10.0.1.64-10.0.1.95`, or a subnet, `10.0.1.64/27`. Those that no NIC has are passed over.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 100))]
+    pub addresses: Option<String>,
     /// NIC; the one that has the address when not given.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 15))]
@@ -247,6 +259,13 @@ pub struct Exit {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 64))]
     pub gateway: Option<String>,
+    /// Its part of the new flows where they are spread, each address by itself; 1 when not given.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1, max = 100))]
+    pub weight: Option<i32>,
+    /// It takes no new flows; those that bear it go on.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub draining: bool,
 }
 
 /// Destinations.
@@ -307,6 +326,28 @@ impl From<Protocol> for model::Protocol {
             Protocol::Tcp => Self::Tcp,
             Protocol::Udp => Self::Udp,
             Protocol::Sctp => Self::Sctp,
+        }
+    }
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
+pub enum Spread {
+    #[default]
+    FirstUsable,
+    RoundRobin,
+    Random,
+    BySource,
+    ByDestination,
+}
+
+impl From<Spread> for model::Spread {
+    fn from(spread: Spread) -> Self {
+        match spread {
+            Spread::FirstUsable => Self::FirstUsable,
+            Spread::RoundRobin => Self::RoundRobin,
+            Spread::Random => Self::Random,
+            Spread::BySource => Self::BySource,
+            Spread::ByDestination => Self::ByDestination,
         }
     }
 }

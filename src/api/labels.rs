@@ -146,15 +146,17 @@ fn binding(read: Read, container: &Container, mode: Option<FieldError>) -> Bindi
     let mut exits = exits(&draft, &mut errors);
     if let (false, Some(interface)) = (said_ip, &draft.interface) {
         let gateway_of = |address: IpAddr| draft.gateways.iter().copied().find(|g| g.is_ipv4() == address.is_ipv4());
-        let own = |address| ExitSpec { address, interface: Some(interface.clone()), gateway: gateway_of(address) };
+        let own = |address| ExitSpec { interface: Some(interface.clone()), gateway: gateway_of(address), ..ExitSpec::new(address) };
         exits.extend(values::own_addresses(None).map(own));
     }
     let to = destinations(&draft, &mut errors);
     warnings.extend(values::idle_families(&exits, &to));
+    warnings.extend(values::idle_weights(&exits, draft.spread));
     Binding {
         name: BindingName { source: Source::Label, name: container.name.clone() },
         selector: Selector::Container(container.id.clone()),
         exits,
+        spread: draft.spread,
         pool: None,
         refusal: None,
         traffic: Traffic::new(to, draft.ports),
@@ -171,14 +173,19 @@ fn binding(read: Read, container: &Container, mode: Option<FieldError>) -> Bindi
 fn exits(draft: &Draft, errors: &mut Faults) -> Vec<ExitSpec> {
     let gateway_of = |address: IpAddr| draft.gateways.iter().copied().find(|g| g.is_ipv4() == address.is_ipv4());
     for gateway in &draft.gateways {
-        let of_family = || draft.exits.iter().filter(|exit| exit.is_ipv4() == gateway.is_ipv4());
+        let of_family = || draft.exits.iter().map(|(address, _)| address).filter(|exit| exit.is_ipv4() == gateway.is_ipv4());
         // Without any good exit the error is there already.
-        let misfit = draft.exits.first().filter(|_| of_family().next().is_none());
+        let misfit = draft.exits.first().map(|(address, _)| address).filter(|_| of_family().next().is_none());
         for fault in misfit.into_iter().chain(of_family()).filter_map(|exit| values::check_gateway(*exit, *gateway).err()).take(1) {
             errors.push("egress.gateway", || fault.message("172.31.0.1"));
         }
     }
-    let exit = |address: &IpAddr| ExitSpec { address: *address, interface: draft.interface.clone(), gateway: gateway_of(*address) };
+    let exit = |(address, weight): &(IpAddr, u16)| ExitSpec {
+        interface: draft.interface.clone(),
+        gateway: gateway_of(*address),
+        weight: *weight,
+        ..ExitSpec::new(*address)
+    };
     draft.exits.iter().map(exit).collect()
 }
 

@@ -1,18 +1,16 @@
 //! From a `spec` to the model's types, be it of a file or of the API server: every value is parsed here, once.
 
 mod cluster;
+mod exits;
 mod lenient;
-
-use std::net::IpAddr;
 
 use ipnet::IpNet;
 
 use super::binding::{ContainerSelector, EgressBindingSpec};
 use super::values::{self, Fault, Faults, MAX_ITEMS};
-use crate::model::binding::{
-    Binding, BindingName, Compose, Destination, ExitSpec, FieldError, Ports, RoutedSource, Selector, Source, Traffic,
-};
+use crate::model::binding::{Binding, BindingName, Compose, Destination, FieldError, Ports, RoutedSource, Selector, Source, Traffic};
 pub use cluster::egress_pool;
+use exits::exits;
 pub use lenient::lenient;
 
 /// The binding that `spec` asks for, with what is wrong in its `errors`.
@@ -30,11 +28,13 @@ pub fn binding(name: BindingName, spec: &EgressBindingSpec, created: u64) -> Res
     let Some(selector) = selector else {
         return Err(errors);
     };
+    let idle = [values::idle_families(&exits, traffic.to()), values::idle_weights(&exits, spec.spread.into())];
     Ok(Binding {
         name,
         selector,
-        warnings: values::idle_families(&exits, traffic.to()).into_iter().collect(),
+        warnings: idle.into_iter().flatten().collect(),
         exits,
+        spread: spec.spread.into(),
         pool,
         refusal: None,
         traffic,
@@ -116,55 +116,6 @@ fn named(namespaces: &[String], faults: &mut Faults) -> Option<Selector> {
         faults.push("spec.networkNamespaces", || "is empty; write for instance `[blue]`".to_owned());
     }
     (!good.is_empty()).then_some(Selector::Namespaces(good))
-}
-
-fn exits(spec: &EgressBindingSpec, faults: &mut Faults) -> Vec<ExitSpec> {
-    let mut all: Vec<ExitSpec> = Vec::new();
-    if spec.exits.is_empty() {
-        faults.push("spec.exits", || "is empty; write for instance `[{address: 172.31.0.14}]`".to_owned());
-    }
-    for (i, exit) in spec.exits.iter().enumerate().take(MAX_ITEMS) {
-        let path = |field: &str| format!("spec.exits[{i}].{field}");
-        let interface = optional(faults, || path("interface"), "eth1", exit.interface.as_deref().map(values::interface));
-        let gateway = optional(faults, || path("gateway"), "172.31.0.1", exit.gateway.as_deref().map(values::gateway));
-        let Some(address) = &exit.address else {
-            own_addresses(&path, (interface, exit.interface.is_some()), gateway, &mut all, faults);
-            continue;
-        };
-        let address = values::exit_address(address).and_then(|address| {
-            if all.iter().any(|other| other.address == address) {
-                return Err(Fault::new(format!("`{address}` is given twice")).cure("keep one"));
-            }
-            Ok(address)
-        });
-        let mut good = Vec::new();
-        take(faults, || path("address"), "172.31.0.14", address, &mut good);
-        for address in good {
-            if let Some(Err(fault)) = gateway.map(|gateway| values::check_gateway(address, gateway)) {
-                faults.push(&path("gateway"), || fault.message("172.31.0.1"));
-            }
-            all.push(ExitSpec { address, interface: interface.clone(), gateway });
-        }
-    }
-    all
-}
-
-/// An interface alone: its own addresses, of both families unless the gateway is of one.
-fn own_addresses(
-    path: &impl Fn(&str) -> String,
-    (interface, given): (Option<String>, bool),
-    gateway: Option<IpAddr>,
-    all: &mut Vec<ExitSpec>,
-    faults: &mut Faults,
-) {
-    match interface {
-        Some(_) => all.extend(values::own_addresses(gateway).map(|address| ExitSpec { address, interface: interface.clone(), gateway })),
-        // What is wrong with it is said already.
-        None if given => {}
-        None => faults.push(&path("address"), || {
-            "is missing; write for instance `address: 172.31.0.14`, or the interface whose own address it is".to_owned()
-        }),
-    }
 }
 
 fn destinations(spec: &EgressBindingSpec, faults: &mut Faults) -> Vec<Destination> {

@@ -1,7 +1,10 @@
 //! Single values as users write them: addresses, subnets, ports, names. One place for their rules and texts, for labels and manifests alike.
 
+mod exits;
+
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
+pub use exits::{MAX_ADDRESSES, exit_addresses, idle_weights, weight, weighted};
 use ipnet::IpNet;
 
 use crate::model::binding::{Destination, ExitSpec, FieldError, Ports, Protocol};

@@ -204,7 +204,7 @@ mod tests {
     #[test]
     fn cuts_are_kept_while_the_table_cannot_be_read() {
         let cut = Cut::all("10.9.0.5/32".parse().unwrap());
-        let mut left = Left { cuts: vec![cut], flows: vec![flow()] };
+        let mut left = Left { cuts: vec![cut.clone()], flows: vec![flow()] };
         let report = work_off(Err(no_socket()), &mut left, true);
         assert!(report.failure.is_some() && report.ended.is_empty() && report.borne.is_none());
         assert_eq!((left.cuts, left.flows), (vec![cut], vec![flow()]));

@@ -90,6 +90,32 @@ pub struct ExitSpec {
     pub address: IpAddr,
     pub interface: Option<String>,
     pub gateway: Option<IpAddr>,
+    /// Its part of the new flows where they are spread, 1 to 100.
+    pub weight: u16,
+    /// It takes no new flows; those that bear it go on.
+    pub draining: bool,
+}
+
+impl ExitSpec {
+    /// An address, and nothing else said.
+    pub fn new(address: IpAddr) -> Self {
+        Self { address, interface: None, gateway: None, weight: 1, draining: false }
+    }
+}
+
+/// How new flows are shared among the usable exits of their family.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Spread {
+    /// All by the first one.
+    #[default]
+    FirstUsable,
+    /// By turn, exactly.
+    RoundRobin,
+    Random,
+    /// By a hash of the workload's address.
+    BySource,
+    /// By a hash of the destination's address.
+    ByDestination,
 }
 
 /// For which traffic: what does not match goes the host's way.
@@ -207,6 +233,7 @@ pub struct Binding {
     pub selector: Selector,
     /// What it names itself; of a binding with a pool, what the pool gave it.
     pub exits: Vec<ExitSpec>,
+    pub spread: Spread,
     pub pool: Option<PoolRequest>,
     pub traffic: Traffic,
     pub when_unavailable: WhenUnavailable,
@@ -230,6 +257,7 @@ impl Binding {
             name: BindingName { source, name: name.to_owned() },
             selector,
             exits: Vec::new(),
+            spread: Spread::FirstUsable,
             pool: None,
             traffic: Traffic::default(),
             when_unavailable: WhenUnavailable::Drop,

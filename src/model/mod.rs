@@ -18,6 +18,7 @@ pub mod reason;
 pub mod resolve;
 pub mod select;
 pub mod served;
+pub mod spread;
 pub mod uplinks;
 pub mod ways;
 pub mod workload;

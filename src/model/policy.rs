@@ -3,6 +3,7 @@
 
 use std::hash::{Hash, Hasher};
 
+use super::binding::Spread;
 use super::facts::Family;
 use super::reason::Reason;
 use super::workload::{Row, State};
@@ -37,6 +38,10 @@ pub fn standing(row: &Row) -> Standing {
                 exit.hash(&mut hash);
             }
             binding.traffic.number().hash(&mut hash);
+            // Turns are counted for each binding by itself.
+            if binding.spread != Spread::FirstUsable {
+                (binding.spread, &binding.name).hash(&mut hash);
+            }
             let hash = hash.finish();
             Standing::Bound(((hash >> 32) ^ hash) as u32 | POLICY | 1)
         }

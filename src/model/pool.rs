@@ -78,7 +78,8 @@ impl Block {
         }
     }
 
-    fn addresses(self) -> IpAddrRange {
+    /// All its addresses, in order.
+    pub fn addresses(self) -> IpAddrRange {
         match self {
             Self::V4(first, last) => IpAddrRange::V4(Ipv4AddrRange::new(first, last)),
             Self::V6(first, last) => IpAddrRange::V6(Ipv6AddrRange::new(first, last)),
@@ -86,7 +87,7 @@ impl Block {
     }
 
     /// How many addresses it has.
-    fn size(self) -> u128 {
+    pub fn size(self) -> u128 {
         match self {
             Self::V4(first, last) => u128::from(u32::from(last).saturating_sub(u32::from(first))) + 1,
             Self::V6(first, last) => u128::from(last).saturating_sub(u128::from(first)).saturating_add(1),
@@ -117,7 +118,7 @@ impl Pool {
 
     fn exit(&self, address: IpAddr) -> ExitSpec {
         let gateway = self.gateway.filter(|gateway| gateway.is_ipv4() == address.is_ipv4());
-        ExitSpec { address, interface: self.interface.clone(), gateway }
+        ExitSpec { interface: self.interface.clone(), gateway, ..ExitSpec::new(address) }
     }
 }
 

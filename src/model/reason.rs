@@ -94,6 +94,10 @@ pub enum Reason {
     },
     /// A binding of the cluster whose addresses no NIC of this node holds.
     NoExitOnNode,
+    /// All exits that it could have take no new flows.
+    Draining {
+        address: IpAddr,
+    },
     /// The pool is for other nodes.
     PoolNotOnNode {
         pool: String,
@@ -190,6 +194,7 @@ impl Reason {
             Self::Overlap { .. } => "Overlap",
             Self::NoSuchNamespace { .. } => "NoSuchNamespace",
             Self::NoExitOnNode | Self::PoolNotOnNode { .. } => "NoExitOnNode",
+            Self::Draining { .. } => "Draining",
             Self::NoSuchPool { .. } => "PoolNotFound",
             Self::PoolInvalid { .. } => "PoolInvalid",
             Self::NamespaceNotAllowed { .. } => "NamespaceNotAllowed",
@@ -275,6 +280,9 @@ impl fmt::Display for Reason {
                     f,
                     "no NIC of this node holds an address of the binding; give the binding one that this node has, or keep its pods off it"
                 )
+            }
+            Self::Draining { address } => {
+                write!(f, "{address} is draining and takes no new flows; give the binding another exit, or take `draining` out")
             }
             Self::PoolNotOnNode { pool } => {
                 write!(f, "the nodeSelector of pool {pool} does not select this node; label the node, or keep the binding's pods off it")

@@ -19,6 +19,7 @@ use super::port_owners::{Answer, PortOwners, Request};
 use super::reason::Reason;
 use super::select::Held;
 use super::served::{refuse_mode, refuse_network};
+use super::spread::{Shares, spreads};
 use super::uplinks::outside::MAIN;
 use super::uplinks::{Memory, Uplinks};
 use super::workload::{Entry, Row, State, Subject, choose};
@@ -37,6 +38,8 @@ pub enum Guard {
 pub struct Outcome {
     pub uplinks: Uplinks,
     pub rows: Vec<Row>,
+    /// What the policies lead to that spread their flows over several exits.
+    pub spreads: BTreeMap<u32, Shares>,
     /// Bridges that carry bound workloads, or whose network asks for a guard.
     pub guards: BTreeMap<IfIndex, Guard>,
     /// The devices that a bridge's packets come in by in the ip families, where they are others than the bridge itself.
@@ -94,7 +97,8 @@ pub fn resolve(facts: &Facts, past: &mut Past) -> Outcome {
     guards.retain(|bridge, _| !uplinks.nics.contains_key(bridge));
     let rows = if pending.rows.len() > engines { without_overlaps(pending.rows) } else { pending.rows };
     let faces = resolver.faces(&rows, &guards);
-    Outcome { uplinks, rows, guards, faces, inside: Arc::clone(&facts.cluster.inside) }
+    let spreads = spreads(&rows, &uplinks);
+    Outcome { uplinks, rows, spreads, guards, faces, inside: Arc::clone(&facts.cluster.inside) }
 }
 
 /// Rows, some of which still have to learn by which port they come in.

@@ -125,6 +125,10 @@ pub fn choose(uplinks: &Uplinks, binding: &Binding, address: IpAddr) -> State {
     }
     let mut first = None;
     for spec in binding.exits.iter().filter(|e| e.address.is_ipv4() == address.is_ipv4()) {
+        if spec.draining {
+            _ = first.get_or_insert(Reason::Draining { address: spec.address });
+            continue;
+        }
         match uplinks.exit(spec) {
             Some(Ok(exit)) => return State::Bound(*exit),
             // A cluster's binding has exits on other nodes, too.

@@ -253,6 +253,20 @@ pub enum Expr {
     FibOutput {
         to: Register,
     },
+    /// `numgen`: 0 to `modulus` - 1, one more each time, or at random.
+    Numgen {
+        random: bool,
+        modulus: u32,
+        to: Register,
+    },
+    /// `jhash … mod … seed …`
+    Jhash {
+        from: Register,
+        len: u32,
+        modulus: u32,
+        seed: u32,
+        to: Register,
+    },
     Immediate {
         value: Bytes,
         to: Register,

@@ -104,6 +104,20 @@ pub const NFT_REG32_00: u32 = 8;
 
 pub const NFTA_COUNTER_PACKETS: u16 = 2;
 
+pub const NFTA_NG_DREG: u16 = 1;
+pub const NFTA_NG_MODULUS: u16 = 2;
+pub const NFTA_NG_TYPE: u16 = 3;
+pub const NFT_NG_INCREMENTAL: u32 = 0;
+pub const NFT_NG_RANDOM: u32 = 1;
+
+pub const NFTA_HASH_SREG: u16 = 1;
+pub const NFTA_HASH_DREG: u16 = 2;
+pub const NFTA_HASH_LEN: u16 = 3;
+pub const NFTA_HASH_MODULUS: u16 = 4;
+pub const NFTA_HASH_SEED: u16 = 5;
+pub const NFTA_HASH_TYPE: u16 = 7;
+pub const NFT_HASH_JENKINS: u32 = 0;
+
 pub const NFTA_META_DREG: u16 = 1;
 pub const NFTA_META_KEY: u16 = 2;
 pub const NFTA_META_SREG: u16 = 3;

@@ -10,8 +10,8 @@ use std::net::IpAddr;
 use foldhash::{HashMap, HashSet};
 use ipnet::IpNet;
 
-use super::datapath::names;
 use super::datapath::traffic::bits;
+use super::datapath::{names, spread};
 use super::read_back::{address_in, number_at, number_in, owners, source_of};
 use crate::model::binding::{ExistingFlows, Protocol, Source};
 use crate::model::facts::{Family as IpFamily, IfIndex};
@@ -27,11 +27,11 @@ const CONNECTED: [u8; 2] = [Protocol::Tcp.number(), Protocol::Sctp.number()];
 type Entrance = (IfIndex, IpNet);
 
 /// Flows to end: of one source, with exceptions.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Cut {
     pub source: IpNet,
-    /// Flows that were translated to this exit stay.
-    pub keep: Option<IpAddr>,
+    /// Flows that were translated to these exits stay.
+    pub keep: Vec<IpAddr>,
     /// Only flows that were translated to this exit.
     pub only: Option<IpAddr>,
     /// Only protocols without a connection: their next packet begins anew by itself.
@@ -41,13 +41,13 @@ pub struct Cut {
 impl Cut {
     /// Every flow of a source.
     pub fn all(source: IpNet) -> Self {
-        Self { source, keep: None, only: None, only_datagrams: false }
+        Self { source, keep: Vec::new(), only: None, only_datagrams: false }
     }
 
     /// Whether it ends a flow.
     fn hits(&self, source: IpAddr, protocol: u8, translated: IpAddr) -> bool {
         self.source.contains(&source)
-            && self.keep != Some(translated)
+            && !self.keep.contains(&translated)
             && self.only.is_none_or(|only| only == translated)
             && !(self.only_datagrams && CONNECTED.contains(&protocol))
     }
@@ -56,7 +56,7 @@ impl Cut {
 /// Whether a flow ends. When several cuts of one source run together, oldest first, the newest one's `keep` wins: that flow may have started
 /// after the older cuts were queued.
 pub fn ends(cuts: &[&Cut], source: IpAddr, protocol: u8, translated: IpAddr) -> bool {
-    let kept = cuts.last().is_some_and(|newest| newest.keep == Some(translated));
+    let kept = cuts.last().is_some_and(|newest| newest.keep.contains(&translated));
     !kept && cuts.iter().any(|cut| cut.hits(source, protocol, translated))
 }
 
@@ -75,14 +75,16 @@ pub fn cuts(changes: &[Change], observed: &Ruleset, desired: &Ruleset, outcome: 
         });
     }
     // Whoever owned an address is gone, bound or not: nobody goes on with its flows but by the exit that the address has now.
-    let mut exits: HashMap<IpAddr, IpAddr> = HashMap::default();
+    let mut exits: HashMap<IpAddr, Vec<IpAddr>> = HashMap::default();
     for row in outcome.rows.iter().filter(|_| !gone.is_empty()) {
-        if let (State::Bound(exit), Some(net), Some(_)) = (&row.state, row.address, row.entry) {
-            exits.insert(net.addr(), exit.address);
+        if let (State::Bound(_), Some(net), Some(_)) = (&row.state, row.address, row.entry)
+            && gone.contains(&net.addr())
+        {
+            exits.insert(net.addr(), outcome.borne_by(row));
         }
     }
-    let former = gone.iter().map(|address| Cut { keep: exits.get(address).copied(), ..Cut::all(IpNet::from(*address)) });
-    former.chain(touched.iter().flat_map(|entrance| cut(*entrance, of.get(entrance).copied(), observed))).collect()
+    let former = gone.iter().map(|address| Cut { keep: exits.remove(address).unwrap_or_default(), ..Cut::all(IpNet::from(*address)) });
+    former.chain(touched.iter().flat_map(|entrance| cut(*entrance, of.get(entrance).copied(), observed, outcome))).collect()
 }
 
 /// The addresses whose owner a batch takes away, or changes. When the tables go as a whole, everybody stays where they are.
@@ -96,7 +98,7 @@ fn disowned(changes: &[Change]) -> BTreeSet<IpAddr> {
     gone
 }
 
-fn cut(entrance: Entrance, row: Option<&Row>, observed: &Ruleset) -> Vec<Cut> {
+fn cut(entrance: Entrance, row: Option<&Row>, observed: &Ruleset, outcome: &Outcome) -> Vec<Cut> {
     let all = Cut::all(entrance.1);
     let was_bound = bound_before(observed, entrance);
     match (row.map(standing), row.and_then(|row| row.binding.as_ref())) {
@@ -105,10 +107,10 @@ fn cut(entrance: Entrance, row: Option<&Row>, observed: &Ruleset) -> Vec<Cut> {
             let exits = exits_before(observed, entrance);
             // What had no exit has no flows, and yet it has to be said that none is left.
             let none = exits.is_empty().then(|| IpFamily::of(entrance.1.addr()).unspecified());
-            exits.into_iter().chain(none).map(|exit| Cut { only: Some(exit), ..all }).collect()
+            exits.into_iter().chain(none).map(|exit| Cut { only: Some(exit), ..all.clone() }).collect()
         }
         (Some(Standing::Bound(_)), Some(binding)) => {
-            let keep = row.and_then(|row| if let State::Bound(exit) = &row.state { Some(exit.address) } else { None });
+            let keep = row.map(|row| outcome.borne_by(row)).unwrap_or_default();
             // A label is as old as its container: no flow of it can be older.
             let leaked = !was_bound && binding.name.source == Source::Label;
             let only_datagrams = binding.existing_flows == ExistingFlows::Keep && !leaked;
@@ -138,9 +140,11 @@ fn touched(changes: &[Change], observed: &Ruleset, desired: &Ruleset) -> BTreeSe
         let v6 = family == Family::Ip6;
         match set {
             names::POLICIES | names::POLICIES_NETS => touched.extend(keys.into_iter().filter_map(|key| entrance(key, 0, v6))),
-            names::EXITS | names::EXITS_NETS => touched.extend(keys.into_iter().filter_map(|key| entrance(key, 4, v6))),
+            names::EXITS | names::EXITS_NETS | names::SPREAD_EXITS | names::SPREAD_EXITS_NETS => {
+                touched.extend(keys.into_iter().filter_map(|key| entrance(key, 4, v6)))
+            }
             names::POLICY_WAYS => policies.extend(keys.into_iter().filter_map(|key| number_at(key, 0))),
-            _ => {}
+            other => policies.extend(spread::policy_of(other)),
         }
     }
     if !policies.is_empty() {
@@ -185,13 +189,19 @@ fn bound_before(observed: &Ruleset, (interface, net): Entrance) -> bool {
     set_of(observed, family_of(net), name).is_some_and(|set| set.elements.contains_key(&key))
 }
 
-/// The exits that a source had: one for each NIC at the most.
+/// The exits that a source had: one for each NIC at the most, unless they were spread.
 fn exits_before(observed: &Ruleset, of: Entrance) -> BTreeSet<IpAddr> {
     let family = family_of(of.1);
+    let policies = [names::POLICIES, names::POLICIES_NETS].into_iter().filter_map(|name| set_of(observed, family, name));
+    let policies = policies.flat_map(|set| set.elements.iter()).filter(|(key, _)| entrance(key, 0, of.1.addr().is_ipv6()) == Some(of));
+    let policy = policies.filter_map(|(_, data)| number_in(data)).next();
+    let slots = observed.tables.get(&family).into_iter().flat_map(|table| &table.sets);
+    let slots = slots.filter(|(name, _)| policy.is_some() && spread::policy_of(name) == policy).flat_map(|(_, set)| set.elements.values());
     let sets = [names::EXITS, names::EXITS_NETS].into_iter().filter_map(|name| set_of(observed, family, name));
     let v6 = family == Family::Ip6;
     let elements = sets.flat_map(|set| set.elements.iter()).filter(|(key, _)| entrance(key, 4, v6) == Some(of));
-    elements.filter_map(|(_, data)| if let Data::Value(value) = data { address_in(value.as_slice(), v6) } else { None }).collect()
+    let data = elements.map(|(_, data)| data).chain(slots);
+    data.filter_map(|data| if let Data::Value(value) = data { address_in(value.as_slice(), v6) } else { None }).collect()
 }
 
 fn set_of<'a>(ruleset: &'a Ruleset, family: Family, name: &str) -> Option<&'a Set> {
@@ -218,7 +228,10 @@ impl fmt::Display for Cut {
         if let Some(only) = self.only {
             write!(f, " that leave as {only}")?;
         }
-        self.keep.map_or(Ok(()), |exit| write!(f, ", but for those that leave as {exit}"))
+        match self.keep.as_slice() {
+            [] => Ok(()),
+            kept => write!(f, ", but for those that leave as {}", kept.iter().map(IpAddr::to_string).collect::<Vec<_>>().join(" or ")),
+        }
     }
 }
 
@@ -237,11 +250,11 @@ mod tests {
     #[test]
     fn when_several_cuts_run_together_the_newest_one_s_keep_wins() {
         let all = Cut::all("10.9.0.5/32".parse().unwrap());
-        let keep = |n| Cut { keep: Some(exit(n)), ..all };
+        let keep = |n| Cut { keep: vec![exit(n)], ..all.clone() };
         assert!(ended(&[keep(1)], exit(2)) && !ended(&[keep(1)], exit(1)));
         let moved = [keep(1), keep(2)];
         assert!(ended(&moved, exit(1)) && ended(&moved, exit(3)) && !ended(&moved, exit(2)));
-        let gone_and_here_again = [all, keep(2)];
+        let gone_and_here_again = [all.clone(), keep(2)];
         assert!(ended(&gone_and_here_again, exit(1)) && !ended(&gone_and_here_again, exit(2)));
         let gone = [keep(1), all];
         assert!(ended(&gone, exit(1)) && ended(&gone, exit(2)));
@@ -250,6 +263,6 @@ mod tests {
     #[test]
     fn an_unbound_source_keeps_the_flows_that_had_no_exit() {
         let unbound = Cut { only: Some(exit(1)), ..Cut::all("10.9.0.5/32".parse().unwrap()) };
-        assert!(ended(&[unbound], exit(1)) && !ended(&[unbound], exit(8)));
+        assert!(ended(&[unbound.clone()], exit(1)) && !ended(&[unbound], exit(8)));
     }
 }

@@ -18,7 +18,6 @@ use std::fmt;
 use crate::model::facts::KernelFacts;
 use crate::model::resolve::Outcome;
 use crate::nft::{Change, Ruleset, diff};
-use datapath::traffic;
 use flows::Cut;
 use routing::Routing;
 use step::{Names, RouteStep};
@@ -57,7 +56,7 @@ pub struct Observed<'a> {
 /// Makes plans. What is costly to make, and follows from what bindings say alone, is kept from one to the next.
 #[derive(Clone, Debug, Default)]
 pub struct Planner {
-    traffic: traffic::Made,
+    made: tables::Made,
 }
 
 impl Planner {
@@ -65,8 +64,8 @@ impl Planner {
     /// taken away.
     pub fn plan(&mut self, outcome: &Outcome, observed: &Observed<'_>, departed: &Departed, whole: bool) -> Plan {
         let mut departed = departed.clone();
-        let mut desired = tables::ruleset(outcome, observed.kernel, &mut self.traffic);
-        self.traffic.keep_only(&desired);
+        let mut desired = tables::ruleset(outcome, observed.kernel, &mut self.made);
+        self.made.keep_only(&desired, outcome);
         if whole {
             departed.extend(flows::departures(observed.ruleset, &desired));
         }

@@ -5,7 +5,7 @@ use std::net::IpAddr;
 
 use ipnet::IpNet;
 
-use super::datapath::{self, Shape, names, traffic};
+use super::datapath::{self, Shape, names, spread, traffic};
 use crate::model::binding::Traffic;
 use crate::model::facts::{Family as IpFamily, IfIndex, KernelFacts};
 use crate::model::policy::{NO_EXIT, Standing, standing};
@@ -18,8 +18,23 @@ use crate::nft::{Bytes, Data, Datatype, Family, Key, Ruleset, Set, Table, Verdic
 /// Interface and source of who was bound until just now.
 pub type Departed = BTreeSet<(IfIndex, IpAddr)>;
 
+/// What is costly to make, and follows from bindings and exits alone.
+#[derive(Clone, Debug, Default)]
+pub struct Made {
+    traffic: traffic::Made,
+    spread: spread::Made,
+}
+
+impl Made {
+    /// Forgets what is not needed any more.
+    pub fn keep_only(&mut self, ruleset: &Ruleset, outcome: &Outcome) {
+        self.traffic.keep_only(ruleset);
+        self.spread.keep_only(outcome.spreads.values());
+    }
+}
+
 /// The ruleset that an outcome needs; no table at all when nothing is bound.
-pub fn ruleset(outcome: &Outcome, kernel: &KernelFacts, made: &mut traffic::Made) -> Ruleset {
+pub fn ruleset(outcome: &Outcome, kernel: &KernelFacts, made: &mut Made) -> Ruleset {
     if outcome.uplinks.nics.is_empty() {
         return Ruleset::default();
     }
@@ -57,7 +72,7 @@ fn bridge(outcome: &Outcome, kernel: &KernelFacts) -> Table {
     sets.with(chains)
 }
 
-fn table(outcome: &Outcome, v6: bool, made: &mut traffic::Made) -> Table {
+fn table(outcome: &Outcome, v6: bool, made: &mut Made) -> Table {
     let mut sets = datapath::sets(v6);
     let mut traffics: BTreeMap<String, &Traffic> = BTreeMap::new();
     for row in &outcome.rows {
@@ -97,8 +112,11 @@ fn table(outcome: &Outcome, v6: bool, made: &mut traffic::Made) -> Table {
     let mut table = sets.with(BTreeMap::new());
     table.sets.insert(names::INSIDE.to_owned(), inside_set(outcome.inside.iter(), v6));
     table.sets.insert(names::CLAIMED.to_owned(), claimed(outcome, v6));
-    table.chains = datapath::chains(Shape::of(&table.sets, v6));
-    traffics.into_iter().for_each(|(name, traffic)| traffic::add(&mut table, &name, traffic, v6, made));
+    for (policy, shares) in outcome.spreads.iter().filter(|(_, shares)| shares.shares.iter().any(|one| one.exit.address.is_ipv6() == v6)) {
+        spread::add(&mut table, *policy, shares, v6, &mut made.spread);
+    }
+    table.chains.extend(datapath::chains(Shape::of(&table.sets, v6)));
+    traffics.into_iter().for_each(|(name, traffic)| traffic::add(&mut table, &name, traffic, v6, &mut made.traffic));
     table
 }
 
@@ -118,8 +136,16 @@ fn bound(
         let jump = Data::Verdict(Verdict::Jump(traffic.clone()));
         sets.put(if single { names::LIMITED } else { names::LIMITED_NETS }, key(), jump);
     }
+    let spread = outcome.spreads.contains_key(&policy);
     let mut exit = |nic: IfIndex, address: IpAddr| {
-        if single {
+        if spread {
+            let (set, key) = if single {
+                (names::SPREAD_EXITS, Key::one(Bytes::default().number(nic).number(interface).address(net.addr())))
+            } else {
+                (names::SPREAD_EXITS_NETS, Key::pair_prefix(nic, interface, net))
+            };
+            sets.put(set, key, Data::Verdict(Verdict::Jump(spread::exit_chain(policy))));
+        } else if single {
             sets.one(names::EXITS, Bytes::default().number(nic).number(interface).address(net.addr()), Data::address(address));
         } else {
             sets.put(names::EXITS_NETS, Key::pair_prefix(nic, interface, net), Data::address(address));

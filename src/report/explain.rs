@@ -3,8 +3,6 @@
 use std::fmt::Write;
 use std::net::IpAddr;
 
-use ipnet::IpNet;
-
 use crate::contract::{MARK_MASK, UPLINK_GROUP};
 use crate::model::binding::{Destination, Traffic};
 use crate::model::facts::{Family, Link, Route, RouteKind};
@@ -92,6 +90,16 @@ fn bound(out: &mut String, facts: &Facts, outcome: &Outcome, row: &Row, exit: &E
     if let Some(traffic) = traffic.filter(|t| !t.is_everything()) {
         writeln!(out, "  traffic   {}; the rest goes the host's way", describe(traffic))?;
     }
+    let exits = outcome.exits_of(row);
+    if let (Some(binding), [_, _, ..]) = (&row.binding, exits.as_slice()) {
+        let all: Vec<IpAddr> = exits.iter().map(|exit| exit.address).collect();
+        writeln!(
+            out,
+            "  spread    {:?}: each new flow leaves as one of {}; what follows is the first one's way",
+            binding.spread,
+            list(&all)
+        )?;
+    }
     writeln!(out, "  flow      leaves as {}, which is all that tells its way from then on", exit.address)?;
     writeln!(
         out,
@@ -166,6 +174,6 @@ fn describe(traffic: &Traffic) -> String {
     }
 }
 
-fn list(nets: &[IpNet]) -> String {
+fn list(nets: &[impl ToString]) -> String {
     nets.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ")
 }

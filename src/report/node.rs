@@ -28,7 +28,7 @@ pub fn spec(facts: &Facts, outcome: &Outcome, problems: impl IntoIterator<Item =
             workload.losers().for_each(|loser| bindings.entry(loser).or_default().lose(binding));
         }
         for row in workload.rows {
-            if let State::Bound(exit) = &row.state {
+            for exit in outcome.exits_of(row) {
                 used.entry(exit.interface).or_default().insert(exit.address);
             }
         }

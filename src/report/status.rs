@@ -63,6 +63,9 @@ pub struct Workload {
     pub binding: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub exit: Option<IpAddr>,
+    /// All exits that its new flows are spread over, when they are.
+    #[serde(skip_serializing_if = "Vec::is_empty", default)]
+    pub exits: Vec<IpAddr>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub nic: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -119,7 +122,7 @@ impl Status {
     pub fn of(facts: &Facts, outcome: &Outcome, counted: Counted, problems: Vec<String>) -> Self {
         let guarded = outcome.guards.iter().filter(|(_, guard)| **guard == Guard::Closed);
         let name = |index| facts.kernel.links.get(index).map_or_else(|| index.to_string(), |l| l.name.clone());
-        let mut workloads: Vec<Workload> = outcome.rows.iter().map(|row| workload(row, &outcome.uplinks, &counted.flows)).collect();
+        let mut workloads: Vec<Workload> = outcome.rows.iter().map(|row| workload(row, outcome, &counted.flows)).collect();
         workloads.sort_by(|a, b| (&a.workload, &a.network, &a.address).cmp(&(&b.workload, &b.network, &b.address)));
         Self {
             workloads,
@@ -145,7 +148,8 @@ pub fn word(row: &Row) -> &'static str {
     }
 }
 
-fn workload(row: &Row, uplinks: &Uplinks, flows: &BTreeMap<IpAddr, u64>) -> Workload {
+fn workload(row: &Row, outcome: &Outcome, flows: &BTreeMap<IpAddr, u64>) -> Workload {
+    let uplinks = &outcome.uplinks;
     let exit = match &row.state {
         State::Bound(exit) => Some(exit),
         _ => None,
@@ -165,6 +169,10 @@ fn workload(row: &Row, uplinks: &Uplinks, flows: &BTreeMap<IpAddr, u64>) -> Work
         address: row.address.map(|net| if net.prefix_len() == net.max_prefix_len() { net.addr().to_string() } else { net.to_string() }),
         binding: row.binding.as_ref().map(|b| b.name.to_string()),
         exit: exit.map(|e| e.address),
+        exits: match outcome.exits_of(row).as_slice() {
+            [] | [_] => Vec::new(),
+            several => several.iter().map(|exit| exit.address).collect(),
+        },
         nic: uplink.map(|u| u.name.clone()),
         gateway,
         state: word(row).to_owned(),

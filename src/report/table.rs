@@ -1,5 +1,7 @@
 //! The report as a table for a terminal.
 
+use std::net::IpAddr;
+
 use comfy_table::{ContentArrangement, Table, presets};
 
 use super::status::{Status, Workload};
@@ -41,13 +43,21 @@ fn row(w: &Workload) -> [String; 10] {
         or_dash(network),
         or_dash(w.address.clone()),
         or_dash(w.binding.clone()),
-        or_dash(w.exit.map(|e| e.to_string())),
+        or_dash(w.exit.map(|first| exits(first, &w.exits))),
         or_dash(w.nic.clone()),
         or_dash(w.gateway.map(|g| g.to_string())),
         w.state.clone(),
         w.flows.to_string(),
         or_dash(w.reason.clone()),
     ]
+}
+
+/// The first exit, and how many others.
+fn exits(first: IpAddr, all: &[IpAddr]) -> String {
+    match all.len() {
+        0 | 1 => first.to_string(),
+        several => format!("{first} +{}", several - 1),
+    }
 }
 
 /// What does not fit into a cell: sentences with cures, losers, warnings.

@@ -1,14 +1,16 @@
 //! The rules of the datapath, as the plan has them: the kernel takes them, and `nft` lists them.
 
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use egressd::effects::nft::Nft;
-use egressd::model::binding::{Destination, Ports, Protocol, Traffic};
+use egressd::model::binding::{Destination, Ports, Protocol, Spread, Traffic};
 use egressd::model::facts::KernelFacts;
 use egressd::model::resolve::{Guard, Outcome};
-use egressd::model::uplinks::Uplink;
+use egressd::model::spread::{Share, Shares};
+use egressd::model::uplinks::{Exit, Uplink};
 use egressd::nft::{Family, Ruleset};
-use egressd::plan::datapath::{Shape, chains, traffic};
+use egressd::plan::datapath::{Shape, chains, spread, traffic};
 use egressd::plan::tables;
 
 use crate::lab::*;
@@ -37,7 +39,7 @@ fn wanted() -> Ruleset {
     // Some lie within others, and two are neighbours.
     let inside = ["10.244.0.0/24", "10.244.1.0/24", "10.96.0.0/12", "10.96.0.1/32", "fd00::/48", "fd00::1/128"];
     outcome.inside = Arc::new(inside.iter().map(|net| net.parse().unwrap()).collect());
-    let mut ruleset = tables::ruleset(&outcome, &KernelFacts::default(), &mut traffic::Made::default());
+    let mut ruleset = tables::ruleset(&outcome, &KernelFacts::default(), &mut tables::Made::default());
     tables::hold_back(&mut ruleset, &[(5, "172.19.0.9".parse().unwrap())].into());
     ruleset
 }
@@ -57,8 +59,28 @@ fn the_datapaths_rules_are_taken_by_the_kernel_and_listed_by_nft() {
         for (family, v6) in [(Family::Ip, false), (Family::Ip6, true)] {
             let table = wanted.tables.get_mut(&family).unwrap();
             let all = true;
-            let shape = Shape { v6, nets: all, limited: all, limited_nets: all, inside: all, guards: all, claimed: all, departed: all };
+            let shape = Shape {
+                v6,
+                nets: all,
+                limited: all,
+                limited_nets: all,
+                inside: all,
+                guards: all,
+                claimed: all,
+                departed: all,
+                spreads: all,
+                spread_exits: all,
+                spread_exits_nets: all,
+            };
             table.chains = chains(shape);
+            for (number, spread) in [Spread::RoundRobin, Spread::Random, Spread::BySource, Spread::ByDestination].into_iter().enumerate() {
+                let address = |host: u8| {
+                    if v6 { IpAddr::from([0x2001, 0xdb8, 0, 0, 0, 0, 0, host.into()]) } else { IpAddr::from([172, 31, 0, host]) }
+                };
+                let share = |host, way| Share { exit: Exit { address: address(host), interface: 3, way }, weight: 1 };
+                let shares = Shares { spread, shares: vec![share(1, 1), share(2, 1), share(3, 2)] };
+                spread::add(table, 0x8000_0001 + number as u32, &shares, v6, &mut spread::Made::default());
+            }
             traffic::add(table, &traffic::name(&limited), &limited, v6, &mut traffic::Made::default());
         }
         put(&mut nft, &wanted);
@@ -69,6 +91,14 @@ fn the_datapaths_rules_are_taken_by_the_kernel_and_listed_by_nft() {
             "ct direction reply meta mark set ct original ip daddr map @called accept",
             "meta mark set ct reply ip daddr map @ways accept",
             "iif . ip saddr map @policies != 0x0",
+            "meta mark vmap @spreads",
+            "oif . iif . ip saddr vmap @spread_exits",
+            "meta mark set numgen inc mod 3 map @ways-80000001",
+            "snat to numgen inc mod 2 map @slots-80000001-1",
+            "snat to numgen random mod 2 map @slots-80000002-1",
+            "meta mark set jhash ip saddr mod 64 seed 0x65677265 map @ways-80000003",
+            "snat to jhash ip saddr mod 64 seed 0x65677265 map @slots-80000003",
+            "snat to jhash ip daddr mod 64 seed 0x65677265 map @slots-80000004",
         ] {
             assert!(listing.contains(rule), "{rule}\n{listing}");
         }

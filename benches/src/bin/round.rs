@@ -13,7 +13,7 @@ use egressd::model::known::Facts;
 use egressd::model::policy::{Standing, standing};
 use egressd::model::resolve::{Past, resolve};
 use egressd::nft::diff;
-use egressd::plan::datapath::traffic::Made;
+use egressd::plan::tables::Made;
 use egressd::plan::{Observed, Planner, tables};
 
 const CONTAINERS: u32 = 10_000;

@@ -1,12 +1,13 @@
 //! The grammar of labels, as one table: dispatch, error texts, the nearest name and the reference page all come from it.
 
+use std::collections::BTreeSet;
 use std::net::IpAddr;
 
 use ipnet::IpNet;
 
 use crate::api::nearest::nearest;
-use crate::api::values::{self, Fault, MAX_ITEMS, shown};
-use crate::model::binding::{ExistingFlows, Ports, WhenUnavailable};
+use crate::api::values::{self, Fault, MAX_ADDRESSES, MAX_ITEMS, shown};
+use crate::model::binding::{ExistingFlows, Ports, Spread, WhenUnavailable};
 
 /// What a label is about.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -22,7 +23,9 @@ pub enum Effect {
 /// Values of the labels of one container or network, as far as they are good.
 #[derive(Debug, Default)]
 pub struct Draft {
-    pub exits: Vec<IpAddr>,
+    /// With their weights.
+    pub exits: Vec<(IpAddr, u16)>,
+    pub spread: Spread,
     pub interface: Option<String>,
     pub gateways: Vec<IpAddr>,
     pub to: Vec<IpNet>,
@@ -49,14 +52,31 @@ pub struct Label {
 }
 
 /// Every label of ours.
-pub static LABELS: [Label; 12] = [
+pub static LABELS: [Label; 13] = [
     Label {
         name: "egress.ip",
         effect: Effect::Exit,
-        grammar: "address {`,` address}",
-        meaning: "Source addresses that the container leaves with. The first usable one of the packet's family is taken.",
+        grammar: "exit {`,` exit}, exit = (address | address `-` address | subnet) [`*` weight]",
+        meaning: "Source addresses that the container leaves with. The first usable one of the packet's family is taken, unless `egress.spread` says otherwise; a weight, 1 to 100, is its part then.",
         example: "172.31.0.14",
-        read: |draft, value| list(value, values::exit_address).map(|all| draft.exits = all),
+        read: |draft, value| list(value, values::weighted).and_then(counted_out).map(|all| draft.exits = all),
+    },
+    Label {
+        name: "egress.spread",
+        effect: Effect::Exit,
+        grammar: "`first`, `round-robin`, `random`, `by-source` or `by-destination`",
+        meaning: "How new flows are shared among the usable exits: all by the first, by turn, at random, or by a hash of the container's or the destination's address. `first` when not given.",
+        example: "round-robin",
+        read: |draft, value| {
+            let choices = [
+                ("first", Spread::FirstUsable),
+                ("round-robin", Spread::RoundRobin),
+                ("random", Spread::Random),
+                ("by-source", Spread::BySource),
+                ("by-destination", Spread::ByDestination),
+            ];
+            choice(value, choices).map(|spread| draft.spread = spread)
+        },
     },
     Label {
         name: "egress.interface",
@@ -189,6 +209,23 @@ fn list<T: PartialEq>(value: &str, item: impl Fn(&str) -> Result<T, Fault>) -> R
         all.push(good);
     }
     Ok(all)
+}
+
+/// Each address with its weight; none is given twice.
+fn counted_out(entries: Vec<(Vec<IpAddr>, u16)>) -> Result<Vec<(IpAddr, u16)>, Fault> {
+    let mut seen = BTreeSet::new();
+    let mut ordered = Vec::new();
+    for (address, weight) in entries.into_iter().flat_map(|(addresses, weight)| addresses.into_iter().map(move |address| (address, weight)))
+    {
+        if !seen.insert(address) {
+            return Err(Fault::new(format!("`{address}` is given twice")).cure("keep one"));
+        }
+        ordered.push((address, weight));
+    }
+    match ordered.len() {
+        ..=MAX_ADDRESSES => Ok(ordered),
+        many => Err(Fault::new(format!("has {many} addresses, and {MAX_ADDRESSES} are read")).cure("write fewer")),
+    }
 }
 
 fn one_each(gateways: Vec<IpAddr>) -> Result<Vec<IpAddr>, Fault> {

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use proptest::prelude::*;
 
 use super::*;
-use crate::model::binding::{ExistingFlows, Ports, Protocol, WhenUnavailable};
+use crate::model::binding::{ExistingFlows, Ports, Protocol, Spread, WhenUnavailable};
 
 fn container<'a>(labels: impl IntoIterator<Item = (&'a str, &'a str)>) -> Container {
     Container {
@@ -43,15 +43,32 @@ fn a_container_without_our_labels_asks_for_nothing() {
 
 #[test]
 fn an_address_is_all_that_is_needed() {
-    let exits = vec![ExitSpec { address: ip("172.31.0.14"), interface: None, gateway: None }];
+    let exits = vec![ExitSpec::new(ip("172.31.0.14"))];
     let selector = Selector::Container("4f1c".to_owned());
     let expected = Binding { exits, created: 7, ..Binding::plain(Source::Label, "web-1", selector) };
     assert_eq!(binding_of([("egress.ip", "172.31.0.14")]), expected);
 }
 
 #[test]
+fn several_exits_have_weights_and_a_spread() {
+    let spread = binding_of([("egress.ip", "10.0.1.98*3, 10.0.1.64/31"), ("egress.spread", "Round-Robin")]);
+    let heavy = ExitSpec { weight: 3, ..ExitSpec::new(ip("10.0.1.98")) };
+    assert_eq!(spread.exits, [heavy, ExitSpec::new(ip("10.0.1.64")), ExitSpec::new(ip("10.0.1.65"))]);
+    assert_eq!((spread.spread, spread.errors, spread.warnings), (Spread::RoundRobin, vec![], vec![]));
+    let wrong = |ip: &str, spread: &str| binding_of([("egress.ip", ip), ("egress.spread", spread)]).errors[0].to_string();
+    assert_eq!(
+        wrong("10.0.1.98", "robin"),
+        "egress.spread: `robin` is unknown; write `first` or `round-robin` or `random` or `by-source` or `by-destination`"
+    );
+    assert_eq!(wrong("10.0.1.98", "randon"), "egress.spread: `randon` is unknown; did you mean `random`?");
+    assert_eq!(wrong("10.0.1.64/31,10.0.1.65", "random"), "egress.ip: `10.0.1.65` is given twice; keep one");
+    let many = (0..17).map(|net| format!("10.{net}.0.0/24")).collect::<Vec<_>>().join(",");
+    assert_eq!(wrong(&many, "random"), "egress.ip: has 4352 addresses, and 4096 are read; write fewer");
+}
+
+#[test]
 fn a_nic_alone_is_its_own_address_of_both_families() {
-    let exit = |address: &str, gateway| ExitSpec { address: ip(address), interface: Some("ppp0".to_owned()), gateway };
+    let exit = |address: &str, gateway| ExitSpec { interface: Some("ppp0".to_owned()), gateway, ..ExitSpec::new(ip(address)) };
     assert_eq!(binding_of([("egress.interface", "ppp0")]).exits, [exit("0.0.0.0", None), exit("::", None)]);
     let named = binding_of([("egress.interface", "ppp0"), ("egress.gateway", "172.31.0.1")]);
     assert_eq!(named.exits, [exit("0.0.0.0", Some(ip("172.31.0.1"))), exit("::", None)]);
@@ -76,8 +93,11 @@ fn all_labels_together_say_all_of_a_binding() {
     assert_eq!(asked.placement.network.as_deref(), Some("eip_bridge"));
     assert_eq!(asked.placement.address, Some(ip("172.19.0.100")));
     let binding = asked.binding.expect("a binding");
-    let exit =
-        |address: &str, gateway: &str| ExitSpec { address: ip(address), interface: Some("eth1".to_owned()), gateway: Some(ip(gateway)) };
+    let exit = |address: &str, gateway: &str| ExitSpec {
+        interface: Some("eth1".to_owned()),
+        gateway: Some(ip(gateway)),
+        ..ExitSpec::new(ip(address))
+    };
     assert_eq!(binding.exits, [exit("172.31.0.14", "172.31.0.1"), exit("2001:db8::14", "fe80::1")]);
     assert_eq!(
         binding.traffic,

@@ -5,12 +5,13 @@ use std::net::IpAddr;
 
 use super::*;
 use crate::model::binding::{
-    Compose, Destination, ExistingFlows, ExitSpec, Ports, Protocol, RoutedSource, Selector, Traffic, WhenUnavailable,
+    Compose, Destination, ExistingFlows, ExitSpec, Ports, Protocol, RoutedSource, Selector, Spread, Traffic, WhenUnavailable,
 };
 use ipnet::IpNet;
 
 mod examples;
 mod property;
+mod spread;
 
 fn read(text: &str) -> Manifests {
     parse([("crawler.yaml", text.as_bytes())], 7)
@@ -64,11 +65,12 @@ priority: 3",
             compose: Some(Compose { project: "shop".to_owned(), service: Some("crawler".to_owned()) }),
         },
         exits: vec![
-            ExitSpec { address: ip("172.31.0.14"), interface: Some("eth1".to_owned()), gateway: Some(ip("172.31.0.1")) },
-            ExitSpec { address: ip("2001:db8::14"), interface: None, gateway: None },
+            ExitSpec { interface: Some("eth1".to_owned()), gateway: Some(ip("172.31.0.1")), ..ExitSpec::new(ip("172.31.0.14")) },
+            ExitSpec::new(ip("2001:db8::14")),
         ],
         pool: None,
         refusal: None,
+        spread: Spread::FirstUsable,
         traffic: Traffic::new(
             vec![Destination { cidr: net("0.0.0.0/0"), except: vec![net("10.0.0.0/8")] }],
             vec![ports(Protocol::Tcp, 443, 445), ports(Protocol::Udp, 53, 53)],
@@ -103,8 +105,8 @@ const HELD: &[(&str, &str)] = &[
         "spec.exits[0].address: is missing; write for instance `address: 172.31.0.14`, or the interface whose own address it is",
     ),
     (
-        "exits: [{ address: 172.31.0.14, weight: 1 }]",
-        "spec.exits[0].weight: unknown field; known here are `address`, `gateway`, `interface`",
+        "exits: [{ address: 172.31.0.14, colour: red }]",
+        "spec.exits[0].colour: unknown field; known here are `address`, `addresses`, `draining`, `gateway`, `interface`, `weight`",
     ),
     ("exits: [{ address: 172.31.0.14 }, { address: 172.31.0.14 }]", "spec.exits[1].address: `172.31.0.14` is given twice; keep one"),
     (

@@ -105,7 +105,7 @@ fn an_error_repeats_a_value_short_and_without_control_characters() {
 
 #[test]
 fn exits_that_no_destination_can_use_are_warned_of() {
-    let exit = |text: &str| ExitSpec { address: text.parse().expect("an address"), interface: None, gateway: None };
+    let exit = |text: &str| ExitSpec::new(text.parse().expect("an address"));
     let to = |text: &str| Destination { cidr: text.parse().expect("a subnet"), except: Vec::new() };
     let said = idle_families(&[exit("172.31.0.14")], &[to("2001:db8::/32")]).expect("a warning");
     assert!(said.starts_with("all exits are IPv4 but all destinations are IPv6"), "{said}");

@@ -256,11 +256,7 @@ fn what_a_binding_may_not_have_is_refused_with_the_reason() {
     assert_eq!(word(for_edge(), false, &one, &[]), "NoExitOnNode");
     assert_eq!(word(for_edge(), false, &one, &[("edge", "yes")]), "10.0.0.4");
     let mut raw = one.clone();
-    let plain = Binding {
-        pool: None,
-        exits: vec![ExitSpec { address: address("10.0.0.4"), interface: None, gateway: None }],
-        ..Binding::clone(&one.binding)
-    };
+    let plain = Binding { pool: None, exits: vec![ExitSpec::new(address("10.0.0.4"))], ..Binding::clone(&one.binding) };
     raw.binding = Arc::new(plain);
     assert_eq!(word(whole(), false, &raw, &[]), "RawExitsNotAllowed");
     assert_eq!(word(whole(), true, &raw, &[]), "10.0.0.4");

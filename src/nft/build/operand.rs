@@ -18,7 +18,12 @@ enum Source {
     FibOutput,
     Constant(u32),
     Map(SetName, Vec<Operand>),
+    Numgen { random: bool, modulus: u32 },
+    Jhash { of: Box<Operand>, modulus: u32 },
 }
+
+/// Of [`hash_of`]: without one of ours the kernel takes another each time that a rule is made.
+const SEED: u32 = 0x6567_7265;
 
 /// A set's name, and whether its keys are ranges.
 #[derive(Clone, Debug)]
@@ -123,6 +128,21 @@ pub fn constant(value: u32) -> Operand {
     Source::Constant(value).into()
 }
 
+/// `numgen inc mod N`: the rule's packets by turn.
+pub fn turn(modulus: u32) -> Operand {
+    Source::Numgen { random: false, modulus }.into()
+}
+
+/// `numgen random mod N`
+pub fn random(modulus: u32) -> Operand {
+    Source::Numgen { random: true, modulus }.into()
+}
+
+/// `jhash WHAT mod N seed S`
+pub fn hash_of(what: Operand, modulus: u32) -> Operand {
+    Source::Jhash { of: Box::new(what), modulus }.into()
+}
+
 /// `KEY map @NAME`: ends the rule for a packet whose key is not in the map.
 pub fn map(name: impl Into<SetName>, key: impl Into<Vec<Operand>>) -> Operand {
     Source::Map(name.into(), key.into()).into()
@@ -157,6 +177,11 @@ impl Operand {
             Source::Payload(base, offset, len) => exprs.push(Expr::Payload { base: *base, offset: *offset, len: *len, to }),
             Source::FibOutput => exprs.push(Expr::FibOutput { to }),
             Source::Constant(value) => exprs.push(Expr::Immediate { value: Bytes::of_number(*value), to }),
+            Source::Numgen { random, modulus } => exprs.push(Expr::Numgen { random: *random, modulus: *modulus, to }),
+            Source::Jhash { of, modulus } => {
+                of.load(exprs, to, false);
+                exprs.push(Expr::Jhash { from: to, len: u32::from(of.slots()) * 4, modulus: *modulus, seed: SEED, to });
+            }
             Source::Map(set, key) => {
                 load_key(exprs, key, to, set.ranges);
                 exprs.push(Expr::Lookup { set: set.name.clone(), from: to, to: Target::Register(to), inverted: false });

@@ -23,6 +23,8 @@ fn name(expr: &Expr) -> &'static str {
         Expr::Range { .. } => "range",
         Expr::Lookup { .. } => "lookup",
         Expr::FibOutput { .. } => "fib",
+        Expr::Numgen { .. } => "numgen",
+        Expr::Jhash { .. } => "hash",
         Expr::Immediate { .. } | Expr::Verdict(_) => "immediate",
         Expr::Snat { .. } => "nat",
         Expr::Counter => "counter",
@@ -93,6 +95,19 @@ fn write_body(w: &mut Message, expr: &Expr) {
             w.put_be32(NFTA_FIB_DREG, slot(*to));
             w.put_be32(NFTA_FIB_RESULT, NFT_FIB_RESULT_OIF);
             w.put_be32(NFTA_FIB_FLAGS, NFTA_FIB_F_DADDR | NFTA_FIB_F_MARK);
+        }
+        Expr::Numgen { random, modulus, to } => {
+            w.put_be32(NFTA_NG_DREG, slot(*to));
+            w.put_be32(NFTA_NG_MODULUS, *modulus);
+            w.put_be32(NFTA_NG_TYPE, if *random { NFT_NG_RANDOM } else { NFT_NG_INCREMENTAL });
+        }
+        Expr::Jhash { from, len, modulus, seed, to } => {
+            w.put_be32(NFTA_HASH_SREG, slot(*from));
+            w.put_be32(NFTA_HASH_DREG, slot(*to));
+            w.put_be32(NFTA_HASH_LEN, *len);
+            w.put_be32(NFTA_HASH_MODULUS, *modulus);
+            w.put_be32(NFTA_HASH_SEED, *seed);
+            w.put_be32(NFTA_HASH_TYPE, NFT_HASH_JENKINS);
         }
         Expr::Immediate { value: constant, to } => {
             w.put_be32(NFTA_IMMEDIATE_DREG, slot(*to));

@@ -93,23 +93,28 @@ fn bound(shape: Shape, net: bool) -> Vec<Rule> {
     for (bits, name) in BESIDE.into_iter().filter(|_| !net) {
         rules.push(rule().is(mark().and(NEIGHBOUR_MASK), bits).goto(name));
     }
-    rules.extend(choose(v6, net));
+    rules.extend(choose(shape, net));
     rules.push(rule().is(mark().and(FLAG_MASK), FLAG).accept());
     rules.push(no_way(0));
     rules
 }
 
 /// Puts the policy, and then its way, into the packet mark. The policy's number stands there between two rules only.
-fn choose(v6: bool, net: bool) -> [Rule; 2] {
-    let key = [iif(), saddr(v6)];
+fn choose(shape: Shape, net: bool) -> Vec<Rule> {
+    let key = [iif(), saddr(shape.v6)];
     let policy = if net { map(ranges(names::POLICIES_NETS), key) } else { map(names::POLICIES, key) };
-    [rule().set_mark(policy).done(), rule().set_mark(map(names::POLICY_WAYS, [mark()])).done()]
+    present([
+        Some(rule().set_mark(policy).done()),
+        // What it makes of the mark is not in the next map.
+        shape.spreads.then(|| rule().vmap(names::SPREADS, [mark()])),
+        Some(rule().set_mark(map(names::POLICY_WAYS, [mark()])).done()),
+    ])
 }
 
 /// The same for a packet that bears a neighbour's bits, which stay. A rule for each value of them: kernels before 6.13 cannot OR a register
 /// into a mark.
 fn beside(shape: Shape, bits: u32) -> Vec<Rule> {
-    let mut rules: Vec<Rule> = choose(shape.v6, false).into();
+    let mut rules: Vec<Rule> = choose(shape, false);
     rules.push(rule().is(mark().and(FLAG_MASK), FLAG).set_mark(mark().or(bits)).accept());
     rules.push(no_way(bits));
     rules
@@ -127,6 +132,8 @@ fn source_nat(shape: Shape) -> Vec<Rule> {
     let family = if v6 { Family::Ip6 } else { Family::Ip };
     let key = || [oif(), iif(), saddr(v6)];
     let mut rules = present([
+        shape.spread_exits.then(|| ours().vmap(names::SPREAD_EXITS, key())),
+        shape.spread_exits_nets.then(|| ours().vmap(ranges(names::SPREAD_EXITS_NETS), key())),
         Some(ours().snat(family, map(names::EXITS, key()))),
         shape.nets.then(|| ours().snat(family, map(ranges(names::EXITS_NETS), key()))),
         Some(rule().found(names::INSIDE_HOSTS, [oif(), daddr(v6)]).accept()),

@@ -11,6 +11,7 @@ mod egress;
 mod guard;
 mod identity;
 mod seal;
+pub mod spread;
 pub mod traffic;
 
 use std::collections::BTreeMap;
@@ -34,6 +35,12 @@ pub mod names {
     pub const POLICIES_NETS: &str = "policies_nets";
     /// Policy: its way. A policy without a usable exit is not in it.
     pub const POLICY_WAYS: &str = "policy_ways";
+    /// Policy: the chain that shares its new flows among several ways.
+    pub const SPREADS: &str = "spreads";
+    /// Output NIC, interface, source: the chain that shares its new flows among several exits.
+    pub const SPREAD_EXITS: &str = "spread_exits";
+    /// The same for subnets.
+    pub const SPREAD_EXITS_NETS: &str = "spread_exits_nets";
     /// Output NIC, interface, source: the exit.
     pub const EXITS: &str = "exits";
     /// The same for subnets.
@@ -79,6 +86,11 @@ pub struct Shape {
     /// Somebody is bound for some destinations or ports only.
     pub limited: bool,
     pub limited_nets: bool,
+    /// Some policy has several ways.
+    pub spreads: bool,
+    /// Somebody has several exits.
+    pub spread_exits: bool,
+    pub spread_exits_nets: bool,
     /// Subnets behind an uplink are inside.
     pub inside: bool,
     /// Bridges are guarded.
@@ -98,6 +110,9 @@ impl Shape {
             nets: any(names::POLICIES_NETS),
             limited: any(names::LIMITED),
             limited_nets: any(names::LIMITED_NETS),
+            spreads: any(names::SPREADS),
+            spread_exits: any(names::SPREAD_EXITS),
+            spread_exits_nets: any(names::SPREAD_EXITS_NETS),
             inside: any(names::INSIDE),
             guards: any(names::GUARDS),
             claimed: any(names::CLAIMED),
@@ -129,6 +144,9 @@ pub fn sets(v6: bool) -> Sets {
         (names::POLICIES, Set::map(source, Datatype::Mark)),
         (names::POLICIES_NETS, Set::map(source, Datatype::Mark).with_ranges()),
         (names::POLICY_WAYS, Set::map([Datatype::Mark], Datatype::Mark)),
+        (names::SPREADS, Set::map([Datatype::Mark], Datatype::Verdict)),
+        (names::SPREAD_EXITS, Set::map(left, Datatype::Verdict)),
+        (names::SPREAD_EXITS_NETS, Set::map(left, Datatype::Verdict).with_ranges()),
         (names::EXITS, Set::map(left, address)),
         (names::EXITS_NETS, Set::map(left, address).with_ranges()),
         (names::WAYS, Set::map([address], Datatype::Mark)),

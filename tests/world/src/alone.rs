@@ -2,7 +2,7 @@
 
 use std::{
     fs,
-    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket},
+    net::{IpAddr, Ipv4Addr, Ipv6Addr},
     sync::atomic::{AtomicU32, Ordering},
 };
 
@@ -14,6 +14,7 @@ use crate::{
     machine::Machine,
     netns::Netns,
     status::until,
+    talk,
     traffic::nobody,
 };
 
@@ -152,8 +153,6 @@ pub struct Lan {
 impl Container {
     /// Sends one datagram to the internet from one of its addresses, given or taken.
     pub fn shout_as(&self, address: IpAddr) {
-        let to = nobody(address);
-        let sent = self.netns.enter(|| UdpSocket::bind(SocketAddr::new(address, 0)).and_then(|socket| socket.send_to(b"?", to)));
-        sent.unwrap_or_else(|error| panic!("{} cannot send as {address}: {error}", self.netns.name()));
+        talk::shout(&self.netns, address, nobody(address));
     }
 }

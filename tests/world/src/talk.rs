@@ -124,6 +124,12 @@ impl Flow {
     }
 }
 
+/// Sends one datagram from this address and a new port, and waits for nothing.
+pub fn shout(netns: &Netns, from: IpAddr, to: SocketAddr) {
+    let sent = netns.enter(|| UdpSocket::bind(SocketAddr::new(from, 0)).and_then(|socket| socket.send_to(b"?", to)));
+    sent.unwrap_or_else(|error| panic!("{} cannot send from {from} to {to}: {error}", netns.name()));
+}
+
 /// Asks a server by a new TCP connection.
 pub fn ask_tcp(netns: &Netns, to: SocketAddr) -> io::Result<SocketAddr> {
     let flow = Flow::open(netns, to)?;

@@ -20,7 +20,12 @@ fn printed(binding: &Binding) -> Value {
         }
         Selector::Namespaces(names) => json!({"networkNamespaces": names}),
     };
-    spec["exits"] = binding.exits.iter().map(|e| json!({"address": e.address, "interface": e.interface, "gateway": e.gateway})).collect();
+    spec["exits"] = binding
+        .exits
+        .iter()
+        .map(|e| json!({"address": e.address, "interface": e.interface, "gateway": e.gateway, "weight": e.weight, "draining": e.draining}))
+        .collect();
+    spec["spread"] = json!(format!("{:?}", binding.spread));
     spec["to"] = binding.traffic.to().iter().map(|d| json!({"cidr": d.cidr, "except": d.except})).collect();
     let port = |p: &Ports| json!({"protocol": format!("{:?}", p.protocol).to_uppercase(), "port": p.first, "endPort": p.last});
     spec["ports"] = binding.traffic.ports().iter().map(port).collect();
@@ -42,10 +47,10 @@ prop_compose! {
 }
 
 prop_compose! {
-    fn any_exit()(host in 1u8..255, v4 in any::<bool>(), interface in proptest::option::of("[a-z][a-z0-9-]{0,14}"), routed in any::<bool>()) -> ExitSpec {
+    fn any_exit()(host in 1u8..255, v4 in any::<bool>(), interface in proptest::option::of("[a-z][a-z0-9-]{0,14}"), (routed, draining) in any::<(bool, bool)>(), weight in 1u16..=100) -> ExitSpec {
         let address = if v4 { ip(&format!("172.31.0.{host}")) } else { ip(&format!("2001:db8::{host:x}")) };
         let gateway = routed.then(|| ip(if v4 { "172.31.1.1" } else { "fe80::1" }));
-        ExitSpec { address, interface, gateway }
+        ExitSpec { address, interface, gateway, weight, draining }
     }
 }
 
@@ -75,6 +80,7 @@ prop_compose! {
         exits in proptest::collection::vec(any_exit(), 1..4),
         to in proptest::collection::vec(any_destination(), 0..4),
         ports in proptest::collection::vec((prop_oneof![Just(Protocol::Tcp), Just(Protocol::Udp), Just(Protocol::Sctp)], 1u16.., 1u16..), 0..4),
+        spread in prop_oneof![Just(Spread::RoundRobin), Just(Spread::Random), Just(Spread::BySource), Just(Spread::ByDestination)],
         (fallback, reset, priority) in any::<(bool, bool, i32)>(),
     ) -> Binding {
         let mut exits = exits;
@@ -86,6 +92,7 @@ prop_compose! {
             selector,
             warnings: values::idle_families(&exits, &to).into_iter().collect(),
             exits,
+            spread,
             pool: None,
             refusal: None,
             traffic: Traffic::new(to, values::merge_ports(ports)),

@@ -45,7 +45,7 @@ fn node() -> Facts {
 }
 
 fn binding() -> ApiBinding {
-    let exit = ExitSpec { address: "172.31.0.14".parse().expect("an address"), interface: None, gateway: None };
+    let exit = ExitSpec::new("172.31.0.14".parse().expect("an address"));
     let equal = Labels::from([("app".to_owned(), "crawler".to_owned())]);
     let selector = Selector::Pods { namespace: "shop".to_owned(), labels: LabelSelector { equal, demands: Vec::new() } };
     let binding = Binding { exits: vec![exit], created: 1, ..Binding::plain(Source::Api, "shop/crawler", selector) };

@@ -1,0 +1,181 @@
+//! Several exits for one binding: how its new flows are shared among those that are usable.
+//!
+//! A flow is given its exit once, by its first packet, and keeps it. The kernel chooses a slot (by turn, at random, or by a hash of an
+//! address), and slots lead to exits: so a weight is a number of slots.
+
+use std::collections::BTreeMap;
+use std::hash::{Hash, Hasher};
+use std::net::IpAddr;
+
+use super::binding::{Binding, Spread};
+use super::facts::Family;
+use super::policy::{Standing, standing};
+use super::resolve::Outcome;
+use super::uplinks::{Exit, Uplinks};
+use super::workload::{Row, State};
+use crate::fnv::Fnv;
+
+/// Fewest slots of a hash.
+const FEWEST: usize = 64;
+/// Slots of a hash for each exit: a lost one's go to many others.
+const EACH: usize = 8;
+
+/// One usable exit, and its part of the new flows.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Share {
+    pub exit: Exit,
+    /// 1 to 100.
+    pub weight: u16,
+}
+
+/// What a policy that spreads leads to just now.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Shares {
+    pub spread: Spread,
+    /// In the binding's order; at least one.
+    pub shares: Vec<Share>,
+}
+
+/// The shares of each policy that spreads its flows, for rows that have an exit.
+pub fn spreads(rows: &[Row], uplinks: &Uplinks) -> BTreeMap<u32, Shares> {
+    let mut spreads = BTreeMap::new();
+    for row in rows {
+        let (State::Bound(_), Some(binding), Some(net)) = (&row.state, &row.binding, row.address) else { continue };
+        if binding.spread == Spread::FirstUsable {
+            continue;
+        }
+        if let Standing::Bound(policy) = standing(row) {
+            let shares = || Shares { spread: binding.spread, shares: shares(uplinks, binding, Family::of(net.addr())) };
+            spreads.entry(policy).or_insert_with(shares);
+        }
+    }
+    spreads
+}
+
+fn shares(uplinks: &Uplinks, binding: &Binding, family: Family) -> Vec<Share> {
+    let mut shares: Vec<Share> = Vec::new();
+    for spec in binding.exits.iter().filter(|spec| !spec.draining && Family::of(spec.address) == family) {
+        if let Some(Ok(exit)) = uplinks.exit(spec)
+            && shares.iter().all(|share| share.exit.address != exit.address)
+        {
+            shares.push(Share { exit: *exit, weight: spec.weight });
+        }
+    }
+    shares
+}
+
+impl Outcome {
+    /// The exits that new flows of a row leave by: none when it has none, several when they are spread.
+    pub fn exits_of(&self, row: &Row) -> Vec<Exit> {
+        let State::Bound(first) = &row.state else { return Vec::new() };
+        let spread = match standing(row) {
+            Standing::Bound(policy) => self.spreads.get(&policy),
+            Standing::Free | Standing::Unknown => None,
+        };
+        spread.map_or_else(|| vec![*first], |spread| spread.shares.iter().map(|share| share.exit).collect())
+    }
+
+    /// The addresses that flows of a row may bear: those of its exits, and of others that drain.
+    pub fn borne_by(&self, row: &Row) -> Vec<IpAddr> {
+        let drain = row.binding.iter().flat_map(|binding| &binding.exits).filter(|spec| spec.draining);
+        let drain = drain.filter_map(|spec| self.uplinks.exit(spec)?.as_ref().ok()).map(|exit| exit.address);
+        self.exits_of(row).into_iter().map(|exit| exit.address).chain(drain).collect()
+    }
+}
+
+impl Shares {
+    /// The exit of each slot.
+    pub fn slots(&self) -> Vec<Exit> {
+        match self.spread {
+            Spread::FirstUsable => self.shares.first().map(|share| share.exit).into_iter().collect(),
+            Spread::RoundRobin | Spread::Random => turns(&self.shares),
+            Spread::BySource | Spread::ByDestination => hashed(&self.shares),
+        }
+    }
+}
+
+/// One whole turn: each exit as often as its weight says, as far apart as can be (the smooth weighted round robin of nginx).
+fn turns(shares: &[Share]) -> Vec<Exit> {
+    let common = shares.iter().fold(0, |common, share| greatest_common_divisor(common, share.weight)).max(1);
+    let weights: Vec<i64> = shares.iter().map(|share| i64::from(share.weight / common)).collect();
+    let total: i64 = weights.iter().sum();
+    let mut credit = vec![0_i64; shares.len()];
+    let turn = (0..total).map(|_| {
+        credit.iter_mut().zip(&weights).for_each(|(credit, weight)| *credit += weight);
+        let next = (0..credit.len()).rev().max_by_key(|at| credit[*at]).expect("there is one for each of the total");
+        credit[next] -= total;
+        shares[next].exit
+    });
+    turn.collect()
+}
+
+fn greatest_common_divisor(a: u16, b: u16) -> u16 {
+    if b == 0 { a } else { greatest_common_divisor(b, a % b) }
+}
+
+/// Each slot to the exit that has the highest score there (rendezvous hashing): an exit that goes leaves its slots to the others, and none
+/// of theirs moves. The scores follow from the addresses alone, so a restart changes nothing.
+fn hashed(shares: &[Share]) -> Vec<Exit> {
+    let slots = FEWEST.max(EACH * shares.len()).next_power_of_two();
+    let score = |slot: usize, share: &Share| {
+        let one = |part: u16| {
+            let mut hash = Fnv::default();
+            (share.exit.address, slot as u64, part).hash(&mut hash);
+            mixed(hash.finish())
+        };
+        (0..share.weight).map(one).max()
+    };
+    let best = |slot: usize| shares.iter().max_by_key(|share| (score(slot, share), share.exit.address)).map(|share| share.exit);
+    (0..slots).filter_map(best).collect()
+}
+
+/// FNV's low bits follow its last bytes too closely for a comparison (the finalizer of MurmurHash3).
+fn mixed(mut hash: u64) -> u64 {
+    for factor in [0xff51_afd7_ed55_8ccd, 0xc4ce_b9fe_1a85_ec53] {
+        hash = (hash ^ (hash >> 33)).wrapping_mul(factor);
+    }
+    hash ^ (hash >> 33)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn share(host: u8, weight: u16) -> Share {
+        Share { exit: Exit { address: [172, 31, 0, host].into(), interface: 3, way: 1 }, weight }
+    }
+
+    fn slots(spread: Spread, shares: &[Share]) -> Vec<u8> {
+        let slots = Shares { spread, shares: shares.to_vec() }.slots();
+        slots.iter().map(|exit| if let IpAddr::V4(address) = exit.address { address.octets()[3] } else { 0 }).collect()
+    }
+
+    #[test]
+    fn a_turn_is_each_exit_as_often_as_its_weight_says() {
+        assert_eq!(slots(Spread::RoundRobin, &[share(1, 1), share(2, 1), share(3, 1)]), [1, 2, 3]);
+        assert_eq!(slots(Spread::RoundRobin, &[share(1, 5), share(2, 1), share(3, 1)]), [1, 1, 2, 1, 3, 1, 1]);
+        assert_eq!(slots(Spread::Random, &[share(1, 50), share(2, 100)]), [2, 1, 2]);
+    }
+
+    #[test]
+    fn an_exit_that_goes_leaves_all_other_slots_as_they_were() {
+        let all: Vec<Share> = (1..=5).map(|host| share(host, 1)).collect();
+        let before = slots(Spread::BySource, &all);
+        let after = slots(Spread::BySource, &all[..4]);
+        assert_eq!((before.len(), after.len()), (64, 64));
+        assert!(before.iter().zip(&after).all(|(before, after)| before == after || *before == 5));
+        assert!(!after.contains(&5));
+        for host in 1..=5 {
+            let own = before.iter().filter(|slot| **slot == host).count();
+            assert!((6..=20).contains(&own), "{own} of 64 slots for one of five");
+        }
+    }
+
+    #[test]
+    fn slots_of_a_hash_follow_weights_and_not_the_order() {
+        let before = slots(Spread::ByDestination, &[share(1, 1), share(2, 3)]);
+        assert_eq!(before, slots(Spread::ByDestination, &[share(2, 3), share(1, 1)]));
+        let own = before.iter().filter(|slot| **slot == 2).count();
+        assert!((40..=56).contains(&own), "{own} of 64 slots for three of four parts");
+    }
+}
