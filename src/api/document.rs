@@ -12,14 +12,14 @@ const MAX_REASON: usize = 200;
 
 /// What a file holds.
 #[derive(Clone, Debug, Default, PartialEq)]
-pub struct Content {
+pub struct Documents {
     /// Documents that could be read, each with its number in the file, from 1.
-    pub documents: Vec<(usize, Value)>,
+    pub good: Vec<(usize, Value)>,
     /// What could not be read. `None` is the file as a whole.
     pub faults: Vec<(Option<usize>, FieldError)>,
 }
 
-impl Content {
+impl Documents {
     /// Reads a file. After a syntax error the rest of the file is not read; what came before it is kept.
     pub fn read(bytes: &[u8]) -> Self {
         let mut content = Self::default();
@@ -31,22 +31,11 @@ impl Content {
         let documents = serde_saphyr::read_with_options::<_, Value>(&mut bytes, options());
         for (number, document) in (1..).zip(documents) {
             match document {
-                Ok(value) => content.documents.push((number, value)),
+                Ok(value) => content.good.push((number, value)),
                 Err(error) => content.faults.push((Some(number), syntax(&error))),
             }
         }
         content
-    }
-
-    /// A file that could not be opened or read: `message` says why.
-    pub fn unread(message: String) -> Self {
-        let fault = FieldError { field: "file".to_owned(), message };
-        Self { documents: Vec::new(), faults: vec![(None, fault)] }
-    }
-
-    /// Whether all of the file could be read as documents (which may still be wrong in themselves).
-    pub fn is_whole(&self) -> bool {
-        self.faults.is_empty()
     }
 }
 

@@ -3,12 +3,13 @@
 //! A document that says who is meant becomes a binding whatever else is wrong with it, so that its workloads are held and not masqueraded.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use serde_json::{Map, Value};
 
 use super::binding::EgressBindingSpec;
-use super::document::text_of;
-pub use super::document::{Content, MAX_FILE};
+pub use super::document::MAX_FILE;
+use super::document::{Documents, text_of};
 use super::nearest::nearest;
 use super::network::{self, EgressNetworkSpec};
 use super::values::{self, Faults};
@@ -20,13 +21,65 @@ const BINDING: &str = "EgressBinding";
 /// Errors that one file reports; the rest is counted.
 const MAX_FILE_ERRORS: usize = 100;
 
+/// What a file says, whatever others say.
+#[derive(Debug, Default)]
+pub struct Content {
+    /// Each document with its number in the file, from 1.
+    documents: Vec<(usize, Result<Document, FieldError>)>,
+    /// What could not be read. `None` is the file as a whole.
+    faults: Vec<(Option<usize>, FieldError)>,
+}
+
+impl Content {
+    /// Reads a file that was written at `created`, in seconds since the epoch.
+    pub fn read(bytes: &[u8], created: u64) -> Self {
+        let Documents { good, faults } = Documents::read(bytes);
+        Self { documents: good.iter().map(|(number, document)| (*number, Document::read(document, created))).collect(), faults }
+    }
+
+    /// A file that could not be opened or read: `message` says why.
+    pub fn unread(message: String) -> Self {
+        let fault = FieldError { field: "file".to_owned(), message };
+        Self { documents: Vec::new(), faults: vec![(None, fault)] }
+    }
+
+    /// Whether all of the file could be read as documents (which may still be wrong in themselves).
+    pub fn is_whole(&self) -> bool {
+        self.faults.is_empty()
+    }
+}
+
+/// A document that says its kind and name.
+#[derive(Debug)]
+struct Document {
+    /// `EgressBinding shop/crawler`
+    object: String,
+    said: Result<Said, Vec<FieldError>>,
+}
+
+#[derive(Debug)]
+enum Said {
+    Binding(Arc<Binding>),
+    Network(ManagedNetwork),
+}
+
+impl Document {
+    fn read(document: &Value, created: u64) -> Result<Self, FieldError> {
+        let head = Head::read(document)?;
+        let object = format!("{} {}", head.kind, head.name);
+        let said = match head.kind {
+            BINDING => binding(head, created).map(|binding| Said::Binding(Arc::new(binding))),
+            _ => network(head).map(Said::Network),
+        };
+        Ok(Self { object, said })
+    }
+}
+
 /// One file of the folder.
 #[derive(Clone, Copy, Debug)]
 pub struct File<'a> {
     /// Its name within the folder.
     pub name: &'a str,
-    /// Seconds since the epoch.
-    pub created: u64,
     pub content: &'a Content,
     /// A newer content that could not be read whole, so that `content` stays in force.
     pub unread: Option<&'a Content>,
@@ -46,7 +99,7 @@ pub fn assemble<'a>(files: impl IntoIterator<Item = File<'a>>) -> Manifests {
         }
         let many = file.content.documents.len() > 1;
         for (number, document) in &file.content.documents {
-            all.document(place(file.name, many.then_some(*number)), document, file.created);
+            all.document(place(file.name, many.then_some(*number)), document);
         }
         let more = all.manifests.errors.len().saturating_sub(before + MAX_FILE_ERRORS);
         if more > 0 {
@@ -60,8 +113,8 @@ pub fn assemble<'a>(files: impl IntoIterator<Item = File<'a>>) -> Manifests {
 
 /// Reads and assembles files that are at hand: name and bytes of each.
 pub fn parse<'a>(files: impl IntoIterator<Item = (&'a str, &'a [u8])>, created: u64) -> Manifests {
-    let read: Vec<_> = files.into_iter().map(|(name, bytes)| (name, Content::read(bytes))).collect();
-    assemble(read.iter().map(|(name, content)| File { name, created, content, unread: None }))
+    let read: Vec<_> = files.into_iter().map(|(name, bytes)| (name, Content::read(bytes, created))).collect();
+    assemble(read.iter().map(|(name, content)| File { name, content, unread: None }))
 }
 
 /// `crawler.yaml`, `crawler.yaml#2`. A file's name is a user's text as well.
@@ -81,23 +134,20 @@ struct Assembly {
 }
 
 impl Assembly {
-    fn document(&mut self, place: String, document: &Value, created: u64) {
-        let head = match Head::read(document) {
-            Ok(head) => head,
-            Err(error) => return self.refuse(place, error),
+    fn document(&mut self, place: String, document: &Result<Document, FieldError>) {
+        let Document { object, said } = match document {
+            Ok(document) => document,
+            Err(error) => return self.refuse(place, error.clone()),
         };
-        let object = format!("{} {}", head.kind, head.name);
-        if let Some(first) = self.seen.get(&object) {
+        if let Some(first) = self.seen.get(object) {
             let message = format!("the name is taken by the document in {first}, so the one in {place} is not used; rename it");
-            return self.refuse(object, FieldError { field: "metadata.name".to_owned(), message });
+            return self.refuse(object.clone(), FieldError { field: "metadata.name".to_owned(), message });
         }
         self.seen.insert(object.clone(), place);
-        let said = match head.kind {
-            BINDING => binding(head, created).map(|binding| self.manifests.bindings.push(binding)),
-            _ => network(head).map(|network| self.manifests.networks.push(network)),
-        };
-        for error in said.err().into_iter().flatten() {
-            self.refuse(object.clone(), error);
+        match said {
+            Ok(Said::Binding(binding)) => self.manifests.bindings.push(Arc::clone(binding)),
+            Ok(Said::Network(network)) => self.manifests.networks.push(network.clone()),
+            Err(errors) => errors.iter().for_each(|error| self.refuse(object.clone(), error.clone())),
         }
     }
 

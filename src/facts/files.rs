@@ -10,6 +10,7 @@ use std::fs;
 use std::io::{self, Read};
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::sync::mpsc::{self, Sender};
 use std::thread;
 
@@ -74,16 +75,22 @@ impl Drop for Source {
 /// What is kept of the folder between two readings.
 struct Folder {
     path: PathBuf,
-    /// By file name: the last bytes that were readable as a whole, and when they were written.
-    whole: BTreeMap<String, (Vec<u8>, u64)>,
+    /// By file name: what was readable as a whole last. A file that has not changed is not read again.
+    whole: BTreeMap<String, Whole>,
     was_there: Option<bool>,
+}
+
+/// A file's bytes, and when they were written, with what they say.
+struct Whole {
+    bytes: Vec<u8>,
+    created: u64,
+    content: Arc<Content>,
 }
 
 /// One file as found now.
 struct Found {
     name: String,
-    created: u64,
-    content: Content,
+    content: Arc<Content>,
     unread: Option<Content>,
 }
 
@@ -104,7 +111,6 @@ impl Folder {
         self.whole.retain(|name, _| files.binary_search_by(|file| file.name.cmp(name)).is_ok());
         let mut manifests = manifest::assemble(files.iter().map(|found| File {
             name: &found.name,
-            created: found.created,
             content: &found.content,
             unread: found.unread.as_ref(),
         }));
@@ -118,22 +124,30 @@ impl Folder {
 
     /// `None` when there is no such file any more.
     fn file(&mut self, name: String) -> Option<Found> {
-        let (content, bytes, created) = match load(&self.path.join(&name)) {
+        let before = self.whole.get(&name);
+        let content = match load(&self.path.join(&name)) {
             // Who writes a file in place begins by emptying it.
-            Ok(Some((bytes, created))) if bytes.trim_ascii().is_empty() && self.whole.contains_key(&name) => {
-                (Content::unread("is empty; write it, or remove it".to_owned()), bytes, created)
+            Ok(Some((bytes, _))) if bytes.trim_ascii().is_empty() && before.is_some() => {
+                Content::unread("is empty; write it, or remove it".to_owned())
             }
-            Ok(Some((bytes, created))) => (Content::read(&bytes), bytes, created),
+            Ok(Some((bytes, created))) => {
+                if let Some(before) = before.filter(|before| before.created == created && before.bytes == bytes) {
+                    return Some(Found { name, content: Arc::clone(&before.content), unread: None });
+                }
+                let content = Content::read(&bytes, created);
+                if content.is_whole() {
+                    let content = Arc::new(content);
+                    self.whole.insert(name.clone(), Whole { bytes, created, content: Arc::clone(&content) });
+                    return Some(Found { name, content, unread: None });
+                }
+                content
+            }
             Ok(None) => return None,
-            Err(error) => (Content::unread(format!("cannot be read: {error}; make it a regular file that root can read")), Vec::new(), 0),
+            Err(error) => Content::unread(format!("cannot be read: {error}; make it a regular file that root can read")),
         };
-        if content.is_whole() {
-            self.whole.insert(name.clone(), (bytes, created));
-            return Some(Found { name, created, content, unread: None });
-        }
-        Some(match self.whole.get(&name) {
-            Some((before, created)) => Found { name, created: *created, content: Content::read(before), unread: Some(content) },
-            None => Found { name, created, content, unread: None },
+        Some(match before {
+            Some(before) => Found { name, content: Arc::clone(&before.content), unread: Some(content) },
+            None => Found { name, content: Arc::new(content), unread: None },
         })
     }
 

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::hash::{Hash, Hasher};
 use std::net::IpAddr;
+use std::sync::Arc;
 
 use ipnet::IpNet;
 
@@ -122,8 +123,8 @@ pub enum Spread {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Traffic {
     number: u64,
-    to: Vec<Destination>,
-    ports: Vec<Ports>,
+    to: Arc<[Destination]>,
+    ports: Arc<[Ports]>,
 }
 
 impl Traffic {
@@ -131,7 +132,7 @@ impl Traffic {
     pub fn new(to: Vec<Destination>, ports: Vec<Ports>) -> Self {
         let mut hash = Fnv::default();
         (&to, &ports).hash(&mut hash);
-        Self { number: hash.finish(), to, ports }
+        Self { number: hash.finish(), to: to.into(), ports: ports.into() }
     }
 
     /// Tells this traffic from any other, for ever: who compares it need not go through tens of thousands of destinations.
@@ -321,7 +322,7 @@ pub struct ManagedNetwork {
 /// All that the manifests of a folder say.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Manifests {
-    pub bindings: Vec<Binding>,
+    pub bindings: Vec<Arc<Binding>>,
     pub networks: Vec<ManagedNetwork>,
     /// What could not be read at all, by file (and document).
     pub errors: Vec<ManifestError>,

@@ -81,7 +81,7 @@ pub fn resolve(facts: &Facts, past: &mut Past) -> Outcome {
     let bound: Vec<(&Known, Vec<Held>)> = facts.containers.values().map(|known| (known, facts.manifests.of(&known.container))).collect();
     let labels = bound.iter().flat_map(|(_, held)| held).filter(|h| matches!(h, Held::Label(_))).map(|h| &**h);
     let granted = facts.cluster.granted();
-    let listed = facts.manifests.bindings.iter().chain(granted.bindings());
+    let listed = facts.manifests.bindings.iter().chain(granted.bindings()).map(Arc::as_ref);
     let inner = Resolver::inner(facts, &past.pod_bridges);
     let uplinks = Uplinks::discover(&facts.kernel, listed.chain(labels).chain(pods::labels(facts)), &inner, &mut past.memory);
     let resolver = Resolver::new(facts, &uplinks);

@@ -19,8 +19,8 @@ const COMPOSE_SERVICE: &str = "com.docker.compose.service";
 #[derive(Clone, Debug)]
 pub enum Held {
     Label(Arc<Asked>),
-    /// Of the files, or of the API server: place in `bindings`.
-    Listed(Arc<Manifests>, usize),
+    /// Of the files, or of the API server.
+    Listed(Arc<Binding>),
 }
 
 impl Held {
@@ -36,14 +36,14 @@ impl Deref for Held {
     fn deref(&self) -> &Binding {
         match self {
             Self::Label(asked) => asked.binding.as_ref().expect("made only of labels that ask for a binding"),
-            Self::Listed(manifests, at) => &manifests.bindings[*at],
+            Self::Listed(binding) => binding,
         }
     }
 }
 
 impl PartialEq for Held {
     fn eq(&self, other: &Self) -> bool {
-        **self == **other
+        std::ptr::eq(&raw const **self, &raw const **other) || **self == **other
     }
 }
 
@@ -94,7 +94,7 @@ impl Index {
 
     /// The binding at a place among them.
     pub fn held(&self, at: usize) -> Held {
-        Held::Listed(Arc::clone(&self.manifests), at)
+        Held::Listed(Arc::clone(&self.manifests.bindings[at]))
     }
 }
 
@@ -109,7 +109,7 @@ impl Deref for Index {
 /// The bindings of pods, found by their namespace and one label that a pod must have.
 #[derive(Clone, Debug, Default)]
 pub struct PodIndex {
-    manifests: Arc<Manifests>,
+    bindings: Vec<Arc<Binding>>,
     by_namespace: HashMap<String, Candidates>,
 }
 
@@ -130,12 +130,12 @@ impl PodIndex {
                 by_namespace.entry(namespace.clone()).or_default().add(at, labels);
             }
         }
-        Self { manifests: Arc::new(Manifests { bindings, ..Manifests::default() }), by_namespace }
+        Self { bindings: bindings.into_iter().map(Arc::new).collect(), by_namespace }
     }
 
     /// All of them.
-    pub fn bindings(&self) -> &[Binding] {
-        &self.manifests.bindings
+    pub fn bindings(&self) -> &[Arc<Binding>] {
+        &self.bindings
     }
 
     /// No pod of any node is asked for.
@@ -146,11 +146,11 @@ impl PodIndex {
     /// All bindings that a pod falls under, the winner first.
     pub fn of(&self, pod: &Pod) -> Vec<Held> {
         let candidates = self.by_namespace.get(&pod.namespace).into_iter().flat_map(|candidates| candidates.of(&pod.labels));
-        let hits = candidates.filter(|at| match &self.manifests.bindings[*at].selector {
+        let hits = candidates.filter(|at| match &self.bindings[*at].selector {
             Selector::Pods { labels, .. } => labels.selects(&pod.labels),
             _ => false,
         });
-        let mut found: Vec<Held> = hits.map(|at| Held::Listed(Arc::clone(&self.manifests), at)).collect();
+        let mut found: Vec<Held> = hits.map(|at| Held::Listed(Arc::clone(&self.bindings[at]))).collect();
         found.sort_by(|a, b| precedence(a).cmp(&precedence(b)));
         found
     }

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
+use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
@@ -203,7 +204,7 @@ fn nics(uplinks: &Uplinks) -> Vec<UplinkStatus> {
 fn bindings(facts: &Facts, outcome: &Outcome) -> Vec<BindingStatus> {
     let mut all: BTreeMap<BindingName, BindingStatus> = BTreeMap::new();
     let labels = facts.containers().filter_map(|c| c.asked.as_ref()?.binding.as_ref());
-    for binding in facts.manifests.bindings.iter().chain(facts.cluster.granted().bindings()).chain(labels) {
+    for binding in facts.manifests.bindings.iter().chain(facts.cluster.granted().bindings()).map(Arc::as_ref).chain(labels) {
         all.insert(binding.name.clone(), begin(binding));
     }
     for row in &outcome.rows {

@@ -83,7 +83,7 @@ priority: 3",
         warnings: Vec::new(),
     };
     assert_eq!(errors(&read), Vec::<String>::new());
-    assert_eq!(read.bindings, [expected]);
+    assert_eq!(read.bindings, [Arc::new(expected)]);
 }
 
 #[test]

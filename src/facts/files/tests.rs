@@ -111,6 +111,20 @@ async fn a_folder_that_is_a_link_is_followed_when_it_points_elsewhere() {
 }
 
 #[test]
+fn a_file_that_has_not_changed_is_not_read_again() {
+    let place = tempfile::tempdir().expect("a folder");
+    let mut folder = Folder::new(place.path().to_owned());
+    write(place.path(), "a.yaml", &binding("a", "172.31.0.8"));
+    let before = folder.read();
+    write(place.path(), "b.yaml", &binding("b", "172.31.0.14"));
+    let after = folder.read();
+    assert_eq!(exits(&after), ["default/a 172.31.0.8", "default/b 172.31.0.14"]);
+    assert!(Arc::ptr_eq(&before.bindings[0], &after.bindings[0]));
+    write(place.path(), "a.yaml", &binding("a", "172.31.0.9"));
+    assert_eq!(exits(&folder.read()), ["default/a 172.31.0.9", "default/b 172.31.0.14"]);
+}
+
+#[test]
 fn a_file_that_breaks_leaves_in_force_what_it_said() {
     let place = tempfile::tempdir().expect("a folder");
     let mut folder = Folder::new(place.path().to_owned());

@@ -110,8 +110,8 @@ proptest! {
     fn a_binding_that_is_printed_is_read_as_the_same(binding in any_binding()) {
         let document = printed(&binding);
         let yaml = serde_saphyr::to_string(&document).expect("plain data");
-        prop_assert_eq!(&read(&yaml), &Manifests { bindings: vec![binding.clone()], ..Manifests::default() }, "{}", yaml);
-        prop_assert_eq!(&read(&document.to_string()).bindings, &[binding]);
+        prop_assert_eq!(&read(&yaml), &Manifests { bindings: vec![Arc::new(binding.clone())], ..Manifests::default() }, "{}", yaml);
+        prop_assert_eq!(&read(&document.to_string()).bindings, &[Arc::new(binding)]);
     }
 
     #[test]

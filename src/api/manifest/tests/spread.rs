@@ -4,10 +4,10 @@ use super::*;
 
 const WHO: &str = "containerSelector: { names: [crawler] }\n";
 
-fn binding(spec: &str) -> crate::model::binding::Binding {
+fn binding(spec: &str) -> Binding {
     let read = read(&with(&format!("{WHO}{spec}")));
     assert_eq!(errors(&read), Vec::<String>::new(), "{spec}");
-    crate::model::binding::Binding::clone(&read.bindings[0])
+    Binding::clone(&read.bindings[0])
 }
 
 /// All that is wrong with it, said of the file or of the binding.
