@@ -38,8 +38,9 @@ pub fn ruleset(outcome: &Outcome, kernel: &KernelFacts, made: &mut Made) -> Rule
     if outcome.uplinks.nics.is_empty() {
         return Ruleset::default();
     }
-    let mut ip = |v6| table(outcome, v6, made);
-    Ruleset { tables: BTreeMap::from([(Family::Ip, ip(false)), (Family::Ip6, ip(true)), (Family::Bridge, bridge(outcome, kernel))]) }
+    let rows: Vec<Stood> = outcome.rows.iter().map(|row| (row, standing(row))).collect();
+    let mut ip = |v6| table(outcome, &rows, v6, made);
+    Ruleset { tables: BTreeMap::from([(Family::Ip, ip(false)), (Family::Ip6, ip(true)), (Family::Bridge, bridge(&rows, kernel))]) }
 }
 
 /// Holds back what leaves from those who were bound until just now.
@@ -53,13 +54,16 @@ pub fn hold_back(desired: &mut Ruleset, departed: &Departed) {
     }
 }
 
+/// A row, and what the kernel knows its source by.
+type Stood<'a> = (&'a Row, Standing);
+
 /// Who owns which address at which port.
-fn bridge(outcome: &Outcome, kernel: &KernelFacts) -> Table {
+fn bridge(rows: &[Stood], kernel: &KernelFacts) -> Table {
     let (chains, mut sets) = datapath::identity();
-    for row in &outcome.rows {
+    for (row, standing) in rows {
         let (Some(Entry::Port { port, bridge }), Some(net)) = (row.entry, row.address) else { continue };
         let (address, family) = (net.addr(), usize::from(net.addr().is_ipv6()));
-        if standing(row) == Standing::Unknown {
+        if *standing == Standing::Unknown {
             continue;
         }
         sets.put(names::OWNERS[family], source(port, address), Data::None);
@@ -72,21 +76,23 @@ fn bridge(outcome: &Outcome, kernel: &KernelFacts) -> Table {
     sets.with(chains)
 }
 
-fn table(outcome: &Outcome, v6: bool, made: &mut Made) -> Table {
+fn table(outcome: &Outcome, rows: &[Stood], v6: bool, made: &mut Made) -> Table {
     let mut sets = datapath::sets(v6);
     let mut traffics: BTreeMap<String, &Traffic> = BTreeMap::new();
-    for row in &outcome.rows {
+    for (row, standing) in rows {
         let (Some(entry), Some(net)) = (row.entry, row.address) else { continue };
         if net.addr().is_ipv6() != v6 {
             continue;
         }
         // What is wrong with a binding is wrong with what it is for: all of it is held.
-        let valid = !matches!(standing(row), Standing::Bound(NO_EXIT));
+        let valid = !matches!(standing, Standing::Bound(NO_EXIT));
         let limited = row.binding.as_ref().map(|b| &b.traffic).filter(|t| valid && !t.is_everything());
         let limited = limited.map(|traffic| (traffic::name(traffic), traffic));
         for interface in outcome.interfaces(entry) {
-            match standing(row) {
-                Standing::Bound(policy) => bound(&mut sets, outcome, row, (interface, net), policy, limited.as_ref().map(|(name, _)| name)),
+            match standing {
+                Standing::Bound(policy) => {
+                    bound(&mut sets, outcome, row, (interface, net), *policy, limited.as_ref().map(|(name, _)| name))
+                }
                 Standing::Free if guarded(outcome, entry) => sets.put(names::KNOWN, source(interface, net.addr()), Data::None),
                 Standing::Free | Standing::Unknown => {}
             }
@@ -111,7 +117,7 @@ fn table(outcome: &Outcome, v6: bool, made: &mut Made) -> Table {
     put_inside(&mut sets, &outcome.uplinks.inside, v6);
     let mut table = sets.with(BTreeMap::new());
     table.sets.insert(names::INSIDE.to_owned(), inside_set(outcome.inside.iter(), v6));
-    table.sets.insert(names::CLAIMED.to_owned(), claimed(outcome, v6));
+    table.sets.insert(names::CLAIMED.to_owned(), claimed(outcome, rows, v6));
     for (policy, shares) in outcome.spreads.iter().filter(|(_, shares)| shares.shares.iter().any(|one| one.exit.address.is_ipv6() == v6)) {
         spread::add(&mut table, *policy, shares, v6, &mut made.spread);
     }
@@ -188,8 +194,8 @@ fn guarded(outcome: &Outcome, entry: Entry) -> bool {
 }
 
 /// Sources that bindings name where no bridge is guarded: by another interface than theirs they do not leave.
-fn claimed(outcome: &Outcome, v6: bool) -> Set {
-    let open = outcome.rows.iter().filter(|row| matches!(standing(row), Standing::Bound(_)));
+fn claimed(outcome: &Outcome, rows: &[Stood], v6: bool) -> Set {
+    let open = rows.iter().filter(|(_, standing)| matches!(standing, Standing::Bound(_))).map(|(row, _)| row);
     let open = open.filter(|row| row.entry.is_some_and(|entry| !guarded(outcome, entry)));
     let nets: Vec<IpNet> = open.filter_map(|row| row.address).collect();
     inside_set(nets.iter(), v6)
