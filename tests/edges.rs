@@ -12,7 +12,9 @@ use std::{
 use world::{
     Binding, Container, Nic, Scenario, World, command,
     egressd::{Egressd, SOCKET, manifests},
+    layout::{PORT, SERVER},
     status::{until, until_within},
+    talk::Flow,
 };
 
 fn main() -> ExitCode {
@@ -24,6 +26,7 @@ fn main() -> ExitCode {
         Scenario::new("another program's NAT chain ahead of ours is a problem while it is there", a_nat_chain_ahead),
         Scenario::new("each transition of a workload is one line of the log", transitions),
         Scenario::new("what is dropped is counted by its reason", drops_are_counted),
+        Scenario::new("metrics tell of NICs, exits and bindings as they are", metrics_tell),
         Scenario::new("a service manager hears of the start, of the loop's life and of the end", a_service_manager),
     ];
     world::harness::main(scenarios)
@@ -194,6 +197,25 @@ fn drops_are_counted() {
     assert_eq!(dropped("Spoofed", "bridge"), Some(3), "what was counted stays");
     let told = world.egressctl(&["status"]).expect("it answers");
     assert!(told.contains("packets dropped: 1 NoExit (ip), 3 Spoofed (bridge)"), "{told}");
+}
+
+fn metrics_tell() {
+    let world = World::builder().ipv6(false).build();
+    let blue = bound_at_eth1(&world);
+    let _egressd = world.egressd_alone();
+    let exit = format!("egressd_exit_flows{{exit=\"{}\",nic=\"eth1\"}}", world.layout.address(Nic::Eth1));
+    assert_eq!(world.metric(&exit), 0, "nobody has sent anything yet");
+    let _flows: Vec<Flow> = (0..3).map(|_| Flow::open(&blue.netns, (SERVER, PORT).into()).expect("it is bound")).collect();
+    assert_eq!(world.metric(&exit), 3);
+    assert_eq!(world.metric(&format!("egressd_build_info{{version=\"{}\"}}", env!("CARGO_PKG_VERSION"))), 1);
+    assert_eq!(world.metric("egressd_bindings{accepted=\"true\"}"), 1);
+    assert_eq!(world.metric("egressd_uplink_up{nic=\"eth1\"}"), 1);
+    assert_eq!((world.metric("egressd_problems"), world.metric("egressd_failing_steps"), world.metric("egressd_leader")), (0, 0, 0));
+    world.bind(&Binding::new("wrong", "networkNamespaces: [blue]").with("exits: [{address: nonsense}]"));
+    world.host.run(&["ip", "link", "set", "eth1", "down"]);
+    world.await_handled();
+    assert_eq!(world.metric("egressd_bindings{accepted=\"false\"}"), 1);
+    assert_eq!(world.metric("egressd_uplink_up{nic=\"eth1\"}"), 0);
 }
 
 fn a_service_manager() {

@@ -109,10 +109,19 @@ fn over_two_nics(subnets: Subnets) {
     let own = |nic| [world.layout.address(nic).into(), world.layout.address6(nic).into()];
     let (first, second) = (own(Nic::Eth0), own(Nic::Eth1));
     let third = more(&world, Nic::Eth1, 1);
+    let neighbour = world.container("neighbour", &world.bridge("other0", 29), 10);
     let exits = [first.map(|address| exit(&world, Nic::Eth0, &address)).to_vec(), exits(&world, &[second, third])].concat();
     bind(&world, &blue, &exits, "RoundRobin");
     let _egressd = world.egressd_alone();
-    let seen = begin(&world, &blue, 30);
+    // A flow to the inside before each of them takes nobody's turn.
+    let ((), seen) = world.watch(|| {
+        for _ in 0..30 {
+            shout(&blue.netns, blue.address.into(), (neighbour.address, 9).into());
+            shout(&blue.netns, blue.address6.into(), (neighbour.address6, 9).into());
+            blue.shout_as(blue.address.into());
+            blue.shout_as(blue.address6.into());
+        }
+    });
     for family in 0..2 {
         assert_eq!(counts(&seen, Nic::Eth0, [first[family]]), [10], "{seen}");
         assert_eq!(counts(&seen, Nic::Eth1, [second[family], third[family]]), [10, 10], "{seen}");

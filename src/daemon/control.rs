@@ -16,7 +16,7 @@ use tracing::{debug, warn};
 
 use super::{Error, Teller, Told, cutter, retry};
 use crate::effects::nft::drops;
-use crate::report::status::{Counted, Dropped, Status};
+use crate::report::status::{Counted, Status};
 
 /// What can be asked.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -39,7 +39,8 @@ pub(crate) enum Question {
         workload: String,
         destination: Option<IpAddr>,
     },
-    Metrics(Vec<Dropped>),
+    /// The same.
+    Metrics(Counted),
     /// Whether all sources have spoken and the kernel is as it should be.
     Ready,
 }
@@ -113,7 +114,7 @@ async fn answer(stream: tokio::net::UnixStream, tell: Teller) -> io::Result<()> 
     timeout(PATIENCE, read.read_line(&mut line)).await??;
     let request: Request = serde_json::from_str(&line)?;
     let question = match request {
-        Request::Status => Question::Status(tokio::task::spawn_blocking(counted).await?),
+        Request::Status => Question::Status(counted().await),
         Request::Explain { workload, destination } => Question::Explain { workload, destination },
         Request::Ready => Question::Ready,
     };
@@ -123,16 +124,16 @@ async fn answer(stream: tokio::net::UnixStream, tell: Teller) -> io::Result<()> 
     write.shutdown().await
 }
 
-fn counted() -> Counted {
-    Counted { flows: cutter::count(), dropped: dropped() }
-}
-
-/// What our rules have dropped; nothing when that cannot be read.
-pub(super) fn dropped() -> Vec<Dropped> {
-    drops().unwrap_or_else(|error| {
-        debug!(%error, "the counters of drops cannot be read");
-        Vec::new()
-    })
+/// What the kernel has counted; nothing where that cannot be read.
+pub(super) async fn counted() -> Counted {
+    let count = || {
+        let dropped = drops().unwrap_or_else(|error| {
+            debug!(%error, "failed to read the counters of drops");
+            Vec::new()
+        });
+        Counted { dropped, ..cutter::count() }
+    };
+    tokio::task::spawn_blocking(count).await.unwrap_or_default()
 }
 
 /// Puts a question to the loop; `None` when it stops.

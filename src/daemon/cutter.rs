@@ -1,6 +1,6 @@
 //! Ends flows, and looks at which exits flows bear, beside the loop: conntrack's table may be long.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeSet, HashMap};
 use std::net::IpAddr;
 use std::sync::mpsc;
 use std::time::{Duration, Instant};
@@ -12,6 +12,7 @@ use super::{Teller, Told};
 use crate::effects::conntrack::{Ended, Error, Flow, Flows};
 use crate::effects::kernel::Failure;
 use crate::plan::flows::{Cut, ends};
+use crate::report::status::Counted;
 
 /// A look takes the time of a walk through the whole of conntrack's hash, 10 ms where it is empty and has the size of a large machine's. Jobs
 /// that come right after one wait this many times as long as it took, and then go together: a hundred starts at once are no hundred walks.
@@ -148,10 +149,15 @@ fn round(flows: Result<Flows, Error>, cuts: &[Cut], refused: Vec<Flow>) -> Resul
     Ok((borne, ended))
 }
 
-/// Open flows by original source, for status.
-pub(super) fn count() -> BTreeMap<IpAddr, u64> {
-    let mut counts = BTreeMap::new();
-    let counted = Flows::open().and_then(|mut flows| flows.for_each(|flow| *counts.entry(flow.source).or_default() += 1));
+/// Open flows, for status and metrics.
+pub(super) fn count() -> Counted {
+    let mut counts = Counted::default();
+    let counted = Flows::open().and_then(|mut flows| {
+        flows.for_each(|flow| {
+            *counts.flows.entry(flow.source).or_default() += 1;
+            *counts.translated.entry(flow.reply_destination).or_default() += 1;
+        })
+    });
     if let Err(error) = counted {
         debug!(%error, "failed to count flows");
     }

@@ -11,7 +11,7 @@ use axum::routing::get;
 use tokio::net::TcpListener;
 use tracing::{info, warn};
 
-use super::control::{Question, Response, dropped, put};
+use super::control::{Question, Response, counted, put};
 use super::retry;
 use super::{Teller, Told};
 use crate::facts::backoff::Backoff;
@@ -51,10 +51,7 @@ pub(super) fn serve(address: SocketAddr, tell: Teller) {
 }
 
 async fn metrics(State(tell): State<Teller>) -> HttpResponse {
-    let Ok(dropped) = tokio::task::spawn_blocking(dropped).await else {
-        return StatusCode::SERVICE_UNAVAILABLE.into_response();
-    };
-    match put(Question::Metrics(dropped), &tell).await {
+    match put(Question::Metrics(counted().await), &tell).await {
         Some(Response::Text(text)) => ([(header::CONTENT_TYPE, OPEN_METRICS)], text).into_response(),
         _ => StatusCode::SERVICE_UNAVAILABLE.into_response(),
     }

@@ -6,17 +6,25 @@ use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
+use prometheus_client::metrics::info::Info;
 use prometheus_client::registry::{Registry, Unit};
 
+use crate::model::known::Facts;
 use crate::model::resolve::Outcome;
-use crate::report::status::{Dropped, word};
+use crate::report::status::{Counted, Dropped, bindings, word};
 
 /// One registry for the process.
 pub(super) struct Metrics {
     registry: Registry,
     workloads: Family<ByState, Gauge>,
+    bindings: Family<ByAcceptance, Gauge>,
     up: Family<BySource, Gauge>,
+    uplinks: Family<ByNic, Gauge>,
+    exits: Family<ByExit, Gauge>,
     dropped: Family<ByReason, Counter>,
+    failing: Gauge,
+    problems: Gauge,
+    leads: Gauge,
     /// Rounds of the loop.
     pub rounds: Counter,
     /// Changes sent to the kernel.
@@ -29,14 +37,45 @@ pub(super) struct Metrics {
     pub latency: Histogram,
 }
 
+/// What is looked at when somebody asks, and not counted all the time.
+pub(super) struct Now<'a> {
+    pub facts: &'a Facts,
+    pub outcome: &'a Outcome,
+    /// Each source, and whether it answers.
+    pub sources: Vec<(&'static str, bool)>,
+    pub counted: Counted,
+    /// Steps that are being tried again.
+    pub failing: usize,
+    /// Lines of status that tell what is wrong.
+    pub problems: usize,
+    /// This agent writes for the whole cluster.
+    pub leads: bool,
+}
+
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct ByState {
     state: &'static str,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct ByAcceptance {
+    accepted: &'static str,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct BySource {
     source: &'static str,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct ByNic {
+    nic: String,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct ByExit {
+    exit: String,
+    nic: String,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -49,12 +88,36 @@ impl Metrics {
     pub fn new() -> Self {
         let mut registry = Registry::with_prefix("egressd");
         let latency = Histogram::new(exponential_buckets(0.000_05, 2.0, 16));
-        let (workloads, up, dropped, rounds, changes, failures, drift) = Default::default();
-        let metrics = Self { registry: Registry::default(), workloads, up, dropped, rounds, changes, failures, drift, latency };
+        let (workloads, bindings, up, uplinks, exits, dropped) = Default::default();
+        let (failing, problems, leads, rounds, changes, failures, drift) = Default::default();
+        let metrics = Self {
+            registry: Registry::default(),
+            workloads,
+            bindings,
+            up,
+            uplinks,
+            exits,
+            dropped,
+            failing,
+            problems,
+            leads,
+            rounds,
+            changes,
+            failures,
+            drift,
+            latency,
+        };
+        registry.register("build", "The program", Info::new([("version", env!("CARGO_PKG_VERSION"))]));
         registry.register("workloads", "Addresses of workloads by state", metrics.workloads.clone());
+        registry.register("bindings", "Bindings, and whether nothing is wrong with them", metrics.bindings.clone());
         registry.register("source_up", "Whether a source of facts answers", metrics.up.clone());
+        registry.register("uplink_up", "Whether a NIC that leads outside is up and has a carrier", metrics.uplinks.clone());
+        registry.register("exit_flows", "Open flows that leave as a usable exit", metrics.exits.clone());
         let help = "Packets that were not let out; begins anew when its rule is made anew";
         registry.register("dropped_packets", help, metrics.dropped.clone());
+        registry.register("failing_steps", "Steps that were refused and are tried again", metrics.failing.clone());
+        registry.register("problems", "Lines of status that tell what is wrong", metrics.problems.clone());
+        registry.register("leader", "Whether this agent writes for the whole cluster", metrics.leads.clone());
         registry.register("rounds", "Rounds of resolving and planning", metrics.rounds.clone());
         registry.register("kernel_changes", "Changes sent to the kernel", metrics.changes.clone());
         registry.register("failed_steps", "Steps that the kernel or an engine refused", metrics.failures.clone());
@@ -64,19 +127,38 @@ impl Metrics {
         Self { registry, ..metrics }
     }
 
-    /// The text of OpenMetrics, for an outcome, the sources that answer, and what the kernel has counted.
-    pub fn text(&self, outcome: &Outcome, sources: impl Iterator<Item = (&'static str, bool)>, dropped: &[Dropped]) -> String {
-        for (source, up) in sources {
-            self.up.get_or_create(&BySource { source }).set(up.into());
-        }
-        self.dropped.clear();
-        for Dropped { reason, family, packets } in dropped {
-            self.dropped.get_or_create(&ByReason { reason: reason.clone(), family: family.clone() }).inc_by(*packets);
+    /// The text of OpenMetrics.
+    pub fn text(&self, now: &Now) -> String {
+        for (source, up) in &now.sources {
+            self.up.get_or_create(&BySource { source }).set((*up).into());
         }
         self.workloads.clear();
-        for row in &outcome.rows {
+        for row in &now.outcome.rows {
             self.workloads.get_or_create(&ByState { state: word(row) }).inc();
         }
+        self.bindings.clear();
+        for binding in bindings(now.facts) {
+            let accepted = if binding.is_accepted() { "true" } else { "false" };
+            self.bindings.get_or_create(&ByAcceptance { accepted }).inc();
+        }
+        let uplinks = &now.outcome.uplinks;
+        self.uplinks.clear();
+        for nic in uplinks.nics.values() {
+            self.uplinks.get_or_create(&ByNic { nic: nic.name.clone() }).set(nic.up.into());
+        }
+        self.exits.clear();
+        for exit in uplinks.exits() {
+            let flows = now.counted.translated.get(&exit.address).copied().unwrap_or(0);
+            let label = ByExit { exit: exit.address.to_string(), nic: uplinks.name(exit.interface).to_owned() };
+            self.exits.get_or_create(&label).set(flows.try_into().unwrap_or(i64::MAX));
+        }
+        self.dropped.clear();
+        for Dropped { reason, family, packets } in &now.counted.dropped {
+            self.dropped.get_or_create(&ByReason { reason: reason.clone(), family: family.clone() }).inc_by(*packets);
+        }
+        self.failing.set(now.failing.try_into().unwrap_or(i64::MAX));
+        self.problems.set(now.problems.try_into().unwrap_or(i64::MAX));
+        self.leads.set(now.leads.into());
         let mut text = String::new();
         // Writing into a String cannot fail.
         let _ = encode(&mut text, &self.registry);
@@ -92,8 +174,15 @@ mod tests {
     use crate::model::workload::{Row, State, Subject};
 
     #[test]
-    fn the_charts_dashboard_asks_for_what_is_counted() {
-        let dashboard = include_str!("../../charts/egressd/files/dashboard.json");
+    fn the_charts_dashboard_and_alerts_ask_for_what_is_counted() {
+        let dashboard = concat!(
+            include_str!("../../charts/egressd/files/dashboard.json"),
+            include_str!("../../charts/egressd/templates/monitoring/prometheusrule.yaml")
+        );
+        let states = dashboard.replace('\\', "");
+        for state in states.split("state=\"").skip(1).filter_map(|rest| rest.split('"').next()) {
+            assert!(["Bound", "Dropped", "Fallback", "Unbound", "Waiting", "Refused"].contains(&state), "{state}");
+        }
         let asked =
             dashboard.split("egressd_").skip(1).filter_map(|after| after.split(|c: char| !c.is_ascii_lowercase() && c != '_').next());
         let asked: BTreeSet<_> = asked.map(|name| format!("egressd_{name}")).collect();
@@ -108,7 +197,12 @@ mod tests {
             losers: Vec::new(),
             state: State::Free,
         };
-        let text = Metrics::new().text(&Outcome { rows: vec![row], ..Outcome::default() }, std::iter::empty(), &[]);
+        let (facts, outcome) = (Facts::default(), Outcome { rows: vec![row], ..Outcome::default() });
+        let sources = vec![("docker", true)];
+        let dropped = vec![Dropped { reason: "Seal".to_owned(), family: "ip".to_owned(), packets: 1 }];
+        let counted = Counted { dropped, ..Counted::default() };
+        let now = Now { facts: &facts, outcome: &outcome, sources, counted, failing: 0, problems: 0, leads: true };
+        let text = Metrics::new().text(&now);
         for name in asked {
             assert!(
                 text.lines().any(|line| line.strip_prefix(&name).is_some_and(|rest| rest.starts_with(['{', ' ']))),

@@ -164,7 +164,9 @@ pub async fn run(options: Options) -> Result<(), Error> {
     let mut leader = None;
     if let (Some(cluster), Some(client)) = (&options.cluster, client) {
         agent.report_by(Reporter::start(client.clone()));
-        leader = Some(cluster::run_for_leader(cluster, client)?);
+        let candidate = cluster::run_for_leader(cluster, client)?;
+        agent.tell_who_leads(candidate.leads());
+        leader = Some(candidate);
     }
     listen_to_signals(tell.clone());
     control::serve(&options.state, tell.clone())?;

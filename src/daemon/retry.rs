@@ -82,6 +82,11 @@ impl Retries {
         self.failing.is_empty()
     }
 
+    /// How many steps are being tried again.
+    pub fn len(&self) -> usize {
+        self.failing.len()
+    }
+
     /// What status should tell.
     pub fn problems(&self) -> impl Iterator<Item = String> + '_ {
         self.failing.iter().map(|(step, failing)| format!("{step}: {}", failing.error))

@@ -250,6 +250,13 @@ pub struct Binding {
     pub warnings: Vec<String>,
 }
 
+impl Binding {
+    /// It is well written, and has what it asks for.
+    pub fn is_accepted(&self) -> bool {
+        self.errors.is_empty() && self.refusal.is_none()
+    }
+}
+
 #[cfg(test)]
 impl Binding {
     /// One that asks for nothing but what is the default.

@@ -31,7 +31,7 @@ pub fn standing(row: &Row) -> Standing {
         (State::FellBack(_) | State::Free, ..) => Standing::Free,
         (State::Waiting(_) | State::Refused(_), ..) => Standing::Unknown,
         (State::Dropped(Reason::BeingPlaced), ..) => Standing::Bound(NO_EXIT),
-        (State::Bound(_) | State::Dropped(_), Some(binding), Some(net)) if binding.errors.is_empty() && binding.refusal.is_none() => {
+        (State::Bound(_) | State::Dropped(_), Some(binding), Some(net)) if binding.is_accepted() => {
             let family = Family::of(net.addr());
             let mut hash = Fnv::default();
             for exit in binding.exits.iter().filter(|exit| Family::of(exit.address) == family) {

@@ -29,7 +29,7 @@ impl Made {
     /// Forgets what is not needed any more.
     pub fn keep_only(&mut self, ruleset: &Ruleset, outcome: &Outcome) {
         self.traffic.keep_only(ruleset);
-        self.spread.keep_only(outcome.spreads.values());
+        self.spread.keep_only(&outcome.spreads);
     }
 }
 

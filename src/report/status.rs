@@ -46,6 +46,8 @@ pub struct Dropped {
 pub struct Counted {
     /// Open flows by original source.
     pub flows: BTreeMap<IpAddr, u64>,
+    /// Open flows by the address that they leave as.
+    pub translated: BTreeMap<IpAddr, u64>,
     pub dropped: Vec<Dropped>,
 }
 
@@ -127,7 +129,7 @@ impl Status {
         workloads.sort_by(|a, b| (&a.workload, &a.network, &a.address).cmp(&(&b.workload, &b.network, &b.address)));
         Self {
             workloads,
-            bindings: bindings(facts, outcome),
+            bindings: of_bindings(facts, outcome),
             uplinks: nics(&outcome.uplinks),
             guarded: guarded.map(|(index, _)| name(index)).collect(),
             dropped: counted.dropped,
@@ -201,10 +203,15 @@ fn nics(uplinks: &Uplinks) -> Vec<UplinkStatus> {
     uplinks.nics.values().map(of).collect()
 }
 
-fn bindings(facts: &Facts, outcome: &Outcome) -> Vec<BindingStatus> {
-    let mut all: BTreeMap<BindingName, BindingStatus> = BTreeMap::new();
+/// Everything that asks for an exit: files, the cluster, labels.
+pub fn bindings(facts: &Facts) -> impl Iterator<Item = &Binding> {
     let labels = facts.containers().filter_map(|c| c.asked.as_ref()?.binding.as_ref());
-    for binding in facts.manifests.bindings.iter().chain(facts.cluster.granted().bindings()).map(Arc::as_ref).chain(labels) {
+    facts.manifests.bindings.iter().chain(facts.cluster.granted().bindings()).map(Arc::as_ref).chain(labels)
+}
+
+fn of_bindings(facts: &Facts, outcome: &Outcome) -> Vec<BindingStatus> {
+    let mut all: BTreeMap<BindingName, BindingStatus> = BTreeMap::new();
+    for binding in bindings(facts) {
         all.insert(binding.name.clone(), begin(binding));
     }
     for row in &outcome.rows {
@@ -225,7 +232,7 @@ fn bindings(facts: &Facts, outcome: &Outcome) -> Vec<BindingStatus> {
 fn begin(binding: &Binding) -> BindingStatus {
     BindingStatus {
         binding: binding.name.to_string(),
-        accepted: binding.errors.is_empty() && binding.refusal.is_none(),
+        accepted: binding.is_accepted(),
         errors: binding.errors.iter().map(FieldError::to_string).chain(binding.refusal.iter().map(ToString::to_string)).collect(),
         workloads: 0,
         programmed: 0,

@@ -93,6 +93,7 @@ fn the_datapaths_rules_are_taken_by_the_kernel_and_listed_by_nft() {
             "iif . ip saddr map @policies != 0x0",
             "meta mark vmap @spreads",
             "oif . iif . ip saddr vmap @spread_exits",
+            "fib daddr . mark oif . ip daddr @inside_routes meta mark set 0x00001001 return",
             "meta mark set numgen inc mod 3 map @ways-80000001",
             "snat to numgen inc mod 2 map @slots-80000001-1",
             "snat to numgen random mod 2 map @slots-80000002-1",

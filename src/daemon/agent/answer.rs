@@ -1,7 +1,10 @@
 //! What the loop answers: status, explanations, metrics, and whether all is well.
 
+use std::sync::atomic::Ordering;
+
 use super::Agent;
 use crate::daemon::control::{Question, Response};
+use crate::daemon::metrics::Now;
 use crate::plan::engine;
 use crate::report::explain::explain;
 use crate::report::status::Status;
@@ -14,7 +17,15 @@ impl Agent {
                 Some(text) => Response::Text(text),
                 None => Response::Unknown(workload),
             },
-            Question::Metrics(dropped) => Response::Text(self.metrics.text(&self.outcome, self.sources.up(), &dropped)),
+            Question::Metrics(counted) => Response::Text(self.metrics.text(&Now {
+                facts: &self.facts,
+                outcome: &self.outcome,
+                sources: self.sources.up().collect(),
+                counted,
+                failing: self.failing.len() + self.beside.len(),
+                problems: self.problems().len(),
+                leads: self.leads.load(Ordering::Relaxed),
+            })),
             Question::Ready => {
                 let well = self.failing.is_empty() && self.beside.is_empty() && self.sources.are_fresh();
                 Response::Ready(!self.silent.any() && well)

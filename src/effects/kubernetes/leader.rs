@@ -4,6 +4,8 @@
 //! It runs in a thread of its own: reading the reports of a thousand nodes must not keep the loop from a pod that starts.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use k8s_openapi::jiff::{SignedDuration, Timestamp};
@@ -30,6 +32,7 @@ const PATIENCE: Duration = Duration::from_secs(2);
 pub struct Leader {
     stop: Option<oneshot::Sender<()>>,
     stopped: oneshot::Receiver<()>,
+    leads: Arc<AtomicBool>,
 }
 
 /// Starts to ask for the Lease. `raw_exits`: bindings may name exits themselves.
@@ -40,15 +43,22 @@ pub fn start(client: Client, names: Names, raw_exits: bool) -> std::io::Result<L
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let (stop, told) = oneshot::channel::<()>();
     let (done, stopped) = oneshot::channel();
+    let leads = Arc::new(AtomicBool::new(false));
+    let now = Arc::clone(&leads);
     std::thread::Builder::new().name("leader".to_owned()).spawn(move || {
-        runtime.block_on(run(client, names, raw_exits, told));
+        runtime.block_on(run(client, names, raw_exits, told, &now));
         // Nobody may be waiting.
         let _ = done.send(());
     })?;
-    Ok(Leader { stop: Some(stop), stopped })
+    Ok(Leader { stop: Some(stop), stopped, leads })
 }
 
 impl Leader {
+    /// Whether this agent holds the Lease, as of any moment.
+    pub fn leads(&self) -> Arc<AtomicBool> {
+        Arc::clone(&self.leads)
+    }
+
     /// Lets go of the Lease if this agent holds it, and waits for that a little.
     pub async fn stop(mut self) {
         drop(self.stop.take());
@@ -57,13 +67,14 @@ impl Leader {
 }
 
 /// Until told to stop, or until the other end is dropped.
-async fn run(client: Client, names: Names, raw_exits: bool, mut stop: oneshot::Receiver<()>) {
+async fn run(client: Client, names: Names, raw_exits: bool, mut stop: oneshot::Receiver<()>, leads: &AtomicBool) {
     let mut candidate = Candidate::new(client.clone(), &names.namespace, &names.pod);
     loop {
         tokio::select! {
             _ = &mut stop => return,
             () = candidate.acquire() => {}
         }
+        leads.store(true, Ordering::Relaxed);
         let (agents, count) = watch::channel(0);
         let (until, deadline) = watch::channel(candidate.until());
         let desks = Desks::new(&client, &names, deadline);
@@ -72,6 +83,7 @@ async fn run(client: Client, names: Names, raw_exits: bool, mut stop: oneshot::R
             () = candidate.keep(|| *count.borrow(), &until) => {}
             () = lead(&client, &names, raw_exits, &agents, desks) => {}
         }
+        leads.store(false, Ordering::Relaxed);
     }
 }
 

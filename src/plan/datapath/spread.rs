@@ -11,26 +11,39 @@ use crate::model::binding::Spread;
 use crate::model::spread::Shares;
 use crate::model::uplinks::Exit;
 use crate::model::ways;
-use crate::nft::build::{Operand, daddr, hash_of, map, mark, random, rule, saddr, turn};
-use crate::nft::{Bytes, Chain, Data, Datatype, Elements, Family, Key, Set, Table, Verdict};
+use crate::nft::build::{Operand, constant, daddr, fib_oif, hash_of, map, mark, random, ranges, rule, saddr, turn};
+use crate::nft::{Bytes, Chain, Data, Datatype, Elements, Family, Key, Rule, Set, Table, Verdict};
 
-/// Where slots lead that were worked out before: a hash over thousands of exits is done once, and not in each round.
+/// Fragments that were made before, by policy: a hash over thousands of exits is worked out once, and not in each round.
 #[derive(Clone, Debug, Default)]
-pub struct Made(BTreeMap<Shares, Vec<Exit>>);
+pub struct Made(BTreeMap<u32, (Shares, Fragment)>);
+
+/// The chains and sets of one policy.
+#[derive(Clone, Debug, Default)]
+struct Fragment {
+    chains: Vec<(String, Chain)>,
+    sets: Vec<(String, Set)>,
+    /// Its exits have more than one way.
+    several_ways: bool,
+}
 
 impl Made {
     /// Forgets all but these.
-    pub fn keep_only<'a>(&mut self, now: impl Iterator<Item = &'a Shares> + Clone) {
-        self.0.retain(|shares, _| now.clone().any(|one| one == shares));
+    pub fn keep_only(&mut self, spreads: &BTreeMap<u32, Shares>) {
+        self.0.retain(|policy, (shares, _)| spreads.get(policy) == Some(shares));
     }
 
-    fn slots(&mut self, shares: &Shares) -> &[Exit] {
-        self.0.entry(shares.clone()).or_insert_with(|| shares.slots())
+    fn fragment(&mut self, policy: u32, shares: &Shares, v6: bool) -> &Fragment {
+        let made = self.0.entry(policy).or_insert_with(|| (shares.clone(), Fragment::of(policy, shares, v6)));
+        if made.0 != *shares {
+            *made = (shares.clone(), Fragment::of(policy, shares, v6));
+        }
+        &made.1
     }
 }
 
 /// The chain that gives a new flow of the policy its way.
-pub fn way_chain(policy: u32) -> String {
+fn way_chain(policy: u32) -> String {
     format!("way-{policy:08x}")
 }
 
@@ -47,31 +60,55 @@ pub fn policy_of(set: &str) -> Option<u32> {
 
 /// Adds a policy's chains and slots to a table of its family.
 pub fn add(table: &mut Table, policy: u32, shares: &Shares, v6: bool, made: &mut Made) {
-    let slots = made.slots(shares);
-    let mut by_way: BTreeMap<u8, Vec<Exit>> = BTreeMap::new();
-    slots.iter().for_each(|exit| by_way.entry(exit.way).or_default().push(*exit));
-    if by_way.len() > 1 {
-        let set = format!("ways-{policy:08x}");
-        let elements = numbered(slots, |exit| Data::mark(ways::mark(exit.way)));
-        table.sets.insert(set.clone(), Set { elements, ..Set::map([Datatype::Mark], Datatype::Mark) });
-        let choose = rule().set_mark(map(set.as_str(), [slot(shares.spread, slots.len(), v6)])).done();
-        table.chains.insert(way_chain(policy), Chain::regular([choose]));
+    let fragment = made.fragment(policy, shares, v6);
+    table.chains.extend(fragment.chains.iter().cloned());
+    table.sets.extend(fragment.sets.iter().cloned());
+    if fragment.several_ways {
         let jump = Data::Verdict(Verdict::Jump(way_chain(policy)));
         let spreads = table.sets.entry(names::SPREADS.to_owned());
         spreads.and_modify(|set| drop(set.elements.insert(Key::one(Bytes::of_number(policy)), jump)));
     }
-    let (family, address) = if v6 { (Family::Ip6, Datatype::Ipv6) } else { (Family::Ip, Datatype::Ipv4) };
-    let hashed = matches!(shares.spread, Spread::BySource | Spread::ByDestination);
-    let mut rules = Vec::new();
-    for (way, own) in &by_way {
-        // By turn, a way's slots are its own; a hash finds the slot again that it found in `prerouting`.
-        let (set, own) = if hashed { (format!("slots-{policy:08x}"), slots) } else { (format!("slots-{policy:08x}-{way}"), &own[..]) };
-        let elements = numbered(own, |exit| Data::address(exit.address));
-        table.sets.insert(set.clone(), Set { elements, ..Set::map([Datatype::Mark], address) });
-        let of_way = rule().is(mark().and(MARK_MASK), ways::mark(*way));
-        rules.push(of_way.snat(family, map(set.as_str(), [slot(shares.spread, own.len(), v6)])));
+}
+
+impl Fragment {
+    fn of(policy: u32, shares: &Shares, v6: bool) -> Self {
+        let slots = shares.slots();
+        let mut by_way: BTreeMap<u8, Vec<Exit>> = BTreeMap::new();
+        slots.iter().for_each(|exit| by_way.entry(exit.way).or_default().push(*exit));
+        let mut fragment = Self { several_ways: by_way.len() > 1, ..Self::default() };
+        if fragment.several_ways {
+            let set = format!("ways-{policy:08x}");
+            let elements = numbered(&slots, |exit| Data::mark(ways::mark(exit.way)));
+            let choose = rule().set_mark(map(set.as_str(), [slot(shares.spread, slots.len(), v6)])).done();
+            let rules = not_for_the_inside(slots[0], v6).into_iter().chain([choose]);
+            fragment.chains.push((way_chain(policy), Chain::regular(rules.collect::<Vec<_>>())));
+            fragment.sets.push((set, Set { elements, ..Set::map([Datatype::Mark], Datatype::Mark) }));
+        }
+        let (family, address) = if v6 { (Family::Ip6, Datatype::Ipv6) } else { (Family::Ip, Datatype::Ipv4) };
+        let hashed = matches!(shares.spread, Spread::BySource | Spread::ByDestination);
+        let mut rules = Vec::new();
+        for (way, own) in &by_way {
+            // By turn, a way's slots are its own; a hash finds the slot again that it found in `prerouting`.
+            let (set, own) = if hashed { (format!("slots-{policy:08x}"), &slots) } else { (format!("slots-{policy:08x}-{way}"), own) };
+            let of_way = rule().is(mark().and(MARK_MASK), ways::mark(*way));
+            rules.push(of_way.snat(family, map(set.as_str(), [slot(shares.spread, own.len(), v6)])));
+            let elements = numbered(own, |exit| Data::address(exit.address));
+            fragment.sets.push((set, Set { elements, ..Set::map([Datatype::Mark], address) }));
+        }
+        fragment.chains.push((exit_chain(policy), Chain::regular(rules)));
+        fragment
     }
-    table.chains.insert(exit_chain(policy), Chain::regular(rules));
+}
+
+/// What the host reaches without its default routes takes no turn: flows to the inside between those to the outside would make all of these
+/// leave by one way.
+fn not_for_the_inside(any: Exit, v6: bool) -> [Rule; 3] {
+    let any = || constant(ways::mark(any.way));
+    [
+        rule().found(names::INSIDE_LINKS, [fib_oif()]).set_mark(any()).ret(),
+        rule().found(names::INSIDE_HOSTS, [fib_oif(), daddr(v6)]).set_mark(any()).ret(),
+        rule().found(ranges(names::INSIDE_ROUTES), [fib_oif(), daddr(v6)]).set_mark(any()).ret(),
+    ]
 }
 
 fn numbered(slots: &[Exit], data: impl Fn(&Exit) -> Data) -> Elements {
