@@ -6,8 +6,8 @@ use nix::libc;
 use super::facts::Facts;
 use super::findings::Finding;
 use crate::contract::{
-    FLAG, FLAG_MASK, NEIGHBOUR_MASK, PREFERENCE_FROM, PREFERENCE_INSIDE, PREFERENCE_WAY, PROTOCOL, TABLE_BASE, TABLE_NODES, UPLINK_GROUP,
-    WAY,
+    FLAG, NEIGHBOUR_MASK, PREFERENCE_FROM, PREFERENCE_INSIDE, PREFERENCE_WAY, PROTOCOL, TABLE_BASE, TABLE_NODES, UPLINK_GROUP, WAY,
+    can_be_ours,
 };
 use crate::model::facts::{Family, LinkKind, Route, Rule, RuleAction};
 use crate::model::uplinks::outside::MAIN;
@@ -63,11 +63,6 @@ fn rule(rule: &Rule, routes: &[Route]) -> Option<Finding> {
     }
     let message = format!("it reads bits {:#x} of the packet mark, which egressd writes ({OURS:#x})", mask & OURS);
     Some(Finding::warn(subject(), format!("{message}: a packet that both programs mark follows only one of them"), cure))
-}
-
-/// Whether some packet with a mark of ours, and perhaps a known neighbour's, has this mark under this mask.
-fn can_be_ours(mark: u32, mask: u32) -> bool {
-    mark & mask & FLAG_MASK == FLAG & mask
 }
 
 /// Whether forwarded packets with our marks may be taken; false only where that is certain.

@@ -114,18 +114,10 @@ pub fn allocate<'a>(lender: &'a Lender<'_>, bindings: impl Iterator<Item = (&'a 
     for (one, (_, mut addresses)) in asking.iter().zip(kept) {
         let pool = || one.pool.iter().flat_map(|pool| &pool.blocks).flat_map(|block| block.addresses());
         // Rather one that nobody names. Without such a one, whoever is older gets it.
-        let mut unnamed = pool().filter(|a| !named.contains_key(a));
-        while addresses.len() < one.count
-            && let Some(address) = unnamed.find(|a| taken.insert(*a))
-        {
-            addresses.push(address);
-        }
-        let mut younger = pool().filter(|a| named.get(a).is_some_and(|since| one.api.binding.created < *since));
-        while addresses.len() < one.count
-            && let Some(address) = younger.find(|a| taken.insert(*a))
-        {
-            addresses.push(address);
-        }
+        let unnamed = pool().filter(|a| !named.contains_key(a));
+        let younger = pool().filter(|a| named.get(a).is_some_and(|since| one.api.binding.created < *since));
+        let more = one.count.saturating_sub(addresses.len());
+        addresses.extend(unnamed.chain(younger).filter(|a| taken.insert(*a)).take(more));
         let missing = one.count.saturating_sub(addresses.len());
         all.insert(one.key.to_owned(), Allocation { addresses, missing });
     }

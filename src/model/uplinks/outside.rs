@@ -6,7 +6,7 @@ use ipnet::IpNet;
 
 use super::super::facts::{Family, IfIndex, KernelFacts, Route, RouteKind, Rule, RuleAction};
 use super::super::ways::Gateway;
-use crate::contract::{FLAG, FLAG_MASK, PREFERENCE_FROM, PREFERENCE_INSIDE, PROTOCOL};
+use crate::contract::{PREFERENCE_FROM, PREFERENCE_INSIDE, PROTOCOL, can_be_ours};
 
 /// Number of the kernel's main route table (`RT_TABLE_MAIN`).
 pub const MAIN: u32 = 254;
@@ -31,7 +31,10 @@ pub fn reached(kernel: &KernelFacts) -> BTreeSet<u32> {
 
 /// The tables that a packet without a mark is looked up in.
 fn reached_unmarked(kernel: &KernelFacts) -> BTreeSet<u32> {
-    let unmarked = |r: &&Rule| is_foreign(r) && (r.not || r.mark.is_none_or(|mark| mark & r.mask.unwrap_or(u32::MAX) == 0));
+    let unmarked = |r: &&Rule| {
+        let (mark, mask) = r.selected_mark();
+        is_foreign(r) && (r.not || mark & mask == 0)
+    };
     kernel.rules.iter().filter(unmarked).map(|r| r.table).chain([MAIN]).filter(|table| *table != 0).collect()
 }
 
@@ -72,10 +75,10 @@ pub fn defaults(kernel: &KernelFacts) -> Vec<Default> {
 pub fn ahead(kernel: &KernelFacts, defaults: &[Default]) -> Vec<String> {
     let leads_out = |rule: &&Rule| defaults.iter().any(|d| d.gateway.table == rule.table && d.family == rule.family);
     let takes_ours = |rule: &&Rule| {
-        let (mark, mask) = (rule.mark.unwrap_or(0), rule.mask.unwrap_or(if rule.mark.is_some() { u32::MAX } else { 0 }));
+        let (mark, mask) = rule.selected_mark();
         let of_host = rule.from.is_some_and(|from| from.prefix_len() == from.max_prefix_len());
         let selects = of_host || rule.oif.is_some() || rule.iif.as_deref() == Some("lo") || rule.suppress_prefix_length.is_some();
-        !selects && (rule.not || mark & mask & FLAG_MASK == FLAG & mask)
+        !selects && (rule.not || can_be_ours(mark, mask))
     };
     let early = kernel.rules.iter().filter(|r| is_foreign(r) && r.preference < PREFERENCE_INSIDE && r.table != MAIN);
     let told = early.filter(leads_out).filter(takes_ours).map(|rule| {
