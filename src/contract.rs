@@ -19,11 +19,6 @@ pub const MARK_MASK: u32 = !NEIGHBOUR_MASK;
 /// The same, whatever the way is.
 pub const FLAG_MASK: u32 = MARK_MASK & !WAY;
 
-/// Whether some packet with a mark of ours, and perhaps a known neighbour's, has this mark under this mask.
-pub const fn can_be_ours(mark: u32, mask: u32) -> bool {
-    mark & mask & FLAG_MASK == FLAG & mask
-}
-
 /// Chain priority in the bridge family's `prerouting`: ahead of br_netfilter's detour into the ip hooks (0).
 pub const PRIORITY_BRIDGE: i32 = -300;
 /// Chain priority in `prerouting`: right behind destination NAT (-100), so that the real destination is seen, and behind mangle (-150), so that others' marks are.

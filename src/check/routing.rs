@@ -7,7 +7,6 @@ use super::facts::Facts;
 use super::findings::Finding;
 use crate::contract::{
     FLAG, NEIGHBOUR_MASK, PREFERENCE_FROM, PREFERENCE_INSIDE, PREFERENCE_WAY, PROTOCOL, TABLE_BASE, TABLE_NODES, UPLINK_GROUP, WAY,
-    can_be_ours,
 };
 use crate::model::facts::{Family, LinkKind, Route, Rule, RuleAction};
 use crate::model::uplinks::outside::MAIN;
@@ -57,7 +56,7 @@ fn rule(rule: &Rule, routes: &[Route]) -> Option<Finding> {
         return None;
     }
     let cure = format!("let the other program use marks outside {:#x} (as `fwmark VALUE/MASK`)", OURS | NEIGHBOUR_MASK);
-    if !rule.not && mask & mark & FLAG != 0 && can_be_ours(mark, mask) {
+    if !rule.not && mask & mark & FLAG != 0 && rule.fits_ours() {
         let message = format!("its mark has egressd's flag {FLAG:#x}: egressd's rules take the packets that are meant for it");
         return Some(Finding::fail(subject(), message, cure));
     }
@@ -67,7 +66,6 @@ fn rule(rule: &Rule, routes: &[Route]) -> Option<Finding> {
 
 /// Whether forwarded packets with our marks may be taken; false only where that is certain.
 fn may_take(rule: &Rule, routes: &[Route]) -> bool {
-    let (mark, mask) = rule.selected_mark();
     let table = rule.table;
     let never = match rule.action {
         RuleAction::Nop => true,
@@ -80,7 +78,7 @@ fn may_take(rule: &Rule, routes: &[Route]) -> bool {
         RuleAction::Table if table == MAIN && !rule.not => rule.to.is_some_and(|to| is_inside(to, routes)),
         _ => false,
     };
-    let of_others = rule.l3mdev || (!rule.not && (rule.oif.is_some() || rule.iif.as_deref() == Some("lo") || !can_be_ours(mark, mask)));
+    let of_others = rule.l3mdev || (!rule.not && (rule.oif.is_some() || rule.iif.as_deref() == Some("lo") || !rule.fits_ours()));
     !never && !of_others
 }
 

@@ -53,9 +53,15 @@ impl Agent {
         self.until("all is listed", |cluster| cluster.whole() && !cluster.node.uid.is_empty() && cluster.daemonset.is_some());
     }
 
-    /// Lets the source go on by itself for a while.
-    pub fn rest(&mut self, time: Duration) -> Vec<ClusterChange> {
-        self.runtime.block_on(async { tokio::time::timeout(time, self.source.next()).await }).unwrap_or_default()
+    /// Listens for so long, whatever is heard.
+    pub fn listen(&mut self, time: Duration) {
+        let start = Instant::now();
+        loop {
+            let left = time.saturating_sub(start.elapsed());
+            let next = self.runtime.block_on(async { tokio::time::timeout(left, self.source.next()).await });
+            let Ok(batch) = next else { return };
+            batch.into_iter().for_each(|change| _ = self.cluster.apply(change));
+        }
     }
 }
 

@@ -166,7 +166,7 @@ pub fn a_missing_right_is_named() {
     agent.until("the other kinds", |known| bindings(known) == ["a", "b"] && pods(known) == ["here"] && known.namespaces.is_some());
     assert_eq!(agent.cluster.troubles.len(), 1, "{:?}", agent.cluster.troubles);
     role(&["list"]);
-    agent.rest(std::time::Duration::from_secs(5));
+    agent.listen(std::time::Duration::from_secs(5));
     assert!(agent.cluster.pools.is_none() && troubled(&agent.cluster, named));
     role(&["list", "watch"]);
     agent.until("all is well", |known| known.whole() && known.troubles.is_empty());

@@ -1,16 +1,20 @@
 //! Docker starts again, with containers that it starts again, possibly with one another's addresses.
 
 use std::net::IpAddr;
+use std::time::Duration;
 
 use world::{Docker, Engine, Nic, Scenario, World, docker::IMAGE, layout::SERVER, s1, talk};
 
 use crate::support::{BOUND_PORT, FREE_PORT, await_some, for_each_engine, label, sender, sends};
 
+/// It starts Docker five times: half a minute on a quiet machine, minutes beside a cluster.
+const LONG: Duration = Duration::from_secs(300);
 const BOUND: [&str; 3] = ["bound-1", "bound-2", "bound-3"];
 const FREE: [&str; 3] = ["free-1", "free-2", "free-3"];
 
 pub fn scenarios() -> Vec<Scenario> {
-    for_each_engine("containers that Docker's restart starts again never leave by the wrong way", nobody_goes_astray_by_a_restart)
+    let name = "containers that Docker's restart starts again never leave by the wrong way";
+    for_each_engine(name, nobody_goes_astray_by_a_restart).into_iter().map(|one| one.within(LONG)).collect()
 }
 
 fn nobody_goes_astray_by_a_restart(engine: Engine) {

@@ -6,6 +6,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use ipnet::IpNet;
 
 use super::IfIndex;
+use crate::contract::{FLAG, FLAG_MASK};
 
 /// `RTAX_MTU`.
 const MTU: u16 = 2;
@@ -198,6 +199,12 @@ impl Rule {
     pub fn selected_mark(&self) -> (u32, u32) {
         let mark = self.mark.unwrap_or(0);
         (mark, self.mask.unwrap_or(if mark == 0 { 0 } else { u32::MAX }))
+    }
+
+    /// Whether some packet with a mark of ours, and perhaps a known neighbour's, has the mark that it asks for.
+    pub fn fits_ours(&self) -> bool {
+        let (mark, mask) = self.selected_mark();
+        mark & mask & FLAG_MASK == FLAG & mask
     }
 
     /// A rule that looks up a table for every packet.

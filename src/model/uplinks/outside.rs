@@ -6,7 +6,7 @@ use ipnet::IpNet;
 
 use super::super::facts::{Family, IfIndex, KernelFacts, Route, RouteKind, Rule, RuleAction};
 use super::super::ways::Gateway;
-use crate::contract::{PREFERENCE_FROM, PREFERENCE_INSIDE, PROTOCOL, can_be_ours};
+use crate::contract::{PREFERENCE_FROM, PREFERENCE_INSIDE, PROTOCOL};
 
 /// Number of the kernel's main route table (`RT_TABLE_MAIN`).
 pub const MAIN: u32 = 254;
@@ -75,10 +75,9 @@ pub fn defaults(kernel: &KernelFacts) -> Vec<Default> {
 pub fn ahead(kernel: &KernelFacts, defaults: &[Default]) -> Vec<String> {
     let leads_out = |rule: &&Rule| defaults.iter().any(|d| d.gateway.table == rule.table && d.family == rule.family);
     let takes_ours = |rule: &&Rule| {
-        let (mark, mask) = rule.selected_mark();
         let of_host = rule.from.is_some_and(|from| from.prefix_len() == from.max_prefix_len());
         let selects = of_host || rule.oif.is_some() || rule.iif.as_deref() == Some("lo") || rule.suppress_prefix_length.is_some();
-        !selects && (rule.not || can_be_ours(mark, mask))
+        !selects && (rule.not || rule.fits_ours())
     };
     let early = kernel.rules.iter().filter(|r| is_foreign(r) && r.preference < PREFERENCE_INSIDE && r.table != MAIN);
     let told = early.filter(leads_out).filter(takes_ours).map(|rule| {
