@@ -263,6 +263,7 @@ mod tests {
     #[test]
     fn an_unbound_source_keeps_the_flows_that_had_no_exit() {
         let unbound = Cut { only: Some(exit(1)), ..Cut::all("10.9.0.5/32".parse().unwrap()) };
-        assert!(ended(&[unbound.clone()], exit(1)) && !ended(&[unbound], exit(8)));
+        let unbound = [unbound];
+        assert!(ended(&unbound, exit(1)) && !ended(&unbound, exit(8)));
     }
 }

@@ -169,16 +169,23 @@ pub fn sets(v6: bool) -> Sets {
 
 /// The sets of one table while they are filled. Their elements are put in order at the end, which takes less time than one by one.
 #[derive(Debug)]
-pub struct Sets(HashMap<&'static str, (Set, Vec<(Key, Data)>)>);
+pub struct Sets(HashMap<&'static str, Filled>);
+
+/// A set, and its elements as they came.
+#[derive(Debug)]
+struct Filled {
+    set: Set,
+    elements: Vec<(Key, Data)>,
+}
 
 impl Sets {
     pub(super) fn new<const N: usize>(sets: [(&'static str, Set); N]) -> Self {
-        Self(sets.into_iter().map(|(name, set)| (name, (set, Vec::new()))).collect())
+        Self(sets.into_iter().map(|(name, set)| (name, Filled { set, elements: Vec::new() })).collect())
     }
 
     /// Adds an element. What is there already stays: two that differ are a mistake of the plan, and the first is the one that was asked for.
     pub fn put(&mut self, set: &str, key: Key, data: Data) {
-        self.0.get_mut(set).expect("one of the table's sets").1.push((key, data));
+        self.0.get_mut(set).expect("one of the table's sets").elements.push((key, data));
     }
 
     /// Adds an element whose key is a single value.
@@ -188,7 +195,7 @@ impl Sets {
 
     /// The table of these sets.
     pub fn with(self, chains: BTreeMap<String, Chain>) -> Table {
-        let ordered = |(name, (set, mut elements)): (&str, (Set, Vec<(Key, Data)>))| {
+        let ordered = |(name, Filled { set, mut elements }): (&str, Filled)| {
             elements.sort_by_key(|(key, _)| *key);
             elements.dedup_by_key(|(key, _)| *key);
             (name.to_owned(), Set { elements: elements.into_iter().collect(), ..set })
