@@ -38,6 +38,8 @@ use crate::report::node;
 const SWEEP: Duration = Duration::from_secs(30);
 /// How often all settings are looked at again: of most of them the kernel tells nothing when another program changes them.
 const LOOK: Duration = Duration::from_secs(60);
+/// As many as a program that deletes routes until there are none needs, and few enough where the kernel never shows what it was told.
+const LOOKS: u8 = 16;
 /// How long after a change the cluster is told of it, and of what else has changed meanwhile.
 const NEWS: Duration = Duration::from_millis(200);
 /// How long an agent that is told to stop listens for the end of its DaemonSet.
@@ -53,6 +55,11 @@ pub(super) struct Agent {
     past: Past,
     outcome: Outcome,
     planner: Planner,
+    /// The kernel's facts have changed since the last round.
+    fresh: bool,
+    /// How many looks at routes, rules and links that show nothing new are news all the same: what the last round added may be gone again, and
+    /// then the facts are what they were before it.
+    looks: u8,
     /// Sources that have not given their first snapshot.
     silent: Silent,
     sources: Sources,
@@ -115,6 +122,8 @@ impl Agent {
             past: Past::default(),
             outcome: Outcome::default(),
             planner: Planner::default(),
+            fresh: false,
+            looks: 0,
             silent,
             sources,
             taken_over: false,
@@ -234,6 +243,9 @@ impl Agent {
             if let Err(failure) = disarmed.and_then(|()| cutter::cut_now(&plan.cuts)) {
                 return self.stopped_by(failure);
             }
+        }
+        if std::mem::take(&mut self.fresh) {
+            self.looks = if plan.before.is_empty() && plan.after.is_empty() { 0 } else { LOOKS };
         }
         let mut done = self.kernel.carry_out(plan);
         if empty && !self.taken_over {

@@ -9,7 +9,7 @@ use super::Agent;
 use crate::daemon::keeper::Keeper;
 use crate::daemon::{Told, cutter, keeper, sources};
 use crate::effects::nft::Notice;
-use crate::model::facts::EngineChange;
+use crate::model::facts::{EngineChange, KernelChange};
 use crate::model::pod::RuntimeChange;
 use crate::model::select::Index;
 use crate::plan::engine::{self, EngineStep};
@@ -21,7 +21,12 @@ impl Agent {
             Told::Kernel(changes) => {
                 let mut dirty = std::mem::take(&mut self.silent.kernel);
                 for change in changes {
-                    dirty |= self.facts.kernel.apply(change);
+                    let looked = matches!(change, KernelChange::Routing { .. } | KernelChange::Link(_));
+                    let new = self.facts.kernel.apply(change);
+                    let again = !new && looked && self.looks > 0;
+                    self.looks -= u8::from(again);
+                    self.fresh |= new;
+                    dirty |= new || again;
                 }
                 return dirty;
             }
