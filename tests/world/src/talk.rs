@@ -6,7 +6,10 @@
 use std::{
     io::{self, BufRead, BufReader, Read, Write},
     net::{IpAddr, Shutdown, SocketAddr, TcpListener, TcpStream, UdpSocket},
-    sync::{Arc, Mutex},
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicU16, Ordering},
+    },
     thread,
     time::Duration,
 };
@@ -124,9 +127,11 @@ impl Flow {
     }
 }
 
-/// Sends one datagram from this address and a new port, and waits for nothing.
+/// Sends one datagram from this address, and waits for nothing. It begins a flow: no port is used again, as the kernel's choice may be.
 pub fn shout(netns: &Netns, from: IpAddr, to: SocketAddr) {
-    let sent = netns.enter(|| UdpSocket::bind(SocketAddr::new(from, 0)).and_then(|socket| socket.send_to(b"?", to)));
+    static NEXT: AtomicU16 = AtomicU16::new(20_000);
+    let from = SocketAddr::new(from, NEXT.fetch_add(1, Ordering::Relaxed));
+    let sent = netns.enter(|| UdpSocket::bind(from).and_then(|socket| socket.send_to(b"?", to)));
     sent.unwrap_or_else(|error| panic!("{} cannot send from {from} to {to}: {error}", netns.name()));
 }
 
