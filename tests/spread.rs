@@ -82,6 +82,13 @@ fn counts<const N: usize>(seen: &Seen, nic: Nic, exits: [IpAddr; N]) -> [u64; N]
     exits.map(|exit| seen.count(nic, exit))
 }
 
+/// So many of these left as each of the exits, in both families, all by the NIC.
+fn assert_parts<const N: usize>(seen: &Seen, nic: Nic, exits: [[IpAddr; 2]; N], parts: [u64; N]) {
+    for family in 0..2 {
+        assert_eq!(counts(seen, nic, exits.map(|one| one[family])), parts, "{seen}");
+    }
+}
+
 fn by_turn(subnets: Subnets) {
     let world = World::builder().subnets(subnets).build();
     let blue = stage(&world);
@@ -95,9 +102,7 @@ fn by_turn(subnets: Subnets) {
     bind(&world, &blue, &exits, "RoundRobin");
     world.await_handled();
     let seen = begin(&world, &blue, 30);
-    for family in 0..2 {
-        assert_eq!(counts(&seen, Nic::Eth1, all.map(|one| one[family])), [10, 10, 10], "{seen}");
-    }
+    assert_parts(&seen, Nic::Eth1, all, [10, 10, 10]);
     let row = &world.status()["workloads"][0];
     assert_eq!(row["exits"].as_array().map(Vec::len), Some(3), "{row}");
     assert!(world.egressctl(&["status"]).expect("it answers").contains(&format!("{} +2", own[0])));
@@ -122,10 +127,8 @@ fn over_two_nics(subnets: Subnets) {
             blue.shout_as(blue.address6.into());
         }
     });
-    for family in 0..2 {
-        assert_eq!(counts(&seen, Nic::Eth0, [first[family]]), [10], "{seen}");
-        assert_eq!(counts(&seen, Nic::Eth1, [second[family], third[family]]), [10, 10], "{seen}");
-    }
+    assert_parts(&seen, Nic::Eth0, [first], [10]);
+    assert_parts(&seen, Nic::Eth1, [second, third], [10, 10]);
 }
 
 fn weights() {
@@ -137,9 +140,7 @@ fn weights() {
     bind(&world, &blue, &exits, "RoundRobin");
     let _egressd = world.egressd_alone();
     let seen = begin(&world, &blue, 40);
-    for family in 0..2 {
-        assert_eq!(counts(&seen, Nic::Eth1, [one[family], two[family], five[family]]), [5, 10, 25], "{seen}");
-    }
+    assert_parts(&seen, Nic::Eth1, [one, two, five], [5, 10, 25]);
 }
 
 fn a_subnet() {
@@ -220,15 +221,11 @@ fn an_exit_goes() {
     world.host.ip(&format!("addr del {}/20 dev eth1\naddr del {}/64 dev eth1", lost[0], lost[1]));
     world.await_handled();
     let seen = begin(&world, &blue, 20);
-    for family in 0..2 {
-        assert_eq!(counts(&seen, Nic::Eth1, all.map(|one| one[family])), [10, 0, 10], "{seen}");
-    }
+    assert_parts(&seen, Nic::Eth1, all, [10, 0, 10]);
     assert_eq!(more(&world, Nic::Eth1, 2), lost);
     world.await_handled();
     let seen = begin(&world, &blue, 30);
-    for family in 0..2 {
-        assert_eq!(counts(&seen, Nic::Eth1, all.map(|one| one[family])), [10, 10, 10], "{seen}");
-    }
+    assert_parts(&seen, Nic::Eth1, all, [10, 10, 10]);
     world.host.ip("link set eth1 down");
     world.await_handled();
     let ((), seen) = world.watch(|| (0..6).for_each(|_| blue.shout_as(blue.address.into())));

@@ -3,7 +3,6 @@
 pub mod table;
 
 use std::collections::BTreeMap;
-use std::net::IpAddr;
 
 use ipnet::IpNet;
 
@@ -144,10 +143,8 @@ fn binding(read: Read, container: &Container, mode: Option<FieldError>) -> Bindi
         });
     }
     let mut exits = exits(&draft, &mut errors);
-    if let (false, Some(interface)) = (said_ip, &draft.interface) {
-        let gateway_of = |address: IpAddr| draft.gateways.iter().copied().find(|g| g.is_ipv4() == address.is_ipv4());
-        let own = |address| ExitSpec { interface: Some(interface.clone()), gateway: gateway_of(address), ..ExitSpec::new(address) };
-        exits.extend(values::own_addresses(None).map(own));
+    if !said_ip && draft.interface.is_some() {
+        exits.extend(values::own_addresses(None).map(|address| draft.exit(address, 1)));
     }
     let to = destinations(&draft, &mut errors);
     warnings.extend(values::idle_families(&exits, &to));
@@ -171,7 +168,6 @@ fn binding(read: Read, container: &Container, mode: Option<FieldError>) -> Bindi
 
 /// Each address with the interface, and the gateway of its family.
 fn exits(draft: &Draft, errors: &mut Faults) -> Vec<ExitSpec> {
-    let gateway_of = |address: IpAddr| draft.gateways.iter().copied().find(|g| g.is_ipv4() == address.is_ipv4());
     for gateway in &draft.gateways {
         let of_family = || draft.exits.iter().map(|(address, _)| address).filter(|exit| exit.is_ipv4() == gateway.is_ipv4());
         // Without any good exit the error is there already.
@@ -180,13 +176,7 @@ fn exits(draft: &Draft, errors: &mut Faults) -> Vec<ExitSpec> {
             errors.push("egress.gateway", || fault.message("172.31.0.1"));
         }
     }
-    let exit = |(address, weight): &(IpAddr, u16)| ExitSpec {
-        interface: draft.interface.clone(),
-        gateway: gateway_of(*address),
-        weight: *weight,
-        ..ExitSpec::new(*address)
-    };
-    draft.exits.iter().map(exit).collect()
+    draft.exits.iter().map(|(address, weight)| draft.exit(*address, *weight)).collect()
 }
 
 /// Each `egress.except` goes to the destinations that have it.

@@ -14,56 +14,16 @@ use ipnet::IpNet;
 use super::binding::{RoutedSource, Selector};
 use super::facts::{Attachment, Container, IfIndex, Link, LinkKind, Network, RouteKind, is_link_local};
 use super::known::{Facts, Known};
+pub use super::outcome::{Guard, Outcome};
 use super::overlap::without_overlaps;
 use super::port_owners::{Answer, PortOwners, Request};
 use super::reason::Reason;
 use super::select::Held;
 use super::served::{refuse_mode, refuse_network};
-use super::spread::{Shares, spreads};
+use super::spread::spreads;
 use super::uplinks::outside::MAIN;
 use super::uplinks::{Memory, Uplinks};
 use super::workload::{Entry, Row, State, Subject, choose};
-
-/// How strict a bridge is with a source that nobody vouches for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Guard {
-    /// It has no way out by an uplink.
-    Closed,
-    /// It goes the host's way.
-    Open,
-}
-
-/// Who gets what, as of now.
-#[derive(Clone, Debug, Default, PartialEq)]
-pub struct Outcome {
-    pub uplinks: Uplinks,
-    pub rows: Vec<Row>,
-    /// What the policies lead to that spread their flows over several exits.
-    pub spreads: BTreeMap<u32, Shares>,
-    /// Bridges that carry bound workloads, or whose network asks for a guard.
-    pub guards: BTreeMap<IfIndex, Guard>,
-    /// The devices that a bridge's packets come in by in the ip families, where they are others than the bridge itself.
-    pub faces: BTreeMap<IfIndex, Vec<IfIndex>>,
-    /// Subnets that are inside, wherever the routes to them lead.
-    pub inside: Arc<BTreeSet<IpNet>>,
-}
-
-impl Outcome {
-    /// Takes back what was promised to the rows of a way that the kernel refused something of; of all ways, if `way` is none.
-    pub fn not_programmed(&mut self, way: Option<u8>, error: &str) {
-        for row in &mut self.rows {
-            if matches!(&row.state, State::Bound(exit) if way.is_none_or(|way| way == exit.way)) {
-                row.state = State::Dropped(Reason::NotProgrammed { error: error.to_owned() });
-            }
-        }
-    }
-
-    /// The interfaces that the ip families see packets from an entry come in by.
-    pub fn interfaces(&self, entry: Entry) -> impl Iterator<Item = IfIndex> {
-        let faces = entry.bridge().and_then(|bridge| self.faces.get(&bridge));
-        std::iter::once(entry.interface()).chain(faces.into_iter().flatten().copied())
-    }
-}
 
 /// What outlives one resolution.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]

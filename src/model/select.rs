@@ -43,7 +43,7 @@ impl Deref for Held {
 
 impl PartialEq for Held {
     fn eq(&self, other: &Self) -> bool {
-        std::ptr::eq(&raw const **self, &raw const **other) || **self == **other
+        std::ptr::eq::<Binding>(&**self, &**other) || **self == **other
     }
 }
 
@@ -55,14 +55,14 @@ pub fn precedence(binding: &Binding) -> (Reverse<i32>, u64, Source, &BindingName
 /// Manifests, and their bindings found by one term that a container must have.
 #[derive(Clone, Debug, Default)]
 pub struct Index {
-    manifests: Arc<Manifests>,
+    manifests: Manifests,
     by_name: HashMap<String, Vec<usize>>,
     by_label: HashMap<(String, String), Vec<usize>>,
 }
 
 impl Index {
     pub fn new(manifests: Manifests) -> Self {
-        let mut index = Self { manifests: Arc::new(manifests), ..Self::default() };
+        let mut index = Self { manifests, ..Self::default() };
         for (at, binding) in index.manifests.bindings.iter().enumerate() {
             let Selector::Containers { names, match_labels, compose } = &binding.selector else { continue };
             if !names.is_empty() {

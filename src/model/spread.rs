@@ -5,12 +5,10 @@
 
 use std::collections::BTreeMap;
 use std::hash::{Hash, Hasher};
-use std::net::IpAddr;
 
 use super::binding::{Binding, Spread};
 use super::facts::Family;
 use super::policy::{Standing, standing};
-use super::resolve::Outcome;
 use super::uplinks::{Exit, Uplinks};
 use super::workload::{Row, State};
 use crate::fnv::Fnv;
@@ -62,25 +60,6 @@ fn shares(uplinks: &Uplinks, binding: &Binding, family: Family) -> Vec<Share> {
         }
     }
     shares
-}
-
-impl Outcome {
-    /// The exits that new flows of a row leave by: none when it has none, several when they are spread.
-    pub fn exits_of(&self, row: &Row) -> Vec<Exit> {
-        let State::Bound(first) = &row.state else { return Vec::new() };
-        let spread = match standing(row) {
-            Standing::Bound(policy) => self.spreads.get(&policy),
-            Standing::Free | Standing::Unknown => None,
-        };
-        spread.map_or_else(|| vec![*first], |spread| spread.shares.iter().map(|share| share.exit).collect())
-    }
-
-    /// The addresses that flows of a row may bear: those of its exits, and of others that drain.
-    pub fn borne_by(&self, row: &Row) -> Vec<IpAddr> {
-        let drain = row.binding.iter().flat_map(|binding| &binding.exits).filter(|spec| spec.draining);
-        let drain = drain.filter_map(|spec| self.uplinks.exit(spec)?.as_ref().ok()).map(|exit| exit.address);
-        self.exits_of(row).into_iter().map(|exit| exit.address).chain(drain).collect()
-    }
 }
 
 impl Shares {
@@ -139,6 +118,8 @@ fn mixed(mut hash: u64) -> u64 {
 
 #[cfg(test)]
 mod tests {
+    use std::net::IpAddr;
+
     use super::*;
 
     fn share(host: u8, weight: u16) -> Share {

@@ -171,7 +171,11 @@ impl RuleBuilder {
     /// The rule, without a verdict: the packet goes on to the next one.
     pub fn done(self) -> Rule {
         let tag = tag(&self.exprs);
-        Rule { tag: self.counter.map_or_else(|| tag.clone(), |name| format!("{name} {tag}")), exprs: self.exprs }
+        let tag = match self.counter {
+            Some(name) => format!("{name} {tag}"),
+            None => tag,
+        };
+        Rule { exprs: self.exprs, tag }
     }
 }
 

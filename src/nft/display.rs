@@ -8,6 +8,11 @@ use crate::contract::TABLE;
 impl Family {
     /// In the order of [`Ord`].
     pub const ALL: [Self; 3] = [Self::Ip, Self::Ip6, Self::Bridge];
+
+    /// One of the ip families.
+    pub fn ip(v6: bool) -> Self {
+        if v6 { Self::Ip6 } else { Self::Ip }
+    }
 }
 
 impl Display for Family {

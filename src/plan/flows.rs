@@ -209,7 +209,7 @@ fn set_of<'a>(ruleset: &'a Ruleset, family: Family, name: &str) -> Option<&'a Se
 }
 
 fn family_of(net: IpNet) -> Family {
-    if net.addr().is_ipv6() { Family::Ip6 } else { Family::Ip }
+    Family::ip(net.addr().is_ipv6())
 }
 
 /// Interface and source in a key, from `at` on; those of ranges are in network order.

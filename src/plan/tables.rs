@@ -204,7 +204,7 @@ fn claimed(outcome: &Outcome, rows: &[Stood], v6: bool) -> Set {
 /// Subnets of one family, by whatever interface the packet comes. None lies in another: the kernel takes no nested ones.
 pub fn inside_set<'a>(inside: impl Iterator<Item = &'a IpNet>, v6: bool) -> Set {
     let family: Vec<IpNet> = inside.filter(|net| net.addr().is_ipv6() == v6).copied().collect();
-    let mut set = Set::of([Datatype::IfIndex, if v6 { Datatype::Ipv6 } else { Datatype::Ipv4 }]).with_ranges();
+    let mut set = Set::of([Datatype::IfIndex, Datatype::address(v6)]).with_ranges();
     set.elements.extend(IpNet::aggregate(&family).into_iter().map(|net| (Key::any_interface(net), Data::None)));
     set
 }

@@ -7,7 +7,7 @@ use ipnet::IpNet;
 
 use crate::api::nearest::nearest;
 use crate::api::values::{self, Fault, MAX_ADDRESSES, MAX_ITEMS, shown};
-use crate::model::binding::{ExistingFlows, Ports, Spread, WhenUnavailable};
+use crate::model::binding::{ExistingFlows, ExitSpec, Ports, Spread, WhenUnavailable};
 
 /// What a label is about.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -37,6 +37,14 @@ pub struct Draft {
     pub network: Option<String>,
     pub address: Option<IpAddr>,
     pub guard: Option<bool>,
+}
+
+impl Draft {
+    /// An address with the interface, and the gateway of its family.
+    pub fn exit(&self, address: IpAddr, weight: u16) -> ExitSpec {
+        let gateway = self.gateways.iter().copied().find(|gateway| gateway.is_ipv4() == address.is_ipv4());
+        ExitSpec { interface: self.interface.clone(), gateway, weight, ..ExitSpec::new(address) }
+    }
 }
 
 /// One label.

@@ -1,6 +1,7 @@
 //! What labels may say, and what is said of those that may not.
 
 use std::collections::BTreeMap;
+use std::net::IpAddr;
 
 use proptest::prelude::*;
 

@@ -11,6 +11,7 @@ use crate::nft::encode::family_number;
 use crate::nft::uapi::{NFT_MSG_GETRULE, NFTA_RULE_TABLE};
 use crate::nft::{Family, decode};
 use crate::report::status::Dropped;
+use crate::wire::Message;
 
 /// Reads the counters of our tables. A rule that is made anew begins with 0.
 ///
@@ -20,7 +21,7 @@ pub fn drops() -> Result<Vec<Dropped>, ReadError> {
     let mut channel = Channel::open(NETLINK_NETFILTER).map_err(|source| ReadError::Request { what: "counters", source })?;
     let mut all: BTreeMap<(String, Family), u64> = BTreeMap::new();
     for family in Family::ALL {
-        let in_table = |w: &mut crate::wire::Message| w.put_text(NFTA_RULE_TABLE, TABLE);
+        let in_table = |w: &mut Message| w.put_text(NFTA_RULE_TABLE, TABLE);
         read::dump(&mut channel, "counters", NFT_MSG_GETRULE, family_number(family), in_table, |message| {
             if let Some((reason, packets)) = decode::counted(message) {
                 *all.entry((reason.to_owned(), family)).or_default() += packets;

@@ -39,7 +39,7 @@ impl Nft {
     pub fn chains(&mut self) -> Result<Vec<AnyChain>, ReadError> {
         self.consistently(|nft| {
             let mut chains = Vec::new();
-            nft.dump("chains", NFT_MSG_GETCHAIN, 0, |_| {}, |message| chains.extend(decode::any_chain(message)))?;
+            dump(&mut nft.channel, "chains", NFT_MSG_GETCHAIN, 0, |_| {}, |message| chains.extend(decode::any_chain(message)))?;
             Ok(chains)
         })
     }
@@ -93,7 +93,8 @@ impl Nft {
         let (port, ownership) = (self.channel.port(), self.ownership);
         let mut tables = std::mem::take(&mut self.tables);
         tables.clear();
-        self.dump(
+        dump(
+            &mut self.channel,
             "tables",
             NFT_MSG_GETTABLE,
             0,
@@ -118,23 +119,12 @@ impl Nft {
         attributes: impl FnOnce(&mut Message),
     ) -> Result<(), ReadError> {
         let mut outcome = Ok(true);
-        self.dump(what, operation, family_number(family), attributes, |message| {
+        dump(&mut self.channel, what, operation, family_number(family), attributes, |message| {
             if outcome == Ok(true) {
                 outcome = decode::absorb(ruleset, TABLE, message);
             }
         })?;
         if outcome? { Ok(()) } else { Err(ReadError::Torn) }
-    }
-
-    fn dump(
-        &mut self,
-        what: &'static str,
-        operation: u16,
-        family: u8,
-        attributes: impl FnOnce(&mut Message),
-        each: impl FnMut(&Received),
-    ) -> Result<(), ReadError> {
-        dump(&mut self.channel, what, operation, family, attributes, each)
     }
 }
 

@@ -18,6 +18,13 @@ impl Chain {
     }
 }
 
+impl Datatype {
+    /// The addresses of an ip family.
+    pub fn address(v6: bool) -> Self {
+        if v6 { Self::Ipv6 } else { Self::Ipv4 }
+    }
+}
+
 impl Set {
     /// An empty set.
     pub fn of(key: impl Into<Vec<Datatype>>) -> Self {

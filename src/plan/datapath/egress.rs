@@ -129,13 +129,12 @@ fn no_way(bits: u32) -> Rule {
 /// destination is inside by that very interface: one that takes more of late, as a VPN does, is not.
 fn source_nat(shape: Shape) -> Vec<Rule> {
     let v6 = shape.v6;
-    let family = if v6 { Family::Ip6 } else { Family::Ip };
     let key = || [oif(), iif(), saddr(v6)];
     let mut rules = present([
         shape.spread_exits.then(|| ours().vmap(names::SPREAD_EXITS, key())),
         shape.spread_exits_nets.then(|| ours().vmap(ranges(names::SPREAD_EXITS_NETS), key())),
-        Some(ours().snat(family, map(names::EXITS, key()))),
-        shape.nets.then(|| ours().snat(family, map(ranges(names::EXITS_NETS), key()))),
+        Some(ours().snat(Family::ip(v6), map(names::EXITS, key()))),
+        shape.nets.then(|| ours().snat(Family::ip(v6), map(ranges(names::EXITS_NETS), key()))),
         Some(rule().found(names::INSIDE_HOSTS, [oif(), daddr(v6)]).accept()),
         Some(rule().found(ranges(names::INSIDE_ROUTES), [oif(), daddr(v6)]).accept()),
         Some(ours().counter(drops::SEAL).drop()),

@@ -139,7 +139,7 @@ pub fn chains(shape: Shape) -> BTreeMap<String, Chain> {
 
 /// The empty sets of a table of an ip family.
 pub fn sets(v6: bool) -> Sets {
-    let address = if v6 { Datatype::Ipv6 } else { Datatype::Ipv4 };
+    let address = Datatype::address(v6);
     let source = [Datatype::IfIndex, address];
     let left = [Datatype::IfIndex, Datatype::IfIndex, address];
     Sets::new([

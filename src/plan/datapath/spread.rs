@@ -84,16 +84,15 @@ impl Fragment {
             fragment.chains.push((way_chain(policy), Chain::regular(rules.collect::<Vec<_>>())));
             fragment.sets.push((set, Set { elements, ..Set::map([Datatype::Mark], Datatype::Mark) }));
         }
-        let (family, address) = if v6 { (Family::Ip6, Datatype::Ipv6) } else { (Family::Ip, Datatype::Ipv4) };
         let hashed = matches!(shares.spread, Spread::BySource | Spread::ByDestination);
         let mut rules = Vec::new();
         for (way, own) in &by_way {
             // By turn, a way's slots are its own; a hash finds the slot again that it found in `prerouting`.
             let (set, own) = if hashed { (format!("slots-{policy:08x}"), &slots) } else { (format!("slots-{policy:08x}-{way}"), own) };
             let of_way = rule().is(mark().and(MARK_MASK), ways::mark(*way));
-            rules.push(of_way.snat(family, map(set.as_str(), [slot(shares.spread, own.len(), v6)])));
+            rules.push(of_way.snat(Family::ip(v6), map(set.as_str(), [slot(shares.spread, own.len(), v6)])));
             let elements = numbered(own, |exit| Data::address(exit.address));
-            fragment.sets.push((set, Set { elements, ..Set::map([Datatype::Mark], address) }));
+            fragment.sets.push((set, Set { elements, ..Set::map([Datatype::Mark], Datatype::address(v6)) }));
         }
         fragment.chains.push((exit_chain(policy), Chain::regular(rules)));
         fragment

@@ -23,7 +23,7 @@ impl Made {
     /// Forgets what no table has any more.
     pub fn keep_only(&mut self, ruleset: &Ruleset) {
         let is_there = |family: Family, name: &str| ruleset.tables.get(&family).is_some_and(|table| table.sets.contains_key(name));
-        self.0.retain(|(name, v6), _| is_there(if *v6 { Family::Ip6 } else { Family::Ip }, name));
+        self.0.retain(|(name, v6), _| is_there(Family::ip(*v6), name));
     }
 
     fn destinations(&mut self, name: &str, to: &[Destination], v6: bool) -> Set {
@@ -54,7 +54,7 @@ pub fn add(table: &mut Table, name: &str, traffic: &Traffic, v6: bool, made: &mu
 
 /// The destinations of one family, by whatever interface the packet comes. The kernel takes no ranges that overlap.
 fn destinations(to: &[Destination], v6: bool) -> Set {
-    let mut set = Set::of([Datatype::IfIndex, if v6 { Datatype::Ipv6 } else { Datatype::Ipv4 }]).with_ranges();
+    let mut set = Set::of([Datatype::IfIndex, Datatype::address(v6)]).with_ranges();
     let mut all: Vec<(u128, u128)> = to.iter().filter(|d| d.cidr.addr().is_ipv6() == v6).flat_map(without_exceptions).collect();
     all.sort_unstable();
     let mut merged: Vec<(u128, u128)> = Vec::with_capacity(all.len());

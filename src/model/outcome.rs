@@ -1,0 +1,72 @@
+//! What a resolution comes to: who gets what, as of now.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use ipnet::IpNet;
+
+use super::facts::IfIndex;
+use super::policy::{Standing, standing};
+use super::reason::Reason;
+use super::spread::Shares;
+use super::uplinks::{Exit, Uplinks};
+use super::workload::{Entry, Row, State};
+
+/// How strict a bridge is with a source that nobody vouches for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Guard {
+    /// It has no way out by an uplink.
+    Closed,
+    /// It goes the host's way.
+    Open,
+}
+
+/// Who gets what, as of now.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Outcome {
+    pub uplinks: Uplinks,
+    pub rows: Vec<Row>,
+    /// What the policies lead to that spread their flows over several exits.
+    pub spreads: BTreeMap<u32, Shares>,
+    /// Bridges that carry bound workloads, or whose network asks for a guard.
+    pub guards: BTreeMap<IfIndex, Guard>,
+    /// The devices that a bridge's packets come in by in the ip families, where they are others than the bridge itself.
+    pub faces: BTreeMap<IfIndex, Vec<IfIndex>>,
+    /// Subnets that are inside, wherever the routes to them lead.
+    pub inside: Arc<BTreeSet<IpNet>>,
+}
+
+impl Outcome {
+    /// Takes back what was promised to the rows of a way that the kernel refused something of; of all ways, if `way` is none.
+    pub fn not_programmed(&mut self, way: Option<u8>, error: &str) {
+        for row in &mut self.rows {
+            if matches!(&row.state, State::Bound(exit) if way.is_none_or(|way| way == exit.way)) {
+                row.state = State::Dropped(Reason::NotProgrammed { error: error.to_owned() });
+            }
+        }
+    }
+
+    /// The interfaces that the ip families see packets from an entry come in by.
+    pub fn interfaces(&self, entry: Entry) -> impl Iterator<Item = IfIndex> {
+        let faces = entry.bridge().and_then(|bridge| self.faces.get(&bridge));
+        std::iter::once(entry.interface()).chain(faces.into_iter().flatten().copied())
+    }
+
+    /// The exits that new flows of a row leave by: none when it has none, several when they are spread.
+    pub fn exits_of(&self, row: &Row) -> Vec<Exit> {
+        let State::Bound(first) = &row.state else { return Vec::new() };
+        let spread = match standing(row) {
+            Standing::Bound(policy) => self.spreads.get(&policy),
+            Standing::Free | Standing::Unknown => None,
+        };
+        spread.map_or_else(|| vec![*first], |spread| spread.shares.iter().map(|share| share.exit).collect())
+    }
+
+    /// The addresses that flows of a row may bear: those of its exits, and of others that drain.
+    pub fn borne_by(&self, row: &Row) -> Vec<IpAddr> {
+        let drain = row.binding.iter().flat_map(|binding| &binding.exits).filter(|spec| spec.draining);
+        let drain = drain.filter_map(|spec| self.uplinks.exit(spec)?.as_ref().ok()).map(|exit| exit.address);
+        self.exits_of(row).into_iter().map(|exit| exit.address).chain(drain).collect()
+    }
+}
