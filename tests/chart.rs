@@ -199,22 +199,71 @@ fn policies_and_definitions_can_be_left_out() {
     assert_eq!(policies(&rendered(EVERY_VALUES[0])), expected(&[&usual[..], &["egressd-raw-exits"]].concat()));
     assert_eq!(policies(&rendered("tests/chart/full.yaml")), expected(&usual), "raw exits are allowed there");
     let bare = rendered("tests/chart/bare.yaml");
-    let only = ["ClusterRole", "ClusterRoleBinding", "DaemonSet", "Pod", "Role", "RoleBinding", "ServiceAccount"];
+    let only = ["ClusterRole", "ClusterRoleBinding", "DaemonSet", "Deployment", "Pod", "Role", "RoleBinding", "ServiceAccount"];
     assert_eq!(kinds(&bare), only.into());
 }
 
 #[test]
-fn everything_that_names_the_agents_account_names_the_same_one() {
+fn everything_that_names_an_account_names_the_same_one() {
     let usual = render(EVERY_VALUES[0], &[]).unwrap_or_else(|error| panic!("{error}"));
-    let other = render(EVERY_VALUES[0], &["--set", "serviceAccount.name=agents"]).unwrap_or_else(|error| panic!("{error}"));
     let count = |objects: &[Value], text: &str| -> usize { objects.iter().map(|object| object.to_string().matches(text).count()).sum() };
-    for named in ["system:serviceaccount:net:NAME'", r#""kind":"ServiceAccount","name":"NAME""#, r#""serviceAccountName":"NAME""#] {
-        let [before, after] = [("egressd", &usual), ("agents", &other)].map(|(name, objects)| count(objects, &named.replace("NAME", name)));
-        assert!(before > 0, "{named}");
-        assert_eq!((before, count(&other, &named.replace("NAME", "egressd"))), (after, 0), "{named}");
+    for (value, account) in [("serviceAccount.name", "egressd"), ("controller.serviceAccount.name", "egressd-controller")] {
+        let other = render(EVERY_VALUES[0], &["--set", &format!("{value}=other")]).unwrap_or_else(|error| panic!("{error}"));
+        for named in ["system:serviceaccount:net:NAME'", r#""kind":"ServiceAccount","name":"NAME""#, r#""serviceAccountName":"NAME""#] {
+            let [before, after] = [(account, &usual), ("other", &other)].map(|(name, all)| count(all, &named.replace("NAME", name)));
+            assert!(before > 0, "{named}");
+            assert_eq!((before, count(&other, &named.replace("NAME", account))), (after, 0), "{named}");
+        }
     }
-    let without = render(EVERY_VALUES[0], &["--set", "serviceAccount.create=false,rbac.create=false,rbac.aggregateRoles=false"]);
+    let nobody = "serviceAccount.create=false,controller.serviceAccount.create=false,rbac.create=false,rbac.aggregateRoles=false";
+    let without = render(EVERY_VALUES[0], &["--set", nobody]);
     assert!(kinds(&without.unwrap_or_else(|error| panic!("{error}"))).is_disjoint(&["ServiceAccount", "ClusterRole", "Role"].into()));
+}
+
+/// Who decides for the cluster is nobody that runs on every node, and has nothing of a node.
+#[test]
+fn controllers_are_a_deployment_with_an_account_of_their_own_and_no_rights_on_a_node() {
+    for values in EVERY_VALUES {
+        let objects = rendered(values);
+        let deployment = find(&objects, "Deployment", "egressd-controller").expect("it is there");
+        let pod = &deployment["spec"]["template"]["spec"];
+        let agents = find(&objects, "DaemonSet", "egressd").expect("there are agents");
+        assert_ne!(pod["serviceAccountName"], agents["spec"]["template"]["spec"]["serviceAccountName"], "{values}");
+        assert_eq!(
+            (&pod["hostNetwork"], &pod["volumes"], &pod["securityContext"]["runAsNonRoot"]),
+            (&Value::Null, &Value::Null, &json!(true))
+        );
+        let context = &pod["containers"][0]["securityContext"];
+        assert_eq!((&context["capabilities"], &context["readOnlyRootFilesystem"]), (&json!({ "drop": ["ALL"] }), &json!(true)), "{values}");
+        // The DaemonSet's selector is one label: a controller's pod must not have it.
+        let labels = &deployment["spec"]["template"]["metadata"]["labels"];
+        assert_ne!(labels["app.kubernetes.io/name"], agents["spec"]["selector"]["matchLabels"]["app.kubernetes.io/name"], "{values}");
+        let arguments = strings(&pod["containers"][0]["args"]);
+        let raw = strings(&container(&objects)["args"]).contains(&"--allow-raw-exits");
+        assert_eq!((arguments.first(), arguments.contains(&"--allow-raw-exits")), (Some(&"controller"), raw), "{values}");
+    }
+    let usual = rendered(EVERY_VALUES[0]);
+    assert_eq!(find(&usual, "Deployment", "egressd-controller").expect("it is there")["spec"]["replicas"], 2);
+    assert!(find(&usual, "PodDisruptionBudget", "egressd-controller").is_some());
+    let full = rendered("tests/chart/full.yaml");
+    let pod = &find(&full, "Deployment", "egressd-controller").expect("it is there")["spec"]["template"]["spec"];
+    assert_eq!((&pod["serviceAccountName"], &pod["nodeSelector"]["trusted"]), (&json!("leaders"), &json!("yes")));
+    assert!(find(&rendered("tests/chart/bare.yaml"), "PodDisruptionBudget", "egressd-controller").is_none(), "one of one may go");
+}
+
+/// A stolen agent's token writes its own node's report, and nothing that concerns the cluster.
+#[test]
+fn agents_may_write_their_own_report_and_nothing_else() {
+    let objects = rendered(EVERY_VALUES[0]);
+    let roles = objects
+        .iter()
+        .filter(|object| ["Role", "ClusterRole"].iter().any(|kind| object["kind"] == **kind) && object["metadata"]["name"] == "egressd");
+    let rules: Vec<&Value> = roles.flat_map(|role| role["rules"].as_array().expect("rules")).collect();
+    assert!(rules.len() > 5, "{rules:?}");
+    for rule in rules {
+        let writes = strings(&rule["verbs"]).iter().any(|verb| !["get", "list", "watch"].contains(verb));
+        assert!(!writes || rule["resources"] == json!(["egressnodes"]), "{rule}");
+    }
 }
 
 #[test]
@@ -276,6 +325,11 @@ fn monitoring_is_there_when_asked_for_and_refused_where_nobody_could_reach_it() 
         assert_eq!(monitor["metadata"]["labels"]["release"], "prometheus");
         let service = find(&objects, "Service", "egressd-metrics").expect("it is what the monitor selects");
         assert_eq!(service["spec"]["clusterIP"], "None");
+        let controllers = find(&objects, "Service", "egressd-controller-metrics").expect("it is what their monitor selects");
+        assert_eq!(
+            controllers["spec"]["selector"],
+            find(&objects, "Deployment", "egressd-controller").expect("it is there")["spec"]["selector"]["matchLabels"]
+        );
         let dashboard = find(&objects, "ConfigMap", "egressd-dashboard").expect("it is asked for");
         let dashboard: Value = serde_json::from_str(dashboard["data"]["egressd.json"].as_str().expect("text")).expect("JSON");
         assert_eq!(dashboard["title"], "egressd");
@@ -285,7 +339,10 @@ fn monitoring_is_there_when_asked_for_and_refused_where_nobody_could_reach_it() 
     assert_eq!(rules["metadata"]["labels"]["release"], "prometheus");
     let rules = rules["spec"]["groups"][0]["rules"].as_array().expect("alerts");
     assert!(
-        rules.iter().all(|rule| rule["annotations"]["summary"].as_str().is_some_and(|text| text.contains("{{ $labels.node }}"))),
+        rules.iter().all(|rule| {
+            let of_nodes = rule["annotations"]["summary"].as_str().is_some_and(|text| text.contains("{{ $labels.node }}"));
+            of_nodes || rule["annotations"]["description"].as_str().is_some_and(|text| text.contains("deployment/egressd-controller"))
+        }),
         "{rules:?}"
     );
     for address in ["127.0.0.1:9464", "127.0.1.1:9464", "[::1]:9464"] {

@@ -68,6 +68,8 @@ struct SysctlArgs {
 enum Command {
     /// Watch containers and manifests, and keep the kernel as they say
     Run(Box<RunArgs>),
+    /// Decide for a cluster: lend pools' addresses to bindings, and write their status. Of several one does, the others wait
+    Controller(ControllerArgs),
     /// Show every workload: its binding, exit, NIC, gateway and state
     Status {
         #[command(flatten)]
@@ -186,10 +188,7 @@ struct ClusterArgs {
     /// Name of this node
     #[arg(long, env = "NODE_NAME", required_if_eq("kubernetes", "true"), value_name = "NAME")]
     node_name: Option<String>,
-    /// Name of the agent's pod; the node's name when not given
-    #[arg(long, env = "POD_NAME", value_name = "NAME")]
-    pod_name: Option<String>,
-    /// Namespace of the agents' Lease, ConfigMap and DaemonSet
+    /// Namespace of the agents' ConfigMap and DaemonSet
     #[arg(long, env = "POD_NAMESPACE", default_value = "egressd", value_name = "NAME")]
     namespace: String,
     /// The agents' DaemonSet: when it is deleted, or leaves this node, all is taken out of the kernel
@@ -200,12 +199,33 @@ struct ClusterArgs {
     allow_raw_exits: bool,
 }
 
+#[derive(Debug, Args)]
+struct ControllerArgs {
+    /// How to reach the API server; as in a pod when not given
+    #[arg(long, env = "EGRESSD_KUBECONFIG", value_name = "PATH")]
+    kubeconfig: Option<PathBuf>,
+    /// Name of the controller's pod, which tells it from the others
+    #[arg(long, env = "POD_NAME", value_name = "NAME")]
+    pod_name: String,
+    /// Namespace of the controllers' Lease and the agents' ConfigMap
+    #[arg(long, env = "POD_NAMESPACE", default_value = "egressd", value_name = "NAME")]
+    namespace: String,
+    /// Let the cluster's bindings name exits themselves, without a pool; as the agents have it
+    #[arg(long, env = "EGRESSD_ALLOW_RAW_EXITS", value_parser = BoolishValueParser::new())]
+    allow_raw_exits: bool,
+    /// Address for /metrics, /healthz and /readyz
+    #[arg(long, env = "EGRESSD_METRICS_ADDRESS", default_value = "127.0.0.1:9465", value_name = "ADDRESS:PORT")]
+    metrics_address: SocketAddr,
+    /// Log as JSON
+    #[arg(long, env = "EGRESSD_LOG_JSON", value_parser = BoolishValueParser::new())]
+    log_json: bool,
+}
+
 impl ClusterArgs {
     fn options(self) -> Option<daemon::ClusterOptions> {
         let node = self.node_name.filter(|_| self.kubernetes)?;
         Some(daemon::ClusterOptions {
             kubeconfig: self.kubeconfig,
-            pod: self.pod_name.unwrap_or_else(|| node.clone()),
             node,
             namespace: self.namespace,
             daemonset: self.daemonset,
@@ -220,6 +240,7 @@ impl Cli {
         let out = &mut std::io::stdout();
         match self.command {
             Command::Run(args) => run(*args),
+            Command::Controller(args) => control(args),
             Command::Status { state, output, watch } => show::status(&state.state_dir, output, watch),
             Command::Explain { state, workload, destination } => show::explain(&state.state_dir, &workload, destination.as_deref()),
             Command::Check { state, sysctl, docker_socket, output } => {
@@ -263,6 +284,18 @@ fn run(args: RunArgs) -> anyhow::Result<()> {
     // Nobody is told any more, so nothing is waited for.
     runtime.shutdown_background();
     Ok(ended?)
+}
+
+fn control(args: ControllerArgs) -> anyhow::Result<()> {
+    log(args.log_json);
+    let options = daemon::controller::Options {
+        kubeconfig: args.kubeconfig,
+        pod: args.pod_name,
+        namespace: args.namespace,
+        raw_exits: args.allow_raw_exits,
+        metrics: args.metrics_address,
+    };
+    Ok(runtime()?.block_on(daemon::controller::run(options))?)
 }
 
 /// One thread does all: the loop is the only place where anything is decided.

@@ -6,8 +6,7 @@ mod hear;
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::path::Path;
-use std::sync::atomic::AtomicBool;
-use std::sync::{Arc, mpsc as thread};
+use std::sync::mpsc as thread;
 use std::time::{Duration, Instant};
 
 use tokio::sync::mpsc;
@@ -76,8 +75,6 @@ pub(super) struct Agent {
     manager: Manager,
     calls: Calls,
     reporter: Option<Reporter>,
-    /// This agent is the cluster's leader.
-    leads: Arc<AtomicBool>,
     boot_guard: Option<Keeper>,
     sweep: Option<Instant>,
     look: Option<Instant>,
@@ -135,7 +132,6 @@ impl Agent {
             manager: Manager::new(),
             boot_guard: options.boot_guard.clone().filter(|_| !options.dry_run).map(|file| Keeper::start(file, tell.clone())),
             reporter: None,
-            leads: Arc::default(),
             calls: Calls::new(options.docker.clone().filter(|_| !options.dry_run), tell.clone()),
             sweep: None,
             look: None,
@@ -146,11 +142,6 @@ impl Agent {
     /// From now on the cluster is told what became of its bindings here.
     pub fn report_by(&mut self, reporter: Reporter) {
         self.reporter = Some(reporter);
-    }
-
-    /// Tells by its metrics whether it is the leader.
-    pub fn tell_who_leads(&mut self, leads: Arc<AtomicBool>) {
-        self.leads = leads;
     }
 
     /// Until told to stop.

@@ -1,10 +1,8 @@
-//! What ties the loop to a cluster: what it hears of it, and how it takes part in it.
+//! What ties the loop to a cluster: what it hears of it.
 
 use kube::Client;
 
 use super::{ClusterOptions, Error, Teller, Told};
-use crate::effects::kubernetes::Names;
-use crate::effects::kubernetes::leader::{self, Leader};
 use crate::facts::kubernetes::{self, Scope};
 
 /// Connects, and listens.
@@ -12,12 +10,6 @@ pub(super) async fn join(options: &ClusterOptions, tell: Teller) -> Result<Clien
     let client = kubernetes::client(options.kubeconfig.as_deref()).await?;
     listen(options, client.clone(), tell);
     Ok(client)
-}
-
-/// Asks for the Lease whose holder folds what all nodes report.
-pub(super) fn run_for_leader(options: &ClusterOptions, client: Client) -> Result<Leader, Error> {
-    let names = Names { namespace: options.namespace.clone(), pod: options.pod.clone() };
-    leader::start(client, names, options.raw_exits).map_err(|source| Error::Serve { what: "as the cluster's leader".to_owned(), source })
 }
 
 fn listen(options: &ClusterOptions, client: Client, tell: Teller) {

@@ -1,13 +1,13 @@
-//! `/metrics`, `/healthz` and `/readyz`, on loopback.
+//! `/metrics`, `/healthz` and `/readyz`.
 
-use std::net::SocketAddr;
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use axum::Router;
 use axum::extract::State;
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response as HttpResponse};
 use axum::routing::get;
-
+use nix::errno::Errno;
 use tokio::net::TcpListener;
 use tracing::{info, warn};
 
@@ -19,55 +19,75 @@ use crate::facts::backoff::Backoff;
 /// The content type of OpenMetrics 1.0.
 const OPEN_METRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 
-/// Serves until the process ends. An address that cannot be used is tried again and again: metrics are no reason to leave workloads without an
-/// exit.
+/// Serves what the loop answers, until the process ends.
 pub(super) fn serve(address: SocketAddr, tell: Teller) {
+    let told = tell.clone();
+    let router =
+        Router::new().route("/metrics", get(metrics)).route("/healthz", get(healthy)).route("/readyz", get(ready)).with_state(tell);
+    serve_on(address, router, move |problem| drop(told.send(Told::Metrics(problem))));
+}
+
+/// Serves until the process ends. An address that cannot be used is tried again and again: metrics are no reason to leave workloads without an
+/// exit. `told` is told why nothing is served, and once it is.
+pub(super) fn serve_on(address: SocketAddr, router: Router, told: impl Fn(Option<String>) + Send + 'static) {
     tokio::spawn(async move {
         let mut backoff = Backoff::new(retry::FIRST, retry::LONGEST);
         let mut refused = false;
         let listener = loop {
-            match TcpListener::bind(address).await {
+            match bind(address).await {
                 Ok(listener) => break listener,
                 Err(error) => {
                     let problem = format!("failed to serve metrics on {address}: {error}; it is tried again (see --metrics-address)");
                     if !std::mem::replace(&mut refused, true) {
                         warn!("{problem}");
                     }
-                    let _ = tell.send(Told::Metrics(Some(problem)));
+                    told(Some(problem));
                     tokio::time::sleep(backoff.wait()).await;
                 }
             }
         };
         if refused {
             info!(%address, "metrics are served now");
-            let _ = tell.send(Told::Metrics(None));
+            told(None);
         }
-        let router =
-            Router::new().route("/metrics", get(metrics)).route("/healthz", get(healthy)).route("/readyz", get(ready)).with_state(tell);
         if let Err(error) = axum::serve(listener, router).await {
             warn!(%error, "metrics are no longer served");
         }
     });
 }
 
+/// The unspecified IPv6 address is every address, also where the kernel has no IPv6.
+async fn bind(address: SocketAddr) -> std::io::Result<TcpListener> {
+    match TcpListener::bind(address).await {
+        Err(error) if address.ip() == Ipv6Addr::UNSPECIFIED && error.raw_os_error() == Some(Errno::EAFNOSUPPORT as i32) => {
+            TcpListener::bind((Ipv4Addr::UNSPECIFIED, address.port())).await
+        }
+        bound => bound,
+    }
+}
+
+/// What `/metrics` answers.
+pub(super) fn open_metrics(text: String) -> HttpResponse {
+    ([(header::CONTENT_TYPE, OPEN_METRICS)], text).into_response()
+}
+
+/// What a probe is answered.
+pub(super) fn probed(well: bool) -> StatusCode {
+    if well { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE }
+}
+
 async fn metrics(State(tell): State<Teller>) -> HttpResponse {
     match put(Question::Metrics(counted().await), &tell).await {
-        Some(Response::Text(text)) => ([(header::CONTENT_TYPE, OPEN_METRICS)], text).into_response(),
-        _ => StatusCode::SERVICE_UNAVAILABLE.into_response(),
+        Some(Response::Text(text)) => open_metrics(text),
+        _ => probed(false).into_response(),
     }
 }
 
 /// The loop answers.
 async fn healthy(State(tell): State<Teller>) -> StatusCode {
-    match put(Question::Ready, &tell).await {
-        Some(_) => StatusCode::OK,
-        None => StatusCode::SERVICE_UNAVAILABLE,
-    }
+    probed(put(Question::Ready, &tell).await.is_some())
 }
 
 async fn ready(State(tell): State<Teller>) -> StatusCode {
-    match put(Question::Ready, &tell).await {
-        Some(Response::Ready(true)) => StatusCode::OK,
-        _ => StatusCode::SERVICE_UNAVAILABLE,
-    }
+    probed(matches!(put(Question::Ready, &tell).await, Some(Response::Ready(true))))
 }

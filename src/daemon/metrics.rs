@@ -13,6 +13,11 @@ use crate::model::known::Facts;
 use crate::model::resolve::Outcome;
 use crate::report::status::{Counted, Dropped, bindings, word};
 
+/// Which version runs, as every registry of this program tells.
+pub(super) fn register_build(registry: &mut Registry) {
+    registry.register("build", "The program", Info::new([("version", env!("CARGO_PKG_VERSION"))]));
+}
+
 /// One registry for the process.
 pub(super) struct Metrics {
     registry: Registry,
@@ -24,7 +29,6 @@ pub(super) struct Metrics {
     dropped: Family<ByReason, Counter>,
     failing: Gauge,
     problems: Gauge,
-    leads: Gauge,
     /// Rounds of the loop.
     pub rounds: Counter,
     /// Changes sent to the kernel.
@@ -48,8 +52,6 @@ pub(super) struct Now<'a> {
     pub failing: usize,
     /// Lines of status that tell what is wrong.
     pub problems: usize,
-    /// This agent writes for the whole cluster.
-    pub leads: bool,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -89,7 +91,7 @@ impl Metrics {
         let mut registry = Registry::with_prefix("egressd");
         let latency = Histogram::new(exponential_buckets(0.000_05, 2.0, 16));
         let (workloads, bindings, up, uplinks, exits, dropped) = Default::default();
-        let (failing, problems, leads, rounds, changes, failures, drift) = Default::default();
+        let (failing, problems, rounds, changes, failures, drift) = Default::default();
         let metrics = Self {
             registry: Registry::default(),
             workloads,
@@ -100,14 +102,13 @@ impl Metrics {
             dropped,
             failing,
             problems,
-            leads,
             rounds,
             changes,
             failures,
             drift,
             latency,
         };
-        registry.register("build", "The program", Info::new([("version", env!("CARGO_PKG_VERSION"))]));
+        register_build(&mut registry);
         registry.register("workloads", "Addresses of workloads by state", metrics.workloads.clone());
         registry.register("bindings", "Bindings, and whether nothing is wrong with them", metrics.bindings.clone());
         registry.register("source_up", "Whether a source of facts answers", metrics.up.clone());
@@ -117,7 +118,6 @@ impl Metrics {
         registry.register("dropped_packets", help, metrics.dropped.clone());
         registry.register("failing_steps", "Steps that were refused and are tried again", metrics.failing.clone());
         registry.register("problems", "Lines of status that tell what is wrong", metrics.problems.clone());
-        registry.register("leader", "Whether this agent writes for the whole cluster", metrics.leads.clone());
         registry.register("rounds", "Rounds of resolving and planning", metrics.rounds.clone());
         registry.register("kernel_changes", "Changes sent to the kernel", metrics.changes.clone());
         registry.register("failed_steps", "Steps that the kernel or an engine refused", metrics.failures.clone());
@@ -158,7 +158,6 @@ impl Metrics {
         }
         self.failing.set(now.failing.try_into().unwrap_or(i64::MAX));
         self.problems.set(now.problems.try_into().unwrap_or(i64::MAX));
-        self.leads.set(now.leads.into());
         let mut text = String::new();
         // Writing into a String cannot fail.
         let _ = encode(&mut text, &self.registry);
@@ -171,6 +170,8 @@ mod tests {
     use std::collections::BTreeSet;
 
     use super::*;
+    use crate::daemon::controller;
+    use crate::effects::kubernetes::lease::Standing;
     use crate::model::workload::{Row, State, Subject};
 
     #[test]
@@ -201,8 +202,8 @@ mod tests {
         let sources = vec![("docker", true)];
         let dropped = vec![Dropped { reason: "Seal".to_owned(), family: "ip".to_owned(), packets: 1 }];
         let counted = Counted { dropped, ..Counted::default() };
-        let now = Now { facts: &facts, outcome: &outcome, sources, counted, failing: 0, problems: 0, leads: true };
-        let text = Metrics::new().text(&now);
+        let now = Now { facts: &facts, outcome: &outcome, sources, counted, failing: 0, problems: 0 };
+        let text = Metrics::new().text(&now) + &controller::text(&Standing::default());
         for name in asked {
             assert!(
                 text.lines().any(|line| line.strip_prefix(&name).is_some_and(|rest| rest.starts_with(['{', ' ']))),

@@ -4,6 +4,7 @@ mod agent;
 mod calls;
 mod cluster;
 pub mod control;
+pub mod controller;
 mod cutter;
 mod http;
 mod keeper;
@@ -73,9 +74,7 @@ pub struct ClusterOptions {
     pub kubeconfig: Option<PathBuf>,
     /// Name of this node.
     pub node: String,
-    /// Name of the agent's pod, which tells it from the other agents.
-    pub pod: String,
-    /// Namespace of the agents: of their Lease, their ConfigMap and their DaemonSet.
+    /// Namespace of the agents: of their ConfigMap and their DaemonSet.
     pub namespace: String,
     /// The DaemonSet whose end is the agents' end; `None`: what is programmed stays in any case.
     pub daemonset: Option<String>,
@@ -161,14 +160,11 @@ pub async fn run(options: Options) -> Result<(), Error> {
     if options.dry_run {
         return agent.dry_run(&mut told).await;
     }
-    let mut leader = None;
-    if let (Some(cluster), Some(client)) = (&options.cluster, client) {
-        agent.report_by(Reporter::start(client.clone()));
-        let candidate = cluster::run_for_leader(cluster, client)?;
-        agent.tell_who_leads(candidate.leads());
-        leader = Some(candidate);
+    if let Some(client) = client {
+        agent.report_by(Reporter::start(client));
     }
-    listen_to_signals(tell.clone());
+    let stop = tell.clone();
+    listen_to_signals(move || drop(stop.send(Told::Stop)));
     control::serve(&options.state, tell.clone())?;
     if let Some(address) = options.metrics {
         http::serve(address, tell.clone());
@@ -176,9 +172,6 @@ pub async fn run(options: Options) -> Result<(), Error> {
     info!(version = env!("CARGO_PKG_VERSION"), "egressd runs");
     agent.run(&mut told).await;
     systemd::stopping();
-    if let Some(leader) = leader {
-        leader.stop().await;
-    }
     if agent.is_dismissed(&mut told).await {
         agent.withdraw(options.boot_guard.as_deref())?;
         agent.take_leave().await;
@@ -256,8 +249,8 @@ fn listen_to_containerd(mut source: containerd::Source, tell: Teller) {
     tokio::spawn(async move { while tell.send(Told::Runtime(source.next().await)).is_ok() {} });
 }
 
-/// The first signal stops the loop, which may wait for what is under way. The second ends the process at once, as if nobody listened to it.
-fn listen_to_signals(tell: Teller) {
+/// The first signal stops the process, which may wait for what is under way. The second ends the process at once, as if nobody listened to it.
+fn listen_to_signals(stop: impl FnOnce() + Send + 'static) {
     use tokio::signal::unix::{SignalKind, signal};
     let (terminate, interrupt) = (SignalKind::terminate(), SignalKind::interrupt());
     let (mut terminated, mut interrupted) = match (signal(terminate), signal(interrupt)) {
@@ -272,7 +265,7 @@ fn listen_to_signals(tell: Teller) {
             }
         };
         next().await;
-        let _ = tell.send(Told::Stop);
+        stop();
         let second = next().await;
         std::process::exit(128 + second.as_raw_value());
     });

@@ -25,7 +25,7 @@ fn main() -> ExitCode {
         Scenario::new("a connection that turns silent is noticed", source::a_silent_connection_is_noticed),
         Scenario::new("an update that changes nothing that matters wakes nobody", source::a_status_wakes_nobody),
         Scenario::new("what cannot be read is named, and the others go on", source::garbage_is_named),
-        Scenario::new("1,000 bindings and 2,000 pods: no request at rest but for the Lease", || block_on(scale::many_objects())).shown(),
+        Scenario::new("1,000 bindings and 2,000 pods: no request at rest", || block_on(scale::many_objects())).shown(),
     ];
     world::harness::main_of_waiting(scenarios.into_iter().map(|scenario| scenario.within(LIMIT)).collect())
 }

@@ -10,11 +10,14 @@ use kube::api::{Patch, PatchParams};
 use serde_json::{Value, json};
 use world::{
     ApiServer, Cluster, Nic, Scenario, Subnets,
-    cluster::{NAMESPACE as AGENTS, until},
+    cluster::{NAMESPACE as INSTALLED, until},
     command,
 };
 
 const NAMESPACE: &str = "net";
+/// Accounts of the chart's.
+const AGENTS: &str = "egressd";
+const CONTROLLERS: &str = "egressd-controller";
 
 fn main() -> ExitCode {
     world::harness::main(vec![
@@ -24,10 +27,10 @@ fn main() -> ExitCode {
         Scenario::new("a binding that lost its pool can be labelled and deleted, and asks for nothing new", pools::what_lost_its_pool),
         Scenario::new("raw exits are refused until the chart allows them", raw_exits),
         Scenario::new("an EgressNode is written by its node's agent alone", nodes_report_for_themselves),
-        Scenario::new("the status of bindings and pools is written by the agent that holds the Lease alone", status_is_the_leaders),
+        Scenario::new("the status of bindings and pools is written by the controller that holds the Lease alone", status_is_the_leaders),
         Scenario::new("a pool that bindings leave by is deleted by force only", pools::pools_in_use),
         Scenario::new("who may edit a namespace may edit its bindings, and not their status", editors),
-        Scenario::new("agents have the names that they need and no others", agents_rights),
+        Scenario::new("agents and controllers have the names that they need and no others", agents_rights),
         Scenario::new("the image runs on a node with two capabilities, and says which one is missing", the_image_on_a_node).with_cluster(),
     ])
 }
@@ -166,9 +169,9 @@ fn nodes_report_for_themselves() {
     api.kubectl(&[&["delete"], &n1[..]].concat());
 }
 
-/// A token of the agents' account, for a pod or for nothing.
-fn token(api: &ApiServer, name: &str, bound: &[&str]) -> String {
-    let kubeconfig = api.service_account(NAMESPACE, "egressd", bound);
+/// A token of an account of the chart's, for a pod or for nothing.
+fn token(api: &ApiServer, account: &str, name: &str, bound: &[&str]) -> String {
+    let kubeconfig = api.service_account(NAMESPACE, account, bound);
     let own = format!("{kubeconfig}.{name}");
     std::fs::rename(kubeconfig, &own).expect("/run is ours");
     own
@@ -189,13 +192,14 @@ fn allocate(kubeconfig: &str, exit: &str) -> Result<String, String> {
 fn status_is_the_leaders() {
     let api = with_chart(&[]);
     api.apply("{apiVersion: egressd.dev/v1alpha1, kind: EgressBinding, metadata: {name: held, namespace: shop}, spec: {podSelector: {}, pool: {name: public}}}");
-    for pod in ["one", "two"] {
+    for (pod, account) in [("one", CONTROLLERS), ("two", CONTROLLERS), ("stolen", AGENTS)] {
         api.apply(&format!(
-            "{{apiVersion: v1, kind: Pod, metadata: {{name: {pod}, namespace: {NAMESPACE}}}, spec: {{serviceAccountName: egressd, containers: [{{name: c, image: i}}]}}}}"
+            "{{apiVersion: v1, kind: Pod, metadata: {{name: {pod}, namespace: {NAMESPACE}}}, spec: {{serviceAccountName: {account}, containers: [{{name: c, image: i}}]}}}}"
         ));
     }
-    let of_pod = |pod: &str| token(&api, pod, &["--bound-object-kind=Pod", &format!("--bound-object-name={pod}")]);
-    let (one, two, bare) = (of_pod("one"), of_pod("two"), token(&api, "bare", &[]));
+    let of_pod = |account, pod: &str| token(&api, account, pod, &["--bound-object-kind=Pod", &format!("--bound-object-name={pod}")]);
+    let (one, two, bare) = (of_pod(CONTROLLERS, "one"), of_pod(CONTROLLERS, "two"), token(&api, CONTROLLERS, "bare", &[]));
+    let agent = of_pod(AGENTS, "stolen");
     let lease = |user: &str, verb: &str, holder: &str, version: &str| {
         let lease = json!({
             "apiVersion": "coordination.k8s.io/v1", "kind": "Lease",
@@ -207,13 +211,13 @@ fn status_is_the_leaders() {
     let refused = |answer, asked: &str, words: &str| assert_refused(answer, asked, "egressd-status", words);
     until("nobody is the leader, and nobody writes", || allocate(&one, "172.31.0.31").err().ok_or("it is let in".to_owned()));
 
-    let words = "agent two takes the Lease for itself, and not for one";
+    let words = "controller two takes the Lease for itself, and not for one";
     assert_refused(lease(&two, "create", "one", ""), "another's Lease", "egressd-lease", words);
     let words = "the token names no pod, so it may write no Lease";
     assert_refused(lease(&bare, "create", "one", ""), "a Lease by a bare token", "egressd-lease", words);
     lease(&one, "create", "one", "").expect("it is its own");
     until("the leader writes", || allocate(&one, "172.31.0.16"));
-    refused(allocate(&two, "172.31.0.31"), "another agent's", "agent two is not the leader; one holds the Lease egressd");
+    refused(allocate(&two, "172.31.0.31"), "another controller's", "controller two is not the leader; one holds the Lease egressd");
     refused(allocate(&bare, "172.31.0.31"), "a bare token's", "the token names no pod, so it may write no status");
     let map = |user: &str| {
         let map =
@@ -221,15 +225,35 @@ fn status_is_the_leaders() {
         api.kubectl_as(user, &["apply", "--server-side", "--force-conflicts", "-f", "-"], &map)
     };
     map(&one).expect("it is the leader's");
-    refused(map(&two), "what is inside, by another agent", "agent two is not the leader");
+    refused(map(&two), "what is inside, by another controller", "controller two is not the leader");
 
     // The next leader writes, and what the former one sends late is refused.
     let version = api.get(&["-n", NAMESPACE, "lease", "egressd"])["metadata"]["resourceVersion"].as_str().expect("it has one").to_owned();
     lease(&two, "replace", "two", &version).expect("it is its own");
     until("the next leader writes", || allocate(&two, "172.31.0.17"));
-    refused(allocate(&one, "172.31.0.31"), "a former leader's", "agent one is not the leader; two holds the Lease egressd");
+    refused(allocate(&one, "172.31.0.31"), "a former leader's", "controller one is not the leader; two holds the Lease egressd");
     assert_eq!(api.get(&["-n", "shop", "egressbinding", "held"])["status"]["exits"], json!(["172.31.0.17"]));
     allocate(&api.kubeconfig(), "172.31.0.18").expect("an administrator may repair it");
+
+    // What an agent's token gives: by its role nothing of this, and nothing by whatever else it may be given.
+    let version = api.get(&["-n", NAMESPACE, "lease", "egressd"])["metadata"]["resourceVersion"].as_str().expect("it has one").to_owned();
+    let attempts = || [allocate(&agent, "172.31.0.31"), map(&agent), lease(&agent, "replace", "stolen", &version)];
+    for attempt in attempts() {
+        let refused = attempt.expect_err("an agent decides nothing");
+        assert!(refused.contains("cannot ") && refused.contains("system:serviceaccount:net:egressd"), "by its role: {refused}");
+    }
+    api.kubectl(&[
+        "create",
+        "clusterrolebinding",
+        "more",
+        "--clusterrole=cluster-admin",
+        &format!("--serviceaccount={NAMESPACE}:{AGENTS}"),
+    ]);
+    until("the role counts", || api.kubectl_as(&agent, &["get", "secrets", "-A"], ""));
+    let words = ["a status is the controller's to write", "a status is the controller's to write", "the Lease is the controllers'"];
+    for ((attempt, words), policy) in attempts().into_iter().zip(words).zip(["egressd-status", "egressd-status", "egressd-lease"]) {
+        assert_refused(attempt, "an agent's", policy, words);
+    }
 }
 
 fn editors() {
@@ -258,27 +282,38 @@ fn editors() {
 
 fn agents_rights() {
     let api = with_chart(&[]);
-    let agent = api.service_account(NAMESPACE, "egressd", &[]);
+    let agent = api.service_account(NAMESPACE, AGENTS, &[]);
     let ask = |verb: &str, path: &str| api.kubectl_as(&agent, &[verb, "--raw", path], "");
     let core = format!("/api/v1/namespaces/{NAMESPACE}/configmaps");
     let own = format!("{core}?fieldSelector=metadata.name%3Degressd-inside");
     let daemonsets = format!("/apis/apps/v1/namespaces/{NAMESPACE}/daemonsets");
     let daemonset = format!("{daemonsets}?fieldSelector=metadata.name%3Degressd");
-    for path in [&own, &daemonset, "/apis/networking.k8s.io/v1/servicecidrs", "/api/v1/pods?fieldSelector=spec.nodeName%3Dn1"] {
+    let (services, pods) = ("/apis/networking.k8s.io/v1/servicecidrs", "/api/v1/pods?fieldSelector=spec.nodeName%3Dn1");
+    for path in [&own, &daemonset, pods] {
         ask("get", path).unwrap_or_else(|error| panic!("{path}: {error}"));
     }
-    for path in
-        [&core, &daemonsets, "/api/v1/secrets", "/api/v1/configmaps", "/apis/apps/v1/daemonsets", "/api/v1/namespaces/default/services"]
-    {
+    let nobodys = ["/api/v1/secrets", "/api/v1/configmaps", "/apis/apps/v1/daemonsets", "/api/v1/namespaces/default/services"];
+    for path in nobodys.into_iter().chain([services, &core, &daemonsets]) {
         let refused = ask("get", path).expect_err(path);
+        assert!(refused.contains("is forbidden"), "{path}: {refused}");
+    }
+    let controller = api.service_account(NAMESPACE, CONTROLLERS, &[]);
+    let decide = |path: &str| api.kubectl_as(&controller, &["get", "--raw", path], "");
+    for path in [&own, services, "/apis/egressd.dev/v1alpha1/egressnodes"] {
+        decide(path).unwrap_or_else(|error| panic!("{path}: {error}"));
+    }
+    for path in nobodys.into_iter().chain([pods, &core, &daemonset]) {
+        let refused = decide(path).expect_err(path);
         assert!(refused.contains("is forbidden"), "{path}: {refused}");
     }
     let map = |name: &str| {
         format!("{{apiVersion: v1, kind: ConfigMap, metadata: {{name: {name}, namespace: {NAMESPACE}}}, data: {{cidrs: ''}}}}")
     };
     let apply = |name: &str| api.kubectl_as(&agent, &["apply", "--server-side", "-f", "-"], &map(name));
-    let refused = apply("another").expect_err("it is none of egressd's");
-    assert!(refused.contains("is forbidden"), "{refused}");
+    for name in ["another", "egressd-inside"] {
+        let refused = apply(name).expect_err("an agent writes none");
+        assert!(refused.contains("is forbidden"), "{refused}");
+    }
 }
 
 /// What an agent's container has, taken away one by one: the agent works with all of it, and without each it says what it lacks.
@@ -298,12 +333,12 @@ fn the_image_on_a_node() {
     let patch = |mut change: Value| {
         change["op"] = json!("replace");
         let change = json!([change]).to_string();
-        cluster.api.kubectl(&["-n", AGENTS, "patch", "daemonset", "egressd", "--type=json", "-p", &change]);
+        cluster.api.kubectl(&["-n", INSTALLED, "patch", "daemonset", "egressd", "--type=json", "-p", &change]);
     };
     for (left, missing) in [("NET_BROADCAST", "CAP_NET_ADMIN"), ("NET_ADMIN", "CAP_NET_BROADCAST")] {
         patch(only(left));
         until("an agent says what it lacks", || {
-            let logs = cluster.api.try_kubectl(&["-n", AGENTS, "logs", "--prefix", "-l", "app.kubernetes.io/name=egressd"])?;
+            let logs = cluster.api.try_kubectl(&["-n", INSTALLED, "logs", "--prefix", "-l", "app.kubernetes.io/name=egressd"])?;
             if logs.contains(missing) && logs.contains("Operation not permitted") { Ok(()) } else { Err(logs) }
         });
         n1.leaves_by(&pod.netns, Nic::Eth1).unwrap_or_else(|error| panic!("the kernel works on: {error}"));

@@ -6,7 +6,7 @@ use world::{
     cluster::{NAMESPACE, NODES, Pod, until},
 };
 
-use crate::support::{await_failing, await_said, binding, events, pool, restart_agents};
+use crate::support::{await_failing, await_said, binding, events, pool, restart_agents, restart_controllers};
 
 pub fn scenarios() -> Vec<Scenario> {
     vec![
@@ -84,7 +84,7 @@ fn by_number() {
     leaves_by(&cluster, &second, Nic::Eth1);
 }
 
-/// Other agents, and so another holder of the Lease, find what was lent, and the pod does not notice.
+/// Other agents, and another holder of the Lease, find what was lent, and the pod does not notice.
 fn outlives(cluster: &Cluster, pod: &Pod, lent: &[(&str, Value)]) {
     let node = cluster.node(&pod.node);
     let lease = ["-n", NAMESPACE, "lease", "egressd"];
@@ -93,6 +93,7 @@ fn outlives(cluster: &Cluster, pod: &Pod, lent: &[(&str, Value)]) {
     let seen = node.count(|| {
         let _trickle = node.trickle(&pod.netns, true);
         restart_agents(cluster);
+        restart_controllers(cluster);
         cluster.api.await_object(&lease, |lease| lease["spec"]["holderIdentity"].is_string() && lease["spec"]["holderIdentity"] != before);
         // The new holder decides anew.
         cluster.api.apply(&binding("newcomer", "newcomer", &json!({ "pool": { "name": "public", "count": 1 } })));

@@ -1,4 +1,4 @@
-//! What the agents ask of the API server: all that their roles allow and nothing else, in words when a verb is missing, and no write at rest.
+//! What agents and controllers ask of the API server: all that their roles allow and nothing else, in words when a verb is missing, and no write at rest.
 
 use std::{collections::BTreeSet, thread, time::Duration};
 
@@ -8,16 +8,19 @@ use world::{
     cluster::{Etcd, NAMESPACE, Pod, until},
 };
 
-use crate::support::{await_said, binding, restart_agents};
+use crate::support::{AGENTS, CONTROLLERS, await_said, binding, restart_agents, restart_controllers};
 
-/// The agents' user name.
-const AGENTS: &str = "system:serviceaccount:egressd:egressd";
+/// The accounts of agents and controllers.
+const ACCOUNTS: [&str; 2] = ["egressd", "egressd-controller"];
 /// How long nobody may write.
 const REST: Duration = Duration::from_secs(20);
 
 pub fn scenarios() -> Vec<Scenario> {
     vec![
-        Scenario::new("etcd 3.4: pods are bound, and the agents ask for all that their roles allow and for nothing else", by_lists),
+        Scenario::new(
+            "etcd 3.4: pods are bound, and agents and controllers ask for all that their roles allow and for nothing else",
+            by_lists,
+        ),
         Scenario::new("current etcd: the same without a list, nothing is written at rest, and a verb taken away is named", by_streams),
     ]
 }
@@ -28,7 +31,7 @@ type Right = (String, String);
 fn by_lists() {
     let cluster = Cluster::builder().etcd(Etcd::Debian).build();
     live(&cluster);
-    same(&asked(&cluster), &allowed(&cluster));
+    ACCOUNTS.iter().for_each(|account| same(&asked(&cluster, account), &allowed(&cluster, account)));
 }
 
 fn by_streams() {
@@ -36,9 +39,11 @@ fn by_streams() {
     let pod = live(&cluster);
     // A list is streamed as a watch. That the old etcd needs the verb is shown with it.
     let lists = |right: &Right| right.0 == "list";
-    let (lists, others): (BTreeSet<Right>, BTreeSet<Right>) = allowed(&cluster).into_iter().partition(lists);
-    assert!(!lists.is_empty(), "what an old etcd needs");
-    same(&asked(&cluster), &others);
+    for account in ACCOUNTS {
+        let (lists, others): (BTreeSet<Right>, BTreeSet<Right>) = allowed(&cluster, account).into_iter().partition(lists);
+        assert!(!lists.is_empty(), "what an old etcd needs");
+        same(&asked(&cluster, account), &others);
+    }
     rest(&cluster);
     without_a_verb(&cluster, &pod);
 }
@@ -49,7 +54,7 @@ fn same(asked: &BTreeSet<Right>, allowed: &BTreeSet<Right>) {
     assert_eq!((only(asked, allowed), only(allowed, asked)), (vec![], vec![]), "asked for alone, allowed alone");
 }
 
-/// All that agents do in their lives: they are installed, take the Lease, lend by name and by number, refuse, and are replaced.
+/// All that agents and controllers do in their lives: they are installed, take the Lease, lend by name and by number, refuse, and are replaced.
 fn live(cluster: &Cluster) -> Pod {
     let pods = ["n1", "n2"].map(|node| cluster.run(&format!("crawler-{node}"), node, &[("app", "crawler")]));
     for pod in &pods {
@@ -61,6 +66,7 @@ fn live(cluster: &Cluster) -> Pod {
     cluster.api.apply(&binding("nobody", "nobody", &json!({ "pool": { "name": "pool-crawler" } })));
     await_said(cluster, &["egressbinding", "nobody"], "ResolvedRefs", "False", "PoolExhausted");
     restart_agents(cluster);
+    restart_controllers(cluster);
     cluster.run("late", "n1", &[("app", "crawler")]);
     cluster.await_programmed("crawler", 3);
     for pod in &pods {
@@ -70,14 +76,15 @@ fn live(cluster: &Cluster) -> Pod {
     first
 }
 
-/// Requests of the agents so far.
-fn requests(cluster: &Cluster) -> Vec<Value> {
-    cluster.api.audit().into_iter().filter(|event| event["user"]["username"] == AGENTS).collect()
+/// Requests of agents, or of controllers, so far.
+fn requests(cluster: &Cluster, account: &str) -> Vec<Value> {
+    let user = format!("system:serviceaccount:{NAMESPACE}:{account}");
+    cluster.api.audit().into_iter().filter(|event| event["user"]["username"] == user.as_str()).collect()
 }
 
-/// What the agents have asked for. Nothing of it was refused.
-fn asked(cluster: &Cluster) -> BTreeSet<Right> {
-    let requests = requests(cluster);
+/// What they have asked for. Nothing of it was refused.
+fn asked(cluster: &Cluster, account: &str) -> BTreeSet<Right> {
+    let requests = requests(cluster, account);
     let mut rights = BTreeSet::new();
     for event in &requests {
         let (verb, object, code) = (&event["verb"], &event["objectRef"], &event["responseStatus"]["code"]);
@@ -94,14 +101,14 @@ fn asked(cluster: &Cluster) -> BTreeSet<Right> {
     rights
 }
 
-/// What the roles of the agents' ServiceAccount allow.
-fn allowed(cluster: &Cluster) -> BTreeSet<Right> {
+/// What the roles of a ServiceAccount allow.
+fn allowed(cluster: &Cluster, account: &str) -> BTreeSet<Right> {
     let mut rights = BTreeSet::new();
     for kind in ["clusterrolebindings", "rolebindings"] {
         let bindings = cluster.api.get(&[kind, "-A"]);
         let ours = |binding: &&Value| {
             let mut subjects = binding["subjects"].as_array().into_iter().flatten();
-            subjects.any(|who| who["kind"] == "ServiceAccount" && who["name"] == "egressd" && who["namespace"] == NAMESPACE)
+            subjects.any(|who| who["kind"] == "ServiceAccount" && who["name"] == account && who["namespace"] == NAMESPACE)
         };
         for binding in bindings["items"].as_array().expect("a list").iter().filter(ours) {
             let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
@@ -111,7 +118,7 @@ fn allowed(cluster: &Cluster) -> BTreeSet<Right> {
             role["rules"].as_array().expect("rules").iter().for_each(|rule| rights.extend(rights_of(rule)));
         }
     }
-    assert!(!rights.is_empty(), "the agents have roles");
+    assert!(!rights.is_empty(), "{account} has roles");
     rights
 }
 
@@ -139,20 +146,22 @@ fn rest(cluster: &Cluster) {
         thread::sleep(Duration::from_secs(5));
         if versions(cluster) == before { Ok(before) } else { Err(format!("{before:?}")) }
     });
-    let begin = requests(cluster).len();
+    let begin = ACCOUNTS.map(|account| requests(cluster, account).len());
     thread::sleep(REST);
     assert_eq!(versions(cluster), settled);
-    for event in &requests(cluster)[begin..] {
-        let lease = event["objectRef"]["resource"] == "leases" && (event["verb"] == "update" || event["verb"] == "get");
-        let alive = event["objectRef"]["resource"] == "egressnodes" && event["verb"] == "patch";
-        assert!(lease || alive || event["verb"] == "watch", "nothing has changed: {event}");
+    for (account, begin) in ACCOUNTS.into_iter().zip(begin) {
+        for event in &requests(cluster, account)[begin..] {
+            let lease = event["objectRef"]["resource"] == "leases" && (event["verb"] == "update" || event["verb"] == "get");
+            let alive = event["objectRef"]["resource"] == "egressnodes" && event["verb"] == "patch";
+            assert!(lease || alive || event["verb"] == "watch", "nothing has changed: {event}");
+        }
     }
     cluster.run("news", "n2", &[("app", "crawler")]);
     cluster.await_programmed("crawler", 4);
     assert_ne!(versions(cluster), settled, "a pod more is written down");
 }
 
-/// All that agents write, with its versions.
+/// All that agents and controllers write, with its versions.
 fn versions(cluster: &Cluster) -> Vec<(String, String)> {
     let kinds = "egressnodes.egressd.dev,egressbindings.egressd.dev,egresspools.egressd.dev";
     let (objects, inside) = (cluster.api.get(&[kinds, "-A"]), cluster.api.get(&["-n", NAMESPACE, "configmap", "egressd-inside"]));
@@ -171,12 +180,12 @@ fn versions(cluster: &Cluster) -> Vec<(String, String)> {
     objects["items"].as_array().expect("a list").iter().chain([&inside]).map(of).collect()
 }
 
-/// The verb that an agent lacks is named, with its resource, and what is bound stays so.
+/// The verb that an agent or a controller lacks is named, with its resource, and what is bound stays so.
 fn without_a_verb(cluster: &Cluster, pod: &Pod) {
     let bound = || cluster.node(&pod.node).leaves_by(&pod.netns, Nic::Eth1).unwrap_or_else(|error| panic!("the kernel works on: {error}"));
-    let logged = |words: &str| {
-        until("an agent says what it lacks", || {
-            let logs = cluster.api.try_kubectl(&["-n", NAMESPACE, "logs", "--tail=-1", "-l", "app.kubernetes.io/name=egressd"])?;
+    let logged = |who: &str, words: &str| {
+        until("it says what it lacks", || {
+            let logs = cluster.api.try_kubectl(&["-n", NAMESPACE, "logs", "--tail=-1", "-l", who])?;
             if logs.contains(words) { Ok(()) } else { Err(logs) }
         });
         bound();
@@ -194,21 +203,21 @@ fn without_a_verb(cluster: &Cluster, pod: &Pod) {
     given_back(cluster, &role);
     cluster.api.await_object(&["egressnode", "n1"], |node| node["spec"]["problems"].is_null());
 
-    let role = taken(cluster, &["clusterrole", "egressd"], "egressbindings/status", "patch");
+    let role = taken(cluster, &["clusterrole", "egressd-controller"], "egressbindings/status", "patch");
     cluster.run("fifth", "n1", &[("app", "crawler")]);
-    logged("its role needs the verb patch on egressbindings.egressd.dev/status");
+    logged(CONTROLLERS, "its role needs the verb patch on egressbindings.egressd.dev/status");
     given_back(cluster, &role);
     cluster.await_programmed("crawler", crawlers + 1);
 
     let role = taken(cluster, &["clusterrole", "egressd"], "egressnodes", "patch");
     let sixth = cluster.run("sixth", "n1", &[("app", "crawler")]);
-    logged("its role needs the verb patch on egressnodes.egressd.dev");
+    logged(AGENTS, "its role needs the verb patch on egressnodes.egressd.dev");
     cluster.node("n1").leaves_by(&sixth.netns, Nic::Eth1).unwrap_or_else(|error| panic!("it is bound, though nobody is told: {error}"));
     given_back(cluster, &role);
     cluster.await_programmed("crawler", crawlers + 2);
 
-    let role = taken(cluster, &["-n", NAMESPACE, "role", "egressd"], "leases", "update");
-    logged("its role needs the verb update on leases.coordination.k8s.io");
+    let role = taken(cluster, &["-n", NAMESPACE, "role", "egressd-controller"], "leases", "update");
+    logged(CONTROLLERS, "its role needs the verb update on leases.coordination.k8s.io");
     given_back(cluster, &role);
     cluster.run("seventh", "n1", &[("app", "crawler")]);
     cluster.await_programmed("crawler", crawlers + 3);

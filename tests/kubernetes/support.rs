@@ -1,7 +1,15 @@
 //! What several modules ask of objects, and the bindings that they make.
 
 use serde_json::{Value, json};
-use world::{Cluster, cluster::NODES};
+use world::{
+    Cluster,
+    cluster::{NAMESPACE, NODES},
+};
+
+/// Selects the controllers' pods.
+pub const CONTROLLERS: &str = "app.kubernetes.io/name=egressd-controller";
+/// Selects the agents' pods.
+pub const AGENTS: &str = "app.kubernetes.io/name=egressd";
 
 /// A binding of pods with the label `app` to what `exits` says: `{"pool": …}` or `{"exits": …}`.
 pub fn binding(name: &str, app: &str, exits: &Value) -> String {
@@ -55,11 +63,17 @@ pub fn events(cluster: &Cluster, name: &str) -> Vec<String> {
     of.iter().map(|event| event["reason"].as_str().unwrap_or_default().to_owned()).collect()
 }
 
+/// Ends all controllers with their pods, and waits until others are ready in their place.
+pub fn restart_controllers(cluster: &Cluster) {
+    cluster.api.kubectl(&["-n", NAMESPACE, "delete", "pods", "-l", CONTROLLERS]);
+    cluster.api.kubectl(&["-n", NAMESPACE, "rollout", "status", "deployment/egressd-controller", "--timeout=90s"]);
+}
+
 /// Ends both nodes' agents with their pods, and waits until others are ready in their place.
 pub fn restart_agents(cluster: &Cluster) {
-    cluster.api.kubectl(&["-n", world::cluster::NAMESPACE, "delete", "pods", "-l", "app.kubernetes.io/name=egressd"]);
+    cluster.api.kubectl(&["-n", NAMESPACE, "delete", "pods", "-l", AGENTS]);
     for node in NODES {
         let agent = cluster.agent(node);
-        cluster.api.await_condition(&["-n", world::cluster::NAMESPACE, "pod", &agent], "Ready");
+        cluster.api.await_condition(&["-n", NAMESPACE, "pod", &agent], "Ready");
     }
 }

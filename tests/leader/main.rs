@@ -18,7 +18,7 @@ const LONG: Duration = Duration::from_secs(400);
 
 fn main() -> ExitCode {
     world::harness::main_of_waiting(vec![
-        Scenario::new("who is cut off from the API server lets go of the Lease, and another agent takes it", lease::cut_off),
+        Scenario::new("who is cut off from the API server lets go of the Lease, and another controller takes it", lease::cut_off),
         Scenario::new("who stops hands the Lease over at once", lease::handed_over),
         Scenario::new("a binding gets an address, its status and its Events; exhaustion is told, and what is free is lent", status::lent),
         Scenario::new("status belongs to egressd and spec to who wrote it, and nothing is written when nothing changed", status::owned),

@@ -82,7 +82,7 @@ pub fn owned() {
         .await;
         assert_eq!(inside, "10.96.0.0/16\n10.244.0.0/24\n192.0.2.4/32\n");
 
-        // Another agent takes the Lease, and finds all as it has to be. What shows that it has looked is that it lends to the next one.
+        // Another controller takes the Lease, and finds all as it has to be. What shows that it has looked is that it lends to the next one.
         first.stop().await;
         let writes =
             (lab.requests("patch", "egressbindings/status"), lab.requests("patch", "configmaps"), lab.requests("create", "events"));

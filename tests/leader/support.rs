@@ -52,7 +52,7 @@ pub async fn client(kubeconfig: &str, port: Option<u16>) -> Client {
     egressd::facts::kubernetes::client(Some(Path::new(&path))).await.expect("a client")
 }
 
-/// An agent that may hold the Lease.
+/// A controller that may hold the Lease.
 pub fn agent(client: &Client, pod: &str) -> Leader {
     let names = Names { namespace: AGENTS.to_owned(), pod: pod.to_owned() };
     leader::start(client.clone(), names, false).expect("a thread")

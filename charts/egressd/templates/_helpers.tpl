@@ -4,6 +4,13 @@ has to be refused, as it is by Helm when the names are taken.
 */}}
 {{- define "egressd.labels" -}}
 {{ include "egressd.selector" . }}
+{{ include "egressd.labels.release" . }}
+{{- end }}
+{{- define "egressd.controller.labels" -}}
+{{ include "egressd.controller.selector" . }}
+{{ include "egressd.labels.release" . }}
+{{- end }}
+{{- define "egressd.labels.release" -}}
 app.kubernetes.io/instance: {{ .Release.Name }}
 app.kubernetes.io/version: {{ .Chart.AppVersion | quote }}
 app.kubernetes.io/managed-by: {{ .Release.Service }}
@@ -18,8 +25,25 @@ helm.sh/chart: {{ .Chart.Name }}-{{ .Chart.Version }}
 {{ .Values.serviceAccount.name | default "egressd" }}
 {{- end }}
 
+{{/* Who the controllers are. */}}
+{{- define "egressd.controller.serviceAccount" -}}
+{{ .Values.controller.serviceAccount.name | default "egressd-controller" }}
+{{- end }}
+
 {{- define "egressd.selector" -}}
 app.kubernetes.io/name: egressd
+{{- end }}
+{{/* Another name, and not a component of the same: the DaemonSet's selector, which cannot be changed, is that name alone. */}}
+{{- define "egressd.controller.selector" -}}
+app.kubernetes.io/name: egressd-controller
+{{- end }}
+
+{{/* CEL: whether a request is by an agent, or by a controller. */}}
+{{- define "egressd.by.agent" -}}
+request.userInfo.username == 'system:serviceaccount:{{ .Release.Namespace }}:{{ include "egressd.serviceAccount" . }}'
+{{- end }}
+{{- define "egressd.by.controller" -}}
+request.userInfo.username == 'system:serviceaccount:{{ .Release.Namespace }}:{{ include "egressd.controller.serviceAccount" . }}'
 {{- end }}
 
 {{- define "egressd.image" -}}

@@ -1,7 +1,5 @@
 //! What the loop answers: status, explanations, metrics, and whether all is well.
 
-use std::sync::atomic::Ordering;
-
 use super::Agent;
 use crate::daemon::control::{Question, Response};
 use crate::daemon::metrics::Now;
@@ -24,7 +22,6 @@ impl Agent {
                 counted,
                 failing: self.failing.len() + self.beside.len(),
                 problems: self.problems().len(),
-                leads: self.leads.load(Ordering::Relaxed),
             })),
             Question::Ready => {
                 let well = self.failing.is_empty() && self.beside.is_empty() && self.sources.are_fresh();

@@ -1,11 +1,9 @@
-//! The agent that is the leader: hears of all nodes, folds, writes. At most once a second, however much is said, and nothing once its time as
-//! the leader is over: what is on its way then is given up.
+//! The controller that is the leader: hears of all nodes, folds, writes. At most once a second, however much is said, and nothing once its time
+//! as the leader is over: what is on its way then is given up.
 //!
-//! It runs in a thread of its own: reading the reports of a thousand nodes must not keep the loop from a pod that starts.
+//! It runs in a thread of its own: reading the reports of a thousand nodes must not keep a probe from its answer.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use k8s_openapi::jiff::{SignedDuration, Timestamp};
@@ -15,7 +13,7 @@ use tokio::time::{Instant, sleep_until, timeout};
 use tracing::{debug, warn};
 
 use super::desk::{Desk, Key, Outcome};
-use super::lease::Candidate;
+use super::lease::{Candidate, Standing};
 use super::{Names, follow, write};
 use crate::report::fold::{Clock, Past, World, Writes, fold};
 
@@ -28,11 +26,11 @@ const EVENTS: usize = 4;
 /// How long the Lease may take to be released.
 const PATIENCE: Duration = Duration::from_secs(2);
 
-/// This agent as one that may hold the Lease, for as long as this is kept.
+/// This process as one that may hold the Lease, for as long as this is kept.
 pub struct Leader {
     stop: Option<oneshot::Sender<()>>,
     stopped: oneshot::Receiver<()>,
-    leads: Arc<AtomicBool>,
+    standing: watch::Receiver<Standing>,
 }
 
 /// Starts to ask for the Lease. `raw_exits`: bindings may name exits themselves.
@@ -43,23 +41,22 @@ pub fn start(client: Client, names: Names, raw_exits: bool) -> std::io::Result<L
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let (stop, told) = oneshot::channel::<()>();
     let (done, stopped) = oneshot::channel();
-    let leads = Arc::new(AtomicBool::new(false));
-    let now = Arc::clone(&leads);
+    let (tell, standing) = watch::channel(Standing::default());
     std::thread::Builder::new().name("leader".to_owned()).spawn(move || {
-        runtime.block_on(run(client, names, raw_exits, told, &now));
+        runtime.block_on(run(client, names, raw_exits, told, tell));
         // Nobody may be waiting.
         let _ = done.send(());
     })?;
-    Ok(Leader { stop: Some(stop), stopped, leads })
+    Ok(Leader { stop: Some(stop), stopped, standing })
 }
 
 impl Leader {
-    /// Whether this agent holds the Lease, as of any moment.
-    pub fn leads(&self) -> Arc<AtomicBool> {
-        Arc::clone(&self.leads)
+    /// What this process is, as of any moment. Closed once its thread has ended.
+    pub fn standing(&self) -> watch::Receiver<Standing> {
+        self.standing.clone()
     }
 
-    /// Lets go of the Lease if this agent holds it, and waits for that a little.
+    /// Lets go of the Lease if this process holds it, and waits for that a little.
     pub async fn stop(mut self) {
         drop(self.stop.take());
         let _ = timeout(PATIENCE, &mut self.stopped).await;
@@ -67,28 +64,26 @@ impl Leader {
 }
 
 /// Until told to stop, or until the other end is dropped.
-async fn run(client: Client, names: Names, raw_exits: bool, mut stop: oneshot::Receiver<()>, leads: &AtomicBool) {
-    let mut candidate = Candidate::new(client.clone(), &names.namespace, &names.pod);
+async fn run(client: Client, names: Names, raw_exits: bool, mut stop: oneshot::Receiver<()>, standing: watch::Sender<Standing>) {
+    let mut candidate = Candidate::new(client.clone(), &names.namespace, &names.pod, standing.clone());
     loop {
         tokio::select! {
             _ = &mut stop => return,
             () = candidate.acquire() => {}
         }
-        leads.store(true, Ordering::Relaxed);
-        let (agents, count) = watch::channel(0);
         let (until, deadline) = watch::channel(candidate.until());
         let desks = Desks::new(&client, &names, deadline);
         tokio::select! {
             _ = &mut stop => return candidate.release().await,
-            () = candidate.keep(|| *count.borrow(), &until) => {}
-            () = lead(&client, &names, raw_exits, &agents, desks) => {}
+            () = candidate.keep(&until) => {}
+            () = lead(&client, &names, raw_exits, desks, &standing) => {}
         }
-        leads.store(false, Ordering::Relaxed);
+        standing.send_modify(|standing| *standing = Standing { heard: standing.heard, ..Standing::default() });
     }
 }
 
 /// Hears, folds and writes.
-async fn lead(client: &Client, names: &Names, raw_exits: bool, agents: &watch::Sender<usize>, mut desks: Desks) {
+async fn lead(client: &Client, names: &Names, raw_exits: bool, mut desks: Desks, standing: &watch::Sender<Standing>) {
     let (tell, mut told) = mpsc::unbounded_channel();
     let _followers = follow::start(client, &names.namespace, &tell);
     let (mut world, mut past) = (World::new(raw_exits), Past::default());
@@ -114,6 +109,7 @@ async fn lead(client: &Client, names: &Names, raw_exits: bool, agents: &watch::S
                     Some(error) => drop(said.insert(key, error)),
                     None => drop(said.remove(&key)),
                 }
+                standing.send_modify(|standing| standing.failing = said.len());
                 // As if it had been heard already, or the next fold would decide the same again.
                 outcome.into_iter().flatten().for_each(|change| world.apply(change));
                 due = Some(due.map_or(earliest, |due| due.min(earliest)));
@@ -124,7 +120,6 @@ async fn lead(client: &Client, names: &Names, raw_exits: bool, agents: &watch::S
         while let Ok(change) = told.try_recv() {
             world.apply(change);
         }
-        agents.send_replace(world.agents());
         let steady = began_wall + SignedDuration::try_from(began.elapsed()).unwrap_or_default();
         let writes = fold(&world, &mut past, Clock { steady, wall: Timestamp::now() });
         let again = writes.again.map(|again| Instant::now() + again.duration_since(steady).unsigned_abs());
@@ -135,7 +130,7 @@ async fn lead(client: &Client, names: &Names, raw_exits: bool, agents: &watch::S
     }
 }
 
-/// What this agent writes while it is the leader.
+/// What this process writes while it is the leader.
 struct Desks {
     client: Client,
     names: Names,

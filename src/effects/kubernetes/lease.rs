@@ -1,7 +1,7 @@
-//! The Lease that one agent holds, so that one alone writes what follows from all reports.
+//! The Lease that one controller holds, so that one alone writes what follows from all reports.
 //!
-//! Clocks of other nodes are not trusted: a Lease is over when this agent has seen the same record for as long as the Lease lasts, by its own
-//! clock. Those who wait ask seldom where there are many of them; the holder writes into the Lease how many there are.
+//! Clocks of other nodes are not trusted: a Lease is over when this controller has seen the same record for as long as the Lease lasts, by its
+//! own clock.
 
 use std::time::Duration;
 
@@ -9,7 +9,7 @@ use k8s_openapi::api::coordination::v1::{Lease, LeaseSpec};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::MicroTime;
 use k8s_openapi::jiff::Timestamp;
 use kube::api::{ObjectMeta, PostParams};
-use kube::{Api, Client, ResourceExt};
+use kube::{Api, Client};
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep, timeout};
 use tracing::{debug, info, warn};
@@ -17,11 +17,9 @@ use tracing::{debug, info, warn};
 use super::error::{Error, ask};
 use super::pace::jitter;
 
-/// Name of the Lease, in the agents' namespace.
+/// Name of the Lease, in the namespace of agents and controllers.
 pub const NAME: &str = "egressd";
 const LEASES: &str = "leases.coordination.k8s.io";
-/// How many agents there are, as the holder counts them.
-const AGENTS: &str = "egressd.dev/agents";
 /// A record that has not changed for so long is nobody's.
 const LASTS: Duration = Duration::from_secs(15);
 /// A holder that could not renew for so long lets go: sooner than anybody else may take it.
@@ -30,13 +28,21 @@ const DEADLINE: Duration = Duration::from_secs(10);
 const ATTEMPT: Duration = Duration::from_secs(4);
 /// How often it is renewed, and asked for once it looks like nobody's.
 const RETRY: Duration = Duration::from_secs(2);
-/// How often all those who wait may ask together, in times a second.
-const ASKS: u64 = 10;
-/// Between these an agent that waits asks for it.
-const SOONEST: Duration = Duration::from_secs(5);
-const LATEST: Duration = Duration::from_secs(120);
+/// How often it is asked for while somebody renews it.
+const PAUSE: Duration = Duration::from_secs(5);
 
-/// One agent's view of the Lease.
+/// What a controller is just now.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Standing {
+    /// It holds the Lease.
+    pub leads: bool,
+    /// How many objects it could not write when it last tried.
+    pub failing: usize,
+    /// When it last read or renewed the Lease; `None`: never yet.
+    pub heard: Option<Instant>,
+}
+
+/// One controller's view of the Lease.
 pub struct Candidate {
     api: Api<Lease>,
     identity: String,
@@ -45,9 +51,10 @@ pub struct Candidate {
     lease: Option<Lease>,
     /// When the last request that renewed it was begun: others count from a later moment.
     renewed: Instant,
+    standing: watch::Sender<Standing>,
 }
 
-/// What an agent that does not hold the Lease does next.
+/// What a controller that does not hold the Lease does next.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Turn {
     Take,
@@ -55,29 +62,34 @@ enum Turn {
 }
 
 impl Candidate {
-    /// `identity` tells this agent from the others. Needs the verbs `get`, `create` and `update` on `leases`.
-    pub fn new(client: Client, namespace: &str, identity: &str) -> Self {
-        Self { api: Api::namespaced(client, namespace), identity: identity.to_owned(), seen: None, lease: None, renewed: Instant::now() }
+    /// `identity` tells this controller from the others, and `standing` is told what it is. Needs the verbs `get`, `create` and `update` on `leases`.
+    pub fn new(client: Client, namespace: &str, identity: &str, standing: watch::Sender<Standing>) -> Self {
+        let (api, identity) = (Api::namespaced(client, namespace), identity.to_owned());
+        Self { api, identity, seen: None, lease: None, renewed: Instant::now(), standing }
     }
 
-    /// Waits until this agent holds the Lease.
+    /// Waits until this controller holds the Lease.
     pub async fn acquire(&mut self) {
         let mut said = String::new();
         loop {
             let pause = match self.try_acquire().await {
                 Ok(Turn::Take) => {
                     info!(identity = self.identity, "is the leader: writes the bindings' and pools' status");
+                    self.heard(true);
                     return;
                 }
-                Ok(Turn::Wait(pause)) => pause,
-                Err(error) if error.is_conflict() => SOONEST,
+                Ok(Turn::Wait(pause)) => {
+                    self.heard(false);
+                    pause
+                }
+                Err(error) if error.is_conflict() => PAUSE,
                 Err(error) => {
                     let error = error.to_string();
                     if error != said {
                         warn!(error, "failed to ask for the Lease; trying again");
                     }
                     said = error;
-                    SOONEST
+                    PAUSE
                 }
             };
             sleep(pause.mul_f64(jitter(&self.identity))).await;
@@ -93,17 +105,15 @@ impl Candidate {
             self.renewed = begun;
             return Ok(Turn::Take);
         };
-        let record = lease.spec.clone().unwrap_or_default();
-        let agents = lease.annotations().get(AGENTS).and_then(|text| text.parse().ok()).unwrap_or(0);
-        let turn = self.look(record, agents, Instant::now(), Timestamp::now());
+        let turn = self.look(lease.spec.clone().unwrap_or_default(), Instant::now(), Timestamp::now());
         if turn == Turn::Take {
-            self.replace(lease, None).await?;
+            self.replace(lease).await?;
         }
         Ok(turn)
     }
 
     /// Whether the Lease is to be had, given the record that was read.
-    fn look(&mut self, record: LeaseSpec, agents: u64, now: Instant, clock: Timestamp) -> Turn {
+    fn look(&mut self, record: LeaseSpec, now: Instant, clock: Timestamp) -> Turn {
         let holder = record.holder_identity.as_deref().unwrap_or_default();
         if holder.is_empty() || holder == self.identity {
             return Turn::Take;
@@ -120,26 +130,37 @@ impl Candidate {
             return Turn::Take;
         }
         let looks_dead = renewed.is_none_or(|ago| ago > DEADLINE);
-        Turn::Wait(if looks_dead { RETRY } else { Duration::from_secs(agents / ASKS).clamp(SOONEST, LATEST) })
+        Turn::Wait(if looks_dead { RETRY } else { PAUSE })
     }
 
-    /// Until when this agent may act as the leader: nobody else takes the Lease before.
+    /// Tells what this controller is, now that it has read or renewed the Lease.
+    fn heard(&self, leads: bool) {
+        self.standing.send_modify(|standing| {
+            standing.leads = leads;
+            standing.heard = Some(Instant::now());
+        });
+    }
+
+    /// Until when this controller may act as the leader: nobody else takes the Lease before.
     pub fn until(&self) -> Instant {
         self.renewed + DEADLINE
     }
 
-    /// Renews the Lease until that fails for too long, or somebody else has it. `agents`: how many there are. `until` is told each time until when
-    /// this agent is the leader.
-    pub async fn keep(&mut self, agents: impl Fn() -> usize, until: &watch::Sender<Instant>) {
+    /// Renews the Lease until that fails for too long, or somebody else has it. `until` is told each time until when this controller is the
+    /// leader.
+    pub async fn keep(&mut self, until: &watch::Sender<Instant>) {
         loop {
             sleep(RETRY).await;
             // The pause before it, and all of this attempt, are within the deadline: a renewal that is not answered, and the look that follows one
             // that is refused.
             let left = self.until().saturating_duration_since(Instant::now()).min(ATTEMPT);
-            match timeout(left, self.renew(agents())).await {
-                Ok(Ok(true)) => drop(until.send_replace(self.until())),
+            match timeout(left, self.renew()).await {
+                Ok(Ok(true)) => {
+                    until.send_replace(self.until());
+                    self.heard(true);
+                }
                 Ok(Ok(false)) => {
-                    warn!(identity = self.identity, "lost the Lease to another agent");
+                    warn!(identity = self.identity, "lost the Lease to another controller");
                     return;
                 }
                 Ok(Err(error)) => debug!(%error, "failed to renew the Lease; trying again"),
@@ -153,10 +174,10 @@ impl Candidate {
         }
     }
 
-    /// Renews the Lease; whether it is still this agent's.
-    async fn renew(&mut self, agents: usize) -> Result<bool, Error> {
+    /// Renews the Lease; whether it is still this controller's.
+    async fn renew(&mut self) -> Result<bool, Error> {
         let Some(lease) = self.lease.clone() else { return Ok(false) };
-        match self.replace(lease, Some(agents)).await {
+        match self.replace(lease).await {
             // Somebody changed the object, but perhaps not its holder.
             Err(error) if error.is_conflict() => {
                 let lease = ask("get", LEASES, self.api.get(NAME)).await?;
@@ -168,7 +189,7 @@ impl Candidate {
         }
     }
 
-    /// Lets go of the Lease, so that another agent need not wait for its end.
+    /// Lets go of the Lease, so that another controller need not wait for its end.
     pub async fn release(&mut self) {
         let Some(mut lease) = self.lease.take() else { return };
         let spec = lease.spec.get_or_insert_default();
@@ -179,18 +200,15 @@ impl Candidate {
         }
     }
 
-    async fn replace(&mut self, mut lease: Lease, agents: Option<usize>) -> Result<(), Error> {
+    async fn replace(&mut self, mut lease: Lease) -> Result<(), Error> {
         lease.spec = Some(self.record(lease.spec.as_ref()));
-        if let Some(agents) = agents {
-            lease.annotations_mut().insert(AGENTS.to_owned(), agents.to_string());
-        }
         let begun = Instant::now();
         self.lease = Some(ask("update", LEASES, self.api.replace(NAME, &PostParams::default(), &lease)).await?);
         self.renewed = begun;
         Ok(())
     }
 
-    /// The record of this agent holding the Lease, after the one that is there.
+    /// The record of this controller holding the Lease, after the one that is there.
     fn record(&self, before: Option<&LeaseSpec>) -> LeaseSpec {
         let now = MicroTime(Timestamp::now());
         let mine = before.filter(|before| before.holder_identity.as_ref() == Some(&self.identity));

@@ -1,10 +1,10 @@
-//! What is written to the API server: the node's report, and by the one agent that holds the Lease what follows from all reports.
+//! What is written to the API server: by an agent its node's report, by the controller that holds the Lease what follows from all reports.
 
 mod desk;
 pub mod error;
 mod follow;
 pub mod leader;
-mod lease;
+pub mod lease;
 mod pace;
 pub mod reporter;
 mod write;
@@ -12,11 +12,11 @@ mod write;
 /// Owner of the fields that this program writes (server-side apply).
 const MANAGER: &str = "egressd";
 
-/// What the agents of a cluster call themselves.
+/// What the controllers of a cluster call themselves.
 #[derive(Clone, Debug)]
 pub struct Names {
-    /// Of their Lease and ConfigMap.
+    /// Of their Lease and of the agents' ConfigMap.
     pub namespace: String,
-    /// Of this agent's pod, which tells it from the others.
+    /// Of this controller's pod, which tells it from the others.
     pub pod: String,
 }

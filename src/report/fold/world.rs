@@ -78,11 +78,6 @@ impl World {
         Self { raw_exits, ..Self::default() }
     }
 
-    /// How many agents report.
-    pub fn agents(&self) -> usize {
-        self.reports.as_ref().map_or(0, BTreeMap::len)
-    }
-
     /// Takes in one change.
     pub fn apply(&mut self, change: Change) {
         match change {

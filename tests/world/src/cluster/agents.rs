@@ -34,10 +34,10 @@ impl Cluster {
         self.api.helm(&[&release, image.as_slice(), values].concat())
     }
 
-    /// What the agents print, and what became of their pods, for whoever has to find out why they are not ready.
+    /// What agents and controllers print, and what became of their pods, for whoever has to find out why they are not ready.
     fn agents_tell(&self) -> String {
         let ask = |what: &[&str]| self.api.try_kubectl(&[&["-n", NAMESPACE], what].concat()).unwrap_or_else(|error| error);
-        let agents = "app.kubernetes.io/name=egressd";
+        let agents = "app.kubernetes.io/name in (egressd,egressd-controller)";
         [ask(&["logs", "-l", agents, "--tail=50", "--prefix"]), ask(&["get", "events", "--field-selector=type=Warning"])].join("\n")
     }
 
