@@ -6,7 +6,7 @@ pub mod definitions;
 mod document;
 pub mod labels;
 pub mod manifest;
-mod nearest;
+pub mod nearest;
 pub mod network;
 pub mod node;
 pub mod object;

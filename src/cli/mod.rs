@@ -1,32 +1,33 @@
 //! The command line: what each command takes. What it does is in a file of its own.
 
 mod cleanup;
+mod config;
+mod controller;
 pub mod crd;
 mod guard;
 pub mod kubectl;
 mod output;
+mod run;
 mod show;
 
 use std::ffi::OsString;
 use std::io::{IsTerminal, Write};
-use std::net::SocketAddr;
 use std::path::PathBuf;
 
-use clap::builder::BoolishValueParser;
 use clap::{Args, CommandFactory, Parser, Subcommand};
-use ipnet::IpNet;
-
-use crate::daemon;
 use output::Output;
 
 /// What scripts may rely on.
 const EXIT_CODES: &str = "Exit codes: 0 done, 1 failed (`check`: something has to be mended first), 2 wrong arguments.
-Each option is also read from the environment variable that is named with it.";
+Each option that names an environment variable is also read from that, and from the file of --config by its long name: a flag wins over a variable, and a variable over the file.";
 
 /// Gives every container its own way out: the NIC, the gateway and the public address that its binding says.
 #[derive(Debug, Parser)]
 #[command(name = "egressd", version, about, after_help = EXIT_CODES)]
 pub struct Cli {
+    /// File of options, each by its long name, as `no-docker: true`
+    #[arg(long, global = true, env = "EGRESSD_CONFIG", default_value = config::FILE, value_name = "FILE")]
+    config: PathBuf,
     #[command(subcommand)]
     command: Command,
 }
@@ -34,8 +35,23 @@ pub struct Cli {
 /// Options that 0.1.0 took ahead of the command as well as behind it.
 const AHEAD: [&str; 3] = ["--state-dir", "--boot-guard", "--sysctl-root"];
 
+/// Reads the arguments of a process, and what the file of options adds to them. Ends the process where clap does: for help, and when they are
+/// wrong.
+///
+/// # Errors
+/// When the file is wrong.
+pub fn parse(args: impl IntoIterator<Item = OsString>) -> anyhow::Result<Cli> {
+    let completed = config::complete(&Cli::command(), behind_the_command(args))?;
+    Ok(Cli::try_parse_from(completed.arguments).unwrap_or_else(|error| {
+        if error.use_stderr() && !completed.added.is_empty() {
+            eprintln!("egressd: by the file of options: {}", completed.added.join(", "));
+        }
+        error.exit()
+    }))
+}
+
 /// Puts options that stand ahead of the command behind it: each belongs to the commands that use it, and scripts may have it there.
-pub fn behind_the_command(args: impl IntoIterator<Item = OsString>) -> Vec<OsString> {
+fn behind_the_command(args: impl IntoIterator<Item = OsString>) -> Vec<OsString> {
     let mut args = args.into_iter().peekable();
     let mut ordered: Vec<OsString> = args.next().into_iter().collect();
     let mut ahead = Vec::new();
@@ -64,12 +80,15 @@ struct SysctlArgs {
     sysctl_root: PathBuf,
 }
 
+/// Where Docker's socket is unless told otherwise.
+const DOCKER: &str = "/var/run/docker.sock";
+
 #[derive(Debug, Subcommand)]
 enum Command {
     /// Watch containers and manifests, and keep the kernel as they say
-    Run(Box<RunArgs>),
+    Run(Box<run::RunArgs>),
     /// Decide for a cluster: lend pools' addresses to bindings, and write their status. Of several one does, the others wait
-    Controller(ControllerArgs),
+    Controller(controller::ControllerArgs),
     /// Show every workload: its binding, exit, NIC, gateway and state
     Status {
         #[command(flatten)]
@@ -134,113 +153,13 @@ enum Command {
     Man,
 }
 
-/// Where Docker's socket is unless told otherwise.
-const DOCKER: &str = "/var/run/docker.sock";
-
-#[derive(Debug, Args)]
-struct RunArgs {
-    #[command(flatten)]
-    state: StateArgs,
-    #[command(flatten)]
-    sysctl: SysctlArgs,
-    /// File that remembers what is guarded, for `egressd guard` at the next boot; on a disk
-    #[arg(long, env = "EGRESSD_BOOT_GUARD", value_name = "FILE")]
-    boot_guard: Option<PathBuf>,
-    /// Folder of manifests (EgressBinding, EgressNetwork), watched
-    #[arg(long, env = "EGRESSD_MANIFESTS", value_name = "DIR")]
-    manifests: Option<PathBuf>,
-    /// Docker's socket; it need not be there yet
-    #[arg(long, env = "EGRESSD_DOCKER_SOCKET", default_value = DOCKER, value_name = "PATH")]
-    docker_socket: PathBuf,
-    /// Use no Docker engine
-    #[arg(long, env = "EGRESSD_NO_DOCKER", value_parser = BoolishValueParser::new(), conflicts_with = "docker_socket")]
-    no_docker: bool,
-    /// containerd's socket, for pods and for its containers with egress labels
-    #[arg(long, env = "EGRESSD_CONTAINERD_SOCKET", value_name = "PATH")]
-    containerd_socket: Option<PathBuf>,
-    #[command(flatten)]
-    cluster: ClusterArgs,
-    /// A subnet that is inside, be the route to it by an uplink: it is reached the host's way; may be repeated
-    #[arg(long, env = "EGRESSD_INSIDE", value_delimiter = ',', value_name = "CIDR")]
-    inside: Vec<IpNet>,
-    /// Address for /metrics, /healthz and /readyz
-    #[arg(long, env = "EGRESSD_METRICS_ADDRESS", default_value = "127.0.0.1:9464", value_name = "ADDRESS:PORT")]
-    metrics_address: SocketAddr,
-    /// Serve no metrics
-    #[arg(long, env = "EGRESSD_NO_METRICS", value_parser = BoolishValueParser::new(), conflicts_with = "metrics_address")]
-    no_metrics: bool,
-    /// Print what would change, and change nothing
-    #[arg(long)]
-    dry_run: bool,
-    /// Log as JSON
-    #[arg(long, env = "EGRESSD_LOG_JSON", value_parser = BoolishValueParser::new())]
-    log_json: bool,
-}
-
-#[derive(Debug, Args)]
-struct ClusterArgs {
-    /// Be an agent of a Kubernetes cluster: take bindings and pools from its API server
-    #[arg(long, env = "EGRESSD_KUBERNETES", value_parser = BoolishValueParser::new())]
-    kubernetes: bool,
-    /// How to reach the API server; as in a pod when not given
-    #[arg(long, env = "EGRESSD_KUBECONFIG", requires = "kubernetes", value_name = "PATH")]
-    kubeconfig: Option<PathBuf>,
-    /// Name of this node
-    #[arg(long, env = "NODE_NAME", required_if_eq("kubernetes", "true"), value_name = "NAME")]
-    node_name: Option<String>,
-    /// Namespace of the agents' ConfigMap and DaemonSet
-    #[arg(long, env = "POD_NAMESPACE", default_value = "egressd", value_name = "NAME")]
-    namespace: String,
-    /// The agents' DaemonSet: when it is deleted, or leaves this node, all is taken out of the kernel
-    #[arg(long, env = "EGRESSD_DAEMONSET", requires = "kubernetes", value_name = "NAME")]
-    daemonset: Option<String>,
-    /// Let the cluster's bindings name exits themselves, without a pool
-    #[arg(long, env = "EGRESSD_ALLOW_RAW_EXITS", value_parser = BoolishValueParser::new(), requires = "kubernetes")]
-    allow_raw_exits: bool,
-}
-
-#[derive(Debug, Args)]
-struct ControllerArgs {
-    /// How to reach the API server; as in a pod when not given
-    #[arg(long, env = "EGRESSD_KUBECONFIG", value_name = "PATH")]
-    kubeconfig: Option<PathBuf>,
-    /// Name of the controller's pod, which tells it from the others
-    #[arg(long, env = "POD_NAME", value_name = "NAME")]
-    pod_name: String,
-    /// Namespace of the controllers' Lease and the agents' ConfigMap
-    #[arg(long, env = "POD_NAMESPACE", default_value = "egressd", value_name = "NAME")]
-    namespace: String,
-    /// Let the cluster's bindings name exits themselves, without a pool; as the agents have it
-    #[arg(long, env = "EGRESSD_ALLOW_RAW_EXITS", value_parser = BoolishValueParser::new())]
-    allow_raw_exits: bool,
-    /// Address for /metrics, /healthz and /readyz
-    #[arg(long, env = "EGRESSD_METRICS_ADDRESS", default_value = "127.0.0.1:9465", value_name = "ADDRESS:PORT")]
-    metrics_address: SocketAddr,
-    /// Log as JSON
-    #[arg(long, env = "EGRESSD_LOG_JSON", value_parser = BoolishValueParser::new())]
-    log_json: bool,
-}
-
-impl ClusterArgs {
-    fn options(self) -> Option<daemon::ClusterOptions> {
-        let node = self.node_name.filter(|_| self.kubernetes)?;
-        Some(daemon::ClusterOptions {
-            kubeconfig: self.kubeconfig,
-            node,
-            namespace: self.namespace,
-            daemonset: self.daemonset,
-            raw_exits: self.allow_raw_exits,
-        })
-    }
-}
-
 impl Cli {
     /// Does what was asked for.
     pub fn run(self) -> anyhow::Result<()> {
         let out = &mut std::io::stdout();
         match self.command {
-            Command::Run(args) => run(*args),
-            Command::Controller(args) => control(args),
+            Command::Run(args) => run::run(*args, self.config),
+            Command::Controller(args) => controller::control(args),
             Command::Status { state, output, watch } => show::status(&state.state_dir, output, watch),
             Command::Explain { state, workload, destination } => show::explain(&state.state_dir, &workload, destination.as_deref()),
             Command::Check { state, sysctl, docker_socket, output } => {
@@ -263,39 +182,6 @@ impl Cli {
             Command::Man => Ok(clap_mangen::Man::new(Self::command()).render(out)?),
         }
     }
-}
-
-fn run(args: RunArgs) -> anyhow::Result<()> {
-    log(args.log_json);
-    let options = daemon::Options {
-        manifests: args.manifests,
-        docker: (!args.no_docker).then_some(args.docker_socket),
-        containerd: args.containerd_socket,
-        cluster: args.cluster.options(),
-        inside: args.inside,
-        boot_guard: args.boot_guard,
-        state: args.state.state_dir,
-        sysctls: args.sysctl.sysctl_root,
-        metrics: (!args.no_metrics).then_some(args.metrics_address),
-        dry_run: args.dry_run,
-    };
-    let runtime = runtime()?;
-    let ended = runtime.block_on(daemon::run(options));
-    // Nobody is told any more, so nothing is waited for.
-    runtime.shutdown_background();
-    Ok(ended?)
-}
-
-fn control(args: ControllerArgs) -> anyhow::Result<()> {
-    log(args.log_json);
-    let options = daemon::controller::Options {
-        kubeconfig: args.kubeconfig,
-        pod: args.pod_name,
-        namespace: args.namespace,
-        raw_exits: args.allow_raw_exits,
-        metrics: args.metrics_address,
-    };
-    Ok(runtime()?.block_on(daemon::controller::run(options))?)
 }
 
 /// One thread does all: the loop is the only place where anything is decided.

@@ -47,6 +47,8 @@ pub use lock::hold;
 pub struct Options {
     /// Folder of manifests.
     pub manifests: Option<PathBuf>,
+    /// The file of options, which is no manifest.
+    pub config: PathBuf,
     /// Docker's socket; `None`: no engine.
     pub docker: Option<PathBuf>,
     /// containerd's socket; `None`: no container runtime.
@@ -143,7 +145,7 @@ pub async fn run(options: Options) -> Result<(), Error> {
     listen_to_nft(NftEvents::open(kernel.port()), kernel.port(), tell.clone());
     if let Some(folder) = &options.manifests {
         let fault = |source| Error::Serve { what: format!("manifests of {}", folder.display()), source };
-        listen_to_files(files::Source::new(folder).map_err(fault)?, tell.clone());
+        listen_to_files(files::Source::new(folder, &options.config).map_err(fault)?, tell.clone());
     }
     let parse = |container: &crate::model::facts::Container| api::labels::parse(container).map(Arc::new);
     if let Some(socket) = &options.docker {

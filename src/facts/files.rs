@@ -28,9 +28,10 @@ pub struct Source {
 }
 
 impl Source {
-    /// Begins to read and watch. The folder need not exist yet. Fails only when no thread can be had.
-    pub fn new(folder: impl Into<PathBuf>) -> io::Result<Self> {
-        let mut folder = Folder::new(folder.into());
+    /// Begins to read and watch. The folder need not exist yet. `apart`: a file that is no manifest, should it be in the folder. Fails only when
+    /// no thread can be had.
+    pub fn new(folder: impl Into<PathBuf>, apart: &Path) -> io::Result<Self> {
+        let mut folder = Folder::new(folder.into(), apart.to_owned());
         let (out, manifests) = latest::channel(Manifests::default());
         let (stop, signals) = mpsc::channel();
         let signal = stop.clone();
@@ -75,6 +76,7 @@ impl Drop for Source {
 /// What is kept of the folder between two readings.
 struct Folder {
     path: PathBuf,
+    apart: PathBuf,
     /// By file name: what was readable as a whole last. A file that has not changed is not read again.
     whole: BTreeMap<String, Whole>,
     was_there: Option<bool>,
@@ -95,8 +97,8 @@ struct Found {
 }
 
 impl Folder {
-    fn new(path: PathBuf) -> Self {
-        Self { path, whole: BTreeMap::new(), was_there: None }
+    fn new(path: PathBuf, apart: PathBuf) -> Self {
+        Self { path, apart, whole: BTreeMap::new(), was_there: None }
     }
 
     fn read(&mut self) -> Manifests {
@@ -107,6 +109,7 @@ impl Folder {
             Err(error) => (self.whole.keys().cloned().collect(), Some(error)),
         };
         self.tell_presence();
+        let names = names.into_iter().filter(|name| self.apart != self.path.join(name)).collect::<Vec<_>>();
         let files: Vec<Found> = names.into_iter().filter_map(|name| self.file(name)).collect();
         self.whole.retain(|name, _| files.binary_search_by(|file| file.name.cmp(name)).is_ok());
         let mut manifests = manifest::assemble(files.iter().map(|found| File {

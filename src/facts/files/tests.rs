@@ -45,7 +45,7 @@ async fn files_are_followed_as_they_come_change_and_go() {
     write(folder.path(), "a.yaml", &binding("a", "172.31.0.8"));
     write(folder.path(), "notes.txt", "not ours");
     write(folder.path(), ".a.yaml.swp", "an editor's");
-    let mut source = Source::new(folder.path()).expect("a thread");
+    let mut source = Source::new(folder.path(), Path::new("/nowhere")).expect("a thread");
     assert_eq!(exits(&next(&mut source).await), ["default/a 172.31.0.8"]);
     write(
         folder.path(),
@@ -64,7 +64,7 @@ async fn files_are_followed_as_they_come_change_and_go() {
 async fn a_folder_that_comes_later_is_read_then() {
     let above = tempfile::tempdir().expect("a folder");
     let folder = above.path().join("etc/manifests");
-    let mut source = Source::new(&folder).expect("a thread");
+    let mut source = Source::new(&folder, Path::new("/nowhere")).expect("a thread");
     assert_eq!(next(&mut source).await, Manifests::default());
     fs::create_dir_all(&folder).expect("made");
     write(&folder, "a.yaml", &binding("a", "172.31.0.8"));
@@ -85,7 +85,7 @@ async fn a_swapped_link_is_followed_as_configmaps_swap_theirs() {
     }
     symlink("..1", folder.path().join("..data")).expect("linked");
     symlink("..data/a.yaml", folder.path().join("a.yaml")).expect("linked");
-    let mut source = Source::new(folder.path()).expect("a thread");
+    let mut source = Source::new(folder.path(), Path::new("/nowhere")).expect("a thread");
     assert_eq!(exits(&next(&mut source).await), ["default/a 172.31.0.8"]);
     symlink("..2", folder.path().join("..tmp")).expect("linked");
     fs::rename(folder.path().join("..tmp"), folder.path().join("..data")).expect("swapped");
@@ -101,7 +101,7 @@ async fn a_folder_that_is_a_link_is_followed_when_it_points_elsewhere() {
     }
     let folder = above.path().join("current");
     symlink("one", &folder).expect("linked");
-    let mut source = Source::new(&folder).expect("a thread");
+    let mut source = Source::new(&folder, Path::new("/nowhere")).expect("a thread");
     assert_eq!(exits(&next(&mut source).await), ["default/a 172.31.0.8"]);
     symlink("two", above.path().join("new")).expect("linked");
     fs::rename(above.path().join("new"), &folder).expect("swapped");
@@ -113,7 +113,7 @@ async fn a_folder_that_is_a_link_is_followed_when_it_points_elsewhere() {
 #[test]
 fn a_file_that_has_not_changed_is_not_read_again() {
     let place = tempfile::tempdir().expect("a folder");
-    let mut folder = Folder::new(place.path().to_owned());
+    let mut folder = Folder::new(place.path().to_owned(), "/nowhere".into());
     write(place.path(), "a.yaml", &binding("a", "172.31.0.8"));
     let before = folder.read();
     write(place.path(), "b.yaml", &binding("b", "172.31.0.14"));
@@ -127,7 +127,7 @@ fn a_file_that_has_not_changed_is_not_read_again() {
 #[test]
 fn a_file_that_breaks_leaves_in_force_what_it_said() {
     let place = tempfile::tempdir().expect("a folder");
-    let mut folder = Folder::new(place.path().to_owned());
+    let mut folder = Folder::new(place.path().to_owned(), "/nowhere".into());
     write(place.path(), "a.yaml", &binding("a", "172.31.0.8"));
     let good = folder.read();
     for broken in [&b"spec: [half"[..], b"\x00\xff", b"", b" \n", &vec![b' '; MAX_FILE + 1]] {
@@ -151,7 +151,7 @@ fn what_is_not_a_regular_file_is_named_and_blocks_nobody() {
     symlink("nowhere", place.path().join("lost.yaml")).expect("linked");
     fs::create_dir(place.path().join("folder.yaml")).expect("made");
     write(place.path(), "z.yaml", &binding("z", "172.31.0.8"));
-    let read = Folder::new(place.path().to_owned()).read();
+    let read = Folder::new(place.path().to_owned(), "/nowhere".into()).read();
     let objects: Vec<_> = read.errors.iter().map(|e| e.object.as_str()).collect();
     assert_eq!(objects, ["lost.yaml", "pipe.yaml"]);
     assert_eq!(exits(&read), ["default/z 172.31.0.8"]);
@@ -161,7 +161,7 @@ fn what_is_not_a_regular_file_is_named_and_blocks_nobody() {
 fn a_file_in_place_of_the_folder_is_an_error() {
     let place = tempfile::tempdir().expect("a folder");
     write(place.path(), "file", "");
-    let read = Folder::new(place.path().join("file")).read();
+    let read = Folder::new(place.path().join("file"), "/nowhere".into()).read();
     assert_eq!(read.errors.len(), 1);
     assert_eq!(read.errors[0].error.field, "folder");
 }
@@ -172,8 +172,20 @@ async fn reading_a_folder_is_not_taken_for_a_change_of_it() {
     write(folder.path(), "a.yaml", &binding("a", "172.31.0.8"));
     let (signal, signals) = mpsc::channel();
     let _watch = Watch::new(folder.path(), &signal);
-    Folder::new(folder.path().to_owned()).read();
+    Folder::new(folder.path().to_owned(), "/nowhere".into()).read();
     assert!(signals.recv_timeout(Duration::from_millis(300)).is_err());
     write(folder.path(), "a.yaml", &binding("a", "172.31.0.9"));
     assert_eq!(signals.recv_timeout(SOON), Ok(Signal::Change));
+}
+
+#[tokio::test]
+async fn the_file_of_options_is_no_manifest() {
+    let folder = tempfile::tempdir().expect("a folder");
+    write(folder.path(), "a.yaml", &binding("a", "172.31.0.8"));
+    write(folder.path(), "config.yaml", "no-docker: true\n");
+    let read = async |apart: &str| next(&mut Source::new(folder.path(), &folder.path().join(apart)).expect("a thread")).await;
+    assert_eq!(read("other.yaml").await.errors.len(), 1, "it would be one");
+    let read = read("config.yaml").await;
+    assert!(read.errors.is_empty(), "{:?}", read.errors);
+    assert_eq!(exits(&read), ["default/a 172.31.0.8"]);
 }

@@ -1,0 +1,45 @@
+//! `egressd controller`.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+use clap::Args;
+use clap::builder::BoolishValueParser;
+
+use super::{log, runtime};
+use crate::daemon::controller::{self, Options};
+
+#[derive(Debug, Args)]
+pub(super) struct ControllerArgs {
+    /// How to reach the API server; as in a pod when not given
+    #[arg(long, env = "EGRESSD_KUBECONFIG", value_name = "PATH")]
+    kubeconfig: Option<PathBuf>,
+    /// Name of the controller's pod, which tells it from the others
+    #[arg(long, env = "POD_NAME", value_name = "NAME")]
+    pod_name: String,
+    /// Namespace of the controllers' Lease and the agents' ConfigMap
+    #[arg(long, env = "POD_NAMESPACE", default_value = "egressd", value_name = "NAME")]
+    namespace: String,
+    /// Let the cluster's bindings name exits themselves, without a pool; as the agents have it
+    #[arg(long, env = "EGRESSD_ALLOW_RAW_EXITS", value_parser = BoolishValueParser::new())]
+    allow_raw_exits: bool,
+    /// Address for /metrics, /healthz and /readyz
+    #[arg(long, env = "EGRESSD_METRICS_ADDRESS", default_value = "127.0.0.1:9465", value_name = "ADDRESS:PORT")]
+    metrics_address: SocketAddr,
+    /// Log as JSON
+    #[arg(long, env = "EGRESSD_LOG_JSON", value_parser = BoolishValueParser::new())]
+    log_json: bool,
+}
+
+/// Runs a controller.
+pub(super) fn control(args: ControllerArgs) -> anyhow::Result<()> {
+    log(args.log_json);
+    let options = Options {
+        kubeconfig: args.kubeconfig,
+        pod: args.pod_name,
+        namespace: args.namespace,
+        raw_exits: args.allow_raw_exits,
+        metrics: args.metrics_address,
+    };
+    Ok(runtime()?.block_on(controller::run(options))?)
+}

@@ -1,0 +1,109 @@
+//! `egressd run`.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+use clap::Args;
+use clap::builder::BoolishValueParser;
+use ipnet::IpNet;
+
+use super::{DOCKER, StateArgs, SysctlArgs, log, runtime};
+use crate::daemon;
+
+#[derive(Debug, Args)]
+pub(super) struct RunArgs {
+    #[command(flatten)]
+    state: StateArgs,
+    #[command(flatten)]
+    sysctl: SysctlArgs,
+    /// File that remembers what is guarded, for `egressd guard` at the next boot; on a disk
+    #[arg(long, env = "EGRESSD_BOOT_GUARD", value_name = "FILE")]
+    boot_guard: Option<PathBuf>,
+    /// Folder of manifests (EgressBinding, EgressNetwork), watched
+    #[arg(long, env = "EGRESSD_MANIFESTS", value_name = "DIR")]
+    manifests: Option<PathBuf>,
+    /// Docker's socket; it need not be there yet
+    #[arg(long, env = "EGRESSD_DOCKER_SOCKET", default_value = DOCKER, value_name = "PATH")]
+    docker_socket: PathBuf,
+    /// Use no Docker engine
+    #[arg(long, env = "EGRESSD_NO_DOCKER", value_parser = BoolishValueParser::new(), conflicts_with = "docker_socket")]
+    no_docker: bool,
+    /// containerd's socket, for pods and for its containers with egress labels
+    #[arg(long, env = "EGRESSD_CONTAINERD_SOCKET", value_name = "PATH")]
+    containerd_socket: Option<PathBuf>,
+    #[command(flatten)]
+    cluster: ClusterArgs,
+    /// A subnet that is inside, be the route to it by an uplink: it is reached the host's way; may be repeated
+    #[arg(long, env = "EGRESSD_INSIDE", value_delimiter = ',', value_name = "CIDR")]
+    inside: Vec<IpNet>,
+    /// Address for /metrics, /healthz and /readyz
+    #[arg(long, env = "EGRESSD_METRICS_ADDRESS", default_value = "127.0.0.1:9464", value_name = "ADDRESS:PORT")]
+    metrics_address: SocketAddr,
+    /// Serve no metrics
+    #[arg(long, env = "EGRESSD_NO_METRICS", value_parser = BoolishValueParser::new(), conflicts_with = "metrics_address")]
+    no_metrics: bool,
+    /// Print what would change, and change nothing
+    #[arg(long)]
+    dry_run: bool,
+    /// Log as JSON
+    #[arg(long, env = "EGRESSD_LOG_JSON", value_parser = BoolishValueParser::new())]
+    log_json: bool,
+}
+
+#[derive(Debug, Args)]
+struct ClusterArgs {
+    /// Be an agent of a Kubernetes cluster: take bindings and pools from its API server
+    #[arg(long, env = "EGRESSD_KUBERNETES", value_parser = BoolishValueParser::new())]
+    kubernetes: bool,
+    /// How to reach the API server; as in a pod when not given
+    #[arg(long, env = "EGRESSD_KUBECONFIG", requires = "kubernetes", value_name = "PATH")]
+    kubeconfig: Option<PathBuf>,
+    /// Name of this node
+    #[arg(long, env = "NODE_NAME", required_if_eq("kubernetes", "true"), value_name = "NAME")]
+    node_name: Option<String>,
+    /// Namespace of the agents' ConfigMap and DaemonSet
+    #[arg(long, env = "POD_NAMESPACE", default_value = "egressd", value_name = "NAME")]
+    namespace: String,
+    /// The agents' DaemonSet: when it is deleted, or leaves this node, all is taken out of the kernel
+    #[arg(long, env = "EGRESSD_DAEMONSET", requires = "kubernetes", value_name = "NAME")]
+    daemonset: Option<String>,
+    /// Let the cluster's bindings name exits themselves, without a pool
+    #[arg(long, env = "EGRESSD_ALLOW_RAW_EXITS", value_parser = BoolishValueParser::new(), requires = "kubernetes")]
+    allow_raw_exits: bool,
+}
+
+impl ClusterArgs {
+    fn options(self) -> Option<daemon::ClusterOptions> {
+        let node = self.node_name.filter(|_| self.kubernetes)?;
+        Some(daemon::ClusterOptions {
+            kubeconfig: self.kubeconfig,
+            node,
+            namespace: self.namespace,
+            daemonset: self.daemonset,
+            raw_exits: self.allow_raw_exits,
+        })
+    }
+}
+
+/// Runs the daemon. `config`: the file of options.
+pub(super) fn run(args: RunArgs, config: PathBuf) -> anyhow::Result<()> {
+    log(args.log_json);
+    let options = daemon::Options {
+        manifests: args.manifests,
+        config,
+        docker: (!args.no_docker).then_some(args.docker_socket),
+        containerd: args.containerd_socket,
+        cluster: args.cluster.options(),
+        inside: args.inside,
+        boot_guard: args.boot_guard,
+        state: args.state.state_dir,
+        sysctls: args.sysctl.sysctl_root,
+        metrics: (!args.no_metrics).then_some(args.metrics_address),
+        dry_run: args.dry_run,
+    };
+    let runtime = runtime()?;
+    let ended = runtime.block_on(daemon::run(options));
+    // Nobody is told any more, so nothing is waited for.
+    runtime.shutdown_background();
+    Ok(ended?)
+}
