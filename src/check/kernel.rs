@@ -130,7 +130,9 @@ fn nic_sysctls(facts: &Facts, nic: &str) -> Vec<Finding> {
     let subject = format!("settings of {nic}");
     findings.push(match (set.is_empty(), facts.sysctls_writable) {
         (true, _) => Finding::ok(subject, "as egressd needs them"),
-        (false, true) => Finding::ok(subject, format!("when {nic} becomes an uplink, egressd sets {}", set.join(", "))),
+        (false, true) => {
+            Finding::ok(subject, format!("while a workload leaves by {nic}, egressd sets, where it is needed, {}", set.join(", ")))
+        }
         (false, false) => Finding::warn(
             subject,
             format!("{nic} as an uplink needs {}", set.join(", ")),

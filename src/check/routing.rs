@@ -1,20 +1,16 @@
 //! Other programs' policy rules, routes and link groups where egressd has its own.
 
-use ipnet::IpNet;
-use nix::libc;
-
 use super::facts::Facts;
 use super::findings::Finding;
 use crate::contract::{
     FLAG, NEIGHBOUR_MASK, PREFERENCE_FROM, PREFERENCE_INSIDE, PREFERENCE_WAY, PROTOCOL, TABLE_BASE, TABLE_NODES, UPLINK_GROUP, WAY,
 };
-use crate::model::facts::{Family, LinkKind, Route, Rule, RuleAction};
-use crate::model::uplinks::outside::MAIN;
+use crate::model::facts::{Family, LinkKind, Route, Rule};
+use crate::model::uplinks::ahead::{PLACES, may_take};
 use crate::plan::step::{rule_words, table_name};
 
 /// Bits of the packet mark that egressd writes.
 const OURS: u32 = FLAG | WAY;
-const LOCAL: u32 = libc::RT_TABLE_LOCAL as u32;
 
 pub fn findings(facts: &Facts) -> Vec<Finding> {
     let mut findings: Vec<_> = facts.rules.iter().filter(|r| !is_ours(r)).filter_map(|r| rule(r, &facts.routes)).collect();
@@ -30,8 +26,10 @@ pub fn findings(facts: &Facts) -> Vec<Finding> {
     findings
 }
 
+/// Those for our marks may stand elsewhere than usual, ahead of another program's.
 fn is_ours(rule: &Rule) -> bool {
-    rule.protocol == PROTOCOL && (PREFERENCE_INSIDE..=PREFERENCE_FROM).contains(&rule.preference)
+    let usual = (PREFERENCE_INSIDE..=PREFERENCE_FROM).contains(&rule.preference);
+    rule.protocol == PROTOCOL && (usual || rule.mark.is_some_and(|mark| mark & FLAG != 0))
 }
 
 /// What, if anything, is the matter with somebody else's rule.
@@ -43,15 +41,16 @@ fn rule(rule: &Rule, routes: &[Route]) -> Option<Finding> {
         return Some(Finding::warn(subject(), message, "add it with another `protocol`"));
     }
     let ahead = preference <= PREFERENCE_WAY;
-    if ahead && may_take(rule, routes) {
-        let cure = format!("give it a preference above {PREFERENCE_FROM}, or a selector that workloads' packets do not have");
-        let place = format!("it stands before egressd's rules ({PREFERENCE_INSIDE} to {PREFERENCE_FROM})");
-        return Some(match is_certain(rule) {
-            true => Finding::fail(subject(), format!("{place} and takes the packets that egressd sends elsewhere"), cure),
-            false => Finding::warn(subject(), format!("{place} and takes a bound workload's packets that match it"), cure),
+    let (mark, mask) = rule.selected_mark();
+    let reads_ours = mask & OURS != 0 && !rule.not;
+    if ahead && !reads_ours && may_take(rule, routes) {
+        return Some(if preference < PLACES {
+            let message = "it leaves egressd's rules no place ahead of it, and takes what they send elsewhere";
+            Finding::fail(subject(), message, format!("give it a preference of {PLACES} or more"))
+        } else {
+            Finding::ok(subject(), "egressd puts its rules for bound packets ahead of it")
         });
     }
-    let (mark, mask) = rule.selected_mark();
     if mask & OURS == 0 || (rule.not && !ahead) {
         return None;
     }
@@ -62,35 +61,6 @@ fn rule(rule: &Rule, routes: &[Route]) -> Option<Finding> {
     }
     let message = format!("it reads bits {:#x} of the packet mark, which egressd writes ({OURS:#x})", mask & OURS);
     Some(Finding::warn(subject(), format!("{message}: a packet that both programs mark follows only one of them"), cure))
-}
-
-/// Whether forwarded packets with our marks may be taken; false only where that is certain.
-fn may_take(rule: &Rule, routes: &[Route]) -> bool {
-    let table = rule.table;
-    let never = match rule.action {
-        RuleAction::Nop => true,
-        // Packets that are for this host itself never reach our rules either.
-        RuleAction::Table if table == LOCAL => true,
-        RuleAction::Table if rule.suppress_prefix_length.is_some() && table == MAIN => true,
-        RuleAction::Table if table != MAIN && !rule.l3mdev => {
-            !routes.iter().any(|r| r.table == table && Family::of(r.destination.addr()) == rule.family)
-        }
-        RuleAction::Table if table == MAIN && !rule.not => rule.to.is_some_and(|to| is_inside(to, routes)),
-        _ => false,
-    };
-    let of_others = rule.l3mdev || (!rule.not && (rule.oif.is_some() || rule.iif.as_deref() == Some("lo") || !rule.fits_ours()));
-    !never && !of_others
-}
-
-/// No selector but a mark of ours: there are packets of ours that it takes, whatever they are.
-fn is_certain(rule: &Rule) -> bool {
-    let selects = rule.not || rule.from.is_some() || rule.to.is_some() || rule.iif.is_some() || rule.other;
-    !selects && rule.suppress_prefix_length.is_none() && !matches!(rule.action, RuleAction::Goto(_))
-}
-
-/// Main has a route for it that is not the default route.
-fn is_inside(to: IpNet, routes: &[Route]) -> bool {
-    routes.iter().any(|r| r.table == MAIN && r.destination.prefix_len() > 0 && r.destination.contains(&to))
 }
 
 /// As `ip rule` shows it.

@@ -227,7 +227,7 @@ impl Agent {
         };
         let (empty, cuts) = (plan.is_empty(), plan.cuts.clone());
         self.past.departed.clone_from(&plan.departed);
-        if !plan.disarm.is_empty() {
+        if plan.target.tables.is_empty() && !(plan.disarm.is_empty() && cuts.is_empty()) {
             let disarmed =
                 self.kernel.disarm(&plan.disarm).map_err(|error| Failure::of("taking the bound sources out of tables that go", &error));
             // Without the tables, flows that had an exit would go on by the host's NIC.
@@ -302,6 +302,11 @@ impl Agent {
     fn stopped_by(&mut self, failure: Failure) {
         self.metrics.failures.inc();
         self.failing.failed(failure, Instant::now());
+    }
+
+    /// Ends what was begun: after a stop nobody would.
+    pub fn finish(&self) {
+        cutter::finish(&self.cutter);
     }
 
     /// Tells the cluster what became of its bindings here.

@@ -20,6 +20,9 @@ const REST: u32 = 4;
 /// The longest that flows wait for their end because of that.
 const REST_MOST: Duration = Duration::from_millis(100);
 
+/// How long a daemon that is told to stop waits for flows to end.
+const PATIENCE: Duration = Duration::from_secs(1);
+
 /// What failures of it are known by.
 pub(super) const STEP: &str = "ending the flows of old addresses";
 
@@ -30,6 +33,8 @@ pub(super) enum Job {
     Survey,
     /// Try again what failed.
     Again,
+    /// Say when all jobs before this one are done.
+    Tell(mpsc::Sender<()>),
 }
 
 /// What the loop is told of the thread's work.
@@ -63,11 +68,13 @@ pub(super) fn start(tell: Teller) -> mpsc::Sender<Job> {
             std::thread::sleep(rested.saturating_duration_since(Instant::now()));
             let began = Instant::now();
             let mut survey = false;
+            let mut asked = Vec::new();
             for job in std::iter::once(first).chain(jobs.try_iter()) {
                 match job {
                     Job::Cut(more) => left.cuts.extend(more),
                     Job::Survey => survey = true,
                     Job::Again => {}
+                    Job::Tell(done) => asked.push(done),
                 }
             }
             let report = work_off(Flows::open(), &mut left, survey);
@@ -75,6 +82,8 @@ pub(super) fn start(tell: Teller) -> mpsc::Sender<Job> {
             if fails || failed || report.borne.is_some() || !report.ended.is_empty() {
                 let _ = tell.send(Told::Cut(report));
             }
+            // Whoever asked may have given up.
+            asked.into_iter().for_each(|done| _ = done.send(()));
             failed = fails;
             rested = Instant::now() + (began.elapsed() * REST).min(REST_MOST);
         }
@@ -82,6 +91,14 @@ pub(super) fn start(tell: Teller) -> mpsc::Sender<Job> {
     // Without the thread flows would not be ended: better to say so than to go on.
     std::thread::Builder::new().name("cutter".to_owned()).spawn(work).expect("a thread can be started");
     send
+}
+
+/// Waits until the jobs so far are done, for a second at most: nobody would end those flows later.
+pub(super) fn finish(cutter: &mpsc::Sender<Job>) {
+    let (done, told) = mpsc::channel();
+    if cutter.send(Job::Tell(done)).is_ok() {
+        let _ = told.recv_timeout(PATIENCE);
+    }
 }
 
 /// Ends flows before anything else is done.

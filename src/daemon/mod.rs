@@ -145,7 +145,8 @@ pub async fn run(options: Options) -> Result<(), Error> {
     listen_to_nft(NftEvents::open(kernel.port()), kernel.port(), tell.clone());
     if let Some(folder) = &options.manifests {
         let fault = |source| Error::Serve { what: format!("manifests of {}", folder.display()), source };
-        listen_to_files(files::Source::new(folder, &options.config).map_err(fault)?, tell.clone());
+        let memory = (!options.dry_run).then(|| options.state.join("manifests"));
+        listen_to_files(files::Source::new(folder, &options.config, memory).map_err(fault)?, tell.clone());
     }
     let parse = |container: &crate::model::facts::Container| api::labels::parse(container).map(Arc::new);
     if let Some(socket) = &options.docker {
@@ -174,6 +175,7 @@ pub async fn run(options: Options) -> Result<(), Error> {
     info!(version = env!("CARGO_PKG_VERSION"), "egressd runs");
     agent.run(&mut told).await;
     systemd::stopping();
+    agent.finish();
     if agent.is_dismissed(&mut told).await {
         agent.withdraw(options.boot_guard.as_deref())?;
         agent.take_leave().await;

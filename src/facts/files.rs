@@ -1,9 +1,11 @@
 //! The folder of manifests, watched. It may come later, go, or be swapped as a whole by a symbolic link (as Kubernetes does with ConfigMaps).
 //!
-//! A file that cannot be read as a whole (half written, emptied, a slip in its YAML, no permission) leaves in force what it said before:
-//! a slip of the pen must not turn bound workloads into masqueraded ones.
+//! A file that cannot be read as a whole (half written, emptied, a slip in its YAML, no permission) leaves in force what it said before, and so
+//! does a folder that is not there: a slip of the pen, or a file system that is not mounted, must not turn bound workloads into masqueraded ones.
 
+mod memory;
 mod watch;
+mod writers;
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -17,7 +19,9 @@ use std::thread;
 use tokio::sync::watch as latest;
 use tracing::{info, warn};
 
+use self::memory::Memory;
 use self::watch::{Signal, Watch};
+use self::writers::Writers;
 use crate::api::manifest::{self, Content, File, MAX_FILE};
 use crate::model::binding::{FieldError, ManifestError, Manifests};
 
@@ -29,18 +33,20 @@ pub struct Source {
 
 impl Source {
     /// Begins to read and watch. The folder need not exist yet. `apart`: a file that is no manifest, should it be in the folder. Fails only when
-    /// no thread can be had.
-    pub fn new(folder: impl Into<PathBuf>, apart: &Path) -> io::Result<Self> {
-        let mut folder = Folder::new(folder.into(), apart.to_owned());
+    /// no thread can be had. `memory`: a folder for what the next start has to know; `None`: nothing is kept.
+    pub fn new(folder: impl Into<PathBuf>, apart: &Path, memory: Option<PathBuf>) -> io::Result<Self> {
+        let mut folder = Folder::new(folder.into(), apart.to_owned(), memory);
         let (out, manifests) = latest::channel(Manifests::default());
         let (stop, signals) = mpsc::channel();
         let signal = stop.clone();
         thread::Builder::new().name("manifests".to_owned()).spawn(move || {
             let mut first = true;
+            // Each is there until the next one is.
+            let mut watch;
             loop {
                 // Made anew before every reading: folders may have been replaced under their names. What happens
                 // from here on is noticed.
-                let watch = Watch::new(&folder.path, &signal);
+                watch = Watch::new(&folder.path, &signal, &folder.writers);
                 let read = folder.read();
                 out.send_if_modified(|last| {
                     let news = first || *last != read;
@@ -48,7 +54,7 @@ impl Source {
                     news
                 });
                 first = false;
-                if !watch.wait(&signals) {
+                if !watch.wait(&signals, &folder.writers) {
                     break;
                 }
             }
@@ -77,9 +83,13 @@ impl Drop for Source {
 struct Folder {
     path: PathBuf,
     apart: PathBuf,
+    memory: Memory,
     /// By file name: what was readable as a whole last. A file that has not changed is not read again.
     whole: BTreeMap<String, Whole>,
     was_there: Option<bool>,
+    writers: Writers,
+    /// The device of its file system when it was read last; `None`: it was not yet.
+    device: Option<u64>,
 }
 
 /// A file's bytes, and when they were written, with what they say.
@@ -97,37 +107,70 @@ struct Found {
 }
 
 impl Folder {
-    fn new(path: PathBuf, apart: PathBuf) -> Self {
-        Self { path, apart, whole: BTreeMap::new(), was_there: None }
+    fn new(path: PathBuf, apart: PathBuf, memory: Option<PathBuf>) -> Self {
+        let memory = Memory::new(memory);
+        let recalled = memory.names().into_iter().filter_map(|name| {
+            let (bytes, created) = memory.recall(&name)?;
+            let content = Content::read(&bytes, created);
+            content.is_whole().then(|| (name, Whole { bytes, created, content: Arc::new(content) }))
+        });
+        let whole = recalled.collect();
+        Self { path, apart, memory, whole, was_there: None, writers: Writers::default(), device: None }
     }
 
     fn read(&mut self) -> Manifests {
-        let (names, trouble) = match names(&self.path) {
-            Ok(names) => (names, None),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => (Vec::new(), None),
+        let (files, trouble) = match self.names() {
+            Ok(names) => (names.into_iter().filter_map(|name| self.file(name)).collect::<Vec<_>>(), None),
             // Not an empty folder, but one that cannot be looked into: all of it stays.
-            Err(error) => (self.whole.keys().cloned().collect(), Some(error)),
+            Err(trouble) => {
+                let as_before =
+                    |(name, whole): (&String, &Whole)| Found { name: name.clone(), content: Arc::clone(&whole.content), unread: None };
+                (self.whole.iter().map(as_before).collect(), Some(trouble))
+            }
         };
         self.tell_presence();
-        let names = names.into_iter().filter(|name| self.apart != self.path.join(name)).collect::<Vec<_>>();
-        let files: Vec<Found> = names.into_iter().filter_map(|name| self.file(name)).collect();
-        self.whole.retain(|name, _| files.binary_search_by(|file| file.name.cmp(name)).is_ok());
+        self.whole.retain(|name, _| {
+            let stays = files.binary_search_by(|file| file.name.cmp(name)).is_ok();
+            if !stays {
+                self.memory.forget(name);
+            }
+            stays
+        });
         let mut manifests = manifest::assemble(files.iter().map(|found| File {
             name: &found.name,
             content: &found.content,
             unread: found.unread.as_ref(),
         }));
-        if let Some(error) = trouble {
-            let message = format!("cannot be listed: {error}; name a folder that root can read (what it said before stays in force)");
+        if let Some(trouble) = trouble {
+            let message = format!("{trouble} (what it said before stays in force)");
             let error = FieldError { field: "folder".to_owned(), message };
             manifests.errors.push(ManifestError { object: self.path.display().to_string(), error });
         }
         manifests
     }
 
+    /// Names of the files that are manifests, or why they cannot be told, with the cure.
+    fn names(&mut self) -> Result<Vec<String>, String> {
+        let listed = fs::metadata(&self.path).and_then(|about| Ok((about.dev(), names(&self.path)?)));
+        let (device, names) = listed.map_err(|error| match error.kind() {
+            io::ErrorKind::NotFound => "does not exist; make it, and leave it empty if nothing is to be bound".to_owned(),
+            _ => format!("cannot be listed: {error}; name a folder that root can read"),
+        })?;
+        if names.is_empty() && !self.whole.is_empty() && self.device.is_some_and(|before| before != device) {
+            return Err("is empty, and on another file system than it was; mount that again, or restart egressd if nothing is to be bound"
+                .to_owned());
+        }
+        self.device = Some(device);
+        Ok(names.into_iter().filter(|name| self.apart != self.path.join(name)).collect())
+    }
+
     /// `None` when there is no such file any more.
     fn file(&mut self, name: String) -> Option<Found> {
         let before = self.whole.get(&name);
+        // Its end may be missing still, and be a document of its own.
+        if let Some(before) = before.filter(|_| self.path.join(&name).canonicalize().is_ok_and(|path| self.writers.write(&path))) {
+            return Some(Found { name, content: Arc::clone(&before.content), unread: None });
+        }
         let content = match load(&self.path.join(&name)) {
             // Who writes a file in place begins by emptying it.
             Ok(Some((bytes, _))) if bytes.trim_ascii().is_empty() && before.is_some() => {
@@ -140,6 +183,7 @@ impl Folder {
                 let content = Content::read(&bytes, created);
                 if content.is_whole() {
                     let content = Arc::new(content);
+                    self.memory.keep(&name, &bytes, created);
                     self.whole.insert(name.clone(), Whole { bytes, created, content: Arc::clone(&content) });
                     return Some(Found { name, content, unread: None });
                 }

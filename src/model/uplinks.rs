@@ -1,5 +1,6 @@
 //! Uplinks, their ways, and the exits on them: computed in one place, which can say no. They change seldom.
 
+pub mod ahead;
 mod holder;
 pub mod outside;
 
@@ -78,6 +79,8 @@ pub struct Uplinks {
     /// The way of flows that bear an exit; 0 when it is gone.
     pub borne: BTreeMap<IpAddr, u8>,
     pub inside: Inside,
+    /// The preference of the first of the policy rules for our marks, where it is not as usual or cannot be.
+    pub rules_from: BTreeMap<Family, u32>,
     /// What everybody should know: an address on two NICs, too many ways.
     pub problems: Vec<String>,
 }
@@ -108,7 +111,12 @@ impl Uplinks {
         survey.nics();
         survey.exits(placed);
         survey.finish();
-        uplinks.problems.extend(outside::ahead(kernel, &defaults));
+        for family in [Family::V4, Family::V6] {
+            match ahead::place(kernel, family) {
+                Ok(place) => drop(uplinks.rules_from.insert(family, place)),
+                Err(problem) => uplinks.problems.push(problem),
+            }
+        }
         uplinks
     }
 

@@ -84,7 +84,7 @@ pub fn cuts(changes: &[Change], observed: &Ruleset, desired: &Ruleset, outcome: 
         }
     }
     let former = gone.iter().map(|address| Cut { keep: exits.remove(address).unwrap_or_default(), ..Cut::all(IpNet::from(*address)) });
-    former.chain(touched.iter().flat_map(|entrance| cut(*entrance, of.get(entrance).copied(), observed, outcome))).collect()
+    former.chain(touched.iter().flat_map(|entrance| cut(*entrance, of.get(entrance).copied(), (observed, desired), outcome))).collect()
 }
 
 /// The addresses whose owner a batch takes away, or changes. When the tables go as a whole, everybody stays where they are.
@@ -98,19 +98,24 @@ fn disowned(changes: &[Change]) -> BTreeSet<IpAddr> {
     gone
 }
 
-fn cut(entrance: Entrance, row: Option<&Row>, observed: &Ruleset, outcome: &Outcome) -> Vec<Cut> {
+fn cut(entrance: Entrance, row: Option<&Row>, (observed, desired): (&Ruleset, &Ruleset), outcome: &Outcome) -> Vec<Cut> {
     let all = Cut::all(entrance.1);
     let was_bound = bound_before(observed, entrance);
     match (row.map(standing), row.and_then(|row| row.binding.as_ref())) {
         // Unbound, and known: what had an exit ends, what had none goes on.
-        (Some(Standing::Free), _) if was_bound => {
+        (Some(Standing::Free), binding) if was_bound => {
+            // A connection waits for its exit, which may come back.
+            let falls_back = row.is_some_and(|row| matches!(row.state, State::FellBack(_)));
+            let only_datagrams = falls_back && binding.is_some_and(|binding| binding.existing_flows == ExistingFlows::Keep);
             let exits = exits_before(observed, entrance);
             // What had no exit has no flows, and yet it has to be said that none is left.
             let none = exits.is_empty().then(|| IpFamily::of(entrance.1.addr()).unspecified());
-            exits.into_iter().chain(none).map(|exit| Cut { only: Some(exit), ..all.clone() }).collect()
+            exits.into_iter().chain(none).map(|exit| Cut { only: Some(exit), only_datagrams, ..all.clone() }).collect()
         }
         (Some(Standing::Bound(_)), Some(binding)) => {
-            let keep = row.map(|row| outcome.borne_by(row)).unwrap_or_default();
+            let same = limits(observed, entrance) == limits(desired, entrance);
+            // What the binding was for, and is not any more, has the exit's address all the same.
+            let keep = row.filter(|_| same || !was_bound).map(|row| outcome.borne_by(row)).unwrap_or_default();
             // A label is as old as its container: no flow of it can be older.
             let leaked = !was_bound && binding.name.source == Source::Label;
             let only_datagrams = binding.existing_flows == ExistingFlows::Keep && !leaked;
@@ -179,14 +184,24 @@ pub fn departures(observed: &Ruleset, desired: &Ruleset) -> BTreeSet<(IfIndex, I
     departures
 }
 
-fn bound_before(observed: &Ruleset, (interface, net): Entrance) -> bool {
+fn bound_before(observed: &Ruleset, of: Entrance) -> bool {
+    element(observed, of, [names::POLICIES, names::POLICIES_NETS]).is_some()
+}
+
+/// The chain with what a source is bound for; `None`: for everything.
+fn limits(ruleset: &Ruleset, of: Entrance) -> Option<&Data> {
+    element(ruleset, of, [names::LIMITED, names::LIMITED_NETS])
+}
+
+/// What one of two sets has of a source: that of addresses, or that of subnets.
+fn element<'a>(ruleset: &'a Ruleset, (interface, net): Entrance, [singles, nets]: [&str; 2]) -> Option<&'a Data> {
     let single = net.prefix_len() == net.max_prefix_len();
     let (name, key) = if single {
-        (names::POLICIES, Key::one(crate::nft::Bytes::default().number(interface).address(net.addr())))
+        (singles, Key::one(crate::nft::Bytes::default().number(interface).address(net.addr())))
     } else {
-        (names::POLICIES_NETS, Key::prefix(interface, net))
+        (nets, Key::prefix(interface, net))
     };
-    set_of(observed, family_of(net), name).is_some_and(|set| set.elements.contains_key(&key))
+    set_of(ruleset, family_of(net), name)?.elements.get(&key)
 }
 
 /// The exits that a source had: one for each NIC at the most, unless they were spread.

@@ -76,13 +76,17 @@ impl Planner {
         let ruleset = diff(&desired, observed.ruleset);
         let routing = Routing::desired(outcome, observed.kernel);
         let (before, after) = routing.steps(&Routing::observed(observed.kernel), observed.kernel);
-        let disarm = if desired.tables.is_empty() { diff(&tables::unbound(observed.ruleset), observed.ruleset) } else { Vec::new() };
+        // What an earlier run had unbound may have flows still, and without the tables nothing would hold them.
+        let go = desired.tables.is_empty() && !observed.ruleset.tables.is_empty();
+        let late = departed.iter().filter(|_| go).map(|(_, address)| Cut::all((*address).into()));
+        let cuts = late.chain(flows::cuts(&ruleset, observed.ruleset, &desired, outcome)).collect();
+        let disarm = if go { diff(&tables::unbound(observed.ruleset, &departed), observed.ruleset) } else { Vec::new() };
         Plan {
             sysctls: sysctls::wanted(outcome, observed.kernel, observed.sysctls),
             names: Names::in_steps(before.iter().chain(&after), observed.kernel),
             before,
             disarm,
-            cuts: flows::cuts(&ruleset, observed.ruleset, &desired, outcome),
+            cuts,
             ruleset,
             target: desired,
             departed,

@@ -13,6 +13,7 @@ use crate::contract::{
 };
 use crate::model::facts::{Family, KernelFacts, Route, RouteKind, Rule, is_link_local};
 use crate::model::resolve::Outcome;
+use crate::model::uplinks::ahead::{LOCAL, local_first};
 use crate::model::uplinks::outside::MAIN;
 use crate::model::ways::{Way, mark};
 
@@ -41,14 +42,20 @@ impl Routing {
         // A group that somebody else gave a NIC stays; `check` tells what that costs.
         routing.groups = nics.values().filter(|u| u.group == 0 || u.group == UPLINK_GROUP).map(|u| u.index).collect();
         for family in families(outcome) {
+            let first = outcome.uplinks.rules_from.get(&family).copied().unwrap_or(PREFERENCE_INSIDE);
+            let marked = |rule: Rule| Rule { mark: Some(FLAG), mask: Some(FLAG_MASK), ..rule };
             for table in outcome.uplinks.inside.tables.iter().chain([&MAIN]) {
-                let rule = Rule { table: *table, ..inside(family, PREFERENCE_INSIDE) };
-                routing.rules.insert(Rule { mark: Some(FLAG), mask: Some(FLAG_MASK), ..rule });
+                routing.rules.insert(marked(Rule { table: *table, ..inside(family, first) }));
             }
-            routing.rules.insert(by_mark(family, 0));
+            // Where another program has put the host's own addresses behind (as for VRFs), they are looked up ahead of the ways all the same.
+            if !local_first(kernel, family, first) {
+                routing.rules.insert(marked(rule(family, first, LOCAL)));
+            }
+            let by_mark = |number| by_mark(family, first + PREFERENCE_WAY - PREFERENCE_INSIDE, number);
+            routing.rules.insert(by_mark(0));
             routing.routes.insert(last(family, TABLE_BASE));
             for way in outcome.uplinks.ways.values() {
-                routing.rules.insert(by_mark(family, way.number));
+                routing.rules.insert(by_mark(way.number));
                 routing.routes.insert(last(family, way.table()));
                 if way.up {
                     let copies = copies(kernel, way, family);
@@ -62,6 +69,9 @@ impl Routing {
         routing.routes.extend(nodes);
         for (address, way) in outcome.uplinks.held() {
             let (from, family) = (Some(IpNet::from(address)), Family::of(address));
+            if !local_first(kernel, family, PREFERENCE_FROM_INSIDE) {
+                routing.rules.insert(Rule { from, ..rule(family, PREFERENCE_FROM_INSIDE, LOCAL) });
+            }
             routing.rules.insert(Rule { from, ..inside(family, PREFERENCE_FROM_INSIDE) });
             if reached.contains(&family) {
                 routing.rules.insert(Rule { from, ..rule(family, PREFERENCE_FROM_NODES, TABLE_NODES) });
@@ -128,8 +138,8 @@ fn inside(family: Family, preference: u32) -> Rule {
     Rule { suppress_prefix_length: Some(0), suppress_group: Some(UPLINK_GROUP), ..rule(family, preference, MAIN) }
 }
 
-fn by_mark(family: Family, number: u8) -> Rule {
-    Rule { mark: Some(mark(number)), mask: Some(MARK_MASK), ..rule(family, PREFERENCE_WAY, TABLE_BASE + u32::from(number)) }
+fn by_mark(family: Family, preference: u32, number: u8) -> Rule {
+    Rule { mark: Some(mark(number)), mask: Some(MARK_MASK), ..rule(family, preference, TABLE_BASE + u32::from(number)) }
 }
 
 fn everything(family: Family) -> IpNet {

@@ -19,6 +19,7 @@ pub fn keys(outcome: &Outcome, kernel: &KernelFacts) -> Vec<String> {
         keys.push(format!("net/ipv4/conf/{}/rp_filter", nic.name));
         keys.push(format!("net/ipv6/conf/{}/accept_ra", nic.name));
     }
+    keys.extend(forwarders(outcome, kernel).into_iter().map(forwarding));
     for name in sharing(outcome, kernel) {
         keys.push(format!("net/ipv4/conf/{name}/arp_ignore"));
         keys.push(format!("net/ipv4/conf/{name}/arp_announce"));
@@ -57,10 +58,33 @@ pub fn wanted(outcome: &Outcome, kernel: &KernelFacts, now: &BTreeMap<String, St
     if bound(false) {
         raise(FORWARD_V4.to_owned(), &[0], 1);
     }
+    // That one sets all links' own. Where it is set, a link's own may have been taken back.
+    if value(FORWARD_V4) == Some(1) {
+        forwarders(outcome, kernel).into_iter().for_each(|name| raise(forwarding(name), &[0], 1));
+    }
     if bound(true) {
         raise(FORWARD_V6.to_owned(), &[0], 1);
     }
     set
+}
+
+/// Whether IPv4 packets that come in by a link go on to others. (IPv6 asks the setting for all alone.)
+fn forwarding(link: &str) -> String {
+    format!("net/ipv4/conf/{link}/forwarding")
+}
+
+/// Names of the links that IPv4 packets of bound sources, and their answers, come in by.
+fn forwarders<'a>(outcome: &Outcome, kernel: &'a KernelFacts) -> BTreeSet<&'a str> {
+    let spread = outcome.spreads.values().flat_map(|shares| &shares.shares).map(|share| share.exit);
+    let mut links: BTreeSet<IfIndex> = spread.filter(|exit| exit.address.is_ipv4()).map(|exit| exit.interface).collect();
+    for row in &outcome.rows {
+        if let (State::Bound(exit), Some(entry)) = (&row.state, row.entry)
+            && exit.address.is_ipv4()
+        {
+            links.extend(outcome.interfaces(entry).chain([exit.interface]));
+        }
+    }
+    links.into_iter().filter_map(|index| Some(kernel.links.get(&index)?.name.as_str())).collect()
 }
 
 /// Names of the links that are in one subnet with another one, where one of the two is an uplink.

@@ -6,13 +6,13 @@ use std::net::IpAddr;
 use ipnet::IpNet;
 
 use super::datapath::{self, Shape, names, spread, traffic};
-use crate::model::binding::Traffic;
+use crate::model::binding::{Traffic, WhenUnavailable};
 use crate::model::facts::{Family as IpFamily, IfIndex, KernelFacts};
 use crate::model::policy::{NO_EXIT, Standing, standing};
 use crate::model::resolve::{Guard, Outcome};
 use crate::model::uplinks::outside::Inside;
 use crate::model::ways;
-use crate::model::workload::{Entry, Row, State};
+use crate::model::workload::{Entry, Row, State, Subject};
 use crate::nft::{Bytes, Data, Datatype, Family, Key, Ruleset, Set, Table, Verdict};
 
 /// Interface and source of who was bound until just now.
@@ -197,7 +197,12 @@ fn guarded(outcome: &Outcome, entry: Entry) -> bool {
 fn claimed(outcome: &Outcome, rows: &[Stood], v6: bool) -> Set {
     let open = rows.iter().filter(|(_, standing)| matches!(standing, Standing::Bound(_))).map(|(row, _)| row);
     let open = open.filter(|row| row.entry.is_some_and(|entry| !guarded(outcome, entry)));
-    let nets: Vec<IpNet> = open.filter_map(|row| row.address).collect();
+    // A routed source of which nobody knows yet by which interface it comes.
+    let waits = |row: &&Row| {
+        let drops = row.binding.as_ref().is_some_and(|binding| binding.when_unavailable == WhenUnavailable::Drop);
+        matches!((&row.subject, &row.state), (Subject::Source(_), State::Waiting(_))) && drops
+    };
+    let nets: Vec<IpNet> = open.copied().chain(outcome.rows.iter().filter(waits)).filter_map(|row| row.address).collect();
     inside_set(nets.iter(), v6)
 }
 
@@ -229,13 +234,15 @@ pub fn keep(desired: &mut Ruleset, observed: &Ruleset) {
     }
 }
 
-/// The same tables with nobody bound: no flow begins with an exit any more.
-pub fn unbound(observed: &Ruleset) -> Ruleset {
+/// The same tables with nobody bound: no flow begins with an exit any more, and those of who was bound are held until they have ended, by
+/// whoever ends them.
+pub fn unbound(observed: &Ruleset, departed: &Departed) -> Ruleset {
     let mut tables = observed.clone();
     for table in tables.tables.values_mut() {
         for name in [names::POLICIES, names::POLICIES_NETS] {
             table.sets.entry(name.to_owned()).and_modify(|set| set.elements.clear());
         }
     }
+    hold_back(&mut tables, departed);
     tables
 }

@@ -1,7 +1,7 @@
 //! `egressd explain`: what happens to a packet of a workload, step by step, and why.
 
 use std::fmt::Write;
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr};
 
 use crate::contract::{MARK_MASK, UPLINK_GROUP};
 use crate::model::binding::{Destination, Traffic};
@@ -80,6 +80,15 @@ fn bound(out: &mut String, facts: &Facts, outcome: &Outcome, row: &Row, exit: &E
     let Some(way) = outcome.uplinks.ways.get(&exit.way) else { return Ok(()) };
     let traffic = row.binding.as_ref().map(|b| &b.traffic);
     if let Some(to) = destination {
+        if is_host(facts, to) {
+            return writeln!(
+                out,
+                "  inside    {to} is this host itself: it answers by the interface that it was asked by, and sees the workload's own address"
+            );
+        }
+        if to.is_multicast() || to == IpAddr::V4(Ipv4Addr::BROADCAST) {
+            return writeln!(out, "  inside    {to} is for the workload's own subnet, and is not routed");
+        }
         if let Some(how) = inside(facts, outcome, to) {
             return writeln!(out, "  inside    {to} is not outside: {how}; source and route stay as they are");
         }
@@ -99,6 +108,11 @@ fn bound(out: &mut String, facts: &Facts, outcome: &Outcome, row: &Row, exit: &E
             binding.spread,
             list(&all)
         )?;
+    }
+    for spec in row.binding.iter().flat_map(|binding| &binding.exits) {
+        if let Some(Err(reason)) = outcome.uplinks.exit(spec).filter(|_| Family::of(spec.address) == Family::of(exit.address)) {
+            writeln!(out, "  lost      {}: {reason}", spec.address)?;
+        }
     }
     writeln!(out, "  flow      leaves as {}, which is all that tells its way from then on", exit.address)?;
     writeln!(
@@ -123,6 +137,11 @@ fn leads(facts: &Facts, way: &Way, exit: &Exit, destination: Option<IpAddr>) -> 
             None => "everything is on the link".to_owned(),
         },
     }
+}
+
+/// An address of this host's own.
+fn is_host(facts: &Facts, to: IpAddr) -> bool {
+    to.is_loopback() || to.is_unspecified() || facts.kernel.own_links_with(to).next().is_some()
 }
 
 /// What makes a destination inside: a subnet that is told to be, or a route that is not by an uplink.

@@ -5,10 +5,9 @@ use std::net::IpAddr;
 use world::{
     Binding, Container, Nic, Scenario, World,
     layout::{PORT, SERVER},
+    segment::Plain,
     talk::Flow,
 };
-
-use crate::support::Plain;
 
 pub fn scenarios() -> Vec<Scenario> {
     vec![Scenario::new("a spoofer gets nothing before, during and after the owner's flow", a_spoofer_around_a_flow)]

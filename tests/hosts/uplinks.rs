@@ -5,10 +5,11 @@ use std::{net::IpAddr, thread, time::Duration};
 use serde_json::json;
 use world::{
     Binding, Nic, Scenario, World,
+    segment::{Plain, Router, Segment},
     status::{until, until_within},
 };
 
-use crate::support::{Guarded, Plain, Router, STRANGER, Segment, await_reason};
+use crate::support::{Guarded, STRANGER, await_reason};
 
 pub fn scenarios() -> Vec<Scenario> {
     let mut scenarios = vec![

@@ -82,9 +82,9 @@ fn rules_ahead_of_ours_and_on_our_marks_are_found_as_ip_rule_shows_them() {
         let findings = check(Path::new("/run"));
         let said: Vec<_> = about(&findings, "policy rule").iter().map(|f| (f.level, f.subject.clone())).collect();
         let expected = [
-            (Level::Warn, "policy rule 50: from all fwmark 0x1001/0x10ff iif eth7 lookup 100"),
-            (Level::Warn, "policy rule 60: not from all to 203.0.113.0/24 and more lookup 100"),
-            (Level::Fail, "policy rule 80: from all unreachable"),
+            (Level::Fail, "policy rule 50: from all fwmark 0x1001/0x10ff iif eth7 lookup 100"),
+            (Level::Ok, "policy rule 60: not from all to 203.0.113.0/24 and more lookup 100"),
+            (Level::Ok, "policy rule 80: from all unreachable"),
             (Level::Fail, "policy rule 3000: from all fwmark 0x1000 lookup 100 (IPv6)"),
         ];
         assert_eq!(said, expected.map(|(level, subject)| (level, subject.to_owned())));

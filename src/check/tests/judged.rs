@@ -147,7 +147,7 @@ fn a_nic_s_settings_are_told_with_what_egressd_makes_of_them() {
     facts.sysctls.insert("net/ipv4/conf/all/rp_filter".to_owned(), "1".to_owned());
     facts.sysctls.insert("net/ipv4/conf/eth0/rp_filter".to_owned(), "0".to_owned());
     let told = |facts: &Facts| all(facts).into_iter().find(|finding| finding.subject == "settings of eth0").unwrap();
-    assert!(told(&facts).message.starts_with("when eth0 becomes an uplink, egressd sets rp_filter to 2"));
+    assert!(told(&facts).message.starts_with("while a workload leaves by eth0, egressd sets, where it is needed, rp_filter to 2"));
     facts.sysctls_writable = false;
     assert_eq!(told(&facts).level, Level::Warn);
     assert_eq!(told(&host()).message, "as egressd needs them");
@@ -226,23 +226,24 @@ fn a_forward_chain_is_opened_by_the_program_that_it_belongs_to() {
 }
 
 #[test]
-fn a_rule_ahead_of_ours_that_takes_every_packet_fails() {
-    let (level, said) = of_rule(policy(100)).unwrap();
+fn a_rule_that_leaves_ours_no_place_ahead_of_it_fails() {
+    let (level, said) = of_rule(policy(1)).unwrap();
     assert_eq!(level, Level::Fail);
-    assert!(said.starts_with("FAIL  policy rule 100: from all lookup 100: it stands before egressd's rules"), "{said}");
+    assert!(said.starts_with("FAIL  policy rule 1: from all lookup 100: it leaves egressd's rules no place ahead of it"), "{said}");
 }
 
 #[test]
-fn a_rule_ahead_of_ours_that_takes_some_packets_warns() {
+fn a_rule_that_ours_go_ahead_of_is_fine() {
     let some = [
         Rule { to: Some("8.8.8.8/32".parse().unwrap()), ..policy(100) },
         Rule { iif: Some("docker0".to_owned()), ..policy(100) },
         Rule { not: true, ..marked(100, 0xca6c, u32::MAX) },
         Rule { other: true, action: RuleAction::Unreachable, ..policy(100) },
         Rule { action: RuleAction::Goto(200), ..policy(100) },
+        policy(100),
     ];
     for rule in some {
-        assert_eq!(level(rule.clone()), Some(Level::Warn), "{rule:?}");
+        assert_eq!(level(rule.clone()), None, "{rule:?}");
     }
 }
 

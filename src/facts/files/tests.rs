@@ -45,7 +45,7 @@ async fn files_are_followed_as_they_come_change_and_go() {
     write(folder.path(), "a.yaml", &binding("a", "172.31.0.8"));
     write(folder.path(), "notes.txt", "not ours");
     write(folder.path(), ".a.yaml.swp", "an editor's");
-    let mut source = Source::new(folder.path(), Path::new("/nowhere")).expect("a thread");
+    let mut source = Source::new(folder.path(), Path::new("/nowhere"), None).expect("a thread");
     assert_eq!(exits(&next(&mut source).await), ["default/a 172.31.0.8"]);
     write(
         folder.path(),
@@ -64,16 +64,38 @@ async fn files_are_followed_as_they_come_change_and_go() {
 async fn a_folder_that_comes_later_is_read_then() {
     let above = tempfile::tempdir().expect("a folder");
     let folder = above.path().join("etc/manifests");
-    let mut source = Source::new(&folder, Path::new("/nowhere")).expect("a thread");
-    assert_eq!(next(&mut source).await, Manifests::default());
+    let mut source = Source::new(&folder, Path::new("/nowhere"), None).expect("a thread");
+    let missing = next(&mut source).await;
+    assert!(missing.errors[0].error.message.contains("does not exist; make it"), "{missing:?}");
     fs::create_dir_all(&folder).expect("made");
     write(&folder, "a.yaml", &binding("a", "172.31.0.8"));
-    until(&mut source, &["default/a 172.31.0.8"]).await;
-    fs::remove_dir_all(&folder).expect("removed");
-    until(&mut source, &[]).await;
-    fs::create_dir_all(&folder).expect("made again");
-    write(&folder, "a.yaml", &binding("a", "172.31.0.14"));
-    until(&mut source, &["default/a 172.31.0.14"]).await;
+    let read = until(&mut source, &["default/a 172.31.0.8"]).await;
+    assert!(read.errors.is_empty(), "{read:?}");
+}
+
+/// A file that is removed says something; a folder that is gone does not.
+#[test]
+fn a_folder_that_is_gone_leaves_in_force_what_it_said() {
+    let above = tempfile::tempdir().expect("a folder");
+    let path = above.path().join("manifests");
+    let mut folder = Folder::new(path.clone(), "/nowhere".into(), None);
+    fs::create_dir(&path).expect("made");
+    write(&path, "a.yaml", &binding("a", "172.31.0.8"));
+    assert_eq!(exits(&folder.read()), ["default/a 172.31.0.8"]);
+    fs::rename(&path, above.path().join("away")).expect("moved");
+    let gone = folder.read();
+    assert_eq!(exits(&gone), ["default/a 172.31.0.8"]);
+    assert!(gone.errors[0].error.message.contains("stays in force"), "{gone:?}");
+    fs::create_dir(&path).expect("made again");
+    assert_eq!(exits(&folder.read()), [""; 0], "an empty folder says that nothing is bound");
+    folder.device = Some(0);
+    write(&path, "a.yaml", &binding("a", "172.31.0.14"));
+    assert_eq!(exits(&folder.read()), ["default/a 172.31.0.14"], "another file system with files");
+    fs::remove_file(path.join("a.yaml")).expect("removed");
+    folder.device = Some(0);
+    let unmounted = folder.read();
+    assert_eq!(exits(&unmounted), ["default/a 172.31.0.14"]);
+    assert!(unmounted.errors[0].error.message.contains("on another file system"), "{unmounted:?}");
 }
 
 #[tokio::test]
@@ -85,7 +107,7 @@ async fn a_swapped_link_is_followed_as_configmaps_swap_theirs() {
     }
     symlink("..1", folder.path().join("..data")).expect("linked");
     symlink("..data/a.yaml", folder.path().join("a.yaml")).expect("linked");
-    let mut source = Source::new(folder.path(), Path::new("/nowhere")).expect("a thread");
+    let mut source = Source::new(folder.path(), Path::new("/nowhere"), None).expect("a thread");
     assert_eq!(exits(&next(&mut source).await), ["default/a 172.31.0.8"]);
     symlink("..2", folder.path().join("..tmp")).expect("linked");
     fs::rename(folder.path().join("..tmp"), folder.path().join("..data")).expect("swapped");
@@ -101,7 +123,7 @@ async fn a_folder_that_is_a_link_is_followed_when_it_points_elsewhere() {
     }
     let folder = above.path().join("current");
     symlink("one", &folder).expect("linked");
-    let mut source = Source::new(&folder, Path::new("/nowhere")).expect("a thread");
+    let mut source = Source::new(&folder, Path::new("/nowhere"), None).expect("a thread");
     assert_eq!(exits(&next(&mut source).await), ["default/a 172.31.0.8"]);
     symlink("two", above.path().join("new")).expect("linked");
     fs::rename(above.path().join("new"), &folder).expect("swapped");
@@ -113,7 +135,7 @@ async fn a_folder_that_is_a_link_is_followed_when_it_points_elsewhere() {
 #[test]
 fn a_file_that_has_not_changed_is_not_read_again() {
     let place = tempfile::tempdir().expect("a folder");
-    let mut folder = Folder::new(place.path().to_owned(), "/nowhere".into());
+    let mut folder = Folder::new(place.path().to_owned(), "/nowhere".into(), None);
     write(place.path(), "a.yaml", &binding("a", "172.31.0.8"));
     let before = folder.read();
     write(place.path(), "b.yaml", &binding("b", "172.31.0.14"));
@@ -127,7 +149,7 @@ fn a_file_that_has_not_changed_is_not_read_again() {
 #[test]
 fn a_file_that_breaks_leaves_in_force_what_it_said() {
     let place = tempfile::tempdir().expect("a folder");
-    let mut folder = Folder::new(place.path().to_owned(), "/nowhere".into());
+    let mut folder = Folder::new(place.path().to_owned(), "/nowhere".into(), None);
     write(place.path(), "a.yaml", &binding("a", "172.31.0.8"));
     let good = folder.read();
     for broken in [&b"spec: [half"[..], b"\x00\xff", b"", b" \n", &vec![b' '; MAX_FILE + 1]] {
@@ -151,7 +173,7 @@ fn what_is_not_a_regular_file_is_named_and_blocks_nobody() {
     symlink("nowhere", place.path().join("lost.yaml")).expect("linked");
     fs::create_dir(place.path().join("folder.yaml")).expect("made");
     write(place.path(), "z.yaml", &binding("z", "172.31.0.8"));
-    let read = Folder::new(place.path().to_owned(), "/nowhere".into()).read();
+    let read = Folder::new(place.path().to_owned(), "/nowhere".into(), None).read();
     let objects: Vec<_> = read.errors.iter().map(|e| e.object.as_str()).collect();
     assert_eq!(objects, ["lost.yaml", "pipe.yaml"]);
     assert_eq!(exits(&read), ["default/z 172.31.0.8"]);
@@ -161,7 +183,7 @@ fn what_is_not_a_regular_file_is_named_and_blocks_nobody() {
 fn a_file_in_place_of_the_folder_is_an_error() {
     let place = tempfile::tempdir().expect("a folder");
     write(place.path(), "file", "");
-    let read = Folder::new(place.path().join("file"), "/nowhere".into()).read();
+    let read = Folder::new(place.path().join("file"), "/nowhere".into(), None).read();
     assert_eq!(read.errors.len(), 1);
     assert_eq!(read.errors[0].error.field, "folder");
 }
@@ -171,8 +193,8 @@ async fn reading_a_folder_is_not_taken_for_a_change_of_it() {
     let folder = tempfile::tempdir().expect("a folder");
     write(folder.path(), "a.yaml", &binding("a", "172.31.0.8"));
     let (signal, signals) = mpsc::channel();
-    let _watch = Watch::new(folder.path(), &signal);
-    Folder::new(folder.path().to_owned(), "/nowhere".into()).read();
+    let _watch = Watch::new(folder.path(), &signal, &Writers::default());
+    Folder::new(folder.path().to_owned(), "/nowhere".into(), None).read();
     assert!(signals.recv_timeout(Duration::from_millis(300)).is_err());
     write(folder.path(), "a.yaml", &binding("a", "172.31.0.9"));
     assert_eq!(signals.recv_timeout(SOON), Ok(Signal::Change));
@@ -183,9 +205,61 @@ async fn the_file_of_options_is_no_manifest() {
     let folder = tempfile::tempdir().expect("a folder");
     write(folder.path(), "a.yaml", &binding("a", "172.31.0.8"));
     write(folder.path(), "config.yaml", "no-docker: true\n");
-    let read = async |apart: &str| next(&mut Source::new(folder.path(), &folder.path().join(apart)).expect("a thread")).await;
+    let read = async |apart: &str| next(&mut Source::new(folder.path(), &folder.path().join(apart), None).expect("a thread")).await;
     assert_eq!(read("other.yaml").await.errors.len(), 1, "it would be one");
     let read = read("config.yaml").await;
     assert!(read.errors.is_empty(), "{:?}", read.errors);
     assert_eq!(exits(&read), ["default/a 172.31.0.8"]);
+}
+
+/// A part of a file can be whole by itself: that it is one shows only in that its writer has not closed it.
+#[tokio::test]
+async fn a_file_that_is_being_written_says_what_it_said_until_its_writer_is_done() {
+    use std::io::Write;
+    let folder = tempfile::tempdir().expect("a folder");
+    let both = format!("{}---\n{}", binding("a", "172.31.0.8"), binding("b", "172.31.0.9"));
+    write(folder.path(), "two.yaml", &both);
+    let mut source = Source::new(folder.path(), Path::new("/nowhere"), None).expect("a thread");
+    assert_eq!(exits(&next(&mut source).await).len(), 2);
+    let changed = both.replace("172.31.0.9", "172.31.0.10");
+    let (half, rest) = changed.split_at(changed.find("---").expect("it has two documents"));
+    let mut file = fs::File::create(folder.path().join("two.yaml")).expect("emptied");
+    file.write_all(half.as_bytes()).expect("written");
+    let early = tokio::time::timeout(Duration::from_millis(500), source.next()).await;
+    assert!(early.is_err(), "{:?}", early.map(|early| exits(&early)));
+    file.write_all(rest.as_bytes()).expect("written");
+    drop(file);
+    until(&mut source, &["default/a 172.31.0.8", "default/b 172.31.0.10"]).await;
+    // Who keeps it open is not waited for for ever.
+    let mut file = fs::File::create(folder.path().join("two.yaml")).expect("emptied");
+    file.write_all(half.as_bytes()).expect("written");
+    until(&mut source, &["default/a 172.31.0.8"]).await;
+}
+
+/// As it would be without the restart.
+#[test]
+fn what_breaks_while_nobody_reads_leaves_in_force_what_it_said() {
+    let above = tempfile::tempdir().expect("a folder");
+    let (path, memory) = (above.path().join("manifests"), above.path().join("memory"));
+    let started = || Folder::new(path.clone(), "/nowhere".into(), Some(memory.clone()));
+    fs::create_dir(&path).expect("made");
+    for (file, address) in [("a.yaml", "172.31.0.8"), ("b.yaml", "172.31.0.9")] {
+        write(&path, file, &binding(&file[..1], address));
+    }
+    let before = started().read();
+    let both = ["default/a 172.31.0.8", "default/b 172.31.0.9"];
+    assert_eq!(exits(&before), both);
+    for broken in ["apiVersion: [", ""] {
+        write(&path, "a.yaml", broken);
+        let read = started().read();
+        assert_eq!(exits(&read), both, "{broken:?}");
+        assert_eq!(read.errors.len(), 1, "it is told: {read:?}");
+    }
+    fs::rename(&path, above.path().join("away")).expect("moved");
+    let read = started().read();
+    assert_eq!((exits(&read), &read.bindings[0].created), (both.map(str::to_owned).to_vec(), &before.bindings[0].created));
+    fs::create_dir(&path).expect("made again");
+    write(&path, "b.yaml", &binding("b", "172.31.0.9"));
+    assert_eq!(exits(&started().read()), both[1..], "a file that is removed says something");
+    assert_eq!(exits(&started().read()), both[1..]);
 }

@@ -10,6 +10,8 @@ use notify::event::{AccessKind, AccessMode};
 use notify::{Event, EventKind, RecommendedWatcher, RecursiveMode, Watcher};
 use tracing::warn;
 
+use super::writers::Writers;
+
 /// A change is read after this long without another one, and after [`PATIENCE`] in any case.
 const QUIET: Duration = Duration::from_millis(50);
 const PATIENCE: Duration = Duration::from_secs(1);
@@ -28,8 +30,8 @@ pub struct Watch(Option<RecommendedWatcher>);
 
 impl Watch {
     /// Sends [`Signal::Change`] for what happens to `folder` from now on.
-    pub fn new(folder: &Path, signal: &Sender<Signal>) -> Self {
-        match start(folder, signal.clone()) {
+    pub fn new(folder: &Path, signal: &Sender<Signal>, writers: &Writers) -> Self {
+        match start(folder, signal.clone(), writers.clone()) {
             Ok(watcher) => Self(Some(watcher)),
             Err(error) => {
                 warn!(folder = %folder.display(), %error, "failed to watch the folder of manifests; reading it every {} s", POLL.as_secs());
@@ -38,11 +40,13 @@ impl Watch {
         }
     }
 
-    /// Waits for a change and the quiet after it. False when it is time to stop.
-    pub fn wait(&self, signals: &Receiver<Signal>) -> bool {
-        let first = match &self.0 {
-            Some(_) => signals.recv().unwrap_or(Signal::Stop),
-            None => match signals.recv_timeout(POLL) {
+    /// Waits for a change and the quiet after it, or for the end of a write of which nobody tells. False when it is time to stop.
+    pub fn wait(&self, signals: &Receiver<Signal>, writers: &Writers) -> bool {
+        let written = writers.until().map(|until| until.saturating_duration_since(Instant::now()));
+        let limit = written.or(self.0.is_none().then_some(POLL));
+        let first = match limit {
+            None => signals.recv().unwrap_or(Signal::Stop),
+            Some(limit) => match signals.recv_timeout(limit) {
                 Ok(signal) => signal,
                 Err(RecvTimeoutError::Timeout) => return true,
                 Err(RecvTimeoutError::Disconnected) => Signal::Stop,
@@ -62,7 +66,7 @@ impl Watch {
     }
 }
 
-fn start(folder: &Path, signal: Sender<Signal>) -> notify::Result<RecommendedWatcher> {
+fn start(folder: &Path, signal: Sender<Signal>, writers: Writers) -> notify::Result<RecommendedWatcher> {
     let Places { folders, entries, whole } = places(folder);
     let mut watcher = notify::recommended_watcher(move |event: notify::Result<Event>| {
         let concerns = |path: &PathBuf| entries.contains(path) || path.parent().is_some_and(|parent| whole.contains(parent));
@@ -70,6 +74,7 @@ fn start(folder: &Path, signal: Sender<Signal>) -> notify::Result<RecommendedWat
             Ok(event) => event.need_rescan() || (changes(event.kind) && event.paths.iter().any(concerns)),
             Err(_) => true,
         };
+        event.iter().for_each(|event| writers.note(event));
         if change {
             // An error says that nobody waits any more.
             let _ = signal.send(Signal::Change);

@@ -6,7 +6,7 @@ use ipnet::IpNet;
 
 use super::super::facts::{Family, IfIndex, KernelFacts, Route, RouteKind, Rule, RuleAction};
 use super::super::ways::Gateway;
-use crate::contract::{PREFERENCE_FROM, PREFERENCE_INSIDE, PROTOCOL};
+use crate::contract::PROTOCOL;
 
 /// Number of the kernel's main route table (`RT_TABLE_MAIN`).
 pub const MAIN: u32 = 254;
@@ -69,26 +69,6 @@ pub fn defaults(kernel: &KernelFacts) -> Vec<Default> {
     all.extend(parts.into_values().filter(|(covered, part)| *covered >= much_of(part.family)).map(|(_, part)| part));
     all.sort_by_key(|d| (d.gateway.table != MAIN, !d.whole, d.metric, d.gateway.table, d.interface));
     all
-}
-
-/// Other programs' policy rules that stand ahead of ours and lead outside: what they take of bound traffic is dropped.
-pub fn ahead(kernel: &KernelFacts, defaults: &[Default]) -> Vec<String> {
-    let leads_out = |rule: &&Rule| defaults.iter().any(|d| d.gateway.table == rule.table && d.family == rule.family);
-    let takes_ours = |rule: &&Rule| {
-        let of_host = rule.from.is_some_and(|from| from.prefix_len() == from.max_prefix_len());
-        let selects = of_host || rule.oif.is_some() || rule.iif.as_deref() == Some("lo") || rule.suppress_prefix_length.is_some();
-        !selects && (rule.not || rule.fits_ours())
-    };
-    let early = kernel.rules.iter().filter(|r| is_foreign(r) && r.preference < PREFERENCE_INSIDE && r.table != MAIN);
-    let told = early.filter(leads_out).filter(takes_ours).map(|rule| {
-        let family = if rule.family == Family::V4 { "" } else { "IPv6 " };
-        let (preference, table) = (rule.preference, rule.table);
-        format!(
-            "another program's {family}policy rule {preference} (lookup {table}) stands ahead of egressd's and leads outside: bound traffic that it takes is dropped; \
-             give it a preference above {PREFERENCE_FROM}"
-        )
-    });
-    told.collect()
 }
 
 /// How many addresses a prefix has, in units of a 256th of its family's space.

@@ -113,6 +113,21 @@ pub fn daddr(v6: bool) -> Operand {
     if v6 { Source::Payload(PayloadBase::Network, 24, 16) } else { Source::Payload(PayloadBase::Network, 16, 4) }.into()
 }
 
+/// `arp saddr ip`: whose hardware address an ARP packet tells (RFC 826). The rule has to test [`protocol`] first.
+pub fn arp_sender() -> Operand {
+    Source::Payload(PayloadBase::Network, 14, 4).into()
+}
+
+/// `icmpv6 type`. The rule has to test [`l4proto`] first.
+pub fn icmpv6_type() -> Operand {
+    Source::Payload(PayloadBase::Transport, 0, 1).into()
+}
+
+/// `icmpv6 taddr`: whose hardware address a neighbour advertisement tells (RFC 4861). The rule has to test [`icmpv6_type`] first.
+pub fn nd_target() -> Operand {
+    Source::Payload(PayloadBase::Transport, 8, 16).into()
+}
+
 /// `th dport`: of TCP, UDP, SCTP, whichever [`l4proto`] says.
 pub fn dport() -> Operand {
     Source::Payload(PayloadBase::Transport, 2, 2).into()
@@ -210,7 +225,7 @@ impl Operand {
     /// A number as it stands in the slot.
     pub(super) fn number(&self, value: u32) -> Bytes {
         match &self.source {
-            Source::Meta(Meta::L4Proto) | Source::Ct(Ct::Direction) => Bytes::exact(&[value as u8]),
+            Source::Meta(Meta::L4Proto) | Source::Ct(Ct::Direction) | Source::Payload(_, _, 1) => Bytes::exact(&[value as u8]),
             Source::Meta(Meta::Protocol) | Source::Payload(_, _, 2) => Bytes::exact(&(value as u16).to_be_bytes()),
             _ => Bytes::of_number(value),
         }

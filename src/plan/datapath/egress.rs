@@ -1,15 +1,13 @@
 //! The way out of bound sources: chosen on the first packet, found again by the flow's own addresses on all others, and source NAT.
 
-use super::{CONFIRMED, Chains, REPLY, Shape, drops, names, ours, present};
-use crate::contract::{FLAG, FLAG_MASK, MARK_MASK, NEIGHBOUR_MASK, PRIORITY_PREROUTING, PRIORITY_SNAT, WAY};
+use super::{CONFIRMED, Chains, EXPECTED, REPLY, Shape, TRANSLATED, drops, names, ours, present};
+use crate::contract::{FLAG, FLAG_MASK, MARK_MASK, NEIGHBOUR_MASK, PRIORITY_PREROUTING, PRIORITY_SNAT};
 use crate::nft::build::{
     RuleBuilder, constant, ct_direction, ct_original_daddr, ct_reply_daddr, ct_status, daddr, fib_oif, iif, map, mark, oif, ranges, rule,
     saddr,
 };
 use crate::nft::{Chain, ChainKind, Family, Hook, Rule};
 
-/// Bits of a packet mark that are neither ours nor a known neighbour's.
-const FOREIGN: u32 = MARK_MASK & !(FLAG | WAY);
 /// What neighbours' bits may be, all of them together.
 const BESIDE: [(u32, &str); 7] = [
     (0x2000, "beside_2000"),
@@ -51,6 +49,7 @@ pub fn chains(shape: Shape) -> Chains {
         ("bound_flow", Chain::regular([rule().set_mark(map(names::WAYS, [ct_reply_daddr(v6)])).accept()])),
         ("bound", Chain::regular(bound(shape, false))),
         ("source_nat", Chain::base(ChainKind::Nat, Hook::Postrouting, PRIORITY_SNAT, source_nat(shape))),
+        ("remarked", Chain::regular(remarked(shape))),
     ];
     if shape.nets {
         chains.push(("bound_net", Chain::regular(bound(shape, true))));
@@ -85,10 +84,16 @@ pub fn limits(shape: Shape) -> [Option<Rule>; 2] {
 /// The first packet of a bound source.
 fn bound(shape: Shape, net: bool) -> Vec<Rule> {
     let v6 = shape.v6;
-    let mut rules = present([shape.inside.then(|| to_inside(v6).accept())]);
+    let mut rules = present([
+        // Conntrack has given it the address of the flow that announced it, whatever would be chosen now, and what the binding is for.
+        Some(rule().is(ct_status().and(EXPECTED), EXPECTED).set_mark(map(names::WAYS, [ct_reply_daddr(v6)])).accept()),
+        Some(rule().is(ct_status().and(EXPECTED), EXPECTED).set_mark(map(names::CALLED, [ct_reply_daddr(v6)])).accept()),
+        Some(rule().is(ct_status().and(EXPECTED | TRANSLATED), EXPECTED | TRANSLATED).accept()),
+        shape.inside.then(|| to_inside(v6).accept()),
+    ]);
     rules.extend(limits(shape).into_iter().flatten());
-    // A transparent proxy's mark leads to this host itself.
-    rules.push(rule().is_not(mark().and(FOREIGN), 0).is(fib_oif(), 0).accept());
+    // A transparent proxy's mark leads to this host itself. It may be any: none is ours yet.
+    rules.push(rule().is_not(mark().and(MARK_MASK), 0).is(fib_oif(), 0).accept());
     // Subnets are not asked for by kube-proxy or portmap.
     for (bits, name) in BESIDE.into_iter().filter(|_| !net) {
         rules.push(rule().is(mark().and(NEIGHBOUR_MASK), bits).goto(name));
@@ -129,17 +134,32 @@ fn no_way(bits: u32) -> Rule {
 /// destination is inside by that very interface: one that takes more of late, as a VPN does, is not.
 fn source_nat(shape: Shape) -> Vec<Rule> {
     let v6 = shape.v6;
-    let key = || [oif(), iif(), saddr(v6)];
-    let mut rules = present([
-        shape.spread_exits.then(|| ours().vmap(names::SPREAD_EXITS, key())),
-        shape.spread_exits_nets.then(|| ours().vmap(ranges(names::SPREAD_EXITS_NETS), key())),
-        Some(ours().snat(Family::ip(v6), map(names::EXITS, key()))),
-        shape.nets.then(|| ours().snat(Family::ip(v6), map(ranges(names::EXITS_NETS), key()))),
+    let mut rules = translations(shape, ours);
+    rules.extend(present([
         Some(rule().found(names::INSIDE_HOSTS, [oif(), daddr(v6)]).accept()),
         Some(rule().found(ranges(names::INSIDE_ROUTES), [oif(), daddr(v6)]).accept()),
         Some(ours().counter(drops::SEAL).drop()),
         shape.inside.then(|| to_inside(v6).accept()),
-    ]);
+        Some(is_bound(v6).jump("remarked")),
+        shape.nets.then(|| is_bound_net(v6).jump("remarked")),
+    ]));
     rules.push(rule().goto("unmarked"));
     rules
+}
+
+/// A bound source whose mark another program overwrote behind the routing, for shaping: if it leaves by a NIC of an exit, it bears that.
+fn remarked(shape: Shape) -> Vec<Rule> {
+    limits(shape).into_iter().flatten().chain(translations(shape, rule)).collect()
+}
+
+/// Source NAT by output NIC, interface and source, in rules that begin like this.
+fn translations(shape: Shape, begin: fn() -> RuleBuilder) -> Vec<Rule> {
+    let v6 = shape.v6;
+    let key = || [oif(), iif(), saddr(v6)];
+    present([
+        shape.spread_exits.then(|| begin().vmap(names::SPREAD_EXITS, key())),
+        shape.spread_exits_nets.then(|| begin().vmap(ranges(names::SPREAD_EXITS_NETS), key())),
+        Some(begin().snat(Family::ip(v6), map(names::EXITS, key()))),
+        shape.nets.then(|| begin().snat(Family::ip(v6), map(ranges(names::EXITS_NETS), key()))),
+    ])
 }

@@ -4,7 +4,7 @@
 //! routing has said which interface it leaves by: no other program's rule, VPN or mark can come in between.
 
 use super::egress::{is_bound, is_bound_net, limits};
-use super::{Chains, Shape, drops, names, present};
+use super::{Chains, Shape, drops, forwarded, names, present};
 use crate::nft::Chain;
 use crate::nft::build::{iif, ranges, rule, saddr};
 
@@ -15,7 +15,8 @@ pub fn chains(shape: Shape) -> Chains {
         Some(is_bound(v6).goto("lost")),
         shape.nets.then(|| is_bound_net(v6).goto("lost")),
         shape.guards.then(|| rule().found(names::GUARDS, [iif()]).goto("guarded")),
-        shape.claimed.then(|| rule().found(ranges(names::CLAIMED), [iif(), saddr(v6)]).counter(drops::GUARD).drop()),
+        // A subnet that a binding names may have the host's own address in it.
+        shape.claimed.then(|| forwarded(rule()).found(ranges(names::CLAIMED), [iif(), saddr(v6)]).counter(drops::GUARD).drop()),
     ]);
     // A bound source whose mark another program took away, or that conntrack does not know: what the binding is for does not leave so.
     let mut lost: Vec<_> = limits(shape).into_iter().flatten().collect();

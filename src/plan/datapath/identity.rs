@@ -1,4 +1,4 @@
-//! Who it is: in the bridge family, an address that a port owns comes in by that port alone.
+//! Who it is: in the bridge family, an address that a port owns comes in by that port alone, and no other port tells neighbours where it is.
 //!
 //! From there on the interface and the source address are an identity in the ip families. (Which bridge a port belongs to is not asked: not
 //! every kernel can tell. Ports of other bridges that hold the same address are owners, too.)
@@ -7,14 +7,27 @@ use std::collections::BTreeMap;
 
 use super::{Sets, drops, names};
 use crate::contract::PRIORITY_BRIDGE;
-use crate::nft::build::{iif, protocol, rule, saddr};
+use crate::nft::build::{Operand, RuleBuilder, arp_sender, icmpv6_type, iif, l4proto, nd_target, protocol, rule, saddr};
 use crate::nft::{Chain, ChainKind, Datatype, Hook, Set};
 
 const ETHERTYPE: [u32; 2] = [0x0800, 0x86dd];
+const ETHERTYPE_ARP: u32 = 0x0806;
+/// IANA protocol number of ICMPv6, and its neighbour advertisement (RFC 4861).
+const ICMPV6: u32 = 58;
+const ADVERTISEMENT: u32 = 136;
 
 /// The chain and the empty sets of the bridge family.
 pub fn table() -> (BTreeMap<String, Chain>, Sets) {
-    let mut rules = Vec::new();
+    // Whoever is taken for an owner reads what is sent to it.
+    let arp = rule().is(protocol(), ETHERTYPE_ARP);
+    let advertisement = rule().is(protocol(), ETHERTYPE[1]).is(l4proto(), ICMPV6).is(icmpv6_type(), ADVERTISEMENT);
+    let told_by_another = |rule: RuleBuilder, family: usize, address: Operand| {
+        rule.found(names::OWNED[family], [address.clone()])
+            .not_found(names::OWNERS[family], [iif(), address])
+            .counter(drops::SPOOFED)
+            .drop()
+    };
+    let mut rules = vec![told_by_another(arp, 0, arp_sender()), told_by_another(advertisement, 1, nd_target())];
     for v6 in [false, true] {
         let family = usize::from(v6);
         let of_family = || rule().is(protocol(), ETHERTYPE[family]);

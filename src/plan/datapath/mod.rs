@@ -19,7 +19,7 @@ use std::collections::BTreeMap;
 use foldhash::HashMap;
 
 use crate::contract::{FLAG, FLAG_MASK};
-use crate::nft::build::{RuleBuilder, mark, rule};
+use crate::nft::build::{RuleBuilder, iif, mark, rule};
 use crate::nft::{Bytes, Chain, Data, Datatype, Key, Rule, Set, Table};
 
 pub use identity::table as identity;
@@ -28,6 +28,10 @@ pub use identity::table as identity;
 pub const REPLY: u32 = 1;
 /// `IPS_CONFIRMED`: the flow's first packet has left. (`ct state new` also matches later packets of an unanswered UDP flow.)
 const CONFIRMED: u32 = 1 << 3;
+/// `IPS_EXPECTED`: a helper saw another flow announce this one.
+const EXPECTED: u32 = 1 << 0;
+/// `IPS_SRC_NAT`: its source is translated.
+const TRANSLATED: u32 = 1 << 4;
 
 /// Names of the sets, in the ip families.
 pub mod names {
@@ -207,6 +211,11 @@ impl Sets {
 /// Begins a rule for packets that egressd routes.
 fn ours() -> RuleBuilder {
     rule().is(mark().and(FLAG_MASK), FLAG)
+}
+
+/// It came in by some interface: the host's own packets have none.
+fn forwarded(rule: RuleBuilder) -> RuleBuilder {
+    rule.is_not(iif(), 0)
 }
 
 /// The rules that are there, in order.

@@ -1,9 +1,9 @@
 //! The last look, behind all source NAT: what has a way leaves by its NIC with that NIC's address, or to the inside, or not at all.
 
 use super::egress::to_inside;
-use super::{Chains, Shape, drops, names, ours, present};
+use super::{Chains, Shape, drops, forwarded, names, ours, present};
 use crate::contract::PRIORITY_SEAL;
-use crate::nft::build::{RuleBuilder, iif, map, oif, rule, saddr};
+use crate::nft::build::{map, oif, rule, saddr};
 use crate::nft::{Chain, ChainKind, Hook};
 
 /// The chains of this concern.
@@ -19,9 +19,4 @@ pub fn chains(shape: Shape) -> Chains {
     ]);
     rules.push(rule().goto("unmarked"));
     vec![("seal", Chain::base(ChainKind::Filter, Hook::Postrouting, PRIORITY_SEAL, rules))]
-}
-
-/// It came in by some interface: the host's own packets have none, and pass.
-fn forwarded(rule: RuleBuilder) -> RuleBuilder {
-    rule.is_not(iif(), 0)
 }

@@ -37,6 +37,7 @@ pub mod netns;
 pub mod s1;
 pub mod scripted;
 pub mod scripted_api;
+pub mod segment;
 pub mod sender;
 pub mod service;
 pub mod state;
