@@ -14,5 +14,6 @@ pub mod model;
 pub mod netlink;
 pub mod nft;
 pub mod plan;
+pub mod proxy;
 pub mod report;
 pub mod wire;

@@ -12,9 +12,11 @@ pub use super::document::MAX_FILE;
 use super::document::{Documents, text_of};
 use super::nearest::nearest;
 use super::network::{self, EgressNetworkSpec};
+use super::proxy::{self, EgressProxySpec};
 use super::values::{self, Faults};
 use super::{schema, spec};
 use crate::model::binding::{Binding, BindingName, FieldError, ManagedNetwork, ManifestError, Manifests, Source};
+use crate::model::proxy::Proxy;
 
 pub const API_VERSION: &str = "egressd.dev/v1alpha1";
 const BINDING: &str = "EgressBinding";
@@ -61,6 +63,7 @@ struct Document {
 enum Said {
     Binding(Arc<Binding>),
     Network(ManagedNetwork),
+    Proxy(Arc<Proxy>),
 }
 
 impl Document {
@@ -69,6 +72,7 @@ impl Document {
         let object = format!("{} {}", head.kind, head.name);
         let said = match head.kind {
             BINDING => binding(head, created).map(|binding| Said::Binding(Arc::new(binding))),
+            proxy::KIND => egress_proxy(head).map(|proxy| Said::Proxy(Arc::new(proxy))),
             _ => network(head).map(Said::Network),
         };
         Ok(Self { object, said })
@@ -147,6 +151,7 @@ impl Assembly {
         match said {
             Ok(Said::Binding(binding)) => self.manifests.bindings.push(Arc::clone(binding)),
             Ok(Said::Network(network)) => self.manifests.networks.push(network.clone()),
+            Ok(Said::Proxy(proxy)) => self.manifests.proxies.push(Arc::clone(proxy)),
             Err(errors) => errors.iter().for_each(|error| self.refuse(object.clone(), error.clone())),
         }
     }
@@ -159,7 +164,7 @@ impl Assembly {
 /// What every document of ours begins with.
 struct Head<'a> {
     kind: &'static str,
-    /// `namespace/name` of a binding, `name` of a network.
+    /// `namespace/name`, of a network `name`.
     name: String,
     spec: Value,
     top: &'a Map<String, Value>,
@@ -172,11 +177,11 @@ impl<'a> Head<'a> {
             return Err(refused("document", "is not a manifest; begin it with `apiVersion`, `kind`, `metadata` and `spec`".to_owned()));
         };
         let given = top.get("kind").unwrap_or(&Value::Null);
-        let kinds = [BINDING, network::KIND];
+        let kinds = [BINDING, network::KIND, proxy::KIND];
         let kind = kinds.into_iter().find(|kind| given == kind).ok_or_else(|| {
             let cure = match given.as_str().and_then(|kind| nearest(kind, kinds)) {
                 Some(kind) => format!("did you mean `{kind}`?"),
-                None => format!("write `{BINDING}` or `{}`, and keep other manifests out of this folder", network::KIND),
+                None => format!("write one of {}, and keep other manifests out of this folder", schema::listed(kinds.into_iter())),
             };
             refused("kind", format!("{} is not read here; {cure}", text_of(given)))
         })?;
@@ -188,7 +193,7 @@ impl<'a> Head<'a> {
         };
         let bad = |field: &str, fault: values::Fault, example: &str| refused(field, fault.message(example));
         let name = text("name")?.ok_or_else(|| refused("metadata.name", "is missing; write for instance `name: crawler`".to_owned()))?;
-        let name = if kind == BINDING {
+        let name = if kind != network::KIND {
             let name = values::object_name(name, 253).map_err(|f| bad("metadata.name", f, "crawler"))?;
             let namespace = text("namespace")?.unwrap_or("default");
             let namespace = values::object_name(namespace, 63).map_err(|f| bad("metadata.namespace", f, "shop"))?;
@@ -314,6 +319,17 @@ fn network(mut head: Head<'_>) -> Result<ManagedNetwork, Vec<FieldError>> {
         None => {}
     }
     if faults.is_empty() { Ok(good) } else { Err(faults.finish()) }
+}
+
+/// `Err` with all that is wrong: a proxy is served as it is written, or not at all.
+fn egress_proxy(mut head: Head<'_>) -> Result<Proxy, Vec<FieldError>> {
+    let mut faults = Faults::default();
+    let readable = head.check(&schema::PROXY, &mut faults);
+    let spec = (readable && faults.is_empty()).then(|| serde_json::from_value::<EgressProxySpec>(head.spec).ok()).flatten();
+    match spec {
+        Some(spec) => proxy::proxy(head.name, &spec),
+        None => Err(faults.finish()),
+    }
 }
 
 #[cfg(test)]

@@ -11,6 +11,7 @@ pub mod network;
 pub mod node;
 pub mod object;
 pub mod pool;
+pub mod proxy;
 pub mod reference;
 mod schema;
 pub mod spec;

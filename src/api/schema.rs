@@ -16,6 +16,8 @@ use super::values::{Faults, shown};
 pub static BINDING: LazyLock<Value> = LazyLock::new(schema_of::<super::binding::EgressBindingSpec>);
 /// The schema of an `EgressNetwork`'s `spec`.
 pub static NETWORK: LazyLock<Value> = LazyLock::new(schema_of::<super::network::EgressNetworkSpec>);
+/// The schema of an `EgressProxy`'s `spec`.
+pub static PROXY: LazyLock<Value> = LazyLock::new(schema_of::<super::proxy::EgressProxySpec>);
 
 /// The same rewriting that `kube` does for the custom resource definition.
 fn schema_of<T: JsonSchema>() -> Value {

@@ -1,11 +1,13 @@
 //! Single values as users write them: addresses, subnets, ports, names. One place for their rules and texts, for labels and manifests alike.
 
 mod exits;
+mod sockets;
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 pub use exits::{MAX_ADDRESSES, exit_addresses, idle_weights, weight, weighted};
 use ipnet::IpNet;
+pub use sockets::{listen_address, port, server_address};
 
 use crate::model::binding::{Destination, ExitSpec, FieldError, Ports, Protocol};
 use crate::model::facts::is_link_local;
@@ -235,10 +237,6 @@ pub fn ports(text: &str) -> Result<Ports, Fault> {
 
 /// Ports `first` to `last`, both of 1 to 65535 and in this order.
 pub fn port_range(protocol: Protocol, first: i32, last: i32) -> Result<Ports, Fault> {
-    let port = |number: i32| match u16::try_from(number) {
-        Ok(port) if port > 0 => Ok(port),
-        _ => Err(Fault::new(format!("`{number}` is not a port (1 to 65535)"))),
-    };
     let (first, last) = (port(first)?, port(last)?);
     if first > last {
         return Err(Fault::new(format!("`{first}-{last}` is reversed")).cure(format!("write `{last}-{first}`")));

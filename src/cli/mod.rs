@@ -7,6 +7,7 @@ pub mod crd;
 mod guard;
 pub mod kubectl;
 mod output;
+mod proxy;
 mod run;
 mod show;
 
@@ -138,6 +139,8 @@ enum Command {
         #[arg(long, env = "EGRESSD_BOOT_GUARD", value_name = "FILE")]
         boot_guard: Option<PathBuf>,
     },
+    /// Serve ports inside network namespaces, as EgressProxy manifests say
+    Proxy(proxy::ProxyArgs),
     /// Print the CustomResourceDefinitions
     Crd,
     /// Print the reference of labels and manifests
@@ -171,6 +174,7 @@ impl Cli {
             Command::Cleanup { state, sysctl, boot_guard } => {
                 runtime()?.block_on(cleanup::cleanup(&state.state_dir, &sysctl.sysctl_root, boot_guard.as_deref()))
             }
+            Command::Proxy(args) => proxy::run(args, self.config),
             Command::Crd => Ok(crd::crd(out)?),
             Command::Reference => Ok(crd::reference(out)?),
             Command::Version => Ok(writeln!(out, "egressd {}", env!("CARGO_PKG_VERSION"))?),

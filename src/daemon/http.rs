@@ -29,7 +29,7 @@ pub(super) fn serve(address: SocketAddr, tell: Teller) {
 
 /// Serves until the process ends. An address that cannot be used is tried again and again: metrics are no reason to leave workloads without an
 /// exit. `told` is told why nothing is served, and once it is.
-pub(super) fn serve_on(address: SocketAddr, router: Router, told: impl Fn(Option<String>) + Send + 'static) {
+pub(crate) fn serve_on(address: SocketAddr, router: Router, told: impl Fn(Option<String>) + Send + 'static) {
     tokio::spawn(async move {
         let mut backoff = Backoff::new(retry::FIRST, retry::LONGEST);
         let mut refused = false;
@@ -67,12 +67,12 @@ async fn bind(address: SocketAddr) -> std::io::Result<TcpListener> {
 }
 
 /// What `/metrics` answers.
-pub(super) fn open_metrics(text: String) -> HttpResponse {
+pub(crate) fn open_metrics(text: String) -> HttpResponse {
     ([(header::CONTENT_TYPE, OPEN_METRICS)], text).into_response()
 }
 
 /// What a probe is answered.
-pub(super) fn probed(well: bool) -> StatusCode {
+pub(crate) fn probed(well: bool) -> StatusCode {
     if well { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE }
 }
 

@@ -6,14 +6,14 @@ mod cluster;
 pub mod control;
 pub mod controller;
 mod cutter;
-mod http;
+pub(crate) mod http;
 mod keeper;
 mod lock;
 mod metrics;
 mod nat;
 mod retry;
 mod sources;
-mod systemd;
+pub(crate) mod systemd;
 mod transitions;
 pub mod withdraw;
 
@@ -39,6 +39,7 @@ use crate::model::facts::{EngineChange, KernelChange};
 use crate::model::pod::RuntimeChange;
 use crate::plan::engine::EngineStep;
 use agent::Agent;
+pub(crate) use agent::sleep_until;
 use control::{Question, Response};
 pub use lock::hold;
 
@@ -254,7 +255,7 @@ fn listen_to_containerd(mut source: containerd::Source, tell: Teller) {
 }
 
 /// The first signal stops the process, which may wait for what is under way. The second ends the process at once, as if nobody listened to it.
-fn listen_to_signals(stop: impl FnOnce() + Send + 'static) {
+pub(crate) fn listen_to_signals(stop: impl FnOnce() + Send + 'static) {
     use tokio::signal::unix::{SignalKind, signal};
     let (terminate, interrupt) = (SignalKind::terminate(), SignalKind::interrupt());
     let (mut terminated, mut interrupted) = match (signal(terminate), signal(interrupt)) {

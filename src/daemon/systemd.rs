@@ -6,7 +6,7 @@ use sd_notify::NotifyState;
 use tracing::debug;
 
 /// Tells the service manager of the loop's life.
-pub(super) struct Manager {
+pub(crate) struct Manager {
     ready: bool,
     watchdog: Option<Watchdog>,
 }
@@ -46,7 +46,7 @@ impl Manager {
 }
 
 /// The loop has ended.
-pub(super) fn stopping() {
+pub(crate) fn stopping() {
     tell(NotifyState::Stopping);
 }
 

@@ -10,6 +10,7 @@ use ipnet::IpNet;
 
 use super::facts::Attachment;
 use super::labels::LabelSelector;
+use super::proxy::Proxy;
 use super::reason::Reason;
 use crate::fnv::Fnv;
 
@@ -331,6 +332,8 @@ pub struct ManagedNetwork {
 pub struct Manifests {
     pub bindings: Vec<Arc<Binding>>,
     pub networks: Vec<ManagedNetwork>,
+    /// For `egressd proxy` alone.
+    pub proxies: Vec<Arc<Proxy>>,
     /// What could not be read at all, by file (and document).
     pub errors: Vec<ManifestError>,
 }

@@ -202,7 +202,7 @@ fn what_surrounds_the_spec_is_checked_too() {
         (
             "EgressBinding",
             "Deployment",
-            "crawler.yaml: kind: `Deployment` is not read here; write `EgressBinding` or `EgressNetwork`, and keep other manifests out of this folder",
+            "crawler.yaml: kind: `Deployment` is not read here; write one of `EgressBinding`, `EgressNetwork`, `EgressProxy`, and keep other manifests out of this folder",
         ),
         (
             "name: crawler,",

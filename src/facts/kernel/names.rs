@@ -180,12 +180,12 @@ impl Names {
 }
 
 /// Opens a file that may be anything, a pipe too, without waiting.
-fn open(path: &Path) -> io::Result<File> {
+pub fn open(path: &Path) -> io::Result<File> {
     File::options().read(true).custom_flags(nix::libc::O_NONBLOCK).open(path)
 }
 
 /// Whether this is a file of nsfs; asking the kernel about any other would be an error each time.
-fn is_namespace(file: &File) -> bool {
+pub fn is_namespace(file: &File) -> bool {
     nix::sys::statfs::fstatfs(file).is_ok_and(|fs| fs.filesystem_type() == nix::sys::statfs::NSFS_MAGIC)
 }
 

@@ -33,7 +33,7 @@ impl Netns {
     }
 
     /// The one behind a path, whatever it is called.
-    pub(crate) fn open(path: impl AsRef<Path>, name: &str) -> Self {
+    pub fn open(path: impl AsRef<Path>, name: &str) -> Self {
         let path = path.as_ref();
         let file = File::open(path).unwrap_or_else(|error| panic!("failed to open {}: {error}", path.display()));
         Self { file: Arc::new(file), name: name.to_owned() }

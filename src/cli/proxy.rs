@@ -1,0 +1,46 @@
+//! `egressd proxy`: its arguments, and the process.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::Args;
+use clap::builder::BoolishValueParser;
+
+use super::{log, runtime};
+use crate::proxy::{self, Options};
+
+#[derive(Debug, Args)]
+pub(super) struct ProxyArgs {
+    /// Folder of manifests (EgressProxy), watched; other kinds in it are passed over
+    #[arg(long, env = "EGRESSD_MANIFESTS", value_name = "DIR")]
+    manifests: PathBuf,
+    /// Address for /metrics, /status, /healthz and /readyz
+    #[arg(long, env = "EGRESSD_PROXY_METRICS_ADDRESS", default_value = "127.0.0.1:9466", value_name = "ADDRESS:PORT")]
+    metrics_address: SocketAddr,
+    /// Serve no metrics
+    #[arg(long, env = "EGRESSD_NO_METRICS", value_parser = BoolishValueParser::new(), conflicts_with = "metrics_address")]
+    no_metrics: bool,
+    /// How long open connections may go on after SIGTERM; at once when it comes again
+    #[arg(long, env = "EGRESSD_DRAIN_SECONDS", default_value_t = 30, value_name = "SECONDS")]
+    drain_seconds: u32,
+    /// Log as JSON
+    #[arg(long, env = "EGRESSD_LOG_JSON", value_parser = BoolishValueParser::new())]
+    log_json: bool,
+}
+
+/// Runs the proxy.
+pub(super) fn run(args: ProxyArgs, config: PathBuf) -> anyhow::Result<()> {
+    log(args.log_json);
+    let options = Options {
+        manifests: args.manifests,
+        config,
+        metrics: (!args.no_metrics).then_some(args.metrics_address),
+        drain: Duration::from_secs(args.drain_seconds.into()),
+    };
+    let runtime = runtime()?;
+    let ended = runtime.block_on(proxy::run(options));
+    // Nobody is told any more, so nothing is waited for.
+    runtime.shutdown_background();
+    Ok(ended?)
+}

@@ -1,0 +1,83 @@
+//! What all connections share: who enters namespaces, who serves, what is left of descriptors and pipes, and which namespaces are there.
+
+use std::collections::BTreeMap;
+use std::io;
+use std::sync::{Arc, PoisonError, RwLock};
+
+use socket2::Socket;
+use tokio_util::sync::CancellationToken;
+
+use super::limits::Descriptors;
+use super::opener::{NamespaceId, Opener};
+use super::pipe::Pipes;
+use super::sockets;
+use super::workers::Workers;
+use crate::model::proxy::{Dial, Namespace, Transport};
+
+/// One life of a namespace under its name.
+#[derive(Debug)]
+pub struct Scope {
+    /// Which one it is; `None` for the host's own.
+    pub id: Option<NamespaceId>,
+    /// Cancelled when the name is gone, or means another namespace. Nothing of ours keeps the namespace after that.
+    pub gone: CancellationToken,
+}
+
+/// The namespaces that manifests name and that are there.
+#[derive(Default)]
+pub struct Scopes(RwLock<BTreeMap<Namespace, Arc<Scope>>>);
+
+impl Scopes {
+    pub fn get(&self, namespace: &Namespace) -> Option<Arc<Scope>> {
+        self.0.read().unwrap_or_else(PoisonError::into_inner).get(namespace).cloned()
+    }
+
+    /// Those that a socket of ours is in.
+    pub fn in_use(&self) -> Vec<Namespace> {
+        let scopes = self.0.read().unwrap_or_else(PoisonError::into_inner);
+        scopes.iter().filter(|(_, scope)| Arc::strong_count(scope) > 1).map(|(namespace, _)| namespace.clone()).collect()
+    }
+
+    /// Takes what is there now. Whatever is in a namespace that is not is told to end.
+    pub fn set(&self, now: &BTreeMap<Namespace, Option<NamespaceId>>) {
+        let mut scopes = self.0.write().unwrap_or_else(PoisonError::into_inner);
+        scopes.retain(|namespace, scope| {
+            let same = now.get(namespace) == Some(&scope.id);
+            if !same {
+                scope.gone.cancel();
+            }
+            same
+        });
+        for (namespace, id) in now {
+            scopes.entry(namespace.clone()).or_insert_with(|| Arc::new(Scope { id: *id, gone: CancellationToken::new() }));
+        }
+    }
+}
+
+/// All of it.
+pub struct Context {
+    pub opener: Opener,
+    pub workers: Workers,
+    pub scopes: Scopes,
+    pub descriptors: Descriptors,
+    pub pipes: Pipes,
+}
+
+impl Context {
+    /// A socket to dial with, and the namespace that it is of.
+    ///
+    /// # Errors
+    /// When the namespace is not there, or the socket cannot be made or bound to its source.
+    pub async fn dial(&self, transport: Transport, dial: &Dial) -> io::Result<(Socket, Arc<Scope>)> {
+        let gone = || io::Error::new(io::ErrorKind::NotFound, format!("there is no network namespace {}", dial.namespace));
+        let scope = self.scopes.get(&dial.namespace).ok_or_else(gone)?;
+        let socket = match (dial.namespace.file(), scope.id) {
+            (Some(path), Some(id)) => {
+                let dial = dial.clone();
+                self.opener.enter(path.to_owned(), id, move || sockets::dial(transport, &dial)).await?
+            }
+            _ => sockets::dial(transport, dial)?,
+        };
+        Ok((socket, scope))
+    }
+}

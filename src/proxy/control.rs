@@ -1,0 +1,280 @@
+//! The loop's state: which ports manifests ask for, which are open, and what comes next.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::io;
+use std::net::{TcpListener, UdpSocket};
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use socket2::Socket;
+use tokio_util::sync::CancellationToken;
+use tracing::{info, warn};
+
+use super::context::{Context, Scope};
+use super::limits::Permit;
+use super::namespaces::Namespaces;
+use super::port::Port;
+use super::report::{PortReport, Report, State};
+use super::{sockets, tcp, udp};
+use crate::facts::backoff::Backoff;
+use crate::model::binding::{ManifestError, Manifests};
+use crate::model::proxy::{Endpoint, KIND, Namespace, Proxy, Transport, assign};
+
+/// Between two tries to open a port, at first and at most.
+const RETRY: [Duration; 2] = [Duration::from_millis(100), Duration::from_secs(10)];
+
+/// All that the process knows and does.
+pub struct Control {
+    context: Arc<Context>,
+    /// What manifests say that can be served, by name.
+    proxies: BTreeMap<String, Arc<Proxy>>,
+    problems: Vec<String>,
+    ports: BTreeMap<Endpoint, Served>,
+    /// Ports that no manifest asks for any more, while connections of theirs are open.
+    leaving: Vec<Arc<Port>>,
+    /// Manifests have been read.
+    read: bool,
+}
+
+/// A port that manifests ask for.
+struct Served {
+    port: Arc<Port>,
+    state: Opened,
+}
+
+enum Opened {
+    /// Its namespace is not there, or it was not tried yet.
+    No,
+    Yes {
+        scope: Arc<Scope>,
+        retire: CancellationToken,
+        _descriptor: Permit,
+    },
+    Failed {
+        error: String,
+        due: Instant,
+        backoff: Backoff,
+    },
+}
+
+impl Control {
+    pub fn new(context: Arc<Context>) -> Self {
+        Self { context, proxies: BTreeMap::new(), problems: Vec::new(), ports: BTreeMap::new(), leaving: Vec::new(), read: false }
+    }
+
+    /// Takes what manifests say now. A proxy that is wrong now stays as it was.
+    pub fn take(&mut self, said: Manifests, namespaces: &mut Namespaces) {
+        let mut proxies: BTreeMap<String, Arc<Proxy>> = said.proxies.into_iter().map(|proxy| (proxy.name.clone(), proxy)).collect();
+        // The errors of bindings and networks are the agent's.
+        let concerns = |error: &ManifestError| !error.object.contains(' ') || error.object.starts_with(KIND);
+        let mut errors: Vec<ManifestError> = said.errors.into_iter().filter(concerns).collect();
+        for error in &mut errors {
+            let name = error.object.strip_prefix(KIND).map(str::trim_start);
+            let Some((name, before)) = name.and_then(|name| self.proxies.get_key_value(name)) else { continue };
+            proxies.entry(name.clone()).or_insert_with(|| Arc::clone(before));
+            error.error.message.push_str(" (what it said before stays in force)");
+        }
+        let (wanted, clashes) = assign(&proxies.values().cloned().collect::<Vec<_>>());
+        errors.extend(clashes);
+        self.proxies = proxies;
+        self.tell(&errors);
+        self.read = true;
+        let leaving = &mut self.leaving;
+        leaving.retain(|port| port.open() > 0);
+        self.ports.retain(|endpoint, served| {
+            let stays = wanted.contains_key(endpoint);
+            if !stays {
+                info!(proxy = served.port.proxy().name, port = %endpoint, "listens no more: no manifest asks for it");
+                served.retire();
+                leaving.push(Arc::clone(&served.port));
+            }
+            stays
+        });
+        for (endpoint, proxy) in wanted {
+            match self.ports.get(&endpoint) {
+                Some(served) => served.port.set_proxy(&proxy),
+                None => {
+                    let port = Arc::new(Port::new(endpoint.clone(), proxy));
+                    self.ports.insert(endpoint, Served { port, state: Opened::No });
+                }
+            }
+        }
+        namespaces.want(self.wanted());
+    }
+
+    fn tell(&mut self, errors: &[ManifestError]) {
+        let problems: Vec<String> = errors.iter().map(|error| format!("{}: {}", error.object, error.error)).collect();
+        for problem in problems.iter().filter(|problem| !self.problems.contains(problem)) {
+            warn!("{problem}");
+        }
+        self.problems = problems;
+    }
+
+    /// Files of namespaces that have to be watched: those that manifests name, and those that sockets of ours are still in.
+    fn wanted(&self) -> BTreeSet<PathBuf> {
+        let in_use = self.context.scopes.in_use();
+        let dialled = self.proxies.values().map(|proxy| &proxy.dial.namespace);
+        let all = self.ports.keys().map(|endpoint| &endpoint.namespace).chain(dialled).chain(&in_use);
+        all.filter_map(|namespace| namespace.file().map(Into::into)).collect()
+    }
+
+    /// Ends what is in namespaces that are gone, and opens what can be opened.
+    pub async fn round(&mut self, namespaces: &mut Namespaces) {
+        let mut now = BTreeMap::from([(Namespace::Host, None)]);
+        let there = namespaces.known().iter().filter_map(|(path, id)| Some((Namespace::File(path.clone()), Some((*id)?))));
+        now.extend(there);
+        self.context.scopes.set(&now);
+        let mut openings: BTreeMap<Namespace, Vec<Endpoint>> = BTreeMap::new();
+        for (endpoint, served) in &mut self.ports {
+            served.forget_gone(self.context.scopes.get(&endpoint.namespace));
+            if served.is_due() && now.contains_key(&endpoint.namespace) {
+                openings.entry(endpoint.namespace.clone()).or_default().push(endpoint.clone());
+            }
+        }
+        for (namespace, endpoints) in openings {
+            self.open_all(&namespace, endpoints).await;
+        }
+    }
+
+    /// Opens ports of one namespace, all in one visit.
+    async fn open_all(&mut self, namespace: &Namespace, endpoints: Vec<Endpoint>) {
+        let Some(scope) = self.context.scopes.get(namespace) else { return };
+        let asked = endpoints.clone();
+        let open = move || Ok(asked.iter().map(sockets::listen).collect::<Vec<_>>());
+        let opened = match (namespace.file(), scope.id) {
+            (Some(path), Some(id)) => self.context.opener.enter(path.to_owned(), id, open).await,
+            _ => open(),
+        };
+        let opened = match opened {
+            Ok(opened) => opened,
+            // It is gone, and the next look finds that.
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return,
+            Err(error) => endpoints.iter().map(|_| Err(io::Error::new(error.kind(), error.to_string()))).collect(),
+        };
+        for (endpoint, opened) in endpoints.iter().zip(opened) {
+            if let Some(served) = self.ports.get_mut(endpoint) {
+                served.begin(opened, &scope, &self.context);
+            }
+        }
+    }
+
+    /// When a port that failed is tried again.
+    pub fn due(&self) -> Option<Instant> {
+        let failed = self.ports.values().filter_map(|served| match &served.state {
+            Opened::Failed { due, .. } => Some(*due),
+            _ => None,
+        });
+        failed.min()
+    }
+
+    /// Whether manifests have been read, and each port was tried.
+    pub fn is_ready(&self) -> bool {
+        self.read
+    }
+
+    /// Listens no more.
+    pub fn retire(&mut self) {
+        self.ports.values().for_each(Served::retire);
+    }
+
+    /// Connections and sessions that are open.
+    pub fn open(&self) -> usize {
+        self.ports.values().map(|served| &served.port).chain(&self.leaving).map(|port| port.open()).sum()
+    }
+
+    /// What there is to say.
+    pub fn report(&self) -> Report {
+        let ports = self.ports.values().map(Served::report).collect();
+        Report { ready: self.is_ready(), problems: self.problems.clone(), ports, free_descriptors: self.context.descriptors.free() }
+    }
+}
+
+impl Served {
+    /// A namespace took its sockets along when it went.
+    fn forget_gone(&mut self, now: Option<Arc<Scope>>) {
+        match &self.state {
+            Opened::Yes { scope, .. } if scope.gone.is_cancelled() => {
+                info!(proxy = self.port.proxy().name, port = %self.port.endpoint, "listens no more: the network namespace is gone");
+            }
+            Opened::Failed { .. } if now.is_none() => {}
+            _ => return,
+        }
+        self.state = Opened::No;
+    }
+
+    fn is_due(&self) -> bool {
+        match &self.state {
+            Opened::No => true,
+            Opened::Yes { .. } => false,
+            Opened::Failed { due, .. } => *due <= Instant::now(),
+        }
+    }
+
+    fn begin(&mut self, opened: io::Result<Socket>, scope: &Arc<Scope>, context: &Arc<Context>) {
+        let port = &self.port;
+        let descriptor = context.descriptors.take(1).ok_or_else(|| io::Error::other("no file descriptors are left; raise LimitNOFILE"));
+        let (socket, descriptor) = match opened.and_then(|socket| Ok((socket, descriptor?))) {
+            Ok(opened) => opened,
+            Err(error) => return self.fail(&error),
+        };
+        info!(proxy = port.proxy().name, port = %port.endpoint, "listens");
+        let retire = CancellationToken::new();
+        let (port, kept, ends) = (Arc::clone(port), Arc::clone(scope), retire.clone());
+        let all = Arc::clone(context);
+        let worker = context.workers.next();
+        match port.endpoint.transport {
+            Transport::Tcp => drop(worker.spawn(tcp::listen(TcpListener::from(socket), port, kept, all, ends))),
+            Transport::Udp => drop(worker.spawn(udp::listen(UdpSocket::from(socket), port, kept, all, ends))),
+        }
+        self.state = Opened::Yes { scope: Arc::clone(scope), retire, _descriptor: descriptor };
+    }
+
+    fn fail(&mut self, error: &io::Error) {
+        let error = match error.kind() {
+            io::ErrorKind::AddrInUse => format!("{error}: another program has the port; stop it, or take another port"),
+            io::ErrorKind::PermissionDenied => format!("{error}: it needs CAP_SYS_ADMIN, and CAP_NET_BIND_SERVICE below port 1024"),
+            _ => error.to_string(),
+        };
+        let mut backoff = match &self.state {
+            Opened::Failed { backoff, .. } => backoff.clone(),
+            _ => Backoff::new(RETRY[0], RETRY[1]),
+        };
+        let known = matches!(&self.state, Opened::Failed { error: before, .. } if *before == error);
+        if !known {
+            warn!(proxy = self.port.proxy().name, port = %self.port.endpoint, "failed to listen: {error}; it is tried again");
+        }
+        self.state = Opened::Failed { error, due: Instant::now() + backoff.wait(), backoff };
+    }
+
+    fn retire(&self) {
+        if let Opened::Yes { retire, .. } = &self.state {
+            retire.cancel();
+        }
+    }
+
+    fn report(&self) -> PortReport {
+        let Port { endpoint, counts, .. } = &*self.port;
+        let (state, reason) = match &self.state {
+            Opened::Yes { .. } => (State::Listening, None),
+            Opened::No => (State::Waiting, Some(format!("there is no network namespace {}", endpoint.namespace))),
+            Opened::Failed { error, .. } => (State::Failing, Some(error.clone())),
+        };
+        let now = |count: &AtomicU64| count.load(Ordering::Relaxed);
+        PortReport {
+            proxy: self.port.proxy().name.clone(),
+            network_namespace: endpoint.namespace.to_string(),
+            protocol: endpoint.transport.to_string(),
+            address: endpoint.address.to_string(),
+            state,
+            reason,
+            open: self.port.open(),
+            accepted: now(&counts.accepted),
+            refused: now(&counts.refused),
+            unreached: now(&counts.unreached),
+            bytes_up: now(&counts.bytes[0]),
+            bytes_down: now(&counts.bytes[1]),
+        }
+    }
+}

@@ -1,0 +1,72 @@
+//! What is counted, in the form of OpenMetrics.
+
+use prometheus_client::encoding::EncodeLabelSet;
+use prometheus_client::encoding::text::encode;
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::gauge::Gauge;
+use prometheus_client::metrics::info::Info;
+use prometheus_client::registry::Registry;
+
+use super::report::Report;
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct ByState {
+    state: &'static str,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct ByPort {
+    proxy: String,
+    namespace: String,
+    protocol: String,
+    address: String,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct ByDirection {
+    proxy: String,
+    namespace: String,
+    protocol: String,
+    address: String,
+    direction: &'static str,
+}
+
+/// The text of OpenMetrics.
+pub fn text(report: &Report) -> String {
+    let ports = Family::<ByState, Gauge>::default();
+    let open = Family::<ByPort, Gauge>::default();
+    let [accepted, refused, unreached] = [(); 3].map(|()| Family::<ByPort, Counter>::default());
+    let bytes = Family::<ByDirection, Counter>::default();
+    let (problems, descriptors) = (Gauge::<i64>::default(), Gauge::<i64>::default());
+    problems.set(report.problems.len().try_into().unwrap_or(i64::MAX));
+    descriptors.set(report.free_descriptors.try_into().unwrap_or(i64::MAX));
+    for port in &report.ports {
+        ports.get_or_create(&ByState { state: port.state.word() }).inc();
+        let (proxy, namespace) = (port.proxy.clone(), port.network_namespace.clone());
+        let (protocol, address) = (port.protocol.clone(), port.address.clone());
+        let by = ByPort { proxy, namespace, protocol, address };
+        open.get_or_create(&by).set(port.open.try_into().unwrap_or(i64::MAX));
+        accepted.get_or_create(&by).inc_by(port.accepted);
+        refused.get_or_create(&by).inc_by(port.refused);
+        unreached.get_or_create(&by).inc_by(port.unreached);
+        for (direction, count) in [("up", port.bytes_up), ("down", port.bytes_down)] {
+            let ByPort { proxy, namespace, protocol, address } = by.clone();
+            bytes.get_or_create(&ByDirection { proxy, namespace, protocol, address, direction }).inc_by(count);
+        }
+    }
+    let mut registry = Registry::with_prefix("egressd_proxy");
+    registry.register("build", "The program", Info::new([("version", env!("CARGO_PKG_VERSION"))]));
+    registry.register("ports", "Ports that manifests ask for, by state", ports);
+    registry.register("open", "TCP connections and UDP sessions that are open", open);
+    registry.register("accepted", "TCP connections and UDP sessions that were taken", accepted);
+    registry.register("refused", "New TCP connections, and datagrams of new UDP clients, that a bound refused", refused);
+    registry.register("unreached", "TCP connections and UDP sessions whose server could not be reached", unreached);
+    registry.register("bytes", "Bytes carried: up to the server, or down to the client", bytes);
+    registry.register("problems", "Things that are wrong with manifests", problems);
+    registry.register("free_descriptors", "File descriptors that may still be opened", descriptors);
+    let mut text = String::new();
+    // Writing into a String cannot fail.
+    let _ = encode(&mut text, &registry);
+    text
+}

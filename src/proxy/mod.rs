@@ -1,0 +1,134 @@
+//! `egressd proxy`: ports inside many network namespaces, served by one process. A process of its own, since it has to enter namespaces
+//! (`CAP_SYS_ADMIN`), which the agent never does.
+//!
+//! One loop decides (`control`), one thread enters namespaces (`opener`), a few serve (`workers`).
+
+mod context;
+mod control;
+mod datagram;
+mod header;
+mod http;
+mod limits;
+mod metrics;
+mod namespaces;
+mod opener;
+mod pipe;
+mod port;
+mod relay;
+mod report;
+mod sockets;
+mod tcp;
+mod udp;
+mod workers;
+
+use std::io;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::mpsc;
+use tracing::{info, warn};
+
+use crate::daemon;
+use crate::daemon::systemd::{self, Manager};
+use crate::facts::files;
+use context::{Context, Scopes};
+use control::Control;
+use limits::Descriptors;
+use namespaces::Namespaces;
+use opener::Opener;
+use pipe::Pipes;
+use workers::Workers;
+
+/// What `egressd proxy` was asked for.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// Folder of manifests.
+    pub manifests: PathBuf,
+    /// The file of options, which is no manifest.
+    pub config: PathBuf,
+    /// Where `/metrics`, `/status`, `/healthz` and `/readyz` are served; `None`: nowhere.
+    pub metrics: Option<SocketAddr>,
+    /// How long open connections may go on after a SIGTERM.
+    pub drain: Duration,
+}
+
+/// Why it could not start.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    #[error("failed to start the thread that enters network namespaces")]
+    Opener(#[source] io::Error),
+    #[error("failed to start the threads that serve")]
+    Workers(#[source] io::Error),
+    #[error("failed to watch network namespaces; when too many files are open, raise fs.inotify.max_user_instances")]
+    Namespaces(#[source] io::Error),
+    #[error("failed to read manifests of {folder}")]
+    Manifests { folder: PathBuf, source: io::Error },
+}
+
+/// Serves until it is told to stop (SIGTERM, SIGINT). Then it listens no more, and open connections may go on for a while.
+pub async fn run(options: Options) -> Result<(), Error> {
+    let descriptors = Descriptors::raise();
+    let opener = Opener::start().map_err(Error::Opener)?;
+    let workers = Workers::start().map_err(Error::Workers)?;
+    let mut namespaces = Namespaces::new().map_err(Error::Namespaces)?;
+    let manifests = files::Source::new(&options.manifests, &options.config);
+    let mut manifests = manifests.map_err(|source| Error::Manifests { folder: options.manifests.clone(), source })?;
+    let (ask, mut asked) = mpsc::channel(16);
+    let (stop, mut stopped) = mpsc::channel(1);
+    daemon::listen_to_signals(move || {
+        let _ = stop.try_send(());
+    });
+    if let Some(address) = options.metrics {
+        http::serve(address, ask.clone());
+    }
+    let context = Context { opener, workers, scopes: Scopes::default(), descriptors, pipes: Pipes::default() };
+    let mut control = Control::new(Arc::new(context));
+    let mut manager = Manager::new();
+    info!(version = env!("CARGO_PKG_VERSION"), "egressd proxy runs");
+    loop {
+        let due = [control.due(), manager.due()].into_iter().flatten().min();
+        tokio::select! {
+            said = manifests.next() => control.take(said, &mut namespaces),
+            changed = namespaces.changed() => {
+                if let Err(error) = changed {
+                    warn!(%error, "failed to hear of network namespaces; looking at all of them");
+                    tokio::time::sleep(Duration::from_secs(1)).await;
+                }
+                namespaces.look();
+            }
+            Some(answer) = asked.recv() => {
+                // Who asked may have gone.
+                let _ = answer.send(control.report());
+                continue;
+            }
+            _ = stopped.recv() => break,
+            () = daemon::sleep_until(due) => {}
+        }
+        control.round(&mut namespaces).await;
+        if control.is_ready() {
+            manager.ready();
+        }
+        manager.alive();
+    }
+    systemd::stopping();
+    control.retire();
+    drain(&control, options.drain).await;
+    Ok(())
+}
+
+/// Waits for the last connection to end, but not for ever.
+async fn drain(control: &Control, limit: Duration) {
+    let open = control.open();
+    info!(open, "egressd proxy listens no more");
+    let ended = async {
+        while control.open() > 0 {
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    };
+    match tokio::time::timeout(limit, ended).await {
+        Ok(()) => info!("egressd proxy stops"),
+        Err(_) => warn!(open = control.open(), "egressd proxy stops and resets what is still open (see --drain-seconds)"),
+    }
+}

@@ -1,0 +1,142 @@
+//! What carries bytes from one socket to another: a buffer for the first of them, a pipe for many. Neither is held while nothing flows.
+
+use std::io::{self, PipeReader, PipeWriter};
+use std::os::fd::{AsFd, AsRawFd};
+use std::sync::{Mutex, PoisonError};
+
+use nix::errno::Errno;
+use nix::fcntl::{FcntlArg, SpliceFFlags, fcntl, splice};
+use nix::sys::socket::{MsgFlags, recv, send};
+use tokio::net::TcpStream;
+
+/// Bytes of a buffer.
+const BUFFER: usize = 16 * 1024;
+/// Bytes of a pipe: four times what the kernel gives unasked, up to `fs.pipe-max-size`.
+const PIPE: i32 = 256 * 1024;
+/// Bytes in one direction after which a pipe is worth its two system calls for each piece.
+pub const MANY: u64 = 64 * 1024;
+/// Pipes that wait for the next burst.
+const KEPT: usize = 32;
+
+/// A pipe, empty whenever nobody carries with it.
+pub struct Pipe {
+    reader: PipeReader,
+    writer: PipeWriter,
+}
+
+impl Pipe {
+    fn new() -> io::Result<Self> {
+        let (reader, writer) = io::pipe()?;
+        // Without the right to a larger one it has the usual size.
+        let _ = fcntl(&writer, FcntlArg::F_SETPIPE_SZ(PIPE));
+        Ok(Self { reader, writer })
+    }
+}
+
+/// Pipes for the next bursts.
+#[derive(Default)]
+pub struct Pipes(Mutex<Vec<Pipe>>);
+
+impl Pipes {
+    fn take(&self) -> io::Result<Pipe> {
+        let kept = self.0.lock().unwrap_or_else(PoisonError::into_inner).pop();
+        kept.map_or_else(Pipe::new, Ok)
+    }
+
+    fn put(&self, pipe: Pipe) {
+        let mut kept = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if kept.len() < KEPT {
+            kept.push(pipe);
+        }
+    }
+}
+
+enum Way {
+    Buffer { bytes: Box<[u8]>, from: usize },
+    Pipe(Option<Pipe>),
+}
+
+/// Carries bytes for one burst: filled from one socket, then emptied into the other.
+pub struct Carrier<'a> {
+    pipes: &'a Pipes,
+    way: Way,
+    /// Bytes that it holds.
+    held: usize,
+}
+
+impl<'a> Carrier<'a> {
+    /// A pipe for `many` bytes where one is to be had, else a buffer.
+    pub fn new(pipes: &'a Pipes, many: bool) -> Self {
+        let pipe = if many { pipes.take().ok() } else { None };
+        let way = match pipe {
+            Some(pipe) => Way::Pipe(Some(pipe)),
+            None => Way::Buffer { bytes: vec![0; BUFFER].into(), from: 0 },
+        };
+        Self { pipes, way, held: 0 }
+    }
+
+    /// Takes what the socket has; 0 at its end. To be called when it is empty.
+    pub fn fill(&mut self, socket: &TcpStream) -> io::Result<usize> {
+        self.held = match &mut self.way {
+            Way::Buffer { bytes, from } => {
+                *from = 0;
+                again(|| recv(socket.as_raw_fd(), bytes, MsgFlags::MSG_DONTWAIT))?
+            }
+            Way::Pipe(pipe) => moved(socket, &pipe_of(pipe).writer, PIPE as usize)?,
+        };
+        Ok(self.held)
+    }
+
+    /// Gives some of what it holds to the socket, and tells how much.
+    pub fn empty(&mut self, socket: &TcpStream) -> io::Result<usize> {
+        let gone = match &mut self.way {
+            Way::Buffer { bytes, from } => {
+                let flags = MsgFlags::MSG_DONTWAIT | MsgFlags::MSG_NOSIGNAL;
+                let gone = again(|| send(socket.as_raw_fd(), &bytes[*from..*from + self.held], flags))?;
+                *from += gone;
+                gone
+            }
+            Way::Pipe(pipe) => moved(&pipe_of(pipe).reader, socket, self.held)?,
+        };
+        self.held -= gone;
+        Ok(gone)
+    }
+
+    /// Whether it carries pages.
+    pub fn is_pipe(&self) -> bool {
+        matches!(self.way, Way::Pipe(_))
+    }
+
+    /// Whether it holds nothing.
+    pub fn is_empty(&self) -> bool {
+        self.held == 0
+    }
+}
+
+impl Drop for Carrier<'_> {
+    fn drop(&mut self) {
+        if let (Way::Pipe(pipe), 0) = (&mut self.way, self.held)
+            && let Some(pipe) = pipe.take()
+        {
+            self.pipes.put(pipe);
+        }
+    }
+}
+
+fn pipe_of(pipe: &Option<Pipe>) -> &Pipe {
+    pipe.as_ref().expect("it is taken out at the end alone")
+}
+
+/// Moves pages, not bytes (splice(2)): one of the two is a pipe.
+fn moved(from: impl AsFd, to: impl AsFd, most: usize) -> io::Result<usize> {
+    again(|| splice(&from, None, &to, None, most, SpliceFFlags::SPLICE_F_NONBLOCK | SpliceFFlags::SPLICE_F_MOVE))
+}
+
+fn again(mut call: impl FnMut() -> nix::Result<usize>) -> io::Result<usize> {
+    loop {
+        match call() {
+            Err(Errno::EINTR) => {}
+            done => return Ok(done?),
+        }
+    }
+}

@@ -1,0 +1,129 @@
+//! One port that is served: who it is for just now, its bounds, and what is counted.
+
+use std::io;
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, PoisonError, RwLock};
+
+use tracing::{info, warn};
+
+use super::limits::{Descriptors, Permit};
+use crate::model::proxy::{Endpoint, Proxy};
+
+/// A port that a manifest asks for. Connections keep it until they end.
+pub struct Port {
+    pub endpoint: Endpoint,
+    proxy: RwLock<Arc<Proxy>>,
+    pub counts: Counts,
+    full: Alarm,
+    dial: Alarm,
+}
+
+/// What is counted of a port, since it was first served.
+#[derive(Default)]
+pub struct Counts {
+    /// TCP connections or UDP sessions that are open.
+    pub open: AtomicUsize,
+    /// Those that were taken.
+    pub accepted: AtomicU64,
+    /// New ones that a bound refused.
+    pub refused: AtomicU64,
+    /// Those whose server could not be reached.
+    pub unreached: AtomicU64,
+    /// Bytes from clients, and to them.
+    pub bytes: [AtomicU64; 2],
+}
+
+/// A state that is logged when it begins and when it ends.
+#[derive(Default)]
+struct Alarm(AtomicBool);
+
+impl Alarm {
+    /// Whether it begins now.
+    fn begin(&self) -> bool {
+        !self.0.swap(true, Ordering::Relaxed)
+    }
+
+    /// Whether it ends now.
+    fn end(&self) -> bool {
+        self.0.load(Ordering::Relaxed) && self.0.swap(false, Ordering::Relaxed)
+    }
+}
+
+/// The place of one open connection or session.
+pub struct Place {
+    port: Arc<Port>,
+    _descriptors: Permit,
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        self.port.counts.open.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+impl Port {
+    pub fn new(endpoint: Endpoint, proxy: Arc<Proxy>) -> Self {
+        let (counts, full, dial) = Default::default();
+        Self { endpoint, proxy: RwLock::new(proxy), counts, full, dial }
+    }
+
+    /// What holds for a connection that begins now.
+    pub fn proxy(&self) -> Arc<Proxy> {
+        Arc::clone(&self.proxy.read().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// Takes another manifest's word from now on.
+    pub fn set_proxy(&self, proxy: &Arc<Proxy>) {
+        *self.proxy.write().unwrap_or_else(PoisonError::into_inner) = Arc::clone(proxy);
+    }
+
+    /// Connections or sessions that are open.
+    pub fn open(&self) -> usize {
+        self.counts.open.load(Ordering::Relaxed)
+    }
+
+    /// A place for a new connection that needs so many descriptors; `None` at a bound, which is counted.
+    pub fn admit(self: &Arc<Self>, limit: usize, descriptors: &Descriptors, count: usize) -> Option<Place> {
+        let open = &self.counts.open;
+        let below = |now: usize| (now < limit).then_some(now + 1);
+        let why = match open.fetch_update(Ordering::Relaxed, Ordering::Relaxed, below) {
+            Ok(before) => match descriptors.take(count) {
+                Some(permit) => {
+                    self.counts.accepted.fetch_add(1, Ordering::Relaxed);
+                    // A port at its bound refuses and takes by turns: it is below it when a tenth is free.
+                    if before + before / 10 < limit && self.full.end() {
+                        info!(proxy = self.proxy().name, port = %self.endpoint, "takes new connections again");
+                    }
+                    return Some(Place { port: Arc::clone(self), _descriptors: permit });
+                }
+                None => {
+                    open.fetch_sub(1, Ordering::Relaxed);
+                    "the process has no file descriptors left: raise its limit (LimitNOFILE)"
+                }
+            },
+            Err(_) => "there are as many as the manifest allows",
+        };
+        self.counts.refused.fetch_add(1, Ordering::Relaxed);
+        if self.full.begin() {
+            warn!(proxy = self.proxy().name, port = %self.endpoint, limit, "refuses new connections: {why}");
+        }
+        None
+    }
+
+    /// The server was reached.
+    pub fn reached(&self) {
+        if self.dial.end() {
+            info!(proxy = self.proxy().name, port = %self.endpoint, "reaches the server again");
+        }
+    }
+
+    /// The server was not reached.
+    pub fn not_reached(&self, proxy: &Proxy, error: &io::Error) {
+        self.counts.unreached.fetch_add(1, Ordering::Relaxed);
+        if self.dial.begin() {
+            let dial = &proxy.dial;
+            let source = dial.source.map(tracing::field::display);
+            warn!(proxy = proxy.name, port = %self.endpoint, server = %dial.address, from = %dial.namespace, source, %error, "failed to reach the server");
+        }
+    }
+}

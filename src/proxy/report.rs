@@ -1,0 +1,66 @@
+//! What the process says of itself.
+
+use serde::Serialize;
+
+/// All of it, as `/status` prints it.
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Report {
+    /// All manifests have been read, and each port was tried.
+    pub ready: bool,
+    /// What is wrong with manifests, each with the object, the field and the cure.
+    pub problems: Vec<String>,
+    pub ports: Vec<PortReport>,
+    /// File descriptors that may still be opened.
+    pub free_descriptors: usize,
+}
+
+/// One port that a manifest asks for.
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct PortReport {
+    /// `namespace/name` of the manifest.
+    pub proxy: String,
+    pub network_namespace: String,
+    /// `tcp` or `udp`.
+    pub protocol: String,
+    /// Address and port.
+    pub address: String,
+    pub state: State,
+    /// Why it is not listening.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub reason: Option<String>,
+    /// TCP connections or UDP sessions that are open.
+    pub open: usize,
+    /// Those that were taken, in all.
+    pub accepted: u64,
+    /// New ones that a bound refused, in all.
+    pub refused: u64,
+    /// Those whose server could not be reached, in all.
+    pub unreached: u64,
+    /// Bytes from clients to the server, in all.
+    pub bytes_up: u64,
+    /// Bytes from the server to clients, in all.
+    pub bytes_down: u64,
+}
+
+/// What became of a port.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize)]
+pub enum State {
+    Listening,
+    /// Its network namespace is not there.
+    Waiting,
+    /// It could not be opened, and is tried again.
+    Failing,
+}
+
+impl State {
+    /// As metrics name it.
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::Listening => "Listening",
+            Self::Waiting => "Waiting",
+            Self::Failing => "Failing",
+        }
+    }
+}

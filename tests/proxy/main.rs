@@ -1,0 +1,34 @@
+//! `egressd proxy`: ports in many network namespaces, served by one process.
+
+mod bounds;
+mod exits;
+mod life;
+mod support;
+mod tcp;
+mod udp;
+
+use std::process::ExitCode;
+
+use world::Scenario;
+
+fn main() -> ExitCode {
+    let scenarios = vec![
+        Scenario::new("a port in the host and in two namespaces, each answered by one server", tcp::three_namespaces),
+        Scenario::new("bytes arrive as they were sent, both ways, with the end of each direction", tcp::byte_exact),
+        Scenario::new("resets are passed on, and who says nothing is given up", tcp::resets_and_limits),
+        Scenario::new("the PROXY protocol, to the server and from trusted balancers", tcp::proxy_protocol),
+        Scenario::new("UDP: each client has its own answers, in every namespace, from the address that it called", udp::answers),
+        Scenario::new("UDP: sessions are bounded, and forgotten when nothing is sent", udp::sessions),
+        Scenario::new("500 namespaces come and go, and nothing of them is left", life::come_and_go).shown(),
+        Scenario::new("open connections do not hold a namespace that is gone", life::open_connections_do_not_hold_a_namespace),
+        Scenario::new("manifests change and the process is killed: what is unchanged goes on", life::manifests_change),
+        Scenario::new("a new process takes over and no call is refused", life::handed_over),
+        Scenario::new("connections have a bound, in each namespace", bounds::connections),
+        Scenario::new("without file descriptors new connections are refused and old ones go on", bounds::descriptors),
+        Scenario::new("a bad manifest is named with its cure, and the good one goes on", bounds::bad_manifests),
+        Scenario::new("a port that another program has is opened once it is free", bounds::a_taken_port),
+        Scenario::new("2,000 ports in 100 namespaces, by a few threads", bounds::thousands).shown(),
+        Scenario::new("what is dialled from an exit's address leaves by that exit's NIC", exits::by_source),
+    ];
+    world::harness::main_of_waiting(scenarios)
+}
