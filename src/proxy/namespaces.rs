@@ -29,7 +29,7 @@ pub struct Namespaces {
     known: BTreeMap<PathBuf, Option<NamespaceId>>,
     inotify: AsyncFd<Watch>,
     mounts: AsyncFd<File>,
-    /// Names that something happened to.
+    /// Names that something happened to, and those of files that are no namespaces yet.
     named: BTreeSet<OsString>,
     /// When all are looked at.
     due: Option<Instant>,
@@ -96,7 +96,7 @@ impl Namespaces {
         Ok(())
     }
 
-    /// Looks at those that something happened to, that are not there yet, and at all when it is time.
+    /// Looks at those that something happened to, and at all when it is time.
     pub fn look(&mut self) {
         let named = std::mem::take(&mut self.named);
         if self.due.is_some_and(|due| due <= Instant::now()) {
@@ -105,14 +105,19 @@ impl Namespaces {
             self.watch();
             self.look_at(|_, _| true);
         } else {
-            self.look_at(|path, id| id.is_none() || path.file_name().is_some_and(|name| named.contains(name)));
+            self.look_at(|path, _| path.file_name().is_some_and(|name| named.contains(name)));
         }
     }
 
     fn look_at(&mut self, wanted: impl Fn(&Path, Option<NamespaceId>) -> bool) {
         for (path, id) in &mut self.known {
-            if wanted(path, *id) {
-                *id = NamespaceId::at(path);
+            if !wanted(path, *id) {
+                continue;
+            }
+            *id = NamespaceId::at(path);
+            if let (None, true, Some(name)) = (&id, path.exists(), path.file_name()) {
+                // A mount on it is told by the mount table, which names nobody.
+                self.named.insert(name.to_owned());
             }
         }
     }

@@ -25,12 +25,17 @@ fn alive(stream: &mut TcpStream) -> bool {
     stream.write_all(b"x").is_ok() && stream.read_exact(&mut [0]).is_ok()
 }
 
-/// A namespace that nothing of ours holds, with a link into it that goes with it.
+/// A namespace that nothing of ours holds, with a link into it.
 fn add(number: usize) -> String {
     let name = format!("n{number}");
     command::run(&["ip", "netns", "add", &name]);
-    command::run(&["ip", "link", "add", &format!("v{number}"), "type", "veth", "peer", "name", "eth0", "netns", &name]);
+    link(number);
     name
+}
+
+/// A link into a namespace, which goes with it.
+fn link(number: usize) {
+    command::run(&["ip", "link", "add", &format!("v{number}"), "type", "veth", "peer", "name", "eth0", "netns", &format!("n{number}")]);
 }
 
 /// Links into namespaces that are still there.
@@ -50,21 +55,28 @@ pub fn come_and_go() {
     let before = proxy.descriptors();
     let mut delays = Vec::new();
     for number in 0..MANY {
-        let began = Instant::now();
-        let name = add(number);
+        let name = format!("n{number}");
+        command::run(&["ip", "netns", "add", &name]);
+        if number % 50 == 0 {
+            let began = Instant::now();
+            let netns = Netns::open(format!("/run/netns/{name}"), &name);
+            until_within(PATIENCE, Duration::from_millis(1), "somebody listens in it", || {
+                let sockets = netns.enter(|| fs::read_to_string("/proc/thread-self/net/tcp")).expect("procfs is mounted");
+                if sockets.contains(":1F40") { Ok(()) } else { Err(sockets) }
+            });
+            delays.push(began.elapsed());
+        }
+        link(number);
         if number % 50 != 0 {
             continue;
         }
         let netns = inside(&name);
-        let mut stream = until_within(PATIENCE, Duration::from_millis(1), "it is served", || {
-            connect(&netns, at("127.0.0.1:8000")).map_err(|error| error.to_string())
-        });
-        delays.push(began.elapsed());
+        let mut stream = connect(&netns, at("127.0.0.1:8000")).expect("it is served");
         assert!(alive(&mut stream), "{name}");
         // Open when the namespace goes: the client's end is the test's, in the namespace, and has to go first.
         drop((stream, netns));
     }
-    println!("from `ip netns add` to a connection: {delays:?}");
+    println!("from the end of `ip netns add` until its port is open: {delays:?}");
     await_listening(2 * MANY);
     println!("{} ports, {} threads, {} kB", 2 * MANY, proxy.number("Threads"), proxy.number("VmRSS"));
     assert_eq!(links(), MANY);

@@ -17,6 +17,7 @@ fn main() -> ExitCode {
         Scenario::new("bytes arrive as they were sent, both ways, with the end of each direction", tcp::byte_exact),
         Scenario::new("resets are passed on, and who says nothing is given up", tcp::resets_and_limits),
         Scenario::new("the PROXY protocol, to the server and from trusted balancers", tcp::proxy_protocol),
+        Scenario::new("throughput beside a direct connection", tcp::throughput).shown().alone(),
         Scenario::new("UDP: each client has its own answers, in every namespace, from the address that it called", udp::answers),
         Scenario::new("UDP: sessions are bounded, and forgotten when nothing is sent", udp::sessions),
         Scenario::new("500 namespaces come and go, and nothing of them is left", life::come_and_go).shown(),

@@ -5,12 +5,12 @@ use std::{
     net::{Shutdown, SocketAddr, TcpStream},
     sync::mpsc,
     thread,
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use world::{Netns, status::until};
 
-use crate::support::{PATIENCE, Proxy, SERVER, ask, at, await_listening, await_port, connect, echo, hello, manifest, server};
+use crate::support::{PATIENCE, Proxy, SERVER, ask, at, await_listening, connect, echo, hello, manifest, port, server};
 
 pub fn three_namespaces() {
     let (host, ns1, ns2, other) = (Netns::host(), Netns::add("ns1"), Netns::add("ns2"), Netns::add("other"));
@@ -101,7 +101,8 @@ pub fn resets_and_limits() {
     assert_eq!(server.read(&mut [0]).expect("the end comes through"), 0);
     server.write_all(b"late").expect("the other direction goes on");
     assert_eq!((&client).read(&mut [0; 16]).expect("the other direction goes on"), 4);
-    assert!(is_reset(&client) && is_reset(&server), "one direction alone for too long");
+    assert!(is_reset(&client), "one direction alone for too long");
+    until("the server is told, too", || if server.write_all(b"x").is_err() { Ok(()) } else { Err("it is open".to_owned()) });
     manifest("slow", listen, dial, ", tcp: {idleSeconds: 1}");
     until("new connections have the new limit", || {
         let (client, _server) = joined(&ns1, &accepted);
@@ -110,12 +111,61 @@ pub fn resets_and_limits() {
     });
     // Nobody listens there.
     manifest("slow", listen, "address: 127.0.0.1, port: 81", "");
-    until("it is reset", || {
+    until("a call that reaches nobody is reset, and counted", || {
         let client = connect(&ns1, at("127.0.0.1:8000")).expect("it is served");
-        client.set_read_timeout(Some(Duration::from_secs(1))).expect("it is a socket");
-        if is_reset(&client) { Ok(()) } else { Err("it is open".to_owned()) }
+        let port = port("ns1", "127.0.0.1:8000");
+        if is_reset(&client) && port["unreached"].as_u64() > Some(0) { Ok(()) } else { Err(port.to_string()) }
     });
-    await_port("ns1", "127.0.0.1:8000", "counted", |port| port["unreached"].as_u64() > Some(0));
+}
+
+/// Sends so many bytes, each piece of them as soon as there is room, and tells how many a second arrived.
+fn rate(netns: &Netns, to: SocketAddr, bytes: usize) -> f64 {
+    let mut stream = connect(netns, to).expect("it is served");
+    let piece = vec![7; 256 * 1024];
+    let began = Instant::now();
+    for _ in 0..bytes / piece.len() {
+        stream.write_all(&piece).expect("the server takes it");
+    }
+    stream.shutdown(Shutdown::Write).expect("it is connected");
+    // The server ends when it has all.
+    assert_eq!(stream.read(&mut [0]).expect("the server ends"), 0);
+    bytes as f64 / began.elapsed().as_secs_f64()
+}
+
+/// Copies through a buffer of its own, as the simplest proxy does.
+fn copy(mut from: TcpStream) -> io::Result<()> {
+    let mut to = TcpStream::connect(SERVER)?;
+    let mut buffer = vec![0; 16 * 1024];
+    loop {
+        match from.read(&mut buffer)? {
+            0 => break,
+            length => to.write_all(&buffer[..length])?,
+        }
+    }
+    to.shutdown(Shutdown::Write)?;
+    to.read(&mut buffer).map(drop)
+}
+
+pub fn throughput() {
+    const BYTES: usize = 512 << 20;
+    let host = Netns::host();
+    server(&host, SERVER, |mut stream| {
+        let mut buffer = vec![0; 256 * 1024];
+        while stream.read(&mut buffer)? > 0 {}
+        Ok(())
+    });
+    server(&host, at("127.0.0.1:8001"), copy);
+    manifest("web", "networkNamespaces: [''], address: 127.0.0.1, port: 8000", "address: 127.0.0.1, port: 80", "");
+    let _proxy = Proxy::start();
+    await_listening(1);
+    let mut rates = [0.0; 3];
+    for _ in 0..5 {
+        for (best, to) in rates.iter_mut().zip([SERVER, at("127.0.0.1:8001"), at("127.0.0.1:8000")]) {
+            *best = f64::max(*best, rate(&host, to, BYTES));
+        }
+    }
+    let [direct, copied, proxied] = rates.map(|rate| rate * 8.0 / 1e9);
+    println!("best of five, Gbit/s: direct {direct:.1}, by a proxy that copies {copied:.1}, by egressd proxy {proxied:.1}");
 }
 
 /// What a server reads up to the end of `expected`, which it has to begin with.
