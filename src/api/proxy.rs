@@ -24,7 +24,7 @@ pub struct EgressProxySpec {
     #[serde(default = "max_connections")]
     #[schemars(range(min = 1, max = 1_000_000))]
     pub max_connections: u32,
-    /// How long a connection may say nothing.
+    /// Limits of TCP connections.
     #[serde(default)]
     pub tcp: Tcp,
     /// Bounds of UDP sessions.
@@ -59,8 +59,8 @@ pub struct Listen {
 #[derive(Clone, Debug, PartialEq, Deserialize, Serialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Dial {
-    /// The namespace that is dialled from, written as in `listen`.
-    #[serde(default)]
+    /// The namespace that is dialled from, written as in `listen`; the one that `egressd proxy` runs in when not given.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
     #[schemars(length(max = 4095))]
     pub network_namespace: String,
     /// Address of the server.

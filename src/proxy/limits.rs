@@ -22,9 +22,9 @@ pub struct Permit {
 impl Descriptors {
     /// Raises the process's limit to the highest that it may have (`RLIMIT_NOFILE`), and counts from there.
     pub fn raise() -> Self {
-        let limit = getrlimit(Resource::RLIMIT_NOFILE).and_then(|(soft, hard)| {
+        let limit = getrlimit(Resource::RLIMIT_NOFILE).map(|(soft, hard)| {
             let raised = setrlimit(Resource::RLIMIT_NOFILE, hard, hard);
-            Ok(if raised.is_ok() { hard } else { soft })
+            if raised.is_ok() { hard } else { soft }
         });
         let limit = limit.unwrap_or_else(|error| {
             warn!(%error, "failed to read the limit of file descriptors; it is taken for 1024");

@@ -114,7 +114,7 @@ impl Namespaces {
             if !wanted(path, *id) {
                 continue;
             }
-            *id = NamespaceId::at(path);
+            *id = NamespaceId::at(path, *id);
             if let (None, true, Some(name)) = (&id, path.exists(), path.file_name()) {
                 // A mount on it is told by the mount table, which names nobody.
                 self.named.insert(name.to_owned());

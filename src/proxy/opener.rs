@@ -4,7 +4,7 @@
 //! Nobody may go on in a wrong namespace: a thread that does not find its way back ends the process.
 
 use std::any::Any;
-use std::fs::File;
+use std::fs::{self, File, Metadata};
 use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::panic::{self, AssertUnwindSafe};
@@ -12,6 +12,7 @@ use std::path::{Path, PathBuf};
 use std::sync::mpsc;
 use std::thread;
 
+use nix::errno::Errno;
 use nix::sched::{CloneFlags, setns};
 use tokio::sync::oneshot;
 
@@ -24,23 +25,35 @@ pub struct NamespaceId {
     inode: u64,
 }
 
+impl From<Metadata> for NamespaceId {
+    fn from(about: Metadata) -> Self {
+        Self { device: about.dev(), inode: about.ino() }
+    }
+}
+
 impl NamespaceId {
-    /// Of an open file of a namespace.
-    pub fn of(file: &File) -> io::Result<Self> {
-        let about = file.metadata()?;
-        Ok(Self { device: about.dev(), inode: about.ino() })
+    /// Of what is at this path now; `None` when that is no namespace (yet). Want of descriptors or memory says nothing: it is what it was before.
+    pub fn at(path: &Path, before: Option<Self>) -> Option<Self> {
+        let look = || {
+            let now = Self::from(fs::metadata(path)?);
+            if before == Some(now) {
+                return Ok(before);
+            }
+            let file = kernel::open(path)?;
+            Ok(if kernel::is_namespace(&file) { Some(Self::from(file.metadata()?)) } else { None })
+        };
+        look().unwrap_or_else(|error: io::Error| if is_shortage(&error) { before } else { None })
     }
 
-    /// Of what is at this path now; `None` when that is no namespace (yet).
-    pub fn at(path: &Path) -> Option<Self> {
-        let file = kernel::open(path).ok()?;
-        if kernel::is_namespace(&file) { Self::of(&file).ok() } else { None }
-    }
-
-    /// Of the calling thread.
+    /// Of the calling thread. It takes no descriptor: there may be none.
     fn own() -> io::Result<Self> {
-        Self::of(&kernel::own_namespace()?)
+        fs::metadata(kernel::OWN).map(Self::from)
     }
+}
+
+fn is_shortage(error: &io::Error) -> bool {
+    let shortages = [Errno::EMFILE, Errno::ENFILE, Errno::ENOMEM];
+    error.raw_os_error().is_some_and(|code| shortages.contains(&Errno::from_raw(code)))
 }
 
 /// Gives work to the thread.
@@ -103,14 +116,14 @@ struct Home {
 impl Home {
     fn new() -> io::Result<Self> {
         let file = kernel::own_namespace()?;
-        let id = NamespaceId::of(&file)?;
+        let id = file.metadata()?.into();
         Ok(Self { file, id })
     }
 
     fn visit<T>(&self, path: &Path, id: NamespaceId, work: impl FnOnce() -> io::Result<T>) -> io::Result<T> {
         let gone = || io::Error::new(io::ErrorKind::NotFound, "the network namespace is gone");
-        let file = kernel::open(path).map_err(|_| gone())?;
-        if !kernel::is_namespace(&file) || NamespaceId::of(&file)? != id {
+        let file = kernel::open(path).map_err(|error| if is_shortage(&error) { error } else { gone() })?;
+        if !kernel::is_namespace(&file) || NamespaceId::from(file.metadata()?) != id {
             return Err(gone());
         }
         setns(&file, CloneFlags::CLONE_NEWNET)?;

@@ -195,6 +195,23 @@ pub fn a_taken_port() {
     assert_eq!(ask(&ns1, at("127.0.0.1:8000")).expect("it is served"), "hello");
 }
 
+pub fn rights() {
+    let (host, ns1) = (Netns::host(), Netns::add("ns1"));
+    server(&host, SERVER, hello);
+    manifest("web", "networkNamespaces: [ns1, ''], address: 127.0.0.1, port: 443", DIAL, "");
+    let mut proxy = Proxy::start_by(&["setpriv", "--bounding-set", "-all,+net_bind_service"], &[]);
+    await_port("host", "127.0.0.1:443", "open", |port| port["state"] == "Listening");
+    await_port("ns1", "127.0.0.1:443", "failing", |port| {
+        port["state"] == "Failing" && port["reason"].as_str().is_some_and(|reason| reason.contains("CAP_SYS_ADMIN"))
+    });
+    assert_eq!(ask(&host, at("127.0.0.1:443")).expect("it is served"), "hello");
+    proxy.service.kill();
+    // Those of the unit in examples/systemd.
+    let _proxy = Proxy::start_by(&["setpriv", "--bounding-set", "-all,+net_bind_service,+sys_admin"], &[]);
+    await_listening(2);
+    assert_eq!(ask(&ns1, at("127.0.0.1:443")).expect("it is served"), "hello");
+}
+
 pub fn thousands() {
     const NAMESPACES: usize = 100;
     const PORTS: usize = 20;

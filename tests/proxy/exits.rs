@@ -42,6 +42,7 @@ pub fn by_source() {
         assert_eq!(seen(port + 1), Ok(world.layout.public(Nic::Eth1, *server)), "the exit's NIC");
         seen(port + 2).expect_err("the host has no such address: never by another one");
     }
+    assert_eq!(world.status()["problems"], serde_json::json!([]), "the agent passes over what is the proxy's");
     egressd.kill();
     for (port, server) in (8000..).step_by(10).zip(&servers) {
         assert_eq!(seen(port + 1), Ok(world.layout.public(Nic::Eth1, *server)), "also while the agent is dead");

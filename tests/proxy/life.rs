@@ -4,6 +4,7 @@ use std::{
     fs,
     io::{Read, Write},
     net::{SocketAddr, TcpListener, TcpStream},
+    process::Command,
     thread,
     time::{Duration, Instant},
 };
@@ -158,6 +159,42 @@ fn await_no_links() {
 fn ask_alive(netns: &Netns) -> Result<(), String> {
     let mut stream = connect(netns, at("127.0.0.1:8000")).map_err(|error| error.to_string())?;
     if alive(&mut stream) { Ok(()) } else { Err("no answer".to_owned()) }
+}
+
+pub fn a_process() {
+    server(&Netns::host(), SERVER, echo);
+    let mut inside = Command::new("unshare").args(["--net", "sleep", "60"]).spawn().expect("util-linux is installed");
+    let path = format!("/proc/{}/ns/net", inside.id());
+    let own = fs::read_link("/proc/self/ns/net").expect("procfs is mounted");
+    until("it is in a namespace of its own", || {
+        if fs::read_link(&path).is_ok_and(|now| now != own) { Ok(()) } else { Err("not yet".to_owned()) }
+    });
+    manifest("web", &format!("networkNamespaces: [{path}], {LISTEN}"), DIAL, "");
+    let proxy = Proxy::start();
+    await_listening(1);
+    let before = proxy.descriptors();
+    let netns = Netns::of_process(inside.id(), "process");
+    netns.ip("link set lo up");
+    let mut stream = connect(&netns, at("127.0.0.1:8000")).expect("it is served");
+    assert!(alive(&mut stream));
+    inside.kill().and_then(|()| inside.wait()).expect("it is a child of ours");
+    await_listening(0);
+    stream.read(&mut [0]).expect_err("it went with its process");
+    until("its sockets are closed", || {
+        let now = proxy.descriptors();
+        if now < before { Ok(()) } else { Err(format!("{now} of {before}")) }
+    });
+}
+
+pub fn a_folder_of_names_that_comes_later() {
+    server(&Netns::host(), SERVER, echo);
+    fs::remove_dir("/run/netns").expect("it is empty");
+    manifest("web", &format!("networkNamespaces: [ns1], {LISTEN}"), DIAL, "");
+    let _proxy = Proxy::start();
+    assert_eq!(port("ns1", "0.0.0.0:8000")["state"], "Waiting");
+    let ns1 = Netns::add("ns1");
+    await_listening(1);
+    until("it is served", || ask_alive(&ns1));
 }
 
 pub fn manifests_change() {

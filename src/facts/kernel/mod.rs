@@ -24,7 +24,7 @@ pub use ask::Asker;
 use far_ends::FarEnds;
 use listen::{Drained, Listener};
 use names::Names;
-pub use names::{is_namespace, open, own_namespace};
+pub use names::{OWN, is_namespace, open, own_namespace};
 pub use ready::watch;
 use state::{Batch, State};
 

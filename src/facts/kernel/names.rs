@@ -19,7 +19,7 @@ use super::ask::Asker;
 use super::ready::watch;
 
 /// The namespace of the thread that asks.
-const OWN: &str = "/proc/thread-self/ns/net";
+pub const OWN: &str = "/proc/thread-self/ns/net";
 
 /// Watches the names.
 pub struct Names {

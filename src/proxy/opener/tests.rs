@@ -20,7 +20,7 @@ fn another() -> (File, PathBuf) {
 #[test]
 fn work_is_done_inside_and_the_thread_comes_back_whatever_happens() {
     let (file, path) = another();
-    let id = NamespaceId::of(&file).unwrap();
+    let id = NamespaceId::from(file.metadata().unwrap());
     let home = Home::new().unwrap();
     for round in 0..2_000 {
         let done = panic::catch_unwind(AssertUnwindSafe(|| {
@@ -47,7 +47,7 @@ fn a_namespace_that_is_another_one_now_is_not_entered() {
     let (_file, path) = another();
     let (other, _) = another();
     let home = Home::new().unwrap();
-    let wrong = home.visit(&path, NamespaceId::of(&other).unwrap(), || -> io::Result<()> { panic!("nothing is done in it") });
+    let wrong = home.visit(&path, NamespaceId::from(other.metadata().unwrap()), || -> io::Result<()> { panic!("nothing is done in it") });
     assert_eq!(wrong.unwrap_err().kind(), io::ErrorKind::NotFound);
     let no_namespace = home.visit(Path::new("/dev/null"), home.id, || -> io::Result<()> { panic!("nothing is done in it") });
     assert_eq!(no_namespace.unwrap_err().kind(), io::ErrorKind::NotFound);
@@ -67,7 +67,7 @@ fn a_thread_that_comes_back_to_another_namespace_knows() {
 #[tokio::test]
 async fn the_opener_goes_on_after_a_panic() {
     let (file, path) = another();
-    let id = NamespaceId::of(&file).unwrap();
+    let id = NamespaceId::from(file.metadata().unwrap());
     let opener = Opener::start().unwrap();
     let failed = opener.enter(path.clone(), id, || -> io::Result<()> { panic!("an injected fault") }).await;
     assert!(failed.unwrap_err().to_string().contains("an injected fault"));
@@ -78,12 +78,22 @@ async fn the_opener_goes_on_after_a_panic() {
 fn a_name_is_a_namespace_once_one_is_mounted_on_it() {
     alone(|| {
         let path = Path::new("/run/netns/blue");
-        assert_eq!(NamespaceId::at(path), None);
+        assert_eq!(NamespaceId::at(path, None), None);
         run("mkdir /run/netns
              touch /run/netns/blue");
-        assert_eq!(NamespaceId::at(path), None);
+        assert_eq!(NamespaceId::at(path, None), None);
         run("rm /run/netns/blue
              ip netns add blue");
-        assert!(NamespaceId::at(path).is_some_and(|id| id != NamespaceId::own().unwrap()));
+        assert!(NamespaceId::at(path, None).is_some_and(|id| id != NamespaceId::own().unwrap()));
     });
+}
+
+#[test]
+fn a_namespace_without_a_descriptor_to_look_at_it_is_still_there() {
+    let (file, path) = another();
+    let id = NamespaceId::from(file.metadata().unwrap());
+    assert_eq!(NamespaceId::at(&path, Some(id)), Some(id));
+    assert!(is_shortage(&io::Error::from(Errno::EMFILE)) && !is_shortage(&io::Error::from(Errno::ESRCH)));
+    drop(file);
+    assert_ne!(NamespaceId::at(&path, Some(id)), Some(id));
 }
