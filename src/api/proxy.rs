@@ -252,3 +252,6 @@ fn is_own(endpoint: &model::Endpoint, dial: &model::Dial) -> bool {
 fn take<T>(faults: &mut Faults, field: &str, example: &str, value: Result<T, Fault>) -> Option<T> {
     value.map_err(|fault| faults.push(field, || fault.message(example))).ok()
 }
+
+#[cfg(test)]
+mod tests;

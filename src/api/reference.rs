@@ -30,15 +30,15 @@ pub fn markdown() -> String {
     labels(&mut page, |label| label.effect == Effect::Network);
     page.push_str(&format!(
         "\n## Manifests\n\n\
-         Files `*.yaml`, `*.yml` and `*.json` of the folder of `egressd run --manifests` or `egressd proxy --manifests`, each of at most {} KiB, with any number of \
-         documents. Every document has `apiVersion: {API_VERSION}`, `kind`, `metadata` and `spec`. A file that cannot be read as a whole \
+         Files `*.yaml`, `*.yml` and `*.json` of the folder of `egressd run --manifests` or `egressd proxy --manifests`, each of at most \
+         {} KiB, with any number of documents. Every document has `apiVersion: {API_VERSION}`, `kind`, `metadata` and `spec`. A file that cannot be read as a whole \
          leaves in force what it said before.\n",
         MAX_FILE / 1024
     ));
     for (kind, named, schema) in [
         ("EgressBinding", " `metadata.name` and `metadata.namespace` (`default` when not given) name the binding.", &*schema::BINDING),
         ("EgressNetwork", "", &*schema::NETWORK),
-        (proxy::KIND, " It is not for `egressd run`, which passes over it: one folder may hold manifests for both.", &*schema::PROXY),
+        (proxy::KIND, " `egressd run` does nothing with it: one folder may hold manifests for both.", &*schema::PROXY),
     ] {
         let about = schema["description"].as_str().unwrap_or_default();
         page.push_str(&format!("\n### {kind}\n\n{}{named}\n\n| field | type | meaning |\n|---|---|---|\n", line(about)));

@@ -9,6 +9,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use socket2::Socket;
+use tokio::io::Interest;
+use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
@@ -19,11 +21,15 @@ use super::port::Port;
 use super::report::{PortReport, Report, State};
 use super::{sockets, tcp, udp};
 use crate::facts::backoff::Backoff;
+use crate::facts::kernel;
 use crate::model::binding::{ManifestError, Manifests};
-use crate::model::proxy::{Endpoint, KIND, Namespace, Proxy, Transport, assign};
+use crate::model::proxy::{Endpoint, Namespace, Proxy, Transport, assign};
 
 /// Between two tries to open a port, at first and at most.
 const RETRY: [Duration; 2] = [Duration::from_millis(100), Duration::from_secs(10)];
+
+/// Objects whose errors the agent tells.
+const OTHERS: [&str; 2] = ["EgressBinding ", "EgressNetwork "];
 
 /// All that the process knows and does.
 pub struct Control {
@@ -36,6 +42,8 @@ pub struct Control {
     leaving: Vec<Arc<Port>>,
     /// Manifests have been read.
     read: bool,
+    /// Nothing is opened any more.
+    retired: bool,
 }
 
 /// A port that manifests ask for.
@@ -50,6 +58,7 @@ enum Opened {
     Yes {
         scope: Arc<Scope>,
         retire: CancellationToken,
+        task: JoinHandle<()>,
         _descriptor: Permit,
     },
     Failed {
@@ -61,21 +70,29 @@ enum Opened {
 
 impl Control {
     pub fn new(context: Arc<Context>) -> Self {
-        Self { context, proxies: BTreeMap::new(), problems: Vec::new(), ports: BTreeMap::new(), leaving: Vec::new(), read: false }
+        Self {
+            context,
+            proxies: BTreeMap::new(),
+            problems: Vec::new(),
+            ports: BTreeMap::new(),
+            leaving: Vec::new(),
+            read: false,
+            retired: false,
+        }
     }
 
     /// Takes what manifests say now. A proxy that is wrong now stays as it was.
     pub fn take(&mut self, said: Manifests, namespaces: &mut Namespaces) {
         let mut proxies: BTreeMap<String, Arc<Proxy>> = said.proxies.into_iter().map(|proxy| (proxy.name.clone(), proxy)).collect();
-        // The errors of bindings and networks are the agent's.
-        let concerns = |error: &ManifestError| !error.object.contains(' ') || error.object.starts_with(KIND);
+        let concerns = |error: &ManifestError| !OTHERS.iter().any(|kind| error.object.starts_with(kind));
         let mut errors: Vec<ManifestError> = said.errors.into_iter().filter(concerns).collect();
-        for error in &mut errors {
-            let name = error.object.strip_prefix(KIND).map(str::trim_start);
-            let Some((name, before)) = name.and_then(|name| self.proxies.get_key_value(name)) else { continue };
-            proxies.entry(name.clone()).or_insert_with(|| Arc::clone(before));
+        let is_wrong = |proxy: &Proxy| errors.iter().any(|error| error.object == proxy.object());
+        let kept = self.proxies.values().filter(|proxy| !proxies.contains_key(&proxy.name) && is_wrong(proxy));
+        let kept: Vec<Arc<Proxy>> = kept.cloned().collect();
+        for error in errors.iter_mut().filter(|error| kept.iter().any(|proxy| error.object == proxy.object())) {
             error.error.message.push_str(" (what it said before stays in force)");
         }
+        proxies.extend(kept.into_iter().map(|proxy| (proxy.name.clone(), proxy)));
         let (wanted, clashes) = assign(&proxies.values().cloned().collect::<Vec<_>>());
         errors.extend(clashes);
         self.proxies = proxies;
@@ -129,7 +146,7 @@ impl Control {
         let mut openings: BTreeMap<Namespace, Vec<Endpoint>> = BTreeMap::new();
         for (endpoint, served) in &mut self.ports {
             served.forget_gone(self.context.scopes.get(&endpoint.namespace));
-            if served.is_due() && now.contains_key(&endpoint.namespace) {
+            if !self.retired && served.is_due() && now.contains_key(&endpoint.namespace) {
                 openings.entry(endpoint.namespace.clone()).or_default().push(endpoint.clone());
             }
         }
@@ -171,17 +188,25 @@ impl Control {
 
     /// Whether manifests have been read, and each port was tried.
     pub fn is_ready(&self) -> bool {
-        self.read
+        self.read && !self.retired
     }
 
     /// Listens no more.
     pub fn retire(&mut self) {
+        self.retired = true;
         self.ports.values().for_each(Served::retire);
     }
 
     /// Connections and sessions that are open.
     pub fn open(&self) -> usize {
         self.ports.values().map(|served| &served.port).chain(&self.leaving).map(|port| port.open()).sum()
+    }
+
+    /// Whether nothing is listened for any more, and nothing is open.
+    pub fn is_over(&self) -> bool {
+        // What waited to be accepted is open by the time that a listener has ended.
+        let listens = |served: &Served| matches!(&served.state, Opened::Yes { task, .. } if !task.is_finished());
+        self.retired && !self.ports.values().any(listens) && self.open() == 0
     }
 
     /// What there is to say.
@@ -219,16 +244,24 @@ impl Served {
             Ok(opened) => opened,
             Err(error) => return self.fail(&error),
         };
-        info!(proxy = port.proxy().name, port = %port.endpoint, "listens");
         let retire = CancellationToken::new();
-        let (port, kept, ends) = (Arc::clone(port), Arc::clone(scope), retire.clone());
-        let all = Arc::clone(context);
         let worker = context.workers.next();
-        match port.endpoint.transport {
-            Transport::Tcp => drop(worker.spawn(tcp::listen(TcpListener::from(socket), port, kept, all, ends))),
-            Transport::Udp => drop(worker.spawn(udp::listen(UdpSocket::from(socket), port, kept, all, ends))),
-        }
-        self.state = Opened::Yes { scope: Arc::clone(scope), retire, _descriptor: descriptor };
+        // Its epoll is that which the socket is given to.
+        let entered = worker.enter();
+        let (kept, all, ends) = (Arc::clone(scope), Arc::clone(context), retire.clone());
+        let spawned = match port.endpoint.transport {
+            Transport::Tcp => kernel::watch(TcpListener::from(socket), Interest::READABLE)
+                .map(|socket| worker.spawn(tcp::listen(socket, Arc::clone(port), kept, all, ends))),
+            Transport::Udp => kernel::watch(UdpSocket::from(socket), Interest::READABLE)
+                .map(|socket| worker.spawn(udp::listen(socket, Arc::clone(port), kept, all, ends))),
+        };
+        drop(entered);
+        let task = match spawned {
+            Ok(task) => task,
+            Err(error) => return self.fail(&error),
+        };
+        info!(proxy = port.proxy().name, port = %port.endpoint, "listens");
+        self.state = Opened::Yes { scope: Arc::clone(scope), retire, task, _descriptor: descriptor };
     }
 
     fn fail(&mut self, error: &io::Error) {

@@ -25,7 +25,7 @@ use std::io;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tokio::sync::mpsc;
 use tracing::{info, warn};
@@ -53,6 +53,9 @@ pub struct Options {
     /// How long open connections may go on after a SIGTERM.
     pub drain: Duration,
 }
+
+/// How often it is looked whether the last connection has ended, once the process is to end.
+const LOOK: Duration = Duration::from_millis(50);
 
 /// Why it could not start.
 #[derive(Debug, thiserror::Error)]
@@ -86,11 +89,12 @@ pub async fn run(options: Options) -> Result<(), Error> {
     let context = Context { opener, workers, scopes: Scopes::default(), descriptors, pipes: Pipes::default() };
     let mut control = Control::new(Arc::new(context));
     let mut manager = Manager::new();
+    let mut end = None;
     info!(version = env!("CARGO_PKG_VERSION"), "egressd proxy runs");
     loop {
-        let due = [control.due(), manager.due()].into_iter().flatten().min();
+        let due = [control.due(), manager.due(), end.map(|end: Instant| end.min(Instant::now() + LOOK))].into_iter().flatten().min();
         tokio::select! {
-            said = manifests.next() => control.take(said, &mut namespaces),
+            said = manifests.next(), if end.is_none() => control.take(said, &mut namespaces),
             changed = namespaces.changed() => {
                 if let Err(error) = changed {
                     warn!(%error, "failed to hear of network namespaces; looking at all of them");
@@ -103,7 +107,12 @@ pub async fn run(options: Options) -> Result<(), Error> {
                 let _ = answer.send(control.report());
                 continue;
             }
-            _ = stopped.recv() => break,
+            _ = stopped.recv(), if end.is_none() => {
+                systemd::stopping();
+                control.retire();
+                info!(open = control.open(), "egressd proxy listens no more");
+                end = Some(Instant::now() + options.drain);
+            }
             () = daemon::sleep_until(due) => {}
         }
         control.round(&mut namespaces).await;
@@ -111,24 +120,13 @@ pub async fn run(options: Options) -> Result<(), Error> {
             manager.ready();
         }
         manager.alive();
-    }
-    systemd::stopping();
-    control.retire();
-    drain(&control, options.drain).await;
-    Ok(())
-}
-
-/// Waits for the last connection to end, but not for ever.
-async fn drain(control: &Control, limit: Duration) {
-    let open = control.open();
-    info!(open, "egressd proxy listens no more");
-    let ended = async {
-        while control.open() > 0 {
-            tokio::time::sleep(Duration::from_millis(50)).await;
+        if control.is_over() {
+            info!("egressd proxy stops");
+            return Ok(());
         }
-    };
-    match tokio::time::timeout(limit, ended).await {
-        Ok(()) => info!("egressd proxy stops"),
-        Err(_) => warn!(open = control.open(), "egressd proxy stops and resets what is still open (see --drain-seconds)"),
+        if end.is_some_and(|end| end <= Instant::now()) {
+            warn!(open = control.open(), "egressd proxy stops and ends what is still open (see --drain-seconds)");
+            return Ok(());
+        }
     }
 }

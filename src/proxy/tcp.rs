@@ -5,6 +5,7 @@ use std::net::{self, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
+use tokio::io::unix::AsyncFd;
 use tokio::io::{AsyncReadExt, AsyncWriteExt, Interest};
 use tokio::net::{TcpSocket, TcpStream};
 use tokio::time::timeout;
@@ -17,7 +18,6 @@ use super::port::{Place, Port};
 use super::relay::Relay;
 use super::sockets;
 use crate::facts::backoff::Backoff;
-use crate::facts::kernel;
 use crate::model::proxy::{Proxy, ProxyProtocol, Transport};
 
 /// How long a server may take to answer a call: SYNs are sent after 1, 3 and 7 seconds as well.
@@ -58,11 +58,13 @@ impl Abortive {
 }
 
 /// Accepts connections until the namespace is gone, or `retire` asks to end; then what is waiting is still taken.
-pub async fn listen(listener: net::TcpListener, port: Arc<Port>, scope: Arc<Scope>, context: Arc<Context>, retire: CancellationToken) {
-    let listener = match kernel::watch(listener, Interest::READABLE) {
-        Ok(listener) => listener,
-        Err(error) => return warn!(port = %port.endpoint, %error, "failed to wait for connections"),
-    };
+pub async fn listen(
+    listener: AsyncFd<net::TcpListener>,
+    port: Arc<Port>,
+    scope: Arc<Scope>,
+    context: Arc<Context>,
+    retire: CancellationToken,
+) {
     let mut backoff = Backoff::new(PAUSES[0], PAUSES[1]);
     loop {
         let accepted = tokio::select! {

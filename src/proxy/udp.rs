@@ -47,11 +47,8 @@ impl Drop for Session {
 }
 
 /// Serves the port until its namespace is gone or `retire` asks to end.
-pub async fn listen(socket: UdpSocket, port: Arc<Port>, scope: Arc<Scope>, context: Arc<Context>, retire: CancellationToken) {
-    let socket = match kernel::watch(socket, Interest::READABLE) {
-        Ok(socket) => Arc::new(socket),
-        Err(error) => return warn!(port = %port.endpoint, %error, "failed to wait for datagrams"),
-    };
+pub async fn listen(socket: AsyncFd<UdpSocket>, port: Arc<Port>, scope: Arc<Scope>, context: Arc<Context>, retire: CancellationToken) {
+    let socket = Arc::new(socket);
     let (end, mut ended) = mpsc::unbounded_channel();
     let mut server = Server { socket, port, context, sessions: HashMap::new(), start: Instant::now(), end };
     let mut sweep = Instant::now();

@@ -21,9 +21,9 @@ fn every_example_of_manifests_is_right() {
         for binding in &read.bindings {
             assert_eq!((&binding.errors, &binding.warnings), (&Vec::new(), &Vec::new()), "{}", path.display());
         }
-        documents += read.bindings.len() + read.networks.len();
+        documents += read.bindings.len() + read.networks.len() + read.proxies.len();
     }
-    assert_eq!(documents, 8);
+    assert_eq!(documents, 10);
 }
 
 #[test]

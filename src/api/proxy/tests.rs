@@ -1,0 +1,108 @@
+use std::sync::Arc;
+
+use proptest::prelude::*;
+use serde_json::{Value, json};
+
+use crate::api::manifest::parse;
+use crate::model::binding::Manifests;
+use crate::model::proxy::{Namespace, Proxy, ProxyProtocol, Transport};
+
+fn read(spec: &Value) -> Manifests {
+    let document = json!({"apiVersion": "egressd.dev/v1alpha1", "kind": "EgressProxy", "metadata": {"name": "web"}, "spec": spec});
+    parse([("web.json", document.to_string().as_bytes())], 0)
+}
+
+fn proxy(spec: &Value) -> Arc<Proxy> {
+    let read = read(spec);
+    assert_eq!(read.errors, []);
+    Arc::clone(&read.proxies[0])
+}
+
+fn errors(spec: &Value) -> Vec<String> {
+    let read = read(spec);
+    assert!(read.proxies.is_empty(), "it is served as it is written, or not at all");
+    read.errors.iter().map(|error| format!("{}: {}", error.object, error.error)).collect()
+}
+
+fn whole() -> Value {
+    json!({
+        "listen": {"networkNamespaces": ["", "blue", "/proc/7/ns/net"], "protocol": "UDP", "address": "::", "port": 53},
+        "dial": {"networkNamespace": "red", "address": "2001:db8::1", "port": 5353, "source": "2001:db8::2"},
+        "udp": {"sessions": 7, "idleSeconds": 8},
+    })
+}
+
+#[test]
+fn a_manifest_says_each_port_and_where_it_leads() {
+    let proxy = proxy(&whole());
+    assert_eq!(proxy.object(), "EgressProxy default/web");
+    let namespaces: Vec<String> = proxy.listen.iter().map(|endpoint| endpoint.namespace.to_string()).collect();
+    assert_eq!(namespaces, ["host", "blue", "/proc/7/ns/net"]);
+    assert!(proxy.listen.iter().all(|endpoint| endpoint.transport == Transport::Udp && endpoint.address == "[::]:53".parse().unwrap()));
+    assert_eq!(proxy.dial.namespace, Namespace::named("red"));
+    assert_eq!(proxy.dial.source, Some("2001:db8::2".parse().unwrap()));
+    assert_eq!((proxy.limits.open, proxy.limits.idle.as_secs()), (7, 8));
+}
+
+#[test]
+fn what_is_not_written_has_its_default() {
+    let proxy = proxy(&json!({
+        "listen": {"networkNamespaces": ["blue"], "address": "127.0.0.1", "port": 80},
+        "dial": {"address": "127.0.0.1", "port": 80},
+    }));
+    assert_eq!((proxy.listen[0].transport, &proxy.dial.namespace), (Transport::Tcp, &Namespace::Host));
+    assert_eq!(proxy.dial.proxy_protocol, ProxyProtocol::None);
+    let limits = proxy.limits;
+    assert_eq!((limits.open, limits.idle.as_secs(), limits.half_closed.as_secs()), (10_000, 3600, 300));
+    assert!(!proxy.trusts("127.0.0.1".parse().unwrap()));
+}
+
+#[test]
+fn every_slip_is_named_at_once() {
+    let found = errors(&json!({
+        "listen": {"networkNamespaces": ["a/b", "blue", "blue"], "address": "224.0.0.1", "port": 0},
+        "dial": {"address": "10.0.0.2/24", "port": 80, "source": "127.0.0.1"},
+    }));
+    assert_eq!(
+        found,
+        ["EgressProxy default/web: spec.listen.port: `0` is not in 1 to 65535"],
+        "the schema's come first: the rest could follow from them"
+    );
+    let found = errors(&json!({
+        "listen": {"networkNamespaces": ["a/b", "blue", "/run/netns/blue"], "address": "0.0.0.0", "port": 1},
+        "dial": {"address": "10.0.0.2/24", "port": 80, "source": "127.0.0.1"},
+    }));
+    assert_eq!(
+        found,
+        [
+            "EgressProxy default/web: spec.listen.networkNamespaces[0]: `a/b` is neither a namespace's name nor an absolute path; write for instance `blue`",
+            "EgressProxy default/web: spec.listen.networkNamespaces[2]: `/run/netns/blue` is given twice; keep one",
+            "EgressProxy default/web: spec.dial.address: `10.0.0.2/24` has a prefix length; write `10.0.0.2`",
+            "EgressProxy default/web: spec.dial.source: `127.0.0.1` is a loopback address; write for instance `10.0.1.98`",
+        ]
+    );
+}
+
+proptest! {
+    #[test]
+    fn any_value_anywhere_is_read_or_refused(field in 0_usize..9, value in any_value()) {
+        let paths = [
+            "/listen", "/dial", "/listen/networkNamespaces", "/listen/protocol", "/listen/address", "/listen/port", "/dial/source", "/udp", "/udp/sessions",
+        ];
+        let mut spec = whole();
+        *spec.pointer_mut(paths[field]).expect("it is there") = value;
+        let read = read(&spec);
+        prop_assert_eq!(read.proxies.len() + usize::from(!read.errors.is_empty()), 1);
+    }
+}
+
+fn any_value() -> impl Strategy<Value = Value> {
+    prop_oneof![
+        Just(Value::Null),
+        any::<bool>().prop_map(Value::from),
+        any::<i64>().prop_map(Value::from),
+        "\\PC{0,12}".prop_map(Value::from),
+        proptest::collection::vec("\\PC{0,8}", 0..3).prop_map(Value::from),
+        proptest::collection::btree_map("address|port|\\PC{0,8}", any::<i64>(), 0..3).prop_map(|map| json!(map)),
+    ]
+}
