@@ -15,7 +15,7 @@ use world::{
 };
 
 use crate::support::{
-    PATIENCE, Proxy, SERVER, ask, at, await_listening, connect, echo, folder, hello, inside, manifest, port, server, status,
+    PATIENCE, Proxy, SERVER, ask, at, await_listening, connect, echo, fetch, folder, hello, inside, manifest, port, server, status,
 };
 
 const LISTEN: &str = "address: 0.0.0.0, port: 8000";
@@ -255,4 +255,31 @@ pub fn handed_over() {
     });
     new.service.kill();
     ask_alive(&ns1).expect_err("both have ended");
+}
+
+pub fn ends_in_time() {
+    server(&Netns::host(), SERVER, echo);
+    let (stays, goes) = (Netns::add("ns1"), inside(&add(0)));
+    manifest("web", &format!("networkNamespaces: [ns1, n0], {LISTEN}"), DIAL, "");
+    let mut proxy = Proxy::start_by(&[], &["--drain-seconds", "3"]);
+    await_listening(2);
+    let mut open = connect(&stays, at("127.0.0.1:8000")).expect("it is served");
+    let mut lost = connect(&goes, at("127.0.0.1:8000")).expect("it is served");
+    assert!(alive(&mut open) && alive(&mut lost));
+    thread::scope(|scope| {
+        let ended = scope.spawn(|| proxy.service.terminate(PATIENCE));
+        until(
+            "nobody listens",
+            || {
+                if connect(&stays, at("127.0.0.1:8000")).is_err() { Ok(()) } else { Err("somebody listens".to_owned()) }
+            },
+        );
+        assert!(fetch("/readyz").is_err(), "it is to get no more");
+        assert!(alive(&mut open), "what is open goes on");
+        command::run(&["ip", "netns", "del", "n0"]);
+        lost.read(&mut [0]).expect_err("a namespace may go meanwhile");
+        assert!(alive(&mut open), "what is open goes on");
+        assert!(ended.join().expect("it does not panic").success());
+    });
+    assert!(!alive(&mut open), "but not for ever");
 }

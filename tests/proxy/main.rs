@@ -26,6 +26,7 @@ fn main() -> ExitCode {
         Scenario::new("namespaces may be named before there are any", life::a_folder_of_names_that_comes_later),
         Scenario::new("manifests change and the process is killed: what is unchanged goes on", life::manifests_change),
         Scenario::new("a new process takes over and no call is refused", life::handed_over),
+        Scenario::new("told to end, it keeps what is open for a while", life::ends_in_time),
         Scenario::new("connections have a bound, in each namespace", bounds::connections),
         Scenario::new("without file descriptors new connections are refused and old ones go on", bounds::descriptors),
         Scenario::new("a bad manifest is named with its cure, and the good one goes on", bounds::bad_manifests),
