@@ -69,6 +69,7 @@ enum Opened {
 }
 
 impl Control {
+    /// Knows nothing yet.
     pub fn new(context: Arc<Context>) -> Self {
         Self {
             context,

@@ -51,7 +51,7 @@ impl Pipes {
     }
 }
 
-enum Way {
+enum Medium {
     Buffer { bytes: Box<[u8]>, from: usize },
     Pipe(Option<Pipe>),
 }
@@ -59,7 +59,7 @@ enum Way {
 /// Carries bytes for one burst: filled from one socket, then emptied into the other.
 pub struct Carrier<'a> {
     pipes: &'a Pipes,
-    way: Way,
+    medium: Medium,
     /// Bytes that it holds.
     held: usize,
 }
@@ -68,35 +68,35 @@ impl<'a> Carrier<'a> {
     /// A pipe for `many` bytes where one is to be had, else a buffer.
     pub fn new(pipes: &'a Pipes, many: bool) -> Self {
         let pipe = if many { pipes.take().ok() } else { None };
-        let way = match pipe {
-            Some(pipe) => Way::Pipe(Some(pipe)),
-            None => Way::Buffer { bytes: vec![0; BUFFER].into(), from: 0 },
+        let medium = match pipe {
+            Some(pipe) => Medium::Pipe(Some(pipe)),
+            None => Medium::Buffer { bytes: vec![0; BUFFER].into(), from: 0 },
         };
-        Self { pipes, way, held: 0 }
+        Self { pipes, medium, held: 0 }
     }
 
     /// Takes what the socket has; 0 at its end. To be called when it is empty.
     pub fn fill(&mut self, socket: &TcpStream) -> io::Result<usize> {
-        self.held = match &mut self.way {
-            Way::Buffer { bytes, from } => {
+        self.held = match &mut self.medium {
+            Medium::Buffer { bytes, from } => {
                 *from = 0;
                 again(|| recv(socket.as_raw_fd(), bytes, MsgFlags::MSG_DONTWAIT))?
             }
-            Way::Pipe(pipe) => moved(socket, &pipe_of(pipe).writer, PIPE as usize)?,
+            Medium::Pipe(pipe) => moved(socket, &pipe_of(pipe).writer, PIPE as usize)?,
         };
         Ok(self.held)
     }
 
     /// Gives some of what it holds to the socket, and tells how much.
     pub fn empty(&mut self, socket: &TcpStream) -> io::Result<usize> {
-        let gone = match &mut self.way {
-            Way::Buffer { bytes, from } => {
+        let gone = match &mut self.medium {
+            Medium::Buffer { bytes, from } => {
                 let flags = MsgFlags::MSG_DONTWAIT | MsgFlags::MSG_NOSIGNAL;
                 let gone = again(|| send(socket.as_raw_fd(), &bytes[*from..*from + self.held], flags))?;
                 *from += gone;
                 gone
             }
-            Way::Pipe(pipe) => moved(&pipe_of(pipe).reader, socket, self.held)?,
+            Medium::Pipe(pipe) => moved(&pipe_of(pipe).reader, socket, self.held)?,
         };
         self.held -= gone;
         Ok(gone)
@@ -104,7 +104,7 @@ impl<'a> Carrier<'a> {
 
     /// Whether it carries pages.
     pub fn is_pipe(&self) -> bool {
-        matches!(self.way, Way::Pipe(_))
+        matches!(self.medium, Medium::Pipe(_))
     }
 
     /// Whether it holds nothing.
@@ -115,7 +115,7 @@ impl<'a> Carrier<'a> {
 
 impl Drop for Carrier<'_> {
     fn drop(&mut self) {
-        if let (Way::Pipe(pipe), 0) = (&mut self.way, self.held)
+        if let (Medium::Pipe(pipe), 0) = (&mut self.medium, self.held)
             && let Some(pipe) = pipe.take()
         {
             self.pipes.put(pipe);

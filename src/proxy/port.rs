@@ -62,6 +62,7 @@ impl Drop for Place {
 }
 
 impl Port {
+    /// One that nothing is open of yet.
     pub fn new(endpoint: Endpoint, proxy: Arc<Proxy>) -> Self {
         let (counts, full, dial) = Default::default();
         Self { endpoint, proxy: RwLock::new(proxy), counts, full, dial }

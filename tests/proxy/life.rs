@@ -241,7 +241,7 @@ pub fn handed_over() {
     await_listening(1);
     let mut open = connect(&ns1, at("127.0.0.1:8000")).expect("it is served");
     assert!(alive(&mut open));
-    let mut new = Proxy::start_by(&[], &["--metrics-address", "127.0.0.1:9466"]);
+    let mut new = Proxy::start_by(&[], &["--metrics-address", "127.0.0.1:9467"]);
     until_within(PATIENCE, Duration::from_millis(20), "the new one listens, too", || {
         if new.service.log().matches("listens").count() > 1 { Ok(()) } else { Err(new.service.log()) }
     });

@@ -23,7 +23,7 @@ pub const PATIENCE: Duration = Duration::from_secs(10);
 /// Where servers listen, in the host's namespace.
 pub const SERVER: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 80);
 /// Where metrics and status are.
-const HTTP: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 9465);
+const HTTP: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 9466);
 
 /// An address and port.
 pub fn at(address: &str) -> SocketAddr {
