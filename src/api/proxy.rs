@@ -1,7 +1,8 @@
 //! The `EgressProxy` document: ports that `egressd proxy` serves inside network namespaces. Files only, so it is no custom resource.
 
+// A length of time; no clock.
+use core::time::Duration;
 use std::net::{IpAddr, SocketAddr};
-use std::time::Duration;
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};

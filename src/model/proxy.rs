@@ -1,11 +1,12 @@
 //! Ports that are served inside network namespaces, and where their connections are dialled from. Pure.
 
+// A length of time; no clock.
+use core::time::Duration;
 use std::collections::BTreeMap;
 use std::fmt;
 use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::Duration;
 
 use ipnet::IpNet;
 

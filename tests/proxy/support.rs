@@ -173,6 +173,11 @@ pub fn connect(netns: &Netns, to: SocketAddr) -> io::Result<TcpStream> {
     Ok(stream)
 }
 
+/// Whether a call is taken and then answered by nothing but a reset, which may come before the call has returned.
+pub fn is_refused(netns: &Netns, to: SocketAddr) -> bool {
+    connect(netns, to).and_then(|mut stream| stream.read(&mut [0])).is_err_and(|error| error.kind() == io::ErrorKind::ConnectionReset)
+}
+
 /// All that a server says to a client that says nothing.
 pub fn ask(netns: &Netns, to: SocketAddr) -> io::Result<String> {
     let mut answer = String::new();

@@ -1,3 +1,5 @@
+//! What can be written, and each slip with its name.
+
 use std::sync::Arc;
 
 use proptest::prelude::*;

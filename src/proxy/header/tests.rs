@@ -1,3 +1,5 @@
+//! Headers as they are written, and whatever else may come.
+
 use proptest::prelude::*;
 
 use super::*;

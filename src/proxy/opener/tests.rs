@@ -1,3 +1,5 @@
+//! The thread comes back, and enters nothing else than it was told.
+
 use std::os::fd::AsRawFd;
 
 use nix::sched::unshare;

@@ -1,3 +1,5 @@
+//! Ends, resets and limits of two joined connections.
+
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpListener;
 
