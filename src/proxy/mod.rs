@@ -76,7 +76,7 @@ pub async fn run(options: Options) -> Result<(), Error> {
     let opener = Opener::start().map_err(Error::Opener)?;
     let workers = Workers::start().map_err(Error::Workers)?;
     let mut namespaces = Namespaces::new().map_err(Error::Namespaces)?;
-    let manifests = files::Source::new(&options.manifests, &options.config);
+    let manifests = files::Source::new(&options.manifests, &options.config, None);
     let mut manifests = manifests.map_err(|source| Error::Manifests { folder: options.manifests.clone(), source })?;
     let (ask, mut asked) = mpsc::channel(16);
     let (stop, mut stopped) = mpsc::channel(1);
