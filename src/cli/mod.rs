@@ -2,6 +2,7 @@
 
 mod cleanup;
 pub mod crd;
+mod exec;
 mod guard;
 pub mod kubectl;
 mod output;
@@ -9,7 +10,7 @@ mod show;
 
 use std::ffi::OsString;
 use std::io::{IsTerminal, Write};
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 
 use clap::builder::BoolishValueParser;
@@ -88,6 +89,17 @@ enum Command {
         /// Where to, an address or a name; the outside at large when not given
         destination: Option<String>,
     },
+    /// Run a program of this host that leaves by a binding's exit, or as an address, from its first packet
+    #[command(after_help = exec::EXIT_CODES)]
+    Exec {
+        #[command(flatten)]
+        state: StateArgs,
+        #[command(flatten)]
+        by: ExecArgs,
+        /// The program and its arguments
+        #[arg(required = true, trailing_var_arg = true, allow_hyphen_values = true, value_name = "PROGRAM")]
+        program: Vec<OsString>,
+    },
     /// Look for what keeps egressd from working on this host, with the cure for each
     Check {
         #[command(flatten)]
@@ -130,6 +142,17 @@ enum Command {
     },
     /// Print the manual page
     Man,
+}
+
+#[derive(Debug, Args)]
+#[group(required = true, multiple = false)]
+struct ExecArgs {
+    /// A binding of the files, NAMESPACE/NAME, whoever else it selects; the namespace is default when not given
+    #[arg(long, value_name = "NAME")]
+    binding: Option<String>,
+    /// An address of a NIC
+    #[arg(long, value_name = "ADDRESS")]
+    ip: Option<IpAddr>,
 }
 
 /// Where Docker's socket is unless told otherwise.
@@ -222,6 +245,7 @@ impl Cli {
             Command::Run(args) => run(*args),
             Command::Status { state, output, watch } => show::status(&state.state_dir, output, watch),
             Command::Explain { state, workload, destination } => show::explain(&state.state_dir, &workload, destination.as_deref()),
+            Command::Exec { state, by: ExecArgs { binding, ip }, program } => exec::exec(&state.state_dir, binding, ip, &program),
             Command::Check { state, sysctl, docker_socket, output } => {
                 runtime()?.block_on(crate::check::run(&docker_socket, &state.state_dir, &sysctl.sysctl_root, |findings| {
                     output.print(&findings, || findings.iter().map(|finding| format!("{finding}\n")).collect())

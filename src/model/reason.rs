@@ -92,6 +92,20 @@ pub enum Reason {
     NoSuchNamespace {
         name: String,
     },
+    NoSuchUser {
+        user: String,
+    },
+    NoSuchCgroup {
+        path: String,
+    },
+    /// A systemd unit without a control group.
+    UnitNotRunning {
+        unit: String,
+    },
+    /// This host has no control groups of version 2.
+    NoCgroups {
+        why: String,
+    },
     /// A binding of the cluster whose addresses no NIC of this node holds.
     NoExitOnNode,
     /// All exits that it could have take no new flows.
@@ -193,6 +207,10 @@ impl Reason {
             Self::NoRouteToSource { .. } => "NoRouteToSource",
             Self::Overlap { .. } => "Overlap",
             Self::NoSuchNamespace { .. } => "NoSuchNamespace",
+            Self::NoSuchUser { .. } => "NoSuchUser",
+            Self::NoSuchCgroup { .. } => "NoSuchCgroup",
+            Self::UnitNotRunning { .. } => "UnitNotRunning",
+            Self::NoCgroups { .. } => "NoCgroups",
             Self::NoExitOnNode | Self::PoolNotOnNode { .. } => "NoExitOnNode",
             Self::Draining { .. } => "Draining",
             Self::NoSuchPool { .. } => "PoolNotFound",
@@ -275,6 +293,19 @@ impl fmt::Display for Reason {
                 write!(f, "the same source is bound by {with}, which takes precedence; raise priority, or remove one")
             }
             Self::NoSuchNamespace { name } => write!(f, "there is no network namespace {name}; see ip netns for the names"),
+            Self::NoSuchUser { user } => {
+                write!(f, "/etc/passwd has no user {user}; add the user, or write the number of one that is known elsewhere (id -u {user})")
+            }
+            Self::NoSuchCgroup { path } => write!(f, "there is no control group {path}; its programs get their exit once it is made"),
+            Self::UnitNotRunning { unit } => {
+                write!(f, "no control group is called {unit}; it gets its exit once it is started, see systemctl status {unit}")
+            }
+            Self::NoCgroups { why } => {
+                write!(
+                    f,
+                    "control groups of version 2 are needed ({why}): mount -t cgroup2 none DIR, or boot with systemd.unified_cgroup_hierarchy=1"
+                )
+            }
             Self::NoExitOnNode => {
                 write!(
                     f,

@@ -126,6 +126,10 @@ pub enum Datatype {
     Ipv4,
     Ipv6,
     Mark,
+    /// A user's number.
+    Uid,
+    /// The number of a control group (its inode), 8 bytes host order.
+    Cgroup,
     Verdict,
     /// Another of nft's type numbers: only ever read, in what someone else put into a table of ours.
     Other(u32),
@@ -208,6 +212,13 @@ pub enum Expr {
     SetMeta {
         key: Meta,
         from: Register,
+    },
+    /// `socket cgroupv2 level N`: the ancestor, so many levels below the root, of the control group that the packet's socket was made in
+    /// (itself included). Ends the rule where there is no such socket, or its group is not so deep. In `prerouting`, `input` and `output`
+    /// only (kernel 5.13).
+    SocketCgroup {
+        level: u32,
+        to: Register,
     },
     Ct {
         key: Ct,
@@ -297,6 +308,8 @@ pub enum Meta {
     /// Name of the interface it came in by, 16 bytes (`IFNAMSIZ`), zeros behind it.
     IifName,
     OifName,
+    /// The user of the packet's socket, 4 bytes host order. Ends the rule where there is no socket that a program has open.
+    SocketUid,
     /// 1 byte.
     L4Proto,
     /// Ethertype, 2 bytes network order.

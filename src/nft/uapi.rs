@@ -127,7 +127,14 @@ pub const NFT_META_IIF: u32 = 4;
 pub const NFT_META_OIF: u32 = 5;
 pub const NFT_META_IIFNAME: u32 = 6;
 pub const NFT_META_OIFNAME: u32 = 7;
+pub const NFT_META_SKUID: u32 = 10;
 pub const NFT_META_L4PROTO: u32 = 16;
+
+/// Since Linux 5.13 with a level.
+pub const NFTA_SOCKET_KEY: u16 = 1;
+pub const NFTA_SOCKET_DREG: u16 = 2;
+pub const NFTA_SOCKET_LEVEL: u16 = 3;
+pub const NFT_SOCKET_CGROUPV2: u32 = 3;
 
 pub const NFTA_CT_DREG: u16 = 1;
 pub const NFTA_CT_KEY: u16 = 2;

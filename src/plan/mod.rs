@@ -4,6 +4,7 @@ pub mod boot;
 pub mod datapath;
 pub mod engine;
 pub mod flows;
+mod program_flows;
 pub mod read_back;
 pub mod routing;
 pub mod step;
@@ -77,12 +78,14 @@ impl Planner {
         let routing = Routing::desired(outcome, observed.kernel);
         let (before, after) = routing.steps(&Routing::observed(observed.kernel), observed.kernel);
         let disarm = if desired.tables.is_empty() { diff(&tables::unbound(observed.ruleset), observed.ruleset) } else { Vec::new() };
+        let mut cuts = flows::cuts(&ruleset, observed.ruleset, &desired, outcome);
+        cuts.extend(program_flows::cuts(observed.ruleset, &desired, outcome));
         Plan {
             sysctls: sysctls::wanted(outcome, observed.kernel, observed.sysctls),
             names: Names::in_steps(before.iter().chain(&after), observed.kernel),
             before,
             disarm,
-            cuts: flows::cuts(&ruleset, observed.ruleset, &desired, outcome),
+            cuts,
             ruleset,
             target: desired,
             departed,

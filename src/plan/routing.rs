@@ -57,6 +57,10 @@ impl Routing {
                 }
             }
         }
+        for (exit, number) in &outcome.programs.marks {
+            let way = Rule { table: TABLE_BASE + u32::from(exit.way), ..by_mark(Family::of(exit.address), *number) };
+            routing.rules.insert(way);
+        }
         let nodes = behind_nodes(outcome, kernel);
         let reached: BTreeSet<Family> = nodes.iter().map(|r| Family::of(r.destination.addr())).collect();
         routing.routes.extend(nodes);
@@ -132,20 +136,13 @@ fn by_mark(family: Family, number: u8) -> Rule {
     Rule { mark: Some(mark(number)), mask: Some(MARK_MASK), ..rule(family, PREFERENCE_WAY, TABLE_BASE + u32::from(number)) }
 }
 
-fn everything(family: Family) -> IpNet {
-    match family {
-        Family::V4 => IpNet::V4(ipnet::Ipv4Net::default()),
-        Family::V6 => IpNet::V6(ipnet::Ipv6Net::default()),
-    }
-}
-
 /// Metric of the default route of a NIC's own way. That of a further gateway has one more: a restart tells the two by it.
 pub fn metric(family: Family) -> u32 {
     if family == Family::V4 { 0 } else { METRIC_V6 }
 }
 
 fn route(family: Family, table: u32) -> Route {
-    Route { metric: metric(family), protocol: PROTOCOL, ..Route::new(table, everything(family)) }
+    Route { metric: metric(family), protocol: PROTOCOL, ..Route::new(table, family.everything()) }
 }
 
 /// Ends a table: what its NIC cannot carry goes nowhere.

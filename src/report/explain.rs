@@ -16,7 +16,7 @@ use crate::model::workload::{Entry, Row, State, Subject};
 /// What becomes of the packets of `workload` (a name, an address, or a container's id) to `destination`, or to the outside at large.
 /// `None`: no such workload is known.
 pub fn explain(facts: &Facts, outcome: &Outcome, workload: &str, destination: Option<IpAddr>) -> Option<String> {
-    let rows: Vec<&Row> = outcome.rows.iter().filter(|row| named(row, workload)).collect();
+    let rows: Vec<&Row> = outcome.all_rows().filter(|row| named(row, workload)).collect();
     if rows.is_empty() {
         let container = facts.containers().find(|c| c.name == workload || c.id.starts_with(workload))?;
         return Some(format!("{}: no binding selects it; it goes the host's way\n", container.name));
@@ -60,6 +60,8 @@ fn one(out: &mut String, facts: &Facts, outcome: &Outcome, row: &Row, destinatio
     match row.entry {
         Some(Entry::Port { port, bridge }) => writeln!(out, "  known by  port {} of bridge {}", link(port), link(bridge))?,
         Some(Entry::Routed { interface }) => writeln!(out, "  known by  interface {}", link(interface))?,
+        Some(Entry::User { uid }) => writeln!(out, "  known by  user {uid} of its sockets")?,
+        Some(Entry::Cgroup { id, level }) => writeln!(out, "  known by  control group {id} of its sockets, at level {level}")?,
         None => writeln!(out, "  known by  nothing yet: no interface of this host shows its address")?,
     }
     match &row.state {

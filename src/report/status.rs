@@ -125,7 +125,7 @@ impl Status {
     pub fn of(facts: &Facts, outcome: &Outcome, counted: Counted, problems: Vec<String>) -> Self {
         let guarded = outcome.guards.iter().filter(|(_, guard)| **guard == Guard::Closed);
         let name = |index| facts.kernel.links.get(index).map_or_else(|| index.to_string(), |l| l.name.clone());
-        let mut workloads: Vec<Workload> = outcome.rows.iter().map(|row| workload(row, outcome, &counted.flows)).collect();
+        let mut workloads: Vec<Workload> = outcome.all_rows().map(|row| workload(row, outcome, &counted.flows)).collect();
         workloads.sort_by(|a, b| (&a.workload, &a.network, &a.address).cmp(&(&b.workload, &b.network, &b.address)));
         Self {
             workloads,
@@ -214,7 +214,7 @@ fn of_bindings(facts: &Facts, outcome: &Outcome) -> Vec<BindingStatus> {
     for binding in bindings(facts) {
         all.insert(binding.name.clone(), begin(binding));
     }
-    for row in &outcome.rows {
+    for row in outcome.all_rows() {
         let winner = row.binding.as_ref().map(|b| &b.name);
         if let Some(status) = winner.and_then(|name| all.get_mut(name)) {
             status.workloads += 1;

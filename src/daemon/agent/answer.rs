@@ -5,6 +5,7 @@ use std::sync::atomic::Ordering;
 use super::Agent;
 use crate::daemon::control::{Question, Response};
 use crate::daemon::metrics::Now;
+use crate::daemon::started;
 use crate::plan::engine;
 use crate::report::explain::explain;
 use crate::report::status::Status;
@@ -26,6 +27,7 @@ impl Agent {
                 problems: self.problems().len(),
                 leads: self.leads.load(Ordering::Relaxed),
             })),
+            Question::Exec(started) => started::readiness(&started, &self.facts, &self.outcome),
             Question::Ready => {
                 let well = self.failing.is_empty() && self.beside.is_empty() && self.sources.are_fresh();
                 Response::Ready(!self.silent.any() && well)

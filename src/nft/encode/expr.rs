@@ -15,6 +15,7 @@ pub(super) fn write(w: &mut Message, expr: &Expr) {
 fn name(expr: &Expr) -> &'static str {
     match expr {
         Expr::Meta { .. } | Expr::SetMeta { .. } => "meta",
+        Expr::SocketCgroup { .. } => "socket",
         Expr::Ct { .. } => "ct",
         Expr::Payload { .. } => "payload",
         Expr::Bitwise { .. } => "bitwise",
@@ -40,6 +41,11 @@ fn write_body(w: &mut Message, expr: &Expr) {
         Expr::SetMeta { key, from } => {
             w.put_be32(NFTA_META_KEY, meta(*key));
             w.put_be32(NFTA_META_SREG, slot(*from));
+        }
+        Expr::SocketCgroup { level, to } => {
+            w.put_be32(NFTA_SOCKET_KEY, NFT_SOCKET_CGROUPV2);
+            w.put_be32(NFTA_SOCKET_DREG, slot(*to));
+            w.put_be32(NFTA_SOCKET_LEVEL, *level);
         }
         Expr::Ct { key, to } => {
             w.put_be32(NFTA_CT_KEY, ct(*key));
@@ -142,6 +148,7 @@ fn meta(key: Meta) -> u32 {
         Meta::Oif => NFT_META_OIF,
         Meta::IifName => NFT_META_IIFNAME,
         Meta::OifName => NFT_META_OIFNAME,
+        Meta::SocketUid => NFT_META_SKUID,
         Meta::L4Proto => NFT_META_L4PROTO,
         Meta::Protocol => NFT_META_PROTOCOL,
     }
