@@ -18,7 +18,7 @@ pub struct HostSelector {
     pub users: Vec<String>,
     /// Control groups (version 2) by their path below the hierarchy's root, `/batch`, with all below them: the sockets that are made there.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    #[schemars(length(max = 256), inner(length(min = 2, max = 4096)))]
+    #[schemars(length(max = 256), inner(length(min = 1, max = 4096)))]
     pub cgroups: Vec<String>,
     /// Units of the system's systemd by their whole name: a service, a slice or a scope.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]

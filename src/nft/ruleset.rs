@@ -288,6 +288,10 @@ pub enum Expr {
         family: Family,
         address: Register,
     },
+    /// `reject with icmp host-unreachable`, or `icmpv6 addr-unreachable`.
+    Reject {
+        v6: bool,
+    },
     Counter,
 }
 

@@ -196,6 +196,13 @@ pub const NFTA_FIB_F_MARK: u32 = 0x4;
 pub const NFTA_IMMEDIATE_DREG: u16 = 1;
 pub const NFTA_IMMEDIATE_DATA: u16 = 2;
 
+pub const NFTA_REJECT_TYPE: u16 = 1;
+pub const NFTA_REJECT_ICMP_CODE: u16 = 2;
+pub const NFT_REJECT_ICMP_UNREACH: u32 = 0;
+/// `ICMP_HOST_UNREACH`, and of ICMPv6 `ICMPV6_ADDR_UNREACH`: programs get `EHOSTUNREACH` of both.
+pub const ICMP_HOST_UNREACH: u8 = 1;
+pub const ICMPV6_ADDR_UNREACH: u8 = 3;
+
 pub const NFTA_NAT_TYPE: u16 = 1;
 pub const NFTA_NAT_FAMILY: u16 = 2;
 pub const NFTA_NAT_REG_ADDR_MIN: u16 = 3;

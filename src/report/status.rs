@@ -85,7 +85,7 @@ pub struct Workload {
     pub also_asked_by: Vec<String>,
     #[serde(skip_serializing_if = "Vec::is_empty", default)]
     pub warnings: Vec<String>,
-    /// Open flows that it began.
+    /// Open flows that it began; 0 of the host's programs, whose source is everybody's.
     pub flows: u64,
 }
 
@@ -162,8 +162,9 @@ fn workload(row: &Row, outcome: &Outcome, flows: &BTreeMap<IpAddr, u64>) -> Work
     let count = |net: ipnet::IpNet| flows.iter().filter(|(source, _)| net.contains(*source)).map(|(_, n)| n).sum();
     let flows = match row.address {
         Some(net) if net.prefix_len() == net.max_prefix_len() => flows.get(&net.addr()).copied().unwrap_or(0),
-        Some(net) => count(net),
-        None => 0,
+        // The source of the host's programs tells nobody from others.
+        Some(net) if net.prefix_len() > 0 => count(net),
+        Some(_) | None => 0,
     };
     Workload {
         workload: row.subject.to_string(),

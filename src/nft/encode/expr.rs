@@ -28,6 +28,7 @@ fn name(expr: &Expr) -> &'static str {
         Expr::Jhash { .. } => "hash",
         Expr::Immediate { .. } | Expr::Verdict(_) => "immediate",
         Expr::Snat { .. } => "nat",
+        Expr::Reject { .. } => "reject",
         Expr::Counter => "counter",
     }
 }
@@ -127,6 +128,10 @@ fn write_body(w: &mut Message, expr: &Expr) {
             w.put_be32(NFTA_NAT_TYPE, NFT_NAT_SNAT);
             w.put_be32(NFTA_NAT_FAMILY, family_number(*family).into());
             w.put_be32(NFTA_NAT_REG_ADDR_MIN, slot(*address));
+        }
+        Expr::Reject { v6 } => {
+            w.put_be32(NFTA_REJECT_TYPE, NFT_REJECT_ICMP_UNREACH);
+            w.put(NFTA_REJECT_ICMP_CODE, &[if *v6 { ICMPV6_ADDR_UNREACH } else { ICMP_HOST_UNREACH }]);
         }
         // Counts from 0.
         Expr::Counter => {}

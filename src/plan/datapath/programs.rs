@@ -14,7 +14,7 @@ use super::egress::{no_way, to_inside};
 use super::spread::{numbered, slot};
 use super::{CONFIRMED, ORIGINAL, REPLY, Shape, TRANSLATED, drops, names, ours, traffic};
 use crate::contract::{FLAG, FLAG_MASK, MARK_MASK};
-use crate::model::binding::Traffic;
+use crate::model::binding::{Protocol, Traffic};
 use crate::model::policy::{NO_EXIT, Standing, standing};
 use crate::model::programs::Programs;
 use crate::model::spread::Shares;
@@ -22,7 +22,7 @@ use crate::model::uplinks::Exit;
 use crate::model::ways;
 use crate::model::workload::{Entry, Row, State};
 use crate::nft::build::{
-    Operand, ct_direction, ct_state, ct_status, daddr, iif, map, mark, oif, ranges, rule, saddr, socket_cgroup, socket_user,
+    Operand, ct_direction, ct_state, ct_status, daddr, iif, l4proto, map, mark, oif, ranges, rule, saddr, socket_cgroup, socket_user,
 };
 use crate::nft::{Bytes, Chain, Data, Datatype, Elements, Family, Key, Rule, Set, Table, Verdict};
 
@@ -30,6 +30,7 @@ use crate::nft::{Bytes, Chain, Data, Datatype, Elements, Family, Key, Rule, Set,
 const LOOPBACK: u32 = 1;
 /// `NF_CT_STATE_INVALID_BIT` and `NF_CT_STATE_UNTRACKED_BIT`.
 const NO_FLOW: u32 = 1 | 1 << 6;
+const TCP: u32 = Protocol::Tcp.number() as u32;
 /// What the names of these sets begin with.
 const PREFIX: &str = "programs-";
 /// The datum of programs that leave by the default route; policies have other numbers.
@@ -163,7 +164,7 @@ pub fn add(table: &mut Table, programs: &Programs, v6: bool) {
     table.chains.extend([
         ("programs".to_owned(), Chain::regular(first)),
         ("program_flows".to_owned(), Chain::regular(later)),
-        ("program".to_owned(), Chain::regular(choose(spreads))),
+        ("program".to_owned(), Chain::regular(choose(spreads, v6))),
     ]);
 }
 
@@ -250,13 +251,15 @@ fn guards(table: &mut Table, programs: &Programs, rules: &mut Vec<Rule>) {
 }
 
 /// From the policy, which stands in the mark, to the mark of an exit.
-fn choose(spreads: bool) -> Vec<Rule> {
+fn choose(spreads: bool, v6: bool) -> Vec<Rule> {
     let mut rules = vec![rule().is(mark(), FREE).accept()];
     if spreads {
         rules.push(rule().vmap(names::PROGRAM_SPREADS, [mark()]));
     }
     rules.push(rule().set_mark(map(names::PROGRAM_MARKS, [mark()])).done());
     rules.push(rule().is(mark().and(FLAG_MASK), FLAG).accept());
+    // A call by TCP is told of its first packet's fate by an answer alone; what else is sent gets the error of the way that leads nowhere.
+    rules.push(rule().is(l4proto(), TCP).counter(drops::NO_EXIT).reject(v6));
     rules.push(no_way(0));
     rules
 }
