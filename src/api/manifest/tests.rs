@@ -5,7 +5,7 @@ use std::net::IpAddr;
 
 use super::*;
 use crate::model::binding::{
-    Compose, Destination, ExistingFlows, ExitSpec, Ports, Protocol, RoutedSource, Selector, Spread, Traffic, WhenUnavailable,
+    Compose, Destination, ExistingFlows, ExitSpec, HostSelector, Ports, Protocol, RoutedSource, Selector, Spread, Traffic, WhenUnavailable,
 };
 use ipnet::IpNet;
 
