@@ -11,6 +11,7 @@ use std::process::{Command, exit};
 use anyhow::{Context, anyhow, bail};
 
 use crate::daemon::control::{Request, Response, ask};
+use crate::effects::programs::{leave, make};
 use crate::model::programs::Started;
 
 /// As `env` and `timeout` have them.
@@ -39,10 +40,21 @@ fn enter(state: &Path, binding: Option<String>, ip: Option<IpAddr>) -> anyhow::R
         (None, Some(address)) => Started::As(address),
         (None, None) => bail!("say what by: --binding NAME or --ip ADDRESS"),
     };
-    match ask(state, &Request::Exec(started))? {
-        Response::Cgroup(folder) => join(&folder),
-        Response::Refused(why) => Err(anyhow!(why)),
-        _ => bail!("egressd gave another answer than was asked for"),
+    let cgroup = started.cgroup();
+    let folder = make(&cgroup).with_context(|| format!("failed to make control group {cgroup}; are you root?"))?;
+    let ready = match ask(state, &Request::Exec(started)) {
+        Ok(Response::Ready(true)) => Ok(()),
+        Ok(Response::Ready(false)) => Err(anyhow!("its rules are not in the kernel yet; see the problems of `egressd status`")),
+        Ok(Response::Refused(why)) => Err(anyhow!(why)),
+        Ok(_) => Err(anyhow!("egressd gave another answer than was asked for")),
+        Err(error) => Err(error.into()),
+    };
+    match ready {
+        Ok(()) => join(&folder),
+        Err(error) => {
+            leave(&folder);
+            Err(error)
+        }
     }
 }
 

@@ -65,6 +65,8 @@ pub(super) struct Agent {
     looks: u8,
     /// Sources that have not given their first snapshot.
     silent: Silent,
+    /// Why the kernel does not look at sockets' control groups, once that was tried.
+    no_sockets: Option<Option<String>>,
     /// What is to be looked up of the host's programs.
     wanted: watch::Sender<Option<Wanted>>,
     sources: Sources,
@@ -112,6 +114,7 @@ impl Agent {
             fresh: false,
             looks: 0,
             silent: Silent::new(options),
+            no_sockets: None,
             wanted,
             sources,
             taken_over: false,

@@ -30,7 +30,7 @@ pub enum Request {
     },
     /// Whether all sources have spoken and the kernel is as it should be.
     Ready,
-    /// A control group for programs that leave so.
+    /// Whether the rules of the control group of programs that are started so are in the kernel; waits for them.
     Exec(Started),
 }
 
@@ -59,8 +59,6 @@ pub enum Response {
     /// No such workload.
     Unknown(String),
     Ready(bool),
-    /// The folder of a control group whose rules are there.
-    Cgroup(PathBuf),
     /// Why it is not done, with the cure.
     Refused(String),
 }
@@ -129,7 +127,7 @@ async fn answer(stream: tokio::net::UnixStream, tell: Teller) -> io::Result<()> 
         Request::Exec(started) => Question::Exec(started),
     };
     let response = match question {
-        Question::Exec(started) => Some(started::prepare(started, &tell).await),
+        Question::Exec(started) => started::await_ready(started, &tell).await,
         other => put(other, &tell).await,
     };
     if let Some(response) = response {

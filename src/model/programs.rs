@@ -51,13 +51,19 @@ pub struct ProgramFacts {
     pub cgroups: BTreeMap<String, u64>,
     /// Paths of systemd units' control groups.
     pub units: BTreeMap<String, BTreeSet<String>>,
-    /// Why there are no control groups of version 2.
+    /// Why there are no control groups of version 2, or none that the kernel knows sockets by.
     pub no_cgroups: Option<String>,
     /// Those of `egressd exec --ip`.
     pub bindings: Vec<Arc<Binding>>,
 }
 
 impl ProgramFacts {
+    /// Users alone, where control groups cannot be told apart.
+    #[must_use]
+    pub fn without_cgroups(self, why: String) -> Self {
+        Self { users: self.users, no_cgroups: Some(why), ..Self::default() }
+    }
+
     /// With the bindings that follow from control groups of `egressd exec --ip`.
     #[must_use]
     pub fn with_bindings(mut self) -> Self {

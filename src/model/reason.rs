@@ -102,8 +102,9 @@ pub enum Reason {
     UnitNotRunning {
         unit: String,
     },
-    /// This host has no control groups of version 2.
+    /// This host has no control groups of version 2, or its kernel does not look at those of sockets.
     NoCgroups {
+        /// What is missing.
         why: String,
     },
     /// A binding of the cluster whose addresses no NIC of this node holds.
@@ -303,7 +304,7 @@ impl fmt::Display for Reason {
             Self::NoCgroups { why } => {
                 write!(
                     f,
-                    "control groups of version 2 are needed ({why}): mount -t cgroup2 none DIR, or boot with systemd.unified_cgroup_hierarchy=1"
+                    "control groups of version 2 cannot be used here ({why}); boot with systemd.unified_cgroup_hierarchy=1, or mount -t cgroup2 none DIR"
                 )
             }
             Self::NoExitOnNode => {

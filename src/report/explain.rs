@@ -10,7 +10,7 @@ use crate::model::known::Facts;
 use crate::model::resolve::Outcome;
 use crate::model::uplinks::outside::MAIN;
 use crate::model::uplinks::{Exit, Uplinks};
-use crate::model::ways::Way;
+use crate::model::ways::{self, Way};
 use crate::model::workload::{Entry, Row, State, Subject};
 
 /// What becomes of the packets of `workload` (a name, an address, or a container's id) to `destination`, or to the outside at large.
@@ -92,6 +92,7 @@ fn bound(out: &mut String, facts: &Facts, outcome: &Outcome, row: &Row, exit: &E
     if let Some(traffic) = traffic.filter(|t| !t.is_everything()) {
         writeln!(out, "  traffic   {}; the rest goes the host's way", describe(traffic))?;
     }
+    let of_host = matches!(row.entry, Some(Entry::User { .. } | Entry::Cgroup { .. }));
     let exits = outcome.exits_of(row);
     if let (Some(binding), [_, _, ..]) = (&row.binding, exits.as_slice()) {
         let all: Vec<IpAddr> = exits.iter().map(|exit| exit.address).collect();
@@ -106,7 +107,7 @@ fn bound(out: &mut String, facts: &Facts, outcome: &Outcome, row: &Row, exit: &E
     writeln!(
         out,
         "  route     packet mark {:#x}/{MARK_MASK:#x}, table {}: {}",
-        way.mark(),
+        outcome.programs.marks.get(exit).filter(|_| of_host).map_or_else(|| way.mark(), |number| ways::mark(*number)),
         way.table(),
         leads(facts, way, exit, destination)
     )?;

@@ -118,8 +118,8 @@ fn the_datapaths_rules_are_taken_by_the_kernel_and_listed_by_nft() {
                 spread_exits_nets: all,
                 programs: all,
             };
-            programs::add(table, &host_programs(v6, &limited), v6);
             table.chains = chains(shape);
+            programs::add(table, &host_programs(v6, &limited), v6);
             for (number, spread) in [Spread::RoundRobin, Spread::Random, Spread::BySource, Spread::ByDestination].into_iter().enumerate() {
                 let address = |host: u8| {
                     if v6 { IpAddr::from([0x2001, 0xdb8, 0, 0, 0, 0, 0, host.into()]) } else { IpAddr::from([172, 31, 0, host]) }

@@ -31,7 +31,8 @@ pub fn a_control_group(subnets: Subnets) {
 }
 
 pub fn a_user() {
-    let world = World::builder().build();
+    // With a strict filter the answers, which come by eth1 for the host's address, would be dropped.
+    let world = World::builder().rp_filter(1).build();
     let programs = Programs::new();
     let (crawler, root) = (programs.program().user(4242), programs.program());
     world.bind(&binding(&world, "crawler", "users: ['4242']", Nic::Eth1));
@@ -115,7 +116,8 @@ pub fn inside_and_loopback() {
     batch.tcp(own).expect("the host's own address is the host");
     // Another program's rule leads a destination outside to this host.
     world.host.nft(&format!(
-        "table ip elsewhere {{ chain output {{ type nat hook output priority -100; ip daddr 198.51.100.77 dnat to {own}; }} }}"
+        "table ip elsewhere {{ chain output {{ type nat hook output priority -100; ip daddr 198.51.100.77 dnat to {}; }}\n}}",
+        own.ip()
     ));
     batch.tcp(SocketAddr::new([198, 51, 100, 77].into(), PORT)).expect("it is led to the host itself");
     assert_leaves_by(&world, &batch, Nic::Eth1);

@@ -3,7 +3,7 @@
 use std::{net::IpAddr, time::Duration};
 
 use world::{
-    Binding, Nic, Programs, World,
+    Binding, Netns, Nic, Programs, World,
     layout::{SERVER, SERVER6},
     status::{until, until_within},
 };
@@ -77,6 +77,36 @@ pub fn the_nic_goes() {
         seen if seen == IpAddr::from(Nic::Eth0.eip()) => Ok(()),
         other => Err(other.to_string()),
     });
+}
+
+pub fn another_interface() {
+    let world = World::builder().ipv6(false).build();
+    let programs = Programs::new();
+    programs.make(BATCH);
+    world.bind(&binding(&world, "batch", "cgroups: [/jobs/batch]", Nic::Eth1));
+    let mut egressd = world.egressd_alone();
+    let (batch, parking) = (programs.within(BATCH), Netns::add("parking"));
+    for alive in [true, false] {
+        assert_leaves_by(&world, &batch, Nic::Eth1);
+        let index = || world.host.run(&["cat", "/sys/class/net/eth1/ifindex"]).trim().to_owned();
+        let before = index();
+        if !alive {
+            egressd.kill();
+        }
+        // Its number is taken by another meanwhile.
+        world.host.ip(&format!("link set eth1 netns parking\nlink add taken{before} index {before} type bridge"));
+        assert_held(&world, &batch);
+        parking.ip("link set eth1 netns 1");
+        world.host.ip(&format!("addr add {}/20 dev eth1\nlink set eth1 up", world.layout.address(Nic::Eth1)));
+        assert_ne!(index(), before);
+        if !alive {
+            assert_held(&world, &batch);
+            egressd.start();
+        }
+        until_within(Duration::from_secs(5), Duration::from_millis(5), "it is taken up again", || batch.tcp(servers(&world)[0]).map(drop));
+    }
+    assert_leaves_by(&world, &batch, Nic::Eth1);
+    assert!(world.foreign().is_empty(), "{}", world.foreign());
 }
 
 pub fn unbound() {

@@ -36,6 +36,7 @@ fn main() -> ExitCode {
         Scenario::new("a closed socket's last packets leave by its exit", first::orphans),
         Scenario::new("a killed daemon changes nothing, and what is made anew meanwhile is held", faults::a_killed_daemon),
         Scenario::new("without its NIC a program is held or falls back, and goes on when that is back", faults::the_nic_goes),
+        Scenario::new("a NIC that comes back as another interface is taken up, daemon alive or dead meanwhile", faults::another_interface),
         Scenario::new("unbound programs' flows end, and new ones leave by the default route", faults::unbound),
         Scenario::new("what is wrong with a binding, or is not there, is said and harms nobody else", faults::bad_input),
         Scenario::new("exec starts a program by a binding and as an address", exec::by_a_binding_and_as_an_address),

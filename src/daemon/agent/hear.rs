@@ -86,8 +86,13 @@ impl Agent {
                 self.facts.manifests = Index::new(manifests);
                 self.wanted.send_replace(Some(Wanted::of(self.facts.manifests.bindings.iter().map(Arc::as_ref))));
             }
-            Told::Programs(facts) => {
+            Told::Programs(mut facts) => {
                 self.silent.programs = false;
+                if !facts.cgroups.is_empty()
+                    && let Some(why) = self.no_sockets.get_or_insert_with(|| self.kernel.refuses_programs())
+                {
+                    facts = facts.without_cgroups(why.clone());
+                }
                 self.facts.programs = facts;
             }
             Told::Nft(notice) => return self.changed(&notice),

@@ -224,6 +224,7 @@ impl Operand {
     pub(super) fn number(&self, value: u32) -> Bytes {
         match &self.source {
             Source::Meta(Meta::L4Proto) | Source::Ct(Ct::Direction) => Bytes::exact(&[value as u8]),
+            Source::SocketCgroup(_) => Bytes::of_cgroup(value.into()),
             Source::Meta(Meta::Protocol) | Source::Payload(_, _, 2) => Bytes::exact(&(value as u16).to_be_bytes()),
             _ => Bytes::of_number(value),
         }

@@ -13,7 +13,7 @@ use ipnet::IpNet;
 use super::egress::{no_way, to_inside};
 use super::spread::{numbered, slot};
 use super::{CONFIRMED, ORIGINAL, REPLY, Shape, TRANSLATED, drops, names, ours, traffic};
-use crate::contract::{FLAG, FLAG_MASK, MARK_MASK};
+use crate::contract::{FLAG, FLAG_MASK, MARK_MASK, PRIORITY_OUTPUT};
 use crate::model::binding::{Protocol, Traffic};
 use crate::model::policy::{NO_EXIT, Standing, standing};
 use crate::model::programs::Programs;
@@ -24,7 +24,7 @@ use crate::model::workload::{Entry, Row, State};
 use crate::nft::build::{
     Operand, ct_direction, ct_state, ct_status, daddr, iif, l4proto, map, mark, oif, ranges, rule, saddr, socket_cgroup, socket_user,
 };
-use crate::nft::{Bytes, Chain, Data, Datatype, Elements, Family, Key, Rule, Set, Table, Verdict};
+use crate::nft::{Base, Bytes, Chain, ChainKind, Change, Data, Datatype, Elements, Family, Hook, Key, Rule, Set, Table, Verdict};
 
 /// `LOOPBACK_IFINDEX`: the same in every network namespace.
 const LOOPBACK: u32 = 1;
@@ -72,6 +72,14 @@ pub(super) fn sealed(v6: bool) -> Rule {
 /// Without a flow there is no source NAT.
 pub(super) fn untracked() -> Rule {
     ours().is(iif(), 0).is_not(ct_state().and(NO_FLOW), 0).counter(drops::SEAL).drop()
+}
+
+/// A look at a socket's control group, to be tried: where the kernel has no such thing, everybody else can be bound all the same.
+pub fn trial() -> Vec<Change> {
+    let chain = "trial".to_owned();
+    let base = Base { kind: ChainKind::Route, hook: Hook::Output, priority: PRIORITY_OUTPUT };
+    let rule = rule().is(socket_cgroup(1), 0).done();
+    vec![Change::AddChain(Family::Ip, chain.clone(), Some(base)), Change::AddRule(Family::Ip, chain, rule)]
 }
 
 /// What of a program's socket is looked up in one set.
