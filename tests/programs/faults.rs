@@ -1,6 +1,9 @@
 //! What goes and comes back: the daemon, the NIC, the binding; and what is written wrong.
 
-use std::{net::IpAddr, time::Duration};
+use std::{
+    net::{IpAddr, SocketAddr},
+    time::Duration,
+};
 
 use world::{
     Binding, Netns, Nic, Programs, World,
@@ -20,7 +23,7 @@ pub fn a_killed_daemon() {
     let (batch, crawler) = (programs.within(BATCH), programs.program().user(4242));
     let mut flow = batch.flow(servers(&world)[0]);
     let public = Nic::Eth1.eip().into();
-    assert_eq!(flow.seen.as_ref().map(|seen| seen.ip()), Ok(public));
+    assert_eq!(flow.seen.as_ref().map(SocketAddr::ip), Ok(public));
     egressd.kill();
     assert_leaves_by(&world, &batch, Nic::Eth1);
     assert_leaves_by(&world, &crawler, Nic::Eth1);

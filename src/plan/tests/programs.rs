@@ -51,8 +51,8 @@ fn said(plan: &Plan, uid: u32, groups: &[u64]) -> Said {
         Some(policy) => match found(names::PROGRAM_MARKS, Bytes::of_number(policy)) {
             None => Said::NoExit,
             Some(mark) => {
-                let exits = [ETH0, ETH1].into_iter().filter_map(|nic| found(names::PROGRAM_EXITS, Bytes::of_number(nic).number(mark)));
-                Said::Exit(IpAddr::from(exits.last().expect("a mark has its exit").to_ne_bytes()))
+                let mut exits = [ETH0, ETH1].into_iter().filter_map(|nic| found(names::PROGRAM_EXITS, Bytes::of_number(nic).number(mark)));
+                Said::Exit(IpAddr::from(exits.next().expect("a mark has its exit").to_ne_bytes()))
             }
         },
     }
