@@ -12,7 +12,7 @@ use anyhow::{Context, anyhow, bail};
 
 use crate::daemon::control::{Request, Response, ask};
 use crate::effects::programs::{leave, make};
-use crate::model::programs::Started;
+use crate::model::programs::{Started, started_in};
 
 /// As `env` and `timeout` have them.
 pub const EXIT_CODES: &str =
@@ -41,6 +41,9 @@ fn enter(state: &Path, binding: Option<String>, ip: Option<IpAddr>) -> anyhow::R
         (None, None) => bail!("say what by: --binding NAME or --ip ADDRESS"),
     };
     let cgroup = started.cgroup();
+    if started_in(&cgroup).as_ref() != Some(&started) {
+        bail!("that is not a binding's name; write NAMESPACE/NAME, for instance shop/crawler");
+    }
     let folder = make(&cgroup).with_context(|| format!("failed to make control group {cgroup}; are you root?"))?;
     let ready = match ask(state, &Request::Exec(started)) {
         Ok(Response::Ready(true)) => Ok(()),

@@ -62,6 +62,7 @@ pub fn refused() {
     };
     refused(&["--binding", "shop/none"], "no file has a binding shop/none");
     refused(&["--binding", "wrong"], "is invalid");
+    refused(&["--binding", "default/../../elsewhere"], "not a binding's name");
     refused(&["--ip", "172.31.9.9"], "no interface holds 172.31.9.9");
     assert_eq!(ended(&["--ip", &address, "--", "/no/such/program"]).0, Some(127));
     assert_eq!(ended(&["--ip", &address, "--", "/etc/passwd"]).0, Some(126));
