@@ -7,7 +7,7 @@ pub const TABLE: &str = "egressd";
 
 /// Packet mark: egressd routes this packet. With [`WAY`] it is all that a packet carries, from `prerouting` to the end of `postrouting`.
 pub const FLAG: u32 = 0x0000_1000;
-/// Packet mark: number of the way, 1 to 127; 0 is no way out.
+/// Packet mark: number of the way, or of an exit of the host's programs, 1 to 127; 0 is no way out.
 pub const WAY: u32 = 0x0000_007f;
 /// Largest number of a way.
 pub const WAY_MAX: u8 = 127;

@@ -9,6 +9,7 @@ use kube::CustomResource;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+pub use super::host::HostSelector;
 use super::status::EgressBindingStatus;
 use crate::model::binding as model;
 
@@ -50,7 +51,11 @@ use crate::model::binding as model;
         "message": "networkNamespaces are for manifest files on a node: a namespace does not own them; here give podSelector"
     },
     {
-        "rule": "has(self.podSelector) || has(self.containerSelector) || has(self.addresses) || has(self.networkNamespaces)",
+        "rule": "!has(self.hostSelector)",
+        "message": "hostSelector is for manifest files on a node, whose own programs it names; here give podSelector"
+    },
+    {
+        "rule": "has(self.podSelector) || has(self.containerSelector) || has(self.addresses) || has(self.networkNamespaces) || has(self.hostSelector)",
         "message": "say who is bound: give podSelector, for instance {matchLabels: {app: crawler}}"
     },
     {
@@ -73,6 +78,9 @@ pub struct EgressBindingSpec {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 256), inner(length(min = 1, max = 255)))]
     pub network_namespaces: Option<Vec<String>>,
+    /// Who: programs of this node itself, unchanged, that fit any of what is given here. In files only.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub host_selector: Option<HostSelector>,
     /// Through what. The first usable exit of the packet's family is taken, unless `spread` says otherwise.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 256))]

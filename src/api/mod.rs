@@ -4,6 +4,7 @@
 pub mod binding;
 pub mod definitions;
 mod document;
+pub mod host;
 pub mod labels;
 pub mod manifest;
 pub mod nearest;

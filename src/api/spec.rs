@@ -2,6 +2,7 @@
 
 mod cluster;
 mod exits;
+mod host;
 mod lenient;
 
 use ipnet::IpNet;
@@ -19,7 +20,7 @@ pub fn binding(name: BindingName, spec: &EgressBindingSpec, created: u64) -> Res
     let mut faults = Faults::default();
     let selector = match name.source {
         Source::Api => cluster::pods(&name, spec, &mut faults),
-        Source::File | Source::Label => selector(spec, &mut faults),
+        Source::File | Source::Label | Source::Exec => selector(spec, &mut faults),
     };
     let pool = cluster::pool(&name, spec, &mut faults);
     let exits = if pool.is_some() { Vec::new() } else { exits(spec, &mut faults) };
@@ -61,9 +62,14 @@ fn selector(spec: &EgressBindingSpec, faults: &mut Faults) -> Option<Selector> {
     if let Some(namespaces) = &spec.network_namespaces {
         given.push(("networkNamespaces", named(namespaces, faults)));
     }
+    if let Some(selector) = &spec.host_selector {
+        given.push(("hostSelector", host::programs(selector, faults)));
+    }
     let kinds = given.iter().map(|(kind, _)| format!("`{kind}`")).collect::<Vec<_>>().join(" and ");
     match given.len() {
-        0 => faults.push("spec", || "says not who is bound; give one of `containerSelector`, `addresses`, `networkNamespaces`".to_owned()),
+        0 => faults.push("spec", || {
+            "says not who is bound; give one of `containerSelector`, `addresses`, `networkNamespaces`, `hostSelector`".to_owned()
+        }),
         1 => {}
         _ => faults.push("spec", || format!("{kinds} are given; keep one, and write a binding for each of the others")),
     }

@@ -4,6 +4,7 @@ mod cleanup;
 mod config;
 mod controller;
 pub mod crd;
+mod exec;
 mod guard;
 pub mod kubectl;
 mod output;
@@ -13,6 +14,7 @@ mod show;
 
 use std::ffi::OsString;
 use std::io::{IsTerminal, Write};
+use std::net::IpAddr;
 use std::path::PathBuf;
 
 use clap::{Args, CommandFactory, Parser, Subcommand};
@@ -110,6 +112,17 @@ enum Command {
         /// Where to, an address or a name; the outside at large when not given
         destination: Option<String>,
     },
+    /// Run a program of this host that leaves by a binding's exit, or as an address, from its first packet
+    #[command(after_help = exec::EXIT_CODES)]
+    Exec {
+        #[command(flatten)]
+        state: StateArgs,
+        #[command(flatten)]
+        by: ExecArgs,
+        /// The program and its arguments
+        #[arg(required = true, trailing_var_arg = true, allow_hyphen_values = true, value_name = "PROGRAM")]
+        program: Vec<OsString>,
+    },
     /// Look for what keeps egressd from working on this host, with the cure for each
     Check {
         #[command(flatten)]
@@ -156,6 +169,17 @@ enum Command {
     Man,
 }
 
+#[derive(Debug, Args)]
+#[group(required = true, multiple = false)]
+struct ExecArgs {
+    /// A binding of the files, NAMESPACE/NAME, whoever else it selects; the namespace is default when not given
+    #[arg(long, value_name = "NAME")]
+    binding: Option<String>,
+    /// An address of a NIC
+    #[arg(long, value_name = "ADDRESS")]
+    ip: Option<IpAddr>,
+}
+
 impl Cli {
     /// Does what was asked for.
     pub fn run(self) -> anyhow::Result<()> {
@@ -165,6 +189,7 @@ impl Cli {
             Command::Controller(args) => controller::control(args),
             Command::Status { state, output, watch } => show::status(&state.state_dir, output, watch),
             Command::Explain { state, workload, destination } => show::explain(&state.state_dir, &workload, destination.as_deref()),
+            Command::Exec { state, by: ExecArgs { binding, ip }, program } => exec::exec(&state.state_dir, binding, ip, &program),
             Command::Check { state, sysctl, docker_socket, output } => {
                 runtime()?.block_on(crate::check::run(&docker_socket, &state.state_dir, &sysctl.sysctl_root, |findings| {
                     output.print(&findings, || findings.iter().map(|finding| format!("{finding}\n")).collect())

@@ -2,6 +2,7 @@
 
 mod answer;
 mod hear;
+mod silent;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
@@ -9,7 +10,7 @@ use std::path::Path;
 use std::sync::mpsc as thread;
 use std::time::{Duration, Instant};
 
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 use tracing::{debug, info, warn};
 
 use super::calls::Calls;
@@ -25,6 +26,7 @@ use crate::effects::kernel::{Failure, Kernel};
 use crate::effects::kubernetes::reporter::Reporter;
 use crate::model::cluster::Cluster;
 use crate::model::known::Facts;
+use crate::model::programs::Wanted;
 use crate::model::resolve::{Outcome, Past, resolve};
 use crate::model::ways;
 use crate::plan::engine;
@@ -32,6 +34,7 @@ use crate::plan::flows::Cut;
 use crate::plan::read_back::read_back;
 use crate::plan::{Observed, Plan, Planner, boot, sysctls};
 use crate::report::node;
+use silent::Silent;
 
 /// How often to check whether flows still bear exits that nobody is bound to any more.
 const SWEEP: Duration = Duration::from_secs(30);
@@ -61,6 +64,10 @@ pub(super) struct Agent {
     looks: u8,
     /// Sources that have not given their first snapshot.
     silent: Silent,
+    /// Why the kernel does not look at sockets' control groups, once that was tried.
+    no_sockets: Option<Option<String>>,
+    /// What is to be looked up of the host's programs.
+    wanted: watch::Sender<Option<Wanted>>,
     sources: Sources,
     /// The kernel's tables were looked at for what an earlier run left.
     taken_over: bool,
@@ -82,29 +89,11 @@ pub(super) struct Agent {
     news: Option<Instant>,
 }
 
-struct Silent {
-    kernel: bool,
-    files: bool,
-    engine: bool,
-    runtime: bool,
-    cluster: bool,
-}
-
-impl Silent {
-    fn any(&self) -> bool {
-        self.kernel || self.files || self.engine || self.runtime || self.cluster
-    }
-}
-
 impl Agent {
-    pub fn new(options: &Options, kernel: Kernel, tell: Teller) -> Self {
-        let silent = Silent {
-            kernel: true,
-            files: options.manifests.is_some(),
-            engine: options.docker.is_some(),
-            runtime: options.containerd.is_some(),
-            cluster: options.cluster.is_some(),
-        };
+    pub fn new(options: &Options, kernel: Kernel, wanted: watch::Sender<Option<Wanted>>, tell: Teller) -> Self {
+        if options.manifests.is_none() {
+            wanted.send_replace(Some(Wanted::default()));
+        }
         let mut sources = Sources::default();
         options.docker.iter().for_each(|_| sources.expect(sources::DOCKER));
         options.containerd.iter().for_each(|_| sources.expect(sources::CONTAINERD));
@@ -121,7 +110,9 @@ impl Agent {
             planner: Planner::default(),
             fresh: false,
             looks: 0,
-            silent,
+            silent: Silent::new(options),
+            no_sockets: None,
+            wanted,
             sources,
             taken_over: false,
             failing: Retries::default(),
@@ -166,7 +157,7 @@ impl Agent {
                     other => dirty |= self.hear(other),
                 }
             }
-            if dirty && !self.silent.kernel && !self.silent.files {
+            if dirty && !self.silent.local() {
                 self.round(began);
                 self.manager.ready();
             }

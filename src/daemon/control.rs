@@ -14,8 +14,9 @@ use tokio::sync::oneshot;
 use tokio::time::timeout;
 use tracing::{debug, warn};
 
-use super::{Error, Teller, Told, cutter, retry};
+use super::{Error, Teller, Told, cutter, retry, started};
 use crate::effects::nft::drops;
+use crate::model::programs::Started;
 use crate::report::status::{Counted, Status};
 
 /// What can be asked.
@@ -29,6 +30,8 @@ pub enum Request {
     },
     /// Whether all sources have spoken and the kernel is as it should be.
     Ready,
+    /// Whether the rules of the control group of programs that are started so are in the kernel; waits for them.
+    Exec(Started),
 }
 
 /// What the loop is asked.
@@ -43,6 +46,8 @@ pub(crate) enum Question {
     Metrics(Counted),
     /// Whether all sources have spoken and the kernel is as it should be.
     Ready,
+    /// Whether programs that are started so leave so: it is ready, not yet, or refused.
+    Exec(Started),
 }
 
 /// What is answered.
@@ -54,6 +59,8 @@ pub enum Response {
     /// No such workload.
     Unknown(String),
     Ready(bool),
+    /// Why it is not done, with the cure.
+    Refused(String),
 }
 
 /// Longest request that is read, in bytes.
@@ -117,8 +124,13 @@ async fn answer(stream: tokio::net::UnixStream, tell: Teller) -> io::Result<()> 
         Request::Status => Question::Status(counted().await),
         Request::Explain { workload, destination } => Question::Explain { workload, destination },
         Request::Ready => Question::Ready,
+        Request::Exec(started) => Question::Exec(started),
     };
-    if let Some(response) = put(question, &tell).await {
+    let response = match question {
+        Question::Exec(started) => started::await_ready(started, &tell).await,
+        other => put(other, &tell).await,
+    };
+    if let Some(response) = response {
         timeout(PATIENCE, write.write_all(&serde_json::to_vec(&response)?)).await??;
     }
     write.shutdown().await

@@ -133,7 +133,7 @@ impl Metrics {
             self.up.get_or_create(&BySource { source }).set((*up).into());
         }
         self.workloads.clear();
-        for row in &now.outcome.rows {
+        for row in now.outcome.all_rows() {
             self.workloads.get_or_create(&ByState { state: word(row) }).inc();
         }
         self.bindings.clear();

@@ -13,6 +13,7 @@ mod metrics;
 mod nat;
 mod retry;
 mod sources;
+mod started;
 pub(crate) mod systemd;
 mod transitions;
 pub mod withdraw;
@@ -24,7 +25,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use ipnet::IpNet;
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{mpsc, oneshot, watch};
 use tracing::{info, warn};
 
 use crate::api;
@@ -32,11 +33,12 @@ use crate::effects::kernel::{Failure, Kernel, OpenError};
 use crate::effects::kubernetes::reporter::Reporter;
 use crate::effects::nft::{EventsError, NftEvents, Notice};
 use crate::facts::backoff::Backoff;
-use crate::facts::{containerd, docker, files, kernel, kubernetes};
+use crate::facts::{containerd, docker, files, kernel, kubernetes, programs};
 use crate::model::binding::Manifests;
 use crate::model::cluster::ClusterChange;
 use crate::model::facts::{EngineChange, KernelChange};
 use crate::model::pod::RuntimeChange;
+use crate::model::programs::ProgramFacts;
 use crate::plan::engine::EngineStep;
 use agent::Agent;
 pub(crate) use agent::sleep_until;
@@ -92,6 +94,8 @@ pub(crate) enum Told {
     Runtime(Vec<RuntimeChange>),
     Cluster(Vec<ClusterChange>),
     Files(Manifests),
+    /// Users and control groups of the host's programs.
+    Programs(ProgramFacts),
     /// Somebody touched nftables.
     Nft(Notice),
     /// A call to the engine came back, and what it came to.
@@ -156,11 +160,13 @@ pub async fn run(options: Options) -> Result<(), Error> {
     if let Some(socket) = &options.containerd {
         listen_to_containerd(containerd::Source::new(socket, parse), tell.clone());
     }
+    let (wanted, asked) = watch::channel(None);
+    listen_to_programs(programs::Source::new(asked), tell.clone());
     let client = match &options.cluster {
         Some(cluster) => Some(cluster::join(cluster, tell.clone()).await?),
         None => None,
     };
-    let mut agent = Agent::new(&options, kernel, tell.clone());
+    let mut agent = Agent::new(&options, kernel, wanted, tell.clone());
     if options.dry_run {
         return agent.dry_run(&mut told).await;
     }
@@ -244,6 +250,16 @@ fn listening_anew() -> Backoff {
 
 fn listen_to_files(mut source: files::Source, tell: Teller) {
     tokio::spawn(async move { while tell.send(Told::Files(source.next().await)).is_ok() {} });
+}
+
+fn listen_to_programs(mut source: programs::Source, tell: Teller) {
+    tokio::spawn(async move {
+        while let Some(facts) = source.next().await {
+            if tell.send(Told::Programs(facts)).is_err() {
+                return;
+            }
+        }
+    });
 }
 
 fn listen_to_docker(mut source: docker::Source, tell: Teller) {

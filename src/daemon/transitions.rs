@@ -35,7 +35,7 @@ impl Transitions {
     pub fn log(&mut self, outcome: &Outcome) -> usize {
         self.round += 1;
         let mut changed = 0;
-        for (row, binding) in outcome.rows.iter().filter_map(|row| Some((row, &row.binding.as_ref()?.name))) {
+        for (row, binding) in outcome.all_rows().filter_map(|row| Some((row, &row.binding.as_ref()?.name))) {
             let now = Seen {
                 subject: row.subject.clone(),
                 address: row.address,
@@ -75,7 +75,7 @@ fn key(row: &Row) -> u64 {
         Subject::Container(container) => container.id.as_str(),
         Subject::Pod(pod) => pod.uid.as_str(),
         Subject::Bare(name) => name,
-        Subject::Namespace(name) => name,
+        Subject::Namespace(name) | Subject::Programs(name) => name,
         Subject::Source(_) => "",
     };
     FixedState::default().hash_one((subject, row.network.as_deref(), row.address))

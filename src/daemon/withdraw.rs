@@ -7,6 +7,7 @@ use crate::effects::boot;
 use crate::effects::conntrack::{self, Flow, Flows};
 use crate::effects::kernel::{Done, Kernel};
 use crate::effects::nft;
+use crate::effects::programs;
 use crate::model::facts::{KernelFacts, LinkKind};
 use crate::model::resolve::Outcome;
 use crate::plan::flows::ends;
@@ -53,7 +54,8 @@ pub fn withdraw(kernel: &mut Kernel, facts: &KernelFacts, boot_guard: Option<&Pa
     // Without the tables they would go on by the host's NIC with the exit's address.
     ended.error.map_or(Ok(()), Err).map_err(Error::Flows)?;
     let flows = ended.gone.len();
-    let (done, left) = kernel.withdraw(plan, bridges);
+    let (done, mut left) = kernel.withdraw(plan, bridges);
+    left.extend(programs::clean());
     boot_guard.map_or(Ok(()), boot::remove).map_err(Error::BootGuard)?;
     Ok(Withdrawn { done, left, flows })
 }

@@ -10,8 +10,9 @@ use super::route::Routing;
 use super::sysctl::{self, Sysctls};
 use crate::netlink;
 use crate::nft::decode::AnyChain;
-use crate::nft::{Change, Ruleset, diff};
+use crate::nft::{Change, Family, Ruleset, diff};
 use crate::plan::Plan;
+use crate::plan::datapath::programs;
 use crate::plan::step::{Names, RouteStep};
 
 /// The kernel, open to be changed.
@@ -94,6 +95,15 @@ impl Kernel {
     /// The netlink port of our nftables socket.
     pub fn port(&self) -> u32 {
         self.nft.port()
+    }
+
+    /// Why the kernel would not look at the control groups of sockets, if so. Nothing is made.
+    pub fn refuses_programs(&mut self) -> Option<String> {
+        match self.nft.refuses(Family::Ip, programs::trial()) {
+            Ok(None) => None,
+            Ok(Some(error)) => Some(format!("the kernel has no nft_socket: {error}")),
+            Err(error) => Some(Failure::of("trying nft_socket", &error).to_string()),
+        }
     }
 
     /// Our tables as they are.

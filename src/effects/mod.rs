@@ -6,5 +6,6 @@ pub mod docker;
 pub mod kernel;
 pub mod kubernetes;
 pub mod nft;
+pub mod programs;
 pub mod route;
 pub mod sysctl;

@@ -7,3 +7,4 @@ pub mod files;
 mod follow;
 pub mod kernel;
 pub mod kubernetes;
+pub mod programs;

@@ -21,13 +21,16 @@ pub enum Source {
     Api,
     File,
     Label,
+    /// `egressd exec --ip`.
+    Exec,
 }
 
-/// Full name of a binding: `api/shop/crawler`, `file/shop/crawler`, `label/web-1`.
+/// Full name of a binding: `api/shop/crawler`, `file/shop/crawler`, `label/web-1`, `exec/172.31.0.14`.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct BindingName {
     pub source: Source,
-    /// `namespace/name` of an object or a manifest (namespace `default` when it has none); a container's name for labels.
+    /// `namespace/name` of an object or a manifest (namespace `default` when it has none); a container's name for labels; an
+    /// exit's address for `egressd exec --ip`.
     pub name: String,
 }
 
@@ -37,6 +40,7 @@ impl fmt::Display for BindingName {
             Source::Api => "api",
             Source::File => "file",
             Source::Label => "label",
+            Source::Exec => "exec",
         };
         write!(f, "{source}/{}", self.name)
     }
@@ -70,6 +74,19 @@ pub enum Selector {
     Addresses(Vec<RoutedSource>),
     /// Network namespaces by name (as `ip netns` knows them).
     Namespaces(Vec<String>),
+    /// Programs of this host itself.
+    Host(HostSelector),
+}
+
+/// Programs of the host that a binding names, each kind by itself.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct HostSelector {
+    /// Names of users, or their numbers.
+    pub users: Vec<String>,
+    /// Paths of control groups below the root of the hierarchy, `/batch`.
+    pub cgroups: Vec<String>,
+    /// Whole names of systemd units, `crawler.service`.
+    pub units: Vec<String>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]

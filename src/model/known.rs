@@ -7,6 +7,7 @@ use std::sync::Arc;
 use super::cluster::Cluster;
 use super::facts::{Container, EngineChange, IfIndex, KernelFacts, Network};
 use super::pod::{NetworkNamespace, Owner, RuntimeChange, Sandbox};
+use super::programs::ProgramFacts;
 use super::replace;
 use super::select::Index;
 
@@ -28,6 +29,8 @@ pub struct Facts {
     /// The runtime does not answer: it may have begun something that is not among the sandboxes.
     pub runtime_away: bool,
     leaving: Vec<Leaving>,
+    /// Users and control groups of this host's programs.
+    pub programs: ProgramFacts,
     pub cluster: Cluster,
     words: u64,
 }

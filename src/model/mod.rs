@@ -15,6 +15,7 @@ pub mod pod;
 pub mod policy;
 pub mod pool;
 pub mod port_owners;
+pub mod programs;
 pub mod proxy;
 pub mod reason;
 pub mod resolve;

@@ -8,6 +8,7 @@ use ipnet::IpNet;
 
 use super::facts::IfIndex;
 use super::policy::{Standing, standing};
+use super::programs::Programs;
 use super::reason::Reason;
 use super::spread::Shares;
 use super::uplinks::{Exit, Uplinks};
@@ -27,6 +28,8 @@ pub enum Guard {
 pub struct Outcome {
     pub uplinks: Uplinks,
     pub rows: Vec<Row>,
+    /// The same for programs of this host: one row for each of what they are known by and each family, those that take precedence first.
+    pub programs: Programs,
     /// What the policies lead to that spread their flows over several exits.
     pub spreads: BTreeMap<u32, Shares>,
     /// Bridges that carry bound workloads, or whose network asks for a guard.
@@ -40,11 +43,16 @@ pub struct Outcome {
 impl Outcome {
     /// Takes back what was promised to the rows of a way that the kernel refused something of; of all ways, if `way` is none.
     pub fn not_programmed(&mut self, way: Option<u8>, error: &str) {
-        for row in &mut self.rows {
+        for row in self.rows.iter_mut().chain(&mut self.programs.rows) {
             if matches!(&row.state, State::Bound(exit) if way.is_none_or(|way| way == exit.way)) {
                 row.state = State::Dropped(Reason::NotProgrammed { error: error.to_owned() });
             }
         }
+    }
+
+    /// The rows of workloads and of the host's programs.
+    pub fn all_rows(&self) -> impl Iterator<Item = &Row> {
+        self.rows.iter().chain(&self.programs.rows)
     }
 
     /// The interfaces that the ip families see packets from an entry come in by.
@@ -57,7 +65,10 @@ impl Outcome {
     pub fn exits_of(&self, row: &Row) -> Vec<Exit> {
         let State::Bound(first) = &row.state else { return Vec::new() };
         let spread = match standing(row) {
-            Standing::Bound(policy) => self.spreads.get(&policy),
+            Standing::Bound(policy) => match row.entry {
+                Some(Entry::User { .. } | Entry::Cgroup { .. }) => self.programs.spreads.get(&policy),
+                _ => self.spreads.get(&policy),
+            },
             Standing::Free | Standing::Unknown => None,
         };
         spread.map_or_else(|| vec![*first], |spread| spread.shares.iter().map(|share| share.exit).collect())

@@ -92,6 +92,21 @@ pub enum Reason {
     NoSuchNamespace {
         name: String,
     },
+    NoSuchUser {
+        user: String,
+    },
+    NoSuchCgroup {
+        path: String,
+    },
+    /// A systemd unit without a control group.
+    UnitNotRunning {
+        unit: String,
+    },
+    /// This host has no control groups of version 2, or its kernel does not look at those of sockets.
+    NoCgroups {
+        /// What is missing.
+        why: String,
+    },
     /// A binding of the cluster whose addresses no NIC of this node holds.
     NoExitOnNode,
     /// All exits that it could have take no new flows.
@@ -193,6 +208,10 @@ impl Reason {
             Self::NoRouteToSource { .. } => "NoRouteToSource",
             Self::Overlap { .. } => "Overlap",
             Self::NoSuchNamespace { .. } => "NoSuchNamespace",
+            Self::NoSuchUser { .. } => "NoSuchUser",
+            Self::NoSuchCgroup { .. } => "NoSuchCgroup",
+            Self::UnitNotRunning { .. } => "UnitNotRunning",
+            Self::NoCgroups { .. } => "NoCgroups",
             Self::NoExitOnNode | Self::PoolNotOnNode { .. } => "NoExitOnNode",
             Self::Draining { .. } => "Draining",
             Self::NoSuchPool { .. } => "PoolNotFound",
@@ -275,6 +294,19 @@ impl fmt::Display for Reason {
                 write!(f, "the same source is bound by {with}, which takes precedence; raise priority, or remove one")
             }
             Self::NoSuchNamespace { name } => write!(f, "there is no network namespace {name}; see ip netns for the names"),
+            Self::NoSuchUser { user } => {
+                write!(f, "/etc/passwd has no user {user}; add the user, or write the number of one that is known elsewhere (id -u {user})")
+            }
+            Self::NoSuchCgroup { path } => write!(f, "there is no control group {path}; its programs get their exit once it is made"),
+            Self::UnitNotRunning { unit } => {
+                write!(f, "no control group is called {unit}; it gets its exit once it is started, see systemctl status {unit}")
+            }
+            Self::NoCgroups { why } => {
+                write!(
+                    f,
+                    "control groups of version 2 cannot be used here ({why}); boot with systemd.unified_cgroup_hierarchy=1, or mount -t cgroup2 none DIR"
+                )
+            }
             Self::NoExitOnNode => {
                 write!(
                     f,

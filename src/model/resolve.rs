@@ -2,6 +2,7 @@
 
 mod inner;
 mod pods;
+mod programs;
 
 use std::cell::OnceCell;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
@@ -41,7 +42,7 @@ pub fn resolve(facts: &Facts, past: &mut Past) -> Outcome {
     let bound: Vec<(&Known, Vec<Held>)> = facts.containers.values().map(|known| (known, facts.manifests.of(&known.container))).collect();
     let labels = bound.iter().flat_map(|(_, held)| held).filter(|h| matches!(h, Held::Label(_))).map(|h| &**h);
     let granted = facts.cluster.granted();
-    let listed = facts.manifests.bindings.iter().chain(granted.bindings()).map(Arc::as_ref);
+    let listed = facts.manifests.bindings.iter().chain(granted.bindings()).chain(&facts.programs.bindings).map(Arc::as_ref);
     let inner = Resolver::inner(facts, &past.pod_bridges);
     let uplinks = Uplinks::discover(&facts.kernel, listed.chain(labels).chain(pods::labels(facts)), &inner, &mut past.memory);
     let resolver = Resolver::new(facts, &uplinks);
@@ -57,8 +58,9 @@ pub fn resolve(facts: &Facts, past: &mut Past) -> Outcome {
     guards.retain(|bridge, _| !uplinks.nics.contains_key(bridge));
     let rows = if pending.rows.len() > engines { without_overlaps(pending.rows) } else { pending.rows };
     let faces = resolver.faces(&rows, &guards);
+    let programs = programs::programs(facts, &uplinks, &mut past.memory.numbers);
     let spreads = spreads(&rows, &uplinks);
-    Outcome { uplinks, rows, spreads, guards, faces, inside: Arc::clone(&facts.cluster.inside) }
+    Outcome { uplinks, rows, programs, spreads, guards, faces, inside: Arc::clone(&facts.cluster.inside) }
 }
 
 /// Rows, some of which still have to learn by which port they come in.
@@ -265,7 +267,7 @@ impl<'a> Resolver<'a> {
             match &binding.selector {
                 Selector::Namespaces(names) => names.iter().for_each(|name| self.namespace(&held, name, pending)),
                 Selector::Addresses(sources) => sources.iter().for_each(|source| self.source(&held, source, pending)),
-                Selector::Container(_) | Selector::Containers { .. } | Selector::Pods { .. } => {}
+                Selector::Container(_) | Selector::Containers { .. } | Selector::Pods { .. } | Selector::Host(_) => {}
             }
         }
     }

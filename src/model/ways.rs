@@ -73,6 +73,8 @@ pub fn of_table(table: u32) -> Option<u8> {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Numbers {
     numbers: BTreeMap<WayKey, u8>,
+    /// Marks of the host's programs, by the way and the exit that they leave by. A mark is all that tells the exit of their first packets.
+    programs: BTreeMap<(WayKey, IpAddr), u8>,
     /// Each exit that somebody is bound to, or was, with its way.
     exits: BTreeMap<IpAddr, WayKey>,
 }
@@ -83,17 +85,40 @@ impl Numbers {
         if let Some(number) = self.numbers.get(&key) {
             return Some(*number);
         }
-        let taken: BTreeSet<u8> = self.numbers.values().copied().collect();
-        let free = (1..=WAY_MAX).find(|number| !taken.contains(number))?;
+        let free = self.free()?;
         self.numbers.insert(key, free);
         Some(free)
     }
 
+    /// The number in the marks of programs that leave by a way as an exit; one of its own, besides the way's.
+    pub fn program(&mut self, key: WayKey, exit: IpAddr) -> Option<u8> {
+        if let Some(number) = self.programs.get(&(key, exit)) {
+            return Some(*number);
+        }
+        let free = self.free()?;
+        self.programs.insert((key, exit), free);
+        Some(free)
+    }
+
+    fn free(&self) -> Option<u8> {
+        (1..=WAY_MAX).find(|number| self.is_free(*number))
+    }
+
+    fn is_free(&self, number: u8) -> bool {
+        self.numbers.values().chain(self.programs.values()).all(|taken| *taken != number)
+    }
+
     /// Takes over what the kernel was left with, before any number is given.
     pub fn read_back(&mut self, key: WayKey, number: u8) {
-        let free = (1..=WAY_MAX).contains(&number) && self.numbers.values().all(|taken| *taken != number);
-        if free {
+        if (1..=WAY_MAX).contains(&number) && self.is_free(number) {
             self.numbers.entry(key).or_insert(number);
+        }
+    }
+
+    /// The same of a number that programs' marks have.
+    pub fn read_back_program(&mut self, key: WayKey, exit: IpAddr, number: u8) {
+        if (1..=WAY_MAX).contains(&number) && self.is_free(number) {
+            self.programs.entry((key, exit)).or_insert(number);
         }
     }
 
@@ -105,6 +130,11 @@ impl Numbers {
     /// Gives up the numbers of ways that are not among these. Nothing but packets on their way bears one.
     pub fn keep_only(&mut self, ways: &BTreeSet<WayKey>) {
         self.numbers.retain(|key, _| ways.contains(key));
+    }
+
+    /// The same of programs' ways and exits.
+    pub fn keep_only_programs(&mut self, used: &BTreeSet<(WayKey, IpAddr)>) {
+        self.programs.retain(|key, _| used.contains(key));
     }
 
     /// From now on flows may bear this exit.
@@ -152,6 +182,17 @@ mod tests {
         let mut numbers = Numbers::default();
         let given: Vec<Option<u8>> = (1..=128).map(|nic| numbers.number(WayKey::own(nic))).collect();
         assert_eq!((given[0], given[126], given[127]), (Some(1), Some(127), None));
+    }
+
+    #[test]
+    fn programs_have_a_number_for_each_way_and_exit_and_none_that_a_way_has() {
+        let mut numbers = Numbers::default();
+        let exit = |n| IpAddr::from([172, 31, 0, n]);
+        numbers.read_back_program(WayKey::own(3), exit(14), 2);
+        assert_eq!((numbers.number(WayKey::own(3)), numbers.number(WayKey::own(4))), (Some(1), Some(3)));
+        assert_eq!((numbers.program(WayKey::own(3), exit(14)), numbers.program(WayKey::own(3), exit(15))), (Some(2), Some(4)));
+        numbers.keep_only_programs(&[(WayKey::own(3), exit(15))].into());
+        assert_eq!((numbers.program(WayKey::own(3), exit(15)), numbers.number(WayKey::own(5))), (Some(4), Some(2)));
     }
 
     #[test]

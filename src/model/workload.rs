@@ -21,6 +21,8 @@ pub enum Subject {
     Bare(String),
     Namespace(Arc<str>),
     Source(IpNet),
+    /// Programs of this host, by what they are known by: `user/crawler`, `cgroup/batch`, `unit/crawler.service`.
+    Programs(Arc<str>),
 }
 
 impl std::fmt::Display for Subject {
@@ -31,6 +33,7 @@ impl std::fmt::Display for Subject {
             Self::Bare(name) => f.write_str(name),
             Self::Namespace(name) => write!(f, "netns/{name}"),
             Self::Source(net) => write!(f, "{net}"),
+            Self::Programs(name) => f.write_str(name),
         }
     }
 }
@@ -42,14 +45,19 @@ pub enum Entry {
     Port { port: IfIndex, bridge: IfIndex },
     /// By an interface of its own or of a subnet.
     Routed { interface: IfIndex },
+    /// Not at all: sockets of this host that a user opened.
+    User { uid: u32 },
+    /// Not at all: sockets of this host that were made in or below a control group, so many levels below the root.
+    Cgroup { id: u64, level: u32 },
 }
 
 impl Entry {
-    /// The interface that `prerouting` of the ip families sees.
+    /// The interface that the ip families see; 0 is none.
     pub fn interface(self) -> IfIndex {
         match self {
             Self::Port { bridge, .. } => bridge,
             Self::Routed { interface } => interface,
+            Self::User { .. } | Self::Cgroup { .. } => 0,
         }
     }
 
@@ -57,7 +65,7 @@ impl Entry {
     pub fn bridge(self) -> Option<IfIndex> {
         match self {
             Self::Port { bridge, .. } => Some(bridge),
-            Self::Routed { .. } => None,
+            Self::Routed { .. } | Self::User { .. } | Self::Cgroup { .. } => None,
         }
     }
 
@@ -66,6 +74,7 @@ impl Entry {
         match self {
             Self::Port { port, .. } => port,
             Self::Routed { interface } => interface,
+            Self::User { .. } | Self::Cgroup { .. } => 0,
         }
     }
 }
@@ -78,7 +87,7 @@ pub struct Row {
     pub network: Option<String>,
     /// The container's default route goes by this network.
     pub default_route: bool,
-    /// A host address, except for a routed subnet.
+    /// A host address, except for a routed subnet. Of the host's programs all of the family, whatever address they have.
     pub address: Option<IpNet>,
     pub entry: Option<Entry>,
     pub binding: Option<Held>,

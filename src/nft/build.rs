@@ -148,6 +148,12 @@ impl RuleBuilder {
         self.verdict(Verdict::Drop)
     }
 
+    /// `reject`: whoever sent it is told that the host is not reached. Of an ip family.
+    pub fn reject(mut self, v6: bool) -> Rule {
+        self.exprs.push(Expr::Reject { v6 });
+        self.done()
+    }
+
     /// `return`
     pub fn ret(self) -> Rule {
         self.verdict(Verdict::Return)

@@ -202,7 +202,7 @@ fn fields(mut number: u32) -> Vec<Datatype> {
 }
 
 fn datatype(number: u32) -> Datatype {
-    [Datatype::IfIndex, Datatype::Ipv4, Datatype::Ipv6, Datatype::Mark]
+    [Datatype::IfIndex, Datatype::Ipv4, Datatype::Ipv6, Datatype::Mark, Datatype::Uid, Datatype::Cgroup]
         .into_iter()
         .find(|known| type_number(*known) == number)
         .unwrap_or(Datatype::Other(number))

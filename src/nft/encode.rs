@@ -278,7 +278,7 @@ fn set_userdata(set: &Set) -> Vec<u8> {
 /// nft's `enum byteorder`: 1 host, 2 network.
 fn byte_order(field: Datatype) -> u32 {
     match field {
-        Datatype::IfIndex | Datatype::Mark => 1,
+        Datatype::IfIndex | Datatype::Mark | Datatype::Uid | Datatype::Cgroup => 1,
         Datatype::Ipv4 | Datatype::Ipv6 => 2,
         Datatype::Verdict | Datatype::Other(_) => 0,
     }
@@ -292,6 +292,8 @@ pub(super) fn type_number(field: Datatype) -> u32 {
         Datatype::Ipv6 => 8,
         Datatype::Mark => 19,
         Datatype::IfIndex => 20,
+        Datatype::Uid => 24,
+        Datatype::Cgroup => 46,
         Datatype::Other(number) => number,
     }
 }
@@ -306,7 +308,8 @@ fn key_type(fields: &[Datatype]) -> u32 {
 fn width(field: Datatype) -> u32 {
     match field {
         Datatype::Ipv6 => 16,
-        Datatype::IfIndex | Datatype::Ipv4 | Datatype::Mark | Datatype::Verdict | Datatype::Other(_) => 4,
+        Datatype::Cgroup => 8,
+        Datatype::IfIndex | Datatype::Ipv4 | Datatype::Mark | Datatype::Uid | Datatype::Verdict | Datatype::Other(_) => 4,
     }
 }
 

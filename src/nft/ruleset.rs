@@ -126,6 +126,10 @@ pub enum Datatype {
     Ipv4,
     Ipv6,
     Mark,
+    /// A user's number.
+    Uid,
+    /// The number of a control group (its inode), 8 bytes host order.
+    Cgroup,
     Verdict,
     /// Another of nft's type numbers: only ever read, in what someone else put into a table of ours.
     Other(u32),
@@ -209,6 +213,13 @@ pub enum Expr {
         key: Meta,
         from: Register,
     },
+    /// `socket cgroupv2 level N`: the ancestor, so many levels below the root, of the control group that the packet's socket was made in
+    /// (itself included). Ends the rule where there is no such socket, or its group is not so deep. In `prerouting`, `input` and `output`
+    /// only (kernel 5.13).
+    SocketCgroup {
+        level: u32,
+        to: Register,
+    },
     Ct {
         key: Ct,
         to: Register,
@@ -277,6 +288,10 @@ pub enum Expr {
         family: Family,
         address: Register,
     },
+    /// `reject with icmp host-unreachable`, or `icmpv6 addr-unreachable`.
+    Reject {
+        v6: bool,
+    },
     Counter,
 }
 
@@ -297,6 +312,8 @@ pub enum Meta {
     /// Name of the interface it came in by, 16 bytes (`IFNAMSIZ`), zeros behind it.
     IifName,
     OifName,
+    /// The user of the packet's socket, 4 bytes host order. Ends the rule where there is no socket that a program has open.
+    SocketUid,
     /// 1 byte.
     L4Proto,
     /// Ethertype, 2 bytes network order.

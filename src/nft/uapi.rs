@@ -127,7 +127,14 @@ pub const NFT_META_IIF: u32 = 4;
 pub const NFT_META_OIF: u32 = 5;
 pub const NFT_META_IIFNAME: u32 = 6;
 pub const NFT_META_OIFNAME: u32 = 7;
+pub const NFT_META_SKUID: u32 = 10;
 pub const NFT_META_L4PROTO: u32 = 16;
+
+/// Since Linux 5.13 with a level.
+pub const NFTA_SOCKET_KEY: u16 = 1;
+pub const NFTA_SOCKET_DREG: u16 = 2;
+pub const NFTA_SOCKET_LEVEL: u16 = 3;
+pub const NFT_SOCKET_CGROUPV2: u32 = 3;
 
 pub const NFTA_CT_DREG: u16 = 1;
 pub const NFTA_CT_KEY: u16 = 2;
@@ -188,6 +195,13 @@ pub const NFTA_FIB_F_MARK: u32 = 0x4;
 
 pub const NFTA_IMMEDIATE_DREG: u16 = 1;
 pub const NFTA_IMMEDIATE_DATA: u16 = 2;
+
+pub const NFTA_REJECT_TYPE: u16 = 1;
+pub const NFTA_REJECT_ICMP_CODE: u16 = 2;
+pub const NFT_REJECT_ICMP_UNREACH: u32 = 0;
+/// `ICMP_HOST_UNREACH`, and of ICMPv6 `ICMPV6_ADDR_UNREACH`: programs get `EHOSTUNREACH` of both.
+pub const ICMP_HOST_UNREACH: u8 = 1;
+pub const ICMPV6_ADDR_UNREACH: u8 = 3;
 
 pub const NFTA_NAT_TYPE: u16 = 1;
 pub const NFTA_NAT_FAMILY: u16 = 2;

@@ -4,6 +4,7 @@ pub mod boot;
 pub mod datapath;
 pub mod engine;
 pub mod flows;
+mod program_flows;
 pub mod read_back;
 pub mod routing;
 pub mod step;
@@ -78,8 +79,9 @@ impl Planner {
         let (before, after) = routing.steps(&Routing::observed(observed.kernel), observed.kernel);
         // What an earlier run had unbound may have flows still, and without the tables nothing would hold them.
         let go = desired.tables.is_empty() && !observed.ruleset.tables.is_empty();
-        let late = departed.iter().filter(|_| go).map(|(_, address)| Cut::all((*address).into()));
-        let cuts = late.chain(flows::cuts(&ruleset, observed.ruleset, &desired, outcome)).collect();
+        let mut cuts = flows::cuts(&ruleset, observed.ruleset, &desired, outcome);
+        cuts.extend(departed.iter().filter(|_| go).map(|(_, address)| Cut::all((*address).into())));
+        cuts.extend(program_flows::cuts(observed.ruleset, &desired, outcome));
         let disarm = if go { diff(&tables::unbound(observed.ruleset, &departed), observed.ruleset) } else { Vec::new() };
         Plan {
             sysctls: sysctls::wanted(outcome, observed.kernel, observed.sysctls),

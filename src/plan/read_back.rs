@@ -34,6 +34,11 @@ pub fn read_back(observed: &Ruleset, kernel: &KernelFacts, past: &mut Past) {
                 numbers.uses(address, key);
             }
         }
+        for (exit, number, table) in program_numbers(kernel, set(names::PROGRAM_EXITS), v6) {
+            if let Some(key) = of_table(table).and_then(|way| numbers.key_of(way)) {
+                numbers.read_back_program(key, exit, number);
+            }
+        }
         let keys = |name| set(name).into_iter().flat_map(|set| set.elements.keys());
         pod_bridges.extend(keys(names::GUARDS).filter_map(|key| number_at(key, 0)));
         departed.extend(keys(names::DEPARTED).filter_map(|key| source_of(key, v6)));
@@ -56,6 +61,17 @@ fn marks(set: Option<&Set>, v6: bool) -> impl Iterator<Item = (IpAddr, u8)> {
     set.into_iter()
         .flat_map(|set| set.elements.iter())
         .filter_map(move |(key, data)| Some((address_in(key.first.as_slice(), v6)?, (number_in(data)? & WAY) as u8)))
+}
+
+/// Exits of the host's programs, each with the number in its mark and the table that the mark leads to.
+fn program_numbers(kernel: &KernelFacts, exits: Option<&Set>, v6: bool) -> Vec<(IpAddr, u8, u32)> {
+    let elements = exits.into_iter().flat_map(|set| set.elements.iter());
+    let of = elements.filter_map(|(key, data)| {
+        let (mark, Data::Value(exit)) = (number_at(key, 4)?, data) else { return None };
+        let rule = kernel.rules.iter().find(|rule| rule.protocol == PROTOCOL && rule.mark == Some(mark))?;
+        Some((address_in(exit.as_slice(), v6)?, (mark & WAY) as u8, rule.table))
+    });
+    of.collect()
 }
 
 /// The addresses that ports own.

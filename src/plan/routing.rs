@@ -42,7 +42,7 @@ impl Routing {
         // A group that somebody else gave a NIC stays; `check` tells what that costs.
         routing.groups = nics.values().filter(|u| u.group == 0 || u.group == UPLINK_GROUP).map(|u| u.index).collect();
         for family in families(outcome) {
-            let first = outcome.uplinks.rules_from.get(&family).copied().unwrap_or(PREFERENCE_INSIDE);
+            let first = first(outcome, family);
             let marked = |rule: Rule| Rule { mark: Some(FLAG), mask: Some(FLAG_MASK), ..rule };
             for table in outcome.uplinks.inside.tables.iter().chain([&MAIN]) {
                 routing.rules.insert(marked(Rule { table: *table, ..inside(family, first) }));
@@ -51,11 +51,10 @@ impl Routing {
             if !local_first(kernel, family, first) {
                 routing.rules.insert(marked(rule(family, first, LOCAL)));
             }
-            let by_mark = |number| by_mark(family, first + PREFERENCE_WAY - PREFERENCE_INSIDE, number);
-            routing.rules.insert(by_mark(0));
+            routing.rules.insert(by_mark(outcome, family, 0));
             routing.routes.insert(last(family, TABLE_BASE));
             for way in outcome.uplinks.ways.values() {
-                routing.rules.insert(by_mark(way.number));
+                routing.rules.insert(by_mark(outcome, family, way.number));
                 routing.routes.insert(last(family, way.table()));
                 if way.up {
                     let copies = copies(kernel, way, family);
@@ -63,6 +62,10 @@ impl Routing {
                     routing.routes.extend(copies);
                 }
             }
+        }
+        for (exit, number) in &outcome.programs.marks {
+            let way = Rule { table: TABLE_BASE + u32::from(exit.way), ..by_mark(outcome, Family::of(exit.address), *number) };
+            routing.rules.insert(way);
         }
         let nodes = behind_nodes(outcome, kernel);
         let reached: BTreeSet<Family> = nodes.iter().map(|r| Family::of(r.destination.addr())).collect();
@@ -138,15 +141,14 @@ fn inside(family: Family, preference: u32) -> Rule {
     Rule { suppress_prefix_length: Some(0), suppress_group: Some(UPLINK_GROUP), ..rule(family, preference, MAIN) }
 }
 
-fn by_mark(family: Family, preference: u32, number: u8) -> Rule {
-    Rule { mark: Some(mark(number)), mask: Some(MARK_MASK), ..rule(family, preference, TABLE_BASE + u32::from(number)) }
+/// The preference of the first of the rules for our marks.
+fn first(outcome: &Outcome, family: Family) -> u32 {
+    outcome.uplinks.rules_from.get(&family).copied().unwrap_or(PREFERENCE_INSIDE)
 }
 
-fn everything(family: Family) -> IpNet {
-    match family {
-        Family::V4 => IpNet::V4(ipnet::Ipv4Net::default()),
-        Family::V6 => IpNet::V6(ipnet::Ipv6Net::default()),
-    }
+fn by_mark(outcome: &Outcome, family: Family, number: u8) -> Rule {
+    let preference = first(outcome, family) + PREFERENCE_WAY - PREFERENCE_INSIDE;
+    Rule { mark: Some(mark(number)), mask: Some(MARK_MASK), ..rule(family, preference, TABLE_BASE + u32::from(number)) }
 }
 
 /// Metric of the default route of a NIC's own way. That of a further gateway has one more: a restart tells the two by it.
@@ -155,7 +157,7 @@ pub fn metric(family: Family) -> u32 {
 }
 
 fn route(family: Family, table: u32) -> Route {
-    Route { metric: metric(family), protocol: PROTOCOL, ..Route::new(table, everything(family)) }
+    Route { metric: metric(family), protocol: PROTOCOL, ..Route::new(table, family.everything()) }
 }
 
 /// Ends a table: what its NIC cannot carry goes nowhere.

@@ -5,7 +5,7 @@ use std::net::IpAddr;
 
 use ipnet::IpNet;
 
-use super::datapath::{self, Shape, names, spread, traffic};
+use super::datapath::{self, Shape, names, programs, spread, traffic};
 use crate::model::binding::{Traffic, WhenUnavailable};
 use crate::model::facts::{Family as IpFamily, IfIndex, KernelFacts};
 use crate::model::policy::{NO_EXIT, Standing, standing};
@@ -121,6 +121,8 @@ fn table(outcome: &Outcome, rows: &[Stood], v6: bool, made: &mut Made) -> Table 
     for (policy, shares) in outcome.spreads.iter().filter(|(_, shares)| shares.shares.iter().any(|one| one.exit.address.is_ipv6() == v6)) {
         spread::add(&mut table, *policy, shares, v6, &mut made.spread);
     }
+    programs::add(&mut table, &outcome.programs, v6);
+    traffics.extend(programs::traffics(&outcome.programs, v6));
     table.chains.extend(datapath::chains(Shape::of(&table.sets, v6)));
     traffics.into_iter().for_each(|(name, traffic)| traffic::add(&mut table, &name, traffic, v6, &mut made.traffic));
     table
@@ -242,6 +244,7 @@ pub fn unbound(observed: &Ruleset, departed: &Departed) -> Ruleset {
         for name in [names::POLICIES, names::POLICIES_NETS] {
             table.sets.entry(name.to_owned()).and_modify(|set| set.elements.clear());
         }
+        table.sets.iter_mut().filter(|(name, _)| programs::is_of_programs(name)).for_each(|(_, set)| set.elements.clear());
     }
     hold_back(&mut tables, departed);
     tables

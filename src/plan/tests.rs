@@ -2,6 +2,7 @@
 
 mod networks;
 mod nodes;
+mod programs;
 mod property;
 
 use std::collections::{BTreeMap, BTreeSet};

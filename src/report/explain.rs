@@ -10,13 +10,13 @@ use crate::model::known::Facts;
 use crate::model::resolve::Outcome;
 use crate::model::uplinks::outside::MAIN;
 use crate::model::uplinks::{Exit, Uplinks};
-use crate::model::ways::Way;
+use crate::model::ways::{self, Way};
 use crate::model::workload::{Entry, Row, State, Subject};
 
 /// What becomes of the packets of `workload` (a name, an address, or a container's id) to `destination`, or to the outside at large.
 /// `None`: no such workload is known.
 pub fn explain(facts: &Facts, outcome: &Outcome, workload: &str, destination: Option<IpAddr>) -> Option<String> {
-    let rows: Vec<&Row> = outcome.rows.iter().filter(|row| named(row, workload)).collect();
+    let rows: Vec<&Row> = outcome.all_rows().filter(|row| named(row, workload)).collect();
     if rows.is_empty() {
         let container = facts.containers().find(|c| c.name == workload || c.id.starts_with(workload))?;
         return Some(format!("{}: no binding selects it; it goes the host's way\n", container.name));
@@ -60,6 +60,8 @@ fn one(out: &mut String, facts: &Facts, outcome: &Outcome, row: &Row, destinatio
     match row.entry {
         Some(Entry::Port { port, bridge }) => writeln!(out, "  known by  port {} of bridge {}", link(port), link(bridge))?,
         Some(Entry::Routed { interface }) => writeln!(out, "  known by  interface {}", link(interface))?,
+        Some(Entry::User { uid }) => writeln!(out, "  known by  user {uid} of its sockets")?,
+        Some(Entry::Cgroup { id, level }) => writeln!(out, "  known by  control group {id} of its sockets, at level {level}")?,
         None => writeln!(out, "  known by  nothing yet: no interface of this host shows its address")?,
     }
     match &row.state {
@@ -99,6 +101,7 @@ fn bound(out: &mut String, facts: &Facts, outcome: &Outcome, row: &Row, exit: &E
     if let Some(traffic) = traffic.filter(|t| !t.is_everything()) {
         writeln!(out, "  traffic   {}; the rest goes the host's way", describe(traffic))?;
     }
+    let of_host = matches!(row.entry, Some(Entry::User { .. } | Entry::Cgroup { .. }));
     let exits = outcome.exits_of(row);
     if let (Some(binding), [_, _, ..]) = (&row.binding, exits.as_slice()) {
         let all: Vec<IpAddr> = exits.iter().map(|exit| exit.address).collect();
@@ -118,7 +121,7 @@ fn bound(out: &mut String, facts: &Facts, outcome: &Outcome, row: &Row, exit: &E
     writeln!(
         out,
         "  route     packet mark {:#x}/{MARK_MASK:#x}, table {}: {}",
-        way.mark(),
+        outcome.programs.marks.get(exit).filter(|_| of_host).map_or_else(|| way.mark(), |number| ways::mark(*number)),
         way.table(),
         leads(facts, way, exit, destination)
     )?;

@@ -110,7 +110,7 @@ impl<'a> Workload<'a> {
 /// The bound workloads, whoever binds them.
 fn workloads(outcome: &Outcome) -> impl Iterator<Item = Workload<'_>> {
     let mut all: HashMap<Cow<'_, str>, Workload<'_>> = HashMap::with_capacity(outcome.rows.len());
-    for row in &outcome.rows {
+    for row in outcome.all_rows() {
         let Some(binding) = &row.binding else { continue };
         let key = match &row.subject {
             Subject::Pod(pod) => Cow::Borrowed(pod.uid.as_str()),

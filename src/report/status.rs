@@ -85,7 +85,7 @@ pub struct Workload {
     pub also_asked_by: Vec<String>,
     #[serde(skip_serializing_if = "Vec::is_empty", default)]
     pub warnings: Vec<String>,
-    /// Open flows that it began.
+    /// Open flows that it began; 0 of the host's programs, whose source is everybody's.
     pub flows: u64,
 }
 
@@ -125,7 +125,7 @@ impl Status {
     pub fn of(facts: &Facts, outcome: &Outcome, counted: Counted, problems: Vec<String>) -> Self {
         let guarded = outcome.guards.iter().filter(|(_, guard)| **guard == Guard::Closed);
         let name = |index| facts.kernel.links.get(index).map_or_else(|| index.to_string(), |l| l.name.clone());
-        let mut workloads: Vec<Workload> = outcome.rows.iter().map(|row| workload(row, outcome, &counted.flows)).collect();
+        let mut workloads: Vec<Workload> = outcome.all_rows().map(|row| workload(row, outcome, &counted.flows)).collect();
         workloads.sort_by(|a, b| (&a.workload, &a.network, &a.address).cmp(&(&b.workload, &b.network, &b.address)));
         Self {
             workloads,
@@ -162,8 +162,9 @@ fn workload(row: &Row, outcome: &Outcome, flows: &BTreeMap<IpAddr, u64>) -> Work
     let count = |net: ipnet::IpNet| flows.iter().filter(|(source, _)| net.contains(*source)).map(|(_, n)| n).sum();
     let flows = match row.address {
         Some(net) if net.prefix_len() == net.max_prefix_len() => flows.get(&net.addr()).copied().unwrap_or(0),
-        Some(net) => count(net),
-        None => 0,
+        // The source of the host's programs tells nobody from others.
+        Some(net) if net.prefix_len() > 0 => count(net),
+        Some(_) | None => 0,
     };
     Workload {
         workload: row.subject.to_string(),
@@ -214,7 +215,7 @@ fn of_bindings(facts: &Facts, outcome: &Outcome) -> Vec<BindingStatus> {
     for binding in bindings(facts) {
         all.insert(binding.name.clone(), begin(binding));
     }
-    for row in &outcome.rows {
+    for row in outcome.all_rows() {
         let winner = row.binding.as_ref().map(|b| &b.name);
         if let Some(status) = winner.and_then(|name| all.get_mut(name)) {
             status.workloads += 1;

@@ -4,16 +4,61 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use egressd::effects::nft::Nft;
-use egressd::model::binding::{Destination, Ports, Protocol, Spread, Traffic};
+use egressd::model::binding::{
+    Binding, BindingName, Destination, ExistingFlows, ExitSpec, HostSelector, Ports, Protocol, Selector, Source, Spread, Traffic,
+    WhenUnavailable,
+};
 use egressd::model::facts::KernelFacts;
+use egressd::model::programs::{Guarded, Programs};
 use egressd::model::resolve::{Guard, Outcome};
+use egressd::model::select::Held;
 use egressd::model::spread::{Share, Shares};
 use egressd::model::uplinks::{Exit, Uplink};
+use egressd::model::workload::{Entry, Row, State, Subject};
 use egressd::nft::{Family, Ruleset};
-use egressd::plan::datapath::{Shape, chains, spread, traffic};
+use egressd::plan::datapath::{Shape, chains, programs, spread, traffic};
 use egressd::plan::tables;
 
 use crate::lab::*;
+
+/// A user, and a control group that is bound for some traffic; new groups beside it are held.
+fn host_programs(v6: bool, limited: &Traffic) -> Programs {
+    let exit = Exit { address: if v6 { "2001:db8::1" } else { "192.0.2.1" }.parse().unwrap(), interface: 3, way: 1 };
+    let binding = |name: &str, traffic: &Traffic| Binding {
+        name: BindingName { source: Source::File, name: name.to_owned() },
+        selector: Selector::Host(HostSelector::default()),
+        exits: vec![ExitSpec::new(exit.address)],
+        spread: Spread::FirstUsable,
+        pool: None,
+        traffic: traffic.clone(),
+        when_unavailable: WhenUnavailable::Drop,
+        existing_flows: ExistingFlows::Keep,
+        priority: 0,
+        created: 0,
+        errors: Vec::new(),
+        refusal: None,
+        warnings: Vec::new(),
+    };
+    let row = |entry, binding: Binding| Row {
+        subject: Subject::Programs("program".into()),
+        network: None,
+        default_route: false,
+        address: Some(if v6 { "::/0" } else { "0.0.0.0/0" }.parse().unwrap()),
+        entry: Some(entry),
+        binding: Some(Held::Listed(Arc::new(binding))),
+        losers: Vec::new(),
+        state: State::Bound(exit),
+    };
+    Programs {
+        rows: vec![
+            row(Entry::User { uid: 998 }, binding("a", &Traffic::default())),
+            row(Entry::Cgroup { id: 77, level: 2 }, binding("b", limited)),
+        ],
+        marks: [(exit, 9)].into(),
+        guarded: [Guarded { id: 5, level: 1, known: [77].into() }].into(),
+        ..Programs::default()
+    }
+}
 
 /// What a host with one uplink needs.
 fn wanted() -> Ruleset {
@@ -71,8 +116,10 @@ fn the_datapaths_rules_are_taken_by_the_kernel_and_listed_by_nft() {
                 spreads: all,
                 spread_exits: all,
                 spread_exits_nets: all,
+                programs: all,
             };
             table.chains = chains(shape);
+            programs::add(table, &host_programs(v6, &limited), v6);
             for (number, spread) in [Spread::RoundRobin, Spread::Random, Spread::BySource, Spread::ByDestination].into_iter().enumerate() {
                 let address = |host: u8| {
                     if v6 { IpAddr::from([0x2001, 0xdb8, 0, 0, 0, 0, 0, host.into()]) } else { IpAddr::from([172, 31, 0, host]) }
@@ -93,6 +140,10 @@ fn the_datapaths_rules_are_taken_by_the_kernel_and_listed_by_nft() {
             "iif . ip saddr map @policies != 0x0",
             "meta mark vmap @spreads",
             "oif . iif . ip saddr vmap @spread_exits",
+            "meta mark set meta skuid map @programs-0-users goto program",
+            "meta mark set socket cgroupv2 level 2 map @programs-1-cgroups-2 goto program",
+            "socket cgroupv2 level 2 vmap @programs-1-cgroups-2-limited",
+            "snat to oif . meta mark & 0xffff1fff map @program_exits",
             "fib daddr . mark oif . ip daddr @inside_routes meta mark set 0x00001001 return",
             "meta mark set numgen inc mod 3 map @ways-80000001",
             "snat to numgen inc mod 2 map @slots-80000001-1",

@@ -5,7 +5,7 @@ use std::net::IpAddr;
 
 use super::*;
 use crate::model::binding::{
-    Compose, Destination, ExistingFlows, ExitSpec, Ports, Protocol, RoutedSource, Selector, Spread, Traffic, WhenUnavailable,
+    Compose, Destination, ExistingFlows, ExitSpec, HostSelector, Ports, Protocol, RoutedSource, Selector, Spread, Traffic, WhenUnavailable,
 };
 use ipnet::IpNet;
 
@@ -162,7 +162,7 @@ fn what_does_not_say_who_is_meant_holds_nobody() {
         ("addresses: []", "spec.addresses: is empty; write for instance `[10.0.0.0/24]`"),
         ("addresses: [10.0.0.1/24]", "spec.addresses[0].cidr: `10.0.0.1/24` has host bits set; write `10.0.0.0/24`"),
         ("networkNamespaces: [a/b]", "spec.networkNamespaces[0]: `a/b` is not a namespace's name; write for instance `blue`"),
-        ("priority: 1", "spec: says not who is bound; give one of `containerSelector`, `addresses`, `networkNamespaces`"),
+        ("priority: 1", "spec: says not who is bound; give one of `containerSelector`, `addresses`, `networkNamespaces`, `hostSelector`"),
     ] {
         let read = read(&with(&format!("{spec}\nexits: [{{ address: 172.31.0.14 }}]")));
         assert_eq!(read.bindings, [], "{spec}");

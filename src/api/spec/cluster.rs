@@ -14,6 +14,7 @@ pub(super) fn pods(name: &BindingName, spec: &EgressBindingSpec, faults: &mut Fa
         ("containerSelector", spec.container_selector.is_some()),
         ("addresses", spec.addresses.is_some()),
         ("networkNamespaces", spec.network_namespaces.is_some()),
+        ("hostSelector", spec.host_selector.is_some()),
     ];
     for (field, _) in foreign.into_iter().filter(|(_, given)| *given) {
         faults.push(&format!("spec.{field}"), || "is for manifest files on a node; in a cluster give `podSelector`".to_owned());

@@ -3,6 +3,7 @@
 use super::Agent;
 use crate::daemon::control::{Question, Response};
 use crate::daemon::metrics::Now;
+use crate::daemon::started;
 use crate::plan::engine;
 use crate::report::explain::explain;
 use crate::report::status::Status;
@@ -23,6 +24,7 @@ impl Agent {
                 failing: self.failing.len() + self.beside.len(),
                 problems: self.problems().len(),
             })),
+            Question::Exec(started) => started::readiness(&started, &self.facts, &self.outcome),
             Question::Ready => {
                 let well = self.failing.is_empty() && self.beside.is_empty() && self.sources.are_fresh();
                 Response::Ready(!self.silent.any() && well)

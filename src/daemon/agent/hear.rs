@@ -1,6 +1,7 @@
 //! What the loop is told: it goes into the facts, and says whether anything may follow from it.
 
 use std::net::IpAddr;
+use std::sync::Arc;
 use std::time::Instant;
 
 use tracing::{debug, info};
@@ -11,6 +12,7 @@ use crate::daemon::{Told, cutter, keeper, sources};
 use crate::effects::nft::Notice;
 use crate::model::facts::{EngineChange, KernelChange};
 use crate::model::pod::RuntimeChange;
+use crate::model::programs::Wanted;
 use crate::model::select::Index;
 use crate::plan::engine::{self, EngineStep};
 
@@ -82,6 +84,16 @@ impl Agent {
                 self.silent.files = false;
                 info!(bindings = manifests.bindings.len(), errors = manifests.errors.len(), "manifests read");
                 self.facts.manifests = Index::new(manifests);
+                self.wanted.send_replace(Some(Wanted::of(self.facts.manifests.bindings.iter().map(Arc::as_ref))));
+            }
+            Told::Programs(mut facts) => {
+                self.silent.programs = false;
+                if !facts.cgroups.is_empty()
+                    && let Some(why) = self.no_sockets.get_or_insert_with(|| self.kernel.refuses_programs())
+                {
+                    facts = facts.without_cgroups(why.clone());
+                }
+                self.facts.programs = facts;
             }
             Told::Nft(notice) => return self.changed(&notice),
             Told::Called { step, outcome } => {

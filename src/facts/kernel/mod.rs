@@ -9,7 +9,7 @@ mod ask;
 mod far_ends;
 mod listen;
 mod names;
-mod ready;
+pub(super) mod ready;
 mod state;
 #[cfg(test)]
 mod tests;

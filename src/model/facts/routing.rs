@@ -3,7 +3,7 @@
 use std::iter::once;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-use ipnet::IpNet;
+use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 
 use super::IfIndex;
 use crate::contract::{FLAG, FLAG_MASK};
@@ -28,6 +28,14 @@ impl Family {
         match self {
             Self::V4 => Ipv4Addr::UNSPECIFIED.into(),
             Self::V6 => Ipv6Addr::UNSPECIFIED.into(),
+        }
+    }
+
+    /// `0.0.0.0/0` or `::/0`.
+    pub fn everything(self) -> IpNet {
+        match self {
+            Self::V4 => IpNet::V4(Ipv4Net::default()),
+            Self::V6 => IpNet::V6(Ipv6Net::default()),
         }
     }
 }

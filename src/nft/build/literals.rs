@@ -53,6 +53,11 @@ impl Bytes {
         self.push(&value.to_ne_bytes())
     }
 
+    /// The number of a control group.
+    pub fn of_cgroup(id: u64) -> Self {
+        Self::default().push(&id.to_ne_bytes())
+    }
+
     /// Appends a number in network order, as keys that are ranges have it.
     pub fn network_number(self, value: u32) -> Self {
         self.push(&value.to_be_bytes())

@@ -13,6 +13,7 @@ pub struct Operand {
 #[derive(Clone, Debug)]
 enum Source {
     Meta(Meta),
+    SocketCgroup(u32),
     Ct(Ct),
     Payload(PayloadBase, u32, u32),
     FibOutput,
@@ -66,6 +67,16 @@ pub fn iif_name() -> Operand {
 /// `oifname`
 pub fn oif_name() -> Operand {
     Source::Meta(Meta::OifName).into()
+}
+
+/// `meta skuid`: the user of the socket that a program has open.
+pub fn socket_user() -> Operand {
+    Source::Meta(Meta::SocketUid).into()
+}
+
+/// `socket cgroupv2 level LEVEL`: the control group at that level that the socket was made in or below.
+pub fn socket_cgroup(level: u32) -> Operand {
+    Source::SocketCgroup(level).into()
 }
 
 /// `meta l4proto`
@@ -188,6 +199,7 @@ impl Operand {
     pub(super) fn load(&self, exprs: &mut Vec<Expr>, to: Register, network_order: bool) {
         match &self.source {
             Source::Meta(key) => exprs.push(Expr::Meta { key: *key, to }),
+            Source::SocketCgroup(level) => exprs.push(Expr::SocketCgroup { level: *level, to }),
             Source::Ct(key) => exprs.push(Expr::Ct { key: *key, to }),
             Source::Payload(base, offset, len) => exprs.push(Expr::Payload { base: *base, offset: *offset, len: *len, to }),
             Source::FibOutput => exprs.push(Expr::FibOutput { to }),
@@ -213,6 +225,7 @@ impl Operand {
     fn slots(&self) -> Register {
         match self.source {
             Source::Payload(_, _, 16) | Source::Ct(Ct::ReplyDaddr { v6: true } | Ct::OriginalDaddr { v6: true }) => 4,
+            Source::SocketCgroup(_) => 2,
             _ => 1,
         }
     }
@@ -226,6 +239,7 @@ impl Operand {
     pub(super) fn number(&self, value: u32) -> Bytes {
         match &self.source {
             Source::Meta(Meta::L4Proto) | Source::Ct(Ct::Direction) | Source::Payload(_, _, 1) => Bytes::exact(&[value as u8]),
+            Source::SocketCgroup(_) => Bytes::of_cgroup(value.into()),
             Source::Meta(Meta::Protocol) | Source::Payload(_, _, 2) => Bytes::exact(&(value as u16).to_be_bytes()),
             _ => Bytes::of_number(value),
         }

@@ -15,6 +15,7 @@ pub(super) fn write(w: &mut Message, expr: &Expr) {
 fn name(expr: &Expr) -> &'static str {
     match expr {
         Expr::Meta { .. } | Expr::SetMeta { .. } => "meta",
+        Expr::SocketCgroup { .. } => "socket",
         Expr::Ct { .. } => "ct",
         Expr::Payload { .. } => "payload",
         Expr::Bitwise { .. } => "bitwise",
@@ -27,6 +28,7 @@ fn name(expr: &Expr) -> &'static str {
         Expr::Jhash { .. } => "hash",
         Expr::Immediate { .. } | Expr::Verdict(_) => "immediate",
         Expr::Snat { .. } => "nat",
+        Expr::Reject { .. } => "reject",
         Expr::Counter => "counter",
     }
 }
@@ -40,6 +42,11 @@ fn write_body(w: &mut Message, expr: &Expr) {
         Expr::SetMeta { key, from } => {
             w.put_be32(NFTA_META_KEY, meta(*key));
             w.put_be32(NFTA_META_SREG, slot(*from));
+        }
+        Expr::SocketCgroup { level, to } => {
+            w.put_be32(NFTA_SOCKET_KEY, NFT_SOCKET_CGROUPV2);
+            w.put_be32(NFTA_SOCKET_DREG, slot(*to));
+            w.put_be32(NFTA_SOCKET_LEVEL, *level);
         }
         Expr::Ct { key, to } => {
             w.put_be32(NFTA_CT_KEY, ct(*key));
@@ -122,6 +129,10 @@ fn write_body(w: &mut Message, expr: &Expr) {
             w.put_be32(NFTA_NAT_FAMILY, family_number(*family).into());
             w.put_be32(NFTA_NAT_REG_ADDR_MIN, slot(*address));
         }
+        Expr::Reject { v6 } => {
+            w.put_be32(NFTA_REJECT_TYPE, NFT_REJECT_ICMP_UNREACH);
+            w.put(NFTA_REJECT_ICMP_CODE, &[if *v6 { ICMPV6_ADDR_UNREACH } else { ICMP_HOST_UNREACH }]);
+        }
         // Counts from 0.
         Expr::Counter => {}
     }
@@ -142,6 +153,7 @@ fn meta(key: Meta) -> u32 {
         Meta::Oif => NFT_META_OIF,
         Meta::IifName => NFT_META_IIFNAME,
         Meta::OifName => NFT_META_OIFNAME,
+        Meta::SocketUid => NFT_META_SKUID,
         Meta::L4Proto => NFT_META_L4PROTO,
         Meta::Protocol => NFT_META_PROTOCOL,
     }

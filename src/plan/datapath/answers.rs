@@ -1,11 +1,10 @@
 //! Answers of the host itself: they leave by the NIC whose address was called. (Answers of workloads are found in `established`.)
 
-use super::{Chains, REPLY, Shape, names};
+use super::{Chains, ORIGINAL, REPLY, Shape, names, present, programs};
 use crate::contract::PRIORITY_OUTPUT;
 use crate::nft::build::{ct_direction, ct_original_daddr, ct_reply_daddr, ct_state, l4proto, map, mark, rule};
 use crate::nft::{Chain, ChainKind, Hook};
 
-const ORIGINAL: u32 = 0;
 /// `NF_CT_STATE_BIT(IP_CT_RELATED)`.
 const RELATED: u32 = 1 << 2;
 /// IANA protocol numbers of ICMP and ICMPv6.
@@ -15,7 +14,7 @@ const ICMP: [u32; 2] = [1, 58];
 pub fn chains(shape: Shape) -> Chains {
     let v6 = shape.v6;
     let icmp = ICMP[usize::from(v6)];
-    let rules = [
+    let mut rules = vec![
         rule().is(ct_direction(), REPLY).is(mark(), 0).set_mark(map(names::CALLED, [ct_original_daddr(v6)])).accept(),
         // The host's own word about a bound flow ("fragmentation needed"): it goes back by the NIC that the flow came by.
         rule()
@@ -26,5 +25,6 @@ pub fn chains(shape: Shape) -> Chains {
             .set_mark(map(names::WAYS, [ct_reply_daddr(v6)]))
             .accept(),
     ];
+    rules.extend(present(programs::output(shape)));
     vec![("output", Chain::base(ChainKind::Route, Hook::Output, PRIORITY_OUTPUT, rules))]
 }

@@ -1,6 +1,6 @@
 //! The way out of bound sources: chosen on the first packet, found again by the flow's own addresses on all others, and source NAT.
 
-use super::{CONFIRMED, Chains, EXPECTED, REPLY, Shape, TRANSLATED, drops, names, ours, present};
+use super::{CONFIRMED, Chains, EXPECTED, REPLY, Shape, TRANSLATED, drops, names, ours, present, programs};
 use crate::contract::{FLAG, FLAG_MASK, MARK_MASK, NEIGHBOUR_MASK, PRIORITY_PREROUTING, PRIORITY_SNAT};
 use crate::nft::build::{
     RuleBuilder, constant, ct_direction, ct_original_daddr, ct_reply_daddr, ct_status, daddr, fib_oif, iif, map, mark, oif, ranges, rule,
@@ -126,7 +126,7 @@ fn beside(shape: Shape, bits: u32) -> Vec<Rule> {
 }
 
 /// The policy has no usable exit. The way's table ends in `unreachable`, so the program gets an error at once; the inside still works.
-fn no_way(bits: u32) -> Rule {
+pub fn no_way(bits: u32) -> Rule {
     rule().counter(drops::NO_EXIT).set_mark(constant(FLAG | bits)).accept()
 }
 
@@ -136,8 +136,10 @@ fn source_nat(shape: Shape) -> Vec<Rule> {
     let v6 = shape.v6;
     let mut rules = translations(shape, ours);
     rules.extend(present([
+        shape.programs.then(|| programs::source_nat(v6)),
         Some(rule().found(names::INSIDE_HOSTS, [oif(), daddr(v6)]).accept()),
         Some(rule().found(ranges(names::INSIDE_ROUTES), [oif(), daddr(v6)]).accept()),
+        shape.programs.then(programs::redirected),
         Some(ours().counter(drops::SEAL).drop()),
         shape.inside.then(|| to_inside(v6).accept()),
         Some(is_bound(v6).jump("remarked")),

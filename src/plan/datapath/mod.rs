@@ -10,6 +10,7 @@ pub mod drops;
 mod egress;
 mod guard;
 mod identity;
+pub mod programs;
 mod seal;
 pub mod spread;
 pub mod traffic;
@@ -26,12 +27,14 @@ pub use identity::table as identity;
 
 /// `ct direction` of answers.
 pub const REPLY: u32 = 1;
+/// `ct direction` of who began the flow.
+const ORIGINAL: u32 = 0;
+/// `IPS_SRC_NAT`: its source was translated to another.
+const TRANSLATED: u32 = 1 << 4;
 /// `IPS_CONFIRMED`: the flow's first packet has left. (`ct state new` also matches later packets of an unanswered UDP flow.)
 const CONFIRMED: u32 = 1 << 3;
 /// `IPS_EXPECTED`: a helper saw another flow announce this one.
 const EXPECTED: u32 = 1 << 0;
-/// `IPS_SRC_NAT`: its source is translated.
-const TRANSLATED: u32 = 1 << 4;
 
 /// Names of the sets, in the ip families.
 pub mod names {
@@ -69,6 +72,12 @@ pub mod names {
     pub const CLAIMED: &str = "claimed";
     /// Interface, source: bound until just now. Its flows are being ended.
     pub const DEPARTED: &str = "departed";
+    /// Policy of the host's programs: the mark that tells its exit. A policy without a usable exit is not in it.
+    pub const PROGRAM_MARKS: &str = "program_marks";
+    /// Output NIC, mark: the exit of programs' flows.
+    pub const PROGRAM_EXITS: &str = "program_exits";
+    /// Policy of the host's programs: the chain that shares its new flows among several exits.
+    pub const PROGRAM_SPREADS: &str = "program_spreads";
     /// Interfaces that lead to what is inside.
     pub const INSIDE_LINKS: &str = "inside_links";
     /// Output interface, destination: hosts that are inside.
@@ -105,6 +114,8 @@ pub struct Shape {
     pub claimed: bool,
     /// Flows of former owners are being ended.
     pub departed: bool,
+    /// Programs of the host are bound, or held.
+    pub programs: bool,
 }
 
 impl Shape {
@@ -123,6 +134,7 @@ impl Shape {
             guards: any(names::GUARDS),
             claimed: any(names::CLAIMED),
             departed: any(names::DEPARTED),
+            programs: sets.keys().any(|name| programs::is_of_programs(name)),
         }
     }
 }
@@ -164,6 +176,9 @@ pub fn sets(v6: bool) -> Sets {
         (names::KNOWN, Set::of(source)),
         (names::CLAIMED, Set::of(source).with_ranges()),
         (names::DEPARTED, Set::of(source)),
+        (names::PROGRAM_MARKS, Set::map([Datatype::Mark], Datatype::Mark)),
+        (names::PROGRAM_EXITS, Set::map([Datatype::IfIndex, Datatype::Mark], address)),
+        (names::PROGRAM_SPREADS, Set::map([Datatype::Mark], Datatype::Verdict)),
         (names::INSIDE_LINKS, Set::of([Datatype::IfIndex])),
         (names::INSIDE_HOSTS, Set::of(source)),
         (names::INSIDE_ROUTES, Set::of(source).with_ranges()),

@@ -1,7 +1,7 @@
 //! The last look, behind all source NAT: what has a way leaves by its NIC with that NIC's address, or to the inside, or not at all.
 
 use super::egress::to_inside;
-use super::{Chains, Shape, drops, forwarded, names, ours, present};
+use super::{Chains, Shape, drops, forwarded, names, ours, present, programs};
 use crate::contract::PRIORITY_SEAL;
 use crate::nft::build::{map, oif, rule, saddr};
 use crate::nft::{Chain, ChainKind, Hook};
@@ -15,6 +15,8 @@ pub fn chains(shape: Shape) -> Chains {
         Some(forwarded(ours()).counter(drops::SEAL).drop()),
         // Another NIC's exit as its source: the packet lost its way.
         Some(forwarded(rule()).is_not(map(names::WAYS, [saddr(v6)]), 0).counter(drops::SEAL).drop()),
+        Some(programs::sealed(v6)),
+        shape.programs.then(programs::untracked),
         shape.inside.then(|| to_inside(v6).accept()),
     ]);
     rules.push(rule().goto("unmarked"));

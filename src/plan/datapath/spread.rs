@@ -110,12 +110,12 @@ fn not_for_the_inside(any: Exit, v6: bool) -> [Rule; 3] {
     ]
 }
 
-fn numbered(slots: &[Exit], data: impl Fn(&Exit) -> Data) -> Elements {
+pub fn numbered(slots: &[Exit], data: impl Fn(&Exit) -> Data) -> Elements {
     slots.iter().zip(0..).map(|(exit, number)| (Key::one(Bytes::of_number(number)), data(exit))).collect()
 }
 
 /// The number of a slot, 0 to `slots` - 1.
-fn slot(spread: Spread, slots: usize, v6: bool) -> Operand {
+pub fn slot(spread: Spread, slots: usize, v6: bool) -> Operand {
     let slots = slots as u32;
     match spread {
         Spread::FirstUsable | Spread::RoundRobin => turn(slots),

@@ -87,7 +87,7 @@ pub(crate) fn nobody(like: IpAddr) -> SocketAddr {
 }
 
 /// Sends one datagram and one first packet of a TCP connection, and waits for nothing.
-fn shout(from: &Netns, to: SocketAddr) {
+pub(crate) fn shout(from: &Netns, to: SocketAddr) {
     from.enter(|| {
         let _ = datagrams(to).send_to(b"?", to);
         let family = if to.is_ipv4() { AddressFamily::Inet } else { AddressFamily::Inet6 };

@@ -19,6 +19,9 @@ fn printed(binding: &Binding) -> Value {
             json!({"addresses": all})
         }
         Selector::Namespaces(names) => json!({"networkNamespaces": names}),
+        Selector::Host(HostSelector { users, cgroups, units }) => {
+            json!({"hostSelector": {"users": users, "cgroups": cgroups, "systemdUnits": units}})
+        }
     };
     spec["exits"] = binding
         .exits
@@ -61,6 +64,13 @@ prop_compose! {
     }
 }
 
+fn any_programs() -> impl Strategy<Value = HostSelector> {
+    let users = proptest::collection::vec("[a-z0-9_][a-z0-9_-]{0,20}", 1..4);
+    let cgroups = proptest::collection::vec("(/[a-z][a-z0-9 ._-]{0,12}){1,4}", 0..4);
+    let units = proptest::collection::vec("[a-z][a-z0-9@._-]{0,12}[a-z0-9]\\.(service|slice|scope)", 0..4);
+    (users, cgroups, units).prop_map(|(users, cgroups, units)| HostSelector { users, cgroups, units })
+}
+
 fn any_selector() -> impl Strategy<Value = Selector> {
     let name = "[a-zA-Z0-9][a-zA-Z0-9_.-]{0,20}";
     let names = proptest::collection::vec(name, 1..4);
@@ -71,6 +81,7 @@ fn any_selector() -> impl Strategy<Value = Selector> {
         (names, labels, compose).prop_map(|(names, match_labels, compose)| Selector::Containers { names, match_labels, compose }),
         proptest::collection::vec(source, 1..4).prop_map(Selector::Addresses),
         proptest::collection::vec("[a-z][a-z0-9 ._-]{0,20}", 1..4).prop_map(Selector::Namespaces),
+        any_programs().prop_map(Selector::Host),
     ]
 }
 

@@ -1,0 +1,27 @@
+//! The part of an `EgressBinding` that names programs of the host itself.
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+/// Programs of this node that fit any of what is given; at least one is. Of a program that several bindings name, the one that takes precedence
+/// has it, whether it names the user, the control group or the unit.
+#[derive(Clone, Debug, Default, PartialEq, Deserialize, Serialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+#[schemars(extend("x-kubernetes-validations" = [{
+    "rule": "(has(self.users) && size(self.users) > 0) || (has(self.cgroups) && size(self.cgroups) > 0) || (has(self.systemdUnits) && size(self.systemdUnits) > 0)",
+    "message": "an empty selector would bind every program of the host; give users, cgroups or systemdUnits"
+}]))]
+pub struct HostSelector {
+    /// Users of `/etc/passwd` by name, or any user by number (`id -u`): the sockets that they open.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 256), inner(length(min = 1, max = 255)))]
+    pub users: Vec<String>,
+    /// Control groups (version 2) by their path below the hierarchy's root, `/batch`, with all below them: the sockets that are made there.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 256), inner(length(min = 1, max = 4096)))]
+    pub cgroups: Vec<String>,
+    /// Units of the system's systemd by their whole name: a service, a slice or a scope.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 256), inner(length(min = 1, max = 255)))]
+    pub systemd_units: Vec<String>,
+}

@@ -1,0 +1,37 @@
+//! Sources that have not given their first snapshot.
+
+use crate::daemon::Options;
+
+/// Which of them have not.
+pub(super) struct Silent {
+    pub kernel: bool,
+    pub files: bool,
+    pub programs: bool,
+    pub engine: bool,
+    pub runtime: bool,
+    pub cluster: bool,
+}
+
+impl Silent {
+    /// At first none has, of those that there are.
+    pub fn new(options: &Options) -> Self {
+        Self {
+            kernel: true,
+            files: options.manifests.is_some(),
+            programs: true,
+            engine: options.docker.is_some(),
+            runtime: options.containerd.is_some(),
+            cluster: options.cluster.is_some(),
+        }
+    }
+
+    /// Some has not: nothing is taken away.
+    pub fn any(&self) -> bool {
+        self.local() || self.engine || self.runtime || self.cluster
+    }
+
+    /// One that answers at once has not: nothing is decided.
+    pub fn local(&self) -> bool {
+        self.kernel || self.files || self.programs
+    }
+}

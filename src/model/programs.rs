@@ -1,0 +1,208 @@
+//! Programs of the host itself: what has to be looked up for the bindings that name them, and what the host says of it.
+//!
+//! A program is known by its sockets: by the user who opened them, or by the control group (version 2) that they were made in. The kernel
+//! knows a control group by its number, which a group that is made anew has not; so who makes one below a guarded group is held until it is
+//! known, as on a guarded bridge.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use serde::{Deserialize, Serialize};
+
+use super::binding::{Binding, BindingName, ExistingFlows, ExitSpec, HostSelector, Selector, Source, Spread, Traffic, WhenUnavailable};
+use super::spread::Shares;
+use super::uplinks::Exit;
+use super::workload::Row;
+
+/// The control group whose children are made by `egressd exec`.
+pub const EXEC: &str = "/egressd";
+/// Groups of systemd in which all sorts of programs run: who is new there is not held.
+const SHARED: [&str; 3] = ["/system.slice", "/user.slice", "/machine.slice"];
+
+/// What has to be looked up.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Wanted {
+    pub users: BTreeSet<String>,
+    pub cgroups: BTreeSet<String>,
+    pub units: BTreeSet<String>,
+}
+
+impl Wanted {
+    /// What these bindings name.
+    pub fn of<'a>(bindings: impl Iterator<Item = &'a Binding>) -> Self {
+        let mut wanted = Self::default();
+        for binding in bindings {
+            let Selector::Host(HostSelector { users, cgroups, units }) = &binding.selector else { continue };
+            wanted.users.extend(users.iter().cloned());
+            wanted.cgroups.extend(cgroups.iter().cloned());
+            wanted.units.extend(units.iter().cloned());
+        }
+        wanted
+    }
+}
+
+/// What the host has of that.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct ProgramFacts {
+    /// Numbers of users, by what bindings call them.
+    pub users: BTreeMap<String, u32>,
+    /// Numbers of control groups by path: those that are wanted, the guarded ones above them, and the children of these.
+    pub cgroups: BTreeMap<String, u64>,
+    /// Paths of systemd units' control groups.
+    pub units: BTreeMap<String, BTreeSet<String>>,
+    /// Why there are no control groups of version 2, or none that the kernel knows sockets by.
+    pub no_cgroups: Option<String>,
+    /// Those of `egressd exec --ip`.
+    pub bindings: Vec<Arc<Binding>>,
+}
+
+impl ProgramFacts {
+    /// Users alone, where control groups cannot be told apart.
+    #[must_use]
+    pub fn without_cgroups(self, why: String) -> Self {
+        Self { users: self.users, no_cgroups: Some(why), ..Self::default() }
+    }
+
+    /// With the bindings that follow from control groups of `egressd exec --ip`.
+    #[must_use]
+    pub fn with_bindings(mut self) -> Self {
+        let addresses = children(&self.cgroups, EXEC).filter_map(|(path, _)| match started_in(path) {
+            Some(Started::As(address)) => Some(Arc::new(by_address(path, address))),
+            _ => None,
+        });
+        self.bindings = addresses.collect();
+        self
+    }
+}
+
+/// What a child of [`EXEC`] is for.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum Started {
+    /// The binding of that name, `NAMESPACE/NAME`.
+    By(String),
+    /// An exit alone.
+    As(IpAddr),
+}
+
+impl Started {
+    /// The control group of programs that are started so. Names of objects have no underscore.
+    pub fn cgroup(&self) -> String {
+        match self {
+            Self::By(binding) => format!("{EXEC}/{}", binding.replacen('/', "_", 1)),
+            Self::As(address) => format!("{EXEC}/{address}"),
+        }
+    }
+}
+
+/// What programs in a control group were started for, if it is one of `egressd exec`.
+pub fn started_in(path: &str) -> Option<Started> {
+    let name = path.strip_prefix(EXEC)?.strip_prefix('/')?;
+    match name.split_once('_') {
+        Some((namespace, name)) if !name.contains('/') => Some(Started::By(format!("{namespace}/{name}"))),
+        _ => name.parse().ok().map(Started::As),
+    }
+}
+
+fn by_address(path: &str, address: IpAddr) -> Binding {
+    Binding {
+        name: BindingName { source: Source::Exec, name: address.to_string() },
+        selector: Selector::Host(HostSelector { cgroups: vec![path.to_owned()], ..HostSelector::default() }),
+        exits: vec![ExitSpec::new(address)],
+        spread: Spread::FirstUsable,
+        pool: None,
+        traffic: Traffic::default(),
+        when_unavailable: WhenUnavailable::Drop,
+        existing_flows: ExistingFlows::Keep,
+        priority: 0,
+        created: 0,
+        errors: Vec::new(),
+        refusal: None,
+        warnings: Vec::new(),
+    }
+}
+
+/// How many levels a control group is below the root.
+pub fn level(path: &str) -> u32 {
+    path.split('/').filter(|part| !part.is_empty()).count() as u32
+}
+
+/// The group above, whose other new children are held as long as this one is asked for: none at the root, and none that systemd shares
+/// among all sorts of programs.
+pub fn guarded_parent(path: &str) -> Option<&str> {
+    let (parent, _) = path.rsplit_once('/')?;
+    (!parent.is_empty() && !SHARED.contains(&parent)).then_some(parent)
+}
+
+/// A control group and those above it, the nearest first, without the root.
+pub fn with_ancestors(path: &str) -> impl Iterator<Item = &str> {
+    std::iter::successors(Some(path), |path| path.rsplit_once('/').map(|(parent, _)| parent)).take_while(|path| !path.is_empty())
+}
+
+/// The groups right below one.
+pub fn children<'a>(cgroups: &'a BTreeMap<String, u64>, parent: &str) -> impl Iterator<Item = (&'a str, u64)> {
+    let prefix = format!("{parent}/");
+    let below = cgroups.range(prefix.clone()..).take_while({
+        let prefix = prefix.clone();
+        move |(path, _)| path.starts_with(&prefix)
+    });
+    below.filter(move |(path, _)| !path[prefix.len()..].contains('/')).map(|(path, id)| (path.as_str(), *id))
+}
+
+/// A control group of which new children are held.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Guarded {
+    pub id: u64,
+    pub level: u32,
+    /// Children that are known: bound or not, they are not held here.
+    pub known: BTreeSet<u64>,
+}
+
+/// What became of the host's programs.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Programs {
+    /// One for each of what they are known by and each family, those that take precedence first.
+    pub rows: Vec<Row>,
+    /// What the policies lead to that spread their flows over several exits.
+    pub spreads: BTreeMap<u32, Shares>,
+    /// The number in the mark of each exit's first packets.
+    pub marks: BTreeMap<Exit, u8>,
+    pub guarded: BTreeSet<Guarded>,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_group_of_exec_says_what_it_is_for() {
+        for started in
+            [Started::By("default/crawler".to_owned()), Started::As([172, 31, 0, 14].into()), Started::As("2001:db8::14".parse().unwrap())]
+        {
+            assert_eq!(started_in(&started.cgroup()), Some(started));
+        }
+        for other in ["/egressd", "/egressd/crawler", "/egressd/default_crawler/below", "/batch/default_crawler", "/egressdx/172.31.0.14"] {
+            assert_eq!(started_in(other), None, "{other}");
+        }
+    }
+
+    #[test]
+    fn a_guard_stands_above_what_is_asked_for_but_not_where_others_run() {
+        assert_eq!(guarded_parent("/jobs/batch"), Some("/jobs"));
+        assert_eq!(guarded_parent("/egressd.slice/egressd-batch.slice"), Some("/egressd.slice"));
+        assert_eq!(guarded_parent("/system.slice/system-batch.slice/batch@1.service"), Some("/system.slice/system-batch.slice"));
+        for shared in ["/batch", "/system.slice/batch.service", "/user.slice/user-1000.slice"] {
+            assert_eq!(guarded_parent(shared), None, "{shared}");
+        }
+    }
+
+    #[test]
+    fn children_are_right_below_and_not_beside() {
+        let cgroups: BTreeMap<String, u64> =
+            [("/a", 1), ("/a/b", 2), ("/a/b/c", 3), ("/a/d", 4), ("/a-e/f", 5)].map(|(path, id)| (path.to_owned(), id)).into();
+        assert_eq!(children(&cgroups, "/a").collect::<Vec<_>>(), [("/a/b", 2), ("/a/d", 4)]);
+        assert_eq!((level("/a"), level("/a/b/c")), (1, 3));
+        assert_eq!(with_ancestors("/a/b/c").collect::<Vec<_>>(), ["/a/b/c", "/a/b", "/a"]);
+    }
+}

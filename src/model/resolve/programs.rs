@@ -1,0 +1,196 @@
+//! Who of the host's programs gets which exit.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
+use std::slice::from_ref;
+
+use super::super::binding::{HostSelector, Selector};
+use super::super::facts::{Family, is_link_local};
+use super::super::known::Facts;
+use super::super::programs::{EXEC, Guarded, ProgramFacts, Programs, Started, children, guarded_parent, level, started_in, with_ancestors};
+use super::super::reason::Reason;
+use super::super::select::{Held, precedence};
+use super::super::spread::spreads;
+use super::super::uplinks::{Exit, Uplinks};
+use super::super::ways::Numbers;
+use super::super::workload::{Entry, Row, State, Subject, choose};
+use super::blank;
+
+/// What programs are known by, as bindings name it.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Known {
+    User(u32),
+    Cgroup(String),
+}
+
+/// Those that bindings name, each with a name for people and with the bindings.
+#[derive(Default)]
+struct Named<'a> {
+    known: BTreeMap<Known, (String, Vec<Held>)>,
+    /// What cannot be told yet.
+    waiting: Vec<(String, Held, Reason)>,
+    /// Groups that are asked for, whether they are there or not.
+    asked: BTreeSet<&'a str>,
+}
+
+/// The rows of the host's programs, and what the kernel has to know for them.
+pub(super) fn programs(facts: &Facts, uplinks: &Uplinks, numbers: &mut Numbers) -> Programs {
+    let mut named = Named::default();
+    for (at, binding) in facts.manifests.bindings.iter().enumerate() {
+        if let Selector::Host(selector) = &binding.selector {
+            named.selector(&facts.programs, selector, &facts.manifests.held(at));
+        }
+    }
+    named.started(facts);
+    let guarded = named.guarded(&facts.programs);
+    let mut rows = named.rows(&facts.programs, uplinks);
+    rows.sort_by(|a, b| a.binding.as_deref().map(precedence).cmp(&b.binding.as_deref().map(precedence)));
+    let spreads = spreads(&rows, uplinks);
+    let mut marks = BTreeMap::new();
+    let mut used = BTreeSet::new();
+    let spread: Vec<Exit> = spreads.values().flat_map(|shares| &shares.shares).map(|share| share.exit).collect();
+    for row in &mut rows {
+        let State::Bound(exit) = row.state else { continue };
+        if number(exit, uplinks, numbers, &mut used).map(|number| marks.insert(exit, number)).is_none() {
+            row.state = State::Dropped(Reason::TooManyWays { interface: uplinks.name(exit.interface).to_owned() });
+        }
+    }
+    for exit in spread {
+        marks.extend(number(exit, uplinks, numbers, &mut used).map(|number| (exit, number)));
+    }
+    numbers.keep_only_programs(&used);
+    Programs { rows, spreads, marks, guarded }
+}
+
+/// The number in the mark of an exit's first packets.
+fn number(exit: Exit, uplinks: &Uplinks, numbers: &mut Numbers, used: &mut BTreeSet<(super::super::ways::WayKey, IpAddr)>) -> Option<u8> {
+    let key = uplinks.ways.get(&exit.way)?.key;
+    let number = numbers.program(key, exit.address)?;
+    used.insert((key, exit.address));
+    Some(number)
+}
+
+impl<'a> Named<'a> {
+    fn selector(&mut self, facts: &ProgramFacts, selector: &'a HostSelector, held: &Held) {
+        for user in &selector.users {
+            match facts.users.get(user) {
+                Some(uid) => self.add(Known::User(*uid), format!("user/{user}"), held),
+                None => self.wait(format!("user/{user}"), held, Reason::NoSuchUser { user: user.clone() }),
+            }
+        }
+        for path in &selector.cgroups {
+            self.asked.insert(path);
+            let absent = || Reason::NoSuchCgroup { path: path.clone() };
+            self.cgroup(facts, path, format!("cgroup{path}"), held, absent);
+        }
+        for unit in &selector.units {
+            let name = format!("unit/{unit}");
+            let mut paths = facts.units.get(unit).into_iter().flatten().peekable();
+            if paths.peek().is_none() {
+                let absent = facts.no_cgroups.clone().map(|why| Reason::NoCgroups { why });
+                self.wait(name, held, absent.unwrap_or_else(|| Reason::UnitNotRunning { unit: unit.clone() }));
+                continue;
+            }
+            for path in paths {
+                self.cgroup(facts, path, name.clone(), held, || Reason::UnitNotRunning { unit: unit.clone() });
+            }
+        }
+    }
+
+    fn cgroup(&mut self, facts: &ProgramFacts, path: &str, name: String, held: &Held, absent: impl FnOnce() -> Reason) {
+        match (&facts.no_cgroups, facts.cgroups.contains_key(path)) {
+            (Some(why), _) => self.wait(name, held, Reason::NoCgroups { why: why.clone() }),
+            (None, true) => self.add(Known::Cgroup(path.to_owned()), name, held),
+            (None, false) => self.wait(name, held, absent()),
+        }
+    }
+
+    fn add(&mut self, known: Known, name: String, held: &Held) {
+        let bindings = &mut self.known.entry(known).or_insert_with(|| (name, Vec::new())).1;
+        if bindings.iter().all(|other| other.name != held.name) {
+            bindings.push(held.clone());
+        }
+    }
+
+    fn wait(&mut self, name: String, held: &Held, reason: Reason) {
+        self.waiting.push((name, held.clone(), reason));
+    }
+
+    /// Groups of `egressd exec`: each is for a binding of the files, or for one of its own.
+    fn started(&mut self, facts: &Facts) {
+        for (path, _) in children(&facts.programs.cgroups, EXEC) {
+            let held = match started_in(path) {
+                Some(Started::By(name)) => {
+                    let at = facts.manifests.bindings.iter().position(|binding| binding.name.name == name);
+                    at.map(|at| facts.manifests.held(at))
+                }
+                Some(Started::As(address)) => {
+                    let mut own = facts.programs.bindings.iter().filter(|binding| binding.exits.iter().any(|exit| exit.address == address));
+                    own.next().map(|binding| Held::Listed(binding.clone()))
+                }
+                None => None,
+            };
+            if let Some(held) = held {
+                self.add(Known::Cgroup(path.to_owned()), format!("cgroup{path}"), &held);
+            }
+        }
+    }
+
+    /// The groups whose new children are held. What `egressd exec` started for a binding that is gone is held, too.
+    fn guarded(&self, facts: &ProgramFacts) -> BTreeSet<Guarded> {
+        let units = facts.units.values().flatten().map(String::as_str);
+        let mut parents: BTreeSet<&str> = self.asked.iter().copied().chain(units).filter_map(guarded_parent).collect();
+        parents.insert(EXEC);
+        let guard = |parent: &str| {
+            let ours = |path: &str| parent != EXEC || self.known.contains_key(&Known::Cgroup(path.to_owned()));
+            let known = children(&facts.cgroups, parent).filter(|(path, _)| ours(path)).map(|(_, id)| id).collect();
+            Some(Guarded { id: *facts.cgroups.get(parent)?, level: level(parent), known })
+        };
+        parents.into_iter().filter_map(guard).collect()
+    }
+
+    fn rows(&self, facts: &ProgramFacts, uplinks: &Uplinks) -> Vec<Row> {
+        let mut rows = Vec::new();
+        for (known, (name, own)) in &self.known {
+            // Who is in a group is in those above it, too.
+            let mut held: Vec<Held> = own.clone();
+            let entry = match known {
+                Known::User(uid) => Entry::User { uid: *uid },
+                Known::Cgroup(path) => {
+                    let above = with_ancestors(path).skip(1).filter_map(|path| self.known.get(&Known::Cgroup(path.to_owned())));
+                    for binding in above.flat_map(|(_, held)| held) {
+                        if held.iter().all(|other| other.name != binding.name) {
+                            held.push(binding.clone());
+                        }
+                    }
+                    let Some(id) = facts.cgroups.get(path) else { continue };
+                    Entry::Cgroup { id: *id, level: level(path) }
+                }
+            };
+            held.sort_by(|a, b| precedence(a).cmp(&precedence(b)));
+            let Some(binding) = held.first() else { continue };
+            for family in families(uplinks, binding) {
+                let net = family.everything();
+                let state = choose(uplinks, binding, net.addr());
+                let blank = blank(Subject::Programs(name.as_str().into()), &held);
+                rows.push(Row { address: Some(net), entry: Some(entry), state, ..blank });
+            }
+        }
+        let waiting = self.waiting.iter().map(|(name, held, reason)| {
+            let blank = blank(Subject::Programs(name.as_str().into()), from_ref(held));
+            Row { state: State::Waiting(reason.clone()), ..blank }
+        });
+        rows.extend(waiting);
+        rows
+    }
+}
+
+/// The families that the host speaks outside, or that the binding has exits for.
+fn families(uplinks: &Uplinks, binding: &Held) -> impl Iterator<Item = Family> {
+    let leads = |family| {
+        let mut addresses = uplinks.nics.values().flat_map(|nic| &nic.addresses).copied();
+        let spoken = addresses.any(|address| Family::of(address) == family && !is_link_local(address));
+        spoken || binding.exits.iter().any(|exit| Family::of(exit.address) == family)
+    };
+    [Family::V4, Family::V6].into_iter().filter(move |family| *family == Family::V4 || leads(*family)).collect::<Vec<_>>().into_iter()
+}

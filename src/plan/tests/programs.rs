@@ -1,0 +1,172 @@
+//! Programs of the host: from manifests and what the host has of users and control groups to marks, exits and cuts.
+
+use super::*;
+use crate::model::programs::ProgramFacts;
+
+const EXIT: [u8; 4] = [172, 31, 0, 14];
+
+/// A binding of the files.
+fn binding(name: &str, who: &str, more: &str) -> String {
+    format!(
+        "apiVersion: egressd.dev/v1alpha1\nkind: EgressBinding\nmetadata: {{name: {name}}}\nspec: {{hostSelector: {{{who}}}, {more}}}\n---\n"
+    )
+}
+
+fn with(mut facts: Facts, bindings: &[String]) -> Facts {
+    facts.manifests = Index::new(manifest::parse([("programs.yaml", bindings.concat().as_bytes())], 7));
+    let errors: Vec<_> = facts.manifests.bindings.iter().flat_map(|b| &b.errors).collect();
+    assert!(errors.is_empty() && facts.manifests.errors.is_empty(), "{errors:?} {:?}", facts.manifests.errors);
+    facts.programs = ProgramFacts {
+        users: [("crawler".to_owned(), 998)].into(),
+        cgroups: [("/jobs", 10), ("/jobs/batch", 11), ("/jobs/batch/big", 12), ("/jobs/other", 13), ("/egressd", 20)]
+            .map(|(path, id)| (path.to_owned(), id))
+            .into(),
+        units: [("crawler.service".to_owned(), ["/system.slice/crawler.service".to_owned()].into())].into(),
+        ..ProgramFacts::default()
+    };
+    facts.programs.cgroups.insert("/system.slice/crawler.service".to_owned(), 30);
+    facts
+}
+
+fn by(address: &str) -> String {
+    format!("exits: [{{address: {address}}}]")
+}
+
+/// What the tables give to a socket, in the order in which the rules look: a program's user, and its control groups from the root on.
+fn said(plan: &Plan, uid: u32, groups: &[u64]) -> Said {
+    let table = &plan.target.tables[&Table::Ip];
+    let value = |data: &Data| match data {
+        Data::Value(value) => u32::from_ne_bytes(value.as_slice().try_into().expect("a number or an IPv4 address")),
+        other => panic!("{other:?}"),
+    };
+    let found = |set: &str, key: Bytes| table.sets.get(set).and_then(|set| set.elements.get(&Key::one(key))).map(value);
+    let policy = (0..9).find_map(|tier| {
+        let by_group = groups.iter().enumerate().rev();
+        let mut by_group = by_group.filter_map(|(at, id)| found(&format!("programs-{tier}-cgroups-{}", at + 1), Bytes::of_cgroup(*id)));
+        by_group.next().or_else(|| found(&format!("programs-{tier}-users"), Bytes::of_number(uid)))
+    });
+    match policy {
+        None => Said::Nothing,
+        Some(0) => Said::Free,
+        Some(policy) => match found(names::PROGRAM_MARKS, Bytes::of_number(policy)) {
+            None => Said::NoExit,
+            Some(mark) => {
+                let mut exits = [ETH0, ETH1].into_iter().filter_map(|nic| found(names::PROGRAM_EXITS, Bytes::of_number(nic).number(mark)));
+                Said::Exit(IpAddr::from(exits.next().expect("a mark has its exit").to_ne_bytes()))
+            }
+        },
+    }
+}
+
+fn planned(facts: &Facts) -> Plan {
+    plan(facts, &mut Past::default(), &Ruleset::default())
+}
+
+#[test]
+fn a_user_a_group_with_all_below_it_and_a_unit_have_their_exit_and_others_have_none() {
+    let facts =
+        with(host(), &[binding("all", "users: [crawler], cgroups: [/jobs/batch], systemdUnits: [crawler.service]", &by("172.31.0.14"))]);
+    let plan = planned(&facts);
+    let exit = Said::Exit(EXIT.into());
+    for (uid, groups) in [(998, vec![]), (0, vec![10, 11]), (0, vec![10, 11, 12]), (0, vec![1, 30])] {
+        // The slice above the unit has a number that nobody asks for.
+        assert_eq!(said(&plan, uid, &groups), exit, "{uid} {groups:?}");
+    }
+    assert_eq!((said(&plan, 0, &[10]), said(&plan, 0, &[10, 13])), (Said::Nothing, Said::Nothing));
+}
+
+#[test]
+fn an_exit_has_a_mark_of_its_own_whose_rule_leads_to_its_way() {
+    let mut facts = with(host(), &[binding("crawler", "users: [crawler]", &by("172.31.0.14"))]);
+    facts.kernel.apply(address(ETH1, "172.31.0.15/20"));
+    let other = binding("batch", "cgroups: [/jobs/batch]", &by("172.31.0.15"));
+    let facts = with(facts, &[binding("crawler", "users: [crawler]", &by("172.31.0.14")), other]);
+    let plan = planned(&facts);
+    assert_eq!(said(&plan, 998, &[]), Said::Exit(EXIT.into()));
+    assert_eq!(said(&plan, 0, &[10, 11]), Said::Exit([172, 31, 0, 15].into()));
+    let mut rules: BTreeMap<u32, Vec<u32>> = BTreeMap::new();
+    for step in &plan.before {
+        if let RouteStep::AddRule(Rule { mark: Some(mark), table, family: Family::V4, .. }) = step {
+            rules.entry(*table).or_default().push(*mark);
+        }
+    }
+    assert!(rules.values().any(|marks| marks.len() == 3), "eth1's way has its own mark and one for each of its exits: {rules:?}");
+}
+
+#[test]
+fn the_binding_that_takes_precedence_has_a_program_whatever_it_is_known_by() {
+    let user = |priority| binding("user", "users: [crawler]", &format!("priority: {priority}, {}", by("172.31.0.8")));
+    let group = |name: &str, path: &str, priority: i32, exit: &str| {
+        binding(name, &format!("cgroups: [{path}]"), &format!("priority: {priority}, {}", by(exit)))
+    };
+    let of = |bindings: &[String]| said(&planned(&with(host(), bindings)), 998, &[10, 11, 12]);
+    let (first, second) = (Said::Exit([172, 31, 0, 8].into()), Said::Exit(EXIT.into()));
+    assert_eq!(of(&[user(2), group("batch", "/jobs/batch", 1, "172.31.0.14")]), first);
+    assert_eq!(of(&[user(1), group("batch", "/jobs/batch", 2, "172.31.0.14")]), second);
+    let between = [group("big", "/jobs/batch/big", 3, "172.31.0.14"), user(2), group("batch", "/jobs/batch", 1, "172.31.0.8")];
+    assert_eq!(of(&between), second);
+    assert_eq!(of(&[group("big", "/jobs/batch/big", 1, "172.31.0.8"), group("batch", "/jobs/batch", 3, "172.31.0.14")]), second);
+}
+
+#[test]
+fn a_fallback_ends_the_look_at_what_comes_after_it() {
+    let gone = binding("big", "cgroups: [/jobs/batch/big]", &format!("priority: 1, whenUnavailable: Fallback, {}", by("172.31.0.77")));
+    let plan = planned(&with(host(), &[gone, binding("batch", "cgroups: [/jobs/batch]", &by("172.31.0.14"))]));
+    assert_eq!((said(&plan, 0, &[10, 11, 12]), said(&plan, 0, &[10, 11])), (Said::Free, Said::Exit(EXIT.into())));
+}
+
+#[test]
+fn without_its_nic_a_program_is_held_and_its_datagrams_begin_anew() {
+    let mut facts = with(host(), &[binding("crawler", "users: [crawler]", &by("172.31.0.14"))]);
+    let mut past = Past::default();
+    let first = plan(&facts, &mut past, &Ruleset::default());
+    let eth1 = facts.kernel.links[&ETH1].clone();
+    facts.kernel.apply(KernelChange::Link(Link { up: false, carrier: false, ..eth1 }));
+    let held = plan(&facts, &mut past, &first.target);
+    assert_eq!(said(&held, 998, &[]), Said::NoExit);
+    let of_exit = |plan: &Plan| plan.cuts.iter().filter(|cut| cut.only == Some(EXIT.into())).cloned().collect::<Vec<_>>();
+    assert!(of_exit(&held).iter().any(|cut| cut.only_datagrams && cut.source == "172.31.0.8/32".parse().unwrap()), "{:?}", held.cuts);
+    let freed = plan(&with(host(), &[binding("other", "cgroups: [/jobs/batch]", &by("172.31.0.8"))]), &mut Past::default(), &first.target);
+    assert!(of_exit(&freed).iter().all(|cut| !cut.only_datagrams) && !of_exit(&freed).is_empty(), "who is bound no more: {:?}", freed.cuts);
+}
+
+#[test]
+fn a_group_that_is_made_anew_is_held_below_a_guarded_one_alone() {
+    let plan = planned(&with(host(), &[binding("batch", "cgroups: [/jobs/batch], systemdUnits: [crawler.service]", &by("172.31.0.14"))]));
+    let table = &plan.target.tables[&Table::Ip];
+    let ids = |set: &str| -> Vec<u64> {
+        let id = |key: &Key| u64::from_ne_bytes(key.first.as_slice().try_into().expect("a number"));
+        table.sets[set].elements.keys().map(id).collect()
+    };
+    assert_eq!(ids("programs-guarded-1"), [10, 20], "/jobs and /egressd, and not the slice of all services");
+    assert_eq!(ids("programs-known-2"), [11, 13]);
+}
+
+#[test]
+fn a_group_of_exec_has_the_exit_that_it_is_called_after() {
+    let mut facts = with(host(), &[]);
+    facts.programs.cgroups.insert("/egressd/172.31.0.14".to_owned(), 21);
+    facts.programs = facts.programs.with_bindings();
+    let plan = planned(&facts);
+    assert_eq!(said(&plan, 0, &[20, 21]), Said::Exit(EXIT.into()));
+}
+
+#[test]
+fn a_restart_plans_nothing_and_gives_the_same_marks() {
+    let mut facts = with(host(), &[binding("crawler", "users: [crawler]", &by("172.31.0.14"))]);
+    start(&mut facts, 1, &[("egress.ip", "172.31.0.8")]);
+    let first = planned(&facts);
+    apply(&mut facts, &first.before);
+    let mut past = Past::default();
+    read_back(&first.target, &facts.kernel, &mut past);
+    let again = plan(&facts, &mut past, &first.target);
+    assert!(again.ruleset.is_empty() && again.before.is_empty() && again.after.is_empty(), "{again}");
+}
+
+#[test]
+fn what_is_not_there_yet_waits_and_says_so() {
+    let facts = with(host(), &[binding("absent", "users: [ghost], cgroups: [/none], systemdUnits: [none.service]", &by("172.31.0.14"))]);
+    let rows = resolve(&facts, &mut Past::default()).programs.rows;
+    let words: BTreeSet<&str> = rows.iter().filter_map(|row| row.state.reason()).map(crate::model::reason::Reason::word).collect();
+    assert_eq!(words, ["NoSuchCgroup", "NoSuchUser", "UnitNotRunning"].into());
+}

@@ -1,0 +1,72 @@
+//! `egressd exec`.
+
+use std::process::Command;
+
+use world::{Binding, Nic, Programs, World, egressd, layout::SERVER, programs::Program};
+
+use crate::lab::{assert_leaves_by, await_state, leaves_by, servers};
+
+fn through<'a>(programs: &'a Programs, how: &[&str]) -> Program<'a> {
+    let program = egressd::program().to_string_lossy().into_owned();
+    programs.program().through(&[&[&program as &str, "exec"], how, &["--"]].concat())
+}
+
+/// How it ended, and what it said of that.
+fn ended(arguments: &[&str]) -> (Option<i32>, String) {
+    let output = Command::new(egressd::program()).arg("exec").args(arguments).output().expect("it can be run");
+    (output.status.code(), String::from_utf8_lossy(&output.stderr).into_owned() + &String::from_utf8_lossy(&output.stdout))
+}
+
+pub fn by_a_binding_and_as_an_address() {
+    let world = World::builder().ipv6(false).build();
+    let programs = Programs::new();
+    // Whoever else a binding is for.
+    world.bind(&Binding::new("crawler", "networkNamespaces: [blue]").to(&world, Nic::Eth1));
+    let mut daemon = world.egressd_alone();
+    let address = world.layout.address(Nic::Eth1).to_string();
+    let ways = [vec!["--binding", "default/crawler"], vec!["--binding", "crawler"], vec!["--ip", &address]];
+    leaves_by(&world, &programs.program(), Nic::Eth1).expect_err("it is not bound");
+    for how in &ways {
+        let program = through(&programs, how);
+        assert_leaves_by(&world, &program, Nic::Eth1);
+        let ((), seen) = world.watch(|| (0..10).for_each(|_| program.shout(SERVER.into())));
+        assert!(seen.by(Nic::Eth1) >= 20 && seen.by(Nic::Eth0) == 0, "from the first packet: {seen}");
+    }
+    assert!(programs.exists("/egressd/default_crawler") && programs.exists(&format!("/egressd/{address}")));
+    await_state(&world, "cgroup/egressd/default_crawler", "Bound");
+    let mut flow = through(&programs, &ways[0]).flow(servers(&world)[0]);
+    daemon.kill();
+    assert_eq!(flow.ask().map(|seen| seen.ip()), Ok(Nic::Eth1.eip().into()), "what it started goes on");
+    daemon.start();
+    world.await_handled();
+    assert_eq!(flow.ask().map(|seen| seen.ip()), Ok(Nic::Eth1.eip().into()));
+    // The exit status and the output are the program's own.
+    assert_eq!(ended(&["--ip", &address, "--", "sh", "-c", "echo out; exit 7"]), (Some(7), "out\n".to_owned()));
+    assert_eq!(ended(&["--ip", &address, "--", "sh", "-c", "kill -TERM $$"]).0, None, "a signal ends it");
+    drop(flow);
+    daemon.stop();
+    world.cleanup();
+    assert!(!programs.exists("/egressd"), "cleanup leaves no group behind");
+}
+
+pub fn refused() {
+    let world = World::builder().ipv6(false).build();
+    let _programs = Programs::new();
+    world.bind(&Binding::new("wrong", "networkNamespaces: [blue]").with("exits: [{address: 172.31.0.299}]"));
+    let mut daemon = world.egressd_alone();
+    let address = world.layout.address(Nic::Eth1).to_string();
+    let starts = ["--", "sh", "-c", "echo started"];
+    let refused = |how: &[&str], why: &str| {
+        let (code, said) = ended(&[how, &starts].concat());
+        assert!(code == Some(125) && said.contains(why) && said.contains("nothing was started"), "{code:?} {said}");
+    };
+    refused(&["--binding", "shop/none"], "no file has a binding shop/none");
+    refused(&["--binding", "wrong"], "is invalid");
+    refused(&["--binding", "default/../../elsewhere"], "not a binding's name");
+    refused(&["--ip", "172.31.9.9"], "no interface holds 172.31.9.9");
+    assert_eq!(ended(&["--ip", &address, "--", "/no/such/program"]).0, Some(127));
+    assert_eq!(ended(&["--ip", &address, "--", "/etc/passwd"]).0, Some(126));
+    assert_eq!(ended(&["--", "true"]).0, Some(2), "by what is not said");
+    daemon.kill();
+    refused(&["--ip", &address], "failed to reach egressd");
+}

@@ -1,0 +1,46 @@
+//! Unchanged programs of the host: by control group, by user, by systemd unit, and started by `egressd exec`.
+
+mod bound;
+mod exec;
+mod faults;
+mod first;
+mod lab;
+
+use std::process::ExitCode;
+
+use world::{Scenario, Subnets, programs};
+
+fn main() -> ExitCode {
+    // The programs of the scenarios are this one.
+    if let Some(code) = programs::act() {
+        return code;
+    }
+    let mut scenarios = Vec::new();
+    for subnets in [Subnets::One, Subnets::Two] {
+        scenarios.push(Scenario::new(format!("{subnets:?}: a program of a control group leaves by its exit"), move || {
+            bound::a_control_group(subnets)
+        }));
+    }
+    scenarios.extend([
+        Scenario::new("a program of a user leaves by its exit", bound::a_user),
+        Scenario::new(
+            "programs of two bindings leave by two exits of one NIC, and the one that takes precedence has both's",
+            bound::two_exits,
+        ),
+        Scenario::new("a program is not moved away from what is inside, nor from the loopback", bound::inside_and_loopback),
+        Scenario::new("a bound program is called at the other NIC's address, and answers by that", bound::called_at_the_other_nic),
+        Scenario::new("a binding for some ports leaves the rest to the default route", bound::some_ports),
+        Scenario::new("programs' flows are spread over exits by turn", bound::by_turn),
+        Scenario::new("the first packets of programs in groups made anew leave by the exit or not at all", first::groups_made_anew),
+        Scenario::new("a unit's group is found, and found again after a restart", first::a_unit),
+        Scenario::new("a closed socket's last packets leave by its exit", first::orphans),
+        Scenario::new("a killed daemon changes nothing, and what is made anew meanwhile is held", faults::a_killed_daemon),
+        Scenario::new("without its NIC a program is held or falls back, and goes on when that is back", faults::the_nic_goes),
+        Scenario::new("a NIC that comes back as another interface is taken up, daemon alive or dead meanwhile", faults::another_interface),
+        Scenario::new("unbound programs' flows end, and new ones leave by the default route", faults::unbound),
+        Scenario::new("what is wrong with a binding, or is not there, is said and harms nobody else", faults::bad_input),
+        Scenario::new("exec starts a program by a binding and as an address", exec::by_a_binding_and_as_an_address),
+        Scenario::new("exec starts nothing when it cannot be sure", exec::refused),
+    ]);
+    world::harness::main_of_waiting(scenarios)
+}
