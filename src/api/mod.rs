@@ -4,6 +4,7 @@
 pub mod binding;
 pub mod definitions;
 mod document;
+pub mod inbound;
 pub mod labels;
 pub mod manifest;
 mod nearest;

@@ -5,6 +5,7 @@ mod calls;
 mod cluster;
 pub mod control;
 mod cutter;
+mod gates;
 mod http;
 mod keeper;
 mod lock;

@@ -19,6 +19,8 @@ pub mod reason;
 pub mod resolve;
 pub mod select;
 pub mod served;
+pub mod services;
+mod slots;
 pub mod spread;
 pub mod uplinks;
 pub mod ways;

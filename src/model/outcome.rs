@@ -9,6 +9,7 @@ use ipnet::IpNet;
 use super::facts::IfIndex;
 use super::policy::{Standing, standing};
 use super::reason::Reason;
+use super::services::Services;
 use super::spread::Shares;
 use super::uplinks::{Exit, Uplinks};
 use super::workload::{Entry, Row, State};
@@ -29,6 +30,8 @@ pub struct Outcome {
     pub rows: Vec<Row>,
     /// What the policies lead to that spread their flows over several exits.
     pub spreads: BTreeMap<u32, Shares>,
+    /// What comes in by the exits.
+    pub inbound: Services,
     /// Bridges that carry bound workloads, or whose network asks for a guard.
     pub guards: BTreeMap<IfIndex, Guard>,
     /// The devices that a bridge's packets come in by in the ip families, where they are others than the bridge itself.

@@ -126,6 +126,14 @@ pub enum Datatype {
     Ipv4,
     Ipv6,
     Mark,
+    /// A transport protocol's number, 1 byte.
+    Protocol,
+    /// A port, 2 bytes in network order.
+    Service,
+    /// An IPv4 address and a port, as the data of a map.
+    Endpoint4,
+    /// An IPv6 address and a port, as the data of a map.
+    Endpoint6,
     Verdict,
     /// Another of nft's type numbers: only ever read, in what someone else put into a table of ours.
     Other(u32),
@@ -277,6 +285,19 @@ pub enum Expr {
         family: Family,
         address: Register,
     },
+    /// `dnat to` the address in the register, and to the port in another one.
+    Dnat {
+        family: Family,
+        address: Register,
+        port: Option<Register>,
+    },
+    /// `masquerade`: source NAT to the address that the output interface has toward the destination.
+    Masquerade,
+    /// iptables' `-m mark`: the packet mark under a mask, by the kernel's `xt_mark`, revision 1.
+    XtMark {
+        mark: u32,
+        mask: u32,
+    },
     Counter,
 }
 
@@ -315,6 +336,10 @@ pub enum Ct {
     ReplyDaddr { v6: bool },
     /// Destination of the original direction: the address that was called.
     OriginalDaddr { v6: bool },
+    /// 1 byte: the transport protocol of the original direction, also of an ICMP error about the flow.
+    OriginalProtocol,
+    /// 2 bytes network order: the port that was called.
+    OriginalDport,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

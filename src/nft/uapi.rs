@@ -56,7 +56,10 @@ pub const NF_DROP: u32 = 0;
 
 pub const NFTA_RULE_TABLE: u16 = 1;
 pub const NFTA_RULE_CHAIN: u16 = 2;
+pub const NFTA_RULE_HANDLE: u16 = 3;
 pub const NFTA_RULE_EXPRESSIONS: u16 = 4;
+/// Handle of the rule that another one is put ahead of, or behind.
+pub const NFTA_RULE_POSITION: u16 = 6;
 pub const NFTA_RULE_USERDATA: u16 = 7;
 /// nft's own: a rule's comment in the user data, as type, length, text with its NUL.
 pub const NFTNL_UDATA_RULE_COMMENT: u8 = 0;
@@ -135,6 +138,8 @@ pub const NFTA_CT_DIRECTION: u16 = 3;
 pub const NFT_CT_STATE: u32 = 0;
 pub const NFT_CT_DIRECTION: u32 = 1;
 pub const NFT_CT_STATUS: u32 = 2;
+pub const NFT_CT_PROTOCOL: u32 = 10;
+pub const NFT_CT_PROTO_DST: u32 = 12;
 /// Since Linux 4.17; the older `NFT_CT_DST` has no length of its own in the ip families' sets.
 pub const NFT_CT_DST_IP: u32 = 20;
 pub const NFT_CT_DST_IP6: u32 = 22;
@@ -189,7 +194,13 @@ pub const NFTA_FIB_F_MARK: u32 = 0x4;
 pub const NFTA_IMMEDIATE_DREG: u16 = 1;
 pub const NFTA_IMMEDIATE_DATA: u16 = 2;
 
+pub const NFTA_MATCH_NAME: u16 = 1;
+pub const NFTA_MATCH_REV: u16 = 2;
+pub const NFTA_MATCH_INFO: u16 = 3;
+
 pub const NFTA_NAT_TYPE: u16 = 1;
 pub const NFTA_NAT_FAMILY: u16 = 2;
 pub const NFTA_NAT_REG_ADDR_MIN: u16 = 3;
+pub const NFTA_NAT_REG_PROTO_MIN: u16 = 5;
 pub const NFT_NAT_SNAT: u32 = 0;
+pub const NFT_NAT_DNAT: u32 = 1;

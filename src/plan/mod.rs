@@ -4,6 +4,8 @@ pub mod boot;
 pub mod datapath;
 pub mod engine;
 pub mod flows;
+pub mod gates;
+pub mod inbound;
 pub mod read_back;
 pub mod routing;
 pub mod step;
@@ -19,6 +21,7 @@ use crate::model::facts::KernelFacts;
 use crate::model::resolve::Outcome;
 use crate::nft::{Change, Ruleset, diff};
 use flows::Cut;
+use inbound::ServerCut;
 use routing::Routing;
 use step::{Names, RouteStep};
 use tables::Departed;
@@ -42,6 +45,8 @@ pub struct Plan {
     pub names: Names,
     /// Flows to end, once all else is done.
     pub cuts: Vec<Cut>,
+    /// The same of servers that have left.
+    pub server_cuts: Vec<ServerCut>,
     /// Who was bound until now, and whose flows are being ended.
     pub departed: Departed,
 }
@@ -83,6 +88,7 @@ impl Planner {
             before,
             disarm,
             cuts: flows::cuts(&ruleset, observed.ruleset, &desired, outcome),
+            server_cuts: inbound::server_cuts(observed.ruleset, &desired, observed.kernel),
             ruleset,
             target: desired,
             departed,
@@ -94,7 +100,8 @@ impl Planner {
 impl Plan {
     /// Nothing has to change.
     pub fn is_empty(&self) -> bool {
-        self.sysctls.is_empty() && self.before.is_empty() && self.ruleset.is_empty() && self.cuts.is_empty() && self.after.is_empty()
+        let flows_stay = self.cuts.is_empty() && self.server_cuts.is_empty();
+        self.sysctls.is_empty() && self.before.is_empty() && self.ruleset.is_empty() && flows_stay && self.after.is_empty()
     }
 }
 
@@ -117,6 +124,9 @@ impl fmt::Display for Plan {
             writeln!(f, "{}", step.words(&self.names))?;
         }
         for cut in &self.cuts {
+            writeln!(f, "{cut}")?;
+        }
+        for cut in &self.server_cuts {
             writeln!(f, "{cut}")?;
         }
         Ok(())

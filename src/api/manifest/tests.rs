@@ -10,6 +10,7 @@ use crate::model::binding::{
 use ipnet::IpNet;
 
 mod examples;
+mod inbound;
 mod property;
 mod spread;
 

@@ -10,6 +10,7 @@ use super::ROOM;
 use crate::contract::TABLE;
 use crate::netlink;
 use crate::nft::uapi::*;
+use crate::plan::gates;
 use crate::wire::{self, Received};
 
 /// The kernel puts events together into datagrams of a page or two.
@@ -22,6 +23,8 @@ pub struct Notice {
     pub ours: bool,
     /// A NAT base chain came, or a chain or table went that may have had one (the kernel does not say).
     pub nat_chains: bool,
+    /// A chain that forwarded packets may pass changed, or went.
+    pub gates: bool,
     /// Notices were lost: anything may have happened, or nothing. A batch of ours that is larger than the receive buffer does that.
     pub lost: bool,
     /// Name of the program that did the last of it, if the kernel said.
@@ -30,7 +33,7 @@ pub struct Notice {
 
 impl Notice {
     fn is_empty(&self) -> bool {
-        !(self.ours || self.nat_chains || self.lost)
+        !(self.ours || self.nat_chains || self.gates || self.lost)
     }
 }
 
@@ -105,6 +108,14 @@ fn note(notice: &mut Notice, own: u32, message: &Received) {
         NFT_MSG_DELCHAIN | NFT_MSG_DELTABLE => notice.nat_chains = true,
         _ => {}
     }
+    notice.gates |= match operation {
+        NFT_MSG_NEWCHAIN | NFT_MSG_DELCHAIN => {
+            name(NFTA_CHAIN_TYPE).is_some_and(|kind| kind == "filter") || gates::may_hold(name(NFTA_CHAIN_NAME))
+        }
+        NFT_MSG_NEWRULE | NFT_MSG_DELRULE => gates::may_hold(name(NFTA_RULE_CHAIN)),
+        NFT_MSG_DELTABLE => true,
+        _ => false,
+    };
     // Every kind of message has its table's name in attribute 1.
     notice.ours |= name(NFTA_TABLE_NAME) == Some(TABLE);
 }

@@ -98,6 +98,16 @@ pub fn ct_original_daddr(v6: bool) -> Operand {
     Source::Ct(Ct::OriginalDaddr { v6 }).into()
 }
 
+/// `ct original protocol`
+pub fn ct_original_protocol() -> Operand {
+    Source::Ct(Ct::OriginalProtocol).into()
+}
+
+/// `ct original proto-dst`: the port that was called.
+pub fn ct_original_dport() -> Operand {
+    Source::Ct(Ct::OriginalDport).into()
+}
+
 /// `ct status`: `IPS_*`.
 pub fn ct_status() -> Operand {
     Source::Ct(Ct::Status).into()
@@ -190,7 +200,7 @@ impl Operand {
         if self.mask != u32::MAX || self.bits != 0 {
             exprs.push(Expr::Bitwise { from: to, to, mask: Bytes::of_number(self.mask), xor: Bytes::of_number(self.bits) });
         }
-        if network_order && !self.is_address() {
+        if network_order && !self.is_in_network_order() {
             exprs.push(Expr::ToNetworkOrder { from: to, to });
         }
     }
@@ -202,16 +212,22 @@ impl Operand {
         }
     }
 
-    /// It stands in network order already.
-    fn is_address(&self) -> bool {
-        matches!(self.source, Source::Payload(..) | Source::Ct(Ct::ReplyDaddr { .. } | Ct::OriginalDaddr { .. }))
+    /// It stands in network order already, or is a single byte.
+    fn is_in_network_order(&self) -> bool {
+        match self.source {
+            Source::Payload(..) | Source::Meta(Meta::L4Proto | Meta::Protocol) => true,
+            Source::Ct(key) => !matches!(key, Ct::State | Ct::Status),
+            _ => false,
+        }
     }
 
     /// A number as it stands in the slot.
     pub(super) fn number(&self, value: u32) -> Bytes {
         match &self.source {
-            Source::Meta(Meta::L4Proto) | Source::Ct(Ct::Direction) => Bytes::exact(&[value as u8]),
-            Source::Meta(Meta::Protocol) | Source::Payload(_, _, 2) => Bytes::exact(&(value as u16).to_be_bytes()),
+            Source::Meta(Meta::L4Proto) | Source::Ct(Ct::Direction | Ct::OriginalProtocol) => Bytes::exact(&[value as u8]),
+            Source::Meta(Meta::Protocol) | Source::Payload(_, _, 2) | Source::Ct(Ct::OriginalDport) => {
+                Bytes::exact(&(value as u16).to_be_bytes())
+            }
             _ => Bytes::of_number(value),
         }
     }

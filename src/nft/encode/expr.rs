@@ -26,7 +26,9 @@ fn name(expr: &Expr) -> &'static str {
         Expr::Numgen { .. } => "numgen",
         Expr::Jhash { .. } => "hash",
         Expr::Immediate { .. } | Expr::Verdict(_) => "immediate",
-        Expr::Snat { .. } => "nat",
+        Expr::Snat { .. } | Expr::Dnat { .. } => "nat",
+        Expr::Masquerade => "masq",
+        Expr::XtMark { .. } => "match",
         Expr::Counter => "counter",
     }
 }
@@ -122,6 +124,22 @@ fn write_body(w: &mut Message, expr: &Expr) {
             w.put_be32(NFTA_NAT_FAMILY, family_number(*family).into());
             w.put_be32(NFTA_NAT_REG_ADDR_MIN, slot(*address));
         }
+        Expr::Dnat { family, address, port } => {
+            w.put_be32(NFTA_NAT_TYPE, NFT_NAT_DNAT);
+            w.put_be32(NFTA_NAT_FAMILY, family_number(*family).into());
+            w.put_be32(NFTA_NAT_REG_ADDR_MIN, slot(*address));
+            if let Some(port) = port {
+                w.put_be32(NFTA_NAT_REG_PROTO_MIN, slot(*port));
+            }
+        }
+        Expr::Masquerade => {}
+        Expr::XtMark { mark, mask } => {
+            w.put_text(NFTA_MATCH_NAME, "mark");
+            w.put_be32(NFTA_MATCH_REV, 1);
+            // `struct xt_mark_mtinfo1`: mark, mask, whether it is inverted; padded to 8 bytes.
+            let info = [mark.to_ne_bytes(), mask.to_ne_bytes(), [0; 4], [0; 4]];
+            w.put(NFTA_MATCH_INFO, &info.concat());
+        }
         // Counts from 0.
         Expr::Counter => {}
     }
@@ -154,6 +172,8 @@ fn ct(key: Ct) -> u32 {
         Ct::Status => NFT_CT_STATUS,
         Ct::ReplyDaddr { v6: false } | Ct::OriginalDaddr { v6: false } => NFT_CT_DST_IP,
         Ct::ReplyDaddr { v6: true } | Ct::OriginalDaddr { v6: true } => NFT_CT_DST_IP6,
+        Ct::OriginalProtocol => NFT_CT_PROTOCOL,
+        Ct::OriginalDport => NFT_CT_PROTO_DST,
     }
 }
 
@@ -161,7 +181,7 @@ fn ct(key: Ct) -> u32 {
 fn direction(key: Ct) -> Option<u8> {
     match key {
         Ct::ReplyDaddr { .. } => Some(IP_CT_DIR_REPLY),
-        Ct::OriginalDaddr { .. } => Some(IP_CT_DIR_ORIGINAL),
+        Ct::OriginalDaddr { .. } | Ct::OriginalProtocol | Ct::OriginalDport => Some(IP_CT_DIR_ORIGINAL),
         Ct::Direction | Ct::State | Ct::Status => None,
     }
 }
