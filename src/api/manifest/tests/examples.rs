@@ -23,7 +23,7 @@ fn every_example_of_manifests_is_right() {
         }
         documents += read.bindings.len() + read.networks.len();
     }
-    assert_eq!(documents, 8);
+    assert_eq!(documents, 9);
 }
 
 #[test]
