@@ -301,9 +301,12 @@ fn scaled() {
 fn datagrams_move() {
     let world = World::builder().build();
     let (_, [one, two, _]) = stage(&world);
+    let early = || ask_udp_from(&world.internet, ([0; 4], 6000).into(), called(&world, Nic::Eth1)[0]);
+    early().expect_err("nobody serves it without egressd");
     publish(&world, &[&one, &two], "");
     let _egressd = world.egressd_alone();
     world.forget_neighbours();
+    until("a flow from before has ended", || early().map(drop).map_err(|error| error.to_string()));
     for (at, any) in called(&world, Nic::Eth1).into_iter().zip(["0.0.0.0:5000", "[::]:5000"]) {
         publish(&world, &[&one, &two], "");
         world.await_handled();

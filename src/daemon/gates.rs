@@ -10,8 +10,8 @@ use crate::plan::gates::{Wanted, problems};
 
 /// How long after a change they are looked at: a program that loads its rules changes many in a row.
 const SETTLE: Duration = Duration::from_millis(50);
-/// How long after a look that failed the next comes.
-const AGAIN: Duration = Duration::from_secs(5);
+/// How long after a look that failed, or found something missing, the next comes: not every firewall's rules are listened to.
+const AGAIN: Duration = Duration::from_secs(2);
 
 /// What is wanted of the firewalls, and when to look again.
 pub(super) struct Watch {
@@ -64,11 +64,9 @@ impl Watch {
                 opened.iter().for_each(|step| info!("{step}"));
                 problems(&gates, &self.wanted)
             }
-            Err(failure) => {
-                self.due = Some(Instant::now() + AGAIN);
-                vec![explained(&failure)]
-            }
+            Err(failure) => vec![explained(&failure)],
         };
+        self.due = (!now.is_empty()).then(|| Instant::now() + AGAIN);
         for problem in now.iter().filter(|problem| !self.problems.contains(problem)) {
             warn!("{problem}");
         }

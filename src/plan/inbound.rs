@@ -7,13 +7,15 @@ use std::net::IpAddr;
 
 use super::datapath::{inbound, names};
 use super::read_back::{address_in, owners};
+use super::step::RouteStep;
 use crate::model::binding::Protocol;
-use crate::model::facts::KernelFacts;
+use crate::model::facts::{IfIndex, KernelFacts, LinkKind};
 use crate::nft::{Data, Family, Key, Ruleset, Table, Verdict};
 
-/// Flows to end: those that a service brought to one server.
+/// Flows to end: those to ports of a service that one server answers.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct ServerCut {
+    /// Who answers; the address that was called itself while nobody served it.
     pub server: IpAddr,
     /// The address that was called.
     pub called: IpAddr,
@@ -56,7 +58,52 @@ pub fn server_cuts(observed: &Ruleset, desired: &Ruleset, kernel: &KernelFacts) 
             }
         }
     }
+    cuts.extend(begun_before(observed, desired));
     cuts
+}
+
+/// Datagrams to ports that nobody served before: their flows lead to this host itself, and each packet keeps them alive.
+fn begun_before(observed: &Ruleset, desired: &Ruleset) -> Vec<ServerCut> {
+    let mut cuts = Vec::new();
+    for (family, after) in desired.tables.iter().filter(|(family, _)| **family != Family::Bridge) {
+        let v6 = *family == Family::Ip6;
+        let before = observed.tables.get(family);
+        let new = services(after).filter(|(key, _)| !before.is_some_and(|before| services_has(before, key)));
+        let called = new.filter_map(|(key, _)| cut(key, address_in(key.first.as_slice(), v6)?, v6));
+        cuts.extend(called.filter(|cut| cut.protocol == Protocol::Udp.number()));
+    }
+    cuts
+}
+
+/// Ports of servers that begin to let frames leave by the port that they came in by, and ports of former servers that end it. Where frames pass
+/// iptables (br_netfilter), a call that its own turn brings back to its server never leaves the bridge, and no bridge does that by itself.
+pub fn hairpins(observed: &Ruleset, desired: &Ruleset, kernel: &KernelFacts) -> (Vec<RouteStep>, Vec<RouteStep>) {
+    let (before, after) = (ports(observed), ports(desired));
+    let step = |port: &IfIndex, on: bool| {
+        let link = kernel.links.get(port).filter(|link| link.kind == LinkKind::Veth && link.hairpin != on)?;
+        Some(RouteStep::SetHairpin { index: link.index, on })
+    };
+    let on = after.iter().filter_map(|port| step(port, true)).collect();
+    (on, before.difference(&after).filter_map(|port| step(port, false)).collect())
+}
+
+/// The ports of bridges that lead to servers.
+fn ports(ruleset: &Ruleset) -> BTreeSet<IfIndex> {
+    let mut servers: BTreeSet<IpAddr> = BTreeSet::new();
+    for (family, table) in ruleset.tables.iter().filter(|(family, _)| **family != Family::Bridge) {
+        let v6 = *family == Family::Ip6;
+        let slots = services(table).filter_map(|(_, chain)| inbound::slots_of(table, chain));
+        servers.extend(slots.flat_map(|slots| slots.values()).filter_map(|data| server_in(data, v6)));
+    }
+    if servers.is_empty() {
+        return BTreeSet::new();
+    }
+    owners(ruleset).into_iter().filter(|(_, address)| servers.contains(address)).map(|(port, _)| port).collect()
+}
+
+/// The server that a slot leads to.
+fn server_in(data: &Data, v6: bool) -> Option<IpAddr> {
+    if let Data::Value(value) = data { address_in(value.as_slice(), v6) } else { None }
 }
 
 /// The services of a table, with their chains.
@@ -76,7 +123,7 @@ fn left_by(before: &Table, after: Option<&Table>, key: &Key, chain: &str, v6: bo
     if still.is_some_and(|still| still.is_shared_with(slots)) {
         return BTreeSet::new();
     }
-    let addresses = |data: &Data| if let Data::Value(value) = data { address_in(value.as_slice(), v6) } else { None };
+    let addresses = |data: &Data| server_in(data, v6);
     let still: BTreeSet<IpAddr> = still.into_iter().flat_map(|slots| slots.values()).filter_map(addresses).collect();
     slots.values().filter_map(addresses).filter(|server| !still.contains(server)).collect()
 }

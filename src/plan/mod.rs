@@ -80,7 +80,10 @@ impl Planner {
         }
         let ruleset = diff(&desired, observed.ruleset);
         let routing = Routing::desired(outcome, observed.kernel);
-        let (before, after) = routing.steps(&Routing::observed(observed.kernel), observed.kernel);
+        let (mut before, mut after) = routing.steps(&Routing::observed(observed.kernel), observed.kernel);
+        let (on, off) = inbound::hairpins(observed.ruleset, &desired, observed.kernel);
+        before.extend(on);
+        after.extend(off);
         let disarm = if desired.tables.is_empty() { diff(&tables::unbound(observed.ruleset), observed.ruleset) } else { Vec::new() };
         Plan {
             sysctls: sysctls::wanted(outcome, observed.kernel, observed.sysctls),

@@ -9,6 +9,7 @@ use nix::libc::{ENOBUFS, MSG_DONTWAIT};
 use super::ROOM;
 use crate::contract::TABLE;
 use crate::netlink;
+use crate::nft::decode::any_chain;
 use crate::nft::uapi::*;
 use crate::plan::gates;
 use crate::wire::{self, Received};
@@ -109,9 +110,8 @@ fn note(notice: &mut Notice, own: u32, message: &Received) {
         _ => {}
     }
     notice.gates |= match operation {
-        NFT_MSG_NEWCHAIN | NFT_MSG_DELCHAIN => {
-            name(NFTA_CHAIN_TYPE).is_some_and(|kind| kind == "filter") || gates::may_hold(name(NFTA_CHAIN_NAME))
-        }
+        NFT_MSG_NEWCHAIN => any_chain(message).is_some_and(|chain| gates::is_gate(&chain)),
+        NFT_MSG_DELCHAIN => gates::may_hold(name(NFTA_CHAIN_NAME)),
         NFT_MSG_NEWRULE | NFT_MSG_DELRULE => gates::may_hold(name(NFTA_RULE_CHAIN)),
         NFT_MSG_DELTABLE => true,
         _ => false,

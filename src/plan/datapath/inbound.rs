@@ -161,15 +161,19 @@ fn add_service(table: &mut Table, service: &Service, v6: bool, made: &mut Made) 
 /// The interfaces that a server's neighbours come in by and go out by, each pair with where they are: on a bridge they may have any address.
 fn beside(entry: Entry, outcome: &Outcome, kernel: &KernelFacts, v6: bool) -> Vec<(IfIndex, IfIndex, Vec<IpNet>)> {
     let interfaces: Vec<IfIndex> = outcome.interfaces(entry).collect();
-    let nets: Vec<IpNet> = match entry {
-        Entry::Port { .. } => vec![if v6 { Ipv6Net::default().into() } else { Ipv4Net::default().into() }],
-        Entry::Routed { interface } => {
-            let own = kernel.addresses_at(Place { nsid: None, index: interface }).map(|address| address.net.trunc());
-            own.filter(|net| net.addr().is_ipv6() == v6).collect()
-        }
+    let on_link = |interface: IfIndex| -> Vec<IpNet> {
+        let own = kernel.addresses_at(Place { nsid: None, index: interface }).map(|address| address.net.trunc());
+        own.filter(|net| net.addr().is_ipv6() == v6).collect()
     };
+    let Some(bridge) = entry.bridge() else {
+        let interface = entry.interface();
+        return vec![(interface, interface, on_link(interface))];
+    };
+    let everywhere: IpNet = if v6 { Ipv6Net::default().into() } else { Ipv4Net::default().into() };
     let pairs = interfaces.iter().flat_map(|into| interfaces.iter().map(move |out| (*into, *out)));
-    pairs.map(|(into, out)| (into, out, nets.clone())).collect()
+    let pairs = pairs.map(|(into, out)| (into, out, vec![everywhere]));
+    // What br_netfilter translates stays on the bridge, and has lost the interface that it came in by.
+    pairs.chain([(0, bridge, on_link(bridge))]).collect()
 }
 
 fn put(table: &mut Table, set: &str, key: Key, data: Data) {

@@ -73,6 +73,8 @@ fn a_server_that_comes_or_goes_changes_its_service_alone() {
         start(&mut facts, n + 10, &[IP, ("egress.publish", "81/udp")]);
     }
     let first = plan(&facts, &mut past, &Ruleset::default());
+    let [begun] = first.server_cuts.as_slice() else { panic!("datagrams to a port that nobody served: {:?}", first.server_cuts) };
+    assert_eq!((begun.server, begun.ports), (IpAddr::from([172, 31, 0, 14]), (81, 81)));
     start(&mut facts, 6, &[IP, ("egress.publish", "80"), ("egress.balance", "by-source")]);
     let second = plan(&facts, &mut past, &first.target);
     let rules: Vec<_> = second.ruleset.iter().filter(|change| matches!(change, Change::AddRule(..) | Change::FlushChain(..))).collect();
