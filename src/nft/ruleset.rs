@@ -336,10 +336,6 @@ pub enum Ct {
     ReplyDaddr { v6: bool },
     /// Destination of the original direction: the address that was called.
     OriginalDaddr { v6: bool },
-    /// 1 byte: the transport protocol of the original direction, also of an ICMP error about the flow.
-    OriginalProtocol,
-    /// 2 bytes network order: the port that was called.
-    OriginalDport,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -138,8 +138,6 @@ pub const NFTA_CT_DIRECTION: u16 = 3;
 pub const NFT_CT_STATE: u32 = 0;
 pub const NFT_CT_DIRECTION: u32 = 1;
 pub const NFT_CT_STATUS: u32 = 2;
-pub const NFT_CT_PROTOCOL: u32 = 10;
-pub const NFT_CT_PROTO_DST: u32 = 12;
 /// Since Linux 4.17; the older `NFT_CT_DST` has no length of its own in the ip families' sets.
 pub const NFT_CT_DST_IP: u32 = 20;
 pub const NFT_CT_DST_IP6: u32 = 22;

@@ -44,8 +44,8 @@ impl Routing {
             RouteStep::AddRule(rule) => (rule::write(libc::RTM_NEWRULE, flags::CREATE | flags::EXCL, rule), &[libc::EEXIST][..]),
             RouteStep::DeleteRule(rule) => (rule::write(libc::RTM_DELRULE, 0, rule), &[libc::ENOENT][..]),
             RouteStep::SetGroup { index, group } => (set_group(*index, *group), &[libc::ENODEV][..]),
-            // It may be on another bridge by now, or on none.
-            RouteStep::SetHairpin { index, on } => (set_hairpin(*index, *on), &[libc::ENODEV, libc::EINVAL][..]),
+            // It may be on no bridge by now.
+            RouteStep::SetHairpin { index, on } => (set_hairpin(*index, *on), &[libc::ENODEV, libc::EOPNOTSUPP][..]),
         };
         match self.channel.request(message, |_| {}) {
             Err(error) if error.errno().is_some_and(|e| fine.contains(&e)) => Ok(()),

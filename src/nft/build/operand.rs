@@ -98,16 +98,6 @@ pub fn ct_original_daddr(v6: bool) -> Operand {
     Source::Ct(Ct::OriginalDaddr { v6 }).into()
 }
 
-/// `ct original protocol`
-pub fn ct_original_protocol() -> Operand {
-    Source::Ct(Ct::OriginalProtocol).into()
-}
-
-/// `ct original proto-dst`: the port that was called.
-pub fn ct_original_dport() -> Operand {
-    Source::Ct(Ct::OriginalDport).into()
-}
-
 /// `ct status`: `IPS_*`.
 pub fn ct_status() -> Operand {
     Source::Ct(Ct::Status).into()
@@ -126,6 +116,11 @@ pub fn daddr(v6: bool) -> Operand {
 /// `th dport`: of TCP, UDP, SCTP, whichever [`l4proto`] says.
 pub fn dport() -> Operand {
     Source::Payload(PayloadBase::Transport, 2, 2).into()
+}
+
+/// `th sport`
+pub fn sport() -> Operand {
+    Source::Payload(PayloadBase::Transport, 0, 2).into()
 }
 
 /// `fib daddr . mark oif`: the interface that the packet would leave by; 0 when it is local or has no route.
@@ -224,10 +219,8 @@ impl Operand {
     /// A number as it stands in the slot.
     pub(super) fn number(&self, value: u32) -> Bytes {
         match &self.source {
-            Source::Meta(Meta::L4Proto) | Source::Ct(Ct::Direction | Ct::OriginalProtocol) => Bytes::exact(&[value as u8]),
-            Source::Meta(Meta::Protocol) | Source::Payload(_, _, 2) | Source::Ct(Ct::OriginalDport) => {
-                Bytes::exact(&(value as u16).to_be_bytes())
-            }
+            Source::Meta(Meta::L4Proto) | Source::Ct(Ct::Direction) => Bytes::exact(&[value as u8]),
+            Source::Meta(Meta::Protocol) | Source::Payload(_, _, 2) => Bytes::exact(&(value as u16).to_be_bytes()),
             _ => Bytes::of_number(value),
         }
     }

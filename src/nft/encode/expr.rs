@@ -172,8 +172,6 @@ fn ct(key: Ct) -> u32 {
         Ct::Status => NFT_CT_STATUS,
         Ct::ReplyDaddr { v6: false } | Ct::OriginalDaddr { v6: false } => NFT_CT_DST_IP,
         Ct::ReplyDaddr { v6: true } | Ct::OriginalDaddr { v6: true } => NFT_CT_DST_IP6,
-        Ct::OriginalProtocol => NFT_CT_PROTOCOL,
-        Ct::OriginalDport => NFT_CT_PROTO_DST,
     }
 }
 
@@ -181,7 +179,7 @@ fn ct(key: Ct) -> u32 {
 fn direction(key: Ct) -> Option<u8> {
     match key {
         Ct::ReplyDaddr { .. } => Some(IP_CT_DIR_REPLY),
-        Ct::OriginalDaddr { .. } | Ct::OriginalProtocol | Ct::OriginalDport => Some(IP_CT_DIR_ORIGINAL),
+        Ct::OriginalDaddr { .. } => Some(IP_CT_DIR_ORIGINAL),
         Ct::Direction | Ct::State | Ct::Status => None,
     }
 }

@@ -5,10 +5,12 @@
 //! which leave by the way of the address that was called as those of any published port do.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
 
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 
-use super::{Chains, Shape, names};
+use super::answers::{ICMP, ORIGINAL, RELATED};
+use super::{Chains, REPLY, Shape, names};
 use crate::contract::{
     FORWARDED_MARK, FORWARDED_MASK, PRIORITY_BEFORE_FORWARD, PRIORITY_BEHIND_FORWARD, PRIORITY_DNAT, PRIORITY_INBOUND_SNAT,
 };
@@ -18,21 +20,25 @@ use crate::model::resolve::Outcome;
 use crate::model::services::{Endpoint, Service, slots};
 use crate::model::workload::Entry;
 use crate::nft::build::{
-    Operand, ct_original_daddr, ct_original_dport, ct_original_protocol, ct_status, daddr, dport, hash_of, iif, l4proto, map, mark, oif,
-    random, ranges, rule, saddr, turn,
+    Operand, RuleBuilder, SetName, ct_direction, ct_original_daddr, ct_state, ct_status, daddr, dport, hash_of, iif, l4proto, map, mark,
+    oif, random, ranges, rule, saddr, sport, turn,
 };
 use crate::nft::{Bytes, Chain, ChainKind, Data, Datatype, Elements, Family, Hook, Key, Rule, Set, Table, Verdict};
 
 /// `IPS_DST_NAT`: the flow's destination was translated.
 const TRANSLATED: u32 = 1 << 5;
-/// Data of `published`: the server sees the client's address.
-const PRESERVED: u32 = 1;
-/// Data of `published`: the server sees this host's address.
-const MASQUERADED: u32 = 2;
 
 /// Slots that were made before, by the name of their set: a hash over many servers is worked out once, and not in each round.
 #[derive(Clone, Debug, Default)]
-pub struct Made(BTreeMap<String, (Balance, Vec<(Endpoint, u16)>, Elements)>);
+pub struct Made(BTreeMap<String, Slots>);
+
+/// The slots of a service, and what they were made of.
+#[derive(Clone, Debug)]
+struct Slots {
+    balance: Balance,
+    weighted: Vec<(Endpoint, u16)>,
+    elements: Elements,
+}
 
 impl Made {
     /// Forgets all but these.
@@ -42,14 +48,14 @@ impl Made {
     }
 
     fn elements(&mut self, service: &Service) -> Elements {
-        let weighted = service.weighted();
+        let (balance, weighted) = (service.balance, service.weighted());
         match self.0.get(&slots_set(service)) {
-            Some((balance, same, elements)) if *balance == service.balance && *same == weighted => elements.clone(),
+            Some(made) if made.balance == balance && made.weighted == weighted => made.elements.clone(),
             _ => {
-                let slots = slots(service.balance, &weighted);
+                let slots = slots(balance, &weighted);
                 let elements: Elements =
                     slots.into_iter().zip(0..).map(|(endpoint, number)| (Key::one(Bytes::of_number(number)), data(endpoint))).collect();
-                self.0.insert(slots_set(service), (service.balance, weighted, elements.clone()));
+                self.0.insert(slots_set(service), Slots { balance, weighted, elements: elements.clone() });
                 elements
             }
         }
@@ -76,15 +82,20 @@ pub fn chains(shape: Shape) -> Chains {
     .into_iter()
     .flatten()
     .collect();
+    // `nft` cannot load a lookup of the port that was called: so a flow is known by the address that was called, and by its server.
+    let ours = || rule().is(ct_status().and(TRANSLATED), TRANSLATED).found(names::PUBLISHED, [ct_original_daddr(v6)]);
+    let unmarked = || ours().is(mark().and(FORWARDED_MASK), 0);
+    let pass = |rule: RuleBuilder| rule.set_mark(mark().or(FORWARDED_MARK)).accept();
     let (mut source, mut forward) = (Vec::new(), Vec::new());
-    for published in shape.published(v6) {
-        let ours = || rule().is(ct_status().and(TRANSLATED), TRANSLATED);
-        source.push(ours().is(published.clone(), MASQUERADED).masquerade());
+    for (serving, masqueraded) in shape.serving() {
+        source.push(ours().found(masqueraded, call()).masquerade());
         // A server that calls itself, or one beside it, would be answered past this host.
-        source.push(ours().found(ranges(names::HAIRPINS), [iif(), oif(), saddr(v6)]).is_not(published.clone(), 0).masquerade());
-        let unmarked = ours().is(mark().and(FORWARDED_MASK), 0);
-        forward.push(unmarked.is_not(published, 0).set_mark(mark().or(FORWARDED_MARK)).accept());
+        source.push(ours().found(ranges(names::HAIRPINS), [iif(), oif(), saddr(v6)]).found(serving.clone(), call()).masquerade());
+        forward.push(pass(unmarked().is(ct_direction(), ORIGINAL).found(serving.clone(), call())));
+        forward.push(pass(unmarked().is(ct_direction(), REPLY).found(serving, [saddr(v6), l4proto(), sport()])));
     }
+    // Errors about these flows ("fragmentation needed").
+    forward.push(pass(unmarked().is(ct_state().and(RELATED), RELATED).is(l4proto(), ICMP[usize::from(v6)])));
     let unmark = rule().is(mark().and(FORWARDED_MASK), FORWARDED_MARK).set_mark(mark().and(!FORWARDED_MARK)).done();
     vec![
         ("inbound", Chain::base(ChainKind::Nat, Hook::Prerouting, PRIORITY_DNAT, calls.clone())),
@@ -96,22 +107,24 @@ pub fn chains(shape: Shape) -> Chains {
 }
 
 impl Shape {
-    /// What a flow's own original tuple says of the service that it belongs to.
-    fn published(self, v6: bool) -> impl Iterator<Item = Operand> {
-        let called = move || [ct_original_daddr(v6), ct_original_protocol(), ct_original_dport()];
-        let single = self.services.then(|| map(names::PUBLISHED, called()));
-        single.into_iter().chain(self.services_ranges.then(|| map(ranges(names::PUBLISHED_RANGES), called())))
+    /// The sets of servers, and of those that see this host's address.
+    fn serving(self) -> impl Iterator<Item = (SetName, SetName)> {
+        let single = self.services.then(|| (names::SERVING.into(), names::MASQUERADED.into()));
+        single.into_iter().chain(self.services_ranges.then(|| (ranges(names::SERVING_RANGES), ranges(names::MASQUERADED_RANGES))))
     }
 }
 
 /// The sets of this concern, empty.
-fn sets(v6: bool) -> [(&'static str, Set); 5] {
+fn sets(v6: bool) -> [(&'static str, Set); 8] {
     let called = [Datatype::address(v6), Datatype::Protocol, Datatype::Service];
     [
         (names::SERVICES, Set::map(called, Datatype::Verdict)),
         (names::SERVICES_RANGES, Set::map(called, Datatype::Verdict).with_ranges()),
-        (names::PUBLISHED, Set::map(called, Datatype::Mark)),
-        (names::PUBLISHED_RANGES, Set::map(called, Datatype::Mark).with_ranges()),
+        (names::PUBLISHED, Set::of([Datatype::address(v6)])),
+        (names::SERVING, Set::of(called)),
+        (names::SERVING_RANGES, Set::of(called).with_ranges()),
+        (names::MASQUERADED, Set::of(called)),
+        (names::MASQUERADED_RANGES, Set::of(called).with_ranges()),
         (names::HAIRPINS, Set::of([Datatype::IfIndex, Datatype::IfIndex, Datatype::address(v6)]).with_ranges()),
     ]
 }
@@ -125,6 +138,9 @@ pub fn add(table: &mut Table, outcome: &Outcome, kernel: &KernelFacts, v6: bool,
     }
     table.sets.extend(sets(v6).map(|(name, set)| (name.to_owned(), set)));
     services.iter().for_each(|service| add_service(table, service, v6, made));
+    let is_masqueraded = |service: &&&Service| service.client_source == ClientSource::Masquerade;
+    add_servers(table, services.iter().copied(), [names::SERVING, names::SERVING_RANGES]);
+    add_servers(table, services.iter().filter(is_masqueraded).copied(), [names::MASQUERADED, names::MASQUERADED_RANGES]);
     let entries: BTreeSet<Entry> = services.iter().flat_map(|service| &service.servers).map(|server| server.entry).collect();
     for (into, out, nets) in entries.iter().flat_map(|entry| beside(*entry, outcome, kernel, v6)) {
         for net in IpNet::aggregate(&nets) {
@@ -136,13 +152,8 @@ pub fn add(table: &mut Table, outcome: &Outcome, kernel: &KernelFacts, v6: bool,
 fn add_service(table: &mut Table, service: &Service, v6: bool, made: &mut Made) {
     let Ports { protocol, first, last } = service.ports;
     let single = first == last;
-    let (services, published, kind) = if single {
-        (names::SERVICES, names::PUBLISHED, Datatype::endpoint(v6))
-    } else {
-        (names::SERVICES_RANGES, names::PUBLISHED_RANGES, Datatype::address(v6))
-    };
-    let called = |port| Bytes::default().address(service.address).protocol(protocol.number()).port(port);
-    let key = if single { Key::one(called(first)) } else { Key { first: called(first), last: Some(called(last)) } };
+    let (services, kind) = if single { (names::SERVICES, Datatype::endpoint(v6)) } else { (names::SERVICES_RANGES, Datatype::address(v6)) };
+    let key = port_key(service.address, protocol.number(), (first, last), single);
     let (chain, slots) = (service_name("service", service), slots_set(service));
     let elements = made.elements(service);
     let to = map(slots.as_str(), [slot(service.balance, elements.len(), v6)]);
@@ -150,12 +161,39 @@ fn add_service(table: &mut Table, service: &Service, v6: bool, made: &mut Made) 
     let choose = if single { rule().dnat_endpoint(family, to) } else { rule().dnat(family, to) };
     table.chains.insert(chain.clone(), Chain::regular([choose]));
     table.sets.insert(slots, Set { elements, ..Set::map([Datatype::Mark], kind) });
-    let source = match service.client_source {
-        ClientSource::Preserve => PRESERVED,
-        ClientSource::Masquerade => MASQUERADED,
-    };
     put(table, services, key, Data::Verdict(Verdict::Jump(chain)));
-    put(table, published, key, Data::mark(source));
+    put(table, names::PUBLISHED, Key::one(Bytes::default().address(service.address)), Data::None);
+}
+
+/// Adds the ports of the servers of these services to two sets. No range may meet another of one server's: those that do are one.
+fn add_servers<'a>(table: &mut Table, services: impl Iterator<Item = &'a Service>, [single, several]: [&str; 2]) {
+    let mut all: BTreeSet<(IpAddr, u8, u16, u16)> = BTreeSet::new();
+    for service in services {
+        let Ports { protocol, first, last } = service.ports;
+        for server in &service.servers {
+            match server.port {
+                Some(port) => put(table, single, port_key(server.address, protocol.number(), (port, port), true), Data::None),
+                None => _ = all.insert((server.address, protocol.number(), first, last)),
+            }
+        }
+    }
+    let mut open: Option<(IpAddr, u8, u16, u16)> = None;
+    for next in all.into_iter().map(Some).chain([None]) {
+        match (&mut open, next) {
+            (Some(open), Some(next)) if (open.0, open.1) == (next.0, next.1) && next.2 <= open.3 => open.3 = open.3.max(next.3),
+            (done, next) => {
+                if let Some((address, protocol, first, last)) = std::mem::replace(done, next) {
+                    put(table, several, port_key(address, protocol, (first, last), false), Data::None);
+                }
+            }
+        }
+    }
+}
+
+/// Address, protocol and port; in a set of ranges, the first and the last port.
+fn port_key(address: IpAddr, protocol: u8, (first, last): (u16, u16), single: bool) -> Key {
+    let with = |port| Bytes::default().address(address).protocol(protocol).port(port);
+    Key { first: with(first), last: (!single).then(|| with(last)) }
 }
 
 /// The interfaces that a server's neighbours come in by and go out by, each pair with where they are: on a bridge they may have any address.

@@ -78,10 +78,16 @@ pub mod names {
     pub const SERVICES: &str = "services";
     /// The same for ranges of ports.
     pub const SERVICES_RANGES: &str = "services_ranges";
-    /// Address, protocol, port that is called: which source address the server sees.
+    /// Addresses that are called.
     pub const PUBLISHED: &str = "published";
+    /// Address, protocol, port of servers.
+    pub const SERVING: &str = "serving";
     /// The same for ranges of ports.
-    pub const PUBLISHED_RANGES: &str = "published_ranges";
+    pub const SERVING_RANGES: &str = "serving_ranges";
+    /// Servers that see this host's address instead of the client's.
+    pub const MASQUERADED: &str = "masqueraded";
+    /// The same for ranges of ports.
+    pub const MASQUERADED_RANGES: &str = "masqueraded_ranges";
     /// Input and output interface, source: who is beside a server, and would be answered past this host.
     pub const HAIRPINS: &str = "hairpins";
     /// Bridge family: port, source.
