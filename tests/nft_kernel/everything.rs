@@ -124,8 +124,10 @@ fn routed(family: Family, v6: bool) -> Table {
         table.sets.insert(name.into(), set);
     }
     let inbound = Chain::base(ChainKind::Nat, Hook::Prerouting, -101, [rule().vmap("services", [daddr(v6), l4proto(), dport()])]);
-    let service =
-        Chain::regular([rule().dnat_endpoint(family, map("servers", [turn(1)])), rule().dnat(family, map("addresses", [random(1)]))]);
+    let service = Chain::regular([
+        rule().is(l4proto(), 6).dnat_endpoint(family, map("servers", [mark()])),
+        rule().dnat(family, map("addresses", [mark()])),
+    ]);
     let inbound_source = Chain::base(
         ChainKind::Nat,
         Hook::Postrouting,
