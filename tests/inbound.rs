@@ -143,9 +143,13 @@ fn behind(world: &World) -> (world::alone::Lan, Vec<Guests>, String) {
 /// The host as their front.
 fn front(world: &World, more: &str) -> (world::alone::Lan, Vec<Guests>) {
     let (lan, guests, addresses) = behind(world);
-    let binding = Binding::new("front", &addresses).to(world, Nic::Eth1);
-    world.bind(&binding.with(&format!("inbound: [{{protocol: TCP, port: {CALLED}, targetPort: {TARGET}{more}}}]")));
+    world.bind(&front_of(world, &addresses, more));
     (lan, guests)
+}
+
+fn front_of(world: &World, addresses: &str, more: &str) -> Binding {
+    let inbound = format!("inbound: [{{protocol: TCP, port: {CALLED}, targetPort: {TARGET}{more}}}]");
+    Binding::new("front", addresses).to(world, Nic::Eth1).with(&inbound)
 }
 
 /// The front's NIC has no router: clients are its neighbours.
@@ -187,6 +191,12 @@ fn through_a_firewall() {
         assert_eq!(seen.ip(), IpAddr::from([10, 9, 0, 1]), "the server sees the front");
     }
     assert_eq!(counts(&guests), [100, 100, 100]);
+    // One that serves no more goes on with what it has.
+    let mut open = Flow::open(&world.internet, at).expect("its flows are let through");
+    assert_eq!(counts(&guests), [101, 100, 100]);
+    world.bind(&front_of(&world, "addresses: [10.9.0.11/32]", ", clientSource: Masquerade"));
+    world.await_handled();
+    open.ask().expect("it drains");
     // Nothing else is let through, neither out nor in.
     world.leaves_by(&lan.netns, Nic::Eth1).expect_err("its own calls are no balanced flows");
     let rule = rules().lines().filter(|rule| rule.contains("egressd")).count();

@@ -2,6 +2,7 @@
 
 mod answer;
 mod hear;
+mod silent;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
@@ -13,6 +14,7 @@ use std::time::{Duration, Instant};
 use tokio::sync::mpsc;
 use tracing::{debug, info, warn};
 
+use self::silent::Silent;
 use super::calls::Calls;
 use super::cutter::{self, Job};
 use super::keeper::{self, Keeper};
@@ -84,20 +86,6 @@ pub(super) struct Agent {
     look: Option<Instant>,
     /// When the cluster is to be told.
     news: Option<Instant>,
-}
-
-struct Silent {
-    kernel: bool,
-    files: bool,
-    engine: bool,
-    runtime: bool,
-    cluster: bool,
-}
-
-impl Silent {
-    fn any(&self) -> bool {
-        self.kernel || self.files || self.engine || self.runtime || self.cluster
-    }
 }
 
 impl Agent {

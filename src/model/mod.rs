@@ -15,6 +15,7 @@ pub mod pod;
 pub mod policy;
 pub mod pool;
 pub mod port_owners;
+pub mod ports;
 pub mod reason;
 pub mod resolve;
 pub mod select;

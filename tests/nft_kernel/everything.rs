@@ -132,7 +132,7 @@ fn routed(family: Family, v6: bool) -> Table {
         ChainKind::Nat,
         Hook::Postrouting,
         94,
-        [rule().found(ranges("published"), [saddr(v6), l4proto(), sport()]).masquerade()],
+        [rule().found(ranges("published"), [daddr(v6), l4proto(), dport()]).masquerade()],
     );
     for (name, chain) in
         [("prerouting", prerouting), ("arrival", arrival), ("postrouting", postrouting), ("seal", seal), ("output", output)]

@@ -5,12 +5,11 @@ use crate::contract::PRIORITY_OUTPUT;
 use crate::nft::build::{ct_direction, ct_original_daddr, ct_reply_daddr, ct_state, l4proto, map, mark, rule};
 use crate::nft::{Chain, ChainKind, Hook};
 
-/// `ct direction` of what who began a flow sends.
-pub(super) const ORIGINAL: u32 = 0;
+const ORIGINAL: u32 = 0;
 /// `NF_CT_STATE_BIT(IP_CT_RELATED)`.
-pub(super) const RELATED: u32 = 1 << 2;
+const RELATED: u32 = 1 << 2;
 /// IANA protocol numbers of ICMP and ICMPv6.
-pub(super) const ICMP: [u32; 2] = [1, 58];
+const ICMP: [u32; 2] = [1, 58];
 
 /// The chains of this concern.
 pub fn chains(shape: Shape) -> Chains {

@@ -9,8 +9,7 @@ use std::net::IpAddr;
 
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 
-use super::answers::{ICMP, ORIGINAL, RELATED};
-use super::{Chains, REPLY, Shape, names};
+use super::{CONFIRMED, Chains, Shape, names};
 use crate::contract::{
     FORWARDED_MARK, FORWARDED_MASK, PRIORITY_BEFORE_FORWARD, PRIORITY_BEHIND_FORWARD, PRIORITY_DNAT, PRIORITY_INBOUND_SNAT,
 };
@@ -20,8 +19,8 @@ use crate::model::resolve::Outcome;
 use crate::model::services::{Endpoint, Service, slots};
 use crate::model::workload::Entry;
 use crate::nft::build::{
-    Operand, RuleBuilder, SetName, ct_direction, ct_original_daddr, ct_state, ct_status, daddr, dport, hash_of, iif, l4proto, map, mark,
-    oif, random, ranges, rule, saddr, sport, turn,
+    Operand, RuleBuilder, SetName, ct_original_daddr, ct_status, daddr, dport, hash_of, iif, l4proto, map, mark, oif, random, ranges, rule,
+    saddr, turn,
 };
 use crate::nft::{Bytes, Chain, ChainKind, Data, Datatype, Elements, Family, Hook, Key, Rule, Set, Table, Verdict};
 
@@ -86,16 +85,15 @@ pub fn chains(shape: Shape) -> Chains {
     let ours = || rule().is(ct_status().and(TRANSLATED), TRANSLATED).found(names::PUBLISHED, [ct_original_daddr(v6)]);
     let unmarked = || ours().is(mark().and(FORWARDED_MASK), 0);
     let pass = |rule: RuleBuilder| rule.set_mark(mark().or(FORWARDED_MARK)).accept();
-    let (mut source, mut forward) = (Vec::new(), Vec::new());
+    let mut source = Vec::new();
+    // Later packets, answers and errors about the flow: its first packet was let through. Its server may serve nobody else any more.
+    let mut forward = vec![pass(unmarked().is(ct_status().and(CONFIRMED), CONFIRMED))];
     for (serving, masqueraded) in shape.serving() {
         source.push(ours().found(masqueraded, call()).masquerade());
         // A server that calls itself, or one beside it, would be answered past this host.
         source.push(ours().found(ranges(names::HAIRPINS), [iif(), oif(), saddr(v6)]).found(serving.clone(), call()).masquerade());
-        forward.push(pass(unmarked().is(ct_direction(), ORIGINAL).found(serving.clone(), call())));
-        forward.push(pass(unmarked().is(ct_direction(), REPLY).found(serving, [saddr(v6), l4proto(), sport()])));
+        forward.push(pass(unmarked().found(serving, call())));
     }
-    // Errors about these flows ("fragmentation needed").
-    forward.push(pass(unmarked().is(ct_state().and(RELATED), RELATED).is(l4proto(), ICMP[usize::from(v6)])));
     let unmark = rule().is(mark().and(FORWARDED_MASK), FORWARDED_MARK).set_mark(mark().and(!FORWARDED_MARK)).done();
     vec![
         ("inbound", Chain::base(ChainKind::Nat, Hook::Prerouting, PRIORITY_DNAT, calls.clone())),
