@@ -23,15 +23,30 @@ pub const FLAG_MASK: u32 = MARK_MASK & !WAY;
 pub const PRIORITY_BRIDGE: i32 = -300;
 /// Chain priority in `prerouting`: right behind destination NAT (-100), so that the real destination is seen, and behind mangle (-150), so that others' marks are.
 pub const PRIORITY_PREROUTING: i32 = -99;
+/// Destination NAT of published ports, in `prerouting` and `output`: ahead of Docker's and kube-proxy's (-100). The first NAT chain that
+/// translates a flow wins.
+pub const PRIORITY_DNAT: i32 = -101;
 /// Chain priority in `output` (a route chain, as mangle's).
 pub const PRIORITY_OUTPUT: i32 = -149;
 /// Source NAT: ahead of every masquerade at `srcnat` (100). The first NAT chain that translates a flow wins.
 pub const PRIORITY_SNAT: i32 = 95;
+/// Source NAT of calls to published ports: ahead of that of what leaves.
+pub const PRIORITY_INBOUND_SNAT: i32 = 94;
 /// Behind source NAT: what leaves an uplink bears one of that NIC's addresses.
 pub const PRIORITY_SEAL: i32 = 110;
 
 /// The guard from boot on: in `forward`, where both interfaces are known by name.
 pub const PRIORITY_BOOT_GUARD: i32 = -1;
+
+/// Packet mark in `forward` only, between [`PRIORITY_BEFORE_FORWARD`] and [`PRIORITY_BEHIND_FORWARD`], beside ours: the flow is one to a published port.
+/// A firewall lets it through by one rule.
+pub const FORWARDED_MARK: u32 = 0x0000_0280;
+/// [`FORWARDED_MARK`] is compared under this mask: with any bit of another program there is none.
+pub const FORWARDED_MASK: u32 = FLAG_MASK & !FLAG;
+/// Chain priority in `forward`, ahead of filters (0).
+pub const PRIORITY_BEFORE_FORWARD: i32 = -5;
+/// Chain priority in `forward`, behind all filters.
+pub const PRIORITY_BEHIND_FORWARD: i32 = 300;
 
 /// Preference of the policy rules that find what is inside, ahead of the ways' rules.
 pub const PREFERENCE_INSIDE: u32 = 1560;

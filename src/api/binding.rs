@@ -10,6 +10,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 pub use super::host::HostSelector;
+use super::inbound::Inbound;
 use super::status::EgressBindingStatus;
 use crate::model::binding as model;
 
@@ -55,6 +56,10 @@ use crate::model::binding as model;
         "message": "hostSelector is for manifest files on a node, whose own programs it names; here give podSelector"
     },
     {
+        "rule": "!has(self.inbound)",
+        "message": "inbound is for manifest files on a node: a namespace does not own the node's ports; here use a Service"
+    },
+    {
         "rule": "has(self.podSelector) || has(self.containerSelector) || has(self.addresses) || has(self.networkNamespaces) || has(self.hostSelector)",
         "message": "say who is bound: give podSelector, for instance {matchLabels: {app: crawler}}"
     },
@@ -89,6 +94,11 @@ pub struct EgressBindingSpec {
     /// the workload's or the destination's address (`BySource`, `ByDestination`). A flow keeps the exit that it began with.
     #[serde(default)]
     pub spread: Spread,
+    /// What comes in by the exits, and goes to the workloads: calls to an exit's address on these ports are shared among those of its family.
+    /// In files only.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 64))]
+    pub inbound: Vec<Inbound>,
     /// Through what, when an administrator lends the addresses. In a cluster only.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub pool: Option<PoolReference>,

@@ -1,5 +1,6 @@
 //! The `egress.` labels of containers and networks. [`table`] has the grammar; here it is applied to one container or network.
 
+mod inbound;
 pub mod table;
 
 use std::collections::BTreeMap;
@@ -146,6 +147,7 @@ fn binding(read: Read, container: &Container, mode: Option<FieldError>) -> Bindi
     if !said_ip && draft.interface.is_some() {
         exits.extend(values::own_addresses(None).map(|address| draft.exit(address, 1)));
     }
+    let inbound = inbound::of(&draft, &exits, &mut errors);
     let to = destinations(&draft, &mut errors);
     warnings.extend(values::idle_families(&exits, &to));
     warnings.extend(values::idle_weights(&exits, draft.spread));
@@ -154,6 +156,7 @@ fn binding(read: Read, container: &Container, mode: Option<FieldError>) -> Bindi
         selector: Selector::Container(container.id.clone()),
         exits,
         spread: draft.spread,
+        inbound,
         pool: None,
         refusal: None,
         traffic: Traffic::new(to, draft.ports),

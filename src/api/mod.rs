@@ -5,6 +5,7 @@ pub mod binding;
 pub mod definitions;
 mod document;
 pub mod host;
+pub mod inbound;
 pub mod labels;
 pub mod manifest;
 pub mod nearest;

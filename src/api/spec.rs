@@ -3,6 +3,7 @@
 mod cluster;
 mod exits;
 mod host;
+mod inbound;
 mod lenient;
 
 use ipnet::IpNet;
@@ -12,6 +13,7 @@ use super::values::{self, Fault, Faults, MAX_ITEMS};
 use crate::model::binding::{Binding, BindingName, Compose, Destination, FieldError, Ports, RoutedSource, Selector, Source, Traffic};
 pub use cluster::egress_pool;
 use exits::exits;
+use inbound::inbound;
 pub use lenient::lenient;
 
 /// The binding that `spec` asks for, with what is wrong in its `errors`.
@@ -25,6 +27,7 @@ pub fn binding(name: BindingName, spec: &EgressBindingSpec, created: u64) -> Res
     let pool = cluster::pool(&name, spec, &mut faults);
     let exits = if pool.is_some() { Vec::new() } else { exits(spec, &mut faults) };
     let traffic = Traffic::new(destinations(spec, &mut faults), ports(spec, &mut faults));
+    let inbound = inbound(&name, spec, &mut faults);
     let errors = faults.finish();
     let Some(selector) = selector else {
         return Err(errors);
@@ -36,6 +39,7 @@ pub fn binding(name: BindingName, spec: &EgressBindingSpec, created: u64) -> Res
         warnings: idle.into_iter().flatten().collect(),
         exits,
         spread: spec.spread.into(),
+        inbound,
         pool,
         refusal: None,
         traffic,

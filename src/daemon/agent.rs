@@ -13,6 +13,7 @@ use std::time::{Duration, Instant};
 use tokio::sync::{mpsc, watch};
 use tracing::{debug, info, warn};
 
+use self::silent::Silent;
 use super::calls::Calls;
 use super::cutter::{self, Job};
 use super::keeper::{self, Keeper};
@@ -21,7 +22,7 @@ use super::retry::Retries;
 use super::sources::{self, Sources};
 use super::systemd::Manager;
 use super::transitions::Transitions;
-use super::{Error, Options, Teller, Told, nat, withdraw};
+use super::{Error, Options, Teller, Told, gates, nat, withdraw};
 use crate::effects::kernel::{Failure, Kernel};
 use crate::effects::kubernetes::reporter::Reporter;
 use crate::model::cluster::Cluster;
@@ -34,7 +35,6 @@ use crate::plan::flows::Cut;
 use crate::plan::read_back::read_back;
 use crate::plan::{Observed, Plan, Planner, boot, sysctls};
 use crate::report::node;
-use silent::Silent;
 
 /// How often to check whether flows still bear exits that nobody is bound to any more.
 const SWEEP: Duration = Duration::from_secs(30);
@@ -78,6 +78,7 @@ pub(super) struct Agent {
     /// Why metrics are not served.
     no_metrics: Option<String>,
     nat: nat::Watch,
+    gates: gates::Watch,
     transitions: Transitions,
     manager: Manager,
     calls: Calls,
@@ -119,6 +120,7 @@ impl Agent {
             beside: Retries::default(),
             no_metrics: None,
             nat: nat::Watch::new(),
+            gates: gates::Watch::new(),
             transitions: Transitions::default(),
             manager: Manager::new(),
             boot_guard: options.boot_guard.clone().filter(|_| !options.dry_run).map(|file| Keeper::start(file, tell.clone())),
@@ -138,7 +140,10 @@ impl Agent {
     /// Until told to stop.
     pub async fn run(&mut self, told: &mut mpsc::UnboundedReceiver<Told>) {
         loop {
-            let wake = [self.retry(), self.sweep, self.look, self.news, self.nat.due(), self.manager.due()].into_iter().flatten().min();
+            let wake = [self.retry(), self.sweep, self.look, self.news, self.nat.due(), self.gates.due(), self.manager.due()]
+                .into_iter()
+                .flatten()
+                .min();
             let first = tokio::select! {
                 one = told.recv() => match one {
                     Some(one) => Some(one),
@@ -163,6 +168,7 @@ impl Agent {
             }
             self.manager.alive();
             self.nat.look(&mut self.kernel);
+            self.gates.look(&mut self.kernel);
             if is_due(self.news) {
                 self.news = None;
                 self.report();
@@ -216,13 +222,13 @@ impl Agent {
             Ok(plan) => plan,
             Err(failure) => return self.stopped_by(failure),
         };
-        let (empty, cuts) = (plan.is_empty(), plan.cuts.clone());
+        let (empty, cuts, server_cuts) = (plan.is_empty(), plan.cuts.clone(), plan.server_cuts.clone());
         self.past.departed.clone_from(&plan.departed);
         if plan.target.tables.is_empty() && !(plan.disarm.is_empty() && cuts.is_empty()) {
             let disarmed =
                 self.kernel.disarm(&plan.disarm).map_err(|error| Failure::of("taking the bound sources out of tables that go", &error));
             // Without the tables, flows that had an exit would go on by the host's NIC.
-            if let Err(failure) = disarmed.and_then(|()| cutter::cut_now(&plan.cuts)) {
+            if let Err(failure) = disarmed.and_then(|()| cutter::cut_now(&plan.cuts, &plan.server_cuts)) {
                 return self.stopped_by(failure);
             }
         }
@@ -238,17 +244,18 @@ impl Agent {
             self.taken_over = true;
             // What an earlier run did not come to.
             let departed = self.past.departed.iter().map(|(_, address)| Cut::all((*address).into())).collect();
-            let _ = self.cutter.send(Job::Cut(departed));
+            let _ = self.cutter.send(Job::Cut(departed, Vec::new()));
         }
         self.metrics.changes.inc_by(done.steps as u64);
-        if done.steps == 0 && cuts.is_empty() {
+        let flows_stay = cuts.is_empty() && server_cuts.is_empty();
+        if done.steps == 0 && flows_stay {
             debug!("nothing changed");
         } else {
             let taken = began.elapsed();
             self.metrics.latency.observe(taken.as_secs_f64());
             info!(
                 changes = done.steps,
-                cuts = cuts.len(),
+                cuts = cuts.len() + server_cuts.len(),
                 failures = done.failures.len(),
                 microseconds = taken.as_micros(),
                 "kernel programmed"
@@ -264,9 +271,10 @@ impl Agent {
             self.outcome.not_programmed(None, &failure.error);
         }
         self.transitions.log(&self.outcome);
+        self.gates.want(&self.outcome, !self.silent.any());
         // Flows end once the rules are right. What was refused is planned anew, with its cuts.
-        if !cuts.is_empty() && !done.batch_refused {
-            let _ = self.cutter.send(Job::Cut(cuts));
+        if !flows_stay && !done.batch_refused {
+            let _ = self.cutter.send(Job::Cut(cuts, server_cuts));
         } else if again {
             let _ = self.cutter.send(Job::Again);
         }

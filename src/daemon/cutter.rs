@@ -12,6 +12,7 @@ use super::{Teller, Told};
 use crate::effects::conntrack::{Ended, Error, Flow, Flows};
 use crate::effects::kernel::Failure;
 use crate::plan::flows::{Cut, ends};
+use crate::plan::inbound::ServerCut;
 use crate::report::status::Counted;
 
 /// A look takes the time of a walk through the whole of conntrack's hash, 10 ms where it is empty and has the size of a large machine's. Jobs
@@ -28,7 +29,7 @@ pub(super) const STEP: &str = "ending the flows of old addresses";
 
 /// Work for the thread.
 pub(super) enum Job {
-    Cut(Vec<Cut>),
+    Cut(Vec<Cut>, Vec<ServerCut>),
     /// Tell the loop which addresses flows were translated to.
     Survey,
     /// Try again what failed.
@@ -53,6 +54,7 @@ pub(crate) struct Report {
 struct Left {
     /// The table could not be read: the cuts, oldest first.
     cuts: Vec<Cut>,
+    server_cuts: Vec<ServerCut>,
     /// The kernel refused to delete them.
     flows: Vec<Flow>,
 }
@@ -71,7 +73,10 @@ pub(super) fn start(tell: Teller) -> mpsc::Sender<Job> {
             let mut asked = Vec::new();
             for job in std::iter::once(first).chain(jobs.try_iter()) {
                 match job {
-                    Job::Cut(more) => left.cuts.extend(more),
+                    Job::Cut(cuts, server_cuts) => {
+                        left.cuts.extend(cuts);
+                        left.server_cuts.extend(server_cuts);
+                    }
                     Job::Survey => survey = true,
                     Job::Again => {}
                     Job::Tell(done) => asked.push(done),
@@ -105,8 +110,8 @@ pub(super) fn finish(cutter: &mpsc::Sender<Job>) {
 ///
 /// # Errors
 /// When not all of them could be ended.
-pub(super) fn cut_now(cuts: &[Cut]) -> Result<(), Failure> {
-    let mut left = Left { cuts: cuts.to_vec(), flows: Vec::new() };
+pub(super) fn cut_now(cuts: &[Cut], server_cuts: &[ServerCut]) -> Result<(), Failure> {
+    let mut left = Left { cuts: cuts.to_vec(), server_cuts: server_cuts.to_vec(), flows: Vec::new() };
     work_off(Flows::open(), &mut left, false).failure.map_or(Ok(()), Err)
 }
 
@@ -114,9 +119,10 @@ pub(super) fn cut_now(cuts: &[Cut]) -> Result<(), Failure> {
 fn work_off(flows: Result<Flows, Error>, left: &mut Left, survey: bool) -> Report {
     let fails = |error: &Error| Failure::of(STEP, error);
     let refused = std::mem::take(&mut left.flows);
-    match round(flows, &left.cuts, refused) {
+    match round(flows, left, refused) {
         Ok((borne, ended)) => {
             let sources = left.cuts.drain(..).map(|cut| cut.source).collect();
+            left.server_cuts.clear();
             left.flows = ended.left;
             Report { failure: ended.error.as_ref().map(fails), ended: sources, borne: survey.then_some(borne) }
         }
@@ -129,10 +135,12 @@ fn work_off(flows: Result<Flows, Error>, left: &mut Left, survey: bool) -> Repor
 
 /// One pass over the table: ends what is to end, `refused` among it, and returns the addresses that the others were translated to, and what
 /// came of the deletions. On an error nothing was ended, and `refused` is given back.
-fn round(flows: Result<Flows, Error>, cuts: &[Cut], refused: Vec<Flow>) -> Result<(BTreeSet<IpAddr>, Ended), (Error, Vec<Flow>)> {
+fn round(flows: Result<Flows, Error>, left: &Left, refused: Vec<Flow>) -> Result<(BTreeSet<IpAddr>, Ended), (Error, Vec<Flow>)> {
     // There may be thousands of both: a flow is looked up by its source, and only subnets are gone through.
     let mut of: HashMap<IpNet, Vec<&Cut>> = HashMap::new();
-    cuts.iter().for_each(|cut| of.entry(cut.source).or_default().push(cut));
+    left.cuts.iter().for_each(|cut| of.entry(cut.source).or_default().push(cut));
+    let mut of_server: HashMap<IpAddr, Vec<&ServerCut>> = HashMap::new();
+    left.server_cuts.iter().for_each(|cut| of_server.entry(cut.server).or_default().push(cut));
     let is_subnet = |net: &IpNet| net.prefix_len() < net.max_prefix_len();
     let subnets: Vec<&Vec<&Cut>> = of.iter().filter(|(source, _)| is_subnet(source)).map(|(_, cuts)| cuts).collect();
     let mut borne = BTreeSet::new();
@@ -140,7 +148,9 @@ fn round(flows: Result<Flows, Error>, cuts: &[Cut], refused: Vec<Flow>) -> Resul
         flows.end(|flow| {
             let (source, translated) = (IpNet::from(flow.source), flow.reply_destination);
             let mut asked = of.get(&source).into_iter().chain(subnets.iter().copied());
-            let ends = asked.any(|cuts| ends(cuts, flow.source, flow.protocol, translated));
+            let served = || of_server.get(&flow.reply_source).into_iter().flatten();
+            let ends = asked.any(|cuts| ends(cuts, flow.source, flow.protocol, translated))
+                || served().any(|cut| cut.hits(flow.destination, flow.protocol, flow.destination_port));
             if !ends && translated != flow.source {
                 borne.insert(translated);
             }
@@ -197,6 +207,7 @@ mod tests {
             source_port: 5001,
             destination_port: 53,
             reply_destination: [172, 31, 0, 8].into(),
+            reply_source: [198, 51, 100, 1].into(),
             mark: 0,
             status: 0,
             id: 7,
@@ -210,7 +221,7 @@ mod tests {
         alone(|| {
             // An IPv6 tuple of IPv4 addresses is no tuple.
             let refused = Flow { family: Family::V6, ..flow() };
-            let mut left = Left { cuts: Vec::new(), flows: vec![refused] };
+            let mut left = Left { flows: vec![refused], ..Left::default() };
             for _ in 0..2 {
                 let report = work_off(Flows::open(), &mut left, true);
                 assert!(report.failure.is_some_and(|failure| failure.error.contains("10.9.0.5")));
@@ -227,7 +238,7 @@ mod tests {
     #[test]
     fn cuts_are_kept_while_the_table_cannot_be_read() {
         let cut = Cut::all("10.9.0.5/32".parse().unwrap());
-        let mut left = Left { cuts: vec![cut.clone()], flows: vec![flow()] };
+        let mut left = Left { cuts: vec![cut.clone()], flows: vec![flow()], ..Left::default() };
         let report = work_off(Err(no_socket()), &mut left, true);
         assert!(report.failure.is_some() && report.ended.is_empty() && report.borne.is_none());
         assert_eq!((left.cuts, left.flows), (vec![cut], vec![flow()]));

@@ -27,6 +27,8 @@ pub(super) struct Metrics {
     uplinks: Family<ByNic, Gauge>,
     exits: Family<ByExit, Gauge>,
     dropped: Family<ByReason, Counter>,
+    services: Gauge,
+    servers: Gauge,
     failing: Gauge,
     problems: Gauge,
     /// Rounds of the loop.
@@ -90,7 +92,7 @@ impl Metrics {
     pub fn new() -> Self {
         let mut registry = Registry::with_prefix("egressd");
         let latency = Histogram::new(exponential_buckets(0.000_05, 2.0, 16));
-        let (workloads, bindings, up, uplinks, exits, dropped) = Default::default();
+        let (workloads, bindings, up, uplinks, exits, dropped, services, servers) = Default::default();
         let (failing, problems, rounds, changes, failures, drift) = Default::default();
         let metrics = Self {
             registry: Registry::default(),
@@ -100,6 +102,8 @@ impl Metrics {
             uplinks,
             exits,
             dropped,
+            services,
+            servers,
             failing,
             problems,
             rounds,
@@ -116,6 +120,8 @@ impl Metrics {
         registry.register("exit_flows", "Open flows that leave as a usable exit", metrics.exits.clone());
         let help = "Packets that were not let out; begins anew when its rule is made anew";
         registry.register("dropped_packets", help, metrics.dropped.clone());
+        registry.register("services", "Ports of exits that bindings publish", metrics.services.clone());
+        registry.register("servers", "Workloads that serve published ports, each as often as it does", metrics.servers.clone());
         registry.register("failing_steps", "Steps that were refused and are tried again", metrics.failing.clone());
         registry.register("problems", "Lines of status that tell what is wrong", metrics.problems.clone());
         registry.register("rounds", "Rounds of resolving and planning", metrics.rounds.clone());
@@ -156,6 +162,10 @@ impl Metrics {
         for Dropped { reason, family, packets } in &now.counted.dropped {
             self.dropped.get_or_create(&ByReason { reason: reason.clone(), family: family.clone() }).inc_by(*packets);
         }
+        let services = &now.outcome.inbound.all;
+        self.services.set(services.len().try_into().unwrap_or(i64::MAX));
+        let servers: usize = services.iter().map(|service| service.servers.len()).sum();
+        self.servers.set(servers.try_into().unwrap_or(i64::MAX));
         self.failing.set(now.failing.try_into().unwrap_or(i64::MAX));
         self.problems.set(now.problems.try_into().unwrap_or(i64::MAX));
         let mut text = String::new();

@@ -6,6 +6,7 @@ mod cluster;
 pub mod control;
 pub mod controller;
 mod cutter;
+mod gates;
 pub(crate) mod http;
 mod keeper;
 mod lock;

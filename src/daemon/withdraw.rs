@@ -49,7 +49,11 @@ pub fn withdraw(kernel: &mut Kernel, facts: &KernelFacts, boot_guard: Option<&Pa
     // While the rest of the tables is there, flows that had an exit leave by its NIC or not at all.
     kernel.disarm(&plan.disarm).map_err(Error::Disarm)?;
     let cuts: Vec<_> = plan.cuts.iter().collect();
-    let has_exit = |flow: &Flow| ends(&cuts, flow.source, flow.protocol, flow.reply_destination);
+    let is_served = |flow: &Flow| {
+        let mut cuts = plan.server_cuts.iter().filter(|cut| cut.server == flow.reply_source);
+        cuts.any(|cut| cut.hits(flow.destination, flow.protocol, flow.destination_port))
+    };
+    let has_exit = |flow: &Flow| ends(&cuts, flow.source, flow.protocol, flow.reply_destination) || is_served(flow);
     let ended = Flows::open().and_then(|mut flows| flows.end(has_exit)).map_err(Error::Flows)?;
     // Without the tables they would go on by the host's NIC with the exit's address.
     ended.error.map_or(Ok(()), Err).map_err(Error::Flows)?;

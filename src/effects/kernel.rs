@@ -10,9 +10,11 @@ use super::route::Routing;
 use super::sysctl::{self, Sysctls};
 use crate::netlink;
 use crate::nft::decode::AnyChain;
+use crate::nft::gates::{Gate, GateStep};
 use crate::nft::{Change, Family, Ruleset, diff};
 use crate::plan::Plan;
 use crate::plan::datapath::programs;
+use crate::plan::gates::{self, Wanted};
 use crate::plan::step::{Names, RouteStep};
 
 /// The kernel, open to be changed.
@@ -144,6 +146,16 @@ impl Kernel {
         Ok(chains)
     }
 
+    /// Lets flows to published ports through iptables' filter table where they are wanted, and nowhere else. Returns the firewalls that forwarded
+    /// packets pass, as they were, and what was changed.
+    pub fn open_gates(&mut self, wanted: &Wanted) -> Result<(Vec<Gate>, Vec<GateStep>), Failure> {
+        let failed = "letting flows to published ports through the firewall";
+        let gates = self.nft.gates().map_err(|error| Failure::of(failed, &error))?;
+        let steps = gates::steps(&gates, wanted);
+        self.nft.change_gates(&steps).map_err(|error| Failure::of(failed, &error))?;
+        Ok((gates, steps))
+    }
+
     /// The sysctls of these keys that exist.
     pub fn sysctls(&self, keys: &[String]) -> BTreeMap<String, String> {
         keys.iter().filter_map(|key| Some((key.clone(), self.sysctls.read(key).ok()?))).collect()
@@ -191,6 +203,10 @@ impl Kernel {
     /// alone, and why.
     pub fn withdraw(&mut self, plan: Plan, keep_forwarding: bool) -> (Done, Vec<String>) {
         let mut done = self.carry_out(plan);
+        match self.open_gates(&Wanted::default()) {
+            Ok((_, closed)) => done.steps += closed.len(),
+            Err(failure) => done.fail(failure),
+        }
         let left = match self.sysctls.restore_all(keep_forwarding) {
             Ok(left) => left.iter().map(ToString::to_string).collect(),
             Err(error) => {

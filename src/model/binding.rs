@@ -10,6 +10,7 @@ use ipnet::IpNet;
 
 use super::facts::Attachment;
 use super::labels::LabelSelector;
+pub use super::ports::{Balance, ClientSource, Inbound, Ports, Protocol};
 use super::proxy::Proxy;
 use super::reason::Reason;
 use crate::fnv::Fnv;
@@ -186,32 +187,6 @@ pub struct Destination {
     pub except: Vec<IpNet>,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum Protocol {
-    Tcp,
-    Udp,
-    Sctp,
-}
-
-impl Protocol {
-    /// Its IANA number.
-    pub const fn number(self) -> u8 {
-        match self {
-            Self::Tcp => 6,
-            Self::Udp => 17,
-            Self::Sctp => 132,
-        }
-    }
-}
-
-/// One protocol's ports, first to last.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct Ports {
-    pub protocol: Protocol,
-    pub first: u16,
-    pub last: u16,
-}
-
 /// What happens to a workload none of whose exits is usable.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum WhenUnavailable {
@@ -253,6 +228,8 @@ pub struct Binding {
     /// What it names itself; of a binding with a pool, what the pool gave it.
     pub exits: Vec<ExitSpec>,
     pub spread: Spread,
+    /// What comes in by the exits.
+    pub inbound: Vec<Inbound>,
     pub pool: Option<PoolRequest>,
     pub traffic: Traffic,
     pub when_unavailable: WhenUnavailable,
@@ -284,6 +261,7 @@ impl Binding {
             selector,
             exits: Vec::new(),
             spread: Spread::FirstUsable,
+            inbound: Vec::new(),
             pool: None,
             traffic: Traffic::default(),
             when_unavailable: WhenUnavailable::Drop,

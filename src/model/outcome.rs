@@ -10,6 +10,7 @@ use super::facts::IfIndex;
 use super::policy::{Standing, standing};
 use super::programs::Programs;
 use super::reason::Reason;
+use super::services::Services;
 use super::spread::Shares;
 use super::uplinks::{Exit, Uplinks};
 use super::workload::{Entry, Row, State};
@@ -32,6 +33,8 @@ pub struct Outcome {
     pub programs: Programs,
     /// What the policies lead to that spread their flows over several exits.
     pub spreads: BTreeMap<u32, Shares>,
+    /// What comes in by the exits.
+    pub inbound: Services,
     /// Bridges that carry bound workloads, or whose network asks for a guard.
     pub guards: BTreeMap<IfIndex, Guard>,
     /// The devices that a bridge's packets come in by in the ip families, where they are others than the bridge itself.

@@ -111,6 +111,7 @@ fn by_address(path: &str, address: IpAddr) -> Binding {
         selector: Selector::Host(HostSelector { cgroups: vec![path.to_owned()], ..HostSelector::default() }),
         exits: vec![ExitSpec::new(address)],
         spread: Spread::FirstUsable,
+        inbound: Vec::new(),
         pool: None,
         traffic: Traffic::default(),
         when_unavailable: WhenUnavailable::Drop,

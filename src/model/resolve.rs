@@ -21,6 +21,7 @@ use super::port_owners::{Answer, PortOwners, Request};
 use super::reason::Reason;
 use super::select::Held;
 use super::served::{refuse_mode, refuse_network};
+use super::services::services;
 use super::spread::spreads;
 use super::uplinks::outside::MAIN;
 use super::uplinks::{Memory, Uplinks};
@@ -60,7 +61,8 @@ pub fn resolve(facts: &Facts, past: &mut Past) -> Outcome {
     let faces = resolver.faces(&rows, &guards);
     let programs = programs::programs(facts, &uplinks, &mut past.memory.numbers);
     let spreads = spreads(&rows, &uplinks);
-    Outcome { uplinks, rows, programs, spreads, guards, faces, inside: Arc::clone(&facts.cluster.inside) }
+    let inbound = services(&rows, &facts.manifests.bindings, &uplinks);
+    Outcome { uplinks, rows, programs, spreads, inbound, guards, faces, inside: Arc::clone(&facts.cluster.inside) }
 }
 
 /// Rows, some of which still have to learn by which port they come in.

@@ -4,19 +4,13 @@
 //! address), and slots lead to exits: so a weight is a number of slots.
 
 use std::collections::BTreeMap;
-use std::hash::{Hash, Hasher};
 
 use super::binding::{Binding, Spread};
 use super::facts::Family;
 use super::policy::{Standing, standing};
+use super::slots::{hashed, turns};
 use super::uplinks::{Exit, Uplinks};
 use super::workload::{Row, State};
-use crate::fnv::Fnv;
-
-/// Fewest slots of a hash.
-const FEWEST: usize = 64;
-/// Slots of a hash for each exit: a lost one's go to many others.
-const EACH: usize = 8;
 
 /// One usable exit, and its part of the new flows.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -65,55 +59,13 @@ fn shares(uplinks: &Uplinks, binding: &Binding, family: Family) -> Vec<Share> {
 impl Shares {
     /// The exit of each slot.
     pub fn slots(&self) -> Vec<Exit> {
+        let weighted: Vec<(Exit, u16)> = self.shares.iter().map(|share| (share.exit, share.weight)).collect();
         match self.spread {
             Spread::FirstUsable => self.shares.first().map(|share| share.exit).into_iter().collect(),
-            Spread::RoundRobin | Spread::Random => turns(&self.shares),
-            Spread::BySource | Spread::ByDestination => hashed(&self.shares),
+            Spread::RoundRobin | Spread::Random => turns(&weighted),
+            Spread::BySource | Spread::ByDestination => hashed(&weighted, |exit| exit.address),
         }
     }
-}
-
-/// One whole turn: each exit as often as its weight says, as far apart as can be (the smooth weighted round robin of nginx).
-fn turns(shares: &[Share]) -> Vec<Exit> {
-    let common = shares.iter().fold(0, |common, share| greatest_common_divisor(common, share.weight)).max(1);
-    let weights: Vec<i64> = shares.iter().map(|share| i64::from(share.weight / common)).collect();
-    let total: i64 = weights.iter().sum();
-    let mut credit = vec![0_i64; shares.len()];
-    let turn = (0..total).map(|_| {
-        credit.iter_mut().zip(&weights).for_each(|(credit, weight)| *credit += weight);
-        let next = (0..credit.len()).rev().max_by_key(|at| credit[*at]).expect("there is one for each of the total");
-        credit[next] -= total;
-        shares[next].exit
-    });
-    turn.collect()
-}
-
-fn greatest_common_divisor(a: u16, b: u16) -> u16 {
-    if b == 0 { a } else { greatest_common_divisor(b, a % b) }
-}
-
-/// Each slot to the exit that has the highest score there (rendezvous hashing): an exit that goes leaves its slots to the others, and none
-/// of theirs moves. The scores follow from the addresses alone, so a restart changes nothing.
-fn hashed(shares: &[Share]) -> Vec<Exit> {
-    let slots = FEWEST.max(EACH * shares.len()).next_power_of_two();
-    let score = |slot: usize, share: &Share| {
-        let one = |part: u16| {
-            let mut hash = Fnv::default();
-            (share.exit.address, slot as u64, part).hash(&mut hash);
-            mixed(hash.finish())
-        };
-        (0..share.weight).map(one).max()
-    };
-    let best = |slot: usize| shares.iter().max_by_key(|share| (score(slot, share), share.exit.address)).map(|share| share.exit);
-    (0..slots).filter_map(best).collect()
-}
-
-/// FNV's low bits follow its last bytes too closely for a comparison (the finalizer of MurmurHash3).
-fn mixed(mut hash: u64) -> u64 {
-    for factor in [0xff51_afd7_ed55_8ccd, 0xc4ce_b9fe_1a85_ec53] {
-        hash = (hash ^ (hash >> 33)).wrapping_mul(factor);
-    }
-    hash ^ (hash >> 33)
 }
 
 #[cfg(test)]

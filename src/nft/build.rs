@@ -138,6 +138,27 @@ impl RuleBuilder {
         self.done()
     }
 
+    /// `dnat to address`, which is what a [`map`] leads to.
+    pub fn dnat(mut self, family: Family, address: Operand) -> Rule {
+        address.load(&mut self.exprs, 0, false);
+        self.exprs.push(Expr::Dnat { family, address: 0, port: None });
+        self.done()
+    }
+
+    /// `dnat to address . port`, which is what a [`map`] leads to.
+    pub fn dnat_endpoint(mut self, family: Family, endpoint: Operand) -> Rule {
+        endpoint.load(&mut self.exprs, 0, false);
+        let port = if family == Family::Ip6 { 4 } else { 1 };
+        self.exprs.push(Expr::Dnat { family, address: 0, port: Some(port) });
+        self.done()
+    }
+
+    /// `masquerade`
+    pub fn masquerade(mut self) -> Rule {
+        self.exprs.push(Expr::Masquerade);
+        self.done()
+    }
+
     /// `accept`
     pub fn accept(self) -> Rule {
         self.verdict(Verdict::Accept)

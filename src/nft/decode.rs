@@ -158,7 +158,7 @@ fn rule(table: &mut Table, message: &Received) -> Option<()> {
 }
 
 /// The comment in a rule's user data: a row of (type, length, value).
-fn comment(mut userdata: &[u8]) -> Option<&str> {
+pub fn comment(mut userdata: &[u8]) -> Option<&str> {
     while let [kind, length, rest @ ..] = userdata {
         let value = rest.get(..usize::from(*length))?;
         if *kind == NFTNL_UDATA_RULE_COMMENT {
@@ -202,7 +202,8 @@ fn fields(mut number: u32) -> Vec<Datatype> {
 }
 
 fn datatype(number: u32) -> Datatype {
-    [Datatype::IfIndex, Datatype::Ipv4, Datatype::Ipv6, Datatype::Mark, Datatype::Uid, Datatype::Cgroup]
+    use Datatype::{Cgroup, Endpoint4, Endpoint6, IfIndex, Ipv4, Ipv6, Mark, Protocol, Service, Uid};
+    [IfIndex, Ipv4, Ipv6, Mark, Uid, Cgroup, Protocol, Service, Endpoint4, Endpoint6]
         .into_iter()
         .find(|known| type_number(*known) == number)
         .unwrap_or(Datatype::Other(number))

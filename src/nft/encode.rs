@@ -1,10 +1,12 @@
 //! Changes as one batch of netlink messages.
 
 mod expr;
+mod gates;
 
 use super::uapi::*;
 use super::{Bytes, Chain, ChainKind, Change, Data, Datatype, Family, Hook, Key, Rule, Set, Verdict};
 use crate::wire::{Message, flags, netfilter};
+pub use gates::gates;
 
 /// Elements of one message, in bytes: an attribute has at most 65,535 and an element less than 400.
 const ELEMENTS_PER_MESSAGE: usize = 48 * 1024;
@@ -63,9 +65,7 @@ pub fn batch<'a>(table: &str, ownership: Ownership, first: u32, changes: impl In
         encoder.change = index;
         encoder.encode(change);
     }
-    let last = first.wrapping_add(encoder.origins.len() as u32 + 1);
-    encoder.boundary(NFNL_MSG_BATCH_END, last);
-    Batch { bytes: encoder.bytes, first, origins: encoder.origins }
+    encoder.end()
 }
 
 /// The beginning of a message to nf_tables.
@@ -94,6 +94,12 @@ struct Encoder<'t> {
 impl Encoder<'_> {
     fn boundary(&mut self, kind: u16, sequence: u32) {
         self.bytes.extend(netfilter::message(kind, 0, 0, NFNL_SUBSYS_NFTABLES).finish(sequence, 0));
+    }
+
+    fn end(mut self) -> Batch {
+        let last = self.first.wrapping_add(self.origins.len() as u32 + 1);
+        self.boundary(NFNL_MSG_BATCH_END, last);
+        Batch { bytes: self.bytes, first: self.first, origins: self.origins }
     }
 
     fn message(&mut self, operation: u16, flags: u16, family: Family, body: impl FnOnce(&mut Message)) {
@@ -238,7 +244,7 @@ fn write_set(w: &mut Message, table: &str, name: &str, id: u32, set: &Set) {
     w.put_text(NFTA_SET_NAME, name);
     w.put_be32(NFTA_SET_FLAGS, map | interval);
     w.put_be32(NFTA_SET_KEY_TYPE, key_type(&set.key));
-    w.put_be32(NFTA_SET_KEY_LEN, set.key.iter().map(|field| width(*field)).sum());
+    w.put_be32(NFTA_SET_KEY_LEN, key_length(&set.key));
     if let Some(data) = set.data {
         let number = if data == Datatype::Verdict { NFT_DATA_VERDICT } else { type_number(data) };
         w.put_be32(NFTA_SET_DATA_TYPE, number);
@@ -279,8 +285,8 @@ fn set_userdata(set: &Set) -> Vec<u8> {
 fn byte_order(field: Datatype) -> u32 {
     match field {
         Datatype::IfIndex | Datatype::Mark | Datatype::Uid | Datatype::Cgroup => 1,
-        Datatype::Ipv4 | Datatype::Ipv6 => 2,
-        Datatype::Verdict | Datatype::Other(_) => 0,
+        Datatype::Ipv4 | Datatype::Ipv6 | Datatype::Protocol | Datatype::Service => 2,
+        Datatype::Verdict | Datatype::Endpoint4 | Datatype::Endpoint6 | Datatype::Other(_) => 0,
     }
 }
 
@@ -290,6 +296,10 @@ pub(super) fn type_number(field: Datatype) -> u32 {
         Datatype::Verdict => 1,
         Datatype::Ipv4 => 7,
         Datatype::Ipv6 => 8,
+        Datatype::Protocol => 12,
+        Datatype::Service => 13,
+        Datatype::Endpoint4 => key_type(&[Datatype::Ipv4, Datatype::Service]),
+        Datatype::Endpoint6 => key_type(&[Datatype::Ipv6, Datatype::Service]),
         Datatype::Mark => 19,
         Datatype::IfIndex => 20,
         Datatype::Uid => 24,
@@ -305,8 +315,20 @@ fn key_type(fields: &[Datatype]) -> u32 {
     fields.iter().fold(0, |number, field| number << TYPE_BITS | type_number(*field))
 }
 
+/// Each field begins at a slot of its own. A key of one field is as long as that.
+fn key_length(fields: &[Datatype]) -> u32 {
+    match fields {
+        [field] => width(*field),
+        several => several.iter().map(|field| width(*field).next_multiple_of(4)).sum(),
+    }
+}
+
 fn width(field: Datatype) -> u32 {
     match field {
+        Datatype::Protocol => 1,
+        Datatype::Service => 2,
+        Datatype::Endpoint4 => 8,
+        Datatype::Endpoint6 => 20,
         Datatype::Ipv6 => 16,
         Datatype::Cgroup => 8,
         Datatype::IfIndex | Datatype::Ipv4 | Datatype::Mark | Datatype::Uid | Datatype::Verdict | Datatype::Other(_) => 4,

@@ -6,6 +6,7 @@ pub mod decode;
 mod diff;
 mod display;
 pub mod encode;
+pub mod gates;
 mod ruleset;
 #[cfg(test)]
 mod samples;

@@ -130,6 +130,14 @@ pub enum Datatype {
     Uid,
     /// The number of a control group (its inode), 8 bytes host order.
     Cgroup,
+    /// A transport protocol's number, 1 byte.
+    Protocol,
+    /// A port, 2 bytes in network order.
+    Service,
+    /// An IPv4 address and a port, as the data of a map.
+    Endpoint4,
+    /// An IPv6 address and a port, as the data of a map.
+    Endpoint6,
     Verdict,
     /// Another of nft's type numbers: only ever read, in what someone else put into a table of ours.
     Other(u32),
@@ -291,6 +299,19 @@ pub enum Expr {
     /// `reject with icmp host-unreachable`, or `icmpv6 addr-unreachable`.
     Reject {
         v6: bool,
+    },
+    /// `dnat to` the address in the register, and to the port in another one.
+    Dnat {
+        family: Family,
+        address: Register,
+        port: Option<Register>,
+    },
+    /// `masquerade`: source NAT to the address that the output interface has toward the destination.
+    Masquerade,
+    /// iptables' `-m mark`: the packet mark under a mask, by the kernel's `xt_mark`, revision 1.
+    XtMark {
+        mark: u32,
+        mask: u32,
     },
     Counter,
 }

@@ -56,7 +56,10 @@ pub const NF_DROP: u32 = 0;
 
 pub const NFTA_RULE_TABLE: u16 = 1;
 pub const NFTA_RULE_CHAIN: u16 = 2;
+pub const NFTA_RULE_HANDLE: u16 = 3;
 pub const NFTA_RULE_EXPRESSIONS: u16 = 4;
+/// Handle of the rule that another one is put ahead of, or behind.
+pub const NFTA_RULE_POSITION: u16 = 6;
 pub const NFTA_RULE_USERDATA: u16 = 7;
 /// nft's own: a rule's comment in the user data, as type, length, text with its NUL.
 pub const NFTNL_UDATA_RULE_COMMENT: u8 = 0;
@@ -202,8 +205,13 @@ pub const NFT_REJECT_ICMP_UNREACH: u32 = 0;
 /// `ICMP_HOST_UNREACH`, and of ICMPv6 `ICMPV6_ADDR_UNREACH`: programs get `EHOSTUNREACH` of both.
 pub const ICMP_HOST_UNREACH: u8 = 1;
 pub const ICMPV6_ADDR_UNREACH: u8 = 3;
+pub const NFTA_MATCH_NAME: u16 = 1;
+pub const NFTA_MATCH_REV: u16 = 2;
+pub const NFTA_MATCH_INFO: u16 = 3;
 
 pub const NFTA_NAT_TYPE: u16 = 1;
 pub const NFTA_NAT_FAMILY: u16 = 2;
 pub const NFTA_NAT_REG_ADDR_MIN: u16 = 3;
+pub const NFTA_NAT_REG_PROTO_MIN: u16 = 5;
 pub const NFT_NAT_SNAT: u32 = 0;
+pub const NFT_NAT_DNAT: u32 = 1;

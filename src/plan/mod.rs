@@ -4,6 +4,8 @@ pub mod boot;
 pub mod datapath;
 pub mod engine;
 pub mod flows;
+pub mod gates;
+pub mod inbound;
 mod program_flows;
 pub mod read_back;
 pub mod routing;
@@ -20,6 +22,7 @@ use crate::model::facts::KernelFacts;
 use crate::model::resolve::Outcome;
 use crate::nft::{Change, Ruleset, diff};
 use flows::Cut;
+use inbound::ServerCut;
 use routing::Routing;
 use step::{Names, RouteStep};
 use tables::Departed;
@@ -43,6 +46,8 @@ pub struct Plan {
     pub names: Names,
     /// Flows to end, once all else is done.
     pub cuts: Vec<Cut>,
+    /// The same of servers that have left.
+    pub server_cuts: Vec<ServerCut>,
     /// Who was bound until now, and whose flows are being ended.
     pub departed: Departed,
 }
@@ -76,7 +81,10 @@ impl Planner {
         }
         let ruleset = diff(&desired, observed.ruleset);
         let routing = Routing::desired(outcome, observed.kernel);
-        let (before, after) = routing.steps(&Routing::observed(observed.kernel), observed.kernel);
+        let (mut before, mut after) = routing.steps(&Routing::observed(observed.kernel), observed.kernel);
+        let (on, off) = inbound::hairpins(observed.ruleset, &desired, observed.kernel);
+        before.extend(on);
+        after.extend(off);
         // What an earlier run had unbound may have flows still, and without the tables nothing would hold them.
         let go = desired.tables.is_empty() && !observed.ruleset.tables.is_empty();
         let mut cuts = flows::cuts(&ruleset, observed.ruleset, &desired, outcome);
@@ -89,6 +97,7 @@ impl Planner {
             before,
             disarm,
             cuts,
+            server_cuts: inbound::server_cuts(observed.ruleset, &desired, observed.kernel),
             ruleset,
             target: desired,
             departed,
@@ -100,7 +109,8 @@ impl Planner {
 impl Plan {
     /// Nothing has to change.
     pub fn is_empty(&self) -> bool {
-        self.sysctls.is_empty() && self.before.is_empty() && self.ruleset.is_empty() && self.cuts.is_empty() && self.after.is_empty()
+        let flows_stay = self.cuts.is_empty() && self.server_cuts.is_empty();
+        self.sysctls.is_empty() && self.before.is_empty() && self.ruleset.is_empty() && flows_stay && self.after.is_empty()
     }
 }
 
@@ -123,6 +133,9 @@ impl fmt::Display for Plan {
             writeln!(f, "{}", step.words(&self.names))?;
         }
         for cut in &self.cuts {
+            writeln!(f, "{cut}")?;
+        }
+        for cut in &self.server_cuts {
             writeln!(f, "{cut}")?;
         }
         Ok(())

@@ -21,6 +21,11 @@ pub enum RouteStep {
         index: IfIndex,
         group: u32,
     },
+    /// Lets frames leave by the port of a bridge that they came in by, or not.
+    SetHairpin {
+        index: IfIndex,
+        on: bool,
+    },
 }
 
 impl RouteStep {
@@ -34,6 +39,9 @@ impl RouteStep {
                 write!(f, "ip {}rule delete preference {} {}", option(rule.family), rule.preference, rule_words(rule))
             }
             Self::SetGroup { index, group } => write!(f, "ip link set {} group {group}", names.of(*index)),
+            Self::SetHairpin { index, on } => {
+                write!(f, "ip link set {} type bridge_slave hairpin {}", names.of(*index), if *on { "on" } else { "off" })
+            }
         })
     }
 
@@ -42,7 +50,7 @@ impl RouteStep {
         match self {
             Self::AddRoute(route) => Some(route.table),
             Self::AddRule(rule) => Some(rule.table),
-            Self::DeleteRoute(_) | Self::DeleteRule(_) | Self::SetGroup { .. } => None,
+            Self::DeleteRoute(_) | Self::DeleteRule(_) | Self::SetGroup { .. } | Self::SetHairpin { .. } => None,
         }
     }
 
@@ -50,7 +58,7 @@ impl RouteStep {
         match self {
             Self::AddRoute(route) | Self::DeleteRoute(route) => route.interfaces().collect(),
             Self::AddRule(_) | Self::DeleteRule(_) => Vec::new(),
-            Self::SetGroup { index, .. } => vec![*index],
+            Self::SetGroup { index, .. } | Self::SetHairpin { index, .. } => vec![*index],
         }
     }
 }

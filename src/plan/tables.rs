@@ -5,7 +5,7 @@ use std::net::IpAddr;
 
 use ipnet::IpNet;
 
-use super::datapath::{self, Shape, names, programs, spread, traffic};
+use super::datapath::{self, Shape, inbound, names, programs, spread, traffic};
 use crate::model::binding::{Traffic, WhenUnavailable};
 use crate::model::facts::{Family as IpFamily, IfIndex, KernelFacts};
 use crate::model::policy::{NO_EXIT, Standing, standing};
@@ -23,6 +23,7 @@ pub type Departed = BTreeSet<(IfIndex, IpAddr)>;
 pub struct Made {
     traffic: traffic::Made,
     spread: spread::Made,
+    inbound: inbound::Made,
 }
 
 impl Made {
@@ -30,6 +31,7 @@ impl Made {
     pub fn keep_only(&mut self, ruleset: &Ruleset, outcome: &Outcome) {
         self.traffic.keep_only(ruleset);
         self.spread.keep_only(&outcome.spreads);
+        self.inbound.keep_only(&outcome.inbound.all);
     }
 }
 
@@ -39,7 +41,7 @@ pub fn ruleset(outcome: &Outcome, kernel: &KernelFacts, made: &mut Made) -> Rule
         return Ruleset::default();
     }
     let rows: Vec<Stood> = outcome.rows.iter().map(|row| (row, standing(row))).collect();
-    let mut ip = |v6| table(outcome, &rows, v6, made);
+    let mut ip = |v6| table(outcome, &rows, kernel, v6, made);
     Ruleset { tables: BTreeMap::from([(Family::Ip, ip(false)), (Family::Ip6, ip(true)), (Family::Bridge, bridge(&rows, kernel))]) }
 }
 
@@ -76,7 +78,7 @@ fn bridge(rows: &[Stood], kernel: &KernelFacts) -> Table {
     sets.with(chains)
 }
 
-fn table(outcome: &Outcome, rows: &[Stood], v6: bool, made: &mut Made) -> Table {
+fn table(outcome: &Outcome, rows: &[Stood], kernel: &KernelFacts, v6: bool, made: &mut Made) -> Table {
     let mut sets = datapath::sets(v6);
     let mut traffics: BTreeMap<String, &Traffic> = BTreeMap::new();
     for (row, standing) in rows {
@@ -123,6 +125,7 @@ fn table(outcome: &Outcome, rows: &[Stood], v6: bool, made: &mut Made) -> Table 
     }
     programs::add(&mut table, &outcome.programs, v6);
     traffics.extend(programs::traffics(&outcome.programs, v6));
+    inbound::add(&mut table, outcome, kernel, v6, &mut made.inbound);
     table.chains.extend(datapath::chains(Shape::of(&table.sets, v6)));
     traffics.into_iter().for_each(|(name, traffic)| traffic::add(&mut table, &name, traffic, v6, &mut made.traffic));
     table

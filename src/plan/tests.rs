@@ -1,5 +1,6 @@
 //! From YAML and labels to a plan, and what every plan has to keep.
 
+mod inbound;
 mod networks;
 mod nodes;
 mod programs;
@@ -141,6 +142,10 @@ fn apply(facts: &mut Facts, steps: &[RouteStep]) {
             RouteStep::DeleteRoute(route) => kernel.routes.retain(|r| r != route),
             RouteStep::AddRule(rule) => kernel.rules.push(rule.clone()),
             RouteStep::DeleteRule(rule) => kernel.rules.retain(|r| r != rule),
+            RouteStep::SetHairpin { index, on } => {
+                let link = Link { hairpin: *on, ..kernel.links[index].clone() };
+                kernel.apply(KernelChange::Link(link));
+            }
             RouteStep::SetGroup { index, group } => {
                 let link = kernel.links.get(index).expect("the plan names links that are there").clone();
                 kernel.apply(KernelChange::Link(Link { group: *group, ..link }));
@@ -298,7 +303,7 @@ fn tables_come_before_rules_and_rules_before_marks() {
     start(&mut facts, 1, &[("egress.ip", "172.31.0.14")]);
     let plan = plan(&facts, &mut Past::default(), &Ruleset::default());
     let kind = |step: &RouteStep| match step {
-        RouteStep::SetGroup { .. } => 0,
+        RouteStep::SetGroup { .. } | RouteStep::SetHairpin { .. } => 0,
         RouteStep::AddRoute(r) if r.kind == RouteKind::Unreachable => 1,
         RouteStep::AddRoute(_) => 2,
         RouteStep::AddRule(_) => 3,

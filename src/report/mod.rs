@@ -5,5 +5,6 @@ pub mod explain;
 pub mod fold;
 pub mod inside;
 pub mod node;
+pub mod services;
 pub mod status;
 pub mod table;

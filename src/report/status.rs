@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
+use super::services::{ServiceStatus, services};
 use crate::model::binding::{Binding, BindingName, FieldError};
 use crate::model::known::Facts;
 use crate::model::resolve::{Guard, Outcome};
@@ -20,6 +21,9 @@ pub struct Status {
     pub workloads: Vec<Workload>,
     pub bindings: Vec<BindingStatus>,
     pub uplinks: Vec<UplinkStatus>,
+    /// Ports of exits that workloads serve.
+    #[serde(default)]
+    pub services: Vec<ServiceStatus>,
     /// Bridges on which a source that nobody vouches for has no way out.
     pub guarded: Vec<String>,
     /// Packets that were not let out, by reason.
@@ -131,6 +135,7 @@ impl Status {
             workloads,
             bindings: of_bindings(facts, outcome),
             uplinks: nics(&outcome.uplinks),
+            services: services(outcome),
             guarded: guarded.map(|(index, _)| name(index)).collect(),
             dropped: counted.dropped,
             problems,

@@ -4,6 +4,7 @@ use std::net::IpAddr;
 
 use comfy_table::{ContentArrangement, Table, presets};
 
+use super::services;
 use super::status::{Status, Workload};
 
 /// Rows under a header, in columns as `kubectl get` has them.
@@ -32,7 +33,7 @@ pub fn render(status: &Status) -> String {
         [] => "No workload is bound.\n".to_owned(),
         workloads => columns(header, workloads.iter().map(row)),
     };
-    table + &below(&notes(status))
+    table + &services::render(&status.services) + &below(&notes(status))
 }
 
 fn row(w: &Workload) -> [String; 10] {

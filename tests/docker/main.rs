@@ -7,6 +7,7 @@ mod boot;
 mod firewall;
 mod first_packet;
 mod guard;
+mod inbound;
 mod labels;
 mod lifecycle;
 mod networks;
@@ -27,6 +28,7 @@ fn main() -> ExitCode {
         address_taken::scenarios(),
         boot::scenarios(),
         published::scenarios(),
+        inbound::scenarios(),
         networks::scenarios(),
         labels::scenarios(),
         firewall::scenarios(),

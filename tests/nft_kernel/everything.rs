@@ -110,9 +110,36 @@ fn routed(family: Family, v6: bool) -> Table {
     );
     let seal = Chain::base(ChainKind::Filter, Hook::Postrouting, 110, [rule().not_found("own", [oif(), saddr(v6)]).drop()]);
     let output = Chain::base(ChainKind::Route, Hook::Output, -149, []);
+    let called = [kind, Datatype::Protocol, Datatype::Service];
+    let port = |port: u16| Bytes::default().address(address(exit)).protocol(6).port(port);
+    let mut services = Set::map(called, Datatype::Verdict);
+    services.elements.insert(Key::one(port(27017)), Data::Verdict(Verdict::Jump("service".into())));
+    let mut published = Set::of(called).with_ranges();
+    published.elements.insert(Key { first: port(5000), last: Some(port(5010)) }, Data::None);
+    let mut servers = Set::map([Datatype::Mark], Datatype::endpoint(v6));
+    servers.elements.insert(Key::one(number(0)), Data::Value(Bytes::default().address(address(host)).port(1234)));
+    let mut addresses = Set::map([Datatype::Mark], kind);
+    addresses.elements.insert(Key::one(number(0)), Data::address(address(host)));
+    for (name, set) in [("services", services), ("published", published), ("servers", servers), ("addresses", addresses)] {
+        table.sets.insert(name.into(), set);
+    }
+    let inbound = Chain::base(ChainKind::Nat, Hook::Prerouting, -101, [rule().vmap("services", [daddr(v6), l4proto(), dport()])]);
+    let service = Chain::regular([
+        rule().is(l4proto(), 6).dnat_endpoint(family, map("servers", [mark()])),
+        rule().dnat(family, map("addresses", [mark()])),
+    ]);
+    let inbound_source = Chain::base(
+        ChainKind::Nat,
+        Hook::Postrouting,
+        94,
+        [rule().found(ranges("published"), [daddr(v6), l4proto(), dport()]).masquerade()],
+    );
     for (name, chain) in
         [("prerouting", prerouting), ("arrival", arrival), ("postrouting", postrouting), ("seal", seal), ("output", output)]
     {
+        table.chains.insert(name.into(), chain);
+    }
+    for (name, chain) in [("inbound", inbound), ("service", service), ("inbound_source", inbound_source)] {
         table.chains.insert(name.into(), chain);
     }
     table

@@ -5,13 +5,14 @@ use std::sync::Arc;
 
 use egressd::effects::nft::Nft;
 use egressd::model::binding::{
-    Binding, BindingName, Destination, ExistingFlows, ExitSpec, HostSelector, Ports, Protocol, Selector, Source, Spread, Traffic,
-    WhenUnavailable,
+    Balance, Binding, BindingName, ClientSource, Destination, ExistingFlows, ExitSpec, HostSelector, Ports, Protocol, Selector, Source,
+    Spread, Traffic, WhenUnavailable,
 };
 use egressd::model::facts::KernelFacts;
 use egressd::model::programs::{Guarded, Programs};
 use egressd::model::resolve::{Guard, Outcome};
 use egressd::model::select::Held;
+use egressd::model::services::{Server, Service};
 use egressd::model::spread::{Share, Shares};
 use egressd::model::uplinks::{Exit, Uplink};
 use egressd::model::workload::{Entry, Row, State, Subject};
@@ -29,6 +30,7 @@ fn host_programs(v6: bool, limited: &Traffic) -> Programs {
         selector: Selector::Host(HostSelector::default()),
         exits: vec![ExitSpec::new(exit.address)],
         spread: Spread::FirstUsable,
+        inbound: Vec::new(),
         pool: None,
         traffic: traffic.clone(),
         when_unavailable: WhenUnavailable::Drop,
@@ -60,6 +62,33 @@ fn host_programs(v6: bool, limited: &Traffic) -> Programs {
     }
 }
 
+/// A port and a range of ports of an exit.
+fn services(exit: IpAddr) -> [Service; 2] {
+    let server = Server {
+        address: if exit.is_ipv4() { [172, 19, 0, 2].into() } else { "fd00:19::2".parse().unwrap() },
+        port: Some(1234),
+        weight: 1,
+        entry: Entry::Port { port: 7, bridge: 5 },
+        row: 0,
+    };
+    let port = Service {
+        address: exit,
+        ports: Ports { protocol: Protocol::Tcp, first: 27017, last: 27017 },
+        balance: Balance::RoundRobin,
+        client_source: ClientSource::Masquerade,
+        binding: BindingName { source: Source::File, name: "default/front".into() },
+        servers: vec![server.clone()],
+    };
+    let range = Service {
+        ports: Ports { protocol: Protocol::Udp, first: 5000, last: 5010 },
+        balance: Balance::BySource,
+        client_source: ClientSource::Preserve,
+        servers: vec![Server { port: None, ..server }],
+        ..port.clone()
+    };
+    [port, range]
+}
+
 /// What a host with one uplink needs.
 fn wanted() -> Ruleset {
     let mut outcome = Outcome::default();
@@ -78,6 +107,7 @@ fn wanted() -> Ruleset {
     for address in ["192.0.2.1", "2001:db8::1"] {
         outcome.uplinks.called.insert(address.parse().unwrap(), 1);
         outcome.uplinks.borne.insert(address.parse().unwrap(), 1);
+        outcome.inbound.all.extend(services(address.parse().unwrap()));
     }
     outcome.guards.insert(5, Guard::Closed);
     outcome.guards.insert(6, Guard::Open);
@@ -117,8 +147,10 @@ fn the_datapaths_rules_are_taken_by_the_kernel_and_listed_by_nft() {
                 spread_exits: all,
                 spread_exits_nets: all,
                 programs: all,
+                services: all,
+                services_ranges: all,
             };
-            table.chains = chains(shape);
+            table.chains.extend(chains(shape));
             programs::add(table, &host_programs(v6, &limited), v6);
             for (number, spread) in [Spread::RoundRobin, Spread::Random, Spread::BySource, Spread::ByDestination].into_iter().enumerate() {
                 let address = |host: u8| {
@@ -151,6 +183,13 @@ fn the_datapaths_rules_are_taken_by_the_kernel_and_listed_by_nft() {
             "meta mark set jhash ip saddr mod 64 seed 0x65677265 map @ways-80000003",
             "snat to jhash ip saddr mod 64 seed 0x65677265 map @slots-80000003",
             "snat to jhash ip daddr mod 64 seed 0x65677265 map @slots-80000004",
+            "ip daddr . meta l4proto . th dport vmap @services",
+            "ip daddr . meta l4proto . th dport vmap @services_ranges",
+            "numgen inc mod 1 map @servers-tcp-27017-192.0.2.1",
+            "jhash ip saddr mod 64 seed 0x65677265 map @servers-udp-5000-5010-192.0.2.1",
+            "numgen inc mod 1 map @servers-tcp-27017-2001_db8__1",
+            "iif . oif . ip saddr @hairpins",
+            "masquerade",
         ] {
             assert!(listing.contains(rule), "{rule}\n{listing}");
         }

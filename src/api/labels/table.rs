@@ -5,6 +5,7 @@ use std::net::IpAddr;
 
 use ipnet::IpNet;
 
+use super::inbound;
 use crate::api::nearest::nearest;
 use crate::api::values::{self, Fault, MAX_ADDRESSES, MAX_ITEMS, shown};
 use crate::model::binding::{ExistingFlows, ExitSpec, Ports, Spread, WhenUnavailable};
@@ -26,6 +27,7 @@ pub struct Draft {
     /// With their weights.
     pub exits: Vec<(IpAddr, u16)>,
     pub spread: Spread,
+    pub inbound: inbound::Draft,
     pub interface: Option<String>,
     pub gateways: Vec<IpAddr>,
     pub to: Vec<IpNet>,
@@ -60,7 +62,7 @@ pub struct Label {
 }
 
 /// Every label of ours.
-pub static LABELS: [Label; 13] = [
+pub static LABELS: [Label; 17] = [
     Label {
         name: "egress.ip",
         effect: Effect::Exit,
@@ -126,6 +128,10 @@ pub static LABELS: [Label; 13] = [
         example: "tcp/443-445,udp/53",
         read: |draft, value| list(value, values::ports).map(|all| draft.ports = values::merge_ports(all)),
     },
+    inbound::PUBLISH,
+    inbound::BALANCE,
+    inbound::CLIENT_SOURCE,
+    inbound::WEIGHT,
     Label {
         name: "egress.unavailable",
         effect: Effect::Exit,
@@ -201,7 +207,7 @@ pub fn find(name: &str) -> Option<&'static Label> {
 }
 
 /// Items between commas, without white space around them; none is empty or given twice.
-fn list<T: PartialEq>(value: &str, item: impl Fn(&str) -> Result<T, Fault>) -> Result<Vec<T>, Fault> {
+pub(super) fn list<T: PartialEq>(value: &str, item: impl Fn(&str) -> Result<T, Fault>) -> Result<Vec<T>, Fault> {
     let mut all = Vec::new();
     for text in value.split(',').map(str::trim) {
         if text.is_empty() {
@@ -244,7 +250,7 @@ fn one_each(gateways: Vec<IpAddr>) -> Result<Vec<IpAddr>, Fault> {
     }
 }
 
-fn choice<T: Copy, const N: usize>(value: &str, choices: [(&'static str, T); N]) -> Result<T, Fault> {
+pub(super) fn choice<T: Copy, const N: usize>(value: &str, choices: [(&'static str, T); N]) -> Result<T, Fault> {
     let low = value.to_ascii_lowercase();
     if let Some((_, chosen)) = choices.iter().find(|(word, _)| *word == low) {
         return Ok(*chosen);

@@ -1,5 +1,7 @@
 //! What labels may say, and what is said of those that may not.
 
+mod inbound;
+
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 

@@ -10,6 +10,7 @@ use crate::model::binding::{
 use ipnet::IpNet;
 
 mod examples;
+mod inbound;
 mod property;
 mod spread;
 
@@ -71,6 +72,7 @@ priority: 3",
         pool: None,
         refusal: None,
         spread: Spread::FirstUsable,
+        inbound: Vec::new(),
         traffic: Traffic::new(
             vec![Destination { cidr: net("0.0.0.0/0"), except: vec![net("10.0.0.0/8")] }],
             vec![ports(Protocol::Tcp, 443, 445), ports(Protocol::Udp, 53, 53)],

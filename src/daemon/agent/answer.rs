@@ -41,6 +41,7 @@ impl Agent {
         }
         problems.extend(self.facts.cluster.troubles.values().cloned());
         problems.extend(self.outcome.uplinks.problems.iter().cloned());
+        problems.extend(self.outcome.inbound.problems.iter().cloned());
         let unread = self.facts.engine_problems.iter().chain(&self.facts.runtime_problems);
         problems.extend(unread.map(|(object, problem)| format!("{object}: {problem}")));
         problems.extend(engine::problems(&self.facts));
@@ -48,6 +49,7 @@ impl Agent {
         problems.extend(self.beside.problems());
         problems.extend(self.calls.problems());
         problems.extend(self.nat.problems().iter().cloned());
+        problems.extend(self.gates.problems().iter().cloned());
         problems.extend(self.no_metrics.clone());
         problems
     }

@@ -126,6 +126,9 @@ impl Agent {
         if notice.nat_chains || notice.lost {
             self.nat.changed();
         }
+        if notice.gates || notice.lost {
+            self.gates.changed();
+        }
         if notice.ours {
             info!(program = notice.program.as_deref().unwrap_or("?"), "our nftables tables were changed by another program");
             self.metrics.drift.inc();

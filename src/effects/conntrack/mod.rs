@@ -75,6 +75,8 @@ pub struct Flow {
     pub destination_port: u16,
     /// Where answers go: the address that the world sees the flow come from.
     pub reply_destination: IpAddr,
+    /// Who answers: after destination NAT another one than was called.
+    pub reply_source: IpAddr,
     pub mark: u32,
     /// `IPS_*` bits.
     pub status: u32,
@@ -204,6 +206,7 @@ fn flow(message: &Received<'_>) -> Option<Flow> {
         source_port: original.source_port,
         destination_port: original.destination_port,
         reply_destination: reply.destination,
+        reply_source: reply.source,
         mark,
         status,
         id,

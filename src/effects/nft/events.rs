@@ -9,7 +9,9 @@ use nix::libc::{ENOBUFS, MSG_DONTWAIT};
 use super::ROOM;
 use crate::contract::TABLE;
 use crate::netlink;
+use crate::nft::decode::any_chain;
 use crate::nft::uapi::*;
+use crate::plan::gates;
 use crate::wire::{self, Received};
 
 /// The kernel puts events together into datagrams of a page or two.
@@ -22,6 +24,8 @@ pub struct Notice {
     pub ours: bool,
     /// A NAT base chain came, or a chain or table went that may have had one (the kernel does not say).
     pub nat_chains: bool,
+    /// A chain that forwarded packets may pass changed, or went.
+    pub gates: bool,
     /// Notices were lost: anything may have happened, or nothing. A batch of ours that is larger than the receive buffer does that.
     pub lost: bool,
     /// Name of the program that did the last of it, if the kernel said.
@@ -30,7 +34,7 @@ pub struct Notice {
 
 impl Notice {
     fn is_empty(&self) -> bool {
-        !(self.ours || self.nat_chains || self.lost)
+        !(self.ours || self.nat_chains || self.gates || self.lost)
     }
 }
 
@@ -105,6 +109,13 @@ fn note(notice: &mut Notice, own: u32, message: &Received) {
         NFT_MSG_DELCHAIN | NFT_MSG_DELTABLE => notice.nat_chains = true,
         _ => {}
     }
+    notice.gates |= match operation {
+        NFT_MSG_NEWCHAIN => any_chain(message).is_some_and(|chain| gates::is_gate(&chain)),
+        NFT_MSG_DELCHAIN => gates::may_hold(name(NFTA_CHAIN_NAME)),
+        NFT_MSG_NEWRULE | NFT_MSG_DELRULE => gates::may_hold(name(NFTA_RULE_CHAIN)),
+        NFT_MSG_DELTABLE => true,
+        _ => false,
+    };
     // Every kind of message has its table's name in attribute 1.
     notice.ours |= name(NFTA_TABLE_NAME) == Some(TABLE);
 }

@@ -5,6 +5,7 @@
 
 mod drops;
 mod events;
+mod gates;
 mod probe;
 mod read;
 

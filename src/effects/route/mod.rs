@@ -9,6 +9,10 @@ use crate::netlink::{self, Channel, Error, routing, rule};
 use crate::plan::step::RouteStep;
 use crate::wire::{Message, flags};
 
+/// Bytes of `struct ifinfomsg`.
+const LINK_FIXED: usize = 16;
+const IFLA_BRPORT_MODE: u16 = 4;
+
 #[cfg(test)]
 mod tests;
 
@@ -40,12 +44,26 @@ impl Routing {
             RouteStep::AddRule(rule) => (rule::write(libc::RTM_NEWRULE, flags::CREATE | flags::EXCL, rule), &[libc::EEXIST][..]),
             RouteStep::DeleteRule(rule) => (rule::write(libc::RTM_DELRULE, 0, rule), &[libc::ENOENT][..]),
             RouteStep::SetGroup { index, group } => (set_group(*index, *group), &[libc::ENODEV][..]),
+            // It may be on no bridge by now.
+            RouteStep::SetHairpin { index, on } => (set_hairpin(*index, *on), &[libc::ENODEV, libc::EOPNOTSUPP][..]),
         };
         match self.channel.request(message, |_| {}) {
             Err(error) if error.errno().is_some_and(|e| fine.contains(&e)) => Ok(()),
             other => other,
         }
     }
+}
+
+/// `ip link set dev INDEX type bridge_slave hairpin on`: by this way, and not by `AF_BRIDGE`, the kernel tells of it as of any change of a link.
+fn set_hairpin(index: u32, on: bool) -> Message {
+    let mut fixed = [0; LINK_FIXED];
+    fixed[4..8].copy_from_slice(&index.to_ne_bytes());
+    let mut message = Message::new(libc::RTM_NEWLINK, 0, &fixed);
+    message.nest(libc::IFLA_LINKINFO, |information| {
+        information.put_text(libc::IFLA_INFO_SLAVE_KIND, "bridge");
+        information.nest(libc::IFLA_INFO_SLAVE_DATA, |port| port.put(IFLA_BRPORT_MODE, &[u8::from(on)]));
+    });
+    message
 }
 
 /// `ip link set dev INDEX group GROUP`.

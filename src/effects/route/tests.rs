@@ -179,6 +179,22 @@ fn a_nic_is_put_into_a_group() {
 }
 
 #[test]
+fn a_bridges_port_is_put_into_hairpin_mode_and_the_kernel_tells_of_it() {
+    alone_async(async || {
+        let index = nic();
+        run("ip link add br0 type bridge");
+        run("ip link set eth1 master br0");
+        for on in [true, false] {
+            Routing::open().unwrap().apply(&RouteStep::SetHairpin { index, on }).unwrap();
+            let links = read().await.0;
+            assert_eq!(links.iter().find(|link| link.index == index).map(|link| link.hairpin), Some(on));
+        }
+        run("ip link set eth1 nomaster");
+        Routing::open().unwrap().apply(&RouteStep::SetHairpin { index, on: true }).expect("it is no port any more");
+    });
+}
+
+#[test]
 fn what_the_kernel_refuses_is_told_with_its_reason() {
     alone(|| {
         let far = Route { gateway: Some(ip("198.51.100.1")), ..route("0.0.0.0/0", Some(nic())) };

@@ -4,7 +4,7 @@ use ipnet::IpNet;
 use nix::libc;
 
 use crate::model::facts::{Address, IfIndex, Link, LinkKind, Place};
-use crate::wire::{Message, Received, address, attributes_after, find, flags, lossy, number};
+use crate::wire::{Message, Received, address, attributes_after, find, flags, lossy, number, text};
 
 /// Length of `struct ifinfomsg`.
 const LINK_FIXED: usize = 16;
@@ -19,6 +19,7 @@ const NETCONFA_RP_FILTER: u16 = 3;
 const NSID_FIXED: usize = 4;
 const ARPHRD_LOOPBACK: u16 = 772;
 const IFLA_VRF_TABLE: u16 = 1;
+const IFLA_BRPORT_MODE: u16 = 4;
 const IFA_FLAGS: u16 = 8;
 const IFA_TARGET_NETNSID: u16 = 10;
 const NETNSA_NSID: u16 = 1;
@@ -122,6 +123,9 @@ pub fn link(message: &Received<'_>) -> Option<Link> {
             libc::IFLA_LINK_NETNSID => nsid = signed(value),
             libc::IFLA_LINKINFO => {
                 kind = find(value, libc::IFLA_INFO_KIND).map(lossy).unwrap_or_default();
+                let port = find(value, libc::IFLA_INFO_SLAVE_KIND).and_then(text).filter(|kind| *kind == "bridge");
+                let mode = port.and_then(|_| find(find(value, libc::IFLA_INFO_SLAVE_DATA)?, IFLA_BRPORT_MODE));
+                link.hairpin = mode.is_some_and(|mode| mode != [0]);
                 vrf_table = find(value, libc::IFLA_INFO_DATA).and_then(|data| find(data, IFLA_VRF_TABLE)).and_then(number);
             }
             _ => {}

@@ -34,6 +34,8 @@ pub struct Link {
     pub kind: LinkKind,
     /// The bridge (or VRF, bond) that it is a port of.
     pub master: Option<IfIndex>,
+    /// As a port of a bridge: frames may leave by the port that they came in by (`IFLA_BRPORT_MODE`).
+    pub hairpin: bool,
     /// For a veth: the peer's namespace (`IFLA_LINK_NETNSID`), when it is another one, and the peer's index there (`IFLA_LINK`).
     pub peer_nsid: Option<i32>,
     pub peer_index: Option<u32>,
@@ -61,6 +63,7 @@ impl Link {
             name: name.into(),
             kind,
             master: None,
+            hairpin: false,
             peer_nsid: None,
             peer_index: None,
             lower: None,

@@ -23,6 +23,11 @@ impl Datatype {
     pub fn address(v6: bool) -> Self {
         if v6 { Self::Ipv6 } else { Self::Ipv4 }
     }
+
+    /// The addresses of an ip family, each with a port.
+    pub fn endpoint(v6: bool) -> Self {
+        if v6 { Self::Endpoint6 } else { Self::Endpoint4 }
+    }
 }
 
 impl Set {
@@ -61,6 +66,16 @@ impl Bytes {
     /// Appends a number in network order, as keys that are ranges have it.
     pub fn network_number(self, value: u32) -> Self {
         self.push(&value.to_be_bytes())
+    }
+
+    /// Appends the number of a transport protocol.
+    pub fn protocol(self, number: u8) -> Self {
+        self.push(&[number])
+    }
+
+    /// Appends a port.
+    pub fn port(self, port: u16) -> Self {
+        self.push(&port.to_be_bytes())
     }
 
     /// An interface's name, as the kernel compares names: 16 bytes, zeros behind the name. What is longer is no interface's.

@@ -217,7 +217,7 @@ impl Operand {
         if self.mask != u32::MAX || self.bits != 0 {
             exprs.push(Expr::Bitwise { from: to, to, mask: Bytes::of_number(self.mask), xor: Bytes::of_number(self.bits) });
         }
-        if network_order && !self.is_address() {
+        if network_order && !self.is_in_network_order() {
             exprs.push(Expr::ToNetworkOrder { from: to, to });
         }
     }
@@ -230,9 +230,13 @@ impl Operand {
         }
     }
 
-    /// It stands in network order already.
-    fn is_address(&self) -> bool {
-        matches!(self.source, Source::Payload(..) | Source::Ct(Ct::ReplyDaddr { .. } | Ct::OriginalDaddr { .. }))
+    /// It stands in network order already, or is a single byte.
+    fn is_in_network_order(&self) -> bool {
+        match self.source {
+            Source::Payload(..) | Source::Meta(Meta::L4Proto | Meta::Protocol) => true,
+            Source::Ct(key) => !matches!(key, Ct::State | Ct::Status),
+            _ => false,
+        }
     }
 
     /// A number as it stands in the slot.

@@ -27,8 +27,10 @@ fn name(expr: &Expr) -> &'static str {
         Expr::Numgen { .. } => "numgen",
         Expr::Jhash { .. } => "hash",
         Expr::Immediate { .. } | Expr::Verdict(_) => "immediate",
-        Expr::Snat { .. } => "nat",
         Expr::Reject { .. } => "reject",
+        Expr::Snat { .. } | Expr::Dnat { .. } => "nat",
+        Expr::Masquerade => "masq",
+        Expr::XtMark { .. } => "match",
         Expr::Counter => "counter",
     }
 }
@@ -132,6 +134,22 @@ fn write_body(w: &mut Message, expr: &Expr) {
         Expr::Reject { v6 } => {
             w.put_be32(NFTA_REJECT_TYPE, NFT_REJECT_ICMP_UNREACH);
             w.put(NFTA_REJECT_ICMP_CODE, &[if *v6 { ICMPV6_ADDR_UNREACH } else { ICMP_HOST_UNREACH }]);
+        }
+        Expr::Dnat { family, address, port } => {
+            w.put_be32(NFTA_NAT_TYPE, NFT_NAT_DNAT);
+            w.put_be32(NFTA_NAT_FAMILY, family_number(*family).into());
+            w.put_be32(NFTA_NAT_REG_ADDR_MIN, slot(*address));
+            if let Some(port) = port {
+                w.put_be32(NFTA_NAT_REG_PROTO_MIN, slot(*port));
+            }
+        }
+        Expr::Masquerade => {}
+        Expr::XtMark { mark, mask } => {
+            w.put_text(NFTA_MATCH_NAME, "mark");
+            w.put_be32(NFTA_MATCH_REV, 1);
+            // `struct xt_mark_mtinfo1`: mark, mask, whether it is inverted; padded to 8 bytes.
+            let info = [mark.to_ne_bytes(), mask.to_ne_bytes(), [0; 4], [0; 4]];
+            w.put(NFTA_MATCH_INFO, &info.concat());
         }
         // Counts from 0.
         Expr::Counter => {}

@@ -10,6 +10,7 @@ pub mod drops;
 mod egress;
 mod guard;
 mod identity;
+pub mod inbound;
 pub mod programs;
 mod seal;
 pub mod spread;
@@ -86,6 +87,22 @@ pub mod names {
     pub const INSIDE_ROUTES: &str = "inside_routes";
     /// Subnets that are inside, though an uplink leads to them.
     pub const INSIDE: &str = "inside";
+    /// Address, protocol, port that is called: the chain of the service.
+    pub const SERVICES: &str = "services";
+    /// The same for ranges of ports.
+    pub const SERVICES_RANGES: &str = "services_ranges";
+    /// Addresses that are called.
+    pub const PUBLISHED: &str = "published";
+    /// Address, protocol, port of servers.
+    pub const SERVING: &str = "serving";
+    /// The same for ranges of ports.
+    pub const SERVING_RANGES: &str = "serving_ranges";
+    /// Servers that see this host's address instead of the client's.
+    pub const MASQUERADED: &str = "masqueraded";
+    /// The same for ranges of ports.
+    pub const MASQUERADED_RANGES: &str = "masqueraded_ranges";
+    /// Input and output interface, source: who is beside a server, and would be answered past this host.
+    pub const HAIRPINS: &str = "hairpins";
     /// Bridge family: port, source.
     pub const OWNERS: [&str; 2] = ["owners4", "owners6"];
     /// Bridge family: source that a port owns.
@@ -106,6 +123,9 @@ pub struct Shape {
     /// Somebody has several exits.
     pub spread_exits: bool,
     pub spread_exits_nets: bool,
+    /// Ports are published.
+    pub services: bool,
+    pub services_ranges: bool,
     /// Subnets behind an uplink are inside.
     pub inside: bool,
     /// Bridges are guarded.
@@ -130,6 +150,8 @@ impl Shape {
             spreads: any(names::SPREADS),
             spread_exits: any(names::SPREAD_EXITS),
             spread_exits_nets: any(names::SPREAD_EXITS_NETS),
+            services: any(names::SERVICES),
+            services_ranges: any(names::SERVICES_RANGES),
             inside: any(names::INSIDE),
             guards: any(names::GUARDS),
             claimed: any(names::CLAIMED),
@@ -144,7 +166,7 @@ type Chains = Vec<(&'static str, Chain)>;
 
 /// The chains of a table of an ip family.
 pub fn chains(shape: Shape) -> BTreeMap<String, Chain> {
-    let fragments = [egress::chains(shape), answers::chains(shape), guard::chains(shape), seal::chains(shape)];
+    let fragments = [inbound::chains(shape), egress::chains(shape), answers::chains(shape), guard::chains(shape), seal::chains(shape)];
     let mut all = BTreeMap::new();
     for (name, chain) in fragments.into_iter().flatten() {
         let before = all.insert(name.to_owned(), chain);

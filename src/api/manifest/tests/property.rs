@@ -104,6 +104,7 @@ prop_compose! {
             warnings: values::idle_families(&exits, &to).into_iter().collect(),
             exits,
             spread,
+            inbound: Vec::new(),
             pool: None,
             refusal: None,
             traffic: Traffic::new(to, values::merge_ports(ports)),

@@ -1,0 +1,144 @@
+//! Labels of ports that containers serve at their exits' addresses: `egress.publish` and what goes with it.
+
+use std::net::IpAddr;
+
+use super::table::{self, Effect, Label, choice, list};
+use crate::api::values::{self, Fault, Faults, shown};
+use crate::model::binding::{Balance, ClientSource, ExitSpec, Inbound, Ports, Protocol};
+
+/// What these labels say, as far as it is good.
+#[derive(Debug, Default)]
+pub struct Draft {
+    publish: Vec<Published>,
+    balance: Option<Balance>,
+    client_source: Option<ClientSource>,
+    weight: Option<u16>,
+}
+
+/// One entry of `egress.publish`.
+#[derive(Clone, Debug, PartialEq)]
+struct Published {
+    address: Option<IpAddr>,
+    ports: Ports,
+    target: Option<u16>,
+}
+
+pub const PUBLISH: Label = Label {
+    name: "egress.publish",
+    effect: Effect::Exit,
+    grammar: "published {`,` published}, published = [address `:`] port [`-` port | `:` port] [`/` protocol], protocol `tcp` or `udp`; an IPv6 address stands in brackets",
+    meaning: "Ports of the exits' addresses that the container serves: the exit (each of them when not given), the port that is called (or a range), and the container's own port. Containers that publish the same share its connections.",
+    example: "27017:1234/tcp",
+    read: |draft, value| list(value, published).map(|all| draft.inbound.publish = all),
+};
+
+pub const BALANCE: Label = Label {
+    name: "egress.balance",
+    effect: Effect::Exit,
+    grammar: "`round-robin`, `random` or `by-source`",
+    meaning: "How new connections to published ports are shared among the containers: by turn, at random, or by a hash of the client's address. `round-robin` when not given.",
+    example: "round-robin",
+    read: |draft, value| {
+        let choices = [("round-robin", Balance::RoundRobin), ("random", Balance::Random), ("by-source", Balance::BySource)];
+        choice(value, choices).map(|balance| draft.inbound.balance = Some(balance))
+    },
+};
+
+pub const CLIENT_SOURCE: Label = Label {
+    name: "egress.client-source",
+    effect: Effect::Exit,
+    grammar: "`preserve` or `masquerade`",
+    meaning: "The address that the container sees of who calls a published port: the client's own, or the host's. `preserve` when not given.",
+    example: "preserve",
+    read: |draft, value| {
+        let choices = [("preserve", ClientSource::Preserve), ("masquerade", ClientSource::Masquerade)];
+        choice(value, choices).map(|source| draft.inbound.client_source = Some(source))
+    },
+};
+
+pub const WEIGHT: Label = Label {
+    name: "egress.weight",
+    effect: Effect::Exit,
+    grammar: "number, 1 to 100",
+    meaning: "The container's part of the new connections to its published ports. 1 when not given.",
+    example: "2",
+    read: |draft, value| {
+        let number = value.parse().ok().filter(|number| (1..=100).contains(number));
+        let number = number.ok_or_else(|| Fault::new(format!("{} is no weight from 1 to 100", shown(value))))?;
+        draft.inbound.weight = Some(number);
+        Ok(())
+    },
+};
+
+/// The published ports of a container with these exits.
+pub fn of(draft: &table::Draft, exits: &[ExitSpec], errors: &mut Faults) -> Vec<Inbound> {
+    let Draft { publish, balance, client_source, weight } = &draft.inbound;
+    let told = [(BALANCE, balance.is_some()), (CLIENT_SOURCE, client_source.is_some()), (WEIGHT, weight.is_some())];
+    for (label, _) in told.iter().filter(|(_, given)| *given && publish.is_empty()) {
+        let field = PUBLISH.name;
+        // What is wrong with it is said already.
+        if !errors.concern(field) {
+            errors.push(label.name, || format!("says how a port is served, and none is published; add `{field}`, or take this out"));
+        }
+    }
+    for address in publish.iter().filter_map(|one| one.address) {
+        // An interface's own address is not known here.
+        if exits.iter().all(|exit| exit.address != address && !exit.address.is_unspecified()) {
+            errors.push(PUBLISH.name, || {
+                format!("`{address}` is none of the exits; name it in `egress.ip`, or publish at one that is there")
+            });
+        }
+    }
+    let mut all: Vec<Inbound> = Vec::new();
+    for Published { address, ports, target } in publish {
+        let meets =
+            |other: &Inbound| other.ports.meets(ports) && (other.address == *address || other.address.is_none() || address.is_none());
+        if all.iter().any(meets) {
+            errors.push(PUBLISH.name, || format!("`{ports}` is given twice; keep one"));
+        }
+        all.push(Inbound {
+            address: *address,
+            ports: *ports,
+            target: *target,
+            balance: balance.unwrap_or_default(),
+            client_source: client_source.unwrap_or_default(),
+            weight: weight.unwrap_or(1),
+        });
+    }
+    all
+}
+
+/// `27017`, `27017:1234/tcp`, `172.31.0.14:8000-8010/udp`, `[2001:db8::14]:27017:1234`.
+fn published(text: &str) -> Result<Published, Fault> {
+    let wrong = || Fault::new(format!("{} is not a published port", shown(text)));
+    let (rest, protocol) = text.split_once('/').unwrap_or((text, "tcp"));
+    let protocol = match protocol.to_ascii_lowercase().as_str() {
+        "tcp" => Protocol::Tcp,
+        "udp" => Protocol::Udp,
+        _ => return Err(Fault::new(format!("{} is not one of `tcp`, `udp`", shown(protocol)))),
+    };
+    let (address, ports) = match rest.strip_prefix('[') {
+        Some(rest) => {
+            let (address, ports) = rest.split_once("]:").ok_or_else(wrong)?;
+            (Some(address), ports)
+        }
+        None => match rest.split_once(':') {
+            Some((address, ports)) if address.contains('.') => (Some(address), ports),
+            _ => (None, rest),
+        },
+    };
+    let address = address.map(values::exit_address).transpose()?;
+    let port = |text: &str| text.trim().parse::<i32>().map_err(|_| wrong());
+    let (called, target) = match ports.split_once(':') {
+        Some((called, target)) => (called, Some(port(target)?)),
+        None => (ports, None),
+    };
+    let (first, last) = called.split_once('-').unwrap_or((called, called));
+    let ports = values::port_range(protocol, port(first)?, port(last)?)?;
+    if target.is_some() && ports.first != ports.last {
+        return Err(Fault::new(format!("{} gives a range one port", shown(text)))
+            .cure("the ports of a range stay as they are: leave the other out"));
+    }
+    let target = target.map(|port| values::port_range(protocol, port, port)).transpose()?.map(|ports| ports.first);
+    Ok(Published { address, ports, target })
+}

@@ -1,0 +1,78 @@
+//! Labels of published ports.
+
+use super::*;
+use crate::model::binding::{Balance, ClientSource, Inbound};
+
+fn of(publish: &str) -> Binding {
+    binding_of([("egress.ip", "172.31.0.14,2001:db8::14"), ("egress.publish", publish)])
+}
+
+fn published(address: Option<&str>, protocol: Protocol, (first, last): (u16, u16), target: Option<u16>) -> Inbound {
+    Inbound {
+        address: address.map(ip),
+        ports: Ports { protocol, first, last },
+        target,
+        balance: Balance::RoundRobin,
+        client_source: ClientSource::Preserve,
+        weight: 1,
+    }
+}
+
+#[test]
+fn a_published_port_has_an_address_a_target_and_a_protocol_or_not() {
+    let all = of("27017, 27018:1234/tcp, 172.31.0.14:8000-8010/UDP, [2001:db8::14]:53:5353/udp, 172.31.0.14:443");
+    assert_eq!(all.errors, []);
+    assert_eq!(
+        all.inbound,
+        [
+            published(None, Protocol::Tcp, (27017, 27017), None),
+            published(None, Protocol::Tcp, (27018, 27018), Some(1234)),
+            published(Some("172.31.0.14"), Protocol::Udp, (8000, 8010), None),
+            published(Some("2001:db8::14"), Protocol::Udp, (53, 53), Some(5353)),
+            published(Some("172.31.0.14"), Protocol::Tcp, (443, 443), None),
+        ]
+    );
+}
+
+#[test]
+fn how_it_is_served_is_said_for_all_ports_of_a_container() {
+    let labels = [
+        ("egress.interface", "eth1"),
+        ("egress.publish", "172.31.0.14:80"),
+        ("egress.balance", "by-source"),
+        ("egress.client-source", "masquerade"),
+        ("egress.weight", "3"),
+    ];
+    let binding = binding_of(labels);
+    assert_eq!(binding.errors, []);
+    let Inbound { balance, client_source, weight, .. } = binding.inbound[0];
+    assert_eq!((balance, client_source, weight), (Balance::BySource, ClientSource::Masquerade, 3));
+}
+
+#[test]
+fn what_is_wrong_with_a_published_port_is_told_with_its_cure() {
+    for (publish, part) in [
+        ("0:80", "`0` is not a port (1 to 65535)"),
+        ("80:0", "`0` is not a port"),
+        ("80:65536", "`65536` is not a port"),
+        ("90-80", "is reversed; write `80-90`"),
+        ("80-90:80", "gives a range one port; the ports of a range stay as they are"),
+        ("80/sctp", "`sctp` is not one of `tcp`, `udp`"),
+        ("http", "`http` is not a published port; write for instance `27017:1234/tcp`"),
+        ("1:2:3", "`1:2:3` is not a published port"),
+        ("[2001:db8::14:80", "is not a published port"),
+        ("172.31.0.15:80", "`172.31.0.15` is none of the exits; name it in `egress.ip`"),
+        ("127.0.0.1:80", "is a loopback address"),
+        ("80,80", "given twice"),
+        ("80,80:8080", "is given twice; keep one"),
+        ("80,", "comma"),
+    ] {
+        let errors = of(publish).errors.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n");
+        assert!(errors.starts_with("egress.publish: ") && errors.contains(part), "{publish}: {errors}");
+    }
+    let alone = errors_of([("egress.ip", "172.31.0.14"), ("egress.balance", "random")]);
+    assert_eq!(alone, ["egress.balance: says how a port is served, and none is published; add `egress.publish`, or take this out"]);
+    let weight = errors_of([("egress.ip", "172.31.0.14"), ("egress.publish", "80"), ("egress.weight", "0")]);
+    assert_eq!(weight, ["egress.weight: `0` is no weight from 1 to 100; write for instance `2`"]);
+    assert_eq!(errors_of([("egress.publish", "80")]).len(), 1, "it asks for an exit, and names none");
+}

@@ -1,0 +1,57 @@
+//! `spec.inbound`: ports of the exits that the workloads serve.
+
+use super::take;
+use crate::api::binding::EgressBindingSpec;
+use crate::api::values::{self, Fault, Faults, MAX_ITEMS};
+use crate::model::binding::{BindingName, Inbound, Source};
+
+/// Each entry as written; none of them overlaps another.
+pub fn inbound(name: &BindingName, spec: &EgressBindingSpec, faults: &mut Faults) -> Vec<Inbound> {
+    let mut all: Vec<Inbound> = Vec::new();
+    if name.source == Source::Api && !spec.inbound.is_empty() {
+        faults.push("spec.inbound", || {
+            "is for manifest files on a node: a namespace does not own the node's ports; use a Service".to_owned()
+        });
+        return all;
+    }
+    for (i, entry) in spec.inbound.iter().enumerate().take(MAX_ITEMS) {
+        let path = |field: &str| format!("spec.inbound[{i}].{field}");
+        let (field, example) = if entry.end_port.is_some() { ("endPort", "27019") } else { ("port", "27017") };
+        let ports = values::port_range(entry.protocol.into(), entry.port, entry.end_port.unwrap_or(entry.port));
+        let ports = ports.and_then(|ports| match all.iter().any(|other| other.ports.meets(&ports)) {
+            true => Err(Fault::new(format!("`{ports}` is given twice")).cure("keep one")),
+            false => Ok(ports),
+        });
+        let mut good = Vec::new();
+        take(faults, || path(field), example, ports, &mut good);
+        let mut target = Vec::new();
+        if let Some(port) = entry.target_port {
+            let one = match entry.end_port {
+                Some(_) => {
+                    Err(Fault::new("is given beside `endPort`: the ports of a range stay as they are").cure("leave one of them out"))
+                }
+                None => values::port_range(entry.protocol.into(), port, port).map(|ports| ports.first),
+            };
+            take(faults, || path("targetPort"), "1234", one, &mut target);
+        }
+        all.extend(good.pop().map(|ports| Inbound {
+            address: None,
+            ports,
+            target: target.pop(),
+            balance: entry.balance.into(),
+            client_source: entry.client_source.into(),
+            weight: 1,
+        }));
+    }
+    if !all.is_empty() {
+        for (i, source) in spec.addresses.iter().flatten().enumerate() {
+            // What is wrong with it otherwise is said already.
+            if values::cidr(&source.cidr).is_ok_and(|net| net.prefix_len() < net.max_prefix_len()) {
+                faults.push(&format!("spec.addresses[{i}].cidr"), || {
+                    "is a subnet, and with `inbound` each address is a server; write each of them, for instance `10.0.0.2/32`".to_owned()
+                });
+            }
+        }
+    }
+    all
+}

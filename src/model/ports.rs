@@ -1,0 +1,86 @@
+//! Transport protocols and their ports, and what is served on ports of exits.
+
+use std::fmt;
+use std::net::IpAddr;
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Protocol {
+    Tcp,
+    Udp,
+    Sctp,
+}
+
+impl Protocol {
+    /// Its IANA number.
+    pub const fn number(self) -> u8 {
+        match self {
+            Self::Tcp => 6,
+            Self::Udp => 17,
+            Self::Sctp => 132,
+        }
+    }
+}
+
+/// One protocol's ports, first to last.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Ports {
+    pub protocol: Protocol,
+    pub first: u16,
+    pub last: u16,
+}
+
+impl Ports {
+    /// Whether they have a port in common.
+    pub fn meets(&self, other: &Self) -> bool {
+        self.protocol == other.protocol && self.first <= other.last && other.first <= self.last
+    }
+}
+
+/// As labels have them.
+impl fmt::Display for Ports {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let protocol = match self.protocol {
+            Protocol::Tcp => "tcp",
+            Protocol::Udp => "udp",
+            Protocol::Sctp => "sctp",
+        };
+        write!(f, "{protocol}/{}", self.first)?;
+        if self.last == self.first { Ok(()) } else { write!(f, "-{}", self.last) }
+    }
+}
+
+/// Calls to the binding's exits that go to its workloads.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Inbound {
+    /// The exit that is called; each of them when not given.
+    pub address: Option<IpAddr>,
+    /// The ports that are called.
+    pub ports: Ports,
+    /// The port that the workloads listen on; the one that is called when not given.
+    pub target: Option<u16>,
+    pub balance: Balance,
+    pub client_source: ClientSource,
+    /// Each workload's part of the new connections, 1 to 100.
+    pub weight: u16,
+}
+
+/// How new connections are shared among the workloads that serve a port.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Balance {
+    /// By turn, exactly.
+    #[default]
+    RoundRobin,
+    Random,
+    /// By a hash of the client's address.
+    BySource,
+}
+
+/// The source address that a workload sees of who calls it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum ClientSource {
+    /// The client's own: answers have to come back through this host.
+    #[default]
+    Preserve,
+    /// This host's address towards the workload.
+    Masquerade,
+}

@@ -1,0 +1,243 @@
+//! What comes in by the exits: calls to their ports go to the workloads that serve them, by destination NAT of the first packet.
+//!
+//! (Address, protocol, port) leads to the service's chain, which chooses a slot, and slots lead to servers: so a server that comes or goes
+//! changes elements, and the number of rules that a call passes does not grow. conntrack translates the rest of the flow, and the answers,
+//! which leave by the way of the address that was called as those of any published port do.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
+
+use ipnet::{IpNet, Ipv4Net, Ipv6Net};
+
+use super::{CONFIRMED, Chains, Shape, names};
+use crate::contract::{
+    FORWARDED_MARK, FORWARDED_MASK, PRIORITY_BEFORE_FORWARD, PRIORITY_BEHIND_FORWARD, PRIORITY_DNAT, PRIORITY_INBOUND_SNAT,
+};
+use crate::model::binding::{Balance, ClientSource, Ports};
+use crate::model::facts::{IfIndex, KernelFacts, Place};
+use crate::model::resolve::Outcome;
+use crate::model::services::{Endpoint, Service, slots};
+use crate::model::workload::Entry;
+use crate::nft::build::{
+    Operand, RuleBuilder, SetName, ct_original_daddr, ct_status, daddr, dport, hash_of, iif, l4proto, map, mark, oif, random, ranges, rule,
+    saddr, turn,
+};
+use crate::nft::{Bytes, Chain, ChainKind, Data, Datatype, Elements, Family, Hook, Key, Rule, Set, Table, Verdict};
+
+/// `IPS_DST_NAT`: the flow's destination was translated.
+const TRANSLATED: u32 = 1 << 5;
+
+/// Slots that were made before, by the name of their set: a hash over many servers is worked out once, and not in each round.
+#[derive(Clone, Debug, Default)]
+pub struct Made(BTreeMap<String, Slots>);
+
+/// The slots of a service, and what they were made of.
+#[derive(Clone, Debug)]
+struct Slots {
+    balance: Balance,
+    weighted: Vec<(Endpoint, u16)>,
+    elements: Elements,
+}
+
+impl Made {
+    /// Forgets all but these.
+    pub fn keep_only(&mut self, services: &[Service]) {
+        let names: BTreeSet<String> = services.iter().map(slots_set).collect();
+        self.0.retain(|name, _| names.contains(name));
+    }
+
+    fn elements(&mut self, service: &Service) -> Elements {
+        let (balance, weighted) = (service.balance, service.weighted());
+        match self.0.get(&slots_set(service)) {
+            Some(made) if made.balance == balance && made.weighted == weighted => made.elements.clone(),
+            _ => {
+                let slots = slots(balance, &weighted);
+                let elements: Elements =
+                    slots.into_iter().zip(0..).map(|(endpoint, number)| (Key::one(Bytes::of_number(number)), data(endpoint))).collect();
+                self.0.insert(slots_set(service), Slots { balance, weighted, elements: elements.clone() });
+                elements
+            }
+        }
+    }
+}
+
+/// A server's address, and its port unless it is one of a range.
+fn data((address, port): Endpoint) -> Data {
+    let bytes = Bytes::default().address(address);
+    Data::Value(if port == 0 { bytes } else { bytes.port(port) })
+}
+
+/// The chains of this concern; none while nobody serves anything.
+pub fn chains(shape: Shape) -> Chains {
+    if !shape.services && !shape.services_ranges {
+        return Vec::new();
+    }
+    let v6 = shape.v6;
+    let call = || [daddr(v6), l4proto(), dport()];
+    let calls: Vec<Rule> = [
+        shape.services.then(|| rule().vmap(names::SERVICES, call())),
+        shape.services_ranges.then(|| rule().vmap(ranges(names::SERVICES_RANGES), call())),
+    ]
+    .into_iter()
+    .flatten()
+    .collect();
+    // `nft` cannot load a lookup of the port that was called: so a flow is known by the address that was called, and by its server.
+    let ours = || rule().is(ct_status().and(TRANSLATED), TRANSLATED).found(names::PUBLISHED, [ct_original_daddr(v6)]);
+    let unmarked = || ours().is(mark().and(FORWARDED_MASK), 0);
+    let pass = |rule: RuleBuilder| rule.set_mark(mark().or(FORWARDED_MARK)).accept();
+    let mut source = Vec::new();
+    // Later packets, answers and errors about the flow: its first packet was let through. Its server may serve nobody else any more.
+    let mut forward = vec![pass(unmarked().is(ct_status().and(CONFIRMED), CONFIRMED))];
+    for (serving, masqueraded) in shape.serving() {
+        source.push(ours().found(masqueraded, call()).masquerade());
+        // A server that calls itself, or one beside it, would be answered past this host.
+        source.push(ours().found(ranges(names::HAIRPINS), [iif(), oif(), saddr(v6)]).found(serving.clone(), call()).masquerade());
+        forward.push(pass(unmarked().found(serving, call())));
+    }
+    let unmark = rule().is(mark().and(FORWARDED_MASK), FORWARDED_MARK).set_mark(mark().and(!FORWARDED_MARK)).done();
+    vec![
+        ("inbound", Chain::base(ChainKind::Nat, Hook::Prerouting, PRIORITY_DNAT, calls.clone())),
+        ("inbound_host", Chain::base(ChainKind::Nat, Hook::Output, PRIORITY_DNAT, calls)),
+        ("inbound_source", Chain::base(ChainKind::Nat, Hook::Postrouting, PRIORITY_INBOUND_SNAT, source)),
+        ("before_forward", Chain::base(ChainKind::Filter, Hook::Forward, PRIORITY_BEFORE_FORWARD, forward)),
+        ("behind_forward", Chain::base(ChainKind::Filter, Hook::Forward, PRIORITY_BEHIND_FORWARD, [unmark])),
+    ]
+}
+
+impl Shape {
+    /// The sets of servers, and of those that see this host's address.
+    fn serving(self) -> impl Iterator<Item = (SetName, SetName)> {
+        let single = self.services.then(|| (names::SERVING.into(), names::MASQUERADED.into()));
+        single.into_iter().chain(self.services_ranges.then(|| (ranges(names::SERVING_RANGES), ranges(names::MASQUERADED_RANGES))))
+    }
+}
+
+/// The sets of this concern, empty.
+fn sets(v6: bool) -> [(&'static str, Set); 8] {
+    let called = [Datatype::address(v6), Datatype::Protocol, Datatype::Service];
+    [
+        (names::SERVICES, Set::map(called, Datatype::Verdict)),
+        (names::SERVICES_RANGES, Set::map(called, Datatype::Verdict).with_ranges()),
+        (names::PUBLISHED, Set::of([Datatype::address(v6)])),
+        (names::SERVING, Set::of(called)),
+        (names::SERVING_RANGES, Set::of(called).with_ranges()),
+        (names::MASQUERADED, Set::of(called)),
+        (names::MASQUERADED_RANGES, Set::of(called).with_ranges()),
+        (names::HAIRPINS, Set::of([Datatype::IfIndex, Datatype::IfIndex, Datatype::address(v6)]).with_ranges()),
+    ]
+}
+
+/// Adds the services of the table's family that somebody serves.
+pub fn add(table: &mut Table, outcome: &Outcome, kernel: &KernelFacts, v6: bool, made: &mut Made) {
+    let of_family = |service: &&Service| service.address.is_ipv6() == v6 && !service.servers.is_empty();
+    let services: Vec<&Service> = outcome.inbound.all.iter().filter(of_family).collect();
+    if services.is_empty() {
+        return;
+    }
+    table.sets.extend(sets(v6).map(|(name, set)| (name.to_owned(), set)));
+    services.iter().for_each(|service| add_service(table, service, v6, made));
+    let is_masqueraded = |service: &&&Service| service.client_source == ClientSource::Masquerade;
+    add_servers(table, services.iter().copied(), [names::SERVING, names::SERVING_RANGES]);
+    add_servers(table, services.iter().filter(is_masqueraded).copied(), [names::MASQUERADED, names::MASQUERADED_RANGES]);
+    let entries: BTreeSet<Entry> = services.iter().flat_map(|service| &service.servers).map(|server| server.entry).collect();
+    for (into, out, nets) in entries.iter().flat_map(|entry| beside(*entry, outcome, kernel, v6)) {
+        for net in IpNet::aggregate(&nets) {
+            put(table, names::HAIRPINS, Key::pair_prefix(into, out, net), Data::None);
+        }
+    }
+}
+
+fn add_service(table: &mut Table, service: &Service, v6: bool, made: &mut Made) {
+    let Ports { protocol, first, last } = service.ports;
+    let single = first == last;
+    let (services, kind) = if single { (names::SERVICES, Datatype::endpoint(v6)) } else { (names::SERVICES_RANGES, Datatype::address(v6)) };
+    let key = port_key(service.address, protocol.number(), (first, last), single);
+    let (chain, slots) = (service_name("service", service), slots_set(service));
+    let elements = made.elements(service);
+    let to = map(slots.as_str(), [slot(service.balance, elements.len(), v6)]);
+    let family = Family::ip(v6);
+    let choose = if single { rule().dnat_endpoint(family, to) } else { rule().dnat(family, to) };
+    table.chains.insert(chain.clone(), Chain::regular([choose]));
+    table.sets.insert(slots, Set { elements, ..Set::map([Datatype::Mark], kind) });
+    put(table, services, key, Data::Verdict(Verdict::Jump(chain)));
+    put(table, names::PUBLISHED, Key::one(Bytes::default().address(service.address)), Data::None);
+}
+
+/// Adds the ports of the servers of these services to two sets. No range may meet another of one server's: those that do are one.
+fn add_servers<'a>(table: &mut Table, services: impl Iterator<Item = &'a Service>, [single, several]: [&str; 2]) {
+    let mut all: BTreeSet<(IpAddr, u8, u16, u16)> = BTreeSet::new();
+    for service in services {
+        let Ports { protocol, first, last } = service.ports;
+        for server in &service.servers {
+            match server.port {
+                Some(port) => put(table, single, port_key(server.address, protocol.number(), (port, port), true), Data::None),
+                None => _ = all.insert((server.address, protocol.number(), first, last)),
+            }
+        }
+    }
+    let mut open: Option<(IpAddr, u8, u16, u16)> = None;
+    for next in all.into_iter().map(Some).chain([None]) {
+        match (&mut open, next) {
+            (Some(open), Some(next)) if (open.0, open.1) == (next.0, next.1) && next.2 <= open.3 => open.3 = open.3.max(next.3),
+            (done, next) => {
+                if let Some((address, protocol, first, last)) = std::mem::replace(done, next) {
+                    put(table, several, port_key(address, protocol, (first, last), false), Data::None);
+                }
+            }
+        }
+    }
+}
+
+/// Address, protocol and port; in a set of ranges, the first and the last port.
+fn port_key(address: IpAddr, protocol: u8, (first, last): (u16, u16), single: bool) -> Key {
+    let with = |port| Bytes::default().address(address).protocol(protocol).port(port);
+    Key { first: with(first), last: (!single).then(|| with(last)) }
+}
+
+/// The interfaces that a server's neighbours come in by and go out by, each pair with where they are: on a bridge they may have any address.
+fn beside(entry: Entry, outcome: &Outcome, kernel: &KernelFacts, v6: bool) -> Vec<(IfIndex, IfIndex, Vec<IpNet>)> {
+    let interfaces: Vec<IfIndex> = outcome.interfaces(entry).collect();
+    let on_link = |interface: IfIndex| -> Vec<IpNet> {
+        let own = kernel.addresses_at(Place { nsid: None, index: interface }).map(|address| address.net.trunc());
+        own.filter(|net| net.addr().is_ipv6() == v6).collect()
+    };
+    let Some(bridge) = entry.bridge() else {
+        let interface = entry.interface();
+        return vec![(interface, interface, on_link(interface))];
+    };
+    let everywhere: IpNet = if v6 { Ipv6Net::default().into() } else { Ipv4Net::default().into() };
+    let pairs = interfaces.iter().flat_map(|into| interfaces.iter().map(move |out| (*into, *out)));
+    let pairs = pairs.map(|(into, out)| (into, out, vec![everywhere]));
+    // What br_netfilter translates stays on the bridge, and has lost the interface that it came in by.
+    pairs.chain([(0, bridge, on_link(bridge))]).collect()
+}
+
+fn put(table: &mut Table, set: &str, key: Key, data: Data) {
+    table.sets.entry(set.to_owned()).and_modify(|set| drop(set.elements.insert(key, data)));
+}
+
+/// The slots of a service, by its chain's name.
+pub fn slots_of<'a>(table: &'a Table, chain: &str) -> Option<&'a Elements> {
+    let service = chain.strip_prefix("service-")?;
+    table.sets.get(&format!("servers-{service}")).map(|set| &set.elements)
+}
+
+/// The number of a slot, 0 to `slots` - 1.
+fn slot(balance: Balance, slots: usize, v6: bool) -> Operand {
+    let slots = slots as u32;
+    match balance {
+        Balance::RoundRobin => turn(slots),
+        Balance::Random => random(slots),
+        Balance::BySource => hash_of(saddr(v6), slots),
+    }
+}
+
+/// The set of a service's slots.
+fn slots_set(service: &Service) -> String {
+    service_name("servers", service)
+}
+
+/// `service-tcp-27017-172.31.0.14`: a name that `nft` can read, without colons and slashes.
+fn service_name(what: &str, service: &Service) -> String {
+    format!("{what}-{}-{}", service.ports, service.address).replace('/', "-").replace(':', "_")
+}

@@ -1,0 +1,154 @@
+//! Ports of exits that workloads serve: who shares one, who is refused, and which flows end.
+
+use super::*;
+use crate::model::services::Services;
+use crate::nft::decode::AnyChain;
+use crate::nft::gates::{Gate, GateRule, GateStep};
+use crate::nft::{Base, ChainKind, Family as Table, Hook};
+use gates::Wanted;
+
+const IP: (&str, &str) = ("egress.ip", "172.31.0.14");
+
+fn services(facts: &Facts) -> Services {
+    resolve(facts, &mut Past::default()).inbound
+}
+
+/// Services with the last bytes of their servers' addresses.
+fn said(services: &Services) -> Vec<(String, Vec<u8>)> {
+    let last = |address: IpAddr| if let IpAddr::V4(v4) = address { v4.octets()[3] } else { 0 };
+    services.all.iter().map(|one| (one.called(), one.servers.iter().map(|server| last(server.address)).collect())).collect()
+}
+
+#[test]
+fn containers_that_publish_the_same_share_it() {
+    let mut facts = host();
+    start(&mut facts, 4, &[IP, ("egress.publish", "80:8080,172.31.0.14:53/udp")]);
+    start(&mut facts, 5, &[IP, ("egress.publish", "80"), ("egress.weight", "3")]);
+    let services = services(&facts);
+    assert_eq!(said(&services), [("tcp/172.31.0.14:80".to_owned(), vec![4, 5]), ("udp/172.31.0.14:53".to_owned(), vec![4])]);
+    assert_eq!(services.problems, Vec::<String>::new());
+    let servers = &services.all[0].servers;
+    assert_eq!((servers[0].port, servers[1].port, servers[1].weight), (Some(8080), Some(80), 3));
+}
+
+#[test]
+fn the_younger_that_serves_a_port_in_another_way_is_refused() {
+    let mut facts = host();
+    start(&mut facts, 4, &[IP, ("egress.publish", "80")]);
+    start(&mut facts, 5, &[IP, ("egress.publish", "80"), ("egress.balance", "random")]);
+    start(&mut facts, 6, &[IP, ("egress.publish", "80"), ("egress.client-source", "masquerade")]);
+    start(&mut facts, 7, &[IP, ("egress.publish", "79-81")]);
+    start(&mut facts, 8, &[IP, ("egress.publish", "80/udp")]);
+    let services = services(&facts);
+    assert_eq!(said(&services), [("tcp/172.31.0.14:80".to_owned(), vec![4]), ("udp/172.31.0.14:80".to_owned(), vec![8])]);
+    for (problem, words) in services.problems.iter().zip([
+        "label/web-5: egress.balance: tcp/172.31.0.14:80 is shared with label/web-4",
+        "label/web-6: egress.client-source: tcp/172.31.0.14:80 is shared with label/web-4",
+        "label/web-7: egress.publish: tcp/172.31.0.14:80 is served by label/web-4; choose another port",
+    ]) {
+        assert!(problem.starts_with(words), "{problem}");
+    }
+}
+
+#[test]
+fn a_workload_of_the_other_family_alone_is_told() {
+    let mut facts = host();
+    let manifest = "apiVersion: egressd.dev/v1alpha1\nkind: EgressBinding\nmetadata: {name: six}\nspec: {addresses: ['fd00::2/128'], exits: [{address: 172.31.0.14}], inbound: [{protocol: TCP, port: 80}]}\n";
+    facts.kernel.apply(address(BRIDGE, "fd00::1/64"));
+    let fd00 = Route { destination: "fd00::/64".parse().expect("a net"), ..route("172.19.0.0/16", None, BRIDGE) };
+    let mut routes = facts.kernel.routes.clone();
+    routes.push(fd00);
+    facts.kernel.apply(KernelChange::Routing { routes, rules: Vec::new() });
+    facts.manifests = Index::new(manifest::parse([("six.yaml", manifest.as_bytes())], 0));
+    let services = services(&facts);
+    assert_eq!(said(&services), [("tcp/172.31.0.14:80".to_owned(), vec![])]);
+    assert!(services.problems[0].starts_with("file/default/six: spec.inbound[0].port: none of its workloads"), "{:?}", services.problems);
+}
+
+#[test]
+fn a_server_that_comes_or_goes_changes_its_service_alone() {
+    let (mut facts, mut past) = (host(), Past::default());
+    for n in [4, 5] {
+        start(&mut facts, n, &[IP, ("egress.publish", "80"), ("egress.balance", "by-source")]);
+        start(&mut facts, n + 10, &[IP, ("egress.publish", "81/udp")]);
+    }
+    let first = plan(&facts, &mut past, &Ruleset::default());
+    let [begun] = first.server_cuts.as_slice() else { panic!("datagrams to a port that nobody served: {:?}", first.server_cuts) };
+    assert_eq!((begun.server, begun.ports), (IpAddr::from([172, 31, 0, 14]), (81, 81)));
+    start(&mut facts, 6, &[IP, ("egress.publish", "80"), ("egress.balance", "by-source")]);
+    let second = plan(&facts, &mut past, &first.target);
+    let rules: Vec<_> = second.ruleset.iter().filter(|change| matches!(change, Change::AddRule(..) | Change::FlushChain(..))).collect();
+    assert_eq!(rules, Vec::<&Change>::new(), "slots of a hash are elements");
+    assert_eq!(second.server_cuts, []);
+    // One of the others goes: its datagrams end, and the turn is of those that are left.
+    facts.apply(EngineChange::ContainerGone(
+        facts.containers.values().find(|c| c.container.name == "web-14").expect("it runs").container.id.clone(),
+    ));
+    let third = plan(&facts, &mut past, &second.target);
+    let servers: Vec<IpAddr> = third.server_cuts.iter().map(|cut| cut.server).collect();
+    assert_eq!(servers, [IpAddr::from([172, 19, 0, 14])]);
+    assert!(third.server_cuts[0].hits([172, 31, 0, 14].into(), 17, 81) && !third.server_cuts[0].hits([172, 31, 0, 14].into(), 6, 81));
+    // With nobody left, nothing of it stays.
+    for name in ["web-4", "web-5", "web-6", "web-15"] {
+        let id = facts.containers.values().find(|known| known.container.name == name).expect("it runs").container.id.clone();
+        facts.apply(EngineChange::ContainerGone(id));
+    }
+    let last = plan(&facts, &mut past, &third.target);
+    let sets = last.target.tables.values().flat_map(|table| table.sets.keys().chain(table.chains.keys()));
+    let ours: Vec<_> = sets.filter(|name| name.starts_with("serv") || name.starts_with("inbound") || name.contains("forward")).collect();
+    assert_eq!(ours, Vec::<&String>::new());
+}
+
+fn gate(chain: &str, drops: bool, jumps: u32, rules: Vec<GateRule>) -> Gate {
+    let base = (chain != "DOCKER-USER").then_some(Base { kind: ChainKind::Filter, hook: Hook::Forward, priority: 0 });
+    let uses = jumps + rules.len() as u32;
+    Gate { chain: AnyChain { family: "ip", table: "filter".to_owned(), chain: chain.to_owned(), base, drops, uses }, rules }
+}
+
+const OTHER: GateRule = GateRule { handle: 7, ours: false, asks: false, returns: false };
+const RETURN: GateRule = GateRule { handle: 8, returns: true, ..OTHER };
+const OURS: GateRule = GateRule { handle: 9, ours: true, asks: true, returns: false };
+
+#[test]
+fn one_rule_lets_flows_to_published_ports_through_where_they_are_wanted() {
+    let wanted = Wanted { families: [Table::Ip].into(), ..Wanted::default() };
+    let steps = |gates: &[Gate]| gates::steps(gates, &wanted);
+    let forward = || "FORWARD".to_owned();
+    let users = || "DOCKER-USER".to_owned();
+    assert_eq!(steps(&[gate("FORWARD", false, 0, vec![])]), [], "it drops nothing");
+    assert_eq!(steps(&[gate("FORWARD", true, 0, vec![])]), [GateStep::Insert(Table::Ip, forward())]);
+    assert_eq!(steps(&[gate("FORWARD", false, 0, vec![OTHER])]), [GateStep::Insert(Table::Ip, forward())]);
+    assert_eq!(steps(&[gate("FORWARD", true, 0, vec![OURS, OTHER])]), []);
+    let docker = |rules| [gate("FORWARD", true, 0, vec![OTHER]), gate("DOCKER-USER", false, 1, rules)];
+    assert_eq!(steps(&docker(vec![])), [GateStep::Append(Table::Ip, users())]);
+    assert_eq!(steps(&docker(vec![OTHER])), [GateStep::Append(Table::Ip, users())], "what users drop stays dropped");
+    assert_eq!(steps(&docker(vec![OTHER, RETURN])), [GateStep::InsertBefore(Table::Ip, users(), 8)]);
+    assert_eq!(steps(&docker(vec![OURS, RETURN])), []);
+    // Docker came, and left.
+    let came = [gate("FORWARD", true, 0, vec![OURS]), gate("DOCKER-USER", false, 1, vec![])];
+    assert_eq!(steps(&came), [GateStep::Delete(Table::Ip, forward(), 9), GateStep::Append(Table::Ip, users())]);
+    let left = [gate("FORWARD", true, 0, vec![]), gate("DOCKER-USER", false, 0, vec![OURS])];
+    assert_eq!(steps(&left), [GateStep::Delete(Table::Ip, users(), 9), GateStep::Insert(Table::Ip, forward())]);
+    let none = gates::steps(&docker(vec![OURS, OURS]), &Wanted::default());
+    assert_eq!(none, [GateStep::Delete(Table::Ip, users(), 9), GateStep::Delete(Table::Ip, users(), 9)]);
+}
+
+#[test]
+fn a_chain_that_drops_elsewhere_is_told_until_a_rule_asks_for_the_mark() {
+    let wanted = Wanted { families: [Table::Ip].into(), containers: [Table::Ip].into() };
+    let of = |family: &'static str, table: &str, chain: &str, rules| {
+        let mut gate = gate(chain, true, 0, rules);
+        (gate.chain.family, gate.chain.table) = (family, table.to_owned());
+        gate
+    };
+    let told = |gate: Gate| gates::problems(&[gate], &wanted).concat();
+    assert!(
+        told(of("inet", "strict", "forward", vec![OTHER]))
+            .contains("`nft insert rule inet strict forward meta mark and 0xffff0f80 == 0x280 accept`")
+    );
+    assert_eq!(told(of("inet", "strict", "forward", vec![GateRule { asks: true, ..OTHER }])), "");
+    assert!(told(of("ip", "docker-bridges", "filter-FORWARD", vec![OTHER])).contains("\"bridge-accept-fwmark\": \"0x280/0xffff0f80\""));
+    assert_eq!(told(of("inet", "firewalld", "filter_FORWARD", vec![OTHER])), "");
+    assert_eq!(told(of("ip6", "strict", "forward", vec![OTHER])), "", "nobody serves an IPv6 address");
+    assert_eq!(told(of("ip", "filter", "FORWARD", vec![OTHER])), "", "there is a rule of ours");
+}

@@ -1,0 +1,99 @@
+//! Services in `egressd status`: ports of exits, and who serves them.
+
+use std::net::{IpAddr, SocketAddr};
+
+use serde::{Deserialize, Serialize};
+
+use super::table::columns;
+use crate::model::binding::{Balance, ClientSource, Ports};
+use crate::model::resolve::Outcome;
+use crate::model::services::{Server, Service};
+
+/// Servers that a row of the table names.
+const SHOWN: usize = 3;
+
+/// A port of an exit's address, or a range of ports.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ServiceStatus {
+    /// `tcp/172.31.0.14:27017`.
+    pub service: String,
+    pub address: IpAddr,
+    pub port: u16,
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub end_port: Option<u16>,
+    /// `RoundRobin`, `Random` or `BySource`.
+    pub balance: String,
+    /// `Preserve` or `Masquerade`.
+    pub client_source: String,
+    /// The binding that had the port first.
+    pub binding: String,
+    pub servers: Vec<ServerStatus>,
+}
+
+/// A workload that serves a port.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ServerStatus {
+    pub workload: String,
+    pub address: IpAddr,
+    /// The port that was called when it is not given.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub port: Option<u16>,
+    pub weight: u16,
+}
+
+/// All services of an outcome.
+pub fn services(outcome: &Outcome) -> Vec<ServiceStatus> {
+    outcome.inbound.all.iter().map(|service| of_service(service, outcome)).collect()
+}
+
+fn of_service(service: &Service, outcome: &Outcome) -> ServiceStatus {
+    let Ports { first, last, .. } = service.ports;
+    let server = |server: &Server| ServerStatus {
+        workload: outcome.rows.get(server.row).map(|row| row.subject.to_string()).unwrap_or_default(),
+        address: server.address,
+        port: server.port,
+        weight: server.weight,
+    };
+    let balance = match service.balance {
+        Balance::RoundRobin => "RoundRobin",
+        Balance::Random => "Random",
+        Balance::BySource => "BySource",
+    };
+    let client_source = match service.client_source {
+        ClientSource::Preserve => "Preserve",
+        ClientSource::Masquerade => "Masquerade",
+    };
+    ServiceStatus {
+        service: service.called(),
+        address: service.address,
+        port: first,
+        end_port: (last != first).then_some(last),
+        balance: balance.to_owned(),
+        client_source: client_source.to_owned(),
+        binding: service.binding.to_string(),
+        servers: service.servers.iter().map(server).collect(),
+    }
+}
+
+/// A table for a terminal, after a blank line; nothing without services.
+pub fn render(services: &[ServiceStatus]) -> String {
+    if services.is_empty() {
+        return String::new();
+    }
+    let rows = services.iter().map(|service| {
+        let shown = service.servers.iter().take(SHOWN).map(|server| match server.port {
+            Some(port) => SocketAddr::new(server.address, port).to_string(),
+            None => server.address.to_string(),
+        });
+        let mut servers = shown.collect::<Vec<_>>().join(", ");
+        match service.servers.len() {
+            0 => "none".clone_into(&mut servers),
+            many if many > SHOWN => servers.push_str(&format!(" +{}", many - SHOWN)),
+            _ => {}
+        }
+        [service.service.clone(), service.binding.clone(), service.balance.clone(), service.client_source.clone(), servers]
+    });
+    format!("\n{}", columns(["SERVICE", "BINDING", "BALANCE", "SOURCE", "SERVERS"], rows))
+}

@@ -1,0 +1,472 @@
+//! Calls to ports of the exits go to the workloads that serve them: by turn, at random, by a hash; servers that come and go.
+
+use std::{
+    net::{IpAddr, SocketAddr},
+    process::ExitCode,
+};
+
+use world::{
+    Binding, Container, Nic, Scenario, Subnets, World,
+    container::Bridge,
+    status::until,
+    talk::{Flow, Guests, ask_tcp, ask_udp, ask_udp_from, serve},
+};
+
+/// The port that is called.
+const CALLED: u16 = 27017;
+/// The port that servers listen on.
+const TARGET: u16 = 1234;
+
+fn main() -> ExitCode {
+    let mut scenarios = Vec::new();
+    for subnets in [Subnets::One, Subnets::Two] {
+        scenarios.push(Scenario::new(format!("{subnets:?}: calls to both NICs' exits go by turn, each answered by its NIC"), move || {
+            by_turn(subnets);
+        }));
+    }
+    scenarios.push(Scenario::new("servers elsewhere are reached though FORWARD drops, by one rule that stays", through_a_firewall));
+    scenarios.push(Scenario::new("a front without a router serves its neighbours", without_a_router));
+    scenarios.push(Scenario::new("a chain of nftables that drops is told, with the rule that opens it", another_firewall));
+    scenarios.push(Scenario::new("calls at random reach all servers alike", at_random));
+    scenarios.push(Scenario::new("a hash of the source keeps a client at one server, also after a restart", by_source));
+    scenarios.push(Scenario::new("servers that come, drain or die touch nobody else's connections", scaled));
+    scenarios.push(Scenario::new("datagrams of a server that leaves go to another one at once", datagrams_move));
+    scenarios.push(Scenario::new("a server that calls its own port is answered, and so is the host", hairpin));
+    scenarios.push(Scenario::new("with masquerade a server sees the host instead of the client", masqueraded));
+    scenarios.push(Scenario::new("a range of ports is served as it is", a_range));
+    scenarios.push(Scenario::new("killed and started again, egressd changes nothing, and calls go on meanwhile", killed));
+    scenarios.push(Scenario::new("cleanup leaves all as it was found", cleaned_up));
+    scenarios.push(Scenario::new("a port that is another binding's is refused, and both are named", taken));
+    world::harness::main_of_waiting(scenarios)
+}
+
+/// A workload that serves, and whom it has seen.
+struct Server {
+    at: Container,
+    guests: Guests,
+}
+
+impl Server {
+    /// Makes one on a bridge, which is bound by nobody yet.
+    fn new(world: &World, bridge: &Bridge, number: u8) -> Self {
+        let at = world.container(&format!("s{number}"), bridge, number);
+        let guests = serve(&at.netns, &[at.address.into(), at.address6.into()], &[TARGET]);
+        Self { at, guests }
+    }
+
+    /// How many have called it since.
+    fn calls(&self) -> usize {
+        self.guests.list().len()
+    }
+}
+
+/// Three servers on a masqueraded bridge.
+fn stage(world: &World) -> (Bridge, [Server; 3]) {
+    let bridge = world.bridge("plain0", 28);
+    // As engines do: else the bridge has its lowest port's, and another one when that port goes.
+    world.host.ip("link set plain0 address 02:42:ac:1c:00:01");
+    world.masquerade(&bridge);
+    let servers = [10, 11, 12].map(|number| Server::new(world, &bridge, number));
+    (bridge, servers)
+}
+
+/// So many calls to each address of a NIC; how often each server was called.
+fn call<const N: usize>(world: &World, times: usize, servers: [&Server; N]) -> [usize; N] {
+    let before = servers.map(Server::calls);
+    for at in called(world, Nic::Eth1) {
+        for _ in 0..times {
+            ask_tcp(&world.internet, at).unwrap_or_else(|error| panic!("{at}: {error}"));
+        }
+    }
+    let after = servers.map(Server::calls);
+    std::array::from_fn(|at| after[at] - before[at])
+}
+
+/// Binds the servers to both NICs, with one entry of `inbound` for each of both protocols.
+fn publish(world: &World, servers: &[&Server], more: &str) {
+    let names: Vec<&str> = servers.iter().map(|server| server.at.netns.name()).collect();
+    let entry = |protocol: &str| format!("{{protocol: {protocol}, port: {CALLED}, targetPort: {TARGET}{more}}}");
+    let exits: Vec<String> = Nic::ALL
+        .iter()
+        .flat_map(|nic| [IpAddr::from(world.layout.address(*nic)), world.layout.address6(*nic).into()].map(|address| (*nic, address)))
+        .map(|(nic, address)| format!("{{address: '{address}', gateway: '{}'}}", world.gateway(nic, address)))
+        .collect();
+    world.bind(
+        &Binding::new("service", &format!("networkNamespaces: [{}]", names.join(", ")))
+            .with(&format!("exits: [{}]", exits.join(", ")))
+            .with(&format!("inbound: [{}, {}]", entry("TCP"), entry("UDP"))),
+    );
+}
+
+/// What a client on the internet calls.
+fn called(world: &World, nic: Nic) -> [SocketAddr; 2] {
+    [IpAddr::from(world.layout.eip(nic)), world.layout.address6(nic).into()].map(|address| (address, CALLED).into())
+}
+
+fn by_turn(subnets: Subnets) {
+    let world = World::builder().subnets(subnets).rp_filter(1).build();
+    let (_, servers) = stage(&world);
+    ask_tcp(&world.internet, called(&world, Nic::Eth0)[0]).expect_err("nobody serves it without egressd");
+    publish(&world, &servers.each_ref(), "");
+    let _egressd = world.egressd_alone();
+    world.forget_neighbours();
+    let mut all = 0;
+    for nic in Nic::ALL {
+        for at in called(&world, nic) {
+            for ask in [ask_tcp, ask_udp] {
+                let (answers, seen) = world.watch(|| (0..9).map(|_| ask(&world.internet, at)).collect::<Vec<_>>());
+                for answer in answers {
+                    let answer = answer.unwrap_or_else(|error| panic!("{at}: {error}; {seen}"));
+                    assert!(!world.layout.own(nic).contains(&answer.ip()), "the server sees its client's address: {answer}");
+                }
+                let own = world.layout.private(nic, at.ip());
+                assert_eq!(seen.count(nic, own), seen.0.values().sum::<u64>(), "answers of {at} leave by {nic:?} alone: {seen}");
+                all += 9;
+                let calls = servers.each_ref().map(Server::calls);
+                assert_eq!(calls, [all / 3; 3], "{at}");
+            }
+        }
+    }
+}
+
+/// Three servers in a subnet of its own behind the host.
+fn behind(world: &World) -> (world::alone::Lan, Vec<Guests>, String) {
+    let lan = world.lan();
+    world.host.sysctl("ipv4/ip_forward", "1");
+    let servers: Vec<IpAddr> = [10, 11, 12].map(|last| [10, 9, 0, last].into()).to_vec();
+    lan.netns.ip("addr add 10.9.0.11/24 dev eth0\naddr add 10.9.0.12/24 dev eth0");
+    let guests = servers.iter().map(|server| serve(&lan.netns, &[*server], &[TARGET])).collect();
+    let addresses: Vec<String> = servers.iter().map(|server| format!("{server}/32")).collect();
+    (lan, guests, format!("addresses: [{}]", addresses.join(", ")))
+}
+
+/// The host as their front.
+fn front(world: &World, more: &str) -> (world::alone::Lan, Vec<Guests>) {
+    let (lan, guests, addresses) = behind(world);
+    world.bind(&front_of(world, &addresses, more));
+    (lan, guests)
+}
+
+fn front_of(world: &World, addresses: &str, more: &str) -> Binding {
+    let inbound = format!("inbound: [{{protocol: TCP, port: {CALLED}, targetPort: {TARGET}{more}}}]");
+    Binding::new("front", addresses).to(world, Nic::Eth1).with(&inbound)
+}
+
+/// The front's NIC has no router: clients are its neighbours.
+fn without_a_router() {
+    let world = World::builder().subnets(Subnets::Two).build();
+    let (_lan, guests, addresses) = behind(&world);
+    let front = world.layout.address(Nic::Eth1);
+    let ask = || ask_tcp(world.neighbour(Nic::Eth1), (front, CALLED).into());
+    ask().expect_err("nobody serves it without egressd");
+    for (source, seen) in [("Masquerade", IpAddr::from([10, 9, 0, 1])), ("Preserve", world.layout.neighbour(Nic::Eth1).into())] {
+        let inbound = format!("inbound: [{{protocol: TCP, port: {CALLED}, targetPort: {TARGET}, clientSource: {source}}}]");
+        world.bind(&Binding::new("front", &addresses).with(&format!("exits: [{{address: {front}}}]")).with(&inbound));
+        let mut egressd = world.egressd_alone();
+        world.forget_neighbours();
+        for _ in 0..3 {
+            assert_eq!(ask().unwrap_or_else(|error| panic!("{error}: {:#}", world.status())).ip(), seen);
+        }
+        egressd.stop();
+    }
+    assert_eq!(counts(&guests), [2, 2, 2]);
+}
+
+fn counts(guests: &[Guests]) -> Vec<usize> {
+    guests.iter().map(|guests| guests.list().len()).collect()
+}
+
+fn through_a_firewall() {
+    let world = World::builder().build();
+    let (lan, guests) = front(&world, ", clientSource: Masquerade");
+    world.host.run(&["iptables", "-P", "FORWARD", "DROP"]);
+    let at = called(&world, Nic::Eth1)[0];
+    ask_tcp(&world.internet, at).expect_err("nobody serves it without egressd");
+    let mut egressd = world.egressd_alone();
+    world.forget_neighbours();
+    let rules = || world.host.run(&["iptables", "-S", "FORWARD"]);
+    until("the firewall has the rule", || if rules().contains("egressd inbound") { Ok(()) } else { Err(rules()) });
+    for _ in 0..300 {
+        let seen = ask_tcp(&world.internet, at).expect("its flows are let through");
+        assert_eq!(seen.ip(), IpAddr::from([10, 9, 0, 1]), "the server sees the front");
+    }
+    assert_eq!(counts(&guests), [100, 100, 100]);
+    // One that serves no more goes on with what it has.
+    let mut open = Flow::open(&world.internet, at).expect("its flows are let through");
+    assert_eq!(counts(&guests), [101, 100, 100]);
+    world.bind(&front_of(&world, "addresses: [10.9.0.11/32]", ", clientSource: Masquerade"));
+    world.await_handled();
+    open.ask().expect("it drains");
+    // Nothing else is let through, neither out nor in.
+    world.leaves_by(&lan.netns, Nic::Eth1).expect_err("its own calls are no balanced flows");
+    let rule = rules().lines().filter(|rule| rule.contains("egressd")).count();
+    assert_eq!(rule, 1, "{}", rules());
+    world.host.run(&["iptables", "-F", "FORWARD"]);
+    until("it is put back", || if rules().contains("egressd inbound") { Ok(()) } else { Err(rules()) });
+    ask_tcp(&world.internet, at).expect("as before");
+    egressd.kill();
+    egressd.start();
+    world.await_handled();
+    assert_eq!(rules().lines().filter(|rule| rule.contains("egressd")).count(), 1, "{}", rules());
+    // Nobody serves it any more: the rule goes.
+    world.unbind("front");
+    until("the rule is gone", || if rules().contains("egressd") { Err(rules()) } else { Ok(()) });
+}
+
+fn another_firewall() {
+    let world = World::builder().build();
+    let (_lan, _guests) = front(&world, "");
+    world.host.nft("table inet strict {\n chain forward {\n type filter hook forward priority 0; policy drop;\n }\n}");
+    let _egressd = world.egressd_alone();
+    world.forget_neighbours();
+    let at = called(&world, Nic::Eth1)[0];
+    let mut cure = String::new();
+    until("the chain is told", || {
+        let status = world.status();
+        let problems = status["problems"].as_array().into_iter().flatten().filter_map(serde_json::Value::as_str);
+        match problems.map(str::to_owned).find(|problem| problem.contains("inet strict forward")) {
+            Some(problem) => {
+                cure = problem.split('`').nth(1).expect("a command").to_owned();
+                Ok(())
+            }
+            None => Err(status.to_string()),
+        }
+    });
+    ask_tcp(&world.internet, at).expect_err("the chain drops it");
+    world.host.run(&cure.split(' ').collect::<Vec<_>>());
+    let seen = ask_tcp(&world.internet, at).unwrap_or_else(|error| panic!("{cure}: {error}"));
+    assert_eq!(seen.ip(), IpAddr::from(world::layout::SERVER), "the server sees its client");
+    until("nothing is missing any more", || {
+        let problems = world.status()["problems"].clone();
+        if problems.as_array().is_some_and(Vec::is_empty) { Ok(()) } else { Err(problems.to_string()) }
+    });
+}
+
+fn at_random() {
+    let world = World::builder().build();
+    let (_, servers) = stage(&world);
+    publish(&world, &servers.each_ref(), ", balance: Random");
+    let _egressd = world.egressd_alone();
+    world.forget_neighbours();
+    let calls = call(&world, 75, servers.each_ref());
+    assert_eq!(calls.iter().sum::<usize>(), 150);
+    // Chi-square with two degrees of freedom: one run in 10^6 is beyond 27.6.
+    let chi: f64 = calls.iter().map(|calls| (*calls as f64 - 50.0).powi(2) / 50.0).sum();
+    assert!(chi < 27.6 && calls != [50; 3], "{calls:?}");
+}
+
+fn by_source() {
+    let world = World::builder().build();
+    let (_, servers) = stage(&world);
+    publish(&world, &servers.each_ref(), ", balance: BySource");
+    let mut egressd = world.egressd_alone();
+    world.forget_neighbours();
+    let before = call(&world, 6, servers.each_ref());
+    assert!(before.iter().all(|calls| [0, 6, 12].contains(calls)), "one server for each client: {before:?}");
+    egressd.kill();
+    egressd.start();
+    world.await_handled();
+    assert_eq!(call(&world, 6, servers.each_ref()), before);
+    // Many clients reach all of them.
+    for last in 100..130 {
+        world.internet.ip(&format!("addr add 198.51.100.{last}/24 dev wan"));
+        let from = SocketAddr::from(([198, 51, 100, last], 0));
+        ask_udp_from(&world.internet, from, called(&world, Nic::Eth1)[0]).expect("it is served");
+    }
+    assert!(servers.iter().all(|server| server.calls() > 0), "{:?}", servers.each_ref().map(Server::calls));
+}
+
+fn scaled() {
+    let world = World::builder().build();
+    let (bridge, [one, two, three]) = stage(&world);
+    publish(&world, &[&one, &two], "");
+    let _egressd = world.egressd_alone();
+    world.forget_neighbours();
+    let at = called(&world, Nic::Eth1)[0];
+    let open = || Flow::open(&world.internet, at).expect("it is served");
+    let mut flows: Vec<Flow> = (0..2).map(|_| open()).collect();
+    assert_eq!([one.calls(), two.calls()], [1, 1]);
+    publish(&world, &[&one, &two, &three], "");
+    world.await_handled();
+    assert_eq!(call(&world, 3, [&one, &two, &three]), [2, 2, 2], "the new one has its part");
+    flows.extend((0..3).map(|_| open()));
+    assert!(flows.iter_mut().all(|flow| flow.ask().is_ok()), "open connections go on");
+    // It drains: it is asked for nothing new, and goes on with what it has.
+    publish(&world, &[&two, &three], "");
+    world.await_handled();
+    assert_eq!(call(&world, 2, [&one, &two, &three]), [0, 2, 2]);
+    assert!(flows.iter_mut().all(|flow| flow.ask().is_ok()), "open connections drain");
+    // It dies, and takes only its own along.
+    world.remove(two.at);
+    world.await_handled();
+    let ended = flows.iter_mut().map(Flow::ask).filter(Result::is_err).count();
+    assert_eq!(ended, 2, "those of the dead one alone");
+    assert_eq!(call(&world, 3, [&one, &three]), [0, 6]);
+    // One with the same name and address serves again.
+    let again = Server::new(&world, &bridge, 11);
+    world.await_nic("netns/s11", Nic::Eth0);
+    // The host learns its hardware address from what it sends, as an engine sees to.
+    world.leaves_by(&again.at.netns, Nic::Eth0).unwrap_or_else(|error| panic!("{error}"));
+    assert_eq!(call(&world, 2, [&again, &three]), [2, 2], "it serves again");
+}
+
+fn datagrams_move() {
+    let world = World::builder().build();
+    let (_, [one, two, _]) = stage(&world);
+    let early = || ask_udp_from(&world.internet, ([0; 4], 6000).into(), called(&world, Nic::Eth1)[0]);
+    early().expect_err("nobody serves it without egressd");
+    publish(&world, &[&one, &two], "");
+    let _egressd = world.egressd_alone();
+    world.forget_neighbours();
+    until("a flow from before has ended", || early().map(drop).map_err(|error| error.to_string()));
+    for (at, any) in called(&world, Nic::Eth1).into_iter().zip(["0.0.0.0:5000", "[::]:5000"]) {
+        publish(&world, &[&one, &two], "");
+        world.await_handled();
+        let ask = || ask_udp_from(&world.internet, any.parse().expect("an address"), at);
+        let before = [one.calls(), two.calls()];
+        for _ in 0..3 {
+            ask().expect("it is served");
+        }
+        let calls = [one.calls() - before[0], two.calls() - before[1]];
+        assert!(calls == [3, 0] || calls == [0, 3], "one flow, one server: {calls:?}");
+        let (left, stays) = if calls[0] == 3 { (&one, &two) } else { (&two, &one) };
+        publish(&world, &[stays], "");
+        world.await_handled();
+        let before = [left.calls(), stays.calls()];
+        until("its flow has ended", || {
+            ask().map_err(|error| error.to_string())?;
+            if stays.calls() > before[1] { Ok(()) } else { Err("it still goes to the one that left".to_owned()) }
+        });
+    }
+}
+
+fn hairpin() {
+    let world = World::builder().build();
+    let (bridge, [one, two, _]) = stage(&world);
+    publish(&world, &[&one, &two], "");
+    let neighbour = world.container("neighbour", &bridge, 20);
+    let at =
+        |nic| [IpAddr::from(world.layout.address(nic)), world.layout.address6(nic).into()].map(|address| SocketAddr::new(address, CALLED));
+    ask_tcp(&one.at.netns, at(Nic::Eth1)[0]).expect_err("nobody serves it without egressd");
+    let _egressd = world.egressd_alone();
+    // Datagrams from before it was bound have ended.
+    world.await_handled();
+    for at in Nic::ALL.into_iter().flat_map(at) {
+        for netns in [&one.at.netns, &two.at.netns, &neighbour.netns, &world.host] {
+            // Each of the servers has its turn, the caller itself, too.
+            for ask in [ask_tcp, ask_udp, ask_tcp, ask_udp] {
+                ask(netns, at).unwrap_or_else(|error| panic!("{} to {at}: {error}", netns.name()));
+            }
+        }
+    }
+    // Its own calls leave as ever.
+    world.leaves_by(&one.at.netns, Nic::Eth0).unwrap_or_else(|error| panic!("{error}"));
+}
+
+fn masqueraded() {
+    let world = World::builder().build();
+    let (bridge, servers) = stage(&world);
+    publish(&world, &servers.each_ref(), "");
+    let _egressd = world.egressd_alone();
+    world.forget_neighbours();
+    let peers = || called(&world, Nic::Eth1).map(|at| ask_tcp(&world.internet, at).expect("it is served").ip());
+    let hosts = [IpAddr::from(bridge.address(1)), bridge.address6(1).into()];
+    assert!(peers().iter().all(|peer| !hosts.contains(peer)), "it sees its client: {:?}", peers());
+    publish(&world, &servers.each_ref(), ", clientSource: Masquerade");
+    world.await_handled();
+    assert_eq!(peers(), hosts, "it sees the host");
+}
+
+fn a_range() {
+    let world = World::builder().build();
+    let (_, [one, two, _]) = stage(&world);
+    let names = [one.at.netns.name(), two.at.netns.name()].join(", ");
+    let ports: Vec<u16> = (5000..5003).collect();
+    let guests = [&one, &two].map(|server| serve(&server.at.netns, &[server.at.address.into(), server.at.address6.into()], &ports));
+    let ask_all = || {
+        for at in called(&world, Nic::Eth1) {
+            for port in &ports {
+                for ask in [ask_tcp, ask_udp] {
+                    ask(&world.internet, (at.ip(), *port).into()).map_err(|error| format!("{at}, {port}: {error}"))?;
+                }
+            }
+        }
+        Ok::<(), String>(())
+    };
+    ask_all().expect_err("nobody serves it without egressd");
+    let entry = |protocol: &str| format!("{{protocol: {protocol}, port: 5000, endPort: 5002}}");
+    let inbound = format!("inbound: [{}, {}]", entry("TCP"), entry("UDP"));
+    world.bind(&Binding::new("range", &format!("networkNamespaces: [{names}]")).to(&world, Nic::Eth1).with(&inbound));
+    let _egressd = world.egressd_alone();
+    world.forget_neighbours();
+    ask_all().unwrap_or_else(|error| panic!("{error}"));
+    assert_eq!(counts(&guests), [8, 4], "three calls by turn for each protocol of each family");
+    let beyond = (called(&world, Nic::Eth1)[0].ip(), 5003).into();
+    ask_tcp(&world.internet, beyond).expect_err("the range ends there");
+}
+
+fn killed() {
+    let world = World::builder().build();
+    let (_, servers) = stage(&world);
+    publish(&world, &servers.each_ref(), ", clientSource: Masquerade");
+    let mut egressd = world.egressd_alone();
+    world.forget_neighbours();
+    let at = called(&world, Nic::Eth1)[0];
+    let mut flow = Flow::open(&world.internet, at).expect("it is served");
+    let before = world.state();
+    egressd.kill();
+    assert_eq!(call(&world, 3, servers.each_ref()), [2, 2, 2], "new calls are served while it is dead");
+    egressd.start();
+    until("all sources have spoken", || world.fetch("/readyz").map(drop).map_err(|error| error.to_string()));
+    assert_eq!(world.metric("egressd_kernel_changes_total"), 0);
+    before.assert_same(&world.state(), "the next start changes nothing");
+    flow.ask().expect("it goes on");
+    assert_eq!(call(&world, 3, servers.each_ref()), [2, 2, 2]);
+}
+
+fn cleaned_up() {
+    let world = World::builder().rp_filter(1).build();
+    let (_, servers) = stage(&world);
+    for iptables in ["iptables", "ip6tables"] {
+        world.host.run(&[iptables, "-P", "FORWARD", "DROP"]);
+    }
+    let before = world.state();
+    publish(&world, &servers.each_ref(), "");
+    let mut egressd = world.egressd_alone();
+    world.forget_neighbours();
+    let status = world.status();
+    assert_eq!(status["services"].as_array().map(Vec::len), Some(8), "two protocols, NICs and families: {status:#}");
+    let shown = world.egressctl(&["status"]).expect("it answers");
+    assert!(shown.contains(&format!("tcp/{}:{CALLED}", world.layout.address(Nic::Eth1))), "{shown}");
+    assert_eq!((world.metric("egressd_services"), world.metric("egressd_servers")), (8, 24));
+    until("the firewalls have the rule", || {
+        let asked: Result<Vec<_>, _> = called(&world, Nic::Eth1).into_iter().map(|at| ask_tcp(&world.internet, at)).collect();
+        asked.map(drop).map_err(|error| error.to_string())
+    });
+    let mut flow = Flow::open(&world.internet, called(&world, Nic::Eth1)[0]).expect("it is served");
+    egressd.stop();
+    world.cleanup();
+    before.assert_same(&world.state(), "cleanup takes all away");
+    flow.ask().expect_err("it would go on by the host's NIC with another one's address");
+    ask_tcp(&world.internet, called(&world, Nic::Eth0)[0]).expect_err("nobody serves it any more");
+}
+
+fn taken() {
+    let world = World::builder().build();
+    let (_, [one, two, _]) = stage(&world);
+    let inbound = |from: u16, to: u16| format!("inbound: [{{protocol: TCP, port: {from}, endPort: {to}}}]");
+    world.bind(&Binding::of(&one.at.netns).to(&world, Nic::Eth1).with(&inbound(TARGET, TARGET)).with("priority: 1"));
+    world.bind(&Binding::of(&two.at.netns).to(&world, Nic::Eth1).with(&inbound(1000, 2000)));
+    let _egressd = world.egressd_alone();
+    world.forget_neighbours();
+    let called = SocketAddr::new(called(&world, Nic::Eth1)[0].ip(), TARGET);
+    for _ in 0..4 {
+        ask_tcp(&world.internet, called).expect("the first one serves it");
+    }
+    assert_eq!([one.calls(), two.calls()], [4, 0]);
+    let problems = world.status()["problems"].to_string();
+    let words = ["file/default/s11: spec.inbound[0].port", "is served by file/default/s10", "choose another port"];
+    assert!(words.iter().all(|word| problems.contains(word)), "{problems}");
+    // Its other workloads, and its own way out, are as if nothing was wrong.
+    world.leaves_by(&two.at.netns, Nic::Eth1).unwrap_or_else(|error| panic!("{error}"));
+}
