@@ -14,6 +14,13 @@ pub fn inbound(name: &BindingName, spec: &EgressBindingSpec, faults: &mut Faults
         });
         return all;
     }
+    if spec.host_selector.is_some() && !spec.inbound.is_empty() {
+        faults.push("spec.inbound", || {
+            "is given beside `hostSelector`: programs of this host are reached at its addresses as they are; leave one of them out"
+                .to_owned()
+        });
+        return all;
+    }
     for (i, entry) in spec.inbound.iter().enumerate().take(MAX_ITEMS) {
         let path = |field: &str| format!("spec.inbound[{i}].{field}");
         let (field, example) = if entry.end_port.is_some() { ("endPort", "27019") } else { ("port", "27017") };
