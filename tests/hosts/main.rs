@@ -2,6 +2,7 @@
 //!
 //! Every check of packets is made twice in the same world: without egressd, where it has to fail, and with it.
 
+mod held;
 mod identity;
 mod support;
 mod uplinks;
@@ -9,6 +10,6 @@ mod uplinks;
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
-    let groups = [uplinks::scenarios(), identity::scenarios()];
+    let groups = [uplinks::scenarios(), identity::scenarios(), held::scenarios()];
     world::harness::main_of_waiting(groups.into_iter().flatten().collect())
 }
