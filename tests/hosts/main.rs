@@ -4,12 +4,13 @@
 
 mod held;
 mod identity;
+mod others;
 mod support;
 mod uplinks;
 
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
-    let groups = [uplinks::scenarios(), identity::scenarios(), held::scenarios()];
+    let groups = [uplinks::scenarios(), identity::scenarios(), held::scenarios(), others::scenarios()];
     world::harness::main_of_waiting(groups.into_iter().flatten().collect())
 }
