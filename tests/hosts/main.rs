@@ -2,13 +2,15 @@
 //!
 //! Every check of packets is made twice in the same world: without egressd, where it has to fail, and with it.
 
+mod held;
 mod identity;
+mod others;
 mod support;
 mod uplinks;
 
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
-    let groups = [uplinks::scenarios(), identity::scenarios()];
+    let groups = [uplinks::scenarios(), identity::scenarios(), held::scenarios(), others::scenarios()];
     world::harness::main_of_waiting(groups.into_iter().flatten().collect())
 }

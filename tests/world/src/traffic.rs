@@ -79,7 +79,7 @@ fn datagrams(to: SocketAddr) -> UdpSocket {
 }
 
 /// Where nobody answers, on the internet, in the family of `like`: what has left can be counted, and nothing else follows from it.
-pub(crate) fn nobody(like: IpAddr) -> SocketAddr {
+pub fn nobody(like: IpAddr) -> SocketAddr {
     match like {
         IpAddr::V4(_) => ([198, 51, 100, 99], 4500).into(),
         IpAddr::V6(_) => (Ipv6Addr::new(0x2001, 0xdb8, 0x10, 0, 0, 0, 0, 0x99), 4500).into(),
