@@ -1,5 +1,6 @@
 //! From YAML and labels to a plan, and what every plan has to keep.
 
+mod flows;
 mod inbound;
 mod networks;
 mod nodes;

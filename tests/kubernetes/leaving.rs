@@ -33,7 +33,8 @@ fn uninstalled() {
 }
 
 fn a_node_leaves_the_selector() {
-    let (cluster, pods, before) = bound(&["--set=nodeSelector.egress=yes"]);
+    // A controller's pod would be of that node's state.
+    let (cluster, pods, before) = bound(&["--set=nodeSelector.egress=yes", r"--set=controller.nodeSelector.kubernetes\.io/hostname=n1"]);
     let n1 = cluster.node("n1").state();
     cluster.api.kubectl(&["label", "node", "n2", "egress-"]);
     as_found(&cluster, &pods[1], &before);
