@@ -168,7 +168,9 @@ pub fn departures(observed: &Ruleset, desired: &Ruleset) -> BTreeSet<(IfIndex, I
     let gone = |name: &'static str| {
         [Family::Ip, Family::Ip6].into_iter().flat_map(move |family| {
             let (before, after) = (set_of(observed, family, name), set_of(desired, family, name));
-            let gone = move |key: &&Key| after.is_some_and(|after| !after.elements.contains_key(*key));
+            // Where the tables go as a whole, those who were known stay where they are.
+            let whole = name == names::POLICIES;
+            let gone = move |key: &&Key| after.map_or(whole, |after| !after.elements.contains_key(*key));
             let keys = before.into_iter().flat_map(|set| set.elements.keys()).filter(gone);
             keys.filter_map(move |key| source_of(key, family == Family::Ip6))
         })

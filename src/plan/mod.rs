@@ -69,7 +69,7 @@ impl Planner {
     /// The difference between what an outcome needs and what there is. Unless `whole`, some source has not spoken yet, and nothing is
     /// taken away.
     pub fn plan(&mut self, outcome: &Outcome, observed: &Observed<'_>, departed: &Departed, whole: bool) -> Plan {
-        let mut departed = departed.clone();
+        let (earlier, mut departed) = (departed, departed.clone());
         let mut desired = tables::ruleset(outcome, observed.kernel, &mut self.made);
         self.made.keep_only(&desired, outcome);
         if whole {
@@ -88,7 +88,7 @@ impl Planner {
         // What an earlier run had unbound may have flows still, and without the tables nothing would hold them.
         let go = desired.tables.is_empty() && !observed.ruleset.tables.is_empty();
         let mut cuts = flows::cuts(&ruleset, observed.ruleset, &desired, outcome);
-        cuts.extend(departed.iter().filter(|_| go).map(|(_, address)| Cut::all((*address).into())));
+        cuts.extend(earlier.iter().filter(|_| go).map(|(_, address)| Cut::all((*address).into())));
         cuts.extend(program_flows::cuts(observed.ruleset, &desired, outcome));
         let disarm = if go { diff(&tables::unbound(observed.ruleset, &departed), observed.ruleset) } else { Vec::new() };
         Plan {

@@ -268,9 +268,9 @@ impl fmt::Display for Delays {
     }
 }
 
-/// An agent that takes twenty times its usual is found, and a busy machine is not.
+/// An agent that takes twenty times its usual is found, and a busy machine, which may stop everybody for a second, is not.
 fn bounded(what: &str, delays: &[Duration]) {
-    assert!(percentile(delays, 50) <= MEDIAN && percentile(delays, 99) <= LONGEST, "{what}, to the kernel: {}", percentiles(delays));
+    assert!(percentile(delays, 50) <= MEDIAN && percentile(delays, 95) <= LONGEST, "{what}, to the kernel: {}", percentiles(delays));
 }
 
 /// While nothing happens an agent asks for nothing.
