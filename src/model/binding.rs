@@ -252,7 +252,6 @@ impl Binding {
     }
 }
 
-#[cfg(test)]
 impl Binding {
     /// One that asks for nothing but what is the default.
     pub fn plain(source: Source, name: &str, selector: Selector) -> Self {

@@ -10,7 +10,7 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
-use super::binding::{Binding, BindingName, ExistingFlows, ExitSpec, HostSelector, Selector, Source, Spread, Traffic, WhenUnavailable};
+use super::binding::{Binding, ExitSpec, HostSelector, Selector, Source};
 use super::spread::Shares;
 use super::uplinks::Exit;
 use super::workload::Row;
@@ -106,22 +106,8 @@ pub fn started_in(path: &str) -> Option<Started> {
 }
 
 fn by_address(path: &str, address: IpAddr) -> Binding {
-    Binding {
-        name: BindingName { source: Source::Exec, name: address.to_string() },
-        selector: Selector::Host(HostSelector { cgroups: vec![path.to_owned()], ..HostSelector::default() }),
-        exits: vec![ExitSpec::new(address)],
-        spread: Spread::FirstUsable,
-        inbound: Vec::new(),
-        pool: None,
-        traffic: Traffic::default(),
-        when_unavailable: WhenUnavailable::Drop,
-        existing_flows: ExistingFlows::Keep,
-        priority: 0,
-        created: 0,
-        errors: Vec::new(),
-        refusal: None,
-        warnings: Vec::new(),
-    }
+    let selector = Selector::Host(HostSelector { cgroups: vec![path.to_owned()], ..HostSelector::default() });
+    Binding { exits: vec![ExitSpec::new(address)], ..Binding::plain(Source::Exec, &address.to_string(), selector) }
 }
 
 /// How many levels a control group is below the root.

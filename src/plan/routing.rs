@@ -70,9 +70,10 @@ impl Routing {
         let nodes = behind_nodes(outcome, kernel);
         let reached: BTreeSet<Family> = nodes.iter().map(|r| Family::of(r.destination.addr())).collect();
         routing.routes.extend(nodes);
+        let behind = [Family::V4, Family::V6].map(|family| (family, !local_first(kernel, family, PREFERENCE_FROM_INSIDE)));
         for (address, way) in outcome.uplinks.held() {
             let (from, family) = (Some(IpNet::from(address)), Family::of(address));
-            if !local_first(kernel, family, PREFERENCE_FROM_INSIDE) {
+            if behind.contains(&(family, true)) {
                 routing.rules.insert(Rule { from, ..rule(family, PREFERENCE_FROM_INSIDE, LOCAL) });
             }
             routing.rules.insert(Rule { from, ..inside(family, PREFERENCE_FROM_INSIDE) });

@@ -7,17 +7,16 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsString;
 use std::fs::File;
 use std::io;
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use nix::sys::inotify::{AddWatchFlags, InitFlags, Inotify};
+use nix::sys::inotify::AddWatchFlags;
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 use tokio::time::{Instant, sleep_until};
 
 use super::opener::NamespaceId;
-use crate::facts::kernel;
+use crate::facts::kernel::{self, Watches};
 
 /// After a change of mounts all are looked at, but not more often than this: there may be thousands, of a host's many containers.
 const AFTER_MOUNTS: Duration = Duration::from_millis(200);
@@ -27,7 +26,7 @@ const UNWATCHED: Duration = Duration::from_secs(1);
 /// Watches them.
 pub struct Namespaces {
     known: BTreeMap<PathBuf, Option<NamespaceId>>,
-    inotify: AsyncFd<Watch>,
+    inotify: AsyncFd<Watches>,
     mounts: AsyncFd<File>,
     /// Names that something happened to, and those of files that are no namespaces yet.
     named: BTreeSet<OsString>,
@@ -35,27 +34,12 @@ pub struct Namespaces {
     due: Option<Instant>,
 }
 
-struct Watch(Inotify);
-
-impl AsFd for Watch {
-    fn as_fd(&self) -> BorrowedFd<'_> {
-        self.0.as_fd()
-    }
-}
-
-impl AsRawFd for Watch {
-    fn as_raw_fd(&self) -> RawFd {
-        self.0.as_fd().as_raw_fd()
-    }
-}
-
 impl Namespaces {
     /// Watches none yet.
     pub fn new() -> io::Result<Self> {
-        let inotify = Inotify::init(InitFlags::IN_CLOEXEC | InitFlags::IN_NONBLOCK)?;
         Ok(Self {
             known: BTreeMap::new(),
-            inotify: kernel::watch(Watch(inotify), Interest::READABLE)?,
+            inotify: kernel::watches()?,
             mounts: kernel::watch(File::open("/proc/thread-self/mountinfo")?, Interest::PRIORITY)?,
             named: BTreeSet::new(),
             due: None,

@@ -4,7 +4,7 @@ use std::net::{IpAddr, SocketAddr};
 
 use serde::{Deserialize, Serialize};
 
-use super::table::columns;
+use super::columns::columns;
 use crate::model::binding::{Balance, ClientSource, Ports};
 use crate::model::resolve::Outcome;
 use crate::model::services::{Server, Service};

@@ -5,8 +5,7 @@ use std::sync::Arc;
 
 use egressd::effects::nft::Nft;
 use egressd::model::binding::{
-    Balance, Binding, BindingName, ClientSource, Destination, ExistingFlows, ExitSpec, HostSelector, Ports, Protocol, Selector, Source,
-    Spread, Traffic, WhenUnavailable,
+    Balance, Binding, BindingName, ClientSource, Destination, ExitSpec, HostSelector, Ports, Protocol, Selector, Source, Spread, Traffic,
 };
 use egressd::model::facts::KernelFacts;
 use egressd::model::programs::{Guarded, Programs};
@@ -26,20 +25,9 @@ use crate::lab::*;
 fn host_programs(v6: bool, limited: &Traffic) -> Programs {
     let exit = Exit { address: if v6 { "2001:db8::1" } else { "192.0.2.1" }.parse().unwrap(), interface: 3, way: 1 };
     let binding = |name: &str, traffic: &Traffic| Binding {
-        name: BindingName { source: Source::File, name: name.to_owned() },
-        selector: Selector::Host(HostSelector::default()),
         exits: vec![ExitSpec::new(exit.address)],
-        spread: Spread::FirstUsable,
-        inbound: Vec::new(),
-        pool: None,
         traffic: traffic.clone(),
-        when_unavailable: WhenUnavailable::Drop,
-        existing_flows: ExistingFlows::Keep,
-        priority: 0,
-        created: 0,
-        errors: Vec::new(),
-        refusal: None,
-        warnings: Vec::new(),
+        ..Binding::plain(Source::File, name, Selector::Host(HostSelector::default()))
     };
     let row = |entry, binding: Binding| Row {
         subject: Subject::Programs("program".into()),

@@ -9,7 +9,7 @@ mod ask;
 mod far_ends;
 mod listen;
 mod names;
-pub(super) mod ready;
+mod ready;
 mod state;
 #[cfg(test)]
 mod tests;
@@ -25,7 +25,7 @@ use far_ends::FarEnds;
 use listen::{Drained, Listener};
 use names::Names;
 pub use names::{OWN, is_namespace, open, own_namespace};
-pub use ready::watch;
+pub use ready::{Watches, watch, watches};
 use state::{Batch, State};
 
 /// Where `ip netns` and CNI runtimes keep named namespaces.

@@ -7,16 +7,15 @@
 use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::io;
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
-use nix::sys::inotify::{AddWatchFlags, InitFlags, Inotify};
+use nix::sys::inotify::AddWatchFlags;
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 
 use super::ask::Asker;
-use super::ready::watch;
+use super::ready::{Watches, watch, watches};
 
 /// The namespace of the thread that asks.
 pub const OWN: &str = "/proc/thread-self/ns/net";
@@ -27,33 +26,18 @@ pub struct Names {
     /// Each name that is there; without a number while it is no namespace (yet), or this very one.
     known: BTreeMap<String, Option<i32>>,
     mounts: AsyncFd<File>,
-    inotify: AsyncFd<Watch>,
+    inotify: AsyncFd<Watches>,
     watching: bool,
-}
-
-struct Watch(Inotify);
-
-impl AsFd for Watch {
-    fn as_fd(&self) -> BorrowedFd<'_> {
-        self.0.as_fd()
-    }
-}
-
-impl AsRawFd for Watch {
-    fn as_raw_fd(&self) -> RawFd {
-        self.0.as_fd().as_raw_fd()
-    }
 }
 
 impl Names {
     pub fn open(folder: &Path) -> io::Result<Self> {
         let mounts = File::open("/proc/thread-self/mountinfo")?;
-        let inotify = Inotify::init(InitFlags::IN_CLOEXEC | InitFlags::IN_NONBLOCK)?;
         Ok(Self {
             folder: folder.to_owned(),
             known: BTreeMap::new(),
             mounts: watch(mounts, Interest::PRIORITY)?,
-            inotify: watch(Watch(inotify), Interest::READABLE)?,
+            inotify: watches()?,
             watching: false,
         })
     }

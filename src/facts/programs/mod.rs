@@ -4,18 +4,15 @@ mod cgroups;
 mod users;
 
 use std::collections::BTreeMap;
-use std::io;
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use nix::sys::inotify::{AddWatchFlags, InitFlags, Inotify};
-use tokio::io::Interest;
+use nix::sys::inotify::AddWatchFlags;
 use tokio::io::unix::AsyncFd;
 use tokio::sync::watch as latest;
 use tracing::warn;
 
-use super::kernel::ready;
+use super::kernel::{Watches, watches};
 use crate::model::programs::{ProgramFacts, Wanted};
 pub use cgroups::hierarchy;
 
@@ -68,32 +65,14 @@ fn look(wanted: &Wanted, watch: &mut Watch) -> ProgramFacts {
 
 /// Folders that are watched; each for good, as the kernel takes one that is there already for the same.
 struct Watch {
-    inotify: Option<AsyncFd<Folders>>,
+    inotify: Option<AsyncFd<Watches>>,
     /// Some folder could not be watched.
     partial: bool,
 }
 
-struct Folders(Inotify);
-
-impl AsFd for Folders {
-    fn as_fd(&self) -> BorrowedFd<'_> {
-        self.0.as_fd()
-    }
-}
-
-impl AsRawFd for Folders {
-    fn as_raw_fd(&self) -> RawFd {
-        self.0.as_fd().as_raw_fd()
-    }
-}
-
 impl Watch {
     fn new() -> Self {
-        let open = || -> io::Result<_> {
-            let inotify = Inotify::init(InitFlags::IN_CLOEXEC | InitFlags::IN_NONBLOCK)?;
-            ready::watch(Folders(inotify), Interest::READABLE)
-        };
-        let inotify = open().inspect_err(|error| {
+        let inotify = watches().inspect_err(|error| {
             warn!(%error, "failed to watch control groups; raise fs.inotify.max_user_instances (they are looked at every second)");
         });
         let inotify = inotify.ok();

@@ -1,10 +1,9 @@
 //! The way out of bound sources: chosen on the first packet, found again by the flow's own addresses on all others, and source NAT.
 
-use super::{CONFIRMED, Chains, EXPECTED, REPLY, Shape, TRANSLATED, drops, names, ours, present, programs};
+use super::{CONFIRMED, Chains, EXPECTED, REPLY, Shape, TRANSLATED, drops, names, no_way, ours, present, programs, to_inside};
 use crate::contract::{FLAG, FLAG_MASK, MARK_MASK, NEIGHBOUR_MASK, PRIORITY_PREROUTING, PRIORITY_SNAT};
 use crate::nft::build::{
-    RuleBuilder, constant, ct_direction, ct_original_daddr, ct_reply_daddr, ct_status, daddr, fib_oif, iif, map, mark, oif, ranges, rule,
-    saddr,
+    RuleBuilder, ct_direction, ct_original_daddr, ct_reply_daddr, ct_status, daddr, fib_oif, iif, map, mark, oif, ranges, rule, saddr,
 };
 use crate::nft::{Chain, ChainKind, Family, Hook, Rule};
 
@@ -70,11 +69,6 @@ pub fn is_bound_net(v6: bool) -> RuleBuilder {
     rule().is_not(map(ranges(names::POLICIES_NETS), [iif(), saddr(v6)]), 0)
 }
 
-/// Begins a rule for what is inside, though an uplink leads there.
-pub fn to_inside(v6: bool) -> RuleBuilder {
-    rule().found(ranges(names::INSIDE), [iif(), daddr(v6)])
-}
-
 /// Ends a walk through the rules for what a binding is not for.
 pub fn limits(shape: Shape) -> [Option<Rule>; 2] {
     let key = || [iif(), saddr(shape.v6)];
@@ -123,11 +117,6 @@ fn beside(shape: Shape, bits: u32) -> Vec<Rule> {
     rules.push(rule().is(mark().and(FLAG_MASK), FLAG).set_mark(mark().or(bits)).accept());
     rules.push(no_way(bits));
     rules
-}
-
-/// The policy has no usable exit. The way's table ends in `unreachable`, so the program gets an error at once; the inside still works.
-pub fn no_way(bits: u32) -> Rule {
-    rule().counter(drops::NO_EXIT).set_mark(constant(FLAG | bits)).accept()
 }
 
 /// The first packet of each flow, on its way out: SNAT by output NIC, interface and source. No element for that NIC means drop, unless the

@@ -21,7 +21,7 @@ use std::collections::BTreeMap;
 use foldhash::HashMap;
 
 use crate::contract::{FLAG, FLAG_MASK};
-use crate::nft::build::{RuleBuilder, iif, mark, rule};
+use crate::nft::build::{RuleBuilder, constant, daddr, iif, mark, ranges, rule};
 use crate::nft::{Bytes, Chain, Data, Datatype, Key, Rule, Set, Table};
 
 pub use identity::table as identity;
@@ -253,6 +253,16 @@ fn ours() -> RuleBuilder {
 /// It came in by some interface: the host's own packets have none.
 fn forwarded(rule: RuleBuilder) -> RuleBuilder {
     rule.is_not(iif(), 0)
+}
+
+/// Begins a rule for what is inside, though an uplink leads there.
+fn to_inside(v6: bool) -> RuleBuilder {
+    rule().found(ranges(names::INSIDE), [iif(), daddr(v6)])
+}
+
+/// The policy has no usable exit. The way's table ends in `unreachable`, so the program gets an error at once; the inside still works.
+fn no_way(bits: u32) -> Rule {
+    rule().counter(drops::NO_EXIT).set_mark(constant(FLAG | bits)).accept()
 }
 
 /// The rules that are there, in order.

@@ -10,9 +10,8 @@ use std::net::IpAddr;
 
 use ipnet::IpNet;
 
-use super::egress::{no_way, to_inside};
 use super::spread::{numbered, slot};
-use super::{CONFIRMED, ORIGINAL, REPLY, Shape, TRANSLATED, drops, names, ours, traffic};
+use super::{CONFIRMED, ORIGINAL, REPLY, Shape, TRANSLATED, drops, names, no_way, ours, to_inside, traffic};
 use crate::contract::{FLAG, FLAG_MASK, MARK_MASK, PRIORITY_OUTPUT};
 use crate::model::binding::{Protocol, Traffic};
 use crate::model::policy::{NO_EXIT, Standing, standing};

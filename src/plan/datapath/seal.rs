@@ -1,7 +1,6 @@
 //! The last look, behind all source NAT: what has a way leaves by its NIC with that NIC's address, or to the inside, or not at all.
 
-use super::egress::to_inside;
-use super::{Chains, Shape, drops, forwarded, names, ours, present, programs};
+use super::{Chains, Shape, drops, forwarded, names, ours, present, programs, to_inside};
 use crate::contract::PRIORITY_SEAL;
 use crate::nft::build::{map, oif, rule, saddr};
 use crate::nft::{Chain, ChainKind, Hook};

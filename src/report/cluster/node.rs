@@ -2,7 +2,8 @@
 
 use kube::ResourceExt;
 
-use super::super::table::{below, columns};
+use super::super::columns::columns;
+use super::super::table::below;
 use super::cell;
 use crate::api::node::EgressNode;
 

@@ -4,7 +4,8 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use kube::ResourceExt;
 use serde::Serialize;
 
-use super::super::table::{below, columns};
+use super::super::columns::columns;
+use super::super::table::below;
 use super::cell;
 use crate::api::binding::EgressBinding;
 use crate::api::status::EgressBindingStatus;
