@@ -116,7 +116,8 @@ pub struct EgressBindingSpec {
     /// What happens to open flows when their exit changes: `Keep` or `Reset`. UDP is cut always.
     #[serde(default)]
     pub existing_flows: ExistingFlows,
-    /// Of two bindings for one workload the higher wins; then the older, then file before label, then the name.
+    /// Of two bindings for one workload the higher wins; then the cluster before a file before a label, then the older of two in the
+    /// cluster, then the name.
     #[serde(default)]
     pub priority: i32,
 }

@@ -33,10 +33,10 @@ pub struct Content {
 }
 
 impl Content {
-    /// Reads a file that was written at `created`, in seconds since the epoch.
-    pub fn read(bytes: &[u8], created: u64) -> Self {
+    /// Reads a file.
+    pub fn read(bytes: &[u8]) -> Self {
         let Documents { good, faults } = Documents::read(bytes);
-        Self { documents: good.iter().map(|(number, document)| (*number, Document::read(document, created))).collect(), faults }
+        Self { documents: good.iter().map(|(number, document)| (*number, Document::read(document))).collect(), faults }
     }
 
     /// A file that could not be opened or read: `message` says why.
@@ -67,11 +67,11 @@ enum Said {
 }
 
 impl Document {
-    fn read(document: &Value, created: u64) -> Result<Self, FieldError> {
+    fn read(document: &Value) -> Result<Self, FieldError> {
         let head = Head::read(document)?;
         let object = format!("{} {}", head.kind, head.name);
         let said = match head.kind {
-            BINDING => binding(head, created).map(|binding| Said::Binding(Arc::new(binding))),
+            BINDING => binding(head).map(|binding| Said::Binding(Arc::new(binding))),
             proxy::KIND => egress_proxy(head).map(|proxy| Said::Proxy(Arc::new(proxy))),
             _ => network(head).map(Said::Network),
         };
@@ -116,8 +116,8 @@ pub fn assemble<'a>(files: impl IntoIterator<Item = File<'a>>) -> Manifests {
 }
 
 /// Reads and assembles files that are at hand: name and bytes of each.
-pub fn parse<'a>(files: impl IntoIterator<Item = (&'a str, &'a [u8])>, created: u64) -> Manifests {
-    let read: Vec<_> = files.into_iter().map(|(name, bytes)| (name, Content::read(bytes, created))).collect();
+pub fn parse<'a>(files: impl IntoIterator<Item = (&'a str, &'a [u8])>) -> Manifests {
+    let read: Vec<_> = files.into_iter().map(|(name, bytes)| (name, Content::read(bytes))).collect();
     assemble(read.iter().map(|(name, content)| File { name, content, unread: None }))
 }
 
@@ -249,7 +249,7 @@ fn foreign(map: &Map<String, Value>, known: &[&str], field: &str, cure: &str, fa
 }
 
 /// `Err` when nobody can be held by it.
-fn binding(mut head: Head<'_>, created: u64) -> Result<Binding, Vec<FieldError>> {
+fn binding(mut head: Head<'_>) -> Result<Binding, Vec<FieldError>> {
     plain_addresses(&mut head.spec);
     let narrowed = selector_fields(&head.spec);
     let mut faults = Faults::default();
@@ -259,7 +259,8 @@ fn binding(mut head: Head<'_>, created: u64) -> Result<Binding, Vec<FieldError>>
     let Some(spec) = spec else {
         return Err(faults.finish());
     };
-    let said = spec::binding(name, &spec, created);
+    // A file has no age: it is written again by an editor, and its clock may step.
+    let said = spec::binding(name, &spec, 0);
     if faults.is_empty() {
         return said;
     }

@@ -92,10 +92,9 @@ struct Folder {
     device: Option<u64>,
 }
 
-/// A file's bytes, and when they were written, with what they say.
+/// A file's bytes, with what they say.
 struct Whole {
     bytes: Vec<u8>,
-    created: u64,
     content: Arc<Content>,
 }
 
@@ -110,9 +109,9 @@ impl Folder {
     fn new(path: PathBuf, apart: PathBuf, memory: Option<PathBuf>) -> Self {
         let memory = Memory::new(memory);
         let recalled = memory.names().into_iter().filter_map(|name| {
-            let (bytes, created) = memory.recall(&name)?;
-            let content = Content::read(&bytes, created);
-            content.is_whole().then(|| (name, Whole { bytes, created, content: Arc::new(content) }))
+            let bytes = memory.recall(&name)?;
+            let content = Content::read(&bytes);
+            content.is_whole().then(|| (name, Whole { bytes, content: Arc::new(content) }))
         });
         let whole = recalled.collect();
         Self { path, apart, memory, whole, was_there: None, writers: Writers::default(), device: None }
@@ -173,18 +172,18 @@ impl Folder {
         }
         let content = match load(&self.path.join(&name)) {
             // Who writes a file in place begins by emptying it.
-            Ok(Some((bytes, _))) if bytes.trim_ascii().is_empty() && before.is_some() => {
+            Ok(Some(bytes)) if bytes.trim_ascii().is_empty() && before.is_some() => {
                 Content::unread("is empty; write it, or remove it".to_owned())
             }
-            Ok(Some((bytes, created))) => {
-                if let Some(before) = before.filter(|before| before.created == created && before.bytes == bytes) {
+            Ok(Some(bytes)) => {
+                if let Some(before) = before.filter(|before| before.bytes == bytes) {
                     return Some(Found { name, content: Arc::clone(&before.content), unread: None });
                 }
-                let content = Content::read(&bytes, created);
+                let content = Content::read(&bytes);
                 if content.is_whole() {
                     let content = Arc::new(content);
-                    self.memory.keep(&name, &bytes, created);
-                    self.whole.insert(name.clone(), Whole { bytes, created, content: Arc::clone(&content) });
+                    self.memory.keep(&name, &bytes);
+                    self.whole.insert(name.clone(), Whole { bytes, content: Arc::clone(&content) });
                     return Some(Found { name, content, unread: None });
                 }
                 content
@@ -228,10 +227,8 @@ fn names(folder: &Path) -> io::Result<Vec<String>> {
     Ok(names)
 }
 
-/// A file's bytes (one more than allowed at most, so that the size can be judged) and the seconds of its modification time.
-///
-/// The modification time is the binding's age: unlike the time of first sight it is the same after a restart.
-fn load(path: &Path) -> io::Result<Option<(Vec<u8>, u64)>> {
+/// A file's bytes: one more than allowed at most, so that the size can be judged.
+fn load(path: &Path) -> io::Result<Option<Vec<u8>>> {
     // A FIFO must not block.
     let file = match fs::OpenOptions::new().read(true).custom_flags(nix::libc::O_NONBLOCK).open(path) {
         Ok(file) => file,
@@ -250,7 +247,7 @@ fn load(path: &Path) -> io::Result<Option<(Vec<u8>, u64)>> {
     }
     let mut bytes = Vec::new();
     file.take(MAX_FILE as u64 + 1).read_to_end(&mut bytes)?;
-    Ok(Some((bytes, about.mtime().try_into().unwrap_or(0))))
+    Ok(Some(bytes))
 }
 
 #[cfg(test)]

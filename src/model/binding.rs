@@ -234,9 +234,9 @@ pub struct Binding {
     pub traffic: Traffic,
     pub when_unavailable: WhenUnavailable,
     pub existing_flows: ExistingFlows,
-    /// Higher wins; then the older one, then the source (API, file, label), then the name.
+    /// Higher wins; then the source (API, file, label), then the older one, then the name.
     pub priority: i32,
-    /// Seconds since the epoch: the object's creation, the manifest file's first sight, the container's creation.
+    /// Seconds since the epoch, as the API server or the engine says when the object or the container was made; 0: a file has no age.
     pub created: u64,
     pub errors: Vec<FieldError>,
     /// It is well written, and may not have, or has not got, what it asks for. Counts as no usable exit, too.

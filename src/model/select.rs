@@ -47,9 +47,9 @@ impl PartialEq for Held {
     }
 }
 
-/// The order of precedence: higher priority, then older, then source, then name. The smallest wins.
-pub fn precedence(binding: &Binding) -> (Reverse<i32>, u64, Source, &BindingName) {
-    (Reverse(binding.priority), binding.created, binding.name.source, &binding.name)
+/// The order of precedence: higher priority, then source, then older, then name. The smallest wins.
+pub fn precedence(binding: &Binding) -> (Reverse<i32>, Source, u64, &BindingName) {
+    (Reverse(binding.priority), binding.name.source, binding.created, &binding.name)
 }
 
 /// Manifests, and their bindings found by one term that a container must have.

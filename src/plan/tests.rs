@@ -289,7 +289,7 @@ spec:
 ";
     let mut facts = host();
     start(&mut facts, 1, &[]);
-    facts.manifests = Index::new(manifest::parse([("crawler.yaml", yaml.as_bytes())], 7));
+    facts.manifests = Index::new(manifest::parse([("crawler.yaml", yaml.as_bytes())]));
     let by_file = plan(&facts, &mut Past::default(), &Ruleset::default());
     facts.manifests = Index::default();
     start(&mut facts, 1, &[("egress.ip", "172.31.0.14")]);

@@ -158,7 +158,7 @@ pub static LABELS: [Label; 17] = [
         name: "egress.priority",
         effect: Effect::Exit,
         grammar: "whole number",
-        meaning: "Of two bindings for one container the higher wins; then the older, then file before label, then the name. 0 when not given.",
+        meaning: "Of two bindings for one container the higher wins; then the manifest before the label. 0 when not given.",
         example: "10",
         read: |draft, value| {
             let number = value.parse().map_err(|_| Fault::new(format!("{} is not a whole number that fits", shown(value))))?;

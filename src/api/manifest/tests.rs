@@ -15,7 +15,7 @@ mod property;
 mod spread;
 
 fn read(text: &str) -> Manifests {
-    parse([("crawler.yaml", text.as_bytes())], 7)
+    parse([("crawler.yaml", text.as_bytes())])
 }
 
 /// A binding for container `crawler` with these lines in its spec.
@@ -229,7 +229,7 @@ fn a_status_from_a_cluster_is_ignored() {
 fn of_two_documents_of_one_name_the_later_is_refused_and_both_are_named() {
     let first = with("networkNamespaces: [blue]\nexits: [{ address: 172.31.0.8 }]");
     let second = with("networkNamespaces: [blue]\nexits: [{ address: 172.31.0.14 }]");
-    let read = parse([("a.yaml", format!("{first}---\n{second}").as_bytes()), ("b.yaml", second.as_bytes())], 0);
+    let read = parse([("a.yaml", format!("{first}---\n{second}").as_bytes()), ("b.yaml", second.as_bytes())]);
     assert_eq!(read.bindings.len(), 1);
     assert_eq!(read.bindings[0].exits[0].address, ip("172.31.0.8"));
     assert_eq!(
@@ -243,14 +243,11 @@ fn of_two_documents_of_one_name_the_later_is_refused_and_both_are_named() {
 #[test]
 fn a_bad_document_leaves_the_others() {
     let good = with("networkNamespaces: [blue]\nexits: [{ address: 172.31.0.8 }]");
-    let read = parse(
-        [
-            ("a.yaml", b"\x7fELF\x00\x01" as &[u8]),
-            ("b.yaml", format!("- not\n- a manifest\n---\n---\n~\n---\nkey: 1\nkey: 2\n---\n{good}").as_bytes()),
-            ("c.json", b"{\"kind\": "),
-        ],
-        0,
-    );
+    let read = parse([
+        ("a.yaml", b"\x7fELF\x00\x01" as &[u8]),
+        ("b.yaml", format!("- not\n- a manifest\n---\n---\n~\n---\nkey: 1\nkey: 2\n---\n{good}").as_bytes()),
+        ("c.json", b"{\"kind\": "),
+    ]);
     assert_eq!(read.bindings.len(), 1);
     let said = errors(&read);
     assert_eq!(said.len(), 4, "{said:#?}");
@@ -264,7 +261,7 @@ fn a_bad_document_leaves_the_others() {
 fn a_file_of_ten_megabytes_is_one_error_that_names_it_and_the_cure() {
     let big = vec![b'#'; 10 * 1024 * 1024];
     assert_eq!(
-        errors(&parse([("big.yaml", big.as_slice())], 0)),
+        errors(&parse([("big.yaml", big.as_slice())])),
         ["big.yaml: size: the file is larger than 1 MiB; split it into several files"]
     );
 }
@@ -302,7 +299,7 @@ fn ten_thousand_bindings_are_read() {
         };
         (0..5_000).map(binding).collect()
     };
-    let read = parse([("a.yaml", file("a").as_bytes()), ("b.yaml", file("b").as_bytes())], 0);
+    let read = parse([("a.yaml", file("a").as_bytes()), ("b.yaml", file("b").as_bytes())]);
     assert_eq!((read.bindings.len(), read.errors), (10_000, vec![]));
 }
 

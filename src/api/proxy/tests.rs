@@ -11,7 +11,7 @@ use crate::model::proxy::{Namespace, Proxy, ProxyProtocol, Transport};
 
 fn read(spec: &Value) -> Manifests {
     let document = json!({"apiVersion": "egressd.dev/v1alpha1", "kind": "EgressProxy", "metadata": {"name": "web"}, "spec": spec});
-    parse([("web.json", document.to_string().as_bytes())], 0)
+    parse([("web.json", document.to_string().as_bytes())])
 }
 
 fn proxy(spec: &Value) -> Arc<Proxy> {

@@ -1,14 +1,13 @@
 //! What files said that could be read as a whole, for the next start: a file that is broken by then, or a folder that is not mounted yet, must not
 //! unbind who is bound in the kernel. It is kept where the daemon's state is, and goes with it at a reboot, as the kernel's tables do.
 
-use std::fs::{self, File};
-use std::io::{self, Write};
+use std::fs;
+use std::io;
 use std::path::{Path, PathBuf};
-use std::time::{Duration, SystemTime};
 
 use tracing::warn;
 
-/// A folder of copies, each with the time of its original.
+/// A folder of copies.
 pub struct Memory(Option<PathBuf>);
 
 impl Memory {
@@ -22,19 +21,17 @@ impl Memory {
         self.0.as_deref().and_then(|folder| super::names(folder).ok()).unwrap_or_default()
     }
 
-    /// What was kept of a file, and when that was written.
-    pub fn recall(&self, name: &str) -> Option<(Vec<u8>, u64)> {
+    /// What was kept of a file.
+    pub fn recall(&self, name: &str) -> Option<Vec<u8>> {
         super::load(&self.0.as_ref()?.join(name)).ok()?
     }
 
     /// Keeps what a file says.
-    pub fn keep(&self, name: &str, bytes: &[u8], created: u64) {
+    pub fn keep(&self, name: &str, bytes: &[u8]) {
         self.tried(name, |folder| {
             fs::create_dir_all(folder)?;
             let new = folder.join(".new");
-            let mut file = File::create(&new)?;
-            file.write_all(bytes)?;
-            file.set_modified(SystemTime::UNIX_EPOCH + Duration::from_secs(created))?;
+            fs::write(&new, bytes)?;
             fs::rename(new, folder.join(name))
         });
     }

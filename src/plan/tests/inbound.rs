@@ -59,7 +59,7 @@ fn a_workload_of_the_other_family_alone_is_told() {
     let mut routes = facts.kernel.routes.clone();
     routes.push(fd00);
     facts.kernel.apply(KernelChange::Routing { routes, rules: Vec::new() });
-    facts.manifests = Index::new(manifest::parse([("six.yaml", manifest.as_bytes())], 0));
+    facts.manifests = Index::new(manifest::parse([("six.yaml", manifest.as_bytes())]));
     let services = services(&facts);
     assert_eq!(said(&services), [("tcp/172.31.0.14:80".to_owned(), vec![])]);
     assert!(services.problems[0].starts_with("file/default/six: spec.inbound[0].port: none of its workloads"), "{:?}", services.problems);

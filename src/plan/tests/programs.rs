@@ -13,7 +13,7 @@ fn binding(name: &str, who: &str, more: &str) -> String {
 }
 
 fn with(mut facts: Facts, bindings: &[String]) -> Facts {
-    facts.manifests = Index::new(manifest::parse([("programs.yaml", bindings.concat().as_bytes())], 7));
+    facts.manifests = Index::new(manifest::parse([("programs.yaml", bindings.concat().as_bytes())]));
     let errors: Vec<_> = facts.manifests.bindings.iter().flat_map(|b| &b.errors).collect();
     assert!(errors.is_empty() && facts.manifests.errors.is_empty(), "{errors:?} {:?}", facts.manifests.errors);
     facts.programs = ProgramFacts {

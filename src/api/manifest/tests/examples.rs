@@ -16,7 +16,7 @@ fn every_example_of_manifests_is_right() {
     for entry in std::fs::read_dir(folder).expect("examples") {
         let path = entry.expect("an entry").path();
         let bytes = std::fs::read(&path).expect("read");
-        let read = parse([("example.yaml", bytes.as_slice())], 0);
+        let read = parse([("example.yaml", bytes.as_slice())]);
         assert_eq!(errors(&read), Vec::<String>::new(), "{}", path.display());
         for binding in &read.bindings {
             assert_eq!((&binding.errors, &binding.warnings), (&Vec::new(), &Vec::new()), "{}", path.display());
