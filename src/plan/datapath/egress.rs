@@ -38,13 +38,13 @@ pub fn chains(shape: Shape) -> Chains {
         (
             "established",
             Chain::regular(present([
-                Some(rule().is(ct_direction(), REPLY).set_mark(map(names::CALLED, [ct_original_daddr(v6)])).accept()),
-                Some(rule().is(ct_direction(), REPLY).accept()),
+                Some(rule().is(ct_direction(), REPLY).goto("answer")),
                 shape.departed.then(|| rule().found(names::DEPARTED, [iif(), saddr(v6)]).counter(drops::DEPARTED).drop()),
                 Some(is_bound(v6).goto("bound_flow")),
                 shape.nets.then(|| is_bound_net(v6).goto("bound_flow")),
             ])),
         ),
+        ("answer", Chain::regular([rule().set_mark(map(names::CALLED, [ct_original_daddr(v6)])).accept(), rule().accept()])),
         ("bound_flow", Chain::regular([rule().set_mark(map(names::WAYS, [ct_reply_daddr(v6)])).accept()])),
         ("bound", Chain::regular(bound(shape, false))),
         ("source_nat", Chain::base(ChainKind::Nat, Hook::Postrouting, PRIORITY_SNAT, source_nat(shape))),

@@ -27,13 +27,17 @@ pub fn table() -> (BTreeMap<String, Chain>, Sets) {
             .counter(drops::SPOOFED)
             .drop()
     };
-    let mut rules = vec![told_by_another(arp, 0, arp_sender()), told_by_another(advertisement, 1, nd_target())];
-    for v6 in [false, true] {
+    let owned_by = |v6: bool| {
         let family = usize::from(v6);
         let of_family = || rule().is(protocol(), ETHERTYPE[family]);
-        rules.push(of_family().found(names::OWNERS[family], [iif(), saddr(v6)]).accept());
-        rules.push(of_family().found(names::OWNED[family], [saddr(v6)]).counter(drops::SPOOFED).drop());
-    }
+        [
+            of_family().found(names::OWNERS[family], [iif(), saddr(v6)]).accept(),
+            of_family().found(names::OWNED[family], [saddr(v6)]).counter(drops::SPOOFED).drop(),
+        ]
+    };
+    // Most frames are IPv4's: theirs are the first rules. An owner's advertisement may tell of another's address.
+    let told = [told_by_another(arp, 0, arp_sender()), told_by_another(advertisement, 1, nd_target())];
+    let rules: Vec<_> = owned_by(false).into_iter().chain(told).chain(owned_by(true)).collect();
     let chain = Chain::base(ChainKind::Filter, Hook::Prerouting, PRIORITY_BRIDGE, rules);
     let owners = |address| Set::of([Datatype::IfIndex, address]);
     let owned = |address| Set::of([address]);
