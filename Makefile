@@ -4,7 +4,7 @@ target := $(abspath $(or $(CARGO_TARGET_DIR),target))
 # Outside of the clone: what is built once for all clones. tests/go.sh uses it, too.
 cache := $(or $(EGRESSD_CACHE),$(or $(XDG_CACHE_HOME),$(HOME)/.cache)/egressd)
 
-.PHONY: demo demo-kubernetes test soak bench install needs needs-go release image engines cluster lint generated licences
+.PHONY: demo demo-kubernetes test vm soak bench count install needs needs-go release image engines cluster lint generated licences
 # What is installed comes before what is built with it.
 .NOTPARALLEL:
 
@@ -18,6 +18,12 @@ demo-kubernetes: install needs-go image cluster
 test: install needs-go image engines cluster
 	tests/run.sh
 
+# egressd on Debian's kernel, in a virtual machine that emulates its processor: NICs of kinds that this kernel may lack, SCTP, tables without an
+# owner. Three minutes, on a machine with nothing else to do.
+vm: install needs release
+	tests/install.sh tests/vm/packages
+	cargo test --test vm
+
 # The scenarios that count first packets, with four times as many as in test: half an hour. Notes what they print in docs/soak.md.
 soak: install needs-go image engines cluster
 	tests/soak.sh docs/soak.md
@@ -26,6 +32,12 @@ soak: install needs-go image engines cluster
 bench: install needs release
 	cargo build --release --package bench
 	$(target)/release/packets
+
+# Instructions for a packet, in the same virtual machine: the same each time, whatever else the machine does. Writes docs/instructions.md.
+count: install needs release
+	tests/install.sh tests/vm/packages
+	cargo build --release --package bench
+	COUNTING=1 PAGE=docs/instructions.md tests/vm/run.sh $(target)/release/count
 
 # The packages that demo and test use, on Debian 12.
 install:

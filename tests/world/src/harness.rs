@@ -4,14 +4,15 @@
 //! or by taking longer than its limit; what it printed is shown then.
 
 use std::{
+    cmp::Reverse,
     env,
     fs::{self, File, TryLockError},
     io,
     panic::{self, AssertUnwindSafe},
     process::ExitCode,
-    sync::mpsc,
+    sync::{Mutex, PoisonError, mpsc},
     thread,
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use libtest_mimic::{Arguments, Trial};
@@ -72,8 +73,26 @@ impl Scenario {
         let Self { name, limit, shown, alone, cluster, .. } = self;
         Trial::test(name.clone(), move || {
             let _places = places(alone, cluster).map_err(|error| format!("failed to lock: {error}"))?;
-            isolate::run(&name, limit, shown).map_err(Into::into)
+            let began = Instant::now();
+            let ended = isolate::run(&name, limit, shown);
+            TOOK.lock().unwrap_or_else(PoisonError::into_inner).push((began.elapsed(), name.clone()));
+            ended.map_err(Into::into)
         })
+    }
+}
+
+/// How long each scenario took, once it had its place.
+static TOOK: Mutex<Vec<(Duration, String)>> = Mutex::new(Vec::new());
+/// As many are told at the end.
+const SLOWEST: usize = 5;
+
+/// Says which scenarios took longest: where a suite's time goes.
+fn tell_slowest() {
+    let mut took = TOOK.lock().unwrap_or_else(PoisonError::into_inner);
+    took.sort_by_key(|(time, _)| Reverse(*time));
+    if took.len() > SLOWEST {
+        println!("slowest:");
+        took.iter().take(SLOWEST).for_each(|(time, name)| println!("{:6.1} s  {name}", time.as_secs_f64()));
     }
 }
 
@@ -157,7 +176,9 @@ fn run(at_once: usize, scenarios: Vec<Scenario>) -> ExitCode {
             let trials = scenarios.into_iter().map(Scenario::trial).collect();
             let mut arguments = Arguments::from_args();
             arguments.test_threads.get_or_insert(at_once);
-            libtest_mimic::run(&arguments, trials).exit_code()
+            let ended = libtest_mimic::run(&arguments, trials);
+            tell_slowest();
+            ended.exit_code()
         }
     }
 }

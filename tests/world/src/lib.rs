@@ -46,6 +46,7 @@ pub mod status;
 pub mod talk;
 pub mod told;
 pub mod traffic;
+pub mod vm;
 
 pub use alone::Binding;
 pub use build::{Builder, World};

@@ -85,6 +85,8 @@ impl Router {
         netns.sysctl("ipv6/conf/default/dad_transmits", "0");
         netns.sysctl("ipv4/conf/default/rp_filter", "0");
         netns.sysctl("ipv4/conf/all/rp_filter", "0");
+        // Where it has two links, each answers for its own addresses.
+        netns.sysctl("ipv4/conf/all/arp_ignore", "1");
         netns
     }
 

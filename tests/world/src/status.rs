@@ -9,10 +9,12 @@ use std::{
 
 use serde_json::Value;
 
-use crate::{layout::Nic, machine::Machine};
+use crate::{layout::Nic, machine::Machine, vm};
 
 /// How long the daemon may take to do as it is told: many times what it takes.
 const PATIENCE: Duration = Duration::from_secs(5);
+/// How much slower an emulated processor is, on a machine that is busy.
+const SLOW: u32 = 8;
 /// Where the daemon serves metrics unless told otherwise.
 const METRICS: ([u8; 4], u16) = ([127, 0, 0, 1], 9464);
 
@@ -63,7 +65,8 @@ impl Machine {
 
 /// Waits until it is so, as long as egressd may take. Panics with what is instead.
 pub fn until(what: &str, so: impl FnMut() -> Result<(), String>) {
-    until_within(PATIENCE, Duration::from_millis(20), what, so);
+    let slow = if vm::is_inside() { SLOW } else { 1 };
+    until_within(PATIENCE * slow, Duration::from_millis(20), what, so);
 }
 
 /// Waits until it is so, looking with this pause between, and returns what there is then. Panics with what is instead.

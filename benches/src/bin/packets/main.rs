@@ -4,9 +4,7 @@
 //! one to the other costs nothing. Every round measures all of them, shuffled. docs/benchmarks.md is what it writes.
 
 mod control;
-mod host;
 mod report;
-mod send;
 mod stats;
 mod tcp;
 mod way;
@@ -14,16 +12,19 @@ mod way;
 use std::{
     collections::BTreeMap,
     fs,
-    net::Ipv4Addr,
     path::{Path, PathBuf},
     process::ExitCode,
     time::{Duration, Instant},
 };
 
+use bench::{
+    daemon::orphan_at,
+    host::{self, Host},
+    without::WITHOUT,
+};
 use world::{Scenario, harness};
 
 use self::{
-    host::Host,
     stats::Random,
     way::{Parties, Way},
 };
@@ -33,8 +34,6 @@ pub const WORKLOADS: u32 = 10_000;
 /// Rounds, unless the environment's `ROUNDS` says otherwise.
 const ROUNDS: usize = 30;
 const LIMIT: Duration = Duration::from_secs(3600);
-/// The core that senders run on.
-const CORE: usize = 1;
 
 /// What is measured.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -120,24 +119,24 @@ fn measure<'a>(ways: &'a [Way], parties: &mut BTreeMap<&str, Parties>, random: &
 
 fn world() -> (Vec<Way>, control::Control) {
     let bound = host::source(WORKLOADS / 2);
-    let mut ways = vec![Way::new(way::PLAIN, Host::add("plain"), bound)];
+    let mut ways = vec![Way::new(way::PLAIN, Host::add("plain", WORKLOADS), bound)];
     ways.push(ways[0].beside("masquerade, each source in turn", None));
-    let (host, control) = control::daemon_at(Host::add("egressd"));
+    let (host, control) = control::daemon_at(Host::add("egressd", WORKLOADS));
     let egressd = Way::new(way::EGRESSD, host, bound);
     ways.push(egressd.beside("egressd, each source in turn", None));
     ways.push(egressd.beside("egressd, an unbound container", Some(host::UNBOUND)));
     ways.push(egressd);
-    for (name, host, change) in way::WITHOUT {
-        let host = control::orphan_at(Host::add(host));
+    for (name, host, change) in WITHOUT {
+        let host = orphan_at(Host::add(host, WORKLOADS));
         change(&host);
         ways.push(Way::new(name, host, bound));
     }
     for (name, host, change) in way::WITH {
-        let host = Host::add(host);
+        let host = Host::add(host, WORKLOADS);
         change(&host);
         ways.push(Way::new(name, host, bound));
     }
-    let by_hand = Host::add("byhand");
+    let by_hand = Host::add("byhand", WORKLOADS);
     by_hand.rule_for_each();
     let by_hand = Way::new("by hand, the median's rule", by_hand, bound).slow();
     ways.push(by_hand.beside("by hand, the first rule", Some(host::source(0))).slow());
@@ -150,9 +149,4 @@ fn world() -> (Vec<Way>, control::Control) {
 fn write(path: PathBuf, text: &str) {
     fs::create_dir_all(path.parent().expect("a file is in a folder")).expect("the repository can be written");
     fs::write(&path, text).unwrap_or_else(|error| panic!("failed to write {}: {error}", path.display()));
-}
-
-/// An address's `index`th neighbour: the sources of the container in turn.
-fn nth(base: Ipv4Addr, index: u32) -> Ipv4Addr {
-    Ipv4Addr::from_bits(base.to_bits() + index)
 }

@@ -14,7 +14,7 @@ use nix::{
 };
 use world::Netns;
 
-use crate::{host::FAR, send};
+use bench::{host::FAR, send};
 
 const GREET: u16 = 80;
 const SINK: u16 = 81;

@@ -2,6 +2,7 @@
 
 use std::{
     net::{Ipv4Addr, UdpSocket},
+    thread,
     time::Instant,
 };
 
@@ -11,17 +12,18 @@ use nix::{
 };
 use world::{Netns, command};
 
-use crate::{CORE, host::FAR};
+use crate::host::FAR;
 
 /// Destination ports of new flows: 40,000 from here on.
 const FIRST_PORT: u16 = 10_000;
 
-/// Puts the thread on its core, ahead of all that is not real time: what else runs here is no part of what is measured. Packets are
+/// Puts the thread on the last core, ahead of all that is not real time: what else runs here is no part of what is measured. Packets are
 /// handled in the sender's context all the way (veth, softirq), so that its time is theirs.
 pub fn pin() {
     let mut cores = CpuSet::new();
-    cores.set(CORE).expect("there are that many bits");
-    sched_setaffinity(Pid::from_raw(0), &cores).expect("there are two cores");
+    let core = thread::available_parallelism().expect("the kernel tells").get() - 1;
+    cores.set(core).expect("there are that many bits");
+    sched_setaffinity(Pid::from_raw(0), &cores).expect("there is such a core");
     command::run(&["chrt", "--fifo", "--pid", "10", &gettid().to_string()]);
 }
 

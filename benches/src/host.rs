@@ -4,7 +4,7 @@ use std::{fmt::Write, net::Ipv4Addr};
 
 use world::{Netns, command};
 
-use crate::{WORKLOADS, nth};
+use crate::nth;
 
 /// Address that the router holds and the container talks to.
 pub const FAR: Ipv4Addr = Ipv4Addr::new(198, 51, 100, 1);
@@ -20,6 +20,8 @@ pub struct Host {
     pub container: Netns,
     pub unbound: Netns,
     pub router: Netns,
+    /// How many of the container's addresses are workloads.
+    pub workloads: u32,
 }
 
 /// The address of workload `n`.
@@ -28,10 +30,10 @@ pub fn source(n: u32) -> Ipv4Addr {
 }
 
 impl Host {
-    /// Makes it: with a masquerade as Docker's, and a far end that drops UDP as soon as it arrives and counts it.
-    pub fn add(name: &str) -> Self {
+    /// Makes it: with so many workloads, a masquerade as Docker's, and a far end that drops UDP as soon as it arrives and counts it.
+    pub fn add(name: &str, workloads: u32) -> Self {
         let add = |part: &str| Netns::add(&format!("{name}-{part}"));
-        let host = Self { inside: add("host"), container: add("bound"), unbound: add("free"), router: add("router") };
+        let host = Self { inside: add("host"), container: add("bound"), unbound: add("free"), router: add("router"), workloads };
         for netns in [&host.inside, &host.container, &host.unbound, &host.router] {
             for interface in ["all", "default"] {
                 netns.sysctl(&format!("ipv6/conf/{interface}/disable_ipv6"), "1");
@@ -66,7 +68,7 @@ impl Host {
         ));
         host.inside.ip("route add default via 172.31.0.1");
         let mut addresses = String::from("link set eth0 up\n");
-        for n in 0..WORKLOADS {
+        for n in 0..workloads {
             writeln!(addresses, "addr add {}/16 dev eth0 noprefixroute", source(n)).expect("a String takes all");
         }
         host.container.ip(&format!("{addresses}\nroute add 10.8.0.1 dev eth0\nroute add default via 10.8.0.1"));
@@ -87,7 +89,7 @@ impl Host {
     /// The field's way: a source NAT rule and a policy rule for each workload.
     pub fn rule_for_each(&self) {
         let (mut nat, mut rules) = (String::from("*nat\n"), String::new());
-        for n in 0..WORKLOADS {
+        for n in 0..self.workloads {
             writeln!(nat, "-A POSTROUTING -s {}/32 -o eth1 -j SNAT --to-source {EXIT}", source(n)).expect("a String takes all");
             writeln!(rules, "rule add pref {} from {} lookup 101", 1000 + n, source(n)).expect("a String takes all");
         }

@@ -1,0 +1,118 @@
+//! Instructions that a packet costs, from `sendto` in the container until the router drops it: `make count`.
+//!
+//! Runs in a virtual machine whose clock counts instructions, so that what takes a nanosecond is one, and each run finds the same. It is no
+//! time (caches and branches are free): it stands beside docs/benchmarks.md, and shows what a rule costs as soon as it is added. Writes
+//! docs/instructions.md into the folder that it is given.
+
+use std::{fmt::Write, fs, net::Ipv4Addr, path::PathBuf, process::ExitCode, thread, time::Duration};
+
+use bench::{
+    daemon::{manifest, one_exit, orphan_at, start},
+    host::{self, Host, UNBOUND},
+    send,
+    without::WITHOUT,
+};
+use world::{Netns, Scenario, command, harness, service::Service};
+
+/// The processor is emulated.
+const LIMIT: Duration = Duration::from_secs(1800);
+/// Packets of a measurement.
+const PACKETS: u32 = 1000;
+/// Measurements of a way.
+const PASSES: usize = 4;
+/// Exits of the host whose flows leave by turn.
+const EXITS: u8 = 8;
+/// The variable that names the page.
+const PAGE: &str = "PAGE";
+
+/// A way to leave, and what its packets cost.
+struct Way {
+    name: &'static str,
+    established: f64,
+    new: f64,
+}
+
+fn main() -> ExitCode {
+    harness::main(vec![Scenario::new("instructions", run).within(LIMIT).shown()])
+}
+
+fn run() {
+    for module in ["nft_chain_nat", "nf_conntrack", "nft_masq", "veth", "bridge"] {
+        command::run(&["modprobe", module]);
+    }
+    let mut ways = Vec::new();
+    let mut note = |name, host: &Host, from: &Netns, source| {
+        let way = measure(name, host, from, source);
+        println!("{name}: {:.0} and {:.0}", way.established, way.new);
+        ways.push(way);
+    };
+    let bound = host::source(0);
+    let plain = Host::add("plain", 1);
+    note("masquerade", &plain, &plain.container, bound);
+    plain.inside.ip("rule add pref 1561 fwmark 0x1001/0xffff1fff lookup 15601");
+    note("masquerade and a policy rule that never fits", &plain, &plain.container, bound);
+    let (one, _daemon) = with_egressd("one", &one_exit());
+    note("egressd", &one, &one.container, bound);
+    note("egressd, an unbound container", &one, &one.unbound, UNBOUND);
+    let exits: String = (0..EXITS).map(|n| format!("{{address: 172.31.16.{}, interface: eth1, gateway: 172.31.16.1}},", 14 + n)).collect();
+    let (several, _daemon) = with_egressd("several", &format!("exits: [{exits}]\n  spread: RoundRobin"));
+    note("egressd, eight exits by turn", &several, &several.container, bound);
+    for (name, host, change) in &WITHOUT[1..] {
+        let host = orphan_at(Host::add(host, 1));
+        change(&host);
+        note(name, &host, &host.container, bound);
+    }
+    let page = page(&ways);
+    print!("{page}");
+    if let Some(file) = std::env::var_os(PAGE) {
+        fs::write(PathBuf::from(file), page).expect("the page can be written");
+    }
+}
+
+/// A host with the daemon on it, which has programmed its one workload.
+fn with_egressd(name: &str, exits: &str) -> (Host, Service) {
+    let host = Host::add(name, 1);
+    for n in 1..EXITS {
+        host.inside.ip(&format!("addr add 172.31.16.{}/20 dev eth1", 14 + n));
+    }
+    let name = manifest(&host, exits);
+    let (service, _) = start(&host, &name);
+    (host, service)
+}
+
+/// The least of some measurements: the first ones meet empty caches.
+fn measure(name: &'static str, host: &Host, from: &Netns, source: Ipv4Addr) -> Way {
+    let mut way = Way { name, established: f64::INFINITY, new: f64::INFINITY };
+    for _ in 0..PASSES {
+        let before = host.arrived();
+        let sockets = send::open(from, &[source]);
+        way.established = way.established.min(send::established(&sockets, PACKETS));
+        way.new = way.new.min(send::new_flows(&sockets, PACKETS));
+        let arrived = host.arrived();
+        let sent = u64::from(2 * PACKETS + 1);
+        let nic = usize::from(!name.starts_with("masquerade") && source != UNBOUND);
+        assert_eq!(arrived[nic] - before[nic], sent, "packets of {name} that arrived by eth{nic}");
+        host.flush();
+        // What a flow leaves behind is freed later (RCU), on the time of whoever comes next.
+        thread::sleep(Duration::from_secs(2));
+    }
+    way
+}
+
+fn page(ways: &[Way]) -> String {
+    let mut text = String::from("<!-- Written by `make count`. -->\n# Instructions for a packet\n\n");
+    let kernel = command::run(&["uname", "-v"]);
+    writeln!(text, "Debian's kernel in a virtual machine that counts instructions ({}). One bound address;", kernel.trim())
+        .expect("a String takes all");
+    text.push_str(
+        "from `sendto` in the container over veth, bridge and veth to the router that drops it. No time: caches and branches are free.\n\n",
+    );
+    text.push_str("| | established packet | of masquerade | new flow | of masquerade |\n|---|---|---|---|---|\n");
+    let plain = &ways[0];
+    for way in ways {
+        let (established, new) = (way.established / plain.established, way.new / plain.new);
+        writeln!(text, "| {} | {:.0} | {established:.3} | {:.0} | {new:.3} |", way.name, way.established, way.new)
+            .expect("a String takes all");
+    }
+    text
+}

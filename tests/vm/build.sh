@@ -1,0 +1,39 @@
+#!/bin/bash
+# build.sh DIR: puts Debian's kernel with all its modules into DIR, and what a virtual machine boots from: `kernel`, `initrd` and `modules`. The
+# package is fetched and unpacked, and nothing is installed. Does nothing when DIR or the cache (tests/go.sh) has it.
+set -euo pipefail
+here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
+# shellcheck source=tests/go.sh
+source "$here/../go.sh"
+begin "${1-}" "$here"
+
+work=$(mktemp -d)
+trap 'rm -rf "$work"' EXIT
+cd "$work"
+
+package() { apt-cache depends linux-image-amd64 2>/dev/null | awk '$1 == "Depends:" { print $2; exit }'; }
+[ -n "$(package)" ] || apt-get update -q >&2
+apt-get -o APT::Sandbox::User=root download -q "$(package)" >&2 || { apt-get update -q >&2 && apt-get -o APT::Sandbox::User=root download -q "$(package)" >&2; }
+dpkg-deb --extract linux-image-*.deb root
+release=$(ls root/lib/modules)
+# Below the root of the machine /lib leads to /usr/lib, and modules are looked for by the release's name.
+mkdir "$out/modules"
+mv "root/lib/modules/$release" "$out/modules/$release"
+mv root/boot/vmlinuz-* "$out/kernel"
+mkdir -p tree/lib
+ln -s "$out/modules" tree/lib/modules
+depmod --basedir tree "$release"
+
+# The first process finds the host's root by 9p, puts a tmpfs over it, and goes there.
+mkdir -p first/{bin,dev,proc,sys,host,own,root,modules}
+cp "$(command -v busybox)" first/bin/busybox
+for module in virtio_pci virtio_console 9pnet_virtio 9p overlay; do
+  modprobe --dirname tree --set-version "$release" --show-depends $module
+done | awk '$1 == "insmod" && !seen[$2]++ { print $2 }' | while read -r file; do
+  cp "$file" first/modules/
+  basename "$file" >>first/modules/order
+done
+cp "$here/first.sh" first/init
+chmod 755 first/init
+(cd first && find . | busybox cpio -o -H newc) 2>/dev/null | gzip -1 >"$out/initrd"
+finish

@@ -1,0 +1,31 @@
+//! The `main` of a test program whose scenarios need more of a kernel than this machine's may have: it runs again in a virtual machine with
+//! Debian's kernel (`tests/vm`), and the scenarios there.
+
+use std::{
+    env,
+    process::{Command, ExitCode},
+};
+
+use crate::harness::{self, Scenario};
+
+/// Environment variable that says that this is the virtual machine.
+const INSIDE: &str = "EGRESSD_TEST_VM";
+
+/// Whether this is the virtual machine.
+pub fn is_inside() -> bool {
+    env::var_os(INSIDE).is_some()
+}
+
+/// The same as [`harness::main`], in a virtual machine. It boots once for all scenarios.
+pub fn main(scenarios: Vec<Scenario>) -> ExitCode {
+    let arguments: Vec<String> = env::args().skip(1).collect();
+    if is_inside() || arguments.iter().any(|argument| argument == "--list") {
+        return harness::main(scenarios);
+    }
+    let program = env::current_exe().expect("a running program has a path");
+    let ended = Command::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../vm/run.sh")).arg(program).args(arguments).status();
+    match ended.expect("bash is there").code().and_then(|code| u8::try_from(code).ok()) {
+        Some(code) => code.into(),
+        None => ExitCode::FAILURE,
+    }
+}
