@@ -22,7 +22,7 @@ use super::retry::Retries;
 use super::sources::{self, Sources};
 use super::systemd::Manager;
 use super::transitions::Transitions;
-use super::{Error, Options, Teller, Told, gates, nat, withdraw};
+use super::{Error, Options, Teller, Told, addresses, gates, nat, withdraw};
 use crate::effects::kernel::{Failure, Kernel};
 use crate::effects::kubernetes::reporter::Reporter;
 use crate::model::cluster::Cluster;
@@ -79,6 +79,7 @@ pub(super) struct Agent {
     no_metrics: Option<String>,
     nat: nat::Watch,
     gates: gates::Watch,
+    addresses: addresses::Watch,
     transitions: Transitions,
     manager: Manager,
     calls: Calls,
@@ -121,6 +122,7 @@ impl Agent {
             no_metrics: None,
             nat: nat::Watch::new(),
             gates: gates::Watch::new(),
+            addresses: addresses::Watch::new(tell.clone()),
             transitions: Transitions::default(),
             manager: Manager::new(),
             boot_guard: options.boot_guard.clone().filter(|_| !options.dry_run).map(|file| Keeper::start(file, tell.clone())),
@@ -140,7 +142,7 @@ impl Agent {
     /// Until told to stop.
     pub async fn run(&mut self, told: &mut mpsc::UnboundedReceiver<Told>) {
         loop {
-            let wake = [self.retry(), self.sweep, self.look, self.news, self.nat.due(), self.gates.due(), self.manager.due()]
+            let wake = [self.retry(), self.sweep, self.look, self.news, self.nat.due(), self.gates.due(), self.addresses.due(), self.manager.due()]
                 .into_iter()
                 .flatten()
                 .min();
@@ -164,6 +166,12 @@ impl Agent {
             }
             if dirty && !self.silent.local() {
                 self.round(began);
+            }
+            while self.addresses.look(&self.outcome.uplinks.managed, &self.facts.kernel, &mut self.facts.probes) {
+                self.round(began);
+            }
+            // Whoever starts after egressd finds the addresses there.
+            if !self.silent.local() && !self.addresses.is_busy() {
                 self.manager.ready();
             }
             self.manager.alive();

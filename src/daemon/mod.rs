@@ -1,5 +1,6 @@
 //! `egressd run`: sources tell one loop, the loop resolves, plans and carries out, and answers who asks.
 
+mod addresses;
 mod agent;
 mod calls;
 mod cluster;
@@ -104,6 +105,8 @@ pub(crate) enum Told {
         step: EngineStep,
         outcome: calls::Outcome,
     },
+    /// Whether neighbours have addresses that are to be put on a NIC.
+    Probed(addresses::Report),
     /// What became of flows that were to end.
     Cut(cutter::Report),
     /// What the next boot is to close was written down, or not.

@@ -9,6 +9,7 @@ pub mod cluster;
 pub mod facts;
 pub mod known;
 pub mod labels;
+pub mod managed;
 pub mod outcome;
 mod overlap;
 pub mod pod;

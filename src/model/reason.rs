@@ -5,6 +5,7 @@ use std::net::IpAddr;
 
 use super::binding::FieldError;
 use super::facts::Family;
+use super::managed::Mac;
 
 /// Why there is no usable exit, or no binding at all.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -23,6 +24,30 @@ pub enum Reason {
     AddressNotReady {
         address: IpAddr,
         interface: String,
+    },
+    /// egressd is to put the address on a NIC, and looks whether another machine has it.
+    AddressProbed {
+        address: IpAddr,
+        interface: String,
+    },
+    /// egressd is to put the address on a NIC, and another machine has it.
+    AddressDuplicate {
+        address: IpAddr,
+        interface: String,
+        by: Mac,
+    },
+    /// egressd is to put the address on a NIC, and none has its subnet.
+    NoNicForAddress {
+        address: IpAddr,
+    },
+    /// egressd is to put the address on a NIC, and no machine may have it: a subnet's own, or its broadcast address.
+    NotAHost {
+        address: IpAddr,
+        net: ipnet::IpNet,
+    },
+    /// The address is routed to this host, and no NIC leads out.
+    NoNicForRouted {
+        address: IpAddr,
     },
     NoSuchInterface {
         interface: String,
@@ -190,6 +215,10 @@ impl Reason {
             Self::AddressNotFound { .. } => "AddressNotFound",
             Self::AddressNotOnInterface { .. } => "AddressNotOnInterface",
             Self::AddressNotReady { .. } => "AddressNotReady",
+            Self::AddressProbed { .. } => "AddressProbed",
+            Self::AddressDuplicate { .. } => "AddressDuplicate",
+            Self::NoNicForAddress { .. } | Self::NoNicForRouted { .. } => "NoNicForAddress",
+            Self::NotAHost { .. } => "NotAHostAddress",
             Self::NoSuchInterface { .. } => "NoSuchInterface",
             Self::NoAddressOnInterface { .. } => "NoAddressOnInterface",
             Self::InterfaceDown { .. } => "InterfaceDown",
@@ -245,6 +274,28 @@ impl fmt::Display for Reason {
             }
             Self::AddressNotReady { address, interface } => {
                 write!(f, "{address} on {interface} is tentative or a duplicate; see ip -6 address show dev {interface}")
+            }
+            Self::AddressProbed { address, interface } => {
+                write!(f, "{address} is put on {interface} once its neighbours were asked whether one of them has it, in about a second")
+            }
+            Self::AddressDuplicate { address, interface, by } => {
+                write!(
+                    f,
+                    "{address} is in use at {interface} by {by}, and is not added; take it from that machine, or name another address (they are asked again)"
+                )
+            }
+            Self::NoNicForAddress { address } => {
+                write!(f, "no NIC has a subnet with {address}; name the NIC to put it on (egress.interface, exits[].interface)")
+            }
+            Self::NotAHost { address, net } => {
+                write!(f, "{address} is the network or broadcast address of {}, which no machine may have; name another one", net.trunc())
+            }
+            Self::NoNicForRouted { address } => {
+                let family = if address.is_ipv4() { "IPv4" } else { "IPv6" };
+                write!(
+                    f,
+                    "{address} is routed to this host, and no NIC has a default route of {family}; name the NIC that it leaves by (exits[].interface)"
+                )
             }
             Self::NoSuchInterface { interface } => write!(f, "there is no interface {interface}; see ip link for the names"),
             Self::NoAddressOnInterface { interface } => {

@@ -2,6 +2,7 @@
 
 pub mod ahead;
 mod holder;
+mod managed;
 pub mod outside;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -9,9 +10,10 @@ use std::net::IpAddr;
 
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 
-use super::binding::{Binding, ExitSpec};
+use super::binding::{Assignment, Binding, ExitSpec};
 use super::facts::{Family, IfIndex, KernelFacts, Link, LinkKind, is_link_local};
 use super::known::Facts;
+use super::managed::{At, Verdict};
 use super::reason::{NotAnUplink, Reason};
 use super::select::precedence;
 use super::ways::{Gateway, Numbers, Way, WayKey};
@@ -63,6 +65,8 @@ pub struct Memory {
     pub numbers: Numbers,
     /// Gateways of default routes, with how often the link had gone down when they were seen.
     gateways: BTreeMap<(IfIndex, Family), (Gateway, u32)>,
+    /// The NIC of each address that egressd puts on one: its subnet may be taken from it for a while.
+    managed: BTreeMap<IpAddr, IfIndex>,
 }
 
 /// Uplinks, ways and exits as of now.
@@ -79,6 +83,10 @@ pub struct Uplinks {
     /// The way of flows that bear an exit; 0 when it is gone.
     pub borne: BTreeMap<IpAddr, u8>,
     pub inside: Inside,
+    /// Addresses that egressd puts on NICs, with what a probe found.
+    pub managed: BTreeMap<At, Option<Verdict>>,
+    /// Exits that are on no NIC: what nobody asked for, and is for them, goes nowhere.
+    pub routed: BTreeSet<IpAddr>,
     /// The preference of the first of the policy rules for our marks, where it is not as usual or cannot be.
     pub rules_from: BTreeMap<Family, u32>,
     /// What everybody should know: an address on two NICs, too many ways.
@@ -170,7 +178,11 @@ impl Survey<'_> {
         ordered.sort_by_key(|(_, binding)| precedence(binding));
         let mut placed = Vec::new();
         for (spec, _) in ordered {
-            let nic = holder(self.kernel, spec, self.defaults, self.inner);
+            let nic = match spec.assignment {
+                Assignment::Existing => holder(self.kernel, spec, self.defaults, self.inner),
+                Assignment::Managed => self.managed(spec),
+                Assignment::Routed => self.routed(spec),
+            };
             match nic.and_then(|nic| Ok((nic, address_of(self.kernel, spec, nic)?))) {
                 Ok((nic, address)) => {
                     self.uplinks.placed.insert(spec.clone(), (nic, address));
@@ -384,6 +396,7 @@ impl Survey<'_> {
         let ways: BTreeSet<WayKey> = uplinks.ways.values().map(|way| way.key).collect();
         self.memory.numbers.keep_only(&ways);
         self.memory.gateways.retain(|(nic, _), _| self.kernel.links.contains_key(nic));
+        self.memory.managed.retain(|address, nic| uplinks.managed.contains_key(&(*nic, *address)));
         let number = |key: WayKey| uplinks.ways.values().find(|way| way.key == key).map_or(0, |way| way.number);
         uplinks.borne = self.memory.numbers.exits().map(|(exit, key)| (exit, number(key))).collect();
         let outer: BTreeSet<IfIndex> = uplinks.nics.keys().copied().collect();

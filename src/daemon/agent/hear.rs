@@ -24,6 +24,7 @@ impl Agent {
                 let mut dirty = std::mem::take(&mut self.silent.kernel);
                 for change in changes {
                     let looked = matches!(change, KernelChange::Routing { .. } | KernelChange::Link(_));
+                    self.addresses.heard(&change, &self.facts.kernel, &mut self.facts.probes);
                     let new = self.facts.kernel.apply(change);
                     let again = !new && looked && self.looks > 0;
                     self.looks -= u8::from(again);
@@ -102,6 +103,7 @@ impl Agent {
                 }
                 self.metrics.failures.inc_by(self.calls.ended(&step, outcome).into());
             }
+            Told::Probed(report) => return self.addresses.probed(report, &self.facts.kernel, &mut self.facts.probes),
             Told::Cut(report) => return self.cut(report),
             Told::Remembered(Ok(())) => {
                 self.beside.well(keeper::STEP);

@@ -1,0 +1,20 @@
+//! Exits that egressd puts on a NIC itself, and exits that are on none.
+
+mod addresses;
+mod stage;
+
+use std::process::ExitCode;
+
+use world::Scenario;
+
+fn main() -> ExitCode {
+    let scenarios = vec![
+        Scenario::new("a managed address is added, announced and left by, and the host's own source stays", addresses::added),
+        Scenario::new("a managed address is put back whoever takes it away", addresses::put_back),
+        Scenario::new("an address that a neighbour has is refused with its MAC, until it is free", addresses::duplicate),
+        Scenario::new("a managed address outlives the daemon, and goes with the last that asks for it", addresses::lifetime),
+        Scenario::new("an address that somebody else added is never taken away", addresses::foreign),
+        Scenario::new("an address without a NIC of its subnet, or that no machine may have, is refused", addresses::refused),
+    ];
+    world::harness::main_of_waiting(scenarios)
+}
