@@ -146,6 +146,7 @@ impl Uplinks {
     /// Exits that a NIC holds, with the way that the host's own programs leave by when they bind them.
     pub fn held(&self) -> impl Iterator<Item = (IpAddr, &Way)> {
         let addresses: BTreeSet<IpAddr> = self.placed.values().map(|(_, address)| *address).collect();
+        let addresses = addresses.difference(&self.routed).copied().collect::<BTreeSet<_>>();
         addresses.into_iter().filter_map(|address| Some((address, self.ways.get(self.called.get(&address)?)?)))
     }
 

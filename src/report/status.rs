@@ -70,6 +70,9 @@ pub struct Workload {
     pub binding: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub exit: Option<IpAddr>,
+    /// What the outside sees of the exit, as its binding says.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub public_address: Option<IpAddr>,
     /// All exits that its new flows are spread over, when they are.
     #[serde(skip_serializing_if = "Vec::is_empty", default)]
     pub exits: Vec<IpAddr>,
@@ -178,6 +181,7 @@ fn workload(row: &Row, outcome: &Outcome, flows: &BTreeMap<IpAddr, u64>) -> Work
         address: row.address.map(|net| if net.prefix_len() == net.max_prefix_len() { net.addr().to_string() } else { net.to_string() }),
         binding: row.binding.as_ref().map(|b| b.name.to_string()),
         exit: exit.map(|e| e.address),
+        public_address: exit.and_then(|exit| outcome.public_of(row, exit)),
         exits: match outcome.exits_of(row).as_slice() {
             [] | [_] => Vec::new(),
             several => several.iter().map(|exit| exit.address).collect(),

@@ -121,7 +121,9 @@ pub fn lifetime() {
     stage.serves(&numbered(99));
     open.ask().expect("the open flow keeps its address");
     open.close().expect("it ends");
-    stage.world.host.run(&["conntrack", "-D", "--reply-dst", &exits[0].to_string()]);
+    for (family, address) in ["ipv4", "ipv6"].into_iter().zip(exits) {
+        stage.world.host.run(&["conntrack", "-D", "-f", family, "--reply-dst", &address.to_string()]);
+    }
     // It is gone when the daemon has looked whether flows bear it.
     egressd.kill();
     egressd.start();
@@ -174,6 +176,7 @@ pub fn refused() {
         });
     }
     // The router has it.
-    stage.manage(&stage.router.own());
+    let own = stage.router.own().map(|own| format!("{{address: '{own}', assignment: Managed}}"));
+    stage.world.bind(&Binding::of(&stage.blue.netns).with(&format!("exits: [{}]", own.join(", "))));
     stage.await_reason("AddressDuplicate");
 }

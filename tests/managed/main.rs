@@ -1,6 +1,7 @@
 //! Exits that egressd puts on a NIC itself, and exits that are on none.
 
 mod addresses;
+mod routed;
 mod stage;
 
 use std::process::ExitCode;
@@ -15,6 +16,8 @@ fn main() -> ExitCode {
         Scenario::new("a managed address outlives the daemon, and goes with the last that asks for it", addresses::lifetime),
         Scenario::new("an address that somebody else added is never taken away", addresses::foreign),
         Scenario::new("an address without a NIC of its subnet, or that no machine may have, is refused", addresses::refused),
+        Scenario::new("an exit that is routed to this host is left by, and what belongs to no flow goes nowhere", routed::left_by),
+        Scenario::new("status and explain show the public address of an exit", routed::public),
     ];
     world::harness::main_of_waiting(scenarios)
 }
