@@ -162,7 +162,7 @@ fn group(at: &At) -> (IfIndex, Family) {
 }
 
 /// Any time up to this.
-fn at_random(most: Duration) -> Duration {
+pub(super) fn at_random(most: Duration) -> Duration {
     // Its keys are random, and that is all that is wanted of it.
     most.mul_f64(RandomState::new().hash_one(()) as f64 / u64::MAX as f64)
 }

@@ -22,7 +22,7 @@ use super::retry::Retries;
 use super::sources::{self, Sources};
 use super::systemd::Manager;
 use super::transitions::Transitions;
-use super::{Error, Options, Teller, Told, addresses, gates, nat, withdraw};
+use super::{Error, Options, Teller, Told, addresses, gates, gateways, nat, withdraw};
 use crate::effects::kernel::{Failure, Kernel};
 use crate::effects::kubernetes::reporter::Reporter;
 use crate::model::cluster::Cluster;
@@ -80,6 +80,7 @@ pub(super) struct Agent {
     nat: nat::Watch,
     gates: gates::Watch,
     addresses: addresses::Watch,
+    gateways: gateways::Watch,
     transitions: Transitions,
     manager: Manager,
     calls: Calls,
@@ -123,6 +124,7 @@ impl Agent {
             nat: nat::Watch::new(),
             gates: gates::Watch::new(),
             addresses: addresses::Watch::new(tell.clone()),
+            gateways: gateways::Watch::new(tell.clone()),
             transitions: Transitions::default(),
             manager: Manager::new(),
             boot_guard: options.boot_guard.clone().filter(|_| !options.dry_run).map(|file| Keeper::start(file, tell.clone())),
@@ -280,6 +282,8 @@ impl Agent {
         }
         self.transitions.log(&self.outcome);
         self.gates.want(&self.outcome, !self.silent.any());
+        self.gateways.want(&self.outcome.uplinks.gateways);
+        self.facts.dead_gateways.retain(&self.outcome.uplinks.gateways);
         // Flows end once the rules are right. What was refused is planned anew, with its cuts.
         if !flows_stay && !done.batch_refused {
             let _ = self.cutter.send(Job::Cut(cuts, server_cuts));

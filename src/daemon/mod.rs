@@ -8,6 +8,7 @@ pub mod control;
 pub mod controller;
 mod cutter;
 mod gates;
+mod gateways;
 pub(crate) mod http;
 mod keeper;
 mod lock;
@@ -107,6 +108,8 @@ pub(crate) enum Told {
     },
     /// Whether neighbours have addresses that are to be put on a NIC.
     Probed(addresses::Report),
+    /// A gateway is dead, or back.
+    Gateway(gateways::Report),
     /// What became of flows that were to end.
     Cut(cutter::Report),
     /// What the next boot is to close was written down, or not.

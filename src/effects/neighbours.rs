@@ -6,13 +6,19 @@ use std::net::IpAddr;
 use std::os::fd::AsRawFd;
 use std::time::{Duration, Instant};
 
-use nix::ifaddrs::getifaddrs;
+use nix::ifaddrs::{InterfaceAddress, getifaddrs};
 use nix::libc;
-use nix::sys::socket::{LinkAddr, bind};
+use nix::sys::socket::{LinkAddr, SockaddrStorage, bind};
 use socket2::{Domain, Protocol, SockFilter, Socket, Type};
 
-use crate::model::facts::{Family, IfIndex};
+use crate::model::facts::{Family, IfIndex, is_link_local};
 use crate::wire::neighbour::{self, Claim, LONGEST, Mac};
+
+/// What a socket waits for at least; timeouts are in microseconds.
+const SHORTEST: Duration = Duration::from_micros(100);
+
+/// How many frames that are there already are read once it is time: a flood of them has no end.
+const MOST_LATE: usize = 1024;
 
 /// A NIC, and the frames on its link that tell where addresses of one family are.
 pub struct Neighbours {
@@ -20,6 +26,8 @@ pub struct Neighbours {
     mac: Mac,
     /// Those of all NICs of this host: two of them may be on one link, and no neighbour of the other.
     own: BTreeSet<Mac>,
+    /// The NIC's own addresses of the family, each with its mask.
+    addresses: Vec<(IpAddr, Option<IpAddr>)>,
 }
 
 impl Neighbours {
@@ -28,10 +36,12 @@ impl Neighbours {
     /// # Errors
     /// When the NIC is gone or no Ethernet, or `CAP_NET_RAW` is missing.
     pub fn open(nic: IfIndex, family: Family) -> io::Result<Self> {
-        let links: Vec<LinkAddr> = getifaddrs()?.filter_map(|one| one.address?.as_link_addr().copied()).collect();
-        let own = links.iter().filter_map(LinkAddr::addr).filter(|mac| *mac != [0; 6]).collect();
+        let all: Vec<InterfaceAddress> = getifaddrs()?.collect();
+        let links = all.iter().filter_map(|one| Some((one.interface_name.as_str(), *one.address?.as_link_addr()?)));
+        let links: Vec<(&str, LinkAddr)> = links.collect();
+        let own = links.iter().filter_map(|(_, link)| link.addr()).filter(|mac| *mac != [0; 6]).collect();
         let gone = || io::Error::from_raw_os_error(libc::ENODEV);
-        let link = links.into_iter().find(|link| link.ifindex() == nic as usize).ok_or_else(gone)?;
+        let (name, link) = links.into_iter().find(|(_, link)| link.ifindex() == nic as usize).ok_or_else(gone)?;
         if link.halen() != 6 {
             return Err(io::Error::new(io::ErrorKind::Unsupported, "its link is no Ethernet"));
         }
@@ -41,7 +51,10 @@ impl Neighbours {
             socket.attach_filter(&discovery())?;
         }
         bind(socket.as_raw_fd(), &link)?;
-        Ok(Self { socket, mac: link.addr().ok_or_else(gone)?, own })
+        let of_nic = all.iter().filter(|one| one.interface_name == name);
+        let addresses = of_nic.filter_map(|one| Some((ip(one.address?)?, one.netmask.and_then(ip))));
+        let addresses = addresses.filter(|(address, _)| Family::of(*address) == family).collect();
+        Ok(Self { socket, mac: link.addr().ok_or_else(gone)?, own, addresses })
     }
 
     /// Asks whether a neighbour has the address.
@@ -50,6 +63,19 @@ impl Neighbours {
     /// When the link is down.
     pub fn probe(&self, address: IpAddr) -> io::Result<()> {
         self.send(&neighbour::probe(address, self.mac))
+    }
+
+    /// Asks a neighbour whether it is there: the machine that answered last, if it is known. From an address of the NIC that is beside it; `false` when
+    /// there is none.
+    ///
+    /// # Errors
+    /// When the link is down.
+    pub fn ask(&self, neighbour: IpAddr, last: Option<Mac>) -> io::Result<bool> {
+        let of_link = self.addresses.iter().filter(|(own, _)| is_link_local(*own) == is_link_local(neighbour));
+        let beside = |(own, mask): &&(IpAddr, Option<IpAddr>)| mask.is_some_and(|mask| are_beside(*own, neighbour, mask));
+        let from = of_link.clone().find(beside).or_else(|| of_link.clone().next());
+        let frame = from.and_then(|(from, _)| neighbour::ask(neighbour, *from, self.mac, last));
+        frame.map_or(Ok(false), |frame| self.send(&frame).map(|()| true))
     }
 
     /// Tells all neighbours that the address is here.
@@ -64,24 +90,45 @@ impl Neighbours {
         self.socket.send(frame).map(drop)
     }
 
-    /// What neighbours claim, until then.
+    /// What neighbours claim, and have claimed since it was opened, until then.
     pub fn claims(&self, until: Instant) -> impl Iterator<Item = Claim> {
+        let mut late = 0;
         std::iter::from_fn(move || {
             let mut frame = [0; LONGEST];
-            loop {
-                let left = until.checked_duration_since(Instant::now()).filter(|left| *left > Duration::from_micros(1))?;
-                self.socket.set_read_timeout(Some(left)).ok()?;
+            while late < MOST_LATE {
+                let left = until.saturating_duration_since(Instant::now());
+                late += usize::from(left.is_zero());
+                // A timeout of nothing would be none at all.
+                self.socket.set_nonblocking(left < SHORTEST).ok()?;
+                self.socket.set_read_timeout(Some(left.max(SHORTEST))).ok()?;
                 match (&self.socket).read(&mut frame) {
-                    Ok(length) => match neighbour::read(&frame[..length]).filter(|claim| !self.own.contains(&claim.mac)) {
-                        Some(claim) => return Some(claim),
-                        None => {}
-                    },
+                    Ok(length) => {
+                        let claim = neighbour::read(&frame[..length]).filter(|claim| !self.own.contains(&claim.mac));
+                        if claim.is_some() {
+                            return claim;
+                        }
+                    }
                     Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                    // In time, or the link went down.
+                    // It is time, or the link went down.
                     Err(_) => return None,
                 }
             }
+            None
         })
+    }
+}
+
+fn ip(address: SockaddrStorage) -> Option<IpAddr> {
+    let v4 = address.as_sockaddr_in().map(|v4| v4.ip().into());
+    v4.or_else(|| address.as_sockaddr_in6().map(|v6| v6.ip().into()))
+}
+
+/// Whether two addresses are in one subnet of this mask.
+fn are_beside(a: IpAddr, b: IpAddr, mask: IpAddr) -> bool {
+    match (a, b, mask) {
+        (IpAddr::V4(a), IpAddr::V4(b), IpAddr::V4(mask)) => a & mask == b & mask,
+        (IpAddr::V6(a), IpAddr::V6(b), IpAddr::V6(mask)) => a & mask == b & mask,
+        _ => false,
     }
 }
 

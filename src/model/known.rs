@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use super::cluster::Cluster;
 use super::facts::{Container, EngineChange, IfIndex, KernelFacts, Network};
+use super::gateways::Dead;
 use super::managed::Probes;
 use super::pod::{NetworkNamespace, Owner, RuntimeChange, Sandbox};
 use super::programs::ProgramFacts;
@@ -35,6 +36,8 @@ pub struct Facts {
     pub cluster: Cluster,
     /// What was found of the addresses that egressd is to put on NICs.
     pub probes: Probes,
+    /// Gateways that do not answer any more.
+    pub dead_gateways: Dead,
     words: u64,
 }
 

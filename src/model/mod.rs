@@ -7,6 +7,7 @@ use std::collections::BTreeMap;
 pub mod binding;
 pub mod cluster;
 pub mod facts;
+pub mod gateways;
 pub mod known;
 pub mod labels;
 pub mod managed;

@@ -62,6 +62,11 @@ pub enum Reason {
     GatewayNotFound {
         interface: String,
     },
+    /// It answered before, and does not any more.
+    GatewayDead {
+        interface: String,
+        gateway: IpAddr,
+    },
     /// The address of a flow does not tell by which of two gateways it goes.
     GatewayConflict {
         interface: String,
@@ -223,6 +228,7 @@ impl Reason {
             Self::NoAddressOnInterface { .. } => "NoAddressOnInterface",
             Self::InterfaceDown { .. } => "InterfaceDown",
             Self::GatewayNotFound { .. } => "GatewayNotFound",
+            Self::GatewayDead { .. } => "GatewayDead",
             Self::GatewayConflict { .. } => "GatewayConflict",
             Self::TooManyWays { .. } => "TooManyWays",
             Self::NotAnUplink { .. } => "NotAnUplink",
@@ -309,6 +315,12 @@ impl fmt::Display for Reason {
             }
             Self::GatewayNotFound { interface } => {
                 write!(f, "{interface} has no default route to learn its gateway from; name it (egress.gateway, exits[].gateway)")
+            }
+            Self::GatewayDead { interface, gateway } => {
+                write!(
+                    f,
+                    "gateway {gateway} does not answer at {interface} any more; it is asked four times a second: look at it and the way to it, or name another one (egress.gateway, exits[].gateway)"
+                )
             }
             Self::GatewayConflict { interface, address, gateway, named } => {
                 write!(

@@ -85,6 +85,8 @@ pub struct Uplinks {
     pub inside: Inside,
     /// Addresses that egressd puts on NICs, with what a probe found.
     pub managed: BTreeMap<At, Option<Verdict>>,
+    /// Gateways of exits, each on its NIC: they are asked whether they are there.
+    pub gateways: BTreeSet<At>,
     /// Exits that are on no NIC: what nobody asked for, and is for them, goes nowhere.
     pub routed: BTreeSet<IpAddr>,
     /// The preference of the first of the policy rules for our marks, where it is not as usual or cannot be.
@@ -345,11 +347,16 @@ impl Survey<'_> {
         let Some(way) = way else { return Err(Reason::TooManyWays { interface }) };
         ways.insert(address, key);
         self.memory.numbers.uses(address, key);
+        let gateway = self.uplinks.ways.get(&way).and_then(|way| way.gateways.get(&family)?.address).filter(|_| !alone);
+        self.uplinks.gateways.extend(gateway.map(|gateway| (nic, gateway)));
         if !up {
             return Err(Reason::InterfaceDown { interface });
         }
         if own(self.kernel, nic).any(|a| a.net.addr() == address && !a.usable) {
             return Err(Reason::AddressNotReady { address, interface });
+        }
+        if let Some(gateway) = gateway.filter(|gateway| self.inner.facts.dead_gateways.contains((nic, *gateway))) {
+            return Err(Reason::GatewayDead { interface, gateway });
         }
         Ok(Exit { address, interface: nic, way })
     }

@@ -49,15 +49,21 @@ pub fn probe(address: IpAddr, own: Mac) -> Vec<u8> {
     }
 }
 
-/// Asks who has an address, from an address of our own.
-pub fn ask(address: IpAddr, from: IpAddr, own: Mac) -> Option<Vec<u8>> {
-    match (address, from) {
-        (IpAddr::V4(target), IpAddr::V4(from)) => Some(arp(own, from, target)),
+/// Asks who has an address, from an address of our own: everybody, or the machine that had it last (RFC 1122, section 2.3.2.1; RFC 4861, section
+/// 7.3). `None` when the two are not of one family.
+pub fn ask(address: IpAddr, from: IpAddr, own: Mac, last: Option<Mac>) -> Option<Vec<u8>> {
+    let mut frame = match (address, from) {
+        (IpAddr::V4(target), IpAddr::V4(from)) => arp(own, from, target),
         (IpAddr::V6(target), IpAddr::V6(from)) => {
-            Some(ndp(own, from, solicited(target), [SOLICITATION, 0], target, Some((OPTION_SOURCE, own))))
+            let to = if last.is_some() { target } else { solicited(target) };
+            ndp(own, from, to, [SOLICITATION, 0], target, Some((OPTION_SOURCE, own)))
         }
-        _ => None,
+        _ => return None,
+    };
+    if let Some(last) = last {
+        frame[..6].copy_from_slice(&last);
     }
+    Some(frame)
 }
 
 /// Tells everybody that an address is here. An ARP announcement, or an unsolicited advertisement.
@@ -184,6 +190,10 @@ mod tests {
         text.parse().unwrap()
     }
 
+    fn ipv6(text: &str) -> [u8; 16] {
+        text.parse::<Ipv6Addr>().unwrap().octets()
+    }
+
     #[test]
     fn a_probe_and_an_announcement_are_read_as_claims_of_who_sent_them() {
         for address in [ip("10.0.1.98"), ip("fd00::98")] {
@@ -195,10 +205,12 @@ mod tests {
 
     #[test]
     fn a_question_claims_what_it_is_asked_from_and_nothing_for_the_address_that_it_asks_for() {
-        let asked = ask(ip("10.0.1.1"), ip("10.0.1.98"), OWN).unwrap();
+        let asked = ask(ip("10.0.1.1"), ip("10.0.1.98"), OWN, None).unwrap();
         assert_eq!(read(&asked), Some(Claim { address: ip("10.0.1.98"), mac: OWN }));
-        assert_eq!(read(&ask(ip("fd00::1"), ip("fd00::98"), OWN).unwrap()), None);
-        assert_eq!(ask(ip("fd00::1"), ip("10.0.1.98"), OWN), None);
+        assert_eq!(read(&ask(ip("fd00::1"), ip("fd00::98"), OWN, None).unwrap()), None);
+        assert_eq!(ask(ip("fd00::1"), ip("10.0.1.98"), OWN, None), None);
+        let again = ask(ip("fd00::1"), ip("fd00::98"), OWN, Some([2, 0, 0, 0, 0, 9])).unwrap();
+        assert_eq!((&again[..6], &again[38..54]), (&[2, 0, 0, 0, 0, 9][..], &ipv6("fd00::1")[..]));
     }
 
     #[test]

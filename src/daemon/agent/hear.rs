@@ -8,7 +8,7 @@ use tracing::{debug, info};
 
 use super::Agent;
 use crate::daemon::keeper::Keeper;
-use crate::daemon::{Told, cutter, keeper, sources};
+use crate::daemon::{Told, cutter, gateways, keeper, sources};
 use crate::effects::nft::Notice;
 use crate::model::facts::{EngineChange, KernelChange};
 use crate::model::pod::RuntimeChange;
@@ -104,6 +104,11 @@ impl Agent {
                 self.metrics.failures.inc_by(self.calls.ended(&step, outcome).into());
             }
             Told::Probed(report) => return self.addresses.probed(report, &self.facts.kernel, &mut self.facts.probes),
+            Told::Gateway(gateways::Report::Dead(at, dead)) => return self.facts.dead_gateways.note(at, dead),
+            Told::Gateway(gateways::Report::Problem(problem)) => {
+                self.gateways.failed(problem);
+                return false;
+            }
             Told::Cut(report) => return self.cut(report),
             Told::Remembered(Ok(())) => {
                 self.beside.well(keeper::STEP);
