@@ -9,6 +9,7 @@ use kube::CustomResource;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+pub use super::assignment::Assignment;
 pub use super::host::HostSelector;
 use super::inbound::Inbound;
 use super::status::EgressBindingStatus;
@@ -307,30 +308,6 @@ pub struct Exit {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 64))]
     pub public_address: Option<String>,
-}
-
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
-pub enum Assignment {
-    #[default]
-    Existing,
-    Managed,
-    Routed,
-}
-
-impl Assignment {
-    fn is_existing(&self) -> bool {
-        *self == Self::Existing
-    }
-}
-
-impl From<Assignment> for model::Assignment {
-    fn from(assignment: Assignment) -> Self {
-        match assignment {
-            Assignment::Existing => Self::Existing,
-            Assignment::Managed => Self::Managed,
-            Assignment::Routed => Self::Routed,
-        }
-    }
 }
 
 /// Destinations.

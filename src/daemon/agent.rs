@@ -2,8 +2,8 @@
 
 mod answer;
 mod hear;
+mod managed;
 mod silent;
-
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::path::Path;
@@ -144,10 +144,19 @@ impl Agent {
     /// Until told to stop.
     pub async fn run(&mut self, told: &mut mpsc::UnboundedReceiver<Told>) {
         loop {
-            let wake = [self.retry(), self.sweep, self.look, self.news, self.nat.due(), self.gates.due(), self.addresses.due(), self.manager.due()]
-                .into_iter()
-                .flatten()
-                .min();
+            let wake = [
+                self.retry(),
+                self.sweep,
+                self.look,
+                self.news,
+                self.nat.due(),
+                self.gates.due(),
+                self.addresses.due(),
+                self.manager.due(),
+            ]
+            .into_iter()
+            .flatten()
+            .min();
             let first = tokio::select! {
                 one = told.recv() => match one {
                     Some(one) => Some(one),
@@ -169,13 +178,7 @@ impl Agent {
             if dirty && !self.silent.local() {
                 self.round(began);
             }
-            while self.addresses.look(&self.outcome.uplinks.managed, &self.facts.kernel, &mut self.facts.probes) {
-                self.round(began);
-            }
-            // Whoever starts after egressd finds the addresses there.
-            if !self.silent.local() && !self.addresses.is_busy() {
-                self.manager.ready();
-            }
+            self.look_after_addresses(began);
             self.manager.alive();
             self.nat.look(&mut self.kernel);
             self.gates.look(&mut self.kernel);

@@ -11,6 +11,7 @@ pub mod gateways;
 pub mod known;
 pub mod labels;
 pub mod managed;
+mod not_an_uplink;
 pub mod outcome;
 mod overlap;
 pub mod pod;

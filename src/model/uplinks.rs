@@ -4,20 +4,21 @@ pub mod ahead;
 mod holder;
 mod managed;
 pub mod outside;
+mod place;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 
-use super::binding::{Assignment, Binding, ExitSpec};
+use super::binding::{Binding, ExitSpec};
 use super::facts::{Family, IfIndex, KernelFacts, Link, LinkKind, is_link_local};
 use super::known::Facts;
 use super::managed::{At, Verdict};
 use super::reason::{NotAnUplink, Reason};
 use super::select::precedence;
 use super::ways::{Gateway, Numbers, Way, WayKey};
-use holder::{address_of, holder, not_an_uplink, own};
+use holder::{not_an_uplink, own};
 use outside::{Default as DefaultRoute, Inside, MAIN};
 
 /// Where workloads are known to be.
@@ -175,43 +176,6 @@ struct Survey<'a> {
 }
 
 impl Survey<'_> {
-    /// Which NIC holds each exit, and with which address. Those that take precedence come first.
-    fn place(&mut self, wanted: &BTreeMap<&ExitSpec, &Binding>) -> Vec<(ExitSpec, IfIndex, IpAddr)> {
-        let mut ordered: Vec<(&ExitSpec, &Binding)> = wanted.iter().map(|(spec, binding)| (*spec, *binding)).collect();
-        ordered.sort_by_key(|(_, binding)| precedence(binding));
-        let mut placed = Vec::new();
-        for (spec, _) in ordered {
-            let nic = match spec.assignment {
-                Assignment::Existing => holder(self.kernel, spec, self.defaults, self.inner),
-                Assignment::Managed => self.managed(spec),
-                Assignment::Routed => self.routed(spec),
-            };
-            match nic.and_then(|nic| Ok((nic, address_of(self.kernel, spec, nic)?))) {
-                Ok((nic, address)) => {
-                    self.uplinks.placed.insert(spec.clone(), (nic, address));
-                    placed.push((spec.clone(), nic, address));
-                    let named = self.named.entry(address).or_default();
-                    named.extend(spec.gateway.filter(|gateway| !named.contains(gateway)));
-                    self.tell_of_two_holders(spec, nic);
-                }
-                Err(reason) => drop(self.uplinks.exits.insert(spec.clone(), Err(reason))),
-            }
-        }
-        placed
-    }
-
-    fn tell_of_two_holders(&mut self, spec: &ExitSpec, nic: IfIndex) {
-        let others = self.kernel.own_links_with(spec.address).filter(|link| link.index != nic);
-        let others: Vec<&str> = others.map(|link| link.name.as_str()).collect();
-        if let (false, Some(link), None) = (others.is_empty(), self.kernel.links.get(&nic), &spec.interface) {
-            let (name, address) = (&link.name, spec.address);
-            let problem = format!("{address} is on {name} and on {}: {name} is used; name the interface of the exit", others.join(", "));
-            if !self.uplinks.problems.contains(&problem) {
-                self.uplinks.problems.push(problem);
-            }
-        }
-    }
-
     /// The uplinks, each with its own way.
     fn nics(&mut self) {
         let with_exit: BTreeSet<IfIndex> = self.uplinks.placed.values().map(|(nic, _)| *nic).collect();

@@ -12,7 +12,8 @@ pub fn steps(outcome: &Outcome, kernel: &KernelFacts) -> (Vec<RouteStep>, Vec<Ro
     let there = |at: Place| kernel.addresses_at(at);
     let free = uplinks.managed.iter().filter(|(_, verdict)| **verdict == Some(Verdict::Free)).map(|(at, _)| *at);
     let up = |index| kernel.links.get(&index).is_some_and(|link| link.up && link.carrier);
-    let missing = free.filter(|(index, address)| up(*index) && there(Place { nsid: None, index: *index }).all(|a| a.net.addr() != *address));
+    let missing =
+        free.filter(|(index, address)| up(*index) && there(Place { nsid: None, index: *index }).all(|a| a.net.addr() != *address));
     let add = missing.map(|(index, address)| RouteStep::AddAddress { index, address }).collect();
     let ours = kernel.links.keys().flat_map(|index| there(Place { nsid: None, index: *index }).filter(|a| a.ours).map(|a| (*index, a.net)));
     let kept = |index, net: &ipnet::IpNet| {

@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
+use super::ports::{self, Destination};
 use super::services::{ServiceStatus, services};
 use crate::model::binding::{Binding, BindingName, FieldError};
 use crate::model::known::Facts;
@@ -52,6 +53,8 @@ pub struct Counted {
     pub flows: BTreeMap<IpAddr, u64>,
     /// Open flows by the address that they leave as.
     pub translated: BTreeMap<IpAddr, u64>,
+    /// Of each address that flows leave as, the destination with most of them.
+    pub busiest: BTreeMap<IpAddr, (Destination, u64)>,
     pub dropped: Vec<Dropped>,
 }
 
@@ -129,7 +132,8 @@ pub struct UplinkStatus {
 
 impl Status {
     /// The report of an outcome. `problems` is what the effects and sources ran into.
-    pub fn of(facts: &Facts, outcome: &Outcome, counted: Counted, problems: Vec<String>) -> Self {
+    pub fn of(facts: &Facts, outcome: &Outcome, counted: Counted, mut problems: Vec<String>) -> Self {
+        problems.extend(ports::problems(outcome, &counted.busiest));
         let guarded = outcome.guards.iter().filter(|(_, guard)| **guard == Guard::Closed);
         let name = |index| facts.kernel.links.get(index).map_or_else(|| index.to_string(), |l| l.name.clone());
         let mut workloads: Vec<Workload> = outcome.all_rows().map(|row| workload(row, outcome, &counted.flows)).collect();

@@ -172,7 +172,8 @@ fn option(mut options: &[u8], wanted: u8) -> Option<Mac> {
 
 /// RFC 4443, section 2.3.
 fn checksum(from: Ipv6Addr, to: Ipv6Addr, message: &[u8]) -> u16 {
-    let words = |bytes: &[u8]| -> u32 { bytes.chunks(2).map(|pair| u32::from(pair[0]) << 8 | u32::from(pair.get(1).copied().unwrap_or(0))).sum() };
+    let words =
+        |bytes: &[u8]| -> u32 { bytes.chunks(2).map(|pair| u32::from(pair[0]) << 8 | u32::from(pair.get(1).copied().unwrap_or(0))).sum() };
     let mut sum = words(&from.octets()) + words(&to.octets()) + message.len() as u32 + u32::from(ICMPV6) + words(message);
     while sum > 0xffff {
         sum = (sum & 0xffff) + (sum >> 16);

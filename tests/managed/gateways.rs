@@ -96,7 +96,10 @@ pub fn alone() {
     await_known();
     mute(&stage, true);
     let said = stage.await_reason("GatewayDead");
-    assert!(said.iter().all(|line| line.contains("10.5.0.1") || line.contains("fd10:5::1")) && said.iter().all(|line| line.contains(NIC)), "{said:?}");
+    assert!(
+        said.iter().all(|line| line.contains("10.5.0.1") || line.contains("fd10:5::1")) && said.iter().all(|line| line.contains(NIC)),
+        "{said:?}"
+    );
     stage.holds_back();
     // What is dead to questions may still carry what goes by it.
     open.ask().expect("an open flow goes on");

@@ -53,7 +53,8 @@ pub fn left_by() {
 fn loops(world: &World, stage: &Stage, to: [IpAddr; 2]) -> String {
     stage.router.forget();
     let from = stage.router.own();
-    let ((), elsewhere) = world.watch(|| from.iter().zip(to).for_each(|(from, to)| talk::shout(&stage.router.netns, *from, (to, 9).into())));
+    let ((), elsewhere) =
+        world.watch(|| from.iter().zip(to).for_each(|(from, to)| talk::shout(&stage.router.netns, *from, (to, 9).into())));
     let back = stage.router.seen().0.into_keys().filter(|source| from.contains(source)).map(|source| source.to_string());
     let away = elsewhere.0.into_keys().filter(|(_, source)| from.contains(source)).map(|(_, source)| source.to_string());
     back.chain(away).collect::<Vec<_>>().join(", ")
@@ -65,7 +66,9 @@ pub fn public() {
     let exit = |more: &str| format!("exits: [{{address: {own}, gateway: 10.5.0.1{more}}}]");
     stage.world.bind(&Binding::of(&stage.blue.netns).with(&exit("")));
     let _egressd = stage.world.egressd_alone();
-    let shown = || stage.world.egressctl(&["status"]).expect("it answers") + &stage.world.egressctl(&["explain", "netns/blue"]).expect("it answers");
+    let shown = || {
+        stage.world.egressctl(&["status"]).expect("it answers") + &stage.world.egressctl(&["explain", "netns/blue"]).expect("it answers")
+    };
     assert!(!shown().contains("109.25.48.65"));
     stage.world.bind(&Binding::of(&stage.blue.netns).with(&exit(", publicAddress: 109.25.48.65")));
     stage.world.await_handled();

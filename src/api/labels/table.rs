@@ -111,7 +111,9 @@ pub static LABELS: [Label; 18] = [
         grammar: "`true` or `false`",
         meaning: "Whether egressd adds the addresses of `egress.ip` to their NIC (`egress.interface`, else the one with their subnet) unless a neighbour has them, keeps them there, and takes them away when nobody asks for them any more. `false` when not given: they are there.",
         example: "true",
-        read: |draft, value| choice(value, [("true", Assignment::Managed), ("false", Assignment::Existing)]).map(|chosen| draft.assignment = chosen),
+        read: |draft, value| {
+            choice(value, [("true", Assignment::Managed), ("false", Assignment::Existing)]).map(|chosen| draft.assignment = chosen)
+        },
     },
     Label {
         name: "egress.to",

@@ -21,7 +21,8 @@ pub fn exits(source: Source, spec: &EgressBindingSpec, faults: &mut Faults) -> V
         let interface = optional(faults, || path("interface"), "eth1", exit.interface.as_deref().map(values::interface));
         let gateway = optional(faults, || path("gateway"), "172.31.0.1", exit.gateway.as_deref().map(values::gateway));
         let weight = optional(faults, || path("weight"), "3", exit.weight.map(|number| values::weight(number.into())));
-        let public = optional(faults, || path("publicAddress"), "109.25.48.65", exit.public_address.as_deref().map(|text| public(exit, text)));
+        let public =
+            optional(faults, || path("publicAddress"), "109.25.48.65", exit.public_address.as_deref().map(|text| public(exit, text)));
         let like = |address: IpAddr| ExitSpec {
             interface: interface.clone(),
             gateway,

@@ -54,9 +54,7 @@ impl Survey<'_> {
             let foreign = |index| own(self.kernel, index).any(|a| a.net.addr() == address && !a.ours);
             let other = self.kernel.own_links_with(address).find(|other| other.index != link.index && foreign(other.index));
             return match other {
-                Some(other) => {
-                    Err(Reason::AddressNotOnInterface { address, interface: name.clone(), elsewhere: Some(other.name.clone()) })
-                }
+                Some(other) => Err(Reason::AddressNotOnInterface { address, interface: name.clone(), elsewhere: Some(other.name.clone()) }),
                 None => self.may_hold(link.index, address),
             };
         }
