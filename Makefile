@@ -1,15 +1,18 @@
-# make demo: shows it, on Debian 12 as root with Rust; make demo-kubernetes: in a cluster; make test: proves it. CONTRIBUTING.md has the rest.
+# make demo, make demo-forwarder: show it, on Debian 12 as root with Rust; make demo-kubernetes: in a cluster; make test: proves it. CONTRIBUTING.md has the rest.
 SHELL := /bin/bash
 target := $(abspath $(or $(CARGO_TARGET_DIR),target))
 # Outside of the clone: what is built once for all clones. tests/go.sh uses it, too.
 cache := $(or $(EGRESSD_CACHE),$(or $(XDG_CACHE_HOME),$(HOME)/.cache)/egressd)
 
-.PHONY: demo demo-kubernetes test vm soak bench count install needs needs-go release image engines cluster lint generated licences
+.PHONY: demo demo-forwarder demo-kubernetes test vm soak bench count install needs needs-go release image engines cluster lint generated licences
 # What is installed comes before what is built with it.
 .NOTPARALLEL:
 
 demo: install needs release
 	cargo test --quiet --test demo
+
+demo-forwarder: install needs release
+	cargo test --quiet --test demo_forwarder
 
 # Wants Go as well: it builds the programs of a Kubernetes cluster, ten minutes once.
 demo-kubernetes: install needs-go image cluster

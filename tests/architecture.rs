@@ -16,7 +16,7 @@ const LAYERS: [(&str, &[&str]); 9] = [
     ("wire", &[]),
     ("nft", &["contract", "fnv", "wire"]),
     ("plan", &["contract", "model", "nft"]),
-    ("netlink", &["model", "wire"]),
+    ("netlink", &["contract", "model", "wire"]),
     ("facts", &["api", "model", "netlink", "wire"]),
     ("effects", &["api", "contract", "facts", "model", "netlink", "nft", "plan", "report", "wire"]),
     ("report", &["api", "contract", "model"]),

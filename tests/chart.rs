@@ -110,7 +110,7 @@ fn agents_are_not_privileged_and_have_two_capabilities() {
             "privileged": false,
             "allowPrivilegeEscalation": false,
             "readOnlyRootFilesystem": true,
-            "capabilities": { "drop": ["ALL"], "add": ["NET_ADMIN", "NET_BROADCAST"] },
+            "capabilities": { "drop": ["ALL"], "add": ["NET_ADMIN", "NET_BROADCAST", "NET_RAW"] },
         });
         assert_eq!(container(&objects)["securityContext"], expected, "{values}");
         let pod = pod(&objects);

@@ -9,6 +9,7 @@ use kube::CustomResource;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+pub use super::assignment::Assignment;
 pub use super::host::HostSelector;
 use super::inbound::Inbound;
 use super::status::EgressBindingStatus;
@@ -58,6 +59,10 @@ use crate::model::binding as model;
     {
         "rule": "!has(self.inbound)",
         "message": "inbound is for manifest files on a node: a namespace does not own the node's ports; here use a Service"
+    },
+    {
+        "rule": "!has(self.exits) || self.exits.all(exit, !has(exit.assignment) || exit.assignment == 'Existing')",
+        "message": "assignment is for manifest files on a node: here every node would have the address; leave it out, and add the address to one node's NIC"
     },
     {
         "rule": "has(self.podSelector) || has(self.containerSelector) || has(self.addresses) || has(self.networkNamespaces) || has(self.hostSelector)",
@@ -258,6 +263,16 @@ pub struct RoutedSource {
         "rule": "!has(self.gateway) || !isIP(self.gateway) || !has(self.address) || !isIP(self.address) || ip(self.gateway).family() == ip(self.address).family()",
         "fieldPath": ".gateway",
         "message": "the gateway has to be of the address's family"
+    },
+    {
+        "rule": "!has(self.publicAddress) || isIP(self.publicAddress)",
+        "fieldPath": ".publicAddress",
+        "message": "write the address alone, for instance 109.25.48.65"
+    },
+    {
+        "rule": "!has(self.publicAddress) || !has(self.addresses)",
+        "fieldPath": ".publicAddress",
+        "message": "each address has its own: write an exit for each of them"
     }
 ]))]
 pub struct Exit {
@@ -285,6 +300,15 @@ pub struct Exit {
     /// It takes no new flows; those that bear it go on.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub draining: bool,
+    /// Who puts the address where it is. `Existing`: somebody else, it is on a NIC. `Managed`: egressd adds it to its NIC (`interface`, else the one
+    /// with its subnet) unless a neighbour has it, keeps it there, and takes it away when nobody asks for it any more. `Routed`: it is on no NIC, the
+    /// network routes it to this host; it leaves by `interface`, else by the default route. `Managed` and `Routed` in files only.
+    #[serde(default, skip_serializing_if = "Assignment::is_existing")]
+    pub assignment: Assignment,
+    /// What the outside sees of the address, where something beyond translates it: an elastic IP. For people: shown in status, and not looked at.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 64))]
+    pub public_address: Option<String>,
 }
 
 /// Destinations.

@@ -11,7 +11,9 @@ use self::table::{Draft, Effect, LABELS};
 use super::nearest::nearest;
 use super::schema::listed;
 use super::values::{self, Faults, MAX_REPORTED, shown};
-use crate::model::binding::{Asked, Binding, BindingName, Destination, ExitSpec, FieldError, Placement, Selector, Source, Traffic};
+use crate::model::binding::{
+    Asked, Assignment, Binding, BindingName, Destination, ExitSpec, FieldError, Placement, Selector, Source, Traffic,
+};
 use crate::model::facts::Container;
 use crate::model::served::refuse_mode;
 
@@ -141,6 +143,11 @@ fn binding(read: Read, container: &Container, mode: Option<FieldError>) -> Bindi
     if !said_ip && draft.interface.is_none() {
         errors.push("egress.ip", || {
             "is missing; write the source address that the container is to leave with, for instance `172.31.0.14`, or the NIC whose own address it is (`egress.interface`)".to_owned()
+        });
+    }
+    if !said_ip && draft.assignment == Assignment::Managed {
+        errors.push("egress.manage", || {
+            "is given without `egress.ip`; add the address that is to be put on the NIC, or leave it out".to_owned()
         });
     }
     let mut exits = exits(&draft, &mut errors);

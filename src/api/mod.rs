@@ -1,6 +1,7 @@
 //! What users write: labels, manifests and the custom resource. All end in [`crate::model::binding`], with what is wrong as a value.
 //! Pure: bytes and strings in, types out.
 
+pub mod assignment;
 pub mod binding;
 pub mod definitions;
 mod document;

@@ -25,7 +25,7 @@ pub fn binding(name: BindingName, spec: &EgressBindingSpec, created: u64) -> Res
         Source::File | Source::Label | Source::Exec => selector(spec, &mut faults),
     };
     let pool = cluster::pool(&name, spec, &mut faults);
-    let exits = if pool.is_some() { Vec::new() } else { exits(spec, &mut faults) };
+    let exits = if pool.is_some() { Vec::new() } else { exits(name.source, spec, &mut faults) };
     let traffic = Traffic::new(destinations(spec, &mut faults), ports(spec, &mut faults));
     let inbound = inbound(&name, spec, &mut faults);
     let errors = faults.finish();

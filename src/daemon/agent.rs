@@ -2,8 +2,8 @@
 
 mod answer;
 mod hear;
+mod managed;
 mod silent;
-
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::path::Path;
@@ -22,7 +22,7 @@ use super::retry::Retries;
 use super::sources::{self, Sources};
 use super::systemd::Manager;
 use super::transitions::Transitions;
-use super::{Error, Options, Teller, Told, gates, nat, withdraw};
+use super::{Error, Options, Teller, Told, addresses, gates, gateways, nat, withdraw};
 use crate::effects::kernel::{Failure, Kernel};
 use crate::effects::kubernetes::reporter::Reporter;
 use crate::model::cluster::Cluster;
@@ -79,6 +79,8 @@ pub(super) struct Agent {
     no_metrics: Option<String>,
     nat: nat::Watch,
     gates: gates::Watch,
+    addresses: addresses::Watch,
+    gateways: gateways::Watch,
     transitions: Transitions,
     manager: Manager,
     calls: Calls,
@@ -121,6 +123,8 @@ impl Agent {
             no_metrics: None,
             nat: nat::Watch::new(),
             gates: gates::Watch::new(),
+            addresses: addresses::Watch::new(tell.clone()),
+            gateways: gateways::Watch::new(tell.clone()),
             transitions: Transitions::default(),
             manager: Manager::new(),
             boot_guard: options.boot_guard.clone().filter(|_| !options.dry_run).map(|file| Keeper::start(file, tell.clone())),
@@ -140,10 +144,19 @@ impl Agent {
     /// Until told to stop.
     pub async fn run(&mut self, told: &mut mpsc::UnboundedReceiver<Told>) {
         loop {
-            let wake = [self.retry(), self.sweep, self.look, self.news, self.nat.due(), self.gates.due(), self.manager.due()]
-                .into_iter()
-                .flatten()
-                .min();
+            let wake = [
+                self.retry(),
+                self.sweep,
+                self.look,
+                self.news,
+                self.nat.due(),
+                self.gates.due(),
+                self.addresses.due(),
+                self.manager.due(),
+            ]
+            .into_iter()
+            .flatten()
+            .min();
             let first = tokio::select! {
                 one = told.recv() => match one {
                     Some(one) => Some(one),
@@ -164,8 +177,8 @@ impl Agent {
             }
             if dirty && !self.silent.local() {
                 self.round(began);
-                self.manager.ready();
             }
+            self.look_after_addresses(began);
             self.manager.alive();
             self.nat.look(&mut self.kernel);
             self.gates.look(&mut self.kernel);
@@ -272,6 +285,8 @@ impl Agent {
         }
         self.transitions.log(&self.outcome);
         self.gates.want(&self.outcome, !self.silent.any());
+        self.gateways.want(&self.outcome.uplinks.gateways);
+        self.facts.dead_gateways.retain(&self.outcome.uplinks.gateways);
         // Flows end once the rules are right. What was refused is planned anew, with its cuts.
         if !flows_stay && !done.batch_refused {
             let _ = self.cutter.send(Job::Cut(cuts, server_cuts));

@@ -13,6 +13,7 @@ use crate::effects::conntrack::{Ended, Error, Flow, Flows};
 use crate::effects::kernel::Failure;
 use crate::plan::flows::{Cut, ends};
 use crate::plan::inbound::ServerCut;
+use crate::report::ports::PortUse;
 use crate::report::status::Counted;
 
 /// A look takes the time of a walk through the whole of conntrack's hash, 10 ms where it is empty and has the size of a large machine's. Jobs
@@ -178,13 +179,17 @@ fn round(flows: Result<Flows, Error>, left: &Left, refused: Vec<Flow>) -> Result
 
 /// Open flows, for status and metrics.
 pub(super) fn count() -> Counted {
-    let mut counts = Counted::default();
+    let (mut counts, mut ports) = (Counted::default(), PortUse::default());
     let counted = Flows::open().and_then(|mut flows| {
         flows.for_each(|flow| {
             *counts.flows.entry(flow.source).or_default() += 1;
             *counts.translated.entry(flow.reply_destination).or_default() += 1;
+            if flow.reply_destination != flow.source {
+                ports.count(flow.reply_destination, (flow.protocol, flow.reply_source, flow.destination_port));
+            }
         })
     });
+    counts.busiest = ports.busiest();
     if let Err(error) = counted {
         debug!(%error, "failed to count flows");
     }

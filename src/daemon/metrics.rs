@@ -26,6 +26,7 @@ pub(super) struct Metrics {
     up: Family<BySource, Gauge>,
     uplinks: Family<ByNic, Gauge>,
     exits: Family<ByExit, Gauge>,
+    ports: Family<ByExit, Gauge>,
     dropped: Family<ByReason, Counter>,
     services: Gauge,
     servers: Gauge,
@@ -92,7 +93,7 @@ impl Metrics {
     pub fn new() -> Self {
         let mut registry = Registry::with_prefix("egressd");
         let latency = Histogram::new(exponential_buckets(0.000_05, 2.0, 16));
-        let (workloads, bindings, up, uplinks, exits, dropped, services, servers) = Default::default();
+        let (workloads, bindings, up, uplinks, exits, ports, dropped, services, servers) = Default::default();
         let (failing, problems, rounds, changes, failures, drift) = Default::default();
         let metrics = Self {
             registry: Registry::default(),
@@ -101,6 +102,7 @@ impl Metrics {
             up,
             uplinks,
             exits,
+            ports,
             dropped,
             services,
             servers,
@@ -118,6 +120,8 @@ impl Metrics {
         registry.register("source_up", "Whether a source of facts answers", metrics.up.clone());
         registry.register("uplink_up", "Whether a NIC that leads outside is up and has a carrier", metrics.uplinks.clone());
         registry.register("exit_flows", "Open flows that leave as a usable exit", metrics.exits.clone());
+        let help = "Open flows of a usable exit to the destination that has most of them; 64512 are all";
+        registry.register("exit_busiest_destination_flows", help, metrics.ports.clone());
         let help = "Packets that were not let out; begins anew when its rule is made anew";
         registry.register("dropped_packets", help, metrics.dropped.clone());
         registry.register("services", "Ports of exits that bindings publish", metrics.services.clone());
@@ -153,10 +157,13 @@ impl Metrics {
             self.uplinks.get_or_create(&ByNic { nic: nic.name.clone() }).set(nic.up.into());
         }
         self.exits.clear();
+        self.ports.clear();
         for exit in uplinks.exits() {
             let flows = now.counted.translated.get(&exit.address).copied().unwrap_or(0);
             let label = ByExit { exit: exit.address.to_string(), nic: uplinks.name(exit.interface).to_owned() };
             self.exits.get_or_create(&label).set(flows.try_into().unwrap_or(i64::MAX));
+            let busiest = now.counted.busiest.get(&exit.address).map_or(0, |(_, flows)| *flows);
+            self.ports.get_or_create(&label).set(busiest.try_into().unwrap_or(i64::MAX));
         }
         self.dropped.clear();
         for Dropped { reason, family, packets } in &now.counted.dropped {

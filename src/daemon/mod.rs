@@ -1,5 +1,6 @@
 //! `egressd run`: sources tell one loop, the loop resolves, plans and carries out, and answers who asks.
 
+mod addresses;
 mod agent;
 mod calls;
 mod cluster;
@@ -7,6 +8,7 @@ pub mod control;
 pub mod controller;
 mod cutter;
 mod gates;
+mod gateways;
 pub(crate) mod http;
 mod keeper;
 mod lock;
@@ -104,6 +106,10 @@ pub(crate) enum Told {
         step: EngineStep,
         outcome: calls::Outcome,
     },
+    /// Whether neighbours have addresses that are to be put on a NIC.
+    Probed(addresses::Report),
+    /// A gateway is dead, or back.
+    Gateway(gateways::Report),
     /// What became of flows that were to end.
     Cut(cutter::Report),
     /// What the next boot is to close was written down, or not.

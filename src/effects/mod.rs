@@ -5,6 +5,7 @@ pub mod conntrack;
 pub mod docker;
 pub mod kernel;
 pub mod kubernetes;
+pub mod neighbours;
 pub mod nft;
 pub mod programs;
 pub mod route;

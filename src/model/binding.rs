@@ -114,12 +114,27 @@ pub struct ExitSpec {
     pub weight: u16,
     /// It takes no new flows; those that bear it go on.
     pub draining: bool,
+    pub assignment: Assignment,
+    /// What the outside sees of it, as far as somebody says; nothing follows from it.
+    pub public: Option<IpAddr>,
+}
+
+/// Who puts an exit's address where it is.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Assignment {
+    /// Somebody else: it is on a NIC.
+    #[default]
+    Existing,
+    /// egressd puts it on its NIC, and keeps it there.
+    Managed,
+    /// It is on no NIC: the network routes it to this host.
+    Routed,
 }
 
 impl ExitSpec {
     /// An address, and nothing else said.
     pub fn new(address: IpAddr) -> Self {
-        Self { address, interface: None, gateway: None, weight: 1, draining: false }
+        Self { address, interface: None, gateway: None, weight: 1, draining: false, assignment: Assignment::Existing, public: None }
     }
 }
 

@@ -6,6 +6,8 @@ use std::sync::Arc;
 
 use super::cluster::Cluster;
 use super::facts::{Container, EngineChange, IfIndex, KernelFacts, Network};
+use super::gateways::Dead;
+use super::managed::Probes;
 use super::pod::{NetworkNamespace, Owner, RuntimeChange, Sandbox};
 use super::programs::ProgramFacts;
 use super::replace;
@@ -32,6 +34,10 @@ pub struct Facts {
     /// Users and control groups of this host's programs.
     pub programs: ProgramFacts,
     pub cluster: Cluster,
+    /// What was found of the addresses that egressd is to put on NICs.
+    pub probes: Probes,
+    /// Gateways that do not answer any more.
+    pub dead_gateways: Dead,
     words: u64,
 }
 

@@ -77,6 +77,13 @@ impl Outcome {
         spread.map_or_else(|| vec![*first], |spread| spread.shares.iter().map(|share| share.exit).collect())
     }
 
+    /// What the outside sees of a row's exit, where its binding says so.
+    pub fn public_of(&self, row: &Row, exit: &Exit) -> Option<IpAddr> {
+        let of = row.binding.iter().flat_map(|binding| &binding.exits).filter(|spec| spec.public.is_some());
+        let of = of.filter(|spec| matches!(self.uplinks.exit(spec), Some(Ok(found)) if found.address == exit.address));
+        of.filter_map(|spec| spec.public).next()
+    }
+
     /// The addresses that flows of a row may bear: those of its exits, and of others that drain.
     pub fn borne_by(&self, row: &Row) -> Vec<IpAddr> {
         let drain = row.binding.iter().flat_map(|binding| &binding.exits).filter(|spec| spec.draining);

@@ -35,7 +35,8 @@ pub fn standing(row: &Row) -> Standing {
             let family = Family::of(net.addr());
             let mut hash = Fnv::default();
             for exit in binding.exits.iter().filter(|exit| Family::of(exit.address) == family) {
-                exit.hash(&mut hash);
+                // Who puts the address there is nothing to its flows.
+                (exit.address, &exit.interface, exit.gateway, exit.weight, exit.draining).hash(&mut hash);
             }
             binding.traffic.number().hash(&mut hash);
             // Turns are counted for each binding by itself.

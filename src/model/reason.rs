@@ -5,6 +5,8 @@ use std::net::IpAddr;
 
 use super::binding::FieldError;
 use super::facts::Family;
+use super::managed::Mac;
+pub use super::not_an_uplink::NotAnUplink;
 
 /// Why there is no usable exit, or no binding at all.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -24,6 +26,30 @@ pub enum Reason {
         address: IpAddr,
         interface: String,
     },
+    /// egressd is to put the address on a NIC, and looks whether another machine has it.
+    AddressProbed {
+        address: IpAddr,
+        interface: String,
+    },
+    /// egressd is to put the address on a NIC, and another machine has it.
+    AddressDuplicate {
+        address: IpAddr,
+        interface: String,
+        by: Mac,
+    },
+    /// egressd is to put the address on a NIC, and none has its subnet.
+    NoNicForAddress {
+        address: IpAddr,
+    },
+    /// egressd is to put the address on a NIC, and no machine may have it: a subnet's own, or its broadcast address.
+    NotAHost {
+        address: IpAddr,
+        net: ipnet::IpNet,
+    },
+    /// The address is routed to this host, and no NIC leads out.
+    NoNicForRouted {
+        address: IpAddr,
+    },
     NoSuchInterface {
         interface: String,
     },
@@ -36,6 +62,11 @@ pub enum Reason {
     },
     GatewayNotFound {
         interface: String,
+    },
+    /// It answered before, and does not any more.
+    GatewayDead {
+        interface: String,
+        gateway: IpAddr,
     },
     /// The address of a flow does not tell by which of two gateways it goes.
     GatewayConflict {
@@ -151,36 +182,6 @@ pub enum Reason {
     RawExits,
 }
 
-/// Why an interface cannot be a way out.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum NotAnUplink {
-    Loopback,
-    Dummy,
-    /// A bridge without a port that leads outside.
-    BridgeOfWorkloads,
-    /// A workload is at its other end.
-    LinkOfWorkload,
-    InVrf {
-        vrf: String,
-    },
-}
-
-impl fmt::Display for NotAnUplink {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Loopback => {
-                write!(f, "is the loopback device; name the NIC that the address is routed by (egress.interface, exits[].interface)")
-            }
-            Self::Dummy => write!(f, "is a dummy device; name the NIC that the address is routed by (egress.interface, exits[].interface)"),
-            Self::BridgeOfWorkloads => write!(f, "is a bridge of workloads and leads nowhere else; name an address of a NIC"),
-            Self::LinkOfWorkload => write!(f, "leads to a workload; name an address of a NIC"),
-            Self::InVrf { vrf } => {
-                write!(f, "is in VRF {vrf}, whose routes answers would be looked up in; take it out of the VRF, or use another NIC")
-            }
-        }
-    }
-}
-
 impl Reason {
     /// One word for machines, as in a condition's `reason`.
     pub fn word(&self) -> &'static str {
@@ -190,10 +191,15 @@ impl Reason {
             Self::AddressNotFound { .. } => "AddressNotFound",
             Self::AddressNotOnInterface { .. } => "AddressNotOnInterface",
             Self::AddressNotReady { .. } => "AddressNotReady",
+            Self::AddressProbed { .. } => "AddressProbed",
+            Self::AddressDuplicate { .. } => "AddressDuplicate",
+            Self::NoNicForAddress { .. } | Self::NoNicForRouted { .. } => "NoNicForAddress",
+            Self::NotAHost { .. } => "NotAHostAddress",
             Self::NoSuchInterface { .. } => "NoSuchInterface",
             Self::NoAddressOnInterface { .. } => "NoAddressOnInterface",
             Self::InterfaceDown { .. } => "InterfaceDown",
             Self::GatewayNotFound { .. } => "GatewayNotFound",
+            Self::GatewayDead { .. } => "GatewayDead",
             Self::GatewayConflict { .. } => "GatewayConflict",
             Self::TooManyWays { .. } => "TooManyWays",
             Self::NotAnUplink { .. } => "NotAnUplink",
@@ -246,6 +252,28 @@ impl fmt::Display for Reason {
             Self::AddressNotReady { address, interface } => {
                 write!(f, "{address} on {interface} is tentative or a duplicate; see ip -6 address show dev {interface}")
             }
+            Self::AddressProbed { address, interface } => {
+                write!(f, "{address} is put on {interface} once its neighbours were asked whether one of them has it, in about a second")
+            }
+            Self::AddressDuplicate { address, interface, by } => {
+                write!(
+                    f,
+                    "{address} is in use at {interface} by {by}, and is not added; take it from that machine, or name another address (they are asked again)"
+                )
+            }
+            Self::NoNicForAddress { address } => {
+                write!(f, "no NIC has a subnet with {address}; name the NIC to put it on (egress.interface, exits[].interface)")
+            }
+            Self::NotAHost { address, net } => {
+                write!(f, "{address} is the network or broadcast address of {}, which no machine may have; name another one", net.trunc())
+            }
+            Self::NoNicForRouted { address } => {
+                let family = if address.is_ipv4() { "IPv4" } else { "IPv6" };
+                write!(
+                    f,
+                    "{address} is routed to this host, and no NIC has a default route of {family}; name the NIC that it leaves by (exits[].interface)"
+                )
+            }
             Self::NoSuchInterface { interface } => write!(f, "there is no interface {interface}; see ip link for the names"),
             Self::NoAddressOnInterface { interface } => {
                 write!(
@@ -258,6 +286,12 @@ impl fmt::Display for Reason {
             }
             Self::GatewayNotFound { interface } => {
                 write!(f, "{interface} has no default route to learn its gateway from; name it (egress.gateway, exits[].gateway)")
+            }
+            Self::GatewayDead { interface, gateway } => {
+                write!(
+                    f,
+                    "gateway {gateway} does not answer at {interface} any more; it is asked four times a second: look at it and the way to it, or name another one (egress.gateway, exits[].gateway)"
+                )
             }
             Self::GatewayConflict { interface, address, gateway, named } => {
                 write!(

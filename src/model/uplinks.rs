@@ -2,7 +2,9 @@
 
 pub mod ahead;
 mod holder;
+mod managed;
 pub mod outside;
+mod place;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
@@ -12,10 +14,11 @@ use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use super::binding::{Binding, ExitSpec};
 use super::facts::{Family, IfIndex, KernelFacts, Link, LinkKind, is_link_local};
 use super::known::Facts;
+use super::managed::{At, Verdict};
 use super::reason::{NotAnUplink, Reason};
 use super::select::precedence;
 use super::ways::{Gateway, Numbers, Way, WayKey};
-use holder::{address_of, holder, not_an_uplink, own};
+use holder::{not_an_uplink, own};
 use outside::{Default as DefaultRoute, Inside, MAIN};
 
 /// Where workloads are known to be.
@@ -63,6 +66,8 @@ pub struct Memory {
     pub numbers: Numbers,
     /// Gateways of default routes, with how often the link had gone down when they were seen.
     gateways: BTreeMap<(IfIndex, Family), (Gateway, u32)>,
+    /// The NIC of each address that egressd puts on one: its subnet may be taken from it for a while.
+    managed: BTreeMap<IpAddr, IfIndex>,
 }
 
 /// Uplinks, ways and exits as of now.
@@ -79,6 +84,12 @@ pub struct Uplinks {
     /// The way of flows that bear an exit; 0 when it is gone.
     pub borne: BTreeMap<IpAddr, u8>,
     pub inside: Inside,
+    /// Addresses that egressd puts on NICs, with what a probe found.
+    pub managed: BTreeMap<At, Option<Verdict>>,
+    /// Gateways of exits, each on its NIC: they are asked whether they are there.
+    pub gateways: BTreeSet<At>,
+    /// Exits that are on no NIC: what nobody asked for, and is for them, goes nowhere.
+    pub routed: BTreeSet<IpAddr>,
     /// The preference of the first of the policy rules for our marks, where it is not as usual or cannot be.
     pub rules_from: BTreeMap<Family, u32>,
     /// What everybody should know: an address on two NICs, too many ways.
@@ -138,6 +149,7 @@ impl Uplinks {
     /// Exits that a NIC holds, with the way that the host's own programs leave by when they bind them.
     pub fn held(&self) -> impl Iterator<Item = (IpAddr, &Way)> {
         let addresses: BTreeSet<IpAddr> = self.placed.values().map(|(_, address)| *address).collect();
+        let addresses = addresses.difference(&self.routed).copied().collect::<BTreeSet<_>>();
         addresses.into_iter().filter_map(|address| Some((address, self.ways.get(self.called.get(&address)?)?)))
     }
 
@@ -164,39 +176,6 @@ struct Survey<'a> {
 }
 
 impl Survey<'_> {
-    /// Which NIC holds each exit, and with which address. Those that take precedence come first.
-    fn place(&mut self, wanted: &BTreeMap<&ExitSpec, &Binding>) -> Vec<(ExitSpec, IfIndex, IpAddr)> {
-        let mut ordered: Vec<(&ExitSpec, &Binding)> = wanted.iter().map(|(spec, binding)| (*spec, *binding)).collect();
-        ordered.sort_by_key(|(_, binding)| precedence(binding));
-        let mut placed = Vec::new();
-        for (spec, _) in ordered {
-            let nic = holder(self.kernel, spec, self.defaults, self.inner);
-            match nic.and_then(|nic| Ok((nic, address_of(self.kernel, spec, nic)?))) {
-                Ok((nic, address)) => {
-                    self.uplinks.placed.insert(spec.clone(), (nic, address));
-                    placed.push((spec.clone(), nic, address));
-                    let named = self.named.entry(address).or_default();
-                    named.extend(spec.gateway.filter(|gateway| !named.contains(gateway)));
-                    self.tell_of_two_holders(spec, nic);
-                }
-                Err(reason) => drop(self.uplinks.exits.insert(spec.clone(), Err(reason))),
-            }
-        }
-        placed
-    }
-
-    fn tell_of_two_holders(&mut self, spec: &ExitSpec, nic: IfIndex) {
-        let others = self.kernel.own_links_with(spec.address).filter(|link| link.index != nic);
-        let others: Vec<&str> = others.map(|link| link.name.as_str()).collect();
-        if let (false, Some(link), None) = (others.is_empty(), self.kernel.links.get(&nic), &spec.interface) {
-            let (name, address) = (&link.name, spec.address);
-            let problem = format!("{address} is on {name} and on {}: {name} is used; name the interface of the exit", others.join(", "));
-            if !self.uplinks.problems.contains(&problem) {
-                self.uplinks.problems.push(problem);
-            }
-        }
-    }
-
     /// The uplinks, each with its own way.
     fn nics(&mut self) {
         let with_exit: BTreeSet<IfIndex> = self.uplinks.placed.values().map(|(nic, _)| *nic).collect();
@@ -332,11 +311,16 @@ impl Survey<'_> {
         let Some(way) = way else { return Err(Reason::TooManyWays { interface }) };
         ways.insert(address, key);
         self.memory.numbers.uses(address, key);
+        let gateway = self.uplinks.ways.get(&way).and_then(|way| way.gateways.get(&family)?.address).filter(|_| !alone);
+        self.uplinks.gateways.extend(gateway.map(|gateway| (nic, gateway)));
         if !up {
             return Err(Reason::InterfaceDown { interface });
         }
         if own(self.kernel, nic).any(|a| a.net.addr() == address && !a.usable) {
             return Err(Reason::AddressNotReady { address, interface });
+        }
+        if let Some(gateway) = gateway.filter(|gateway| self.inner.facts.dead_gateways.contains((nic, *gateway))) {
+            return Err(Reason::GatewayDead { interface, gateway });
         }
         Ok(Exit { address, interface: nic, way })
     }
@@ -384,6 +368,7 @@ impl Survey<'_> {
         let ways: BTreeSet<WayKey> = uplinks.ways.values().map(|way| way.key).collect();
         self.memory.numbers.keep_only(&ways);
         self.memory.gateways.retain(|(nic, _), _| self.kernel.links.contains_key(nic));
+        self.memory.managed.retain(|address, nic| uplinks.managed.contains_key(&(*nic, *address)));
         let number = |key: WayKey| uplinks.ways.values().find(|way| way.key == key).map_or(0, |way| way.number);
         uplinks.borne = self.memory.numbers.exits().map(|(exit, key)| (exit, number(key))).collect();
         let outer: BTreeSet<IfIndex> = uplinks.nics.keys().copied().collect();

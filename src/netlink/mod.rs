@@ -1,5 +1,6 @@
 //! rtnetlink's messages, and the one socket for requests of rtnetlink and netfilter.
 
+pub mod address;
 pub mod nexthop;
 pub mod routing;
 pub mod rule;

@@ -1,5 +1,6 @@
 //! From who-gets-what to what has to change. Pure: a [`Plan`] is data, and one interpreter (`effects::Kernel`) carries it out.
 
+mod addresses;
 pub mod boot;
 pub mod datapath;
 pub mod engine;
@@ -82,6 +83,9 @@ impl Planner {
         let ruleset = diff(&desired, observed.ruleset);
         let routing = Routing::desired(outcome, observed.kernel);
         let (mut before, mut after) = routing.steps(&Routing::observed(observed.kernel), observed.kernel);
+        let (added, removed) = addresses::steps(outcome, observed.kernel);
+        before.splice(0..0, added);
+        after.extend(removed);
         let (on, off) = inbound::hairpins(observed.ruleset, &desired, observed.kernel);
         before.extend(on);
         after.extend(off);

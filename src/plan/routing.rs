@@ -67,6 +67,7 @@ impl Routing {
             let way = Rule { table: TABLE_BASE + u32::from(exit.way), ..by_mark(outcome, Family::of(exit.address), *number) };
             routing.rules.insert(way);
         }
+        routing.routes.extend(of_nobody(outcome));
         let nodes = behind_nodes(outcome, kernel);
         let reached: BTreeSet<Family> = nodes.iter().map(|r| Family::of(r.destination.addr())).collect();
         routing.routes.extend(nodes);
@@ -87,7 +88,8 @@ impl Routing {
 
     /// What of ours the kernel has.
     pub fn observed(kernel: &KernelFacts) -> Self {
-        let ours = |r: &&Route| r.protocol == PROTOCOL && (TABLE_BASE..=TABLE_NODES).contains(&r.table);
+        let of_nobody = |r: &Route| r.table == MAIN && r.kind == RouteKind::Blackhole;
+        let ours = |r: &&Route| r.protocol == PROTOCOL && ((TABLE_BASE..=TABLE_NODES).contains(&r.table) || of_nobody(r));
         Self {
             routes: kernel.routes.iter().filter(ours).map(comparable).collect(),
             rules: kernel.rules.iter().filter(|r| r.protocol == PROTOCOL).cloned().collect(),
@@ -201,6 +203,14 @@ fn copies(kernel: &KernelFacts, way: &Way, family: Family) -> Vec<Route> {
         Some(Route { gateway, interface, onlink, next_hops: Vec::new(), ..r.clone() })
     });
     put_into(way.table(), by_nic)
+}
+
+/// Ends what is for an exit that no NIC has and belongs to no flow: by the default route it would go back to the router that sent it. It is dropped
+/// without an answer, as scans of such a prefix are elsewhere.
+fn of_nobody(outcome: &Outcome) -> impl Iterator<Item = Route> {
+    let routed: Vec<IpNet> = outcome.uplinks.routed.iter().map(|address| IpNet::from(*address)).collect();
+    let nets = IpNet::aggregate(&routed).into_iter();
+    nets.map(|net| Route { kind: RouteKind::Blackhole, metric: METRIC_LAST, protocol: PROTOCOL, ..Route::new(MAIN, net) })
 }
 
 /// Main's routes by uplinks to what is inside behind other nodes: to subnets, through a router.

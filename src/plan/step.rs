@@ -3,6 +3,9 @@
 use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::fmt;
+use std::net::IpAddr;
+
+use ipnet::IpNet;
 
 use crate::model::facts::{Family, IfIndex, KernelFacts, Route, RouteKind, Rule, RuleAction};
 
@@ -16,6 +19,15 @@ pub enum RouteStep {
     DeleteRoute(Route),
     AddRule(Rule),
     DeleteRule(Rule),
+    /// Puts an address on a NIC that is nothing but an exit there: it has no subnet, and the host's own calls do not get it.
+    AddAddress {
+        index: IfIndex,
+        address: IpAddr,
+    },
+    DeleteAddress {
+        index: IfIndex,
+        net: IpNet,
+    },
     /// Puts a link into a group (`suppress_ifgroup` of policy rules looks at it).
     SetGroup {
         index: IfIndex,
@@ -38,6 +50,10 @@ impl RouteStep {
             Self::DeleteRule(rule) => {
                 write!(f, "ip {}rule delete preference {} {}", option(rule.family), rule.preference, rule_words(rule))
             }
+            Self::AddAddress { index, address } => {
+                write!(f, "ip address add {} dev {} scope link preferred_lft 0 noprefixroute", IpNet::from(*address), names.of(*index))
+            }
+            Self::DeleteAddress { index, net } => write!(f, "ip address delete {net} dev {}", names.of(*index)),
             Self::SetGroup { index, group } => write!(f, "ip link set {} group {group}", names.of(*index)),
             Self::SetHairpin { index, on } => {
                 write!(f, "ip link set {} type bridge_slave hairpin {}", names.of(*index), if *on { "on" } else { "off" })
@@ -50,6 +66,7 @@ impl RouteStep {
         match self {
             Self::AddRoute(route) => Some(route.table),
             Self::AddRule(rule) => Some(rule.table),
+            Self::AddAddress { .. } | Self::DeleteAddress { .. } => None,
             Self::DeleteRoute(_) | Self::DeleteRule(_) | Self::SetGroup { .. } | Self::SetHairpin { .. } => None,
         }
     }
@@ -58,6 +75,7 @@ impl RouteStep {
         match self {
             Self::AddRoute(route) | Self::DeleteRoute(route) => route.interfaces().collect(),
             Self::AddRule(_) | Self::DeleteRule(_) => Vec::new(),
+            Self::AddAddress { index, .. } | Self::DeleteAddress { index, .. } => vec![*index],
             Self::SetGroup { index, .. } | Self::SetHairpin { index, .. } => vec![*index],
         }
     }

@@ -6,11 +6,12 @@ use ipnet::{IpNet, Ipv4Net};
 
 use crate::model::facts::{IfIndex, KernelFacts, Link, LinkKind};
 use crate::model::resolve::Outcome;
-use crate::model::workload::State;
+use crate::model::workload::{Entry, State};
 
 const FORWARD_V4: &str = "net/ipv4/ip_forward";
 const FORWARD_V6: &str = "net/ipv6/conf/all/forwarding";
 const ALL_FILTER: &str = "net/ipv4/conf/all/rp_filter";
+const ALL_REDIRECTS: &str = "net/ipv4/conf/all/send_redirects";
 
 /// Sysctls to be looked at for an outcome (in /proc/sys).
 pub fn keys(outcome: &Outcome, kernel: &KernelFacts) -> Vec<String> {
@@ -23,6 +24,9 @@ pub fn keys(outcome: &Outcome, kernel: &KernelFacts) -> Vec<String> {
     for name in sharing(outcome, kernel) {
         keys.push(format!("net/ipv4/conf/{name}/arp_ignore"));
         keys.push(format!("net/ipv4/conf/{name}/arp_announce"));
+    }
+    for name in one_armed(outcome, kernel) {
+        keys.extend([ALL_REDIRECTS.to_owned(), redirects(name)]);
     }
     keys
 }
@@ -55,6 +59,12 @@ pub fn wanted(outcome: &Outcome, kernel: &KernelFacts, now: &BTreeMap<String, St
         raise(format!("net/ipv4/conf/{name}/arp_ignore"), &[0], 1);
         raise(format!("net/ipv4/conf/{name}/arp_announce"), &[0, 1], 2);
     }
+    // Whoever routes through this host by a NIC that its packets leave by is told of the router there, and would go past this host from then on. The
+    // kernel asks both settings.
+    for name in one_armed(outcome, kernel) {
+        raise(ALL_REDIRECTS.to_owned(), &[1], 0);
+        raise(redirects(name), &[1], 0);
+    }
     if bound(false) {
         raise(FORWARD_V4.to_owned(), &[0], 1);
     }
@@ -85,6 +95,24 @@ fn forwarders<'a>(outcome: &Outcome, kernel: &'a KernelFacts) -> BTreeSet<&'a st
         }
     }
     links.into_iter().filter_map(|index| Some(kernel.links.get(&index)?.name.as_str())).collect()
+}
+
+/// Whether IPv4 neighbours are told of a better router than this host.
+fn redirects(link: &str) -> String {
+    format!("net/ipv4/conf/{link}/send_redirects")
+}
+
+/// Names of the NICs that IPv4 packets of bound sources come in by, and leave by as well.
+fn one_armed<'a>(outcome: &Outcome, kernel: &'a KernelFacts) -> BTreeSet<&'a str> {
+    let mut nics = BTreeSet::new();
+    for row in &outcome.rows {
+        if let (State::Bound(_), Some(Entry::Routed { interface })) = (&row.state, row.entry)
+            && outcome.exits_of(row).iter().any(|exit| exit.address.is_ipv4() && exit.interface == interface)
+        {
+            nics.extend(kernel.links.get(&interface).map(|link| link.name.as_str()));
+        }
+    }
+    nics
 }
 
 /// Names of the links that are in one subnet with another one, where one of the two is an uplink.

@@ -126,7 +126,10 @@ fn bound(out: &mut String, facts: &Facts, outcome: &Outcome, row: &Row, exit: &E
         leads(facts, way, exit, destination)
     )?;
     writeln!(out, "  NIC       {}", outcome.uplinks.name(exit.interface))?;
-    writeln!(out, "  source    {}", exit.address)
+    match outcome.public_of(row, exit) {
+        Some(public) => writeln!(out, "  source    {}, which the outside sees as {public}", exit.address),
+        None => writeln!(out, "  source    {}", exit.address),
+    }
 }
 
 /// How the way's table leads there.

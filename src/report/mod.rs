@@ -6,6 +6,7 @@ pub mod explain;
 pub mod fold;
 pub mod inside;
 pub mod node;
+pub mod ports;
 pub mod services;
 pub mod status;
 pub mod table;

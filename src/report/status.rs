@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
+use super::ports::{self, Destination};
 use super::services::{ServiceStatus, services};
 use crate::model::binding::{Binding, BindingName, FieldError};
 use crate::model::known::Facts;
@@ -52,6 +53,8 @@ pub struct Counted {
     pub flows: BTreeMap<IpAddr, u64>,
     /// Open flows by the address that they leave as.
     pub translated: BTreeMap<IpAddr, u64>,
+    /// Of each address that flows leave as, the destination with most of them.
+    pub busiest: BTreeMap<IpAddr, (Destination, u64)>,
     pub dropped: Vec<Dropped>,
 }
 
@@ -70,6 +73,9 @@ pub struct Workload {
     pub binding: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub exit: Option<IpAddr>,
+    /// What the outside sees of the exit, as its binding says.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub public_address: Option<IpAddr>,
     /// All exits that its new flows are spread over, when they are.
     #[serde(skip_serializing_if = "Vec::is_empty", default)]
     pub exits: Vec<IpAddr>,
@@ -126,7 +132,8 @@ pub struct UplinkStatus {
 
 impl Status {
     /// The report of an outcome. `problems` is what the effects and sources ran into.
-    pub fn of(facts: &Facts, outcome: &Outcome, counted: Counted, problems: Vec<String>) -> Self {
+    pub fn of(facts: &Facts, outcome: &Outcome, counted: Counted, mut problems: Vec<String>) -> Self {
+        problems.extend(ports::problems(outcome, &counted.busiest));
         let guarded = outcome.guards.iter().filter(|(_, guard)| **guard == Guard::Closed);
         let name = |index| facts.kernel.links.get(index).map_or_else(|| index.to_string(), |l| l.name.clone());
         let mut workloads: Vec<Workload> = outcome.all_rows().map(|row| workload(row, outcome, &counted.flows)).collect();
@@ -178,6 +185,7 @@ fn workload(row: &Row, outcome: &Outcome, flows: &BTreeMap<IpAddr, u64>) -> Work
         address: row.address.map(|net| if net.prefix_len() == net.max_prefix_len() { net.addr().to_string() } else { net.to_string() }),
         binding: row.binding.as_ref().map(|b| b.name.to_string()),
         exit: exit.map(|e| e.address),
+        public_address: exit.and_then(|exit| outcome.public_of(row, exit)),
         exits: match outcome.exits_of(row).as_slice() {
             [] | [_] => Vec::new(),
             several => several.iter().map(|exit| exit.address).collect(),

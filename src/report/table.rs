@@ -13,7 +13,7 @@ pub(super) fn below(notes: &[String]) -> String {
 
 /// `egressd status` without `-o json`.
 pub fn render(status: &Status) -> String {
-    let header = ["WORKLOAD", "NETWORK", "ADDRESS", "BINDING", "EXIT", "NIC", "GATEWAY", "STATE", "FLOWS", "REASON"];
+    let header = ["WORKLOAD", "NETWORK", "ADDRESS", "BINDING", "EXIT", "PUBLIC", "NIC", "GATEWAY", "STATE", "FLOWS", "REASON"];
     let table = match status.workloads.as_slice() {
         [] => "No workload is bound.\n".to_owned(),
         workloads => columns(header, workloads.iter().map(row)),
@@ -21,7 +21,7 @@ pub fn render(status: &Status) -> String {
     table + &services::render(&status.services) + &below(&notes(status))
 }
 
-fn row(w: &Workload) -> [String; 10] {
+fn row(w: &Workload) -> [String; 11] {
     let or_dash = |value: Option<String>| value.unwrap_or_else(|| "-".to_owned());
     let network = w.network.clone().map(|n| if w.default_route { format!("{n}*") } else { n });
     [
@@ -30,6 +30,7 @@ fn row(w: &Workload) -> [String; 10] {
         or_dash(w.address.clone()),
         or_dash(w.binding.clone()),
         or_dash(w.exit.map(|first| exits(first, &w.exits))),
+        or_dash(w.public_address.map(|public| public.to_string())),
         or_dash(w.nic.clone()),
         or_dash(w.gateway.map(|g| g.to_string())),
         w.state.clone(),

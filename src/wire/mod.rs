@@ -1,8 +1,9 @@
-//! Netlink's framing: messages and attributes, as bytes, and nothing else.
+//! What goes over sockets as bytes, and nothing else: netlink's messages and attributes here, frames to neighbours in [`neighbour`].
 //!
 //! Only the attributes that matter are read and all others are passed over, so that a newer kernel's messages are never an error,
 //! and a dump of ten thousand links costs no more than the bytes of it.
 
+pub mod neighbour;
 pub mod netfilter;
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};

@@ -8,7 +8,7 @@ use ipnet::IpNet;
 use super::inbound;
 use crate::api::nearest::nearest;
 use crate::api::values::{self, Fault, MAX_ADDRESSES, MAX_ITEMS, shown};
-use crate::model::binding::{ExistingFlows, ExitSpec, Ports, Spread, WhenUnavailable};
+use crate::model::binding::{Assignment, ExistingFlows, ExitSpec, Ports, Spread, WhenUnavailable};
 
 /// What a label is about.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -30,6 +30,7 @@ pub struct Draft {
     pub inbound: inbound::Draft,
     pub interface: Option<String>,
     pub gateways: Vec<IpAddr>,
+    pub assignment: Assignment,
     pub to: Vec<IpNet>,
     pub except: Vec<IpNet>,
     pub ports: Vec<Ports>,
@@ -45,7 +46,7 @@ impl Draft {
     /// An address with the interface, and the gateway of its family.
     pub fn exit(&self, address: IpAddr, weight: u16) -> ExitSpec {
         let gateway = self.gateways.iter().copied().find(|gateway| gateway.is_ipv4() == address.is_ipv4());
-        ExitSpec { interface: self.interface.clone(), gateway, weight, ..ExitSpec::new(address) }
+        ExitSpec { interface: self.interface.clone(), gateway, weight, assignment: self.assignment, ..ExitSpec::new(address) }
     }
 }
 
@@ -62,7 +63,7 @@ pub struct Label {
 }
 
 /// Every label of ours.
-pub static LABELS: [Label; 17] = [
+pub static LABELS: [Label; 18] = [
     Label {
         name: "egress.ip",
         effect: Effect::Exit,
@@ -103,6 +104,16 @@ pub static LABELS: [Label; 17] = [
         meaning: "Next hop of the exits of its family, at most one of each. When not given, found from the NIC's routes.",
         example: "172.31.0.1",
         read: |draft, value| list(value, values::gateway).and_then(one_each).map(|all| draft.gateways = all),
+    },
+    Label {
+        name: "egress.manage",
+        effect: Effect::Exit,
+        grammar: "`true` or `false`",
+        meaning: "Whether egressd adds the addresses of `egress.ip` to their NIC (`egress.interface`, else the one with their subnet) unless a neighbour has them, keeps them there, and takes them away when nobody asks for them any more. `false` when not given: they are there.",
+        example: "true",
+        read: |draft, value| {
+            choice(value, [("true", Assignment::Managed), ("false", Assignment::Existing)]).map(|chosen| draft.assignment = chosen)
+        },
     },
     Label {
         name: "egress.to",

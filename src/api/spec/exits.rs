@@ -4,12 +4,12 @@ use std::collections::BTreeSet;
 use std::net::IpAddr;
 
 use super::{optional, take};
-use crate::api::binding::{EgressBindingSpec, Exit};
+use crate::api::binding::{Assignment, EgressBindingSpec, Exit};
 use crate::api::values::{self, Fault, Faults, MAX_ADDRESSES, MAX_ITEMS};
-use crate::model::binding::ExitSpec;
+use crate::model::binding::{ExitSpec, Source};
 
 /// Each address once, in the order in which they are written.
-pub fn exits(spec: &EgressBindingSpec, faults: &mut Faults) -> Vec<ExitSpec> {
+pub fn exits(source: Source, spec: &EgressBindingSpec, faults: &mut Faults) -> Vec<ExitSpec> {
     let mut all: Vec<ExitSpec> = Vec::new();
     let mut seen: BTreeSet<IpAddr> = BTreeSet::new();
     if spec.exits.is_empty() {
@@ -21,13 +21,29 @@ pub fn exits(spec: &EgressBindingSpec, faults: &mut Faults) -> Vec<ExitSpec> {
         let interface = optional(faults, || path("interface"), "eth1", exit.interface.as_deref().map(values::interface));
         let gateway = optional(faults, || path("gateway"), "172.31.0.1", exit.gateway.as_deref().map(values::gateway));
         let weight = optional(faults, || path("weight"), "3", exit.weight.map(|number| values::weight(number.into())));
-        let like = |address| ExitSpec {
+        let public =
+            optional(faults, || path("publicAddress"), "109.25.48.65", exit.public_address.as_deref().map(|text| public(exit, text)));
+        let like = |address: IpAddr| ExitSpec {
             interface: interface.clone(),
             gateway,
             weight: weight.unwrap_or(1),
             draining: exit.draining,
+            assignment: exit.assignment.into(),
+            public: public.filter(|public| public.is_ipv4() == address.is_ipv4()),
             ..ExitSpec::new(address)
         };
+        if exit.assignment != Assignment::Existing {
+            if source == Source::Api {
+                faults.push(&path("assignment"), || {
+                    "is for manifest files on a node: here every node would have the address; leave it out, and add the address to one node's NIC"
+                        .to_owned()
+                });
+            } else if addresses.is_none() && exit.interface.is_some() {
+                faults.push(&path("assignment"), || {
+                    format!("says {:?} of an interface's own address; add `address`, or leave it out", exit.assignment)
+                });
+            }
+        }
         let Some(addresses) = addresses else {
             match &interface {
                 Some(_) => all.extend(values::own_addresses(gateway).map(like)),
@@ -56,6 +72,20 @@ pub fn exits(spec: &EgressBindingSpec, faults: &mut Faults) -> Vec<ExitSpec> {
         all.extend(good.into_iter().map(like));
     }
     all
+}
+
+/// What the outside sees of an entry's one address.
+fn public(exit: &Exit, text: &str) -> Result<IpAddr, Fault> {
+    if exit.addresses.is_some() {
+        return Err(Fault::new("is given for several addresses").cure("write an exit for each of them"));
+    }
+    let public = values::host_address(text)?;
+    match exit.address.as_deref().and_then(|address| address.parse::<IpAddr>().ok()) {
+        Some(address) if address.is_ipv4() != public.is_ipv4() => {
+            Err(Fault::new(format!("`{public}` is not of the family of `{address}`")).cure("write what the outside sees of that address"))
+        }
+        _ => Ok(public),
+    }
 }
 
 /// The addresses of an entry, with the field that says them; `None` when it names an interface alone.

@@ -50,6 +50,8 @@ impl Agent {
         problems.extend(self.calls.problems());
         problems.extend(self.nat.problems().iter().cloned());
         problems.extend(self.gates.problems().iter().cloned());
+        problems.extend(self.addresses.problems());
+        problems.extend(self.gateways.problem());
         problems.extend(self.no_metrics.clone());
         problems
     }

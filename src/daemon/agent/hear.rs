@@ -8,7 +8,7 @@ use tracing::{debug, info};
 
 use super::Agent;
 use crate::daemon::keeper::Keeper;
-use crate::daemon::{Told, cutter, keeper, sources};
+use crate::daemon::{Told, cutter, gateways, keeper, sources};
 use crate::effects::nft::Notice;
 use crate::model::facts::{EngineChange, KernelChange};
 use crate::model::pod::RuntimeChange;
@@ -24,6 +24,7 @@ impl Agent {
                 let mut dirty = std::mem::take(&mut self.silent.kernel);
                 for change in changes {
                     let looked = matches!(change, KernelChange::Routing { .. } | KernelChange::Link(_));
+                    self.addresses.heard(&change, &self.facts.kernel, &mut self.facts.probes);
                     let new = self.facts.kernel.apply(change);
                     let again = !new && looked && self.looks > 0;
                     self.looks -= u8::from(again);
@@ -101,6 +102,12 @@ impl Agent {
                     self.facts.moving.remove(container);
                 }
                 self.metrics.failures.inc_by(self.calls.ended(&step, outcome).into());
+            }
+            Told::Probed(report) => return self.addresses.probed(report, &self.facts.kernel, &mut self.facts.probes),
+            Told::Gateway(gateways::Report::Dead(at, dead)) => return self.facts.dead_gateways.note(at, dead),
+            Told::Gateway(gateways::Report::Problem(problem)) => {
+                self.gateways.failed(problem);
+                return false;
             }
             Told::Cut(report) => return self.cut(report),
             Told::Remembered(Ok(())) => {

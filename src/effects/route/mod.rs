@@ -5,7 +5,7 @@
 use netlink_packet_route::link::{LinkAttribute, LinkMessage};
 use nix::libc;
 
-use crate::netlink::{self, Channel, Error, routing, rule};
+use crate::netlink::{self, Channel, Error, address, routing, rule};
 use crate::plan::step::RouteStep;
 use crate::wire::{Message, flags};
 
@@ -43,6 +43,8 @@ impl Routing {
             }
             RouteStep::AddRule(rule) => (rule::write(libc::RTM_NEWRULE, flags::CREATE | flags::EXCL, rule), &[libc::EEXIST][..]),
             RouteStep::DeleteRule(rule) => (rule::write(libc::RTM_DELRULE, 0, rule), &[libc::ENOENT][..]),
+            RouteStep::AddAddress { index, address: added } => (address::add(*index, *added), &[libc::EEXIST][..]),
+            RouteStep::DeleteAddress { index, net } => (address::delete(*index, *net), &[libc::EADDRNOTAVAIL, libc::ENODEV][..]),
             RouteStep::SetGroup { index, group } => (set_group(*index, *group), &[libc::ENODEV][..]),
             // It may be on no bridge by now.
             RouteStep::SetHairpin { index, on } => (set_hairpin(*index, *on), &[libc::ENODEV, libc::EOPNOTSUPP][..]),

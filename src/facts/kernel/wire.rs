@@ -4,6 +4,7 @@ use ipnet::IpNet;
 use nix::libc;
 
 use crate::model::facts::{Address, IfIndex, Link, LinkKind, Place};
+use crate::netlink::address as own;
 use crate::wire::{Message, Received, address, attributes_after, find, flags, lossy, number, text};
 
 /// Length of `struct ifinfomsg`.
@@ -20,7 +21,6 @@ const NSID_FIXED: usize = 4;
 const ARPHRD_LOOPBACK: u16 = 772;
 const IFLA_VRF_TABLE: u16 = 1;
 const IFLA_BRPORT_MODE: u16 = 4;
-const IFA_FLAGS: u16 = 8;
 const IFA_TARGET_NETNSID: u16 = 10;
 const NETNSA_NSID: u16 = 1;
 const NETNSA_PID: u16 = 2;
@@ -173,14 +173,14 @@ pub fn link_left(message: &Received<'_>) -> Option<Left> {
 pub fn interface_address(message: &Received<'_>) -> Option<(IfIndex, Address)> {
     let head: &[u8; ADDRESS_FIXED] = message.payload.get(..ADDRESS_FIXED)?.try_into().ok()?;
     let [_, length, short_flags, scope, index @ ..] = *head;
-    let (mut flags, mut local, mut any) = (u32::from(short_flags), None, None);
+    let (mut flags, mut local, mut any, mut ours) = (u32::from(short_flags), None, None, false);
     for (kind, value) in attributes_after(message.payload, ADDRESS_FIXED) {
         match kind {
             // On a point-to-point link IFA_ADDRESS is the other end's.
             libc::IFA_LOCAL => local = address(value),
             libc::IFA_ADDRESS => any = address(value),
-            IFA_FLAGS => flags = number(value).unwrap_or(flags),
-            _ => {}
+            own::FLAGS => flags = number(value).unwrap_or(flags),
+            _ => ours |= own::says_ours(kind, value),
         }
     }
     let net = IpNet::new(local.or(any)?, length).ok()?;
@@ -195,6 +195,7 @@ pub fn interface_address(message: &Received<'_>) -> Option<(IfIndex, Address)> {
         deprecated: flags & libc::IFA_F_DEPRECATED != 0,
         peer: any.filter(|any| *any != net.addr()),
         scope,
+        ours,
     };
     let link_local = matches!(net, IpNet::V6(v6) if v6.addr().is_unicast_link_local());
     (!link_local).then_some((u32::from_ne_bytes(index), address))

@@ -99,12 +99,14 @@ pub struct Address {
     pub peer: Option<IpAddr>,
     /// `RT_SCOPE_*`; 0 universe, 253 link, 254 host.
     pub scope: u8,
+    /// egressd put it there.
+    pub ours: bool,
 }
 
 impl Address {
     /// A usable address as `ip address add` makes one.
     pub fn new(net: IpNet) -> Self {
-        Self { net, usable: true, primary: true, temporary: false, deprecated: false, peer: None, scope: 0 }
+        Self { net, usable: true, primary: true, temporary: false, deprecated: false, peer: None, scope: 0, ours: false }
     }
 }
 

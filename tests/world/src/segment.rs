@@ -62,6 +62,23 @@ impl Segment {
         ));
     }
 
+    /// A machine whose address ends in this number, and which routes through the host.
+    pub fn client(&self, name: &str, subnet: u8, number: u8) -> Netns {
+        let netns = Netns::add(name);
+        netns.sysctl("ipv6/conf/default/dad_transmits", "0");
+        netns.ip(&format!("link add eth0 type veth peer name {name} netns {}", self.switch.name()));
+        self.switch.ip(&format!("link set {name} master switch up"));
+        let ([own, own6], [host, host6]) = (Router::numbered(subnet, number), Router::numbered(subnet, 2));
+        netns.ip(&format!(
+            "addr add {own}/24 dev eth0
+             addr add {own6}/64 dev eth0 nodad
+             link set eth0 up
+             route add default via {host}
+             route add default via {host6}"
+        ));
+        netns
+    }
+
     /// A router whose address ends in this number. The host gets nothing.
     pub fn silent_router(&self, name: &str, subnet: u8, number: u8) -> Router {
         let netns = Router::place(name);

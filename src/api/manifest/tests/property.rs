@@ -26,7 +26,7 @@ fn printed(binding: &Binding) -> Value {
     spec["exits"] = binding
         .exits
         .iter()
-        .map(|e| json!({"address": e.address, "interface": e.interface, "gateway": e.gateway, "weight": e.weight, "draining": e.draining}))
+        .map(|e| json!({"address": e.address, "interface": e.interface, "gateway": e.gateway, "weight": e.weight, "draining": e.draining, "assignment": format!("{:?}", e.assignment), "publicAddress": e.public}))
         .collect();
     spec["spread"] = json!(format!("{:?}", binding.spread));
     spec["to"] = binding.traffic.to().iter().map(|d| json!({"cidr": d.cidr, "except": d.except})).collect();
@@ -49,11 +49,15 @@ prop_compose! {
     }
 }
 
+fn any_assignment() -> impl Strategy<Value = (Assignment, bool)> {
+    (prop_oneof![Just(Assignment::Existing), Just(Assignment::Managed), Just(Assignment::Routed)], any::<bool>())
+}
+
 prop_compose! {
-    fn any_exit()(host in 1u8..255, v4 in any::<bool>(), interface in proptest::option::of("[a-z][a-z0-9-]{0,14}"), (routed, draining) in any::<(bool, bool)>(), weight in 1u16..=100) -> ExitSpec {
+    fn any_exit()(host in 1u8..255, v4 in any::<bool>(), interface in proptest::option::of("[a-z][a-z0-9-]{0,14}"), (routed, draining) in any::<(bool, bool)>(), weight in 1u16..=100, (assignment, public) in any_assignment()) -> ExitSpec {
         let address = if v4 { ip(&format!("172.31.0.{host}")) } else { ip(&format!("2001:db8::{host:x}")) };
         let gateway = routed.then(|| ip(if v4 { "172.31.1.1" } else { "fe80::1" }));
-        ExitSpec { address, interface, gateway, weight, draining }
+        ExitSpec { address, interface, gateway, weight, draining, assignment, public: public.then_some(address) }
     }
 }
 

@@ -1,0 +1,168 @@
+//! Addresses that egressd puts on NICs: their links are asked for them before, and told of them after, beside the loop.
+
+mod announce;
+mod probe;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::hash::{BuildHasher, RandomState};
+use std::net::IpAddr;
+use std::sync::mpsc;
+use std::time::{Duration, Instant};
+
+use tracing::{info, warn};
+
+pub(crate) use self::probe::Report;
+use super::{Teller, retry};
+use crate::facts::backoff::Backoff;
+use crate::model::facts::{Family, IfIndex, KernelChange, KernelFacts, LinkKind};
+use crate::model::managed::{At, Probes, Verdict};
+
+/// How long after an address was found in use it is asked for again, the first time. Half as much again at random: two hosts that ask for one
+/// address at one moment find each other.
+const AGAIN: Duration = Duration::from_secs(2);
+
+/// What is asked, and when to ask again.
+pub(super) struct Watch {
+    tell: Teller,
+    announcer: mpsc::Sender<At>,
+    /// Number of the probe that is under way, by NIC and family: one at a time.
+    running: BTreeMap<(IfIndex, Family), u64>,
+    started: u64,
+    /// Addresses that are asked for again.
+    again: BTreeMap<At, (Instant, Backoff)>,
+    /// Why addresses could not be asked for, by NIC.
+    failed: BTreeMap<(IfIndex, Family), String>,
+}
+
+impl Watch {
+    pub fn new(tell: Teller) -> Self {
+        let (running, again, failed) = (BTreeMap::new(), BTreeMap::new(), BTreeMap::new());
+        Self { tell, announcer: announce::start(), running, started: 0, again, failed }
+    }
+
+    /// When something is asked for again.
+    pub fn due(&self) -> Option<Instant> {
+        self.again.values().map(|(due, _)| *due).min()
+    }
+
+    /// Whether a probe is under way, so that an address will be there in a moment.
+    pub fn is_busy(&self) -> bool {
+        !self.running.is_empty()
+    }
+
+    /// Takes note of what the kernel tells, before it goes into the facts: a link that is lost, and addresses of ours that are there.
+    pub fn heard(&mut self, change: &KernelChange, kernel: &KernelFacts, probes: &mut Probes) {
+        match change {
+            KernelChange::Link(link) if !(link.up && link.carrier) => self.lost(link.index, probes),
+            KernelChange::LinkGone(index) => self.lost(*index, probes),
+            KernelChange::Address(place, address) if place.nsid.is_none() && address.ours && address.usable => {
+                let known = kernel.addresses_at(*place).any(|a| a == address);
+                if !known {
+                    // Without the thread others find it by asking.
+                    let _ = self.announcer.send((place.index, address.net.addr()));
+                }
+            }
+            _ => {}
+        }
+    }
+
+    fn lost(&mut self, nic: IfIndex, probes: &mut Probes) {
+        probes.lost(nic);
+        self.running.retain(|(of, _), _| *of != nic);
+        self.again.retain(|(of, _), _| *of != nic);
+    }
+
+    /// Asks for what is wanted and not known, or to be asked for again; whether anything is known without.
+    pub fn look(&mut self, managed: &BTreeMap<At, Option<Verdict>>, kernel: &KernelFacts, probes: &mut Probes) -> bool {
+        probes.retain(|at| managed.contains_key(&at));
+        self.again.retain(|at, _| managed.contains_key(at));
+        self.failed.retain(|of, _| managed.keys().any(|at| group(at) == *of));
+        let (now, mut known) = (Instant::now(), false);
+        let mut asked: BTreeMap<(IfIndex, Family), BTreeSet<IpAddr>> = BTreeMap::new();
+        for at in managed.keys().filter(|at| !self.running.contains_key(&group(at))) {
+            let due = match (self.again.get(at), probes.verdict(*at)) {
+                (Some((due, _)), _) => *due <= now,
+                (None, verdict) => verdict.is_none(),
+            };
+            let Some(link) = kernel.links.get(&at.0).filter(|link| due && link.up && link.carrier) else { continue };
+            // There are no neighbours, or none that are asked for addresses.
+            if link.no_arp || link.point_to_point || link.kind == LinkKind::Wireguard {
+                known |= probes.note(*at, Verdict::Free);
+            } else {
+                asked.entry(group(at)).or_default().insert(at.1);
+            }
+        }
+        for ((nic, family), addresses) in asked {
+            self.started += 1;
+            self.running.insert((nic, family), self.started);
+            probe::start(nic, family, self.started, addresses, self.tell.clone());
+        }
+        known
+    }
+
+    /// Takes note of a probe's end; whether it told anything new.
+    pub fn probed(&mut self, report: Report, kernel: &KernelFacts, probes: &mut Probes) -> bool {
+        let Report { nic, family, number, addresses, found } = report;
+        // Its link was lost meanwhile.
+        if self.running.get(&(nic, family)) != Some(&number) {
+            return false;
+        }
+        self.running.remove(&(nic, family));
+        let name = kernel.links.get(&nic).map_or("?", |link| link.name.as_str());
+        let holders = match found {
+            Ok(holders) => holders,
+            Err(error) => {
+                let problem = format!(
+                    "{name}: its neighbours cannot be asked for managed addresses ({error}), so none is added; let egressd have CAP_NET_RAW"
+                );
+                if self.failed.insert((nic, family), problem.clone()).as_ref() != Some(&problem) {
+                    warn!("{problem}");
+                }
+                addresses.iter().for_each(|address| self.ask_again((nic, *address)));
+                return false;
+            }
+        };
+        self.failed.remove(&(nic, family));
+        let mut new = false;
+        for address in addresses {
+            let at = (nic, address);
+            let verdict = holders.get(&address).map_or(Verdict::Free, |mac| Verdict::Taken(*mac));
+            let changed = probes.note(at, verdict);
+            match verdict {
+                Verdict::Free => drop(self.again.remove(&at)),
+                Verdict::Taken(by) => {
+                    if changed {
+                        warn!(%address, nic = name, %by, "address is in use by another machine, and is not added");
+                    }
+                    self.ask_again(at);
+                }
+            }
+            if changed && verdict == Verdict::Free {
+                info!(%address, nic = name, "no neighbour has the address");
+            }
+            new |= changed;
+        }
+        new
+    }
+
+    fn ask_again(&mut self, at: At) {
+        let (due, backoff) = self.again.entry(at).or_insert_with(|| (Instant::now(), Backoff::new(AGAIN, retry::LONGEST)));
+        let wait = backoff.wait();
+        *due = Instant::now() + wait + at_random(wait / 2);
+    }
+
+    /// What status should tell.
+    pub fn problems(&self) -> impl Iterator<Item = String> + '_ {
+        self.failed.values().cloned()
+    }
+}
+
+fn group(at: &At) -> (IfIndex, Family) {
+    (at.0, Family::of(at.1))
+}
+
+/// Any time up to this.
+pub(super) fn at_random(most: Duration) -> Duration {
+    // Its keys are random, and that is all that is wanted of it.
+    most.mul_f64(RandomState::new().hash_one(()) as f64 / u64::MAX as f64)
+}

@@ -1,0 +1,57 @@
+//! Tells a NIC's link of an address that is there from now on: whoever reached it elsewhere, or not at all, learns of it at once.
+
+use std::collections::BTreeMap;
+use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
+use std::time::{Duration, Instant};
+
+use tracing::debug;
+
+use crate::effects::neighbours::Neighbours;
+use crate::model::facts::Family;
+use crate::model::managed::At;
+
+/// Times between announcements. RFC 5227 wants two (`ANNOUNCE_NUM`), RFC 4861 three at most.
+const AFTER: [Duration; 2] = [Duration::from_millis(200), Duration::from_secs(1)];
+
+/// Starts the thread; it ends when the sender is dropped.
+pub(super) fn start() -> Sender<At> {
+    let (send, addresses) = channel();
+    let work = move || announce(&addresses);
+    std::thread::Builder::new().name("announcer".to_owned()).spawn(work).expect("a thread can be started");
+    send
+}
+
+fn announce(addresses: &Receiver<At>) {
+    // When each is told of again, and how often it was.
+    let mut pending: BTreeMap<At, (Instant, usize)> = BTreeMap::new();
+    loop {
+        let first = match pending.values().map(|(due, _)| *due).min() {
+            None => addresses.recv().map_err(|_| RecvTimeoutError::Disconnected),
+            Some(due) => addresses.recv_timeout(due.saturating_duration_since(Instant::now())),
+        };
+        let now = Instant::now();
+        match first {
+            Ok(first) => pending.extend(std::iter::once(first).chain(addresses.try_iter()).map(|at| (at, (now, 0)))),
+            Err(RecvTimeoutError::Timeout) => {}
+            Err(RecvTimeoutError::Disconnected) => return,
+        }
+        let due: Vec<At> = pending.iter().filter(|(_, (due, _))| *due <= now).map(|(at, _)| *at).collect();
+        for group in due.chunk_by(|a, b| (a.0, Family::of(a.1)) == (b.0, Family::of(b.1))) {
+            // A link that went down since is told anew once it is up.
+            let told = Neighbours::open(group[0].0, Family::of(group[0].1))
+                .and_then(|neighbours| group.iter().try_for_each(|(_, address)| neighbours.announce(*address)));
+            if let Err(error) = told {
+                debug!(%error, nic = group[0].0, "failed to announce addresses");
+            }
+        }
+        for at in due {
+            match pending.get_mut(&at) {
+                Some((due, told)) if *told < AFTER.len() => {
+                    *due = now + AFTER[*told];
+                    *told += 1;
+                }
+                _ => drop(pending.remove(&at)),
+            }
+        }
+    }
+}

@@ -1,0 +1,117 @@
+//! Exits that nobody else puts on a NIC: egressd does, or they are on none.
+
+use std::net::IpAddr;
+
+use ipnet::IpNet;
+
+use super::super::binding::ExitSpec;
+use super::super::facts::{Family, IfIndex, Link};
+use super::super::managed::Verdict;
+use super::super::reason::{NotAnUplink, Reason};
+use super::Survey;
+use super::holder::{holder, not_an_uplink, own};
+
+impl Survey<'_> {
+    /// The NIC of an address that egressd puts there, once it is there.
+    ///
+    /// # Errors
+    /// When it cannot be there, or is not yet. It is noted as an address to be put there unless no NIC fits.
+    pub(super) fn managed(&mut self, spec: &ExitSpec) -> Result<IfIndex, Reason> {
+        let address = spec.address;
+        // An interface's own address is said to be managed: that is refused, and the interface keeps it.
+        if address.is_unspecified() {
+            return holder(self.kernel, spec, self.defaults, self.inner);
+        }
+        let nic = self.nic_for(spec)?;
+        let held = own(self.kernel, nic).find(|a| a.net.addr() == address);
+        // Somebody else put it there: they keep it, and may take it away.
+        if held.is_some_and(|held| !held.ours) {
+            return Ok(nic);
+        }
+        let verdict = self.inner.facts.probes.verdict((nic, address));
+        self.memory.managed.insert(address, nic);
+        self.uplinks.managed.insert((nic, address), verdict);
+        let Some(link) = self.kernel.links.get(&nic) else { return Err(Reason::AddressNotFound { address }) };
+        let interface = link.name.clone();
+        match verdict {
+            Some(Verdict::Taken(by)) => Err(Reason::AddressDuplicate { address, interface, by }),
+            Some(Verdict::Free) | None if held.is_some() => Ok(nic),
+            _ if !(link.up && link.carrier) => Err(Reason::InterfaceDown { interface }),
+            _ => Err(Reason::AddressProbed { address, interface }),
+        }
+    }
+
+    /// The NIC that an address is to be put on: the one that is named, has it, or has its subnet; of several the same as before.
+    fn nic_for(&self, spec: &ExitSpec) -> Result<IfIndex, Reason> {
+        let address = spec.address;
+        let refused = |link: &Link| not_an_uplink(self.kernel, link, spec.gateway, self.defaults, self.inner);
+        if let Some(name) = &spec.interface {
+            let link = self.kernel.link(name).ok_or_else(|| Reason::NoSuchInterface { interface: name.clone() })?;
+            if let Some(why) = refused(link) {
+                return Err(Reason::NotAnUplink { interface: name.clone(), why });
+            }
+            // One of ours moves.
+            let foreign = |index| own(self.kernel, index).any(|a| a.net.addr() == address && !a.ours);
+            let other = self.kernel.own_links_with(address).find(|other| other.index != link.index && foreign(other.index));
+            return match other {
+                Some(other) => Err(Reason::AddressNotOnInterface { address, interface: name.clone(), elsewhere: Some(other.name.clone()) }),
+                None => self.may_hold(link.index, address),
+            };
+        }
+        if let Ok(nic) = holder(self.kernel, spec, self.defaults, self.inner) {
+            return Ok(nic);
+        }
+        let before = self.memory.managed.get(&address).copied().filter(|nic| self.kernel.links.contains_key(nic));
+        let rank = |link: &&Link| {
+            let way = self.defaults.iter().any(|d| d.interface == link.index);
+            (before != Some(link.index), !(link.up && link.carrier), !way, link.index)
+        };
+        let near = self.kernel.links.values().filter(|link| refused(link).is_none() && self.subnet_of(link.index, address).is_some());
+        let nic = near.min_by_key(rank).map(|link| link.index).or(before).ok_or(Reason::NoNicForAddress { address })?;
+        self.may_hold(nic, address)
+    }
+
+    /// The subnet of a NIC that an address is in.
+    fn subnet_of(&self, nic: IfIndex, address: IpAddr) -> Option<IpNet> {
+        let nets = own(self.kernel, nic).map(|a| a.net).filter(|net| net.prefix_len() < net.max_prefix_len());
+        nets.filter(|net| net.contains(&address)).max_by_key(IpNet::prefix_len)
+    }
+
+    fn may_hold(&self, nic: IfIndex, address: IpAddr) -> Result<IfIndex, Reason> {
+        match self.subnet_of(nic, address) {
+            // RFC 3021: a subnet of two has neither.
+            Some(net @ IpNet::V4(_)) if net.prefix_len() < 31 && (net.network() == address || net.broadcast() == address) => {
+                Err(Reason::NotAHost { address, net })
+            }
+            _ => Ok(nic),
+        }
+    }
+
+    /// The NIC that leads out for an address which is routed to this host: the one that is named, or that of the first default route.
+    ///
+    /// # Errors
+    /// When there is none.
+    pub(super) fn routed(&mut self, spec: &ExitSpec) -> Result<IfIndex, Reason> {
+        let (address, family) = (spec.address, Family::of(spec.address));
+        let refused = |link: &Link| -> Option<NotAnUplink> { not_an_uplink(self.kernel, link, spec.gateway, self.defaults, self.inner) };
+        let nic = match &spec.interface {
+            Some(name) => {
+                let link = self.kernel.link(name).ok_or_else(|| Reason::NoSuchInterface { interface: name.clone() })?;
+                if let Some(why) = refused(link) {
+                    return Err(Reason::NotAnUplink { interface: name.clone(), why });
+                }
+                link.index
+            }
+            None => {
+                let links = self.defaults.iter().filter(|d| d.family == family).filter_map(|d| self.kernel.links.get(&d.interface));
+                let link = links.filter(|link| refused(link).is_none()).min_by_key(|link| !(link.up && link.carrier));
+                link.map(|link| link.index).ok_or(Reason::NoNicForRouted { address })?
+            }
+        };
+        // Where an interface has it, the host itself answers.
+        if self.kernel.own_links_with(address).next().is_none() {
+            self.uplinks.routed.insert(address);
+        }
+        Ok(nic)
+    }
+}

@@ -1,0 +1,29 @@
+//! Addresses that egressd puts on NICs: what is to be added, and what of ours is to go.
+
+use super::step::RouteStep;
+use crate::model::facts::{KernelFacts, Place};
+use crate::model::managed::Verdict;
+use crate::model::resolve::Outcome;
+
+/// Steps that add addresses, and steps that take them away. What nobody asks for any more stays while a flow may bear it: nothing new leaves as it
+/// by then.
+pub fn steps(outcome: &Outcome, kernel: &KernelFacts) -> (Vec<RouteStep>, Vec<RouteStep>) {
+    let uplinks = &outcome.uplinks;
+    let there = |at: Place| kernel.addresses_at(at);
+    let free = uplinks.managed.iter().filter(|(_, verdict)| **verdict == Some(Verdict::Free)).map(|(at, _)| *at);
+    let up = |index| kernel.links.get(&index).is_some_and(|link| link.up && link.carrier);
+    let missing =
+        free.filter(|(index, address)| up(*index) && there(Place { nsid: None, index: *index }).all(|a| a.net.addr() != *address));
+    let add = missing.map(|(index, address)| RouteStep::AddAddress { index, address }).collect();
+    let ours = kernel.links.keys().flat_map(|index| there(Place { nsid: None, index: *index }).filter(|a| a.ours).map(|a| (*index, a.net)));
+    let kept = |index, net: &ipnet::IpNet| {
+        let borne = uplinks.borne.get(&net.addr()).and_then(|way| uplinks.ways.get(way));
+        match uplinks.managed.get(&(index, net.addr())) {
+            Some(Some(Verdict::Taken(_))) => false,
+            Some(_) => true,
+            None => borne.is_some_and(|way| way.key.nic == index),
+        }
+    };
+    let delete = ours.filter(|(index, net)| !kept(*index, net)).map(|(index, net)| RouteStep::DeleteAddress { index, net }).collect();
+    (add, delete)
+}

@@ -1,0 +1,135 @@
+//! Gateways that answer, and do not any more.
+
+use std::net::IpAddr;
+
+use world::{
+    Binding, Nic,
+    layout::{PORT, SERVER, SERVER6},
+    status::until,
+    talk,
+};
+
+use crate::stage::{NIC, Stage, numbered};
+
+/// One exit at the router, and one at the cloud's second NIC, by turn.
+fn bind_two(stage: &Stage) {
+    let near = stage.exits(&numbered(2), "weight: 1");
+    let exits = near.trim_start_matches("exits: [").trim_end_matches(']');
+    let far = [IpAddr::from(stage.world.layout.address(Nic::Eth1)), stage.world.layout.address6(Nic::Eth1).into()];
+    let far = far.map(|address| format!("{{address: '{address}', gateway: '{}'}}", stage.world.gateway(Nic::Eth1, address)));
+    stage.world.bind(&Binding::of(&stage.blue.netns).with(&format!("exits: [{exits}, {}]", far.join(", "))).with("spread: RoundRobin"));
+}
+
+/// How many of six new flows in each family left by the router.
+fn by_router(stage: &Stage) -> usize {
+    stage.router.forget();
+    let ((), elsewhere) = stage.world.watch(|| {
+        for from in [IpAddr::from(stage.blue.address), stage.blue.address6.into()] {
+            (0..6).for_each(|_| talk::shout(&stage.blue.netns, from, world::traffic::nobody(from)));
+        }
+    });
+    let seen: u64 = stage.router.seen().0.values().sum();
+    assert_eq!(seen + elsewhere.by(Nic::Eth1), 12, "all leave: {elsewhere}, {seen} by the router");
+    seen as usize
+}
+
+/// The router answers nobody's question for an address any more, and routes on.
+fn mute(stage: &Stage, mute: bool) {
+    if mute {
+        stage.router.netns.nft(
+            "table netdev mute {
+                 chain input {
+                     type filter hook ingress device \"eth0\" priority -400;
+                     meta protocol arp drop
+                     icmpv6 type nd-neighbor-solicit drop
+                 }
+             }",
+        );
+    } else {
+        stage.router.netns.nft("delete table netdev mute");
+    }
+}
+
+fn await_lost(stage: &Stage, lost: bool) {
+    until(if lost { "the gateway is dead" } else { "the gateway is back" }, || {
+        let explained = stage.world.egressctl(&["explain", "netns/blue"])?;
+        let said = explained.matches("does not answer at ens5 any more").count();
+        if said == if lost { 2 } else { 0 } { Ok(()) } else { Err(explained) }
+    });
+}
+
+/// Until the daemon has heard an answer: who never answered is not dead later.
+fn await_known() {
+    std::thread::sleep(std::time::Duration::from_millis(1500));
+}
+
+pub fn spread() {
+    let stage = Stage::new();
+    bind_two(&stage);
+    let mut egressd = stage.world.egressd_alone();
+    stage.await_exits(&numbered(2));
+    await_known();
+    assert_eq!(by_router(&stage), 6);
+    mute(&stage, true);
+    await_lost(&stage, true);
+    assert_eq!(by_router(&stage), 0);
+    mute(&stage, false);
+    await_lost(&stage, false);
+    assert_eq!(by_router(&stage), 6);
+    // The control: without the daemon nobody looks.
+    egressd.kill();
+    mute(&stage, true);
+    await_known();
+    assert_eq!(by_router(&stage), 6);
+}
+
+pub fn alone() {
+    let stage = Stage::new();
+    let bind = |unavailable: &str| {
+        let exits = stage.exits(&numbered(2), "weight: 1");
+        stage.world.bind(&Binding::of(&stage.blue.netns).with(&exits).with(&format!("whenUnavailable: {unavailable}")));
+    };
+    bind("Drop");
+    let _egressd = stage.world.egressd_alone();
+    stage.await_exits(&numbered(2));
+    let mut open = talk::Flow::open(&stage.blue.netns, (SERVER, PORT).into()).expect("it is bound");
+    await_known();
+    mute(&stage, true);
+    let said = stage.await_reason("GatewayDead");
+    assert!(
+        said.iter().all(|line| line.contains("10.5.0.1") || line.contains("fd10:5::1")) && said.iter().all(|line| line.contains(NIC)),
+        "{said:?}"
+    );
+    stage.holds_back();
+    // What is dead to questions may still carry what goes by it.
+    open.ask().expect("an open flow goes on");
+    bind("Fallback");
+    stage.world.await_rows("netns/blue", |row| row["state"] == "Fallback");
+    stage.world.leaves_by(&stage.blue.netns, Nic::Eth0).expect("it goes the host's way");
+    mute(&stage, false);
+    stage.await_exits(&numbered(2));
+    stage.serves(&numbered(2));
+}
+
+pub fn silent() {
+    let stage = Stage::new();
+    mute(&stage, true);
+    // Its link-layer addresses are set by hand, as where nobody answers.
+    let mac = Stage::mac(&stage.router.netns, "eth0");
+    for own in stage.router.own() {
+        stage.world.host.run(&["ip", "neigh", "replace", &own.to_string(), "lladdr", &mac, "dev", NIC, "nud", "permanent"]);
+    }
+    let mac = Stage::mac(&stage.world.host, NIC);
+    for host in stage.router.host() {
+        stage.router.netns.run(&["ip", "neigh", "replace", &host.to_string(), "lladdr", &mac, "dev", "eth0", "nud", "permanent"]);
+    }
+    stage.world.bind(&Binding::of(&stage.blue.netns).with(&stage.exits(&numbered(2), "weight: 1")));
+    let _egressd = stage.world.egressd_alone();
+    stage.await_exits(&numbered(2));
+    await_known();
+    await_known();
+    stage.await_exits(&numbered(2));
+    for to in [IpAddr::from(SERVER), SERVER6.into()] {
+        talk::ask_udp(&stage.blue.netns, (to, PORT).into()).expect("it is answered");
+    }
+}

@@ -1,0 +1,27 @@
+//! Exits that egressd puts on a NIC itself, and exits that are on none.
+
+mod addresses;
+mod gateways;
+mod routed;
+mod stage;
+
+use std::process::ExitCode;
+
+use world::Scenario;
+
+fn main() -> ExitCode {
+    let scenarios = vec![
+        Scenario::new("a managed address is added, announced and left by, and the host's own source stays", addresses::added),
+        Scenario::new("a managed address is put back whoever takes it away", addresses::put_back),
+        Scenario::new("an address that a neighbour has is refused with its MAC, until it is free", addresses::duplicate),
+        Scenario::new("a managed address outlives the daemon, and goes with the last that asks for it", addresses::lifetime),
+        Scenario::new("an address that somebody else added is never taken away", addresses::foreign),
+        Scenario::new("an address without a NIC of its subnet, or that no machine may have, is refused", addresses::refused),
+        Scenario::new("an exit that is routed to this host is left by, and what belongs to no flow goes nowhere", routed::left_by),
+        Scenario::new("status and explain show the public address of an exit", routed::public),
+        Scenario::new("exits of a spread whose gateway is dead take no new flow, until it is back", gateways::spread),
+        Scenario::new("a single exit whose gateway is dead follows whenUnavailable", gateways::alone),
+        Scenario::new("a gateway that never answered is never called dead", gateways::silent),
+    ];
+    world::harness::main_of_waiting(scenarios)
+}
