@@ -213,6 +213,8 @@ mod tests {
             id: 7,
             timeout: 30,
             zone: 0,
+            tcp_state: None,
+            bytes: None,
         }
     }
 
