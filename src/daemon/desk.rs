@@ -134,7 +134,7 @@ impl Desk {
 /// Why the flows of a workload are not listed.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum FlowsError {
-    #[error("egressd knows no workload {0} with an address")]
+    #[error("egressd knows no workload {0}")]
     Unknown(String),
     #[error("{0}")]
     Unread(Failure),

@@ -75,7 +75,7 @@ pub(crate) fn serve_on(served: Served, address: SocketAddr, router: Router, told
             }
         };
         if refused {
-            info!(%address, "{what} are served now");
+            info!(%address, "{what} can be served now");
             told(None);
         }
         take(listener, router).await;

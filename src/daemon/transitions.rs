@@ -46,28 +46,33 @@ impl Transitions {
     pub fn log(&mut self, outcome: &Outcome) -> usize {
         self.round += 1;
         let at = Timestamp::now();
-        let mut changed = 0;
+        let (mut changed, mut kept) = (0, 0);
         for (row, binding) in outcome.all_rows().filter_map(|row| Some((row, &row.binding.as_ref()?.name))) {
             let key = key(row);
             let before = self.seen.get(&key);
-            let same = before.filter(|before| before.binding == *binding && before.state == row.state && before.word == word(row));
+            let same = before.filter(|before| before.binding == *binding && before.state == row.state);
+            if same.is_none() {
+                changed += 1;
+                if changed <= LINES {
+                    tell(row, binding, outcome);
+                }
+            }
+            let since = same.filter(|same| same.word == word(row)).map(|same| same.since);
+            // More of one round would push each other out.
+            if since.is_none() && kept < KEPT {
+                kept += 1;
+                let from = before.map(|before| before.word.to_owned());
+                keep(&mut self.last, Change::to_row(row, outcome, binding.to_string(), from, at));
+            }
             let now = Seen {
                 subject: row.subject.clone(),
                 address: row.address,
                 binding: binding.clone(),
                 state: row.state.clone(),
                 word: word(row),
-                since: same.map_or(at, |same| same.since),
+                since: since.unwrap_or(at),
                 round: self.round,
             };
-            if same.is_none() {
-                changed += 1;
-                if changed <= LINES {
-                    tell(row, binding, outcome);
-                }
-                let from = before.map(|before| before.word.to_owned());
-                keep(&mut self.last, Change::to_row(row, outcome, binding.to_string(), from, at));
-            }
             self.seen.insert(key, now);
         }
         let (round, last) = (self.round, &mut self.last);
@@ -75,7 +80,10 @@ impl Transitions {
             let gone = seen.round != round;
             if gone {
                 changed += 1;
-                keep(last, seen.freed(at));
+                if kept < KEPT {
+                    kept += 1;
+                    keep(last, seen.freed(at));
+                }
                 if changed <= LINES {
                     info!(workload = %seen.subject, address = seen.address.map(shown), binding = %seen.binding, "freed");
                 }
@@ -218,10 +226,13 @@ mod tests {
     #[test]
     fn the_last_changes_are_kept_and_no_more() {
         let mut transitions = Transitions::default();
-        let rows = (0..KEPT + 5).map(|number| row(&number.to_string(), State::Waiting(Reason::NoAddressYet)));
-        transitions.log(&outcome(rows.collect()));
-        let told = told(&transitions);
-        assert_eq!((told.len(), told[0].0.as_str(), told[KEPT - 1].0.as_str()), (KEPT, "5", "204"));
+        let rows = |count: usize| (0..count).map(|number| row(&number.to_string(), State::Waiting(Reason::NoAddressYet))).collect();
+        transitions.log(&outcome(rows(KEPT + 5)));
+        let names = |transitions: &Transitions| told(transitions).into_iter().map(|(name, ..)| name).collect::<Vec<_>>();
+        assert_eq!((names(&transitions).len(), names(&transitions)[KEPT - 1].as_str()), (KEPT, "199"), "of one round the first");
+        transitions.log(&outcome(rows(KEPT + 7)));
+        let last = names(&transitions);
+        assert_eq!((last.len(), last[0].as_str(), last[KEPT - 1].as_str()), (KEPT, "2", "206"), "of two rounds the newest");
     }
 
     #[test]

@@ -5,7 +5,7 @@ use std::{
     time::Duration,
 };
 
-use serde_json::Value;
+use serde_json::{Value, json};
 use world::{
     Binding, Container, Nic, World,
     layout::{PORT, SERVER, SERVER6},
@@ -13,7 +13,10 @@ use world::{
     talk::Flow,
 };
 
-use crate::http::{ADDRESS, Answer, Events, connect, egressd, get, request};
+use crate::{
+    http::{ADDRESS, Answer, Events, connect, egressd, get, request},
+    schema::misfits,
+};
 
 /// Two workloads, of which `blue` is bound to eth1 and `neighbour` is not.
 pub fn stage(world: &World) -> [Container; 2] {
@@ -75,7 +78,7 @@ pub fn strict() {
         ("/api/v1/explain?from=nobody&to=example", 400, "egressd explain nobody example"),
         ("/api/v1/explain?from=a&to=127.0.0.1&by=b", 400, "by"),
         ("/api/v1/flows?workload=nobody", 404, "nobody"),
-        ("/api/v1/flows?workload=%ff", 400, "workload"),
+        ("/api/v1/flows?exit=127.0.0.1", 400, "exit"),
     ];
     for (path, status, part) in wrong {
         let answer = get(&world, path);
@@ -106,11 +109,32 @@ pub fn as_the_commands() {
     let committed: Value =
         serde_json::from_str(&std::fs::read_to_string(committed).expect("it is in the tree")).expect("the document is JSON");
     assert_eq!(document, committed);
+    blue.ask_tcp((SERVER, PORT)).expect("it leaves");
+    for (path, query) in [("status", ""), ("flows", "?workload=netns/blue"), ("changes", ""), ("explain", "?from=netns/blue")] {
+        let answer = get(&world, &format!("/api/v1/{path}{query}")).json();
+        let schema = &document["paths"][format!("/api/v1/{path}")]["get"]["responses"]["200"]["content"]["application/json"]["schema"];
+        assert_eq!(misfits(&document, schema, &answer, path), Vec::<String>::new());
+        let (wrong, emptied) = (json!({ "nonsense": 1 }), json!([]));
+        assert!(!misfits(&document, schema, &wrong, path).is_empty() && !misfits(&document, schema, &emptied, path).is_empty(), "{path}");
+    }
     let table = world.egressctl(&["status"]).expect("it answers");
     assert!(table.lines().next().is_some_and(|header| header.contains("SINCE")), "{table}");
     let yaml = world.egressctl(&["status", "-o", "yaml"]).expect("it answers");
     assert!(yaml.contains("workload: netns/blue"), "{yaml}");
-    world.remove(blue);
+
+    let [eth0, eth1] = Nic::ALL.map(|nic| world.layout.address(nic));
+    let exit = |nic| format!("{{address: {}, gateway: {}}}", world.layout.address(nic), world.layout.gateway(nic));
+    let both = format!("exits: [{}, {}]", exit(Nic::Eth0), exit(Nic::Eth1));
+    world.bind(&Binding::of(&blue.netns).with(&both).with("spread: RoundRobin").with("whenUnavailable: Fallback"));
+    let spread = |row: &Value| row["spread"] == "RoundRobin" && row["exits"] == json!([eth0, eth1]);
+    until("its flows are spread", || {
+        let status = get(&world, "/api/v1/status").json();
+        let is_spread = status["workloads"].as_array().is_some_and(|rows| rows.iter().any(spread));
+        if is_spread { Ok(()) } else { Err(format!("{status:#}")) }
+    });
+    let status = |form: &str| world.egressctl(&["status", "-o", form]).expect("it answers");
+    assert!(status("table").contains(&format!("{eth0} +1 ")), "{}", status("table"));
+    assert!(status("wide").contains(&format!("{eth0},{eth1} (RoundRobin)")), "{}", status("wide"));
 }
 
 pub fn changes() {
@@ -185,6 +209,11 @@ pub fn flows() {
     assert!(table.contains("ESTABLISHED") && table.contains("172.31.0.14") && !table.contains("172.31.0.8"), "{table}");
     let refused = world.egressctl(&["flows", "nobody"]).expect_err("there is none");
     assert!(refused.contains("nobody") && refused.contains("egressd status"), "{refused}");
+
+    let top = format!("timeout 5 {} top || true", world::egressd::program().display());
+    let top = world.netns().run(&["sh", "-c", &top]);
+    let line = top.lines().find(|line| line.starts_with("172.31.0.14")).unwrap_or_else(|| panic!("{top}"));
+    assert!(top.starts_with("EXIT") && line.contains("eth1") && !line.contains(" - "), "it has a rate: {top}");
 
     for flow in open {
         flow.close().expect("it is open");

@@ -3,6 +3,7 @@
 mod api;
 mod browser;
 mod http;
+mod schema;
 
 use std::process::ExitCode;
 

@@ -21,7 +21,8 @@ pub(super) async fn serve() -> Response {
 
 /// The document, the same for every daemon of this version.
 pub(super) fn document() -> Value {
-    let mut schemas = SchemaSettings::draft2020_12().with(|settings| settings.definitions_path = SCHEMAS.into()).into_generator();
+    let mut schemas =
+        SchemaSettings::draft2020_12().for_serialize().with(|settings| settings.definitions_path = SCHEMAS.into()).into_generator();
     let paths = json!({
         "/api/v1/status": get(
             "Workloads, bindings, NICs and services, as `egressd status -o json` prints them",

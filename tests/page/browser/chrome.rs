@@ -43,9 +43,11 @@ impl Chrome {
         for domain in ["Page", "Runtime", "Log"] {
             chrome.call(&format!("{domain}.enable"), json!({}));
         }
-        // What moves is summed up from the page's first moment.
-        let watch = "window.moved = 0;
-            new PerformanceObserver(list => list.getEntries().forEach(entry => { window.moved += entry.value; }))
+        // What moves by itself, and not because somebody typed, is noted from the page's first moment.
+        let watch = "window.moved = [];
+            const name = ({ node }) => node ? (node.closest?.('[id]')?.id ?? '') + ' ' + node.nodeName + '.' + node.className : '';
+            new PerformanceObserver(list => list.getEntries().filter(entry => !entry.hadRecentInput)
+                .forEach(entry => window.moved.push([entry.value, entry.sources.map(name)])))
                 .observe({ type: 'layout-shift', buffered: true });";
         chrome.call("Page.addScriptToEvaluateOnNewDocument", json!({ "source": watch }));
         chrome

@@ -86,6 +86,9 @@ function live(text, name) {
 
 let events;
 let timer;
+let lost;
+/** How long a connection may be away before the page says so: each is made anew now and then. */
+const PATIENCE = 1500;
 /** Listens while somebody looks. */
 function listen() {
   events?.close();
@@ -93,6 +96,8 @@ function listen() {
   if (document.hidden) return;
   events = new EventSource("/api/v1/events");
   events.addEventListener("open", () => {
+    clearTimeout(lost);
+    lost = undefined;
     live("Live", "on");
     refresh();
   });
@@ -102,7 +107,8 @@ function listen() {
     renderCounters();
   });
   events.addEventListener("error", () => {
-    if (!$("live").classList.contains("lost")) live("egressd does not answer since " + new Date().toLocaleTimeString() + "; what is shown is of then", "lost");
+    const since = new Date().toLocaleTimeString();
+    lost ??= setTimeout(() => live("egressd does not answer since " + since + "; what is shown is of then", "lost"), PATIENCE);
     // A refused connection is tried again by the browser, an answer that is no stream is not.
     if (events.readyState === EventSource.CLOSED) setTimeout(listen, 1000);
   });
@@ -137,8 +143,8 @@ $("ways").addEventListener("click", event => {
 $("wrong").addEventListener("click", async event => {
   const button = event.target.closest("button");
   if (!button) return;
-  await navigator.clipboard.writeText(button.dataset.copy);
-  set(button, "Copied");
+  const copied = await navigator.clipboard?.writeText(button.dataset.copy).then(() => true, () => false);
+  set(button, copied ? "Copied" : "Not copied");
   setTimeout(() => set(button, "Copy"), 1500);
 });
 $("explain-form").addEventListener("submit", event => {

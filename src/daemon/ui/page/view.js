@@ -48,6 +48,8 @@ function table(body, rows) {
       const [text, name] = Array.isArray(cell) ? cell : [cell, ""];
       set(made.children[index], text);
       dress(made.children[index], name);
+      // A narrow column cuts it off.
+      made.children[index].title = text;
     });
   });
 }
