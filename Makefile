@@ -4,7 +4,7 @@ target := $(abspath $(or $(CARGO_TARGET_DIR),target))
 # Outside of the clone: what is built once for all clones. tests/go.sh uses it, too.
 cache := $(or $(EGRESSD_CACHE),$(or $(XDG_CACHE_HOME),$(HOME)/.cache)/egressd)
 
-.PHONY: demo demo-forwarder demo-kubernetes test vm soak bench count install needs needs-go release image engines cluster lint generated licences
+.PHONY: demo demo-forwarder demo-kubernetes test test-ui vm soak bench count install needs needs-go release image engines cluster lint generated licences
 # What is installed comes before what is built with it.
 .NOTPARALLEL:
 
@@ -26,6 +26,12 @@ test: install needs-go image engines cluster
 vm: install needs release
 	tests/install.sh tests/vm/packages
 	cargo test --test vm
+
+# The page in a real browser, which is too large for every run: installs Debian's chromium-headless-shell (300 MB), and gets axe-core by npm.
+# UPDATE_GENERATED=1 make test-ui writes the pictures of docs/page.md.
+test-ui: install needs release
+	tests/page/browser.sh $(cache)/page
+	EGRESSD_BROWSER=chromium-headless-shell EGRESSD_AXE=$(cache)/page/axe.min.js cargo test --test page
 
 # The scenarios that count first packets, with four times as many as in test: half an hour. Notes what they print in docs/soak.md.
 soak: install needs-go image engines cluster

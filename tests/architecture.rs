@@ -57,7 +57,7 @@ fn root() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR"))
 }
 
-/// Every file that is in the tree or could be added to it, but what git ignores.
+/// Every file that is in the tree or could be added to it, but what git ignores, and pictures, which are no text.
 fn files() -> Vec<PathBuf> {
     let git = Command::new("git")
         .current_dir(root())
@@ -66,7 +66,12 @@ fn files() -> Vec<PathBuf> {
         .expect("git is there: the tree came with it");
     assert!(git.status.success(), "{}", String::from_utf8_lossy(&git.stderr));
     let names = String::from_utf8(git.stdout).expect("names are UTF-8");
-    let files: Vec<PathBuf> = names.split_terminator('\0').map(PathBuf::from).filter(|name| root().join(name).is_file()).collect();
+    let files: Vec<PathBuf> = names
+        .split_terminator('\0')
+        .map(PathBuf::from)
+        .filter(|name| root().join(name).is_file())
+        .filter(|name| name.extension().is_none_or(|end| end != "png"))
+        .collect();
     assert!(files.len() > 50, "the tree is here: {files:?}");
     files
 }

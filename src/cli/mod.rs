@@ -98,10 +98,25 @@ enum Command {
         state: StateArgs,
         /// How to print it
         #[arg(short, long, value_enum, default_value_t)]
-        output: Output,
+        output: show::Form,
         /// Print it again every two seconds
         #[arg(short, long)]
         watch: bool,
+    },
+    /// Show the open flows of a workload, or of all: who began them, to whom, by which exit, in which state
+    Flows {
+        #[command(flatten)]
+        state: StateArgs,
+        /// As status names it, an address, or pod/NAME
+        workload: Option<String>,
+        /// How to print it
+        #[arg(short, long, value_enum, default_value_t)]
+        output: Output,
+    },
+    /// Show how many flows each exit has and how fast, again every two seconds
+    Top {
+        #[command(flatten)]
+        state: StateArgs,
     },
     /// Show which way a workload's packets go, and why
     Explain {
@@ -188,6 +203,8 @@ impl Cli {
             Command::Run(args) => run::run(*args, self.config),
             Command::Controller(args) => controller::control(args),
             Command::Status { state, output, watch } => show::status(&state.state_dir, output, watch),
+            Command::Flows { state, workload, output } => show::flows(&state.state_dir, workload, output),
+            Command::Top { state } => show::top(&state.state_dir),
             Command::Explain { state, workload, destination } => show::explain(&state.state_dir, &workload, destination.as_deref()),
             Command::Exec { state, by: ExecArgs { binding, ip }, program } => exec::exec(&state.state_dir, binding, ip, &program),
             Command::Check { state, sysctl, docker_socket, output } => {

@@ -42,6 +42,9 @@ pub(super) struct RunArgs {
     /// Serve no metrics
     #[arg(long, env = "EGRESSD_NO_METRICS", value_parser = BoolishValueParser::new(), conflicts_with = "metrics_address")]
     no_metrics: bool,
+    /// Serve the page that shows all this, and its API, at this loopback address, as 127.0.0.1:9467. Every user of this host can read it
+    #[arg(long, env = "EGRESSD_UI_ADDRESS", value_parser = loopback, value_name = "ADDRESS:PORT")]
+    ui_address: Option<SocketAddr>,
     /// Print what would change, and change nothing
     #[arg(long)]
     dry_run: bool,
@@ -85,6 +88,19 @@ impl ClusterArgs {
     }
 }
 
+/// The page asks nobody who they are, so it is for this host alone.
+fn loopback(text: &str) -> Result<SocketAddr, String> {
+    let address: SocketAddr = text.parse().map_err(|_| "has to be an address with a port, as 127.0.0.1:9467".to_owned())?;
+    let port = address.port();
+    if address.ip().is_loopback() {
+        Ok(address)
+    } else {
+        Err(format!(
+            "has to be a loopback address, as 127.0.0.1:{port}: whoever reaches it can read all; to see it from elsewhere, use ssh -L {port}:127.0.0.1:{port} HOST"
+        ))
+    }
+}
+
 /// Runs the daemon. `config`: the file of options.
 pub(super) fn run(args: RunArgs, config: PathBuf) -> anyhow::Result<()> {
     log(args.log_json);
@@ -99,6 +115,7 @@ pub(super) fn run(args: RunArgs, config: PathBuf) -> anyhow::Result<()> {
         state: args.state.state_dir,
         sysctls: args.sysctl.sysctl_root,
         metrics: (!args.no_metrics).then_some(args.metrics_address),
+        ui: args.ui_address,
         dry_run: args.dry_run,
     };
     let runtime = runtime()?;

@@ -1,27 +1,73 @@
-//! `egressd status` and `egressd explain`: what the daemon knows.
+//! `egressd status`, `explain`, `flows` and `top`: what the daemon knows.
 
 use std::io::{IsTerminal, Write};
 use std::net::{IpAddr, ToSocketAddrs};
 use std::path::Path;
 use std::time::Duration;
 
-use anyhow::{Context, bail};
+use anyhow::{Context, anyhow, bail};
+use clap::ValueEnum;
+use k8s_openapi::jiff::Timestamp;
 
 use super::output::Output;
 use crate::daemon::control::{Request, Response, ask};
-use crate::report::table;
+use crate::report::{flows, table};
 
 /// Between two prints of `--watch`.
 const PAUSE: Duration = Duration::from_secs(2);
 /// Clears a terminal, and goes to its first line.
 const CLEAR: &str = "\x1b[2J\x1b[H";
 
+/// How `egressd status` is printed.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub enum Form {
+    #[default]
+    Table,
+    /// The table, with each exit of several
+    Wide,
+    Json,
+    Yaml,
+}
+
 /// Prints the daemon's status, once or for ever.
-pub fn status(state: &Path, output: Output, watch: bool) -> anyhow::Result<()> {
+pub fn status(state: &Path, form: Form, watch: bool) -> anyhow::Result<()> {
+    let output = match form {
+        Form::Table | Form::Wide => Output::Table,
+        Form::Json => Output::Json,
+        Form::Yaml => Output::Yaml,
+    };
+    again_and_again(watch, || match ask(state, &Request::Status)? {
+        Response::Status(status) => output.print(&status, || table::render(&status, Timestamp::now(), form == Form::Wide)),
+        _ => Err(another()),
+    })
+}
+
+/// Prints the open flows of a workload, or of all.
+pub fn flows(state: &Path, workload: Option<String>, output: Output) -> anyhow::Result<()> {
+    again_and_again(false, || match ask(state, &Request::Flows { workload: workload.clone() })? {
+        Response::Flows(flows) => output.print(&flows, || flows::render(&flows)),
+        Response::Unknown(workload) => Err(unknown(&workload)),
+        Response::Refused(why) => bail!(why),
+        _ => Err(another()),
+    })
+}
+
+/// Prints how many flows each exit has, and how fast, for ever.
+pub fn top(state: &Path) -> anyhow::Result<()> {
+    // The first answer has no rates yet.
+    ask(state, &Request::Exits)?;
+    std::thread::sleep(PAUSE);
+    again_and_again(true, || match ask(state, &Request::Exits)? {
+        Response::Flows(flows) => Ok(flows::render_exits(&flows)),
+        _ => Err(another()),
+    })
+}
+
+/// Prints a text once, or for ever: on a terminal in the place of the one before.
+fn again_and_again(watch: bool, text: impl Fn() -> anyhow::Result<String>) -> anyhow::Result<()> {
     let out = &mut std::io::stdout();
     loop {
-        let Response::Status(status) = ask(state, &Request::Status)? else { bail!("egressd gave another answer than was asked for") };
-        let text = output.print(&status, || table::render(&status))?;
+        let text = text()?;
         if watch && out.is_terminal() {
             out.write_all(CLEAR.as_bytes())?;
         }
@@ -33,13 +79,21 @@ pub fn status(state: &Path, output: Output, watch: bool) -> anyhow::Result<()> {
     }
 }
 
+fn another() -> anyhow::Error {
+    anyhow!("egressd gave another answer than was asked for")
+}
+
+fn unknown(workload: &str) -> anyhow::Error {
+    anyhow!("egressd knows no workload {workload}; see `egressd status` for those it knows")
+}
+
 /// Prints the way of a workload; for a name, to each of its addresses.
 pub fn explain(state: &Path, workload: &str, destination: Option<&str>) -> anyhow::Result<()> {
     for destination in destination.map_or_else(|| Ok(vec![None]), addresses)? {
         match ask(state, &Request::Explain { workload: workload.to_owned(), destination })? {
             Response::Text(text) => std::io::stdout().write_all(text.as_bytes())?,
-            Response::Unknown(workload) => bail!("egressd knows no workload {workload}; see `egressd status` for those it knows"),
-            _ => bail!("egressd gave another answer than was asked for"),
+            Response::Unknown(workload) => return Err(unknown(&workload)),
+            _ => return Err(another()),
         }
     }
     Ok(())

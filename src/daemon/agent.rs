@@ -75,8 +75,8 @@ pub(super) struct Agent {
     failing: Retries,
     /// Work beside the loop that failed.
     beside: Retries,
-    /// Why metrics are not served.
-    no_metrics: Option<String>,
+    /// What is not served by HTTP, and why.
+    unserved: Vec<(&'static str, String)>,
     nat: nat::Watch,
     gates: gates::Watch,
     addresses: addresses::Watch,
@@ -120,7 +120,7 @@ impl Agent {
             taken_over: false,
             failing: Retries::default(),
             beside: Retries::default(),
-            no_metrics: None,
+            unserved: Vec::new(),
             nat: nat::Watch::new(),
             gates: gates::Watch::new(),
             addresses: addresses::Watch::new(tell.clone()),

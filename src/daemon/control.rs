@@ -11,12 +11,16 @@ use serde::{Deserialize, Serialize};
 use tokio::io::{AsyncBufReadExt, AsyncWriteExt};
 use tokio::net::UnixListener;
 use tokio::sync::oneshot;
+use tokio::task::spawn_blocking;
 use tokio::time::timeout;
 use tracing::{debug, warn};
 
+use super::desk::{Desk, FlowsError};
 use super::{Error, Teller, Told, cutter, retry, started};
 use crate::effects::nft::drops;
 use crate::model::programs::Started;
+use crate::report::changes::Changes;
+use crate::report::flows::Flows;
 use crate::report::status::{Counted, Status};
 
 /// What can be asked.
@@ -28,6 +32,12 @@ pub enum Request {
         workload: String,
         destination: Option<IpAddr>,
     },
+    /// Open flows of a workload, or of all.
+    Flows {
+        workload: Option<String>,
+    },
+    /// How many flows each exit has, and how fast.
+    Exits,
     /// Whether all sources have spoken and the kernel is as it should be.
     Ready,
     /// Whether the rules of the control group of programs that are started so are in the kernel; waits for them.
@@ -42,7 +52,9 @@ pub(crate) enum Question {
         workload: String,
         destination: Option<IpAddr>,
     },
-    /// The same.
+    /// The last changes of workloads.
+    Changes,
+    /// With what is counted, too.
     Metrics(Counted),
     /// Whether all sources have spoken and the kernel is as it should be.
     Ready,
@@ -51,10 +63,12 @@ pub(crate) enum Question {
 }
 
 /// What is answered.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub enum Response {
     Status(Status),
+    Changes(Changes),
+    Flows(Flows),
     Text(String),
     /// No such workload.
     Unknown(String),
@@ -66,6 +80,8 @@ pub enum Response {
 /// Longest request that is read, in bytes.
 const LONGEST: u64 = 64 * 1024;
 
+/// Flows that are listed at most; a table of conntrack may have a million.
+const FLOWS: usize = 20_000;
 /// How long a client may take for its request, and for taking in the answer.
 const PATIENCE: Duration = Duration::from_secs(10);
 /// How long after a client that could not be taken the next is.
@@ -76,7 +92,7 @@ pub(super) fn path(state: &Path) -> PathBuf {
 }
 
 /// Serves the socket in the state folder, for root only.
-pub(super) fn serve(state: &Path, tell: Teller) -> Result<(), Error> {
+pub(super) fn serve(state: &Path, tell: Teller, desk: Desk) -> Result<(), Error> {
     let path = path(state);
     let fault = |source| Error::Serve { what: path.display().to_string(), source };
     match std::fs::remove_file(&path) {
@@ -85,19 +101,19 @@ pub(super) fn serve(state: &Path, tell: Teller) -> Result<(), Error> {
     }
     let listener = UnixListener::bind(&path).map_err(fault)?;
     std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o600)).map_err(fault)?;
-    tokio::spawn(take(listener, tell));
+    tokio::spawn(take(listener, tell, desk));
     Ok(())
 }
 
 /// Takes clients for ever. When there are no file descriptors left, clients wait until there are.
-async fn take(listener: UnixListener, tell: Teller) {
+async fn take(listener: UnixListener, tell: Teller, desk: Desk) {
     let mut warned: Option<Instant> = None;
     loop {
         match listener.accept().await {
             Ok((stream, _)) => {
-                let tell = tell.clone();
+                let (tell, desk) = (tell.clone(), desk.clone());
                 tokio::spawn(async move {
-                    if let Err(error) = answer(stream, tell).await {
+                    if let Err(error) = answer(stream, tell, desk).await {
                         debug!(%error, "a client went away");
                     }
                 });
@@ -114,21 +130,23 @@ async fn take(listener: UnixListener, tell: Teller) {
     }
 }
 
-async fn answer(stream: tokio::net::UnixStream, tell: Teller) -> io::Result<()> {
+async fn answer(stream: tokio::net::UnixStream, tell: Teller, desk: Desk) -> io::Result<()> {
     let (read, mut write) = stream.into_split();
     let mut line = String::new();
     let mut read = tokio::io::BufReader::new(tokio::io::AsyncReadExt::take(read, LONGEST));
     timeout(PATIENCE, read.read_line(&mut line)).await??;
     let request: Request = serde_json::from_str(&line)?;
-    let question = match request {
-        Request::Status => Question::Status(counted().await),
-        Request::Explain { workload, destination } => Question::Explain { workload, destination },
-        Request::Ready => Question::Ready,
-        Request::Exec(started) => Question::Exec(started),
-    };
-    let response = match question {
-        Question::Exec(started) => started::await_ready(started, &tell).await,
-        other => put(other, &tell).await,
+    let response = match request {
+        Request::Status => put(Question::Status(counted().await), &tell).await,
+        Request::Explain { workload, destination } => put(Question::Explain { workload, destination }, &tell).await,
+        Request::Flows { workload } => desk.flows_of(workload, FLOWS).await.map(|flows| match flows {
+            Ok(flows) => Response::Flows(flows),
+            Err(FlowsError::Unknown(workload)) => Response::Unknown(workload),
+            Err(error @ FlowsError::Unread(_)) => Response::Refused(error.to_string()),
+        }),
+        Request::Exits => desk.flows().await.map(Response::Flows),
+        Request::Ready => put(Question::Ready, &tell).await,
+        Request::Exec(started) => started::await_ready(started, &tell).await,
     };
     if let Some(response) = response {
         timeout(PATIENCE, write.write_all(&serde_json::to_vec(&response)?)).await??;
@@ -138,14 +156,18 @@ async fn answer(stream: tokio::net::UnixStream, tell: Teller) -> io::Result<()> 
 
 /// What the kernel has counted; nothing where that cannot be read.
 pub(super) async fn counted() -> Counted {
-    let count = || {
-        let dropped = drops().unwrap_or_else(|error| {
+    with_drops(spawn_blocking(cutter::count).await.unwrap_or_default()).await
+}
+
+/// With the counters of what our rules have dropped.
+pub(super) async fn with_drops(counted: Counted) -> Counted {
+    let read = || {
+        drops().unwrap_or_else(|error| {
             debug!(%error, "failed to read the counters of drops");
             Vec::new()
-        });
-        Counted { dropped, ..cutter::count() }
+        })
     };
-    tokio::task::spawn_blocking(count).await.unwrap_or_default()
+    Counted { dropped: spawn_blocking(read).await.unwrap_or_default(), ..counted }
 }
 
 /// Puts a question to the loop; `None` when it stops.
@@ -181,7 +203,7 @@ pub fn ask(state: &Path, request: &Request) -> Result<Response, AskError> {
 
 #[cfg(test)]
 mod tests {
-    use tokio::sync::mpsc;
+    use tokio::sync::{mpsc, watch};
 
     use super::*;
 
@@ -189,7 +211,8 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_client_that_says_nothing_is_hung_up_on() {
         let (tell, _told) = mpsc::unbounded_channel();
+        let desk = Desk::new(tell.clone(), watch::channel(0).1);
         let (_silent, served) = tokio::net::UnixStream::pair().unwrap();
-        assert_eq!(answer(served, tell).await.unwrap_err().kind(), io::ErrorKind::TimedOut);
+        assert_eq!(answer(served, tell, desk).await.unwrap_err().kind(), io::ErrorKind::TimedOut);
     }
 }

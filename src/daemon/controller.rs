@@ -49,7 +49,7 @@ pub async fn run(options: Options) -> Result<(), Error> {
     let names = Names { namespace: options.namespace, pod: options.pod };
     let leader =
         leader::start(client, names, options.raw_exits).map_err(|source| Error::Serve { what: "as a controller".to_owned(), source })?;
-    http::serve_on(options.metrics, router(leader.standing()), |_| ());
+    http::serve_on(http::METRICS, options.metrics, router(leader.standing()), |_| ());
     info!(version = env!("CARGO_PKG_VERSION"), "egressd controller runs");
     // Nobody who could send has gone: the signals are listened to as long as the process lives.
     let _ = stopped.await;

@@ -218,6 +218,8 @@ mod tests {
             id: 7,
             timeout: 30,
             zone: 0,
+            tcp_state: None,
+            bytes: None,
         }
     }
 

@@ -1,15 +1,22 @@
-//! `/metrics`, `/healthz` and `/readyz`.
+//! `/metrics`, `/healthz` and `/readyz`, and the server that all of the program's HTTP has: bounded in connections and in time.
 
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::sync::Arc;
+use std::time::Duration;
 
 use axum::Router;
 use axum::extract::State;
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response as HttpResponse};
 use axum::routing::get;
+use hyper::server::conn::http1;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper_util::service::TowerToHyperService;
 use nix::errno::Errno;
 use tokio::net::TcpListener;
-use tracing::{info, warn};
+use tokio::sync::Semaphore;
+use tokio::time::timeout;
+use tracing::{debug, info, warn};
 
 use super::control::{Question, Response, counted, put};
 use super::retry;
@@ -19,17 +26,38 @@ use crate::facts::backoff::Backoff;
 /// The content type of OpenMetrics 1.0.
 const OPEN_METRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 
+/// Connections at once of one address; who comes later waits until one ends.
+const CONNECTIONS: usize = 64;
+/// How long a client may take for the head of a request, and stay between two requests.
+const HEAD: Duration = Duration::from_secs(10);
+/// How long a connection may last, whatever it is used for: a client that does not read its answer ends with it.
+const LIFE: Duration = Duration::from_secs(15 * 60);
+/// How long after a client that could not be taken the next is.
+const PAUSE: Duration = Duration::from_millis(200);
+
+/// What is served at an address, for the log and for status.
+#[derive(Clone, Copy)]
+pub(crate) struct Served {
+    /// As in "failed to serve ...".
+    pub what: &'static str,
+    /// The option that moves it.
+    pub option: &'static str,
+}
+
+pub(crate) const METRICS: Served = Served { what: "metrics", option: "--metrics-address" };
+
 /// Serves what the loop answers, until the process ends.
 pub(super) fn serve(address: SocketAddr, tell: Teller) {
     let told = tell.clone();
     let router =
         Router::new().route("/metrics", get(metrics)).route("/healthz", get(healthy)).route("/readyz", get(ready)).with_state(tell);
-    serve_on(address, router, move |problem| drop(told.send(Told::Metrics(problem))));
+    serve_on(METRICS, address, router, move |problem| drop(told.send(Told::Unserved(METRICS.what, problem))));
 }
 
 /// Serves until the process ends. An address that cannot be used is tried again and again: metrics are no reason to leave workloads without an
 /// exit. `told` is told why nothing is served, and once it is.
-pub(crate) fn serve_on(address: SocketAddr, router: Router, told: impl Fn(Option<String>) + Send + 'static) {
+pub(crate) fn serve_on(served: Served, address: SocketAddr, router: Router, told: impl Fn(Option<String>) + Send + 'static) {
+    let Served { what, option } = served;
     tokio::spawn(async move {
         let mut backoff = Backoff::new(retry::FIRST, retry::LONGEST);
         let mut refused = false;
@@ -37,7 +65,7 @@ pub(crate) fn serve_on(address: SocketAddr, router: Router, told: impl Fn(Option
             match bind(address).await {
                 Ok(listener) => break listener,
                 Err(error) => {
-                    let problem = format!("failed to serve metrics on {address}: {error}; it is tried again (see --metrics-address)");
+                    let problem = format!("failed to serve {what} on {address}: {error}; it is tried again (see {option})");
                     if !std::mem::replace(&mut refused, true) {
                         warn!("{problem}");
                     }
@@ -47,13 +75,36 @@ pub(crate) fn serve_on(address: SocketAddr, router: Router, told: impl Fn(Option
             }
         };
         if refused {
-            info!(%address, "metrics are served now");
+            info!(%address, "{what} can be served now");
             told(None);
         }
-        if let Err(error) = axum::serve(listener, router).await {
-            warn!(%error, "metrics are no longer served");
-        }
+        take(listener, router).await;
     });
+}
+
+/// Takes clients for ever, so many at once.
+async fn take(listener: TcpListener, router: Router) {
+    let places = Arc::new(Semaphore::new(CONNECTIONS));
+    let mut http = http1::Builder::new();
+    http.timer(TokioTimer::new()).header_read_timeout(HEAD);
+    loop {
+        let place = Arc::clone(&places).acquire_owned().await.expect("nobody closes it");
+        let stream = match listener.accept().await {
+            Ok((stream, _)) => stream,
+            // One that has gone again, or no descriptors.
+            Err(error) => {
+                debug!(%error, "failed to take a client");
+                tokio::time::sleep(PAUSE).await;
+                continue;
+            }
+        };
+        let connection = http.serve_connection(TokioIo::new(stream), TowerToHyperService::new(router.clone()));
+        tokio::spawn(async move {
+            // Both ends are a client that has gone or is late.
+            let _ = timeout(LIFE, connection).await;
+            drop(place);
+        });
+    }
 }
 
 /// The unspecified IPv6 address is every address, also where the kernel has no IPv6.

@@ -7,6 +7,7 @@ mod cluster;
 pub mod control;
 pub mod controller;
 mod cutter;
+mod desk;
 mod gates;
 mod gateways;
 pub(crate) mod http;
@@ -18,7 +19,9 @@ mod retry;
 mod sources;
 mod started;
 pub(crate) mod systemd;
+mod tally;
 mod transitions;
+mod ui;
 pub mod withdraw;
 
 use std::io;
@@ -46,6 +49,7 @@ use crate::plan::engine::EngineStep;
 use agent::Agent;
 pub(crate) use agent::sleep_until;
 use control::{Question, Response};
+use desk::Desk;
 pub use lock::hold;
 
 /// What `egressd run` was asked for.
@@ -71,6 +75,8 @@ pub struct Options {
     pub sysctls: PathBuf,
     /// Where `/metrics`, `/healthz` and `/readyz` are served.
     pub metrics: Option<SocketAddr>,
+    /// Where the page and its API are served; `None`: nowhere.
+    pub ui: Option<SocketAddr>,
     /// Print the plan and change nothing.
     pub dry_run: bool,
 }
@@ -114,8 +120,8 @@ pub(crate) enum Told {
     Cut(cutter::Report),
     /// What the next boot is to close was written down, or not.
     Remembered(Result<(), Failure>),
-    /// Why metrics are not served.
-    Metrics(Option<String>),
+    /// Why something is not served by HTTP; `None` once it is.
+    Unserved(&'static str, Option<String>),
     Question(Question, oneshot::Sender<Response>),
     Stop,
 }
@@ -182,9 +188,13 @@ pub async fn run(options: Options) -> Result<(), Error> {
     }
     let stop = tell.clone();
     listen_to_signals(move || drop(stop.send(Told::Stop)));
-    control::serve(&options.state, tell.clone())?;
+    let desk = Desk::new(tell.clone(), agent.revisions());
+    control::serve(&options.state, tell.clone(), desk.clone())?;
     if let Some(address) = options.metrics {
         http::serve(address, tell.clone());
+    }
+    if let Some(address) = options.ui {
+        ui::serve(address, tell.clone(), desk);
     }
     info!(version = env!("CARGO_PKG_VERSION"), "egressd runs");
     agent.run(&mut told).await;

@@ -1,16 +1,20 @@
-//! What became of workloads since the round before, one line of the log for each.
+//! What became of workloads since the round before: one line of the log for each, and the last of them for who asks.
 
+use std::collections::VecDeque;
 use std::hash::BuildHasher;
 
 use foldhash::HashMap;
 use foldhash::fast::FixedState;
 use ipnet::IpNet;
+use k8s_openapi::jiff::Timestamp;
+use tokio::sync::watch;
 use tracing::{debug, info};
 
 use crate::model::binding::BindingName;
 use crate::model::resolve::Outcome;
 use crate::model::workload::{Row, State, Subject};
-use crate::report::status::word;
+use crate::report::changes::{Change, Changes, KEPT};
+use crate::report::status::{shown, time, word};
 
 /// Lines of one round, at most: on a large node all workloads may change at once.
 const LINES: usize = 100;
@@ -20,6 +24,10 @@ const LINES: usize = 100;
 pub(super) struct Transitions {
     seen: HashMap<u64, Seen>,
     round: u64,
+    /// The last changes, oldest first.
+    last: VecDeque<Change>,
+    /// Goes up whenever status may have changed.
+    revision: watch::Sender<u64>,
 }
 
 struct Seen {
@@ -27,6 +35,9 @@ struct Seen {
     address: Option<IpNet>,
     binding: BindingName,
     state: State,
+    /// The state's word: a row that no interface shows is waiting whatever its state.
+    word: &'static str,
+    since: Timestamp,
     round: u64,
 }
 
@@ -34,30 +45,47 @@ impl Transitions {
     /// Logs what differs from the round before, and returns how much that is.
     pub fn log(&mut self, outcome: &Outcome) -> usize {
         self.round += 1;
-        let mut changed = 0;
+        let at = Timestamp::now();
+        let (mut changed, mut kept) = (0, 0);
         for (row, binding) in outcome.all_rows().filter_map(|row| Some((row, &row.binding.as_ref()?.name))) {
-            let now = Seen {
-                subject: row.subject.clone(),
-                address: row.address,
-                binding: binding.clone(),
-                state: row.state.clone(),
-                round: self.round,
-            };
-            let before = self.seen.insert(key(row), now);
-            if before.is_none_or(|before| before.binding != *binding || before.state != row.state) {
+            let key = key(row);
+            let before = self.seen.get(&key);
+            let same = before.filter(|before| before.binding == *binding && before.state == row.state);
+            if same.is_none() {
                 changed += 1;
                 if changed <= LINES {
                     tell(row, binding, outcome);
                 }
             }
+            let since = same.filter(|same| same.word == word(row)).map(|same| same.since);
+            // More of one round would push each other out.
+            if since.is_none() && kept < KEPT {
+                kept += 1;
+                let from = before.map(|before| before.word.to_owned());
+                keep(&mut self.last, Change::to_row(row, outcome, binding.to_string(), from, at));
+            }
+            let now = Seen {
+                subject: row.subject.clone(),
+                address: row.address,
+                binding: binding.clone(),
+                state: row.state.clone(),
+                word: word(row),
+                since: since.unwrap_or(at),
+                round: self.round,
+            };
+            self.seen.insert(key, now);
         }
-        let round = self.round;
+        let (round, last) = (self.round, &mut self.last);
         self.seen.retain(|_, seen| {
             let gone = seen.round != round;
             if gone {
                 changed += 1;
+                if kept < KEPT {
+                    kept += 1;
+                    keep(last, seen.freed(at));
+                }
                 if changed <= LINES {
-                    info!(workload = %seen.subject, address = seen.address.map(bare), binding = %seen.binding, "freed");
+                    info!(workload = %seen.subject, address = seen.address.map(shown), binding = %seen.binding, "freed");
                 }
             }
             !gone
@@ -65,8 +93,53 @@ impl Transitions {
         if changed > LINES {
             info!(more = changed - LINES, "and other workloads; see `egressd status`");
         }
+        self.touch();
         changed
     }
+
+    /// Tells those who watch that status may have changed.
+    pub fn touch(&self) {
+        self.revision.send_modify(|revision| *revision += 1);
+    }
+
+    /// A number that goes up whenever status may have changed.
+    pub fn revisions(&self) -> watch::Receiver<u64> {
+        self.revision.subscribe()
+    }
+
+    /// The last changes, oldest first.
+    pub fn last(&self) -> Changes {
+        Changes { changes: self.last.iter().cloned().collect() }
+    }
+
+    /// Since when a row is what it is; `None` of one that no binding asks for.
+    pub fn since(&self, row: &Row) -> Option<Timestamp> {
+        self.seen.get(&key(row)).map(|seen| seen.since)
+    }
+}
+
+impl Seen {
+    fn freed(&self, at: Timestamp) -> Change {
+        Change {
+            at: time(at),
+            workload: self.subject.to_string(),
+            address: self.address.map(shown),
+            binding: self.binding.to_string(),
+            from: Some(self.word.to_owned()),
+            to: "Freed".to_owned(),
+            exit: None,
+            nic: None,
+            reason: None,
+            message: None,
+        }
+    }
+}
+
+fn keep(last: &mut VecDeque<Change>, change: Change) {
+    if last.len() == KEPT {
+        last.pop_front();
+    }
+    last.push_back(change);
 }
 
 /// A workload has one row for each address, and one without while it waits for it.
@@ -82,7 +155,7 @@ fn key(row: &Row) -> u64 {
 }
 
 fn tell(row: &Row, binding: &BindingName, outcome: &Outcome) {
-    let (workload, address) = (&row.subject, row.address.map(bare));
+    let (workload, address) = (&row.subject, row.address.map(shown));
     match &row.state {
         State::Bound(exit) => {
             let nic = outcome.uplinks.nics.get(&exit.interface).map(|uplink| uplink.name.as_str());
@@ -96,7 +169,77 @@ fn tell(row: &Row, binding: &BindingName, outcome: &Outcome) {
     }
 }
 
-/// A host's address without its length.
-fn bare(net: IpNet) -> String {
-    if net.prefix_len() == net.max_prefix_len() { net.addr().to_string() } else { net.to_string() }
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::*;
+    use crate::model::binding::{Binding, Selector, Source};
+    use crate::model::reason::Reason;
+    use crate::model::select::Held;
+
+    fn row(name: &str, state: State) -> Row {
+        Row {
+            subject: Subject::Bare(name.to_owned()),
+            network: None,
+            default_route: false,
+            address: None,
+            entry: None,
+            binding: Some(Held::Listed(Arc::new(Binding::plain(Source::File, "shop/crawler", Selector::Addresses(Vec::new()))))),
+            losers: Vec::new(),
+            state,
+        }
+    }
+
+    fn outcome(rows: Vec<Row>) -> Outcome {
+        Outcome { rows, ..Outcome::default() }
+    }
+
+    fn told(transitions: &Transitions) -> Vec<(String, Option<String>, String)> {
+        transitions.last().changes.into_iter().map(|change| (change.workload, change.from, change.to)).collect()
+    }
+
+    #[test]
+    fn a_change_says_from_what_to_what_and_what_does_not_change_keeps_its_moment() {
+        let mut transitions = Transitions::default();
+        let waiting = || row("web", State::Waiting(Reason::NoAddressYet));
+        assert_eq!(transitions.log(&outcome(vec![waiting()])), 1);
+        let since = transitions.since(&waiting());
+        assert!(since.is_some());
+        assert_eq!(transitions.log(&outcome(vec![waiting()])), 0);
+        assert_eq!(transitions.since(&waiting()), since);
+        let refused = row("web", State::Refused(Reason::BeingPlaced));
+        assert_eq!(transitions.log(&outcome(vec![refused])), 1);
+        assert_eq!(transitions.log(&outcome(Vec::new())), 1);
+        let (name, word) = (|| "web".to_owned(), |word: &str| Some(word.to_owned()));
+        assert_eq!(
+            told(&transitions),
+            [
+                (name(), None, "Waiting".to_owned()),
+                (name(), word("Waiting"), "Refused".to_owned()),
+                (name(), word("Refused"), "Freed".to_owned())
+            ]
+        );
+        assert_eq!(transitions.since(&waiting()), None);
+    }
+
+    #[test]
+    fn the_last_changes_are_kept_and_no_more() {
+        let mut transitions = Transitions::default();
+        let rows = |count: usize| (0..count).map(|number| row(&number.to_string(), State::Waiting(Reason::NoAddressYet))).collect();
+        transitions.log(&outcome(rows(KEPT + 5)));
+        let names = |transitions: &Transitions| told(transitions).into_iter().map(|(name, ..)| name).collect::<Vec<_>>();
+        assert_eq!((names(&transitions).len(), names(&transitions)[KEPT - 1].as_str()), (KEPT, "199"), "of one round the first");
+        transitions.log(&outcome(rows(KEPT + 7)));
+        let last = names(&transitions);
+        assert_eq!((last.len(), last[0].as_str(), last[KEPT - 1].as_str()), (KEPT, "2", "206"), "of two rounds the newest");
+    }
+
+    #[test]
+    fn who_watches_hears_of_every_round() {
+        let mut transitions = Transitions::default();
+        let revisions = transitions.revisions();
+        transitions.log(&Outcome::default());
+        assert!(revisions.has_changed().unwrap());
+    }
 }

@@ -24,7 +24,7 @@ pub fn serve(address: SocketAddr, ask: Asker) {
         .route("/healthz", get(async |ask| answer(ask, |_| http::probed(true).into_response()).await))
         .route("/readyz", get(async |ask| answer(ask, ready).await))
         .with_state(ask);
-    http::serve_on(address, router, |_| ());
+    http::serve_on(http::METRICS, address, router, |_| ());
 }
 
 async fn answer(State(ask): State<Asker>, form: impl FnOnce(Report) -> Response) -> Response {

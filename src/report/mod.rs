@@ -1,8 +1,10 @@
 //! What people and machines are told.
 
+pub mod changes;
 pub mod cluster;
 mod columns;
 pub mod explain;
+pub mod flows;
 pub mod fold;
 pub mod inside;
 pub mod node;

@@ -2,6 +2,7 @@
 
 use std::net::{IpAddr, SocketAddr};
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::columns::columns;
@@ -13,7 +14,7 @@ use crate::model::services::{Server, Service};
 const SHOWN: usize = 3;
 
 /// A port of an exit's address, or a range of ports.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct ServiceStatus {
     /// `tcp/172.31.0.14:27017`.
@@ -32,7 +33,7 @@ pub struct ServiceStatus {
 }
 
 /// A workload that serves a port.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct ServerStatus {
     pub workload: String,

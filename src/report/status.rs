@@ -4,6 +4,9 @@ use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::sync::Arc;
 
+use ipnet::IpNet;
+use k8s_openapi::jiff::Timestamp;
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::ports::{self, Destination};
@@ -16,7 +19,7 @@ use crate::model::ways::Way;
 use crate::model::workload::{Row, State};
 
 /// The whole report.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Status {
     pub workloads: Vec<Workload>,
@@ -35,7 +38,7 @@ pub struct Status {
 }
 
 /// Packets that our rules dropped for one reason.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Dropped {
     /// `Guard`, `NoExit`, `Seal`, `ForeignMark`, `Departed` or `Spoofed`.
@@ -59,7 +62,7 @@ pub struct Counted {
 }
 
 /// One address of a workload.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Workload {
     pub workload: String,
@@ -79,12 +82,19 @@ pub struct Workload {
     /// All exits that its new flows are spread over, when they are.
     #[serde(skip_serializing_if = "Vec::is_empty", default)]
     pub exits: Vec<IpAddr>,
+    /// How: `RoundRobin`, `Random`, `BySource` or `ByDestination`.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub spread: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub nic: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub gateway: Option<IpAddr>,
     /// `Bound`, `Dropped`, `Fallback`, `Unbound`, `Waiting` or `Refused`.
     pub state: String,
+    /// Since when, as RFC 3339, as far as the daemon has seen it; absent of one that no binding asks for.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    #[schemars(extend("format" = "date-time"))]
+    pub since: Option<String>,
     /// One word, and a sentence with the cure.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub reason: Option<String>,
@@ -100,7 +110,7 @@ pub struct Workload {
 }
 
 /// One binding, as a Kubernetes object would say it.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct BindingStatus {
     pub binding: String,
@@ -115,7 +125,7 @@ pub struct BindingStatus {
     pub lost: Vec<String>,
 }
 
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct UplinkStatus {
     pub nic: String,
@@ -131,12 +141,18 @@ pub struct UplinkStatus {
 }
 
 impl Status {
-    /// The report of an outcome. `problems` is what the effects and sources ran into.
-    pub fn of(facts: &Facts, outcome: &Outcome, counted: Counted, mut problems: Vec<String>) -> Self {
+    /// The report of an outcome. `problems` is what the effects and sources ran into, `since` when a row became what it is.
+    pub fn of(
+        facts: &Facts,
+        outcome: &Outcome,
+        counted: Counted,
+        mut problems: Vec<String>,
+        since: impl Fn(&Row) -> Option<Timestamp>,
+    ) -> Self {
         problems.extend(ports::problems(outcome, &counted.busiest));
         let guarded = outcome.guards.iter().filter(|(_, guard)| **guard == Guard::Closed);
         let name = |index| facts.kernel.links.get(index).map_or_else(|| index.to_string(), |l| l.name.clone());
-        let mut workloads: Vec<Workload> = outcome.all_rows().map(|row| workload(row, outcome, &counted.flows)).collect();
+        let mut workloads: Vec<Workload> = outcome.all_rows().map(|row| workload(row, outcome, &counted.flows, since(row))).collect();
         workloads.sort_by(|a, b| (&a.workload, &a.network, &a.address).cmp(&(&b.workload, &b.network, &b.address)));
         Self {
             workloads,
@@ -163,7 +179,17 @@ pub fn word(row: &Row) -> &'static str {
     }
 }
 
-fn workload(row: &Row, outcome: &Outcome, flows: &BTreeMap<IpAddr, u64>) -> Workload {
+/// A moment as RFC 3339, to the millisecond.
+pub fn time(at: Timestamp) -> String {
+    format!("{at:.3}")
+}
+
+/// A host's address without its length.
+pub fn shown(net: IpNet) -> String {
+    if net.prefix_len() == net.max_prefix_len() { net.addr().to_string() } else { net.to_string() }
+}
+
+fn workload(row: &Row, outcome: &Outcome, flows: &BTreeMap<IpAddr, u64>, since: Option<Timestamp>) -> Workload {
     let uplinks = &outcome.uplinks;
     let exit = match &row.state {
         State::Bound(exit) => Some(exit),
@@ -171,28 +197,31 @@ fn workload(row: &Row, outcome: &Outcome, flows: &BTreeMap<IpAddr, u64>) -> Work
     };
     let uplink = exit.and_then(|e| uplinks.nics.get(&e.interface));
     let gateway = exit.and_then(|e| uplinks.gateway(e)?.address);
-    let count = |net: ipnet::IpNet| flows.iter().filter(|(source, _)| net.contains(*source)).map(|(_, n)| n).sum();
+    let count = |net: IpNet| flows.iter().filter(|(source, _)| net.contains(*source)).map(|(_, n)| n).sum();
     let flows = match row.address {
         Some(net) if net.prefix_len() == net.max_prefix_len() => flows.get(&net.addr()).copied().unwrap_or(0),
         // The source of the host's programs tells nobody from others.
         Some(net) if net.prefix_len() > 0 => count(net),
         Some(_) | None => 0,
     };
+    let exits: Vec<IpAddr> = match outcome.exits_of(row).as_slice() {
+        [] | [_] => Vec::new(),
+        several => several.iter().map(|exit| exit.address).collect(),
+    };
     Workload {
         workload: row.subject.to_string(),
         network: row.network.clone(),
         default_route: row.default_route,
-        address: row.address.map(|net| if net.prefix_len() == net.max_prefix_len() { net.addr().to_string() } else { net.to_string() }),
+        address: row.address.map(shown),
         binding: row.binding.as_ref().map(|b| b.name.to_string()),
         exit: exit.map(|e| e.address),
         public_address: exit.and_then(|exit| outcome.public_of(row, exit)),
-        exits: match outcome.exits_of(row).as_slice() {
-            [] | [_] => Vec::new(),
-            several => several.iter().map(|exit| exit.address).collect(),
-        },
+        spread: row.binding.as_ref().filter(|_| !exits.is_empty()).map(|binding| format!("{:?}", binding.spread)),
+        exits,
         nic: uplink.map(|u| u.name.clone()),
         gateway,
         state: word(row).to_owned(),
+        since: since.map(time),
         reason: row.state.reason().map(|r| r.word().to_owned()),
         message: row.state.reason().map(ToString::to_string),
         also_asked_by: row.losers.iter().map(ToString::to_string).collect(),

@@ -2,6 +2,8 @@
 
 use std::net::IpAddr;
 
+use k8s_openapi::jiff::Timestamp;
+
 use super::columns::columns;
 use super::services;
 use super::status::{Status, Workload};
@@ -11,17 +13,17 @@ pub(super) fn below(notes: &[String]) -> String {
     if notes.is_empty() { String::new() } else { format!("\n{}\n", notes.join("\n")) }
 }
 
-/// `egressd status` without `-o json`.
-pub fn render(status: &Status) -> String {
-    let header = ["WORKLOAD", "NETWORK", "ADDRESS", "BINDING", "EXIT", "PUBLIC", "NIC", "GATEWAY", "STATE", "FLOWS", "REASON"];
+/// `egressd status` without `-o json`. `now`: what SINCE counts from; `wide`: each exit of several, not only the first.
+pub fn render(status: &Status, now: Timestamp, wide: bool) -> String {
+    let header = ["WORKLOAD", "NETWORK", "ADDRESS", "BINDING", "EXIT", "PUBLIC", "NIC", "GATEWAY", "STATE", "SINCE", "FLOWS", "REASON"];
     let table = match status.workloads.as_slice() {
         [] => "No workload is bound.\n".to_owned(),
-        workloads => columns(header, workloads.iter().map(row)),
+        workloads => columns(header, workloads.iter().map(|workload| row(workload, now, wide))),
     };
     table + &services::render(&status.services) + &below(&notes(status))
 }
 
-fn row(w: &Workload) -> [String; 11] {
+fn row(w: &Workload, now: Timestamp, wide: bool) -> [String; 12] {
     let or_dash = |value: Option<String>| value.unwrap_or_else(|| "-".to_owned());
     let network = w.network.clone().map(|n| if w.default_route { format!("{n}*") } else { n });
     [
@@ -29,11 +31,12 @@ fn row(w: &Workload) -> [String; 11] {
         or_dash(network),
         or_dash(w.address.clone()),
         or_dash(w.binding.clone()),
-        or_dash(w.exit.map(|first| exits(first, &w.exits))),
+        or_dash(w.exit.map(|first| if wide { all_exits(first, w) } else { exits(first, &w.exits) })),
         or_dash(w.public_address.map(|public| public.to_string())),
         or_dash(w.nic.clone()),
         or_dash(w.gateway.map(|g| g.to_string())),
         w.state.clone(),
+        or_dash(w.since.as_deref().and_then(|since| since.parse().ok()).map(|since| age(since, now))),
         w.flows.to_string(),
         or_dash(w.reason.clone()),
     ]
@@ -44,6 +47,28 @@ fn exits(first: IpAddr, all: &[IpAddr]) -> String {
     match all.len() {
         0 | 1 => first.to_string(),
         several => format!("{first} +{}", several - 1),
+    }
+}
+
+/// All exits, and how new flows are spread over them.
+fn all_exits(first: IpAddr, w: &Workload) -> String {
+    let spread = w.spread.as_ref().map_or_else(String::new, |spread| format!(" ({spread})"));
+    match w.exits.as_slice() {
+        [] | [_] => first.to_string(),
+        several => several.iter().map(ToString::to_string).collect::<Vec<_>>().join(",") + &spread,
+    }
+}
+
+/// How long ago, in the two largest units, as kubectl's AGE.
+fn age(since: Timestamp, now: Timestamp) -> String {
+    let seconds = now.duration_since(since).as_secs().max(0);
+    let (minutes, hours, days) = (seconds / 60, seconds / 3600, seconds / 86_400);
+    let with = |whole: String, rest: i64, unit: &str| if rest == 0 { whole } else { format!("{whole}{rest}{unit}") };
+    match (days, hours, minutes) {
+        (0, 0, 0) => format!("{seconds}s"),
+        (0, 0, _) => with(format!("{minutes}m"), seconds % 60, "s"),
+        (0, ..) => with(format!("{hours}h"), minutes % 60, "m"),
+        _ => with(format!("{days}d"), hours % 24, "h"),
     }
 }
 
@@ -74,4 +99,16 @@ fn notes(status: &Status) -> Vec<String> {
     notes.extend(status.problems.iter().cloned());
     notes.dedup();
     notes
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_age_has_two_units_at_most() {
+        let age_of = |seconds| age(Timestamp::UNIX_EPOCH, Timestamp::from_second(seconds).unwrap());
+        let shown = [0, 59, 60, 61, 3600, 3661, 86_400, 90_061, -5].map(age_of);
+        assert_eq!(shown, ["0s", "59s", "1m", "1m1s", "1h", "1h1m", "1d", "1d1h", "0s"], "a clock that was set back is no age");
+    }
 }

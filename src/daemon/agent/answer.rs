@@ -1,5 +1,7 @@
 //! What the loop answers: status, explanations, metrics, and whether all is well.
 
+use tokio::sync::watch;
+
 use super::Agent;
 use crate::daemon::control::{Question, Response};
 use crate::daemon::metrics::Now;
@@ -9,9 +11,18 @@ use crate::report::explain::explain;
 use crate::report::status::Status;
 
 impl Agent {
+    /// A number that goes up whenever an answer may have changed.
+    pub fn revisions(&self) -> watch::Receiver<u64> {
+        self.transitions.revisions()
+    }
+
     pub(super) fn answer(&self, question: Question) -> Response {
         match question {
-            Question::Status(counted) => Response::Status(Status::of(&self.facts, &self.outcome, counted, self.problems())),
+            Question::Status(counted) => {
+                let since = |row: &_| self.transitions.since(row);
+                Response::Status(Status::of(&self.facts, &self.outcome, counted, self.problems(), since))
+            }
+            Question::Changes => Response::Changes(self.transitions.last()),
             Question::Explain { workload, destination } => match explain(&self.facts, &self.outcome, &workload, destination) {
                 Some(text) => Response::Text(text),
                 None => Response::Unknown(workload),
@@ -52,7 +63,7 @@ impl Agent {
         problems.extend(self.gates.problems().iter().cloned());
         problems.extend(self.addresses.problems());
         problems.extend(self.gateways.problem());
-        problems.extend(self.no_metrics.clone());
+        problems.extend(self.unserved.iter().map(|(_, problem)| problem.clone()));
         problems
     }
 }

@@ -19,6 +19,7 @@ use crate::plan::engine::{self, EngineStep};
 impl Agent {
     /// Takes in what was told; whether anything may follow from it.
     pub(super) fn hear(&mut self, told: Told) -> bool {
+        self.transitions.touch();
         match told {
             Told::Kernel(changes) => {
                 let mut dirty = std::mem::take(&mut self.silent.kernel);
@@ -119,8 +120,9 @@ impl Agent {
                 self.boot_guard.iter_mut().for_each(Keeper::failed);
                 return false;
             }
-            Told::Metrics(problem) => {
-                self.no_metrics = problem;
+            Told::Unserved(what, problem) => {
+                self.unserved.retain(|(of, _)| *of != what);
+                self.unserved.extend(problem.map(|problem| (what, problem)));
                 return false;
             }
             Told::Question(..) | Told::Stop => return false,

@@ -11,7 +11,7 @@ use crate::model::facts::Family;
 use crate::netlink::routing::family_number;
 use crate::netlink::{self, Channel};
 use crate::wire::netfilter::{kind, message};
-use crate::wire::{Message, Received, address, attributes, flags, number_be};
+use crate::wire::{Message, Received, address, attributes, find, flags, number_be};
 
 #[cfg(test)]
 mod tests;
@@ -24,8 +24,11 @@ const EITHER: u8 = 0;
 const CTA_TUPLE_ORIG: u16 = 1;
 const CTA_TUPLE_REPLY: u16 = 2;
 const CTA_STATUS: u16 = 3;
+const CTA_PROTOINFO: u16 = 4;
 const CTA_TIMEOUT: u16 = 7;
 const CTA_MARK: u16 = 8;
+const CTA_COUNTERS_ORIG: u16 = 9;
+const CTA_COUNTERS_REPLY: u16 = 10;
 const CTA_ID: u16 = 12;
 const CTA_ZONE: u16 = 18;
 const CTA_TUPLE_IP: u16 = 1;
@@ -37,6 +40,9 @@ const CTA_IP_V6_DST: u16 = 4;
 const CTA_PROTO_NUM: u16 = 1;
 const CTA_PROTO_SRC_PORT: u16 = 2;
 const CTA_PROTO_DST_PORT: u16 = 3;
+const CTA_PROTOINFO_TCP: u16 = 1;
+const CTA_PROTOINFO_TCP_STATE: u16 = 1;
+const CTA_COUNTERS_BYTES: u16 = 2;
 /// Attributes of an ICMP tuple: identifier, type, code.
 const ICMP: [u16; 3] = [4, 5, 6];
 /// The same of an ICMPv6 tuple.
@@ -85,6 +91,10 @@ pub struct Flow {
     /// Seconds that it lives on if nothing is sent.
     pub timeout: u32,
     pub zone: u16,
+    /// `TCP_CONNTRACK_*`, of TCP.
+    pub tcp_state: Option<u8>,
+    /// Bytes of both directions, with their IP headers; only where `net.netfilter.nf_conntrack_acct` is 1.
+    pub bytes: Option<u64>,
 }
 
 /// What came of deletions.
@@ -185,11 +195,14 @@ struct Tuple {
 fn flow(message: &Received<'_>) -> Option<Flow> {
     let (mut original, mut reply) = (None, None);
     let (mut mark, mut status, mut id, mut timeout, mut zone) = (0, 0, 0, 0, 0);
+    let (mut tcp_state, mut bytes) = (None, None);
     for (kind, value) in message.attributes() {
         match kind {
             CTA_TUPLE_ORIG => original = tuple(value),
             CTA_TUPLE_REPLY => reply = tuple(value),
             CTA_STATUS => status = number_be(value)?,
+            CTA_PROTOINFO => tcp_state = tcp(value),
+            CTA_COUNTERS_ORIG | CTA_COUNTERS_REPLY => bytes = Some(bytes.unwrap_or(0) + counted(value)?),
             CTA_TIMEOUT => timeout = number_be(value)?,
             CTA_MARK => mark = number_be(value)?,
             CTA_ID => id = number_be(value)?,
@@ -212,7 +225,19 @@ fn flow(message: &Received<'_>) -> Option<Flow> {
         id,
         timeout,
         zone,
+        tcp_state,
+        bytes,
     })
+}
+
+/// The state of a TCP flow, of a nested `CTA_PROTOINFO`.
+fn tcp(value: &[u8]) -> Option<u8> {
+    find(find(value, CTA_PROTOINFO_TCP)?, CTA_PROTOINFO_TCP_STATE)?.first().copied()
+}
+
+/// The bytes of a direction's counters.
+fn counted(value: &[u8]) -> Option<u64> {
+    Some(u64::from_be_bytes(*find(value, CTA_COUNTERS_BYTES)?.first_chunk()?))
 }
 
 fn tuple(value: &[u8]) -> Option<Tuple> {
