@@ -239,20 +239,3 @@ fn marks_of_ours_do_not_overlap_those_of_others_that_the_table_calls_clear() {
     let others = [0x4000, 0x8000, 0x2000, 0x0f00, 0x80, 0x00ff_0000, 0xffff_0000];
     assert_eq!((contract::FLAG | contract::WAY) & others.iter().fold(0, |all, one| all | one), 0);
 }
-
-#[test]
-fn links_between_pages_lead_somewhere() {
-    let mut found = Vec::new();
-    for file in files().into_iter().filter(|file| file.extension().is_some_and(|end| end == "md")) {
-        let page = text(&file);
-        for link in page.split("](").skip(1).filter_map(|after| after.split(')').next()) {
-            let target = link.split('#').next().unwrap_or_default();
-            let folder = root().join(&file);
-            let folder = folder.parent().expect("a file is in a folder");
-            if !link.contains("://") && !target.is_empty() && !folder.join(target).exists() {
-                found.push(format!("{}: {link}", file.display()));
-            }
-        }
-    }
-    assert_none(&found);
-}

@@ -22,11 +22,16 @@ struct Example {
     shown: Cell<bool>,
 }
 
+/// A page of `docs`, as it is written.
+pub fn text_of(name: &str) -> String {
+    let path = format!("{}/docs/{name}", env!("CARGO_MANIFEST_DIR"));
+    fs::read_to_string(&path).unwrap_or_else(|error| panic!("{path}: {error}"))
+}
+
 impl Page {
     /// Reads a page of `docs`.
     pub fn read(name: &str) -> Self {
-        let path = format!("{}/docs/{name}", env!("CARGO_MANIFEST_DIR"));
-        let text = fs::read_to_string(&path).unwrap_or_else(|error| panic!("{path}: {error}"));
+        let text = text_of(name);
         let (mut examples, mut section, mut inside) = (Vec::<Example>::new(), "", false);
         for line in text.lines() {
             if line.starts_with("```") {
