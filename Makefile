@@ -61,7 +61,7 @@ packages: release ## Builds a Debian package, a tarball and a bill of materials:
 
 # A site of the pages in docs, by mdBook (`cargo install mdbook`). Links that lead out of docs go to the repository.
 site: ## Builds a site of the documentation with mdBook: REPOSITORY=https://... make site
-	docs/site.sh $(target)/site '$(REPOSITORY)'
+	packaging/site.sh $(target)/site '$(REPOSITORY)'
 
 # A current Docker Engine beside Debian's, from the Go module that tests/engines/go.mod names. Minutes once for all clones of it, then nothing.
 engines:

@@ -1,5 +1,5 @@
 #!/bin/bash
-# build.sh PROGRAMS OUT: makes of the folder with the built programs (`egressd`, `kubectl-egress`) a Debian package, a tarball of the same tree,
+# build.sh PROGRAMS OUT: makes of the folder with the built programs (`egressd`, `kubectl-egress`) a Debian package, a tarball of its files,
 # and the bill of materials, in OUT. The same programs and commit in, the same bytes out: times are the commit's (SOURCE_DATE_EPOCH).
 set -euo pipefail
 programs=$(realpath "${1:?folder with the built programs}") out=$(realpath -m "${2:?folder for the packages}")
@@ -34,8 +34,7 @@ completion zsh zsh/vendor-completions/_egressd
 completion fish fish/vendor_completions.d/egressd.fish
 
 mkdir -p "$documentation"
-cp -r docs examples README.md SECURITY.md CHANGELOG.md "$documentation"
-gzip -9 --no-name <CHANGELOG.md >"$documentation/changelog.gz"
+cp -r --parents docs examples charts ./*.md LICENSE "$documentation"
 cp packaging/debian/copyright "$documentation"
 packaging/sbom.sh "$documentation/egressd.cdx.json"
 find "$root" -type d -exec chmod 755 {} + -o -type f ! -path '*/sbin/*' ! -path '*/bin/*' -exec chmod 644 {} +
@@ -66,7 +65,6 @@ mkdir -p "$out"
 name=egressd_${version}_$architecture
 find "$root" -exec touch --no-dereference --date "@$SOURCE_DATE_EPOCH" {} +
 dpkg-deb --root-owner-group --uniform-compression -Zzstd -z9 --build "$root" "$out/$name.deb" >/dev/null
-tar --create --directory "$root" --exclude ./DEBIAN --sort=name --owner=0 --group=0 --numeric-owner --mtime="@$SOURCE_DATE_EPOCH" . |
-  gzip -9 --no-name >"$out/$name.tar.gz"
+dpkg-deb --fsys-tarfile "$out/$name.deb" | gzip --no-name >"$out/$name.tar.gz"
 cp "$documentation/egressd.cdx.json" "$out/egressd.cdx.json"
 printf '%s\n' "$out/$name.deb" "$out/$name.tar.gz" "$out/egressd.cdx.json"

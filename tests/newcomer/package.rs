@@ -18,6 +18,14 @@ use world::{
 /// Manifests and options of the user's own.
 const MANIFEST: &str = "etc/egressd/mine.yaml";
 const OPTIONS: &str = "etc/egressd/config.yaml";
+/// Who routes in by `lan0` leaves by `eth0`'s address.
+const BINDING: &str = "apiVersion: egressd.dev/v1alpha1
+kind: EgressBinding
+metadata: { name: lan }
+spec:
+  addresses: [{ cidr: 10.9.0.0/24, interface: lan0 }]
+  exits: [{ address: 172.31.0.14 }]
+";
 
 pub fn scenarios() -> Vec<Scenario> {
     vec![Scenario::new(
@@ -53,7 +61,7 @@ fn package() {
     assert!(unit.contains("ExecStart=/usr/sbin/egressd run"), "the unit starts what is installed:\n{unit}");
     assert!(!debian.files().iter().any(|file| file.contains(".wants/egressd")), "no unit is enabled");
 
-    debian.write(MANIFEST, "");
+    debian.write(MANIFEST, BINDING);
     debian.write(OPTIONS, "no-docker: true\n");
     debian.install(&deb).expect("an upgrade");
     assert_eq!(debian.read(OPTIONS), "no-docker: true\n", "an upgrade keeps the user's options");
@@ -66,7 +74,7 @@ fn package() {
     assert_eq!(left, BTreeSet::from(["/etc/egressd".to_owned(), format!("/{MANIFEST}")]), "but for what the user wrote");
 }
 
-/// Builds the package twice of the same programs, and once as of another time. The bytes of the first two are the same.
+/// Builds the package twice of the same programs, the second time by somebody with other habits. The bytes are the same.
 fn reproducible() -> PathBuf {
     let programs = PathBuf::from(FOLDER).join("programs");
     fs::create_dir_all(&programs).expect("a folder");
@@ -74,20 +82,23 @@ fn reproducible() -> PathBuf {
         let built = program().with_file_name(name);
         run(&["strip", "-o", &programs.join(name).to_string_lossy(), &built.to_string_lossy()]);
     }
-    let build = |folder: &str, epoch: Option<&str>| {
+    let build = |folder: &str, habits: &str| {
         let out = PathBuf::from(FOLDER).join(folder);
-        let mut command = Command::new(concat!(env!("CARGO_MANIFEST_DIR"), "/packaging/build.sh"));
-        command.arg(&programs).arg(&out).envs(epoch.map(|epoch| ("SOURCE_DATE_EPOCH", epoch)));
-        let printed = world::command::finish(command, &["packaging/build.sh"], "").unwrap_or_else(|error| panic!("{error}"));
-        let files: Vec<_> = printed.lines().map(PathBuf::from).collect();
+        let script = concat!(env!("CARGO_MANIFEST_DIR"), "/packaging/build.sh");
+        let line = format!("{habits}; exec {script} {} {}", programs.display(), out.display());
+        let files: Vec<_> = run(&["bash", "-c", &line]).lines().map(PathBuf::from).collect();
         assert_eq!(files.len(), 3, "a package, a tarball and a bill of materials: {files:?}");
         files
     };
-    let same = |a: &[PathBuf], b: &[PathBuf]| a.iter().zip(b).all(|(a, b)| fs::read(a).expect("built") == fs::read(b).expect("built"));
-    let first = build("first", None);
-    thread::sleep(Duration::from_secs(1));
-    assert!(same(&first, &build("second", None)), "two builds of one commit are the same bytes");
-    assert!(!same(&first[..1], &build("other", Some("86400"))[..1]), "a package of another time differs");
+    let first = build("first", "umask 022");
+    let second = build("second", "umask 077; export TZ=Asia/Tokyo LC_ALL=C.UTF-8 TMPDIR=/var/tmp");
+    for (one, other) in first.iter().zip(&second) {
+        assert!(fs::read(one).expect("built") == fs::read(other).expect("built"), "{} and {} differ", one.display(), other.display());
+    }
+    // They would differ if a time of the build were in them.
+    let contents = run(&["dpkg-deb", "--contents", &first[0].to_string_lossy()]);
+    let times: BTreeSet<_> = contents.lines().filter_map(|line| line.split_whitespace().nth(4)).collect();
+    assert_eq!(times.len(), 1, "all is of the commit's time: {times:?}");
     first[0].clone()
 }
 
@@ -146,7 +157,16 @@ impl Debian {
 
     /// Runs the daemon until its tables are there, and kills it.
     fn leave_rules(&self) {
-        let mut daemon = Command::new("chroot").arg(&self.0).args(["egressd", "run", "--no-metrics"]).spawn().expect("it starts");
+        for (nic, address) in [("lan0", "10.9.0.1/24"), ("eth0", "172.31.0.14/20")] {
+            run(&["ip", "link", "add", nic, "type", "veth", "peer", "name", &format!("{nic}-peer")]);
+            run(&["ip", "link", "set", &format!("{nic}-peer"), "up"]);
+            run(&["ip", "address", "add", address, "dev", nic]);
+            run(&["ip", "link", "set", nic, "up"]);
+        }
+        run(&["ip", "route", "add", "default", "via", "172.31.0.1"]);
+        let mut daemon = Command::new("chroot");
+        daemon.arg(&self.0).args(["egressd", "run", "--no-metrics", "--manifests", "/etc/egressd"]);
+        let mut daemon = daemon.spawn().expect("it starts");
         let begun = Instant::now();
         while !tables().contains("egressd") {
             assert!(begun.elapsed() < Duration::from_secs(10), "the daemon makes its tables");
