@@ -42,8 +42,11 @@ fn the_table_of_contents_has_every_page_once() {
     let set: BTreeSet<_> = named.iter().cloned().collect();
     assert_eq!(set.len(), named.len(), "a page is named twice: {named:?}");
     let there = Page::all().into_iter().filter(|page| page.path.starts_with("docs") && !page.path.ends_with("SUMMARY.md"));
+    // `make soak` writes that one where it runs.
+    let there = there.filter(|page| !page.path.ends_with("soak.md"));
     let there: BTreeSet<_> = there.filter_map(|page| Some(page.path.file_name()?.to_str()?.to_owned())).collect();
-    assert_eq!(set, there);
+    let wrong: Vec<_> = set.symmetric_difference(&there).map(|page| format!("{page}: is in the folder or in SUMMARY.md alone")).collect();
+    assert_none(&wrong);
 }
 
 #[test]
