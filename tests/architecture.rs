@@ -51,8 +51,17 @@ const IMPURE: [&str; 21] = [
 ];
 
 /// Hosts that the tree may point at: all are public, and none is a mirror.
-const HOSTS: [&str; 8] =
-    ["docs.cilium.io", "docs.docker.com", "github.com", "go.dev", "keepachangelog.com", "rustup.rs", "semver.org", "www.apache.org"];
+const HOSTS: [&str; 9] = [
+    "docs.cilium.io",
+    "docs.docker.com",
+    "github.com",
+    "go.dev",
+    "keepachangelog.com",
+    "rustup.rs",
+    "semver.org",
+    "www.apache.org",
+    "www.debian.org",
+];
 
 fn root() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR"))

@@ -55,7 +55,7 @@ impl Page {
         Self { examples }
     }
 
-    /// Whether each command of the section prints all lines that the page shows below it; `run` runs one.
+    /// Panics unless each command of the section prints all lines that the page shows below it; `run` runs one.
     pub fn shows(&self, section: &str, run: impl Fn(&str) -> String) {
         let examples: Vec<_> = self.examples.iter().filter(|example| example.section == section).collect();
         assert!(!examples.is_empty(), "the page has no section {section} that shows a command");
@@ -75,7 +75,7 @@ impl Page {
         }
     }
 
-    /// Whether the command of this section that begins so prints something else than the page shows, where its fault is not there.
+    /// The control of [`Self::shows`]: panics if the section's last command prints what the page shows while its cause is not there.
     pub fn does_not_show(&self, section: &str, run: impl Fn(&str) -> String) {
         let example = self.examples.iter().rfind(|example| example.section == section).expect("a section of the page");
         let printed = run(&example.command);
