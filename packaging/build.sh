@@ -13,7 +13,7 @@ version=$(sed -n 's/^version = "\(.*\)"/\1/p' Cargo.toml | head -1)
 architecture=$(dpkg --print-architecture)
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
-root=$work/root documentation=$work/root/usr/share/doc/egressd
+root=$work/tree documentation=$work/tree/usr/share/doc/egressd
 
 install -D --mode 755 "$programs/egressd" "$root/usr/sbin/egressd"
 install -D --mode 755 "$programs/kubectl-egress" "$root/usr/bin/kubectl-egress"
