@@ -4,7 +4,7 @@ target := $(abspath $(or $(CARGO_TARGET_DIR),target))
 # Outside of the clone: what is built once for all clones. tests/go.sh uses it, too.
 cache := $(or $(EGRESSD_CACHE),$(or $(XDG_CACHE_HOME),$(HOME)/.cache)/egressd)
 
-.PHONY: help demo demo-kubernetes test soak bench install needs needs-go release image packages engines cluster debian lint generated licences site
+.PHONY: help demo demo-kubernetes test soak bench install needs needs-go release image packages needs-packages engines cluster debian lint generated licences site
 # What is installed comes before what is built with it.
 .NOTPARALLEL:
 
@@ -56,8 +56,12 @@ image: ## Builds a static binary and a container image: target/image
 
 # A Debian package, a tarball of the same files, and the bill of materials. Its binary needs the C library of this machine or a newer one; `make
 # image` has a static one, which needs none.
-packages: release ## Builds a Debian package, a tarball and a bill of materials: target/packages
+packages: needs-packages release ## Builds a Debian package, a tarball and a bill of materials: target/packages
 	packaging/build.sh $(target)/release $(target)/packages
+
+# Says what is missing, and installs nothing: this may be a server with an engine of its own.
+needs-packages:
+	@packaging/needs.sh
 
 # A site of the pages in docs, by mdBook (`cargo install mdbook`). Links that lead out of docs go to the repository.
 site: ## Builds a site of the documentation with mdBook: REPOSITORY=https://... make site
