@@ -7,6 +7,7 @@ pub mod crd;
 mod exec;
 mod guard;
 pub mod kubectl;
+mod man;
 mod output;
 mod proxy;
 mod run;
@@ -181,7 +182,11 @@ enum Command {
         shell: clap_complete::Shell,
     },
     /// Print the manual page
-    Man,
+    Man {
+        /// Write a page for each command, and for `kubectl egress`, into this folder instead
+        #[arg(long, value_name = "DIR")]
+        directory: Option<PathBuf>,
+    },
 }
 
 #[derive(Debug, Args)]
@@ -225,7 +230,8 @@ impl Cli {
                 clap_complete::generate(shell, &mut Self::command(), "egressd", &mut script);
                 Ok(out.write_all(&script)?)
             }
-            Command::Man => Ok(clap_mangen::Man::new(Self::command()).render(out)?),
+            Command::Man { directory: None } => Ok(man::print(out)?),
+            Command::Man { directory: Some(directory) } => man::write(&directory),
         }
     }
 }

@@ -33,7 +33,7 @@ pub(super) struct RunArgs {
     containerd_socket: Option<PathBuf>,
     #[command(flatten)]
     cluster: ClusterArgs,
-    /// A subnet that is inside, be the route to it by an uplink: it is reached the host's way; may be repeated
+    /// Treat this subnet as inside: traffic to it never uses an exit; may be repeated
     #[arg(long, env = "EGRESSD_INSIDE", value_delimiter = ',', value_name = "CIDR")]
     inside: Vec<IpNet>,
     /// Address for /metrics, /healthz and /readyz
@@ -67,7 +67,7 @@ struct ClusterArgs {
     /// Namespace of the agents' ConfigMap and DaemonSet
     #[arg(long, env = "POD_NAMESPACE", default_value = "egressd", value_name = "NAME")]
     namespace: String,
-    /// The agents' DaemonSet: when it is deleted, or leaves this node, all is taken out of the kernel
+    /// Name of the agents' DaemonSet: when it is deleted or no longer selects this node, remove all rules
     #[arg(long, env = "EGRESSD_DAEMONSET", requires = "kubernetes", value_name = "NAME")]
     daemonset: Option<String>,
     /// Let the cluster's bindings name exits themselves, without a pool
