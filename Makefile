@@ -4,12 +4,16 @@ target := $(abspath $(or $(CARGO_TARGET_DIR),target))
 # Outside of the clone: what is built once for all clones. tests/go.sh uses it, too.
 cache := $(or $(EGRESSD_CACHE),$(or $(XDG_CACHE_HOME),$(HOME)/.cache)/egressd)
 
-.PHONY: demo demo-kubernetes test soak bench install needs needs-go release image engines cluster lint generated licences
+.PHONY: demo demo-inbound demo-kubernetes test soak bench install needs needs-go release image engines cluster lint generated licences
 # What is installed comes before what is built with it.
 .NOTPARALLEL:
 
 demo: install needs release
 	cargo test --quiet --test demo
+
+# A port of the host that servers behind it share.
+demo-inbound: install needs release
+	cargo test --quiet --test demo_inbound
 
 # Wants Go as well: it builds the programs of a Kubernetes cluster, ten minutes once.
 demo-kubernetes: install needs-go image cluster

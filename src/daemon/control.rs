@@ -1,7 +1,7 @@
 //! The daemon's Unix socket: one request and one answer a connection, each a line of JSON.
 
 use std::io::{self, BufRead, BufReader, Write};
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
@@ -28,10 +28,23 @@ pub enum Request {
         workload: String,
         destination: Option<IpAddr>,
     },
+    /// What becomes of a call to a port.
+    ExplainInbound(Call),
     /// Whether all sources have spoken and the kernel is as it should be.
     Ready,
     /// Whether the rules of the control group of programs that are started so are in the kernel; waits for them.
     Exec(Started),
+}
+
+/// A call to a port of this host.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Call {
+    pub called: SocketAddr,
+    /// By UDP, and else by TCP.
+    pub udp: bool,
+    /// Who calls.
+    pub client: Option<IpAddr>,
 }
 
 /// What the loop is asked.
@@ -42,7 +55,9 @@ pub(crate) enum Question {
         workload: String,
         destination: Option<IpAddr>,
     },
-    /// The same.
+    /// What becomes of a call to a port.
+    ExplainInbound(Call),
+    /// With the same as status.
     Metrics(Counted),
     /// Whether all sources have spoken and the kernel is as it should be.
     Ready,
@@ -123,6 +138,7 @@ async fn answer(stream: tokio::net::UnixStream, tell: Teller) -> io::Result<()> 
     let question = match request {
         Request::Status => Question::Status(counted().await),
         Request::Explain { workload, destination } => Question::Explain { workload, destination },
+        Request::ExplainInbound(call) => Question::ExplainInbound(call),
         Request::Ready => Question::Ready,
         Request::Exec(started) => Question::Exec(started),
     };

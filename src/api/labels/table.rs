@@ -62,7 +62,7 @@ pub struct Label {
 }
 
 /// Every label of ours.
-pub static LABELS: [Label; 17] = [
+pub static LABELS: [Label; 19] = [
     Label {
         name: "egress.ip",
         effect: Effect::Exit,
@@ -132,6 +132,8 @@ pub static LABELS: [Label; 17] = [
     inbound::BALANCE,
     inbound::CLIENT_SOURCE,
     inbound::WEIGHT,
+    inbound::HEALTH,
+    inbound::ALL_DOWN,
     Label {
         name: "egress.unavailable",
         effect: Effect::Exit,
