@@ -4,6 +4,7 @@
 mod probe;
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::hash::BuildHasher;
 use std::io;
 use std::sync::Arc;
 use std::thread;
@@ -11,7 +12,6 @@ use std::time::Duration;
 
 use foldhash::fast::FixedState;
 use nix::sys::resource::{Resource, getrlimit};
-use std::hash::BuildHasher;
 use tokio::sync::{Semaphore, watch};
 use tokio::task::AbortHandle;
 use tokio::time::{Instant, sleep_until, timeout};

@@ -22,7 +22,7 @@ fn write(out: &mut String, outcome: &Outcome, called: SocketAddr, protocol: Prot
     let word = if protocol == Protocol::Udp { "udp" } else { "tcp" };
     writeln!(out, "{word}/{called}")?;
     let has = |service: &&Service| service.address == called.ip() && service.ports.has(protocol, called.port());
-    let Some(service) = outcome.inbound.all.iter().find(has) else { return not_served(out, outcome, called) };
+    let Some(service) = outcome.inbound.all.iter().find(has) else { return not_served(out, outcome, called, word) };
     let how = match service.balance {
         Balance::RoundRobin => "by turn",
         Balance::Random => "at random",
@@ -87,13 +87,13 @@ fn standing(server: &Server, gets: bool) -> String {
     health + rest
 }
 
-fn not_served(out: &mut String, outcome: &Outcome, called: SocketAddr) -> std::fmt::Result {
+fn not_served(out: &mut String, outcome: &Outcome, called: SocketAddr, protocol: &str) -> std::fmt::Result {
     if !outcome.uplinks.held().any(|(address, _)| address == called.ip()) {
         return writeln!(out, "  call      is none of egressd's: no binding has {} as an exit", called.ip());
     }
     writeln!(out, "  call      goes to this host's own programs: no binding serves this port")?;
     // What is refused names the address and the port as they are called.
-    let of = SocketAddr::new(called.ip(), 0).to_string();
+    let of = format!("{protocol}/{}", SocketAddr::new(called.ip(), 0));
     let of = of.trim_end_matches('0');
     for problem in outcome.inbound.problems.iter().filter(|problem| problem.contains(of)) {
         writeln!(out, "  problem   {problem}")?;
