@@ -66,6 +66,8 @@ pub const TABLE_NODES: u32 = TABLE_BASE + WAY_MAX as u32 + 1;
 pub const METRIC_LAST: u32 = u32::MAX;
 /// Link group of the uplinks ("eg" in ASCII).
 pub const UPLINK_GROUP: u32 = 0x6567;
+/// Seed of all hashes that choose a slot: without one of ours the kernel takes another each time that a rule is made.
+pub const HASH_SEED: u32 = 0x6567_7265;
 /// Protocol number (`rtm_protocol`, `FRA_PROTOCOL`, `IFA_PROTO`) of every route, rule and address that is ours.
 pub const PROTOCOL: u8 = 156;
 /// Metric of the subnet route that an address of ours never gets ("egrs" in ASCII): what tells it where the kernel keeps no protocol of

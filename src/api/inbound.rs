@@ -4,6 +4,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::model::binding as model;
+use crate::model::health;
 
 /// A port of the exits, or a range of ports, that the workloads serve.
 #[derive(Clone, Debug, PartialEq, Deserialize, Serialize, JsonSchema)]
@@ -40,6 +41,109 @@ pub struct Inbound {
     /// this host's address towards them (`Masquerade`).
     #[serde(default)]
     pub client_source: ClientSource,
+    /// Weights of single workloads; that of all others is 1.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 256))]
+    pub servers: Vec<ServerWeight>,
+    /// How it is found out whether a workload serves. Without it one does as long as it is there.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub health: Option<Health>,
+    /// What calls come to while no workload is healthy: the host refuses them as it does while nobody serves the port, by a TCP reset or an ICMP
+    /// error (`Refuse`), or they go to all workloads as if health was not looked at (`KeepAll`).
+    #[serde(default)]
+    pub all_down: AllDown,
+    /// Seconds after which the open connections of a workload end that gets no new ones any more, since its weight is 0 or it is bound no longer.
+    /// When not given they go on until they end by themselves.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1, max = 86_400))]
+    pub drain_seconds: Option<i32>,
+}
+
+/// A workload's part of the new connections.
+#[derive(Clone, Debug, PartialEq, Deserialize, Serialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct ServerWeight {
+    /// The workload's address.
+    pub address: String,
+    /// 1 to 100; or 0 to drain it: it gets no new connection, and goes on with those that it has.
+    #[schemars(range(min = 0, max = 100))]
+    pub weight: i32,
+}
+
+/// What workloads are asked: one of `tcp` and `http`. Probes come from this host, with its address towards the workload.
+#[derive(Clone, Debug, PartialEq, Deserialize, Serialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+#[schemars(extend("x-kubernetes-validations" = [{
+    "rule": "has(self.tcp) != has(self.http)",
+    "message": "one of tcp and http is asked for"
+}]))]
+pub struct Health {
+    /// Healthy is who takes a TCP connection.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tcp: Option<TcpProbe>,
+    /// Healthy is who answers an HTTP request (without TLS) with a status from 200 to 399.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub http: Option<HttpProbe>,
+    /// Milliseconds from one probe to the next, up to a tenth more; an answer that takes as long is a failure.
+    #[serde(default = "interval")]
+    #[schemars(range(min = 100, max = 3_600_000))]
+    pub interval_milliseconds: i32,
+    /// So many failures in a row make a workload unhealthy, and as many successes healthy again. A new one is healthy by its first success, and
+    /// gets nothing before it.
+    #[serde(default = "failures")]
+    #[schemars(range(min = 1, max = 100))]
+    pub failures: i32,
+}
+
+/// A connection that is opened and reset.
+#[derive(Clone, Debug, PartialEq, Deserialize, Serialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct TcpProbe {
+    /// The port that is asked; the one that the workload serves when not given.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1, max = 65535))]
+    pub port: Option<i32>,
+}
+
+/// A `GET` by HTTP/1.1.
+#[derive(Clone, Debug, PartialEq, Deserialize, Serialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct HttpProbe {
+    /// What is asked for.
+    #[schemars(length(min = 1, max = 1024))]
+    pub path: String,
+    /// The `Host` header; the workload's address and port when not given.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 259))]
+    pub host: Option<String>,
+    /// The port that is asked; the one that the workload serves when not given.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1, max = 65535))]
+    pub port: Option<i32>,
+}
+
+fn interval() -> i32 {
+    500
+}
+
+fn failures() -> i32 {
+    2
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
+pub enum AllDown {
+    #[default]
+    Refuse,
+    KeepAll,
+}
+
+impl From<AllDown> for health::AllDown {
+    fn from(all_down: AllDown) -> Self {
+        match all_down {
+            AllDown::Refuse => Self::Refuse,
+            AllDown::KeepAll => Self::KeepAll,
+        }
+    }
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]

@@ -2,6 +2,7 @@
 
 mod cluster;
 mod exits;
+mod health;
 mod host;
 mod inbound;
 mod lenient;

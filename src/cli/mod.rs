@@ -20,6 +20,7 @@ use std::path::PathBuf;
 
 use clap::{Args, CommandFactory, Parser, Subcommand};
 use output::Output;
+use show::Inbound;
 
 /// What scripts may rely on.
 const EXIT_CODES: &str = "Exit codes: 0 done, 1 failed (`check`: something has to be mended first), 2 wrong arguments.
@@ -123,9 +124,14 @@ enum Command {
     Explain {
         #[command(flatten)]
         state: StateArgs,
+        /// A call to this port of an exit instead: who serves it, and who answers the client whose address follows
+        #[arg(long, value_name = "ADDRESS:PORT[/udp]")]
+        inbound: Option<Inbound>,
         /// A container's name or id, an address, pod/NAME, or netns/NAME
-        workload: String,
+        #[arg(required_unless_present = "inbound")]
+        workload: Option<String>,
         /// Where to, an address or a name; the outside at large when not given
+        #[arg(conflicts_with = "inbound")]
         destination: Option<String>,
     },
     /// Run a program of this host that leaves by a binding's exit, or as an address, from its first packet
@@ -210,7 +216,12 @@ impl Cli {
             Command::Status { state, output, watch } => show::status(&state.state_dir, output, watch),
             Command::Flows { state, workload, output } => show::flows(&state.state_dir, workload, output),
             Command::Top { state } => show::top(&state.state_dir),
-            Command::Explain { state, workload, destination } => show::explain(&state.state_dir, &workload, destination.as_deref()),
+            Command::Explain { state, inbound: Some(inbound), workload: client, .. } => {
+                show::explain_inbound(&state.state_dir, inbound, client.as_deref())
+            }
+            Command::Explain { state, inbound: None, workload, destination } => {
+                show::explain(&state.state_dir, &workload.unwrap_or_default(), destination.as_deref())
+            }
             Command::Exec { state, by: ExecArgs { binding, ip }, program } => exec::exec(&state.state_dir, binding, ip, &program),
             Command::Check { state, sysctl, docker_socket, output } => {
                 runtime()?.block_on(crate::check::run(&docker_socket, &state.state_dir, &sysctl.sysctl_root, |findings| {

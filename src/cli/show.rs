@@ -1,8 +1,9 @@
 //! `egressd status`, `explain`, `flows` and `top`: what the daemon knows.
 
 use std::io::{IsTerminal, Write};
-use std::net::{IpAddr, ToSocketAddrs};
+use std::net::{IpAddr, SocketAddr, ToSocketAddrs};
 use std::path::Path;
+use std::str::FromStr;
 use std::time::Duration;
 
 use anyhow::{Context, anyhow, bail};
@@ -10,7 +11,7 @@ use clap::ValueEnum;
 use k8s_openapi::jiff::Timestamp;
 
 use super::output::Output;
-use crate::daemon::control::{Request, Response, ask};
+use crate::daemon::control::{Call, Request, Response, ask};
 use crate::report::{flows, table};
 
 /// Between two prints of `--watch`.
@@ -97,6 +98,37 @@ pub fn explain(state: &Path, workload: &str, destination: Option<&str>) -> anyho
         }
     }
     Ok(())
+}
+
+/// A port that is called, as it is written.
+#[derive(Clone, Debug)]
+pub struct Inbound {
+    called: SocketAddr,
+    udp: bool,
+}
+
+impl FromStr for Inbound {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let (called, protocol) = text.split_once('/').unwrap_or((text, "tcp"));
+        let udp = match protocol.to_ascii_lowercase().as_str() {
+            "tcp" => false,
+            "udp" => true,
+            _ => return Err(format!("{protocol} is not one of tcp, udp")),
+        };
+        let called = called.parse().map_err(|_| format!("{called} is no address and port; write for instance 172.31.0.14:27017/tcp"))?;
+        Ok(Self { called, udp })
+    }
+}
+
+/// Prints what becomes of a call to a port, by this client if one is given.
+pub fn explain_inbound(state: &Path, Inbound { called, udp }: Inbound, client: Option<&str>) -> anyhow::Result<()> {
+    let client = client.map(|text| text.parse().with_context(|| format!("{text} is no address of a client"))).transpose()?;
+    match ask(state, &Request::ExplainInbound(Call { called, udp, client }))? {
+        Response::Text(text) => Ok(std::io::stdout().write_all(text.as_bytes())?),
+        _ => bail!("egressd gave another answer than was asked for"),
+    }
 }
 
 /// An address, or all that this host finds for a name.

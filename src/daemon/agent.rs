@@ -1,6 +1,7 @@
 //! The loop: facts in, plan out. Everything that it knows is derived again in each round.
 
 mod answer;
+mod dry_run;
 mod hear;
 mod managed;
 mod silent;
@@ -11,11 +12,12 @@ use std::sync::mpsc as thread;
 use std::time::{Duration, Instant};
 
 use tokio::sync::{mpsc, watch};
-use tracing::{debug, info, warn};
+use tracing::{debug, info};
 
 use self::silent::Silent;
 use super::calls::Calls;
 use super::cutter::{self, Job};
+use super::inbound::Inbound;
 use super::keeper::{self, Keeper};
 use super::metrics::Metrics;
 use super::retry::Retries;
@@ -27,6 +29,7 @@ use crate::effects::kernel::{Failure, Kernel};
 use crate::effects::kubernetes::reporter::Reporter;
 use crate::model::cluster::Cluster;
 use crate::model::known::Facts;
+use crate::model::listeners::Listeners;
 use crate::model::programs::Wanted;
 use crate::model::resolve::{Outcome, Past, resolve};
 use crate::model::ways;
@@ -46,8 +49,6 @@ const LOOKS: u8 = 16;
 const NEWS: Duration = Duration::from_millis(200);
 /// How long an agent that is told to stop listens for the end of its DaemonSet.
 const LAST_WORDS: Duration = Duration::from_secs(2);
-/// How long a dry run waits for an engine that does not answer.
-const PATIENCE: Duration = Duration::from_secs(3);
 
 pub(super) struct Agent {
     kernel: Kernel,
@@ -81,6 +82,7 @@ pub(super) struct Agent {
     gates: gates::Watch,
     addresses: addresses::Watch,
     gateways: gateways::Watch,
+    inbound: Inbound,
     transitions: Transitions,
     manager: Manager,
     calls: Calls,
@@ -103,6 +105,7 @@ impl Agent {
         let mut facts = Facts::of(Cluster::new(options.cluster.as_ref().is_some_and(|cluster| cluster.raw_exits), &options.inside));
         // Until the runtime has spoken nobody knows where a pod is, whatever the API server says of addresses.
         facts.sandboxes = options.containerd.is_some().then(BTreeMap::new);
+        facts.listeners = Some(Listeners::default());
         Self {
             cutter: cutter::start(tell.clone()),
             kernel,
@@ -125,6 +128,7 @@ impl Agent {
             gates: gates::Watch::new(),
             addresses: addresses::Watch::new(tell.clone()),
             gateways: gateways::Watch::new(tell.clone()),
+            inbound: Inbound::start(&tell),
             transitions: Transitions::default(),
             manager: Manager::new(),
             boot_guard: options.boot_guard.clone().filter(|_| !options.dry_run).map(|file| Keeper::start(file, tell.clone())),
@@ -152,6 +156,7 @@ impl Agent {
                 self.nat.due(),
                 self.gates.due(),
                 self.addresses.due(),
+                self.inbound.due(),
                 self.manager.due(),
             ]
             .into_iter()
@@ -182,6 +187,7 @@ impl Agent {
             self.manager.alive();
             self.nat.look(&mut self.kernel);
             self.gates.look(&mut self.kernel);
+            self.inbound.end_drains(&self.cutter);
             if is_due(self.news) {
                 self.news = None;
                 self.report();
@@ -190,34 +196,6 @@ impl Agent {
                 let _ = respond.send(self.answer(question));
             }
         }
-    }
-
-    /// Prints the plan once every source has spoken.
-    pub async fn dry_run(&mut self, told: &mut mpsc::UnboundedReceiver<Told>) -> Result<(), Error> {
-        let deadline = Instant::now() + PATIENCE;
-        while self.silent.any() {
-            tokio::select! {
-                one = told.recv() => match one {
-                    Some(one) => drop(self.hear(one)),
-                    None => break,
-                },
-                () = sleep_until(Some(deadline)) => break,
-            }
-        }
-        if self.silent.engine {
-            warn!("the engine does not answer: the plan is without its containers, and takes nothing away");
-        }
-        if self.silent.runtime || self.silent.cluster {
-            warn!("the container runtime or the API server does not answer: the plan is without its pods, and takes nothing away");
-        }
-        match self.plan() {
-            Ok(plan) => print!("{plan}"),
-            Err(failure) => warn!("{failure}"),
-        }
-        for step in engine::steps(&self.facts) {
-            println!("{}: {step:?}", step.object());
-        }
-        Ok(())
     }
 
     /// When what failed is tried again.
@@ -287,6 +265,8 @@ impl Agent {
         self.gates.want(&self.outcome, !self.silent.any());
         self.gateways.want(&self.outcome.uplinks.gateways);
         self.facts.dead_gateways.retain(&self.outcome.uplinks.gateways);
+        self.past.serve(&self.outcome.inbound, !self.silent.any());
+        self.inbound.note(&self.outcome.inbound, &mut self.facts.verdicts);
         // Flows end once the rules are right. What was refused is planned anew, with its cuts.
         if !flows_stay && !done.batch_refused {
             let _ = self.cutter.send(Job::Cut(cuts, server_cuts));

@@ -1,7 +1,7 @@
 //! The daemon's Unix socket: one request and one answer a connection, each a line of JSON.
 
 use std::io::{self, BufRead, BufReader, Write};
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
@@ -38,10 +38,23 @@ pub enum Request {
     },
     /// How many flows each exit has, and how fast.
     Exits,
+    /// What becomes of a call to a port.
+    ExplainInbound(Call),
     /// Whether all sources have spoken and the kernel is as it should be.
     Ready,
     /// Whether the rules of the control group of programs that are started so are in the kernel; waits for them.
     Exec(Started),
+}
+
+/// A call to a port of this host.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Call {
+    pub called: SocketAddr,
+    /// By UDP, and else by TCP.
+    pub udp: bool,
+    /// Who calls.
+    pub client: Option<IpAddr>,
 }
 
 /// What the loop is asked.
@@ -54,7 +67,9 @@ pub(crate) enum Question {
     },
     /// The last changes of workloads.
     Changes,
-    /// With what is counted, too.
+    /// What becomes of a call to a port.
+    ExplainInbound(Call),
+    /// With the same as status.
     Metrics(Counted),
     /// Whether all sources have spoken and the kernel is as it should be.
     Ready,
@@ -139,6 +154,7 @@ async fn answer(stream: tokio::net::UnixStream, tell: Teller, desk: Desk) -> io:
     let response = match request {
         Request::Status => put(Question::Status(counted().await), &tell).await,
         Request::Explain { workload, destination } => put(Question::Explain { workload, destination }, &tell).await,
+        Request::ExplainInbound(call) => put(Question::ExplainInbound(call), &tell).await,
         Request::Flows { workload } => desk.flows_of(workload, FLOWS).await.map(|flows| match flows {
             Ok(flows) => Response::Flows(flows),
             Err(FlowsError::Unknown(workload)) => Response::Unknown(workload),

@@ -9,8 +9,10 @@ use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
 use prometheus_client::metrics::info::Info;
 use prometheus_client::registry::{Registry, Unit};
 
+use crate::model::health::Verdict;
 use crate::model::known::Facts;
 use crate::model::resolve::Outcome;
+use crate::model::services::{Health, Server};
 use crate::report::status::{Counted, Dropped, bindings, word};
 
 /// Which version runs, as every registry of this program tells.
@@ -30,6 +32,7 @@ pub(super) struct Metrics {
     dropped: Family<ByReason, Counter>,
     services: Gauge,
     servers: Gauge,
+    unhealthy: Gauge,
     failing: Gauge,
     problems: Gauge,
     /// Rounds of the loop.
@@ -94,7 +97,7 @@ impl Metrics {
         let mut registry = Registry::with_prefix("egressd");
         let latency = Histogram::new(exponential_buckets(0.000_05, 2.0, 16));
         let (workloads, bindings, up, uplinks, exits, ports, dropped, services, servers) = Default::default();
-        let (failing, problems, rounds, changes, failures, drift) = Default::default();
+        let (unhealthy, failing, problems, rounds, changes, failures, drift) = Default::default();
         let metrics = Self {
             registry: Registry::default(),
             workloads,
@@ -106,6 +109,7 @@ impl Metrics {
             dropped,
             services,
             servers,
+            unhealthy,
             failing,
             problems,
             rounds,
@@ -126,6 +130,7 @@ impl Metrics {
         registry.register("dropped_packets", help, metrics.dropped.clone());
         registry.register("services", "Ports of exits that bindings publish", metrics.services.clone());
         registry.register("servers", "Workloads that serve published ports, each as often as it does", metrics.servers.clone());
+        registry.register("unhealthy_servers", "Those of them that do not answer as asked", metrics.unhealthy.clone());
         registry.register("failing_steps", "Steps that were refused and are tried again", metrics.failing.clone());
         registry.register("problems", "Lines of status that tell what is wrong", metrics.problems.clone());
         registry.register("rounds", "Rounds of resolving and planning", metrics.rounds.clone());
@@ -173,6 +178,9 @@ impl Metrics {
         self.services.set(services.len().try_into().unwrap_or(i64::MAX));
         let servers: usize = services.iter().map(|service| service.servers.len()).sum();
         self.servers.set(servers.try_into().unwrap_or(i64::MAX));
+        let is_unhealthy = |server: &&Server| matches!(server.health, Health::Known(Verdict::Unhealthy(_)));
+        let unhealthy = services.iter().flat_map(|service| &service.servers).filter(is_unhealthy).count();
+        self.unhealthy.set(unhealthy.try_into().unwrap_or(i64::MAX));
         self.failing.set(now.failing.try_into().unwrap_or(i64::MAX));
         self.problems.set(now.problems.try_into().unwrap_or(i64::MAX));
         let mut text = String::new();

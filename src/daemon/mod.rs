@@ -8,9 +8,11 @@ pub mod control;
 pub mod controller;
 mod cutter;
 mod desk;
+mod drains;
 mod gates;
 mod gateways;
 pub(crate) mod http;
+mod inbound;
 mod keeper;
 mod lock;
 mod metrics;
@@ -43,6 +45,8 @@ use crate::facts::{containerd, docker, files, kernel, kubernetes, programs};
 use crate::model::binding::Manifests;
 use crate::model::cluster::ClusterChange;
 use crate::model::facts::{EngineChange, KernelChange};
+use crate::model::health::{Check, Verdict};
+use crate::model::listeners::Listeners;
 use crate::model::pod::RuntimeChange;
 use crate::model::programs::ProgramFacts;
 use crate::plan::engine::EngineStep;
@@ -105,6 +109,10 @@ pub(crate) enum Told {
     Files(Manifests),
     /// Users and control groups of the host's programs.
     Programs(ProgramFacts),
+    /// Who listens on ports that bindings publish.
+    Listeners(Listeners),
+    /// What a server's answers have come to.
+    Health(Check, Verdict),
     /// Somebody touched nftables.
     Nft(Notice),
     /// A call to the engine came back, and what it came to.

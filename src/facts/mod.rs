@@ -5,6 +5,8 @@ pub mod containerd;
 pub mod docker;
 pub mod files;
 mod follow;
+pub mod health;
 pub mod kernel;
 pub mod kubernetes;
+pub mod listeners;
 pub mod programs;

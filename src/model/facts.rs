@@ -7,6 +7,7 @@ use foldhash::HashMap;
 use ipnet::IpNet;
 
 use super::binding::{Asked, Placement};
+use super::listeners::Published;
 use super::replace;
 
 mod link;
@@ -229,6 +230,8 @@ pub struct Container {
     /// Seconds since the epoch.
     pub created: u64,
     pub attachments: Vec<Attachment>,
+    /// Ports of the host that the engine publishes for it; none unless it runs.
+    pub published: Vec<Published>,
     /// What its labels ask for, parsed once; `None` when it bears no `egress.` label.
     pub asked: Option<std::sync::Arc<Asked>>,
 }

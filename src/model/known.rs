@@ -4,9 +4,13 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::mem;
 use std::sync::Arc;
 
+use foldhash::HashMap;
+
 use super::cluster::Cluster;
 use super::facts::{Container, EngineChange, IfIndex, KernelFacts, Network};
 use super::gateways::Dead;
+use super::health::{Check, Verdict};
+use super::listeners::Listeners;
 use super::managed::Probes;
 use super::pod::{NetworkNamespace, Owner, RuntimeChange, Sandbox};
 use super::programs::ProgramFacts;
@@ -33,6 +37,10 @@ pub struct Facts {
     leaving: Vec<Leaving>,
     /// Users and control groups of this host's programs.
     pub programs: ProgramFacts,
+    /// Who listens on ports that bindings publish; `None` where nobody looks.
+    pub listeners: Option<Listeners>,
+    /// Whether servers of published ports answer, of those that have been asked often enough.
+    pub verdicts: HashMap<Check, Verdict>,
     pub cluster: Cluster,
     /// What was found of the addresses that egressd is to put on NICs.
     pub probes: Probes,

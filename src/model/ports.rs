@@ -1,7 +1,11 @@
 //! Transport protocols and their ports, and what is served on ports of exits.
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::net::IpAddr;
+use std::sync::Arc;
+
+use super::health::{AllDown, HealthCheck};
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Protocol {
@@ -30,6 +34,11 @@ pub struct Ports {
 }
 
 impl Ports {
+    /// Whether this port of this protocol is one of them.
+    pub fn has(&self, protocol: Protocol, port: u16) -> bool {
+        self.protocol == protocol && (self.first..=self.last).contains(&port)
+    }
+
     /// Whether they have a port in common.
     pub fn meets(&self, other: &Self) -> bool {
         self.protocol == other.protocol && self.first <= other.last && other.first <= self.last
@@ -50,7 +59,7 @@ impl fmt::Display for Ports {
 }
 
 /// Calls to the binding's exits that go to its workloads.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Inbound {
     /// The exit that is called; each of them when not given.
     pub address: Option<IpAddr>,
@@ -60,8 +69,15 @@ pub struct Inbound {
     pub target: Option<u16>,
     pub balance: Balance,
     pub client_source: ClientSource,
-    /// Each workload's part of the new connections, 1 to 100.
+    /// Each workload's part of the new connections, 1 to 100; one with 0 gets none, and goes on with those that it has.
     pub weight: u16,
+    /// Weights of single workloads, by their addresses.
+    pub weights: BTreeMap<IpAddr, u16>,
+    /// How it is found out whether a workload serves; `None`: one does as long as it is there.
+    pub health: Option<Arc<HealthCheck>>,
+    pub all_down: AllDown,
+    /// Seconds that a workload which gets no new connections any more may take to end those that it has; `None`: as long as it likes.
+    pub drain: Option<u32>,
 }
 
 /// How new connections are shared among the workloads that serve a port.

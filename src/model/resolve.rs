@@ -21,7 +21,7 @@ use super::port_owners::{Answer, PortOwners, Request};
 use super::reason::Reason;
 use super::select::Held;
 use super::served::{refuse_mode, refuse_network};
-use super::services::services;
+use super::services::{Served, Services, services};
 use super::spread::spreads;
 use super::uplinks::outside::MAIN;
 use super::uplinks::{Memory, Uplinks};
@@ -36,6 +36,20 @@ pub struct Past {
     pub pod_bridges: BTreeSet<IfIndex>,
     /// Interface and source of who was bound until just now: their flows are being ended.
     pub departed: BTreeSet<(IfIndex, IpAddr)>,
+    /// Ports that were served until now.
+    pub served: Served,
+}
+
+impl Past {
+    /// Keeps in mind which ports are served. Until every source has spoken, those of before may be again.
+    pub fn serve(&mut self, services: &Services, whole: bool) {
+        let served = services.served();
+        if whole {
+            self.served = served;
+        } else {
+            self.served.extend(served);
+        }
+    }
 }
 
 /// Decides everything anew. Deterministic in facts and past.
@@ -61,7 +75,7 @@ pub fn resolve(facts: &Facts, past: &mut Past) -> Outcome {
     let faces = resolver.faces(&rows, &guards);
     let programs = programs::programs(facts, &uplinks, &mut past.memory.numbers);
     let spreads = spreads(&rows, &uplinks);
-    let inbound = services(&rows, &facts.manifests.bindings, &uplinks);
+    let inbound = services(&rows, facts, &uplinks, &past.served);
     Outcome { uplinks, rows, programs, spreads, inbound, guards, faces, inside: Arc::clone(&facts.cluster.inside) }
 }
 

@@ -1,18 +1,23 @@
 //! Services: ports of exits, and the workloads that serve them.
 //!
 //! A call to an exit's address on such a port goes to one of the servers, by destination NAT on its first packet. A port of an address is one
-//! binding's, that of the binding which takes precedence; containers whose labels publish the same share it.
+//! binding's, that of the binding which takes precedence; containers whose labels publish the same share it. What a program of the host, or
+//! another container by the engine's own means, has already is refused.
 
-use std::collections::BTreeMap;
+mod claims;
+
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
-use super::binding::{Balance, Binding, BindingName, ClientSource, FieldError, Inbound, Ports, Protocol, Source};
-use super::reason::Reason;
-use super::select::precedence;
-use super::slots::{hashed, turns};
+use super::binding::{Balance, BindingName, ClientSource, Ports};
+use super::health::{AllDown, Check, Verdict};
+use super::known::Facts;
+use super::listeners::{Called, Taken};
+use super::slots::{hashed_to, turns};
 use super::uplinks::Uplinks;
-use super::workload::{Entry, Row, State};
+use super::workload::{Entry, Row};
+use claims::{Known, claims};
 
 /// A port of an exit's address, or a range of ports, with those who serve it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -21,6 +26,7 @@ pub struct Service {
     pub ports: Ports,
     pub balance: Balance,
     pub client_source: ClientSource,
+    pub all_down: AllDown,
     /// The binding that had it first.
     pub binding: BindingName,
     /// In the order of their bindings and addresses; none while nobody serves it.
@@ -33,11 +39,44 @@ pub struct Server {
     pub address: IpAddr,
     /// Its own port; `None` for a range, whose ports stay as they are.
     pub port: Option<u16>,
-    /// Its part of the new connections, 1 to 100.
+    /// Its part of the new connections, 1 to 100; 0 while it drains.
     pub weight: u16,
+    pub health: Health,
+    /// Seconds that it may drain.
+    pub drain: Option<u32>,
     pub entry: Entry,
     /// The place of its row among the outcome's.
     pub row: usize,
+}
+
+/// What is known of a server's health.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Health {
+    /// Nobody asks.
+    Unchecked,
+    /// It was asked for the first time, and has not answered yet.
+    Unknown {
+        /// It was served before egressd was started: it goes on until it is known better.
+        served: bool,
+    },
+    Known(Verdict),
+}
+
+impl Server {
+    /// Where it listens.
+    pub fn endpoint(&self) -> Endpoint {
+        (self.address, self.port.unwrap_or(0))
+    }
+
+    /// Whether new connections go to it, while others can.
+    pub fn takes(&self) -> bool {
+        let well = match &self.health {
+            Health::Unchecked | Health::Known(Verdict::Healthy) => true,
+            Health::Known(Verdict::Unhealthy(_)) => false,
+            Health::Unknown { served } => *served,
+        };
+        well && self.weight > 0
+    }
 }
 
 /// Where a server listens. Of a range the port is 0.
@@ -50,12 +89,50 @@ pub struct Services {
     pub all: Vec<Service>,
     /// What is not served, and why, each with its cure.
     pub problems: Vec<String>,
+    /// The ports that bindings ask for, each of them another one's: of these it has to be known who listens there.
+    pub asked: Arc<BTreeSet<Called>>,
+    /// Some are not served yet, since that is not known.
+    pub pending: bool,
+    /// What servers are to be asked for their health.
+    pub checks: Arc<BTreeSet<Check>>,
+}
+
+/// What was served until now, with those servers that are asked for their health.
+pub type Served = BTreeMap<Called, BTreeSet<Endpoint>>;
+
+impl Services {
+    /// What is served now.
+    pub fn served(&self) -> Served {
+        let served = self.all.iter().filter(|service| !service.servers.is_empty());
+        served.map(|service| ((service.address, service.ports), service.checked())).collect()
+    }
+}
+
+/// The services that the bindings of files ask for, and the labels of the rows. What was served until now keeps its port, whoever listens there
+/// since: no program of the host takes a service away.
+pub fn services(rows: &[Row], facts: &Facts, uplinks: &Uplinks, served: &Served) -> Services {
+    let taken = Taken::new(facts.listeners.as_ref(), facts.containers());
+    claims(rows, &facts.manifests.bindings, Known { uplinks, taken: &taken, verdicts: &facts.verdicts, served })
 }
 
 impl Service {
-    /// The servers with their weights, as slots are made of them.
+    /// The servers that get new connections, with their weights, as slots are made of them.
     pub fn weighted(&self) -> Vec<(Endpoint, u16)> {
-        self.servers.iter().map(|server| ((server.address, server.port.unwrap_or(0)), server.weight)).collect()
+        let of = |takes: fn(&Server) -> bool| -> Vec<_> {
+            self.servers.iter().filter(|server| takes(server)).map(|server| (server.endpoint(), server.weight)).collect()
+        };
+        match of(Server::takes) {
+            none if none.is_empty() && self.all_down == AllDown::KeepAll => of(|server| server.weight > 0),
+            some => some,
+        }
+    }
+
+    /// Those of the servers that get new connections whose health is asked for.
+    fn checked(&self) -> BTreeSet<Endpoint> {
+        if self.servers.iter().all(|server| server.health == Health::Unchecked) {
+            return BTreeSet::new();
+        }
+        self.weighted().into_iter().map(|(endpoint, _)| endpoint).collect()
     }
 
     /// The service as its callers know it, `tcp/172.31.0.14:27017`.
@@ -64,13 +141,28 @@ impl Service {
     }
 }
 
-/// The server of each slot.
-pub fn slots(balance: Balance, weighted: &[(Endpoint, u16)]) -> Vec<Endpoint> {
+/// The server of each slot, of a service that has so many servers, those among them that get no new connections.
+pub fn slots(balance: Balance, weighted: &[(Endpoint, u16)], servers: usize) -> Vec<Endpoint> {
     match balance {
         Balance::RoundRobin | Balance::Random => turns(weighted),
-        Balance::BySource => hashed(weighted, |endpoint| *endpoint),
+        Balance::BySource => hashed_to(hash_slots(servers), weighted, |endpoint| *endpoint),
     }
 }
+
+/// How many slots a hash has: another number deals all clients anew, so it changes when a service outgrows it fourfold, and not for one that
+/// drains or is unhealthy.
+fn hash_slots(servers: usize) -> usize {
+    let mut slots = FEWEST;
+    while slots < EACH * servers {
+        slots *= 4;
+    }
+    slots
+}
+
+/// Fewest slots of a hash.
+const FEWEST: usize = 256;
+/// Slots of a hash for each server, at least.
+const EACH: usize = 8;
 
 fn called(address: IpAddr, ports: Ports) -> String {
     let Ports { first, last, .. } = ports;
@@ -80,139 +172,34 @@ fn called(address: IpAddr, ports: Ports) -> String {
     format!("{protocol}/{}{range}", SocketAddr::new(address, first))
 }
 
-/// Those of one binding that serve.
-struct Candidate<'a> {
-    binding: &'a Binding,
-    /// Places of their rows.
-    rows: Vec<usize>,
-}
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::jhash::slot;
 
-/// The services that the bindings of files ask for, and the labels of the rows.
-pub fn services(rows: &[Row], listed: &[Arc<Binding>], uplinks: &Uplinks) -> Services {
-    let asks = |binding: &Binding| !binding.inbound.is_empty() && binding.is_accepted();
-    let mut candidates: BTreeMap<&BindingName, Candidate> = BTreeMap::new();
-    for binding in listed.iter().filter(|binding| asks(binding)) {
-        candidates.insert(&binding.name, Candidate { binding, rows: Vec::new() });
+    fn servers(count: u8) -> Vec<(Endpoint, u16)> {
+        (0..count).map(|last| (((IpAddr::from([10, 0, 0, last])), 1234), 1)).collect()
     }
-    for (at, row) in rows.iter().enumerate() {
-        let Some(binding) = row.binding.as_deref().filter(|binding| asks(binding)) else { continue };
-        let candidate = candidates.entry(&binding.name).or_insert_with(|| Candidate { binding, rows: Vec::new() });
-        if serves(row) {
-            candidate.rows.push(at);
+
+    /// The server of each of ten thousand clients, as the kernel finds it.
+    fn dealt(weighted: &[(Endpoint, u16)], count: usize) -> Vec<Endpoint> {
+        let slots = slots(Balance::BySource, weighted, count);
+        let client = |number: u32| IpAddr::from(0x0a00_0000_u32.wrapping_add(number.wrapping_mul(7919)).to_be_bytes());
+        (0..10_000).map(|number| slots[slot(client(number), slots.len() as u32, 1) as usize]).collect()
+    }
+
+    #[test]
+    fn one_server_of_ten_that_goes_moves_its_own_clients_alone() {
+        for (count, left) in [(10_u8, 10), (10, 9), (9, 8), (17, 16)] {
+            let before = servers(count);
+            let after: Vec<_> = before.iter().filter(|((address, _), _)| *address != IpAddr::from([10, 0, 0, 3])).copied().collect();
+            let (before, after) = (dealt(&before, count.into()), dealt(&after, left));
+            let moved: Vec<_> = before.iter().zip(&after).filter(|(before, after)| before != after).collect();
+            assert!(moved.iter().all(|(before, _)| before.0 == IpAddr::from([10, 0, 0, 3])), "nobody else's");
+            if count == 10 {
+                assert!(moved.len() <= 1_200, "{} of 10,000 moved", moved.len());
+            }
+            assert!(!moved.is_empty());
         }
     }
-    let mut ordered: Vec<Candidate> = candidates.into_values().collect();
-    ordered.sort_by(|a, b| precedence(a.binding).cmp(&precedence(b.binding)));
-    let mut claims = Claims::default();
-    for candidate in &ordered {
-        claims.take(candidate, rows, uplinks);
-    }
-    Services { all: claims.services.into_values().collect(), problems: claims.problems }
-}
-
-/// Whether a row can be a server: it has an address, the kernel shows where, and it stays there. Whether it has an exit does not matter.
-fn serves(row: &Row) -> bool {
-    let there = match &row.state {
-        State::Bound(_) | State::FellBack(_) => true,
-        State::Dropped(reason) => *reason != Reason::BeingPlaced,
-        State::Free | State::Waiting(_) | State::Refused(_) => false,
-    };
-    there && row.entry.is_some() && row.address.is_some_and(|net| net.prefix_len() == net.max_prefix_len())
-}
-
-/// Ports that are somebody's.
-#[derive(Default)]
-struct Claims {
-    /// By address, protocol and first port; none overlaps another.
-    services: BTreeMap<(IpAddr, Protocol, u16), Service>,
-    problems: Vec<String>,
-}
-
-impl Claims {
-    fn take(&mut self, candidate: &Candidate, rows: &[Row], uplinks: &Uplinks) {
-        let binding = candidate.binding;
-        let servers = one_each(&candidate.rows, rows);
-        let mut exits: Vec<IpAddr> = Vec::new();
-        for (_, address) in binding.exits.iter().filter(|spec| !spec.draining).filter_map(|spec| uplinks.holder(spec)) {
-            if !exits.contains(&address) {
-                exits.push(address);
-            }
-        }
-        for (at, inbound) in binding.inbound.iter().enumerate() {
-            let mut of_other_family = !servers.is_empty() && !exits.is_empty();
-            for address in exits.iter().copied().filter(|address| inbound.address.is_none_or(|named| named == *address)) {
-                let of_family = servers.iter().filter(|(_, server, _)| server.is_ipv4() == address.is_ipv4());
-                let own: Vec<Server> = of_family.map(|(row, server, entry)| inbound.server(*row, *server, *entry)).collect();
-                of_other_family &= own.is_empty();
-                if let Err((field, message)) = self.claim(binding, inbound, address, own) {
-                    self.problem(binding, at, field, message);
-                }
-            }
-            if of_other_family {
-                let message =
-                    "none of its workloads has an address of the family of an exit; add an exit or a workload of the other family";
-                self.problem(binding, at, "port", message.to_owned());
-            }
-        }
-    }
-
-    fn problem(&mut self, binding: &Binding, at: usize, field: &str, message: String) {
-        let field = match (binding.name.source, field) {
-            (Source::Label, "balance") => "egress.balance".to_owned(),
-            (Source::Label, "clientSource") => "egress.client-source".to_owned(),
-            (Source::Label, _) => "egress.publish".to_owned(),
-            _ => format!("spec.inbound[{at}].{field}"),
-        };
-        self.problems.push(format!("{}: {}", binding.name, FieldError { field, message }));
-    }
-
-    /// Gives a binding the ports of an address, or its share of them; else the field that is in the way, and why.
-    fn claim(&mut self, binding: &Binding, inbound: &Inbound, address: IpAddr, servers: Vec<Server>) -> Result<(), (&'static str, String)> {
-        let ports = inbound.ports;
-        let of_protocol = (address, ports.protocol, 0)..=(address, ports.protocol, ports.last);
-        if let Some((_, there)) = self.services.range_mut(of_protocol).next_back().filter(|(_, there)| there.ports.last >= ports.first) {
-            let (what, other) = (there.called(), &there.binding);
-            let both_labels = binding.name.source == Source::Label && other.source == Source::Label;
-            if !(both_labels && there.ports == ports) {
-                return Err(("port", format!("{what} is served by {other}; choose another port, or take that one out")));
-            }
-            if there.balance != inbound.balance {
-                return Err(("balance", format!("{what} is shared with {other}, which balances in another way; give both the same")));
-            }
-            if there.client_source != inbound.client_source {
-                return Err((
-                    "clientSource",
-                    format!("{what} is shared with {other}, which treats clients' addresses in another way; give both the same"),
-                ));
-            }
-            there.servers.extend(servers);
-            return Ok(());
-        }
-        let Inbound { balance, client_source, .. } = *inbound;
-        let service = Service { address, ports, balance, client_source, binding: binding.name.clone(), servers };
-        self.services.insert((address, ports.protocol, ports.first), service);
-        Ok(())
-    }
-}
-
-impl Inbound {
-    fn server(&self, row: usize, address: IpAddr, entry: Entry) -> Server {
-        let port = (self.ports.first == self.ports.last).then(|| self.target.unwrap_or(self.ports.first));
-        Server { address, port, weight: self.weight, entry, row }
-    }
-}
-
-/// One address of each family for each workload: on the network of its default route, by which it answers, if there are several.
-fn one_each(of: &[usize], rows: &[Row]) -> Vec<(usize, IpAddr, Entry)> {
-    let mut best: BTreeMap<(String, bool), (bool, IpAddr, usize, Entry)> = BTreeMap::new();
-    for at in of {
-        let row = &rows[*at];
-        let (Some(net), Some(entry)) = (row.address, row.entry) else { continue };
-        let this = (!row.default_route, net.addr(), *at, entry);
-        let key = (row.subject.to_string(), net.addr().is_ipv6());
-        best.entry(key).and_modify(|best| *best = (*best).min(this)).or_insert(this);
-    }
-    let mut servers: Vec<_> = best.into_values().map(|(_, address, row, entry)| (row, address, entry)).collect();
-    servers.sort_by_key(|(_, address, _)| *address);
-    servers
 }

@@ -31,7 +31,11 @@ fn greatest_common_divisor(a: u16, b: u16) -> u16 {
 /// Each slot to the target that has the highest score there (rendezvous hashing): a target that goes leaves its slots to the others, and none
 /// of theirs moves. The scores follow from the keys alone, so a restart changes nothing. The slots are a power of two.
 pub fn hashed<T: Copy, K: Hash + Ord>(weighted: &[(T, u16)], key: impl Fn(&T) -> K) -> Vec<T> {
-    let slots = FEWEST.max(EACH * weighted.len()).next_power_of_two();
+    hashed_to(FEWEST.max(EACH * weighted.len()).next_power_of_two(), weighted, key)
+}
+
+/// The same with so many slots.
+pub fn hashed_to<T: Copy, K: Hash + Ord>(slots: usize, weighted: &[(T, u16)], key: impl Fn(&T) -> K) -> Vec<T> {
     let score = |slot: usize, target: &T, weight: u16| {
         let one = |part: u16| {
             let mut hash = Fnv::default();

@@ -5,6 +5,7 @@ pub mod nexthop;
 pub mod routing;
 pub mod rule;
 pub mod socket;
+pub mod sockets;
 #[cfg(test)]
 pub mod testing;
 

@@ -31,8 +31,23 @@ pub struct GateRule {
     pub ours: bool,
     /// It asks for the mark: somebody lets these flows through.
     pub asks: bool,
-    /// It returns, whatever the packet is.
-    pub returns: bool,
+    /// What it does whatever the packet is.
+    pub decides: Option<Decision>,
+}
+
+/// What a rule does with every packet.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Decision {
+    Returns,
+    /// It drops or rejects.
+    Refuses,
+}
+
+impl Gate {
+    /// What no rule of the chain lets through ends here: by its policy, or by its last rule.
+    pub fn refuses(&self) -> bool {
+        self.chain.drops || self.rules.last().is_some_and(|rule| rule.decides == Some(Decision::Refuses))
+    }
 }
 
 /// A change in iptables' filter table.
@@ -73,23 +88,28 @@ pub fn rule<'a>(message: &Received<'a>, comment: impl Fn(&'a [u8]) -> Option<&'a
         handle,
         ours: message.attribute(NFTA_RULE_USERDATA).and_then(comment) == Some(TAG),
         asks: expressions.windows(mark.len()).any(|bytes| bytes == mark),
-        returns: returns(expressions),
+        decides: decides(expressions),
     })
 }
 
-/// Whether all that a rule does is to count and to return.
-fn returns(expressions: &[u8]) -> bool {
-    let mut found = false;
+/// What a rule does with every packet, if it does no more than to count, to log and to decide.
+fn decides(expressions: &[u8]) -> Option<Decision> {
+    let mut decision = None;
     for (_, expr) in attributes(expressions) {
         match find(expr, NFTA_EXPR_NAME).and_then(text) {
-            Some("counter") => {}
+            Some("counter" | "log") => {}
+            Some("reject") => decision = Some(Decision::Refuses),
             Some("immediate") => {
                 let data = find(expr, NFTA_EXPR_DATA).and_then(|body| find(body, NFTA_IMMEDIATE_DATA));
                 let verdict = data.and_then(|data| find(data, NFTA_DATA_VERDICT)).and_then(|verdict| find(verdict, NFTA_VERDICT_CODE));
-                found = verdict.and_then(number_be) == Some(NFT_RETURN);
+                decision = match verdict.and_then(number_be) {
+                    Some(NFT_RETURN) => Some(Decision::Returns),
+                    Some(NF_DROP) => Some(Decision::Refuses),
+                    _ => None,
+                };
             }
-            _ => return false,
+            _ => return None,
         }
     }
-    found
+    decision
 }

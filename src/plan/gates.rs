@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use crate::contract::{FORWARDED_MARK, FORWARDED_MASK, TABLE};
 use crate::model::resolve::Outcome;
 use crate::model::workload::Subject;
-use crate::nft::gates::{FILTER, Gate, GateStep};
+use crate::nft::gates::{Decision, FILTER, Gate, GateStep};
 use crate::nft::{ChainKind, Family, Hook};
 
 /// The chain of iptables that forwarded packets enter.
@@ -87,7 +87,7 @@ fn insert(gate: &Gate, family: Family) -> GateStep {
     let chain = gate.chain.chain.clone();
     match gate.rules.last() {
         _ if chain == FORWARD => GateStep::Insert(family, chain),
-        Some(last) if last.returns => GateStep::InsertBefore(family, chain, last.handle),
+        Some(last) if last.decides == Some(Decision::Returns) => GateStep::InsertBefore(family, chain, last.handle),
         _ => GateStep::Append(family, chain),
     }
 }
@@ -114,7 +114,7 @@ pub fn problems(gates: &[Gate], wanted: &Wanted) -> Vec<String> {
             ));
         }
         let is_iptables = chain.table == FILTER && chain.chain == FORWARD;
-        if !is_dockers && !is_iptables && chain.table != FIREWALLD && chain.drops && of(&wanted.families) {
+        if !is_dockers && !is_iptables && chain.table != FIREWALLD && gate.refuses() && of(&wanted.families) {
             problems.push(format!(
                 "forward chain {chain} drops calls to published ports: `nft insert rule {chain} meta mark and {FORWARDED_MASK:#x} == {FORWARDED_MARK:#x} accept`"
             ));

@@ -8,8 +8,10 @@ use std::net::IpAddr;
 use super::datapath::{inbound, names};
 use super::read_back::{address_in, owners};
 use super::step::RouteStep;
-use crate::model::binding::Protocol;
+use crate::model::binding::{Ports, Protocol};
 use crate::model::facts::{IfIndex, KernelFacts, LinkKind};
+use crate::model::listeners::Called;
+use crate::model::services::{Endpoint, Served};
 use crate::nft::{Data, Family, Key, Ruleset, Table, Verdict};
 
 /// Flows to end: those to ports of a service that one server answers.
@@ -103,7 +105,7 @@ fn ports(ruleset: &Ruleset) -> BTreeSet<IfIndex> {
 
 /// The server that a slot leads to.
 fn server_in(data: &Data, v6: bool) -> Option<IpAddr> {
-    if let Data::Value(value) = data { address_in(value.as_slice(), v6) } else { None }
+    endpoint_in(data, v6).map(|(address, _)| address)
 }
 
 /// The services of a table, with their chains.
@@ -113,6 +115,38 @@ fn services(table: &Table) -> impl Iterator<Item = (&Key, &str)> {
         Data::Verdict(Verdict::Jump(chain)) => Some((key, chain.as_str())),
         _ => None,
     })
+}
+
+/// The ports that a ruleset serves, and who gets their new connections.
+pub fn served(ruleset: &Ruleset) -> Served {
+    let mut served = Served::new();
+    for (family, table) in ruleset.tables.iter().filter(|(family, _)| **family != Family::Bridge) {
+        let v6 = *family == Family::Ip6;
+        for (key, chain) in services(table) {
+            let slots = inbound::slots_of(table, chain).into_iter().flat_map(|slots| slots.values());
+            let servers = slots.filter_map(|data| endpoint_in(data, v6));
+            served.extend(called(key, v6).map(|called| (called, servers.collect())));
+        }
+    }
+    served
+}
+
+/// Address and port that a slot leads to; of a range the port is 0.
+fn endpoint_in(data: &Data, v6: bool) -> Option<Endpoint> {
+    let Data::Value(value) = data else { return None };
+    let bytes = value.as_slice();
+    let port = bytes.get(if v6 { 16 } else { 4 }..).and_then(|port| Some(u16::from_be_bytes(*port.first_chunk()?)));
+    Some((address_in(bytes, v6)?, port.unwrap_or(0)))
+}
+
+/// What the key of a service stands for.
+fn called(key: &Key, v6: bool) -> Option<Called> {
+    let first = key.first.as_slice();
+    let at = if v6 { 16 } else { 4 };
+    let protocol = [Protocol::Tcp, Protocol::Udp].into_iter().find(|protocol| first.get(at) == Some(&protocol.number()))?;
+    let port = |bytes: &[u8]| Some(u16::from_be_bytes(*bytes.get(at + 4..)?.first_chunk()?));
+    let last = key.last.map_or_else(|| port(first), |last| port(last.as_slice()))?;
+    Some((address_in(first, v6)?, Ports { protocol, first: port(first)?, last }))
 }
 
 /// The servers that a service has no more.
@@ -139,9 +173,6 @@ fn disowned(observed: &Ruleset, desired: &Ruleset) -> BTreeSet<IpAddr> {
 }
 
 fn cut(key: &Key, server: IpAddr, v6: bool) -> Option<ServerCut> {
-    let first = key.first.as_slice();
-    let at = if v6 { 16 } else { 4 };
-    let port = |bytes: &[u8]| Some(u16::from_be_bytes(*bytes.get(at + 4..)?.first_chunk()?));
-    let last = key.last.map_or_else(|| port(first), |last| port(last.as_slice()))?;
-    Some(ServerCut { server, called: address_in(first, v6)?, protocol: *first.get(at)?, ports: (port(first)?, last) })
+    let (called, Ports { protocol, first, last }) = called(key, v6)?;
+    Some(ServerCut { server, called, protocol: protocol.number(), ports: (first, last) })
 }

@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
 use super::datapath::names;
+use super::inbound;
 use super::routing::metric;
 use crate::contract::{PROTOCOL, WAY};
 use crate::model::facts::{Family as IpFamily, IfIndex, KernelFacts, Route};
@@ -14,7 +15,8 @@ use crate::nft::{Data, Family, Key, Ruleset, Set};
 
 /// Takes over what the kernel has of ours.
 pub fn read_back(observed: &Ruleset, kernel: &KernelFacts, past: &mut Past) {
-    let Past { memory: Memory { numbers, .. }, port_owners, pod_bridges, departed } = past;
+    let Past { memory: Memory { numbers, .. }, port_owners, pod_bridges, departed, served } = past;
+    *served = inbound::served(observed);
     for (number, route) in defaults(kernel) {
         let Some(nic) = route.interface else { continue };
         let own = route.metric == metric(IpFamily::of(route.destination.addr()));

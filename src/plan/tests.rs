@@ -104,6 +104,7 @@ fn container(n: u8, asks: &[(&str, &str)]) -> Container {
             addresses: vec![address],
             gateway_priority: 0,
         }],
+        published: Vec::new(),
         asked: None,
     };
     container.asked = labels::parse(&container).map(Arc::new);

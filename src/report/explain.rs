@@ -1,5 +1,7 @@
 //! `egressd explain`: what happens to a packet of a workload, step by step, and why.
 
+pub mod inbound;
+
 use std::fmt::Write;
 use std::net::{IpAddr, Ipv4Addr};
 

@@ -7,8 +7,9 @@ use serde::{Deserialize, Serialize};
 
 use super::columns::columns;
 use crate::model::binding::{Balance, ClientSource, Ports};
+use crate::model::health::Verdict;
 use crate::model::resolve::Outcome;
-use crate::model::services::{Server, Service};
+use crate::model::services::{Health, Server, Service};
 
 /// Servers that a row of the table names.
 const SHOWN: usize = 3;
@@ -41,7 +42,14 @@ pub struct ServerStatus {
     /// The port that was called when it is not given.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub port: Option<u16>,
+    /// Its part of the new connections; 0 while it drains.
     pub weight: u16,
+    /// `Healthy`, `Unhealthy`, or `Unknown` before its first answer; not given where nobody asks.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub health: Option<String>,
+    /// What was wrong with its last probe when it became unhealthy.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub reason: Option<String>,
 }
 
 /// All services of an outcome.
@@ -51,11 +59,19 @@ pub fn services(outcome: &Outcome) -> Vec<ServiceStatus> {
 
 fn of_service(service: &Service, outcome: &Outcome) -> ServiceStatus {
     let Ports { first, last, .. } = service.ports;
+    let health = |server: &Server| match &server.health {
+        Health::Unchecked => (None, None),
+        Health::Unknown { .. } => (Some("Unknown".to_owned()), None),
+        Health::Known(Verdict::Healthy) => (Some("Healthy".to_owned()), None),
+        Health::Known(Verdict::Unhealthy(why)) => (Some("Unhealthy".to_owned()), Some(why.clone())),
+    };
     let server = |server: &Server| ServerStatus {
         workload: outcome.rows.get(server.row).map(|row| row.subject.to_string()).unwrap_or_default(),
         address: server.address,
         port: server.port,
         weight: server.weight,
+        health: health(server).0,
+        reason: health(server).1,
     };
     let balance = match service.balance {
         Balance::RoundRobin => "RoundRobin",
@@ -84,10 +100,7 @@ pub fn render(services: &[ServiceStatus]) -> String {
         return String::new();
     }
     let rows = services.iter().map(|service| {
-        let shown = service.servers.iter().take(SHOWN).map(|server| match server.port {
-            Some(port) => SocketAddr::new(server.address, port).to_string(),
-            None => server.address.to_string(),
-        });
+        let shown = service.servers.iter().take(SHOWN).map(|server| format!("{}{}", server.at(), server.note()));
         let mut servers = shown.collect::<Vec<_>>().join(", ");
         match service.servers.len() {
             0 => "none".clone_into(&mut servers),
@@ -96,5 +109,29 @@ pub fn render(services: &[ServiceStatus]) -> String {
         }
         [service.service.clone(), service.binding.clone(), service.balance.clone(), service.client_source.clone(), servers]
     });
-    format!("\n{}", columns(["SERVICE", "BINDING", "BALANCE", "SOURCE", "SERVERS"], rows))
+    let mut text = format!("\n{}", columns(["SERVICE", "BINDING", "BALANCE", "SOURCE", "SERVERS"], rows));
+    let all = services.iter().flat_map(|service| service.servers.iter().map(move |server| (service, server)));
+    for (i, (service, server)) in all.filter(|(_, server)| server.reason.is_some()).enumerate() {
+        let reason = server.reason.as_deref().unwrap_or_default();
+        text.push_str(if i == 0 { "\n" } else { "" });
+        text.push_str(&format!("{} of {}, {}: unhealthy: {reason}\n", server.workload, service.service, server.at()));
+    }
+    text
+}
+
+impl ServerStatus {
+    /// Where it is.
+    fn at(&self) -> String {
+        self.port.map_or_else(|| self.address.to_string(), |port| SocketAddr::new(self.address, port).to_string())
+    }
+
+    /// Why it gets no new connections.
+    fn note(&self) -> &'static str {
+        match self.health.as_deref() {
+            _ if self.weight == 0 => " (drains)",
+            Some("Unhealthy") => " (unhealthy)",
+            Some("Unknown") => " (not asked yet)",
+            _ => "",
+        }
+    }
 }

@@ -10,6 +10,7 @@ const CALLED: u16 = 8090;
 
 pub fn scenarios() -> Vec<Scenario> {
     let mut scenarios = for_each_engine("containers that publish one port share its calls, also after the engine's restart", shared);
+    scenarios.push(Scenario::new("Debian: a port that Docker publishes for another container is refused, with its name", taken));
     scenarios.push(Scenario::new("CurrentNftables: an engine that drops calls to published ports is told, with the setting", told));
     scenarios
 }
@@ -74,6 +75,31 @@ fn shared(engine: Engine) {
     ["one", "two"].iter().for_each(|name| page(&docker, name));
     await_served(&world);
     assert_eq!(call(&world, 6), ["one", "one", "one", "two", "two", "two"]);
+}
+
+fn taken() {
+    let world = World::builder().build();
+    let docker = world.docker(Engine::Debian);
+    s1::create_network(&world, &docker);
+    let _egressd = world.egressd_for_docker();
+    world.forget_neighbours();
+    let published = format!("{CALLED}:{WEB_PORT}");
+    docker.run("other", &["--network", s1::NETWORK, "-p", &published]);
+    page(&docker, "other");
+    run(&world, &docker, "one", &[]);
+    await_problem(&world, &["label/one: egress.publish", "is taken by container other, which the engine publishes at 0.0.0.0:8090"]);
+    assert_eq!(call(&world, 3), ["other"; 3], "it keeps its calls");
+    docker.remove("other");
+    until("its port is free", || {
+        let answer = world.reached_by(Nic::Eth1, CALLED, "/index.html")?;
+        if answer.trim() == "one" { Ok(()) } else { Err(answer) }
+    });
+    // Who publishes by both means is in nobody's way.
+    run(&world, &docker, "two", &["-p", &published]);
+    await_state(&world, "two", "Bound");
+    assert_eq!(call(&world, 4), ["one", "one", "two", "two"]);
+    let problems = world.status()["problems"].clone();
+    assert!(!problems.to_string().contains("taken"), "{problems}");
 }
 
 fn told() {

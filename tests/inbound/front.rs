@@ -94,10 +94,13 @@ pub fn through_a_firewall() {
     until("the rule is gone", || if rules().contains("egressd") { Err(rules()) } else { Ok(()) });
 }
 
-pub fn another_firewall() {
+/// A chain with this policy and last rule.
+pub fn another_firewall(policy: &str, last: &str) {
     let world = World::builder().build();
     let (_lan, _guests) = front(&world, "");
-    world.host.nft("table inet strict {\n chain forward {\n type filter hook forward priority 0; policy drop;\n }\n}");
+    world
+        .host
+        .nft(&format!("table inet strict {{\n chain forward {{\n type filter hook forward priority 0; policy {policy};\n {last}\n }}\n}}"));
     let _egressd = world.egressd_alone();
     world.forget_neighbours();
     let at = called(&world, Nic::Eth1)[0];

@@ -1,6 +1,8 @@
 //! Calls to ports of the exits go to the workloads that serve them: by turn, at random, by a hash; servers that come and go.
 
 mod front;
+mod health;
+mod ports;
 
 use std::{
     net::{IpAddr, SocketAddr},
@@ -28,7 +30,11 @@ fn main() -> ExitCode {
     }
     scenarios.push(Scenario::new("servers elsewhere are reached though FORWARD drops, by one rule that stays", front::through_a_firewall));
     scenarios.push(Scenario::new("a front without a router serves its neighbours", front::without_a_router));
-    scenarios.push(Scenario::new("a chain of nftables that drops is told, with the rule that opens it", front::another_firewall));
+    for (how, policy, last) in [("drops", "drop", ""), ("rejects by its last rule", "accept", "counter reject")] {
+        scenarios.push(Scenario::new(format!("a chain of nftables that {how} is told, with the rule that opens it"), move || {
+            front::another_firewall(policy, last);
+        }));
+    }
     scenarios.push(Scenario::new("calls at random reach all servers alike", at_random));
     scenarios.push(Scenario::new("a hash of the source keeps a client at one server, also after a restart", by_source));
     scenarios.push(Scenario::new("servers that come, drain or die touch nobody else's connections", scaled));
@@ -39,6 +45,14 @@ fn main() -> ExitCode {
     scenarios.push(Scenario::new("killed and started again, egressd changes nothing, and calls go on meanwhile", killed));
     scenarios.push(Scenario::new("cleanup leaves all as it was found", cleaned_up));
     scenarios.push(Scenario::new("a port that is another binding's is refused, and both are named", taken));
+    scenarios
+        .push(Scenario::new("a port that a program of the host has is refused, with who it is, until it goes", ports::taken_by_programs));
+    scenarios.push(Scenario::new("who had a port first keeps it, also after a restart", ports::first_come));
+    scenarios
+        .push(Scenario::new("a server that does not answer gets no new connection until it does, also after a restart", health::by_tcp));
+    scenarios.push(Scenario::new("while no server is healthy calls are refused, or go to all, and open ones go on", health::all_down));
+    scenarios.push(Scenario::new("a server that answers a GET with an error gets no new connection", health::by_http));
+    scenarios.push(Scenario::new("a server with weight 0 drains", health::drains));
     world::harness::main_of_waiting(scenarios)
 }
 
@@ -100,6 +114,12 @@ fn publish(world: &World, servers: &[&Server], more: &str) {
     );
 }
 
+/// The negative control of what follows: a call reaches the host and nobody else.
+fn assert_unserved(world: &World) {
+    let error = ask_tcp(&world.internet, called(world, Nic::Eth0)[0]).expect_err("nobody serves it without egressd");
+    assert_eq!(error.kind(), std::io::ErrorKind::ConnectionRefused, "the host answers: {error}");
+}
+
 /// What a client on the internet calls.
 fn called(world: &World, nic: Nic) -> [SocketAddr; 2] {
     [IpAddr::from(world.layout.eip(nic)), world.layout.address6(nic).into()].map(|address| (address, CALLED).into())
@@ -135,6 +155,7 @@ fn at_random() {
     let world = World::builder().build();
     let (_, servers) = stage(&world);
     publish(&world, &servers.each_ref(), ", balance: Random");
+    assert_unserved(&world);
     let _egressd = world.egressd_alone();
     world.forget_neighbours();
     let calls = call(&world, 75, servers.each_ref());
@@ -148,6 +169,7 @@ fn by_source() {
     let world = World::builder().build();
     let (_, servers) = stage(&world);
     publish(&world, &servers.each_ref(), ", balance: BySource");
+    assert_unserved(&world);
     let mut egressd = world.egressd_alone();
     world.forget_neighbours();
     let before = call(&world, 6, servers.each_ref());
@@ -160,7 +182,13 @@ fn by_source() {
     for last in 100..130 {
         world.internet.ip(&format!("addr add 198.51.100.{last}/24 dev wan"));
         let from = SocketAddr::from(([198, 51, 100, last], 0));
+        let inbound = format!("{}:{CALLED}/udp", world.layout.address(Nic::Eth1));
+        let explained = world.egressctl(&["explain", "--inbound", &inbound, &from.ip().to_string()]).expect("it answers");
+        let before = servers.each_ref().map(Server::calls);
         ask_udp_from(&world.internet, from, called(&world, Nic::Eth1)[0]).expect("it is served");
+        let answered = (0..3).find(|at| servers[*at].calls() > before[*at]).expect("one of them");
+        let line = explained.lines().find(|line| line.contains("has slot")).unwrap_or_default();
+        assert!(line.contains(&format!("netns/s{} at", answered + 10)), "s{} answered: {explained}", answered + 10);
     }
     assert!(servers.iter().all(|server| server.calls() > 0), "{:?}", servers.each_ref().map(Server::calls));
 }
@@ -169,6 +197,7 @@ fn scaled() {
     let world = World::builder().build();
     let (bridge, [one, two, three]) = stage(&world);
     publish(&world, &[&one, &two], "");
+    assert_unserved(&world);
     let _egressd = world.egressd_alone();
     world.forget_neighbours();
     let at = called(&world, Nic::Eth1)[0];
@@ -256,6 +285,7 @@ fn masqueraded() {
     let world = World::builder().build();
     let (bridge, servers) = stage(&world);
     publish(&world, &servers.each_ref(), "");
+    assert_unserved(&world);
     let _egressd = world.egressd_alone();
     world.forget_neighbours();
     let peers = || called(&world, Nic::Eth1).map(|at| ask_tcp(&world.internet, at).expect("it is served").ip());
@@ -298,6 +328,7 @@ fn killed() {
     let world = World::builder().build();
     let (_, servers) = stage(&world);
     publish(&world, &servers.each_ref(), ", clientSource: Masquerade");
+    assert_unserved(&world);
     let mut egressd = world.egressd_alone();
     world.forget_neighbours();
     let at = called(&world, Nic::Eth1)[0];
@@ -321,6 +352,7 @@ fn cleaned_up() {
     }
     let before = world.state();
     publish(&world, &servers.each_ref(), "");
+    assert_unserved(&world);
     let mut egressd = world.egressd_alone();
     world.forget_neighbours();
     let status = world.status();
@@ -346,6 +378,7 @@ fn taken() {
     let inbound = |from: u16, to: u16| format!("inbound: [{{protocol: TCP, port: {from}, endPort: {to}}}]");
     world.bind(&Binding::of(&one.at.netns).to(&world, Nic::Eth1).with(&inbound(TARGET, TARGET)).with("priority: 1"));
     world.bind(&Binding::of(&two.at.netns).to(&world, Nic::Eth1).with(&inbound(1000, 2000)));
+    assert_unserved(&world);
     let _egressd = world.egressd_alone();
     world.forget_neighbours();
     let called = SocketAddr::new(called(&world, Nic::Eth1)[0].ip(), TARGET);

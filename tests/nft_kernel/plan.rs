@@ -8,10 +8,11 @@ use egressd::model::binding::{
     Balance, Binding, BindingName, ClientSource, Destination, ExitSpec, HostSelector, Ports, Protocol, Selector, Source, Spread, Traffic,
 };
 use egressd::model::facts::KernelFacts;
+use egressd::model::health::AllDown;
 use egressd::model::programs::{Guarded, Programs};
 use egressd::model::resolve::{Guard, Outcome};
 use egressd::model::select::Held;
-use egressd::model::services::{Server, Service};
+use egressd::model::services::{Health, Server, Service};
 use egressd::model::spread::{Share, Shares};
 use egressd::model::uplinks::{Exit, Uplink};
 use egressd::model::workload::{Entry, Row, State, Subject};
@@ -56,6 +57,8 @@ fn services(exit: IpAddr) -> [Service; 2] {
         address: if exit.is_ipv4() { [172, 19, 0, 2].into() } else { "fd00:19::2".parse().unwrap() },
         port: Some(1234),
         weight: 1,
+        health: Health::Unchecked,
+        drain: None,
         entry: Entry::Port { port: 7, bridge: 5 },
         row: 0,
     };
@@ -64,6 +67,7 @@ fn services(exit: IpAddr) -> [Service; 2] {
         ports: Ports { protocol: Protocol::Tcp, first: 27017, last: 27017 },
         balance: Balance::RoundRobin,
         client_source: ClientSource::Masquerade,
+        all_down: AllDown::Refuse,
         binding: BindingName { source: Source::File, name: "default/front".into() },
         servers: vec![server.clone()],
     };

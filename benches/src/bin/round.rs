@@ -114,6 +114,7 @@ fn container(n: u32, address: IpAddr) -> Container {
             addresses: vec![address],
             gateway_priority: 0,
         }],
+        published: Vec::new(),
         asked: None,
     };
     container.asked = labels::parse(&container).map(Arc::new);

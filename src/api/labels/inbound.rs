@@ -1,10 +1,13 @@
 //! Labels of ports that containers serve at their exits' addresses: `egress.publish` and what goes with it.
 
+use std::collections::BTreeMap;
 use std::net::IpAddr;
+use std::sync::Arc;
 
 use super::table::{self, Effect, Label, choice, list};
 use crate::api::values::{self, Fault, Faults, shown};
 use crate::model::binding::{Balance, ClientSource, ExitSpec, Inbound, Ports, Protocol};
+use crate::model::health::{AllDown, HealthCheck, Probe};
 
 /// What these labels say, as far as it is good.
 #[derive(Debug, Default)]
@@ -13,6 +16,8 @@ pub struct Draft {
     balance: Option<Balance>,
     client_source: Option<ClientSource>,
     weight: Option<u16>,
+    health: Option<Arc<HealthCheck>>,
+    all_down: Option<AllDown>,
 }
 
 /// One entry of `egress.publish`.
@@ -59,21 +64,66 @@ pub const CLIENT_SOURCE: Label = Label {
 pub const WEIGHT: Label = Label {
     name: "egress.weight",
     effect: Effect::Exit,
-    grammar: "number, 1 to 100",
-    meaning: "The container's part of the new connections to its published ports. 1 when not given.",
+    grammar: "number, 0 to 100",
+    meaning: "The container's part of the new connections to its published ports; with 0 it gets none. 1 when not given.",
     example: "2",
     read: |draft, value| {
-        let number = value.parse().ok().filter(|number| (1..=100).contains(number));
-        let number = number.ok_or_else(|| Fault::new(format!("{} is no weight from 1 to 100", shown(value))))?;
+        let number = value.parse().ok().filter(|number| (0..=100).contains(number));
+        let number = number.ok_or_else(|| Fault::new(format!("{} is no weight from 0 to 100", shown(value))))?;
         draft.inbound.weight = Some(number);
         Ok(())
     },
 };
 
+pub const HEALTH: Label = Label {
+    name: "egress.health",
+    effect: Effect::Exit,
+    grammar: "`tcp` [`:` port] or `http:` [port] path",
+    meaning: "What the container is asked each half second for its published ports: to take a TCP connection, or to answer a GET with a status from 200 to 399; on the port that it serves unless another one is given. After two failures in a row it gets no new connection until it has answered twice.",
+    example: "http:/ready",
+    read: |draft, value| {
+        let wrong = || Fault::new(format!("{} is neither `tcp` nor `http:` with a path", shown(value)));
+        let port = |text: &str| {
+            let number = text.parse().map_err(|_| wrong())?;
+            values::port_range(Protocol::Tcp, number, number).map(|ports| Some(ports.first))
+        };
+        let (probe, port) = match value.split_once(':').unwrap_or((value, "")) {
+            ("tcp", "") => (Probe::Tcp, None),
+            ("tcp", text) => (Probe::Tcp, port(text)?),
+            ("http", rest) => {
+                let (text, path) = rest.split_at(rest.find('/').ok_or_else(wrong)?);
+                let number = if text.is_empty() { None } else { port(text)? };
+                (Probe::Http { path: values::path(path)?, host: None }, number)
+            }
+            _ => return Err(wrong()),
+        };
+        draft.inbound.health = Some(Arc::new(HealthCheck { probe, port, ..HealthCheck::default() }));
+        Ok(())
+    },
+};
+
+pub const ALL_DOWN: Label = Label {
+    name: "egress.all-down",
+    effect: Effect::Exit,
+    grammar: "`refuse` or `keep-all`",
+    meaning: "What calls to published ports come to while no container is healthy: the host refuses them, or they go to all containers. `refuse` when not given.",
+    example: "keep-all",
+    read: |draft, value| {
+        let choices = [("refuse", AllDown::Refuse), ("keep-all", AllDown::KeepAll)];
+        choice(value, choices).map(|all_down| draft.inbound.all_down = Some(all_down))
+    },
+};
+
 /// The published ports of a container with these exits.
 pub fn of(draft: &table::Draft, exits: &[ExitSpec], errors: &mut Faults) -> Vec<Inbound> {
-    let Draft { publish, balance, client_source, weight } = &draft.inbound;
-    let told = [(BALANCE, balance.is_some()), (CLIENT_SOURCE, client_source.is_some()), (WEIGHT, weight.is_some())];
+    let Draft { publish, balance, client_source, weight, health, all_down } = &draft.inbound;
+    let told = [
+        (BALANCE, balance.is_some()),
+        (CLIENT_SOURCE, client_source.is_some()),
+        (WEIGHT, weight.is_some()),
+        (HEALTH, health.is_some()),
+        (ALL_DOWN, all_down.is_some()),
+    ];
     for (label, _) in told.iter().filter(|(_, given)| *given && publish.is_empty()) {
         let field = PUBLISH.name;
         // What is wrong with it is said already.
@@ -96,6 +146,11 @@ pub fn of(draft: &table::Draft, exits: &[ExitSpec], errors: &mut Faults) -> Vec<
         if all.iter().any(meets) {
             errors.push(PUBLISH.name, || format!("`{ports}` is given twice; keep one"));
         }
+        if ports.first != ports.last && health.as_ref().is_some_and(|health| health.port.is_none()) {
+            errors.push(HEALTH.name, || {
+                format!("asks no port, and `{ports}` is a range; name the port that is asked, for instance `tcp:8081`")
+            });
+        }
         all.push(Inbound {
             address: *address,
             ports: *ports,
@@ -103,6 +158,10 @@ pub fn of(draft: &table::Draft, exits: &[ExitSpec], errors: &mut Faults) -> Vec<
             balance: balance.unwrap_or_default(),
             client_source: client_source.unwrap_or_default(),
             weight: weight.unwrap_or(1),
+            weights: BTreeMap::new(),
+            health: health.clone(),
+            all_down: all_down.unwrap_or_default(),
+            drain: None,
         });
     }
     all

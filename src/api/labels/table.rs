@@ -63,7 +63,7 @@ pub struct Label {
 }
 
 /// Every label of ours.
-pub static LABELS: [Label; 18] = [
+pub static LABELS: [Label; 20] = [
     Label {
         name: "egress.ip",
         effect: Effect::Exit,
@@ -143,6 +143,8 @@ pub static LABELS: [Label; 18] = [
     inbound::BALANCE,
     inbound::CLIENT_SOURCE,
     inbound::WEIGHT,
+    inbound::HEALTH,
+    inbound::ALL_DOWN,
     Label {
         name: "egress.unavailable",
         effect: Effect::Exit,

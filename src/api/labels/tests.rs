@@ -19,6 +19,7 @@ fn container<'a>(labels: impl IntoIterator<Item = (&'a str, &'a str)>) -> Contai
         running: true,
         created: 7,
         attachments: Vec::new(),
+        published: Vec::new(),
         asked: None,
     }
 }

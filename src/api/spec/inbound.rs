@@ -1,7 +1,12 @@
 //! `spec.inbound`: ports of the exits that the workloads serve.
 
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+
+use super::health::health;
 use super::take;
 use crate::api::binding::EgressBindingSpec;
+use crate::api::inbound::ServerWeight;
 use crate::api::values::{self, Fault, Faults, MAX_ITEMS};
 use crate::model::binding::{BindingName, Inbound, Source};
 
@@ -41,6 +46,9 @@ pub fn inbound(name: &BindingName, spec: &EgressBindingSpec, faults: &mut Faults
             };
             take(faults, || path("targetPort"), "1234", one, &mut target);
         }
+        let weights = weights(&path("servers"), &entry.servers, faults);
+        let range = entry.end_port.is_some_and(|end| end != entry.port);
+        let health = entry.health.as_ref().and_then(|one| health(&path("health"), one, range, faults));
         all.extend(good.pop().map(|ports| Inbound {
             address: None,
             ports,
@@ -48,6 +56,10 @@ pub fn inbound(name: &BindingName, spec: &EgressBindingSpec, faults: &mut Faults
             balance: entry.balance.into(),
             client_source: entry.client_source.into(),
             weight: 1,
+            weights,
+            health,
+            all_down: entry.all_down.into(),
+            drain: entry.drain_seconds.and_then(|seconds| seconds.try_into().ok()),
         }));
     }
     if !all.is_empty() {
@@ -61,4 +73,19 @@ pub fn inbound(name: &BindingName, spec: &EgressBindingSpec, faults: &mut Faults
         }
     }
     all
+}
+
+/// The weights of single workloads, by address; none is given twice.
+fn weights(path: &str, servers: &[ServerWeight], faults: &mut Faults) -> BTreeMap<IpAddr, u16> {
+    let mut weights = BTreeMap::new();
+    for (i, server) in servers.iter().enumerate().take(MAX_ITEMS) {
+        let address = values::host_address(&server.address).and_then(|address| match weights.contains_key(&address) {
+            true => Err(Fault::new(format!("`{address}` is given twice")).cure("keep one")),
+            false => Ok(address),
+        });
+        let mut good = Vec::new();
+        take(faults, || format!("{path}[{i}].address"), "10.0.0.2", address, &mut good);
+        weights.extend(good.pop().map(|address| (address, u16::try_from(server.weight).unwrap_or_default())));
+    }
+    weights
 }

@@ -3,11 +3,12 @@
 use tokio::sync::watch;
 
 use super::Agent;
-use crate::daemon::control::{Question, Response};
+use crate::daemon::control::{Call, Question, Response};
 use crate::daemon::metrics::Now;
 use crate::daemon::started;
+use crate::model::binding::Protocol;
 use crate::plan::engine;
-use crate::report::explain::explain;
+use crate::report::explain;
 use crate::report::status::Status;
 
 impl Agent {
@@ -23,10 +24,14 @@ impl Agent {
                 Response::Status(Status::of(&self.facts, &self.outcome, counted, self.problems(), since))
             }
             Question::Changes => Response::Changes(self.transitions.last()),
-            Question::Explain { workload, destination } => match explain(&self.facts, &self.outcome, &workload, destination) {
+            Question::Explain { workload, destination } => match explain::explain(&self.facts, &self.outcome, &workload, destination) {
                 Some(text) => Response::Text(text),
                 None => Response::Unknown(workload),
             },
+            Question::ExplainInbound(Call { called, udp, client }) => {
+                let protocol = if udp { Protocol::Udp } else { Protocol::Tcp };
+                Response::Text(explain::inbound::explain(&self.outcome, called, protocol, client))
+            }
             Question::Metrics(counted) => Response::Text(self.metrics.text(&Now {
                 facts: &self.facts,
                 outcome: &self.outcome,
@@ -38,7 +43,7 @@ impl Agent {
             Question::Exec(started) => started::readiness(&started, &self.facts, &self.outcome),
             Question::Ready => {
                 let well = self.failing.is_empty() && self.beside.is_empty() && self.sources.are_fresh();
-                Response::Ready(!self.silent.any() && well)
+                Response::Ready(!self.silent.any() && !self.outcome.inbound.pending && well)
             }
         }
     }
@@ -53,6 +58,7 @@ impl Agent {
         problems.extend(self.facts.cluster.troubles.values().cloned());
         problems.extend(self.outcome.uplinks.problems.iter().cloned());
         problems.extend(self.outcome.inbound.problems.iter().cloned());
+        problems.extend(self.facts.listeners.iter().filter_map(|listeners| listeners.problem.clone()));
         let unread = self.facts.engine_problems.iter().chain(&self.facts.runtime_problems);
         problems.extend(unread.map(|(object, problem)| format!("{object}: {problem}")));
         problems.extend(engine::problems(&self.facts));

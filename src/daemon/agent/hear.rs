@@ -11,6 +11,7 @@ use crate::daemon::keeper::Keeper;
 use crate::daemon::{Told, cutter, gateways, keeper, sources};
 use crate::effects::nft::Notice;
 use crate::model::facts::{EngineChange, KernelChange};
+use crate::model::health::Verdict;
 use crate::model::pod::RuntimeChange;
 use crate::model::programs::Wanted;
 use crate::model::select::Index;
@@ -96,6 +97,17 @@ impl Agent {
                     facts = facts.without_cgroups(why.clone());
                 }
                 self.facts.programs = facts;
+            }
+            Told::Listeners(listeners) => self.facts.listeners = Some(listeners),
+            Told::Health(check, verdict) => {
+                if !self.inbound.hears_of(&check) {
+                    return false;
+                }
+                match &verdict {
+                    Verdict::Healthy => info!(server = %check, "healthy"),
+                    Verdict::Unhealthy(why) => info!(server = %check, why, "unhealthy"),
+                }
+                self.facts.verdicts.insert(check, verdict);
             }
             Told::Nft(notice) => return self.changed(&notice),
             Told::Called { step, outcome } => {

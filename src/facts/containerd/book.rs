@@ -239,6 +239,7 @@ impl Book {
                     running: true,
                     created,
                     attachments: Vec::new(),
+                    published: Vec::new(),
                     asked: None,
                 };
                 let asked = (self.parse)(&container).map(|asked| refuse_placement(&name, asked));

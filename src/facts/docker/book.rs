@@ -231,6 +231,7 @@ impl Book {
             running: false,
             created: 0,
             attachments: Vec::new(),
+            published: Vec::new(),
             asked: None,
         };
         let placement = (self.parse)(&container)?.placement.clone();
@@ -357,6 +358,7 @@ impl Book {
             running: listed.running,
             created: listed.created,
             attachments: Vec::new(),
+            published: Vec::new(),
             asked: None,
         };
         let asked = (self.parse)(&container);
@@ -372,7 +374,7 @@ impl Book {
         change(slot);
         let base = slot.base.as_ref()?;
         let same = before.base.as_ref().is_some_and(|old| Arc::ptr_eq(old, base))
-            && (before.running, &before.attachments) == (slot.running, &slot.attachments);
+            && (before.running, &before.attachments, &before.published) == (slot.running, &slot.attachments, &slot.published);
         (!same).then(|| EngineChange::Container(Box::new(slot.container(id, base))))
     }
 }

@@ -8,7 +8,9 @@ use serde_json::json;
 
 use super::wire;
 use crate::api::labels;
+use crate::model::binding::Protocol;
 use crate::model::facts::{Attachment, Network};
+use crate::model::listeners::Published;
 
 /// Option of a bridge network that names its device.
 pub const BRIDGE_NAME: &str = "com.docker.network.bridge.name";
@@ -82,6 +84,8 @@ pub struct Listed {
     pub running: bool,
     /// Without addresses unless it runs: an engine may show those of the last run.
     pub attachments: Vec<Attachment>,
+    /// The same of published ports.
+    pub published: Vec<Published>,
 }
 
 /// A state that is not known here counts as one in which nothing runs: whether its addresses are in use, its networks are asked.
@@ -95,6 +99,7 @@ pub fn container(summary: wire::Container) -> Listed {
         network_mode: summary.host_config.network_mode,
         created: summary.created.try_into().unwrap_or_default(),
         running,
+        published: summary.ports.into_iter().filter(|_| running).filter_map(published).collect(),
         attachments: networks.into_iter().map(|(name, endpoint)| attachment(name, endpoint.unwrap_or_default(), running)).collect(),
     }
 }
@@ -112,6 +117,16 @@ fn attachment(network: String, endpoint: wire::Endpoint, running: bool) -> Attac
         addresses: addresses.iter().filter(|_| running).filter_map(|text| text.parse().ok()).collect(),
         gateway_priority: endpoint.gateway_priority,
     }
+}
+
+/// A port that is published, by a protocol that is served here.
+fn published(port: wire::Port) -> Option<Published> {
+    let protocol = match port.protocol.as_str() {
+        "tcp" => Protocol::Tcp,
+        "udp" => Protocol::Udp,
+        _ => return None,
+    };
+    Some(Published { protocol, port: port.public?, address: port.address.parse().ok()? })
 }
 
 /// The addresses of a container in the answer about one network; `None` when the container is not there.

@@ -25,6 +25,20 @@ pub struct Container {
     pub state: String,
     #[serde(default, deserialize_with = "or_default")]
     pub network_settings: NetworkSettings,
+    #[serde(default, deserialize_with = "readable_entries")]
+    pub ports: Vec<Port>,
+}
+
+/// A port of a container; one that is not published has no `PublicPort`.
+#[derive(Debug, Deserialize)]
+pub struct Port {
+    /// The host's address.
+    #[serde(rename = "IP", default, deserialize_with = "or_default")]
+    pub address: String,
+    #[serde(rename = "PublicPort", default, deserialize_with = "if_readable")]
+    pub public: Option<u16>,
+    #[serde(rename = "Type", default, deserialize_with = "or_default")]
+    pub protocol: String,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -213,6 +227,12 @@ fn or_default<'de, D: Deserializer<'de>, T: Deserialize<'de> + Default>(from: D)
 /// For what is of little weight: anything of another kind counts as missing.
 fn if_readable<'de, D: Deserializer<'de>, T: DeserializeOwned + Default>(from: D) -> Result<T, D::Error> {
     Value::deserialize(from).map(|value| T::deserialize(value).unwrap_or_default())
+}
+
+/// What is of another kind is left out of the list.
+fn readable_entries<'de, D: Deserializer<'de>, T: DeserializeOwned>(from: D) -> Result<Vec<T>, D::Error> {
+    let all = Value::deserialize(from)?;
+    Ok(all.as_array().into_iter().flatten().filter_map(|value| T::deserialize(value).ok()).collect())
 }
 
 /// What is of another kind is left out of the map.

@@ -1,5 +1,6 @@
 //! What rules look at, and how it is brought into the registers.
 
+use crate::contract::HASH_SEED;
 use crate::nft::{Bytes, Ct, Expr, Meta, PayloadBase, Register, Target};
 
 /// What a rule looks at, or sets a mark to.
@@ -22,9 +23,6 @@ enum Source {
     Numgen { random: bool, modulus: u32 },
     Jhash { of: Box<Operand>, modulus: u32 },
 }
-
-/// Of [`hash_of`]: without one of ours the kernel takes another each time that a rule is made.
-const SEED: u32 = 0x6567_7265;
 
 /// A set's name, and whether its keys are ranges.
 #[derive(Clone, Debug)]
@@ -207,7 +205,7 @@ impl Operand {
             Source::Numgen { random, modulus } => exprs.push(Expr::Numgen { random: *random, modulus: *modulus, to }),
             Source::Jhash { of, modulus } => {
                 of.load(exprs, to, false);
-                exprs.push(Expr::Jhash { from: to, len: u32::from(of.slots()) * 4, modulus: *modulus, seed: SEED, to });
+                exprs.push(Expr::Jhash { from: to, len: u32::from(of.slots()) * 4, modulus: *modulus, seed: HASH_SEED, to });
             }
             Source::Map(set, key) => {
                 load_key(exprs, key, to, set.ranges);

@@ -36,6 +36,8 @@ pub struct Made(BTreeMap<String, Slots>);
 struct Slots {
     balance: Balance,
     weighted: Vec<(Endpoint, u16)>,
+    /// Those among them that get no new connections.
+    servers: usize,
     elements: Elements,
 }
 
@@ -47,14 +49,14 @@ impl Made {
     }
 
     fn elements(&mut self, service: &Service) -> Elements {
-        let (balance, weighted) = (service.balance, service.weighted());
+        let (balance, weighted, servers) = (service.balance, service.weighted(), service.servers.len());
         match self.0.get(&slots_set(service)) {
-            Some(made) if made.balance == balance && made.weighted == weighted => made.elements.clone(),
+            Some(made) if (made.balance, made.servers) == (balance, servers) && made.weighted == weighted => made.elements.clone(),
             _ => {
-                let slots = slots(balance, &weighted);
+                let slots = slots(balance, &weighted, servers);
                 let elements: Elements =
                     slots.into_iter().zip(0..).map(|(endpoint, number)| (Key::one(Bytes::of_number(number)), data(endpoint))).collect();
-                self.0.insert(slots_set(service), Slots { balance, weighted, elements: elements.clone() });
+                self.0.insert(slots_set(service), Slots { balance, weighted, servers, elements: elements.clone() });
                 elements
             }
         }
@@ -153,14 +155,18 @@ fn add_service(table: &mut Table, service: &Service, v6: bool, made: &mut Made) 
     let (services, kind) = if single { (names::SERVICES, Datatype::endpoint(v6)) } else { (names::SERVICES_RANGES, Datatype::address(v6)) };
     let key = port_key(service.address, protocol.number(), (first, last), single);
     let (chain, slots) = (service_name("service", service), slots_set(service));
+    put(table, names::PUBLISHED, Key::one(Bytes::default().address(service.address)), Data::None);
     let elements = made.elements(service);
+    if elements.is_empty() {
+        // Nobody takes new connections: the host refuses them. Those that are open go on.
+        return;
+    }
     let to = map(slots.as_str(), [slot(service.balance, elements.len(), v6)]);
     let family = Family::ip(v6);
     let choose = if single { rule().dnat_endpoint(family, to) } else { rule().dnat(family, to) };
     table.chains.insert(chain.clone(), Chain::regular([choose]));
     table.sets.insert(slots, Set { elements, ..Set::map([Datatype::Mark], kind) });
     put(table, services, key, Data::Verdict(Verdict::Jump(chain)));
-    put(table, names::PUBLISHED, Key::one(Bytes::default().address(service.address)), Data::None);
 }
 
 /// Adds the ports of the servers of these services to two sets. No range may meet another of one server's: those that do are one.

@@ -1,9 +1,11 @@
 //! Ports of exits that workloads serve: who shares one, who is refused, and which flows end.
 
 use super::*;
+use crate::model::binding::{Ports, Protocol};
+use crate::model::listeners::{Holder, Listener, Listeners, Published};
 use crate::model::services::Services;
 use crate::nft::decode::AnyChain;
-use crate::nft::gates::{Gate, GateRule, GateStep};
+use crate::nft::gates::{Decision, Gate, GateRule, GateStep};
 use crate::nft::{Base, ChainKind, Family as Table, Hook};
 use gates::Wanted;
 
@@ -105,9 +107,9 @@ fn gate(chain: &str, drops: bool, jumps: u32, rules: Vec<GateRule>) -> Gate {
     Gate { chain: AnyChain { family: "ip", table: "filter".to_owned(), chain: chain.to_owned(), base, drops, uses }, rules }
 }
 
-const OTHER: GateRule = GateRule { handle: 7, ours: false, asks: false, returns: false };
-const RETURN: GateRule = GateRule { handle: 8, returns: true, ..OTHER };
-const OURS: GateRule = GateRule { handle: 9, ours: true, asks: true, returns: false };
+const OTHER: GateRule = GateRule { handle: 7, ours: false, asks: false, decides: None };
+const RETURN: GateRule = GateRule { handle: 8, decides: Some(Decision::Returns), ..OTHER };
+const OURS: GateRule = GateRule { handle: 9, ours: true, asks: true, decides: None };
 
 #[test]
 fn one_rule_lets_flows_to_published_ports_through_where_they_are_wanted() {
@@ -146,9 +148,67 @@ fn a_chain_that_drops_elsewhere_is_told_until_a_rule_asks_for_the_mark() {
         told(of("inet", "strict", "forward", vec![OTHER]))
             .contains("`nft insert rule inet strict forward meta mark and 0xffff0f80 == 0x280 accept`")
     );
+    let open = |rules| {
+        let mut gate = of("inet", "fw", "f", rules);
+        gate.chain.drops = false;
+        gate
+    };
+    let last = GateRule { decides: Some(Decision::Refuses), ..OTHER };
+    assert!(told(open(vec![OTHER, last])).contains("`nft insert rule inet fw f meta mark"), "it accepts, but for its last rule");
+    assert_eq!(told(open(vec![last, OTHER, RETURN])), "", "it may be a rule for some packets only");
     assert_eq!(told(of("inet", "strict", "forward", vec![GateRule { asks: true, ..OTHER }])), "");
     assert!(told(of("ip", "docker-bridges", "filter-FORWARD", vec![OTHER])).contains("\"bridge-accept-fwmark\": \"0x280/0xffff0f80\""));
     assert_eq!(told(of("inet", "firewalld", "filter_FORWARD", vec![OTHER])), "");
     assert_eq!(told(of("ip6", "strict", "forward", vec![OTHER])), "", "nobody serves an IPv6 address");
     assert_eq!(told(of("ip", "filter", "FORWARD", vec![OTHER])), "", "there is a rule of ours");
+}
+
+/// Somebody listens on a port of all addresses, as far as it was asked for.
+fn listening(facts: &mut Facts, port: u16) {
+    let asked = services(facts).asked;
+    let holder = Holder::Process { name: "sshd".to_owned(), pid: 812 };
+    let address = IpAddr::from([0, 0, 0, 0]);
+    let listener = Listener { protocol: Protocol::Tcp, address, port, dual_stack: false, interface: None, holder };
+    facts.listeners = Some(Listeners { asked, all: [((Protocol::Tcp, port), vec![listener])].into(), problem: None });
+}
+
+#[test]
+fn a_port_is_served_once_nobody_is_known_to_have_it() {
+    let mut facts = host();
+    facts.listeners = Some(Listeners::default());
+    start(&mut facts, 4, &[IP, ("egress.publish", "80,20-30")]);
+    let unknown = services(&facts);
+    assert_eq!((said(&unknown), unknown.pending), (Vec::new(), true), "it is not known yet who listens there");
+    listening(&mut facts, 22);
+    let known = services(&facts);
+    assert_eq!((said(&known), known.pending), (vec![("tcp/172.31.0.14:80".to_owned(), vec![4])], false));
+    let problem = "label/web-4: egress.publish: tcp/172.31.0.14:20-30 is taken by sshd (process 812), which listens on 0.0.0.0:22; stop it";
+    assert!(known.problems[0].starts_with(problem), "{:?}", known.problems);
+    // Who was served before goes on, and the other is told.
+    let mut past = Past::default();
+    past.served.insert((IpAddr::from([172, 31, 0, 14]), Ports { protocol: Protocol::Tcp, first: 20, last: 30 }), [].into());
+    let held = resolve(&facts, &mut past).inbound;
+    assert_eq!(said(&held).len(), 2);
+    assert!(held.problems[0].contains("stays with the binding, which had it first, and is wanted by sshd"), "{:?}", held.problems);
+}
+
+#[test]
+fn a_port_that_an_engine_publishes_is_refused_unless_its_container_serves_it() {
+    let mut facts = host();
+    start(&mut facts, 4, &[IP, ("egress.publish", "80")]);
+    start(&mut facts, 5, &[]);
+    let publish = |facts: &mut Facts, n: u8, asks: &[(&str, &str)]| {
+        let published = Published { protocol: Protocol::Tcp, port: 80, address: IpAddr::from([0, 0, 0, 0]) };
+        facts.apply(EngineChange::Container(Box::new(Container { published: vec![published], ..container(n, asks) })));
+    };
+    publish(&mut facts, 5, &[]);
+    // The engine's own proxy is nobody else.
+    listening(&mut facts, 80);
+    let taken = services(&facts);
+    assert_eq!(said(&taken), []);
+    let problem = "label/web-4: egress.publish: tcp/172.31.0.14:80 is taken by container web-5, which the engine publishes at 0.0.0.0:80";
+    assert!(taken.problems.len() == 1 && taken.problems[0].starts_with(problem), "{:?}", taken.problems);
+    start(&mut facts, 5, &[]);
+    publish(&mut facts, 4, &[IP, ("egress.publish", "80")]);
+    assert_eq!(said(&services(&facts)), [("tcp/172.31.0.14:80".to_owned(), vec![4])]);
 }

@@ -1,7 +1,11 @@
 //! Labels of published ports.
 
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
 use super::*;
 use crate::model::binding::{Balance, ClientSource, Inbound};
+use crate::model::health::{AllDown, HealthCheck, Probe};
 
 fn of(publish: &str) -> Binding {
     binding_of([("egress.ip", "172.31.0.14,2001:db8::14"), ("egress.publish", publish)])
@@ -15,6 +19,10 @@ fn published(address: Option<&str>, protocol: Protocol, (first, last): (u16, u16
         balance: Balance::RoundRobin,
         client_source: ClientSource::Preserve,
         weight: 1,
+        weights: BTreeMap::new(),
+        health: None,
+        all_down: AllDown::Refuse,
+        drain: None,
     }
 }
 
@@ -50,6 +58,31 @@ fn how_it_is_served_is_said_for_all_ports_of_a_container() {
 }
 
 #[test]
+fn a_container_is_asked_for_its_health() {
+    let of = |health: &str| binding_of([("egress.ip", "172.31.0.14"), ("egress.publish", "80"), ("egress.health", health)]);
+    let http = |path: &str| Probe::Http { path: path.to_owned(), host: None };
+    for (text, probe, port) in [
+        ("tcp", Probe::Tcp, None),
+        ("tcp:8081", Probe::Tcp, Some(8081)),
+        ("http:/ready", http("/ready"), None),
+        ("http:8081/a:b/c", http("/a:b/c"), Some(8081)),
+    ] {
+        let binding = of(text);
+        assert_eq!(binding.errors, [], "{text}");
+        assert_eq!(binding.inbound[0].health, Some(Arc::new(HealthCheck { probe, port, ..HealthCheck::default() })), "{text}");
+    }
+    for text in ["udp", "http", "http:ready", "http:x/ready", "tcp:0", "tcp:x", "https:/ready"] {
+        let errors = of(text).errors;
+        assert!(errors.len() == 1 && errors[0].field == "egress.health", "{text}: {errors:?}");
+    }
+    let range = errors_of([("egress.ip", "172.31.0.14"), ("egress.publish", "80-81"), ("egress.health", "tcp")]);
+    assert!(range[0].starts_with("egress.health: asks no port, and `tcp/80-81` is a range"), "{range:?}");
+    let all = [("egress.ip", "172.31.0.14"), ("egress.publish", "80"), ("egress.all-down", "keep-all"), ("egress.weight", "0")];
+    let binding = binding_of(all);
+    assert_eq!((binding.inbound[0].all_down, binding.inbound[0].weight), (AllDown::KeepAll, 0));
+}
+
+#[test]
 fn what_is_wrong_with_a_published_port_is_told_with_its_cure() {
     for (publish, part) in [
         ("0:80", "`0` is not a port (1 to 65535)"),
@@ -72,7 +105,7 @@ fn what_is_wrong_with_a_published_port_is_told_with_its_cure() {
     }
     let alone = errors_of([("egress.ip", "172.31.0.14"), ("egress.balance", "random")]);
     assert_eq!(alone, ["egress.balance: says how a port is served, and none is published; add `egress.publish`, or take this out"]);
-    let weight = errors_of([("egress.ip", "172.31.0.14"), ("egress.publish", "80"), ("egress.weight", "0")]);
-    assert_eq!(weight, ["egress.weight: `0` is no weight from 1 to 100; write for instance `2`"]);
+    let weight = errors_of([("egress.ip", "172.31.0.14"), ("egress.publish", "80"), ("egress.weight", "101")]);
+    assert_eq!(weight, ["egress.weight: `101` is no weight from 0 to 100; write for instance `2`"]);
     assert_eq!(errors_of([("egress.publish", "80")]).len(), 1, "it asks for an exit, and names none");
 }

@@ -51,6 +51,7 @@ fn every_label_of_the_compose_example_and_the_readme_is_right() {
             running: true,
             created: 0,
             attachments: Vec::new(),
+            published: Vec::new(),
             asked: None,
         };
         let asked = labels::parse(&container).expect("asked");

@@ -1,7 +1,11 @@
 //! Ports that a binding's workloads serve.
 
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
 use super::*;
 use crate::model::binding::{Balance, ClientSource, Inbound, Ports, Protocol};
+use crate::model::health::{AllDown, HealthCheck, Probe};
 
 const WHO: &str = "exits: [{ address: 172.31.0.14 }]\n";
 
@@ -29,15 +33,58 @@ fn ports_are_served_by_addresses_containers_and_namespaces() {
             balance: Balance::BySource,
             client_source: ClientSource::Masquerade,
             weight: 1,
+            weights: BTreeMap::new(),
+            health: None,
+            all_down: AllDown::Refuse,
+            drain: None,
         };
         let udp = Inbound {
             ports: Ports { protocol: Protocol::Udp, first: 5000, last: 5010 },
             target: None,
             balance: Balance::RoundRobin,
             client_source: ClientSource::Preserve,
-            ..tcp
+            ..tcp.clone()
         };
         assert_eq!(read_spec(&spec).bindings[0].inbound, [tcp, udp]);
+    }
+}
+
+#[test]
+fn servers_have_weights_and_are_asked_for_their_health() {
+    let read = read_spec(
+        "networkNamespaces: [a]\ninbound: [{ protocol: TCP, port: 80, servers: [{ address: 10.0.0.2, weight: 0 }, { address: 'fd00::2', weight: 100 }], health: { http: { path: '/ready?a=1', host: shop.example.com, port: 8081 }, intervalMilliseconds: 100, failures: 3 }, allDown: KeepAll, drainSeconds: 30 }, { protocol: UDP, port: 53, health: { tcp: {} } }]",
+    );
+    let [tcp, udp] = read.bindings[0].inbound.as_slice() else { panic!("{:?}", read.bindings[0]) };
+    assert_eq!(
+        tcp.weights.iter().map(|(address, weight)| (address.to_string(), *weight)).collect::<Vec<_>>(),
+        [("10.0.0.2".to_owned(), 0), ("fd00::2".to_owned(), 100)]
+    );
+    let probe = Probe::Http { path: "/ready?a=1".to_owned(), host: Some("shop.example.com".to_owned()) };
+    assert_eq!(tcp.health, Some(Arc::new(HealthCheck { probe, port: Some(8081), interval: 100, failures: 3 })));
+    assert_eq!((tcp.all_down, tcp.drain, udp.drain), (AllDown::KeepAll, Some(30), None));
+    assert_eq!(udp.health, Some(Arc::new(HealthCheck::default())));
+}
+
+#[test]
+fn what_is_wrong_with_health_is_told_with_field_and_cure() {
+    for (health, parts) in [
+        ("health: {}", ["spec.inbound[0].health", "give one of `tcp` and `http`"]),
+        ("health: { tcp: {}, http: { path: / } }", ["spec.inbound[0].health", "keep one"]),
+        ("health: { http: {} }", ["spec.inbound[0].health.http", "path"]),
+        ("health: { http: { path: ready } }", ["spec.inbound[0].health.http.path", "write for instance `/ready`"]),
+        ("health: { http: { path: /, host: 'a b' } }", ["spec.inbound[0].health.http.host", "no name of a host"]),
+        ("health: { tcp: { port: 0 } }", ["spec.inbound[0].health.tcp.port", "0"]),
+        ("health: { tcp: {}, intervalMilliseconds: 99 }", ["spec.inbound[0].health.intervalMilliseconds", "100"]),
+        ("health: { tcp: {}, failures: 0 }", ["spec.inbound[0].health.failures", "1"]),
+        ("endPort: 81, health: { tcp: {} }", ["spec.inbound[0].health.tcp.port", "a range has no port of its own"]),
+        ("drainSeconds: 0", ["spec.inbound[0].drainSeconds", "0"]),
+        ("allDown: Sorry", ["spec.inbound[0].allDown", "KeepAll"]),
+        ("servers: [{ address: 10.0.0.0/24, weight: 1 }]", ["spec.inbound[0].servers[0].address", "10.0.0.0/24"]),
+        ("servers: [{ address: 10.0.0.2, weight: 1 }, { address: 10.0.0.2, weight: 2 }]", ["spec.inbound[0].servers[1].address", "twice"]),
+        ("servers: [{ address: 10.0.0.2, weight: -1 }]", ["spec.inbound[0].servers[0].weight", "-1"]),
+    ] {
+        let said = wrong(&format!("networkNamespaces: [a]\ninbound: [{{ protocol: TCP, port: 80, {health} }}]"));
+        assert!(parts.iter().all(|part| said.contains(part)), "{health}: {said}");
     }
 }
 

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use super::{Endpoint, Listed};
 use crate::model::binding::Asked;
 use crate::model::facts::{Attachment, Container};
+use crate::model::listeners::Published;
 
 /// What stays the same while a container has its name.
 #[derive(Debug, PartialEq)]
@@ -27,6 +28,7 @@ pub struct Slot {
     /// What the list said last.
     listed: bool,
     pub attachments: Vec<Attachment>,
+    pub published: Vec<Published>,
     /// Counts the times that it left a network.
     pub era: u32,
 }
@@ -42,6 +44,7 @@ impl Slot {
             running: self.running,
             created: base.created,
             attachments: self.attachments.clone(),
+            published: self.published.clone(),
             asked: base.asked.clone(),
         }
     }
@@ -68,6 +71,7 @@ impl Slot {
         self.listed = listed.running;
         self.running = listed.running || attachments.iter().any(|one| !one.addresses.is_empty());
         self.attachments = attachments;
+        self.published = listed.published;
         self.base = Some(base);
         unseen
     }
@@ -107,6 +111,7 @@ impl Slot {
         self.era += 1;
         self.running = false;
         self.listed = false;
+        self.published.clear();
         self.attachments.iter_mut().for_each(|one| one.addresses.clear());
     }
 }

@@ -45,6 +45,7 @@ fn listed(running: bool, address: Option<&str>) -> Listed {
         network_mode: "shop".to_owned(),
         created: 1,
         running,
+        published: vec![],
         attachments: vec![Attachment {
             network_id: String::new(),
             network: "shop".to_owned(),

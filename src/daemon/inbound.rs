@@ -1,0 +1,79 @@
+//! What the loop wants to know of published ports: who listens there already, and whether servers answer; and until when servers drain.
+
+use std::collections::BTreeSet;
+use std::sync::{Arc, mpsc};
+use std::time::Instant;
+
+use foldhash::HashMap;
+use tokio::sync::watch;
+use tracing::{error, info};
+
+use super::cutter::Job;
+use super::drains::Drains;
+use super::{Teller, Told};
+use crate::facts::{health, listeners};
+use crate::model::health::{Check, Verdict};
+use crate::model::listeners::Called;
+use crate::model::replace;
+use crate::model::services::Services;
+
+/// Tells the sources what is asked for, and keeps the deadlines.
+pub(super) struct Inbound {
+    ports: watch::Sender<Arc<BTreeSet<Called>>>,
+    checks: watch::Sender<health::Wanted>,
+    drains: Drains,
+}
+
+impl Inbound {
+    /// Starts the sources, which tell nothing as long as nothing is asked.
+    pub fn start(tell: &Teller) -> Self {
+        let (ports, asked) = watch::channel(Arc::default());
+        listen(listeners::Source::new(asked), tell.clone());
+        let (checks, wanted) = watch::channel(health::Wanted::default());
+        let tell = tell.clone();
+        let told = move |check, verdict| drop(tell.send(Told::Health(check, verdict)));
+        if let Err(error) = health::start(wanted, told) {
+            error!(%error, "failed to start the thread that asks servers for their health; none counts as healthy");
+        }
+        Self { ports, checks, drains: Drains::default() }
+    }
+
+    /// Asks for what these services depend on, and notes who drains. What was told of servers that nobody asks any more is forgotten.
+    pub fn note(&mut self, services: &Services, verdicts: &mut HashMap<Check, Verdict>) {
+        self.drains.note(services, Instant::now());
+        self.ports.send_if_modified(|asked| replace(asked, Arc::clone(&services.asked)));
+        if self.checks.send_if_modified(|wanted| replace(wanted, Arc::clone(&services.checks))) {
+            verdicts.retain(|check, _| services.checks.contains(check));
+        }
+    }
+
+    /// When the next server has to be done with draining.
+    pub fn due(&self) -> Option<Instant> {
+        self.drains.due()
+    }
+
+    /// Ends what is open of servers that should be done.
+    pub fn end_drains(&mut self, cutter: &mpsc::Sender<Job>) {
+        let cuts = self.drains.take_due(Instant::now());
+        if !cuts.is_empty() {
+            cuts.iter()
+                .for_each(|cut| info!(server = %cut.server, called = %cut.called, "its connections had time to end: they are ended"));
+            let _ = cutter.send(Job::Cut(Vec::new(), cuts));
+        }
+    }
+
+    /// Whether a verdict is of a server that is still asked.
+    pub fn hears_of(&self, check: &Check) -> bool {
+        self.checks.borrow().contains(check)
+    }
+}
+
+fn listen(mut source: listeners::Source, tell: Teller) {
+    tokio::spawn(async move {
+        while let Some(listeners) = source.next().await {
+            if tell.send(Told::Listeners(listeners)).is_err() {
+                return;
+            }
+        }
+    });
+}

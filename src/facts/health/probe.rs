@@ -1,0 +1,53 @@
+//! One probe of one server.
+
+use std::io;
+use std::net::SocketAddr;
+use std::pin::pin;
+
+use http_body_util::Empty;
+use hyper::body::Bytes;
+use hyper::client::conn::http1;
+use hyper::header::{CONNECTION, HOST, USER_AGENT};
+use hyper::{Request, Uri};
+use hyper_util::rt::TokioIo;
+use tokio::net::TcpStream;
+
+use crate::model::health::{Check, Probe};
+
+/// Asks a server; else what is wrong. The connection is reset behind it: neither side has to remember it.
+pub async fn probe(check: &Check) -> Result<(), String> {
+    let at = SocketAddr::new(check.address, check.port);
+    let stream = TcpStream::connect(at).await.map_err(|error| words(&error))?;
+    stream.set_zero_linger().map_err(|error| words(&error))?;
+    match &check.how.probe {
+        Probe::Tcp => Ok(()),
+        Probe::Http { path, host } => get(stream, path, host.clone().unwrap_or_else(|| at.to_string())).await,
+    }
+}
+
+async fn get(stream: TcpStream, path: &str, host: String) -> Result<(), String> {
+    let failed = |error: hyper::Error| format!("no answer of HTTP: {error}");
+    let uri: Uri = path.parse().map_err(|error| format!("{path} is no path: {error}"))?;
+    let request = Request::get(uri)
+        .header(HOST, host)
+        .header(USER_AGENT, concat!("egressd/", env!("CARGO_PKG_VERSION")))
+        .header(CONNECTION, "close")
+        .body(Empty::<Bytes>::new())
+        .map_err(|error| error.to_string())?;
+    let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await.map_err(failed)?;
+    let mut answer = pin!(async {
+        let status = sender.send_request(request).await.map_err(failed)?.status();
+        if (200..400).contains(&status.as_u16()) { Ok(()) } else { Err(format!("it answers {status}")) }
+    });
+    tokio::select! {
+        answer = &mut answer => answer,
+        // Who hangs up behind an answer has given one.
+        _ended = connection => answer.await,
+    }
+}
+
+/// `Connection refused`, without the number.
+fn words(error: &io::Error) -> String {
+    let text = error.to_string();
+    text.split(" (os error").next().unwrap_or(&text).to_owned()
+}

@@ -1,0 +1,220 @@
+//! Who has which port: the binding that takes precedence, if nobody of the host has it.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use foldhash::HashMap;
+
+use super::{Health, Served, Server, Service, Services};
+use crate::model::binding::{Binding, BindingName, FieldError, Inbound, Protocol, Source};
+use crate::model::facts::{Container, IfIndex};
+use crate::model::health::{Check, Verdict};
+use crate::model::listeners::{Called, Taken};
+use crate::model::reason::Reason;
+use crate::model::select::precedence;
+use crate::model::uplinks::Uplinks;
+use crate::model::workload::{Entry, Row, State, Subject};
+
+/// Those of one binding that serve.
+struct Candidate<'a> {
+    binding: &'a Binding,
+    /// Places of their rows.
+    rows: Vec<usize>,
+}
+
+/// The services that the bindings of files ask for, and the labels of the rows.
+pub fn claims(rows: &[Row], listed: &[Arc<Binding>], known: Known<'_>) -> Services {
+    let asks = |binding: &Binding| !binding.inbound.is_empty() && binding.is_accepted();
+    let mut candidates: BTreeMap<&BindingName, Candidate> = BTreeMap::new();
+    for binding in listed.iter().filter(|binding| asks(binding)) {
+        candidates.insert(&binding.name, Candidate { binding, rows: Vec::new() });
+    }
+    for (at, row) in rows.iter().enumerate() {
+        let Some(binding) = row.binding.as_deref().filter(|binding| asks(binding)) else { continue };
+        let candidate = candidates.entry(&binding.name).or_insert_with(|| Candidate { binding, rows: Vec::new() });
+        if serves(row) {
+            candidate.rows.push(at);
+        }
+    }
+    let mut ordered: Vec<Candidate> = candidates.into_values().collect();
+    ordered.sort_by(|a, b| precedence(a.binding).cmp(&precedence(b.binding)));
+    let mut claims =
+        Claims { rows, known, services: BTreeMap::new(), asked: BTreeSet::new(), checks: BTreeSet::new(), problems: Vec::new() };
+    ordered.iter().for_each(|candidate| claims.take(candidate));
+    let Claims { services, asked, checks, problems, known, .. } = claims;
+    let is_free = |service: &Service| {
+        let called = (service.address, service.ports);
+        known.served.contains_key(&called) || known.taken.is_known(called)
+    };
+    let (all, waiting): (Vec<_>, Vec<_>) = services.into_values().partition(is_free);
+    Services { all, problems, asked: Arc::new(asked), pending: !waiting.is_empty(), checks: Arc::new(checks) }
+}
+
+/// Whether a row can be a server: it has an address, the kernel shows where, and it stays there. Whether it has an exit does not matter.
+fn serves(row: &Row) -> bool {
+    let there = match &row.state {
+        State::Bound(_) | State::FellBack(_) => true,
+        State::Dropped(reason) => *reason != Reason::BeingPlaced,
+        State::Free | State::Waiting(_) | State::Refused(_) => false,
+    };
+    there && row.entry.is_some() && row.address.is_some_and(|net| net.prefix_len() == net.max_prefix_len())
+}
+
+/// What is known of exits and servers.
+pub struct Known<'a> {
+    pub uplinks: &'a Uplinks,
+    pub taken: &'a Taken<'a>,
+    pub verdicts: &'a HashMap<Check, Verdict>,
+    pub served: &'a Served,
+}
+
+/// Ports that are somebody's.
+struct Claims<'a> {
+    rows: &'a [Row],
+    known: Known<'a>,
+    /// By address, protocol and first port; none overlaps another.
+    services: BTreeMap<(IpAddr, Protocol, u16), Service>,
+    asked: BTreeSet<Called>,
+    checks: BTreeSet<Check>,
+    problems: Vec<String>,
+}
+
+impl Claims<'_> {
+    fn take(&mut self, candidate: &Candidate) {
+        let binding = candidate.binding;
+        let servers = one_each(&candidate.rows, self.rows);
+        let mut exits: Vec<(IfIndex, IpAddr)> = Vec::new();
+        for exit in binding.exits.iter().filter(|spec| !spec.draining).filter_map(|spec| self.known.uplinks.holder(spec)) {
+            if !exits.iter().any(|(_, address)| *address == exit.1) {
+                exits.push(exit);
+            }
+        }
+        for (at, inbound) in binding.inbound.iter().enumerate() {
+            self.tell_missing(binding, at, inbound);
+            let mut of_other_family = !servers.is_empty() && !exits.is_empty();
+            for (nic, address) in exits.iter().copied().filter(|(_, address)| inbound.address.is_none_or(|named| named == *address)) {
+                let of_family = servers.iter().filter(|(_, server, _)| server.is_ipv4() == address.is_ipv4());
+                let called = (address, inbound.ports);
+                let own: Vec<Server> =
+                    of_family.map(|(row, server, entry)| self.server(inbound, called, (*row, *server, *entry))).collect();
+                of_other_family &= own.is_empty();
+                match self.claim(binding, inbound, address, own) {
+                    Ok(()) => self.yield_to(candidate, at, called, nic),
+                    Err((field, message)) => self.problem(binding, at, field, message),
+                }
+            }
+            if of_other_family {
+                let message =
+                    "none of its workloads has an address of the family of an exit; add an exit or a workload of the other family";
+                self.problem(binding, at, "port", message.to_owned());
+            }
+        }
+    }
+
+    /// Tells of the exits that are not there: nobody is called at their addresses.
+    fn tell_missing(&mut self, binding: &Binding, at: usize, inbound: &Inbound) {
+        let named = binding.exits.iter().filter(|spec| !spec.draining && inbound.address.is_none_or(|named| named == spec.address));
+        for spec in named.filter(|spec| self.known.uplinks.holder(spec).is_none()).collect::<Vec<_>>() {
+            let Some(Err(reason)) = self.known.uplinks.exit(spec) else { continue };
+            self.problem(binding, at, "port", format!("{} is not served: {reason}", super::called(spec.address, inbound.ports)));
+        }
+    }
+
+    fn problem(&mut self, binding: &Binding, at: usize, field: &str, message: String) {
+        let field = match (binding.name.source, field) {
+            (Source::Label, "balance") => "egress.balance".to_owned(),
+            (Source::Label, "clientSource") => "egress.client-source".to_owned(),
+            (Source::Label, "allDown") => "egress.all-down".to_owned(),
+            (Source::Label, _) => "egress.publish".to_owned(),
+            _ => format!("spec.inbound[{at}].{field}"),
+        };
+        self.problems.push(format!("{}: {}", binding.name, FieldError { field, message }));
+    }
+
+    /// Gives a binding the ports of an address, or its share of them; else the field that is in the way, and why.
+    fn claim(&mut self, binding: &Binding, inbound: &Inbound, address: IpAddr, servers: Vec<Server>) -> Result<(), (&'static str, String)> {
+        let ports = inbound.ports;
+        let of_protocol = (address, ports.protocol, 0)..=(address, ports.protocol, ports.last);
+        if let Some((_, there)) = self.services.range_mut(of_protocol).next_back().filter(|(_, there)| there.ports.last >= ports.first) {
+            let (what, other) = (there.called(), &there.binding);
+            let both_labels = binding.name.source == Source::Label && other.source == Source::Label;
+            if !(both_labels && there.ports == ports) {
+                return Err(("port", format!("{what} is served by {other}; choose another port, or take that one out")));
+            }
+            if there.balance != inbound.balance {
+                return Err(("balance", format!("{what} is shared with {other}, which balances in another way; give both the same")));
+            }
+            if there.client_source != inbound.client_source {
+                return Err((
+                    "clientSource",
+                    format!("{what} is shared with {other}, which treats clients' addresses in another way; give both the same"),
+                ));
+            }
+            if there.all_down != inbound.all_down {
+                return Err((
+                    "allDown",
+                    format!("{what} is shared with {other}, which serves it in another way while nobody is healthy; give both the same"),
+                ));
+            }
+            there.servers.extend(servers);
+            return Ok(());
+        }
+        let Inbound { balance, client_source, all_down, .. } = *inbound;
+        let service = Service { address, ports, balance, client_source, all_down, binding: binding.name.clone(), servers };
+        self.services.insert((address, ports.protocol, ports.first), service);
+        Ok(())
+    }
+}
+
+impl Claims<'_> {
+    fn server(&mut self, inbound: &Inbound, called: Called, (row, address, entry): (usize, IpAddr, Entry)) -> Server {
+        let port = (inbound.ports.first == inbound.ports.last).then(|| inbound.target.unwrap_or(inbound.ports.first));
+        let weight = inbound.weights.get(&address).copied().unwrap_or(inbound.weight);
+        let mut server = Server { address, port, weight, health: Health::Unchecked, drain: inbound.drain, entry, row };
+        if let Some(how) = &inbound.health {
+            let check = Check { address, port: how.port.or(port).unwrap_or(inbound.ports.first), how: Arc::clone(how) };
+            let served = || self.known.served.get(&called).is_some_and(|servers| servers.contains(&server.endpoint()));
+            server.health = match self.known.verdicts.get(&check) {
+                Some(verdict) => Health::Known(verdict.clone()),
+                None => Health::Unknown { served: served() },
+            };
+            self.checks.insert(check);
+        }
+        server
+    }
+
+    /// Gives a port back that somebody of this host has, unless it is served already: then only that is told.
+    fn yield_to(&mut self, Candidate { binding, rows }: &Candidate, at: usize, called: Called, nic: IfIndex) {
+        self.asked.insert(called);
+        let is_server = |container: &Container| {
+            let own = |row: &usize| matches!(&self.rows[*row].subject, Subject::Container(one) if one.id == container.id);
+            let publishes = |binding: &Binding| binding.inbound.iter().any(|inbound| inbound.ports.meets(&called.1));
+            rows.iter().any(own) || container.asked.as_ref().and_then(|asked| asked.binding.as_ref()).is_some_and(publishes)
+        };
+        let Some(holder) = self.known.taken.by(called, nic, is_server) else { return };
+        let (address, ports) = called;
+        let name = super::called(address, ports);
+        if self.known.served.contains_key(&called) {
+            self.problem(binding, at, "port", format!("{name} stays with the binding, which had it first, and is wanted by {holder}"));
+        } else {
+            self.services.remove(&(address, ports.protocol, ports.first));
+            self.problem(binding, at, "port", format!("{name} is taken by {holder}"));
+        }
+    }
+}
+
+/// One address of each family for each workload: on the network of its default route, by which it answers, if there are several.
+fn one_each(of: &[usize], rows: &[Row]) -> Vec<(usize, IpAddr, Entry)> {
+    let mut best: BTreeMap<(String, bool), (bool, IpAddr, usize, Entry)> = BTreeMap::new();
+    for at in of {
+        let row = &rows[*at];
+        let (Some(net), Some(entry)) = (row.address, row.entry) else { continue };
+        let this = (!row.default_route, net.addr(), *at, entry);
+        let key = (row.subject.to_string(), net.addr().is_ipv6());
+        best.entry(key).and_modify(|best| *best = (*best).min(this)).or_insert(this);
+    }
+    let mut servers: Vec<_> = best.into_values().map(|(_, address, row, entry)| (row, address, entry)).collect();
+    servers.sort_by_key(|(_, address, _)| *address);
+    servers
+}

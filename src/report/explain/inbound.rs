@@ -1,0 +1,102 @@
+//! `egressd explain --inbound`: which service a call reaches, which server answers it, and why no other does.
+
+use std::fmt::Write;
+use std::net::{IpAddr, SocketAddr};
+
+use crate::contract::HASH_SEED;
+use crate::model::binding::{Balance, ClientSource, Protocol};
+use crate::model::health::{AllDown, Verdict};
+use crate::model::jhash::slot;
+use crate::model::resolve::Outcome;
+use crate::model::services::{Health, Server, Service, slots};
+
+/// What becomes of a call to this address and port, of this client if one is given.
+pub fn explain(outcome: &Outcome, called: SocketAddr, protocol: Protocol, client: Option<IpAddr>) -> String {
+    let mut out = String::new();
+    // Writing into a String cannot fail.
+    let _ = write(&mut out, outcome, called, protocol, client);
+    out
+}
+
+fn write(out: &mut String, outcome: &Outcome, called: SocketAddr, protocol: Protocol, client: Option<IpAddr>) -> std::fmt::Result {
+    let word = if protocol == Protocol::Udp { "udp" } else { "tcp" };
+    writeln!(out, "{word}/{called}")?;
+    let has = |service: &&Service| service.address == called.ip() && service.ports.has(protocol, called.port());
+    let Some(service) = outcome.inbound.all.iter().find(has) else { return not_served(out, outcome, called, word) };
+    let how = match service.balance {
+        Balance::RoundRobin => "by turn",
+        Balance::Random => "at random",
+        Balance::BySource => "by a hash of the client's address",
+    };
+    writeln!(out, "  service   {} of {}; new connections go {how}", service.called(), service.binding)?;
+    let sees = match service.client_source {
+        ClientSource::Preserve => "the client's address, and this host's where the client is beside it",
+        ClientSource::Masquerade => "this host's address",
+    };
+    writeln!(out, "  source    a server sees {sees}")?;
+    let weighted = service.weighted();
+    for server in &service.servers {
+        let gets = weighted.iter().any(|(endpoint, _)| *endpoint == server.endpoint());
+        writeln!(out, "  server    {}, weight {}{}", named(server, outcome), server.weight, standing(server, gets))?;
+    }
+    if weighted.is_empty() {
+        return writeln!(out, "  call      is refused by this host: no server gets new connections");
+    }
+    if service.all_down == AllDown::KeepAll && !service.servers.iter().any(Server::takes) {
+        writeln!(out, "  call      goes to all servers, as none is healthy (allDown: KeepAll)")?;
+    }
+    match (service.balance, client) {
+        (Balance::BySource, Some(client)) if client.is_ipv4() != called.is_ipv4() => {
+            writeln!(out, "  client    {client} is of the other family, and cannot call {}", called.ip())
+        }
+        (Balance::BySource, Some(client)) => {
+            let slots = slots(service.balance, &weighted, service.servers.len());
+            let at = slot(client, slots.len() as u32, HASH_SEED);
+            let server = slots.get(at as usize).and_then(|endpoint| service.servers.iter().find(|server| server.endpoint() == *endpoint));
+            let name = server.map(|server| named(server, outcome)).unwrap_or_default();
+            writeln!(out, "  client    {client} has slot {at} of {}: {name}", slots.len())
+        }
+        (Balance::BySource, None) => writeln!(out, "  client    name its address behind the port, and its server is told"),
+        (_, Some(client)) => writeln!(out, "  client    {client} may get any of them: they take turns whoever calls"),
+        (_, None) => Ok(()),
+    }
+}
+
+/// Workload, address and port.
+fn named(server: &Server, outcome: &Outcome) -> String {
+    let workload = outcome.rows.get(server.row).map(|row| row.subject.to_string()).unwrap_or_default();
+    match server.port {
+        Some(port) => format!("{workload} at {}", SocketAddr::new(server.address, port)),
+        None => format!("{workload} at {}, on the port that is called", server.address),
+    }
+}
+
+/// Why a server gets new connections, or not.
+fn standing(server: &Server, gets: bool) -> String {
+    let health = match &server.health {
+        Health::Unchecked => String::new(),
+        Health::Unknown { .. } => ", has not answered yet".to_owned(),
+        Health::Known(Verdict::Healthy) => ", healthy".to_owned(),
+        Health::Known(Verdict::Unhealthy(why)) => format!(", unhealthy ({why})"),
+    };
+    let rest = match (gets, server.weight) {
+        (true, _) => "",
+        (false, 0) => ": drains, it gets no new connection and goes on with those that it has",
+        (false, _) => ": gets no new connection, and goes on with those that it has",
+    };
+    health + rest
+}
+
+fn not_served(out: &mut String, outcome: &Outcome, called: SocketAddr, protocol: &str) -> std::fmt::Result {
+    if !outcome.uplinks.held().any(|(address, _)| address == called.ip()) {
+        return writeln!(out, "  call      is none of egressd's: no binding has {} as an exit", called.ip());
+    }
+    writeln!(out, "  call      goes to this host's own programs: no binding serves this port")?;
+    // What is refused names the address and the port as they are called.
+    let of = format!("{protocol}/{}", SocketAddr::new(called.ip(), 0));
+    let of = of.trim_end_matches('0');
+    for problem in outcome.inbound.problems.iter().filter(|problem| problem.contains(of)) {
+        writeln!(out, "  problem   {problem}")?;
+    }
+    Ok(())
+}

@@ -1,0 +1,146 @@
+//! Ports of the exits that programs of the host have already.
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, UdpSocket};
+
+use world::{
+    Binding, Nic, World,
+    status::until,
+    talk::{ask_tcp, ask_udp},
+};
+
+use crate::{CALLED, Server, TARGET, called, stage};
+
+/// Waits until `status` has a problem with these words.
+fn await_problem(world: &World, words: &[&str]) {
+    until(&format!("{words:?} is told"), || {
+        let problems = world.status()["problems"].clone();
+        let has = |problem: &serde_json::Value| words.iter().all(|word| problem.as_str().is_some_and(|text| text.contains(word)));
+        if problems.as_array().is_some_and(|all| all.iter().any(has)) { Ok(()) } else { Err(problems.to_string()) }
+    });
+}
+
+fn await_no_problem(world: &World) {
+    until("nothing is wrong", || {
+        let problems = world.status()["problems"].clone();
+        if problems.as_array().is_some_and(Vec::is_empty) { Ok(()) } else { Err(problems.to_string()) }
+    });
+}
+
+/// Listens on an address of the host.
+fn listen(world: &World, address: impl Into<IpAddr>) -> TcpListener {
+    let at = SocketAddr::new(address.into(), CALLED);
+    world.host.enter(|| TcpListener::bind(at)).unwrap_or_else(|error| panic!("{at}: {error}"))
+}
+
+fn listen_udp(world: &World, address: impl Into<IpAddr>) -> UdpSocket {
+    let at = SocketAddr::new(address.into(), CALLED);
+    world.host.enter(|| UdpSocket::bind(at)).unwrap_or_else(|error| panic!("{at}: {error}"))
+}
+
+/// Binds a server to eth1, with one port of both of its addresses.
+fn publish(world: &World, server: &Server, protocol: &str) {
+    let inbound = format!("inbound: [{{protocol: {protocol}, port: {CALLED}, targetPort: {TARGET}}}]");
+    world.bind(&Binding::of(&server.at.netns).to(world, Nic::Eth1).with(&inbound));
+}
+
+/// The addresses of eth1 whose port a server answers.
+fn answered(world: &World, protocol: &str) -> Vec<IpAddr> {
+    let ask = if protocol == "TCP" { ask_tcp } else { ask_udp };
+    called(world, Nic::Eth1).into_iter().filter(|at| ask(&world.internet, *at).is_ok()).map(|at| at.ip()).collect()
+}
+
+/// What listens where, and which of eth1's addresses is its.
+pub fn taken_by_programs() {
+    let world = World::builder().build();
+    let (_, [server, ..]) = stage(&world);
+    let [v4, v6] = called(&world, Nic::Eth1).map(|at| at.ip());
+    let own = world.layout.address(Nic::Eth1);
+    let own6 = world.layout.address6(Nic::Eth1);
+    let _egressd = world.egressd_alone();
+    world.forget_neighbours();
+    for (listens, left) in [
+        (IpAddr::from(Ipv4Addr::UNSPECIFIED), vec![v6]),
+        (Ipv6Addr::UNSPECIFIED.into(), vec![]),
+        (own.into(), vec![v6]),
+        (own6.into(), vec![v4]),
+        (Ipv4Addr::LOCALHOST.into(), vec![v4, v6]),
+        (world.layout.address(Nic::Eth0).into(), vec![v4, v6]),
+    ] {
+        for protocol in ["TCP", "UDP"] {
+            let (tcp, udp) =
+                if protocol == "TCP" { (Some(listen(&world, listens)), None) } else { (None, Some(listen_udp(&world, listens))) };
+            publish(&world, &server, protocol);
+            let me = format!("(process {}), which listens on {}", std::process::id(), SocketAddr::new(listens, CALLED));
+            for (taken, address) in [(v4, IpAddr::from(own)), (v6, own6.into())].into_iter().filter(|(at, _)| !left.contains(at)) {
+                let name = format!("{}/{} is taken by", protocol.to_lowercase(), SocketAddr::new(address, CALLED));
+                await_problem(&world, &["file/default/s10: spec.inbound[0].port", &name, &me, "publish another port"]);
+                assert!(
+                    world.status()["services"].as_array().is_some_and(|all| all.iter().all(|one| one["address"] != address.to_string())),
+                    "{taken}"
+                );
+            }
+            if left.len() == 2 {
+                await_no_problem(&world);
+            }
+            if let Some(listener) = &tcp {
+                // Nobody takes the host's own program's calls.
+                listener.set_nonblocking(true).expect("a socket");
+                for at in called(&world, Nic::Eth1).into_iter().filter(|at| !left.contains(&at.ip())) {
+                    let before = server.calls();
+                    let _stream = world.internet.enter(|| std::net::TcpStream::connect(at)).expect("the host's program takes it");
+                    until("it has the call", || listener.accept().map(drop).map_err(|error| error.to_string()));
+                    assert_eq!(server.calls(), before);
+                }
+            }
+            until("what is free is served", || {
+                let free: Vec<IpAddr> = answered_of(&world, protocol, &left);
+                if free == left { Ok(()) } else { Err(format!("{free:?} instead of {left:?} with {listens}/{protocol}")) }
+            });
+            // One that goes frees the port.
+            drop((tcp, udp));
+            await_no_problem(&world);
+            until("all of it is served", || {
+                let all = answered(&world, protocol);
+                if all == [v4, v6] { Ok(()) } else { Err(format!("{all:?}")) }
+            });
+            world.unbind("s10");
+            world.await_handled();
+        }
+    }
+}
+
+/// Of the addresses that are free, those that are answered.
+fn answered_of(world: &World, protocol: &str, free: &[IpAddr]) -> Vec<IpAddr> {
+    let ask = if protocol == "TCP" { ask_tcp } else { ask_udp };
+    free.iter().copied().filter(|at| ask(&world.internet, (*at, CALLED).into()).is_ok()).collect()
+}
+
+/// A range takes no call of a program that was there before it; what came later takes nothing from the range, also after a restart.
+pub fn first_come() {
+    let world = World::builder().build();
+    let (_, [server, ..]) = stage(&world);
+    let ssh = listen(&world, Ipv4Addr::UNSPECIFIED);
+    let range = |first: u16, last: u16| {
+        let inbound = format!("inbound: [{{protocol: TCP, port: {first}, endPort: {last}}}]");
+        world.bind(&Binding::of(&server.at.netns).to(&world, Nic::Eth1).with(&inbound));
+    };
+    range(TARGET, CALLED + 10);
+    let mut egressd = world.egressd_alone();
+    world.forget_neighbours();
+    let at = SocketAddr::new(called(&world, Nic::Eth1)[0].ip(), TARGET);
+    let name = format!("tcp/{}:{TARGET}-{}", world.layout.address(Nic::Eth1), CALLED + 10);
+    await_problem(&world, &[&format!("{name} is taken by"), &format!("listens on 0.0.0.0:{CALLED}")]);
+    ask_tcp(&world.internet, at).expect_err("none of the range is served");
+    range(TARGET, TARGET);
+    until("a port that nobody has is served", || ask_tcp(&world.internet, at).map(drop).map_err(|error| error.to_string()));
+    drop(ssh);
+    let late = world.host.enter(|| TcpListener::bind((Ipv4Addr::UNSPECIFIED, TARGET))).expect("the host's port is free");
+    for _ in 0..2 {
+        await_problem(&world, &["stays with the binding, which had it first", &format!("listens on 0.0.0.0:{TARGET}")]);
+        ask_tcp(&world.internet, at).expect("the server has it still");
+        egressd.kill();
+        egressd.start();
+    }
+    drop(late);
+    await_no_problem(&world);
+}
