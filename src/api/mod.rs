@@ -2,6 +2,7 @@
 //! Pure: bytes and strings in, types out.
 
 pub mod binding;
+pub mod cloud;
 pub mod definitions;
 mod document;
 pub mod host;

@@ -1,7 +1,7 @@
 //! What people and machines are told.
 
 pub mod cluster;
-mod columns;
+pub mod columns;
 pub mod explain;
 pub mod fold;
 pub mod inside;
