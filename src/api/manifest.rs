@@ -12,10 +12,13 @@ pub use super::document::MAX_FILE;
 use super::document::{Documents, text_of};
 use super::nearest::nearest;
 use super::network::{self, EgressNetworkSpec};
+use super::pool::{self, EgressPoolSpec};
 use super::proxy::{self, EgressProxySpec};
 use super::values::{self, Faults};
 use super::{schema, spec};
 use crate::model::binding::{Binding, BindingName, FieldError, ManagedNetwork, ManifestError, Manifests, Source};
+use crate::model::cloud::CloudPool;
+use crate::model::pool::Pool;
 use crate::model::proxy::Proxy;
 
 pub const API_VERSION: &str = "egressd.dev/v1alpha1";
@@ -63,6 +66,8 @@ struct Document {
 enum Said {
     Binding(Arc<Binding>),
     Network(ManagedNetwork),
+    /// `None`: it asks nothing of a cloud, and files lend no addresses.
+    Pool(Option<Arc<CloudPool>>),
     Proxy(Arc<Proxy>),
 }
 
@@ -72,6 +77,7 @@ impl Document {
         let object = format!("{} {}", head.kind, head.name);
         let said = match head.kind {
             BINDING => binding(head).map(|binding| Said::Binding(Arc::new(binding))),
+            pool::KIND => egress_pool(head).map(|pool| Said::Pool(pool.cloud().map(Arc::new))),
             proxy::KIND => egress_proxy(head).map(|proxy| Said::Proxy(Arc::new(proxy))),
             _ => network(head).map(Said::Network),
         };
@@ -151,6 +157,7 @@ impl Assembly {
         match said {
             Ok(Said::Binding(binding)) => self.manifests.bindings.push(Arc::clone(binding)),
             Ok(Said::Network(network)) => self.manifests.networks.push(network.clone()),
+            Ok(Said::Pool(pool)) => self.manifests.pools.extend(pool.clone()),
             Ok(Said::Proxy(proxy)) => self.manifests.proxies.push(Arc::clone(proxy)),
             Err(errors) => errors.iter().for_each(|error| self.refuse(object.clone(), error.clone())),
         }
@@ -164,7 +171,7 @@ impl Assembly {
 /// What every document of ours begins with.
 struct Head<'a> {
     kind: &'static str,
-    /// `namespace/name`, of a network `name`.
+    /// `namespace/name`; of a network and a pool `name`.
     name: String,
     spec: Value,
     top: &'a Map<String, Value>,
@@ -177,7 +184,7 @@ impl<'a> Head<'a> {
             return Err(refused("document", "is not a manifest; begin it with `apiVersion`, `kind`, `metadata` and `spec`".to_owned()));
         };
         let given = top.get("kind").unwrap_or(&Value::Null);
-        let kinds = [BINDING, network::KIND, proxy::KIND];
+        let kinds = [BINDING, network::KIND, pool::KIND, proxy::KIND];
         let kind = kinds.into_iter().find(|kind| given == kind).ok_or_else(|| {
             let cure = match given.as_str().and_then(|kind| nearest(kind, kinds)) {
                 Some(kind) => format!("did you mean `{kind}`?"),
@@ -193,13 +200,14 @@ impl<'a> Head<'a> {
         };
         let bad = |field: &str, fault: values::Fault, example: &str| refused(field, fault.message(example));
         let name = text("name")?.ok_or_else(|| refused("metadata.name", "is missing; write for instance `name: crawler`".to_owned()))?;
-        let name = if kind != network::KIND {
+        let name = if kind == network::KIND {
+            values::docker_name(name).map_err(|f| bad("metadata.name", f, "eip_bridge"))?
+        } else {
             let name = values::object_name(name, 253).map_err(|f| bad("metadata.name", f, "crawler"))?;
             let namespace = text("namespace")?.unwrap_or("default");
             let namespace = values::object_name(namespace, 63).map_err(|f| bad("metadata.namespace", f, "shop"))?;
-            format!("{namespace}/{name}")
-        } else {
-            values::docker_name(name).map_err(|f| bad("metadata.name", f, "eip_bridge"))?
+            // A pool is of no namespace.
+            if kind == pool::KIND { name } else { format!("{namespace}/{name}") }
         };
         let spec = top.get("spec").cloned().unwrap_or_else(|| Value::Object(Map::new()));
         Ok(Self { kind, name, spec, top })
@@ -320,6 +328,16 @@ fn network(mut head: Head<'_>) -> Result<ManagedNetwork, Vec<FieldError>> {
         None => {}
     }
     if faults.is_empty() { Ok(good) } else { Err(faults.finish()) }
+}
+
+/// `Err` with all that is wrong: of a pool that is half understood nothing is asked of a cloud.
+fn egress_pool(mut head: Head<'_>) -> Result<Pool, Vec<FieldError>> {
+    let mut faults = Faults::default();
+    let readable = head.check(&schema::POOL, &mut faults);
+    let spec = (readable && faults.is_empty()).then(|| serde_json::from_value::<EgressPoolSpec>(head.spec).ok()).flatten();
+    let Some(spec) = spec else { return Err(faults.finish()) };
+    let pool = spec::egress_pool(&head.name, 0, &spec);
+    if pool.errors.is_empty() { Ok(pool) } else { Err(pool.errors) }
 }
 
 /// `Err` with all that is wrong: a proxy is served as it is written, or not at all.

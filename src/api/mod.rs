@@ -3,6 +3,7 @@
 
 pub mod assignment;
 pub mod binding;
+pub mod cloud;
 pub mod definitions;
 mod document;
 pub mod host;

@@ -7,6 +7,11 @@ use kube::CustomResource;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use super::cloud::PoolCloud;
+
+/// `kind` of a pool in files.
+pub const KIND: &str = "EgressPool";
+
 /// Which addresses, where they are, and who may use them.
 #[allow(clippy::duplicated_attributes, reason = "each column has a type")]
 #[derive(CustomResource, Clone, Debug, Default, PartialEq, Deserialize, Serialize, JsonSchema)]
@@ -51,6 +56,9 @@ pub struct EgressPoolSpec {
     /// Namespaces that may use the pool. None may when not given.
     #[serde(default)]
     pub allowed_namespaces: AllowedNamespaces,
+    /// What a cloud's API is asked for, by `egressd-cloud`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cloud: Option<PoolCloud>,
 }
 
 /// A subnet, or a range from `start` to `end`.

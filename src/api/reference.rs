@@ -8,6 +8,7 @@ use super::document::MAX_FILE;
 use super::labels::table::{Effect, LABELS, Label};
 use super::labels::{MAX_VALUE, PREFIX};
 use super::manifest::API_VERSION;
+use super::pool;
 use super::proxy;
 use super::schema;
 use super::values::MAX_ITEMS;
@@ -38,6 +39,7 @@ pub fn markdown() -> String {
     for (kind, named, schema) in [
         ("EgressBinding", " `metadata.name` and `metadata.namespace` (`default` when not given) name the binding.", &*schema::BINDING),
         ("EgressNetwork", "", &*schema::NETWORK),
+        (pool::KIND, " In files `egressd-cloud` reads it, and `egressd run` does nothing with it.", &*schema::POOL),
         (proxy::KIND, " `egressd run` does nothing with it: one folder may hold manifests for both.", &*schema::PROXY),
     ] {
         let about = schema["description"].as_str().unwrap_or_default();
@@ -80,6 +82,7 @@ fn kind(field: &Value) -> String {
         return "names and values".to_owned();
     }
     match field["type"].as_str().unwrap_or_default() {
+        "" => "text or mapping",
         "object" => "mapping",
         "string" => "text",
         "integer" => "whole number",

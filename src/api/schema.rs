@@ -16,6 +16,8 @@ use super::values::{Faults, shown};
 pub static BINDING: LazyLock<Value> = LazyLock::new(schema_of::<super::binding::EgressBindingSpec>);
 /// The schema of an `EgressNetwork`'s `spec`.
 pub static NETWORK: LazyLock<Value> = LazyLock::new(schema_of::<super::network::EgressNetworkSpec>);
+/// The schema of an `EgressPool`'s `spec`.
+pub static POOL: LazyLock<Value> = LazyLock::new(schema_of::<super::pool::EgressPoolSpec>);
 /// The schema of an `EgressProxy`'s `spec`.
 pub static PROXY: LazyLock<Value> = LazyLock::new(schema_of::<super::proxy::EgressProxySpec>);
 
@@ -47,6 +49,9 @@ struct Walk<'a> {
 impl Walk<'_> {
     fn value(&mut self, schema: &Value, value: &mut Value) -> bool {
         if value.is_null() && schema["nullable"] == true {
+            return true;
+        }
+        if schema["x-kubernetes-preserve-unknown-fields"] == true {
             return true;
         }
         match (schema["type"].as_str(), value) {

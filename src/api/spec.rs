@@ -1,5 +1,6 @@
 //! From a `spec` to the model's types, be it of a file or of the API server: every value is parsed here, once.
 
+mod cloud;
 mod cluster;
 mod exits;
 mod health;

@@ -248,12 +248,12 @@ impl Cli {
 }
 
 /// One thread does all: the loop is the only place where anything is decided.
-fn runtime() -> std::io::Result<tokio::runtime::Runtime> {
+pub fn runtime() -> std::io::Result<tokio::runtime::Runtime> {
     tokio::runtime::Builder::new_current_thread().enable_all().build()
 }
 
 /// Logs go to stderr, coloured for people only; `RUST_LOG` says how much.
-fn log(json: bool) {
+pub fn log(json: bool) {
     let wanted = std::env::var("RUST_LOG").unwrap_or_default();
     let filter = tracing_subscriber::EnvFilter::try_new(if wanted.is_empty() { "info" } else { wanted.as_str() });
     let refused = filter.as_ref().err().map(ToString::to_string);

@@ -296,7 +296,7 @@ fn listen_to_containerd(mut source: containerd::Source, tell: Teller) {
 }
 
 /// The first signal stops the process, which may wait for what is under way. The second ends the process at once, as if nobody listened to it.
-pub(crate) fn listen_to_signals(stop: impl FnOnce() + Send + 'static) {
+pub fn listen_to_signals(stop: impl FnOnce() + Send + 'static) {
     use tokio::signal::unix::{SignalKind, signal};
     let (terminate, interrupt) = (SignalKind::terminate(), SignalKind::interrupt());
     let (mut terminated, mut interrupted) = match (signal(terminate), signal(interrupt)) {

@@ -8,6 +8,7 @@ use std::sync::Arc;
 
 use ipnet::IpNet;
 
+use super::cloud::CloudPool;
 use super::facts::Attachment;
 use super::labels::LabelSelector;
 pub use super::ports::{Balance, ClientSource, Inbound, Ports, Protocol};
@@ -343,6 +344,8 @@ pub struct Manifests {
     pub networks: Vec<ManagedNetwork>,
     /// For `egressd proxy` alone.
     pub proxies: Vec<Arc<Proxy>>,
+    /// Pools with `cloud`, for `egressd-cloud` alone.
+    pub pools: Vec<Arc<CloudPool>>,
     /// What could not be read at all, by file (and document).
     pub errors: Vec<ManifestError>,
 }

@@ -5,6 +5,7 @@
 use std::collections::BTreeMap;
 
 pub mod binding;
+pub mod cloud;
 pub mod cluster;
 pub mod facts;
 pub mod gateways;

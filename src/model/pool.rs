@@ -12,6 +12,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use ipnet::{IpAddrRange, IpNet, Ipv4AddrRange, Ipv6AddrRange};
 
 use super::binding::{Binding, ExitSpec, FieldError, Wanted};
+use super::cloud::{Aws, CloudPool};
 use super::cluster::{ApiBinding, Known, Namespace};
 use super::labels::{Labels, bears};
 use super::reason::Reason;
@@ -31,6 +32,8 @@ pub struct Pool {
     pub allowed_names: BTreeSet<String>,
     /// Labels of the namespaces that may use it; none by label when empty.
     pub allowed_labels: Labels,
+    /// What `egressd-cloud` keeps for it; the agent has no use for it.
+    pub aws: Option<Aws>,
     /// Its administrator takes back at once what it has lent and no longer contains.
     pub forced: bool,
     /// What is wrong with it; a pool with errors lends nothing.
@@ -108,6 +111,19 @@ impl Pool {
     /// How many addresses it has.
     pub fn size(&self) -> u128 {
         self.blocks.iter().map(|block| block.size()).fold(0, u128::saturating_add)
+    }
+
+    /// What it asks of a cloud. `None` when it asks nothing, or has errors.
+    pub fn cloud(&self) -> Option<CloudPool> {
+        if !self.errors.is_empty() {
+            return None;
+        }
+        let v4 = |address| match address {
+            IpAddr::V4(address) => Some(address),
+            IpAddr::V6(_) => None,
+        };
+        let addresses: BTreeSet<Ipv4Addr> = self.blocks.iter().flat_map(|block| block.addresses()).filter_map(v4).collect();
+        Some(CloudPool { name: self.name.clone(), addresses: addresses.into_iter().collect(), aws: self.aws.clone()? })
     }
 
     /// Whether a namespace may use it.

@@ -29,7 +29,7 @@ use crate::model::proxy::{Endpoint, Namespace, Proxy, Transport, assign};
 const RETRY: [Duration; 2] = [Duration::from_millis(100), Duration::from_secs(10)];
 
 /// Objects whose errors the agent tells.
-const OTHERS: [&str; 2] = ["EgressBinding ", "EgressNetwork "];
+const OTHERS: [&str; 3] = ["EgressBinding ", "EgressNetwork ", "EgressPool "];
 
 /// All that the process knows and does.
 pub struct Control {

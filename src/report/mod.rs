@@ -2,7 +2,7 @@
 
 pub mod changes;
 pub mod cluster;
-mod columns;
+pub mod columns;
 pub mod explain;
 pub mod flows;
 pub mod fold;

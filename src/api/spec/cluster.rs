@@ -3,7 +3,7 @@
 use super::super::binding::{EgressBindingSpec, LabelExpression, LabelOperator};
 use super::super::pool::{self, EgressPoolSpec};
 use super::super::values::{self, Fault, Faults};
-use super::{optional, take};
+use super::{cloud, optional, take};
 use crate::model::binding::{BindingName, PoolRequest, Selector, Source, Wanted};
 use crate::model::labels::{Demand, LabelSelector, Values};
 use crate::model::pool::{Block, Pool};
@@ -79,8 +79,10 @@ pub fn egress_pool(name: &str, generation: i64, spec: &EgressPoolSpec) -> Pool {
     if let Some(fault) = gateway.and_then(|gateway| blocks.iter().find_map(|b| values::check_gateway(b.first(), gateway).err())) {
         faults.push("spec.gateway", || fault.message("172.31.0.1"));
     }
+    let aws = cloud::aws(name, spec, &blocks, &mut faults);
     Pool {
         name: name.to_owned(),
+        aws,
         generation,
         blocks,
         interface,

@@ -1,0 +1,166 @@
+//! Amazon EC2 by its Query API: a dozen calls, signed by AWS's own signer (`aws-sigv4`).
+//!
+//! The whole client (`aws-sdk-ec2`) is 1.24 million lines of generated source and takes eight minutes and eight gigabytes to build, so the few
+//! calls are written here; the tests check each against the model of the API that AWS publishes (botocore's).
+
+mod client;
+mod credentials;
+mod http;
+pub mod policy;
+mod query;
+mod read;
+
+use std::collections::BTreeMap;
+use std::net::Ipv4Addr;
+
+use egressd::model::cloud::CloudPool;
+
+use crate::model::call::{Answer, Call};
+use crate::model::facts::{Facts, Limits, Nic, Subnet};
+use crate::model::{interface, tags};
+use crate::provider::{Error, Provider};
+use client::Client;
+use query::Query;
+
+/// Amazon EC2, for pools of any region.
+pub struct Aws {
+    client: Client,
+    /// Of pools that name none; asked of the instance once.
+    region: Option<String>,
+    /// This instance's id, asked once.
+    instance: Option<String>,
+    /// Ranges of subnets never change.
+    subnets: BTreeMap<String, Subnet>,
+}
+
+impl Aws {
+    /// `region`: of pools that name none; this instance's when not given.
+    ///
+    /// # Errors
+    /// When an address of the environment (`AWS_ENDPOINT_URL`) cannot be used, or the machine has no certificates.
+    pub fn new(region: Option<String>) -> anyhow::Result<Self> {
+        Ok(Self { client: Client::new()?, region, instance: None, subnets: BTreeMap::new() })
+    }
+
+    /// The network interfaces that bear the ledger of a pool.
+    ///
+    /// # Errors
+    /// When the API does not say.
+    pub async fn interfaces_of(&mut self, pool: &str, region: Option<&str>) -> Result<Vec<Nic>, Error> {
+        let region = self.region(region).await?;
+        let key = format!("{}{pool}", tags::LEDGER);
+        self.network_interfaces(&region, query::filter("tag-key", [key])).await
+    }
+
+    async fn region(&mut self, named: Option<&str>) -> Result<String, Error> {
+        if let Some(region) = named.or(self.region.as_deref()) {
+            return Ok(region.to_owned());
+        }
+        let region = self.client.instance("placement/region").await.map_err(|error| {
+            Error::Interface(format!(
+                "nobody says which region: set `spec.cloud.aws.region`, --region or AWS_REGION (this instance was asked: {error})"
+            ))
+        })?;
+        self.region = Some(region.clone());
+        Ok(region)
+    }
+
+    async fn instance(&mut self) -> Result<String, Error> {
+        if let Some(instance) = &self.instance {
+            return Ok(instance.clone());
+        }
+        let instance = self.client.instance("instance-id").await.map_err(|error| {
+            Error::Interface(format!(
+                "nobody says which instance this is: name `spec.cloud.aws.networkInterface` (the metadata service was asked: {error})"
+            ))
+        })?;
+        self.instance = Some(instance.clone());
+        Ok(instance)
+    }
+
+    async fn network_interfaces(&mut self, region: &str, query: Query) -> Result<Vec<Nic>, Error> {
+        const ACTION: &str = "DescribeNetworkInterfaces";
+        let mut nics = Vec::new();
+        let mut page = query.clone();
+        loop {
+            let (found, next) = read::network_interfaces(&self.client.call(region, ACTION, &page).await?)?;
+            nics.extend(found);
+            let Some(next) = next else { break };
+            page = query.clone();
+            page.push(("NextToken".to_owned(), next));
+        }
+        let unknown: Vec<String> = nics.iter().map(|nic| nic.subnet.id.clone()).filter(|id| !self.subnets.contains_key(id)).collect();
+        if !unknown.is_empty() {
+            let answer = self.client.call(region, "DescribeSubnets", &query::filter("subnet-id", unknown)).await?;
+            self.subnets.extend(read::subnets(&answer)?.into_iter().map(|subnet| (subnet.id.clone(), subnet)));
+        }
+        for nic in &mut nics {
+            nic.subnet = self.subnets.get(&nic.subnet.id).cloned().unwrap_or_else(|| nic.subnet.clone());
+        }
+        Ok(nics)
+    }
+}
+
+impl Provider for Aws {
+    async fn read(&mut self, pool: &CloudPool) -> Result<Facts, Error> {
+        let region = self.region(pool.aws.region.as_deref()).await?;
+        let query = match &pool.aws.interface {
+            egressd::model::cloud::Interface::Id(id) => query::filter("network-interface-id", [id.clone()]),
+            _ => query::filter("attachment.instance-id", [self.instance().await?]),
+        };
+        let nics = self.network_interfaces(&region, query).await?;
+        let nic = interface::choose(pool, &nics).map_err(Error::Interface)?.clone();
+        // An account without elastic addresses to come need not allow that they are read.
+        let elastics = match &pool.aws.elastic {
+            None if !nic.addresses.iter().any(|held| held.public.is_some()) => Vec::new(),
+            _ => read::addresses(&self.client.call(&region, "DescribeAddresses", &Query::new()).await?)?,
+        };
+        let noted = nic.tags.keys().filter_map(|key| key.strip_prefix(tags::ROUTE)).map(str::to_owned);
+        let tables: Vec<String> = pool.aws.route_tables.iter().cloned().chain(noted).collect();
+        let tables = if tables.is_empty() {
+            BTreeMap::new()
+        } else {
+            read::route_tables(&self.client.call(&region, "DescribeRouteTables", &query::filter("route-table-id", tables)).await?)?
+        };
+        Ok(Facts { nic, elastics, tables, limits: None })
+    }
+
+    async fn limits(&mut self, pool: &CloudPool, facts: &Facts, addresses: &[Ipv4Addr]) -> Result<Limits, Error> {
+        let region = self.region(pool.aws.region.as_deref()).await?;
+        let mut limits = Limits::default();
+        if !addresses.is_empty() {
+            if let Some((instance, _)) = &facts.nic.attachment {
+                let id = vec![("InstanceId.1".to_owned(), instance.clone())];
+                if let Some(kind) = read::instance_type(&self.client.call(&region, "DescribeInstances", &id).await?)? {
+                    let query = vec![("InstanceType.1".to_owned(), kind.clone())];
+                    let most = read::addresses_per_interface(&self.client.call(&region, "DescribeInstanceTypes", &query).await?)?;
+                    limits.nic = most.map(|most| (kind, most));
+                }
+            }
+            let mut query = query::filter("addresses.private-ip-address", addresses.iter().map(Ipv4Addr::to_string));
+            query.extend(query::nth_filter(2, "subnet-id", [facts.nic.subnet.id.clone()]));
+            let others = self.network_interfaces(&region, query).await?;
+            let held = others
+                .iter()
+                .filter(|nic| nic.id != facts.nic.id)
+                .flat_map(|nic| nic.addresses.iter().map(|held| (held.address, nic.id.clone())));
+            limits.taken = held.filter(|(address, _)| addresses.contains(address)).collect();
+        }
+        if pool.aws.elastic == Some(egressd::model::cloud::ElasticAddresses::Allocate) {
+            let query = vec![("AttributeName.1".to_owned(), "vpc-max-elastic-ips".to_owned())];
+            limits.elastic = read::elastic_limit(&self.client.call(&region, "DescribeAccountAttributes", &query).await?)?;
+        }
+        Ok(limits)
+    }
+
+    async fn perform(&mut self, pool: &CloudPool, call: &Call) -> Result<Answer, Error> {
+        let region = self.region(pool.aws.region.as_deref()).await?;
+        let (action, query) = query::of(call);
+        let answer = self.client.call(&region, action, &query).await?;
+        match call {
+            Call::Allocate { .. } => read::allocated(&answer),
+            Call::Associate { .. } => read::associated(&answer),
+            _ => Ok(Answer::Done),
+        }
+    }
+}

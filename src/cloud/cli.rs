@@ -1,0 +1,209 @@
+//! The command line.
+
+use std::io::{self, Write};
+use std::net::Ipv4Addr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::builder::BoolishValueParser;
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use egressd::report::columns::columns;
+
+use crate::aws::policy;
+use crate::model::report::AddressReport;
+use crate::run::{self, Options, Release};
+use crate::state::Status;
+
+/// Keeps the cloud as egressd's pools say: private and elastic addresses, the source/destination check, route tables.
+#[derive(Debug, Parser)]
+#[command(
+    name = "egressd-cloud",
+    version,
+    about,
+    after_help = "Exit codes: 0 done, 1 failed or not all pools are ready, 2 wrong arguments.
+Credentials come from AWS_ACCESS_KEY_ID, a web identity (AWS_WEB_IDENTITY_TOKEN_FILE), a container's agent, or the instance's role; AWS_ENDPOINT_URL and AWS_ENDPOINT_URL_EC2 name other endpoints."
+)]
+pub struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Args)]
+struct Folder {
+    /// Folder of manifests; what counts are pools with `cloud`
+    #[arg(long, env = "EGRESSD_MANIFESTS", value_name = "DIR")]
+    manifests: PathBuf,
+}
+
+#[derive(Debug, Args)]
+struct Region {
+    /// Region of pools that name none; that of this instance when not given
+    #[arg(long, env = "AWS_REGION", value_name = "REGION")]
+    region: Option<String>,
+}
+
+#[derive(Debug, Args)]
+struct State {
+    /// Folder of the status
+    #[arg(long, env = "EGRESSD_CLOUD_STATE_DIR", default_value = "/run/egressd-cloud", value_name = "DIR")]
+    state_dir: PathBuf,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Read the pools of a folder, which is watched, and keep the cloud as they say. Nothing is taken away
+    Run {
+        #[command(flatten)]
+        folder: Folder,
+        #[command(flatten)]
+        region: Region,
+        #[command(flatten)]
+        state: State,
+        /// End as soon as nothing is left to do
+        #[arg(long)]
+        once: bool,
+        /// Print the calls that would be made, and make none that changes something
+        #[arg(long)]
+        dry_run: bool,
+        /// How often the cloud is read when everything is as it is to be
+        #[arg(long, env = "EGRESSD_CLOUD_INTERVAL_SECONDS", default_value_t = 300, value_parser = clap::value_parser!(u64).range(1..), value_name = "SECONDS")]
+        interval_seconds: u64,
+        /// How long the cloud's readings may lag behind its answers. So long nothing is allocated after a start
+        #[arg(long, env = "EGRESSD_CLOUD_SETTLE_SECONDS", default_value_t = 15, value_name = "SECONDS")]
+        settle_seconds: u64,
+        /// Log as JSON
+        #[arg(long, env = "EGRESSD_LOG_JSON", value_parser = BoolishValueParser::new())]
+        log_json: bool,
+    },
+    /// Show what is known of each pool and address
+    Status {
+        #[command(flatten)]
+        state: State,
+        /// How to print it
+        #[arg(short, long, value_enum, default_value_t)]
+        output: Output,
+    },
+    /// Give back what a pool has and no longer asks for: all of it once its manifest is gone. Only what egressd took is touched
+    Release {
+        /// The pool's name
+        pool: String,
+        #[command(flatten)]
+        folder: Folder,
+        #[command(flatten)]
+        region: Region,
+        /// The network interface, where several have a pool of this name
+        #[arg(long, value_name = "ENI")]
+        network_interface: Option<String>,
+        /// Print the calls that would be made, and make none that changes something
+        #[arg(long)]
+        dry_run: bool,
+    },
+    /// Print the IAM policy that the pools of a folder need, as JSON
+    Policy {
+        #[command(flatten)]
+        folder: Folder,
+    },
+}
+
+#[derive(Clone, Copy, Debug, Default, ValueEnum)]
+enum Output {
+    #[default]
+    Table,
+    Json,
+}
+
+impl Cli {
+    /// Does what was asked for. False when pools are not as they ask.
+    ///
+    /// # Errors
+    /// What is to be told, with the cure.
+    pub fn run(self) -> anyhow::Result<bool> {
+        let runtime = egressd::cli::runtime()?;
+        match self.command {
+            Command::Run { folder, region, state, once, dry_run, interval_seconds, settle_seconds, log_json } => {
+                egressd::cli::log(log_json);
+                let options = Options {
+                    manifests: folder.manifests,
+                    state: state.state_dir,
+                    region: region.region,
+                    interval: Duration::from_secs(interval_seconds),
+                    window: Duration::from_secs(settle_seconds),
+                    once,
+                };
+                if dry_run {
+                    return runtime.block_on(run::rehearse(options, print)).map(|()| true);
+                }
+                // Told to stop it has done what it was for.
+                let ready = runtime.block_on(run::run(options))?;
+                Ok(ready || !once)
+            }
+            Command::Status { state, output } => {
+                let status = Status::read(&state.state_dir)?;
+                let mut out = io::stdout().lock();
+                match output {
+                    Output::Json => writeln!(out, "{}", serde_json::to_string_pretty(&status)?)?,
+                    Output::Table => write!(out, "{}", table(&status))?,
+                }
+                Ok(true)
+            }
+            Command::Release { pool, folder, region, network_interface, dry_run } => {
+                let options = Release { pool, manifests: folder.manifests, region: region.region, nic: network_interface, dry_run };
+                runtime.block_on(run::release(options, print)).map(|()| true)
+            }
+            Command::Policy { folder } => {
+                let pools = runtime.block_on(run::pools(&folder.manifests))?;
+                let pools: Vec<_> = pools.iter().map(|pool| (**pool).clone()).collect();
+                anyhow::ensure!(!pools.is_empty(), "no pool of {} has `cloud`: no permission is needed", folder.manifests.display());
+                print(serde_json::to_string_pretty(&policy::policy(&pools))?);
+                Ok(true)
+            }
+        }
+    }
+}
+
+/// A reader that has enough (`| head`) is not told any more.
+fn print(line: String) {
+    let _ = writeln!(io::stdout(), "{line}");
+}
+
+fn table(status: &Status) -> String {
+    let row = |(name, nic, private, address): (&String, &str, &Ipv4Addr, &AddressReport)| {
+        let public = address.public_address.map_or_else(|| "-".to_owned(), |public| public.to_string());
+        let elastic = address.elastic_address.as_deref().unwrap_or("-");
+        let ready = if address.ready { "yes" } else { "no" };
+        [name.clone(), nic.to_owned(), private.to_string(), public, elastic.to_owned(), ready.to_owned()]
+    };
+    let rows = status.pools.iter().flat_map(|(name, pool)| {
+        let nic = pool.network_interface.as_deref().unwrap_or("-");
+        pool.addresses.iter().map(move |(private, address)| (name, nic, private, address))
+    });
+    let mut text = columns(["POOL", "INTERFACE", "ADDRESS", "PUBLIC", "ELASTIC", "READY"], rows.map(row));
+    for (name, pool) in &status.pools {
+        text += "\n";
+        for (aspect, condition) in &pool.conditions {
+            text += &format!("{name}: {aspect} {}: {}\n", condition.reason, condition.message);
+        }
+        if let Some(problem) = &pool.problem {
+            text += &format!("{name}: {problem}\n");
+        }
+        for surplus in &pool.surplus {
+            text += &format!("{name} does not ask for it any more: {surplus}; give it back by `egressd-cloud release {name}`\n");
+        }
+    }
+    for error in &status.errors {
+        text += &format!("\n{error}\n");
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    #[test]
+    fn the_commands_are_well_formed() {
+        Cli::command().debug_assert();
+    }
+}

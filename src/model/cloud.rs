@@ -1,0 +1,47 @@
+//! What a pool asks of a cloud.
+
+use std::net::Ipv4Addr;
+
+/// An `EgressPool` with `cloud`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CloudPool {
+    pub name: String,
+    /// In order, each once.
+    pub addresses: Vec<Ipv4Addr>,
+    pub aws: Aws,
+}
+
+/// `spec.cloud.aws` of an `EgressPool`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Aws {
+    /// That of `egressd-cloud` when there is none.
+    pub region: Option<String>,
+    pub interface: Interface,
+    /// `None`: the addresses get no public ones.
+    pub elastic: Option<ElasticAddresses>,
+    /// The NIC passes on other servers' packets: its source/destination check is off.
+    pub forwards: bool,
+    /// Route tables whose default route leads to the NIC.
+    pub route_tables: Vec<String>,
+}
+
+/// Which network interface holds the addresses.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Interface {
+    Id(String),
+    /// Of this instance, by its device index.
+    Device(u32),
+    /// Of this instance, the first in the addresses' subnet.
+    InSubnet,
+}
+
+/// Where public addresses come from.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum ElasticAddresses {
+    Allocate,
+    /// Free ones of the account that bear this tag.
+    Tagged {
+        key: String,
+        value: String,
+    },
+}
