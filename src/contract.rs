@@ -28,6 +28,8 @@ pub const PRIORITY_PREROUTING: i32 = -99;
 pub const PRIORITY_DNAT: i32 = -101;
 /// Chain priority in `output` (a route chain, as mangle's).
 pub const PRIORITY_OUTPUT: i32 = -149;
+/// Chain priority in `output`, behind what others do there: a mark that one of them sets must not lead a bound program's packet elsewhere.
+pub const PRIORITY_BEHIND_OUTPUT: i32 = 300;
 /// Source NAT: ahead of every masquerade at `srcnat` (100). The first NAT chain that translates a flow wins.
 pub const PRIORITY_SNAT: i32 = 95;
 /// Source NAT of calls to published ports: ahead of that of what leaves.

@@ -46,10 +46,10 @@ fn unfit(bytes: &[u8]) -> Option<FieldError> {
     }
     if let Err(error) = std::str::from_utf8(bytes) {
         let place = format!("byte {}", error.valid_up_to() + 1);
-        return fault(&place, "the file is not UTF-8 text; only manifests in YAML or JSON belong into this folder");
+        return fault(&place, "the file is not UTF-8 text; only YAML or JSON belongs here");
     }
     let control = bytes.iter().position(|b| *b < 0x20 && !matches!(b, b'\t' | b'\n' | b'\r'))?;
-    fault(&format!("byte {}", control + 1), "the file has a control character; only manifests in YAML or JSON belong into this folder")
+    fault(&format!("byte {}", control + 1), "the file has a control character; only YAML or JSON belongs here")
 }
 
 /// Limits far above any honest file of [`MAX_FILE`] bytes.

@@ -16,7 +16,8 @@ pub struct HostSelector {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 256), inner(length(min = 1, max = 255)))]
     pub users: Vec<String>,
-    /// Control groups (version 2) by their path below the hierarchy's root, `/batch`, with all below them: the sockets that are made there.
+    /// Control groups (version 2) by their path below the hierarchy's root, `/batch`, with all below them: the sockets that are made there. A path
+    /// has at most 128 levels.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 256), inner(length(min = 1, max = 4096)))]
     pub cgroups: Vec<String>,

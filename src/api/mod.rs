@@ -5,7 +5,7 @@ pub mod assignment;
 pub mod binding;
 pub mod cloud;
 pub mod definitions;
-mod document;
+pub mod document;
 pub mod host;
 pub mod inbound;
 pub mod labels;
@@ -21,3 +21,11 @@ mod schema;
 pub mod spec;
 pub mod status;
 mod values;
+
+/// An address of a NIC, as a command line names it.
+///
+/// # Errors
+/// What is wrong with it, and the cure.
+pub fn exit_address(text: &str) -> Result<std::net::IpAddr, String> {
+    values::exit_address(text).map_err(|fault| fault.message("172.31.0.14"))
+}

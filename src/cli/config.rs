@@ -1,8 +1,11 @@
-//! Options in a file: each by its long name, as `no-docker: true`. A flag or a variable says otherwise, and wins.
+//! Options in a file: each by its long name, as `no-docker: true`, for all commands that have it, or below a command's name for that one. A flag
+//! or a variable says otherwise, and wins.
 
+use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::fs;
-use std::io;
+use std::io::{self, Read};
+use std::os::unix::fs::FileTypeExt;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, bail};
@@ -10,6 +13,7 @@ use clap::parser::ValueSource;
 use clap::{Arg, ArgAction, ArgMatches, Command};
 use serde_json::Value;
 
+use crate::api::document::{Documents, MAX_FILE};
 use crate::api::nearest::nearest;
 
 /// Where it is, unless the option or the variable named with it says otherwise.
@@ -22,24 +26,29 @@ pub struct Completed {
     pub added: Vec<String>,
 }
 
-/// Completes the arguments of a command by what the file says of its options. Where none is named, the usual one may be missing.
+/// Completes the arguments of a command by what the file says of its options. Where none is named, the usual one may be missing. The
+/// file is not read for a command that has no option which may stand in it: a slip must not keep anybody from `egressd version`.
 ///
 /// # Errors
 /// When the file cannot be read, or has something else than options of `command`'s subcommands.
 pub fn complete(command: &Command, mut arguments: Vec<OsString>) -> anyhow::Result<Completed> {
     let mut added = Vec::new();
     let Some((given, file)) = looked_up(command, &arguments) else { return Ok(Completed { arguments, added }) };
-    let (Some(subcommand), Some((_, given))) = (given.subcommand_name().and_then(|name| command.find_subcommand(name)), given.subcommand())
-    else {
+    let subcommand = given.subcommand().and_then(|(name, given)| Some((command.find_subcommand(name)?, given)));
+    let Some((subcommand, given)) = subcommand.filter(|(subcommand, _)| may_be_in_a_file(subcommand).next().is_some()) else {
         return Ok(Completed { arguments, added });
     };
-    for (name, values) in read(command, &file)? {
+    // Right behind the command: what follows may be the arguments of another program.
+    let behind = arguments.iter().position(|argument| *argument == *subcommand.get_name()).map_or(arguments.len(), |at| at + 1);
+    let mut more: Vec<OsString> = Vec::new();
+    for (name, values) in read(command, subcommand, &file)? {
         let of = subcommand.get_arguments().find(|argument| argument.get_long() == Some(&name));
         if let Some(argument) = of.filter(|argument| !is_decided(subcommand, argument, given)) {
-            arguments.extend(values.into_iter().map(OsString::from));
+            more.extend(values.into_iter().map(OsString::from));
             added.push(format!("--{}", argument.get_long().unwrap_or_default()));
         }
     }
+    arguments.splice(behind..behind, more);
     Ok(Completed { arguments, added })
 }
 
@@ -65,42 +74,77 @@ fn is_decided(command: &Command, argument: &Arg, given: &ArgMatches) -> bool {
     says(argument) || against.into_iter().any(says)
 }
 
-/// What the file says, as arguments of each option.
-fn read(command: &Command, file: &Path) -> anyhow::Result<Vec<(String, Vec<String>)>> {
+/// What the file says, as arguments of each option. What stands below a command's name is for that one, and wins there.
+fn read(command: &Command, subcommand: &Command, file: &Path) -> anyhow::Result<BTreeMap<String, Vec<String>>> {
     let shown = file.display();
-    let text = match fs::read_to_string(file) {
-        Ok(text) => text,
+    let options = load(file)?;
+    if options.contains_key("kind") {
+        bail!("{shown} is for egressd's options, as `no-docker: true`; put the manifest that is there into a file of another name");
+    }
+    let (mut of_all, mut own) = (BTreeMap::new(), BTreeMap::new());
+    for (name, value) in options {
+        match (command.find_subcommand(&name), value) {
+            (Some(section), Value::Object(options)) => {
+                for (name, value) in options {
+                    let arguments = arguments(&[section], &name, &value).with_context(|| format!("{shown}: {}", section.get_name()))?;
+                    if section.get_name() == subcommand.get_name() {
+                        own.insert(name, arguments);
+                    }
+                }
+            }
+            (_, value) => {
+                let all: Vec<&Command> = command.get_subcommands().collect();
+                let arguments = arguments(&all, &name, &value).with_context(|| shown.to_string())?;
+                of_all.insert(name, arguments);
+            }
+        }
+    }
+    of_all.extend(own);
+    Ok(of_all)
+}
+
+/// The one document of the file.
+fn load(file: &Path) -> anyhow::Result<serde_json::Map<String, Value>> {
+    let shown = file.display();
+    let about = match fs::metadata(file) {
+        Ok(about) => about,
         Err(error) if error.kind() == io::ErrorKind::NotFound => {
             bail!("{shown} does not exist; write it, or name another file by --config")
         }
         Err(error) => return Err(error).with_context(|| format!("failed to read {shown}")),
     };
-    if text.trim().is_empty() {
-        return Ok(Vec::new());
+    // Nobody may ever write into a pipe; `/dev/null` is a usual name for nothing.
+    if !about.is_file() && !about.file_type().is_char_device() {
+        bail!("{shown} is not a regular file; write options into one, or name another file by --config");
     }
-    let content: Value = serde_saphyr::from_str(&text).with_context(|| format!("failed to read {shown}, which has to be YAML"))?;
-    let options = match content {
-        Value::Object(options) => options,
-        Value::Null => return Ok(Vec::new()),
-        _ => bail!("{shown} has to name options, as `no-docker: true`"),
-    };
-    if options.contains_key("kind") {
-        bail!("{shown} is for egressd's options, as `no-docker: true`; put the manifest that is there into a file of another name");
+    let mut bytes = Vec::new();
+    let opened = fs::File::open(file).and_then(|file| file.take(MAX_FILE as u64 + 1).read_to_end(&mut bytes));
+    opened.with_context(|| format!("failed to read {shown}"))?;
+    let Documents { good, faults } = Documents::read(&bytes);
+    if let Some((_, fault)) = faults.into_iter().next() {
+        bail!("{shown}: {fault}");
     }
-    options
-        .into_iter()
-        .map(|(name, value)| Ok((name.clone(), arguments(command, &name, &value).with_context(|| shown.to_string())?)))
-        .collect()
+    let mut documents = good.into_iter().map(|(_, document)| document).filter(|document| !document.is_null());
+    match (documents.next(), documents.next()) {
+        (None, _) => Ok(serde_json::Map::new()),
+        (Some(Value::Object(options)), None) => Ok(options),
+        (Some(_), None) => bail!("{shown} has to name options, as `no-docker: true`"),
+        (Some(_), Some(_)) => bail!("{shown} has several documents; write all options into one"),
+    }
 }
 
-/// An option of the file as arguments.
-fn arguments(command: &Command, name: &str, value: &Value) -> anyhow::Result<Vec<String>> {
-    // What can be no variable is asked for each time: a dry run, a form of output.
-    let all =
-        || command.get_subcommands().flat_map(Command::get_arguments).filter(|one| one.get_env().is_some() && one.get_id() != "config");
+/// Options that may stand in the file: those that can be variables. What can be no variable is asked for each time: a dry run, a form of output.
+fn may_be_in_a_file(command: &Command) -> impl Iterator<Item = &Arg> {
+    command.get_arguments().filter(|argument| argument.get_env().is_some() && argument.get_id() != "config")
+}
+
+/// An option of the file, which has to be one of these commands', as arguments.
+fn arguments(commands: &[&Command], name: &str, value: &Value) -> anyhow::Result<Vec<String>> {
+    let all = || commands.iter().flat_map(|command| may_be_in_a_file(command));
     let Some(argument) = all().find(|one| one.get_long() == Some(name)) else {
         let meant = nearest(name, all().filter_map(Arg::get_long)).map_or_else(String::new, |meant| format!("; did you mean {meant}?"));
-        bail!("{name}: no such option; see `egressd run --help`{meant}");
+        let help = if let [one] = commands { one.get_name() } else { "run" };
+        bail!("{name}: no such option; see `egressd {help} --help`{meant}");
     };
     let flag = matches!(argument.get_action(), ArgAction::SetTrue);
     let one = |value: &Value| match value {

@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use clap::Args;
-use clap::builder::BoolishValueParser;
+use clap::builder::{BoolishValueParser, NonEmptyStringValueParser};
 
 use super::{log, runtime};
 use crate::daemon::controller::{self, Options};
@@ -15,7 +15,7 @@ pub(super) struct ControllerArgs {
     #[arg(long, env = "EGRESSD_KUBECONFIG", value_name = "PATH")]
     kubeconfig: Option<PathBuf>,
     /// Name of the controller's pod, which tells it from the others
-    #[arg(long, env = "POD_NAME", value_name = "NAME")]
+    #[arg(long, env = "POD_NAME", value_parser = NonEmptyStringValueParser::new(), value_name = "NAME")]
     pod_name: String,
     /// Namespace of the controllers' Lease and the agents' ConfigMap
     #[arg(long, env = "POD_NAMESPACE", default_value = "egressd", value_name = "NAME")]

@@ -1,17 +1,16 @@
 //! `egressd exec`: becomes another program, in a control group whose exit the daemon has programmed.
 
 use std::ffi::OsString;
-use std::fs;
 use std::io;
 use std::net::IpAddr;
 use std::os::unix::process::CommandExt;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::{Command, exit};
 
 use anyhow::{Context, anyhow, bail};
 
 use crate::daemon::control::{Request, Response, ask};
-use crate::effects::programs::{leave, make};
+use crate::effects::programs::Group;
 use crate::model::programs::{Started, started_in};
 
 /// As `env` and `timeout` have them.
@@ -44,7 +43,7 @@ fn enter(state: &Path, binding: Option<String>, ip: Option<IpAddr>) -> anyhow::R
     if started_in(&cgroup).as_ref() != Some(&started) {
         bail!("that is not a binding's name; write NAMESPACE/NAME, for instance shop/crawler");
     }
-    let folder = make(&cgroup).with_context(|| format!("failed to make control group {cgroup}; are you root?"))?;
+    let group = Group::make(&cgroup).with_context(|| format!("failed to make control group {cgroup}; are you root?"))?;
     let ready = match ask(state, &Request::Exec(started)) {
         Ok(Response::Ready(true)) => Ok(()),
         Ok(Response::Ready(false)) => Err(anyhow!("its rules are not in the kernel yet; see the problems of `egressd status`")),
@@ -53,17 +52,12 @@ fn enter(state: &Path, binding: Option<String>, ip: Option<IpAddr>) -> anyhow::R
         Err(error) => Err(error.into()),
     };
     match ready {
-        Ok(()) => join(&folder),
+        Ok(()) => group.join().with_context(|| format!("failed to join control group {cgroup}")),
         Err(error) => {
-            leave(&folder);
+            group.leave();
             Err(error)
         }
     }
-}
-
-fn join(cgroup: &Path) -> anyhow::Result<()> {
-    let members: PathBuf = cgroup.join("cgroup.procs");
-    fs::write(&members, "0").with_context(|| format!("failed to join the control group by {}", members.display()))
 }
 
 fn become_program(program: &[OsString]) -> (anyhow::Error, i32) {

@@ -37,8 +37,8 @@ pub struct Cli {
     command: Command,
 }
 
-/// Options that 0.1.0 took ahead of the command as well as behind it.
-const AHEAD: [&str; 3] = ["--state-dir", "--boot-guard", "--sysctl-root"];
+/// Options that may stand ahead of the command as well as behind it: that of all commands, and those that 0.1.0 took there.
+const AHEAD: [&str; 4] = ["--config", "--state-dir", "--boot-guard", "--sysctl-root"];
 
 /// Reads the arguments of a process, and what the file of options adds to them. Ends the process where clap does: for help, and when they are
 /// wrong.
@@ -202,7 +202,7 @@ struct ExecArgs {
     #[arg(long, value_name = "NAME")]
     binding: Option<String>,
     /// An address of a NIC
-    #[arg(long, value_name = "ADDRESS")]
+    #[arg(long, value_parser = crate::api::exit_address, value_name = "ADDRESS")]
     ip: Option<IpAddr>,
 }
 

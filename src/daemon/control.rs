@@ -198,6 +198,8 @@ pub(super) async fn put(question: Question, tell: &Teller) -> Option<Response> {
 pub enum AskError {
     #[error("failed to reach egressd at {path}; is `egressd run` running, with the same --state-dir?")]
     Unreachable { path: PathBuf, source: io::Error },
+    #[error("failed to reach egressd at {path}; are you root?")]
+    Forbidden { path: PathBuf, source: io::Error },
     #[error("failed to talk to egressd")]
     Talk(#[source] io::Error),
     #[error("failed to read egressd's answer; is it of the same version?")]
@@ -207,7 +209,10 @@ pub enum AskError {
 /// Asks the daemon of a state folder (for the command line; blocks for 10 seconds at most).
 pub fn ask(state: &Path, request: &Request) -> Result<Response, AskError> {
     let path = path(state);
-    let mut stream = UnixStream::connect(&path).map_err(|source| AskError::Unreachable { path, source })?;
+    let mut stream = UnixStream::connect(&path).map_err(|source| match source.kind() {
+        io::ErrorKind::PermissionDenied => AskError::Forbidden { path, source },
+        _ => AskError::Unreachable { path, source },
+    })?;
     stream.set_read_timeout(Some(Duration::from_secs(10))).map_err(AskError::Talk)?;
     let mut line = serde_json::to_vec(request).map_err(AskError::Answer)?;
     line.push(b'\n');

@@ -1,7 +1,8 @@
 //! Control groups of programs that `egressd exec` starts.
 
-use std::fs;
+use std::fs::{self, File, Permissions};
 use std::io;
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 use tracing::debug;
@@ -9,31 +10,116 @@ use tracing::debug;
 use crate::facts::programs::{below, hierarchy};
 use crate::model::programs::EXEC;
 
-/// Makes a control group, and those above it, unless it is there; returns its folder.
-///
-/// # Errors
-/// When there is no hierarchy of version 2, or it cannot be written to.
-pub fn make(cgroup: &str) -> io::Result<PathBuf> {
-    let folder = below(&hierarchy()?, cgroup);
-    fs::create_dir_all(&folder)?;
-    Ok(folder)
+/// Groups that stay when no program is in them any more: the next one finds its exit programmed, and what closed sockets have still to send
+/// goes on. Above that they go, since each exit of theirs is one of 127 ways.
+const KEPT: usize = 32;
+
+/// A control group in which a program is about to start. Nobody removes it as long as this is kept (`flock(2)` on its folder).
+pub struct Group {
+    folder: PathBuf,
+    held: File,
 }
 
-/// Removes the folder of a control group that was made in vain; one that programs are in stays.
-pub fn leave(folder: &Path) {
-    if let Err(error) = fs::remove_dir(folder) {
-        debug!(folder = %folder.display(), %error, "the control group stays");
+impl Group {
+    /// Makes a control group, and those above it, unless it is there.
+    ///
+    /// # Errors
+    /// When there is no hierarchy of version 2, or it cannot be written to.
+    pub fn make(cgroup: &str) -> io::Result<Self> {
+        let root = hierarchy()?;
+        let (all, folder) = (below(&root, EXEC), below(&root, cgroup));
+        sweep(&all);
+        loop {
+            fs::create_dir_all(&folder)?;
+            // Who could open a group could lock it, and keep root waiting.
+            fs::set_permissions(&all, Permissions::from_mode(0o700))?;
+            match hold(&folder) {
+                Ok(Some(held)) => return Ok(Self { folder, held }),
+                Ok(None) => {}
+                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+                Err(error) => return Err(error),
+            }
+        }
     }
+
+    /// Moves this process into it.
+    ///
+    /// # Errors
+    /// When it may not.
+    pub fn join(&self) -> io::Result<()> {
+        fs::write(self.folder.join("cgroup.procs"), "0")
+    }
+
+    /// Removes one that was made in vain. It stays if a program is in it, or is about to be.
+    pub fn leave(self) {
+        drop(self.held);
+        remove(&self.folder);
+    }
+}
+
+/// Holds a folder against being removed; nothing when it has been meanwhile.
+fn hold(folder: &Path) -> io::Result<Option<File>> {
+    let held = File::open(folder)?;
+    held.lock_shared()?;
+    Ok((fs::metadata(folder)?.ino() == held.metadata()?.ino()).then_some(held))
+}
+
+/// Removes groups that no program is in, when there are many.
+fn sweep(all: &Path) {
+    let groups = children(all);
+    if groups.len() > KEPT {
+        groups.iter().for_each(|group| remove(group));
+    }
+}
+
+/// The kernel keeps one that a program is in.
+fn remove(group: &Path) {
+    let removed = File::open(group).and_then(|held| {
+        held.try_lock()?;
+        fs::remove_dir(group)
+    });
+    if let Err(error) = removed {
+        debug!(group = %group.display(), %error, "the control group stays");
+    }
+}
+
+fn children(folder: &Path) -> Vec<PathBuf> {
+    let entries = fs::read_dir(folder).into_iter().flatten().flatten();
+    entries.filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir())).map(|entry| entry.path()).collect()
 }
 
 /// Removes all of them; returns which stay, and why.
 pub fn clean() -> Vec<String> {
     let Ok(folder) = hierarchy().map(|root| below(&root, EXEC)) else { return Vec::new() };
-    let groups = fs::read_dir(&folder).into_iter().flatten().flatten().filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir()));
-    let groups = groups.map(|entry| entry.path()).chain(folder.is_dir().then_some(folder.clone()));
+    let groups = children(&folder).into_iter().chain(folder.is_dir().then_some(folder.clone()));
     let stays = |group: PathBuf| {
         let error = fs::remove_dir(&group).err().filter(|error| error.kind() != io::ErrorKind::NotFound)?;
         Some(format!("control group {}: {error}; it can be removed once no program is in it", group.display()))
     };
     groups.filter_map(stays).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn groups_that_nobody_is_in_go_when_there_are_many_but_none_that_is_held() {
+        let all = tempfile::tempdir().unwrap();
+        let make = |number: usize| {
+            let folder = all.path().join(number.to_string());
+            fs::create_dir(&folder).unwrap();
+            folder
+        };
+        let held = hold(&make(0)).unwrap().expect("it is there");
+        (1..KEPT).for_each(|number| drop(make(number)));
+        sweep(all.path());
+        assert_eq!(children(all.path()).len(), KEPT, "these are not many");
+        make(KEPT);
+        sweep(all.path());
+        assert_eq!(children(all.path()), [all.path().join("0")]);
+        drop(held);
+        remove(&all.path().join("0"));
+        assert!(children(all.path()).is_empty());
+    }
 }

@@ -54,7 +54,10 @@ impl fmt::Display for Namespace {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Host => f.write_str("host"),
-            Self::File(path) => path.strip_prefix(NAMED[0]).unwrap_or(path).display().fmt(f),
+            Self::File(path) => match path.strip_prefix(NAMED[0]) {
+                Ok(name) if name.components().count() == 1 => name.display().fmt(f),
+                _ => path.display().fmt(f),
+            },
         }
     }
 }
@@ -196,5 +199,7 @@ mod tests {
         assert_eq!(Namespace::path("/proc/1/ns/net").to_string(), "/proc/1/ns/net");
         assert_eq!(Namespace::path("/run/netnsx/blue").to_string(), "/run/netnsx/blue");
         assert_eq!(Namespace::named("blue").to_string(), "blue");
+        assert_eq!(Namespace::path("/run/netns").to_string(), "/run/netns");
+        assert_eq!(Namespace::path("/run/netns/../blue").to_string(), "/run/netns/../blue");
     }
 }

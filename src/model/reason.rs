@@ -300,7 +300,10 @@ impl fmt::Display for Reason {
                 )
             }
             Self::TooManyWays { interface } => {
-                write!(f, "all 127 ways are taken, none is left for {interface}; use fewer NICs and gateways")
+                write!(
+                    f,
+                    "all 127 ways are taken, none is left for {interface}; use fewer NICs and gateways, and fewer exits of programs of the host"
+                )
             }
             Self::NotAnUplink { interface, why } => write!(f, "{interface} {why}"),
             Self::DatapathBypassed { bridge } => {

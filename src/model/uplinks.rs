@@ -221,7 +221,9 @@ impl Survey<'_> {
             Some(number) => drop(self.uplinks.ways.insert(number, Way { key, number, up, gateways })),
             None => {
                 let name = self.kernel.links.get(&key.nic).map_or("?", |link| &link.name);
-                let problem = format!("all 127 ways are taken: {name} has none; use fewer NICs and gateways");
+                let problem = format!(
+                    "all 127 ways are taken: {name} has none; use fewer NICs and gateways, and fewer exits of programs of the host"
+                );
                 self.uplinks.problems.push(problem);
             }
         }

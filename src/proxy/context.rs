@@ -38,6 +38,14 @@ impl Scopes {
         scopes.iter().filter(|(_, scope)| Arc::strong_count(scope) > 1).map(|(namespace, _)| namespace.clone()).collect()
     }
 
+    /// The other names of a namespace, of which `scope` is one life under this name. `home`: the host's own.
+    pub fn other_names(&self, namespace: &Namespace, scope: &Scope, home: NamespaceId) -> Vec<Namespace> {
+        let scopes = self.0.read().unwrap_or_else(PoisonError::into_inner);
+        let id = |scope: &Scope| scope.id.unwrap_or(home);
+        let same = scopes.iter().filter(|(name, other)| *name != namespace && id(other) == id(scope));
+        same.map(|(name, _)| name.clone()).collect()
+    }
+
     /// Takes what is there now. Whatever is in a namespace that is not is told to end.
     pub fn set(&self, now: &BTreeMap<Namespace, Option<NamespaceId>>) {
         let mut scopes = self.0.write().unwrap_or_else(PoisonError::into_inner);
@@ -57,6 +65,8 @@ impl Scopes {
 /// All of it.
 pub struct Context {
     pub opener: Opener,
+    /// The namespace that the process runs in.
+    pub home: NamespaceId,
     pub workers: Workers,
     pub scopes: Scopes,
     pub descriptors: Descriptors,

@@ -159,6 +159,10 @@ impl Control {
     /// Opens ports of one namespace, all in one visit.
     async fn open_all(&mut self, namespace: &Namespace, endpoints: Vec<Endpoint>) {
         let Some(scope) = self.context.scopes.get(namespace) else { return };
+        let endpoints = self.without_shared(namespace, &scope, endpoints);
+        if endpoints.is_empty() {
+            return;
+        }
         let asked = endpoints.clone();
         let open = move || Ok(asked.iter().map(sockets::listen).collect::<Vec<_>>());
         let opened = match (namespace.file(), scope.id) {
@@ -176,6 +180,22 @@ impl Control {
                 served.begin(opened, &scope, &self.context);
             }
         }
+    }
+
+    /// Leaves out ports that are open already in the same namespace under another of its names: the kernel would give each of the two sockets
+    /// half of the connections.
+    fn without_shared(&mut self, namespace: &Namespace, scope: &Scope, mut endpoints: Vec<Endpoint>) -> Vec<Endpoint> {
+        for name in self.context.scopes.other_names(namespace, scope, self.context.home) {
+            endpoints.retain(|endpoint| {
+                let other = self.ports.get(&Endpoint { namespace: name.clone(), ..endpoint.clone() });
+                let Some(other) = other.filter(|other| matches!(other.state, Opened::Yes { .. })) else { return true };
+                let object = other.port.proxy().object();
+                let error = format!("this network namespace is also {name}, where {object} serves the port; keep one of them");
+                self.ports.entry(endpoint.clone()).and_modify(|served| served.fail(&io::Error::other(error)));
+                false
+            });
+        }
+        endpoints
     }
 
     /// When a port that failed is tried again.

@@ -37,7 +37,7 @@ use context::{Context, Scopes};
 use control::Control;
 use limits::Descriptors;
 use namespaces::Namespaces;
-use opener::Opener;
+use opener::{NamespaceId, Opener};
 use pipe::Pipes;
 use workers::Workers;
 
@@ -74,6 +74,7 @@ pub enum Error {
 pub async fn run(options: Options) -> Result<(), Error> {
     let descriptors = Descriptors::raise();
     let opener = Opener::start().map_err(Error::Opener)?;
+    let home = NamespaceId::own().map_err(Error::Opener)?;
     let workers = Workers::start().map_err(Error::Workers)?;
     let mut namespaces = Namespaces::new().map_err(Error::Namespaces)?;
     let manifests = files::Source::new(&options.manifests, &options.config, None);
@@ -86,7 +87,7 @@ pub async fn run(options: Options) -> Result<(), Error> {
     if let Some(address) = options.metrics {
         http::serve(address, ask.clone());
     }
-    let context = Context { opener, workers, scopes: Scopes::default(), descriptors, pipes: Pipes::default() };
+    let context = Context { opener, home, workers, scopes: Scopes::default(), descriptors, pipes: Pipes::default() };
     let mut control = Control::new(Arc::new(context));
     let mut manager = Manager::new();
     let mut end = None;

@@ -46,7 +46,7 @@ impl NamespaceId {
     }
 
     /// Of the calling thread. It takes no descriptor: there may be none.
-    fn own() -> io::Result<Self> {
+    pub fn own() -> io::Result<Self> {
         fs::metadata(kernel::OWN).map(Self::from)
     }
 }
@@ -126,7 +126,10 @@ impl Home {
         if !kernel::is_namespace(&file) || NamespaceId::from(file.metadata()?) != id {
             return Err(gone());
         }
-        setns(&file, CloneFlags::CLONE_NEWNET)?;
+        setns(&file, CloneFlags::CLONE_NEWNET).map_err(|errno| match errno {
+            Errno::EINVAL => io::Error::new(io::ErrorKind::InvalidInput, "this is a namespace of another kind; name a network namespace"),
+            errno => errno.into(),
+        })?;
         // From here on the thread comes back, whatever happens.
         let _back = Back(self);
         // The open file would keep the namespace.

@@ -6,7 +6,7 @@ use std::fmt::Write;
 use std::net::{IpAddr, Ipv4Addr};
 
 use crate::contract::{MARK_MASK, UPLINK_GROUP};
-use crate::model::binding::{Destination, Traffic};
+use crate::model::binding::{Destination, Source, Traffic};
 use crate::model::facts::{Family, Link, Route, RouteKind};
 use crate::model::known::Facts;
 use crate::model::resolve::Outcome;
@@ -68,10 +68,15 @@ fn one(out: &mut String, facts: &Facts, outcome: &Outcome, row: &Row, destinatio
     }
     match &row.state {
         State::Bound(exit) => bound(out, facts, outcome, row, exit, destination),
-        State::Dropped(reason) => writeln!(
-            out,
-            "  dropped   it has no usable exit: {reason}\n            (egress.unavailable=fallback would send it the host's way)"
-        ),
+        State::Dropped(reason) => {
+            writeln!(out, "  dropped   it has no usable exit: {reason}")?;
+            let fallback = match row.binding.as_ref().map(|binding| binding.name.source) {
+                Some(Source::Label) => "egress.unavailable=fallback",
+                Some(Source::File | Source::Api) => "whenUnavailable: Fallback",
+                Some(Source::Exec) | None => return Ok(()),
+            };
+            writeln!(out, "            ({fallback} would send it by the default route)")
+        }
         State::FellBack(reason) => writeln!(out, "  fallback  it goes the host's way: {reason}"),
         State::Waiting(reason) | State::Refused(reason) => {
             writeln!(out, "  {}   {reason}", crate::report::status::word(row).to_lowercase())

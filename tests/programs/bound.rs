@@ -178,3 +178,30 @@ pub fn by_turn() {
     let counts = [(Nic::Eth1, own), (Nic::Eth1, other), (Nic::Eth0, third)].map(|(nic, exit)| seen.count(nic, exit));
     assert!(counts.iter().all(|count| *count >= 4) && seen.0.len() == 3, "a third each: {seen}");
 }
+
+pub fn marked_by_others() {
+    let world = World::builder().ipv6(false).build();
+    let (programs, gateway) = (Programs::new(), world.layout.gateway(Nic::Eth0));
+    programs.make(BATCH);
+    // Both of what is bound, behind egressd's own chain.
+    let rules = |priority: &str| {
+        format!(
+            "table ip other {{ chain output {{ type route hook output priority {priority};
+             meta skuid {{ 0, 4242 }} ip daddr {SERVER} meta mark set 0x55; }}; }}"
+        )
+    };
+    world.host.ip(&format!("rule add fwmark 0x55 lookup 77 pref 10\nroute add default via {gateway} dev eth0 table 77"));
+    world.bind(&binding(&world, "batch", "cgroups: [/jobs/batch]", Nic::Eth1));
+    world.bind(&binding(&world, "crawler", "users: ['4242']", Nic::Eth1));
+    let _egressd = world.egressd_alone();
+    let (batch, crawler) = (programs.within(BATCH), programs.program().user(4242));
+    for priority in ["-150", "0", "50"] {
+        world.host.nft(&rules(priority));
+        for program in [&batch, &crawler] {
+            assert_leaves_by(&world, program, Nic::Eth1);
+        }
+        assert_leaves_by(&world, &programs.program(), Nic::Eth0);
+        world.host.nft("delete table ip other");
+    }
+    assert!(world.foreign().is_empty(), "{}", world.foreign());
+}

@@ -1,8 +1,8 @@
 //! `egressd exec`.
 
-use std::process::Command;
+use std::{fs, path::Path, process::Command};
 
-use world::{Binding, Nic, Programs, World, egressd, layout::SERVER, programs::Program};
+use world::{Binding, FOLDER, Nic, Programs, World, egressd, layout::SERVER, programs::Program, service::Service, status::until};
 
 use crate::lab::{assert_leaves_by, await_state, leaves_by, servers};
 
@@ -64,9 +64,56 @@ pub fn refused() {
     refused(&["--binding", "wrong"], "is invalid");
     refused(&["--binding", "default/../../elsewhere"], "not a binding's name");
     refused(&["--ip", "172.31.9.9"], "no interface holds 172.31.9.9");
+    for (wrong, why) in
+        [("0.0.0.0", "unspecified"), ("::ffff:172.31.0.14", "write `172.31.0.14`"), ("fe80::1", "link-local"), ("eth1", "IP address")]
+    {
+        let (code, said) = ended(&[&["--ip", wrong], &starts as &[&str]].concat());
+        assert!(code == Some(2) && said.contains(why), "{code:?} {said}");
+    }
+    let user = ["setpriv", "--reuid=4242", "--clear-groups"];
+    let output = Command::new(user[0]).args(&user[1..]).arg(egressd::program()).args(["exec", "--ip", &address, "--", "true"]).output();
+    let output = output.expect("it can be run");
+    assert!(output.status.code() == Some(125) && String::from_utf8_lossy(&output.stderr).contains("are you root?"), "{output:?}");
     assert_eq!(ended(&["--ip", &address, "--", "/no/such/program"]).0, Some(127));
     assert_eq!(ended(&["--ip", &address, "--", "/etc/passwd"]).0, Some(126));
     assert_eq!(ended(&["--", "true"]).0, Some(2), "by what is not said");
     daemon.kill();
     refused(&["--ip", &address], "failed to reach egressd");
+}
+
+pub fn options_of_a_file() {
+    let world = World::builder().ipv6(false).build();
+    let programs = Programs::new();
+    let state = Path::new(FOLDER).join("elsewhere");
+    let file = Path::new(FOLDER).join("config.yaml");
+    fs::write(&file, format!("state-dir: {}\n", state.display())).expect("/run is ours");
+    let mut command = Command::new(egressd::program());
+    command.args(["run", "--no-docker", "--no-metrics", "--config"]).arg(&file);
+    let _daemon = Service::start("elsewhere", command);
+    until("its socket is there", || if state.join("egressd.sock").exists() { Ok(()) } else { Err("none".to_owned()) });
+    let (address, file) = (world.layout.address(Nic::Eth1).to_string(), file.to_string_lossy().into_owned());
+    let echo = |arguments: &[&str]| ended(&[arguments, &["echo", "its", "own"]].concat());
+    assert_eq!(echo(&["--config", &file, "--ip", &address, "--"]), (Some(0), "its own\n".to_owned()));
+    assert_eq!(echo(&["--config", &file, "--ip", &address]), (Some(0), "its own\n".to_owned()));
+    assert_eq!(echo(&["--ip", &address, "--"]).0, Some(125), "without the file the daemon is not found");
+    assert_leaves_by(&world, &through(&programs, &["--config", &file, "--ip", &address]), Nic::Eth1);
+}
+
+pub fn many_addresses() {
+    let world = World::builder().ipv6(false).build();
+    let programs = Programs::new();
+    let _egressd = world.egressd_alone();
+    let addresses: Vec<String> = (1..=40).map(|last| format!("172.31.9.{last}")).collect();
+    world.host.ip(&addresses.iter().map(|address| format!("addr add {address}/32 dev eth1\n")).collect::<String>());
+    world.await_handled();
+    let kept =
+        programs.program().through(&["sh", "-c", "exec \"$0\" exec --ip 172.31.9.1 -- \"$@\"", &egressd::program().to_string_lossy()]);
+    let _running = kept.serve("127.0.0.1:8090".parse().expect("an address"));
+    for address in &addresses[1..] {
+        assert_eq!(ended(&["--ip", address, "--", "true"]), (Some(0), String::new()), "{address}");
+    }
+    let there = addresses.iter().filter(|address| programs.exists(&format!("/egressd/{address}"))).count();
+    assert!(there <= 34, "{there} control groups are left");
+    assert!(programs.exists("/egressd/172.31.9.1"), "a program is in it");
+    await_state(&world, "cgroup/egressd/172.31.9.1", "Bound");
 }

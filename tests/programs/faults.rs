@@ -60,6 +60,8 @@ pub fn the_nic_goes() {
         world.host.ip("link set eth1 down");
         await_state(&world, "cgroup/jobs/batch", "Dropped");
         assert_held(&world, &batch);
+        let explained = world.egressctl(&["explain", "cgroup/jobs/batch"]).expect("it is known");
+        assert!(explained.contains("whenUnavailable: Fallback would send it by the default route"), "{explained}");
         for server in servers(&world) {
             for error in [batch.tcp(server), batch.udp(server)].map(|asked| asked.expect_err("it is held")) {
                 assert!(error.contains("No route to host") || error.contains("unreachable"), "{server}: {error}");
@@ -145,11 +147,14 @@ pub fn bad_input() {
         let all = status["bindings"].as_array().into_iter().flatten().filter(|one| one["binding"] == binding);
         all.map(|one| one["errors"].to_string()).chain([status["problems"].to_string()]).collect::<String>()
     };
+    // As deep as that one group is, the kernel would refuse a look at it, and all rules with it.
+    programs.make(&format!("/deep{}", "/down".repeat(300)));
     let wrong = [
         ("nobody", "", "is empty and would bind every program"),
         ("root", "cgroups: ['/']", "is the root"),
         ("mount", "cgroups: [/sys/fs/cgroup/batch]", "is where the hierarchy is mounted"),
         ("up", "cgroups: [/jobs/../batch]", "is not a path of a control group"),
+        ("deep", &format!("cgroups: [/deep{}]", "/down".repeat(300)), "is more than 128 levels below the root"),
         ("unit", "systemdUnits: [crawler]", "is not the whole name of a unit"),
         ("user", "users: ['a b']", "is not a user's name"),
     ];

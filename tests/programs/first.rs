@@ -41,6 +41,27 @@ pub fn groups_made_anew() {
     assert!(seen.by(Nic::Eth1) >= 2 * starts && seen.by(Nic::Eth0) == 0, "{seen}, and {bound} before");
 }
 
+pub fn below_a_bound_group() {
+    let world = World::builder().ipv6(false).build();
+    let programs = Programs::new();
+    programs.make(BATCH);
+    world.bind(&binding(&world, "jobs", "cgroups: [/jobs]", Nic::Eth0));
+    world.bind(&binding(&world, "batch", "cgroups: [/jobs/batch]", Nic::Eth1));
+    let _egressd = world.egressd_alone();
+    let (jobs, batch) = (programs.within("/jobs"), programs.within(BATCH));
+    assert_leaves_by(&world, &jobs, Nic::Eth0);
+    assert_leaves_by(&world, &batch, Nic::Eth1);
+    for _ in 0..count(24, 250) {
+        programs.remove(BATCH);
+        let ((), seen) = world.watch(|| batch.shout(SERVER.into()));
+        assert_eq!(seen.by(Nic::Eth0), 0, "the exit of the group above is not its own: {seen}");
+    }
+    // One that nobody names leaves as the group above does, once it is known.
+    programs.make("/jobs/other");
+    world.await_handled();
+    assert_leaves_by(&world, &programs.within("/jobs/other"), Nic::Eth0);
+}
+
 pub fn a_unit() {
     let world = World::builder().build();
     let programs = Programs::new();

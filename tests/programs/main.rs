@@ -30,8 +30,10 @@ fn main() -> ExitCode {
         Scenario::new("a program is not moved away from what is inside, nor from the loopback", bound::inside_and_loopback),
         Scenario::new("a bound program is called at the other NIC's address, and answers by that", bound::called_at_the_other_nic),
         Scenario::new("a binding for some ports leaves the rest to the default route", bound::some_ports),
+        Scenario::new("marks that other programs set in output lead no bound program elsewhere", bound::marked_by_others),
         Scenario::new("programs' flows are spread over exits by turn", bound::by_turn),
         Scenario::new("the first packets of programs in groups made anew leave by the exit or not at all", first::groups_made_anew),
+        Scenario::new("a group made anew below a bound one does not leave by the exit of that", first::below_a_bound_group),
         Scenario::new("a unit's group is found, and found again after a restart", first::a_unit),
         Scenario::new("a closed socket's last packets leave by its exit", first::orphans),
         Scenario::new("a killed daemon changes nothing, and what is made anew meanwhile is held", faults::a_killed_daemon),
@@ -41,6 +43,8 @@ fn main() -> ExitCode {
         Scenario::new("what is wrong with a binding, or is not there, is said and harms nobody else", faults::bad_input),
         Scenario::new("exec starts a program by a binding and as an address", exec::by_a_binding_and_as_an_address),
         Scenario::new("exec starts nothing when it cannot be sure", exec::refused),
+        Scenario::new("exec takes options of a file, and gives the program its own arguments alone", exec::options_of_a_file),
+        Scenario::new("exec by many addresses, one after the other, leaves ways to others", exec::many_addresses),
     ]);
     world::harness::main_of_waiting(scenarios)
 }

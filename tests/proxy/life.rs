@@ -15,7 +15,8 @@ use world::{
 };
 
 use crate::support::{
-    PATIENCE, Proxy, SERVER, ask, at, await_listening, connect, echo, fetch, folder, hello, inside, manifest, port, server, status,
+    PATIENCE, Proxy, SERVER, ask, at, await_listening, await_port, connect, echo, fetch, folder, hello, inside, manifest, port, server,
+    status,
 };
 
 const LISTEN: &str = "address: 0.0.0.0, port: 8000";
@@ -284,4 +285,42 @@ pub fn ends_in_time() {
         assert!(ended.join().expect("it does not panic").success());
     });
     assert!(!alive(&mut open), "but not for ever");
+}
+
+pub fn two_names() {
+    let host = Netns::host();
+    server(&host, SERVER, hello);
+    server(&host, at("127.0.0.1:81"), |mut stream| stream.write_all(b"other"));
+    command::run(&["ip", "netns", "add", "blue"]);
+    std::os::unix::fs::symlink("/run/netns/blue", "/run/netns/alias").expect("/run is ours");
+    std::os::unix::fs::symlink("/proc/self/ns/net", "/run/netns/self").expect("/run is ours");
+    std::os::unix::fs::symlink("/proc/self/ns/uts", "/run/netns/uts").expect("/run is ours");
+    let blue = inside("blue");
+    manifest("first", &format!("networkNamespaces: ['', alias], {LISTEN}"), DIAL, "");
+    let _proxy = Proxy::start();
+    await_listening(2);
+    manifest("second", &format!("networkNamespaces: [blue, self, uts], {LISTEN}"), "address: 127.0.0.1, port: 81", "");
+    until("the second one is read", || {
+        let status = status();
+        if status["ports"].as_array().is_some_and(|ports| ports.len() == 5) { Ok(()) } else { Err(status.to_string()) }
+    });
+    for (name, why) in [
+        ("blue", "is also alias, where EgressProxy default/first"),
+        ("self", "is also host, where EgressProxy default/first"),
+        ("uts", "a namespace of another kind"),
+    ] {
+        await_port(name, "0.0.0.0:8000", "refused", |port| {
+            port["state"] == "Failing" && port["reason"].as_str().is_some_and(|reason| reason.contains(why))
+        });
+    }
+    for _ in 0..20 {
+        for netns in [&host, &blue] {
+            assert_eq!(ask(netns, at("127.0.0.1:8000")).expect("it is served"), "hello");
+        }
+    }
+    fs::remove_file(folder().join("first.yaml")).expect("it was written");
+    until_within(Duration::from_secs(15), Duration::from_millis(20), "the other one has it", || match ask(&blue, at("127.0.0.1:8000")) {
+        Ok(word) if word == "other" => Ok(()),
+        other => Err(format!("{other:?}")),
+    });
 }

@@ -23,6 +23,7 @@ fn main() -> ExitCode {
         Scenario::new("500 namespaces come and go, and nothing of them is left", life::come_and_go).shown(),
         Scenario::new("open connections do not hold a namespace that is gone", life::open_connections_do_not_hold_a_namespace),
         Scenario::new("the namespace of a process, by its path, for as long as the process lives", life::a_process),
+        Scenario::new("a namespace with two names is one, and one of another kind is none", life::two_names),
         Scenario::new("namespaces may be named before there are any", life::a_folder_of_names_that_comes_later),
         Scenario::new("manifests change and the process is killed: what is unchanged goes on", life::manifests_change),
         Scenario::new("a new process takes over and no call is refused", life::handed_over),

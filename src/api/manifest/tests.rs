@@ -251,7 +251,7 @@ fn a_bad_document_leaves_the_others() {
     assert_eq!(read.bindings.len(), 1);
     let said = errors(&read);
     assert_eq!(said.len(), 4, "{said:#?}");
-    assert_eq!(said[0], "a.yaml: byte 5: the file has a control character; only manifests in YAML or JSON belong into this folder");
+    assert_eq!(said[0], "a.yaml: byte 5: the file has a control character; only YAML or JSON belongs here");
     assert_eq!(said[1], "b.yaml#2: line 8, column 1: `key` is given twice; keep one");
     assert!(said[2].starts_with("b.yaml#1: document: is not a manifest; "), "{said:#?}");
     assert!(said[3].starts_with("c.json#1: line 1, column "), "{said:#?}");

@@ -7,6 +7,8 @@ use crate::model::binding::{HostSelector as Programs, Selector};
 
 /// Kinds of systemd units that have a control group.
 const KINDS: [&str; 5] = ["service", "slice", "scope", "socket", "mount"];
+/// Levels of a control group below the root. nf_tables looks at 255 at most, those above a container's own root among them.
+const DEEPEST: usize = 128;
 
 pub(super) fn programs(selector: &HostSelector, faults: &mut Faults) -> Option<Selector> {
     let HostSelector { users, cgroups, systemd_units } = selector;
@@ -43,6 +45,10 @@ fn cgroup(text: &str) -> Result<String, Fault> {
     };
     if below.split('/').any(|part| matches!(part, "" | "." | "..")) || below.contains(char::is_control) {
         return Err(Fault::new(format!("{} is not a path of a control group", shown(text))));
+    }
+    if below.split('/').count() > DEEPEST {
+        return Err(Fault::new(format!("{} is more than {DEEPEST} levels below the root", shown(text)))
+            .cure("name a control group above it, which is for all below"));
     }
     if ["/sys/fs/cgroup/", "/proc/"].iter().any(|mount| path.starts_with(mount)) {
         return Err(Fault::new(format!("{} is where the hierarchy is mounted", shown(text)))

@@ -14,7 +14,8 @@ fn completed(line: &str, text: &str) -> anyhow::Result<String> {
     let arguments: Vec<OsString> = named.split(' ').map(OsString::from).collect();
     let before = arguments.len();
     let completed = complete(&Cli::command(), arguments)?;
-    let added: Vec<_> = completed.arguments[before..].iter().map(|one| one.to_string_lossy().into_owned()).collect();
+    let whole: Vec<_> = completed.arguments.iter().map(|one| one.to_string_lossy().into_owned()).collect();
+    let added = &whole[2..2 + whole.len() - before];
     assert_eq!(added.is_empty(), completed.added.is_empty());
     Ok(added.join(" "))
 }
@@ -51,13 +52,64 @@ fn each_command_takes_those_that_it_has() {
 }
 
 #[test]
+fn another_programs_arguments_are_left_alone() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let file = folder.path().join("config.yaml");
+    fs::write(&file, "state-dir: /other\n").expect("written");
+    for dashes in ["-- ", ""] {
+        let line = format!("egressd exec --config {} --ip 172.31.0.14 {dashes}curl --config c", file.display());
+        let completed = complete(&Cli::command(), line.split(' ').map(OsString::from).collect()).unwrap();
+        let whole: Vec<_> = completed.arguments.iter().map(|one| one.to_string_lossy()).collect();
+        assert_eq!(whole.join(" "), line.replacen("exec ", "exec --state-dir=/other ", 1));
+    }
+}
+
+#[test]
+fn an_option_below_a_commands_name_is_for_that_one() {
+    let text = "metrics-address: 127.0.0.1:1\nproxy: {metrics-address: '127.0.0.1:2', drain-seconds: 5}\nrun:\n  no-docker: true\n";
+    assert_eq!(completed("egressd run", text).unwrap(), "--metrics-address=127.0.0.1:1 --no-docker");
+    assert_eq!(completed("egressd proxy --manifests /m", text).unwrap(), "--drain-seconds=5 --metrics-address=127.0.0.1:2");
+    let wrong = refused("proxy: {drain-second: 5}");
+    assert!(wrong.ends_with("proxy: drain-second: no such option; see `egressd proxy --help`; did you mean drain-seconds?"), "{wrong}");
+    assert!(refused("proxy: {no-docker: true}").contains("no such option"), "it is the daemon's");
+}
+
+#[test]
+fn a_slip_keeps_nobody_from_commands_that_have_none_of_its_options() {
+    for line in ["egressd version", "egressd completions bash", "egressd crd"] {
+        assert_eq!(completed(line, "no-dokcer: [").unwrap(), "", "{line}");
+    }
+}
+
+#[test]
+fn what_is_no_file_of_options_ends_in_a_sentence() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let pipe = folder.path().join("pipe");
+    nix::unistd::mkfifo(&pipe, nix::sys::stat::Mode::S_IRWXU).expect("made");
+    let of = |file: &Path| {
+        let line = ["egressd", "run", "--config"].map(OsString::from).into_iter().chain([file.into()]);
+        complete(&Cli::command(), line.collect()).map(|completed| completed.added).map_err(|error| format!("{error:#}"))
+    };
+    for file in [folder.path(), &pipe] {
+        assert_eq!(
+            of(file),
+            Err(format!("{} is not a regular file; write options into one, or name another file by --config", file.display()))
+        );
+    }
+    assert!(of(Path::new("/dev/zero")).unwrap_err().contains("larger than 1 MiB"));
+    assert_eq!(of(Path::new("/dev/null")), Ok(Vec::new()));
+}
+
+#[test]
 fn what_cannot_be_read_is_named_with_its_cure() {
     assert!(refused("no-dokcer: true").contains("no-dokcer: no such option; see `egressd run --help`; did you mean no-docker?"));
     assert!(refused("no-docker: yes please").contains("no-docker: has to be true or false"));
     assert!(refused("manifests: [a, b]").contains("manifests: is one value"));
     assert!(refused("manifests: {a: b}").contains("manifests: has to be a text"));
     assert!(refused("- a").contains("has to name options"));
-    assert!(refused("a: [").contains("has to be YAML"));
+    assert!(refused("a: [").contains("line 1, column 4: cannot be read: unclosed bracket"));
+    assert!(refused("state-dir: /a\nstate-dir: /b").contains("line 2, column 1: `state-dir` is given twice; keep one"));
+    assert!(refused("no-docker: true\n---\nno-docker: false").contains("several documents"));
     assert!(refused("kind: EgressBinding").contains("file of another name"));
     assert!(refused("dry-run: true").contains("no such option"), "it is asked for each time");
     let missing = ["egressd", "run", "--config", "/nowhere/config.yaml"].map(OsString::from).to_vec();

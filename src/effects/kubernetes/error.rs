@@ -3,6 +3,7 @@
 use kube::core::Status;
 
 use crate::facts::kubernetes::request::{LIMIT, within};
+use crate::facts::kubernetes::root;
 
 /// Why a request came to nothing.
 #[derive(Debug, thiserror::Error)]
@@ -15,7 +16,10 @@ pub enum Error {
     Unknown { verb: &'static str, resource: String },
     #[error("failed to {verb} {resource}: {}", .status.message)]
     Refused { verb: &'static str, resource: String, status: Box<Status> },
-    #[error("failed to {verb} {resource}: {source}")]
+    #[error("failed to {verb} {resource}: the API server does not accept who we are ({}); look at the token or the kubeconfig", .status.message)]
+    Unauthorized { verb: &'static str, resource: String, status: Box<Status> },
+    /// What is said on the way to the last cause names only layers.
+    #[error("failed to {verb} {resource}: {}", root(.source))]
     Request { verb: &'static str, resource: String, source: Box<kube::Error> },
 }
 
@@ -29,6 +33,7 @@ impl Error {
                 Self::Refused { verb, resource, status }
             }
             kube::Error::Api(status) if status.code == 403 => Self::Forbidden { verb, resource, status },
+            kube::Error::Api(status) if status.code == 401 => Self::Unauthorized { verb, resource, status },
             // A missing object is named in the details; of a missing kind nothing is known.
             kube::Error::Api(status) if status.code == 404 && !names_an_object(&status) => Self::Unknown { verb, resource },
             other => Self::Request { verb, resource, source: Box::new(other) },
@@ -80,6 +85,15 @@ mod tests {
         let error = Error::of("patch", "egressnodes.egressd.dev", refused(403, "n1 cannot patch", "n1"));
         let text = "failed to patch egressnodes.egressd.dev: n1 cannot patch; its role needs the verb patch on egressnodes.egressd.dev";
         assert_eq!(error.to_string(), text);
+    }
+
+    #[test]
+    fn a_token_that_is_refused_and_a_server_that_is_away_are_told() {
+        let error = Error::of("get", "leases", refused(401, "Unauthorized", ""));
+        assert!(error.to_string().ends_with("does not accept who we are (Unauthorized); look at the token or the kubeconfig"), "{error}");
+        let away = std::io::Error::from(std::io::ErrorKind::ConnectionRefused);
+        let error = Error::of("get", "leases", kube::Error::Service(Box::new(away)));
+        assert_eq!(error.to_string(), "failed to get leases: connection refused");
     }
 
     #[test]

@@ -27,13 +27,14 @@ const UNACKNOWLEDGED: Duration = Duration::from_secs(30);
 
 /// Why there is no way to the API server. That it does not answer is no reason: it is asked again.
 #[derive(Debug, thiserror::Error)]
+// The causes are repeated by what these errors say, so they are none's source: each would be told twice.
 pub enum Error {
-    #[error("failed to use the kubeconfig {path}: {source}; give one with a current context, as `kubectl --kubeconfig {path}` takes it")]
-    Kubeconfig { path: PathBuf, source: Box<KubeconfigError> },
-    #[error("failed to find the API server as a pod does: {source}; run in a pod that has a ServiceAccount's token, or give --kubeconfig")]
-    InCluster { source: InClusterError },
-    #[error("failed to set up the connection to the API server at {server}: {source}")]
-    Connection { server: String, source: Box<kube::Error> },
+    #[error("failed to use the kubeconfig {path}: {cause}; give one with a current context, as `kubectl --kubeconfig {path}` takes it")]
+    Kubeconfig { path: PathBuf, cause: Box<KubeconfigError> },
+    #[error("failed to find the API server as a pod does: {cause}; run in a pod that has a ServiceAccount's token, or give --kubeconfig")]
+    InCluster { cause: InClusterError },
+    #[error("failed to set up the connection to the API server at {server}: {cause}")]
+    Connection { server: String, cause: Box<kube::Error> },
 }
 
 /// A client of the API server. Nothing is asked yet.
@@ -46,14 +47,14 @@ pub enum Error {
 pub async fn client(kubeconfig: Option<&Path>) -> Result<Client, Error> {
     let config = match kubeconfig {
         Some(path) => {
-            let fault = |source| Error::Kubeconfig { path: path.to_owned(), source: Box::new(source) };
+            let fault = |cause| Error::Kubeconfig { path: path.to_owned(), cause: Box::new(cause) };
             let kubeconfig = Kubeconfig::read_from(path).map_err(fault)?;
             Config::from_custom_kubeconfig(kubeconfig, &KubeConfigOptions::default()).await.map_err(fault)?
         }
-        None => Config::incluster().map_err(|source| Error::InCluster { source })?,
+        None => Config::incluster().map_err(|cause| Error::InCluster { cause })?,
     };
     let server = config.cluster_url.to_string();
-    connect(config).map_err(|source| Error::Connection { server, source: Box::new(source) })
+    connect(config).map_err(|cause| Error::Connection { server, cause: Box::new(cause) })
 }
 
 /// As `Client::try_from`, with limits of TCP's own: a watch only listens, and would not notice for minutes that its API server's machine is gone.

@@ -80,7 +80,7 @@ impl Problem {
 }
 
 /// The end of a chain of errors: what is said on the way there names only layers.
-fn root(error: &dyn Error) -> String {
+pub fn root(error: &dyn Error) -> String {
     let mut last = error;
     while let Some(source) = last.source() {
         last = source;

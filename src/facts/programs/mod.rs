@@ -39,7 +39,7 @@ impl Source {
         loop {
             let wanted = self.wanted.borrow_and_update().clone();
             if let Some(wanted) = wanted {
-                let facts = look(&wanted, &mut self.watch);
+                let facts = look(&wanted, self.last.as_ref(), &mut self.watch);
                 if self.last.as_ref() != Some(&facts) {
                     self.last = Some(facts.clone());
                     return Some(facts);
@@ -54,8 +54,9 @@ impl Source {
 }
 
 /// Each folder is watched before it is read: what comes after that is an event.
-fn look(wanted: &Wanted, watch: &mut Watch) -> ProgramFacts {
-    let mut facts = ProgramFacts { users: users::users(&wanted.users, watch), ..ProgramFacts::default() };
+fn look(wanted: &Wanted, before: Option<&ProgramFacts>, watch: &mut Watch) -> ProgramFacts {
+    let users = users::users(&wanted.users, before.map(|before| &before.users), watch);
+    let mut facts = ProgramFacts { users, ..ProgramFacts::default() };
     match hierarchy() {
         Ok(root) => cgroups::look(&root, wanted, watch, &mut facts),
         Err(error) => facts.no_cgroups = Some(error.to_string()),

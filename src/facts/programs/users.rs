@@ -8,19 +8,26 @@ use super::{Numbers, Watch};
 
 const FOLDER: &str = "/etc";
 
-pub(super) fn users(wanted: &BTreeSet<String>, watch: &mut Watch) -> Numbers<u32> {
+/// `before`: what was found last. A file that is not there, or is just being written anew, takes nobody's exit away.
+pub(super) fn users(wanted: &BTreeSet<String>, before: Option<&Numbers<u32>>, watch: &mut Watch) -> Numbers<u32> {
     if wanted.is_empty() {
         return Numbers::new();
     }
     watch.add_for_content(Path::new(FOLDER));
-    // One that cannot be read names nobody, and is looked at again.
     let passwd = fs::read(Path::new(FOLDER).join("passwd")).unwrap_or_default();
-    numbers(wanted, &String::from_utf8_lossy(&passwd))
+    still(numbers(wanted, &String::from_utf8_lossy(&passwd)), wanted, before.filter(|_| passwd.is_empty()))
+}
+
+/// With those of before that are still wanted.
+fn still(mut now: Numbers<u32>, wanted: &BTreeSet<String>, before: Option<&Numbers<u32>>) -> Numbers<u32> {
+    let kept = before.into_iter().flatten().filter(|(user, _)| wanted.contains(*user));
+    kept.for_each(|(user, uid)| _ = now.entry(user.clone()).or_insert(*uid));
+    now
 }
 
 /// A name is looked up before it is taken for a number (`passwd(5)`).
 fn numbers(wanted: &BTreeSet<String>, passwd: &str) -> Numbers<u32> {
-    let mut numbers: Numbers<u32> = wanted.iter().filter_map(|user| Some((user.clone(), user.parse().ok()?))).collect();
+    let mut numbers: Numbers<u32> = wanted.iter().filter_map(|user| Some((user.clone(), number(user)?))).collect();
     for line in passwd.lines().rev() {
         let mut fields = line.split(':');
         if let (Some(name), Some(uid)) = (fields.next(), fields.nth(1).and_then(|uid| uid.parse().ok()))
@@ -32,6 +39,12 @@ fn numbers(wanted: &BTreeSet<String>, passwd: &str) -> Numbers<u32> {
     numbers
 }
 
+/// Digits alone: `+5` is nobody. The largest number means "no user" to the kernel (`setuid(2)`).
+fn number(text: &str) -> Option<u32> {
+    let digits = text.bytes().all(|byte| byte.is_ascii_digit());
+    text.parse().ok().filter(|uid| digits && *uid != u32::MAX)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -39,7 +52,15 @@ mod tests {
     #[test]
     fn users_are_known_by_name_and_by_number_and_the_first_line_counts() {
         let passwd = "root:x:0:0:root:/root:/bin/sh\n# none\ncrawler:x:998:998::/:/bin/false\ncrawler:x:5:5::/:/\nbroken:x\n";
-        let wanted = ["crawler", "1000", "nobody", "broken"].map(str::to_owned).into();
+        let wanted = ["crawler", "1000", "nobody", "broken", "+5", "4294967295"].map(str::to_owned).into();
         assert_eq!(numbers(&wanted, passwd), [("crawler".to_owned(), 998), ("1000".to_owned(), 1000)].into());
+    }
+
+    #[test]
+    fn without_the_file_who_was_known_and_is_wanted_is_known_still() {
+        let (wanted, before) =
+            (["crawler", "1000"].map(str::to_owned).into(), [("crawler".to_owned(), 998), ("gone".to_owned(), 5)].into());
+        let now = still(numbers(&wanted, ""), &wanted, Some(&before));
+        assert_eq!(now, [("1000".to_owned(), 1000), ("crawler".to_owned(), 998)].into());
     }
 }

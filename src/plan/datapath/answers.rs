@@ -1,7 +1,7 @@
 //! Answers of the host itself: they leave by the NIC whose address was called. (Answers of workloads are found in `established`.)
 
 use super::{Chains, ORIGINAL, REPLY, Shape, names, present, programs};
-use crate::contract::PRIORITY_OUTPUT;
+use crate::contract::{PRIORITY_BEHIND_OUTPUT, PRIORITY_OUTPUT};
 use crate::nft::build::{ct_direction, ct_original_daddr, ct_reply_daddr, ct_state, l4proto, map, mark, rule};
 use crate::nft::{Chain, ChainKind, Hook};
 
@@ -26,5 +26,9 @@ pub fn chains(shape: Shape) -> Chains {
             .accept(),
     ];
     rules.extend(present(programs::output(shape)));
-    vec![("output", Chain::base(ChainKind::Route, Hook::Output, PRIORITY_OUTPUT, rules))]
+    let mut chains = vec![("output", Chain::base(ChainKind::Route, Hook::Output, PRIORITY_OUTPUT, rules))];
+    if shape.programs {
+        chains.push(("behind_output", Chain::base(ChainKind::Route, Hook::Output, PRIORITY_BEHIND_OUTPUT, programs::behind_output())));
+    }
+    chains
 }

@@ -52,6 +52,18 @@ pub(super) fn output(shape: Shape) -> [Option<Rule>; 4] {
     ]
 }
 
+/// The same for what another program's chain has re-marked since.
+pub(super) fn behind_output() -> [Rule; 5] {
+    let translated = CONFIRMED | TRANSLATED;
+    [
+        ours().accept(),
+        rule().is(ct_direction(), ORIGINAL).is(ct_status().and(translated), translated).goto("bound_flow"),
+        rule().is(ct_direction(), REPLY).accept(),
+        rule().is(ct_status().and(CONFIRMED), CONFIRMED).accept(),
+        rule().goto("programs"),
+    ]
+}
+
 /// The exit of a first packet.
 pub(super) fn source_nat(v6: bool) -> Rule {
     ours().snat(Family::ip(v6), map(names::PROGRAM_EXITS, [oif(), mark().and(MARK_MASK)]))
@@ -135,6 +147,8 @@ type Tier = BTreeMap<By, Lookup>;
 pub fn add(table: &mut Table, programs: &Programs, v6: bool) {
     let tiers = tiers(programs, v6);
     let mut first: Vec<Rule> = left_alone(table, v6);
+    // Ahead of all look-ups: a new group below a bound one may be another binding's, and would leave by the exit of the group above.
+    guards(table, programs, &mut first);
     let mut later: Vec<Rule> = Vec::new();
     for (number, tier) in tiers.into_iter().enumerate() {
         for (by, Lookup { policies, limited }) in tier.into_iter().rev() {
@@ -149,7 +163,6 @@ pub fn add(table: &mut Table, programs: &Programs, v6: bool) {
             table.sets.insert(set, Set { elements: policies, ..Set::map([by.datatype()], Datatype::Mark) });
         }
     }
-    guards(table, programs, &mut first);
     if !table.sets.keys().any(|name| is_of_programs(name)) {
         return;
     }
