@@ -4,6 +4,7 @@ use proptest::prelude::*;
 use serde_json::json;
 
 use super::*;
+use crate::model::binding::Assignment;
 
 /// The manifest that says this binding.
 fn printed(binding: &Binding) -> Value {
