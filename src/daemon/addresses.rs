@@ -5,6 +5,7 @@ mod probe;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::hash::{BuildHasher, RandomState};
+use std::io;
 use std::net::IpAddr;
 use std::sync::mpsc;
 use std::time::{Duration, Instant};
@@ -40,9 +41,10 @@ impl Watch {
         Self { tell, announcer: announce::start(), running, started: 0, again, failed }
     }
 
-    /// When something is asked for again.
+    /// When something is asked for again. Where a probe is under way, its end is waited for.
     pub fn due(&self) -> Option<Instant> {
-        self.again.values().map(|(due, _)| *due).min()
+        let waiting = self.again.iter().filter(|(at, _)| !self.running.contains_key(&group(at)));
+        waiting.map(|(_, (due, _))| *due).min()
     }
 
     /// Whether a probe is under way, so that an address will be there in a moment.
@@ -112,9 +114,11 @@ impl Watch {
         let holders = match found {
             Ok(holders) => holders,
             Err(error) => {
-                let problem = format!(
-                    "{name}: its neighbours cannot be asked for managed addresses ({error}), so none is added; let egressd have CAP_NET_RAW"
-                );
+                let cure = match error.kind() {
+                    io::ErrorKind::PermissionDenied => "let egressd have CAP_NET_RAW, and the address family AF_PACKET",
+                    _ => "they are asked again",
+                };
+                let problem = format!("{name}: neighbours cannot be asked for managed addresses, so none is added ({error}); {cure}");
                 if self.failed.insert((nic, family), problem.clone()).as_ref() != Some(&problem) {
                     warn!("{problem}");
                 }

@@ -17,7 +17,7 @@ use crate::wire::neighbour::Mac;
 
 /// Between two questions to a gateway, less up to a fifth at random: hosts that started together do not ask together.
 const EVERY: Duration = Duration::from_millis(250);
-/// How long after a NIC could not be opened it is tried again.
+/// How long after a NIC was opened, or could not be, it is opened again.
 const AGAIN: Duration = Duration::from_secs(5);
 
 /// What the loop is told.
@@ -76,7 +76,8 @@ struct Gateway {
 /// The NICs of gateways, by family.
 #[derive(Default)]
 struct Links {
-    open: BTreeMap<(IfIndex, Family), Neighbours>,
+    /// With the time until which they are good: the NIC's own addresses, which they ask from, may change.
+    open: BTreeMap<(IfIndex, Family), (Neighbours, Instant)>,
     /// When those that could not be opened are tried again.
     closed: BTreeMap<(IfIndex, Family), Instant>,
     problem: Option<String>,
@@ -125,7 +126,7 @@ fn of(at: &At) -> (IfIndex, Family) {
 /// Takes note of the answers to the last questions, and asks the next; what changed.
 fn round(gateways: &mut BTreeMap<At, Gateway>, links: &mut Links) -> Vec<(At, bool)> {
     let mut answers: BTreeMap<At, Mac> = BTreeMap::new();
-    for ((nic, _), link) in &links.open {
+    for ((nic, _), (link, _)) in &links.open {
         answers.extend(link.claims(Instant::now()).map(|claim| ((*nic, claim.address), claim.mac)));
     }
     let mut changed = Vec::new();
@@ -165,13 +166,14 @@ impl Links {
         if self.closed.get(&link).is_some_and(|again| *again > Instant::now()) {
             return Ok(false);
         }
-        let neighbours = match self.open.remove(&link) {
+        let now = Instant::now();
+        let (neighbours, until) = match self.open.remove(&link).filter(|(_, until)| *until > now) {
             Some(open) => open,
-            None => Neighbours::open(link.0, link.1)?,
+            None => (Neighbours::open(link.0, link.1)?, now + AGAIN),
         };
         let asked = neighbours.ask(gateway, last)?;
         self.closed.remove(&link);
-        self.open.insert(link, neighbours);
+        self.open.insert(link, (neighbours, until));
         Ok(asked)
     }
 }

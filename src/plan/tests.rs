@@ -145,6 +145,13 @@ fn apply(facts: &mut Facts, steps: &[RouteStep]) {
             RouteStep::DeleteRoute(route) => kernel.routes.retain(|r| r != route),
             RouteStep::AddRule(rule) => kernel.rules.push(rule.clone()),
             RouteStep::DeleteRule(rule) => kernel.rules.retain(|r| r != rule),
+            RouteStep::AddAddress { index, address } => {
+                let address = Address { ours: true, ..Address::new(IpNet::from(*address)) };
+                kernel.apply(KernelChange::Address(Place { nsid: None, index: *index }, address));
+            }
+            RouteStep::DeleteAddress { index, net } => {
+                kernel.apply(KernelChange::AddressGone(Place { nsid: None, index: *index }, *net));
+            }
             RouteStep::SetHairpin { index, on } => {
                 let link = Link { hairpin: *on, ..kernel.links[index].clone() };
                 kernel.apply(KernelChange::Link(link));
@@ -306,11 +313,11 @@ fn tables_come_before_rules_and_rules_before_marks() {
     start(&mut facts, 1, &[("egress.ip", "172.31.0.14")]);
     let plan = plan(&facts, &mut Past::default(), &Ruleset::default());
     let kind = |step: &RouteStep| match step {
-        RouteStep::SetGroup { .. } | RouteStep::SetHairpin { .. } => 0,
+        RouteStep::AddAddress { .. } | RouteStep::SetGroup { .. } | RouteStep::SetHairpin { .. } => 0,
         RouteStep::AddRoute(r) if r.kind == RouteKind::Unreachable => 1,
         RouteStep::AddRoute(_) => 2,
         RouteStep::AddRule(_) => 3,
-        RouteStep::DeleteRule(_) | RouteStep::DeleteRoute(_) => 4,
+        RouteStep::DeleteRule(_) | RouteStep::DeleteRoute(_) | RouteStep::DeleteAddress { .. } => 4,
     };
     assert!(plan.before.is_sorted_by_key(kind), "{plan}");
     assert!(plan.after.is_empty() && !plan.ruleset.is_empty());

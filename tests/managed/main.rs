@@ -1,6 +1,7 @@
 //! Exits that egressd puts on a NIC itself, and exits that are on none.
 
 mod addresses;
+mod container;
 mod gateways;
 mod routed;
 mod stage;
@@ -18,6 +19,7 @@ fn main() -> ExitCode {
         Scenario::new("an address that somebody else added is never taken away", addresses::foreign),
         Scenario::new("an address without a NIC of its subnet, or that no machine may have, is refused", addresses::refused),
         Scenario::new("an exit that is routed to this host is left by, and what belongs to no flow goes nowhere", routed::left_by),
+        Scenario::new("a container's label has its addresses put on the NIC, until the container is removed", container::labelled),
         Scenario::new("status and explain show the public address of an exit", routed::public),
         Scenario::new("exits of a spread whose gateway is dead take no new flow, until it is back", gateways::spread),
         Scenario::new("a single exit whose gateway is dead follows whenUnavailable", gateways::alone),

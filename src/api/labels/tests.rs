@@ -297,3 +297,15 @@ proptest! {
         parse_network(&labels);
     }
 }
+
+#[test]
+fn addresses_are_managed_when_it_is_asked_for_and_they_are_named() {
+    for (value, assignment) in [("true", Assignment::Managed), ("false", Assignment::Existing)] {
+        let binding = binding_of([("egress.ip", "10.0.1.98-10.0.1.99"), ("egress.manage", value)]);
+        assert!(binding.errors.is_empty(), "{:?}", binding.errors);
+        assert_eq!(binding.exits.iter().map(|exit| exit.assignment).collect::<Vec<_>>(), [assignment; 2]);
+    }
+    let said = errors_of([("egress.interface", "eth1"), ("egress.manage", "true")]);
+    assert_eq!(said, ["egress.manage: is given without `egress.ip`; add the address that is to be put on the NIC, or leave it out"]);
+    assert_eq!(errors_of([("egress.ip", "10.0.1.98"), ("egress.manage", "yes")]).len(), 1);
+}

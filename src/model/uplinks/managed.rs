@@ -12,10 +12,11 @@ use super::Survey;
 use super::holder::{holder, not_an_uplink, own};
 
 impl Survey<'_> {
-    /// The NIC of an address that egressd puts there, once it is there.
+    /// The NIC of an address that egressd puts there, once it is there or nothing is in its way: it is put there ahead of all that leads to it, so that
+    /// somebody who takes it away ends no flow.
     ///
     /// # Errors
-    /// When it cannot be there, or is not yet. It is noted as an address to be put there unless no NIC fits.
+    /// When it cannot be there. It is noted as an address to be put there unless no NIC fits.
     pub(super) fn managed(&mut self, spec: &ExitSpec) -> Result<IfIndex, Reason> {
         let address = spec.address;
         // An interface's own address is said to be managed: that is refused, and the interface keeps it.
@@ -23,9 +24,10 @@ impl Survey<'_> {
             return holder(self.kernel, spec, self.defaults, self.inner);
         }
         let nic = self.nic_for(spec)?;
-        let held = own(self.kernel, nic).find(|a| a.net.addr() == address);
+        let mut held = own(self.kernel, nic).filter(|a| a.net.addr() == address).peekable();
+        let is_there = held.peek().is_some();
         // Somebody else put it there: they keep it, and may take it away.
-        if held.is_some_and(|held| !held.ours) {
+        if held.any(|held| !held.ours) {
             return Ok(nic);
         }
         let verdict = self.inner.facts.probes.verdict((nic, address));
@@ -35,9 +37,10 @@ impl Survey<'_> {
         let interface = link.name.clone();
         match verdict {
             Some(Verdict::Taken(by)) => Err(Reason::AddressDuplicate { address, interface, by }),
-            Some(Verdict::Free) | None if held.is_some() => Ok(nic),
+            Some(Verdict::Free) | None if is_there => Ok(nic),
             _ if !(link.up && link.carrier) => Err(Reason::InterfaceDown { interface }),
-            _ => Err(Reason::AddressProbed { address, interface }),
+            Some(Verdict::Free) => Ok(nic),
+            None => Err(Reason::AddressProbed { address, interface }),
         }
     }
 

@@ -42,6 +42,7 @@ fn an_address_is_added_to_the_nic_of_its_subnet_once_nobody_has_it() {
         facts.probes.note((nic, ip(EXIT)), Verdict::Free);
         let added = format!("ip address add {EXIT}/32 dev {name} scope link preferred_lft 0 noprefixroute");
         assert_eq!(addresses(&plan(&facts, &mut past, &Ruleset::default())), [added]);
+        assert_eq!(reason(&facts, &mut past), None, "it is there before anything leads to it");
         ours(&mut facts, nic);
         assert_eq!(addresses(&plan(&facts, &mut past, &Ruleset::default())), [""; 0]);
         assert_eq!(reason(&facts, &mut past), None);
@@ -74,6 +75,19 @@ fn an_address_keeps_its_nic_while_another_program_has_its_subnet_taken_away() {
         matches!(reason(&facts, &mut Past::default()), Some(Reason::NoNicForAddress { .. })),
         "who has not seen it there does not know"
     );
+}
+
+#[test]
+fn an_address_that_is_taken_away_is_put_back_and_nothing_else_changes() {
+    let (mut facts, mut past) = (managed(&[]), Past::default());
+    facts.probes.note((ETH0, ip(EXIT)), Verdict::Free);
+    let first = plan(&facts, &mut past, &Ruleset::default());
+    apply(&mut facts, &first.before);
+    let gone = IpNet::from(ip(EXIT));
+    facts.kernel.apply(KernelChange::AddressGone(Place { nsid: None, index: ETH0 }, gone));
+    let again = plan(&facts, &mut past, &first.target);
+    assert_eq!((again.before.len(), addresses(&again).len()), (1, 1), "{again}");
+    assert!(again.ruleset.is_empty() && again.after.is_empty() && again.cuts.is_empty(), "{again}");
 }
 
 #[test]

@@ -49,6 +49,11 @@ fn what_is_wrong_with_several_exits_is_told_with_field_and_cure() {
         ("exits: [{ address: 10.0.1.2, weight: -3 }]", ["spec.exits[0].weight", "-3"]),
         ("exits: [{ address: 10.0.1.2, weight: 101 }]", ["spec.exits[0].weight", "101"]),
         ("exits: [{ address: 10.0.1.2 }]\nspread: Sideways", ["spec.spread", "RoundRobin"]),
+        ("exits: [{ interface: eth1, assignment: Managed }]", ["spec.exits[0].assignment", "add `address`"]),
+        ("exits: [{ address: 10.0.1.2, assignment: Mine }]", ["spec.exits[0].assignment", "Routed"]),
+        ("exits: [{ address: 10.0.1.2, publicAddress: here }]", ["spec.exits[0].publicAddress", "109.25.48.65"]),
+        ("exits: [{ address: 10.0.1.2, publicAddress: '2001:db8::1' }]", ["spec.exits[0].publicAddress", "family"]),
+        ("exits: [{ addresses: 10.0.1.0/30, publicAddress: 109.25.48.65 }]", ["spec.exits[0].publicAddress", "an exit for each"]),
         ("exits: [{ addresses: 10.0.1.0/30, gateway: '2001:db8::1' }]", ["spec.exits[0].gateway", "IPv6"]),
     ] {
         let said = wrong(spec);
