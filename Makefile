@@ -4,7 +4,7 @@ target := $(abspath $(or $(CARGO_TARGET_DIR),target))
 # Outside of the clone: what is built once for all clones. tests/go.sh uses it, too.
 cache := $(or $(EGRESSD_CACHE),$(or $(XDG_CACHE_HOME),$(HOME)/.cache)/egressd)
 
-.PHONY: demo demo-kubernetes test soak bench install needs needs-go release image engines cluster lint generated licences
+.PHONY: demo demo-kubernetes test soak bench install needs needs-go release image engines cluster cloud lint generated licences
 # What is installed comes before what is built with it.
 .NOTPARALLEL:
 
@@ -15,11 +15,11 @@ demo: install needs release
 demo-kubernetes: install needs-go image cluster
 	cargo test --quiet --test demo_kubernetes
 
-test: install needs-go image engines cluster
+test: install needs-go image engines cluster cloud
 	tests/run.sh
 
 # The scenarios that count first packets, with four times as many as in test: half an hour. Notes what they print in docs/soak.md.
-soak: install needs-go image engines cluster
+soak: install needs-go image engines cluster cloud
 	tests/soak.sh docs/soak.md
 
 # Measures, for some minutes, and writes docs/benchmarks.md: ROUNDS=60 make bench for more rounds. Wants a machine with nothing else to do.
@@ -58,6 +58,11 @@ engines:
 # for all clones, then nothing.
 cluster:
 	tests/cluster/build.sh $(target)/tmp/cluster
+
+# The program for the cloud's side, and the EC2 emulator that its tests use, from Python's registry: half a minute once for all clones.
+cloud:
+	cargo build --release --package egressd-cloud
+	tests/cloud/build.sh $(target)/tmp/cloud
 
 lint:
 	cargo fmt --all --check
