@@ -4,7 +4,7 @@ target := $(abspath $(or $(CARGO_TARGET_DIR),target))
 # Outside of the clone: what is built once for all clones. tests/go.sh uses it, too.
 cache := $(or $(EGRESSD_CACHE),$(or $(XDG_CACHE_HOME),$(HOME)/.cache)/egressd)
 
-.PHONY: help demo demo-forwarder demo-inbound demo-kubernetes test test-ui vm soak bench count install needs needs-go release image packages needs-packages engines cluster debian lint generated licences site
+.PHONY: help demo demo-forwarder demo-inbound demo-kubernetes test test-ui vm soak bench count install needs needs-go release image packages needs-packages engines cluster cloud debian lint generated licences site
 # What is installed comes before what is built with it.
 .NOTPARALLEL:
 
@@ -24,7 +24,7 @@ demo-inbound: install needs release ## Shows a port of the host that three serve
 demo-kubernetes: install needs-go image cluster ## The same with pods in a real cluster (needs Rust and Go; 20 minutes the first time)
 	cargo test --quiet --test demo_kubernetes
 
-test: install needs-go image engines cluster debian ## Runs all tests (needs Rust and Go; 15 minutes more the first time)
+test: install needs-go image engines cluster cloud debian ## Runs all tests (needs Rust and Go; 15 minutes more the first time)
 	tests/run.sh
 
 # egressd on Debian's kernel, in a virtual machine that emulates its processor: NICs of kinds that this kernel may lack, SCTP, tables without an
@@ -40,7 +40,7 @@ test-ui: install needs release ## Tests the page in a real browser (installs Chr
 	EGRESSD_BROWSER=chromium-headless-shell EGRESSD_AXE=$(cache)/page/axe.min.js cargo test --test page
 
 # The scenarios that count first packets, with four times as many as in test: half an hour. Notes what they print in docs/soak.md.
-soak: install needs-go image engines cluster ## Runs the scenarios that count first packets, with four times as many
+soak: install needs-go image engines cluster cloud ## Runs the scenarios that count first packets, with four times as many
 	tests/soak.sh docs/soak.md
 
 # Measures, for some minutes, and writes docs/benchmarks.md: ROUNDS=60 make bench for more rounds. Wants a machine with nothing else to do.
@@ -105,6 +105,11 @@ cluster:
 # The files of a clean Debian, which the package is installed in. Half a minute once for all clones, then nothing.
 debian:
 	tests/debian.sh $(target)/tmp/debian.tar
+
+# The program for the cloud's side, and the EC2 emulator that its tests use, from Python's registry: half a minute once for all clones.
+cloud:
+	cargo build --release --package egressd-cloud
+	tests/cloud/build.sh $(target)/tmp/cloud
 
 lint: ## Format, clippy, documentation of the code
 	cargo fmt --all --check

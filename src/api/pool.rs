@@ -56,7 +56,7 @@ pub struct EgressPoolSpec {
     /// Namespaces that may use the pool. None may when not given.
     #[serde(default)]
     pub allowed_namespaces: AllowedNamespaces,
-    /// What a cloud's API is asked for, by `egressd-cloud`.
+    /// What a cloud's API is asked for, by `egressd-cloud`. In files only.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub cloud: Option<PoolCloud>,
 }

@@ -49,6 +49,13 @@ struct State {
     state_dir: PathBuf,
 }
 
+#[derive(Debug, Args)]
+struct Settle {
+    /// How long the cloud's readings may lag behind its answers. So long nothing is allocated after a start
+    #[arg(long, env = "EGRESSD_CLOUD_SETTLE_SECONDS", default_value_t = 15, value_name = "SECONDS")]
+    settle_seconds: u64,
+}
+
 #[derive(Debug, Subcommand)]
 enum Command {
     /// Read the pools of a folder, which is watched, and keep the cloud as they say. Nothing is taken away
@@ -68,9 +75,8 @@ enum Command {
         /// How often the cloud is read when everything is as it is to be
         #[arg(long, env = "EGRESSD_CLOUD_INTERVAL_SECONDS", default_value_t = 300, value_parser = clap::value_parser!(u64).range(1..), value_name = "SECONDS")]
         interval_seconds: u64,
-        /// How long the cloud's readings may lag behind its answers. So long nothing is allocated after a start
-        #[arg(long, env = "EGRESSD_CLOUD_SETTLE_SECONDS", default_value_t = 15, value_name = "SECONDS")]
-        settle_seconds: u64,
+        #[command(flatten)]
+        settle: Settle,
         /// Log as JSON
         #[arg(long, env = "EGRESSD_LOG_JSON", value_parser = BoolishValueParser::new())]
         log_json: bool,
@@ -94,6 +100,8 @@ enum Command {
         /// The network interface, where several have a pool of this name
         #[arg(long, value_name = "ENI")]
         network_interface: Option<String>,
+        #[command(flatten)]
+        settle: Settle,
         /// Print the calls that would be made, and make none that changes something
         #[arg(long)]
         dry_run: bool,
@@ -120,14 +128,14 @@ impl Cli {
     pub fn run(self) -> anyhow::Result<bool> {
         let runtime = egressd::cli::runtime()?;
         match self.command {
-            Command::Run { folder, region, state, once, dry_run, interval_seconds, settle_seconds, log_json } => {
+            Command::Run { folder, region, state, once, dry_run, interval_seconds, settle, log_json } => {
                 egressd::cli::log(log_json);
                 let options = Options {
                     manifests: folder.manifests,
                     state: state.state_dir,
                     region: region.region,
                     interval: Duration::from_secs(interval_seconds),
-                    window: Duration::from_secs(settle_seconds),
+                    window: Duration::from_secs(settle.settle_seconds),
                     once,
                 };
                 if dry_run {
@@ -146,8 +154,9 @@ impl Cli {
                 }
                 Ok(true)
             }
-            Command::Release { pool, folder, region, network_interface, dry_run } => {
-                let options = Release { pool, manifests: folder.manifests, region: region.region, nic: network_interface, dry_run };
+            Command::Release { pool, folder, region, network_interface, settle, dry_run } => {
+                let window = Duration::from_secs(settle.settle_seconds);
+                let options = Release { pool, manifests: folder.manifests, region: region.region, nic: network_interface, window, dry_run };
                 runtime.block_on(run::release(options, print)).map(|()| true)
             }
             Command::Policy { folder } => {

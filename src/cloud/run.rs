@@ -10,16 +10,17 @@ use anyhow::Context;
 use egressd::daemon::listen_to_signals;
 use egressd::facts::files;
 use egressd::model::binding::Manifests;
-use egressd::model::cloud::{Aws as Spec, CloudPool, Interface};
+use egressd::model::cloud::{Aws as Spec, CloudPool, ElasticAddresses, Interface};
 use tokio::sync::Notify;
 use tracing::{info, warn};
 
 use crate::aws::Aws;
 use crate::keeper::{self, Failures, Memory};
+use crate::model::answers::supposed;
 use crate::model::facts::Nic;
 use crate::model::release::{self, Kept};
-use crate::model::report::PoolReport;
-use crate::provider::{Error, Provider};
+use crate::model::report::{PoolReport, Reason};
+use crate::provider::Provider;
 use crate::state::{self, Status};
 
 /// Objects whose errors the agent tells.
@@ -176,6 +177,8 @@ pub struct Release {
     pub region: Option<String>,
     /// `None`: the one that bears the pool's tag.
     pub nic: Option<String>,
+    /// So long may readings lag behind answers.
+    pub window: Duration,
     pub dry_run: bool,
 }
 
@@ -202,24 +205,34 @@ pub async fn release(options: Release, mut told: impl FnMut(String)) -> anyhow::
         tables: others.flat_map(|pool| pool.aws.route_tables.iter().cloned()).collect(),
     };
     // Elastic addresses are read whatever the pool asked for.
-    let elastic = Some(egressd::model::cloud::ElasticAddresses::Allocate);
+    let elastic = Some(ElasticAddresses::Allocate);
     let spec = Spec { region, interface, elastic, forwards: false, route_tables: Vec::new() };
     let pool = CloudPool { name: options.pool.clone(), addresses: Vec::new(), aws: spec };
-    let mut known = aws.read(&pool).await?;
     loop {
-        let plan = release::release(&pool.name, &kept, &known);
+        let made = give_back(&mut aws, &pool, &kept, options.dry_run, &mut told).await?;
+        if made == 0 || options.dry_run {
+            return Ok(());
+        }
+        // What was done before this began may have been shown late.
+        tokio::time::sleep(options.window).await;
+    }
+}
+
+/// Reads once, and makes the calls that are due after that. Returns how many.
+async fn give_back(aws: &mut Aws, pool: &CloudPool, kept: &Kept, dry_run: bool, told: &mut impl FnMut(String)) -> anyhow::Result<usize> {
+    let mut known = aws.read(pool).await?;
+    let mut made = 0;
+    loop {
+        let plan = release::release(&pool.name, kept, &known);
         let Some(next) = plan.calls.first() else {
             let left: Vec<&str> = plan.problems.iter().map(|problem| problem.message.as_str()).collect();
             anyhow::ensure!(left.is_empty(), "not all of it can be given back: {}", left.join(". "));
-            return Ok(());
+            return Ok(made);
         };
-        let answer = if options.dry_run {
-            crate::model::answers::supposed(&next.call, 1)
-        } else {
-            aws.perform(&pool, &next.call).await.map_err(Error::from)?
-        };
+        let answer = if dry_run { supposed(&next.call, made) } else { aws.perform(pool, &next.call).await? };
         told(format!("{}: {}", next.call, next.reason));
         known.learn(&next.call, &answer);
+        made += 1;
     }
 }
 
@@ -246,7 +259,7 @@ pub async fn rehearse(options: Options, mut told: impl FnMut(String)) -> anyhow:
         let (calls, report) = keeper::rehearse(&mut aws, &pool).await.with_context(|| format!("pool {}", pool.name))?;
         told(format!("EgressPool {} on {}: {} calls", pool.name, report.network_interface.unwrap_or_default(), calls.len()));
         calls.iter().for_each(|planned| told(format!("  {}: {}", planned.call, planned.reason)));
-        let wrong = report.conditions.iter().filter(|(_, condition)| condition.reason > crate::model::report::Reason::Pending);
+        let wrong = report.conditions.iter().filter(|(_, condition)| condition.reason > Reason::Pending);
         wrong.for_each(|(aspect, condition)| told(format!("  {aspect} {}: {}", condition.reason, condition.message)));
     }
     Ok(())

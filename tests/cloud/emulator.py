@@ -8,11 +8,15 @@ Also the metadata service of the instance (version 2), and STS's web identities.
 
 import io
 import json
+import os
 import random
 import sys
 import threading
 import time
 from urllib.parse import parse_qsl
+
+# Thousands of images take a second for each account.
+os.environ["MOTO_EC2_LOAD_DEFAULT_AMIS"] = "false"
 
 import botocore.session
 from botocore.serialize import create_serializer
@@ -65,7 +69,7 @@ class Front:
             code, text = self.metadata(environ, path.removeprefix("/latest/"))
         else:
             code, text = self.api(environ, body)
-        start(code, [("Content-Type", "text/xml")])
+        start(code, [("Content-Type", "text/xml"), ("Content-Length", str(len(text.encode())))])
         return [text.encode()]
 
     def new(self, wishes):
@@ -216,8 +220,7 @@ def account(kind):
     eth0 = ec2.create_network_interface(elsewhere, "10.0.2.10")
     eth1 = ec2.create_network_interface(subnet, "10.0.1.10")
     other = ec2.create_network_interface(subnet, "10.0.1.20")
-    image = ec2.describe_images()[0].id
-    instance = ec2.run_instances(image, 1, "", [], instance_type=kind, is_instance_type_default=False, subnet_id=elsewhere.id, key_name=None, placement=None).instances[0]
+    instance = ec2.run_instances("ami-0123456789abcdef0", 1, "", [], instance_type=kind, is_instance_type_default=False, subnet_id=elsewhere.id, key_name=None, placement=None).instances[0]
     ec2.attach_network_interface(eth0.id, instance.id, 1)
     ec2.attach_network_interface(eth1.id, instance.id, 2)
     return {

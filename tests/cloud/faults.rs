@@ -122,7 +122,7 @@ fn missing_permissions_are_named() {
     let policy = cloud.command(&["policy"], &[]).expect("it prints");
     cloud.once().expect("it converges");
     cloud.remove("web");
-    cloud.command(&["release", "web"], &[]).expect("it is released");
+    cloud.command(&["release", "web", "--settle-seconds", "0"], &[]).expect("it is released");
     let mut actions: Vec<String> = cloud.calls().iter().map(|call| call["action"].as_str().unwrap().to_owned()).collect();
     actions.sort();
     actions.dedup();
@@ -138,7 +138,7 @@ fn missing_permissions_are_named() {
             cloud.once().expect("it needs it not");
             cloud.remove("web");
             cloud.set(&json!({ "deny": [action] }));
-            cloud.command(&["release", "web"], &[]).expect_err("it needs it")
+            cloud.command(&["release", "web", "--settle-seconds", "0"], &[]).expect_err("it needs it")
         } else {
             cloud.set(&json!({ "deny": [action] }));
             let error = cloud.once().expect_err("it needs it");

@@ -73,7 +73,7 @@ fn limits_are_named() {
     let error = cloud.once().expect_err("the NIC has no room for three");
     let named = cloud.condition("web", "AddressesAssigned");
     assert_eq!(named["reason"], "LimitReached", "{error}");
-    for word in ["t3.micro", "allows 2", "has 1", "asks for 3 more", "larger instance type"] {
+    for word in ["t3.micro", "allows 2", "has 2", "asks for 2 more", "larger instance type"] {
         assert!(named["message"].as_str().unwrap().contains(word), "{word}: {named}");
     }
     cloud.has(&["10.0.1.94"]);

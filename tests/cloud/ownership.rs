@@ -49,7 +49,7 @@ fn foreign_addresses_stay() {
     untouched("converged");
     assert_eq!(cloud.state()["elastic"].as_object().unwrap().len(), 58);
     cloud.remove("web");
-    cloud.command(&["release", "web", "--network-interface", &nic], &[]).expect("it is released");
+    cloud.command(&["release", "web", "--network-interface", &nic, "--settle-seconds", "0"], &[]).expect("it is released");
     untouched("released");
     assert_eq!(cloud.state()["elastic"].as_object().unwrap().len(), 50);
 }
@@ -99,7 +99,7 @@ fn tagged_addresses_are_used() {
     cloud.pool("web", "10.0.1.94-10.0.1.95", "elasticAddresses: { tag: role=egress }");
     cloud.once().expect("both have one");
     cloud.remove("web");
-    cloud.command(&["release", "web"], &[]).expect("it is released");
+    cloud.command(&["release", "web", "--settle-seconds", "0"], &[]).expect("it is released");
     assert_eq!(cloud.state()["elastic"], before, "they are as they were, and none is given away");
 }
 
@@ -116,7 +116,7 @@ fn a_pool_is_released_when_asked() {
     assert!(printed.contains("ReleaseAddress") && cloud.state() == full, "{printed}");
     let refused = cloud.command(&["release", "wbe"], &[]).expect_err("there is no such pool");
     assert!(refused.contains("wbe") && cloud.state() == full, "{refused}");
-    cloud.command(&["release", "web"], &[]).expect("it is released");
+    cloud.command(&["release", "web", "--settle-seconds", "0"], &[]).expect("it is released");
     assert_eq!(cloud.state(), before, "the route, the check and the tags are as they were");
 }
 
@@ -128,7 +128,7 @@ fn a_smaller_pool_gives_back_the_rest() {
     cloud.once().expect("what it asks for is there");
     cloud.has(&["10.0.1.94", "10.0.1.95", "10.0.1.96"]);
     assert!(cloud.status()["pools"]["web"]["surplus"].to_string().contains("10.0.1.96"), "{}", cloud.status());
-    cloud.command(&["release", "web"], &[]).expect("the rest is released");
+    cloud.command(&["release", "web", "--settle-seconds", "0"], &[]).expect("the rest is released");
     cloud.has(&["10.0.1.94"]);
     assert_eq!(cloud.state()["route"], cloud.id("nic"), "the pool forwards on");
     cloud.once().expect("it is as it is to be");

@@ -2,6 +2,7 @@
 a network interface has several. By the documentation of AssociateAddress, DisassociateAddress and DescribeNetworkInterfaces."""
 
 from moto.core.responses import ActionResult
+from moto.ec2 import utils
 from moto.ec2.exceptions import EC2ClientError, ResourceAlreadyAssociatedError
 from moto.ec2.models.elastic_ip_addresses import ElasticAddress, ElasticAddressBackend
 from moto.ec2.models.elastic_network_interfaces import NetworkInterface
@@ -68,6 +69,17 @@ def describe_account_attributes(_):
     return ActionResult({"AccountAttributes": [value]})
 
 
+matching = utils.is_filter_matching
+
+
+def is_filter_matching(thing, name, wanted):
+    # A filter is for any of its values; moto wants all of them.
+    value = thing.get_filter_value(name)
+    if isinstance(value, list) and isinstance(wanted, list):
+        return any(one in wanted for one in value)
+    return matching(thing, name, wanted)
+
+
 filtered = NetworkInterface.get_filter_value
 
 
@@ -83,3 +95,4 @@ ElasticAddressBackend.disassociate_address = disassociate_address
 ElasticAddressBackend.allocate_address = allocate_address
 AccountAttributes.describe_account_attributes = describe_account_attributes
 NetworkInterface.get_filter_value = get_filter_value
+utils.is_filter_matching = is_filter_matching

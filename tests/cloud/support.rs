@@ -83,7 +83,7 @@ impl Cloud {
 
     /// `egressd-cloud` with its folders and the emulator.
     pub fn program(&self, arguments: &[&str], environment: &[(&str, &str)]) -> Command {
-        let mut command = Command::new(program());
+        let mut command = Command::new(egressd::companion("egressd-cloud"));
         command.args(arguments);
         if arguments[0] != "status" {
             command.arg("--manifests").arg(manifests());
@@ -180,11 +180,6 @@ impl Cloud {
 
 fn manifests() -> PathBuf {
     Path::new(FOLDER).join("manifests")
-}
-
-/// Beside `egressd`, as it is installed.
-fn program() -> PathBuf {
-    egressd::program().with_file_name("egressd-cloud")
 }
 
 /// Asks the emulator itself.

@@ -204,7 +204,7 @@ fn what_surrounds_the_spec_is_checked_too() {
         (
             "EgressBinding",
             "Deployment",
-            "crawler.yaml: kind: `Deployment` is not read here; write one of `EgressBinding`, `EgressNetwork`, `EgressProxy`, and keep other manifests out of this folder",
+            "crawler.yaml: kind: `Deployment` is not read here; write one of `EgressBinding`, `EgressNetwork`, `EgressPool`, `EgressProxy`, and keep other manifests out of this folder",
         ),
         (
             "name: crawler,",

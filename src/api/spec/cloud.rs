@@ -101,3 +101,53 @@ fn is_region(text: &str) -> bool {
 fn is_id(text: &str, prefix: &str) -> bool {
     text.strip_prefix(prefix).is_some_and(|rest| !rest.is_empty() && rest.chars().all(|c| c.is_ascii_alphanumeric()))
 }
+
+#[cfg(test)]
+mod tests {
+    use crate::api::manifest;
+    use crate::model::binding::Manifests;
+    use crate::model::cloud::{Aws, CloudPool, ElasticAddresses, Interface};
+
+    fn read(spec: &str) -> Manifests {
+        let text = format!("apiVersion: egressd.dev/v1alpha1\nkind: EgressPool\nmetadata: {{name: web}}\nspec: {spec}\n");
+        manifest::parse([("web.yaml", text.as_bytes())], 0)
+    }
+
+    #[test]
+    fn a_pool_of_a_file_says_what_is_asked_of_the_cloud() {
+        let said = read(
+            "{blocks: [{start: 10.0.1.95, end: 10.0.1.96}, {cidr: 10.0.1.94/31}], cloud: {aws: {region: eu-central-1, \
+             networkInterface: eni-1, elasticAddresses: {tag: role=a=b}, sourceDestCheck: Disabled, routeTables: [rtb-1]}}}",
+        );
+        assert_eq!(said.errors, []);
+        let aws = Aws {
+            region: Some("eu-central-1".to_owned()),
+            interface: Interface::Id("eni-1".to_owned()),
+            elastic: Some(ElasticAddresses::Tagged { key: "role".to_owned(), value: "a=b".to_owned() }),
+            forwards: true,
+            route_tables: vec!["rtb-1".to_owned()],
+        };
+        let addresses = [94, 95, 96].map(|last| [10, 0, 1, last].into()).to_vec();
+        assert_eq!(*said.pools[0], CloudPool { name: "web".to_owned(), addresses, aws });
+    }
+
+    #[test]
+    fn a_pool_without_cloud_is_nothing_to_ask_for() {
+        let said = read("{blocks: [{cidr: 10.0.1.94/31}]}");
+        assert!(said.errors.is_empty() && said.pools.is_empty(), "{said:?}");
+    }
+
+    #[test]
+    fn what_no_network_interface_can_have_is_refused() {
+        for (spec, field, cure) in [
+            ("{blocks: [{cidr: 10.0.0.0/16}], cloud: {aws: {}}}", "spec.blocks", "65536 addresses"),
+            ("{blocks: [{cidr: 'fd00::/126'}], cloud: {aws: {}}}", "spec.cloud.aws", "without `cloud`"),
+            ("{blocks: [{cidr: 10.0.1.94/31}], cloud: {aws: {deviceIndex: -1}}}", "spec.cloud.aws.deviceIndex", "0 to 63"),
+            ("{blocks: [{cidr: 10.0.1.94/31}], cloud: {}}", "spec.cloud", "aws"),
+        ] {
+            let said = read(spec);
+            let error = said.errors.first().unwrap_or_else(|| panic!("{spec} is taken")).error.to_string();
+            assert!(said.pools.is_empty() && error.starts_with(field) && error.contains(cure), "{spec}: {error}");
+        }
+    }
+}

@@ -13,7 +13,7 @@ mod read;
 use std::collections::BTreeMap;
 use std::net::Ipv4Addr;
 
-use egressd::model::cloud::CloudPool;
+use egressd::model::cloud::{CloudPool, ElasticAddresses, Interface};
 
 use crate::model::call::{Answer, Call};
 use crate::model::facts::{Facts, Limits, Nic, Subnet};
@@ -105,7 +105,7 @@ impl Provider for Aws {
     async fn read(&mut self, pool: &CloudPool) -> Result<Facts, Error> {
         let region = self.region(pool.aws.region.as_deref()).await?;
         let query = match &pool.aws.interface {
-            egressd::model::cloud::Interface::Id(id) => query::filter("network-interface-id", [id.clone()]),
+            Interface::Id(id) => query::filter("network-interface-id", [id.clone()]),
             _ => query::filter("attachment.instance-id", [self.instance().await?]),
         };
         let nics = self.network_interfaces(&region, query).await?;
@@ -146,7 +146,7 @@ impl Provider for Aws {
                 .flat_map(|nic| nic.addresses.iter().map(|held| (held.address, nic.id.clone())));
             limits.taken = held.filter(|(address, _)| addresses.contains(address)).collect();
         }
-        if pool.aws.elastic == Some(egressd::model::cloud::ElasticAddresses::Allocate) {
+        if pool.aws.elastic == Some(ElasticAddresses::Allocate) {
             let query = vec![("AttributeName.1".to_owned(), "vpc-max-elastic-ips".to_owned())];
             limits.elastic = read::elastic_limit(&self.client.call(&region, "DescribeAccountAttributes", &query).await?)?;
         }

@@ -105,10 +105,13 @@ fn in_place(pool: &CloudPool, facts: &Facts, address: Ipv4Addr, plan: &mut Plan)
     }
     let held = facts.nic.addresses.iter().find(|held| held.address == address);
     let message = match (leads_to(facts, address), held.and_then(|held| held.public)) {
-        (Some(elastic), _) => format!(
-            "{} ({}) leads to {address} and is not egressd's; disassociate it, or take {address} out of `spec.blocks`",
-            elastic.id, elastic.public
-        ),
+        (Some(elastic), _) => {
+            let whose = tags::claim(elastic).map_or_else(|| "is not egressd's".to_owned(), |claim| format!("is the pool {}'s", claim.pool));
+            format!(
+                "{} ({}) leads to {address} and {whose}; disassociate it, or take {address} out of `spec.blocks`",
+                elastic.id, elastic.public
+            )
+        }
         (None, Some(public)) => format!(
             "{address} has the public address {public}, which is no elastic address of this account and would be lost; take {address} out of \
              `spec.blocks`"

@@ -12,3 +12,6 @@ pub mod plan;
 pub mod release;
 pub mod report;
 pub mod tags;
+
+#[cfg(test)]
+mod tests;

@@ -131,14 +131,20 @@ fn control(namespaces: &Namespaces, arguments: &[&str]) -> Result<String, String
 
 /// The release binary: what a user gets, and not what the tests were built with. `EGRESSD` names another one.
 pub fn program() -> PathBuf {
-    if let Some(program) = std::env::var_os("EGRESSD") {
-        return program.into();
-    }
-    let program = built("release/egressd");
+    std::env::var_os("EGRESSD").map_or_else(|| released("egressd"), Into::into)
+}
+
+/// Another program of the workspace, beside it.
+pub fn companion(name: &str) -> PathBuf {
+    std::env::var_os("EGRESSD").map_or_else(|| released(name), |program| Path::new(&program).with_file_name(name))
+}
+
+fn released(name: &str) -> PathBuf {
+    let program = built(&format!("release/{name}"));
     let age = fs::metadata(&program).and_then(|metadata| metadata.modified());
-    let age = age.unwrap_or_else(|_| panic!("there is no {}: cargo build --release", program.display()));
-    let source = newest_source(&built("release/egressd.d"));
-    assert!(age >= source, "{} is older than its source: cargo build --release", program.display());
+    let age = age.unwrap_or_else(|_| panic!("there is no {}: cargo build --release --package {name}", program.display()));
+    let source = newest_source(&built(&format!("release/{name}.d")));
+    assert!(age >= source, "{} is older than its source: cargo build --release --package {name}", program.display());
     program
 }
 

@@ -1,0 +1,169 @@
+//! The model against a cloud that does what it is asked: what is answered is what is read.
+
+use std::collections::BTreeMap;
+use std::net::Ipv4Addr;
+
+use egressd::model::cloud::{Aws, CloudPool, ElasticAddresses, Interface};
+
+use super::answers::supposed;
+use super::call::{Answer, Call};
+use super::facts::{DefaultRoute, Elastic, Facts, Limits, Nic, NicAddress, Subnet, Tags, Target};
+use super::outcome::report;
+use super::plan::plan;
+use super::release::{Kept, release};
+use super::report::{Aspect, Reason};
+use super::tags;
+
+fn address(last: u8) -> Ipv4Addr {
+    Ipv4Addr::new(10, 0, 1, last)
+}
+
+fn pool(last: &[u8]) -> CloudPool {
+    let aws = Aws {
+        region: None,
+        interface: Interface::InSubnet,
+        elastic: Some(ElasticAddresses::Allocate),
+        forwards: true,
+        route_tables: vec!["rtb-1".to_owned(), "rtb-2".to_owned()],
+    };
+    CloudPool { name: "web".to_owned(), addresses: last.iter().copied().map(address).collect(), aws }
+}
+
+/// A NIC with its primary address, a table that leads to a gateway and one that leads nowhere, and an elastic address of somebody else.
+fn cloud() -> Facts {
+    let nic = Nic {
+        id: "eni-1".to_owned(),
+        subnet: Subnet { id: "subnet-1".to_owned(), range: Some((address(0), address(255))) },
+        attachment: Some(("i-1".to_owned(), 0)),
+        addresses: vec![NicAddress { address: address(10), public: None }],
+        source_dest_check: true,
+        ..Nic::default()
+    };
+    let gateway = DefaultRoute { target: Some(Target::of("igw-1")), alive: true };
+    let tables = BTreeMap::from([("rtb-1".to_owned(), gateway), ("rtb-2".to_owned(), DefaultRoute { target: None, alive: false })]);
+    let foreign = Elastic { id: "eipalloc-0".to_owned(), public: address(0), association: None, tags: Tags::new() };
+    let limits = Limits { nic: Some(("m5.large".to_owned(), 10)), elastic: Some(5), taken: BTreeMap::new() };
+    Facts { nic, elastics: vec![foreign], tables, limits: Some(limits) }
+}
+
+fn answer(call: &Call, count: usize) -> Answer {
+    match supposed(call, count) {
+        Answer::Allocated { id, .. } => Answer::Allocated { id, public: Ipv4Addr::new(192, 0, 2, count as u8) },
+        other => other,
+    }
+}
+
+/// Carries out what is due, so many calls at most.
+fn converge(pool: &CloudPool, facts: &mut Facts, most: usize) -> Vec<Call> {
+    let mut made = Vec::new();
+    while let Some(next) = plan(pool, facts).calls.into_iter().next().filter(|_| made.len() < most) {
+        facts.learn(&next.call, &answer(&next.call, facts.elastics.len() + made.len()));
+        made.push(next.call);
+    }
+    made
+}
+
+fn give_back(kept: &Kept, facts: &mut Facts, most: usize) -> usize {
+    let mut made = 0;
+    while let Some(next) = release("web", kept, facts).calls.into_iter().next().filter(|_| made < most) {
+        facts.learn(&next.call, &Answer::Done);
+        made += 1;
+    }
+    made
+}
+
+#[test]
+fn a_pool_is_ready_after_its_calls_and_asks_for_no_other() {
+    let (pool, mut facts) = (pool(&[94, 95]), cloud());
+    let made = converge(&pool, &mut facts, usize::MAX);
+    assert!(made.len() < 20, "{made:?}");
+    let due = plan(&pool, &facts);
+    assert!(due.calls.is_empty() && due.problems.is_empty(), "{due:?}");
+    let report = report(&pool, &facts, &due, &[]);
+    assert!(report.ready && report.addresses.values().all(|address| address.ready && address.public_address.is_some()), "{report:?}");
+}
+
+#[test]
+fn whoever_goes_on_after_any_number_of_calls_ends_where_one_alone_ends() {
+    let pool = pool(&[94, 95]);
+    let mut whole = cloud();
+    let calls = converge(&pool, &mut whole, usize::MAX).len();
+    for before in 0..=calls {
+        let mut facts = cloud();
+        let first = converge(&pool, &mut facts, before).len();
+        let second = converge(&pool, &mut facts, usize::MAX).len();
+        assert_eq!(first + second, calls, "killed after {before}");
+        assert_eq!(facts.elastics.len(), whole.elastics.len());
+        assert_eq!(facts.nic.tags, whole.nic.tags);
+    }
+}
+
+#[test]
+fn a_release_leaves_what_was_there_before_wherever_it_is_interrupted() {
+    let pool = pool(&[94, 95]);
+    let kept = Kept::default();
+    let mut full = cloud();
+    converge(&pool, &mut full, usize::MAX);
+    let calls = give_back(&kept, &mut full.clone(), usize::MAX);
+    for before in 0..=calls {
+        let mut facts = full.clone();
+        give_back(&kept, &mut facts, before);
+        give_back(&kept, &mut facts, usize::MAX);
+        assert_eq!(facts, cloud(), "interrupted after {before} of {calls}");
+    }
+}
+
+#[test]
+fn what_was_on_the_nic_before_is_used_and_not_given_back() {
+    let (pool, mut facts) = (pool(&[94, 95]), cloud());
+    facts.nic.addresses.push(NicAddress { address: address(94), public: None });
+    let before = facts.clone();
+    let made = converge(&pool, &mut facts, usize::MAX);
+    assert!(made.contains(&Call::Assign { nic: "eni-1".to_owned(), addresses: vec![address(95)] }), "{made:?}");
+    give_back(&Kept::default(), &mut facts, usize::MAX);
+    assert_eq!(facts, before);
+}
+
+#[test]
+fn no_call_touches_what_bears_no_tag_of_the_pool() {
+    let (pool, mut facts) = (pool(&[94]), cloud());
+    // Another host's pool of the same name.
+    let tags = tags::elastic("web", "eni-2", address(94), true);
+    facts.elastics.push(Elastic { id: "eipalloc-9".to_owned(), public: address(9), association: None, tags });
+    let foreign = facts.elastics.clone();
+    converge(&pool, &mut facts, usize::MAX);
+    give_back(&Kept::default(), &mut facts, usize::MAX);
+    assert_eq!(facts.elastics, foreign);
+}
+
+#[test]
+fn a_second_address_that_was_allocated_for_one_is_released_once_the_first_leads_there() {
+    let (pool, mut facts) = (pool(&[94]), cloud());
+    converge(&pool, &mut facts, usize::MAX);
+    let tags = tags::elastic("web", "eni-1", address(94), true);
+    facts.elastics.push(Elastic { id: "eipalloc-z".to_owned(), public: address(8), association: None, tags });
+    let due = plan(&pool, &facts).calls;
+    assert_eq!(due.iter().map(|planned| &planned.call).collect::<Vec<_>>(), [&Call::Release { id: "eipalloc-z".to_owned() }]);
+}
+
+#[test]
+fn more_than_the_limits_is_not_asked_for() {
+    let (pool, mut facts) = (pool(&[90, 91, 92, 93, 94, 95, 96, 97, 98, 99, 100, 101]), cloud());
+    facts.nic.prefixes = 2;
+    converge(&pool, &mut facts, usize::MAX);
+    assert_eq!(facts.nic.addresses.len() + facts.nic.prefixes, 10);
+    assert_eq!(facts.elastics.len(), 5);
+    let due = plan(&pool, &facts);
+    let reached = |aspect| due.problems.iter().filter(|it| it.aspect == aspect && it.reason == Reason::LimitReached).count();
+    assert_eq!([reached(Aspect::AddressesAssigned), reached(Aspect::ElasticAddressesAssociated)], [5, 3]);
+}
+
+#[test]
+fn what_is_not_shown_yet_is_not_ready() {
+    let (pool, mut facts) = (pool(&[94]), cloud());
+    let shown = facts.clone();
+    converge(&pool, &mut facts, usize::MAX);
+    let report = report(&pool, &shown, &plan(&pool, &facts), &[]);
+    assert!(!report.ready && !report.addresses[&address(94)].ready, "{report:?}");
+    assert!(report.conditions.values().all(|condition| condition.reason == Reason::Pending), "{report:?}");
+}
