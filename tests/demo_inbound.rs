@@ -44,7 +44,7 @@ fn demo() {
         "Behind the front, on 10.0.0.0/24, three servers say \"Hi from 10.0.0.x\" on port {TARGET}; they know no way back to the client."
     );
     let front = Binding::new("front", "addresses: [10.0.0.2/32, 10.0.0.3/32, 10.0.0.4/32]")
-        .with(&format!("exits: [{{address: {}}}]", FRONT.ip()))
+        .with(&format!("exits: [{{address: {}, gateway: 192.168.1.254}}]", FRONT.ip()))
         .with(&format!(
             "inbound: [{{protocol: TCP, port: {}, targetPort: {TARGET}, balance: RoundRobin, clientSource: Masquerade, health: {{tcp: {{}}}}}}]",
             FRONT.port()

@@ -56,7 +56,7 @@ pub enum Health {
     Unchecked,
     /// It was asked for the first time, and has not answered yet.
     Unknown {
-        /// It was served before egressd was started: it goes on until it is known better.
+        /// It got new connections before it was asked: it goes on until it is known better.
         served: bool,
     },
     Known(Verdict),
@@ -97,14 +97,15 @@ pub struct Services {
     pub checks: Arc<BTreeSet<Check>>,
 }
 
-/// What was served until now, with those servers that are asked for their health.
-pub type Served = BTreeMap<Called, BTreeSet<Endpoint>>;
+/// What was served until now, and who got the new connections.
+pub type Served = BTreeMap<Called, Vec<Endpoint>>;
 
 impl Services {
     /// What is served now.
     pub fn served(&self) -> Served {
         let served = self.all.iter().filter(|service| !service.servers.is_empty());
-        served.map(|service| ((service.address, service.ports), service.checked())).collect()
+        let of = |service: &Service| service.weighted().into_iter().map(|(endpoint, _)| endpoint).collect();
+        served.map(|service| ((service.address, service.ports), of(service))).collect()
     }
 }
 
@@ -125,14 +126,6 @@ impl Service {
             none if none.is_empty() && self.all_down == AllDown::KeepAll => of(|server| server.weight > 0),
             some => some,
         }
-    }
-
-    /// Those of the servers that get new connections whose health is asked for.
-    fn checked(&self) -> BTreeSet<Endpoint> {
-        if self.servers.iter().all(|server| server.health == Health::Unchecked) {
-            return BTreeSet::new();
-        }
-        self.weighted().into_iter().map(|(endpoint, _)| endpoint).collect()
     }
 
     /// The service as its callers know it, `tcp/172.31.0.14:27017`.

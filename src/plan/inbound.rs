@@ -124,8 +124,8 @@ pub fn served(ruleset: &Ruleset) -> Served {
         let v6 = *family == Family::Ip6;
         for (key, chain) in services(table) {
             let slots = inbound::slots_of(table, chain).into_iter().flat_map(|slots| slots.values());
-            let servers = slots.filter_map(|data| endpoint_in(data, v6));
-            served.extend(called(key, v6).map(|called| (called, servers.collect())));
+            let servers: BTreeSet<Endpoint> = slots.filter_map(|data| endpoint_in(data, v6)).collect();
+            served.extend(called(key, v6).map(|called| (called, servers.into_iter().collect())));
         }
     }
     served

@@ -112,9 +112,10 @@ impl Claims<'_> {
         }
     }
 
-    /// Tells of the exits that are not there: nobody is called at their addresses.
+    /// Tells of the addresses that are not there: nobody is called at them. (An interface's own may be of one family alone.)
     fn tell_missing(&mut self, binding: &Binding, at: usize, inbound: &Inbound) {
-        let named = binding.exits.iter().filter(|spec| !spec.draining && inbound.address.is_none_or(|named| named == spec.address));
+        let written = binding.exits.iter().filter(|spec| !spec.draining && !spec.address.is_unspecified());
+        let named = written.filter(|spec| inbound.address.is_none_or(|named| named == spec.address));
         for spec in named.filter(|spec| self.known.uplinks.holder(spec).is_none()).collect::<Vec<_>>() {
             let Some(Err(reason)) = self.known.uplinks.exit(spec) else { continue };
             self.problem(binding, at, "port", format!("{} is not served: {reason}", super::called(spec.address, inbound.ports)));
