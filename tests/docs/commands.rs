@@ -42,7 +42,7 @@ fn commands(line: &str) -> Vec<Vec<String>> {
             (Some(_), c) => word.push(c),
             (None, '\'' | '"') => (quoted, begun) = (Some(c), true),
             (None, '#') if !begun => break,
-            (None, ';' | '|' | '&') | (None, ' ') => {
+            (None, ';' | '|' | '&' | ' ') => {
                 if std::mem::take(&mut begun) {
                     all.last_mut().expect("there is one always").push(std::mem::take(&mut word));
                 }
@@ -107,8 +107,12 @@ fn resources(words: &[&str]) -> Result<(), String> {
         let name = word.split(['.', '/']).next().unwrap_or(word);
         definitions.iter().any(|one| [&one["spec"]["names"]["plural"], &one["spec"]["names"]["singular"]].contains(&&Value::from(name)))
     };
-    let listed = words.iter().flat_map(|word| word.split(',')).filter(|word| word.starts_with("egress") && !word.starts_with("egressd"));
-    listed.filter(|word| !known(word)).map(|word| Err(format!("there is no resource {word}"))).collect()
+    let mut listed =
+        words.iter().flat_map(|word| word.split(',')).filter(|word| word.starts_with("egress") && !word.starts_with("egressd"));
+    match listed.find(|word| !known(word)) {
+        Some(word) => Err(format!("there is no resource {word}")),
+        None => Ok(()),
+    }
 }
 
 /// Labels are right; a container of egressd's own image has arguments of egressd's.
@@ -131,12 +135,11 @@ fn make(target: &str) -> Result<(), String> {
 /// What is set is a value of the chart.
 fn helm(words: &[&str]) -> Result<(), String> {
     let values: Value = serde_saphyr::from_str(&text_of("charts/egressd/values.yaml")).expect("YAML");
-    let set = words.iter().zip(&words[1..]).filter(|(word, _)| **word == "--set").filter_map(|(_, set)| set.split_once('='));
-    set.map(|(path, _)| match values.pointer(&format!("/{}", path.replace('.', "/"))) {
+    let mut set = words.iter().zip(&words[1..]).filter(|(word, _)| **word == "--set").filter_map(|(_, set)| set.split_once('='));
+    set.try_for_each(|(path, _)| match values.pointer(&format!("/{}", path.replace('.', "/"))) {
         Some(_) => Ok(()),
         None => Err(format!("the chart has no value {path}")),
     })
-    .collect()
 }
 
 fn test(program: &str) -> Result<(), String> {

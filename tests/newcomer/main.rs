@@ -1,4 +1,4 @@
-//! What who meets egressd for the first time does: install it, and look for what is wrong as docs/troubleshooting.md shows it.
+//! A newcomer's first steps: egressd is installed, is run in a container, and is asked what is wrong, as the documents show it.
 
 mod container;
 mod package;
