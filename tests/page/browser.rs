@@ -64,7 +64,7 @@ fn shows_and_follows() {
     for workload in world.status()["workloads"].as_array().expect("a list") {
         let has = |text: &Value| text.as_str().unwrap_or("").to_owned();
         let (name, address, state) = (has(&workload["workload"]), has(&workload["address"]), has(&workload["state"]));
-        let is_it = |row: &&Value| row[0] == format!("{name} {address}");
+        let is_it = |row: &&Value| row[0] == name && row[1] == address;
         let row = rows.as_array().and_then(|rows| rows.iter().find(is_it)).unwrap_or_else(|| panic!("{name}: {rows:#}"));
         assert_eq!(
             (&row[2], &row[3], &row[4]),

@@ -139,12 +139,12 @@ function groupCells(item, opened) {
 }
 
 function workloadCells({ workload }) {
-  const name = workload.address && workload.address !== workload.workload ? workload.workload + " " + workload.address : workload.workload;
+  const network = workload.network ? workload.network + (workload.defaultRoute ? "* " : " ") : "";
   return {
     row: "level2",
-    name,
+    name: workload.workload,
     values: [
-      [(workload.network ?? "") + (workload.network && workload.defaultRoute ? "*" : "")],
+      [network + (workload.address ?? "")],
       [workload.binding],
       [exitText(workload), "flow"],
       [workload.nic, "flow"],
