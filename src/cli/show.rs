@@ -38,7 +38,10 @@ pub fn status(state: &Path, form: Form, watch: bool) -> anyhow::Result<()> {
         Form::Yaml => Output::Yaml,
     };
     again_and_again(watch, || match ask(state, &Request::Status)? {
-        Response::Status(status) => output.print(&status, || table::render(&status, Timestamp::now(), form == Form::Wide)),
+        Response::Status(status) => output.print(&status, || {
+            let table = table::render(&status, Timestamp::now(), form == Form::Wide);
+            if has_colours() { table::coloured(&table) } else { table }
+        }),
         _ => Err(another()),
     })
 }
@@ -78,6 +81,11 @@ fn again_and_again(watch: bool, text: impl Fn() -> anyhow::Result<String>) -> an
         }
         std::thread::sleep(PAUSE);
     }
+}
+
+/// On a terminal, unless its user wants none: by the variable `NO_COLOR`, if it is not empty.
+fn has_colours() -> bool {
+    std::io::stdout().is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty())
 }
 
 fn another() -> anyhow::Error {

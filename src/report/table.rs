@@ -42,6 +42,29 @@ fn row(w: &Workload, now: Timestamp, wide: bool) -> [String; 12] {
     ]
 }
 
+/// A table's text with the words of its STATE column coloured, for a terminal (SGR of ECMA-48): what works green, what is dropped red, what is
+/// neither yellow.
+pub fn coloured(table: &str) -> String {
+    let column = table.lines().next().and_then(|header| header.find("STATE"));
+    let mut in_table = column.is_some();
+    let lines = table.split_inclusive('\n').map(|line| {
+        // Sentences follow after a blank line.
+        in_table &= line != "\n";
+        let Some((before, rest)) = column.filter(|_| in_table).and_then(|column| line.split_at_checked(column)) else {
+            return line.to_owned();
+        };
+        let (word, after) = rest.split_at(rest.find(' ').unwrap_or(rest.len()));
+        let colour = match word {
+            "Bound" => 32,
+            "Dropped" | "Refused" => 31,
+            "Fallback" | "Waiting" => 33,
+            _ => return line.to_owned(),
+        };
+        format!("{before}\x1b[{colour}m{word}\x1b[0m{after}")
+    });
+    lines.collect()
+}
+
 /// The first exit, and how many others.
 fn exits(first: IpAddr, all: &[IpAddr]) -> String {
     match all.len() {
@@ -104,6 +127,15 @@ fn notes(status: &Status) -> Vec<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn states_are_coloured_in_their_column_alone() {
+        let table = "WORKLOAD  STATE    REASON\nBound     Dropped  X\nweb       Bound    -\nother     Unbound  -\n\nBound     Bound\n";
+        let shown = coloured(table);
+        let expected = "WORKLOAD  STATE    REASON\nBound     \x1b[31mDropped\x1b[0m  X\nweb       \x1b[32mBound\x1b[0m    -\nother     Unbound  -\n\nBound     Bound\n";
+        assert_eq!(shown, expected);
+        assert_eq!(coloured("No workload is bound.\n"), "No workload is bound.\n");
+    }
 
     #[test]
     fn an_age_has_two_units_at_most() {

@@ -46,7 +46,7 @@ fn none<T: std::fmt::Debug>(what: &[T]) -> Result<(), String> {
 
 /// A document of a folder of manifests.
 fn file(document: &str) -> Result<(), String> {
-    let read = manifest::parse([("docs.yaml", document.as_bytes())], 0);
+    let read = manifest::parse([("docs.yaml", document.as_bytes())]);
     none(&read.errors)?;
     read.bindings.iter().try_for_each(|binding| none(&binding.errors).and(none(&binding.warnings)))
 }

@@ -177,6 +177,7 @@ fn changed(world: &World) -> Vec<Value> {
 pub fn flows() {
     let world = World::builder().build();
     let [blue, neighbour] = stage(&world);
+    world.netns().sysctl("netfilter/nf_conntrack_acct", "1");
     let _egressd = egressd(&world);
     world.await_nic("netns/blue", Nic::Eth1);
     let servers: [IpAddr; 2] = [SERVER.into(), SERVER6.into()];
@@ -214,6 +215,9 @@ pub fn flows() {
     let top = world.netns().run(&["sh", "-c", &top]);
     let line = top.lines().find(|line| line.starts_with("172.31.0.14")).unwrap_or_else(|| panic!("{top}"));
     assert!(top.starts_with("EXIT") && line.contains("eth1") && !line.contains(" - "), "it has a rate: {top}");
+    let exits = get(&world, "/api/v1/flows").json();
+    let rated = |exit: &Value| exit["newPerSecond"].is_number() && exit["bytesPerSecond"].is_number();
+    assert!(exits["exits"].as_array().is_some_and(|all| all.iter().any(rated)), "the kernel counts bytes: {exits:#}");
 
     for flow in open {
         flow.close().expect("it is open");

@@ -115,7 +115,7 @@ fn cleanup_takes_ours_away_and_leaves_others_alone() {
 fn what_is_for_a_routed_exit_and_no_flow_of_ours_goes_nowhere() {
     let mut facts = host();
     let text = "apiVersion: egressd.dev/v1alpha1\nkind: EgressBinding\nmetadata: {name: a}\nspec: {containerSelector: {names: [web-10]}, exits: [{addresses: 192.0.2.96-192.0.2.99, assignment: Routed}]}\n";
-    facts.manifests = Index::new(manifest::parse([("a.yaml", text.as_bytes())], 0));
+    facts.manifests = Index::new(manifest::parse([("a.yaml", text.as_bytes())]));
     start(&mut facts, 10, &[]);
     let mut past = Past::default();
     let plan = plan(&facts, &mut past, &Ruleset::default());

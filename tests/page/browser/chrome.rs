@@ -125,7 +125,11 @@ impl Chrome {
         self.value("0");
         let is_error = |event: &Value| match event["method"].as_str() {
             Some("Runtime.exceptionThrown") => true,
-            Some("Log.entryAdded") => event["params"]["entry"]["level"] == "error",
+            // The world's links get their last addresses while the browser runs, and then it makes its connections anew.
+            Some("Log.entryAdded") => {
+                let entry = &event["params"]["entry"];
+                entry["level"] == "error" && !entry["text"].as_str().is_some_and(|text| text.contains("ERR_NETWORK_CHANGED"))
+            }
             Some("Runtime.consoleAPICalled") => matches!(event["params"]["type"].as_str(), Some("error" | "warning" | "assert")),
             _ => false,
         };

@@ -102,11 +102,13 @@ function fillWay(made, item, opened) {
   const cells = { group: groupCells, workload: workloadCells, more: moreCells }[item.kind](item, opened);
   made.className = cells.row;
   set(button, cells.name);
+  made.children[0].title = cells.name;
   Object.assign(button.dataset, { act: item.kind, of: item.key, workload: item.workload?.workload ?? "" });
   if (item.kind === "group") button.setAttribute("aria-expanded", String(opened.has(item.key)));
   cells.values.forEach(([text, name], index) => {
     set(made.children[index + 1], text);
     dress(made.children[index + 1], name ?? "");
+    made.children[index + 1].title = text ?? "";
   });
 }
 
@@ -137,12 +139,12 @@ function groupCells(item, opened) {
 }
 
 function workloadCells({ workload }) {
-  const name = workload.address && workload.address !== workload.workload ? workload.workload + " " + workload.address : workload.workload;
+  const network = workload.network ? workload.network + (workload.defaultRoute ? "* " : " ") : "";
   return {
     row: "level2",
-    name,
+    name: workload.workload,
     values: [
-      [(workload.network ?? "") + (workload.network && workload.defaultRoute ? "*" : "")],
+      [network + (workload.address ?? "")],
       [workload.binding],
       [exitText(workload), "flow"],
       [workload.nic, "flow"],
@@ -167,12 +169,12 @@ function showExits(status, exits) {
   const up = new Map(status.uplinks.map(uplink => [uplink.nic, uplink.up]));
   const most = Math.max(1, ...exits.map(exit => exit.flows));
   const rows = exits.map(exit => {
-    const state = exit.nic === undefined ? "" : up.get(exit.nic) ? "Up" : "Down";
+    const down = exit.nic !== undefined && !up.get(exit.nic);
     const mega = exit.bytesPerSecond === undefined ? "–" : (exit.bytesPerSecond * 8 / 1e6).toFixed(2);
-    return [exit.exit, [exit.nic ?? "none", "flow"], [state, state], [exit.flows.toLocaleString(), "number bar"], [exit.newPerSecond?.toFixed(1) ?? "–", "number"], [mega, "number"]];
+    return [exit.exit, [(exit.nic ?? "none") + (down ? " is down" : ""), down ? "flow Down" : "flow"], [exit.flows.toLocaleString(), "number bar"], [exit.newPerSecond?.toFixed(1) ?? "–", "number"], [mega, "number"]];
   });
   table($("exits"), rows);
-  exits.forEach((exit, index) => $("exits").children[index].children[3].style.setProperty("--part", (100 * exit.flows / most) + "%"));
+  exits.forEach((exit, index) => $("exits").children[index].children[2].style.setProperty("--part", (100 * exit.flows / most) + "%"));
 }
 
 function showServices(status) {
