@@ -44,6 +44,11 @@ pub struct Outcome {
 }
 
 impl Outcome {
+    /// Nobody asks for an exit, and nothing of one is left. Who asks is held also where no NIC leads outside yet.
+    pub fn is_idle(&self) -> bool {
+        self.uplinks.nics.is_empty() && self.guards.is_empty() && self.all_rows().all(|row| row.binding.is_none())
+    }
+
     /// Takes back what was promised to the rows of a way that the kernel refused something of; of all ways, if `way` is none.
     pub fn not_programmed(&mut self, way: Option<u8>, error: &str) {
         for row in self.rows.iter_mut().chain(&mut self.programs.rows) {

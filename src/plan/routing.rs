@@ -36,7 +36,7 @@ impl Routing {
     pub fn desired(outcome: &Outcome, kernel: &KernelFacts) -> Self {
         let nics = &outcome.uplinks.nics;
         let mut routing = Self::default();
-        if nics.is_empty() {
+        if outcome.is_idle() {
             return routing;
         }
         // A group that somebody else gave a NIC stays; `check` tells what that costs.

@@ -37,7 +37,7 @@ impl Made {
 
 /// The ruleset that an outcome needs; no table at all when nothing is bound.
 pub fn ruleset(outcome: &Outcome, kernel: &KernelFacts, made: &mut Made) -> Ruleset {
-    if outcome.uplinks.nics.is_empty() {
+    if outcome.is_idle() {
         return Ruleset::default();
     }
     let rows: Vec<Stood> = outcome.rows.iter().map(|row| (row, standing(row))).collect();

@@ -81,6 +81,7 @@ pub fn container(labels: BTreeMap<String, String>) -> Result<(), String> {
         running: true,
         created: 0,
         attachments: vec![],
+        published: vec![],
         asked: None,
     };
     let asked = labels::parse(&container).ok_or("bears no label of egressd's")?;

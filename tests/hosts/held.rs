@@ -25,6 +25,7 @@ pub fn scenarios() -> Vec<Scenario> {
             move || a_subnet_with_the_hosts_address(v6),
         ));
     }
+    scenarios.push(Scenario::new("who is bound on a host without an uplink is held when one comes", no_uplink_yet));
     for unknown in UNKNOWN {
         let name = format!("a routed subnet is held while its interface is unknown, and served afterwards: {}", unknown.what);
         scenarios.push(Scenario::new(name, move || an_unknown_interface(unknown)));
@@ -96,6 +97,24 @@ fn a_subnet_with_the_hosts_address(v6: bool) {
     let _egressd = world.egressd_alone();
     until("it is bound", served);
     hosts_own("afterwards");
+}
+
+/// Nothing leads outside while egressd lives, as before a line is dialled; then a default route comes, and egressd is dead.
+fn no_uplink_yet() {
+    let plain = Plain::new(World::builder().build());
+    let (world, blue) = (&plain.world, &plain.blue.netns);
+    plain.free_by_eth0("at first");
+    world.leaves_by(blue, Nic::Eth0).expect("it is not bound");
+    let routes = ["-4", "-6"].map(|family| world.host.run(&["ip", family, "route", "show", "default"])).concat();
+    let each = |verb: &str| routes.lines().map(|route| format!("route {verb} {route}\n")).collect::<String>();
+    world.host.ip(&each("del"));
+    world.bind(&Binding::of(blue).with("exits: [{address: 172.31.0.99}]"));
+    let mut egressd = world.egressd_alone();
+    world.await_state("netns/blue", "Dropped");
+    egressd.kill();
+    world.host.ip(&each("add"));
+    world.leaves_not_at_all(blue).unwrap_or_else(|error| panic!("a default route came: {error}"));
+    plain.free_by_eth0("beside it");
 }
 
 fn forward(world: &World) {

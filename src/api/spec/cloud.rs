@@ -110,7 +110,7 @@ mod tests {
 
     fn read(spec: &str) -> Manifests {
         let text = format!("apiVersion: egressd.dev/v1alpha1\nkind: EgressPool\nmetadata: {{name: web}}\nspec: {spec}\n");
-        manifest::parse([("web.yaml", text.as_bytes())], 0)
+        manifest::parse([("web.yaml", text.as_bytes())])
     }
 
     #[test]
