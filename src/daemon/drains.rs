@@ -25,11 +25,15 @@ impl Drains {
     /// Takes note of who serves, who has weight 0, and who left its service.
     pub fn note(&mut self, services: &Services, now: Instant) {
         let mut serving = HashMap::new();
-        let mut drained = BTreeSet::new();
+        let (mut drained, mut unlimited) = (BTreeSet::new(), BTreeSet::new());
         for service in &services.all {
             for server in &service.servers {
                 let of = ((service.address, service.ports), server.address);
-                let Some(limit) = server.drain.map(|seconds| Duration::from_secs(seconds.into())) else { continue };
+                let Some(limit) = server.drain.map(|seconds| Duration::from_secs(seconds.into())) else {
+                    self.draining.remove(&of);
+                    unlimited.insert(of);
+                    continue;
+                };
                 if server.weight > 0 {
                     self.draining.remove(&of);
                     serving.insert(of, limit);
@@ -39,7 +43,7 @@ impl Drains {
                 }
             }
         }
-        for (of, limit) in self.serving.iter().filter(|(of, _)| !serving.contains_key(of)) {
+        for (of, limit) in self.serving.iter().filter(|(of, _)| !serving.contains_key(of) && !unlimited.contains(of)) {
             self.draining.entry(*of).or_insert(Some(now + *limit));
         }
         self.draining.retain(|of, at| at.is_some() || drained.contains(of));
@@ -75,12 +79,16 @@ mod tests {
     use crate::model::workload::Entry;
 
     fn services(weights: &[u16]) -> Services {
+        services_with(Some(30), weights)
+    }
+
+    fn services_with(drain: Option<u32>, weights: &[u16]) -> Services {
         let server = |(last, weight): (u8, &u16)| Server {
             address: IpAddr::from([10, 0, 0, last]),
             port: Some(1234),
             weight: *weight,
             health: Health::Unchecked,
-            drain: Some(30),
+            drain,
             entry: Entry::Routed { interface: 2 },
             row: 0,
         };
@@ -116,6 +124,10 @@ mod tests {
         // Who serves again in time keeps all.
         drains.note(&services(&[0, 1]), at(100));
         drains.note(&services(&[1, 1]), at(110));
+        assert_eq!(drains.due(), None);
+        // Without a limit any more nobody's time runs out, be it one that serves or one that drains.
+        drains.note(&services(&[0, 1]), at(120));
+        drains.note(&services_with(None, &[0, 1]), at(130));
         assert_eq!(drains.due(), None);
     }
 }

@@ -38,10 +38,15 @@ impl Inbound {
         Self { ports, checks, drains: Drains::default() }
     }
 
+    /// Asks who listens on the ports of these services.
+    pub fn ask_ports(&self, services: &Services) {
+        self.ports.send_if_modified(|asked| replace(asked, Arc::clone(&services.asked)));
+    }
+
     /// Asks for what these services depend on, and notes who drains. What was told of servers that nobody asks any more is forgotten.
     pub fn note(&mut self, services: &Services, verdicts: &mut HashMap<Check, Verdict>) {
         self.drains.note(services, Instant::now());
-        self.ports.send_if_modified(|asked| replace(asked, Arc::clone(&services.asked)));
+        self.ask_ports(services);
         if self.checks.send_if_modified(|wanted| replace(wanted, Arc::clone(&services.checks))) {
             verdicts.retain(|check, _| services.checks.contains(check));
         }

@@ -14,7 +14,7 @@ use super::binding::{Balance, BindingName, ClientSource, Ports};
 use super::health::{AllDown, Check, Verdict};
 use super::known::Facts;
 use super::listeners::{Called, Taken};
-use super::slots::{hashed_to, turns};
+use super::slots::{hashed, turns};
 use super::uplinks::Uplinks;
 use super::workload::{Entry, Row};
 use claims::{Known, claims};
@@ -138,24 +138,9 @@ impl Service {
 pub fn slots(balance: Balance, weighted: &[(Endpoint, u16)], servers: usize) -> Vec<Endpoint> {
     match balance {
         Balance::RoundRobin | Balance::Random => turns(weighted),
-        Balance::BySource => hashed_to(hash_slots(servers), weighted, |endpoint| *endpoint),
+        Balance::BySource => hashed(servers, weighted, |endpoint| *endpoint),
     }
 }
-
-/// How many slots a hash has: another number deals all clients anew, so it changes when a service outgrows it fourfold, and not for one that
-/// drains or is unhealthy.
-fn hash_slots(servers: usize) -> usize {
-    let mut slots = FEWEST;
-    while slots < EACH * servers {
-        slots *= 4;
-    }
-    slots
-}
-
-/// Fewest slots of a hash.
-const FEWEST: usize = 256;
-/// Slots of a hash for each server, at least.
-const EACH: usize = 8;
 
 fn called(address: IpAddr, ports: Ports) -> String {
     let Ports { first, last, .. } = ports;

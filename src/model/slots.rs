@@ -5,9 +5,11 @@ use std::hash::{Hash, Hasher};
 use crate::fnv::Fnv;
 
 /// Fewest slots of a hash.
-const FEWEST: usize = 64;
-/// Slots of a hash for each target: a lost one's go to many others.
+const FEWEST: usize = 256;
+/// Slots of a hash for each target, at least: a lost one's go to many others.
 const EACH: usize = 8;
+/// How many times as many slots there are where those do not suffice.
+const MORE: usize = 4;
 
 /// One whole turn: each target as often as its weight says, as far apart as can be (the smooth weighted round robin of nginx).
 pub fn turns<T: Copy>(weighted: &[(T, u16)]) -> Vec<T> {
@@ -29,13 +31,9 @@ fn greatest_common_divisor(a: u16, b: u16) -> u16 {
 }
 
 /// Each slot to the target that has the highest score there (rendezvous hashing): a target that goes leaves its slots to the others, and none
-/// of theirs moves. The scores follow from the keys alone, so a restart changes nothing. The slots are a power of two.
-pub fn hashed<T: Copy, K: Hash + Ord>(weighted: &[(T, u16)], key: impl Fn(&T) -> K) -> Vec<T> {
-    hashed_to(FEWEST.max(EACH * weighted.len()).next_power_of_two(), weighted, key)
-}
-
-/// The same with so many slots.
-pub fn hashed_to<T: Copy, K: Hash + Ord>(slots: usize, weighted: &[(T, u16)], key: impl Fn(&T) -> K) -> Vec<T> {
+/// of theirs moves. The scores follow from the keys alone, so a restart changes nothing. `known`: how many targets there are, with those that
+/// take nothing just now. Another number of slots deals everything anew, so it follows from these, and changes seldom.
+pub fn hashed<T: Copy, K: Hash + Ord>(known: usize, weighted: &[(T, u16)], key: impl Fn(&T) -> K) -> Vec<T> {
     let score = |slot: usize, target: &T, weight: u16| {
         let one = |part: u16| {
             let mut hash = Fnv::default();
@@ -48,7 +46,16 @@ pub fn hashed_to<T: Copy, K: Hash + Ord>(slots: usize, weighted: &[(T, u16)], ke
         let best = weighted.iter().max_by_key(|(target, weight)| (score(slot, target, *weight), key(target)));
         best.map(|(target, _)| *target)
     };
-    (0..slots).filter_map(best).collect()
+    (0..slots(known)).filter_map(best).collect()
+}
+
+/// How many slots a hash has for so many targets: a power of two.
+fn slots(known: usize) -> usize {
+    let mut slots = FEWEST;
+    while slots < EACH * known {
+        slots *= MORE;
+    }
+    slots
 }
 
 /// FNV's low bits follow its last bytes too closely for a comparison (the finalizer of MurmurHash3).

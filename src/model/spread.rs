@@ -26,6 +26,8 @@ pub struct Shares {
     pub spread: Spread,
     /// In the binding's order; at least one.
     pub shares: Vec<Share>,
+    /// How many exits of the family the binding names, usable or not.
+    pub named: usize,
 }
 
 /// The shares of each policy that spreads its flows, for rows that have an exit.
@@ -37,7 +39,9 @@ pub fn spreads(rows: &[Row], uplinks: &Uplinks) -> BTreeMap<u32, Shares> {
             continue;
         }
         if let Standing::Bound(policy) = standing(row) {
-            let shares = || Shares { spread: binding.spread, shares: shares(uplinks, binding, Family::of(net.addr())) };
+            let family = Family::of(net.addr());
+            let named = || binding.exits.iter().filter(|spec| Family::of(spec.address) == family).count();
+            let shares = || Shares { spread: binding.spread, shares: shares(uplinks, binding, family), named: named() };
             spreads.entry(policy).or_insert_with(shares);
         }
     }
@@ -63,7 +67,7 @@ impl Shares {
         match self.spread {
             Spread::FirstUsable => self.shares.first().map(|share| share.exit).into_iter().collect(),
             Spread::RoundRobin | Spread::Random => turns(&weighted),
-            Spread::BySource | Spread::ByDestination => hashed(&weighted, |exit| exit.address),
+            Spread::BySource | Spread::ByDestination => hashed(self.named, &weighted, |exit| exit.address),
         }
     }
 }
@@ -79,7 +83,7 @@ mod tests {
     }
 
     fn slots(spread: Spread, shares: &[Share]) -> Vec<u8> {
-        let slots = Shares { spread, shares: shares.to_vec() }.slots();
+        let slots = Shares { spread, shares: shares.to_vec(), named: shares.len() }.slots();
         slots.iter().map(|exit| if let IpAddr::V4(address) = exit.address { address.octets()[3] } else { 0 }).collect()
     }
 
@@ -92,16 +96,27 @@ mod tests {
 
     #[test]
     fn an_exit_that_goes_leaves_all_other_slots_as_they_were() {
-        let all: Vec<Share> = (1..=5).map(|host| share(host, 1)).collect();
-        let before = slots(Spread::BySource, &all);
-        let after = slots(Spread::BySource, &all[..4]);
-        assert_eq!((before.len(), after.len()), (64, 64));
-        assert!(before.iter().zip(&after).all(|(before, after)| before == after || *before == 5));
-        assert!(!after.contains(&5));
-        for host in 1..=5 {
-            let own = before.iter().filter(|slot| **slot == host).count();
-            assert!((6..=20).contains(&own), "{own} of 64 slots for one of five");
+        // From nine to eight a power of two would change, if the slots were as few as can be.
+        for exits in [2, 5, 9, 17] {
+            let all: Vec<Share> = (1..=exits).map(|host| share(host, 1)).collect();
+            let before = slots(Spread::BySource, &all);
+            let after = slots(Spread::BySource, &all[..usize::from(exits) - 1]);
+            assert_eq!(before.len(), after.len());
+            assert!(before.iter().zip(&after).all(|(before, after)| before == after || *before == exits));
+            assert!(!after.contains(&exits));
+            let fair = before.len() / usize::from(exits);
+            for host in 1..=exits {
+                let own = before.iter().filter(|slot| **slot == host).count();
+                assert!((fair / 2..=2 * fair).contains(&own), "{own} of {} slots for one of {exits}", before.len());
+            }
         }
+    }
+
+    #[test]
+    fn exits_that_cannot_be_used_just_now_count_for_the_number_of_slots() {
+        let usable: Vec<Share> = (1..=32).map(|host| share(host, 1)).collect();
+        let slots = |named| Shares { spread: Spread::BySource, shares: usable.clone(), named }.slots().len();
+        assert_eq!((slots(32), slots(33)), (256, 1024));
     }
 
     #[test]
@@ -109,6 +124,6 @@ mod tests {
         let before = slots(Spread::ByDestination, &[share(1, 1), share(2, 3)]);
         assert_eq!(before, slots(Spread::ByDestination, &[share(2, 3), share(1, 1)]));
         let own = before.iter().filter(|slot| **slot == 2).count();
-        assert!((40..=56).contains(&own), "{own} of 64 slots for three of four parts");
+        assert!((160..=224).contains(&own), "{own} of 256 slots for three of four parts");
     }
 }

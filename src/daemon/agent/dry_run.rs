@@ -25,7 +25,7 @@ impl Agent {
         }
         // A port that nobody served before is planned once it is known who listens there.
         let mut plan = self.plan();
-        self.inbound.note(&self.outcome.inbound, &mut self.facts.verdicts);
+        self.inbound.ask_ports(&self.outcome.inbound);
         if self.outcome.inbound.pending {
             let known =
                 |agent: &Self| agent.facts.listeners.as_ref().is_none_or(|listeners| listeners.asked == agent.outcome.inbound.asked);

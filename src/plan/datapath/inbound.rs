@@ -36,7 +36,7 @@ pub struct Made(BTreeMap<String, Slots>);
 struct Slots {
     balance: Balance,
     weighted: Vec<(Endpoint, u16)>,
-    /// Those among them that get no new connections.
+    /// How many servers it has, with those that get no new connections.
     servers: usize,
     elements: Elements,
 }

@@ -212,3 +212,14 @@ fn a_port_that_an_engine_publishes_is_refused_unless_its_container_serves_it() {
     publish(&mut facts, 4, &[IP, ("egress.publish", "80")]);
     assert_eq!(said(&services(&facts)), [("tcp/172.31.0.14:80".to_owned(), vec![4])]);
 }
+
+#[test]
+fn there_are_as_many_rules_with_ten_servers_as_with_one() {
+    let rules = |servers: u8| -> usize {
+        let mut facts = host();
+        (4..4 + servers).for_each(|n| start(&mut facts, n, &[IP, ("egress.publish", "80,81/udp")]));
+        let target = plan(&facts, &mut Past::default(), &Ruleset::default()).target;
+        target.tables.values().flat_map(|table| table.chains.values()).map(|chain| chain.rules.len()).sum()
+    };
+    assert_eq!(rules(10), rules(1));
+}
