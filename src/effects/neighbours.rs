@@ -99,7 +99,6 @@ impl Neighbours {
                 let left = until.saturating_duration_since(Instant::now());
                 late += usize::from(left.is_zero());
                 // A timeout of nothing would be none at all.
-                self.socket.set_nonblocking(left < SHORTEST).ok()?;
                 self.socket.set_read_timeout(Some(left.max(SHORTEST))).ok()?;
                 match (&self.socket).read(&mut frame) {
                     Ok(length) => {

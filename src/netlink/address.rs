@@ -15,14 +15,15 @@ const METRIC: u16 = 9;
 /// `IFA_PROTO`, since Linux 5.18: who put it there.
 const PROTO: u16 = 11;
 const NEVER: u32 = u32::MAX;
-const SCOPE_LINK: u8 = 253;
+/// `RT_SCOPE_HOST`.
+const SCOPE_HOST: u8 = 254;
 
 /// `ip address add ADDRESS/32 dev NIC`, so that nothing else becomes of it than a source for those who ask for it:
 ///
 /// - It has no subnet. As a further address of the NIC's subnet it would go or be promoted with the first one (`promote_secondaries`), and be the
 ///   first one when that comes back.
-/// - IPv4 chooses the source of the host's own calls, and of masquerade, among addresses of global scope: this one is of the link's. IPv6 prefers
-///   any address to one that is deprecated (RFC 6724, rule 3).
+/// - IPv4 chooses the source of the host's own calls, of masquerade and of multicast among addresses of global scope or the link's
+///   (`inet_select_addr`): this one is of the host's. IPv6 prefers any address to one that is deprecated (RFC 6724, rule 3).
 /// - It was probed for, so IPv6 need not wait for that again.
 pub fn add(index: IfIndex, address: std::net::IpAddr) -> Message {
     let mut message = about(libc::RTM_NEWADDR, crate::wire::flags::CREATE | crate::wire::flags::EXCL, index, IpNet::from(address));
@@ -46,7 +47,7 @@ pub fn says_ours(kind: u16, value: &[u8]) -> bool {
 }
 
 fn about(kind: u16, flags: u16, index: IfIndex, net: IpNet) -> Message {
-    let mut fixed = [family_number(Family::of(net.addr())), net.prefix_len(), 0, SCOPE_LINK, 0, 0, 0, 0];
+    let mut fixed = [family_number(Family::of(net.addr())), net.prefix_len(), 0, SCOPE_HOST, 0, 0, 0, 0];
     fixed[4..].copy_from_slice(&index.to_ne_bytes());
     let mut message = Message::new(kind, flags, &fixed);
     message.put_address(libc::IFA_LOCAL, net.addr());

@@ -51,7 +51,7 @@ impl RouteStep {
                 write!(f, "ip {}rule delete preference {} {}", option(rule.family), rule.preference, rule_words(rule))
             }
             Self::AddAddress { index, address } => {
-                write!(f, "ip address add {} dev {} scope link preferred_lft 0 noprefixroute", IpNet::from(*address), names.of(*index))
+                write!(f, "ip address add {} dev {} scope host preferred_lft 0 noprefixroute", IpNet::from(*address), names.of(*index))
             }
             Self::DeleteAddress { index, net } => write!(f, "ip address delete {net} dev {}", names.of(*index)),
             Self::SetGroup { index, group } => write!(f, "ip link set {} group {group}", names.of(*index)),

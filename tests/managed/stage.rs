@@ -94,11 +94,13 @@ impl Stage {
         });
     }
 
-    /// The source of the host's own calls to somewhere behind the router.
-    pub fn own_source(&self) -> String {
-        self.world.host.run(&["ip", "route", "replace", "192.0.2.7", "via", "10.5.0.1", "dev", NIC]);
-        let got = self.world.host.run(&["ip", "route", "get", "192.0.2.7"]);
-        got.split_whitespace().skip_while(|word| *word != "src").nth(1).unwrap_or("none").to_owned()
+    /// The source of the host's own calls to somewhere behind the router, on the link, and to a group on it.
+    pub fn own_source(&self) -> [String; 3] {
+        self.world.host.ip(&format!("route replace 192.0.2.7 via 10.5.0.1 dev {NIC}\nroute replace 192.0.2.8 dev {NIC}"));
+        ["192.0.2.7", "192.0.2.8", "224.0.0.251"].map(|to| {
+            let got = self.world.host.run(&["ip", "route", "get", to, "oif", NIC]);
+            got.split_whitespace().skip_while(|word| *word != "src").nth(1).unwrap_or("none").to_owned()
+        })
     }
 
     /// The link-layer address of a device, as `ip` prints it.

@@ -40,7 +40,7 @@ fn an_address_is_added_to_the_nic_of_its_subnet_once_nobody_has_it() {
         let interface = name.to_owned();
         assert_eq!(reason(&facts, &mut past), Some(Reason::AddressProbed { address: ip(EXIT), interface }));
         facts.probes.note((nic, ip(EXIT)), Verdict::Free);
-        let added = format!("ip address add {EXIT}/32 dev {name} scope link preferred_lft 0 noprefixroute");
+        let added = format!("ip address add {EXIT}/32 dev {name} scope host preferred_lft 0 noprefixroute");
         assert_eq!(addresses(&plan(&facts, &mut past, &Ruleset::default())), [added]);
         assert_eq!(reason(&facts, &mut past), None, "it is there before anything leads to it");
         ours(&mut facts, nic);
