@@ -26,10 +26,8 @@ impl Facts {
             (Call::Unassign { nic, addresses }, _) if *nic == self.nic.id => {
                 self.nic.addresses.retain(|held| !addresses.contains(&held.address));
             }
-            (Call::Allocate { tags }, Answer::Allocated { id, public }) => {
-                if self.elastic(id).is_none() {
-                    self.elastics.push(Elastic { id: id.clone(), public: *public, association: None, tags: tags.clone() });
-                }
+            (Call::Allocate { tags }, Answer::Allocated { id, public }) if !self.elastics.iter().any(|elastic| elastic.id == *id) => {
+                self.elastics.push(Elastic { id: id.clone(), public: *public, association: None, tags: tags.clone() });
             }
             (Call::Release { id }, _) => self.elastics.retain(|elastic| elastic.id != *id),
             (Call::Associate { id, nic, private }, Answer::Associated { association }) => {
