@@ -9,7 +9,7 @@ use kube::CustomResource;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-pub use super::assignment::Assignment;
+pub use super::exit::{Assignment, Exit};
 pub use super::host::HostSelector;
 use super::inbound::Inbound;
 use super::status::EgressBindingStatus;
@@ -235,80 +235,6 @@ pub struct RoutedSource {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 15))]
     pub interface: Option<String>,
-}
-
-/// One way out.
-#[derive(Clone, Debug, Default, PartialEq, Deserialize, Serialize, JsonSchema)]
-#[serde(rename_all = "camelCase")]
-#[schemars(extend("x-kubernetes-validations" = [
-    {
-        "rule": "has(self.address) || has(self.addresses) || has(self.interface)",
-        "message": "give an address, for instance address: 172.31.0.14, or an interface whose own address it is"
-    },
-    {
-        "rule": "!has(self.address) || !has(self.addresses)",
-        "message": "address is one, addresses is a range or a subnet of them: give one of both"
-    },
-    {
-        "rule": "!has(self.address) || isIP(self.address)",
-        "fieldPath": ".address",
-        "message": "write the address alone, for instance 172.31.0.14"
-    },
-    {
-        "rule": "!has(self.gateway) || isIP(self.gateway)",
-        "fieldPath": ".gateway",
-        "message": "write the next hop's address alone, for instance 172.31.0.1"
-    },
-    {
-        "rule": "!has(self.gateway) || !isIP(self.gateway) || !has(self.address) || !isIP(self.address) || ip(self.gateway).family() == ip(self.address).family()",
-        "fieldPath": ".gateway",
-        "message": "the gateway has to be of the address's family"
-    },
-    {
-        "rule": "!has(self.publicAddress) || isIP(self.publicAddress)",
-        "fieldPath": ".publicAddress",
-        "message": "write the address alone, for instance 109.25.48.65"
-    },
-    {
-        "rule": "!has(self.publicAddress) || !has(self.addresses)",
-        "fieldPath": ".publicAddress",
-        "message": "each address has its own: write an exit for each of them"
-    }
-]))]
-pub struct Exit {
-    /// Source address that packets leave with; the private side of an elastic IP, for instance `172.31.0.14`. When only the interface is given:
-    /// that one's own address, whatever it is just now.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(length(max = 64))]
-    pub address: Option<String>,
-    /// Several source addresses: a range, `10.0.1.64-10.0.1.95`, or a subnet, `10.0.1.64/27`. Those that no NIC has are passed over.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(length(max = 100))]
-    pub addresses: Option<String>,
-    /// NIC; the one that has the address when not given.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(length(min = 1, max = 15))]
-    pub interface: Option<String>,
-    /// Next hop; found from the NIC's routes when not given.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(length(max = 64))]
-    pub gateway: Option<String>,
-    /// Its part of the new flows where they are spread, each address by itself; 1 when not given.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(range(min = 1, max = 100))]
-    pub weight: Option<i32>,
-    /// It takes no new flows; those that bear it go on.
-    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
-    pub draining: bool,
-    /// Who puts the address where it is. `Existing`: somebody else, it is on a NIC. `Managed`: egressd adds it to its NIC (`interface`, else the one
-    /// with its subnet) unless a neighbour has it, keeps it there, and takes it away when nobody asks for it any more. `Routed`: it is on no NIC, the
-    /// network routes it to this host; it leaves by `interface`, else by the default route. `Managed` and `Routed` in files only.
-    #[serde(default, skip_serializing_if = "Assignment::is_existing")]
-    pub assignment: Assignment,
-    /// What the outside sees of the address, where something beyond translates it: an elastic IP. For people: shown in status, and not looked at.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(length(max = 64))]
-    pub public_address: Option<String>,
 }
 
 /// Destinations.

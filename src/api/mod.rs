@@ -1,11 +1,11 @@
 //! What users write: labels, manifests and the custom resource. All end in [`crate::model::binding`], with what is wrong as a value.
 //! Pure: bytes and strings in, types out.
 
-pub mod assignment;
 pub mod binding;
 pub mod cloud;
 pub mod definitions;
 pub mod document;
+pub mod exit;
 pub mod host;
 pub mod inbound;
 pub mod labels;

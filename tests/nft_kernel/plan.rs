@@ -149,7 +149,7 @@ fn the_datapaths_rules_are_taken_by_the_kernel_and_listed_by_nft() {
                     if v6 { IpAddr::from([0x2001, 0xdb8, 0, 0, 0, 0, 0, host.into()]) } else { IpAddr::from([172, 31, 0, host]) }
                 };
                 let share = |host, way| Share { exit: Exit { address: address(host), interface: 3, way }, weight: 1 };
-                let shares = Shares { spread, shares: vec![share(1, 1), share(2, 1), share(3, 2)] };
+                let shares = Shares { spread, shares: vec![share(1, 1), share(2, 1), share(3, 2)], named: 3 };
                 spread::add(table, 0x8000_0001 + number as u32, &shares, v6, &mut spread::Made::default());
             }
             traffic::add(table, &traffic::name(&limited), &limited, v6, &mut traffic::Made::default());

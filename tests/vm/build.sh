@@ -25,7 +25,7 @@ ln -s "$out/modules" tree/lib/modules
 depmod --basedir tree "$release"
 
 # The first process finds the host's root by 9p, puts a tmpfs over it, and goes there.
-mkdir -p first/{bin,dev,proc,sys,host,own,root,modules}
+mkdir -p first/{bin,dev,proc,sys,host,own,new,modules}
 cp "$(command -v busybox)" first/bin/busybox
 for module in virtio_pci virtio_console 9pnet_virtio 9p overlay; do
   modprobe --dirname tree --set-version "$release" --show-depends $module

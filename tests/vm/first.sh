@@ -9,9 +9,9 @@ options=trans=virtio,version=9p2000.L,msize=512000
 $b mount -t 9p -o $options,ro,cache=loose host /host || $b poweroff -f
 $b mount -t tmpfs -o size=75% own /own
 $b mkdir /own/upper /own/work
-$b mount -t overlay -o lowerdir=/host,upperdir=/own/upper,workdir=/own/work root /root || $b poweroff -f
-for folder in proc sys dev; do $b mount --move /$folder /root/$folder; done
-$b mount -t tmpfs run /root/run
-$b mkdir -p /root/run/share /root/run/netns /root/run/lock
-$b mount -t 9p -o $options,cache=none share /root/run/share || $b poweroff -f
-exec $b switch_root /root /bin/bash /run/share/start
+$b mount -t overlay -o lowerdir=/host,upperdir=/own/upper,workdir=/own/work root /new || $b poweroff -f
+for folder in proc sys dev; do $b mount --move /$folder /new/$folder; done
+$b mount -t tmpfs run /new/run
+$b mkdir -p /new/run/share /new/run/netns /new/run/lock
+$b mount -t 9p -o $options,cache=none share /new/run/share || $b poweroff -f
+exec $b switch_root /new /bin/bash /run/share/start

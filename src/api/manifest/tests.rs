@@ -80,7 +80,7 @@ priority: 3",
         when_unavailable: WhenUnavailable::Fallback,
         existing_flows: ExistingFlows::Reset,
         priority: 3,
-        created: 7,
+        created: 0,
         errors: Vec::new(),
         warnings: Vec::new(),
     };

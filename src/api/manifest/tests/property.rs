@@ -116,7 +116,7 @@ prop_compose! {
             when_unavailable: if fallback { WhenUnavailable::Fallback } else { WhenUnavailable::Drop },
             existing_flows: if reset { ExistingFlows::Reset } else { ExistingFlows::Keep },
             priority,
-            created: 7,
+            created: 0,
             errors: Vec::new(),
         }
     }
