@@ -74,6 +74,7 @@ fn typed(words: &[String]) -> Result<(), String> {
         ["kubectl", "egress", ref rest @ ..] => clap(Kubectl::command(), "kubectl egress", rest),
         ["kubectl", ref rest @ ..] => resources(rest),
         ["docker" | "nerdctl", "run" | "create", ref rest @ ..] => container(rest),
+        ["egressd-cloud" | "target/release/egressd-cloud", ..] => clap(egressd_cloud::cli::Cli::command(), "egressd-cloud", &words[1..]),
         ["docker", "exec", _, ref rest @ ..] if rest.first() == Some(&"egressd") => clap(Cli::command(), "egressd", &rest[1..]),
         ["make", ref rest @ ..] => rest.iter().filter(|word| !word.contains('=')).try_for_each(|target| make(target)),
         ["helm", "install" | "upgrade", ref rest @ ..] => helm(rest),

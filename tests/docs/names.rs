@@ -110,7 +110,7 @@ fn every_field_is_one_of_the_schema() {
 
 /// All commands, with those below them.
 fn all_commands() -> Vec<Command> {
-    let roots = [Cli::command(), Kubectl::command()];
+    let roots = [Cli::command(), Kubectl::command(), egressd_cloud::cli::Cli::command()];
     roots.into_iter().flat_map(|root| root.get_subcommands().cloned().chain([root.clone()]).collect::<Vec<_>>()).collect()
 }
 
