@@ -67,7 +67,8 @@ fn is_name(text: &str) -> bool {
 }
 
 fn typed(words: &[String]) -> Result<(), String> {
-    let words: Vec<&str> = words.iter().map(String::as_str).collect();
+    // Where its output goes is the shell's.
+    let words: Vec<&str> = words.iter().map(String::as_str).take_while(|word| *word != ">").collect();
     files(&words)?;
     match *words {
         ["egressd" | "target/release/egressd", ..] => clap(Cli::command(), "egressd", &words[1..]),
