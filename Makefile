@@ -48,7 +48,7 @@ bench: install needs release ## Measures, and writes docs/benchmarks.md
 	cargo build --release --package bench
 	$(target)/release/packets
 
-# Instructions for a packet, in the same virtual machine: the same each time, whatever else the machine does. Writes docs/instructions.md.
+# Instructions for a packet, in the same virtual machine: the same within a percent, whatever else the machine does. Writes docs/instructions.md.
 count: install needs release ## Counts the instructions of a packet, in the virtual machine, and writes docs/instructions.md
 	tests/install.sh tests/vm/packages
 	cargo build --release --package bench
