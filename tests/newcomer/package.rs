@@ -125,7 +125,8 @@ impl Debian {
     /// Runs a program there; what it prints, or how it fails.
     fn run(&self, arguments: &[&str]) -> Result<String, String> {
         let root = self.0.to_string_lossy();
-        try_run(&[&["chroot", &root, "env", "-i", "PATH=/usr/sbin:/usr/bin:/sbin:/bin"], arguments].concat())
+        // By its path: chroot looks for it where this process does, and not where the Debian has it.
+        try_run(&[&["chroot", &root, "/usr/bin/env", "-i", "PATH=/usr/sbin:/usr/bin:/sbin:/bin"], arguments].concat())
     }
 
     /// What a program prints there, however it ends.
@@ -165,7 +166,7 @@ impl Debian {
         }
         run(&["ip", "route", "add", "default", "via", "172.31.0.1"]);
         let mut daemon = Command::new("chroot");
-        daemon.arg(&self.0).args(["egressd", "run", "--no-metrics", "--manifests", "/etc/egressd"]);
+        daemon.arg(&self.0).args(["/usr/sbin/egressd", "run", "--no-metrics", "--manifests", "/etc/egressd"]);
         let mut daemon = daemon.spawn().expect("it starts");
         let begun = Instant::now();
         while !tables().contains("egressd") {
