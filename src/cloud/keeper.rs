@@ -11,10 +11,10 @@ use egressd::model::cloud::CloudPool;
 use tracing::{info, warn};
 
 use crate::model::answers::supposed;
-use crate::model::call::{Answer, Call, Planned};
+use crate::model::call::{Answer, Call, Plan, Planned};
 use crate::model::facts::Facts;
 use crate::model::outcome::{self, Failed};
-use crate::model::plan::{Plan, plan};
+use crate::model::plan::plan;
 use crate::model::report::PoolReport;
 use crate::provider::{Error, Provider};
 

@@ -8,9 +8,9 @@ use aws_credential_types::Credentials;
 use http_body_util::Full;
 use hyper::{Method, Request, Uri};
 
-use super::client;
 use super::http::Http;
 use super::read::{self, Body, Lent};
+use super::request::{self, endpoint, regional};
 
 /// How long one of these may take to answer.
 const ANSWER: Duration = Duration::from_secs(5);
@@ -72,8 +72,8 @@ impl Chain {
         let session = set("AWS_ROLE_SESSION_NAME").unwrap_or_else(|| "egressd-cloud".to_owned());
         let query = [("RoleArn", role), ("RoleSessionName", session), ("WebIdentityToken", token.trim().to_owned())];
         let query = query.map(|(name, value)| (name.to_owned(), value));
-        let uri = client::endpoint("STS").map_err(|error| format!("{error:#}"))?.unwrap_or_else(|| client::regional("sts", region));
-        let request = client::post(&uri, client::form("AssumeRoleWithWebIdentity", "2011-06-15", &query))?;
+        let uri = endpoint("STS").map_err(|error| format!("{error:#}"))?.unwrap_or_else(|| regional("sts", region));
+        let request = request::post(&uri, request::form("AssumeRoleWithWebIdentity", "2011-06-15", &query))?;
         let (status, text) = self.http.send(request, ANSWER).await.map_err(|error| error.to_string())?;
         if !status.is_success() {
             return Err(read::fault(&text).map_or_else(|| status.to_string(), |(code, message)| format!("{code}: {message}")));

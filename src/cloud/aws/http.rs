@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use egressd::facts::cause::with_causes;
 use http_body_util::{BodyExt, Full, Limited};
 use hyper::body::Bytes;
 use hyper::{Request, StatusCode};
@@ -40,22 +41,11 @@ impl Http {
     /// Sends it, and reads the whole answer.
     pub async fn send(&self, request: Request<Full<Bytes>>, within: Duration) -> Result<(StatusCode, String), Error> {
         let exchange = async {
-            let answer = self.0.request(request).await.map_err(|error| Error::Request(causes(&error)))?;
+            let answer = self.0.request(request).await.map_err(|error| Error::Request(with_causes(&error)))?;
             let status = answer.status();
             let body = Limited::new(answer.into_body(), MAX_ANSWER).collect().await.map_err(|error| Error::Request(error.to_string()))?;
             Ok((status, String::from_utf8_lossy(&body.to_bytes()).into_owned()))
         };
         tokio::time::timeout(within, exchange).await.unwrap_or(Err(Error::Late(within)))
     }
-}
-
-/// The client's own words alone are "client error (Connect)".
-fn causes(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(error) = source {
-        text += &format!(": {error}");
-        source = error.source();
-    }
-    text
 }

@@ -9,6 +9,7 @@ mod http;
 pub mod policy;
 mod query;
 mod read;
+mod request;
 
 use std::collections::BTreeMap;
 use std::net::Ipv4Addr;

@@ -4,7 +4,7 @@ use std::fmt;
 use std::net::Ipv4Addr;
 
 use super::facts::{Tags, Target};
-use super::report::Aspect;
+use super::report::{Aspect, Problem, Reason};
 
 /// One call that changes something.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -114,6 +114,30 @@ pub struct Planned {
     pub reason: String,
     /// Which of the pool's conditions it is for.
     pub aspect: Aspect,
+}
+
+/// What is due, and what is in the way.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Plan {
+    pub calls: Vec<Planned>,
+    pub problems: Vec<Problem>,
+}
+
+impl Plan {
+    /// Adds a call.
+    pub fn call(&mut self, aspect: Aspect, call: Call, reason: impl Into<String>) {
+        self.calls.push(Planned { call, reason: reason.into(), aspect });
+    }
+
+    /// Adds a problem.
+    pub fn problem(&mut self, aspect: Aspect, reason: Reason, address: Option<Ipv4Addr>, message: String) {
+        self.problems.push(Problem { aspect, reason, address, message });
+    }
+
+    /// Whether limits have to be asked for before these calls are made.
+    pub fn needs_limits(&self) -> bool {
+        self.calls.iter().any(|planned| matches!(planned.call, Call::Assign { .. } | Call::Allocate { .. }))
+    }
 }
 
 /// What a call that was carried out says.

@@ -5,9 +5,8 @@ use std::net::Ipv4Addr;
 
 use egressd::model::cloud::{CloudPool, ElasticAddresses};
 
-use super::call::Call;
+use super::call::{Call, Plan};
 use super::facts::{Elastic, Facts};
-use super::plan::Plan;
 use super::report::{Aspect, Reason};
 use super::tags::{self, Claim};
 

@@ -5,10 +5,10 @@ use std::net::Ipv4Addr;
 
 use egressd::model::cloud::CloudPool;
 
-use super::call::Planned;
+use super::call::{Plan, Planned};
 use super::elastic;
 use super::facts::{Facts, Target};
-use super::plan::{Plan, is_ready};
+use super::plan::is_ready;
 use super::release;
 use super::report::{AddressReport, Aspect, Condition, PoolReport, Reason};
 

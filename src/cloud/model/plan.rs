@@ -8,35 +8,11 @@ use std::net::Ipv4Addr;
 
 use egressd::model::cloud::CloudPool;
 
-use super::call::{Call, Planned};
+use super::call::{Call, Plan};
 use super::elastic;
 use super::facts::{DefaultRoute, Facts, Tags, Target};
-use super::report::{Aspect, Problem, Reason};
+use super::report::{Aspect, Reason};
 use super::tags;
-
-/// What is due, and what is in the way.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Plan {
-    pub calls: Vec<Planned>,
-    pub problems: Vec<Problem>,
-}
-
-impl Plan {
-    /// Adds a call.
-    pub fn call(&mut self, aspect: Aspect, call: Call, reason: impl Into<String>) {
-        self.calls.push(Planned { call, reason: reason.into(), aspect });
-    }
-
-    /// Adds a problem.
-    pub fn problem(&mut self, aspect: Aspect, reason: Reason, address: Option<Ipv4Addr>, message: String) {
-        self.problems.push(Problem { aspect, reason, address, message });
-    }
-
-    /// Whether limits have to be asked for before these calls are made.
-    pub fn needs_limits(&self) -> bool {
-        self.calls.iter().any(|planned| matches!(planned.call, Call::Assign { .. } | Call::Allocate { .. }))
-    }
-}
 
 /// The calls that are due. Nothing is ever taken away here, but a second elastic address that was allocated for one address.
 pub fn plan(pool: &CloudPool, facts: &Facts) -> Plan {

@@ -3,9 +3,8 @@
 use std::collections::BTreeSet;
 use std::net::Ipv4Addr;
 
-use super::call::Call;
+use super::call::{Call, Plan};
 use super::facts::{Facts, Target};
-use super::plan::Plan;
 use super::report::{Aspect, Reason};
 use super::tags;
 
