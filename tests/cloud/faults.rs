@@ -1,15 +1,17 @@
 //! What a cloud does to its callers, and what happens to a caller.
 
 use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use serde_json::{Value, json};
-use world::{Scenario, service::Service};
+use world::{Scenario, service::Service, status::until_within};
 
 use crate::support::{Cloud, FORWARDER};
 
 /// Kills in CI, of processes that see all that was done, and in a soak, of such that see it late.
 const KILLS: [usize; 2] = [20, 200];
+/// How long it may take to do as it is told.
+const PATIENCE: Duration = Duration::from_secs(30);
 
 pub fn scenarios() -> Vec<Scenario> {
     let minutes = Duration::from_secs(if is_soak() { 3600 } else { 120 });
@@ -41,11 +43,15 @@ fn killed_at(cloud: &Cloud, number: usize, when: &str, settle: &str) -> Option<R
     cloud.set(&json!({ "hold": [number, when] }));
     let mut first = Service::start("first", cloud.program(&arguments, &[]));
     let held = |call: &Value| call["held"] == true;
-    while !cloud.calls().iter().any(held) {
-        if first.ended().is_some() {
-            return None;
+    let is_held = until_within(PATIENCE, Duration::from_millis(10), "its call is held, or it has ended", || {
+        let calls = cloud.calls();
+        if calls.iter().any(held) {
+            return Ok(true);
         }
-        thread::sleep(Duration::from_millis(10));
+        first.ended().map(|_| false).ok_or_else(|| format!("{calls:?}"))
+    });
+    if !is_held {
+        return None;
     }
     first.kill();
     cloud.set(&json!({ "hold": null }));
@@ -159,11 +165,10 @@ fn an_api_that_is_away_removes_nothing() {
     let arguments = ["run", "--interval-seconds", "1", "--settle-seconds", "0"];
     let mut daemon = Service::start("daemon", cloud.program(&arguments, &[]));
     let is = |what: &str, is: &dyn Fn(&Value) -> bool| {
-        let start = Instant::now();
-        while !cloud.command(&["status", "-o", "json"], &[]).is_ok_and(|status| is(&serde_json::from_str(&status).expect("JSON"))) {
-            assert!(start.elapsed() < Duration::from_secs(30), "not {what} after 30 s");
-            thread::sleep(Duration::from_millis(50));
-        }
+        until_within(PATIENCE, Duration::from_millis(50), what, || {
+            let status = cloud.command(&["status", "-o", "json"], &[])?;
+            if is(&serde_json::from_str(&status).expect("JSON")) { Ok(()) } else { Err(status) }
+        });
     };
     let ready = |status: &Value| status["pools"]["web"]["ready"] == true && status["pools"]["web"]["problem"].is_null();
     is("ready", &ready);

@@ -3,7 +3,7 @@
 use std::net::IpAddr;
 
 use world::{
-    Binding, Nic,
+    Binding, Egressd, Nic,
     layout::{PORT, SERVER, SERVER6},
     status::until,
     talk,
@@ -58,8 +58,17 @@ fn await_lost(stage: &Stage, lost: bool) {
     });
 }
 
-/// Until the daemon has heard an answer: who never answered is not dead later.
-fn await_known() {
+/// Until the daemon has heard an answer in each family: who never answered is not dead later.
+fn await_known(egressd: &Egressd) {
+    until("the router has answered", || {
+        let log = egressd.log();
+        let known = ["10.5.0.1", "fd10:5::1"].iter().all(|gateway| log.contains(&format!("gateway={gateway} dead=false")));
+        if known { Ok(()) } else { Err(log) }
+    });
+}
+
+/// As long as the daemon needs to find a gateway dead, and twice that again.
+fn wait() {
     std::thread::sleep(std::time::Duration::from_millis(1500));
 }
 
@@ -68,7 +77,7 @@ pub fn spread() {
     bind_two(&stage);
     let mut egressd = stage.world.egressd_alone();
     stage.await_exits(&numbered(2));
-    await_known();
+    await_known(&egressd);
     assert_eq!(by_router(&stage), 6);
     mute(&stage, true);
     await_lost(&stage, true);
@@ -79,7 +88,7 @@ pub fn spread() {
     // The control: without the daemon nobody looks.
     egressd.kill();
     mute(&stage, true);
-    await_known();
+    wait();
     assert_eq!(by_router(&stage), 6);
 }
 
@@ -90,10 +99,10 @@ pub fn alone() {
         stage.world.bind(&Binding::of(&stage.blue.netns).with(&exits).with(&format!("whenUnavailable: {unavailable}")));
     };
     bind("Drop");
-    let _egressd = stage.world.egressd_alone();
+    let egressd = stage.world.egressd_alone();
     stage.await_exits(&numbered(2));
     let mut open = talk::Flow::open(&stage.blue.netns, (SERVER, PORT).into()).expect("it is bound");
-    await_known();
+    await_known(&egressd);
     mute(&stage, true);
     let said = stage.await_reason("GatewayDead");
     assert!(
@@ -126,8 +135,8 @@ pub fn silent() {
     stage.world.bind(&Binding::of(&stage.blue.netns).with(&stage.exits(&numbered(2), "weight: 1")));
     let _egressd = stage.world.egressd_alone();
     stage.await_exits(&numbered(2));
-    await_known();
-    await_known();
+    wait();
+    wait();
     stage.await_exits(&numbered(2));
     for to in [IpAddr::from(SERVER), SERVER6.into()] {
         talk::ask_udp(&stage.blue.netns, (to, PORT).into()).expect("it is answered");

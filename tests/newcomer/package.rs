@@ -5,14 +5,13 @@ use std::{
     fs,
     path::{Path, PathBuf},
     process::Command,
-    thread,
-    time::{Duration, Instant},
 };
 
 use world::{
     FOLDER, Scenario, built,
     command::{run, try_run},
     egressd::program,
+    status::until,
 };
 
 /// Manifests and options of the user's own.
@@ -168,11 +167,10 @@ impl Debian {
         let mut daemon = Command::new("chroot");
         daemon.arg(&self.0).args(["/usr/sbin/egressd", "run", "--no-metrics", "--manifests", "/etc/egressd"]);
         let mut daemon = daemon.spawn().expect("it starts");
-        let begun = Instant::now();
-        while !tables().contains("egressd") {
-            assert!(begun.elapsed() < Duration::from_secs(10), "the daemon makes its tables");
-            thread::sleep(Duration::from_millis(50));
-        }
+        until("the daemon makes its tables", || {
+            let tables = tables();
+            if tables.contains("egressd") { Ok(()) } else { Err(tables) }
+        });
         daemon.kill().and_then(|()| daemon.wait()).expect("it runs");
         assert!(tables().contains("egressd"), "they outlive it");
     }
