@@ -12,6 +12,7 @@ use super::facts::{Docker, Facts, Feature, Unseen};
 use crate::contract::{PRIORITY_BRIDGE, PRIORITY_PREROUTING, PRIORITY_SNAT};
 use crate::daemon::control::{self, AskError, Request};
 use crate::effects::nft::Nft;
+use crate::facts::cause::with_causes;
 use crate::facts::docker::{self, Client};
 use crate::facts::kernel::Asker;
 use crate::netlink::Channel;
@@ -44,7 +45,7 @@ pub async fn gather(root: &Path, sysctls: &Path, docker: &Path, state: &Path) ->
     facts.daemon = unseen.or_note("egressd", daemon(state));
     let flows = Feature { name: "conntrack by netlink", module: "nf_conntrack_netlink" };
     match conntrack() {
-        Err(error) if error.errno() != Some(libc::EPERM) => facts.features.push((flows, Some(said(&error)))),
+        Err(error) if error.errno() != Some(libc::EPERM) => facts.features.push((flows, Some(with_causes(&error)))),
         answer => facts.features.extend(unseen.or_note(flows.name, answer).map(|()| (flows, None))),
     }
     files::read(root, sysctls, &mut facts);
@@ -58,28 +59,12 @@ struct Unanswered(Vec<Unseen>);
 
 impl Unanswered {
     fn or_note<T, E: std::error::Error>(&mut self, what: &'static str, answer: Result<T, E>) -> Option<T> {
-        answer.map_err(|error| self.0.push(Unseen { what, why: said(&error) })).ok()
+        answer.map_err(|error| self.0.push(Unseen { what, why: with_causes(&error) })).ok()
     }
 
     fn or_none<T: Default, E: std::error::Error>(&mut self, what: &'static str, answer: Result<T, E>) -> T {
         self.or_note(what, answer).unwrap_or_default()
     }
-}
-
-/// An error with its causes, in one line.
-fn said(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(cause) = source {
-        let cause_said = cause.to_string();
-        // Some errors say their cause themselves.
-        if !text.contains(&cause_said) {
-            text.push_str(": ");
-            text.push_str(&cause_said);
-        }
-        source = cause.source();
-    }
-    text
 }
 
 fn conntrack() -> Result<(), crate::netlink::Error> {
@@ -130,7 +115,7 @@ async fn engine(socket: &Path) -> Docker {
     };
     match tokio::time::timeout(DOCKER_PATIENCE, asked).await {
         Ok(Ok(there)) => there,
-        Ok(Err(error)) => Docker::Away(said(&error)),
+        Ok(Err(error)) => Docker::Away(with_causes(&error)),
         Err(_) => Docker::Away(format!("no answer within {} s on {}", DOCKER_PATIENCE.as_secs(), socket.display())),
     }
 }

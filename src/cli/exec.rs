@@ -9,7 +9,8 @@ use std::process::{Command, exit};
 
 use anyhow::{Context, anyhow, bail};
 
-use crate::daemon::control::{Request, Response, ask};
+use crate::daemon::control::{Request, ask};
+use crate::daemon::question::Response;
 use crate::effects::programs::Group;
 use crate::model::programs::{Started, started_in};
 

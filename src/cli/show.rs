@@ -11,7 +11,8 @@ use clap::ValueEnum;
 use k8s_openapi::jiff::Timestamp;
 
 use super::output::Output;
-use crate::daemon::control::{Call, Request, Response, ask};
+use crate::daemon::control::{Request, ask};
+use crate::daemon::question::{Call, Response};
 use crate::report::{flows, table};
 
 /// Between two prints of `--watch`.
@@ -135,7 +136,7 @@ pub fn explain_inbound(state: &Path, Inbound { called, udp }: Inbound, client: O
     let client = client.map(|text| text.parse().with_context(|| format!("{text} is no address of a client"))).transpose()?;
     match ask(state, &Request::ExplainInbound(Call { called, udp, client }))? {
         Response::Text(text) => Ok(std::io::stdout().write_all(text.as_bytes())?),
-        _ => bail!("egressd gave another answer than was asked for"),
+        _ => Err(another()),
     }
 }
 

@@ -4,7 +4,6 @@ mod announce;
 mod probe;
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::hash::{BuildHasher, RandomState};
 use std::io;
 use std::net::IpAddr;
 use std::sync::mpsc;
@@ -14,9 +13,9 @@ use tracing::{info, warn};
 
 pub(crate) use self::probe::Report;
 use super::{Teller, retry};
-use crate::facts::backoff::Backoff;
+use crate::facts::backoff::{Backoff, at_random};
 use crate::model::facts::{Family, IfIndex, KernelChange, KernelFacts, LinkKind};
-use crate::model::managed::{At, Probes, Verdict};
+use crate::model::managed::{At, Probes, Verdict, link_of};
 
 /// How long after an address was found in use it is asked for again, the first time. Half as much again at random: two hosts that ask for one
 /// address at one moment find each other.
@@ -43,7 +42,7 @@ impl Watch {
 
     /// When something is asked for again. Where a probe is under way, its end is waited for.
     pub fn due(&self) -> Option<Instant> {
-        let waiting = self.again.iter().filter(|(at, _)| !self.running.contains_key(&group(at)));
+        let waiting = self.again.iter().filter(|(at, _)| !self.running.contains_key(&link_of(at)));
         waiting.map(|(_, (due, _))| *due).min()
     }
 
@@ -78,10 +77,10 @@ impl Watch {
     pub fn look(&mut self, managed: &BTreeMap<At, Option<Verdict>>, kernel: &KernelFacts, probes: &mut Probes) -> bool {
         probes.retain(|at| managed.contains_key(&at));
         self.again.retain(|at, _| managed.contains_key(at));
-        self.failed.retain(|of, _| managed.keys().any(|at| group(at) == *of));
+        self.failed.retain(|of, _| managed.keys().any(|at| link_of(at) == *of));
         let (now, mut known) = (Instant::now(), false);
         let mut asked: BTreeMap<(IfIndex, Family), BTreeSet<IpAddr>> = BTreeMap::new();
-        for at in managed.keys().filter(|at| !self.running.contains_key(&group(at))) {
+        for at in managed.keys().filter(|at| !self.running.contains_key(&link_of(at))) {
             let due = match (self.again.get(at), probes.verdict(*at)) {
                 (Some((due, _)), _) => *due <= now,
                 (None, verdict) => verdict.is_none(),
@@ -91,7 +90,7 @@ impl Watch {
             if link.no_arp || link.point_to_point || link.kind == LinkKind::Wireguard {
                 known |= probes.note(*at, Verdict::Free);
             } else {
-                asked.entry(group(at)).or_default().insert(at.1);
+                asked.entry(link_of(at)).or_default().insert(at.1);
             }
         }
         for ((nic, family), addresses) in asked {
@@ -159,14 +158,4 @@ impl Watch {
     pub fn problems(&self) -> impl Iterator<Item = String> + '_ {
         self.failed.values().cloned()
     }
-}
-
-fn group(at: &At) -> (IfIndex, Family) {
-    (at.0, Family::of(at.1))
-}
-
-/// Any time up to this.
-pub(super) fn at_random(most: Duration) -> Duration {
-    // Its keys are random, and that is all that is wanted of it.
-    most.mul_f64(RandomState::new().hash_one(()) as f64 / u64::MAX as f64)
 }

@@ -313,15 +313,8 @@ impl Agent {
     /// Whether the agent goes for good. What makes it go is told by two ways, and may come later than the order to stop.
     pub async fn is_dismissed(&mut self, told: &mut mpsc::UnboundedReceiver<Told>) -> bool {
         let deadline = Instant::now() + LAST_WORDS;
-        while self.facts.cluster.daemonset.is_some() && !self.facts.cluster.dismissed() {
-            tokio::select! {
-                one = told.recv() => match one {
-                    Some(one) => drop(self.hear(one)),
-                    None => break,
-                },
-                () = sleep_until(Some(deadline)) => break,
-            }
-        }
+        let enough = |agent: &Self| agent.facts.cluster.daemonset.is_none() || agent.facts.cluster.dismissed();
+        self.hear_until(deadline, told, enough).await;
         self.facts.cluster.dismissed()
     }
 

@@ -1,7 +1,7 @@
 //! The daemon's Unix socket: one request and one answer a connection, each a line of JSON.
 
 use std::io::{self, BufRead, BufReader, Write};
-use std::net::{IpAddr, SocketAddr};
+use std::net::IpAddr;
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
@@ -10,18 +10,13 @@ use std::time::{Duration, Instant};
 use serde::{Deserialize, Serialize};
 use tokio::io::{AsyncBufReadExt, AsyncWriteExt};
 use tokio::net::UnixListener;
-use tokio::sync::oneshot;
-use tokio::task::spawn_blocking;
 use tokio::time::timeout;
 use tracing::{debug, warn};
 
 use super::desk::{Desk, FlowsError};
-use super::{Error, Teller, Told, cutter, retry, started};
-use crate::effects::nft::drops;
+use super::question::{Call, Question, Response, counted, put};
+use super::{Error, Teller, retry, started};
 use crate::model::programs::Started;
-use crate::report::changes::Changes;
-use crate::report::flows::Flows;
-use crate::report::status::{Counted, Status};
 
 /// What can be asked.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -44,52 +39,6 @@ pub enum Request {
     Ready,
     /// Whether the rules of the control group of programs that are started so are in the kernel; waits for them.
     Exec(Started),
-}
-
-/// A call to a port of this host.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
-pub struct Call {
-    pub called: SocketAddr,
-    /// By UDP, and else by TCP.
-    pub udp: bool,
-    /// Who calls.
-    pub client: Option<IpAddr>,
-}
-
-/// What the loop is asked.
-pub(crate) enum Question {
-    /// With what is counted in the kernel: conntrack's table may be long, and the loop does not wait for it.
-    Status(Counted),
-    Explain {
-        workload: String,
-        destination: Option<IpAddr>,
-    },
-    /// The last changes of workloads.
-    Changes,
-    /// What becomes of a call to a port.
-    ExplainInbound(Call),
-    /// With the same as status.
-    Metrics(Counted),
-    /// Whether all sources have spoken and the kernel is as it should be.
-    Ready,
-    /// Whether programs that are started so leave so: it is ready, not yet, or refused.
-    Exec(Started),
-}
-
-/// What is answered.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
-pub enum Response {
-    Status(Status),
-    Changes(Changes),
-    Flows(Flows),
-    Text(String),
-    /// No such workload.
-    Unknown(String),
-    Ready(bool),
-    /// Why it is not done, with the cure.
-    Refused(String),
 }
 
 /// Longest request that is read, in bytes.
@@ -168,29 +117,6 @@ async fn answer(stream: tokio::net::UnixStream, tell: Teller, desk: Desk) -> io:
         timeout(PATIENCE, write.write_all(&serde_json::to_vec(&response)?)).await??;
     }
     write.shutdown().await
-}
-
-/// What the kernel has counted; nothing where that cannot be read.
-pub(super) async fn counted() -> Counted {
-    with_drops(spawn_blocking(cutter::count).await.unwrap_or_default()).await
-}
-
-/// With the counters of what our rules have dropped.
-pub(super) async fn with_drops(counted: Counted) -> Counted {
-    let read = || {
-        drops().unwrap_or_else(|error| {
-            debug!(%error, "failed to read the counters of drops");
-            Vec::new()
-        })
-    };
-    Counted { dropped: spawn_blocking(read).await.unwrap_or_default(), ..counted }
-}
-
-/// Puts a question to the loop; `None` when it stops.
-pub(super) async fn put(question: Question, tell: &Teller) -> Option<Response> {
-    let (respond, response) = oneshot::channel();
-    tell.send(Told::Question(question, respond)).ok()?;
-    response.await.ok()
 }
 
 /// Why the daemon could not be asked.

@@ -13,8 +13,6 @@ use crate::effects::conntrack::{Ended, Error, Flow, Flows};
 use crate::effects::kernel::Failure;
 use crate::plan::flows::{Cut, ends};
 use crate::plan::inbound::ServerCut;
-use crate::report::ports::PortUse;
-use crate::report::status::Counted;
 
 /// A look takes the time of a walk through the whole of conntrack's hash, 10 ms where it is empty and has the size of a large machine's. Jobs
 /// that come right after one wait this many times as long as it took, and then go together: a hundred starts at once are no hundred walks.
@@ -177,25 +175,6 @@ fn round(flows: Result<Flows, Error>, left: &Left, refused: Vec<Flow>) -> Result
     Ok((borne, ended))
 }
 
-/// Open flows, for status and metrics.
-pub(super) fn count() -> Counted {
-    let (mut counts, mut ports) = (Counted::default(), PortUse::default());
-    let counted = Flows::open().and_then(|mut flows| {
-        flows.for_each(|flow| {
-            *counts.flows.entry(flow.source).or_default() += 1;
-            *counts.translated.entry(flow.reply_destination).or_default() += 1;
-            if flow.reply_destination != flow.source {
-                ports.count(flow.reply_destination, (flow.protocol, flow.reply_source, flow.destination_port));
-            }
-        })
-    });
-    counts.busiest = ports.busiest();
-    if let Err(error) = counted {
-        debug!(%error, "failed to count flows");
-    }
-    counts
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -203,31 +182,11 @@ mod tests {
     use crate::netlink::Channel;
     use crate::netlink::testing::alone;
 
-    fn flow() -> Flow {
-        Flow {
-            family: Family::V4,
-            protocol: 17,
-            source: [10, 9, 0, 5].into(),
-            destination: [198, 51, 100, 1].into(),
-            source_port: 5001,
-            destination_port: 53,
-            reply_destination: [172, 31, 0, 8].into(),
-            reply_source: [198, 51, 100, 1].into(),
-            mark: 0,
-            status: 0,
-            id: 7,
-            timeout: 30,
-            zone: 0,
-            tcp_state: None,
-            bytes: None,
-        }
-    }
-
     #[test]
     fn a_deletion_that_is_refused_is_kept_and_tried_again_and_its_exit_is_still_borne() {
         alone(|| {
             // An IPv6 tuple of IPv4 addresses is no tuple.
-            let refused = Flow { family: Family::V6, ..flow() };
+            let refused = Flow { family: Family::V6, ..Flow::sample() };
             let mut left = Left { flows: vec![refused], ..Left::default() };
             for _ in 0..2 {
                 let report = work_off(Flows::open(), &mut left, true);
@@ -236,7 +195,7 @@ mod tests {
                 assert_eq!(left.flows, [refused]);
             }
             // Gone by itself.
-            left.flows = vec![flow()];
+            left.flows = vec![Flow::sample()];
             assert!(work_off(Flows::open(), &mut left, false).failure.is_none());
             assert!(left.flows.is_empty());
         });
@@ -245,10 +204,10 @@ mod tests {
     #[test]
     fn cuts_are_kept_while_the_table_cannot_be_read() {
         let cut = Cut::all("10.9.0.5/32".parse().unwrap());
-        let mut left = Left { cuts: vec![cut.clone()], flows: vec![flow()], ..Left::default() };
+        let mut left = Left { cuts: vec![cut.clone()], flows: vec![Flow::sample()], ..Left::default() };
         let report = work_off(Err(no_socket()), &mut left, true);
         assert!(report.failure.is_some() && report.ended.is_empty() && report.borne.is_none());
-        assert_eq!((left.cuts, left.flows), (vec![cut], vec![flow()]));
+        assert_eq!((left.cuts, left.flows), (vec![cut], vec![Flow::sample()]));
     }
 
     fn no_socket() -> Error {

@@ -10,7 +10,7 @@ use tokio::sync::{Mutex, watch};
 use tokio::task::spawn_blocking;
 
 use super::Teller;
-use super::control::{Question, Response, put, with_drops};
+use super::question::{Question, Response, put, with_drops};
 use super::tally::{self, Reader, Reading};
 use crate::effects::kernel::Failure;
 use crate::report::flows::{Flows, Owners};

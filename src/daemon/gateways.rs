@@ -10,9 +10,10 @@ use tracing::{debug, info, warn};
 
 use super::{Teller, Told};
 use crate::effects::neighbours::Neighbours;
+use crate::facts::backoff::at_random;
 use crate::model::facts::{Family, IfIndex};
 use crate::model::gateways::Health;
-use crate::model::managed::At;
+use crate::model::managed::{At, link_of};
 use crate::wire::neighbour::Mac;
 
 /// Between two questions to a gateway, less up to a fifth at random: hosts that started together do not ask together.
@@ -91,13 +92,13 @@ fn watch(wanted: &mpsc::Receiver<BTreeSet<At>>, tell: &Teller) {
         let next = if gateways.is_empty() {
             wanted.recv().map_err(|_| mpsc::RecvTimeoutError::Disconnected)
         } else {
-            wanted.recv_timeout(EVERY - super::addresses::at_random(EVERY / 5))
+            wanted.recv_timeout(EVERY - at_random(EVERY / 5))
         };
         match next {
             Ok(mut now) => {
                 now = wanted.try_iter().last().unwrap_or(now);
                 gateways.retain(|at, _| now.contains(at));
-                links.open.retain(|link, _| now.iter().any(|at| of(at) == *link));
+                links.open.retain(|link, _| now.iter().any(|at| link_of(at) == *link));
                 let before = std::mem::take(&mut gateways);
                 gateways = now.into_iter().map(|at| (at, Gateway::default())).collect();
                 gateways.extend(before);
@@ -117,10 +118,6 @@ fn watch(wanted: &mpsc::Receiver<BTreeSet<At>>, tell: &Teller) {
             let _ = tell.send(Told::Gateway(Report::Problem(problem)));
         }
     }
-}
-
-fn of(at: &At) -> (IfIndex, Family) {
-    (at.0, Family::of(at.1))
 }
 
 /// Takes note of the answers to the last questions, and asks the next; what changed.
@@ -144,7 +141,7 @@ fn round(gateways: &mut BTreeMap<At, Gateway>, links: &mut Links) -> Vec<(At, bo
 impl Links {
     /// Asks a gateway; whether it could be asked.
     fn ask(&mut self, at: At, last: Option<Mac>) -> bool {
-        let link = of(&at);
+        let link = link_of(&at);
         match self.asked(link, at.1, last) {
             Ok(asked) => asked,
             Err(error) => {

@@ -18,7 +18,7 @@ use tokio::sync::Semaphore;
 use tokio::time::timeout;
 use tracing::{debug, info, warn};
 
-use super::control::{Question, Response, counted, put};
+use super::question::{Question, Response, counted, put};
 use super::retry;
 use super::{Teller, Told};
 use crate::facts::backoff::Backoff;

@@ -17,6 +17,7 @@ mod keeper;
 mod lock;
 mod metrics;
 mod nat;
+pub mod question;
 mod retry;
 mod sources;
 mod started;
@@ -52,9 +53,9 @@ use crate::model::programs::ProgramFacts;
 use crate::plan::engine::EngineStep;
 use agent::Agent;
 pub(crate) use agent::sleep_until;
-use control::{Question, Response};
 use desk::Desk;
 pub use lock::hold;
+use question::{Question, Response};
 
 /// What `egressd run` was asked for.
 #[derive(Clone, Debug)]

@@ -5,7 +5,7 @@ use std::time::Duration;
 use tokio::time::{Instant, sleep};
 
 use super::Teller;
-use super::control::{Question, Response, put};
+use super::question::{Question, Response, put};
 use crate::model::known::Facts;
 use crate::model::outcome::Outcome;
 use crate::model::programs::Started;

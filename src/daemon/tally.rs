@@ -10,6 +10,7 @@ use tracing::debug;
 
 use crate::effects::conntrack::{Error, Flow, Flows};
 use crate::report::flows::{ExitFlows, OpenFlow, Owners, protocol};
+use crate::report::ports::PortUse;
 use crate::report::status::Counted;
 
 /// `IPS_SEEN_REPLY` and `IPS_ASSURED` of `linux/netfilter/nf_conntrack_common.h`.
@@ -50,16 +51,45 @@ struct Tally {
     accounted: bool,
 }
 
+/// What status and metrics tell of flows, while they are gone through.
+#[derive(Default)]
+struct Counter {
+    counted: Counted,
+    ports: PortUse,
+}
+
+impl Counter {
+    fn count(&mut self, flow: &Flow) {
+        *self.counted.flows.entry(flow.source).or_default() += 1;
+        *self.counted.translated.entry(flow.reply_destination).or_default() += 1;
+        if flow.reply_destination != flow.source {
+            self.ports.count(flow.reply_destination, (flow.protocol, flow.reply_source, flow.destination_port));
+        }
+    }
+
+    fn end(self) -> Counted {
+        Counted { busiest: self.ports.busiest(), ..self.counted }
+    }
+}
+
+/// Open flows, for status and metrics; nothing where the table cannot be read.
+pub(super) fn count() -> Counted {
+    let mut counter = Counter::default();
+    if let Err(error) = for_each(|flow| counter.count(&flow)) {
+        debug!(%error, "failed to count flows");
+    }
+    counter.end()
+}
+
 impl Reader {
     /// Reads the table; nothing where it cannot be read.
     pub fn read(&mut self) -> Reading {
         let at = Instant::now();
-        let (mut reading, mut flows) = (Reading::default(), HashMap::new());
+        let (mut reading, mut counter, mut flows) = (Reading::default(), Counter::default(), HashMap::new());
         reading.since = self.before.as_ref().map(|before| (at - before.at).as_secs_f64());
         let before = self.before.as_ref().map(|before| &before.flows);
         let read = for_each(|flow| {
-            *reading.counted.flows.entry(flow.source).or_default() += 1;
-            *reading.counted.translated.entry(flow.reply_destination).or_default() += 1;
+            counter.count(&flow);
             let bytes = flow.bytes.unwrap_or(0);
             let known = before.and_then(|before| before.get(&flow.id));
             for exit in exits(&flow) {
@@ -74,6 +104,7 @@ impl Reader {
         if let Err(error) = read {
             debug!(%error, "failed to count flows");
         }
+        reading.counted = counter.end();
         self.before = Some(Before { at, flows });
         reading
     }
@@ -148,5 +179,21 @@ fn state(flow: &Flow) -> &'static str {
         None if flow.status & ASSURED != 0 => "ASSURED",
         None if flow.status & SEEN_REPLY != 0 => "REPLIED",
         None => "UNREPLIED",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_counted_has_the_busiest_destination_of_what_is_translated() {
+        let mut counter = Counter::default();
+        let inside = Flow { reply_destination: Flow::sample().source, ..Flow::sample() };
+        [Flow::sample(), Flow::sample(), inside].iter().for_each(|flow| counter.count(flow));
+        let (counted, flow) = (counter.end(), Flow::sample());
+        assert_eq!(counted.flows, [(flow.source, 3)].into());
+        assert_eq!(counted.translated, [(flow.source, 1), (flow.reply_destination, 2)].into());
+        assert_eq!(counted.busiest, [(flow.reply_destination, ((17, flow.reply_source, 53), 2))].into());
     }
 }

@@ -8,6 +8,7 @@ use tracing::{debug, trace};
 use super::nft::{self, Nft};
 use super::route::Routing;
 use super::sysctl::{self, Sysctls};
+use crate::facts::cause::with_causes;
 use crate::netlink;
 use crate::nft::decode::AnyChain;
 use crate::nft::gates::{Gate, GateStep};
@@ -65,13 +66,7 @@ pub struct Failure {
 impl Failure {
     /// With the causes of the error.
     pub fn of(step: impl Into<String>, error: &dyn std::error::Error) -> Self {
-        let mut text = error.to_string();
-        let mut source = error.source();
-        while let Some(cause) = source {
-            text.push_str(&format!(": {cause}"));
-            source = cause.source();
-        }
-        Self { step: step.into(), error: text, table: None }
+        Self { step: step.into(), error: with_causes(error), table: None }
     }
 }
 

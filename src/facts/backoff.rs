@@ -1,6 +1,13 @@
 //! How long to wait between tries.
 
+use std::hash::{BuildHasher, RandomState};
 use std::time::Duration;
+
+/// Any time up to this: those that begin together do not go on together.
+pub fn at_random(most: Duration) -> Duration {
+    // Its keys are random, and that is all that is wanted of it.
+    most.mul_f64(RandomState::new().hash_one(()) as f64 / u64::MAX as f64)
+}
 
 /// Time between tries: doubled with each, up to the longest.
 #[derive(Clone, Debug)]

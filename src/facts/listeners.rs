@@ -9,6 +9,7 @@ use std::time::Duration;
 use tokio::sync::watch;
 use tracing::warn;
 
+use crate::facts::cause::with_causes;
 use crate::model::binding::{Ports, Protocol};
 use crate::model::facts::Family;
 use crate::model::listeners::{Called, Holder, Listener, Listeners};
@@ -73,9 +74,9 @@ pub fn look(asked: Arc<BTreeSet<Called>>, holders: &mut HashMap<u32, Holder>) ->
     let sockets = match read(&ports) {
         Ok(sockets) => sockets,
         Err(error) => {
-            let cause = std::error::Error::source(&error).map(|cause| format!(": {cause}")).unwrap_or_default();
             listeners.problem = Some(format!(
-                "which ports programs of this host listen on cannot be read ({error}{cause}), so published ports may take their calls; load the kernel's modules tcp_diag and udp_diag"
+                "which ports programs of this host listen on cannot be read ({}), so published ports may take their calls; load the kernel's modules tcp_diag and udp_diag",
+                with_causes(&error)
             ));
             return listeners;
         }

@@ -1,6 +1,7 @@
 //! Where facts come from: each source gives a whole snapshot first and changes after it, and begins anew by itself when it lost its way.
 
 pub mod backoff;
+pub mod cause;
 pub mod containerd;
 pub mod docker;
 pub mod files;

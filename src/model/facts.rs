@@ -6,14 +6,13 @@ use std::net::IpAddr;
 use foldhash::HashMap;
 use ipnet::IpNet;
 
-use super::binding::{Asked, Placement};
-use super::listeners::Published;
+use super::binding::{Asked, Placement, Protocol};
 use super::replace;
 
 mod link;
 mod routing;
 
-pub use link::{Address, IfIndex, Link, LinkKind, Place};
+pub use link::{Address, IfIndex, Link, LinkKind, Mac, Place};
 pub use routing::{Family, NextHop, Route, RouteKind, Rule, RuleAction, is_link_local};
 
 /// What the kernel said since the last look.
@@ -111,6 +110,13 @@ impl KernelFacts {
     /// The addresses of one interface.
     pub fn addresses_at(&self, place: Place) -> impl Iterator<Item = &Address> {
         self.addresses.get(&place).into_iter().flatten()
+    }
+
+    /// The addresses of this namespace's own interfaces.
+    pub fn own_addresses(&self) -> impl Iterator<Item = (IfIndex, &Address)> {
+        let here = |index| Place { nsid: None, index };
+        let all = self.addresses.range(here(0)..=here(IfIndex::MAX));
+        all.flat_map(|(place, addresses)| addresses.iter().map(|address| (place.index, address)))
     }
 
     /// Links of this namespace whose far end (a veth's peer) holds the address.
@@ -214,6 +220,16 @@ pub struct Attachment {
     pub addresses: Vec<IpAddr>,
     /// `GwPriority`: which network carries the default route (API 1.48); then the name decides.
     pub gateway_priority: i64,
+}
+
+/// A port of the host that an engine publishes for a container (`docker run -p`).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Published {
+    pub protocol: Protocol,
+    /// The host's port.
+    pub port: u16,
+    /// Unspecified for all addresses of its family.
+    pub address: IpAddr,
 }
 
 /// A container of an engine.

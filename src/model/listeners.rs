@@ -6,7 +6,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
 
 use super::binding::{Ports, Protocol};
-use super::facts::{Container, IfIndex};
+use super::facts::{Container, IfIndex, Published};
 
 /// Ports of an address that bindings publish.
 pub type Called = (IpAddr, Ports);
@@ -80,16 +80,6 @@ impl Listeners {
     pub fn at(&self, ports: Ports) -> impl Iterator<Item = &Listener> {
         self.all.range((ports.protocol, ports.first)..=(ports.protocol, ports.last)).flat_map(|(_, all)| all)
     }
-}
-
-/// A port of the host that an engine publishes for a container (`docker run -p`).
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Published {
-    pub protocol: Protocol,
-    /// The host's port.
-    pub port: u16,
-    /// Unspecified for all addresses of its family.
-    pub address: IpAddr,
 }
 
 impl Published {

@@ -1,25 +1,18 @@
 //! Addresses that egressd puts on NICs itself: what was found of them on the NIC's link before.
 
 use std::collections::BTreeMap;
-use std::fmt;
 use std::net::IpAddr;
 
-use super::facts::IfIndex;
+use super::facts::{Family, IfIndex, Mac};
 use super::put;
-
-/// A link-layer address of Ethernet.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct Mac(pub [u8; 6]);
-
-impl fmt::Display for Mac {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let [a, b, c, d, e, g] = self.0;
-        write!(f, "{a:02x}:{b:02x}:{c:02x}:{d:02x}:{e:02x}:{g:02x}")
-    }
-}
 
 /// An address on a NIC's link.
 pub type At = (IfIndex, IpAddr);
+
+/// The link of it, and its family: what is asked and told together.
+pub fn link_of(at: &At) -> (IfIndex, Family) {
+    (at.0, Family::of(at.1))
+}
 
 /// What a probe for an address found (RFC 5227, RFC 4862 section 5.4).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]

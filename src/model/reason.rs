@@ -4,8 +4,7 @@ use std::fmt;
 use std::net::IpAddr;
 
 use super::binding::FieldError;
-use super::facts::Family;
-use super::managed::Mac;
+use super::facts::{Family, Mac};
 pub use super::not_an_uplink::NotAnUplink;
 
 /// Why there is no usable exit, or no binding at all.

@@ -2,8 +2,7 @@
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-use nix::libc;
-
+use super::routing::family_number;
 use crate::model::binding::Protocol;
 use crate::model::facts::{Family, IfIndex};
 use crate::wire::{Message, Received, attributes_after, flags};
@@ -42,7 +41,7 @@ pub fn dump(protocol: Protocol, family: Family) -> Message {
         Protocol::Tcp | Protocol::Sctp => 1 << LISTEN,
     };
     let mut head = [0; REQUEST];
-    head[0] = address_family(family);
+    head[0] = family_number(family);
     head[1] = protocol.number();
     head[4..8].copy_from_slice(&u32::to_ne_bytes(states));
     Message::new(BY_FAMILY, flags::DUMP, &head)
@@ -52,7 +51,7 @@ pub fn dump(protocol: Protocol, family: Family) -> Message {
 pub fn socket(message: &Received<'_>) -> Option<Socket> {
     let head: &[u8; FIXED] = message.payload.get(..FIXED).filter(|_| message.kind == BY_FAMILY)?.try_into().ok()?;
     let number = |at: usize| u32::from_ne_bytes([head[at], head[at + 1], head[at + 2], head[at + 3]]);
-    let is_v6 = head[0] == address_family(Family::V6);
+    let is_v6 = head[0] == family_number(Family::V6);
     let source: [u8; 16] = head[8..24].try_into().ok()?;
     let address =
         if is_v6 { Ipv6Addr::from(source).to_canonical() } else { Ipv4Addr::new(source[0], source[1], source[2], source[3]).into() };
@@ -66,14 +65,6 @@ pub fn socket(message: &Received<'_>) -> Option<Socket> {
         user: number(64),
         inode: number(68),
     })
-}
-
-fn address_family(family: Family) -> u8 {
-    let number = match family {
-        Family::V4 => libc::AF_INET,
-        Family::V6 => libc::AF_INET6,
-    };
-    number as u8
 }
 
 #[cfg(test)]

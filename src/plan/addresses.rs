@@ -9,13 +9,12 @@ use crate::model::resolve::Outcome;
 /// by then.
 pub fn steps(outcome: &Outcome, kernel: &KernelFacts) -> (Vec<RouteStep>, Vec<RouteStep>) {
     let uplinks = &outcome.uplinks;
-    let there = |at: Place| kernel.addresses_at(at);
     let free = uplinks.managed.iter().filter(|(_, verdict)| **verdict == Some(Verdict::Free)).map(|(at, _)| *at);
     let up = |index| kernel.links.get(&index).is_some_and(|link| link.up && link.carrier);
-    let missing =
-        free.filter(|(index, address)| up(*index) && there(Place { nsid: None, index: *index }).all(|a| a.net.addr() != *address));
+    let is_there = |index, address| kernel.addresses_at(Place { nsid: None, index }).any(|a| a.net.addr() == address);
+    let missing = free.filter(|(index, address)| up(*index) && !is_there(*index, *address));
     let add = missing.map(|(index, address)| RouteStep::AddAddress { index, address }).collect();
-    let ours = kernel.links.keys().flat_map(|index| there(Place { nsid: None, index: *index }).filter(|a| a.ours).map(|a| (*index, a.net)));
+    let ours = kernel.own_addresses().filter(|(_, address)| address.ours).map(|(index, address)| (index, address.net));
     let kept = |index, net: &ipnet::IpNet| {
         let borne = uplinks.borne.get(&net.addr()).and_then(|way| uplinks.ways.get(way));
         match uplinks.managed.get(&(index, net.addr())) {

@@ -12,7 +12,7 @@ use ipnet::IpNet;
 
 use super::datapath::traffic::bits;
 use super::datapath::{names, spread};
-use super::read_back::{address_in, number_at, number_in, owners, source_of};
+use super::elements::{address_in, number_at, number_in, owners, source_of};
 use crate::model::binding::{ExistingFlows, Protocol, Source};
 use crate::model::facts::{Family as IpFamily, IfIndex};
 use crate::model::policy::{Standing, standing};

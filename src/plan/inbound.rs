@@ -6,7 +6,7 @@ use std::fmt;
 use std::net::IpAddr;
 
 use super::datapath::{inbound, names};
-use super::read_back::{address_in, owners};
+use super::elements::{address_in, owners};
 use super::step::RouteStep;
 use crate::model::binding::{Ports, Protocol};
 use crate::model::facts::{IfIndex, KernelFacts, LinkKind};

@@ -3,6 +3,7 @@
 mod addresses;
 pub mod boot;
 pub mod datapath;
+mod elements;
 pub mod engine;
 pub mod flows;
 pub mod gates;

@@ -9,8 +9,8 @@ use std::net::IpAddr;
 use ipnet::IpNet;
 
 use super::datapath::{names, programs};
+use super::elements::{address_in, number_in, source_of};
 use super::flows::Cut;
-use super::read_back::{address_in, number_in, source_of};
 use crate::model::binding::ExistingFlows;
 use crate::model::resolve::Outcome;
 use crate::nft::{Data, Family, Key, Ruleset, Table};

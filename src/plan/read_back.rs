@@ -1,17 +1,18 @@
 //! What an earlier run left in the kernel: numbers, owners, guards and flows that are still to be ended.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::net::IpAddr;
 
 use super::datapath::names;
+use super::elements::{address_in, number_at, number_in, owners, source_of};
 use super::inbound;
 use super::routing::metric;
 use crate::contract::{PROTOCOL, WAY};
-use crate::model::facts::{Family as IpFamily, IfIndex, KernelFacts, Route};
+use crate::model::facts::{Family as IpFamily, KernelFacts, Route};
 use crate::model::resolve::Past;
 use crate::model::uplinks::Memory;
 use crate::model::ways::{WayKey, of_table};
-use crate::nft::{Data, Family, Key, Ruleset, Set};
+use crate::nft::{Data, Family, Ruleset, Set};
 
 /// Takes over what the kernel has of ours.
 pub fn read_back(observed: &Ruleset, kernel: &KernelFacts, past: &mut Past) {
@@ -74,42 +75,4 @@ fn program_numbers(kernel: &KernelFacts, exits: Option<&Set>, v6: bool) -> Vec<(
         Some((address_in(exit.as_slice(), v6)?, (mark & WAY) as u8, rule.table))
     });
     of.collect()
-}
-
-/// The addresses that ports own.
-pub fn owners(ruleset: &Ruleset) -> BTreeSet<(IfIndex, IpAddr)> {
-    let sets = ruleset.tables.get(&Family::Bridge).map(|table| &table.sets);
-    let of = |v6: bool| sets.and_then(|sets| sets.get(names::OWNERS[usize::from(v6)])).map(|set| (set, v6));
-    [of(false), of(true)]
-        .into_iter()
-        .flatten()
-        .flat_map(|(set, v6)| set.elements.keys().filter_map(move |key| source_of(key, v6)))
-        .collect()
-}
-
-/// The number in a key of single values.
-pub fn number_at(key: &Key, at: usize) -> Option<u32> {
-    number(key.first.as_slice().get(at..)?)
-}
-
-/// The number in the data of an element.
-pub fn number_in(data: &Data) -> Option<u32> {
-    match data {
-        Data::Value(value) => number(value.as_slice()),
-        Data::None | Data::Verdict(_) => None,
-    }
-}
-
-fn number(bytes: &[u8]) -> Option<u32> {
-    Some(u32::from_ne_bytes(*bytes.first_chunk()?))
-}
-
-/// Interface and source of a key of single values.
-pub fn source_of(key: &Key, v6: bool) -> Option<(IfIndex, IpAddr)> {
-    Some((number_at(key, 0)?, address_in(key.first.as_slice().get(4..)?, v6)?))
-}
-
-/// The address that bytes begin with.
-pub fn address_in(bytes: &[u8], v6: bool) -> Option<IpAddr> {
-    if v6 { Some(<[u8; 16]>::try_from(bytes.get(..16)?).ok()?.into()) } else { Some(<[u8; 4]>::try_from(bytes.get(..4)?).ok()?.into()) }
 }

@@ -2,6 +2,11 @@
 
 use comfy_table::{ContentArrangement, Table, presets};
 
+/// A cell; a dash for nothing.
+pub fn or_dash(value: Option<impl ToString>) -> String {
+    value.map_or_else(|| "-".to_owned(), |value| value.to_string())
+}
+
 /// Rows under a header, in columns as `kubectl get` has them.
 pub fn columns<const N: usize>(header: [&str; N], rows: impl IntoIterator<Item = [String; N]>) -> String {
     let mut table = Table::new();

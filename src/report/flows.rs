@@ -7,7 +7,7 @@ use ipnet::IpNet;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::columns::columns;
+use super::columns::{columns, or_dash};
 use super::status::Status;
 
 /// What is open.
@@ -221,10 +221,6 @@ pub fn render_exits(flows: &Flows) -> String {
         ]
     };
     columns(["EXIT", "NIC", "FLOWS", "NEW/S", "MBIT/S"], flows.exits.iter().map(row))
-}
-
-fn or_dash(value: Option<impl ToString>) -> String {
-    value.map_or_else(|| "-".to_owned(), |value| value.to_string())
 }
 
 fn at(address: IpAddr, port: Option<u16>) -> String {

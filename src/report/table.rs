@@ -4,7 +4,7 @@ use std::net::IpAddr;
 
 use k8s_openapi::jiff::Timestamp;
 
-use super::columns::columns;
+use super::columns::{columns, or_dash};
 use super::services;
 use super::status::{Status, Workload};
 
@@ -24,7 +24,6 @@ pub fn render(status: &Status, now: Timestamp, wide: bool) -> String {
 }
 
 fn row(w: &Workload, now: Timestamp, wide: bool) -> [String; 12] {
-    let or_dash = |value: Option<String>| value.unwrap_or_else(|| "-".to_owned());
     let network = w.network.clone().map(|n| if w.default_route { format!("{n}*") } else { n });
     [
         w.workload.clone(),
@@ -32,9 +31,9 @@ fn row(w: &Workload, now: Timestamp, wide: bool) -> [String; 12] {
         or_dash(w.address.clone()),
         or_dash(w.binding.clone()),
         or_dash(w.exit.map(|first| if wide { all_exits(first, w) } else { exits(first, &w.exits) })),
-        or_dash(w.public_address.map(|public| public.to_string())),
+        or_dash(w.public_address),
         or_dash(w.nic.clone()),
-        or_dash(w.gateway.map(|g| g.to_string())),
+        or_dash(w.gateway),
         w.state.clone(),
         or_dash(w.since.as_deref().and_then(|since| since.parse().ok()).map(|since| age(since, now))),
         w.flows.to_string(),

@@ -7,8 +7,7 @@ use std::time::{Duration, Instant};
 use tracing::debug;
 
 use crate::effects::neighbours::Neighbours;
-use crate::model::facts::Family;
-use crate::model::managed::At;
+use crate::model::managed::{At, link_of};
 
 /// Times between announcements. RFC 5227 wants two (`ANNOUNCE_NUM`), RFC 4861 three at most.
 const AFTER: [Duration; 2] = [Duration::from_millis(200), Duration::from_secs(1)];
@@ -36,12 +35,13 @@ fn announce(addresses: &Receiver<At>) {
             Err(RecvTimeoutError::Disconnected) => return,
         }
         let due: Vec<At> = pending.iter().filter(|(_, (due, _))| *due <= now).map(|(at, _)| *at).collect();
-        for group in due.chunk_by(|a, b| (a.0, Family::of(a.1)) == (b.0, Family::of(b.1))) {
+        for group in due.chunk_by(|a, b| link_of(a) == link_of(b)) {
             // A link that went down since is told anew once it is up.
-            let told = Neighbours::open(group[0].0, Family::of(group[0].1))
+            let (nic, family) = link_of(&group[0]);
+            let told = Neighbours::open(nic, family)
                 .and_then(|neighbours| group.iter().try_for_each(|(_, address)| neighbours.announce(*address)));
             if let Err(error) = told {
-                debug!(%error, nic = group[0].0, "failed to announce addresses");
+                debug!(%error, nic, "failed to announce addresses");
             }
         }
         for at in due {

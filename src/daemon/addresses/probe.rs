@@ -5,11 +5,10 @@ use std::io;
 use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
-use super::at_random;
 use crate::daemon::{Teller, Told};
 use crate::effects::neighbours::Neighbours;
-use crate::model::facts::{Family, IfIndex};
-use crate::model::managed::Mac;
+use crate::facts::backoff::at_random;
+use crate::model::facts::{Family, IfIndex, Mac};
 
 /// RFC 5227 asks three times (`PROBE_NUM`), a second or two apart, and waits two seconds more: for hosts whose switch may not forward yet. This link
 /// has been in use, or the answer is asked for again once it was lost; a neighbour answers within a millisecond, so that a fifth of it is enough.

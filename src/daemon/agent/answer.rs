@@ -3,8 +3,8 @@
 use tokio::sync::watch;
 
 use super::Agent;
-use crate::daemon::control::{Call, Question, Response};
 use crate::daemon::metrics::Now;
+use crate::daemon::question::{Call, Question, Response};
 use crate::daemon::started;
 use crate::model::binding::Protocol;
 use crate::plan::engine;

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use tokio::sync::mpsc;
 use tracing::warn;
 
-use super::{Agent, sleep_until};
+use super::Agent;
 use crate::daemon::{Error, Told};
 use crate::plan::engine;
 
@@ -40,17 +40,5 @@ impl Agent {
             println!("{}: {step:?}", step.object());
         }
         Ok(())
-    }
-
-    async fn hear_until(&mut self, deadline: Instant, told: &mut mpsc::UnboundedReceiver<Told>, enough: impl Fn(&Self) -> bool) {
-        while !enough(self) {
-            tokio::select! {
-                one = told.recv() => match one {
-                    Some(one) => drop(self.hear(one)),
-                    None => break,
-                },
-                () = sleep_until(Some(deadline)) => break,
-            }
-        }
     }
 }

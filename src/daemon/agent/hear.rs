@@ -4,9 +4,10 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Instant;
 
+use tokio::sync::mpsc;
 use tracing::{debug, info};
 
-use super::Agent;
+use super::{Agent, sleep_until};
 use crate::daemon::keeper::Keeper;
 use crate::daemon::{Told, cutter, gateways, keeper, sources};
 use crate::effects::nft::Notice;
@@ -18,6 +19,19 @@ use crate::model::select::Index;
 use crate::plan::engine::{self, EngineStep};
 
 impl Agent {
+    /// Takes in what is told until it is enough, or the deadline has passed, or nobody is left to tell anything.
+    pub(super) async fn hear_until(&mut self, deadline: Instant, told: &mut mpsc::UnboundedReceiver<Told>, enough: impl Fn(&Self) -> bool) {
+        while !enough(self) {
+            tokio::select! {
+                one = told.recv() => match one {
+                    Some(one) => drop(self.hear(one)),
+                    None => break,
+                },
+                () = sleep_until(Some(deadline)) => break,
+            }
+        }
+    }
+
     /// Takes in what was told; whether anything may follow from it.
     pub(super) fn hear(&mut self, told: Told) -> bool {
         self.transitions.touch();

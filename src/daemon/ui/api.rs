@@ -8,8 +8,8 @@ use axum::response::{IntoResponse, Response as HttpResponse};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::daemon::control::{Question, Response};
 use crate::daemon::desk::{Desk, FlowsError};
+use crate::daemon::question::{Question, Response};
 
 /// Flows of one answer, at most.
 const FLOWS: usize = 1_000;

@@ -97,6 +97,30 @@ pub struct Flow {
     pub bytes: Option<u64>,
 }
 
+#[cfg(test)]
+impl Flow {
+    /// A flow of a bound source that asks a name server.
+    pub fn sample() -> Self {
+        Self {
+            family: Family::V4,
+            protocol: 17,
+            source: [10, 9, 0, 5].into(),
+            destination: [198, 51, 100, 1].into(),
+            source_port: 5001,
+            destination_port: 53,
+            reply_destination: [172, 31, 0, 8].into(),
+            reply_source: [198, 51, 100, 1].into(),
+            mark: 0,
+            status: 0,
+            id: 7,
+            timeout: 30,
+            zone: 0,
+            tcp_state: None,
+            bytes: None,
+        }
+    }
+}
+
 /// What came of deletions.
 #[derive(Debug, Default)]
 pub struct Ended {

@@ -2,8 +2,8 @@
 
 use kube::core::Status;
 
+use crate::facts::cause::root;
 use crate::facts::kubernetes::request::{LIMIT, within};
-use crate::facts::kubernetes::root;
 
 /// Why a request came to nothing.
 #[derive(Debug, thiserror::Error)]

@@ -15,7 +15,7 @@ use tokio::time::{Instant, sleep, timeout};
 use tracing::{debug, info, warn};
 
 use super::error::{Error, ask};
-use super::pace::jitter;
+use crate::facts::backoff::at_random;
 
 /// Name of the Lease, in the namespace of agents and controllers.
 pub const NAME: &str = "egressd";
@@ -92,7 +92,7 @@ impl Candidate {
                     PAUSE
                 }
             };
-            sleep(pause.mul_f64(jitter(&self.identity))).await;
+            sleep(pause + at_random(pause / 2)).await;
         }
     }
 

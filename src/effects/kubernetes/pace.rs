@@ -13,13 +13,6 @@ const BURST: u32 = 5;
 /// How long after the last of several failures it is tried again.
 const LATEST: Duration = Duration::from_secs(60);
 
-/// Between 1 and 1.5, another for each agent and each time: agents that start together do not ask together.
-pub fn jitter(identity: &str) -> f64 {
-    use std::hash::{BuildHasher, RandomState};
-    let hash = RandomState::new().hash_one(identity);
-    1.0 + f64::from(u16::try_from(hash % 1024).unwrap_or(0)) / 2048.0
-}
-
 /// When the next write may be.
 #[derive(Clone, Debug, Default)]
 pub struct Pace {

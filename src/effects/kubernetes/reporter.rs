@@ -16,8 +16,9 @@ use tracing::{debug, info, warn};
 
 use super::MANAGER;
 use super::error::{Error, ask};
-use super::pace::{Pace, jitter};
+use super::pace::Pace;
 use crate::api::node::{EgressNode, EgressNodeSpec};
+use crate::facts::backoff::at_random;
 use crate::facts::kubernetes::book::Said;
 use crate::facts::kubernetes::stream::{Heard, Kind, follow};
 use crate::model::cluster::{Node, Word};
@@ -150,7 +151,7 @@ async fn write(client: Client, api: Api<EgressNode>, mut told: watch::Receiver<O
     let mut own = None;
     loop {
         if failed.is_none() {
-            let (refresh, undone) = (REFRESH.mul_f64(jitter("report")), undone(&mut own, written.as_ref()));
+            let (refresh, undone) = (REFRESH + at_random(REFRESH / 2), undone(&mut own, written.as_ref()));
             tokio::select! {
                 changed = told.changed() => if changed.is_err() { return },
                 () = sleep(refresh), if written.is_some() => written = None,

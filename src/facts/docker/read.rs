@@ -9,8 +9,7 @@ use serde_json::json;
 use super::wire;
 use crate::api::labels;
 use crate::model::binding::Protocol;
-use crate::model::facts::{Attachment, Network};
-use crate::model::listeners::Published;
+use crate::model::facts::{Attachment, Network, Published};
 
 /// Option of a bridge network that names its device.
 pub const BRIDGE_NAME: &str = "com.docker.network.bridge.name";

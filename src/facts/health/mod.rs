@@ -4,25 +4,24 @@
 mod probe;
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::hash::BuildHasher;
 use std::io;
 use std::sync::Arc;
 use std::thread;
 use std::time::Duration;
 
-use foldhash::fast::FixedState;
 use nix::sys::resource::{Resource, getrlimit};
 use tokio::sync::{Semaphore, watch};
 use tokio::task::AbortHandle;
 use tokio::time::{Instant, sleep_until, timeout};
 
+use crate::facts::backoff::at_random;
 use crate::model::health::{Check, Tally, Verdict};
 use probe::probe;
 
 /// Probes under way at a time, at most. Who is silent takes one of them for its whole interval.
 const AT_ONCE: u64 = 1024;
-/// Part of an interval by which a probe may be late, at most: probes that began together do not stay together.
-const JITTER: f64 = 0.1;
+/// By this part of an interval a probe may be late: probes that began together do not stay together.
+const JITTER: u32 = 10;
 
 /// The checks that are wanted.
 pub type Wanted = Arc<BTreeSet<Check>>;
@@ -65,7 +64,7 @@ fn at_once() -> usize {
 async fn watch_over(check: Check, slots: Arc<Semaphore>, tell: impl Fn(Check, Verdict)) {
     let interval = Duration::from_millis(check.how.interval.into());
     let mut tally = Tally::new(&check.how);
-    for count in 0_u64.. {
+    loop {
         let began = Instant::now();
         let answer = {
             let _slot = slots.acquire().await.expect("it is never closed");
@@ -74,14 +73,8 @@ async fn watch_over(check: Check, slots: Arc<Semaphore>, tell: impl Fn(Check, Ve
         if tally.add(answer.is_ok()) {
             tell(check.clone(), answer.err().map_or(Verdict::Healthy, Verdict::Unhealthy));
         }
-        sleep_until(began + interval.mul_f64(1.0 + JITTER * chance(&check, count))).await;
+        sleep_until(began + interval + at_random(interval / JITTER)).await;
     }
-}
-
-/// 0 to 1, another one for each check and each time.
-fn chance(check: &Check, count: u64) -> f64 {
-    let bits = FixedState::default().hash_one((check.address, check.port, count)) >> 32;
-    bits as f64 / f64::from(u32::MAX)
 }
 
 #[cfg(test)]

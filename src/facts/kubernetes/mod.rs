@@ -27,7 +27,7 @@ use trouble::Troubles;
 
 pub use client::{Error, client};
 pub use read::CIDRS;
-pub(crate) use trouble::{Problem, root};
+pub(crate) use trouble::Problem;
 
 /// The ConfigMap that says which subnets are inside the cluster: one a line under the key `cidrs`. One agent writes it for all.
 pub const INSIDE: &str = "egressd-inside";

@@ -6,7 +6,6 @@
 
 use std::collections::BTreeMap;
 use std::fmt::Debug;
-use std::hash::{BuildHasher, RandomState};
 use std::time::Duration;
 
 use futures::StreamExt;
@@ -21,6 +20,7 @@ use tokio::time::{Instant, sleep, timeout};
 use super::book::{Book, Entry, Said};
 use super::request::within;
 use super::trouble::Problem;
+use crate::facts::backoff::at_random;
 
 /// How long a watch is asked for, in seconds, as client-go does: this, and up to as much again by chance, so that those that began together do
 /// not end together. The API server ends it then, and it goes on where it was.
@@ -136,7 +136,7 @@ where
         }
         // What is listed by the watch itself, until that list ends.
         let mut listing = self.lists().then(BTreeMap::new);
-        let seconds = WATCH + RandomState::new().hash_one(WATCH) as u32 % WATCH;
+        let seconds = WATCH + at_random(Duration::from_secs(WATCH.into())).as_secs() as u32;
         let silence = Duration::from_secs((seconds + GRACE).into());
         let parameters = WatchParams {
             field_selector: self.kind.fields.clone(),

@@ -1,10 +1,10 @@
 //! What keeps a kind of object from being read, in words that end with the cure.
 
 use std::collections::BTreeMap;
-use std::error::Error;
 
 use kube::core::Status;
 
+use crate::facts::cause::root;
 use crate::model::cluster::ClusterChange;
 
 /// What a trouble of all kinds alike is about.
@@ -77,15 +77,6 @@ impl Problem {
         };
         (resource.to_owned(), sentence)
     }
-}
-
-/// The end of a chain of errors: what is said on the way there names only layers.
-pub fn root(error: &dyn Error) -> String {
-    let mut last = error;
-    while let Some(source) = last.source() {
-        last = source;
-    }
-    last.to_string()
 }
 
 /// The troubles of all kinds. What is wrong with the API server itself is told once, and not for each kind.

@@ -166,9 +166,7 @@ impl Claims<'_> {
         self.services.insert((address, ports.protocol, ports.first), service);
         Ok(())
     }
-}
 
-impl Claims<'_> {
     fn server(&mut self, inbound: &Inbound, called: Called, (row, address, entry): (usize, IpAddr, Entry)) -> Server {
         let port = (inbound.ports.first == inbound.ports.last).then(|| inbound.target.unwrap_or(inbound.ports.first));
         let weight = inbound.weights.get(&address).copied().unwrap_or(inbound.weight);

@@ -2,7 +2,8 @@
 
 use super::*;
 use crate::model::binding::{Ports, Protocol};
-use crate::model::listeners::{Holder, Listener, Listeners, Published};
+use crate::model::facts::Published;
+use crate::model::listeners::{Holder, Listener, Listeners};
 use crate::model::services::Services;
 use crate::nft::decode::AnyChain;
 use crate::nft::gates::{Decision, Gate, GateRule, GateStep};

@@ -1,7 +1,8 @@
 //! Addresses that egressd puts on NICs, and exits that are on none.
 
 use super::*;
-use crate::model::managed::{Mac, Verdict};
+use crate::model::facts::Mac;
+use crate::model::managed::Verdict;
 use crate::model::reason::Reason;
 
 const EXIT: &str = "172.31.0.98";

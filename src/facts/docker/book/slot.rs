@@ -6,8 +6,7 @@ use std::sync::Arc;
 
 use super::{Endpoint, Listed};
 use crate::model::binding::Asked;
-use crate::model::facts::{Attachment, Container};
-use crate::model::listeners::Published;
+use crate::model::facts::{Attachment, Container, Published};
 
 /// What stays the same while a container has its name.
 #[derive(Debug, PartialEq)]

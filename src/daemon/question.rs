@@ -1,0 +1,84 @@
+//! What the loop is asked by those who serve people and programs, and what it answers.
+
+use std::net::{IpAddr, SocketAddr};
+
+use serde::{Deserialize, Serialize};
+use tokio::sync::oneshot;
+use tokio::task::spawn_blocking;
+use tracing::debug;
+
+use super::{Teller, Told, tally};
+use crate::effects::nft::drops;
+use crate::model::programs::Started;
+use crate::report::changes::Changes;
+use crate::report::flows::Flows;
+use crate::report::status::{Counted, Status};
+
+/// A call to a port of this host.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Call {
+    pub called: SocketAddr,
+    /// By UDP, and else by TCP.
+    pub udp: bool,
+    /// Who calls.
+    pub client: Option<IpAddr>,
+}
+
+/// What the loop is asked.
+pub(crate) enum Question {
+    /// With what is counted in the kernel: conntrack's table may be long, and the loop does not wait for it.
+    Status(Counted),
+    Explain {
+        workload: String,
+        destination: Option<IpAddr>,
+    },
+    /// The last changes of workloads.
+    Changes,
+    /// What becomes of a call to a port.
+    ExplainInbound(Call),
+    /// With the same as status.
+    Metrics(Counted),
+    /// Whether all sources have spoken and the kernel is as it should be.
+    Ready,
+    /// Whether programs that are started so leave so: it is ready, not yet, or refused.
+    Exec(Started),
+}
+
+/// What is answered.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum Response {
+    Status(Status),
+    Changes(Changes),
+    Flows(Flows),
+    Text(String),
+    /// No such workload.
+    Unknown(String),
+    Ready(bool),
+    /// Why it is not done, with the cure.
+    Refused(String),
+}
+
+/// What the kernel has counted; nothing where that cannot be read.
+pub(super) async fn counted() -> Counted {
+    with_drops(spawn_blocking(tally::count).await.unwrap_or_default()).await
+}
+
+/// With the counters of what our rules have dropped.
+pub(super) async fn with_drops(counted: Counted) -> Counted {
+    let read = || {
+        drops().unwrap_or_else(|error| {
+            debug!(%error, "failed to read the counters of drops");
+            Vec::new()
+        })
+    };
+    Counted { dropped: spawn_blocking(read).await.unwrap_or_default(), ..counted }
+}
+
+/// Puts a question to the loop; `None` when it stops.
+pub(super) async fn put(question: Question, tell: &Teller) -> Option<Response> {
+    let (respond, response) = oneshot::channel();
+    tell.send(Told::Question(question, respond)).ok()?;
+    response.await.ok()
+}
