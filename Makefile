@@ -4,7 +4,7 @@ target := $(abspath $(or $(CARGO_TARGET_DIR),target))
 # Outside of the clone: what is built once for all clones. tests/go.sh uses it, too.
 cache := $(or $(EGRESSD_CACHE),$(or $(XDG_CACHE_HOME),$(HOME)/.cache)/egressd)
 
-.PHONY: help demo demo-forwarder demo-inbound demo-kubernetes test test-ui vm soak bench count install needs needs-go release image packages needs-packages engines cluster cloud debian lint generated licences site
+.PHONY: help demo demo-forwarder demo-inbound demo-kubernetes test test-ui vm fuzz soak bench count install needs needs-go release image packages needs-packages engines cluster cloud debian lint generated licences site
 # What is installed comes before what is built with it.
 .NOTPARALLEL:
 
@@ -38,6 +38,11 @@ vm: install needs release ## Runs the tests that want another kernel, in a virtu
 test-ui: install needs release ## Tests the page in a real browser (installs Chromium, 300 MB)
 	tests/page/browser.sh $(cache)/page
 	EGRESSD_BROWSER=chromium-headless-shell EGRESSD_AXE=$(cache)/page/axe.min.js cargo test --test page
+
+# With coverage, by libFuzzer; `make test` varies what this found for ten seconds each. SECONDS_EACH=60 make fuzz for less.
+fuzz: install ## Searches for input that a reader cannot bear, an hour for each
+	@[ -x "$$(command -v cargo-fuzz)" ] || cargo install --quiet --locked cargo-fuzz
+	tests/fuzz/run.sh $(or $(SECONDS_EACH),3600)
 
 # The scenarios that count first packets, with four times as many as in test: half an hour. Notes what they print in docs/soak.md.
 soak: install needs-go image engines cluster cloud ## Runs the scenarios that count first packets, with four times as many

@@ -10,6 +10,7 @@ pub mod daemon;
 pub mod effects;
 pub mod facts;
 pub mod fnv;
+pub mod fuzzing;
 pub mod model;
 pub mod netlink;
 pub mod nft;

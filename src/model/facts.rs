@@ -233,7 +233,7 @@ pub struct Published {
 }
 
 /// A container of an engine.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Container {
     pub id: String,
     /// Without the leading slash.

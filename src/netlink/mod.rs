@@ -11,7 +11,7 @@ pub mod testing;
 
 use netlink_packet_core::Emitable;
 
-use crate::wire::Message;
+use crate::wire::{Message, Received};
 pub use socket::{Channel, Error, Room, configure};
 
 /// A message whose fixed part and attributes are written by a type of `netlink-packet-route`.
@@ -19,4 +19,9 @@ pub fn message(kind: u16, flags: u16, body: &impl Emitable) -> Message {
     let mut bytes = vec![0; body.buffer_len()];
     body.emit(&mut bytes);
     Message::new(kind, flags, &bytes)
+}
+
+/// Reads a message as each kind that is asked for, whatever it is (see [`crate::fuzzing`]).
+pub fn read_any(message: &Received<'_>) {
+    let _ = (routing::route(message), rule::rule(message), nexthop::object(message), sockets::socket(message));
 }

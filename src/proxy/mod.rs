@@ -131,3 +131,11 @@ pub async fn run(options: Options) -> Result<(), Error> {
         }
     }
 }
+
+/// Reads bytes as a header of the PROXY protocol, whatever they are (see [`crate::fuzzing`]).
+pub fn read_any(bytes: &[u8]) {
+    let _ = header::decode_v1(bytes);
+    if let Some((fixed, body)) = bytes.split_first_chunk() {
+        let _ = header::decode_v2(fixed, body);
+    }
+}

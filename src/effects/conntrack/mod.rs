@@ -11,7 +11,7 @@ use crate::model::facts::Family;
 use crate::netlink::routing::family_number;
 use crate::netlink::{self, Channel};
 use crate::wire::netfilter::{kind, message};
-use crate::wire::{Message, Received, address, attributes, find, flags, number_be};
+use crate::wire::{Message, Received, address, attributes, find, flags, messages, number_be};
 
 #[cfg(test)]
 mod tests;
@@ -339,4 +339,9 @@ fn deletion(flow: &Flow) -> Message {
 
 fn short_be(value: &[u8]) -> Option<u16> {
     Some(u16::from_be_bytes(value.get(..2)?.try_into().ok()?))
+}
+
+/// Reads bytes as the kernel's answers, whatever they are (see [`crate::fuzzing`]).
+pub fn read_any(bytes: &[u8]) {
+    let _ = messages(bytes).filter_map(|message| flow(&message)).count();
 }

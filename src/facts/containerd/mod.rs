@@ -15,6 +15,10 @@ mod session;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use containerd_client::services::v1::Container as Wire;
+use containerd_client::types::Envelope;
+use prost::Message;
+
 use super::follow::{Change, Followed};
 use crate::model::binding::Asked;
 use crate::model::facts::Container;
@@ -58,5 +62,15 @@ impl Change for RuntimeChange {
 
     fn is_snapshot(&self) -> bool {
         matches!(self, Self::Snapshot(_))
+    }
+}
+
+/// Reads bytes as a record and as an event, whatever they are (see [`crate::fuzzing`]).
+pub fn read_any(bytes: &[u8]) {
+    if let Ok(record) = Wire::decode(bytes) {
+        let _ = record::read("default", record);
+    }
+    if let Ok(envelope) = Envelope::decode(bytes) {
+        let _ = event::read(&envelope);
     }
 }

@@ -60,3 +60,16 @@ impl Change for EngineChange {
         matches!(self, Self::Snapshot { .. })
     }
 }
+
+/// Reads bytes as each of the engine's answers, whatever they are (see [`crate::fuzzing`]).
+pub fn read_any(bytes: &[u8]) {
+    let containers = wire::list(bytes).map(|list| list.entries).unwrap_or_default();
+    containers.into_iter().for_each(|one| drop(read::container(one)));
+    let networks = wire::list(bytes).map(|list| list.entries).unwrap_or_default();
+    networks.into_iter().for_each(|one| drop(network(one)));
+    if let Ok(one) = serde_json::from_slice::<wire::Network>(bytes) {
+        let _ = read::addresses(&one, "0123456789ab");
+    }
+    let _ = serde_json::from_slice(bytes).map(read::event);
+    let _ = wire::list::<wire::LibpodNetwork>(bytes);
+}

@@ -20,6 +20,7 @@ use std::path::Path;
 
 use crate::model::facts::{KernelChange, Place};
 use crate::netlink;
+use crate::wire::Received;
 pub use ask::Asker;
 use far_ends::FarEnds;
 use listen::{Drained, Listener};
@@ -162,4 +163,15 @@ impl Source {
 
 fn asked(what: &'static str) -> impl FnOnce(netlink::Error) -> Error {
     move |source| Error::Ask { what, source }
+}
+
+/// Reads a message as each kind that the kernel sends of links, addresses and namespaces, whatever it is (see [`crate::fuzzing`]).
+pub fn read_any(message: &Received<'_>) {
+    let _ = (
+        wire::link(message),
+        wire::link_left(message),
+        wire::interface_address(message),
+        wire::nsid(message),
+        wire::setting_changed(message),
+    );
 }
