@@ -32,8 +32,11 @@ pub fn exec(state: &Path, binding: Option<String>, ip: Option<IpAddr>, program: 
     exit(code)
 }
 
-/// Moves this process into the control group.
-fn enter(state: &Path, binding: Option<String>, ip: Option<IpAddr>) -> anyhow::Result<()> {
+/// Moves this process into the control group of a binding or of an address, once the daemon has programmed its exit.
+///
+/// # Errors
+/// When the daemon does not run or refuses, or the process may not.
+pub fn enter(state: &Path, binding: Option<String>, ip: Option<IpAddr>) -> anyhow::Result<()> {
     let started = match (binding, ip) {
         (Some(name), _) if name.contains('/') => Started::By(name),
         (Some(name), _) => Started::By(format!("default/{name}")),

@@ -4,6 +4,7 @@ mod cleanup;
 mod config;
 mod controller;
 pub mod crd;
+mod echo;
 mod exec;
 mod guard;
 pub mod kubectl;
@@ -12,6 +13,7 @@ mod output;
 mod proxy;
 mod run;
 mod show;
+mod verify;
 
 use std::ffi::OsString;
 use std::io::{IsTerminal, Write};
@@ -145,6 +147,20 @@ enum Command {
         #[arg(required = true, trailing_var_arg = true, allow_hyphen_values = true, value_name = "PROGRAM")]
         program: Vec<OsString>,
     },
+    /// Ask a service of the outside, from each exit, which address it sees, and compare it with the exit's public address
+    Verify {
+        #[command(flatten)]
+        state: StateArgs,
+        /// A service that answers with its caller's address, as text or JSON
+        #[arg(long, env = "EGRESSD_ECHO", value_name = "http://HOST[:PORT][/PATH]")]
+        echo: echo::Echo,
+        /// Addresses of this host; those that workloads leave by when none is given
+        #[arg(value_parser = crate::api::exit_address, value_name = "EXIT")]
+        exits: Vec<IpAddr>,
+        /// How to print it
+        #[arg(short, long, value_enum, default_value_t)]
+        output: Output,
+    },
     /// Look for what keeps egressd from working on this host, with the cure for each
     Check {
         #[command(flatten)]
@@ -223,6 +239,7 @@ impl Cli {
                 show::explain(&state.state_dir, &workload.unwrap_or_default(), destination.as_deref())
             }
             Command::Exec { state, by: ExecArgs { binding, ip }, program } => exec::exec(&state.state_dir, binding, ip, &program),
+            Command::Verify { state, echo, exits, output } => verify::verify(&state.state_dir, &echo, &exits, output),
             Command::Check { state, sysctl, docker_socket, output } => {
                 runtime()?.block_on(crate::check::run(&docker_socket, &state.state_dir, &sysctl.sysctl_root, |findings| {
                     output.print(&findings, || findings.iter().map(|finding| format!("{finding}\n")).collect())

@@ -13,6 +13,7 @@ use k8s_openapi::jiff::Timestamp;
 use super::output::Output;
 use crate::daemon::control::{Request, ask};
 use crate::daemon::question::{Call, Response};
+use crate::report::status::Status;
 use crate::report::{flows, table};
 
 /// Between two prints of `--watch`.
@@ -38,13 +39,24 @@ pub fn status(state: &Path, form: Form, watch: bool) -> anyhow::Result<()> {
         Form::Json => Output::Json,
         Form::Yaml => Output::Yaml,
     };
-    again_and_again(watch, || match ask(state, &Request::Status)? {
-        Response::Status(status) => output.print(&status, || {
+    again_and_again(watch, || {
+        let status = ask_status(state)?;
+        output.print(&status, || {
             let table = table::render(&status, Timestamp::now(), form == Form::Wide);
             if has_colours() { table::coloured(&table) } else { table }
-        }),
-        _ => Err(another()),
+        })
     })
+}
+
+/// The daemon's status.
+///
+/// # Errors
+/// When it does not answer.
+pub fn ask_status(state: &Path) -> anyhow::Result<Status> {
+    match ask(state, &Request::Status)? {
+        Response::Status(status) => Ok(status),
+        _ => Err(another()),
+    }
 }
 
 /// Prints the open flows of a workload, or of all.

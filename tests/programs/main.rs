@@ -5,6 +5,7 @@ mod exec;
 mod faults;
 mod first;
 mod lab;
+mod verify;
 
 use std::process::ExitCode;
 
@@ -44,6 +45,7 @@ fn main() -> ExitCode {
         Scenario::new("exec starts a program by a binding and as an address", exec::by_a_binding_and_as_an_address),
         Scenario::new("exec starts nothing when it cannot be sure", exec::refused),
         Scenario::new("exec takes options of a file, and gives the program its own arguments alone", exec::options_of_a_file),
+        Scenario::new("verify asks from each exit which address the outside sees", verify::each_exit_is_asked),
         Scenario::new("exec by many addresses, one after the other, leaves ways to others", exec::many_addresses),
     ]);
     world::harness::main_of_waiting(scenarios)
