@@ -1,5 +1,5 @@
 //! Whatever reads what others wrote is given what it may once have been given, and what nobody would send: nothing panics, hangs or takes much
-//! memory. The corpus is what `make fuzz` found to reach different code.
+//! memory. The corpus began with real answers and examples; `make fuzz` adds what reaches code that nothing before it did.
 
 use std::alloc::System;
 use std::fs::{self, File};

@@ -7,6 +7,7 @@ pub mod crd;
 mod echo;
 mod exec;
 mod guard;
+mod install;
 pub mod kubectl;
 mod man;
 mod output;
@@ -190,6 +191,23 @@ enum Command {
         #[arg(long, env = "EGRESSD_BOOT_GUARD", value_name = "FILE")]
         boot_guard: Option<PathBuf>,
     },
+    /// Install this binary with its units of systemd, so that it runs now and after each boot
+    Install {
+        /// A system in a folder instead, where nothing is started
+        #[arg(long, default_value = "/", value_name = "DIR")]
+        root: PathBuf,
+        /// Leave the start to the next boot
+        #[arg(long)]
+        no_start: bool,
+    },
+    /// Stop what `install` installed, take its rules out of the kernel, and remove it; /etc/egressd stays
+    Uninstall {
+        /// A system in a folder instead
+        #[arg(long, default_value = "/", value_name = "DIR")]
+        root: PathBuf,
+        #[command(flatten)]
+        state: StateArgs,
+    },
     /// Serve ports inside network namespaces, as EgressProxy manifests say
     Proxy(proxy::ProxyArgs),
     /// Print the CustomResourceDefinitions
@@ -248,6 +266,16 @@ impl Cli {
             Command::Guard { boot_guard } => guard::guard(&boot_guard),
             Command::Cleanup { state, sysctl, boot_guard } => {
                 runtime()?.block_on(cleanup::cleanup(&state.state_dir, &sysctl.sysctl_root, boot_guard.as_deref()))
+            }
+            Command::Install { root, no_start } => {
+                let said = install::System::at(&root).install(&std::env::current_exe()?, !no_start)?;
+                Ok(said.iter().try_for_each(|line| writeln!(out, "{line}"))?)
+            }
+            Command::Uninstall { root, state } => {
+                let guard = std::path::Path::new(install::BOOT_GUARD);
+                let cleanup = || runtime()?.block_on(cleanup::cleanup(&state.state_dir, "/proc/sys".as_ref(), Some(guard)));
+                let said = install::System::at(&root).uninstall(cleanup)?;
+                Ok(said.iter().try_for_each(|line| writeln!(out, "{line}"))?)
             }
             Command::Proxy(args) => proxy::run(args, self.config),
             Command::Crd => Ok(crd::crd(out)?),
