@@ -68,6 +68,11 @@ pub struct Exit {
     /// It takes no new flows; those that bear it go on.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub draining: bool,
+    /// The source ports that its flows leave with, of TCP, UDP and SCTP, for instance `40000-49999`: so many flows at a time can go to one
+    /// destination. From 1024 on when not given.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 11))]
+    pub source_ports: Option<String>,
     /// Who puts the address where it is. `Existing`: somebody else, it is on a NIC. `Managed`: egressd adds it to its NIC (`interface`, else the one
     /// with its subnet) unless a neighbour has it, keeps it there, and takes it away when nobody asks for it any more. `Routed`: it is on no NIC, the
     /// network routes it to this host; it leaves by `interface`, else by the default route. `Managed` and `Routed` in files only.

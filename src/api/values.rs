@@ -1,12 +1,14 @@
 //! Single values as users write them: addresses, subnets, ports, names. One place for their rules and texts, for labels and manifests alike.
 
 mod exits;
+mod rate;
 mod health;
 mod sockets;
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-pub use exits::{MAX_ADDRESSES, exit_addresses, idle_weights, weight, weighted};
+pub use rate::{burst, rate};
+pub use exits::{MAX_ADDRESSES, exit_addresses, idle_weights, source_ports, weight, weighted};
 pub use health::{host, path};
 use ipnet::IpNet;
 pub use sockets::{listen_address, port, server_address};

@@ -167,7 +167,7 @@ impl Metrics {
             let flows = now.counted.translated.get(&exit.address).copied().unwrap_or(0);
             let label = ByExit { exit: exit.address.to_string(), nic: uplinks.name(exit.interface).to_owned() };
             self.exits.get_or_create(&label).set(flows.try_into().unwrap_or(i64::MAX));
-            let busiest = now.counted.busiest.get(&exit.address).map_or(0, |(_, flows)| *flows);
+            let busiest = now.counted.ports.busiest(exit.address, exit.source_ports()).map_or(0, |(_, flows)| flows);
             self.ports.get_or_create(&label).set(busiest.try_into().unwrap_or(i64::MAX));
         }
         self.dropped.clear();

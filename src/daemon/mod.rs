@@ -20,6 +20,7 @@ mod nat;
 pub mod question;
 mod retry;
 mod sources;
+mod spill;
 mod started;
 pub(crate) mod systemd;
 mod tally;
@@ -49,6 +50,7 @@ use crate::model::facts::{EngineChange, KernelChange};
 use crate::model::health::{Check, Verdict};
 use crate::model::listeners::Listeners;
 use crate::model::pod::RuntimeChange;
+use crate::model::port_use::Full;
 use crate::model::programs::ProgramFacts;
 use crate::plan::engine::EngineStep;
 use agent::Agent;
@@ -123,6 +125,8 @@ pub(crate) enum Told {
     },
     /// Whether neighbours have addresses that are to be put on a NIC.
     Probed(addresses::Report),
+    /// Which exits run out of source ports.
+    Full(Full),
     /// A gateway is dead, or back.
     Gateway(gateways::Report),
     /// What became of flows that were to end.

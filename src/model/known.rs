@@ -12,6 +12,7 @@ use super::gateways::Dead;
 use super::health::{Check, Verdict};
 use super::listeners::Listeners;
 use super::managed::Probes;
+use super::port_use::Full;
 use super::pod::{NetworkNamespace, Owner, RuntimeChange, Sandbox};
 use super::programs::ProgramFacts;
 use super::replace;
@@ -44,6 +45,8 @@ pub struct Facts {
     pub cluster: Cluster,
     /// What was found of the addresses that egressd is to put on NICs.
     pub probes: Probes,
+    /// Exits whose source ports to a destination run out.
+    pub full: Full,
     /// Gateways that do not answer any more.
     pub dead_gateways: Dead,
     words: u64,

@@ -11,7 +11,7 @@ use std::net::IpAddr;
 
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 
-use super::binding::{Binding, ExitSpec};
+use super::binding::{Binding, ExitSpec, SourcePorts};
 use super::facts::{Family, IfIndex, KernelFacts, Link, LinkKind, is_link_local};
 use super::known::Facts;
 use super::managed::{At, Verdict};
@@ -58,6 +58,15 @@ pub struct Exit {
     pub interface: IfIndex,
     /// Number of its way.
     pub way: u8,
+    /// The source ports of its flows, where they are bounded.
+    pub ports: Option<SourcePorts>,
+}
+
+impl Exit {
+    /// The source ports that its flows may have.
+    pub fn source_ports(&self) -> SourcePorts {
+        self.ports.unwrap_or(SourcePorts::ALL)
+    }
 }
 
 /// What outlives one look.
@@ -151,6 +160,11 @@ impl Uplinks {
         let addresses: BTreeSet<IpAddr> = self.placed.values().map(|(_, address)| *address).collect();
         let addresses = addresses.difference(&self.routed).copied().collect::<BTreeSet<_>>();
         addresses.into_iter().filter_map(|address| Some((address, self.ways.get(self.called.get(&address)?)?)))
+    }
+
+    /// The ranges of source ports that exits on NICs are bounded to, usable or not.
+    pub fn source_ports(&self) -> BTreeSet<SourcePorts> {
+        self.placed.keys().filter_map(|spec| spec.source_ports).collect()
     }
 
     /// The gateway of an exit's way.
@@ -263,7 +277,7 @@ impl Survey<'_> {
     fn exits(&mut self, placed: Vec<(ExitSpec, IfIndex, IpAddr)>) {
         let mut ways: BTreeMap<IpAddr, WayKey> = BTreeMap::new();
         for (spec, nic, address) in placed {
-            let exit = self.usable(spec.gateway, (nic, address), &mut ways);
+            let exit = self.usable(spec.gateway, (nic, address), &mut ways).map(|exit| Exit { ports: spec.source_ports, ..exit });
             self.uplinks.exits.insert(spec, exit);
         }
         let kept: Vec<(IpAddr, WayKey)> = self.memory.numbers.exits().filter(|(exit, _)| !ways.contains_key(exit)).collect();
@@ -324,7 +338,7 @@ impl Survey<'_> {
         if let Some(gateway) = gateway.filter(|gateway| self.inner.facts.dead_gateways.contains((nic, *gateway))) {
             return Err(Reason::GatewayDead { interface, gateway });
         }
-        Ok(Exit { address, interface: nic, way })
+        Ok(Exit { address, interface: nic, way, ports: None })
     }
 
     /// Whether masquerade by the NIC's own gateway gives this address to flows of others: then it does not tell by which gateway a flow goes.

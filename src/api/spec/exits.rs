@@ -21,6 +21,7 @@ pub fn exits(source: Source, spec: &EgressBindingSpec, faults: &mut Faults) -> V
         let interface = optional(faults, || path("interface"), "eth1", exit.interface.as_deref().map(values::interface));
         let gateway = optional(faults, || path("gateway"), "172.31.0.1", exit.gateway.as_deref().map(values::gateway));
         let weight = optional(faults, || path("weight"), "3", exit.weight.map(|number| values::weight(number.into())));
+        let ports = optional(faults, || path("sourcePorts"), "40000-49999", exit.source_ports.as_deref().map(values::source_ports));
         let public =
             optional(faults, || path("publicAddress"), "109.25.48.65", exit.public_address.as_deref().map(|text| public(exit, text)));
         let like = |address: IpAddr| ExitSpec {
@@ -30,6 +31,7 @@ pub fn exits(source: Source, spec: &EgressBindingSpec, faults: &mut Faults) -> V
             draining: exit.draining,
             assignment: exit.assignment.into(),
             public: public.filter(|public| public.is_ipv4() == address.is_ipv4()),
+            source_ports: ports,
             ..ExitSpec::new(address)
         };
         if exit.assignment != Assignment::Existing {

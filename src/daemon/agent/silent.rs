@@ -10,6 +10,8 @@ pub(super) struct Silent {
     pub engine: bool,
     pub runtime: bool,
     pub cluster: bool,
+    /// Which exits run out of source ports, where an earlier run left flows to other ones.
+    pub ports: bool,
 }
 
 impl Silent {
@@ -22,12 +24,13 @@ impl Silent {
             engine: options.docker.is_some(),
             runtime: options.containerd.is_some(),
             cluster: options.cluster.is_some(),
+            ports: false,
         }
     }
 
     /// Some has not: nothing is taken away.
     pub fn any(&self) -> bool {
-        self.local() || self.engine || self.runtime || self.cluster
+        self.local() || self.engine || self.runtime || self.cluster || self.ports
     }
 
     /// One that answers at once has not: nothing is decided.
