@@ -4,6 +4,7 @@ use std::{
     net::{IpAddr, Ipv4Addr, SocketAddr, UdpSocket},
     ops::Range,
     process::ExitCode,
+    thread::sleep,
     time::Duration,
 };
 
@@ -126,13 +127,14 @@ fn open(from: &Container, ports: Range<u16>, open: &mut Vec<UdpSocket>) -> usize
     let socket = |port: u16| {
         let socket = UdpSocket::bind((from.address, port)).and_then(|socket| socket.connect((SERVER, PORT)).map(|()| socket));
         let socket = socket.expect("nobody has the port");
-        socket.set_read_timeout(Some(Duration::from_millis(200))).expect("it is a time");
+        socket.set_nonblocking(true).expect("a socket can be so");
         socket
     };
     let all: Vec<UdpSocket> = from.netns.enter(|| ports.map(socket).collect());
     let mut waiting: Vec<&UdpSocket> = all.iter().collect();
     for _ in 0..6 {
         waiting.iter().for_each(|socket| drop(socket.send(b"?")));
+        sleep(Duration::from_millis(300));
         waiting.retain(|socket| socket.recv(&mut [0; 128]).is_err());
     }
     let lost = waiting.len();
@@ -144,6 +146,8 @@ fn nearly_all() {
     setrlimit(Resource::RLIMIT_NOFILE, 8_192, 8_192).expect("root may open files");
     let world = World::builder().ipv6(false).build();
     let blue = stage(&world);
+    // None of them ends meanwhile, however busy the machine is.
+    world.host.sysctl("netfilter/nf_conntrack_udp_timeout", "300");
     bind(&world, &blue, &own(&world, ["40000-40999"; 2]), "RoundRobin");
     let _egressd = world.egressd_alone();
     let mut flows = Vec::new();
@@ -154,10 +158,7 @@ fn nearly_all() {
         if both { Ok(()) } else { Err(problems) }
     });
     assert_eq!(open(&blue, 11_600..11_950, &mut flows), 0, "all find a port");
-    // By one exit alone there is no port for more.
-    bind(&world, &blue, &own(&world, ["40000-40999"; 2])[..1], "RoundRobin");
-    world.await_handled();
-    assert!(open(&blue, 12_000..12_050, &mut flows) > 20, "25 ports are left");
+    assert!(open(&blue, 12_000..12_100, &mut flows) >= 50, "more than 2,000 is not possible");
 }
 
 fn spills() {
@@ -173,9 +174,7 @@ fn spills() {
         [small, large].map(|exit| seen.count(Nic::Eth1, exit.into()))
     };
     assert_eq!(parts(10_000..10_190, full), [95, 95], "by turn, while both have ports");
-    until("the small exit is found full", || {
-        if egressd.log().contains("source ports run out") { Ok(()) } else { Err(egressd.log()) }
-    });
+    until("the small exit is found full", || if egressd.log().contains("source ports run out") { Ok(()) } else { Err(egressd.log()) });
     world.await_handled();
     assert_eq!(parts(11_000..11_100, full), [0, 100]);
     assert_eq!(parts(12_000..12_040, other), [20, 20], "the turn of other destinations is as it was");

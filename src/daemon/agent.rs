@@ -269,7 +269,7 @@ impl Agent {
         self.spill.want(&self.outcome);
         self.facts.dead_gateways.retain(&self.outcome.uplinks.gateways);
         self.past.serve(&self.outcome.inbound, !self.silent.any());
-        self.inbound.note(&self.outcome.inbound, &mut self.facts.verdicts);
+        self.inbound.note(&self.outcome.inbound, &self.outcome.uplinks.probes, &mut self.facts.verdicts);
         // Flows end once the rules are right. What was refused is planned anew, with its cuts.
         if !flows_stay && !done.batch_refused {
             let _ = self.cutter.send(Job::Cut(cuts, server_cuts));

@@ -52,11 +52,8 @@ impl Watch {
 fn watch(wanted: &mpsc::Receiver<BTreeSet<Source>>, count: &PathBuf, tell: &Teller) {
     let (mut exits, mut last, mut rest): (BTreeSet<Source>, Option<Full>, Duration) = (BTreeSet::new(), None, EVERY);
     loop {
-        let next = if exits.is_empty() {
-            wanted.recv().map_err(|_| mpsc::RecvTimeoutError::Disconnected)
-        } else {
-            wanted.recv_timeout(rest)
-        };
+        let next =
+            if exits.is_empty() { wanted.recv().map_err(|_| mpsc::RecvTimeoutError::Disconnected) } else { wanted.recv_timeout(rest) };
         match next {
             Ok(now) => exits = wanted.try_iter().last().unwrap_or(now),
             Err(mpsc::RecvTimeoutError::Timeout) => {}

@@ -10,6 +10,7 @@ use ipnet::IpNet;
 
 use super::cloud::CloudPool;
 use super::facts::Attachment;
+use super::health::ExitProbe;
 use super::labels::LabelSelector;
 pub use super::ports::{Balance, ClientSource, Inbound, Ports, Protocol};
 use super::proxy::Proxy;
@@ -122,6 +123,8 @@ pub struct ExitSpec {
     pub public: Option<IpAddr>,
     /// The source ports of its flows; `None`: what the kernel takes.
     pub source_ports: Option<SourcePorts>,
+    /// What it has to reach; `None`: it is not asked.
+    pub probe: Option<ExitProbe>,
 }
 
 /// Who puts an exit's address where it is.
@@ -139,7 +142,17 @@ pub enum Assignment {
 impl ExitSpec {
     /// An address, and nothing else said.
     pub fn new(address: IpAddr) -> Self {
-        Self { address, interface: None, gateway: None, weight: 1, draining: false, assignment: Assignment::Existing, public: None, source_ports: None }
+        Self {
+            address,
+            interface: None,
+            gateway: None,
+            weight: 1,
+            draining: false,
+            assignment: Assignment::Existing,
+            public: None,
+            source_ports: None,
+            probe: None,
+        }
     }
 }
 

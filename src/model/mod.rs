@@ -4,6 +4,7 @@
 
 use std::collections::BTreeMap;
 
+pub mod away;
 pub mod binding;
 pub mod cloud;
 pub mod cluster;

@@ -1,5 +1,7 @@
 //! How fast a binding's workloads may send outside, all of them together.
 
+use std::fmt;
+
 /// Bits a second, and how much may leave at once.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Rate {
@@ -26,6 +28,16 @@ impl Rate {
     }
 }
 
+/// As it is written: `20Mbit`.
+impl fmt::Display for Rate {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let bits = self.bytes * 8;
+        let units = [(1_000_000_000, "Gbit"), (1_000_000, "Mbit"), (1_000, "kbit"), (1, "bit")];
+        let (unit, name) = units.into_iter().find(|(unit, _)| bits.is_multiple_of(*unit)).unwrap_or((1, "bit"));
+        write!(f, "{}{name}", bits / unit)
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -35,5 +47,6 @@ mod tests {
         assert_eq!(Rate { bytes: 2_500_000, burst: 0 }.limit(), (2_375_000, 0));
         assert_eq!(Rate { bytes: 2_500_000, burst: 9_000 }.limit(), (2_375_000, 9_000));
         assert_eq!(Rate { bytes: 8_000, burst: 1 }.limit(), (7_600, 57_936));
+        assert_eq!([2_500_000, 8_001].map(|bytes| Rate { bytes, burst: 0 }.to_string()), ["20Mbit", "64008bit"]);
     }
 }

@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 use std::net::IpAddr;
 
 use super::datapath::names;
-use super::datapath::spill::is_of_full;
 use super::datapath::source_ports::of_program;
+use super::datapath::spill::is_of_full;
 use super::elements::{address_in, number_at, number_in, owners, source_of};
 use super::inbound;
 use super::routing::metric;
@@ -75,7 +75,12 @@ fn marks(set: Option<&Set>, v6: bool) -> impl Iterator<Item = (IpAddr, u8)> {
 }
 
 /// Exits of the host's programs, each with the number in its mark and the table that the mark leads to.
-fn program_numbers(kernel: &KernelFacts, exits: Option<&Set>, ports: Option<&Set>, v6: bool) -> Vec<(IpAddr, Option<SourcePorts>, u8, u32)> {
+fn program_numbers(
+    kernel: &KernelFacts,
+    exits: Option<&Set>,
+    ports: Option<&Set>,
+    v6: bool,
+) -> Vec<(IpAddr, Option<SourcePorts>, u8, u32)> {
     let elements = exits.into_iter().flat_map(|set| set.elements.iter());
     let of = elements.filter_map(|(key, data)| {
         let (mark, Data::Value(exit)) = (number_at(key, 4)?, data) else { return None };

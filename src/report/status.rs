@@ -42,9 +42,9 @@ pub struct Status {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Dropped {
-    /// `Guard`, `NoExit`, `Seal`, `ForeignMark`, `Departed` or `Spoofed`.
+    /// `Guard`, `NoExit`, `Seal`, `ForeignMark`, `Departed`, `Spoofed` or `Rate`.
     pub reason: String,
-    /// `ip`, `ip6` or `bridge`.
+    /// `ip`, `ip6`, `bridge`, or `inet` for both of the first.
     pub family: String,
     /// Since its rule was made: a change of the rules may begin anew.
     pub packets: u64,
@@ -77,7 +77,7 @@ pub struct Workload {
     pub binding: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub exit: Option<IpAddr>,
-    /// What the outside sees of the exit, as its binding says.
+    /// What the outside sees of the exit, as its binding or the cloud says.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub public_address: Option<IpAddr>,
     /// All exits that its new flows are spread over, when they are.

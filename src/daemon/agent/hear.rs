@@ -132,6 +132,10 @@ impl Agent {
                 self.metrics.failures.inc_by(self.calls.ended(&step, outcome).into());
             }
             Told::Probed(report) => return self.addresses.probed(report, &self.facts.kernel, &mut self.facts.probes),
+            Told::Cloud(reports) => {
+                self.silent.cloud = false;
+                self.facts.cloud = reports;
+            }
             Told::Full(full) => {
                 self.spill.told = true;
                 return std::mem::take(&mut self.silent.ports) | replace(&mut self.facts.full, full);

@@ -6,6 +6,7 @@ use crate::daemon::Options;
 pub(super) struct Silent {
     pub kernel: bool,
     pub files: bool,
+    pub cloud: bool,
     pub programs: bool,
     pub engine: bool,
     pub runtime: bool,
@@ -20,6 +21,7 @@ impl Silent {
         Self {
             kernel: true,
             files: options.manifests.is_some(),
+            cloud: options.manifests.is_some(),
             programs: true,
             engine: options.docker.is_some(),
             runtime: options.containerd.is_some(),
@@ -35,6 +37,6 @@ impl Silent {
 
     /// One that answers at once has not: nothing is decided.
     pub fn local(&self) -> bool {
-        self.kernel || self.files || self.programs
+        self.kernel || self.files || self.cloud || self.programs
     }
 }

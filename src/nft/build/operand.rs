@@ -231,7 +231,9 @@ impl Operand {
 
     fn slots(&self) -> Register {
         match self.source {
-            Source::Payload(_, _, 16) | Source::Address(IpAddr::V6(_)) | Source::Ct(Ct::ReplyDaddr { v6: true } | Ct::OriginalDaddr { v6: true }) => 4,
+            Source::Payload(_, _, 16)
+            | Source::Address(IpAddr::V6(_))
+            | Source::Ct(Ct::ReplyDaddr { v6: true } | Ct::OriginalDaddr { v6: true }) => 4,
             Source::SocketCgroup(_) => 2,
             _ => 1,
         }

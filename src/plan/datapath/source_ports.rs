@@ -3,7 +3,6 @@
 //! A range stands in a rule and not in the map of exits: nft can neither list nor load maps whose data are an address and two ports.
 
 use std::collections::BTreeSet;
-use std::net::IpAddr;
 
 use super::names;
 use crate::contract::MARK_MASK;
@@ -49,10 +48,9 @@ pub fn add(table: &mut Table, all: &BTreeSet<SourcePorts>, v6: bool) {
 
 /// Source NAT to one exit, whatever the protocol.
 pub fn to(exit: &Exit) -> Vec<Rule> {
-    let to = |exit: IpAddr| address(exit);
     let v6 = exit.address.is_ipv6();
-    let bounded = exit.ports.into_iter().flat_map(|ports| translations(|| to(exit.address), ports, v6));
-    bounded.chain([rule().snat(Family::ip(v6), to(exit.address))]).collect()
+    let bounded = exit.ports.into_iter().flat_map(|ports| translations(|| address(exit.address), ports, v6));
+    bounded.chain([rule().snat(Family::ip(v6), address(exit.address))]).collect()
 }
 
 /// Source NAT of the protocols that have ports; all others go on.

@@ -15,9 +15,7 @@ use crate::model::binding::Spread;
 use crate::model::spread::Shares;
 use crate::model::uplinks::Exit;
 use crate::model::ways;
-use crate::nft::build::{
-    Operand, constant, daddr, fib_oif, hash_of, map, mark, random, ranges, rule, saddr, turn,
-};
+use crate::nft::build::{Operand, constant, daddr, fib_oif, hash_of, map, mark, random, ranges, rule, saddr, turn};
 use crate::nft::{Bytes, Chain, Data, Datatype, Elements, Family, Key, Rule, Set, Table, Verdict};
 
 /// Fragments that were made before, by policy: a hash over thousands of exits is worked out once, and not in each round.
@@ -64,7 +62,7 @@ pub fn policy_of(set: &str) -> Option<u32> {
     u32::from_str_radix(rest.get(..8)?, 16).ok()
 }
 
-/// The exit that an element of a set of slots leads to, where it leads to a chain of that exit. No name of a chain has a colon.
+/// The exit that an element of a set of slots leads to, where it leads to a chain of that exit. (`nft` reads no name with a colon.)
 pub fn exit_of(data: &Data) -> Option<IpAddr> {
     let Data::Verdict(Verdict::Jump(chain)) = data else { return None };
     chain.strip_prefix("leave-")?.get(9..)?.replace('_', ":").parse().ok()
@@ -88,8 +86,9 @@ pub fn add(table: &mut Table, policy: u32, shares: &Shares, v6: bool, made: &mut
 
 /// The slots of one choice: of all exits of a policy, or of those that are not closed to some destinations.
 struct Choice<'a> {
-    /// What the names of its sets begin with, and those of its chains and sets end with.
+    /// What the names of its sets begin with.
     kind: &'a str,
+    /// What those of its chains and sets have behind what they are for.
     name: String,
     spread: Spread,
     slots: Vec<Exit>,
