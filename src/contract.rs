@@ -2,7 +2,7 @@
 //!
 //! ARCHITECTURE.md has the same numbers with who else uses such.
 
-/// Name of the nftables tables, one in each of the families `ip`, `ip6` and `bridge`.
+/// Name of the nftables tables, one in each of the families `ip`, `ip6` and `bridge`, and in `inet` while a binding has a rate.
 pub const TABLE: &str = "egressd";
 
 /// Packet mark: egressd routes this packet. With [`WAY`] it is all that a packet carries, from `prerouting` to the end of `postrouting`.
@@ -49,6 +49,9 @@ pub const FORWARDED_MASK: u32 = FLAG_MASK & !FLAG;
 pub const PRIORITY_BEFORE_FORWARD: i32 = -5;
 /// Chain priority in `forward`, behind all filters.
 pub const PRIORITY_BEHIND_FORWARD: i32 = 300;
+
+/// Chain priority in `forward` of the limits of bindings, behind all that may drop a packet: what is dropped there has not been sent.
+pub const PRIORITY_RATE: i32 = 310;
 
 /// Preference of the policy rules that find what is inside, ahead of the ways' rules.
 pub const PREFERENCE_INSIDE: u32 = 1560;

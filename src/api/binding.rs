@@ -99,6 +99,15 @@ pub struct EgressBindingSpec {
     /// the workload's or the destination's address (`BySource`, `ByDestination`). A flow keeps the exit that it began with.
     #[serde(default)]
     pub spread: Spread,
+    /// How fast the workloads send outside, all of them together on a node: what is over it is dropped. For instance `20Mbit`; kbit, Mbit and Gbit
+    /// are thousands of bits a second. Not for programs of the host.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 32))]
+    pub rate: Option<String>,
+    /// How much may leave at once after a pause, beyond a second's worth of `rate`, for instance `256kB`; nothing when not given.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 32))]
+    pub burst: Option<String>,
     /// What comes in by the exits, and goes to the workloads: calls to an exit's address on these ports are shared among those of its family.
     /// In files only.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]

@@ -68,15 +68,48 @@ pub struct Exit {
     /// It takes no new flows; those that bear it go on.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub draining: bool,
+    /// The source ports that its flows leave with, of TCP, UDP and SCTP, for instance `40000-49999`: so many flows at a time can go to one
+    /// destination. From 1024 on when not given.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 11))]
+    pub source_ports: Option<String>,
     /// Who puts the address where it is. `Existing`: somebody else, it is on a NIC. `Managed`: egressd adds it to its NIC (`interface`, else the one
     /// with its subnet) unless a neighbour has it, keeps it there, and takes it away when nobody asks for it any more. `Routed`: it is on no NIC, the
     /// network routes it to this host; it leaves by `interface`, else by the default route. `Managed` and `Routed` in files only.
     #[serde(default, skip_serializing_if = "Assignment::is_existing")]
     pub assignment: Assignment,
+    /// What the exit has to reach: while that does not answer it takes no new flow. Not for one that is `Routed`, on no NIC.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub probe: Option<ExitProbe>,
     /// What the outside sees of the address, where something beyond translates it: an elastic IP. For people: shown in status, and not looked at.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 64))]
     pub public_address: Option<String>,
+}
+
+/// A TCP connection that is opened from the exit again and again, and reset.
+#[derive(Clone, Debug, PartialEq, Deserialize, Serialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct ExitProbe {
+    /// Address and port, for instance `198.51.100.10:443`.
+    #[schemars(length(min = 1, max = 64))]
+    pub tcp: String,
+    /// Milliseconds from one probe to the next, up to a tenth more; an answer that takes as long is a failure.
+    #[serde(default = "interval")]
+    #[schemars(range(min = 100, max = 3_600_000))]
+    pub interval_milliseconds: i32,
+    /// So many failures in a row and the exit is not used, and as many successes and it is again. Until then it is used, from the start on.
+    #[serde(default = "failures")]
+    #[schemars(range(min = 1, max = 100))]
+    pub failures: i32,
+}
+
+fn interval() -> i32 {
+    1000
+}
+
+fn failures() -> i32 {
+    3
 }
 
 /// Who puts an exit's address where it is.

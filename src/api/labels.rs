@@ -15,6 +15,7 @@ use crate::model::binding::{
     Asked, Assignment, Binding, BindingName, Destination, ExitSpec, FieldError, Placement, Selector, Source, Traffic,
 };
 use crate::model::facts::Container;
+use crate::model::rate::Rate;
 use crate::model::served::refuse_mode;
 
 /// All labels of ours begin so.
@@ -150,6 +151,9 @@ fn binding(read: Read, container: &Container, mode: Option<FieldError>) -> Bindi
             "is given without `egress.ip`; add the address that is to be put on the NIC, or leave it out".to_owned()
         });
     }
+    if draft.burst.is_some() && draft.rate.is_none() {
+        errors.push("egress.burst", || "is given without `egress.rate`; add it, for instance `20Mbit`, or leave this out".to_owned());
+    }
     let mut exits = exits(&draft, &mut errors);
     if !said_ip && draft.interface.is_some() {
         exits.extend(values::own_addresses(None).map(|address| draft.exit(address, 1)));
@@ -163,6 +167,7 @@ fn binding(read: Read, container: &Container, mode: Option<FieldError>) -> Bindi
         selector: Selector::Container(container.id.clone()),
         exits,
         spread: draft.spread,
+        rate: draft.rate.map(|bytes| Rate { bytes, burst: draft.burst.unwrap_or(0) }),
         inbound,
         pool: None,
         refusal: None,

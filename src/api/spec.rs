@@ -7,6 +7,7 @@ mod health;
 mod host;
 mod inbound;
 mod lenient;
+mod rate;
 
 use ipnet::IpNet;
 
@@ -30,6 +31,7 @@ pub fn binding(name: BindingName, spec: &EgressBindingSpec, created: u64) -> Res
     let exits = if pool.is_some() { Vec::new() } else { exits(name.source, spec, &mut faults) };
     let traffic = Traffic::new(destinations(spec, &mut faults), ports(spec, &mut faults));
     let inbound = inbound(&name, spec, &mut faults);
+    let rate = rate::rate(spec, &mut faults);
     let errors = faults.finish();
     let Some(selector) = selector else {
         return Err(errors);
@@ -41,6 +43,7 @@ pub fn binding(name: BindingName, spec: &EgressBindingSpec, created: u64) -> Res
         warnings: idle.into_iter().flatten().collect(),
         exits,
         spread: spec.spread.into(),
+        rate,
         inbound,
         pool,
         refusal: None,

@@ -2,14 +2,16 @@
 
 mod exits;
 mod health;
+mod rate;
 mod sockets;
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-pub use exits::{MAX_ADDRESSES, exit_addresses, idle_weights, weight, weighted};
+pub use exits::{MAX_ADDRESSES, exit_addresses, idle_weights, source_ports, weight, weighted};
 pub use health::{host, path};
 use ipnet::IpNet;
-pub use sockets::{listen_address, port, server_address};
+pub use rate::{burst, rate};
+pub use sockets::{endpoint, listen_address, port, server_address};
 
 use crate::model::binding::{Destination, ExitSpec, FieldError, Ports, Protocol};
 use crate::model::facts::is_link_local;

@@ -22,6 +22,9 @@ pub(super) struct RunArgs {
     /// Folder of manifests (EgressBinding, EgressNetwork), watched
     #[arg(long, env = "EGRESSD_MANIFESTS", value_name = "DIR")]
     manifests: Option<PathBuf>,
+    /// State folder of egressd-cloud: addresses of pools with `cloud` are used once it says that the cloud shows them
+    #[arg(long, env = "EGRESSD_CLOUD_STATE_DIR", default_value = "/run/egressd-cloud", value_name = "DIR")]
+    cloud_state_dir: PathBuf,
     /// Docker's socket; it need not be there yet
     #[arg(long, env = "EGRESSD_DOCKER_SOCKET", default_value = DOCKER, value_name = "PATH")]
     docker_socket: PathBuf,
@@ -106,6 +109,7 @@ pub(super) fn run(args: RunArgs, config: PathBuf) -> anyhow::Result<()> {
     log(args.log_json);
     let options = daemon::Options {
         manifests: args.manifests,
+        cloud_state: args.cloud_state_dir,
         config,
         docker: (!args.no_docker).then_some(args.docker_socket),
         containerd: args.containerd_socket,

@@ -24,7 +24,7 @@ use super::retry::Retries;
 use super::sources::{self, Sources};
 use super::systemd::Manager;
 use super::transitions::Transitions;
-use super::{Error, Options, Teller, Told, addresses, gates, gateways, nat, withdraw};
+use super::{Error, Options, Teller, Told, addresses, gates, gateways, nat, spill, withdraw};
 use crate::effects::kernel::{Failure, Kernel};
 use crate::effects::kubernetes::reporter::Reporter;
 use crate::model::cluster::Cluster;
@@ -35,7 +35,7 @@ use crate::model::resolve::{Outcome, Past, resolve};
 use crate::model::ways;
 use crate::plan::engine;
 use crate::plan::flows::Cut;
-use crate::plan::read_back::read_back;
+use crate::plan::read_back::{read_back, spills};
 use crate::plan::{Observed, Plan, Planner, boot, sysctls};
 use crate::report::node;
 
@@ -82,6 +82,7 @@ pub(super) struct Agent {
     gates: gates::Watch,
     addresses: addresses::Watch,
     gateways: gateways::Watch,
+    spill: spill::Watch,
     inbound: Inbound,
     transitions: Transitions,
     manager: Manager,
@@ -128,6 +129,7 @@ impl Agent {
             gates: gates::Watch::new(),
             addresses: addresses::Watch::new(tell.clone()),
             gateways: gateways::Watch::new(tell.clone()),
+            spill: spill::Watch::new(&options.sysctls, tell.clone()),
             inbound: Inbound::start(&tell),
             transitions: Transitions::default(),
             manager: Manager::new(),
@@ -264,9 +266,10 @@ impl Agent {
         self.transitions.log(&self.outcome);
         self.gates.want(&self.outcome, !self.silent.any());
         self.gateways.want(&self.outcome.uplinks.gateways);
+        self.spill.want(&self.outcome);
         self.facts.dead_gateways.retain(&self.outcome.uplinks.gateways);
         self.past.serve(&self.outcome.inbound, !self.silent.any());
-        self.inbound.note(&self.outcome.inbound, &mut self.facts.verdicts);
+        self.inbound.note(&self.outcome.inbound, &self.outcome.uplinks.probes, &mut self.facts.verdicts);
         // Flows end once the rules are right. What was refused is planned anew, with its cuts.
         if !flows_stay && !done.batch_refused {
             let _ = self.cutter.send(Job::Cut(cuts, server_cuts));
@@ -350,6 +353,8 @@ impl Agent {
         let observed = self.kernel.ruleset().map_err(unread)?;
         if !self.taken_over {
             read_back(observed, &self.facts.kernel, &mut self.past);
+            // What an earlier run closed stays closed until it is counted anew.
+            self.silent.ports = !self.spill.told && spills(observed);
         }
         self.facts.cluster.grant();
         // The rows of the round before go first: at ten thousand addresses they are megabytes, and the new ones take their place.

@@ -43,12 +43,14 @@ impl Inbound {
         self.ports.send_if_modified(|asked| replace(asked, Arc::clone(&services.asked)));
     }
 
-    /// Asks for what these services depend on, and notes who drains. What was told of servers that nobody asks any more is forgotten.
-    pub fn note(&mut self, services: &Services, verdicts: &mut HashMap<Check, Verdict>) {
+    /// Asks for what these services and exits depend on, and notes who drains. What was told of servers that nobody asks any more is forgotten.
+    pub fn note(&mut self, services: &Services, exits: &BTreeSet<Check>, verdicts: &mut HashMap<Check, Verdict>) {
         self.drains.note(services, Instant::now());
         self.ask_ports(services);
-        if self.checks.send_if_modified(|wanted| replace(wanted, Arc::clone(&services.checks))) {
-            verdicts.retain(|check, _| services.checks.contains(check));
+        let checks =
+            if exits.is_empty() { Arc::clone(&services.checks) } else { Arc::new(services.checks.union(exits).cloned().collect()) };
+        if self.checks.send_if_modified(|wanted| replace(wanted, Arc::clone(&checks))) {
+            verdicts.retain(|check, _| checks.contains(check));
         }
     }
 

@@ -124,7 +124,7 @@ impl Metrics {
         registry.register("source_up", "Whether a source of facts answers", metrics.up.clone());
         registry.register("uplink_up", "Whether a NIC that leads outside is up and has a carrier", metrics.uplinks.clone());
         registry.register("exit_flows", "Open flows that leave as a usable exit", metrics.exits.clone());
-        let help = "Open flows of a usable exit to the destination that has most of them; 64512 are all";
+        let help = "Open flows of a usable exit to the destination that has most of them; 64512 are all, or as many as sourcePorts says";
         registry.register("exit_busiest_destination_flows", help, metrics.ports.clone());
         let help = "Packets that were not let out; begins anew when its rule is made anew";
         registry.register("dropped_packets", help, metrics.dropped.clone());
@@ -167,7 +167,7 @@ impl Metrics {
             let flows = now.counted.translated.get(&exit.address).copied().unwrap_or(0);
             let label = ByExit { exit: exit.address.to_string(), nic: uplinks.name(exit.interface).to_owned() };
             self.exits.get_or_create(&label).set(flows.try_into().unwrap_or(i64::MAX));
-            let busiest = now.counted.busiest.get(&exit.address).map_or(0, |(_, flows)| *flows);
+            let busiest = now.counted.ports.busiest(exit.address, exit.source_ports()).map_or(0, |(_, flows)| flows);
             self.ports.get_or_create(&label).set(busiest.try_into().unwrap_or(i64::MAX));
         }
         self.dropped.clear();

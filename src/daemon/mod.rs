@@ -20,6 +20,7 @@ mod nat;
 pub mod question;
 mod retry;
 mod sources;
+mod spill;
 mod started;
 pub(crate) mod systemd;
 mod tally;
@@ -42,13 +43,15 @@ use crate::effects::kernel::{Failure, Kernel, OpenError};
 use crate::effects::kubernetes::reporter::Reporter;
 use crate::effects::nft::{EventsError, NftEvents, Notice};
 use crate::facts::backoff::Backoff;
-use crate::facts::{containerd, docker, files, kernel, kubernetes, programs};
+use crate::facts::{cloud, containerd, docker, files, kernel, kubernetes, programs};
 use crate::model::binding::Manifests;
+use crate::model::cloud::AddressReports;
 use crate::model::cluster::ClusterChange;
 use crate::model::facts::{EngineChange, KernelChange};
 use crate::model::health::{Check, Verdict};
 use crate::model::listeners::Listeners;
 use crate::model::pod::RuntimeChange;
+use crate::model::port_use::Full;
 use crate::model::programs::ProgramFacts;
 use crate::plan::engine::EngineStep;
 use agent::Agent;
@@ -62,6 +65,8 @@ use question::{Question, Response};
 pub struct Options {
     /// Folder of manifests.
     pub manifests: Option<PathBuf>,
+    /// State folder of `egressd-cloud`, for the pools among the manifests.
+    pub cloud_state: PathBuf,
     /// The file of options, which is no manifest.
     pub config: PathBuf,
     /// Docker's socket; `None`: no engine.
@@ -123,6 +128,10 @@ pub(crate) enum Told {
     },
     /// Whether neighbours have addresses that are to be put on a NIC.
     Probed(addresses::Report),
+    /// Which exits run out of source ports.
+    Full(Full),
+    /// What the cloud shows of addresses.
+    Cloud(AddressReports),
     /// A gateway is dead, or back.
     Gateway(gateways::Report),
     /// What became of flows that were to end.
@@ -174,6 +183,7 @@ pub async fn run(options: Options) -> Result<(), Error> {
         let fault = |source| Error::Serve { what: format!("manifests of {}", folder.display()), source };
         let memory = (!options.dry_run).then(|| options.state.join("manifests"));
         listen_to_files(files::Source::new(folder, &options.config, memory).map_err(fault)?, tell.clone());
+        listen_to_cloud(cloud::Source::new(&options.cloud_state), tell.clone());
     }
     let parse = |container: &crate::model::facts::Container| api::labels::parse(container).map(Arc::new);
     if let Some(socket) = &options.docker {
@@ -276,6 +286,10 @@ fn listening_anew() -> Backoff {
 
 fn listen_to_files(mut source: files::Source, tell: Teller) {
     tokio::spawn(async move { while tell.send(Told::Files(source.next().await)).is_ok() {} });
+}
+
+fn listen_to_cloud(mut source: cloud::Source, tell: Teller) {
+    tokio::spawn(async move { while tell.send(Told::Cloud(source.next().await)).is_ok() {} });
 }
 
 fn listen_to_programs(mut source: programs::Source, tell: Teller) {

@@ -9,8 +9,8 @@ use nix::libc;
 use tracing::debug;
 
 use crate::effects::conntrack::{Error, Flow, Flows};
+use crate::model::port_use::PortUse;
 use crate::report::flows::{ExitFlows, OpenFlow, Owners, protocol};
-use crate::report::ports::PortUse;
 use crate::report::status::Counted;
 
 /// `IPS_SEEN_REPLY` and `IPS_ASSURED` of `linux/netfilter/nf_conntrack_common.h`.
@@ -53,23 +53,31 @@ struct Tally {
 
 /// What status and metrics tell of flows, while they are gone through.
 #[derive(Default)]
-struct Counter {
-    counted: Counted,
-    ports: PortUse,
-}
+struct Counter(Counted);
 
 impl Counter {
     fn count(&mut self, flow: &Flow) {
-        *self.counted.flows.entry(flow.source).or_default() += 1;
-        *self.counted.translated.entry(flow.reply_destination).or_default() += 1;
-        if flow.reply_destination != flow.source {
-            self.ports.count(flow.reply_destination, (flow.protocol, flow.reply_source, flow.destination_port));
-        }
+        *self.0.flows.entry(flow.source).or_default() += 1;
+        *self.0.translated.entry(flow.reply_destination).or_default() += 1;
+        note_ports(&mut self.0.ports, flow);
     }
+}
 
-    fn end(self) -> Counted {
-        Counted { busiest: self.ports.busiest(), ..self.counted }
+/// Takes note of the source port of a flow that is translated.
+fn note_ports(ports: &mut PortUse, flow: &Flow) {
+    if flow.reply_destination != flow.source {
+        ports.count(flow.reply_destination, flow.reply_port, (flow.protocol, flow.reply_source, flow.destination_port));
     }
+}
+
+/// Source ports of open flows.
+///
+/// # Errors
+/// When the table cannot be read.
+pub(super) fn port_use() -> Result<PortUse, Error> {
+    let mut ports = PortUse::default();
+    for_each(|flow| note_ports(&mut ports, &flow))?;
+    Ok(ports)
 }
 
 /// Open flows, for status and metrics; nothing where the table cannot be read.
@@ -78,7 +86,7 @@ pub(super) fn count() -> Counted {
     if let Err(error) = for_each(|flow| counter.count(&flow)) {
         debug!(%error, "failed to count flows");
     }
-    counter.end()
+    counter.0
 }
 
 impl Reader {
@@ -104,7 +112,7 @@ impl Reader {
         if let Err(error) = read {
             debug!(%error, "failed to count flows");
         }
-        reading.counted = counter.end();
+        reading.counted = counter.0;
         self.before = Some(Before { at, flows });
         reading
     }
@@ -185,15 +193,17 @@ fn state(flow: &Flow) -> &'static str {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::model::binding::SourcePorts;
 
     #[test]
     fn what_is_counted_has_the_busiest_destination_of_what_is_translated() {
         let mut counter = Counter::default();
         let inside = Flow { reply_destination: Flow::sample().source, ..Flow::sample() };
         [Flow::sample(), Flow::sample(), inside].iter().for_each(|flow| counter.count(flow));
-        let (counted, flow) = (counter.end(), Flow::sample());
+        let (counted, flow) = (counter.0, Flow::sample());
         assert_eq!(counted.flows, [(flow.source, 3)].into());
         assert_eq!(counted.translated, [(flow.source, 1), (flow.reply_destination, 2)].into());
-        assert_eq!(counted.busiest, [(flow.reply_destination, ((17, flow.reply_source, 53), 2))].into());
+        let busiest = counted.ports.busiest(flow.reply_destination, SourcePorts::ALL);
+        assert_eq!(busiest, Some(((17, flow.reply_source, 53), 2)));
     }
 }

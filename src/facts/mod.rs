@@ -2,6 +2,7 @@
 
 pub mod backoff;
 pub mod cause;
+pub mod cloud;
 pub mod containerd;
 pub mod docker;
 pub mod files;

@@ -10,10 +10,13 @@ use ipnet::IpNet;
 
 use super::cloud::CloudPool;
 use super::facts::Attachment;
+use super::health::ExitProbe;
 use super::labels::LabelSelector;
 pub use super::ports::{Balance, ClientSource, Inbound, Ports, Protocol};
 use super::proxy::Proxy;
+use super::rate::Rate;
 use super::reason::Reason;
+pub use super::source_ports::SourcePorts;
 use crate::fnv::Fnv;
 
 /// Where a binding was written. The order is that of precedence at equal priority and age.
@@ -118,6 +121,10 @@ pub struct ExitSpec {
     pub assignment: Assignment,
     /// What the outside sees of it, as far as somebody says; nothing follows from it.
     pub public: Option<IpAddr>,
+    /// The source ports of its flows; `None`: what the kernel takes.
+    pub source_ports: Option<SourcePorts>,
+    /// What it has to reach; `None`: it is not asked.
+    pub probe: Option<ExitProbe>,
 }
 
 /// Who puts an exit's address where it is.
@@ -135,7 +142,17 @@ pub enum Assignment {
 impl ExitSpec {
     /// An address, and nothing else said.
     pub fn new(address: IpAddr) -> Self {
-        Self { address, interface: None, gateway: None, weight: 1, draining: false, assignment: Assignment::Existing, public: None }
+        Self {
+            address,
+            interface: None,
+            gateway: None,
+            weight: 1,
+            draining: false,
+            assignment: Assignment::Existing,
+            public: None,
+            source_ports: None,
+            probe: None,
+        }
     }
 }
 
@@ -244,6 +261,8 @@ pub struct Binding {
     /// What it names itself; of a binding with a pool, what the pool gave it.
     pub exits: Vec<ExitSpec>,
     pub spread: Spread,
+    /// How fast its workloads send outside, all of them together on this node; `None`: as fast as they can.
+    pub rate: Option<Rate>,
     /// What comes in by the exits.
     pub inbound: Vec<Inbound>,
     pub pool: Option<PoolRequest>,
@@ -276,6 +295,7 @@ impl Binding {
             selector,
             exits: Vec::new(),
             spread: Spread::FirstUsable,
+            rate: None,
             inbound: Vec::new(),
             pool: None,
             traffic: Traffic::default(),

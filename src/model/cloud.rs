@@ -1,6 +1,9 @@
 //! What a pool asks of a cloud.
 
-use std::net::Ipv4Addr;
+use std::collections::BTreeMap;
+use std::net::{IpAddr, Ipv4Addr};
+
+use serde::{Deserialize, Serialize};
 
 /// An `EgressPool` with `cloud`.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -34,6 +37,23 @@ pub enum Interface {
     /// Of this instance, the first in the addresses' subnet.
     InSubnet,
 }
+
+/// What the cloud shows of an address, as `egressd-cloud` writes it down.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct AddressReport {
+    /// The cloud shows it as the pool asks: it may be used.
+    pub ready: bool,
+    /// What others see it as.
+    pub public_address: Option<Ipv4Addr>,
+    /// The elastic address's id.
+    pub elastic_address: Option<String>,
+    /// Why it is not ready.
+    pub message: String,
+}
+
+/// What is known of the addresses of all pools.
+pub type AddressReports = BTreeMap<IpAddr, AddressReport>;
 
 /// Where public addresses come from.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -36,18 +36,35 @@ pub enum Probe {
     },
 }
 
+/// What an exit is to reach.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct ExitProbe {
+    pub to: SocketAddr,
+    pub how: Arc<HealthCheck>,
+}
+
+impl ExitProbe {
+    /// The check of one exit.
+    pub fn check(&self, exit: IpAddr) -> Check {
+        Check { address: self.to.ip(), port: self.to.port(), from: Some(exit), how: Arc::clone(&self.how) }
+    }
+}
+
 /// One server, and what it is asked. Services that ask the same of one server have one check.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Check {
     pub address: IpAddr,
     pub port: u16,
+    /// The exit that it is asked from; by the host's own address where there is none.
+    pub from: Option<IpAddr>,
     pub how: Arc<HealthCheck>,
 }
 
-/// `10.0.0.2:1234`.
+/// `10.0.0.2:1234`, `198.51.100.10:443 from 172.31.0.14`.
 impl fmt::Display for Check {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}", SocketAddr::new(self.address, self.port))
+        write!(f, "{}", SocketAddr::new(self.address, self.port))?;
+        self.from.map_or(Ok(()), |exit| write!(f, " from {exit}"))
     }
 }
 

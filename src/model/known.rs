@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use foldhash::HashMap;
 
+use super::cloud::AddressReports;
 use super::cluster::Cluster;
 use super::facts::{Container, EngineChange, IfIndex, KernelFacts, Network};
 use super::gateways::Dead;
@@ -13,6 +14,7 @@ use super::health::{Check, Verdict};
 use super::listeners::Listeners;
 use super::managed::Probes;
 use super::pod::{NetworkNamespace, Owner, RuntimeChange, Sandbox};
+use super::port_use::Full;
 use super::programs::ProgramFacts;
 use super::replace;
 use super::select::Index;
@@ -39,11 +41,15 @@ pub struct Facts {
     pub programs: ProgramFacts,
     /// Who listens on ports that bindings publish; `None` where nobody looks.
     pub listeners: Option<Listeners>,
-    /// Whether servers of published ports answer, of those that have been asked often enough.
+    /// Whether servers of published ports, and what exits are to reach, answer: of those that have been asked often enough.
     pub verdicts: HashMap<Check, Verdict>,
     pub cluster: Cluster,
+    /// What the cloud shows of addresses.
+    pub cloud: AddressReports,
     /// What was found of the addresses that egressd is to put on NICs.
     pub probes: Probes,
+    /// Exits whose source ports to a destination run out.
+    pub full: Full,
     /// Gateways that do not answer any more.
     pub dead_gateways: Dead,
     words: u64,

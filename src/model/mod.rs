@@ -4,6 +4,7 @@
 
 use std::collections::BTreeMap;
 
+pub mod away;
 pub mod binding;
 pub mod cloud;
 pub mod cluster;
@@ -22,15 +23,18 @@ pub mod pod;
 pub mod policy;
 pub mod pool;
 pub mod port_owners;
+pub mod port_use;
 pub mod ports;
 pub mod programs;
 pub mod proxy;
+pub mod rate;
 pub mod reason;
 pub mod resolve;
 pub mod select;
 pub mod served;
 pub mod services;
 mod slots;
+pub mod source_ports;
 pub mod spread;
 pub mod uplinks;
 pub mod ways;

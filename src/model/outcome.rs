@@ -72,21 +72,23 @@ impl Outcome {
     /// The exits that new flows of a row leave by: none when it has none, several when they are spread.
     pub fn exits_of(&self, row: &Row) -> Vec<Exit> {
         let State::Bound(first) = &row.state else { return Vec::new() };
-        let spread = match standing(row) {
-            Standing::Bound(policy) => match row.entry {
-                Some(Entry::User { .. } | Entry::Cgroup { .. }) => self.programs.spreads.get(&policy),
-                _ => self.spreads.get(&policy),
-            },
-            Standing::Free | Standing::Unknown => None,
-        };
-        spread.map_or_else(|| vec![*first], |spread| spread.shares.iter().map(|share| share.exit).collect())
+        self.shares_of(row).map_or_else(|| vec![*first], |spread| spread.shares.iter().map(|share| share.exit).collect())
     }
 
-    /// What the outside sees of a row's exit, where its binding says so.
+    /// How new flows of a row are spread, when they are.
+    pub fn shares_of(&self, row: &Row) -> Option<&Shares> {
+        match (standing(row), row.entry) {
+            (Standing::Bound(policy), Some(Entry::User { .. } | Entry::Cgroup { .. })) => self.programs.spreads.get(&policy),
+            (Standing::Bound(policy), _) => self.spreads.get(&policy),
+            (Standing::Free | Standing::Unknown, _) => None,
+        }
+    }
+
+    /// What the outside sees of a row's exit, where its binding or the cloud says so.
     pub fn public_of(&self, row: &Row, exit: &Exit) -> Option<IpAddr> {
         let of = row.binding.iter().flat_map(|binding| &binding.exits).filter(|spec| spec.public.is_some());
         let of = of.filter(|spec| matches!(self.uplinks.exit(spec), Some(Ok(found)) if found.address == exit.address));
-        of.filter_map(|spec| spec.public).next()
+        of.filter_map(|spec| spec.public).next().or_else(|| self.uplinks.public.get(&exit.address).copied())
     }
 
     /// The addresses that flows of a row may bear: those of its exits, and of others that drain.

@@ -37,6 +37,7 @@ pub fn standing(row: &Row) -> Standing {
             for exit in binding.exits.iter().filter(|exit| Family::of(exit.address) == family) {
                 // Who puts the address there is nothing to its flows.
                 (exit.address, &exit.interface, exit.gateway, exit.weight, exit.draining).hash(&mut hash);
+                exit.source_ports.iter().for_each(|ports| ports.hash(&mut hash));
             }
             binding.traffic.number().hash(&mut hash);
             // Turns are counted for each binding by itself.

@@ -3,6 +3,7 @@
 use std::fmt;
 use std::net::IpAddr;
 
+pub use super::away::Away;
 use super::binding::FieldError;
 use super::facts::{Family, Mac};
 pub use super::not_an_uplink::NotAnUplink;
@@ -66,6 +67,11 @@ pub enum Reason {
     GatewayDead {
         interface: String,
         gateway: IpAddr,
+    },
+    /// What is wrong with the exit is beyond this host.
+    Away {
+        address: IpAddr,
+        why: Away,
     },
     /// The address of a flow does not tell by which of two gateways it goes.
     GatewayConflict {
@@ -199,6 +205,7 @@ impl Reason {
             Self::InterfaceDown { .. } => "InterfaceDown",
             Self::GatewayNotFound { .. } => "GatewayNotFound",
             Self::GatewayDead { .. } => "GatewayDead",
+            Self::Away { why, .. } => why.word(),
             Self::GatewayConflict { .. } => "GatewayConflict",
             Self::TooManyWays { .. } => "TooManyWays",
             Self::NotAnUplink { .. } => "NotAnUplink",
@@ -292,6 +299,7 @@ impl fmt::Display for Reason {
                     "gateway {gateway} does not answer at {interface} any more; it is asked four times a second: look at it and the way to it, or name another one (egress.gateway, exits[].gateway)"
                 )
             }
+            Self::Away { address, why } => write!(f, "{address} {why}"),
             Self::GatewayConflict { interface, address, gateway, named } => {
                 write!(
                     f,

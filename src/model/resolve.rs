@@ -74,7 +74,7 @@ pub fn resolve(facts: &Facts, past: &mut Past) -> Outcome {
     let rows = if pending.rows.len() > engines { without_overlaps(pending.rows) } else { pending.rows };
     let faces = resolver.faces(&rows, &guards);
     let programs = programs::programs(facts, &uplinks, &mut past.memory.numbers);
-    let spreads = spreads(&rows, &uplinks);
+    let spreads = spreads(&rows, &uplinks, &facts.full);
     let inbound = services(&rows, facts, &uplinks, &past.served);
     Outcome { uplinks, rows, programs, spreads, inbound, guards, faces, inside: Arc::clone(&facts.cluster.inside) }
 }

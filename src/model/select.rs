@@ -2,10 +2,12 @@
 
 use std::cmp::Reverse;
 use std::collections::HashMap;
+use std::net::{IpAddr, Ipv4Addr};
 use std::ops::Deref;
 use std::sync::Arc;
 
 use super::binding::{Asked, Binding, BindingName, Manifests, Selector, Source};
+use super::cloud::CloudPool;
 use super::facts::Container;
 use super::labels::{LabelSelector, Labels};
 use super::pod::Pod;
@@ -58,11 +60,16 @@ pub struct Index {
     manifests: Manifests,
     by_name: HashMap<String, Vec<usize>>,
     by_label: HashMap<(String, String), Vec<usize>>,
+    /// The pool with `cloud` that has an address.
+    pools: HashMap<Ipv4Addr, usize>,
 }
 
 impl Index {
     pub fn new(manifests: Manifests) -> Self {
         let mut index = Self { manifests, ..Self::default() };
+        for (at, pool) in index.manifests.pools.iter().enumerate() {
+            index.pools.extend(pool.addresses.iter().map(|address| (*address, at)));
+        }
         for (at, binding) in index.manifests.bindings.iter().enumerate() {
             let Selector::Containers { names, match_labels, compose } = &binding.selector else { continue };
             if !names.is_empty() {
@@ -90,6 +97,12 @@ impl Index {
         }
         found.sort_by(|a, b| precedence(a).cmp(&precedence(b)));
         found
+    }
+
+    /// The pool with `cloud` that has an address.
+    pub fn pool_of(&self, address: IpAddr) -> Option<&CloudPool> {
+        let IpAddr::V4(address) = address else { return None };
+        self.pools.get(&address).map(|at| &*self.manifests.pools[*at])
     }
 
     /// The binding at a place among them.

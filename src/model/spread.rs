@@ -4,10 +4,12 @@
 //! address), and slots lead to exits: so a weight is a number of slots.
 
 use std::collections::BTreeMap;
+use std::net::IpAddr;
 
 use super::binding::{Binding, Spread};
 use super::facts::Family;
 use super::policy::{Standing, standing};
+use super::port_use::{Destination, Full, Source, closed};
 use super::slots::{hashed, turns};
 use super::uplinks::{Exit, Uplinks};
 use super::workload::{Row, State};
@@ -28,10 +30,12 @@ pub struct Shares {
     pub shares: Vec<Share>,
     /// How many exits of the family the binding names, usable or not.
     pub named: usize,
+    /// Exits that take no new flow to a destination: they have hardly a source port left for it, and others have.
+    pub closed: BTreeMap<Destination, Vec<IpAddr>>,
 }
 
 /// The shares of each policy that spreads its flows, for rows that have an exit.
-pub fn spreads(rows: &[Row], uplinks: &Uplinks) -> BTreeMap<u32, Shares> {
+pub fn spreads(rows: &[Row], uplinks: &Uplinks, full: &Full) -> BTreeMap<u32, Shares> {
     let mut spreads = BTreeMap::new();
     for row in rows {
         let (State::Bound(_), Some(binding), Some(net)) = (&row.state, &row.binding, row.address) else { continue };
@@ -41,7 +45,11 @@ pub fn spreads(rows: &[Row], uplinks: &Uplinks) -> BTreeMap<u32, Shares> {
         if let Standing::Bound(policy) = standing(row) {
             let family = Family::of(net.addr());
             let named = || binding.exits.iter().filter(|spec| Family::of(spec.address) == family).count();
-            let shares = || Shares { spread: binding.spread, shares: shares(uplinks, binding, family), named: named() };
+            let shares = || {
+                let shares = shares(uplinks, binding, family);
+                let shares = Shares { spread: binding.spread, shares, named: named(), closed: BTreeMap::new() };
+                Shares { closed: closed(&shares.sources().collect::<Vec<_>>(), full), ..shares }
+            };
             spreads.entry(policy).or_insert_with(shares);
         }
     }
@@ -61,6 +69,18 @@ fn shares(uplinks: &Uplinks, binding: &Binding, family: Family) -> Vec<Share> {
 }
 
 impl Shares {
+    /// Its exits, with the source ports that their flows may have.
+    pub fn sources(&self) -> impl Iterator<Item = Source> + '_ {
+        self.shares.iter().map(|share| (share.exit.address, share.exit.source_ports()))
+    }
+
+    /// The same without the exits that are closed to a destination.
+    #[must_use]
+    pub fn without(&self, closed: &[IpAddr]) -> Self {
+        let open = self.shares.iter().filter(|share| !closed.contains(&share.exit.address));
+        Self { shares: open.cloned().collect(), closed: BTreeMap::new(), ..*self }
+    }
+
     /// The exit of each slot.
     pub fn slots(&self) -> Vec<Exit> {
         let weighted: Vec<(Exit, u16)> = self.shares.iter().map(|share| (share.exit, share.weight)).collect();
@@ -74,16 +94,14 @@ impl Shares {
 
 #[cfg(test)]
 mod tests {
-    use std::net::IpAddr;
-
     use super::*;
 
     fn share(host: u8, weight: u16) -> Share {
-        Share { exit: Exit { address: [172, 31, 0, host].into(), interface: 3, way: 1 }, weight }
+        Share { exit: Exit { address: [172, 31, 0, host].into(), interface: 3, way: 1, ports: None }, weight }
     }
 
     fn slots(spread: Spread, shares: &[Share]) -> Vec<u8> {
-        let slots = Shares { spread, shares: shares.to_vec(), named: shares.len() }.slots();
+        let slots = Shares { spread, shares: shares.to_vec(), named: shares.len(), closed: BTreeMap::new() }.slots();
         slots.iter().map(|exit| if let IpAddr::V4(address) = exit.address { address.octets()[3] } else { 0 }).collect()
     }
 
@@ -115,7 +133,7 @@ mod tests {
     #[test]
     fn exits_that_cannot_be_used_just_now_count_for_the_number_of_slots() {
         let usable: Vec<Share> = (1..=32).map(|host| share(host, 1)).collect();
-        let slots = |named| Shares { spread: Spread::BySource, shares: usable.clone(), named }.slots().len();
+        let slots = |named| Shares { spread: Spread::BySource, shares: usable.clone(), named, closed: BTreeMap::new() }.slots().len();
         assert_eq!((slots(32), slots(33)), (256, 1024));
     }
 

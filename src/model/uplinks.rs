@@ -1,6 +1,8 @@
 //! Uplinks, their ways, and the exits on them: computed in one place, which can say no. They change seldom.
 
 pub mod ahead;
+mod beyond;
+mod exit;
 mod holder;
 mod managed;
 pub mod outside;
@@ -11,13 +13,15 @@ use std::net::IpAddr;
 
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 
-use super::binding::{Binding, ExitSpec};
+use super::binding::{Binding, ExitSpec, SourcePorts};
 use super::facts::{Family, IfIndex, KernelFacts, Link, LinkKind, is_link_local};
+use super::health::Check;
 use super::known::Facts;
 use super::managed::{At, Verdict};
 use super::reason::{NotAnUplink, Reason};
 use super::select::precedence;
 use super::ways::{Gateway, Numbers, Way, WayKey};
+pub use exit::Exit;
 use holder::{not_an_uplink, own};
 use outside::{Default as DefaultRoute, Inside, MAIN};
 
@@ -51,15 +55,6 @@ pub struct Uplink {
     pub holds_exit: bool,
 }
 
-/// One usable exit.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Exit {
-    pub address: IpAddr,
-    pub interface: IfIndex,
-    /// Number of its way.
-    pub way: u8,
-}
-
 /// What outlives one look.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Memory {
@@ -88,6 +83,10 @@ pub struct Uplinks {
     pub managed: BTreeMap<At, Option<Verdict>>,
     /// Gateways of exits, each on its NIC: they are asked whether they are there.
     pub gateways: BTreeSet<At>,
+    /// What exits are to reach.
+    pub probes: BTreeSet<Check>,
+    /// What the outside sees of exits, as the cloud says.
+    pub public: BTreeMap<IpAddr, IpAddr>,
     /// Exits that are on no NIC: what nobody asked for, and is for them, goes nowhere.
     pub routed: BTreeSet<IpAddr>,
     /// The preference of the first of the policy rules for our marks, where it is not as usual or cannot be.
@@ -151,6 +150,11 @@ impl Uplinks {
         let addresses: BTreeSet<IpAddr> = self.placed.values().map(|(_, address)| *address).collect();
         let addresses = addresses.difference(&self.routed).copied().collect::<BTreeSet<_>>();
         addresses.into_iter().filter_map(|address| Some((address, self.ways.get(self.called.get(&address)?)?)))
+    }
+
+    /// The ranges of source ports that exits on NICs are bounded to, usable or not.
+    pub fn source_ports(&self) -> BTreeSet<SourcePorts> {
+        self.placed.keys().filter_map(|spec| spec.source_ports).collect()
     }
 
     /// The gateway of an exit's way.
@@ -263,7 +267,8 @@ impl Survey<'_> {
     fn exits(&mut self, placed: Vec<(ExitSpec, IfIndex, IpAddr)>) {
         let mut ways: BTreeMap<IpAddr, WayKey> = BTreeMap::new();
         for (spec, nic, address) in placed {
-            let exit = self.usable(spec.gateway, (nic, address), &mut ways);
+            let exit = self.usable(spec.gateway, (nic, address), &mut ways).map(|exit| Exit { ports: spec.source_ports, ..exit });
+            let exit = self.beyond(&spec, address, exit);
             self.uplinks.exits.insert(spec, exit);
         }
         let kept: Vec<(IpAddr, WayKey)> = self.memory.numbers.exits().filter(|(exit, _)| !ways.contains_key(exit)).collect();
@@ -324,7 +329,7 @@ impl Survey<'_> {
         if let Some(gateway) = gateway.filter(|gateway| self.inner.facts.dead_gateways.contains((nic, *gateway))) {
             return Err(Reason::GatewayDead { interface, gateway });
         }
-        Ok(Exit { address, interface: nic, way })
+        Ok(Exit { address, interface: nic, way, ports: None })
     }
 
     /// Whether masquerade by the NIC's own gateway gives this address to flows of others: then it does not tell by which gateway a flow goes.

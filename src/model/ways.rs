@@ -7,6 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
 use super::facts::{Family, IfIndex};
+use super::source_ports::SourcePorts;
 use crate::contract::{FLAG, TABLE_BASE, WAY_MAX};
 
 /// How a NIC reaches the outside in one family.
@@ -69,12 +70,15 @@ pub fn of_table(table: u32) -> Option<u8> {
     table.checked_sub(TABLE_BASE).and_then(|number| u8::try_from(number).ok()).filter(|number| (1..=WAY_MAX).contains(number))
 }
 
+/// What the mark of a program's first packets tells: the way, the exit, and the source ports where they are bounded.
+pub type ProgramExit = (WayKey, IpAddr, Option<SourcePorts>);
+
 /// Who has which number, and which exits flows may still bear.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Numbers {
     numbers: BTreeMap<WayKey, u8>,
-    /// Marks of the host's programs, by the way and the exit that they leave by. A mark is all that tells the exit of their first packets.
-    programs: BTreeMap<(WayKey, IpAddr), u8>,
+    /// Marks of the host's programs. A mark is all that tells the exit of their first packets.
+    programs: BTreeMap<ProgramExit, u8>,
     /// Each exit that somebody is bound to, or was, with its way.
     exits: BTreeMap<IpAddr, WayKey>,
 }
@@ -90,13 +94,13 @@ impl Numbers {
         Some(free)
     }
 
-    /// The number in the marks of programs that leave by a way as an exit; one of its own, besides the way's.
-    pub fn program(&mut self, key: WayKey, exit: IpAddr) -> Option<u8> {
-        if let Some(number) = self.programs.get(&(key, exit)) {
+    /// The number in the marks of programs that leave so; one of its own, besides the way's.
+    pub fn program(&mut self, exit: ProgramExit) -> Option<u8> {
+        if let Some(number) = self.programs.get(&exit) {
             return Some(*number);
         }
         let free = self.free()?;
-        self.programs.insert((key, exit), free);
+        self.programs.insert(exit, free);
         Some(free)
     }
 
@@ -116,9 +120,9 @@ impl Numbers {
     }
 
     /// The same of a number that programs' marks have.
-    pub fn read_back_program(&mut self, key: WayKey, exit: IpAddr, number: u8) {
+    pub fn read_back_program(&mut self, exit: ProgramExit, number: u8) {
         if (1..=WAY_MAX).contains(&number) && self.is_free(number) {
-            self.programs.entry((key, exit)).or_insert(number);
+            self.programs.entry(exit).or_insert(number);
         }
     }
 
@@ -133,7 +137,7 @@ impl Numbers {
     }
 
     /// The same of programs' ways and exits.
-    pub fn keep_only_programs(&mut self, used: &BTreeSet<(WayKey, IpAddr)>) {
+    pub fn keep_only_programs(&mut self, used: &BTreeSet<ProgramExit>) {
         self.programs.retain(|key, _| used.contains(key));
     }
 
@@ -187,12 +191,14 @@ mod tests {
     #[test]
     fn programs_have_a_number_for_each_way_and_exit_and_none_that_a_way_has() {
         let mut numbers = Numbers::default();
-        let exit = |n| IpAddr::from([172, 31, 0, n]);
-        numbers.read_back_program(WayKey::own(3), exit(14), 2);
+        let exit = |n| (WayKey::own(3), IpAddr::from([172, 31, 0, n]), None);
+        numbers.read_back_program(exit(14), 2);
         assert_eq!((numbers.number(WayKey::own(3)), numbers.number(WayKey::own(4))), (Some(1), Some(3)));
-        assert_eq!((numbers.program(WayKey::own(3), exit(14)), numbers.program(WayKey::own(3), exit(15))), (Some(2), Some(4)));
-        numbers.keep_only_programs(&[(WayKey::own(3), exit(15))].into());
-        assert_eq!((numbers.program(WayKey::own(3), exit(15)), numbers.number(WayKey::own(5))), (Some(4), Some(2)));
+        assert_eq!((numbers.program(exit(14)), numbers.program(exit(15))), (Some(2), Some(4)));
+        numbers.keep_only_programs(&[exit(15)].into());
+        assert_eq!((numbers.program(exit(15)), numbers.number(WayKey::own(5))), (Some(4), Some(2)));
+        let bounded = (WayKey::own(3), exit(15).1, Some(SourcePorts::ALL));
+        assert_eq!(numbers.program(bounded), Some(5), "another range of source ports is told by another mark");
     }
 
     #[test]

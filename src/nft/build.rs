@@ -18,7 +18,7 @@ use std::hash::Hasher;
 
 use ipnet::IpNet;
 
-use super::{Bytes, CmpOp, Expr, Family, Meta, Rule, Target, Verdict};
+use super::{Bytes, CmpOp, Expr, Family, Meta, Register, Rule, Target, Verdict};
 use crate::fnv::Fnv;
 use operand::load_key;
 pub use operand::*;
@@ -131,10 +131,27 @@ impl RuleBuilder {
         self.lookup(set.into(), key.into(), Target::Verdict, false).done()
     }
 
+    /// `limit rate over BYTES bytes/second burst BURST bytes`
+    pub fn over(mut self, bytes: u64, burst: u32) -> Self {
+        self.exprs.push(Expr::Over { bytes, burst });
+        self
+    }
+
     /// `snat to address`, which is what a [`map`] leads to.
     pub fn snat(mut self, family: Family, address: Operand) -> Rule {
         address.load(&mut self.exprs, 0, false);
-        self.exprs.push(Expr::Snat { family, address: 0 });
+        self.exprs.push(Expr::Snat { family, address: 0, ports: None });
+        self.done()
+    }
+
+    /// `snat to address:first-last`; of a rule for a protocol that has ports.
+    pub fn snat_ports(mut self, family: Family, address: Operand, first: u16, last: u16) -> Rule {
+        address.load(&mut self.exprs, 0, false);
+        let behind = behind_address(family);
+        for (port, to) in [first, last].into_iter().zip(behind..) {
+            self.exprs.push(Expr::Immediate { value: Bytes::exact(&port.to_be_bytes()), to });
+        }
+        self.exprs.push(Expr::Snat { family, address: 0, ports: Some([behind, behind + 1]) });
         self.done()
     }
 
@@ -148,8 +165,7 @@ impl RuleBuilder {
     /// `dnat to address . port`, which is what a [`map`] leads to.
     pub fn dnat_endpoint(mut self, family: Family, endpoint: Operand) -> Rule {
         endpoint.load(&mut self.exprs, 0, false);
-        let port = if family == Family::Ip6 { 4 } else { 1 };
-        self.exprs.push(Expr::Dnat { family, address: 0, port: Some(port) });
+        self.exprs.push(Expr::Dnat { family, address: 0, port: Some(behind_address(family)) });
         self.done()
     }
 
@@ -204,6 +220,11 @@ impl RuleBuilder {
         };
         Rule { exprs: self.exprs, tag }
     }
+}
+
+/// The first slot behind an address in the slots from 0 on.
+fn behind_address(family: Family) -> Register {
+    if family == Family::Ip6 { 4 } else { 1 }
 }
 
 /// A short name of what a rule does, by which it is known when it is read back: FNV-1a of its expressions' text.

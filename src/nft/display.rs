@@ -7,7 +7,7 @@ use crate::contract::TABLE;
 
 impl Family {
     /// In the order of [`Ord`].
-    pub const ALL: [Self; 3] = [Self::Ip, Self::Ip6, Self::Bridge];
+    pub const ALL: [Self; 4] = [Self::Ip, Self::Ip6, Self::Bridge, Self::Inet];
 
     /// One of the ip families.
     pub fn ip(v6: bool) -> Self {
@@ -21,6 +21,7 @@ impl Display for Family {
             Self::Ip => "ip",
             Self::Ip6 => "ip6",
             Self::Bridge => "bridge",
+            Self::Inet => "inet",
         })
     }
 }

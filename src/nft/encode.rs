@@ -79,6 +79,7 @@ pub fn family_number(family: Family) -> u8 {
         Family::Ip => NFPROTO_IPV4,
         Family::Ip6 => NFPROTO_IPV6,
         Family::Bridge => NFPROTO_BRIDGE,
+        Family::Inet => NFPROTO_INET,
     }
 }
 

@@ -11,6 +11,8 @@ pub enum Family {
     Ip,
     Ip6,
     Bridge,
+    /// IPv4 and IPv6.
+    Inet,
 }
 
 /// All tables of ours: at most one in a family, all of one name.
@@ -291,10 +293,16 @@ pub enum Expr {
         to: Register,
     },
     Verdict(Verdict),
-    /// `snat to` the address in the register.
+    /// `limit rate over … bytes/second burst … bytes`: ends the rule for what is not over it.
+    Over {
+        bytes: u64,
+        burst: u32,
+    },
+    /// `snat to` the address in the register, with one of the ports from one register's to another's.
     Snat {
         family: Family,
         address: Register,
+        ports: Option<[Register; 2]>,
     },
     /// `reject with icmp host-unreachable`, or `icmpv6 addr-unreachable`.
     Reject {

@@ -218,7 +218,8 @@ fn exits_before(observed: &Ruleset, of: Entrance) -> BTreeSet<IpAddr> {
     let v6 = family == Family::Ip6;
     let elements = sets.flat_map(|set| set.elements.iter()).filter(|(key, _)| entrance(key, 4, v6) == Some(of));
     let data = elements.map(|(_, data)| data).chain(slots);
-    data.filter_map(|data| if let Data::Value(value) = data { address_in(value.as_slice(), v6) } else { None }).collect()
+    let exit = |data: &Data| if let Data::Value(value) = data { address_in(value.as_slice(), v6) } else { spread::exit_of(data) };
+    data.filter_map(exit).collect()
 }
 
 fn set_of<'a>(ruleset: &'a Ruleset, family: Family, name: &str) -> Option<&'a Set> {

@@ -4,10 +4,13 @@ use std::collections::BTreeMap;
 use std::net::IpAddr;
 
 use super::datapath::names;
+use super::datapath::source_ports::of_program;
+use super::datapath::spill::is_of_full;
 use super::elements::{address_in, number_at, number_in, owners, source_of};
 use super::inbound;
 use super::routing::metric;
 use crate::contract::{PROTOCOL, WAY};
+use crate::model::binding::SourcePorts;
 use crate::model::facts::{Family as IpFamily, KernelFacts, Route};
 use crate::model::resolve::Past;
 use crate::model::uplinks::Memory;
@@ -37,9 +40,9 @@ pub fn read_back(observed: &Ruleset, kernel: &KernelFacts, past: &mut Past) {
                 numbers.uses(address, key);
             }
         }
-        for (exit, number, table) in program_numbers(kernel, set(names::PROGRAM_EXITS), v6) {
+        for (exit, ports, number, table) in program_numbers(kernel, set(names::PROGRAM_EXITS), set(names::PROGRAM_PORTS), v6) {
             if let Some(key) = of_table(table).and_then(|way| numbers.key_of(way)) {
-                numbers.read_back_program(key, exit, number);
+                numbers.read_back_program((key, exit, ports), number);
             }
         }
         let keys = |name| set(name).into_iter().flat_map(|set| set.elements.keys());
@@ -51,6 +54,11 @@ pub fn read_back(observed: &Ruleset, kernel: &KernelFacts, past: &mut Past) {
             port_owners.read_back(bridge, address, port);
         }
     }
+}
+
+/// Whether flows are kept from exits that had run out of source ports.
+pub fn spills(observed: &Ruleset) -> bool {
+    observed.tables.values().flat_map(|table| &table.sets).any(|(name, set)| is_of_full(name) && !set.elements.is_empty())
 }
 
 /// The default routes in our tables, by the way's number.
@@ -67,12 +75,18 @@ fn marks(set: Option<&Set>, v6: bool) -> impl Iterator<Item = (IpAddr, u8)> {
 }
 
 /// Exits of the host's programs, each with the number in its mark and the table that the mark leads to.
-fn program_numbers(kernel: &KernelFacts, exits: Option<&Set>, v6: bool) -> Vec<(IpAddr, u8, u32)> {
+fn program_numbers(
+    kernel: &KernelFacts,
+    exits: Option<&Set>,
+    ports: Option<&Set>,
+    v6: bool,
+) -> Vec<(IpAddr, Option<SourcePorts>, u8, u32)> {
     let elements = exits.into_iter().flat_map(|set| set.elements.iter());
     let of = elements.filter_map(|(key, data)| {
         let (mark, Data::Value(exit)) = (number_at(key, 4)?, data) else { return None };
         let rule = kernel.rules.iter().find(|rule| rule.protocol == PROTOCOL && rule.mark == Some(mark))?;
-        Some((address_in(exit.as_slice(), v6)?, (mark & WAY) as u8, rule.table))
+        let ports = ports.and_then(|ports| of_program(ports.elements.get(key)?));
+        Some((address_in(exit.as_slice(), v6)?, ports, (mark & WAY) as u8, rule.table))
     });
     of.collect()
 }

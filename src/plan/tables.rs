@@ -5,8 +5,8 @@ use std::net::IpAddr;
 
 use ipnet::IpNet;
 
-use super::datapath::{self, Shape, inbound, names, programs, spread, traffic};
-use crate::model::binding::{Traffic, WhenUnavailable};
+use super::datapath::{self, Shape, inbound, names, programs, rate, source_ports, spread, traffic};
+use crate::model::binding::{SourcePorts, Traffic, WhenUnavailable};
 use crate::model::facts::{Family as IpFamily, IfIndex, KernelFacts};
 use crate::model::policy::{NO_EXIT, Standing, standing};
 use crate::model::resolve::{Guard, Outcome};
@@ -42,7 +42,9 @@ pub fn ruleset(outcome: &Outcome, kernel: &KernelFacts, made: &mut Made) -> Rule
     }
     let rows: Vec<Stood> = outcome.rows.iter().map(|row| (row, standing(row))).collect();
     let mut ip = |v6| table(outcome, &rows, kernel, v6, made);
-    Ruleset { tables: BTreeMap::from([(Family::Ip, ip(false)), (Family::Ip6, ip(true)), (Family::Bridge, bridge(&rows, kernel))]) }
+    let tables = [(Family::Ip, ip(false)), (Family::Ip6, ip(true)), (Family::Bridge, bridge(&rows, kernel))];
+    let rate = rate::table(outcome).map(|table| (Family::Inet, table));
+    Ruleset { tables: tables.into_iter().chain(rate).collect() }
 }
 
 /// Holds back what leaves from those who were bound until just now.
@@ -124,6 +126,7 @@ fn table(outcome: &Outcome, rows: &[Stood], kernel: &KernelFacts, v6: bool, made
         spread::add(&mut table, *policy, shares, v6, &mut made.spread);
     }
     programs::add(&mut table, &outcome.programs, v6);
+    source_ports::add(&mut table, &outcome.uplinks.source_ports(), v6);
     traffics.extend(programs::traffics(&outcome.programs, v6));
     inbound::add(&mut table, outcome, kernel, v6, &mut made.inbound);
     table.chains.extend(datapath::chains(Shape::of(&table.sets, v6)));
@@ -148,7 +151,21 @@ fn bound(
         sets.put(if single { names::LIMITED } else { names::LIMITED_NETS }, key(), jump);
     }
     let spread = outcome.spreads.contains_key(&policy);
-    let mut exit = |nic: IfIndex, address: IpAddr| {
+    let mut nics: Vec<IfIndex> = Vec::new();
+    let mut exit = |nic: IfIndex, address: IpAddr, ports: Option<SourcePorts>| {
+        // The exit that was chosen comes first, and has its NIC.
+        if nics.contains(&nic) {
+            return;
+        }
+        nics.push(nic);
+        if let Some(ports) = ports.filter(|_| !spread) {
+            let (set, key) = if single {
+                (names::SOURCE_PORTS, Key::one(Bytes::default().number(nic).number(interface).address(net.addr())))
+            } else {
+                (names::SOURCE_PORTS_NETS, Key::pair_prefix(nic, interface, net))
+            };
+            sets.put(set, key, source_ports::jump(ports));
+        }
         if spread {
             let (set, key) = if single {
                 (names::SPREAD_EXITS, Key::one(Bytes::default().number(nic).number(interface).address(net.addr())))
@@ -163,13 +180,14 @@ fn bound(
         }
     };
     if let State::Bound(chosen) = &row.state {
-        exit(chosen.interface, chosen.address);
+        exit(chosen.interface, chosen.address, chosen.ports);
     }
     // The others are there beforehand: a NIC that goes down changes the policy, and nothing of who has it.
     if policy != NO_EXIT {
         let specs = row.binding.iter().flat_map(|binding| &binding.exits);
         let placed = specs.filter(|spec| IpFamily::of(spec.address) == IpFamily::of(net.addr()));
-        placed.filter_map(|spec| outcome.uplinks.holder(spec)).for_each(|(nic, address)| exit(nic, address));
+        let placed = placed.filter_map(|spec| Some((outcome.uplinks.holder(spec)?, spec.source_ports)));
+        placed.for_each(|((nic, address), ports)| exit(nic, address, ports));
     }
     if let State::Bound(chosen) = &row.state {
         sets.one(names::POLICY_WAYS, Bytes::of_number(policy), Data::mark(ways::mark(chosen.way)));

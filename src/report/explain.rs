@@ -3,8 +3,9 @@
 pub mod inbound;
 
 use std::fmt::Write;
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
+use super::flows::protocol;
 use crate::contract::{MARK_MASK, UPLINK_GROUP};
 use crate::model::binding::{Destination, Source, Traffic};
 use crate::model::facts::{Family, Link, Route, RouteKind};
@@ -14,6 +15,9 @@ use crate::model::uplinks::outside::MAIN;
 use crate::model::uplinks::{Exit, Uplinks};
 use crate::model::ways::{self, Way};
 use crate::model::workload::{Entry, Row, State, Subject};
+
+/// Destinations that are told of, of those that exits are full for.
+const MANY: usize = 8;
 
 /// What becomes of the packets of `workload` (a name, an address, or a container's id) to `destination`, or to the outside at large.
 /// `None`: no such workload is known.
@@ -119,6 +123,18 @@ fn bound(out: &mut String, facts: &Facts, outcome: &Outcome, row: &Row, exit: &E
             list(&all)
         )?;
     }
+    for ((number, to, port), closed) in outcome.shares_of(row).iter().flat_map(|shares| &shares.closed).take(MANY) {
+        let to = SocketAddr::new(*to, *port);
+        writeln!(
+            out,
+            "  full      {} have hardly a source port left for {to} ({}): new flows there leave as the others",
+            list(closed),
+            protocol(*number)
+        )?;
+    }
+    if let Some(rate) = row.binding.as_ref().and_then(|binding| binding.rate).filter(|_| !of_host) {
+        writeln!(out, "  rate      {rate}, all workloads of the binding together; more is dropped")?;
+    }
     for spec in row.binding.iter().flat_map(|binding| &binding.exits) {
         if let Some(Err(reason)) = outcome.uplinks.exit(spec).filter(|_| Family::of(spec.address) == Family::of(exit.address)) {
             writeln!(out, "  lost      {}: {reason}", spec.address)?;
@@ -133,9 +149,10 @@ fn bound(out: &mut String, facts: &Facts, outcome: &Outcome, row: &Row, exit: &E
         leads(facts, way, exit, destination)
     )?;
     writeln!(out, "  NIC       {}", outcome.uplinks.name(exit.interface))?;
+    let ports = exit.ports.map(|ports| format!(", ports {ports}")).unwrap_or_default();
     match outcome.public_of(row, exit) {
-        Some(public) => writeln!(out, "  source    {}, which the outside sees as {public}", exit.address),
-        None => writeln!(out, "  source    {}", exit.address),
+        Some(public) => writeln!(out, "  source    {}{ports}, which the outside sees as {public}", exit.address),
+        None => writeln!(out, "  source    {}{ports}", exit.address),
     }
 }
 

@@ -9,10 +9,11 @@ use k8s_openapi::jiff::Timestamp;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::ports::{self, Destination};
+use super::ports;
 use super::services::{ServiceStatus, services};
 use crate::model::binding::{Binding, BindingName, FieldError};
 use crate::model::known::Facts;
+use crate::model::port_use::PortUse;
 use crate::model::resolve::{Guard, Outcome};
 use crate::model::uplinks::Uplinks;
 use crate::model::ways::Way;
@@ -41,9 +42,9 @@ pub struct Status {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Dropped {
-    /// `Guard`, `NoExit`, `Seal`, `ForeignMark`, `Departed` or `Spoofed`.
+    /// `Guard`, `NoExit`, `Seal`, `ForeignMark`, `Departed`, `Spoofed` or `Rate`.
     pub reason: String,
-    /// `ip`, `ip6` or `bridge`.
+    /// `ip`, `ip6`, `bridge`, or `inet` for both of the first.
     pub family: String,
     /// Since its rule was made: a change of the rules may begin anew.
     pub packets: u64,
@@ -56,8 +57,8 @@ pub struct Counted {
     pub flows: BTreeMap<IpAddr, u64>,
     /// Open flows by the address that they leave as.
     pub translated: BTreeMap<IpAddr, u64>,
-    /// Of each address that flows leave as, the destination with most of them.
-    pub busiest: BTreeMap<IpAddr, (Destination, u64)>,
+    /// Source ports of the addresses that flows leave as.
+    pub ports: PortUse,
     pub dropped: Vec<Dropped>,
 }
 
@@ -76,7 +77,7 @@ pub struct Workload {
     pub binding: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub exit: Option<IpAddr>,
-    /// What the outside sees of the exit, as its binding says.
+    /// What the outside sees of the exit, as its binding or the cloud says.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub public_address: Option<IpAddr>,
     /// All exits that its new flows are spread over, when they are.
@@ -149,7 +150,7 @@ impl Status {
         mut problems: Vec<String>,
         since: impl Fn(&Row) -> Option<Timestamp>,
     ) -> Self {
-        problems.extend(ports::problems(outcome, &counted.busiest));
+        problems.extend(ports::problems(outcome, &counted.ports));
         let guarded = outcome.guards.iter().filter(|(_, guard)| **guard == Guard::Closed);
         let name = |index| facts.kernel.links.get(index).map_or_else(|| index.to_string(), |l| l.name.clone());
         let mut workloads: Vec<Workload> = outcome.all_rows().map(|row| workload(row, outcome, &counted.flows, since(row))).collect();

@@ -1,15 +1,19 @@
 //! The rules of the datapath, as the plan has them: the kernel takes them, and `nft` lists them.
 
+use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::sync::Arc;
 
 use egressd::effects::nft::Nft;
 use egressd::model::binding::{
-    Balance, Binding, BindingName, ClientSource, Destination, ExitSpec, HostSelector, Ports, Protocol, Selector, Source, Spread, Traffic,
+    Balance, Binding, BindingName, ClientSource, Destination, ExitSpec, HostSelector, Ports, Protocol, Selector, Source, SourcePorts,
+    Spread, Traffic,
 };
 use egressd::model::facts::KernelFacts;
 use egressd::model::health::AllDown;
 use egressd::model::programs::{Guarded, Programs};
+use egressd::model::rate::Rate;
+use egressd::model::reason::Reason;
 use egressd::model::resolve::{Guard, Outcome};
 use egressd::model::select::Held;
 use egressd::model::services::{Health, Server, Service};
@@ -17,14 +21,16 @@ use egressd::model::spread::{Share, Shares};
 use egressd::model::uplinks::{Exit, Uplink};
 use egressd::model::workload::{Entry, Row, State, Subject};
 use egressd::nft::{Family, Ruleset};
-use egressd::plan::datapath::{Shape, chains, programs, spread, traffic};
+use egressd::plan::datapath::{Shape, chains, programs, source_ports, spread, traffic};
 use egressd::plan::tables;
 
 use crate::lab::*;
 
+const PORTS: SourcePorts = SourcePorts { first: 40_000, last: 49_999 };
+
 /// A user, and a control group that is bound for some traffic; new groups beside it are held.
 fn host_programs(v6: bool, limited: &Traffic) -> Programs {
-    let exit = Exit { address: if v6 { "2001:db8::1" } else { "192.0.2.1" }.parse().unwrap(), interface: 3, way: 1 };
+    let exit = Exit { address: if v6 { "2001:db8::1" } else { "192.0.2.1" }.parse().unwrap(), interface: 3, way: 1, ports: Some(PORTS) };
     let binding = |name: &str, traffic: &Traffic| Binding {
         exits: vec![ExitSpec::new(exit.address)],
         traffic: traffic.clone(),
@@ -81,6 +87,23 @@ fn services(exit: IpAddr) -> [Service; 2] {
     [port, range]
 }
 
+/// A subnet with a rate, which has nothing to leave by.
+fn limited_by_rate() -> Row {
+    let net = "10.9.0.0/24".parse().unwrap();
+    let rate = Some(Rate { bytes: 2_500_000, burst: 9_000 });
+    let selector = Selector::Addresses(Vec::new());
+    Row {
+        subject: Subject::Source(net),
+        network: None,
+        default_route: false,
+        address: Some(net),
+        entry: Some(Entry::Routed { interface: 5 }),
+        binding: Some(Held::Listed(Arc::new(Binding { rate, ..Binding::plain(Source::File, "default/lan", selector) }))),
+        losers: Vec::new(),
+        state: State::Dropped(Reason::BeingPlaced),
+    }
+}
+
 /// What a host with one uplink needs.
 fn wanted() -> Ruleset {
     let mut outcome = Outcome::default();
@@ -106,6 +129,7 @@ fn wanted() -> Ruleset {
     // Some lie within others, and two are neighbours.
     let inside = ["10.244.0.0/24", "10.244.1.0/24", "10.96.0.0/12", "10.96.0.1/32", "fd00::/48", "fd00::1/128"];
     outcome.inside = Arc::new(inside.iter().map(|net| net.parse().unwrap()).collect());
+    outcome.rows.push(limited_by_rate());
     let mut ruleset = tables::ruleset(&outcome, &KernelFacts::default(), &mut tables::Made::default());
     tables::hold_back(&mut ruleset, &[(5, "172.19.0.9".parse().unwrap())].into());
     ruleset
@@ -138,6 +162,9 @@ fn the_datapaths_rules_are_taken_by_the_kernel_and_listed_by_nft() {
                 spreads: all,
                 spread_exits: all,
                 spread_exits_nets: all,
+                ports: all,
+                ports_nets: all,
+                program_ports: all,
                 programs: all,
                 services: all,
                 services_ranges: all,
@@ -146,12 +173,16 @@ fn the_datapaths_rules_are_taken_by_the_kernel_and_listed_by_nft() {
             programs::add(table, &host_programs(v6, &limited), v6);
             for (number, spread) in [Spread::RoundRobin, Spread::Random, Spread::BySource, Spread::ByDestination].into_iter().enumerate() {
                 let address = |host: u8| {
-                    if v6 { IpAddr::from([0x2001, 0xdb8, 0, 0, 0, 0, 0, host.into()]) } else { IpAddr::from([172, 31, 0, host]) }
+                    if v6 { IpAddr::from([0x2001, 0xdb8, 0, 0, 0, 0, 0, host.into()]) } else { IpAddr::from([198, 51, 100, host]) }
                 };
-                let share = |host, way| Share { exit: Exit { address: address(host), interface: 3, way }, weight: 1 };
-                let shares = Shares { spread, shares: vec![share(1, 1), share(2, 1), share(3, 2)], named: 3 };
+                // The first is full for a destination, and the source ports of the last are bounded.
+                let ports = (number == 3).then_some(PORTS);
+                let share = |host, way| Share { exit: Exit { address: address(host), interface: 3, way, ports }, weight: 1 };
+                let closed = if number == 0 { [((6, address(9), 443), vec![address(1)])].into() } else { BTreeMap::new() };
+                let shares = Shares { spread, shares: vec![share(1, 1), share(2, 1), share(3, 2)], named: 3, closed };
                 spread::add(table, 0x8000_0001 + number as u32, &shares, v6, &mut spread::Made::default());
             }
+            source_ports::add(table, &[PORTS].into(), v6);
             traffic::add(table, &traffic::name(&limited), &limited, v6, &mut traffic::Made::default());
         }
         put(&mut nft, &wanted);
@@ -175,7 +206,14 @@ fn the_datapaths_rules_are_taken_by_the_kernel_and_listed_by_nft() {
             "snat to numgen random mod 2 map @slots-80000002-1",
             "meta mark set jhash ip saddr mod 256 seed 0x65677265 map @ways-80000003",
             "snat to jhash ip saddr mod 256 seed 0x65677265 map @slots-80000003",
-            "snat to jhash ip daddr mod 256 seed 0x65677265 map @slots-80000004",
+            "jhash ip daddr mod 256 seed 0x65677265 vmap @slots-80000004",
+            "ip daddr . meta l4proto . th dport vmap @full-ways-80000001",
+            "ip daddr . meta l4proto . th dport vmap @full-exits-80000001",
+            "198.51.100.9 . tcp . 443 : jump exit-80000001-",
+            "snat to numgen inc mod 1 map @spill-slots-80000001-",
+            "meta l4proto udp snat to oif . iif . ip saddr map @exits:40000-49999",
+            "meta l4proto tcp snat to oif . meta mark & 0xffff1fff map @program_exits:40000-49999",
+            "meta l4proto sctp snat to [2001:db8::1]:40000-49999",
             "ip daddr . meta l4proto . th dport vmap @services",
             "ip daddr . meta l4proto . th dport vmap @services_ranges",
             "numgen inc mod 1 map @servers-tcp-27017-192.0.2.1",
@@ -183,6 +221,9 @@ fn the_datapaths_rules_are_taken_by_the_kernel_and_listed_by_nft() {
             "numgen inc mod 1 map @servers-tcp-27017-2001_db8__1",
             "iif . oif . ip saddr @hairpins",
             "masquerade",
+            "limit rate over 2375000 bytes/second burst 9000 bytes counter packets 0 bytes 0 drop",
+            "meta mark & 0xffff1f80 == 0x00001000 meta protocol ip iif . ip saddr vmap @rates4_nets",
+            "jump rate-file/default/lan",
         ] {
             assert!(listing.contains(rule), "{rule}\n{listing}");
         }

@@ -27,6 +27,10 @@ pub struct Draft {
     /// With their weights.
     pub exits: Vec<(IpAddr, u16)>,
     pub spread: Spread,
+    /// Bytes a second.
+    pub rate: Option<u64>,
+    /// Bytes.
+    pub burst: Option<u32>,
     pub inbound: inbound::Draft,
     pub interface: Option<String>,
     pub gateways: Vec<IpAddr>,
@@ -63,7 +67,7 @@ pub struct Label {
 }
 
 /// Every label of ours.
-pub static LABELS: [Label; 20] = [
+pub static LABELS: [Label; 22] = [
     Label {
         name: "egress.ip",
         effect: Effect::Exit,
@@ -88,6 +92,22 @@ pub static LABELS: [Label; 20] = [
             ];
             choice(value, choices).map(|spread| draft.spread = spread)
         },
+    },
+    Label {
+        name: "egress.rate",
+        effect: Effect::Exit,
+        grammar: "number (`kbit` | `Mbit` | `Gbit`)",
+        meaning: "How fast the container sends outside, in thousands, millions or milliards of bits a second: what is over it is dropped. As fast as it can when not given.",
+        example: "20Mbit",
+        read: |draft, value| values::rate(value).map(|bytes| draft.rate = Some(bytes)),
+    },
+    Label {
+        name: "egress.burst",
+        effect: Effect::Exit,
+        grammar: "number (`kB` | `MB` | `KiB` | `MiB`)",
+        meaning: "How much may leave at once after a pause, beyond a second's worth of `egress.rate`. Nothing when not given.",
+        example: "256kB",
+        read: |draft, value| values::burst(value).map(|bytes| draft.burst = Some(bytes)),
     },
     Label {
         name: "egress.interface",

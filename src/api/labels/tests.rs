@@ -9,6 +9,7 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::model::binding::{ExistingFlows, Ports, Protocol, Spread, WhenUnavailable};
+use crate::model::rate::Rate;
 
 fn container<'a>(labels: impl IntoIterator<Item = (&'a str, &'a str)>) -> Container {
     Container {
@@ -68,6 +69,18 @@ fn several_exits_have_weights_and_a_spread() {
     assert_eq!(wrong("10.0.1.64/31,10.0.1.65", "random"), "egress.ip: `10.0.1.65` is given twice; keep one");
     let many = (0..17).map(|net| format!("10.{net}.0.0/24")).collect::<Vec<_>>().join(",");
     assert_eq!(wrong(&many, "random"), "egress.ip: has 4352 addresses, and 4096 are read; write fewer");
+}
+
+#[test]
+fn a_rate_has_a_unit_and_a_burst_a_rate() {
+    let of = |rate: &str, burst: &str| binding_of([("egress.ip", "10.0.1.98"), ("egress.rate", rate), ("egress.burst", burst)]);
+    assert_eq!(of("20Mbit", "256kB").rate, Some(Rate { bytes: 2_500_000, burst: 256_000 }));
+    assert_eq!(
+        of("20", "256kB").errors[0].to_string(),
+        "egress.rate: `20` is no rate in bit, kbit, Mbit or Gbit; write for instance `20Mbit`"
+    );
+    let alone = binding_of([("egress.ip", "10.0.1.98"), ("egress.burst", "256kB")]);
+    assert!(alone.errors[0].to_string().starts_with("egress.burst: is given without `egress.rate`"), "{:?}", alone.errors);
 }
 
 #[test]

@@ -72,6 +72,7 @@ priority: 3",
         pool: None,
         refusal: None,
         spread: Spread::FirstUsable,
+        rate: None,
         inbound: Vec::new(),
         traffic: Traffic::new(
             vec![Destination { cidr: net("0.0.0.0/0"), except: vec![net("10.0.0.0/8")] }],

@@ -2,11 +2,14 @@
 
 use std::collections::BTreeSet;
 use std::net::IpAddr;
+use std::sync::Arc;
 
 use super::{optional, take};
 use crate::api::binding::{Assignment, EgressBindingSpec, Exit};
+use crate::api::exit as api;
 use crate::api::values::{self, Fault, Faults, MAX_ADDRESSES, MAX_ITEMS};
 use crate::model::binding::{ExitSpec, Source};
+use crate::model::health::{ExitProbe, HealthCheck, Probe};
 
 /// Each address once, in the order in which they are written.
 pub fn exits(source: Source, spec: &EgressBindingSpec, faults: &mut Faults) -> Vec<ExitSpec> {
@@ -21,6 +24,8 @@ pub fn exits(source: Source, spec: &EgressBindingSpec, faults: &mut Faults) -> V
         let interface = optional(faults, || path("interface"), "eth1", exit.interface.as_deref().map(values::interface));
         let gateway = optional(faults, || path("gateway"), "172.31.0.1", exit.gateway.as_deref().map(values::gateway));
         let weight = optional(faults, || path("weight"), "3", exit.weight.map(|number| values::weight(number.into())));
+        let ports = optional(faults, || path("sourcePorts"), "40000-49999", exit.source_ports.as_deref().map(values::source_ports));
+        let probe = exit.probe.as_ref().and_then(|probe| probe_of(probe, exit, path("probe.tcp"), faults));
         let public =
             optional(faults, || path("publicAddress"), "109.25.48.65", exit.public_address.as_deref().map(|text| public(exit, text)));
         let like = |address: IpAddr| ExitSpec {
@@ -30,6 +35,8 @@ pub fn exits(source: Source, spec: &EgressBindingSpec, faults: &mut Faults) -> V
             draining: exit.draining,
             assignment: exit.assignment.into(),
             public: public.filter(|public| public.is_ipv4() == address.is_ipv4()),
+            source_ports: ports,
+            probe: probe.clone().filter(|probe| probe.to.is_ipv4() == address.is_ipv4()),
             ..ExitSpec::new(address)
         };
         if exit.assignment != Assignment::Existing {
@@ -72,6 +79,25 @@ pub fn exits(source: Source, spec: &EgressBindingSpec, faults: &mut Faults) -> V
         all.extend(good.into_iter().map(like));
     }
     all
+}
+
+/// What an entry's addresses are to reach.
+fn probe_of(probe: &api::ExitProbe, exit: &Exit, field: String, faults: &mut Faults) -> Option<ExitProbe> {
+    let to = values::endpoint(&probe.tcp).and_then(|to| match exit.address.as_deref().and_then(|text| text.parse::<IpAddr>().ok()) {
+        Some(address) if address.is_ipv4() != to.is_ipv4() => {
+            Err(Fault::new(format!("`{to}` is not of the family of `{address}`")).cure("write one that this address can reach"))
+        }
+        _ => Ok(to),
+    });
+    let to = optional(faults, || field.clone(), "198.51.100.10:443", Some(to))?;
+    if exit.assignment == Assignment::Routed {
+        faults.push(&field, || {
+            "is for an address of a NIC: nothing of this host can be sent from one that is `Routed`; leave it out".to_owned()
+        });
+        return None;
+    }
+    let (interval, failures) = (u32::try_from(probe.interval_milliseconds).ok()?, u16::try_from(probe.failures).ok()?);
+    Some(ExitProbe { to, how: Arc::new(HealthCheck { probe: Probe::Tcp, port: None, interval, failures }) })
 }
 
 /// What the outside sees of an entry's one address.

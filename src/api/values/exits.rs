@@ -3,7 +3,7 @@
 use std::net::IpAddr;
 
 use super::{Fault, cidr, exit_address, family, shown};
-use crate::model::binding::{ExitSpec, Spread};
+use crate::model::binding::{ExitSpec, SourcePorts, Spread};
 use crate::model::pool::Block;
 
 /// Addresses of the exits of one binding, ranges and subnets counted out.
@@ -47,6 +47,22 @@ pub fn weight(number: i64) -> Result<u16, Fault> {
     })
 }
 
+/// A range of source ports, `40000-49999`.
+pub fn source_ports(text: &str) -> Result<SourcePorts, Fault> {
+    let number = |text: &str| text.trim().parse::<u16>().ok().filter(|port| *port > 0);
+    let range = text.split_once('-').and_then(|(first, last)| Some((number(first)?, number(last)?)));
+    let (first, last) = range.ok_or_else(|| Fault::new(format!("{} is no range of ports", shown(text))))?;
+    if first > last {
+        return Err(Fault::new(format!("`{first}-{last}` is reversed")).cure(format!("write `{last}-{first}`")));
+    }
+    let ports = SourcePorts { first, last };
+    if ports.count() < SourcePorts::FEWEST {
+        let few = format!("{} has {} ports, and the kernel often finds none free of so few", shown(text), ports.count());
+        return Err(Fault::new(few).cure(format!("write {} or more", SourcePorts::FEWEST)));
+    }
+    Ok(ports)
+}
+
 /// Addresses with their weight, as a label has them: `10.0.1.98*3`.
 pub fn weighted(text: &str) -> Result<(Vec<IpAddr>, u16), Fault> {
     match text.split_once('*') {
@@ -84,6 +100,20 @@ mod tests {
         assert_eq!(exit_addresses("2001:db8::10-2001:db8::12").unwrap().len(), 3);
         assert_eq!(exit_addresses("10.0.0.0/20").unwrap().len(), MAX_ADDRESSES);
         assert_eq!(weighted("10.0.1.98 * 3").unwrap(), (vec!["10.0.1.98".parse().unwrap()], 3));
+    }
+
+    #[test]
+    fn source_ports_are_a_range_of_enough_ports() {
+        assert_eq!(source_ports("40000-49999").unwrap(), SourcePorts { first: 40_000, last: 49_999 });
+        for (text, said) in [
+            ("40000", "`40000` is no range of ports; write for instance `40000-49999`"),
+            ("0-4000", "`0-4000` is no range of ports; write for instance `40000-49999`"),
+            ("40000-70000", "`40000-70000` is no range of ports; write for instance `40000-49999`"),
+            ("49999-40000", "`49999-40000` is reversed; write `40000-49999`"),
+            ("40000-40062", "`40000-40062` has 63 ports, and the kernel often finds none free of so few; write 64 or more"),
+        ] {
+            assert_eq!(source_ports(text).expect_err(text).message("40000-49999"), said);
+        }
     }
 
     #[test]

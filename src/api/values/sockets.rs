@@ -1,8 +1,8 @@
 //! Addresses and ports that sockets are bound and connected to.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 
-use super::{Fault, ip, shown, unusable};
+use super::{Fault, host_address, ip, shown, unusable};
 use crate::model::facts::is_link_local;
 
 /// An address to listen on: one of a host, loopback, or the unspecified one of a family.
@@ -25,6 +25,13 @@ fn socket_address(address: IpAddr, text: &str) -> Result<IpAddr, Fault> {
         Some(reason) => Err(Fault::new(format!("{} {reason}", shown(text)))),
         None => Ok(address),
     }
+}
+
+/// An address of a host, and a port: `198.51.100.10:443`, `[2001:db8::10]:443`.
+pub fn endpoint(text: &str) -> Result<SocketAddr, Fault> {
+    let endpoint: SocketAddr = text.trim().parse().map_err(|_| Fault::new(format!("{} is not an address with a port", shown(text))))?;
+    host_address(&endpoint.ip().to_string())?;
+    port(endpoint.port().into()).map(|_| endpoint)
 }
 
 /// A port of a socket.

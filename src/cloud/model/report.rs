@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::net::Ipv4Addr;
 
+pub use egressd::model::cloud::AddressReport;
 use serde::{Deserialize, Serialize};
 
 /// What a pool asks of a cloud, apart from each other: one that fails does not stop the others.
@@ -97,18 +98,4 @@ pub struct PoolReport {
     pub addresses: BTreeMap<Ipv4Addr, AddressReport>,
     /// What the pool has and no longer asks for: kept until it is released.
     pub surplus: Vec<String>,
-}
-
-/// What is known of one address.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
-pub struct AddressReport {
-    /// The cloud shows it as the pool asks: it may be used.
-    pub ready: bool,
-    /// What others see it as.
-    pub public_address: Option<Ipv4Addr>,
-    /// The elastic address's id.
-    pub elastic_address: Option<String>,
-    /// Why it is not ready.
-    pub message: String,
 }

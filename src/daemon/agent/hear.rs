@@ -15,6 +15,7 @@ use crate::model::facts::{EngineChange, KernelChange};
 use crate::model::health::Verdict;
 use crate::model::pod::RuntimeChange;
 use crate::model::programs::Wanted;
+use crate::model::replace;
 use crate::model::select::Index;
 use crate::plan::engine::{self, EngineStep};
 
@@ -131,6 +132,14 @@ impl Agent {
                 self.metrics.failures.inc_by(self.calls.ended(&step, outcome).into());
             }
             Told::Probed(report) => return self.addresses.probed(report, &self.facts.kernel, &mut self.facts.probes),
+            Told::Cloud(reports) => {
+                self.silent.cloud = false;
+                self.facts.cloud = reports;
+            }
+            Told::Full(full) => {
+                self.spill.told = true;
+                return std::mem::take(&mut self.silent.ports) | replace(&mut self.facts.full, full);
+            }
             Told::Gateway(gateways::Report::Dead(at, dead)) => return self.facts.dead_gateways.note(at, dead),
             Told::Gateway(gateways::Report::Problem(problem)) => {
                 self.gateways.failed(problem);

@@ -81,6 +81,8 @@ pub struct Flow {
     pub destination_port: u16,
     /// Where answers go: the address that the world sees the flow come from.
     pub reply_destination: IpAddr,
+    /// Port that the world sees it come from; of protocols without, as the destination's.
+    pub reply_port: u16,
     /// Who answers: after destination NAT another one than was called.
     pub reply_source: IpAddr,
     pub mark: u32,
@@ -109,6 +111,7 @@ impl Flow {
             source_port: 5001,
             destination_port: 53,
             reply_destination: [172, 31, 0, 8].into(),
+            reply_port: 5001,
             reply_source: [198, 51, 100, 1].into(),
             mark: 0,
             status: 0,
@@ -243,6 +246,7 @@ fn flow(message: &Received<'_>) -> Option<Flow> {
         source_port: original.source_port,
         destination_port: original.destination_port,
         reply_destination: reply.destination,
+        reply_port: reply.destination_port,
         reply_source: reply.source,
         mark,
         status,

@@ -1,4 +1,4 @@
-//! Health of servers: each one that is to be looked at is asked by a task of its own, on a thread of its own, so that no slow or silent server
+//! Health of servers, and of what exits are to reach: each one that is to be looked at is asked by a task of its own, on a thread of its own, so that no slow or silent server
 //! delays another one, and thousands of them not the loop.
 
 mod probe;
@@ -89,7 +89,7 @@ mod tests {
 
     fn check(port: u16) -> Check {
         let how = HealthCheck { probe: Probe::Tcp, port: None, interval: 100, failures: 2 };
-        Check { address: IpAddr::from([127, 0, 0, 1]), port, how: Arc::new(how) }
+        Check { address: IpAddr::from([127, 0, 0, 1]), port, from: None, how: Arc::new(how) }
     }
 
     #[test]

@@ -1,7 +1,6 @@
 //! Who of the host's programs gets which exit.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::IpAddr;
 use std::slice::from_ref;
 
 use super::super::binding::{HostSelector, Selector};
@@ -12,7 +11,7 @@ use super::super::reason::Reason;
 use super::super::select::{Held, precedence};
 use super::super::spread::spreads;
 use super::super::uplinks::{Exit, Uplinks};
-use super::super::ways::Numbers;
+use super::super::ways::{Numbers, ProgramExit};
 use super::super::workload::{Entry, Row, State, Subject, choose};
 use super::blank;
 
@@ -45,7 +44,7 @@ pub(super) fn programs(facts: &Facts, uplinks: &Uplinks, numbers: &mut Numbers) 
     let guarded = named.guarded(&facts.programs);
     let mut rows = named.rows(&facts.programs, uplinks);
     rows.sort_by(|a, b| a.binding.as_deref().map(precedence).cmp(&b.binding.as_deref().map(precedence)));
-    let spreads = spreads(&rows, uplinks);
+    let spreads = spreads(&rows, uplinks, &facts.full);
     let mut marks = BTreeMap::new();
     let mut used = BTreeSet::new();
     let spread: Vec<Exit> = spreads.values().flat_map(|shares| &shares.shares).map(|share| share.exit).collect();
@@ -63,10 +62,10 @@ pub(super) fn programs(facts: &Facts, uplinks: &Uplinks, numbers: &mut Numbers) 
 }
 
 /// The number in the mark of an exit's first packets.
-fn number(exit: Exit, uplinks: &Uplinks, numbers: &mut Numbers, used: &mut BTreeSet<(super::super::ways::WayKey, IpAddr)>) -> Option<u8> {
-    let key = uplinks.ways.get(&exit.way)?.key;
-    let number = numbers.program(key, exit.address)?;
-    used.insert((key, exit.address));
+fn number(exit: Exit, uplinks: &Uplinks, numbers: &mut Numbers, used: &mut BTreeSet<ProgramExit>) -> Option<u8> {
+    let exit = (uplinks.ways.get(&exit.way)?.key, exit.address, exit.ports);
+    let number = numbers.program(exit)?;
+    used.insert(exit);
     Some(number)
 }
 

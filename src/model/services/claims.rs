@@ -172,7 +172,7 @@ impl Claims<'_> {
         let weight = inbound.weights.get(&address).copied().unwrap_or(inbound.weight);
         let mut server = Server { address, port, weight, health: Health::Unchecked, drain: inbound.drain, entry, row };
         if let Some(how) = &inbound.health {
-            let check = Check { address, port: how.port.or(port).unwrap_or(inbound.ports.first), how: Arc::clone(how) };
+            let check = Check { address, port: how.port.or(port).unwrap_or(inbound.ports.first), from: None, how: Arc::clone(how) };
             let served = || self.known.served.get(&called).is_some_and(|servers| servers.contains(&server.endpoint()));
             server.health = match self.known.verdicts.get(&check) {
                 Some(verdict) => Health::Known(verdict.clone()),

@@ -1,5 +1,7 @@
 //! What rules look at, and how it is brought into the registers.
 
+use std::net::IpAddr;
+
 use crate::contract::HASH_SEED;
 use crate::nft::{Bytes, Ct, Expr, Meta, PayloadBase, Register, Target};
 
@@ -19,6 +21,7 @@ enum Source {
     Payload(PayloadBase, u32, u32),
     FibOutput,
     Constant(u32),
+    Address(IpAddr),
     Map(SetName, Vec<Operand>),
     Numgen { random: bool, modulus: u32 },
     Jhash { of: Box<Operand>, modulus: u32 },
@@ -152,6 +155,11 @@ pub fn constant(value: u32) -> Operand {
     Source::Constant(value).into()
 }
 
+/// An address.
+pub fn address(value: IpAddr) -> Operand {
+    Source::Address(value).into()
+}
+
 /// `numgen inc mod N`: the rule's packets by turn.
 pub fn turn(modulus: u32) -> Operand {
     Source::Numgen { random: false, modulus }.into()
@@ -202,6 +210,7 @@ impl Operand {
             Source::Payload(base, offset, len) => exprs.push(Expr::Payload { base: *base, offset: *offset, len: *len, to }),
             Source::FibOutput => exprs.push(Expr::FibOutput { to }),
             Source::Constant(value) => exprs.push(Expr::Immediate { value: Bytes::of_number(*value), to }),
+            Source::Address(value) => exprs.push(Expr::Immediate { value: Bytes::default().address(*value), to }),
             Source::Numgen { random, modulus } => exprs.push(Expr::Numgen { random: *random, modulus: *modulus, to }),
             Source::Jhash { of, modulus } => {
                 of.load(exprs, to, false);
@@ -222,7 +231,9 @@ impl Operand {
 
     fn slots(&self) -> Register {
         match self.source {
-            Source::Payload(_, _, 16) | Source::Ct(Ct::ReplyDaddr { v6: true } | Ct::OriginalDaddr { v6: true }) => 4,
+            Source::Payload(_, _, 16)
+            | Source::Address(IpAddr::V6(_))
+            | Source::Ct(Ct::ReplyDaddr { v6: true } | Ct::OriginalDaddr { v6: true }) => 4,
             Source::SocketCgroup(_) => 2,
             _ => 1,
         }
@@ -231,7 +242,7 @@ impl Operand {
     /// It stands in network order already, or is a single byte.
     fn is_in_network_order(&self) -> bool {
         match self.source {
-            Source::Payload(..) | Source::Meta(Meta::L4Proto | Meta::Protocol) => true,
+            Source::Payload(..) | Source::Address(_) | Source::Meta(Meta::L4Proto | Meta::Protocol) => true,
             Source::Ct(key) => !matches!(key, Ct::State | Ct::Status),
             _ => false,
         }

@@ -32,6 +32,7 @@ fn name(expr: &Expr) -> &'static str {
         Expr::Masquerade => "masq",
         Expr::XtMark { .. } => "match",
         Expr::Counter => "counter",
+        Expr::Over { .. } => "limit",
     }
 }
 
@@ -126,10 +127,22 @@ fn write_body(w: &mut Message, expr: &Expr) {
             w.put_be32(NFTA_IMMEDIATE_DREG, NFT_REG_VERDICT);
             w.nest(NFTA_IMMEDIATE_DATA, |w| write_verdict(w, verdict));
         }
-        Expr::Snat { family, address } => {
+        Expr::Over { bytes, burst } => {
+            w.put(NFTA_LIMIT_RATE, &bytes.to_be_bytes());
+            // Seconds.
+            w.put(NFTA_LIMIT_UNIT, &1_u64.to_be_bytes());
+            w.put_be32(NFTA_LIMIT_BURST, *burst);
+            w.put_be32(NFTA_LIMIT_TYPE, NFT_LIMIT_PKT_BYTES);
+            w.put_be32(NFTA_LIMIT_FLAGS, NFT_LIMIT_F_INV);
+        }
+        Expr::Snat { family, address, ports } => {
             w.put_be32(NFTA_NAT_TYPE, NFT_NAT_SNAT);
             w.put_be32(NFTA_NAT_FAMILY, family_number(*family).into());
             w.put_be32(NFTA_NAT_REG_ADDR_MIN, slot(*address));
+            if let Some([first, last]) = ports {
+                w.put_be32(NFTA_NAT_REG_PROTO_MIN, slot(*first));
+                w.put_be32(NFTA_NAT_REG_PROTO_MAX, slot(*last));
+            }
         }
         Expr::Reject { v6 } => {
             w.put_be32(NFTA_REJECT_TYPE, NFT_REJECT_ICMP_UNREACH);

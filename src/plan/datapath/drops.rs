@@ -9,6 +9,8 @@ pub const NO_EXIT: &str = "NoExit";
 pub const SEAL: &str = "Seal";
 /// A bound source's packet that bears no mark of ours: another program took it away, or conntrack does not know the flow.
 pub const FOREIGN_MARK: &str = "ForeignMark";
+/// What a binding's workloads send is more than its `rate`.
+pub const RATE: &str = "Rate";
 /// A flow of who was bound until just now, while it is being ended.
 pub const DEPARTED: &str = "Departed";
 /// An owned address as the source of another port of a bridge.

@@ -125,6 +125,7 @@ fn source_nat(shape: Shape) -> Vec<Rule> {
     let v6 = shape.v6;
     let mut rules = translations(shape, ours);
     rules.extend(present([
+        shape.program_ports.then(programs::source_ports),
         shape.programs.then(|| programs::source_nat(v6)),
         Some(rule().found(names::INSIDE_HOSTS, [oif(), daddr(v6)]).accept()),
         Some(rule().found(ranges(names::INSIDE_ROUTES), [oif(), daddr(v6)]).accept()),
@@ -150,6 +151,8 @@ fn translations(shape: Shape, begin: fn() -> RuleBuilder) -> Vec<Rule> {
     present([
         shape.spread_exits.then(|| begin().vmap(names::SPREAD_EXITS, key())),
         shape.spread_exits_nets.then(|| begin().vmap(ranges(names::SPREAD_EXITS_NETS), key())),
+        shape.ports.then(|| begin().vmap(names::SOURCE_PORTS, key())),
+        shape.ports_nets.then(|| begin().vmap(ranges(names::SOURCE_PORTS_NETS), key())),
         Some(begin().snat(Family::ip(v6), map(names::EXITS, key()))),
         shape.nets.then(|| begin().snat(Family::ip(v6), map(ranges(names::EXITS_NETS), key()))),
     ])

@@ -5,12 +5,11 @@
 
 use std::collections::BTreeMap;
 
-use super::{Sets, drops, names};
+use super::{ETHERTYPE, Sets, drops, names};
 use crate::contract::PRIORITY_BRIDGE;
 use crate::nft::build::{Operand, RuleBuilder, arp_sender, icmpv6_type, iif, l4proto, nd_target, protocol, rule, saddr};
 use crate::nft::{Chain, ChainKind, Datatype, Hook, Set};
 
-const ETHERTYPE: [u32; 2] = [0x0800, 0x86dd];
 const ETHERTYPE_ARP: u32 = 0x0806;
 /// IANA protocol number of ICMPv6, and its neighbour advertisement (RFC 4861).
 const ICMPV6: u32 = 58;

@@ -12,7 +12,10 @@ mod guard;
 mod identity;
 pub mod inbound;
 pub mod programs;
+pub mod rate;
 mod seal;
+pub mod source_ports;
+pub mod spill;
 pub mod spread;
 pub mod traffic;
 
@@ -34,6 +37,8 @@ const ORIGINAL: u32 = 0;
 const TRANSLATED: u32 = 1 << 4;
 /// `IPS_CONFIRMED`: the flow's first packet has left. (`ct state new` also matches later packets of an unanswered UDP flow.)
 const CONFIRMED: u32 = 1 << 3;
+/// Ethertypes of IPv4 and IPv6.
+const ETHERTYPE: [u32; 2] = [0x0800, 0x86dd];
 /// `IPS_EXPECTED`: a helper saw another flow announce this one.
 const EXPECTED: u32 = 1 << 0;
 
@@ -55,6 +60,10 @@ pub mod names {
     pub const EXITS: &str = "exits";
     /// The same for subnets.
     pub const EXITS_NETS: &str = "exits_nets";
+    /// Output NIC, interface, source: the chain of its range of source ports.
+    pub const SOURCE_PORTS: &str = "source_ports";
+    /// The same for subnets.
+    pub const SOURCE_PORTS_NETS: &str = "source_ports_nets";
     /// Exit: the way of flows that were translated to it.
     pub const WAYS: &str = "ways";
     /// Address of a NIC: the way of answers to who called it.
@@ -77,6 +86,8 @@ pub mod names {
     pub const PROGRAM_MARKS: &str = "program_marks";
     /// Output NIC, mark: the exit of programs' flows.
     pub const PROGRAM_EXITS: &str = "program_exits";
+    /// Output NIC, mark: the chain of programs' flows with a range of source ports.
+    pub const PROGRAM_PORTS: &str = "program_ports";
     /// Policy of the host's programs: the chain that shares its new flows among several exits.
     pub const PROGRAM_SPREADS: &str = "program_spreads";
     /// Interfaces that lead to what is inside.
@@ -103,6 +114,12 @@ pub mod names {
     pub const MASQUERADED_RANGES: &str = "masqueraded_ranges";
     /// Input and output interface, source: who is beside a server, and would be answered past this host.
     pub const HAIRPINS: &str = "hairpins";
+    /// Family `inet`: NICs that lead outside.
+    pub const UPLINKS: &str = "uplinks";
+    /// Family `inet`: interface, source: the chain of its binding's limit.
+    pub const RATES: [&str; 2] = ["rates4", "rates6"];
+    /// The same for subnets.
+    pub const RATES_NETS: [&str; 2] = ["rates4_nets", "rates6_nets"];
     /// Bridge family: port, source.
     pub const OWNERS: [&str; 2] = ["owners4", "owners6"];
     /// Bridge family: source that a port owns.
@@ -123,6 +140,10 @@ pub struct Shape {
     /// Somebody has several exits.
     pub spread_exits: bool,
     pub spread_exits_nets: bool,
+    /// Source ports are bounded.
+    pub ports: bool,
+    pub ports_nets: bool,
+    pub program_ports: bool,
     /// Ports are published.
     pub services: bool,
     pub services_ranges: bool,
@@ -150,6 +171,9 @@ impl Shape {
             spreads: any(names::SPREADS),
             spread_exits: any(names::SPREAD_EXITS),
             spread_exits_nets: any(names::SPREAD_EXITS_NETS),
+            ports: any(names::SOURCE_PORTS),
+            ports_nets: any(names::SOURCE_PORTS_NETS),
+            program_ports: any(names::PROGRAM_PORTS),
             services: any(names::SERVING),
             services_ranges: any(names::SERVING_RANGES),
             inside: any(names::INSIDE),
@@ -189,6 +213,8 @@ pub fn sets(v6: bool) -> Sets {
         (names::SPREAD_EXITS_NETS, Set::map(left, Datatype::Verdict).with_ranges()),
         (names::EXITS, Set::map(left, address)),
         (names::EXITS_NETS, Set::map(left, address).with_ranges()),
+        (names::SOURCE_PORTS, Set::map(left, Datatype::Verdict)),
+        (names::SOURCE_PORTS_NETS, Set::map(left, Datatype::Verdict).with_ranges()),
         (names::WAYS, Set::map([address], Datatype::Mark)),
         (names::CALLED, Set::map([address], Datatype::Mark)),
         (names::OWN, Set::of(source)),
@@ -200,6 +226,7 @@ pub fn sets(v6: bool) -> Sets {
         (names::DEPARTED, Set::of(source)),
         (names::PROGRAM_MARKS, Set::map([Datatype::Mark], Datatype::Mark)),
         (names::PROGRAM_EXITS, Set::map([Datatype::IfIndex, Datatype::Mark], address)),
+        (names::PROGRAM_PORTS, Set::map([Datatype::IfIndex, Datatype::Mark], Datatype::Verdict)),
         (names::PROGRAM_SPREADS, Set::map([Datatype::Mark], Datatype::Verdict)),
         (names::INSIDE_LINKS, Set::of([Datatype::IfIndex])),
         (names::INSIDE_HOSTS, Set::of(source)),

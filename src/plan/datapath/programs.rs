@@ -10,8 +10,9 @@ use std::net::IpAddr;
 
 use ipnet::IpNet;
 
+use super::spill::{self, Spill};
 use super::spread::{numbered, slot};
-use super::{CONFIRMED, ORIGINAL, REPLY, Shape, TRANSLATED, drops, names, no_way, ours, to_inside, traffic};
+use super::{CONFIRMED, ORIGINAL, REPLY, Shape, TRANSLATED, drops, names, no_way, ours, source_ports, to_inside, traffic};
 use crate::contract::{FLAG, FLAG_MASK, MARK_MASK, PRIORITY_OUTPUT};
 use crate::model::binding::{Protocol, Traffic};
 use crate::model::policy::{NO_EXIT, Standing, standing};
@@ -62,6 +63,11 @@ pub(super) fn behind_output() -> [Rule; 5] {
         rule().is(ct_status().and(CONFIRMED), CONFIRMED).accept(),
         rule().goto("programs"),
     ]
+}
+
+/// The source ports of a first packet.
+pub(super) fn source_ports() -> Rule {
+    ours().vmap(names::PROGRAM_PORTS, [oif(), mark().and(MARK_MASK)])
 }
 
 /// The exit of a first packet.
@@ -169,6 +175,7 @@ pub fn add(table: &mut Table, programs: &Programs, v6: bool) {
     for (exit, number) in programs.marks.iter().filter(|(exit, _)| exit.address.is_ipv6() == v6) {
         let key = Bytes::of_number(exit.interface).number(ways::mark(*number));
         insert(table, names::PROGRAM_EXITS, key, Data::address(exit.address));
+        exit.ports.into_iter().for_each(|ports| insert(table, names::PROGRAM_PORTS, key, source_ports::program_jump(ports)));
     }
     for (policy, shares) in programs.spreads.iter().filter(|(_, shares)| shares.shares.iter().any(|one| one.exit.address.is_ipv6() == v6)) {
         spread(table, *policy, shares, programs, v6);
@@ -286,14 +293,27 @@ fn choose(spreads: bool, v6: bool) -> Vec<Rule> {
 
 /// A policy's slots lead to marks: one of an exit is all that both the route and the translation need.
 fn spread(table: &mut Table, policy: u32, shares: &Shares, programs: &Programs, v6: bool) {
-    let slots: Vec<Exit> = shares.slots().into_iter().filter(|exit| programs.marks.contains_key(exit)).collect();
-    if slots.is_empty() {
+    let chain = format!("program-{policy:08x}");
+    let mut choose = |shares: &Shares, kind: &str, name: &str, mut rules: Vec<Rule>| {
+        let slots: Vec<Exit> = shares.slots().into_iter().filter(|exit| programs.marks.contains_key(exit)).collect();
+        if slots.is_empty() {
+            return false;
+        }
+        let set = format!("{kind}marks-{policy:08x}{name}");
+        let elements = numbered(&slots, |exit| Data::mark(ways::mark(programs.marks.get(exit).copied().unwrap_or_default())));
+        rules.push(rule().set_mark(map(set.as_str(), [slot(shares.spread, slots.len(), v6)])).done());
+        table.chains.insert(format!("{chain}{name}"), Chain::regular(rules));
+        table.sets.insert(set, Set { elements, ..Set::map([Datatype::Mark], Datatype::Mark) });
+        true
+    };
+    let (spill, full) = (Spill::of(shares), spill::set_name("marks", policy));
+    if !choose(shares, "", "", vec![spill::look_up(&full, v6)]) {
         return;
     }
-    let (chain, set) = (format!("program-{policy:08x}"), format!("marks-{policy:08x}"));
-    let elements = numbered(&slots, |exit| Data::mark(ways::mark(programs.marks.get(exit).copied().unwrap_or_default())));
-    table.chains.insert(chain.clone(), Chain::regular([rule().set_mark(map(set.as_str(), [slot(shares.spread, slots.len(), v6)])).done()]));
-    table.sets.insert(set, Set { elements, ..Set::map([Datatype::Mark], Datatype::Mark) });
+    for (closed, name) in spill.choices() {
+        choose(&shares.without(closed), "spill-", &format!("-{name}"), Vec::new());
+    }
+    table.sets.insert(full, spill.set(v6, |name| Data::Verdict(Verdict::Goto(format!("{chain}-{name}")))));
     insert(table, names::PROGRAM_SPREADS, Bytes::of_number(policy), Data::Verdict(Verdict::Jump(chain)));
 }
 

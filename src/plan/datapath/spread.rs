@@ -2,10 +2,14 @@
 //!
 //! The first packet is given a way in `prerouting`, if the exits have more than one, and in `postrouting` one of that way's exits. A hash says
 //! the same at both; turns are counted at both, so each exit has its exact part of the flows that leave by its way.
+//!
+//! Flows to a destination for which some exits have hardly a source port left go by chains of their own, over the others: they take nobody's turn.
 
 use std::collections::BTreeMap;
+use std::net::IpAddr;
 
-use super::names;
+use super::spill::{self, Spill};
+use super::{names, source_ports};
 use crate::contract::MARK_MASK;
 use crate::model::binding::Spread;
 use crate::model::spread::Shares;
@@ -58,6 +62,16 @@ pub fn policy_of(set: &str) -> Option<u32> {
     u32::from_str_radix(rest.get(..8)?, 16).ok()
 }
 
+/// The exit that an element of a set of slots leads to, where it leads to a chain of that exit. (`nft` reads no name with a colon.)
+pub fn exit_of(data: &Data) -> Option<IpAddr> {
+    let Data::Verdict(Verdict::Jump(chain)) = data else { return None };
+    chain.strip_prefix("leave-")?.get(9..)?.replace('_', ":").parse().ok()
+}
+
+fn leave_chain(policy: u32, exit: &Exit) -> String {
+    format!("leave-{policy:08x}-{}", exit.address.to_string().replace(':', "_"))
+}
+
 /// Adds a policy's chains and slots to a table of its family.
 pub fn add(table: &mut Table, policy: u32, shares: &Shares, v6: bool, made: &mut Made) {
     let fragment = made.fragment(policy, shares, v6);
@@ -70,32 +84,90 @@ pub fn add(table: &mut Table, policy: u32, shares: &Shares, v6: bool, made: &mut
     }
 }
 
+/// The slots of one choice: of all exits of a policy, or of those that are not closed to some destinations.
+struct Choice<'a> {
+    /// What the names of its sets begin with.
+    kind: &'a str,
+    /// What those of its chains and sets have behind what they are for.
+    name: String,
+    spread: Spread,
+    slots: Vec<Exit>,
+    v6: bool,
+}
+
 impl Fragment {
     fn of(policy: u32, shares: &Shares, v6: bool) -> Self {
-        let slots = shares.slots();
-        let mut by_way: BTreeMap<u8, Vec<Exit>> = BTreeMap::new();
-        slots.iter().for_each(|exit| by_way.entry(exit.way).or_default().push(*exit));
-        let mut fragment = Self { several_ways: by_way.len() > 1, ..Self::default() };
-        if fragment.several_ways {
-            let set = format!("ways-{policy:08x}");
-            let elements = numbered(&slots, |exit| Data::mark(ways::mark(exit.way)));
-            let choose = rule().set_mark(map(set.as_str(), [slot(shares.spread, slots.len(), v6)])).done();
-            let rules = not_for_the_inside(slots[0], v6).into_iter().chain([choose]);
-            fragment.chains.push((way_chain(policy), Chain::regular(rules.collect::<Vec<_>>())));
-            fragment.sets.push((set, Set { elements, ..Set::map([Datatype::Mark], Datatype::Mark) }));
+        let all = Choice { kind: "", name: format!("{policy:08x}"), spread: shares.spread, slots: shares.slots(), v6 };
+        let mut fragment = Self { several_ways: all.slots.iter().any(|exit| exit.way != all.slots[0].way), ..Self::default() };
+        let chains = shares.shares.iter().any(|share| share.exit.ports.is_some());
+        if chains {
+            let leave = |exit: &Exit| (leave_chain(policy, exit), Chain::regular(source_ports::to(exit)));
+            fragment.chains.extend(shares.shares.iter().map(|share| leave(&share.exit)));
         }
-        let hashed = matches!(shares.spread, Spread::BySource | Spread::ByDestination);
+        let leads_to = |exit: &Exit| match chains {
+            true => Data::Verdict(Verdict::Jump(leave_chain(policy, exit))),
+            false => Data::address(exit.address),
+        };
+        let spill = Spill::of(shares);
+        let [ways, exits] = ["ways", "exits"].map(|what| spill::set_name(what, policy));
+        // These rules are always there: a rule that comes makes those behind it anew, and the turn would begin anew with them.
+        let to_ways = not_for_the_inside(all.slots[0], v6).into_iter().chain([spill::look_up(&ways, v6)]).collect();
+        let to_exits = vec![spill::look_up(&exits, v6)];
+        // A way that is chosen is not chosen again; where it has no exit that is open, the closed ones of it have to do.
+        if fragment.several_ways {
+            fragment.sets.push((ways, spill.set(v6, |name| Data::Verdict(Verdict::Goto(format!("{}-{name}", way_chain(policy)))))));
+        }
+        fragment.sets.push((exits, spill.set(v6, |name| Data::Verdict(Verdict::Jump(format!("{}-{name}", exit_chain(policy)))))));
+        for (closed, name) in spill.choices() {
+            let slots = shares.without(closed).slots();
+            let open = Choice { kind: "spill-", name: format!("{policy:08x}-{name}"), slots, ..all };
+            fragment.choose(&open, [Vec::new(), Vec::new()], &leads_to, chains);
+        }
+        fragment.choose(&all, [to_ways, to_exits], &leads_to, chains);
+        fragment
+    }
+
+    /// Adds the chains of a choice, behind rules that come first in them.
+    fn choose(&mut self, choice: &Choice, [mut to_ways, mut to_exits]: [Vec<Rule>; 2], leads_to: impl Fn(&Exit) -> Data, chains: bool) {
+        if self.several_ways {
+            to_ways.push(choice.way(&mut self.sets));
+            self.chains.push((format!("way-{}", choice.name), Chain::regular(to_ways)));
+        }
+        to_exits.extend(choice.exits(leads_to, chains, &mut self.sets));
+        self.chains.push((format!("exit-{}", choice.name), Chain::regular(to_exits)));
+    }
+}
+
+impl Choice<'_> {
+    /// The rule that chooses a way.
+    fn way(&self, sets: &mut Vec<(String, Set)>) -> Rule {
+        let set = format!("{}ways-{}", self.kind, self.name);
+        let elements = numbered(&self.slots, |exit| Data::mark(ways::mark(exit.way)));
+        let choose = rule().set_mark(map(set.as_str(), [slot(self.spread, self.slots.len(), self.v6)])).done();
+        sets.push((set, Set { elements, ..Set::map([Datatype::Mark], Datatype::Mark) }));
+        choose
+    }
+
+    /// The rules that choose an exit, one for each way.
+    fn exits(&self, leads_to: impl Fn(&Exit) -> Data, jumps: bool, sets: &mut Vec<(String, Set)>) -> Vec<Rule> {
+        let mut by_way: BTreeMap<u8, Vec<Exit>> = BTreeMap::new();
+        self.slots.iter().for_each(|exit| by_way.entry(exit.way).or_default().push(*exit));
+        let hashed = matches!(self.spread, Spread::BySource | Spread::ByDestination);
+        let datatype = if jumps { Datatype::Verdict } else { Datatype::address(self.v6) };
         let mut rules = Vec::new();
         for (way, own) in &by_way {
             // By turn, a way's slots are its own; a hash finds the slot again that it found in `prerouting`.
-            let (set, own) = if hashed { (format!("slots-{policy:08x}"), &slots) } else { (format!("slots-{policy:08x}-{way}"), own) };
+            let set = format!("{}slots-{}", self.kind, self.name);
+            let (set, own) = if hashed { (set, &self.slots) } else { (format!("{set}-{way}"), own) };
             let of_way = rule().is(mark().and(MARK_MASK), ways::mark(*way));
-            rules.push(of_way.snat(Family::ip(v6), map(set.as_str(), [slot(shares.spread, own.len(), v6)])));
-            let elements = numbered(own, |exit| Data::address(exit.address));
-            fragment.sets.push((set, Set { elements, ..Set::map([Datatype::Mark], Datatype::address(v6)) }));
+            let slot = slot(self.spread, own.len(), self.v6);
+            rules.push(match jumps {
+                true => of_way.vmap(set.as_str(), [slot]),
+                false => of_way.snat(Family::ip(self.v6), map(set.as_str(), [slot])),
+            });
+            sets.push((set, Set { elements: numbered(own, &leads_to), ..Set::map([Datatype::Mark], datatype) }));
         }
-        fragment.chains.push((exit_chain(policy), Chain::regular(rules)));
-        fragment
+        rules
     }
 }
 

@@ -34,7 +34,7 @@ fn row(pod: &str, address: &str, binding: &Held, state: State) -> Row {
 }
 
 fn bound() -> State {
-    State::Bound(Exit { address: "172.31.0.14".parse().expect("an address"), interface: 3, way: 1 })
+    State::Bound(Exit { address: "172.31.0.14".parse().expect("an address"), interface: 3, way: 1, ports: None })
 }
 
 fn outcome(rows: Vec<Row>) -> Outcome {

@@ -4,7 +4,9 @@ use proptest::prelude::*;
 use serde_json::json;
 
 use super::*;
-use crate::model::binding::Assignment;
+use crate::model::binding::{Assignment, SourcePorts};
+use crate::model::health::{ExitProbe, HealthCheck};
+use crate::model::rate::Rate;
 
 /// The manifest that says this binding.
 fn printed(binding: &Binding) -> Value {
@@ -27,8 +29,11 @@ fn printed(binding: &Binding) -> Value {
     spec["exits"] = binding
         .exits
         .iter()
-        .map(|e| json!({"address": e.address, "interface": e.interface, "gateway": e.gateway, "weight": e.weight, "draining": e.draining, "assignment": format!("{:?}", e.assignment), "publicAddress": e.public}))
+        .map(|e| json!({"address": e.address, "interface": e.interface, "gateway": e.gateway, "weight": e.weight, "draining": e.draining, "assignment": format!("{:?}", e.assignment), "publicAddress": e.public,
+            "sourcePorts": e.source_ports.map(|ports| ports.to_string()), "probe": e.probe.as_ref().map(|probe| json!({"tcp": probe.to}))}))
         .collect();
+    spec["rate"] = json!(binding.rate.map(|rate| format!("{}bit", rate.bytes * 8)));
+    spec["burst"] = json!(binding.rate.map(|rate| format!("{}B", rate.burst)));
     spec["spread"] = json!(format!("{:?}", binding.spread));
     spec["to"] = binding.traffic.to().iter().map(|d| json!({"cidr": d.cidr, "except": d.except})).collect();
     let port = |p: &Ports| json!({"protocol": format!("{:?}", p.protocol).to_uppercase(), "port": p.first, "endPort": p.last});
@@ -55,10 +60,13 @@ fn any_assignment() -> impl Strategy<Value = (Assignment, bool)> {
 }
 
 prop_compose! {
-    fn any_exit()(host in 1u8..255, v4 in any::<bool>(), interface in proptest::option::of("[a-z][a-z0-9-]{0,14}"), (routed, draining) in any::<(bool, bool)>(), weight in 1u16..=100, (assignment, public) in any_assignment()) -> ExitSpec {
+    fn any_exit()(host in 1u8..255, v4 in any::<bool>(), interface in proptest::option::of("[a-z][a-z0-9-]{0,14}"), (routed, draining) in any::<(bool, bool)>(), weight in 1u16..=100, (assignment, public) in any_assignment(), ports in proptest::option::of(1u16..60_000), probed in any::<bool>()) -> ExitSpec {
         let address = if v4 { ip(&format!("172.31.0.{host}")) } else { ip(&format!("2001:db8::{host:x}")) };
         let gateway = routed.then(|| ip(if v4 { "172.31.1.1" } else { "fe80::1" }));
-        ExitSpec { address, interface, gateway, weight, draining, assignment, public: public.then_some(address) }
+        let source_ports = ports.map(|first| SourcePorts { first, last: first + 1000 });
+        let how = HealthCheck { interval: 1000, failures: 3, ..HealthCheck::default() };
+        let probe = (probed && assignment != Assignment::Routed).then(|| ExitProbe { to: (address, 443).into(), how: Arc::new(how) });
+        ExitSpec { address, interface, gateway, weight, draining, assignment, public: public.then_some(address), source_ports, probe }
     }
 }
 
@@ -98,7 +106,9 @@ prop_compose! {
         ports in proptest::collection::vec((prop_oneof![Just(Protocol::Tcp), Just(Protocol::Udp), Just(Protocol::Sctp)], 1u16.., 1u16..), 0..4),
         spread in prop_oneof![Just(Spread::RoundRobin), Just(Spread::Random), Just(Spread::BySource), Just(Spread::ByDestination)],
         (fallback, reset, priority) in any::<(bool, bool, i32)>(),
+        rate in proptest::option::of((8_000_u64..50_000_000_000, 0_u32..1 << 30)),
     ) -> Binding {
+        let rate = rate.filter(|_| !matches!(selector, Selector::Host(_))).map(|(bytes, burst)| Rate { bytes, burst });
         let mut exits = exits;
         exits.sort();
         exits.dedup_by_key(|exit| exit.address);
@@ -109,6 +119,7 @@ prop_compose! {
             warnings: values::idle_families(&exits, &to).into_iter().collect(),
             exits,
             spread,
+            rate,
             inbound: Vec::new(),
             pool: None,
             refusal: None,

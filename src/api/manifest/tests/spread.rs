@@ -54,6 +54,15 @@ fn what_is_wrong_with_several_exits_is_told_with_field_and_cure() {
         ("exits: [{ address: 10.0.1.2, publicAddress: here }]", ["spec.exits[0].publicAddress", "109.25.48.65"]),
         ("exits: [{ address: 10.0.1.2, publicAddress: '2001:db8::1' }]", ["spec.exits[0].publicAddress", "family"]),
         ("exits: [{ addresses: 10.0.1.0/30, publicAddress: 109.25.48.65 }]", ["spec.exits[0].publicAddress", "an exit for each"]),
+        ("exits: [{ address: 10.0.1.2, sourcePorts: 4000 }]", ["spec.exits[0].sourcePorts", "40000-49999"]),
+        ("exits: [{ address: 10.0.1.2, sourcePorts: 40000-40001 }]", ["spec.exits[0].sourcePorts", "64 or more"]),
+        ("exits: [{ address: 10.0.1.2, probe: { tcp: example.com } }]", ["spec.exits[0].probe.tcp", "198.51.100.10:443"]),
+        ("exits: [{ address: 10.0.1.2, probe: { tcp: '[2001:db8::1]:443' } }]", ["spec.exits[0].probe.tcp", "family"]),
+        ("exits: [{ address: 10.0.1.2, assignment: Routed, probe: { tcp: '198.51.100.1:443' } }]", ["spec.exits[0].probe.tcp", "Routed"]),
+        ("exits: [{ address: 10.0.1.2, probe: { tcp: '198.51.100.1:443', failures: 0 } }]", ["spec.exits[0].probe.failures", "0"]),
+        ("exits: [{ address: 10.0.1.2 }]\nrate: 20", ["spec.rate", "20Mbit"]),
+        ("exits: [{ address: 10.0.1.2 }]\nrate: 1Mbit\nburst: 5Mbit", ["spec.burst", "256kB"]),
+        ("exits: [{ address: 10.0.1.2 }]\nburst: 5kB", ["spec.burst", "without `rate`"]),
         ("exits: [{ addresses: 10.0.1.0/30, gateway: '2001:db8::1' }]", ["spec.exits[0].gateway", "IPv6"]),
     ] {
         let said = wrong(spec);

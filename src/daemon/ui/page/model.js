@@ -11,6 +11,7 @@ const DROPS = {
   NoExit: "came from workloads that have no usable exit. Each of them is listed here with its cure; egress.unavailable=fallback would send them by the default route.",
   Seal: "would have left by another NIC than that of their exit, or with an address that is not that NIC's. Look for another program's source NAT or policy rule: egressd check",
   ForeignMark: "came from bound workloads and had lost egressd's packet mark. Another program writes packet marks: egressd check",
+  Rate: "were more than the rate of their binding. There is nothing to do: TCP slows down by it.",
   Departed: "belonged to flows of workloads that had just lost their exit, until those flows were ended. There is nothing to do.",
   Spoofed: "had the address of a workload and came in by another port than its own. Some container uses a neighbour's address.",
 };

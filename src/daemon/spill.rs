@@ -1,0 +1,94 @@
+//! Whether exits that share flows run out of source ports to a destination: conntrack's table is counted beside the loop, once a second, while
+//! it is so large that one of them may.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::{Path, PathBuf};
+use std::sync::mpsc;
+use std::time::{Duration, Instant};
+
+use tracing::{debug, info};
+
+use super::{Teller, Told, tally};
+use crate::model::port_use::{Full, Source, may_be_full};
+use crate::model::resolve::Outcome;
+
+/// Between two looks.
+const EVERY: Duration = Duration::from_secs(1);
+/// At least so many times as long as a look took nothing is read: a table of a million entries takes a processor a second.
+const REST: u32 = 10;
+/// How many flows conntrack has, below the root of the settings.
+const COUNT: &str = "net/netfilter/nf_conntrack_count";
+
+/// The exits that are watched.
+pub(super) struct Watch {
+    wanted: Option<BTreeSet<Source>>,
+    thread: mpsc::Sender<BTreeSet<Source>>,
+    /// The first look has been told of.
+    pub told: bool,
+}
+
+impl Watch {
+    pub fn new(settings: &Path, tell: Teller) -> Self {
+        let (thread, wanted) = mpsc::channel();
+        let count = settings.join(COUNT);
+        let work = move || watch(&wanted, &count, &tell);
+        std::thread::Builder::new().name("spill".to_owned()).spawn(work).expect("a thread can be started");
+        Self { wanted: None, thread, told: false }
+    }
+
+    /// From now on the exits are watched that share flows in this outcome.
+    pub fn want(&mut self, outcome: &Outcome) {
+        let spreads = outcome.spreads.values().chain(outcome.programs.spreads.values());
+        let several = spreads.filter(|shares| shares.shares.len() > 1);
+        let wanted: BTreeSet<Source> = several.flat_map(|shares| shares.sources()).collect();
+        if self.wanted.as_ref() != Some(&wanted) {
+            self.wanted = Some(wanted.clone());
+            let _ = self.thread.send(wanted);
+        }
+    }
+}
+
+/// The thread; it ends when the sender is dropped. The first look is told of, whatever it shows.
+fn watch(wanted: &mpsc::Receiver<BTreeSet<Source>>, count: &PathBuf, tell: &Teller) {
+    let (mut exits, mut last, mut rest): (BTreeSet<Source>, Option<Full>, Duration) = (BTreeSet::new(), None, EVERY);
+    loop {
+        let next =
+            if exits.is_empty() { wanted.recv().map_err(|_| mpsc::RecvTimeoutError::Disconnected) } else { wanted.recv_timeout(rest) };
+        match next {
+            Ok(now) => exits = wanted.try_iter().last().unwrap_or(now),
+            Err(mpsc::RecvTimeoutError::Timeout) => {}
+            Err(mpsc::RecvTimeoutError::Disconnected) => return,
+        }
+        let began = Instant::now();
+        let full = look(&exits, last.as_ref().unwrap_or(&BTreeMap::new()), count);
+        rest = EVERY.max(began.elapsed() * REST);
+        if last.as_ref() != Some(&full) {
+            log(last.as_ref(), &full);
+            last = Some(full.clone());
+            if tell.send(Told::Full(full)).is_err() {
+                return;
+            }
+        }
+    }
+}
+
+/// Which exits are full now; as before, where that cannot be read.
+fn look(exits: &BTreeSet<Source>, before: &Full, count: &PathBuf) -> Full {
+    let flows = std::fs::read_to_string(count).ok().and_then(|text| text.trim().parse().ok());
+    if !may_be_full(exits, flows.unwrap_or(u64::MAX)) {
+        return Full::new();
+    }
+    match tally::port_use() {
+        Ok(ports) => ports.full(exits, before),
+        Err(error) => {
+            debug!(%error, "failed to count the source ports of exits");
+            before.clone()
+        }
+    }
+}
+
+fn log(before: Option<&Full>, full: &Full) {
+    for ((exit, ports), destinations) in full.iter().filter(|(source, _)| before.is_none_or(|before| !before.contains_key(source))) {
+        info!(%exit, %ports, destinations = destinations.len(), "an exit's source ports run out: other exits take its new flows");
+    }
+}

@@ -1,0 +1,131 @@
+//! How fast a binding's workloads send outside.
+
+use std::{
+    io::Write,
+    net::{IpAddr, SocketAddr, TcpListener, TcpStream},
+    process::ExitCode,
+    thread::{self, JoinHandle, sleep},
+    time::{Duration, Instant},
+};
+
+use world::{Binding, Netns, Nic, Scenario, World, layout::PORT, status::until};
+
+/// Bytes a second of `8Mbit`.
+const RATE: f64 = 1_000_000.0;
+/// The kernel's bucket holds a second's worth: until it is empty nothing is measured.
+const SETTLE: Duration = Duration::from_millis(1500);
+
+fn main() -> ExitCode {
+    world::harness::main_of_waiting(vec![
+        Scenario::new("a binding's rate holds over both families, and for what leaves by its NIC alone", holds),
+        Scenario::new("a subnet's rate goes with the binding, and what is wrong with one is said", changes),
+    ])
+}
+
+/// Sends by TCP to each server by two connections, for so long.
+fn pour(from: &Netns, to: &[SocketAddr], time: Duration) -> Vec<JoinHandle<()>> {
+    let end = Instant::now() + time;
+    let open = |to: &SocketAddr| from.enter(|| TcpStream::connect(to)).expect("it has a way out");
+    let pour = |mut stream: TcpStream| {
+        thread::spawn(move || {
+            stream.set_write_timeout(Some(time)).expect("no time is too short");
+            while Instant::now() < end && stream.write_all(&[0; 16_384]).is_ok() {}
+        })
+    };
+    to.iter().flat_map(|to| [open(to), open(to)]).map(pour).collect()
+}
+
+fn servers(world: &World) -> Vec<SocketAddr> {
+    world.servers().into_iter().map(|server| (server, PORT).into()).collect()
+}
+
+/// Bytes that have left by a NIC.
+fn sent(world: &World, nic: Nic) -> f64 {
+    let shown = world.host.run(&["ip", "-json", "-stats", "link", "show", "dev", nic.name()]);
+    let shown: serde_json::Value = serde_json::from_str(&shown).expect("ip writes JSON");
+    shown[0]["stats64"]["tx"]["bytes"].as_f64().expect("a NIC counts")
+}
+
+/// Packets over a limit.
+fn over(world: &World) -> u64 {
+    let status = world.status();
+    let dropped = status["dropped"].as_array().into_iter().flatten();
+    dropped
+        .filter(|dropped| dropped["reason"] == "Rate" && dropped["family"] == "inet")
+        .filter_map(|dropped| dropped["packets"].as_u64())
+        .sum()
+}
+
+/// Bytes a second by a NIC while somebody sends, once the bucket is empty.
+fn speed(world: &World, from: &Netns, to: &[SocketAddr], nic: Nic) -> f64 {
+    let measured = Duration::from_secs(3);
+    let pouring = pour(from, to, SETTLE + measured);
+    sleep(SETTLE);
+    let (before, began) = (sent(world, nic), Instant::now());
+    sleep(measured);
+    let speed = (sent(world, nic) - before) / began.elapsed().as_secs_f64();
+    pouring.into_iter().for_each(|pouring| pouring.join().expect("it only writes"));
+    speed
+}
+
+/// Never more than a tenth above; TCP on a busy machine may well use less.
+fn fits(speed: f64) -> bool {
+    (0.5 * RATE..1.1 * RATE).contains(&speed)
+}
+
+fn holds() {
+    let world = World::builder().build();
+    let bridge = world.bridge("plain0", 28);
+    world.masquerade(&bridge);
+    let (blue, green) = (world.container("blue", &bridge, 10), world.container("green", &bridge, 11));
+    world.bind(&Binding::of(&blue.netns).to(&world, Nic::Eth1).with("rate: 8Mbit"));
+    world.bind(&Binding::of(&green.netns).to(&world, Nic::Eth0));
+    let mut egressd = world.egressd_alone();
+    // Its neighbour sends as fast as it can meanwhile.
+    let before = sent(&world, Nic::Eth0);
+    let neighbour = pour(&green.netns, &servers(&world), SETTLE);
+    let speed_of_blue = speed(&world, &blue.netns, &servers(&world), Nic::Eth1);
+    neighbour.into_iter().for_each(|pouring| pouring.join().expect("it only writes"));
+    assert!(fits(speed_of_blue), "{speed_of_blue} bytes a second for 8 Mbit");
+    let neighbours = sent(&world, Nic::Eth0) - before;
+    assert!(neighbours > 4.0 * RATE, "the neighbour is not limited: {neighbours} bytes in {SETTLE:?}");
+    let dropped = over(&world);
+    assert!(dropped > 0, "drops are counted: {}", world.status());
+    egressd.kill();
+    let before = sent(&world, Nic::Eth1);
+    pour(&blue.netns, &servers(&world), SETTLE).into_iter().for_each(|pouring| pouring.join().expect("it only writes"));
+    let bytes = sent(&world, Nic::Eth1) - before;
+    assert!(bytes < 4.0 * RATE, "the limit stays when the daemon dies: {bytes} bytes in {SETTLE:?}");
+    egressd.start();
+    until("egressd is ready", || world.fetch("/readyz").map(drop).map_err(|error| error.to_string()));
+    let dropped = over(&world);
+    // What stays on the host is not counted.
+    let listener = green.netns.enter(|| TcpListener::bind((IpAddr::from(green.address), PORT))).expect("nobody listens there");
+    let inside = pour(&blue.netns, &[(green.address, PORT).into()], Duration::from_millis(300));
+    inside.into_iter().for_each(|pouring| pouring.join().expect("it only writes"));
+    drop(listener);
+    assert_eq!(over(&world), dropped);
+}
+
+fn changes() {
+    let world = World::builder().ipv6(false).build();
+    let lan = world.lan();
+    let binding = || Binding::new("lan", "addresses: [10.9.0.0/24]").to(&world, Nic::Eth1);
+    world.bind(&binding().with("rate: 8Mbit").with("burst: 64kB"));
+    let _egressd = world.egressd_alone();
+    let limited = speed(&world, &lan.netns, &servers(&world), Nic::Eth1);
+    assert!(fits(limited), "{limited} bytes a second for 8 Mbit");
+    world.bind(&binding());
+    world.await_handled();
+    let tables = world.host.run(&["nft", "list", "tables"]);
+    assert!(!tables.contains("inet egressd"), "{tables}");
+    let before = sent(&world, Nic::Eth1);
+    pour(&lan.netns, &servers(&world), SETTLE).into_iter().for_each(|pouring| pouring.join().expect("it only writes"));
+    assert!(sent(&world, Nic::Eth1) - before > 4.0 * RATE, "without a rate it is not limited");
+    for (field, said) in [("rate: fast", "is no rate in bit, kbit, Mbit or Gbit"), ("burst: 64kB", "is given without `rate`")] {
+        world.bind(&binding().with(field));
+        world.await_handled();
+        let status = world.status().to_string();
+        assert!(status.contains(said), "{status}");
+    }
+}
