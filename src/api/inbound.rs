@@ -17,6 +17,10 @@ use crate::model::health;
     {
         "rule": "!has(self.endPort) || !has(self.targetPort)",
         "message": "the ports of a range stay as they are: leave endPort or targetPort out"
+    },
+    {
+        "rule": "!has(self.endPort) || !has(self.maxConnections)",
+        "message": "connections are counted for one port: leave endPort or maxConnections out"
     }
 ]))]
 pub struct Inbound {
@@ -57,6 +61,20 @@ pub struct Inbound {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 1, max = 86_400))]
     pub drain_seconds: Option<i32>,
+    /// How long a client is sent to the same workload after its last new connection, whatever `balance` says: `30s`, `10m` or `3h`, at most a
+    /// day. A workload that gets no new connections is left at once, and its clients are dealt anew.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(regex(pattern = r"^[1-9][0-9]{0,4}[smh]$"))]
+    pub affinity: Option<String>,
+    /// Connections that a workload may have open on its port at a time. One that has so many gets no new ones: they go to the next workload, and
+    /// are refused when each has as many. Not with a range.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1, max = 1_000_000))]
+    pub max_connections: Option<i32>,
+    /// New connections that one client's address may open each second, and as many at once. What is more is refused.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1, max = 1_000_000))]
+    pub new_connections_per_second: Option<i32>,
 }
 
 /// A workload's part of the new connections.

@@ -1,11 +1,13 @@
 //! Single values as users write them: addresses, subnets, ports, names. One place for their rules and texts, for labels and manifests alike.
 
+mod durations;
 mod exits;
 mod health;
 mod sockets;
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
+pub use durations::affinity;
 pub use exits::{MAX_ADDRESSES, exit_addresses, idle_weights, weight, weighted};
 pub use health::{host, path};
 use ipnet::IpNet;

@@ -11,7 +11,7 @@ use ipnet::IpNet;
 use super::cloud::CloudPool;
 use super::facts::Attachment;
 use super::labels::LabelSelector;
-pub use super::ports::{Balance, ClientSource, Inbound, Ports, Protocol};
+pub use super::ports::{Balance, ClientSource, Inbound, Limits, Ports, Protocol};
 use super::proxy::Proxy;
 use super::reason::Reason;
 use crate::fnv::Fnv;

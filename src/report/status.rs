@@ -1,6 +1,6 @@
 //! What `egressd status` shows: the outcome in words, for people and for machines.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::sync::Arc;
 
@@ -14,6 +14,7 @@ use super::services::{ServiceStatus, services};
 use crate::model::binding::{Binding, BindingName, FieldError};
 use crate::model::known::Facts;
 use crate::model::resolve::{Guard, Outcome};
+use crate::model::services::LimitedServer;
 use crate::model::uplinks::Uplinks;
 use crate::model::ways::Way;
 use crate::model::workload::{Row, State};
@@ -41,7 +42,7 @@ pub struct Status {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Dropped {
-    /// `Guard`, `NoExit`, `Seal`, `ForeignMark`, `Departed` or `Spoofed`.
+    /// `Guard`, `NoExit`, `Seal`, `ForeignMark`, `Departed`, `Spoofed`, `ServerLimit` or `ClientLimit`.
     pub reason: String,
     /// `ip`, `ip6` or `bridge`.
     pub family: String,
@@ -59,6 +60,8 @@ pub struct Counted {
     /// Of each address that flows leave as, the destination with most of them.
     pub busiest: BTreeMap<IpAddr, (Destination, u64)>,
     pub dropped: Vec<Dropped>,
+    /// Servers that have as many flows as they may have.
+    pub full: BTreeSet<LimitedServer>,
 }
 
 /// One address of a workload.
@@ -158,7 +161,7 @@ impl Status {
             workloads,
             bindings: of_bindings(facts, outcome),
             uplinks: nics(&outcome.uplinks),
-            services: services(outcome),
+            services: services(outcome, &counted.full),
             guarded: guarded.map(|(index, _)| name(index)).collect(),
             dropped: counted.dropped,
             problems,

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use super::table::{self, Effect, Label, choice, list};
 use crate::api::values::{self, Fault, Faults, shown};
-use crate::model::binding::{Balance, ClientSource, ExitSpec, Inbound, Ports, Protocol};
+use crate::model::binding::{Balance, ClientSource, ExitSpec, Inbound, Limits, Ports, Protocol};
 use crate::model::health::{AllDown, HealthCheck, Probe};
 
 /// What these labels say, as far as it is good.
@@ -18,6 +18,7 @@ pub struct Draft {
     weight: Option<u16>,
     health: Option<Arc<HealthCheck>>,
     all_down: Option<AllDown>,
+    affinity: Option<u32>,
 }
 
 /// One entry of `egress.publish`.
@@ -114,15 +115,25 @@ pub const ALL_DOWN: Label = Label {
     },
 };
 
+pub const AFFINITY: Label = Label {
+    name: "egress.affinity",
+    effect: Effect::Exit,
+    grammar: "number `s`, `m` or `h`, at most a day",
+    meaning: "How long a client of published ports is sent to the same container after its last new connection. When not given, each connection is shared out by itself.",
+    example: "60s",
+    read: |draft, value| values::affinity(value).map(|seconds| draft.inbound.affinity = Some(seconds)),
+};
+
 /// The published ports of a container with these exits.
 pub fn of(draft: &table::Draft, exits: &[ExitSpec], errors: &mut Faults) -> Vec<Inbound> {
-    let Draft { publish, balance, client_source, weight, health, all_down } = &draft.inbound;
+    let Draft { publish, balance, client_source, weight, health, all_down, affinity } = &draft.inbound;
     let told = [
         (BALANCE, balance.is_some()),
         (CLIENT_SOURCE, client_source.is_some()),
         (WEIGHT, weight.is_some()),
         (HEALTH, health.is_some()),
         (ALL_DOWN, all_down.is_some()),
+        (AFFINITY, affinity.is_some()),
     ];
     for (label, _) in told.iter().filter(|(_, given)| *given && publish.is_empty()) {
         let field = PUBLISH.name;
@@ -162,6 +173,8 @@ pub fn of(draft: &table::Draft, exits: &[ExitSpec], errors: &mut Faults) -> Vec<
             health: health.clone(),
             all_down: all_down.unwrap_or_default(),
             drain: None,
+            affinity: *affinity,
+            limits: Limits::default(),
         });
     }
     all

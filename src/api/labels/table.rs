@@ -63,7 +63,7 @@ pub struct Label {
 }
 
 /// Every label of ours.
-pub static LABELS: [Label; 20] = [
+pub static LABELS: [Label; 21] = [
     Label {
         name: "egress.ip",
         effect: Effect::Exit,
@@ -145,6 +145,7 @@ pub static LABELS: [Label; 20] = [
     inbound::WEIGHT,
     inbound::HEALTH,
     inbound::ALL_DOWN,
+    inbound::AFFINITY,
     Label {
         name: "egress.unavailable",
         effect: Effect::Exit,
