@@ -9,7 +9,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 pub use durations::affinity;
 pub use exits::{MAX_ADDRESSES, exit_addresses, idle_weights, weight, weighted};
-pub use health::{host, path};
+pub use health::{datagram, datagram_of_base64, host, path};
 use ipnet::IpNet;
 pub use sockets::{listen_address, port, server_address};
 

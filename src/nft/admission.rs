@@ -28,8 +28,6 @@ pub struct Rate {
 pub enum Refusal {
     /// `icmp host-unreachable`, or `icmpv6 addr-unreachable`.
     Host { v6: bool },
-    /// `icmp port-unreachable`, or `icmpv6 port-unreachable`.
-    Port { v6: bool },
     /// `tcp reset`. Of TCP only: other packets are just dropped.
     TcpReset,
 }

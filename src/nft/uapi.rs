@@ -210,9 +210,6 @@ pub const NFT_REJECT_TCP_RST: u32 = 1;
 /// `ICMP_HOST_UNREACH`, and of ICMPv6 `ICMPV6_ADDR_UNREACH`: programs get `EHOSTUNREACH` of both.
 pub const ICMP_HOST_UNREACH: u8 = 1;
 pub const ICMPV6_ADDR_UNREACH: u8 = 3;
-/// What a closed port answers.
-pub const ICMP_PORT_UNREACH: u8 = 3;
-pub const ICMPV6_PORT_UNREACH: u8 = 4;
 
 pub const NFTA_DYNSET_SET_NAME: u16 = 1;
 pub const NFTA_DYNSET_OP: u16 = 3;

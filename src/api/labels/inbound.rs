@@ -79,11 +79,11 @@ pub const WEIGHT: Label = Label {
 pub const HEALTH: Label = Label {
     name: "egress.health",
     effect: Effect::Exit,
-    grammar: "`tcp` [`:` port] or `http:` [port] path",
-    meaning: "What the container is asked each half second for its published ports: to take a TCP connection, or to answer a GET with a status from 200 to 399; on the port that it serves unless another one is given. After two failures in a row it gets no new connection until it has answered twice.",
+    grammar: "`tcp` [`:` port], or `http:` or `https:` [port] path",
+    meaning: "What the container is asked each half second for its published ports: to take a TCP connection, or to answer a GET with a status from 200 to 399 (by TLS with any certificate); on the port that it serves unless another one is given. After two failures in a row it gets no new connection until it has answered twice.",
     example: "http:/ready",
     read: |draft, value| {
-        let wrong = || Fault::new(format!("{} is neither `tcp` nor `http:` with a path", shown(value)));
+        let wrong = || Fault::new(format!("{} is neither `tcp` nor `http:` or `https:` with a path", shown(value)));
         let port = |text: &str| {
             let number = text.parse().map_err(|_| wrong())?;
             values::port_range(Protocol::Tcp, number, number).map(|ports| Some(ports.first))
@@ -91,10 +91,10 @@ pub const HEALTH: Label = Label {
         let (probe, port) = match value.split_once(':').unwrap_or((value, "")) {
             ("tcp", "") => (Probe::Tcp, None),
             ("tcp", text) => (Probe::Tcp, port(text)?),
-            ("http", rest) => {
+            (scheme @ ("http" | "https"), rest) => {
                 let (text, path) = rest.split_at(rest.find('/').ok_or_else(wrong)?);
                 let number = if text.is_empty() { None } else { port(text)? };
-                (Probe::Http { path: values::path(path)?, host: None }, number)
+                (Probe::Http { path: values::path(path)?, host: None, tls: scheme == "https" }, number)
             }
             _ => return Err(wrong()),
         };

@@ -164,8 +164,6 @@ fn reject(w: &mut Message, refusal: Refusal) {
     let (kind, code) = match refusal {
         Refusal::Host { v6: false } => (NFT_REJECT_ICMP_UNREACH, ICMP_HOST_UNREACH),
         Refusal::Host { v6: true } => (NFT_REJECT_ICMP_UNREACH, ICMPV6_ADDR_UNREACH),
-        Refusal::Port { v6: false } => (NFT_REJECT_ICMP_UNREACH, ICMP_PORT_UNREACH),
-        Refusal::Port { v6: true } => (NFT_REJECT_ICMP_UNREACH, ICMPV6_PORT_UNREACH),
         Refusal::TcpReset => (NFT_REJECT_TCP_RST, 0),
     };
     w.put_be32(NFTA_REJECT_TYPE, kind);

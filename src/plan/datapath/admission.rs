@@ -9,7 +9,7 @@ use super::inbound::service_name;
 use super::{drops, names};
 use crate::model::binding::{Ports, Protocol};
 use crate::model::services::{Endpoint, LimitedServer, Service, limited};
-use crate::nft::build::{Operand, daddr, dport, l4proto, rule, saddr};
+use crate::nft::build::{Operand, RuleBuilder, daddr, dport, l4proto, rule, saddr};
 use crate::nft::{Bytes, Chain, Change, Data, Datatype, Family, Key, Rate, Refusal, Rule, Set, Table, Verdict};
 use crate::plan::elements::address_in;
 
@@ -50,7 +50,7 @@ pub fn rate(table: &mut Table, service: &Service, v6: bool) -> Option<Rule> {
     let rate = Rate { per_second, burst: per_second };
     let rule = rule().exceeds(&set, [saddr(v6)], REMEMBERED, rate).counter(drops::CLIENT_LIMIT);
     table.sets.insert(set, Set::of([Datatype::address(v6)]).filled_by_rules());
-    Some(rule.reject(refusal(service, v6)))
+    Some(refuse(rule, service))
 }
 
 /// The rules that choose a server by `slot`, of a service whose servers have chains, which are added.
@@ -78,7 +78,7 @@ pub fn servers(table: &mut Table, service: &Service, slots: &str, slot: Operand,
         table.chains.insert(chain, Chain::regular(rules));
     }
     if service.limits.per_server.is_some() {
-        others.push(rule().counter(drops::SERVER_LIMIT).reject(refusal(service, v6)));
+        others.push(refuse(rule().counter(drops::SERVER_LIMIT), service));
     }
     known.into_iter().chain([rule().vmap(slots, [slot])]).chain(others).collect()
 }
@@ -123,9 +123,10 @@ fn key(LimitedServer { address, protocol, port }: LimitedServer) -> Key {
     Key::one(Bytes::default().address(address).protocol(protocol.number()).port(port))
 }
 
-/// How a call is refused: as the host refuses one to a port that nobody serves.
-fn refusal(service: &Service, v6: bool) -> Refusal {
-    if service.ports.protocol == Protocol::Tcp { Refusal::TcpReset } else { Refusal::Port { v6 } }
+/// Refuses a call. An ICMP error about a datagram would not bear the address that was called (the kernel takes that of the route to the client),
+/// and so leave by another NIC: datagrams are just dropped.
+fn refuse(rule: RuleBuilder, service: &Service) -> Rule {
+    if service.ports.protocol == Protocol::Tcp { rule.reject(Refusal::TcpReset) } else { rule.drop() }
 }
 
 /// `server-tcp-27017-172.31.0.14-10.0.0.2-1234`
