@@ -17,6 +17,10 @@ use crate::model::health;
     {
         "rule": "!has(self.endPort) || !has(self.targetPort)",
         "message": "the ports of a range stay as they are: leave endPort or targetPort out"
+    },
+    {
+        "rule": "!has(self.endPort) || !has(self.maxConnections)",
+        "message": "connections are counted for one port: leave endPort or maxConnections out"
     }
 ]))]
 pub struct Inbound {
@@ -57,6 +61,20 @@ pub struct Inbound {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 1, max = 86_400))]
     pub drain_seconds: Option<i32>,
+    /// How long a client is sent to the same workload after its last new connection, whatever `balance` says: `30s`, `10m` or `3h`, at most a
+    /// day. A workload that gets no new connections is left at once, and its clients are dealt anew.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(regex(pattern = r"^[1-9][0-9]{0,4}[smh]$"))]
+    pub affinity: Option<String>,
+    /// Connections that a workload may have open on its port at a time. One that has so many gets no new ones: they go to the next workload, and
+    /// are refused when each has as many (datagrams are dropped). Not with a range.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1, max = 1_000_000))]
+    pub max_connections: Option<i32>,
+    /// New connections that one client's address may open each second, and as many at once. What is more is refused, and of datagrams dropped.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1, max = 1_000_000))]
+    pub new_connections_per_second: Option<i32>,
 }
 
 /// A workload's part of the new connections.
@@ -70,20 +88,23 @@ pub struct ServerWeight {
     pub weight: i32,
 }
 
-/// What workloads are asked: one of `tcp` and `http`. Probes come from this host, with its address towards the workload.
+/// What workloads are asked: one of `tcp`, `http` and `udp`. Probes come from this host, with its address towards the workload.
 #[derive(Clone, Debug, PartialEq, Deserialize, Serialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 #[schemars(extend("x-kubernetes-validations" = [{
-    "rule": "has(self.tcp) != has(self.http)",
-    "message": "one of tcp and http is asked for"
+    "rule": "[has(self.tcp), has(self.http), has(self.udp)].filter(given, given).size() == 1",
+    "message": "one of tcp, http and udp is asked for"
 }]))]
 pub struct Health {
     /// Healthy is who takes a TCP connection.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub tcp: Option<TcpProbe>,
-    /// Healthy is who answers an HTTP request (without TLS) with a status from 200 to 399.
+    /// Healthy is who answers an HTTP request with a status from 200 to 399.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub http: Option<HttpProbe>,
+    /// Healthy is who answers a datagram. An ICMP error ("port unreachable") is a failure at once.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub udp: Option<UdpProbe>,
     /// Milliseconds from one probe to the next, up to a tenth more; an answer that takes as long is a failure.
     #[serde(default = "interval")]
     #[schemars(range(min = 100, max = 3_600_000))]
@@ -112,10 +133,48 @@ pub struct HttpProbe {
     /// What is asked for.
     #[schemars(length(min = 1, max = 1024))]
     pub path: String,
-    /// The `Host` header; the workload's address and port when not given.
+    /// The `Host` header; the workload's address and port when not given. By `HTTPS` its name is also the one that TLS names (SNI).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 259))]
     pub host: Option<String>,
+    /// The port that is asked; the one that the workload serves when not given.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1, max = 65535))]
+    pub port: Option<i32>,
+    /// `HTTP`, or `HTTPS`: then any certificate will do, whoever signed it and whatever name and time it has, as with Kubernetes' probes.
+    #[serde(default)]
+    pub scheme: Scheme,
+}
+
+/// What a request is carried by.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
+#[serde(rename_all = "UPPERCASE")]
+pub enum Scheme {
+    #[default]
+    Http,
+    Https,
+}
+
+/// A datagram, and its answer.
+#[derive(Clone, Debug, PartialEq, Deserialize, Serialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+#[schemars(extend("x-kubernetes-validations" = [{
+    "rule": "has(self.send) != has(self.sendBase64)",
+    "message": "one of send and sendBase64 is sent"
+}]))]
+pub struct UdpProbe {
+    /// What is sent, as text.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 512))]
+    pub send: Option<String>,
+    /// What is sent, in Base64 (RFC 4648), at most 512 bytes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 684))]
+    pub send_base64: Option<String>,
+    /// A text that the answer has in it; any answer will do when not given.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 512))]
+    pub expect: Option<String>,
     /// The port that is asked; the one that the workload serves when not given.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 1, max = 65535))]

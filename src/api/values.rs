@@ -1,5 +1,6 @@
 //! Single values as users write them: addresses, subnets, ports, names. One place for their rules and texts, for labels and manifests alike.
 
+mod durations;
 mod exits;
 mod health;
 mod rate;
@@ -7,8 +8,9 @@ mod sockets;
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
+pub use durations::affinity;
 pub use exits::{MAX_ADDRESSES, exit_addresses, idle_weights, source_ports, weight, weighted};
-pub use health::{host, path};
+pub use health::{datagram, datagram_of_base64, host, path};
 use ipnet::IpNet;
 pub use rate::{burst, rate};
 pub use sockets::{endpoint, listen_address, port, server_address};

@@ -73,7 +73,7 @@ impl Drains {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::binding::{Balance, BindingName, ClientSource, Source};
+    use crate::model::binding::{Balance, BindingName, ClientSource, Limits, Source};
     use crate::model::health::AllDown;
     use crate::model::services::{Health, Server, Service};
     use crate::model::workload::Entry;
@@ -98,6 +98,8 @@ mod tests {
             balance: Balance::RoundRobin,
             client_source: ClientSource::Preserve,
             all_down: AllDown::Refuse,
+            affinity: None,
+            limits: Limits::default(),
             binding: BindingName { source: Source::File, name: "default/web".to_owned() },
             servers: (1..).zip(weights).map(server).collect(),
         };

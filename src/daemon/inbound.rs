@@ -10,7 +10,7 @@ use tracing::{error, info};
 
 use super::cutter::Job;
 use super::drains::Drains;
-use super::{Teller, Told};
+use super::{Teller, Told, full};
 use crate::facts::{health, listeners};
 use crate::model::health::{Check, Verdict};
 use crate::model::listeners::Called;
@@ -22,6 +22,7 @@ pub(super) struct Inbound {
     ports: watch::Sender<Arc<BTreeSet<Called>>>,
     checks: watch::Sender<health::Wanted>,
     drains: Drains,
+    full: full::Watch,
 }
 
 impl Inbound {
@@ -30,12 +31,13 @@ impl Inbound {
         let (ports, asked) = watch::channel(Arc::default());
         listen(listeners::Source::new(asked), tell.clone());
         let (checks, wanted) = watch::channel(health::Wanted::default());
+        let full = full::Watch::new(tell.clone());
         let tell = tell.clone();
         let told = move |check, verdict| drop(tell.send(Told::Health(check, verdict)));
         if let Err(error) = health::start(wanted, told) {
             error!(%error, "failed to start the thread that asks servers for their health; none counts as healthy");
         }
-        Self { ports, checks, drains: Drains::default() }
+        Self { ports, checks, drains: Drains::default(), full }
     }
 
     /// Asks who listens on the ports of these services.
@@ -46,6 +48,7 @@ impl Inbound {
     /// Asks for what these services and exits depend on, and notes who drains. What was told of servers that nobody asks any more is forgotten.
     pub fn note(&mut self, services: &Services, exits: &BTreeSet<Check>, verdicts: &mut HashMap<Check, Verdict>) {
         self.drains.note(services, Instant::now());
+        self.full.want(services);
         self.ask_ports(services);
         let checks =
             if exits.is_empty() { Arc::clone(&services.checks) } else { Arc::new(services.checks.union(exits).cloned().collect()) };

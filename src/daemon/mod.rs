@@ -9,6 +9,7 @@ pub mod controller;
 mod cutter;
 mod desk;
 mod drains;
+mod full;
 mod gates;
 mod gateways;
 pub(crate) mod http;
@@ -53,6 +54,7 @@ use crate::model::listeners::Listeners;
 use crate::model::pod::RuntimeChange;
 use crate::model::port_use::Full;
 use crate::model::programs::ProgramFacts;
+use crate::model::services::LimitedServer;
 use crate::plan::engine::EngineStep;
 use agent::Agent;
 pub(crate) use agent::sleep_until;
@@ -119,6 +121,8 @@ pub(crate) enum Told {
     Listeners(Listeners),
     /// What a server's answers have come to.
     Health(Check, Verdict),
+    /// Servers that were full, and are not any more.
+    Free(Vec<LimitedServer>),
     /// Somebody touched nftables.
     Nft(Notice),
     /// A call to the engine came back, and what it came to.

@@ -1,5 +1,6 @@
 //! What the loop is asked by those who serve people and programs, and what it answers.
 
+use std::collections::BTreeSet;
 use std::net::{IpAddr, SocketAddr};
 
 use serde::{Deserialize, Serialize};
@@ -8,7 +9,7 @@ use tokio::task::spawn_blocking;
 use tracing::debug;
 
 use super::{Teller, Told, tally};
-use crate::effects::nft::drops;
+use crate::effects::nft::{drops, full};
 use crate::model::programs::Started;
 use crate::report::changes::Changes;
 use crate::report::flows::Flows;
@@ -65,7 +66,7 @@ pub(super) async fn counted() -> Counted {
     with_drops(spawn_blocking(tally::count).await.unwrap_or_default()).await
 }
 
-/// With the counters of what our rules have dropped.
+/// With the counters of what our rules have dropped, and the servers that are full.
 pub(super) async fn with_drops(counted: Counted) -> Counted {
     let read = || {
         drops().unwrap_or_else(|error| {
@@ -73,7 +74,14 @@ pub(super) async fn with_drops(counted: Counted) -> Counted {
             Vec::new()
         })
     };
-    Counted { dropped: spawn_blocking(read).await.unwrap_or_default(), ..counted }
+    let full = || {
+        full().unwrap_or_else(|error| {
+            debug!(%error, "failed to read which servers are full");
+            BTreeSet::new()
+        })
+    };
+    let (dropped, full) = spawn_blocking(move || (read(), full())).await.unwrap_or_default();
+    Counted { dropped, full, ..counted }
 }
 
 /// Puts a question to the loop; `None` when it stops.

@@ -9,12 +9,13 @@ use super::nft::{self, Nft};
 use super::route::Routing;
 use super::sysctl::{self, Sysctls};
 use crate::facts::cause::with_causes;
+use crate::model::services::LimitedServer;
 use crate::netlink;
 use crate::nft::decode::AnyChain;
 use crate::nft::gates::{Gate, GateStep};
 use crate::nft::{Change, Family, Ruleset, diff};
 use crate::plan::Plan;
-use crate::plan::datapath::programs;
+use crate::plan::datapath::{admission, programs};
 use crate::plan::gates::{self, Wanted};
 use crate::plan::step::{Names, RouteStep};
 
@@ -149,6 +150,15 @@ impl Kernel {
         let steps = gates::steps(&gates, wanted);
         self.nft.change_gates(&steps).map_err(|error| Failure::of(failed, &error))?;
         Ok((gates, steps))
+    }
+
+    /// Lets servers that were full get new flows again. One that the kernel has let itself meanwhile is no failure.
+    pub fn free(&mut self, servers: &[LimitedServer]) {
+        for change in servers.iter().flat_map(|server| admission::free(*server)) {
+            if let Err(error) = self.nft.commit(&[change]) {
+                debug!(error = with_causes(&error), "it is free already, or counts as full until its time is over");
+            }
+        }
     }
 
     /// The sysctls of these keys that exist.

@@ -12,7 +12,7 @@ use super::cloud::CloudPool;
 use super::facts::Attachment;
 use super::health::ExitProbe;
 use super::labels::LabelSelector;
-pub use super::ports::{Balance, ClientSource, Inbound, Ports, Protocol};
+pub use super::ports::{Balance, ClientSource, Inbound, Limits, Ports, Protocol};
 use super::proxy::Proxy;
 use super::rate::Rate;
 use super::reason::Reason;

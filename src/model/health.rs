@@ -33,6 +33,14 @@ pub enum Probe {
         path: String,
         /// The `Host` header; address and port when not given.
         host: Option<String>,
+        /// By TLS, with any certificate.
+        tls: bool,
+    },
+    /// To answer a datagram.
+    Udp {
+        send: Vec<u8>,
+        /// What the answer has in it.
+        expect: Option<String>,
     },
 }
 

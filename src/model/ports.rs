@@ -78,6 +78,18 @@ pub struct Inbound {
     pub all_down: AllDown,
     /// Seconds that a workload which gets no new connections any more may take to end those that it has; `None`: as long as it likes.
     pub drain: Option<u32>,
+    /// Seconds that a client goes to the same workload after its last new connection; `None`: each is shared out by itself.
+    pub affinity: Option<u32>,
+    pub limits: Limits,
+}
+
+/// Which new connections are let in.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Limits {
+    /// Connections that a workload may have open at a time on its port.
+    pub per_server: Option<u32>,
+    /// New connections of one client's address in a second, and as many at once.
+    pub per_client: Option<u32>,
 }
 
 /// How new connections are shared among the workloads that serve a port.

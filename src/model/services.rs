@@ -10,7 +10,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
-use super::binding::{Balance, BindingName, ClientSource, Ports};
+use super::binding::{Balance, BindingName, ClientSource, Limits, Ports, Protocol};
 use super::health::{AllDown, Check, Verdict};
 use super::known::Facts;
 use super::listeners::{Called, Taken};
@@ -27,6 +27,9 @@ pub struct Service {
     pub balance: Balance,
     pub client_source: ClientSource,
     pub all_down: AllDown,
+    /// Seconds that a client goes to the same server after its last new connection.
+    pub affinity: Option<u32>,
+    pub limits: Limits,
     /// The binding that had it first.
     pub binding: BindingName,
     /// In the order of their bindings and addresses; none while nobody serves it.
@@ -79,6 +82,14 @@ impl Server {
     }
 }
 
+/// A port of a server that may have so many flows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct LimitedServer {
+    pub address: IpAddr,
+    pub protocol: Protocol,
+    pub port: u16,
+}
+
 /// Where a server listens. Of a range the port is 0.
 pub type Endpoint = (IpAddr, u16);
 
@@ -107,6 +118,11 @@ impl Services {
         let of = |service: &Service| service.weighted().into_iter().map(|(endpoint, _)| endpoint).collect();
         served.map(|service| ((service.address, service.ports), of(service))).collect()
     }
+
+    /// The servers that may have so many flows.
+    pub fn limited(&self) -> BTreeMap<LimitedServer, u32> {
+        limited(self.all.iter())
+    }
 }
 
 /// The services that the bindings of files ask for, and the labels of the rows. What was served until now keeps its port, whoever listens there
@@ -114,6 +130,19 @@ impl Services {
 pub fn services(rows: &[Row], facts: &Facts, uplinks: &Uplinks, served: &Served) -> Services {
     let taken = Taken::new(facts.listeners.as_ref(), facts.containers());
     claims(rows, &facts.manifests.bindings, Known { uplinks, taken: &taken, verdicts: &facts.verdicts, served })
+}
+
+/// The servers of these services that may have so many flows. Where two services lead to one port of a server, the lower limit counts.
+pub fn limited<'a>(services: impl Iterator<Item = &'a Service>) -> BTreeMap<LimitedServer, u32> {
+    let mut limits: BTreeMap<LimitedServer, u32> = BTreeMap::new();
+    for service in services {
+        let Some(most) = service.limits.per_server else { continue };
+        for (server, port) in service.servers.iter().filter_map(|server| Some((server, server.port?))) {
+            let of = LimitedServer { address: server.address, protocol: service.ports.protocol, port };
+            limits.entry(of).and_modify(|least| *least = most.min(*least)).or_insert(most);
+        }
+    }
+    limits
 }
 
 impl Service {

@@ -15,10 +15,11 @@ mod operand;
 
 use std::fmt::{self, Write};
 use std::hash::Hasher;
+use std::net::IpAddr;
 
 use ipnet::IpNet;
 
-use super::{Bytes, CmpOp, Expr, Family, Meta, Register, Rule, Target, Verdict};
+use super::{Bytes, CmpOp, Expr, Family, Meta, Rate, Refusal, Register, Rule, Target, Update, Verdict};
 use crate::fnv::Fnv;
 use operand::load_key;
 pub use operand::*;
@@ -185,10 +186,43 @@ impl RuleBuilder {
         self.verdict(Verdict::Drop)
     }
 
-    /// `reject`: whoever sent it is told that the host is not reached. Of an ip family.
-    pub fn reject(mut self, v6: bool) -> Rule {
-        self.exprs.push(Expr::Reject { v6 });
+    /// `dnat to address`, or `dnat to address:port`
+    pub fn dnat_to(mut self, address: IpAddr, port: Option<u16>) -> Rule {
+        let slot = if address.is_ipv6() { 4 } else { 1 };
+        self.exprs.push(Expr::Immediate { value: Bytes::default().address(address), to: 0 });
+        if let Some(port) = port {
+            self.exprs.push(Expr::Immediate { value: Bytes::exact(&port.to_be_bytes()), to: slot });
+        }
+        self.exprs.push(Expr::Dnat { family: Family::ip(address.is_ipv6()), address: 0, port: port.map(|_| slot) });
         self.done()
+    }
+
+    /// `reject`: the sender is told. Of an ip family.
+    pub fn reject(mut self, with: Refusal) -> Rule {
+        self.exprs.push(Expr::Reject(with));
+        self.done()
+    }
+
+    /// `update @set { key timeout … }`, of a set that rules fill.
+    pub fn update(self, set: &str, key: impl Into<Vec<Operand>>, milliseconds: u64) -> Self {
+        self.put(set, key.into(), milliseconds, None)
+    }
+
+    /// `update @set { key timeout … limit rate over … }`: the rule goes on for what exceeds the key's rate.
+    pub fn exceeds(self, set: &str, key: impl Into<Vec<Operand>>, milliseconds: u64, rate: Rate) -> Self {
+        self.put(set, key.into(), milliseconds, Some(rate))
+    }
+
+    fn put(mut self, set: &str, key: Vec<Operand>, timeout: u64, over: Option<Rate>) -> Self {
+        load_key(&mut self.exprs, &key, 0, false);
+        self.exprs.push(Expr::Update(Update { set: set.to_owned(), from: 0, timeout, over }));
+        self
+    }
+
+    /// `ct count over most`
+    pub fn more_flows_than(mut self, most: u32) -> Self {
+        self.exprs.push(Expr::CountOver(most));
+        self
     }
 
     /// `return`

@@ -185,6 +185,7 @@ fn set(table: &mut Table, message: &Received) -> Option<()> {
         key: fields(message.attribute(NFTA_SET_KEY_TYPE).and_then(number_be)?),
         data,
         interval: flags & NFT_SET_INTERVAL != 0,
+        dynamic: flags & NFT_SET_EVAL != 0,
         elements: Default::default(),
     };
     table.sets.insert(name.to_owned(), set);
@@ -211,7 +212,7 @@ fn datatype(number: u32) -> Datatype {
 
 fn elements(table: &mut Table, message: &Received) -> Option<bool> {
     let name = message.attribute(NFTA_SET_ELEM_LIST_SET).and_then(text)?;
-    let Some(set) = table.sets.get_mut(name) else {
+    let Some(set) = table.sets.get_mut(name).filter(|set| !set.dynamic) else {
         return Some(true);
     };
     let mut once = true;
@@ -229,6 +230,12 @@ fn elements(table: &mut Table, message: &Received) -> Option<bool> {
         once &= set.elements.insert(key, data).is_none();
     }
     Some(once)
+}
+
+/// The keys of the elements that a message tells of, as they are, of any set.
+pub fn keys(message: &Received) -> impl Iterator<Item = Bytes> {
+    let elements = message.attribute(NFTA_SET_ELEM_LIST_ELEMENTS).unwrap_or_default();
+    attributes(elements).filter_map(|(_, element)| value(find(element, NFTA_SET_ELEM_KEY)?))
 }
 
 fn value(nest: &[u8]) -> Option<Bytes> {

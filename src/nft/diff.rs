@@ -49,7 +49,7 @@ fn can_become(wanted: &Table, present: &Table) -> bool {
 }
 
 fn same_type(a: &Set, b: &Set) -> bool {
-    a.key == b.key && a.data == b.data && a.interval == b.interval
+    (&a.key, a.data, a.interval, a.dynamic) == (&b.key, b.data, b.interval, b.dynamic)
 }
 
 fn diff_table(family: Family, wanted: &Table, present: &Table, changes: &mut Vec<Change>) {
@@ -140,7 +140,7 @@ fn elements(wanted: &Elements, present: &Elements) -> (Vec<Key>, Vec<(Key, Data)
 }
 
 fn typed(set: &Set) -> Set {
-    Set { key: set.key.clone(), data: set.data, interval: set.interval, elements: Elements::default() }
+    Set { elements: Elements::default(), ..set.clone() }
 }
 
 enum Step<'a, K, V> {

@@ -1,6 +1,7 @@
 //! The part of the nf_tables language that egressd speaks: a typed ruleset, the difference of two of them, and their netlink form.
 //! Pure: sockets are in `effects::nft`.
 
+mod admission;
 pub mod build;
 pub mod decode;
 mod diff;

@@ -5,6 +5,8 @@ use std::fmt;
 use std::ops::{Deref, DerefMut};
 use std::sync::Arc;
 
+pub use super::admission::{Rate, Refusal, Update};
+
 /// Families that we have tables in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Family {
@@ -79,6 +81,8 @@ pub struct Set {
     pub data: Option<Datatype>,
     /// Keys are ranges (`flags interval`); the key's values are then in network byte order.
     pub interval: bool,
+    /// Rules put the elements in, each with a timeout (`flags dynamic,timeout`): `elements` is empty, and nobody reads what there is.
+    pub dynamic: bool,
     pub elements: Elements,
 }
 
@@ -304,10 +308,10 @@ pub enum Expr {
         address: Register,
         ports: Option<[Register; 2]>,
     },
-    /// `reject with icmp host-unreachable`, or `icmpv6 addr-unreachable`.
-    Reject {
-        v6: bool,
-    },
+    Reject(Refusal),
+    Update(Update),
+    /// `ct count over N`: the rule's own open flows, this one included, are more than so many.
+    CountOver(u32),
     /// `dnat to` the address in the register, and to the port in another one.
     Dnat {
         family: Family,

@@ -74,11 +74,15 @@ pub const NFTA_SET_DATA_LEN: u16 = 7;
 pub const NFTA_SET_DESC: u16 = 9;
 pub const NFTA_SET_ID: u16 = 10;
 pub const NFTA_SET_USERDATA: u16 = 13;
+pub const NFTA_SET_DESC_SIZE: u16 = 1;
 pub const NFTA_SET_DESC_CONCAT: u16 = 2;
 pub const NFTA_SET_FIELD_LEN: u16 = 1;
 pub const NFT_SET_ANONYMOUS: u32 = 0x1;
 pub const NFT_SET_INTERVAL: u32 = 0x4;
 pub const NFT_SET_MAP: u32 = 0x8;
+pub const NFT_SET_TIMEOUT: u32 = 0x10;
+/// Rules add elements to it.
+pub const NFT_SET_EVAL: u32 = 0x20;
 pub const NFT_SET_CONCAT: u32 = 0x80;
 pub const NFT_DATA_VERDICT: u32 = 0xffff_ff00;
 /// nft's own: in which byte order it prints a set's key and data.
@@ -202,9 +206,31 @@ pub const NFTA_IMMEDIATE_DATA: u16 = 2;
 pub const NFTA_REJECT_TYPE: u16 = 1;
 pub const NFTA_REJECT_ICMP_CODE: u16 = 2;
 pub const NFT_REJECT_ICMP_UNREACH: u32 = 0;
+pub const NFT_REJECT_TCP_RST: u32 = 1;
 /// `ICMP_HOST_UNREACH`, and of ICMPv6 `ICMPV6_ADDR_UNREACH`: programs get `EHOSTUNREACH` of both.
 pub const ICMP_HOST_UNREACH: u8 = 1;
 pub const ICMPV6_ADDR_UNREACH: u8 = 3;
+
+pub const NFTA_DYNSET_SET_NAME: u16 = 1;
+pub const NFTA_DYNSET_OP: u16 = 3;
+pub const NFTA_DYNSET_SREG_KEY: u16 = 4;
+/// Milliseconds, 8 bytes.
+pub const NFTA_DYNSET_TIMEOUT: u16 = 6;
+pub const NFTA_DYNSET_EXPR: u16 = 7;
+pub const NFT_DYNSET_OP_UPDATE: u32 = 1;
+
+pub const NFTA_LIMIT_RATE: u16 = 1;
+pub const NFTA_LIMIT_UNIT: u16 = 2;
+pub const NFTA_LIMIT_BURST: u16 = 3;
+pub const NFTA_LIMIT_TYPE: u16 = 4;
+pub const NFTA_LIMIT_FLAGS: u16 = 5;
+pub const NFT_LIMIT_PKTS: u32 = 0;
+pub const NFT_LIMIT_F_INV: u32 = 1;
+
+pub const NFTA_CONNLIMIT_COUNT: u16 = 1;
+pub const NFTA_CONNLIMIT_FLAGS: u16 = 2;
+pub const NFT_CONNLIMIT_F_INV: u32 = 1;
+
 pub const NFTA_MATCH_NAME: u16 = 1;
 pub const NFTA_MATCH_REV: u16 = 2;
 pub const NFTA_MATCH_INFO: u16 = 3;

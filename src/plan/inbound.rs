@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use std::fmt;
 use std::net::IpAddr;
 
-use super::datapath::{inbound, names};
+use super::datapath::{admission, inbound, names};
 use super::elements::{address_in, owners};
 use super::step::RouteStep;
 use crate::model::binding::{Ports, Protocol};
@@ -133,7 +133,11 @@ pub fn served(ruleset: &Ruleset) -> Served {
 
 /// Address and port that a slot leads to; of a range the port is 0.
 fn endpoint_in(data: &Data, v6: bool) -> Option<Endpoint> {
-    let Data::Value(value) = data else { return None };
+    let value = match data {
+        Data::Value(value) => value,
+        Data::Verdict(Verdict::Jump(chain)) => return admission::server_of(chain),
+        _ => return None,
+    };
     let bytes = value.as_slice();
     let port = bytes.get(if v6 { 16 } else { 4 }..).and_then(|port| Some(u16::from_be_bytes(*port.first_chunk()?)));
     Some((address_in(bytes, v6)?, port.unwrap_or(0)))

@@ -1,5 +1,6 @@
 //! Services in `egressd status`: ports of exits, and who serves them.
 
+use std::collections::BTreeSet;
 use std::net::{IpAddr, SocketAddr};
 
 use schemars::JsonSchema;
@@ -9,7 +10,7 @@ use super::columns::columns;
 use crate::model::binding::{Balance, ClientSource, Ports};
 use crate::model::health::Verdict;
 use crate::model::resolve::Outcome;
-use crate::model::services::{Health, Server, Service};
+use crate::model::services::{Health, LimitedServer, Server, Service};
 
 /// Servers that a row of the table names.
 const SHOWN: usize = 3;
@@ -28,6 +29,15 @@ pub struct ServiceStatus {
     pub balance: String,
     /// `Preserve` or `Masquerade`.
     pub client_source: String,
+    /// Seconds that a client stays at its server after its last new connection.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub affinity_seconds: Option<u32>,
+    /// Connections that a server may have open at a time.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub max_connections: Option<u32>,
+    /// New connections that a client may begin each second.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub new_connections_per_second: Option<u32>,
     /// The binding that had the port first.
     pub binding: String,
     pub servers: Vec<ServerStatus>,
@@ -44,6 +54,9 @@ pub struct ServerStatus {
     pub port: Option<u16>,
     /// Its part of the new connections; 0 while it drains.
     pub weight: u16,
+    /// It has as many connections as it may have.
+    #[serde(skip_serializing_if = "std::ops::Not::not", default)]
+    pub full: bool,
     /// `Healthy`, `Unhealthy`, or `Unknown` before its first answer; not given where nobody asks.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub health: Option<String>,
@@ -53,11 +66,11 @@ pub struct ServerStatus {
 }
 
 /// All services of an outcome.
-pub fn services(outcome: &Outcome) -> Vec<ServiceStatus> {
-    outcome.inbound.all.iter().map(|service| of_service(service, outcome)).collect()
+pub fn services(outcome: &Outcome, full: &BTreeSet<LimitedServer>) -> Vec<ServiceStatus> {
+    outcome.inbound.all.iter().map(|service| of_service(service, outcome, full)).collect()
 }
 
-fn of_service(service: &Service, outcome: &Outcome) -> ServiceStatus {
+fn of_service(service: &Service, outcome: &Outcome, full: &BTreeSet<LimitedServer>) -> ServiceStatus {
     let Ports { first, last, .. } = service.ports;
     let health = |server: &Server| match &server.health {
         Health::Unchecked => (None, None),
@@ -70,6 +83,9 @@ fn of_service(service: &Service, outcome: &Outcome) -> ServiceStatus {
         address: server.address,
         port: server.port,
         weight: server.weight,
+        full: server
+            .port
+            .is_some_and(|port| full.contains(&LimitedServer { address: server.address, protocol: service.ports.protocol, port })),
         health: health(server).0,
         reason: health(server).1,
     };
@@ -89,6 +105,9 @@ fn of_service(service: &Service, outcome: &Outcome) -> ServiceStatus {
         end_port: (last != first).then_some(last),
         balance: balance.to_owned(),
         client_source: client_source.to_owned(),
+        affinity_seconds: service.affinity,
+        max_connections: service.limits.per_server,
+        new_connections_per_second: service.limits.per_client,
         binding: service.binding.to_string(),
         servers: service.servers.iter().map(server).collect(),
     }
@@ -131,6 +150,7 @@ impl ServerStatus {
             _ if self.weight == 0 => " (drains)",
             Some("Unhealthy") => " (unhealthy)",
             Some("Unknown") => " (not asked yet)",
+            _ if self.full => " (full)",
             _ => "",
         }
     }

@@ -1,6 +1,6 @@
 //! What `egressd status` shows: the outcome in words, for people and for machines.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::sync::Arc;
 
@@ -15,6 +15,7 @@ use crate::model::binding::{Binding, BindingName, FieldError};
 use crate::model::known::Facts;
 use crate::model::port_use::PortUse;
 use crate::model::resolve::{Guard, Outcome};
+use crate::model::services::LimitedServer;
 use crate::model::uplinks::Uplinks;
 use crate::model::ways::Way;
 use crate::model::workload::{Row, State};
@@ -42,7 +43,7 @@ pub struct Status {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Dropped {
-    /// `Guard`, `NoExit`, `Seal`, `ForeignMark`, `Departed`, `Spoofed` or `Rate`.
+    /// `Guard`, `NoExit`, `Seal`, `ForeignMark`, `Departed`, `Spoofed`, `Rate`, `ServerLimit` or `ClientLimit`.
     pub reason: String,
     /// `ip`, `ip6`, `bridge`, or `inet` for both of the first.
     pub family: String,
@@ -60,6 +61,8 @@ pub struct Counted {
     /// Source ports of the addresses that flows leave as.
     pub ports: PortUse,
     pub dropped: Vec<Dropped>,
+    /// Servers that have as many flows as they may have.
+    pub full: BTreeSet<LimitedServer>,
 }
 
 /// One address of a workload.
@@ -159,7 +162,7 @@ impl Status {
             workloads,
             bindings: of_bindings(facts, outcome),
             uplinks: nics(&outcome.uplinks),
-            services: services(outcome),
+            services: services(outcome, &counted.full),
             guarded: guarded.map(|(index, _)| name(index)).collect(),
             dropped: counted.dropped,
             problems,

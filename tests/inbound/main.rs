@@ -1,7 +1,9 @@
 //! Calls to ports of the exits go to the workloads that serve them: by turn, at random, by a hash; servers that come and go.
 
+mod affinity;
 mod front;
 mod health;
+mod limits;
 mod ports;
 
 use std::{
@@ -44,7 +46,7 @@ fn main() -> ExitCode {
     scenarios.push(Scenario::new("a range of ports is served as it is", a_range));
     scenarios.push(Scenario::new("killed and started again, egressd changes nothing, and calls go on meanwhile", killed));
     scenarios.push(Scenario::new("cleanup leaves all as it was found", cleaned_up));
-    scenarios.push(Scenario::new("a port that is another binding's is refused, and both are named", taken));
+    scenarios.push(Scenario::new("a port that is another binding's is refused, and both are named", ports::taken));
     scenarios
         .push(Scenario::new("a port that a program of the host has is refused, with who it is, until it goes", ports::taken_by_programs));
     scenarios.push(Scenario::new("who had a port first keeps it, also after a restart", ports::first_come));
@@ -53,6 +55,9 @@ fn main() -> ExitCode {
     scenarios.push(Scenario::new("while no server is healthy calls are refused, or go to all, and open ones go on", health::all_down));
     scenarios.push(Scenario::new("a server that answers a GET with an error gets no new connection", health::by_http));
     scenarios.push(Scenario::new("a server with weight 0 drains", health::drains));
+    scenarios.push(Scenario::new("a client stays at its server for a time, also after a restart, until that server goes", affinity::stays));
+    scenarios.push(Scenario::new("a server takes as many connections as it may, and the next one those beyond", limits::of_servers));
+    scenarios.push(Scenario::new("a client that begins too many connections is refused, and counted", limits::of_clients));
     world::harness::main_of_waiting(scenarios)
 }
 
@@ -370,25 +375,4 @@ fn cleaned_up() {
     before.assert_same(&world.state(), "cleanup takes all away");
     flow.ask().expect_err("it would go on by the host's NIC with another one's address");
     ask_tcp(&world.internet, called(&world, Nic::Eth0)[0]).expect_err("nobody serves it any more");
-}
-
-fn taken() {
-    let world = World::builder().build();
-    let (_, [one, two, _]) = stage(&world);
-    let inbound = |from: u16, to: u16| format!("inbound: [{{protocol: TCP, port: {from}, endPort: {to}}}]");
-    world.bind(&Binding::of(&one.at.netns).to(&world, Nic::Eth1).with(&inbound(TARGET, TARGET)).with("priority: 1"));
-    world.bind(&Binding::of(&two.at.netns).to(&world, Nic::Eth1).with(&inbound(1000, 2000)));
-    assert_unserved(&world);
-    let _egressd = world.egressd_alone();
-    world.forget_neighbours();
-    let called = SocketAddr::new(called(&world, Nic::Eth1)[0].ip(), TARGET);
-    for _ in 0..4 {
-        ask_tcp(&world.internet, called).expect("the first one serves it");
-    }
-    assert_eq!([one.calls(), two.calls()], [4, 0]);
-    let problems = world.status()["problems"].to_string();
-    let words = ["file/default/s11: spec.inbound[0].port", "is served by file/default/s10", "choose another port"];
-    assert!(words.iter().all(|word| problems.contains(word)), "{problems}");
-    // Its other workloads, and its own way out, are as if nothing was wrong.
-    world.leaves_by(&two.at.netns, Nic::Eth1).unwrap_or_else(|error| panic!("{error}"));
 }

@@ -8,7 +8,7 @@ use world::{
     talk::{ask_tcp, ask_udp},
 };
 
-use crate::{CALLED, Server, TARGET, called, stage};
+use crate::{CALLED, Server, TARGET, assert_unserved, called, stage};
 
 /// Waits until `status` has a problem with these words.
 fn await_problem(world: &World, words: &[&str]) {
@@ -143,4 +143,26 @@ pub fn first_come() {
     }
     drop(late);
     await_no_problem(&world);
+}
+
+/// Another binding's.
+pub fn taken() {
+    let world = World::builder().build();
+    let (_, [one, two, _]) = stage(&world);
+    let inbound = |from: u16, to: u16| format!("inbound: [{{protocol: TCP, port: {from}, endPort: {to}}}]");
+    world.bind(&Binding::of(&one.at.netns).to(&world, Nic::Eth1).with(&inbound(TARGET, TARGET)).with("priority: 1"));
+    world.bind(&Binding::of(&two.at.netns).to(&world, Nic::Eth1).with(&inbound(1000, 2000)));
+    assert_unserved(&world);
+    let _egressd = world.egressd_alone();
+    world.forget_neighbours();
+    let called = SocketAddr::new(called(&world, Nic::Eth1)[0].ip(), TARGET);
+    for _ in 0..4 {
+        ask_tcp(&world.internet, called).expect("the first one serves it");
+    }
+    assert_eq!([one.calls(), two.calls()], [4, 0]);
+    let problems = world.status()["problems"].to_string();
+    let words = ["file/default/s11: spec.inbound[0].port", "is served by file/default/s10", "choose another port"];
+    assert!(words.iter().all(|word| problems.contains(word)), "{problems}");
+    // Its other workloads, and its own way out, are as if nothing was wrong.
+    world.leaves_by(&two.at.netns, Nic::Eth1).unwrap_or_else(|error| panic!("{error}"));
 }

@@ -74,6 +74,8 @@ fn services(exit: IpAddr) -> [Service; 2] {
         balance: Balance::RoundRobin,
         client_source: ClientSource::Masquerade,
         all_down: AllDown::Refuse,
+        affinity: None,
+        limits: Limits::default(),
         binding: BindingName { source: Source::File, name: "default/front".into() },
         servers: vec![server.clone()],
     };
@@ -168,6 +170,8 @@ fn the_datapaths_rules_are_taken_by_the_kernel_and_listed_by_nft() {
                 programs: all,
                 services: all,
                 services_ranges: all,
+                server_limits: all,
+                refusals: all,
             };
             table.chains.extend(chains(shape));
             programs::add(table, &host_programs(v6, &limited), v6);

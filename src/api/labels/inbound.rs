@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use super::table::{self, Effect, Label, choice, list};
 use crate::api::values::{self, Fault, Faults, shown};
-use crate::model::binding::{Balance, ClientSource, ExitSpec, Inbound, Ports, Protocol};
+use crate::model::binding::{Balance, ClientSource, ExitSpec, Inbound, Limits, Ports, Protocol};
 use crate::model::health::{AllDown, HealthCheck, Probe};
 
 /// What these labels say, as far as it is good.
@@ -18,6 +18,7 @@ pub struct Draft {
     weight: Option<u16>,
     health: Option<Arc<HealthCheck>>,
     all_down: Option<AllDown>,
+    affinity: Option<u32>,
 }
 
 /// One entry of `egress.publish`.
@@ -78,11 +79,11 @@ pub const WEIGHT: Label = Label {
 pub const HEALTH: Label = Label {
     name: "egress.health",
     effect: Effect::Exit,
-    grammar: "`tcp` [`:` port] or `http:` [port] path",
-    meaning: "What the container is asked each half second for its published ports: to take a TCP connection, or to answer a GET with a status from 200 to 399; on the port that it serves unless another one is given. After two failures in a row it gets no new connection until it has answered twice.",
+    grammar: "`tcp` [`:` port], or `http:` or `https:` [port] path",
+    meaning: "What the container is asked each half second for its published ports: to take a TCP connection, or to answer a GET with a status from 200 to 399 (by TLS with any certificate); on the port that it serves unless another one is given. After two failures in a row it gets no new connection until it has answered twice.",
     example: "http:/ready",
     read: |draft, value| {
-        let wrong = || Fault::new(format!("{} is neither `tcp` nor `http:` with a path", shown(value)));
+        let wrong = || Fault::new(format!("{} is neither `tcp` nor `http:` or `https:` with a path", shown(value)));
         let port = |text: &str| {
             let number = text.parse().map_err(|_| wrong())?;
             values::port_range(Protocol::Tcp, number, number).map(|ports| Some(ports.first))
@@ -90,10 +91,10 @@ pub const HEALTH: Label = Label {
         let (probe, port) = match value.split_once(':').unwrap_or((value, "")) {
             ("tcp", "") => (Probe::Tcp, None),
             ("tcp", text) => (Probe::Tcp, port(text)?),
-            ("http", rest) => {
+            (scheme @ ("http" | "https"), rest) => {
                 let (text, path) = rest.split_at(rest.find('/').ok_or_else(wrong)?);
                 let number = if text.is_empty() { None } else { port(text)? };
-                (Probe::Http { path: values::path(path)?, host: None }, number)
+                (Probe::Http { path: values::path(path)?, host: None, tls: scheme == "https" }, number)
             }
             _ => return Err(wrong()),
         };
@@ -114,15 +115,25 @@ pub const ALL_DOWN: Label = Label {
     },
 };
 
+pub const AFFINITY: Label = Label {
+    name: "egress.affinity",
+    effect: Effect::Exit,
+    grammar: "number `s`, `m` or `h`, at most a day",
+    meaning: "How long a client of published ports is sent to the same container after its last new connection. When not given, each connection is shared out by itself.",
+    example: "60s",
+    read: |draft, value| values::affinity(value).map(|seconds| draft.inbound.affinity = Some(seconds)),
+};
+
 /// The published ports of a container with these exits.
 pub fn of(draft: &table::Draft, exits: &[ExitSpec], errors: &mut Faults) -> Vec<Inbound> {
-    let Draft { publish, balance, client_source, weight, health, all_down } = &draft.inbound;
+    let Draft { publish, balance, client_source, weight, health, all_down, affinity } = &draft.inbound;
     let told = [
         (BALANCE, balance.is_some()),
         (CLIENT_SOURCE, client_source.is_some()),
         (WEIGHT, weight.is_some()),
         (HEALTH, health.is_some()),
         (ALL_DOWN, all_down.is_some()),
+        (AFFINITY, affinity.is_some()),
     ];
     for (label, _) in told.iter().filter(|(_, given)| *given && publish.is_empty()) {
         let field = PUBLISH.name;
@@ -162,6 +173,8 @@ pub fn of(draft: &table::Draft, exits: &[ExitSpec], errors: &mut Faults) -> Vec<
             health: health.clone(),
             all_down: all_down.unwrap_or_default(),
             drain: None,
+            affinity: *affinity,
+            limits: Limits::default(),
         });
     }
     all

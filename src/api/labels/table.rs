@@ -67,7 +67,7 @@ pub struct Label {
 }
 
 /// Every label of ours.
-pub static LABELS: [Label; 22] = [
+pub static LABELS: [Label; 23] = [
     Label {
         name: "egress.ip",
         effect: Effect::Exit,
@@ -165,6 +165,7 @@ pub static LABELS: [Label; 22] = [
     inbound::WEIGHT,
     inbound::HEALTH,
     inbound::ALL_DOWN,
+    inbound::AFFINITY,
     Label {
         name: "egress.unavailable",
         effect: Effect::Exit,

@@ -4,11 +4,11 @@ use std::collections::BTreeMap;
 use std::net::IpAddr;
 
 use super::health::health;
-use super::take;
+use super::{optional, take};
 use crate::api::binding::EgressBindingSpec;
 use crate::api::inbound::ServerWeight;
-use crate::api::values::{self, Fault, Faults, MAX_ITEMS};
-use crate::model::binding::{BindingName, Inbound, Source};
+use crate::api::values::{self, Fault, Faults, MAX_ITEMS, affinity};
+use crate::model::binding::{BindingName, Inbound, Limits, Source};
 
 /// Each entry as written; none of them overlaps another.
 pub fn inbound(name: &BindingName, spec: &EgressBindingSpec, faults: &mut Faults) -> Vec<Inbound> {
@@ -49,6 +49,14 @@ pub fn inbound(name: &BindingName, spec: &EgressBindingSpec, faults: &mut Faults
         let weights = weights(&path("servers"), &entry.servers, faults);
         let range = entry.end_port.is_some_and(|end| end != entry.port);
         let health = entry.health.as_ref().and_then(|one| health(&path("health"), one, range, faults));
+        let affinity = optional(faults, || path("affinity"), "60s", entry.affinity.as_deref().map(affinity));
+        if range && entry.max_connections.is_some() {
+            faults.push(&path("maxConnections"), || {
+                "is given beside `endPort`: connections are counted for one port; leave one of them out".to_owned()
+            });
+        }
+        let limit = |number: Option<i32>| number.and_then(|number| number.try_into().ok());
+        let limits = Limits { per_server: limit(entry.max_connections), per_client: limit(entry.new_connections_per_second) };
         all.extend(good.pop().map(|ports| Inbound {
             address: None,
             ports,
@@ -60,6 +68,8 @@ pub fn inbound(name: &BindingName, spec: &EgressBindingSpec, faults: &mut Faults
             health,
             all_down: entry.all_down.into(),
             drain: entry.drain_seconds.and_then(|seconds| seconds.try_into().ok()),
+            affinity,
+            limits,
         }));
     }
     if !all.is_empty() {

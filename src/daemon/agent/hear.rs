@@ -124,6 +124,10 @@ impl Agent {
                 }
                 self.facts.verdicts.insert(check, verdict);
             }
+            Told::Free(servers) => {
+                self.kernel.free(&servers);
+                return false;
+            }
             Told::Nft(notice) => return self.changed(&notice),
             Told::Called { step, outcome } => {
                 if let EngineStep::Place { container, .. } = &step {

@@ -60,7 +60,10 @@ mod tests {
 
     #[test]
     fn the_page_has_a_sentence_for_each_reason_of_a_drop() {
-        for reason in [drops::GUARD, drops::NO_EXIT, drops::SEAL, drops::FOREIGN_MARK, drops::DEPARTED, drops::SPOOFED] {
+        let limits = [drops::SERVER_LIMIT, drops::CLIENT_LIMIT];
+        for reason in
+            [drops::GUARD, drops::NO_EXIT, drops::SEAL, drops::FOREIGN_MARK, drops::DEPARTED, drops::SPOOFED].into_iter().chain(limits)
+        {
             assert!(SCRIPT.contains(&format!("\n  {reason}: \"")), "{reason}");
         }
     }

@@ -85,6 +85,8 @@ pub struct Flow {
     pub reply_port: u16,
     /// Who answers: after destination NAT another one than was called.
     pub reply_source: IpAddr,
+    /// The port that answers, as `destination_port`.
+    pub reply_source_port: u16,
     pub mark: u32,
     /// `IPS_*` bits.
     pub status: u32,
@@ -113,6 +115,7 @@ impl Flow {
             reply_destination: [172, 31, 0, 8].into(),
             reply_port: 5001,
             reply_source: [198, 51, 100, 1].into(),
+            reply_source_port: 53,
             mark: 0,
             status: 0,
             id: 7,
@@ -248,6 +251,7 @@ fn flow(message: &Received<'_>) -> Option<Flow> {
         reply_destination: reply.destination,
         reply_port: reply.destination_port,
         reply_source: reply.source,
+        reply_source_port: reply.source_port,
         mark,
         status,
         id,

@@ -5,6 +5,7 @@
 
 mod drops;
 mod events;
+mod full;
 mod gates;
 mod probe;
 mod read;
@@ -17,6 +18,7 @@ use tracing::{debug, trace};
 
 pub use drops::drops;
 pub use events::{EventsError, NftEvents, Notice};
+pub use full::full;
 pub use read::ReadError;
 
 use crate::contract::TABLE;

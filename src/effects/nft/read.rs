@@ -78,7 +78,8 @@ impl Nft {
             self.absorb(&mut ruleset, "chains", NFT_MSG_GETCHAIN, family, in_table)?;
             self.absorb(&mut ruleset, "rules", NFT_MSG_GETRULE, family, in_table)?;
             self.absorb(&mut ruleset, "sets", NFT_MSG_GETSET, family, in_table)?;
-            let sets: Vec<String> = ruleset.tables[&family].sets.keys().cloned().collect();
+            let sets = ruleset.tables[&family].sets.iter().filter(|(_, set)| !set.dynamic);
+            let sets: Vec<String> = sets.map(|(name, _)| name.clone()).collect();
             for set in sets {
                 self.absorb(&mut ruleset, "elements", NFT_MSG_GETSETELEM, family, |w| {
                     in_table(w);

@@ -2,6 +2,7 @@
 //! delays another one, and thousands of them not the loop.
 
 mod probe;
+mod tls;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;

@@ -1,7 +1,7 @@
 //! One probe of one server.
 
 use std::io;
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::pin::pin;
 
 use http_body_util::Empty;
@@ -10,18 +10,29 @@ use hyper::client::conn::http1;
 use hyper::header::{CONNECTION, HOST, USER_AGENT};
 use hyper::{Request, Uri};
 use hyper_util::rt::TokioIo;
-use tokio::net::{TcpSocket, TcpStream};
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::{TcpSocket, TcpStream, UdpSocket};
 
+use super::tls;
 use crate::model::health::{Check, Probe};
+
+/// Bytes of the longest datagram.
+const LONGEST: usize = 65_535;
 
 /// Asks a server; else what is wrong. The connection is reset behind it: neither side has to remember it.
 pub async fn probe(check: &Check) -> Result<(), String> {
     let at = SocketAddr::new(check.address, check.port);
+    if let Probe::Udp { send, expect } = &check.how.probe {
+        return ask(at, send, expect.as_deref()).await;
+    }
     let stream = connect(check.from, at).await.map_err(|error| words(&error))?;
     stream.set_zero_linger().map_err(|error| words(&error))?;
     match &check.how.probe {
-        Probe::Tcp => Ok(()),
-        Probe::Http { path, host } => get(stream, path, host.clone().unwrap_or_else(|| at.to_string())).await,
+        Probe::Http { path, host, tls } => {
+            let host = host.clone().unwrap_or_else(|| at.to_string());
+            if *tls { get(tls::connect(stream, &host, at.ip()).await?, path, host).await } else { get(stream, path, host).await }
+        }
+        Probe::Tcp | Probe::Udp { .. } => Ok(()),
     }
 }
 
@@ -33,7 +44,23 @@ async fn connect(from: Option<IpAddr>, at: SocketAddr) -> io::Result<TcpStream> 
     socket.connect(at).await
 }
 
-async fn get(stream: TcpStream, path: &str, host: String) -> Result<(), String> {
+/// Sends a datagram, and waits for one that has the text in it. The kernel tells a connected socket of ICMP errors.
+async fn ask(at: SocketAddr, send: &[u8], expect: Option<&str>) -> Result<(), String> {
+    let any: IpAddr = if at.is_ipv4() { Ipv4Addr::UNSPECIFIED.into() } else { Ipv6Addr::UNSPECIFIED.into() };
+    let failed = |error: io::Error| words(&error);
+    let socket = UdpSocket::bind((any, 0)).await.map_err(failed)?;
+    socket.connect(at).await.map_err(failed)?;
+    socket.send(send).await.map_err(failed)?;
+    let mut answer = vec![0; LONGEST];
+    let length = socket.recv(&mut answer).await.map_err(failed)?;
+    let has = |text: &str| answer[..length].windows(text.len()).any(|part| part == text.as_bytes());
+    match expect {
+        Some(text) if !has(text) => Err(format!("its answer has no {text:?} in it")),
+        _ => Ok(()),
+    }
+}
+
+async fn get(stream: impl AsyncRead + AsyncWrite + Unpin, path: &str, host: String) -> Result<(), String> {
     let failed = |error: hyper::Error| format!("no answer of HTTP: {error}");
     let uri: Uri = path.parse().map_err(|error| format!("{path} is no path: {error}"))?;
     let request = Request::get(uri)

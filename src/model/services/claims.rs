@@ -126,6 +126,7 @@ impl Claims<'_> {
         let field = match (binding.name.source, field) {
             (Source::Label, "balance") => "egress.balance".to_owned(),
             (Source::Label, "clientSource") => "egress.client-source".to_owned(),
+            (Source::Label, "affinity") => "egress.affinity".to_owned(),
             (Source::Label, "allDown") => "egress.all-down".to_owned(),
             (Source::Label, _) => "egress.publish".to_owned(),
             _ => format!("spec.inbound[{at}].{field}"),
@@ -158,11 +159,18 @@ impl Claims<'_> {
                     format!("{what} is shared with {other}, which serves it in another way while nobody is healthy; give both the same"),
                 ));
             }
+            if there.affinity != inbound.affinity {
+                return Err((
+                    "affinity",
+                    format!("{what} is shared with {other}, which keeps clients at a server for another time; give both the same"),
+                ));
+            }
             there.servers.extend(servers);
             return Ok(());
         }
-        let Inbound { balance, client_source, all_down, .. } = *inbound;
-        let service = Service { address, ports, balance, client_source, all_down, binding: binding.name.clone(), servers };
+        let Inbound { balance, client_source, all_down, affinity, limits, .. } = *inbound;
+        let service =
+            Service { address, ports, balance, client_source, all_down, affinity, limits, binding: binding.name.clone(), servers };
         self.services.insert((address, ports.protocol, ports.first), service);
         Ok(())
     }

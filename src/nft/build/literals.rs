@@ -33,12 +33,17 @@ impl Datatype {
 impl Set {
     /// An empty set.
     pub fn of(key: impl Into<Vec<Datatype>>) -> Self {
-        Self { key: key.into(), data: None, interval: false, elements: Default::default() }
+        Self { key: key.into(), data: None, interval: false, dynamic: false, elements: Default::default() }
     }
 
     /// An empty map.
     pub fn map(key: impl Into<Vec<Datatype>>, data: Datatype) -> Self {
         Self { data: Some(data), ..Self::of(key) }
+    }
+
+    /// Rules put its elements in.
+    pub fn filled_by_rules(self) -> Self {
+        Self { dynamic: true, ..self }
     }
 
     /// Its keys are ranges. Needs two fields or more: the kernel's set of one field's ranges has another form, which this does not write.

@@ -2,7 +2,7 @@
 
 use super::{family_number, write_value, write_verdict};
 use crate::nft::uapi::*;
-use crate::nft::{Bytes, CmpOp, Ct, Expr, Meta, PayloadBase, Register, Target};
+use crate::nft::{Bytes, CmpOp, Ct, Expr, Meta, PayloadBase, Rate, Refusal, Register, Target, Update};
 use crate::wire::Message;
 
 pub(super) fn write(w: &mut Message, expr: &Expr) {
@@ -27,7 +27,9 @@ fn name(expr: &Expr) -> &'static str {
         Expr::Numgen { .. } => "numgen",
         Expr::Jhash { .. } => "hash",
         Expr::Immediate { .. } | Expr::Verdict(_) => "immediate",
-        Expr::Reject { .. } => "reject",
+        Expr::Reject(_) => "reject",
+        Expr::Update(_) => "dynset",
+        Expr::CountOver(_) => "connlimit",
         Expr::Snat { .. } | Expr::Dnat { .. } => "nat",
         Expr::Masquerade => "masq",
         Expr::XtMark { .. } => "match",
@@ -144,9 +146,11 @@ fn write_body(w: &mut Message, expr: &Expr) {
                 w.put_be32(NFTA_NAT_REG_PROTO_MAX, slot(*last));
             }
         }
-        Expr::Reject { v6 } => {
-            w.put_be32(NFTA_REJECT_TYPE, NFT_REJECT_ICMP_UNREACH);
-            w.put(NFTA_REJECT_ICMP_CODE, &[if *v6 { ICMPV6_ADDR_UNREACH } else { ICMP_HOST_UNREACH }]);
+        Expr::Reject(refusal) => reject(w, *refusal),
+        Expr::Update(change) => update(w, change),
+        Expr::CountOver(most) => {
+            w.put_be32(NFTA_CONNLIMIT_COUNT, *most);
+            w.put_be32(NFTA_CONNLIMIT_FLAGS, NFT_CONNLIMIT_F_INV);
         }
         Expr::Dnat { family, address, port } => {
             w.put_be32(NFTA_NAT_TYPE, NFT_NAT_DNAT);
@@ -166,6 +170,35 @@ fn write_body(w: &mut Message, expr: &Expr) {
         }
         // Counts from 0.
         Expr::Counter => {}
+    }
+}
+
+fn reject(w: &mut Message, refusal: Refusal) {
+    let (kind, code) = match refusal {
+        Refusal::Host { v6: false } => (NFT_REJECT_ICMP_UNREACH, ICMP_HOST_UNREACH),
+        Refusal::Host { v6: true } => (NFT_REJECT_ICMP_UNREACH, ICMPV6_ADDR_UNREACH),
+        Refusal::TcpReset => (NFT_REJECT_TCP_RST, 0),
+    };
+    w.put_be32(NFTA_REJECT_TYPE, kind);
+    w.put(NFTA_REJECT_ICMP_CODE, &[code]);
+}
+
+fn update(w: &mut Message, change: &Update) {
+    w.put_text(NFTA_DYNSET_SET_NAME, &change.set);
+    w.put_be32(NFTA_DYNSET_OP, NFT_DYNSET_OP_UPDATE);
+    w.put_be32(NFTA_DYNSET_SREG_KEY, slot(change.from));
+    w.put(NFTA_DYNSET_TIMEOUT, &change.timeout.to_be_bytes());
+    if let Some(Rate { per_second, burst }) = change.over {
+        w.nest(NFTA_DYNSET_EXPR, |w| {
+            w.put_text(NFTA_EXPR_NAME, "limit");
+            w.nest(NFTA_EXPR_DATA, |w| {
+                w.put(NFTA_LIMIT_RATE, &u64::from(per_second).to_be_bytes());
+                w.put(NFTA_LIMIT_UNIT, &1_u64.to_be_bytes());
+                w.put_be32(NFTA_LIMIT_BURST, burst);
+                w.put_be32(NFTA_LIMIT_TYPE, NFT_LIMIT_PKTS);
+                w.put_be32(NFTA_LIMIT_FLAGS, NFT_LIMIT_F_INV);
+            });
+        });
     }
 }
 

@@ -13,5 +13,9 @@ pub const FOREIGN_MARK: &str = "ForeignMark";
 pub const RATE: &str = "Rate";
 /// A flow of who was bound until just now, while it is being ended.
 pub const DEPARTED: &str = "Departed";
+/// A new flow to a server that has as many as it may have, or to a port whose servers all have: the client is refused.
+pub const SERVER_LIMIT: &str = "ServerLimit";
+/// A new flow of a client that has begun as many in this second as it may.
+pub const CLIENT_LIMIT: &str = "ClientLimit";
 /// An owned address as the source of another port of a bridge.
 pub const SPOOFED: &str = "Spoofed";

@@ -123,7 +123,9 @@ fn beside(shape: Shape, bits: u32) -> Vec<Rule> {
 /// destination is inside by that very interface: one that takes more of late, as a VPN does, is not.
 fn source_nat(shape: Shape) -> Vec<Rule> {
     let v6 = shape.v6;
-    let mut rules = translations(shape, ours);
+    // The host's word that a call is refused, of a flow that ends before it has begun.
+    let mut rules = present([shape.refusals.then(|| rule().is(ct_direction(), REPLY).accept())]);
+    rules.extend(translations(shape, ours));
     rules.extend(present([
         shape.program_ports.then(programs::source_ports),
         shape.programs.then(|| programs::source_nat(v6)),

@@ -9,7 +9,7 @@ use std::net::IpAddr;
 
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 
-use super::{CONFIRMED, Chains, Shape, names};
+use super::{CONFIRMED, Chains, Shape, admission, names};
 use crate::contract::{
     FORWARDED_MARK, FORWARDED_MASK, PRIORITY_BEFORE_FORWARD, PRIORITY_BEHIND_FORWARD, PRIORITY_DNAT, PRIORITY_INBOUND_SNAT,
 };
@@ -27,6 +27,10 @@ use crate::nft::{Bytes, Chain, ChainKind, Data, Datatype, Elements, Family, Hook
 /// `IPS_DST_NAT`: the flow's destination was translated.
 const TRANSLATED: u32 = 1 << 5;
 
+/// Sets of slots that lead to servers, and of those that lead to servers' chains.
+const SERVERS: &str = "servers";
+const SERVER_CHAINS: &str = "server_chains";
+
 /// Slots that were made before, by the name of their set: a hash over many servers is worked out once, and not in each round.
 #[derive(Clone, Debug, Default)]
 pub struct Made(BTreeMap<String, Slots>);
@@ -38,6 +42,8 @@ struct Slots {
     weighted: Vec<(Endpoint, u16)>,
     /// How many servers it has, with those that get no new connections.
     servers: usize,
+    /// They lead to the servers' chains.
+    chains: bool,
     elements: Elements,
 }
 
@@ -50,13 +56,17 @@ impl Made {
 
     fn elements(&mut self, service: &Service) -> Elements {
         let (balance, weighted, servers) = (service.balance, service.weighted(), service.servers.len());
+        let chains = admission::has_server_chains(service);
         match self.0.get(&slots_set(service)) {
-            Some(made) if (made.balance, made.servers) == (balance, servers) && made.weighted == weighted => made.elements.clone(),
+            Some(made) if (made.balance, made.servers, made.chains) == (balance, servers, chains) && made.weighted == weighted => {
+                made.elements.clone()
+            }
             _ => {
                 let slots = slots(balance, &weighted, servers);
+                let data = |endpoint| if chains { admission::to_server(service, endpoint) } else { data(endpoint) };
                 let elements: Elements =
                     slots.into_iter().zip(0..).map(|(endpoint, number)| (Key::one(Bytes::of_number(number)), data(endpoint))).collect();
-                self.0.insert(slots_set(service), Slots { balance, weighted, servers, elements: elements.clone() });
+                self.0.insert(slots_set(service), Slots { balance, weighted, servers, chains, elements: elements.clone() });
                 elements
             }
         }
@@ -87,7 +97,7 @@ pub fn chains(shape: Shape) -> Chains {
     let ours = || rule().is(ct_status().and(TRANSLATED), TRANSLATED).found(names::PUBLISHED, [ct_original_daddr(v6)]);
     let unmarked = || ours().is(mark().and(FORWARDED_MASK), 0);
     let pass = |rule: RuleBuilder| rule.set_mark(mark().or(FORWARDED_MARK)).accept();
-    let mut source = Vec::new();
+    let mut source: Vec<Rule> = shape.server_limits.then(|| ours().vmap(names::SERVER_LIMITS, call())).into_iter().collect();
     // Later packets, answers and errors about the flow: its first packet was let through. Its server may serve nobody else any more.
     let mut forward = vec![pass(unmarked().is(ct_status().and(CONFIRMED), CONFIRMED))];
     for (serving, masqueraded) in shape.serving() {
@@ -115,7 +125,7 @@ impl Shape {
 }
 
 /// The sets of this concern, empty.
-fn sets(v6: bool) -> [(&'static str, Set); 8] {
+fn sets(v6: bool) -> [(&'static str, Set); 9] {
     let called = [Datatype::address(v6), Datatype::Protocol, Datatype::Service];
     [
         (names::SERVICES, Set::map(called, Datatype::Verdict)),
@@ -125,6 +135,7 @@ fn sets(v6: bool) -> [(&'static str, Set); 8] {
         (names::SERVING_RANGES, Set::of(called).with_ranges()),
         (names::MASQUERADED, Set::of(called)),
         (names::MASQUERADED_RANGES, Set::of(called).with_ranges()),
+        (names::SERVER_LIMITS, Set::map(called, Datatype::Verdict)),
         (names::HAIRPINS, Set::of([Datatype::IfIndex, Datatype::IfIndex, Datatype::address(v6)]).with_ranges()),
     ]
 }
@@ -141,6 +152,7 @@ pub fn add(table: &mut Table, outcome: &Outcome, kernel: &KernelFacts, v6: bool,
     let is_masqueraded = |service: &&&Service| service.client_source == ClientSource::Masquerade;
     add_servers(table, services.iter().copied(), [names::SERVING, names::SERVING_RANGES]);
     add_servers(table, services.iter().filter(is_masqueraded).copied(), [names::MASQUERADED, names::MASQUERADED_RANGES]);
+    admission::add_limits(table, services.iter().copied(), v6);
     let entries: BTreeSet<Entry> = services.iter().flat_map(|service| &service.servers).map(|server| server.entry).collect();
     for (into, out, nets) in entries.iter().flat_map(|entry| beside(*entry, outcome, kernel, v6)) {
         for net in IpNet::aggregate(&nets) {
@@ -161,10 +173,17 @@ fn add_service(table: &mut Table, service: &Service, v6: bool, made: &mut Made) 
         // Nobody takes new connections: the host refuses them. Those that are open go on.
         return;
     }
-    let to = map(slots.as_str(), [slot(service.balance, elements.len(), v6)]);
-    let family = Family::ip(v6);
-    let choose = if single { rule().dnat_endpoint(family, to) } else { rule().dnat(family, to) };
-    table.chains.insert(chain.clone(), Chain::regular([choose]));
+    let (slot, family) = (slot(service.balance, elements.len(), v6), Family::ip(v6));
+    let mut rules: Vec<Rule> = admission::rate(table, service, v6).into_iter().collect();
+    let kind = if admission::has_server_chains(service) {
+        rules.extend(admission::servers(table, service, &slots, slot, v6));
+        Datatype::Verdict
+    } else {
+        let to = map(slots.as_str(), [slot]);
+        rules.push(if single { rule().dnat_endpoint(family, to) } else { rule().dnat(family, to) });
+        kind
+    };
+    table.chains.insert(chain.clone(), Chain::regular(rules));
     table.sets.insert(slots, Set { elements, ..Set::map([Datatype::Mark], kind) });
     put(table, services, key, Data::Verdict(Verdict::Jump(chain)));
 }
@@ -225,7 +244,8 @@ fn put(table: &mut Table, set: &str, key: Key, data: Data) {
 /// The slots of a service, by its chain's name.
 pub fn slots_of<'a>(table: &'a Table, chain: &str) -> Option<&'a Elements> {
     let service = chain.strip_prefix("service-")?;
-    table.sets.get(&format!("servers-{service}")).map(|set| &set.elements)
+    let set = |what: &str| table.sets.get(&format!("{what}-{service}"));
+    set(SERVERS).or_else(|| set(SERVER_CHAINS)).map(|set| &set.elements)
 }
 
 /// The number of a slot, 0 to `slots` - 1.
@@ -238,12 +258,12 @@ fn slot(balance: Balance, slots: usize, v6: bool) -> Operand {
     }
 }
 
-/// The set of a service's slots.
+/// The set of a service's slots. A map's type is for its lifetime, so slots that lead to chains have another name.
 fn slots_set(service: &Service) -> String {
-    service_name("servers", service)
+    service_name(if admission::has_server_chains(service) { SERVER_CHAINS } else { SERVERS }, service)
 }
 
 /// `service-tcp-27017-172.31.0.14`: a name that `nft` can read, without colons and slashes.
-fn service_name(what: &str, service: &Service) -> String {
+pub fn service_name(what: &str, service: &Service) -> String {
     format!("{what}-{}-{}", service.ports, service.address).replace('/', "-").replace(':', "_")
 }

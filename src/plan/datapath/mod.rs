@@ -5,6 +5,7 @@
 //! direction the address that was called. So nothing of ours stands in the conntrack mark, and the packet mark is ours only from
 //! `prerouting` (behind everybody's mangle rules) to the end of `postrouting`. ARCHITECTURE.md follows a packet through all of it.
 
+pub mod admission;
 mod answers;
 pub mod drops;
 mod egress;
@@ -112,6 +113,10 @@ pub mod names {
     pub const MASQUERADED: &str = "masqueraded";
     /// The same for ranges of ports.
     pub const MASQUERADED_RANGES: &str = "masqueraded_ranges";
+    /// Address, protocol, port of servers that may have so many flows: the chain that counts them.
+    pub const SERVER_LIMITS: &str = "server_limits";
+    /// Those of them that have as many.
+    pub const FULL: &str = "full";
     /// Input and output interface, source: who is beside a server, and would be answered past this host.
     pub const HAIRPINS: &str = "hairpins";
     /// Family `inet`: NICs that lead outside.
@@ -147,6 +152,10 @@ pub struct Shape {
     /// Ports are published.
     pub services: bool,
     pub services_ranges: bool,
+    /// Their servers may have so many flows.
+    pub server_limits: bool,
+    /// Some calls are refused.
+    pub refusals: bool,
     /// Subnets behind an uplink are inside.
     pub inside: bool,
     /// Bridges are guarded.
@@ -176,6 +185,8 @@ impl Shape {
             program_ports: any(names::PROGRAM_PORTS),
             services: any(names::SERVING),
             services_ranges: any(names::SERVING_RANGES),
+            server_limits: any(names::SERVER_LIMITS),
+            refusals: any(names::SERVER_LIMITS) || sets.keys().any(|name| admission::is_rate(name)),
             inside: any(names::INSIDE),
             guards: any(names::GUARDS),
             claimed: any(names::CLAIMED),

@@ -24,7 +24,7 @@ use crate::model::workload::{Entry, Row, State};
 use crate::nft::build::{
     Operand, ct_direction, ct_state, ct_status, daddr, iif, l4proto, map, mark, oif, ranges, rule, saddr, socket_cgroup, socket_user,
 };
-use crate::nft::{Base, Bytes, Chain, ChainKind, Change, Data, Datatype, Elements, Family, Hook, Key, Rule, Set, Table, Verdict};
+use crate::nft::{Base, Bytes, Chain, ChainKind, Change, Data, Datatype, Elements, Family, Hook, Key, Refusal, Rule, Set, Table, Verdict};
 
 /// `LOOPBACK_IFINDEX`: the same in every network namespace.
 const LOOPBACK: u32 = 1;
@@ -286,7 +286,7 @@ fn choose(spreads: bool, v6: bool) -> Vec<Rule> {
     rules.push(rule().set_mark(map(names::PROGRAM_MARKS, [mark()])).done());
     rules.push(rule().is(mark().and(FLAG_MASK), FLAG).accept());
     // A call by TCP is told of its first packet's fate by an answer alone; what else is sent gets the error of the way that leads nowhere.
-    rules.push(rule().is(l4proto(), TCP).counter(drops::NO_EXIT).reject(v6));
+    rules.push(rule().is(l4proto(), TCP).counter(drops::NO_EXIT).reject(Refusal::Host { v6 }));
     rules.push(no_way(0));
     rules
 }

@@ -34,6 +34,18 @@ fn write(out: &mut String, outcome: &Outcome, called: SocketAddr, protocol: Prot
         ClientSource::Masquerade => "this host's address",
     };
     writeln!(out, "  source    a server sees {sees}")?;
+    if let Some(seconds) = service.affinity {
+        writeln!(out, "  affinity  a client stays at its server for {} after its last new connection", lasting(seconds))?;
+    }
+    if let Some(most) = service.limits.per_server {
+        writeln!(
+            out,
+            "  limit     a server has {most} connections at most; then the next one gets them, and in the end the call is refused"
+        )?;
+    }
+    if let Some(most) = service.limits.per_client {
+        writeln!(out, "  limit     a client begins {most} connections a second at most; more are refused")?;
+    }
     let weighted = service.weighted();
     for server in &service.servers {
         let gets = weighted.iter().any(|(endpoint, _)| *endpoint == server.endpoint());
@@ -59,6 +71,15 @@ fn write(out: &mut String, outcome: &Outcome, called: SocketAddr, protocol: Prot
         (Balance::BySource, None) => writeln!(out, "  client    name its address behind the port, and its server is told"),
         (_, Some(client)) => writeln!(out, "  client    {client} may get any of them: they take turns whoever calls"),
         (_, None) => Ok(()),
+    }
+}
+
+/// Seconds as users write them.
+fn lasting(seconds: u32) -> String {
+    match seconds {
+        hours if hours % 3600 == 0 => format!("{}h", hours / 3600),
+        minutes if minutes % 60 == 0 => format!("{}m", minutes / 60),
+        seconds => format!("{seconds}s"),
     }
 }
 

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use super::*;
-use crate::model::binding::{Balance, ClientSource, Inbound, Ports, Protocol};
+use crate::model::binding::{Balance, ClientSource, Inbound, Limits, Ports, Protocol};
 use crate::model::health::{AllDown, HealthCheck, Probe};
 
 const WHO: &str = "exits: [{ address: 172.31.0.14 }]\n";
@@ -37,6 +37,8 @@ fn ports_are_served_by_addresses_containers_and_namespaces() {
             health: None,
             all_down: AllDown::Refuse,
             drain: None,
+            affinity: None,
+            limits: Limits::default(),
         };
         let udp = Inbound {
             ports: Ports { protocol: Protocol::Udp, first: 5000, last: 5010 },
@@ -59,7 +61,7 @@ fn servers_have_weights_and_are_asked_for_their_health() {
         tcp.weights.iter().map(|(address, weight)| (address.to_string(), *weight)).collect::<Vec<_>>(),
         [("10.0.0.2".to_owned(), 0), ("fd00::2".to_owned(), 100)]
     );
-    let probe = Probe::Http { path: "/ready?a=1".to_owned(), host: Some("shop.example.com".to_owned()) };
+    let probe = Probe::Http { path: "/ready?a=1".to_owned(), host: Some("shop.example.com".to_owned()), tls: false };
     assert_eq!(tcp.health, Some(Arc::new(HealthCheck { probe, port: Some(8081), interval: 100, failures: 3 })));
     assert_eq!((tcp.all_down, tcp.drain, udp.drain), (AllDown::KeepAll, Some(30), None));
     assert_eq!(udp.health, Some(Arc::new(HealthCheck::default())));
@@ -68,11 +70,21 @@ fn servers_have_weights_and_are_asked_for_their_health() {
 #[test]
 fn what_is_wrong_with_health_is_told_with_field_and_cure() {
     for (health, parts) in [
-        ("health: {}", ["spec.inbound[0].health", "give one of `tcp` and `http`"]),
+        ("health: {}", ["spec.inbound[0].health", "give one of `tcp`, `http` and `udp`"]),
         ("health: { tcp: {}, http: { path: / } }", ["spec.inbound[0].health", "keep one"]),
         ("health: { http: {} }", ["spec.inbound[0].health.http", "path"]),
         ("health: { http: { path: ready } }", ["spec.inbound[0].health.http.path", "write for instance `/ready`"]),
         ("health: { http: { path: /, host: 'a b' } }", ["spec.inbound[0].health.http.host", "no name of a host"]),
+        ("health: { tcp: {}, udp: { send: a } }", ["spec.inbound[0].health", "keep one"]),
+        ("health: { udp: {} }", ["spec.inbound[0].health.udp.send", "write for instance `ping`"]),
+        ("health: { udp: { send: a, sendBase64: YQ== } }", ["spec.inbound[0].health.udp.sendBase64", "keep one"]),
+        ("health: { udp: { sendBase64: '*' } }", ["spec.inbound[0].health.udp.sendBase64", "is not Base64"]),
+        ("health: { http: { path: /, scheme: FTP } }", ["spec.inbound[0].health.http.scheme", "HTTPS"]),
+        ("affinity: 1d", ["spec.inbound[0].affinity", "write for instance `60s`"]),
+        ("affinity: 60", ["spec.inbound[0].affinity", "60"]),
+        ("maxConnections: 0", ["spec.inbound[0].maxConnections", "0"]),
+        ("endPort: 81, maxConnections: 5", ["spec.inbound[0].maxConnections", "leave one of them out"]),
+        ("newConnectionsPerSecond: -1", ["spec.inbound[0].newConnectionsPerSecond", "-1"]),
         ("health: { tcp: { port: 0 } }", ["spec.inbound[0].health.tcp.port", "0"]),
         ("health: { tcp: {}, intervalMilliseconds: 99 }", ["spec.inbound[0].health.intervalMilliseconds", "100"]),
         ("health: { tcp: {}, failures: 0 }", ["spec.inbound[0].health.failures", "1"]),

@@ -13,6 +13,8 @@ const DROPS = {
   ForeignMark: "came from bound workloads and had lost egressd's packet mark. Another program writes packet marks: egressd check",
   Rate: "were more than the rate of their binding. There is nothing to do: TCP slows down by it.",
   Departed: "belonged to flows of workloads that had just lost their exit, until those flows were ended. There is nothing to do.",
+  ServerLimit: "were new connections to servers that have as many as maxConnections says. Add servers, or raise it.",
+  ClientLimit: "were new connections of clients that begin more of them than newConnectionsPerSecond says. Raise it if these are good clients.",
   Spoofed: "had the address of a workload and came in by another port than its own. Some container uses a neighbour's address.",
 };
 
