@@ -24,7 +24,7 @@ use super::retry::Retries;
 use super::sources::{self, Sources};
 use super::systemd::Manager;
 use super::transitions::Transitions;
-use super::{Error, Options, Teller, Told, addresses, gates, gateways, nat, withdraw};
+use super::{Error, Options, Teller, Told, addresses, gates, gateways, ipvs, nat, withdraw};
 use crate::effects::kernel::{Failure, Kernel};
 use crate::effects::kubernetes::reporter::Reporter;
 use crate::model::cluster::Cluster;
@@ -83,6 +83,7 @@ pub(super) struct Agent {
     addresses: addresses::Watch,
     gateways: gateways::Watch,
     inbound: Inbound,
+    ipvs: ipvs::Watch,
     transitions: Transitions,
     manager: Manager,
     calls: Calls,
@@ -129,6 +130,7 @@ impl Agent {
             addresses: addresses::Watch::new(tell.clone()),
             gateways: gateways::Watch::new(tell.clone()),
             inbound: Inbound::start(&tell),
+            ipvs: ipvs::Watch::default(),
             transitions: Transitions::default(),
             manager: Manager::new(),
             boot_guard: options.boot_guard.clone().filter(|_| !options.dry_run).map(|file| Keeper::start(file, tell.clone())),
@@ -157,6 +159,7 @@ impl Agent {
                 self.gates.due(),
                 self.addresses.due(),
                 self.inbound.due(),
+                self.ipvs.due(),
                 self.manager.due(),
             ]
             .into_iter()
@@ -170,7 +173,7 @@ impl Agent {
                 () = sleep_until(wake) => None,
             };
             let began = Instant::now();
-            let mut dirty = [self.retry(), self.sweep, self.look].into_iter().any(is_due);
+            let mut dirty = [self.retry(), self.sweep, self.look].into_iter().any(is_due) | self.ipvs.take_news();
             let mut questions = Vec::new();
             // All that is there already goes into the same round.
             for one in first.into_iter().chain(std::iter::from_fn(|| told.try_recv().ok())) {
@@ -187,7 +190,8 @@ impl Agent {
             self.manager.alive();
             self.nat.look(&mut self.kernel);
             self.gates.look(&mut self.kernel);
-            self.inbound.end_drains(&self.cutter);
+            self.ipvs.end(&self.inbound.end_drains(&self.cutter));
+            self.look_at_ipvs();
             if is_due(self.news) {
                 self.news = None;
                 self.report();
@@ -225,6 +229,9 @@ impl Agent {
         }
         if std::mem::take(&mut self.fresh) {
             self.looks = if plan.before.is_empty() && plan.after.is_empty() { 0 } else { LOOKS };
+        }
+        if !self.silent.any() {
+            self.ipvs.retire(&self.outcome, &mut self.kernel);
         }
         let mut done = self.kernel.carry_out(plan);
         if empty && !self.taken_over {
@@ -265,6 +272,7 @@ impl Agent {
         self.gates.want(&self.outcome, !self.silent.any());
         self.gateways.want(&self.outcome.uplinks.gateways);
         self.facts.dead_gateways.retain(&self.outcome.uplinks.gateways);
+        self.ipvs.want(&self.outcome, &self.facts.kernel);
         self.past.serve(&self.outcome.inbound, !self.silent.any());
         self.inbound.note(&self.outcome.inbound, &mut self.facts.verdicts);
         // Flows end once the rules are right. What was refused is planned anew, with its cuts.
@@ -289,6 +297,15 @@ impl Agent {
             if retired {
                 let _ = self.cutter.send(Job::Survey);
             }
+        }
+    }
+
+    /// Puts the virtual services of IPVS right.
+    fn look_at_ipvs(&mut self) {
+        let looked = self.ipvs.look(&mut self.kernel, &mut self.facts.ipvs);
+        self.metrics.drift.inc_by(looked.drifted.into());
+        if !looked.cuts.is_empty() {
+            let _ = self.cutter.send(Job::Cut(Vec::new(), looked.cuts));
         }
     }
 
@@ -350,6 +367,7 @@ impl Agent {
         let observed = self.kernel.ruleset().map_err(unread)?;
         if !self.taken_over {
             read_back(observed, &self.facts.kernel, &mut self.past);
+            self.ipvs.take_over(&mut self.kernel, &mut self.facts.ipvs, &mut self.past.served);
         }
         self.facts.cluster.grant();
         // The rows of the round before go first: at ten thousand addresses they are megabytes, and the new ones take their place.

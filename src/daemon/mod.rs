@@ -13,6 +13,7 @@ mod gates;
 mod gateways;
 pub(crate) mod http;
 mod inbound;
+mod ipvs;
 mod keeper;
 mod lock;
 mod metrics;

@@ -156,6 +156,14 @@ impl Kernel {
         keys.iter().filter_map(|key| Some((key.clone(), self.sysctls.read(key).ok()?))).collect()
     }
 
+    /// Sets a setting that no plan knows of, after noting what it was; whether it was another.
+    ///
+    /// # Errors
+    /// When there is no such setting, or it cannot be written.
+    pub fn set_sysctl(&mut self, key: &str, value: &str) -> Result<bool, Failure> {
+        self.sysctls.set(key, value).map_err(|error| Failure::of(format!("sysctl {key} = {value}"), &error))
+    }
+
     /// Takes the claims out of tables that are to go. The flows that had an exit are to be ended before the plan is carried out.
     pub fn disarm(&mut self, changes: &[Change]) -> Result<(), nft::CommitError> {
         self.forget();

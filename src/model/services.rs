@@ -12,6 +12,7 @@ use std::sync::Arc;
 
 use super::binding::{Balance, BindingName, ClientSource, Ports};
 use super::health::{AllDown, Check, Verdict};
+use super::ipvs::{Engine, Thresholds};
 use super::known::Facts;
 use super::listeners::{Called, Taken};
 use super::slots::{hashed, turns};
@@ -24,6 +25,8 @@ use claims::{Known, claims};
 pub struct Service {
     pub address: IpAddr,
     pub ports: Ports,
+    pub engine: Engine,
+    /// Of [`Engine::Nftables`].
     pub balance: Balance,
     pub client_source: ClientSource,
     pub all_down: AllDown,
@@ -41,6 +44,8 @@ pub struct Server {
     pub port: Option<u16>,
     /// Its part of the new connections, 1 to 100; 0 while it drains.
     pub weight: u16,
+    /// Of [`Engine::Ipvs`].
+    pub thresholds: Thresholds,
     pub health: Health,
     /// Seconds that it may drain.
     pub drain: Option<u32>,
@@ -93,6 +98,8 @@ pub struct Services {
     pub asked: Arc<BTreeSet<Called>>,
     /// Some are not served yet, since that is not known.
     pub pending: bool,
+    /// Some entry asks for IPVS.
+    pub ipvs: bool,
     /// What servers are to be asked for their health.
     pub checks: Arc<BTreeSet<Check>>,
 }
@@ -113,7 +120,7 @@ impl Services {
 /// since: no program of the host takes a service away.
 pub fn services(rows: &[Row], facts: &Facts, uplinks: &Uplinks, served: &Served) -> Services {
     let taken = Taken::new(facts.listeners.as_ref(), facts.containers());
-    claims(rows, &facts.manifests.bindings, Known { uplinks, taken: &taken, verdicts: &facts.verdicts, served })
+    claims(rows, &facts.manifests.bindings, Known { uplinks, taken: &taken, verdicts: &facts.verdicts, ipvs: facts.ipvs.as_ref(), served })
 }
 
 impl Service {

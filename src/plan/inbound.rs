@@ -131,6 +131,13 @@ pub fn served(ruleset: &Ruleset) -> Served {
     served
 }
 
+/// The virtual services of IPVS that are ours.
+pub fn virtual_services(ruleset: &Ruleset) -> BTreeSet<Called> {
+    let tables = ruleset.tables.iter().filter(|(family, _)| **family != Family::Bridge);
+    let keys = tables.filter_map(|(family, table)| Some((*family == Family::Ip6, table.sets.get(names::VIRTUAL)?)));
+    keys.flat_map(|(v6, set)| set.elements.keys().filter_map(move |key| called(key, v6))).collect()
+}
+
 /// Address and port that a slot leads to; of a range the port is 0.
 fn endpoint_in(data: &Data, v6: bool) -> Option<Endpoint> {
     let Data::Value(value) = data else { return None };

@@ -11,7 +11,7 @@ use crate::model::workload::{Entry, State};
 const FORWARD_V4: &str = "net/ipv4/ip_forward";
 const FORWARD_V6: &str = "net/ipv6/conf/all/forwarding";
 const ALL_FILTER: &str = "net/ipv4/conf/all/rp_filter";
-const ALL_REDIRECTS: &str = "net/ipv4/conf/all/send_redirects";
+pub(super) const ALL_REDIRECTS: &str = "net/ipv4/conf/all/send_redirects";
 
 /// Sysctls to be looked at for an outcome (in /proc/sys).
 pub fn keys(outcome: &Outcome, kernel: &KernelFacts) -> Vec<String> {
@@ -98,7 +98,7 @@ fn forwarders<'a>(outcome: &Outcome, kernel: &'a KernelFacts) -> BTreeSet<&'a st
 }
 
 /// Whether IPv4 neighbours are told of a better router than this host.
-fn redirects(link: &str) -> String {
+pub(super) fn redirects(link: &str) -> String {
     format!("net/ipv4/conf/{link}/send_redirects")
 }
 

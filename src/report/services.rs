@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 use super::columns::columns;
 use crate::model::binding::{Balance, ClientSource, Ports};
 use crate::model::health::Verdict;
+use crate::model::ipvs::Engine;
 use crate::model::resolve::Outcome;
 use crate::model::services::{Health, Server, Service};
 
@@ -24,7 +25,9 @@ pub struct ServiceStatus {
     pub port: u16,
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub end_port: Option<u16>,
-    /// `RoundRobin`, `Random` or `BySource`.
+    /// `Nftables` or `Ipvs`.
+    pub engine: String,
+    /// `RoundRobin`, `Random` or `BySource`; the scheduler's name with the engine `Ipvs`.
     pub balance: String,
     /// `Preserve` or `Masquerade`.
     pub client_source: String,
@@ -73,10 +76,11 @@ fn of_service(service: &Service, outcome: &Outcome) -> ServiceStatus {
         health: health(server).0,
         reason: health(server).1,
     };
-    let balance = match service.balance {
-        Balance::RoundRobin => "RoundRobin",
-        Balance::Random => "Random",
-        Balance::BySource => "BySource",
+    let balance = match (service.engine, service.balance) {
+        (Engine::Ipvs(balancer), _) => balancer.scheduler.name(),
+        (_, Balance::RoundRobin) => "RoundRobin",
+        (_, Balance::Random) => "Random",
+        (_, Balance::BySource) => "BySource",
     };
     let client_source = match service.client_source {
         ClientSource::Preserve => "Preserve",
@@ -87,6 +91,7 @@ fn of_service(service: &Service, outcome: &Outcome) -> ServiceStatus {
         address: service.address,
         port: first,
         end_port: (last != first).then_some(last),
+        engine: if service.engine.ipvs().is_some() { "Ipvs" } else { "Nftables" }.to_owned(),
         balance: balance.to_owned(),
         client_source: client_source.to_owned(),
         binding: service.binding.to_string(),

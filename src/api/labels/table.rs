@@ -63,7 +63,7 @@ pub struct Label {
 }
 
 /// Every label of ours.
-pub static LABELS: [Label; 20] = [
+pub static LABELS: [Label; 22] = [
     Label {
         name: "egress.ip",
         effect: Effect::Exit,
@@ -140,7 +140,9 @@ pub static LABELS: [Label; 20] = [
         read: |draft, value| list(value, values::ports).map(|all| draft.ports = values::merge_ports(all)),
     },
     inbound::PUBLISH,
+    inbound::ENGINE,
     inbound::BALANCE,
+    inbound::SCHEDULER,
     inbound::CLIENT_SOURCE,
     inbound::WEIGHT,
     inbound::HEALTH,

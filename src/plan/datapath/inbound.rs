@@ -9,12 +9,13 @@ use std::net::IpAddr;
 
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 
-use super::{CONFIRMED, Chains, Shape, names};
+use super::{CONFIRMED, Chains, Shape, ipvs, names};
 use crate::contract::{
     FORWARDED_MARK, FORWARDED_MASK, PRIORITY_BEFORE_FORWARD, PRIORITY_BEHIND_FORWARD, PRIORITY_DNAT, PRIORITY_INBOUND_SNAT,
 };
 use crate::model::binding::{Balance, ClientSource, Ports};
 use crate::model::facts::{IfIndex, KernelFacts, Place};
+use crate::model::ipvs::Engine;
 use crate::model::resolve::Outcome;
 use crate::model::services::{Endpoint, Service, slots};
 use crate::model::workload::Entry;
@@ -71,12 +72,12 @@ fn data((address, port): Endpoint) -> Data {
 
 /// The chains of this concern; none while nobody serves anything.
 pub fn chains(shape: Shape) -> Chains {
-    if !shape.services && !shape.services_ranges {
+    if !shape.services && !shape.services_ranges && !shape.ipvs {
         return Vec::new();
     }
     let v6 = shape.v6;
-    let call = || [daddr(v6), l4proto(), dport()];
-    let calls: Vec<Rule> = [
+    let call = || calls(v6);
+    let lookups: Vec<Rule> = [
         shape.services.then(|| rule().vmap(names::SERVICES, call())),
         shape.services_ranges.then(|| rule().vmap(ranges(names::SERVICES_RANGES), call())),
     ]
@@ -91,19 +92,30 @@ pub fn chains(shape: Shape) -> Chains {
     // Later packets, answers and errors about the flow: its first packet was let through. Its server may serve nobody else any more.
     let mut forward = vec![pass(unmarked().is(ct_status().and(CONFIRMED), CONFIRMED))];
     for (serving, masqueraded) in shape.serving() {
-        source.push(ours().found(masqueraded, call()).masquerade());
+        source.push(ours().found(masqueraded.clone(), call()).masquerade());
         // A server that calls itself, or one beside it, would be answered past this host.
         source.push(ours().found(ranges(names::HAIRPINS), [iif(), oif(), saddr(v6)]).found(serving.clone(), call()).masquerade());
+        if shape.ipvs {
+            source.extend(ipvs::source_nat(shape, &serving, &masqueraded));
+        }
         forward.push(pass(unmarked().found(serving, call())));
+    }
+    if shape.ipvs {
+        forward.push(pass(ipvs::answers(shape).is(mark().and(FORWARDED_MASK), 0)));
     }
     let unmark = rule().is(mark().and(FORWARDED_MASK), FORWARDED_MARK).set_mark(mark().and(!FORWARDED_MARK)).done();
     vec![
-        ("inbound", Chain::base(ChainKind::Nat, Hook::Prerouting, PRIORITY_DNAT, calls.clone())),
-        ("inbound_host", Chain::base(ChainKind::Nat, Hook::Output, PRIORITY_DNAT, calls)),
+        ("inbound", Chain::base(ChainKind::Nat, Hook::Prerouting, PRIORITY_DNAT, lookups.clone())),
+        ("inbound_host", Chain::base(ChainKind::Nat, Hook::Output, PRIORITY_DNAT, lookups)),
         ("inbound_source", Chain::base(ChainKind::Nat, Hook::Postrouting, PRIORITY_INBOUND_SNAT, source)),
         ("before_forward", Chain::base(ChainKind::Filter, Hook::Forward, PRIORITY_BEFORE_FORWARD, forward)),
         ("behind_forward", Chain::base(ChainKind::Filter, Hook::Forward, PRIORITY_BEHIND_FORWARD, [unmark])),
     ]
+}
+
+/// What a packet calls.
+pub fn calls(v6: bool) -> [Operand; 3] {
+    [daddr(v6), l4proto(), dport()]
 }
 
 impl Shape {
@@ -131,13 +143,24 @@ fn sets(v6: bool) -> [(&'static str, Set); 8] {
 
 /// Adds the services of the table's family that somebody serves.
 pub fn add(table: &mut Table, outcome: &Outcome, kernel: &KernelFacts, v6: bool, made: &mut Made) {
-    let of_family = |service: &&Service| service.address.is_ipv6() == v6 && !service.servers.is_empty();
+    // What is open of a virtual service may go on without a server that takes anything new.
+    let is_served = |service: &Service| !service.servers.is_empty() || service.engine.ipvs().is_some();
+    let of_family = |service: &&Service| service.address.is_ipv6() == v6 && is_served(service);
     let services: Vec<&Service> = outcome.inbound.all.iter().filter(of_family).collect();
     if services.is_empty() {
         return;
     }
     table.sets.extend(sets(v6).map(|(name, set)| (name.to_owned(), set)));
-    services.iter().for_each(|service| add_service(table, service, v6, made));
+    if services.iter().any(|service| service.engine.ipvs().is_some()) {
+        let (name, set) = ipvs::set(v6);
+        table.sets.insert(name.to_owned(), set);
+    }
+    for service in &services {
+        match service.engine {
+            Engine::Nftables => add_service(table, service, v6, made),
+            Engine::Ipvs(_) => ipvs::add_service(table, service),
+        }
+    }
     let is_masqueraded = |service: &&&Service| service.client_source == ClientSource::Masquerade;
     add_servers(table, services.iter().copied(), [names::SERVING, names::SERVING_RANGES]);
     add_servers(table, services.iter().filter(is_masqueraded).copied(), [names::MASQUERADED, names::MASQUERADED_RANGES]);
@@ -195,7 +218,7 @@ fn add_servers<'a>(table: &mut Table, services: impl Iterator<Item = &'a Service
 }
 
 /// Address, protocol and port; in a set of ranges, the first and the last port.
-fn port_key(address: IpAddr, protocol: u8, (first, last): (u16, u16), single: bool) -> Key {
+pub fn port_key(address: IpAddr, protocol: u8, (first, last): (u16, u16), single: bool) -> Key {
     let with = |port| Bytes::default().address(address).protocol(protocol).port(port);
     Key { first: with(first), last: (!single).then(|| with(last)) }
 }
@@ -218,7 +241,8 @@ fn beside(entry: Entry, outcome: &Outcome, kernel: &KernelFacts, v6: bool) -> Ve
     pairs.chain([(0, bridge, on_link(bridge))]).collect()
 }
 
-fn put(table: &mut Table, set: &str, key: Key, data: Data) {
+/// Puts an element into a set of this concern.
+pub fn put(table: &mut Table, set: &str, key: Key, data: Data) {
     table.sets.entry(set.to_owned()).and_modify(|set| drop(set.elements.insert(key, data)));
 }
 

@@ -11,6 +11,7 @@ mod egress;
 mod guard;
 mod identity;
 pub mod inbound;
+mod ipvs;
 pub mod programs;
 mod seal;
 pub mod spread;
@@ -103,6 +104,8 @@ pub mod names {
     pub const MASQUERADED_RANGES: &str = "masqueraded_ranges";
     /// Input and output interface, source: who is beside a server, and would be answered past this host.
     pub const HAIRPINS: &str = "hairpins";
+    /// Address, protocol, port that a virtual service of IPVS is called at.
+    pub const VIRTUAL: &str = "virtual";
     /// Bridge family: port, source.
     pub const OWNERS: [&str; 2] = ["owners4", "owners6"];
     /// Bridge family: source that a port owns.
@@ -126,6 +129,8 @@ pub struct Shape {
     /// Ports are published.
     pub services: bool,
     pub services_ranges: bool,
+    /// Some of them by IPVS.
+    pub ipvs: bool,
     /// Subnets behind an uplink are inside.
     pub inside: bool,
     /// Bridges are guarded.
@@ -152,6 +157,7 @@ impl Shape {
             spread_exits_nets: any(names::SPREAD_EXITS_NETS),
             services: any(names::SERVING),
             services_ranges: any(names::SERVING_RANGES),
+            ipvs: any(names::VIRTUAL),
             inside: any(names::INSIDE),
             guards: any(names::GUARDS),
             claimed: any(names::CLAIMED),

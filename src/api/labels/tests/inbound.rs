@@ -6,6 +6,7 @@ use std::sync::Arc;
 use super::*;
 use crate::model::binding::{Balance, ClientSource, Inbound};
 use crate::model::health::{AllDown, HealthCheck, Probe};
+use crate::model::ipvs::Engine;
 
 fn of(publish: &str) -> Binding {
     binding_of([("egress.ip", "172.31.0.14,2001:db8::14"), ("egress.publish", publish)])
@@ -16,10 +17,12 @@ fn published(address: Option<&str>, protocol: Protocol, (first, last): (u16, u16
         address: address.map(ip),
         ports: Ports { protocol, first, last },
         target,
+        engine: Engine::Nftables,
         balance: Balance::RoundRobin,
         client_source: ClientSource::Preserve,
         weight: 1,
         weights: BTreeMap::new(),
+        thresholds: BTreeMap::new(),
         health: None,
         all_down: AllDown::Refuse,
         drain: None,

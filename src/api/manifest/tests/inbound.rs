@@ -6,6 +6,7 @@ use std::sync::Arc;
 use super::*;
 use crate::model::binding::{Balance, ClientSource, Inbound, Ports, Protocol};
 use crate::model::health::{AllDown, HealthCheck, Probe};
+use crate::model::ipvs::Engine;
 
 const WHO: &str = "exits: [{ address: 172.31.0.14 }]\n";
 
@@ -30,10 +31,12 @@ fn ports_are_served_by_addresses_containers_and_namespaces() {
             address: None,
             ports: Ports { protocol: Protocol::Tcp, first: 27017, last: 27017 },
             target: Some(1234),
+            engine: Engine::Nftables,
             balance: Balance::BySource,
             client_source: ClientSource::Masquerade,
             weight: 1,
             weights: BTreeMap::new(),
+            thresholds: BTreeMap::new(),
             health: None,
             all_down: AllDown::Refuse,
             drain: None,
