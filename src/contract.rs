@@ -40,15 +40,15 @@ pub const PRIORITY_SEAL: i32 = 110;
 /// The guard from boot on: in `forward`, where both interfaces are known by name.
 pub const PRIORITY_BOOT_GUARD: i32 = -1;
 
-/// Packet mark in `forward` only, between [`PRIORITY_BEFORE_FORWARD`] and [`PRIORITY_BEHIND_FORWARD`], beside ours: the flow is one to a published port.
+/// Packet mark in `forward` only (with IPVS in `input` and `output`, too), between [`PRIORITY_BEFORE_FORWARD`] and [`PRIORITY_BEHIND_FORWARD`], beside ours: the flow is one to a published port.
 /// A firewall lets it through by one rule.
 pub const FORWARDED_MARK: u32 = 0x0000_0280;
 /// [`FORWARDED_MARK`] is compared under this mask: with any bit of another program there is none.
 pub const FORWARDED_MASK: u32 = FLAG_MASK & !FLAG;
 /// Chain priority in `forward`, ahead of filters (0).
 pub const PRIORITY_BEFORE_FORWARD: i32 = -5;
-/// Chain priority in `forward`, behind all filters.
-pub const PRIORITY_BEHIND_FORWARD: i32 = 300;
+/// Chain priority in `forward`, behind all filters (security is at 50), and ahead of IPVS (99), which routes answers anew, by their mark.
+pub const PRIORITY_BEHIND_FORWARD: i32 = 98;
 
 /// Preference of the policy rules that find what is inside, ahead of the ways' rules.
 pub const PREFERENCE_INSIDE: u32 = 1560;

@@ -33,7 +33,9 @@ const TOLD: Duration = Duration::from_secs(600);
 pub(super) struct Watch {
     hands: Option<Ipvs>,
     due: Option<Instant>,
-    /// Some binding asks for it, or there is something of ours.
+    /// Some binding asks for it.
+    asked: bool,
+    /// It is looked at: somebody asks for it, or there is something of ours.
     wanted: bool,
     desired: Table,
     /// Links whose neighbours must not be told of a better router.
@@ -86,7 +88,8 @@ impl Watch {
             servers.into_iter().any(|((address, _), one)| address == server && one.weight > 0)
         };
         self.ends.drained.retain(|(called, server)| !takes(called, server));
-        let wanted = outcome.inbound.ipvs || !desired.is_empty();
+        self.asked = outcome.inbound.ipvs;
+        let wanted = self.asked || !desired.is_empty();
         if replace(&mut self.desired, desired) | gone_now | (wanted && !self.wanted) {
             self.settled = false;
             self.due = Some(Instant::now());
@@ -204,7 +207,7 @@ impl Watch {
             warn!(services = ?steps.iter().map(|step| step.called()).collect::<BTreeSet<_>>(), "another program has changed virtual services of egressd: they are put right");
         }
         self.tell(problems);
-        if self.desired.is_empty() && ours.is_empty() {
+        if !self.asked && self.desired.is_empty() && ours.is_empty() {
             (self.wanted, self.due, self.hands) = (false, None, None);
             *known = None;
         }
@@ -221,7 +224,7 @@ impl Watch {
         match read {
             Ok((table, hands)) => {
                 self.hands = Some(hands);
-                self.news |= replace(&mut known.get_or_insert_default().missing, None);
+                self.news |= known.is_none() | replace(&mut known.get_or_insert_default().missing, None);
                 Ok(table)
             }
             Err(error) => {
@@ -234,7 +237,6 @@ impl Watch {
 
     /// Takes note of other programs' services at our addresses, and of schedulers that have come.
     fn note_foreign(&mut self, table: &Table, ours: &BTreeSet<Called>, known: &mut Option<KernelIpvs>) {
-        let first = known.is_none();
         let known = known.get_or_insert_default();
         let foreign: BTreeSet<Called> = table.keys().filter(|called| !ours.contains(called)).copied().collect();
         // Others' services elsewhere come and go, and nothing follows from it.
@@ -243,8 +245,8 @@ impl Watch {
         let differs = in_the_way(&known.foreign) != in_the_way(&foreign);
         known.foreign = foreign;
         let mut unknown = known.unknown.clone();
-        unknown.retain(|scheduler, _| !Path::new(&format!("/sys/module/ip_vs_{scheduler}")).exists());
-        self.news |= first | differs | replace(&mut known.unknown, unknown);
+        unknown.retain(|scheduler| !Path::new(&format!("/sys/module/ip_vs_{scheduler}")).exists());
+        self.news |= differs | replace(&mut known.unknown, unknown);
     }
 
     /// Takes note of a scheduler that the kernel does not have: those who ask for it are told.
@@ -252,7 +254,7 @@ impl Watch {
         let (IpvsStep::AddService(_, settings) | IpvsStep::EditService(_, settings)) = step else { return };
         let scheduler = Scheduler::ALL.into_iter().find(|scheduler| scheduler.name() == settings.scheduler);
         if let Some(scheduler) = scheduler.filter(|_| error.is_unknown()) {
-            known.get_or_insert_default().unknown.insert(scheduler, "no such module".to_owned());
+            known.get_or_insert_default().unknown.insert(scheduler);
             self.news = true;
         }
     }

@@ -145,7 +145,7 @@ impl Kernel {
     /// packets pass, as they were, and what was changed.
     pub fn open_gates(&mut self, wanted: &Wanted) -> Result<(Vec<Gate>, Vec<GateStep>), Failure> {
         let failed = "letting flows to published ports through the firewall";
-        let gates = self.nft.gates().map_err(|error| Failure::of(failed, &error))?;
+        let gates = self.nft.gates(wanted).map_err(|error| Failure::of(failed, &error))?;
         let steps = gates::steps(&gates, wanted);
         self.nft.change_gates(&steps).map_err(|error| Failure::of(failed, &error))?;
         Ok((gates, steps))

@@ -2,7 +2,7 @@
 
 pub mod table;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::fmt;
 
 use super::listeners::Called;
@@ -131,8 +131,8 @@ pub struct KernelIpvs {
     pub missing: Option<String>,
     /// Virtual services that are not ours.
     pub foreign: BTreeSet<Called>,
-    /// Schedulers that the kernel does not have, with its own words on it.
-    pub unknown: BTreeMap<Scheduler, String>,
+    /// Schedulers that the kernel does not have.
+    pub unknown: BTreeSet<Scheduler>,
 }
 
 /// Why IPVS cannot serve something: the field that asks for too much, and the message with the cure.
@@ -147,10 +147,10 @@ impl KernelIpvs {
         if let Some(why) = &self.missing {
             return Err(("engine", format!("{name} is not served: {why}")));
         }
-        if let Some(why) = self.unknown.get(&balancer.scheduler) {
+        if self.unknown.contains(&balancer.scheduler) {
             let scheduler = balancer.scheduler;
             let cure = format!("load it (`modprobe ip_vs_{scheduler}`), or choose another scheduler");
-            return Err(("scheduler", format!("{name} is not served: the kernel has no IPVS scheduler `{scheduler}` ({why}); {cure}")));
+            return Err(("scheduler", format!("{name} is not served: the kernel has no IPVS scheduler `{scheduler}`; {cure}")));
         }
         if self.foreign.contains(&called) {
             return Err((

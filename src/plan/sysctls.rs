@@ -6,6 +6,7 @@ use ipnet::{IpNet, Ipv4Net};
 
 use crate::model::facts::{IfIndex, KernelFacts, Link, LinkKind};
 use crate::model::resolve::Outcome;
+use crate::model::services::Service;
 use crate::model::workload::{Entry, State};
 
 const FORWARD_V4: &str = "net/ipv4/ip_forward";
@@ -40,7 +41,11 @@ pub fn wanted(outcome: &Outcome, kernel: &KernelFacts, now: &BTreeMap<String, St
             set.push((key, to.to_string()));
         }
     };
-    let bound = |v6: bool| outcome.rows.iter().any(|row| matches!(&row.state, State::Bound(exit) if exit.address.is_ipv6() == v6));
+    let bound = |v6: bool| {
+        let serves = |service: &Service| service.address.is_ipv6() == v6 && !service.servers.is_empty();
+        outcome.rows.iter().any(|row| matches!(&row.state, State::Bound(exit) if exit.address.is_ipv6() == v6))
+            || outcome.inbound.all.iter().any(serves)
+    };
     let all_filter = value(ALL_FILTER).unwrap_or(0);
     for nic in outcome.uplinks.nics.values() {
         let name = &nic.name;

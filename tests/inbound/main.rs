@@ -2,6 +2,7 @@
 
 mod front;
 mod health;
+mod ipvs;
 mod ports;
 
 use std::{
@@ -53,6 +54,7 @@ fn main() -> ExitCode {
     scenarios.push(Scenario::new("while no server is healthy calls are refused, or go to all, and open ones go on", health::all_down));
     scenarios.push(Scenario::new("a server that answers a GET with an error gets no new connection", health::by_http));
     scenarios.push(Scenario::new("a server with weight 0 drains", health::drains));
+    scenarios.push(Scenario::new("without IPVS in the kernel who asks for it is told, and all others are served", ipvs::without_it));
     world::harness::main_of_waiting(scenarios)
 }
 

@@ -87,10 +87,9 @@ pub fn chains(shape: Shape) -> Chains {
     // `nft` cannot load a lookup of the port that was called: so a flow is known by the address that was called, and by its server.
     let ours = || rule().is(ct_status().and(TRANSLATED), TRANSLATED).found(names::PUBLISHED, [ct_original_daddr(v6)]);
     let unmarked = || ours().is(mark().and(FORWARDED_MASK), 0);
-    let pass = |rule: RuleBuilder| rule.set_mark(mark().or(FORWARDED_MARK)).accept();
     let mut source = Vec::new();
     // Later packets, answers and errors about the flow: its first packet was let through. Its server may serve nobody else any more.
-    let mut forward = vec![pass(unmarked().is(ct_status().and(CONFIRMED), CONFIRMED))];
+    let mut forward = vec![let_through(unmarked().is(ct_status().and(CONFIRMED), CONFIRMED))];
     for (serving, masqueraded) in shape.serving() {
         source.push(ours().found(masqueraded.clone(), call()).masquerade());
         // A server that calls itself, or one beside it, would be answered past this host.
@@ -98,19 +97,30 @@ pub fn chains(shape: Shape) -> Chains {
         if shape.ipvs {
             source.extend(ipvs::source_nat(shape, &serving, &masqueraded));
         }
-        forward.push(pass(unmarked().found(serving, call())));
+        forward.push(let_through(unmarked().found(serving, call())));
     }
     if shape.ipvs {
-        forward.push(pass(ipvs::answers(shape).is(mark().and(FORWARDED_MASK), 0)));
+        forward.push(ipvs::answers(shape));
     }
-    let unmark = rule().is(mark().and(FORWARDED_MASK), FORWARDED_MARK).set_mark(mark().and(!FORWARDED_MARK)).done();
-    vec![
+    let mut chains = vec![
         ("inbound", Chain::base(ChainKind::Nat, Hook::Prerouting, PRIORITY_DNAT, lookups.clone())),
         ("inbound_host", Chain::base(ChainKind::Nat, Hook::Output, PRIORITY_DNAT, lookups)),
         ("inbound_source", Chain::base(ChainKind::Nat, Hook::Postrouting, PRIORITY_INBOUND_SNAT, source)),
         ("before_forward", Chain::base(ChainKind::Filter, Hook::Forward, PRIORITY_BEFORE_FORWARD, forward)),
-        ("behind_forward", Chain::base(ChainKind::Filter, Hook::Forward, PRIORITY_BEHIND_FORWARD, [unmark])),
-    ]
+        ("behind_forward", Chain::base(ChainKind::Filter, Hook::Forward, PRIORITY_BEHIND_FORWARD, [unmark()])),
+    ];
+    chains.extend(ipvs::chains(shape));
+    chains
+}
+
+/// Ends a rule for packets that others' filters have to let through.
+pub fn let_through(rule: RuleBuilder) -> Rule {
+    rule.set_mark(mark().or(FORWARDED_MARK)).accept()
+}
+
+/// Takes that mark off again.
+pub fn unmark() -> Rule {
+    rule().is(mark().and(FORWARDED_MASK), FORWARDED_MARK).set_mark(mark().and(!FORWARDED_MARK)).done()
 }
 
 /// What a packet calls.
@@ -120,7 +130,7 @@ pub fn calls(v6: bool) -> [Operand; 3] {
 
 impl Shape {
     /// The sets of servers, and of those that see this host's address.
-    fn serving(self) -> impl Iterator<Item = (SetName, SetName)> {
+    pub(super) fn serving(self) -> impl Iterator<Item = (SetName, SetName)> {
         let single = self.services.then(|| (names::SERVING.into(), names::MASQUERADED.into()));
         single.into_iter().chain(self.services_ranges.then(|| (ranges(names::SERVING_RANGES), ranges(names::MASQUERADED_RANGES))))
     }

@@ -3,17 +3,18 @@
 //! IPVS takes a call in `input` and sends it from there to `output`, so `forward` sees its answers alone. With `vs/conntrack` the flow is one of
 //! conntrack's: it was called at the service's address, and answers come from the server, but no bit says that its destination was translated.
 
-use super::inbound::{calls, port_key, put};
-use super::{REPLY, Shape, names};
+use super::inbound::{calls, let_through, port_key, put, unmark};
+use super::{CONFIRMED, Chains, ORIGINAL, REPLY, Shape, names};
+use crate::contract::{FORWARDED_MASK, PRIORITY_BEFORE_FORWARD, PRIORITY_BEHIND_FORWARD};
 use crate::model::binding::Ports;
 use crate::model::services::Service;
-use crate::nft::build::{RuleBuilder, SetName, ct_direction, ct_original_daddr, ct_status, iif, oif, ranges, rule, saddr};
-use crate::nft::{Bytes, Data, Datatype, Key, Rule, Set, Table};
+use crate::nft::build::{RuleBuilder, SetName, ct_direction, ct_original_daddr, ct_status, iif, mark, oif, ranges, rule, saddr};
+use crate::nft::{Bytes, Chain, ChainKind, Data, Datatype, Hook, Key, Rule, Set, Table};
 
 /// `IPS_DST_NAT`.
 const TRANSLATED: u32 = 1 << 5;
 
-/// The set of virtual services. No rule asks it: it says which of the kernel's are ours, also after a restart.
+/// The set of virtual services. It also says which of the kernel's are ours, after a restart, too.
 pub fn set(v6: bool) -> (&'static str, Set) {
     (names::VIRTUAL, Set::of([Datatype::address(v6), Datatype::Protocol, Datatype::Service]))
 }
@@ -38,6 +39,30 @@ pub fn source_nat(shape: Shape, serving: &SetName, masqueraded: &SetName) -> [Ru
 }
 
 /// Answers, on their way through `forward`: their calls did not come by there.
-pub fn answers(shape: Shape) -> RuleBuilder {
-    rule().is(ct_direction(), REPLY).is(ct_status().and(TRANSLATED), 0).found(names::PUBLISHED, [ct_original_daddr(shape.v6)])
+pub fn answers(shape: Shape) -> Rule {
+    let_through(unmarked(ours(shape.v6)).is(ct_direction(), REPLY))
+}
+
+/// What lets calls through others' filters on the way that IPVS takes: a call by its address and port in `input`, and by its server in `output`.
+pub fn chains(shape: Shape) -> Chains {
+    if !shape.ipvs {
+        return Vec::new();
+    }
+    let v6 = shape.v6;
+    let calls_in = [let_through(unmarked(rule()).found(names::VIRTUAL, calls(v6)))];
+    let request = || unmarked(ours(v6)).is(ct_direction(), ORIGINAL);
+    // A server that drains may serve nobody else any more.
+    let mut requests = vec![let_through(request().is(ct_status().and(CONFIRMED), CONFIRMED))];
+    requests.extend(shape.serving().map(|(serving, _)| let_through(request().found(serving, calls(v6)))));
+    let chain = |hook, priority, rules: Vec<Rule>| Chain::base(ChainKind::Filter, hook, priority, rules);
+    vec![
+        ("ipvs_before_input", chain(Hook::Input, PRIORITY_BEFORE_FORWARD, calls_in.into())),
+        ("ipvs_behind_input", chain(Hook::Input, PRIORITY_BEHIND_FORWARD, vec![unmark()])),
+        ("ipvs_before_output", chain(Hook::Output, PRIORITY_BEFORE_FORWARD, requests)),
+        ("ipvs_behind_output", chain(Hook::Output, PRIORITY_BEHIND_FORWARD, vec![unmark()])),
+    ]
+}
+
+fn unmarked(rule: RuleBuilder) -> RuleBuilder {
+    rule.is(mark().and(FORWARDED_MASK), 0)
 }

@@ -17,6 +17,8 @@ use world::{
 const CALLED: u16 = 27017;
 /// The port that servers listen on.
 const TARGET: u16 = 1234;
+/// The port that they are asked at for their health.
+const PROBED: u16 = 1235;
 
 pub fn scenarios() -> Vec<Scenario> {
     vec![
@@ -37,12 +39,12 @@ struct Server {
 impl Server {
     fn new(world: &World, bridge: &Bridge, number: u8) -> Self {
         let at = world.container(&format!("s{number}"), bridge, number);
-        let guests = serve(&at.netns, &[at.address.into(), at.address6.into()], &[TARGET]);
+        let guests = serve(&at.netns, &[at.address.into(), at.address6.into()], &[TARGET, PROBED]);
         Self { at, guests }
     }
 
     fn calls(&self) -> usize {
-        self.guests.list().len()
+        self.guests.list().iter().filter(|(at, _)| at.port() == TARGET).count()
     }
 }
 
@@ -109,7 +111,14 @@ fn by_turn() {
     let world = World::builder().rp_filter(1).build();
     let (bridge, servers) = stage(&world);
     for iptables in ["iptables", "ip6tables"] {
-        world.host.run(&[iptables, "-P", "FORWARD", "DROP"]);
+        for chain in ["INPUT", "FORWARD", "OUTPUT"] {
+            world.host.run(&[iptables, "-P", chain, "DROP"]);
+        }
+        world.host.run(&[iptables, "-A", "INPUT", "-m", "conntrack", "--ctstate", "ESTABLISHED", "-j", "ACCEPT"]);
+    }
+    // Neighbours have to be found.
+    for chain in ["INPUT", "OUTPUT"] {
+        world.host.run(&["ip6tables", "-A", chain, "-p", "icmpv6", "-j", "ACCEPT"]);
     }
     publish(&world, &servers.each_ref(), ", scheduler: rr");
     ask_tcp(&world.internet, called(&world, Nic::Eth0)[0]).expect_err("nobody serves it without egressd");
