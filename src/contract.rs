@@ -64,6 +64,8 @@ pub const PREFERENCE_FROM: u32 = 1564;
 pub const TABLE_BASE: u32 = 15600;
 /// Table of the ways to what is inside behind other nodes: the last of ours.
 pub const TABLE_NODES: u32 = TABLE_BASE + WAY_MAX as u32 + 1;
+/// Table in the network namespaces of servers whose answers are routed back through this host. Here it is not used.
+pub const TABLE_ROUTE_BACK: u32 = TABLE_NODES + 1;
 /// Metric of the last route of each of our tables: unreachable.
 pub const METRIC_LAST: u32 = u32::MAX;
 /// Link group of the uplinks ("eg" in ASCII).

@@ -49,7 +49,9 @@ pub struct Inbound {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub persistence: Option<Persistence>,
     /// The address that the workloads see of a client: its own (`Preserve`), for which their answers have to come back through this host, or
-    /// this host's address towards them (`Masquerade`).
+    /// this host's address towards them (`Masquerade`). With `Preserve` clients beside a workload, on one bridge or link, are masqueraded all the
+    /// same. With `RouteBack`, for the engine `Ipvs`, they are not: a rule in the workload's network namespace has to lead its answers back through
+    /// this host; `egressd status` has the commands.
     #[serde(default)]
     pub client_source: ClientSource,
     /// Weights of single workloads; that of all others is 1.
@@ -204,6 +206,7 @@ pub enum ClientSource {
     #[default]
     Preserve,
     Masquerade,
+    RouteBack,
 }
 
 impl From<ClientSource> for model::ClientSource {
@@ -211,6 +214,7 @@ impl From<ClientSource> for model::ClientSource {
         match source {
             ClientSource::Preserve => Self::Preserve,
             ClientSource::Masquerade => Self::Masquerade,
+            ClientSource::RouteBack => Self::RouteBack,
         }
     }
 }

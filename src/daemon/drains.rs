@@ -89,6 +89,7 @@ mod tests {
             port: Some(1234),
             weight: *weight,
             thresholds: Thresholds::default(),
+            route_back: None,
             health: Health::Unchecked,
             drain,
             entry: Entry::Routed { interface: 2 },

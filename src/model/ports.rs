@@ -104,4 +104,6 @@ pub enum ClientSource {
     Preserve,
     /// This host's address towards the workload.
     Masquerade,
+    /// The client's own, beside the workload, too: a rule in the workload's network namespace leads its answers back through this host.
+    RouteBack,
 }

@@ -46,6 +46,8 @@ pub struct Server {
     pub weight: u16,
     /// Of [`Engine::Ipvs`].
     pub thresholds: Thresholds,
+    /// This host's address beside it, where its answers are to be routed back through this host.
+    pub route_back: Option<IpAddr>,
     pub health: Health,
     /// Seconds that it may drain.
     pub drain: Option<u32>,
@@ -120,7 +122,11 @@ impl Services {
 /// since: no program of the host takes a service away.
 pub fn services(rows: &[Row], facts: &Facts, uplinks: &Uplinks, served: &Served) -> Services {
     let taken = Taken::new(facts.listeners.as_ref(), facts.containers());
-    claims(rows, &facts.manifests.bindings, Known { uplinks, taken: &taken, verdicts: &facts.verdicts, ipvs: facts.ipvs.as_ref(), served })
+    claims(
+        rows,
+        &facts.manifests.bindings,
+        Known { uplinks, taken: &taken, verdicts: &facts.verdicts, ipvs: facts.ipvs.as_ref(), kernel: &facts.kernel, served },
+    )
 }
 
 impl Service {

@@ -6,6 +6,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::columns::columns;
+use super::ipvs;
 use crate::model::binding::{Balance, ClientSource, Ports};
 use crate::model::health::Verdict;
 use crate::model::ipvs::Engine;
@@ -29,7 +30,7 @@ pub struct ServiceStatus {
     pub engine: String,
     /// `RoundRobin`, `Random` or `BySource`; the scheduler's name with the engine `Ipvs`.
     pub balance: String,
-    /// `Preserve` or `Masquerade`.
+    /// `Preserve`, `Masquerade` or `RouteBack`.
     pub client_source: String,
     /// The binding that had the port first.
     pub binding: String,
@@ -50,6 +51,9 @@ pub struct ServerStatus {
     /// `Healthy`, `Unhealthy`, or `Unknown` before its first answer; not given where nobody asks.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub health: Option<String>,
+    /// The commands that its network namespace needs, where its answers are to be routed back through this host.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub route_back: Option<String>,
     /// What was wrong with its last probe when it became unhealthy.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub reason: Option<String>,
@@ -73,6 +77,7 @@ fn of_service(service: &Service, outcome: &Outcome) -> ServiceStatus {
         address: server.address,
         port: server.port,
         weight: server.weight,
+        route_back: ipvs::route_back(service, server),
         health: health(server).0,
         reason: health(server).1,
     };
@@ -85,6 +90,7 @@ fn of_service(service: &Service, outcome: &Outcome) -> ServiceStatus {
     let client_source = match service.client_source {
         ClientSource::Preserve => "Preserve",
         ClientSource::Masquerade => "Masquerade",
+        ClientSource::RouteBack => "RouteBack",
     };
     ServiceStatus {
         service: service.called(),
@@ -120,6 +126,16 @@ pub fn render(services: &[ServiceStatus]) -> String {
         let reason = server.reason.as_deref().unwrap_or_default();
         text.push_str(if i == 0 { "\n" } else { "" });
         text.push_str(&format!("{} of {}, {}: unhealthy: {reason}\n", server.workload, service.service, server.at()));
+    }
+    for (service, server) in services.iter().flat_map(|service| service.servers.iter().map(move |server| (service, server))) {
+        if let Some(commands) = &server.route_back {
+            text.push_str(&format!(
+                "\n{}, {}, needs in its network namespace, for {}:\n  {commands}\n",
+                server.workload,
+                server.at(),
+                service.service
+            ));
+        }
     }
     text
 }

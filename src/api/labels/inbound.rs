@@ -76,11 +76,12 @@ pub const SCHEDULER: Label = Label {
 pub const CLIENT_SOURCE: Label = Label {
     name: "egress.client-source",
     effect: Effect::Exit,
-    grammar: "`preserve` or `masquerade`",
-    meaning: "The address that the container sees of who calls a published port: the client's own, or the host's. `preserve` when not given.",
+    grammar: "`preserve`, `masquerade` or `route-back`",
+    meaning: "The address that the container sees of who calls a published port: the client's own, or the host's. `preserve` when not given. With `route-back`, for IPVS, the client's own also where it is beside the container, which a rule in the container's network namespace is needed for.",
     example: "preserve",
     read: |draft, value| {
-        let choices = [("preserve", ClientSource::Preserve), ("masquerade", ClientSource::Masquerade)];
+        let choices =
+            [("preserve", ClientSource::Preserve), ("masquerade", ClientSource::Masquerade), ("route-back", ClientSource::RouteBack)];
         choice(value, choices).map(|source| draft.inbound.client_source = Some(source))
     },
 };
@@ -163,6 +164,11 @@ pub fn of(draft: &table::Draft, exits: &[ExitSpec], errors: &mut Faults) -> Vec<
     };
     if engine == Engine::Nftables && scheduler.is_some() {
         errors.push(SCHEDULER.name, || format!("is for the engine `ipvs`; add `{}=ipvs`, or say `{}` instead", ENGINE.name, BALANCE.name));
+    }
+    if engine == Engine::Nftables && *client_source == Some(ClientSource::RouteBack) {
+        errors.push(CLIENT_SOURCE.name, || {
+            format!("`route-back` is for the engine `ipvs`; add `{}=ipvs`, or choose `preserve` or `masquerade`", ENGINE.name)
+        });
     }
     if engine != Engine::Nftables && balance.is_some() {
         errors.push(BALANCE.name, || format!("is for the engine `nftables`; say `{}` instead, for instance `rr`", SCHEDULER.name));

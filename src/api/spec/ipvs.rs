@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 
-use crate::api::inbound::Inbound;
+use crate::api::inbound::{ClientSource, Inbound};
 use crate::api::ipvs::{self, Persistence};
 use crate::api::values::{self, Faults, MAX_ITEMS};
 use crate::model::ipvs::{Balancer, Engine, Persistence as Persistent, Thresholds};
@@ -16,6 +16,11 @@ pub fn engine(path: &impl Fn(&str) -> String, entry: &Inbound, faults: &mut Faul
             faults.push(&path(field), || {
                 "is for the engine Ipvs; write `engine: Ipvs` beside it, or say `balance` (`BySource` keeps a client at its server)"
                     .to_owned()
+            });
+        }
+        if entry.client_source == ClientSource::RouteBack {
+            faults.push(&path("clientSource"), || {
+                "`RouteBack` is for the engine Ipvs; write `engine: Ipvs` beside it, or choose `Preserve` or `Masquerade`".to_owned()
             });
         }
         return Engine::Nftables;

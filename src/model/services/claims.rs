@@ -7,8 +7,8 @@ use std::sync::Arc;
 use foldhash::HashMap;
 
 use super::{Health, Served, Server, Service, Services};
-use crate::model::binding::{Binding, BindingName, FieldError, Inbound, Protocol, Source};
-use crate::model::facts::{Container, IfIndex};
+use crate::model::binding::{Binding, BindingName, ClientSource, FieldError, Inbound, Protocol, Source};
+use crate::model::facts::{Container, IfIndex, KernelFacts, Place};
 use crate::model::health::{Check, Verdict};
 use crate::model::ipvs::KernelIpvs;
 use crate::model::listeners::{Called, Taken};
@@ -70,6 +70,7 @@ pub struct Known<'a> {
     pub taken: &'a Taken<'a>,
     pub verdicts: &'a HashMap<Check, Verdict>,
     pub ipvs: Option<&'a KernelIpvs>,
+    pub kernel: &'a KernelFacts,
     pub served: &'a Served,
 }
 
@@ -186,7 +187,10 @@ impl Claims<'_> {
         let port = (inbound.ports.first == inbound.ports.last).then(|| inbound.target.unwrap_or(inbound.ports.first));
         let weight = inbound.weights.get(&address).copied().unwrap_or(inbound.weight);
         let thresholds = inbound.thresholds.get(&address).copied().unwrap_or_default();
-        let mut server = Server { address, port, weight, thresholds, health: Health::Unchecked, drain: inbound.drain, entry, row };
+        let routes_back = inbound.client_source == ClientSource::RouteBack;
+        let route_back = if routes_back { self.beside(address, entry) } else { None };
+        let health = Health::Unchecked;
+        let mut server = Server { address, port, weight, thresholds, route_back, health, drain: inbound.drain, entry, row };
         if let Some(how) = &inbound.health {
             let check = Check { address, port: how.port.or(port).unwrap_or(inbound.ports.first), how: Arc::clone(how) };
             let served = || self.known.served.get(&called).is_some_and(|servers| servers.contains(&server.endpoint()));
@@ -197,6 +201,13 @@ impl Claims<'_> {
             self.checks.insert(check);
         }
         server
+    }
+
+    /// This host's own address in the subnet of a server, on the link that it is behind.
+    fn beside(&self, server: IpAddr, entry: Entry) -> Option<IpAddr> {
+        let index = entry.bridge().unwrap_or(entry.interface());
+        let mut own = self.known.kernel.addresses_at(Place { nsid: None, index }).map(|address| address.net);
+        own.find(|net| net.prefix_len() < net.max_prefix_len() && net.contains(&server)).map(|net| net.addr())
     }
 
     /// Gives a port back that somebody of this host has, unless it is served already: then only that is told.

@@ -87,7 +87,7 @@ pub fn chains(shape: Shape) -> Chains {
     // `nft` cannot load a lookup of the port that was called: so a flow is known by the address that was called, and by its server.
     let ours = || rule().is(ct_status().and(TRANSLATED), TRANSLATED).found(names::PUBLISHED, [ct_original_daddr(v6)]);
     let unmarked = || ours().is(mark().and(FORWARDED_MASK), 0);
-    let mut source = Vec::new();
+    let mut source: Vec<Rule> = if shape.ipvs { ipvs::routed_back(shape).into() } else { Vec::new() };
     // Later packets, answers and errors about the flow: its first packet was let through. Its server may serve nobody else any more.
     let mut forward = vec![let_through(unmarked().is(ct_status().and(CONFIRMED), CONFIRMED))];
     for (serving, masqueraded) in shape.serving() {
@@ -162,8 +162,7 @@ pub fn add(table: &mut Table, outcome: &Outcome, kernel: &KernelFacts, v6: bool,
     }
     table.sets.extend(sets(v6).map(|(name, set)| (name.to_owned(), set)));
     if services.iter().any(|service| service.engine.ipvs().is_some()) {
-        let (name, set) = ipvs::set(v6);
-        table.sets.insert(name.to_owned(), set);
+        table.sets.extend(ipvs::sets(v6).map(|(name, set)| (name.to_owned(), set)));
     }
     for service in &services {
         match service.engine {

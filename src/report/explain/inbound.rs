@@ -34,6 +34,9 @@ fn write(out: &mut String, outcome: &Outcome, called: SocketAddr, protocol: Prot
     let sees = match service.client_source {
         ClientSource::Preserve => "the client's address, and this host's where the client is beside it",
         ClientSource::Masquerade => "this host's address",
+        ClientSource::RouteBack => {
+            "the client's address, beside it, too: a rule in its network namespace leads its answers back through this host"
+        }
     };
     writeln!(out, "  source    a server sees {sees}")?;
     let weighted = service.weighted();

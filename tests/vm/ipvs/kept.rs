@@ -108,7 +108,10 @@ pub fn servers_come_and_go() {
         if left.calls() == seen { Ok(()) } else { Err("they still go to the one that left".to_owned()) }
     });
     // One that fails gets nothing new, and one that dies takes only its own along.
-    stays.at.netns.nft("table inet deaf { chain in { type filter hook input priority 0; tcp dport 1235 reject with tcp reset } }");
+    stays
+        .at
+        .netns
+        .nft("table inet deaf {\n chain in {\n type filter hook input priority 0\n tcp dport 1235 reject with tcp reset\n }\n}\n");
     until("it is unhealthy", || {
         let status = world.status()["services"].to_string();
         if status.contains("Unhealthy") { Ok(()) } else { Err(status) }

@@ -114,6 +114,9 @@ fn by_turn() {
         for chain in ["INPUT", "FORWARD", "OUTPUT"] {
             world.host.run(&[iptables, "-P", chain, "DROP"]);
         }
+        // What asks for the status.
+        world.host.run(&[iptables, "-A", "INPUT", "-i", "lo", "-j", "ACCEPT"]);
+        world.host.run(&[iptables, "-A", "OUTPUT", "-o", "lo", "-j", "ACCEPT"]);
         world.host.run(&[iptables, "-A", "INPUT", "-m", "conntrack", "--ctstate", "ESTABLISHED", "-j", "ACCEPT"]);
     }
     // Neighbours have to be found.

@@ -65,6 +65,30 @@ pub fn answered() {
             }
         }
     }
+    // The other way: servers see their clients, and a rule of theirs leads answers back. Without it they would go past the director.
+    publish(", clientSource: RouteBack");
+    world.await_handled();
+    ask_tcp(&client, called[0]).expect_err("nobody has given the commands yet");
+    let status = world.status();
+    let all = status["services"].as_array().into_iter().flatten().flat_map(|service| service["servers"].as_array().into_iter().flatten());
+    for server in all {
+        let commands = server["routeBack"].as_str().unwrap_or_else(|| panic!("{status:#}")).replace("DEV", "eth0");
+        let at = if server["address"].as_str().is_some_and(|address| address.ends_with("31") || address.ends_with("1f")) { 0 } else { 1 };
+        servers[at].run(&["sh", "-c", &commands]);
+    }
+    for at in called {
+        for ask in [ask_tcp, ask_udp] {
+            let before = calls();
+            for _ in 0..2 {
+                let seen = ask(&client, at).unwrap_or_else(|error| panic!("{at}, routed back: {error}\n{}", listed(&world)));
+                assert!(numbered(50).contains(&seen.ip()), "it sees its client: {seen}");
+            }
+            assert_eq!(calls(), [before[0] + 1, before[1] + 1], "{at}");
+            for _ in 0..2 {
+                ask(&servers[0], at).unwrap_or_else(|error| panic!("{at} by a server, routed back: {error}\n{}", listed(&world)));
+            }
+        }
+    }
     // Nobody was told of a way past the director.
     let redirects = |netns: &world::Netns| netns.run(&["nstat", "-asz", "IcmpInRedirects"]);
     for server in &servers {
