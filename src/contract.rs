@@ -40,15 +40,15 @@ pub const PRIORITY_SEAL: i32 = 110;
 /// The guard from boot on: in `forward`, where both interfaces are known by name.
 pub const PRIORITY_BOOT_GUARD: i32 = -1;
 
-/// Packet mark in `forward` only, between [`PRIORITY_BEFORE_FORWARD`] and [`PRIORITY_BEHIND_FORWARD`], beside ours: the flow is one to a published port.
+/// Packet mark in `forward` only (with IPVS in `input` and `output`, too), between [`PRIORITY_BEFORE_FORWARD`] and [`PRIORITY_BEHIND_FORWARD`], beside ours: the flow is one to a published port.
 /// A firewall lets it through by one rule.
 pub const FORWARDED_MARK: u32 = 0x0000_0280;
 /// [`FORWARDED_MARK`] is compared under this mask: with any bit of another program there is none.
 pub const FORWARDED_MASK: u32 = FLAG_MASK & !FLAG;
 /// Chain priority in `forward`, ahead of filters (0).
 pub const PRIORITY_BEFORE_FORWARD: i32 = -5;
-/// Chain priority in `forward`, behind all filters.
-pub const PRIORITY_BEHIND_FORWARD: i32 = 300;
+/// Chain priority in `forward`, behind all filters (security is at 50), and ahead of IPVS (99), which routes answers anew, by their mark.
+pub const PRIORITY_BEHIND_FORWARD: i32 = 98;
 
 /// Chain priority in `forward` of the limits of bindings, behind all that may drop a packet: what is dropped there has not been sent.
 pub const PRIORITY_RATE: i32 = 310;
@@ -67,6 +67,8 @@ pub const PREFERENCE_FROM: u32 = 1564;
 pub const TABLE_BASE: u32 = 15600;
 /// Table of the ways to what is inside behind other nodes: the last of ours.
 pub const TABLE_NODES: u32 = TABLE_BASE + WAY_MAX as u32 + 1;
+/// Table in the network namespaces of servers whose answers are routed back through this host. Here it is not used.
+pub const TABLE_ROUTE_BACK: u32 = TABLE_NODES + 1;
 /// Metric of the last route of each of our tables: unreachable.
 pub const METRIC_LAST: u32 = u32::MAX;
 /// Link group of the uplinks ("eg" in ASCII).

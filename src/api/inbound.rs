@@ -3,6 +3,7 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use super::ipvs::{Engine, Persistence, Scheduler};
 use crate::model::binding as model;
 use crate::model::health;
 
@@ -37,12 +38,24 @@ pub struct Inbound {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 1, max = 65535))]
     pub target_port: Option<i32>,
-    /// How new connections are shared among the workloads: by turn (`RoundRobin`), at `Random`, or by a hash of the client's address
-    /// (`BySource`). A connection stays where it went.
+    /// What brings calls to the workloads: rules of nftables (`Nftables`), or a virtual service of the kernel's layer-4 balancer (`Ipvs`), which
+    /// has more schedulers and serves single ports.
     #[serde(default)]
-    pub balance: Balance,
+    pub engine: Engine,
+    /// How new connections are shared among the workloads: by turn (`RoundRobin`, when not given), at `Random`, or by a hash of the client's
+    /// address (`BySource`). A connection stays where it went. For the engine `Nftables`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub balance: Option<Balance>,
+    /// The same for the engine `Ipvs`; `wlc` (least connections by weight) when not given. The kernel needs the module `ip_vs_` and this name.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub scheduler: Option<Scheduler>,
+    /// A client comes to the same workload again for a while. For the engine `Ipvs`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub persistence: Option<Persistence>,
     /// The address that the workloads see of a client: its own (`Preserve`), for which their answers have to come back through this host, or
-    /// this host's address towards them (`Masquerade`).
+    /// this host's address towards them (`Masquerade`). With `Preserve` clients beside a workload, on one bridge or link, are masqueraded all the
+    /// same. With `RouteBack`, for the engine `Ipvs`, they are not: a rule in the workload's network namespace has to lead its answers back through
+    /// this host; `egressd status` has the commands.
     #[serde(default)]
     pub client_source: ClientSource,
     /// Weights of single workloads; that of all others is 1.
@@ -86,6 +99,14 @@ pub struct ServerWeight {
     /// 1 to 100; or 0 to drain it: it gets no new connection, and goes on with those that it has.
     #[schemars(range(min = 0, max = 100))]
     pub weight: i32,
+    /// With so many connections it gets no new one. For the engine `Ipvs`, which counts them for each processor apart: a few more may come.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1))]
+    pub upper_threshold: Option<i32>,
+    /// Once it has fewer than so many it gets new ones again; three quarters of `upperThreshold` when not given.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1))]
+    pub lower_threshold: Option<i32>,
 }
 
 /// What workloads are asked: one of `tcp`, `http` and `udp`. Probes come from this host, with its address towards the workload.
@@ -244,6 +265,7 @@ pub enum ClientSource {
     #[default]
     Preserve,
     Masquerade,
+    RouteBack,
 }
 
 impl From<ClientSource> for model::ClientSource {
@@ -251,6 +273,7 @@ impl From<ClientSource> for model::ClientSource {
         match source {
             ClientSource::Preserve => Self::Preserve,
             ClientSource::Masquerade => Self::Masquerade,
+            ClientSource::RouteBack => Self::RouteBack,
         }
     }
 }

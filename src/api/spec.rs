@@ -6,6 +6,7 @@ mod exits;
 mod health;
 mod host;
 mod inbound;
+mod ipvs;
 mod lenient;
 mod rate;
 

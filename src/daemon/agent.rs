@@ -24,7 +24,7 @@ use super::retry::Retries;
 use super::sources::{self, Sources};
 use super::systemd::Manager;
 use super::transitions::Transitions;
-use super::{Error, Options, Teller, Told, addresses, gates, gateways, nat, spill, withdraw};
+use super::{Error, Options, Teller, Told, addresses, gates, gateways, ipvs, nat, spill, withdraw};
 use crate::effects::kernel::{Failure, Kernel};
 use crate::effects::kubernetes::reporter::Reporter;
 use crate::model::cluster::Cluster;
@@ -84,6 +84,7 @@ pub(super) struct Agent {
     gateways: gateways::Watch,
     spill: spill::Watch,
     inbound: Inbound,
+    ipvs: ipvs::Watch,
     transitions: Transitions,
     manager: Manager,
     calls: Calls,
@@ -131,6 +132,7 @@ impl Agent {
             gateways: gateways::Watch::new(tell.clone()),
             spill: spill::Watch::new(&options.sysctls, tell.clone()),
             inbound: Inbound::start(&tell),
+            ipvs: ipvs::Watch::default(),
             transitions: Transitions::default(),
             manager: Manager::new(),
             boot_guard: options.boot_guard.clone().filter(|_| !options.dry_run).map(|file| Keeper::start(file, tell.clone())),
@@ -159,6 +161,7 @@ impl Agent {
                 self.gates.due(),
                 self.addresses.due(),
                 self.inbound.due(),
+                self.ipvs.due(),
                 self.manager.due(),
             ]
             .into_iter()
@@ -172,7 +175,7 @@ impl Agent {
                 () = sleep_until(wake) => None,
             };
             let began = Instant::now();
-            let mut dirty = [self.retry(), self.sweep, self.look].into_iter().any(is_due);
+            let mut dirty = [self.retry(), self.sweep, self.look].into_iter().any(is_due) | self.ipvs.take_news();
             let mut questions = Vec::new();
             // All that is there already goes into the same round.
             for one in first.into_iter().chain(std::iter::from_fn(|| told.try_recv().ok())) {
@@ -189,7 +192,8 @@ impl Agent {
             self.manager.alive();
             self.nat.look(&mut self.kernel);
             self.gates.look(&mut self.kernel);
-            self.inbound.end_drains(&self.cutter);
+            self.ipvs.end(&self.inbound.end_drains(&self.cutter));
+            self.look_at_ipvs();
             if is_due(self.news) {
                 self.news = None;
                 self.report();
@@ -227,6 +231,9 @@ impl Agent {
         }
         if std::mem::take(&mut self.fresh) {
             self.looks = if plan.before.is_empty() && plan.after.is_empty() { 0 } else { LOOKS };
+        }
+        if !self.silent.any() {
+            self.ipvs.retire(&self.outcome, &mut self.kernel);
         }
         let mut done = self.kernel.carry_out(plan);
         if empty && !self.taken_over {
@@ -268,6 +275,7 @@ impl Agent {
         self.gateways.want(&self.outcome.uplinks.gateways);
         self.spill.want(&self.outcome);
         self.facts.dead_gateways.retain(&self.outcome.uplinks.gateways);
+        self.ipvs.want(&self.outcome, &self.facts.kernel);
         self.past.serve(&self.outcome.inbound, !self.silent.any());
         self.inbound.note(&self.outcome.inbound, &self.outcome.uplinks.probes, &mut self.facts.verdicts);
         // Flows end once the rules are right. What was refused is planned anew, with its cuts.
@@ -292,6 +300,15 @@ impl Agent {
             if retired {
                 let _ = self.cutter.send(Job::Survey);
             }
+        }
+    }
+
+    /// Puts the virtual services of IPVS right.
+    fn look_at_ipvs(&mut self) {
+        let looked = self.ipvs.look(&mut self.kernel, &mut self.facts.ipvs);
+        self.metrics.drift.inc_by(looked.drifted.into());
+        if !looked.cuts.is_empty() {
+            let _ = self.cutter.send(Job::Cut(Vec::new(), looked.cuts));
         }
     }
 
@@ -355,6 +372,7 @@ impl Agent {
             read_back(observed, &self.facts.kernel, &mut self.past);
             // What an earlier run closed stays closed until it is counted anew.
             self.silent.ports = !self.spill.told && spills(observed);
+            self.ipvs.take_over(&mut self.kernel, &mut self.facts.ipvs, &mut self.past.served);
         }
         self.facts.cluster.grant();
         // The rows of the round before go first: at ten thousand addresses they are megabytes, and the new ones take their place.

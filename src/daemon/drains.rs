@@ -75,6 +75,7 @@ mod tests {
     use super::*;
     use crate::model::binding::{Balance, BindingName, ClientSource, Limits, Source};
     use crate::model::health::AllDown;
+    use crate::model::ipvs::{Engine, Thresholds};
     use crate::model::services::{Health, Server, Service};
     use crate::model::workload::Entry;
 
@@ -87,6 +88,8 @@ mod tests {
             address: IpAddr::from([10, 0, 0, last]),
             port: Some(1234),
             weight: *weight,
+            thresholds: Thresholds::default(),
+            route_back: None,
             health: Health::Unchecked,
             drain,
             entry: Entry::Routed { interface: 2 },
@@ -95,6 +98,7 @@ mod tests {
         let service = Service {
             address: IpAddr::from([172, 31, 0, 14]),
             ports: Ports { protocol: Protocol::Tcp, first: 80, last: 80 },
+            engine: Engine::Nftables,
             balance: Balance::RoundRobin,
             client_source: ClientSource::Preserve,
             all_down: AllDown::Refuse,

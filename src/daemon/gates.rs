@@ -37,6 +37,7 @@ impl Watch {
         if !whole {
             wanted.families.extend(&self.wanted.families);
             wanted.containers.extend(&self.wanted.containers);
+            wanted.ipvs.extend(&self.wanted.ipvs);
         }
         if wanted != self.wanted || whole != self.whole {
             (self.wanted, self.whole, self.due) = (wanted, whole, Some(Instant::now()));

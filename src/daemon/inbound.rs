@@ -16,6 +16,7 @@ use crate::model::health::{Check, Verdict};
 use crate::model::listeners::Called;
 use crate::model::replace;
 use crate::model::services::Services;
+use crate::plan::inbound::ServerCut;
 
 /// Tells the sources what is asked for, and keeps the deadlines.
 pub(super) struct Inbound {
@@ -62,14 +63,15 @@ impl Inbound {
         self.drains.due()
     }
 
-    /// Ends what is open of servers that should be done.
-    pub fn end_drains(&mut self, cutter: &mpsc::Sender<Job>) {
+    /// Ends what is open of servers that should be done, and says whose that is.
+    pub fn end_drains(&mut self, cutter: &mpsc::Sender<Job>) -> Vec<ServerCut> {
         let cuts = self.drains.take_due(Instant::now());
         if !cuts.is_empty() {
             cuts.iter()
                 .for_each(|cut| info!(server = %cut.server, called = %cut.called, "its connections had time to end: they are ended"));
-            let _ = cutter.send(Job::Cut(Vec::new(), cuts));
+            let _ = cutter.send(Job::Cut(Vec::new(), cuts.clone()));
         }
+        cuts
     }
 
     /// Whether a verdict is of a server that is still asked.

@@ -14,6 +14,7 @@ mod gates;
 mod gateways;
 pub(crate) mod http;
 mod inbound;
+mod ipvs;
 mod keeper;
 mod lock;
 mod metrics;

@@ -3,6 +3,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
+use super::ipvs;
+use crate::effects;
 use crate::effects::boot;
 use crate::effects::conntrack::{self, Flow, Flows};
 use crate::effects::kernel::{Done, Kernel};
@@ -11,6 +13,7 @@ use crate::effects::programs;
 use crate::model::facts::{KernelFacts, LinkKind};
 use crate::model::resolve::Outcome;
 use crate::plan::flows::ends;
+use crate::plan::inbound::virtual_services;
 use crate::plan::{Observed, Planner};
 
 /// What was taken away.
@@ -28,6 +31,8 @@ pub struct Withdrawn {
 pub enum Error {
     #[error("failed to read the tables that are to go")]
     Read(#[source] nft::ReadError),
+    #[error("failed to delete the virtual services of IPVS")]
+    Ipvs(#[source] effects::ipvs::Error),
     #[error("failed to take the bound sources out of the tables")]
     Disarm(#[source] nft::CommitError),
     #[error("failed to end the flows that had an exit")]
@@ -44,6 +49,7 @@ pub fn withdraw(kernel: &mut Kernel, facts: &KernelFacts, boot_guard: Option<&Pa
     let observed = kernel.ruleset().map_err(Error::Read)?.clone();
     let observed = Observed { kernel: facts, ruleset: &observed, sysctls: &BTreeMap::new() };
     let plan = Planner::default().plan(&Outcome::default(), &observed, &BTreeSet::new(), true);
+    let served = ipvs::withdraw(&virtual_services(observed.ruleset)).map_err(Error::Ipvs)?;
     // Other bridges may live by the forwarding that we turned on.
     let bridges = facts.links.values().any(|l| l.kind == LinkKind::Bridge);
     // While the rest of the tables is there, flows that had an exit leave by its NIC or not at all.
@@ -58,7 +64,8 @@ pub fn withdraw(kernel: &mut Kernel, facts: &KernelFacts, boot_guard: Option<&Pa
     // Without the tables they would go on by the host's NIC with the exit's address.
     ended.error.map_or(Ok(()), Err).map_err(Error::Flows)?;
     let flows = ended.gone.len();
-    let (done, mut left) = kernel.withdraw(plan, bridges);
+    let (mut done, mut left) = kernel.withdraw(plan, bridges);
+    done.steps += served;
     left.extend(programs::clean());
     boot_guard.map_or(Ok(()), boot::remove).map_err(Error::BootGuard)?;
     Ok(Withdrawn { done, left, flows })

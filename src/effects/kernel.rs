@@ -146,7 +146,7 @@ impl Kernel {
     /// packets pass, as they were, and what was changed.
     pub fn open_gates(&mut self, wanted: &Wanted) -> Result<(Vec<Gate>, Vec<GateStep>), Failure> {
         let failed = "letting flows to published ports through the firewall";
-        let gates = self.nft.gates().map_err(|error| Failure::of(failed, &error))?;
+        let gates = self.nft.gates(wanted).map_err(|error| Failure::of(failed, &error))?;
         let steps = gates::steps(&gates, wanted);
         self.nft.change_gates(&steps).map_err(|error| Failure::of(failed, &error))?;
         Ok((gates, steps))
@@ -164,6 +164,14 @@ impl Kernel {
     /// The sysctls of these keys that exist.
     pub fn sysctls(&self, keys: &[String]) -> BTreeMap<String, String> {
         keys.iter().filter_map(|key| Some((key.clone(), self.sysctls.read(key).ok()?))).collect()
+    }
+
+    /// Sets a setting that no plan knows of, after noting what it was; whether it was another.
+    ///
+    /// # Errors
+    /// When there is no such setting, or it cannot be written.
+    pub fn set_sysctl(&mut self, key: &str, value: &str) -> Result<bool, Failure> {
+        self.sysctls.set(key, value).map_err(|error| Failure::of(format!("sysctl {key} = {value}"), &error))
     }
 
     /// Takes the claims out of tables that are to go. The flows that had an exit are to be ended before the plan is carried out.

@@ -11,6 +11,7 @@ use super::cluster::Cluster;
 use super::facts::{Container, EngineChange, IfIndex, KernelFacts, Network};
 use super::gateways::Dead;
 use super::health::{Check, Verdict};
+use super::ipvs::KernelIpvs;
 use super::listeners::Listeners;
 use super::managed::Probes;
 use super::pod::{NetworkNamespace, Owner, RuntimeChange, Sandbox};
@@ -43,6 +44,8 @@ pub struct Facts {
     pub listeners: Option<Listeners>,
     /// Whether servers of published ports, and what exits are to reach, answer: of those that have been asked often enough.
     pub verdicts: HashMap<Check, Verdict>,
+    /// What is known of IPVS; `None` while nobody has looked. It is looked at once a binding asks for it.
+    pub ipvs: Option<KernelIpvs>,
     pub cluster: Cluster,
     /// What the cloud shows of addresses.
     pub cloud: AddressReports,

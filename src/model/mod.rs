@@ -11,6 +11,7 @@ pub mod cluster;
 pub mod facts;
 pub mod gateways;
 pub mod health;
+pub mod ipvs;
 pub mod jhash;
 pub mod known;
 pub mod labels;

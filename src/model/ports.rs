@@ -6,6 +6,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use super::health::{AllDown, HealthCheck};
+use super::ipvs::{Engine, Thresholds};
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Protocol {
@@ -67,12 +68,16 @@ pub struct Inbound {
     pub ports: Ports,
     /// The port that the workloads listen on; the one that is called when not given.
     pub target: Option<u16>,
+    pub engine: Engine,
+    /// Of [`Engine::Nftables`].
     pub balance: Balance,
     pub client_source: ClientSource,
     /// Each workload's part of the new connections, 1 to 100; one with 0 gets none, and goes on with those that it has.
     pub weight: u16,
     /// Weights of single workloads, by their addresses.
     pub weights: BTreeMap<IpAddr, u16>,
+    /// Thresholds of single workloads, by their addresses: of [`Engine::Ipvs`].
+    pub thresholds: BTreeMap<IpAddr, Thresholds>,
     /// How it is found out whether a workload serves; `None`: one does as long as it is there.
     pub health: Option<Arc<HealthCheck>>,
     pub all_down: AllDown,
@@ -111,4 +116,6 @@ pub enum ClientSource {
     Preserve,
     /// This host's address towards the workload.
     Masquerade,
+    /// The client's own, beside the workload, too: a rule in the workload's network namespace leads its answers back through this host.
+    RouteBack,
 }

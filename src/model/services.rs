@@ -12,6 +12,7 @@ use std::sync::Arc;
 
 use super::binding::{Balance, BindingName, ClientSource, Limits, Ports, Protocol};
 use super::health::{AllDown, Check, Verdict};
+use super::ipvs::{Engine, Thresholds};
 use super::known::Facts;
 use super::listeners::{Called, Taken};
 use super::slots::{hashed, turns};
@@ -24,6 +25,8 @@ use claims::{Known, claims};
 pub struct Service {
     pub address: IpAddr,
     pub ports: Ports,
+    pub engine: Engine,
+    /// Of [`Engine::Nftables`].
     pub balance: Balance,
     pub client_source: ClientSource,
     pub all_down: AllDown,
@@ -44,6 +47,10 @@ pub struct Server {
     pub port: Option<u16>,
     /// Its part of the new connections, 1 to 100; 0 while it drains.
     pub weight: u16,
+    /// Of [`Engine::Ipvs`].
+    pub thresholds: Thresholds,
+    /// This host's address beside it, where its answers are to be routed back through this host.
+    pub route_back: Option<IpAddr>,
     pub health: Health,
     /// Seconds that it may drain.
     pub drain: Option<u32>,
@@ -104,6 +111,8 @@ pub struct Services {
     pub asked: Arc<BTreeSet<Called>>,
     /// Some are not served yet, since that is not known.
     pub pending: bool,
+    /// Some entry asks for IPVS.
+    pub ipvs: bool,
     /// What servers are to be asked for their health.
     pub checks: Arc<BTreeSet<Check>>,
 }
@@ -129,7 +138,11 @@ impl Services {
 /// since: no program of the host takes a service away.
 pub fn services(rows: &[Row], facts: &Facts, uplinks: &Uplinks, served: &Served) -> Services {
     let taken = Taken::new(facts.listeners.as_ref(), facts.containers());
-    claims(rows, &facts.manifests.bindings, Known { uplinks, taken: &taken, verdicts: &facts.verdicts, served })
+    claims(
+        rows,
+        &facts.manifests.bindings,
+        Known { uplinks, taken: &taken, verdicts: &facts.verdicts, ipvs: facts.ipvs.as_ref(), kernel: &facts.kernel, served },
+    )
 }
 
 /// The servers of these services that may have so many flows. Where two services lead to one port of a server, the lower limit counts.

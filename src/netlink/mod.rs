@@ -1,6 +1,7 @@
-//! rtnetlink's messages, and the one socket for requests of rtnetlink and netfilter.
+//! Messages of rtnetlink and of IPVS, and the one socket for requests of these and of netfilter.
 
 pub mod address;
+pub mod ipvs;
 pub mod nexthop;
 pub mod routing;
 pub mod rule;

@@ -5,11 +5,14 @@ use std::collections::BTreeSet;
 use crate::contract::{FORWARDED_MARK, FORWARDED_MASK, TABLE};
 use crate::model::resolve::Outcome;
 use crate::model::workload::Subject;
+use crate::nft::decode::AnyChain;
 use crate::nft::gates::{Decision, FILTER, Gate, GateStep};
 use crate::nft::{ChainKind, Family, Hook};
 
 /// The chain of iptables that forwarded packets enter.
 const FORWARD: &str = "FORWARD";
+/// Those that calls pass which IPVS brings to their servers: they come to the host, and their requests leave it.
+const IPVS: [&str; 2] = ["INPUT", "OUTPUT"];
 /// The chain that Docker's iptables backend leaves to users, ahead of its own.
 const DOCKER_USER: &str = "DOCKER-USER";
 /// The table of Docker's nftables backend, and its chain in `forward`.
@@ -24,6 +27,8 @@ pub struct Wanted {
     pub families: BTreeSet<Family>,
     /// Families with one that an engine's container serves.
     pub containers: BTreeSet<Family>,
+    /// Families with one that IPVS serves.
+    pub ipvs: BTreeSet<Family>,
 }
 
 impl Wanted {
@@ -33,6 +38,9 @@ impl Wanted {
         for service in outcome.inbound.all.iter().filter(|service| !service.servers.is_empty()) {
             let family = Family::ip(service.address.is_ipv6());
             wanted.families.insert(family);
+            if service.engine.ipvs().is_some() {
+                wanted.ipvs.insert(family);
+            }
             let mut rows = service.servers.iter().filter_map(|server| outcome.rows.get(server.row));
             if !wanted.containers.contains(&family) && rows.any(|row| matches!(row.subject, Subject::Container(_))) {
                 wanted.containers.insert(family);
@@ -42,16 +50,33 @@ impl Wanted {
     }
 }
 
+impl Wanted {
+    /// Whether it has to do with a chain: those of iptables may hold a rule from before.
+    pub fn concern(&self, chain: &AnyChain) -> bool {
+        chain.table == FILTER || !self.ipvs.is_empty() || chain.base.is_none_or(|base| base.hook == Hook::Forward)
+    }
+}
+
 /// Whether a chain is one of those that are looked at.
-pub fn is_gate(chain: &crate::nft::decode::AnyChain) -> bool {
-    let forwards = chain.base.is_some_and(|base| base.hook == Hook::Forward && base.kind == ChainKind::Filter);
+pub fn is_gate(chain: &AnyChain) -> bool {
+    let filters = chain.base.is_some_and(|base| word(base.hook).is_some() && base.kind == ChainKind::Filter);
     let in_filter = chain.table == FILTER && matches!(chain.family, "ip" | "ip6");
-    (forwards && chain.table != TABLE && matches!(chain.family, "ip" | "ip6" | "inet")) || (in_filter && chain.chain == DOCKER_USER)
+    (filters && chain.table != TABLE && matches!(chain.family, "ip" | "ip6" | "inet")) || (in_filter && chain.chain == DOCKER_USER)
 }
 
 /// Whether a chain of this name may hold our rule.
 pub fn may_hold(chain: Option<&str>) -> bool {
-    chain.is_some_and(|chain| chain == FORWARD || chain == DOCKER_USER)
+    chain.is_some_and(|chain| [FORWARD, DOCKER_USER].contains(&chain) || IPVS.contains(&chain))
+}
+
+/// The hooks whose filters packets to published ports may pass, by nft's names for them.
+fn word(hook: Hook) -> Option<&'static str> {
+    match hook {
+        Hook::Forward => Some("forward"),
+        Hook::Input => Some("input"),
+        Hook::Output => Some("output"),
+        Hook::Prerouting | Hook::Postrouting => None,
+    }
 }
 
 /// What is to be changed in iptables' filter table: one rule where something is to be let through, none elsewhere.
@@ -64,29 +89,38 @@ pub fn steps(gates: &[Gate], wanted: &Wanted) -> Vec<GateStep> {
             let users = of(DOCKER_USER).filter(|gate| gate.chain.uses as usize > gate.rules.len());
             users.unwrap_or(forward)
         });
-        let mut there = false;
-        for gate in [of(FORWARD), of(DOCKER_USER)].into_iter().flatten() {
-            let chain = &gate.chain.chain;
-            for rule in gate.rules.iter().filter(|rule| rule.ours) {
-                if place == Some(gate) && !there {
-                    there = true;
-                } else {
-                    steps.push(GateStep::Delete(family, chain.clone(), rule.handle));
-                }
-            }
-        }
-        if let Some(gate) = place.filter(|_| !there) {
-            steps.push(insert(gate, family));
+        one_rule(family, place, &[of(FORWARD), of(DOCKER_USER)], &mut steps);
+        for name in IPVS {
+            let place = of(name).filter(|gate| wanted.ipvs.contains(&family) && filters(gate));
+            one_rule(family, place, &[of(name)], &mut steps);
         }
     }
     steps
+}
+
+/// One rule at that place, and none elsewhere in these chains.
+fn one_rule(family: Family, place: Option<&Gate>, gates: &[Option<&Gate>], steps: &mut Vec<GateStep>) {
+    let mut there = false;
+    for gate in gates.iter().flatten() {
+        let chain = &gate.chain.chain;
+        for rule in gate.rules.iter().filter(|rule| rule.ours) {
+            if place == Some(*gate) && !there {
+                there = true;
+            } else {
+                steps.push(GateStep::Delete(family, chain.clone(), rule.handle));
+            }
+        }
+    }
+    if let Some(gate) = place.filter(|_| !there) {
+        steps.push(insert(gate, family));
+    }
 }
 
 /// What users drop in their own chain stays dropped; an end that only returns is none of that.
 fn insert(gate: &Gate, family: Family) -> GateStep {
     let chain = gate.chain.chain.clone();
     match gate.rules.last() {
-        _ if chain == FORWARD => GateStep::Insert(family, chain),
+        _ if chain != DOCKER_USER => GateStep::Insert(family, chain),
         Some(last) if last.decides == Some(Decision::Returns) => GateStep::InsertBefore(family, chain, last.handle),
         _ => GateStep::Append(family, chain),
     }
@@ -106,6 +140,8 @@ pub fn problems(gates: &[Gate], wanted: &Wanted) -> Vec<String> {
     let mut problems = Vec::new();
     for gate in gates.iter().filter(|gate| gate.chain.base.is_some() && gate.rules.iter().all(|rule| !rule.asks)) {
         let chain = &gate.chain;
+        let hook = chain.base.map_or(Hook::Forward, |base| base.hook);
+        let Some(word) = word(hook) else { continue };
         let of = |families: &BTreeSet<Family>| families.iter().any(|family| chain.family == "inet" || chain.family == family.to_string());
         let is_dockers = [chain.table.as_str(), chain.chain.as_str()] == DOCKER_BRIDGES;
         if is_dockers && of(&wanted.containers) {
@@ -113,10 +149,13 @@ pub fn problems(gates: &[Gate], wanted: &Wanted) -> Vec<String> {
                 "forward chain {chain} drops calls to ports that Docker does not publish: set `\"bridge-accept-fwmark\": \"{FORWARDED_MARK:#x}/{FORWARDED_MASK:#x}\"` in Docker's daemon.json"
             ));
         }
-        let is_iptables = chain.table == FILTER && chain.chain == FORWARD;
-        if !is_dockers && !is_iptables && chain.table != FIREWALLD && gate.refuses() && of(&wanted.families) {
+        let is_iptables = chain.table == FILTER && may_hold(Some(&chain.chain));
+        // What was translated in its eyes, firewalld lets through `forward` by itself.
+        let (families, lets_through) =
+            if hook == Hook::Forward { (&wanted.families, chain.table == FIREWALLD) } else { (&wanted.ipvs, false) };
+        if !is_dockers && !is_iptables && !lets_through && gate.refuses() && of(families) {
             problems.push(format!(
-                "forward chain {chain} drops calls to published ports: `nft insert rule {chain} meta mark and {FORWARDED_MASK:#x} == {FORWARDED_MARK:#x} accept`"
+                "{word} chain {chain} drops calls to published ports: `nft insert rule {chain} meta mark and {FORWARDED_MASK:#x} == {FORWARDED_MARK:#x} accept`"
             ));
         }
     }

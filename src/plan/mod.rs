@@ -8,6 +8,7 @@ pub mod engine;
 pub mod flows;
 pub mod gates;
 pub mod inbound;
+pub mod ipvs;
 mod program_flows;
 pub mod read_back;
 pub mod routing;

@@ -6,12 +6,13 @@ use ipnet::{IpNet, Ipv4Net};
 
 use crate::model::facts::{IfIndex, KernelFacts, Link, LinkKind};
 use crate::model::resolve::Outcome;
+use crate::model::services::Service;
 use crate::model::workload::{Entry, State};
 
 const FORWARD_V4: &str = "net/ipv4/ip_forward";
 const FORWARD_V6: &str = "net/ipv6/conf/all/forwarding";
 const ALL_FILTER: &str = "net/ipv4/conf/all/rp_filter";
-const ALL_REDIRECTS: &str = "net/ipv4/conf/all/send_redirects";
+pub(super) const ALL_REDIRECTS: &str = "net/ipv4/conf/all/send_redirects";
 
 /// Sysctls to be looked at for an outcome (in /proc/sys).
 pub fn keys(outcome: &Outcome, kernel: &KernelFacts) -> Vec<String> {
@@ -40,7 +41,11 @@ pub fn wanted(outcome: &Outcome, kernel: &KernelFacts, now: &BTreeMap<String, St
             set.push((key, to.to_string()));
         }
     };
-    let bound = |v6: bool| outcome.rows.iter().any(|row| matches!(&row.state, State::Bound(exit) if exit.address.is_ipv6() == v6));
+    let bound = |v6: bool| {
+        let serves = |service: &Service| service.address.is_ipv6() == v6 && !service.servers.is_empty();
+        outcome.rows.iter().any(|row| matches!(&row.state, State::Bound(exit) if exit.address.is_ipv6() == v6))
+            || outcome.inbound.all.iter().any(serves)
+    };
     let all_filter = value(ALL_FILTER).unwrap_or(0);
     for nic in outcome.uplinks.nics.values() {
         let name = &nic.name;
@@ -98,7 +103,7 @@ fn forwarders<'a>(outcome: &Outcome, kernel: &'a KernelFacts) -> BTreeSet<&'a st
 }
 
 /// Whether IPv4 neighbours are told of a better router than this host.
-fn redirects(link: &str) -> String {
+pub(super) fn redirects(link: &str) -> String {
     format!("net/ipv4/conf/{link}/send_redirects")
 }
 

@@ -7,6 +7,7 @@ pub mod explain;
 pub mod flows;
 pub mod fold;
 pub mod inside;
+mod ipvs;
 pub mod node;
 pub mod ports;
 pub mod services;

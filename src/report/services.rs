@@ -7,8 +7,10 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::columns::columns;
+use super::ipvs;
 use crate::model::binding::{Balance, ClientSource, Ports};
 use crate::model::health::Verdict;
+use crate::model::ipvs::Engine;
 use crate::model::resolve::Outcome;
 use crate::model::services::{Health, LimitedServer, Server, Service};
 
@@ -25,9 +27,11 @@ pub struct ServiceStatus {
     pub port: u16,
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub end_port: Option<u16>,
-    /// `RoundRobin`, `Random` or `BySource`.
+    /// `Nftables` or `Ipvs`.
+    pub engine: String,
+    /// `RoundRobin`, `Random` or `BySource`; the scheduler's name with the engine `Ipvs`.
     pub balance: String,
-    /// `Preserve` or `Masquerade`.
+    /// `Preserve`, `Masquerade` or `RouteBack`.
     pub client_source: String,
     /// Seconds that a client stays at its server after its last new connection.
     #[serde(skip_serializing_if = "Option::is_none", default)]
@@ -60,6 +64,9 @@ pub struct ServerStatus {
     /// `Healthy`, `Unhealthy`, or `Unknown` before its first answer; not given where nobody asks.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub health: Option<String>,
+    /// The commands that its network namespace needs, where its answers are to be routed back through this host.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub route_back: Option<String>,
     /// What was wrong with its last probe when it became unhealthy.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub reason: Option<String>,
@@ -86,23 +93,27 @@ fn of_service(service: &Service, outcome: &Outcome, full: &BTreeSet<LimitedServe
         full: server
             .port
             .is_some_and(|port| full.contains(&LimitedServer { address: server.address, protocol: service.ports.protocol, port })),
+        route_back: ipvs::route_back(service, server),
         health: health(server).0,
         reason: health(server).1,
     };
-    let balance = match service.balance {
-        Balance::RoundRobin => "RoundRobin",
-        Balance::Random => "Random",
-        Balance::BySource => "BySource",
+    let balance = match (service.engine, service.balance) {
+        (Engine::Ipvs(balancer), _) => balancer.scheduler.name(),
+        (_, Balance::RoundRobin) => "RoundRobin",
+        (_, Balance::Random) => "Random",
+        (_, Balance::BySource) => "BySource",
     };
     let client_source = match service.client_source {
         ClientSource::Preserve => "Preserve",
         ClientSource::Masquerade => "Masquerade",
+        ClientSource::RouteBack => "RouteBack",
     };
     ServiceStatus {
         service: service.called(),
         address: service.address,
         port: first,
         end_port: (last != first).then_some(last),
+        engine: if service.engine.ipvs().is_some() { "Ipvs" } else { "Nftables" }.to_owned(),
         balance: balance.to_owned(),
         client_source: client_source.to_owned(),
         affinity_seconds: service.affinity,
@@ -134,6 +145,16 @@ pub fn render(services: &[ServiceStatus]) -> String {
         let reason = server.reason.as_deref().unwrap_or_default();
         text.push_str(if i == 0 { "\n" } else { "" });
         text.push_str(&format!("{} of {}, {}: unhealthy: {reason}\n", server.workload, service.service, server.at()));
+    }
+    for (service, server) in services.iter().flat_map(|service| service.servers.iter().map(move |server| (service, server))) {
+        if let Some(commands) = &server.route_back {
+            text.push_str(&format!(
+                "\n{}, {}, needs in its network namespace, for {}:\n  {commands}\n",
+                server.workload,
+                server.at(),
+                service.service
+            ));
+        }
     }
     text
 }

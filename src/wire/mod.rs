@@ -3,6 +3,7 @@
 //! Only the attributes that matter are read and all others are passed over, so that a newer kernel's messages are never an error,
 //! and a dump of ten thousand links costs no more than the bytes of it.
 
+pub mod generic;
 pub mod neighbour;
 pub mod netfilter;
 

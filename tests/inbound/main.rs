@@ -3,6 +3,7 @@
 mod affinity;
 mod front;
 mod health;
+mod ipvs;
 mod limits;
 mod ports;
 
@@ -58,6 +59,7 @@ fn main() -> ExitCode {
     scenarios.push(Scenario::new("a client stays at its server for a time, also after a restart, until that server goes", affinity::stays));
     scenarios.push(Scenario::new("a server takes as many connections as it may, and the next one those beyond", limits::of_servers));
     scenarios.push(Scenario::new("a client that begins too many connections is refused, and counted", limits::of_clients));
+    scenarios.push(Scenario::new("without IPVS in the kernel who asks for it is told, and all others are served", ipvs::without_it));
     world::harness::main_of_waiting(scenarios)
 }
 

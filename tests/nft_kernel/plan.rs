@@ -11,6 +11,7 @@ use egressd::model::binding::{
 };
 use egressd::model::facts::KernelFacts;
 use egressd::model::health::AllDown;
+use egressd::model::ipvs::{Balancer, Engine, Thresholds};
 use egressd::model::programs::{Guarded, Programs};
 use egressd::model::rate::Rate;
 use egressd::model::reason::Reason;
@@ -57,12 +58,14 @@ fn host_programs(v6: bool, limited: &Traffic) -> Programs {
     }
 }
 
-/// A port and a range of ports of an exit.
-fn services(exit: IpAddr) -> [Service; 2] {
+/// A port and a range of ports of an exit, and a port that IPVS serves.
+fn services(exit: IpAddr) -> [Service; 3] {
     let server = Server {
         address: if exit.is_ipv4() { [172, 19, 0, 2].into() } else { "fd00:19::2".parse().unwrap() },
         port: Some(1234),
         weight: 1,
+        thresholds: Thresholds::default(),
+        route_back: None,
         health: Health::Unchecked,
         drain: None,
         entry: Entry::Port { port: 7, bridge: 5 },
@@ -71,6 +74,7 @@ fn services(exit: IpAddr) -> [Service; 2] {
     let port = Service {
         address: exit,
         ports: Ports { protocol: Protocol::Tcp, first: 27017, last: 27017 },
+        engine: Engine::Nftables,
         balance: Balance::RoundRobin,
         client_source: ClientSource::Masquerade,
         all_down: AllDown::Refuse,
@@ -86,7 +90,13 @@ fn services(exit: IpAddr) -> [Service; 2] {
         servers: vec![Server { port: None, ..server }],
         ..port.clone()
     };
-    [port, range]
+    let by_ipvs = Service {
+        ports: Ports { protocol: Protocol::Udp, first: 53, last: 53 },
+        engine: Engine::Ipvs(Balancer::default()),
+        client_source: ClientSource::RouteBack,
+        ..port.clone()
+    };
+    [port, range, by_ipvs]
 }
 
 /// A subnet with a rate, which has nothing to leave by.
@@ -172,6 +182,7 @@ fn the_datapaths_rules_are_taken_by_the_kernel_and_listed_by_nft() {
                 services_ranges: all,
                 server_limits: all,
                 refusals: all,
+                ipvs: all,
             };
             table.chains.extend(chains(shape));
             programs::add(table, &host_programs(v6, &limited), v6);

@@ -3,6 +3,7 @@
 //!
 //! Every check of packets is made twice in the same world: without egressd, where it has to fail, and with it.
 
+mod ipvs;
 mod kernel;
 mod kinds;
 
@@ -12,6 +13,6 @@ use std::{process::ExitCode, time::Duration};
 const LIMIT: Duration = Duration::from_secs(900);
 
 fn main() -> ExitCode {
-    let groups = [kinds::scenarios(), kernel::scenarios()];
+    let groups = [kinds::scenarios(), kernel::scenarios(), ipvs::scenarios()];
     world::vm::main(groups.into_iter().flatten().map(|scenario| scenario.within(LIMIT)).collect())
 }

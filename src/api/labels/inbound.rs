@@ -8,12 +8,15 @@ use super::table::{self, Effect, Label, choice, list};
 use crate::api::values::{self, Fault, Faults, shown};
 use crate::model::binding::{Balance, ClientSource, ExitSpec, Inbound, Limits, Ports, Protocol};
 use crate::model::health::{AllDown, HealthCheck, Probe};
+use crate::model::ipvs::{Balancer, Engine, Scheduler};
 
 /// What these labels say, as far as it is good.
 #[derive(Debug, Default)]
 pub struct Draft {
     publish: Vec<Published>,
+    ipvs: Option<bool>,
     balance: Option<Balance>,
+    scheduler: Option<Scheduler>,
     client_source: Option<ClientSource>,
     weight: Option<u16>,
     health: Option<Arc<HealthCheck>>,
@@ -50,14 +53,36 @@ pub const BALANCE: Label = Label {
     },
 };
 
+pub const ENGINE: Label = Label {
+    name: "egress.engine",
+    effect: Effect::Exit,
+    grammar: "`nftables` or `ipvs`",
+    meaning: "What brings calls to the container: rules of nftables, or a virtual service of the kernel's IPVS, which has more schedulers and serves single ports. `nftables` when not given.",
+    example: "ipvs",
+    read: |draft, value| choice(value, [("nftables", false), ("ipvs", true)]).map(|ipvs| draft.inbound.ipvs = Some(ipvs)),
+};
+
+pub const SCHEDULER: Label = Label {
+    name: "egress.scheduler",
+    effect: Effect::Exit,
+    grammar: "`rr`, `wrr`, `lc`, `wlc`, `lblc`, `lblcr`, `dh`, `sh`, `sed`, `nq`, `fo`, `ovf`, `mh` or `twos`",
+    meaning: "How IPVS shares new connections to published ports among the containers. `wlc` (least connections by weight) when not given.",
+    example: "rr",
+    read: |draft, value| {
+        let choices = Scheduler::ALL.map(|scheduler| (scheduler.name(), scheduler));
+        choice(value, choices).map(|scheduler| draft.inbound.scheduler = Some(scheduler))
+    },
+};
+
 pub const CLIENT_SOURCE: Label = Label {
     name: "egress.client-source",
     effect: Effect::Exit,
-    grammar: "`preserve` or `masquerade`",
-    meaning: "The address that the container sees of who calls a published port: the client's own, or the host's. `preserve` when not given.",
+    grammar: "`preserve`, `masquerade` or `route-back`",
+    meaning: "The address that the container sees of who calls a published port: the client's own, or the host's. `preserve` when not given. With `route-back`, for IPVS, the client's own also where it is beside the container, which a rule in the container's network namespace is needed for.",
     example: "preserve",
     read: |draft, value| {
-        let choices = [("preserve", ClientSource::Preserve), ("masquerade", ClientSource::Masquerade)];
+        let choices =
+            [("preserve", ClientSource::Preserve), ("masquerade", ClientSource::Masquerade), ("route-back", ClientSource::RouteBack)];
         choice(value, choices).map(|source| draft.inbound.client_source = Some(source))
     },
 };
@@ -126,8 +151,10 @@ pub const AFFINITY: Label = Label {
 
 /// The published ports of a container with these exits.
 pub fn of(draft: &table::Draft, exits: &[ExitSpec], errors: &mut Faults) -> Vec<Inbound> {
-    let Draft { publish, balance, client_source, weight, health, all_down, affinity } = &draft.inbound;
+    let Draft { publish, ipvs, balance, scheduler, client_source, weight, health, all_down, affinity } = &draft.inbound;
     let told = [
+        (ENGINE, ipvs.is_some()),
+        (SCHEDULER, scheduler.is_some()),
         (BALANCE, balance.is_some()),
         (CLIENT_SOURCE, client_source.is_some()),
         (WEIGHT, weight.is_some()),
@@ -141,6 +168,21 @@ pub fn of(draft: &table::Draft, exits: &[ExitSpec], errors: &mut Faults) -> Vec<
         if !errors.concern(field) {
             errors.push(label.name, || format!("says how a port is served, and none is published; add `{field}`, or take this out"));
         }
+    }
+    let engine = match ipvs {
+        Some(true) => Engine::Ipvs(Balancer { scheduler: scheduler.unwrap_or_default(), persistence: None }),
+        _ => Engine::Nftables,
+    };
+    if engine == Engine::Nftables && scheduler.is_some() {
+        errors.push(SCHEDULER.name, || format!("is for the engine `ipvs`; add `{}=ipvs`, or say `{}` instead", ENGINE.name, BALANCE.name));
+    }
+    if engine == Engine::Nftables && *client_source == Some(ClientSource::RouteBack) {
+        errors.push(CLIENT_SOURCE.name, || {
+            format!("`route-back` is for the engine `ipvs`; add `{}=ipvs`, or choose `preserve` or `masquerade`", ENGINE.name)
+        });
+    }
+    if engine != Engine::Nftables && balance.is_some() {
+        errors.push(BALANCE.name, || format!("is for the engine `nftables`; say `{}` instead, for instance `rr`", SCHEDULER.name));
     }
     for address in publish.iter().filter_map(|one| one.address) {
         // An interface's own address is not known here.
@@ -162,14 +204,20 @@ pub fn of(draft: &table::Draft, exits: &[ExitSpec], errors: &mut Faults) -> Vec<
                 format!("asks no port, and `{ports}` is a range; name the port that is asked, for instance `tcp:8081`")
             });
         }
+        if ports.first != ports.last && engine != Engine::Nftables {
+            errors
+                .push(ENGINE.name, || format!("`ipvs` serves single ports, and `{ports}` is a range; publish each port, or take this out"));
+        }
         all.push(Inbound {
             address: *address,
             ports: *ports,
             target: *target,
+            engine,
             balance: balance.unwrap_or_default(),
             client_source: client_source.unwrap_or_default(),
             weight: weight.unwrap_or(1),
             weights: BTreeMap::new(),
+            thresholds: BTreeMap::new(),
             health: health.clone(),
             all_down: all_down.unwrap_or_default(),
             drain: None,

@@ -67,7 +67,7 @@ pub struct Label {
 }
 
 /// Every label of ours.
-pub static LABELS: [Label; 23] = [
+pub static LABELS: [Label; 25] = [
     Label {
         name: "egress.ip",
         effect: Effect::Exit,
@@ -160,7 +160,9 @@ pub static LABELS: [Label; 23] = [
         read: |draft, value| list(value, values::ports).map(|all| draft.ports = values::merge_ports(all)),
     },
     inbound::PUBLISH,
+    inbound::ENGINE,
     inbound::BALANCE,
+    inbound::SCHEDULER,
     inbound::CLIENT_SOURCE,
     inbound::WEIGHT,
     inbound::HEALTH,

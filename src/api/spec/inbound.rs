@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::net::IpAddr;
 
 use super::health::health;
-use super::{optional, take};
+use super::{ipvs, optional, take};
 use crate::api::binding::EgressBindingSpec;
 use crate::api::inbound::ServerWeight;
 use crate::api::values::{self, Fault, Faults, MAX_ITEMS, affinity};
@@ -46,6 +46,7 @@ pub fn inbound(name: &BindingName, spec: &EgressBindingSpec, faults: &mut Faults
             };
             take(faults, || path("targetPort"), "1234", one, &mut target);
         }
+        let (engine, thresholds) = (ipvs::engine(&path, entry, faults), ipvs::thresholds(&path("servers"), entry, faults));
         let weights = weights(&path("servers"), &entry.servers, faults);
         let range = entry.end_port.is_some_and(|end| end != entry.port);
         let health = entry.health.as_ref().and_then(|one| health(&path("health"), one, range, faults));
@@ -61,10 +62,12 @@ pub fn inbound(name: &BindingName, spec: &EgressBindingSpec, faults: &mut Faults
             address: None,
             ports,
             target: target.pop(),
-            balance: entry.balance.into(),
+            engine,
+            balance: entry.balance.unwrap_or_default().into(),
             client_source: entry.client_source.into(),
             weight: 1,
             weights,
+            thresholds,
             health,
             all_down: entry.all_down.into(),
             drain: entry.drain_seconds.and_then(|seconds| seconds.try_into().ok()),

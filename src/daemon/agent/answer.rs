@@ -67,6 +67,7 @@ impl Agent {
         problems.extend(self.calls.problems());
         problems.extend(self.nat.problems().iter().cloned());
         problems.extend(self.gates.problems().iter().cloned());
+        problems.extend(self.ipvs.problems());
         problems.extend(self.addresses.problems());
         problems.extend(self.gateways.problem());
         problems.extend(self.unserved.iter().map(|(_, problem)| problem.clone()));

@@ -26,6 +26,7 @@ impl Agent {
         // A port that nobody served before is planned once it is known who listens there.
         let mut plan = self.plan();
         self.inbound.ask_ports(&self.outcome.inbound);
+        self.ipvs.ask_first(&self.outcome, &mut self.kernel, &mut self.facts.ipvs);
         if self.outcome.inbound.pending {
             let known =
                 |agent: &Self| agent.facts.listeners.as_ref().is_none_or(|listeners| listeners.asked == agent.outcome.inbound.asked);
@@ -36,6 +37,7 @@ impl Agent {
             Ok(plan) => print!("{plan}"),
             Err(failure) => warn!("{failure}"),
         }
+        self.ipvs.planned(&self.outcome, &mut self.kernel).iter().for_each(|step| println!("{step}"));
         for step in engine::steps(&self.facts) {
             println!("{}: {step:?}", step.object());
         }

@@ -8,16 +8,16 @@ use crate::nft::decode::{self, AnyChain};
 use crate::nft::gates::{Gate, GateRule, GateStep, rule};
 use crate::nft::uapi::*;
 use crate::nft::{Family, encode};
-use crate::plan::gates::is_gate;
+use crate::plan::gates::{Wanted, is_gate};
 use crate::wire::Message;
 
 impl Nft {
-    /// The chains, with their rules.
+    /// The chains that what is wanted concerns, with their rules.
     ///
     /// # Errors
     /// When nf_tables gives no answer.
-    pub fn gates(&mut self) -> Result<Vec<Gate>, ReadError> {
-        let chains: Vec<AnyChain> = self.chains()?.into_iter().filter(is_gate).collect();
+    pub fn gates(&mut self, wanted: &Wanted) -> Result<Vec<Gate>, ReadError> {
+        let chains: Vec<AnyChain> = self.chains()?.into_iter().filter(|chain| is_gate(chain) && wanted.concern(chain)).collect();
         chains.into_iter().map(|chain| Ok(Gate { rules: self.rules(&chain)?, chain })).collect()
     }
 

@@ -7,9 +7,10 @@ use std::sync::Arc;
 use foldhash::HashMap;
 
 use super::{Health, Served, Server, Service, Services};
-use crate::model::binding::{Binding, BindingName, FieldError, Inbound, Protocol, Source};
-use crate::model::facts::{Container, IfIndex};
+use crate::model::binding::{Binding, BindingName, ClientSource, FieldError, Inbound, Protocol, Source};
+use crate::model::facts::{Container, IfIndex, KernelFacts, Place};
 use crate::model::health::{Check, Verdict};
+use crate::model::ipvs::KernelIpvs;
 use crate::model::listeners::{Called, Taken};
 use crate::model::reason::Reason;
 use crate::model::select::precedence;
@@ -39,16 +40,18 @@ pub fn claims(rows: &[Row], listed: &[Arc<Binding>], known: Known<'_>) -> Servic
     }
     let mut ordered: Vec<Candidate> = candidates.into_values().collect();
     ordered.sort_by(|a, b| precedence(a.binding).cmp(&precedence(b.binding)));
+    let ipvs = ordered.iter().any(|candidate| candidate.binding.inbound.iter().any(|inbound| inbound.engine.ipvs().is_some()));
     let mut claims =
         Claims { rows, known, services: BTreeMap::new(), asked: BTreeSet::new(), checks: BTreeSet::new(), problems: Vec::new() };
     ordered.iter().for_each(|candidate| claims.take(candidate));
     let Claims { services, asked, checks, problems, known, .. } = claims;
     let is_free = |service: &Service| {
         let called = (service.address, service.ports);
-        known.served.contains_key(&called) || known.taken.is_known(called)
+        let is_looked_at = service.engine.ipvs().is_none() || known.ipvs.is_some();
+        is_looked_at && (known.served.contains_key(&called) || known.taken.is_known(called))
     };
     let (all, waiting): (Vec<_>, Vec<_>) = services.into_values().partition(is_free);
-    Services { all, problems, asked: Arc::new(asked), pending: !waiting.is_empty(), checks: Arc::new(checks) }
+    Services { all, problems, asked: Arc::new(asked), pending: !waiting.is_empty(), ipvs, checks: Arc::new(checks) }
 }
 
 /// Whether a row can be a server: it has an address, the kernel shows where, and it stays there. Whether it has an exit does not matter.
@@ -66,6 +69,8 @@ pub struct Known<'a> {
     pub uplinks: &'a Uplinks,
     pub taken: &'a Taken<'a>,
     pub verdicts: &'a HashMap<Check, Verdict>,
+    pub ipvs: Option<&'a KernelIpvs>,
+    pub kernel: &'a KernelFacts,
     pub served: &'a Served,
 }
 
@@ -128,6 +133,8 @@ impl Claims<'_> {
             (Source::Label, "clientSource") => "egress.client-source".to_owned(),
             (Source::Label, "affinity") => "egress.affinity".to_owned(),
             (Source::Label, "allDown") => "egress.all-down".to_owned(),
+            (Source::Label, "engine") => "egress.engine".to_owned(),
+            (Source::Label, "scheduler") => "egress.scheduler".to_owned(),
             (Source::Label, _) => "egress.publish".to_owned(),
             _ => format!("spec.inbound[{at}].{field}"),
         };
@@ -137,12 +144,21 @@ impl Claims<'_> {
     /// Gives a binding the ports of an address, or its share of them; else the field that is in the way, and why.
     fn claim(&mut self, binding: &Binding, inbound: &Inbound, address: IpAddr, servers: Vec<Server>) -> Result<(), (&'static str, String)> {
         let ports = inbound.ports;
+        if let (Some(balancer), Some(ipvs)) = (inbound.engine.ipvs(), self.known.ipvs) {
+            ipvs.serves((address, ports), &super::called(address, ports), balancer)?;
+        }
         let of_protocol = (address, ports.protocol, 0)..=(address, ports.protocol, ports.last);
         if let Some((_, there)) = self.services.range_mut(of_protocol).next_back().filter(|(_, there)| there.ports.last >= ports.first) {
             let (what, other) = (there.called(), &there.binding);
             let both_labels = binding.name.source == Source::Label && other.source == Source::Label;
             if !(both_labels && there.ports == ports) {
                 return Err(("port", format!("{what} is served by {other}; choose another port, or take that one out")));
+            }
+            if there.engine != inbound.engine {
+                return Err((
+                    "engine",
+                    format!("{what} is shared with {other}, which has another engine or scheduler; give both the same"),
+                ));
             }
             if there.balance != inbound.balance {
                 return Err(("balance", format!("{what} is shared with {other}, which balances in another way; give both the same")));
@@ -168,9 +184,9 @@ impl Claims<'_> {
             there.servers.extend(servers);
             return Ok(());
         }
-        let Inbound { balance, client_source, all_down, affinity, limits, .. } = *inbound;
-        let service =
-            Service { address, ports, balance, client_source, all_down, affinity, limits, binding: binding.name.clone(), servers };
+        let Inbound { engine, balance, client_source, all_down, affinity, limits, .. } = *inbound;
+        let binding = binding.name.clone();
+        let service = Service { address, ports, engine, balance, client_source, all_down, affinity, limits, binding, servers };
         self.services.insert((address, ports.protocol, ports.first), service);
         Ok(())
     }
@@ -178,7 +194,11 @@ impl Claims<'_> {
     fn server(&mut self, inbound: &Inbound, called: Called, (row, address, entry): (usize, IpAddr, Entry)) -> Server {
         let port = (inbound.ports.first == inbound.ports.last).then(|| inbound.target.unwrap_or(inbound.ports.first));
         let weight = inbound.weights.get(&address).copied().unwrap_or(inbound.weight);
-        let mut server = Server { address, port, weight, health: Health::Unchecked, drain: inbound.drain, entry, row };
+        let thresholds = inbound.thresholds.get(&address).copied().unwrap_or_default();
+        let routes_back = inbound.client_source == ClientSource::RouteBack;
+        let route_back = if routes_back { self.beside(address, entry) } else { None };
+        let health = Health::Unchecked;
+        let mut server = Server { address, port, weight, thresholds, route_back, health, drain: inbound.drain, entry, row };
         if let Some(how) = &inbound.health {
             let check = Check { address, port: how.port.or(port).unwrap_or(inbound.ports.first), from: None, how: Arc::clone(how) };
             let served = || self.known.served.get(&called).is_some_and(|servers| servers.contains(&server.endpoint()));
@@ -189,6 +209,13 @@ impl Claims<'_> {
             self.checks.insert(check);
         }
         server
+    }
+
+    /// This host's own address in the subnet of a server, on the link that it is behind.
+    fn beside(&self, server: IpAddr, entry: Entry) -> Option<IpAddr> {
+        let index = entry.bridge().unwrap_or(entry.interface());
+        let mut own = self.known.kernel.addresses_at(Place { nsid: None, index }).map(|address| address.net);
+        own.find(|net| net.prefix_len() < net.max_prefix_len() && net.contains(&server)).map(|net| net.addr())
     }
 
     /// Gives a port back that somebody of this host has, unless it is served already: then only that is told.

@@ -9,12 +9,13 @@ use std::net::IpAddr;
 
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 
-use super::{CONFIRMED, Chains, Shape, admission, names};
+use super::{CONFIRMED, Chains, Shape, admission, ipvs, names};
 use crate::contract::{
     FORWARDED_MARK, FORWARDED_MASK, PRIORITY_BEFORE_FORWARD, PRIORITY_BEHIND_FORWARD, PRIORITY_DNAT, PRIORITY_INBOUND_SNAT,
 };
 use crate::model::binding::{Balance, ClientSource, Ports};
 use crate::model::facts::{IfIndex, KernelFacts, Place};
+use crate::model::ipvs::Engine;
 use crate::model::resolve::Outcome;
 use crate::model::services::{Endpoint, Service, slots};
 use crate::model::workload::Entry;
@@ -81,12 +82,12 @@ fn data((address, port): Endpoint) -> Data {
 
 /// The chains of this concern; none while nobody serves anything.
 pub fn chains(shape: Shape) -> Chains {
-    if !shape.services && !shape.services_ranges {
+    if !shape.services && !shape.services_ranges && !shape.ipvs {
         return Vec::new();
     }
     let v6 = shape.v6;
-    let call = || [daddr(v6), l4proto(), dport()];
-    let calls: Vec<Rule> = [
+    let call = || calls(v6);
+    let lookups: Vec<Rule> = [
         shape.services.then(|| rule().vmap(names::SERVICES, call())),
         shape.services_ranges.then(|| rule().vmap(ranges(names::SERVICES_RANGES), call())),
     ]
@@ -96,29 +97,53 @@ pub fn chains(shape: Shape) -> Chains {
     // `nft` cannot load a lookup of the port that was called: so a flow is known by the address that was called, and by its server.
     let ours = || rule().is(ct_status().and(TRANSLATED), TRANSLATED).found(names::PUBLISHED, [ct_original_daddr(v6)]);
     let unmarked = || ours().is(mark().and(FORWARDED_MASK), 0);
-    let pass = |rule: RuleBuilder| rule.set_mark(mark().or(FORWARDED_MARK)).accept();
     let mut source: Vec<Rule> = shape.server_limits.then(|| ours().vmap(names::SERVER_LIMITS, call())).into_iter().collect();
+    if shape.ipvs {
+        source.extend(ipvs::routed_back(shape));
+    }
     // Later packets, answers and errors about the flow: its first packet was let through. Its server may serve nobody else any more.
-    let mut forward = vec![pass(unmarked().is(ct_status().and(CONFIRMED), CONFIRMED))];
+    let mut forward = vec![let_through(unmarked().is(ct_status().and(CONFIRMED), CONFIRMED))];
     for (serving, masqueraded) in shape.serving() {
-        source.push(ours().found(masqueraded, call()).masquerade());
+        source.push(ours().found(masqueraded.clone(), call()).masquerade());
         // A server that calls itself, or one beside it, would be answered past this host.
         source.push(ours().found(ranges(names::HAIRPINS), [iif(), oif(), saddr(v6)]).found(serving.clone(), call()).masquerade());
-        forward.push(pass(unmarked().found(serving, call())));
+        if shape.ipvs {
+            source.extend(ipvs::source_nat(shape, &serving, &masqueraded));
+        }
+        forward.push(let_through(unmarked().found(serving, call())));
     }
-    let unmark = rule().is(mark().and(FORWARDED_MASK), FORWARDED_MARK).set_mark(mark().and(!FORWARDED_MARK)).done();
-    vec![
-        ("inbound", Chain::base(ChainKind::Nat, Hook::Prerouting, PRIORITY_DNAT, calls.clone())),
-        ("inbound_host", Chain::base(ChainKind::Nat, Hook::Output, PRIORITY_DNAT, calls)),
+    if shape.ipvs {
+        forward.push(ipvs::answers(shape));
+    }
+    let mut chains = vec![
+        ("inbound", Chain::base(ChainKind::Nat, Hook::Prerouting, PRIORITY_DNAT, lookups.clone())),
+        ("inbound_host", Chain::base(ChainKind::Nat, Hook::Output, PRIORITY_DNAT, lookups)),
         ("inbound_source", Chain::base(ChainKind::Nat, Hook::Postrouting, PRIORITY_INBOUND_SNAT, source)),
         ("before_forward", Chain::base(ChainKind::Filter, Hook::Forward, PRIORITY_BEFORE_FORWARD, forward)),
-        ("behind_forward", Chain::base(ChainKind::Filter, Hook::Forward, PRIORITY_BEHIND_FORWARD, [unmark])),
-    ]
+        ("behind_forward", Chain::base(ChainKind::Filter, Hook::Forward, PRIORITY_BEHIND_FORWARD, [unmark()])),
+    ];
+    chains.extend(ipvs::chains(shape));
+    chains
+}
+
+/// Ends a rule for packets that others' filters have to let through.
+pub fn let_through(rule: RuleBuilder) -> Rule {
+    rule.set_mark(mark().or(FORWARDED_MARK)).accept()
+}
+
+/// Takes that mark off again.
+pub fn unmark() -> Rule {
+    rule().is(mark().and(FORWARDED_MASK), FORWARDED_MARK).set_mark(mark().and(!FORWARDED_MARK)).done()
+}
+
+/// What a packet calls.
+pub fn calls(v6: bool) -> [Operand; 3] {
+    [daddr(v6), l4proto(), dport()]
 }
 
 impl Shape {
     /// The sets of servers, and of those that see this host's address.
-    fn serving(self) -> impl Iterator<Item = (SetName, SetName)> {
+    pub(super) fn serving(self) -> impl Iterator<Item = (SetName, SetName)> {
         let single = self.services.then(|| (names::SERVING.into(), names::MASQUERADED.into()));
         single.into_iter().chain(self.services_ranges.then(|| (ranges(names::SERVING_RANGES), ranges(names::MASQUERADED_RANGES))))
     }
@@ -142,13 +167,23 @@ fn sets(v6: bool) -> [(&'static str, Set); 9] {
 
 /// Adds the services of the table's family that somebody serves.
 pub fn add(table: &mut Table, outcome: &Outcome, kernel: &KernelFacts, v6: bool, made: &mut Made) {
-    let of_family = |service: &&Service| service.address.is_ipv6() == v6 && !service.servers.is_empty();
+    // What is open of a virtual service may go on without a server that takes anything new.
+    let is_served = |service: &Service| !service.servers.is_empty() || service.engine.ipvs().is_some();
+    let of_family = |service: &&Service| service.address.is_ipv6() == v6 && is_served(service);
     let services: Vec<&Service> = outcome.inbound.all.iter().filter(of_family).collect();
     if services.is_empty() {
         return;
     }
     table.sets.extend(sets(v6).map(|(name, set)| (name.to_owned(), set)));
-    services.iter().for_each(|service| add_service(table, service, v6, made));
+    if services.iter().any(|service| service.engine.ipvs().is_some()) {
+        table.sets.extend(ipvs::sets(v6).map(|(name, set)| (name.to_owned(), set)));
+    }
+    for service in &services {
+        match service.engine {
+            Engine::Nftables => add_service(table, service, v6, made),
+            Engine::Ipvs(_) => ipvs::add_service(table, service),
+        }
+    }
     let is_masqueraded = |service: &&&Service| service.client_source == ClientSource::Masquerade;
     add_servers(table, services.iter().copied(), [names::SERVING, names::SERVING_RANGES]);
     add_servers(table, services.iter().filter(is_masqueraded).copied(), [names::MASQUERADED, names::MASQUERADED_RANGES]);
@@ -214,7 +249,7 @@ fn add_servers<'a>(table: &mut Table, services: impl Iterator<Item = &'a Service
 }
 
 /// Address, protocol and port; in a set of ranges, the first and the last port.
-fn port_key(address: IpAddr, protocol: u8, (first, last): (u16, u16), single: bool) -> Key {
+pub fn port_key(address: IpAddr, protocol: u8, (first, last): (u16, u16), single: bool) -> Key {
     let with = |port| Bytes::default().address(address).protocol(protocol).port(port);
     Key { first: with(first), last: (!single).then(|| with(last)) }
 }
@@ -237,7 +272,8 @@ fn beside(entry: Entry, outcome: &Outcome, kernel: &KernelFacts, v6: bool) -> Ve
     pairs.chain([(0, bridge, on_link(bridge))]).collect()
 }
 
-fn put(table: &mut Table, set: &str, key: Key, data: Data) {
+/// Puts an element into a set of this concern.
+pub fn put(table: &mut Table, set: &str, key: Key, data: Data) {
     table.sets.entry(set.to_owned()).and_modify(|set| drop(set.elements.insert(key, data)));
 }
 

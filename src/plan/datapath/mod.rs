@@ -12,6 +12,7 @@ mod egress;
 mod guard;
 mod identity;
 pub mod inbound;
+mod ipvs;
 pub mod programs;
 pub mod rate;
 mod seal;
@@ -125,6 +126,10 @@ pub mod names {
     pub const RATES: [&str; 2] = ["rates4", "rates6"];
     /// The same for subnets.
     pub const RATES_NETS: [&str; 2] = ["rates4_nets", "rates6_nets"];
+    /// Address, protocol, port that a virtual service of IPVS is called at.
+    pub const VIRTUAL: &str = "virtual";
+    /// Address, protocol, port of servers behind IPVS that route their answers back through this host.
+    pub const ROUTED_BACK: &str = "routed_back";
     /// Bridge family: port, source.
     pub const OWNERS: [&str; 2] = ["owners4", "owners6"];
     /// Bridge family: source that a port owns.
@@ -156,6 +161,8 @@ pub struct Shape {
     pub server_limits: bool,
     /// Some calls are refused.
     pub refusals: bool,
+    /// Some of them by IPVS.
+    pub ipvs: bool,
     /// Subnets behind an uplink are inside.
     pub inside: bool,
     /// Bridges are guarded.
@@ -187,6 +194,7 @@ impl Shape {
             services_ranges: any(names::SERVING_RANGES),
             server_limits: any(names::SERVER_LIMITS),
             refusals: any(names::SERVER_LIMITS) || sets.keys().any(|name| admission::is_rate(name)),
+            ipvs: any(names::VIRTUAL),
             inside: any(names::INSIDE),
             guards: any(names::GUARDS),
             claimed: any(names::CLAIMED),

@@ -138,7 +138,7 @@ fn one_rule_lets_flows_to_published_ports_through_where_they_are_wanted() {
 
 #[test]
 fn a_chain_that_drops_elsewhere_is_told_until_a_rule_asks_for_the_mark() {
-    let wanted = Wanted { families: [Table::Ip].into(), containers: [Table::Ip].into() };
+    let wanted = Wanted { families: [Table::Ip].into(), containers: [Table::Ip].into(), ..Wanted::default() };
     let of = |family: &'static str, table: &str, chain: &str, rules| {
         let mut gate = gate(chain, true, 0, rules);
         (gate.chain.family, gate.chain.table) = (family, table.to_owned());

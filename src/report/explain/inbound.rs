@@ -6,6 +6,7 @@ use std::net::{IpAddr, SocketAddr};
 use crate::contract::HASH_SEED;
 use crate::model::binding::{Balance, ClientSource, Protocol};
 use crate::model::health::{AllDown, Verdict};
+use crate::model::ipvs::{Balancer, Engine};
 use crate::model::jhash::slot;
 use crate::model::resolve::Outcome;
 use crate::model::services::{Health, Server, Service, slots};
@@ -23,15 +24,19 @@ fn write(out: &mut String, outcome: &Outcome, called: SocketAddr, protocol: Prot
     writeln!(out, "{word}/{called}")?;
     let has = |service: &&Service| service.address == called.ip() && service.ports.has(protocol, called.port());
     let Some(service) = outcome.inbound.all.iter().find(has) else { return not_served(out, outcome, called, word) };
-    let how = match service.balance {
-        Balance::RoundRobin => "by turn",
-        Balance::Random => "at random",
-        Balance::BySource => "by a hash of the client's address",
+    let how = match (service.engine, service.balance) {
+        (Engine::Ipvs(balancer), _) => ipvs(balancer, called.is_ipv6()),
+        (_, Balance::RoundRobin) => "by turn".to_owned(),
+        (_, Balance::Random) => "at random".to_owned(),
+        (_, Balance::BySource) => "by a hash of the client's address".to_owned(),
     };
     writeln!(out, "  service   {} of {}; new connections go {how}", service.called(), service.binding)?;
     let sees = match service.client_source {
         ClientSource::Preserve => "the client's address, and this host's where the client is beside it",
         ClientSource::Masquerade => "this host's address",
+        ClientSource::RouteBack => {
+            "the client's address, beside it, too: a rule in its network namespace leads its answers back through this host"
+        }
     };
     writeln!(out, "  source    a server sees {sees}")?;
     if let Some(seconds) = service.affinity {
@@ -49,13 +54,26 @@ fn write(out: &mut String, outcome: &Outcome, called: SocketAddr, protocol: Prot
     let weighted = service.weighted();
     for server in &service.servers {
         let gets = weighted.iter().any(|(endpoint, _)| *endpoint == server.endpoint());
-        writeln!(out, "  server    {}, weight {}{}", named(server, outcome), server.weight, standing(server, gets))?;
+        let limit = Some(server.thresholds.upper).filter(|upper| *upper > 0).map(|upper| format!(", up to {upper} connections"));
+        writeln!(
+            out,
+            "  server    {}, weight {}{}{}",
+            named(server, outcome),
+            server.weight,
+            limit.unwrap_or_default(),
+            standing(server, gets)
+        )?;
     }
     if weighted.is_empty() {
         return writeln!(out, "  call      is refused by this host: no server gets new connections");
     }
     if service.all_down == AllDown::KeepAll && !service.servers.iter().any(Server::takes) {
         writeln!(out, "  call      goes to all servers, as none is healthy (allDown: KeepAll)")?;
+    }
+    if service.engine.ipvs().is_some() {
+        return client.map_or(Ok(()), |client| {
+            writeln!(out, "  client    {client} gets the server that the kernel's scheduler chooses: `ipvsadm -Lcn` lists its connections")
+        });
     }
     match (service.balance, client) {
         (Balance::BySource, Some(client)) if client.is_ipv4() != called.is_ipv4() => {
@@ -81,6 +99,15 @@ fn lasting(seconds: u32) -> String {
         minutes if minutes % 60 == 0 => format!("{}m", minutes / 60),
         seconds => format!("{seconds}s"),
     }
+}
+
+/// How a virtual service chooses.
+fn ipvs(balancer: Balancer, v6: bool) -> String {
+    let kept = balancer.persistence.map(|persistence| {
+        let length = if v6 { persistence.ipv6_prefix_length } else { persistence.ipv4_prefix_length };
+        format!("; clients of a /{length} keep their server for {} s", persistence.seconds)
+    });
+    format!("as IPVS's scheduler {} says{}", balancer.scheduler, kept.unwrap_or_default())
 }
 
 /// Workload, address and port.

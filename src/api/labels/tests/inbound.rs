@@ -6,6 +6,7 @@ use std::sync::Arc;
 use super::*;
 use crate::model::binding::{Balance, ClientSource, Inbound};
 use crate::model::health::{AllDown, HealthCheck, Probe};
+use crate::model::ipvs::{Balancer, Engine, Scheduler};
 
 fn of(publish: &str) -> Binding {
     binding_of([("egress.ip", "172.31.0.14,2001:db8::14"), ("egress.publish", publish)])
@@ -16,10 +17,12 @@ fn published(address: Option<&str>, protocol: Protocol, (first, last): (u16, u16
         address: address.map(ip),
         ports: Ports { protocol, first, last },
         target,
+        engine: Engine::Nftables,
         balance: Balance::RoundRobin,
         client_source: ClientSource::Preserve,
         weight: 1,
         weights: BTreeMap::new(),
+        thresholds: BTreeMap::new(),
         health: None,
         all_down: AllDown::Refuse,
         drain: None,
@@ -108,4 +111,35 @@ fn what_is_wrong_with_a_published_port_is_told_with_its_cure() {
     let weight = errors_of([("egress.ip", "172.31.0.14"), ("egress.publish", "80"), ("egress.weight", "101")]);
     assert_eq!(weight, ["egress.weight: `101` is no weight from 0 to 100; write for instance `2`"]);
     assert_eq!(errors_of([("egress.publish", "80")]).len(), 1, "it asks for an exit, and names none");
+}
+
+#[test]
+fn a_container_may_be_served_by_ipvs() {
+    let with = |labels: &[(&str, &str)]| {
+        let all = [("egress.ip", "172.31.0.14"), ("egress.publish", "80")];
+        let labels: Vec<_> = all.iter().chain(labels).copied().collect();
+        let binding = binding_of(labels);
+        (
+            binding.inbound.first().map(|inbound| inbound.engine),
+            binding.errors.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n"),
+        )
+    };
+    let ipvs = |scheduler| Some(Engine::Ipvs(Balancer { scheduler, persistence: None }));
+    assert_eq!(with(&[("egress.engine", "ipvs")]), (ipvs(Scheduler::Wlc), String::new()));
+    assert_eq!(with(&[("egress.engine", "ipvs"), ("egress.scheduler", "SED")]), (ipvs(Scheduler::Sed), String::new()));
+    for (labels, words) in [
+        (&[("egress.scheduler", "rr")][..], "egress.scheduler: is for the engine `ipvs`; add `egress.engine=ipvs`"),
+        (
+            &[("egress.engine", "ipvs"), ("egress.balance", "random")],
+            "egress.balance: is for the engine `nftables`; say `egress.scheduler`",
+        ),
+        (
+            &[("egress.engine", "ipvs"), ("egress.publish", "80-90")],
+            "egress.engine: `ipvs` serves single ports, and `tcp/80-90` is a range",
+        ),
+        (&[("egress.engine", "ipvs"), ("egress.scheduler", "wlcc")], "did you mean `wlc`?"),
+    ] {
+        let (_, told) = with(labels);
+        assert!(told.contains(words), "{told}");
+    }
 }

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use super::*;
 use crate::model::binding::{Balance, ClientSource, Inbound, Limits, Ports, Protocol};
 use crate::model::health::{AllDown, HealthCheck, Probe};
+use crate::model::ipvs::{Balancer, Engine, Persistence, Scheduler, Thresholds};
 
 const WHO: &str = "exits: [{ address: 172.31.0.14 }]\n";
 
@@ -30,10 +31,12 @@ fn ports_are_served_by_addresses_containers_and_namespaces() {
             address: None,
             ports: Ports { protocol: Protocol::Tcp, first: 27017, last: 27017 },
             target: Some(1234),
+            engine: Engine::Nftables,
             balance: Balance::BySource,
             client_source: ClientSource::Masquerade,
             weight: 1,
             weights: BTreeMap::new(),
+            thresholds: BTreeMap::new(),
             health: None,
             all_down: AllDown::Refuse,
             drain: None,
@@ -124,4 +127,46 @@ fn what_is_wrong_with_a_port_is_told_with_field_and_cure() {
 fn a_subnet_is_no_server() {
     let said = wrong("addresses: [10.0.0.2/32, 10.0.1.0/24]\ninbound: [{ protocol: TCP, port: 80 }]");
     assert!(said.contains("spec.addresses[1].cidr: is a subnet"), "{said}");
+}
+
+#[test]
+fn an_entry_may_be_served_by_ipvs() {
+    let read = read_spec(
+        "networkNamespaces: [a]\ninbound: [{ protocol: TCP, port: 80, engine: Ipvs, scheduler: mh, persistence: { seconds: 300, ipv4PrefixLength: 24 }, servers: [{ address: 10.0.0.2, weight: 3, upperThreshold: 100, lowerThreshold: 80 }] }, { protocol: UDP, port: 53, engine: Ipvs }]",
+    );
+    let [tcp, udp] = read.bindings[0].inbound.as_slice() else { panic!("{:?}", read.bindings[0]) };
+    let persistence = Some(Persistence { seconds: 300, ipv4_prefix_length: 24, ipv6_prefix_length: 128 });
+    assert_eq!(tcp.engine, Engine::Ipvs(Balancer { scheduler: Scheduler::Mh, persistence }));
+    assert_eq!(tcp.thresholds.values().copied().collect::<Vec<_>>(), [Thresholds { upper: 100, lower: 80 }]);
+    assert_eq!(udp.engine, Engine::Ipvs(Balancer { scheduler: Scheduler::Wlc, persistence: None }));
+}
+
+#[test]
+fn what_is_for_the_other_engine_is_told_with_field_and_cure() {
+    let entry = |fields: &str| wrong(&format!("networkNamespaces: [a]\ninbound: [{{ protocol: TCP, port: 80, {fields} }}]"));
+    for (fields, words) in [
+        ("scheduler: rr", "spec.inbound[0].scheduler: is for the engine Ipvs; write `engine: Ipvs`"),
+        ("persistence: { seconds: 9 }", "spec.inbound[0].persistence: is for the engine Ipvs"),
+        (
+            "servers: [{ address: 10.0.0.2, weight: 1, upperThreshold: 9 }]",
+            "spec.inbound[0].servers[0].upperThreshold: is for the engine Ipvs",
+        ),
+        ("engine: Ipvs, balance: RoundRobin", "spec.inbound[0].balance: is for the engine Nftables; say `scheduler` instead"),
+        ("engine: Ipvs, endPort: 90", "spec.inbound[0].endPort: makes a range, and the engine Ipvs serves single ports"),
+        ("engine: Ipvs, scheduler: best", "unknown variant `best`"),
+        (
+            "engine: Ipvs, servers: [{ address: 10.0.0.2, weight: 1, upperThreshold: 9, lowerThreshold: 10 }]",
+            "spec.inbound[0].servers[0].lowerThreshold: 10 is above `upperThreshold`, 9; write at most 9",
+        ),
+        (
+            "engine: Ipvs, servers: [{ address: 10.0.0.2, weight: 1, lowerThreshold: 10 }]",
+            "spec.inbound[0].servers[0].lowerThreshold: is given without `upperThreshold`",
+        ),
+    ] {
+        let told = entry(fields);
+        assert!(told.contains(words), "{fields}: {told}");
+    }
+    for fields in ["engine: Ipvs, persistence: { seconds: 0 }", "engine: Ipvs, persistence: { seconds: 9, ipv4PrefixLength: 33 }"] {
+        assert_ne!(entry(fields), "", "{fields}");
+    }
 }
