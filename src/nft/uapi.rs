@@ -225,6 +225,7 @@ pub const NFTA_LIMIT_BURST: u16 = 3;
 pub const NFTA_LIMIT_TYPE: u16 = 4;
 pub const NFTA_LIMIT_FLAGS: u16 = 5;
 pub const NFT_LIMIT_PKTS: u32 = 0;
+pub const NFT_LIMIT_PKT_BYTES: u32 = 1;
 pub const NFT_LIMIT_F_INV: u32 = 1;
 
 pub const NFTA_CONNLIMIT_COUNT: u16 = 1;
@@ -234,14 +235,6 @@ pub const NFT_CONNLIMIT_F_INV: u32 = 1;
 pub const NFTA_MATCH_NAME: u16 = 1;
 pub const NFTA_MATCH_REV: u16 = 2;
 pub const NFTA_MATCH_INFO: u16 = 3;
-
-pub const NFTA_LIMIT_RATE: u16 = 1;
-pub const NFTA_LIMIT_UNIT: u16 = 2;
-pub const NFTA_LIMIT_BURST: u16 = 3;
-pub const NFTA_LIMIT_TYPE: u16 = 4;
-pub const NFTA_LIMIT_FLAGS: u16 = 5;
-pub const NFT_LIMIT_PKT_BYTES: u32 = 1;
-pub const NFT_LIMIT_F_INV: u32 = 1;
 
 pub const NFTA_NAT_TYPE: u16 = 1;
 pub const NFTA_NAT_FAMILY: u16 = 2;

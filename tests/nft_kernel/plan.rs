@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use egressd::effects::nft::Nft;
 use egressd::model::binding::{
-    Balance, Binding, BindingName, ClientSource, Destination, ExitSpec, HostSelector, Ports, Protocol, Selector, Source, SourcePorts,
+    Balance, Binding, BindingName, ClientSource, Destination, ExitSpec, HostSelector, Limits, Ports, Protocol, Selector, Source, SourcePorts,
     Spread, Traffic,
 };
 use egressd::model::facts::KernelFacts;

@@ -129,14 +129,7 @@ fn write_body(w: &mut Message, expr: &Expr) {
             w.put_be32(NFTA_IMMEDIATE_DREG, NFT_REG_VERDICT);
             w.nest(NFTA_IMMEDIATE_DATA, |w| write_verdict(w, verdict));
         }
-        Expr::Over { bytes, burst } => {
-            w.put(NFTA_LIMIT_RATE, &bytes.to_be_bytes());
-            // Seconds.
-            w.put(NFTA_LIMIT_UNIT, &1_u64.to_be_bytes());
-            w.put_be32(NFTA_LIMIT_BURST, *burst);
-            w.put_be32(NFTA_LIMIT_TYPE, NFT_LIMIT_PKT_BYTES);
-            w.put_be32(NFTA_LIMIT_FLAGS, NFT_LIMIT_F_INV);
-        }
+        Expr::Over { bytes, burst } => over(w, NFT_LIMIT_PKT_BYTES, *bytes, *burst),
         Expr::Snat { family, address, ports } => {
             w.put_be32(NFTA_NAT_TYPE, NFT_NAT_SNAT);
             w.put_be32(NFTA_NAT_FAMILY, family_number(*family).into());
@@ -191,15 +184,19 @@ fn update(w: &mut Message, change: &Update) {
     if let Some(Rate { per_second, burst }) = change.over {
         w.nest(NFTA_DYNSET_EXPR, |w| {
             w.put_text(NFTA_EXPR_NAME, "limit");
-            w.nest(NFTA_EXPR_DATA, |w| {
-                w.put(NFTA_LIMIT_RATE, &u64::from(per_second).to_be_bytes());
-                w.put(NFTA_LIMIT_UNIT, &1_u64.to_be_bytes());
-                w.put_be32(NFTA_LIMIT_BURST, burst);
-                w.put_be32(NFTA_LIMIT_TYPE, NFT_LIMIT_PKTS);
-                w.put_be32(NFTA_LIMIT_FLAGS, NFT_LIMIT_F_INV);
-            });
+            w.nest(NFTA_EXPR_DATA, |w| over(w, NFT_LIMIT_PKTS, per_second.into(), burst));
         });
     }
+}
+
+/// A limit that fits what is over it: so much each second, in the unit of `kind`.
+fn over(w: &mut Message, kind: u32, rate: u64, burst: u32) {
+    w.put(NFTA_LIMIT_RATE, &rate.to_be_bytes());
+    // Seconds.
+    w.put(NFTA_LIMIT_UNIT, &1_u64.to_be_bytes());
+    w.put_be32(NFTA_LIMIT_BURST, burst);
+    w.put_be32(NFTA_LIMIT_TYPE, kind);
+    w.put_be32(NFTA_LIMIT_FLAGS, NFT_LIMIT_F_INV);
 }
 
 fn value(w: &mut Message, kind: u16, value: &Bytes) {

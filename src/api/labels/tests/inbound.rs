@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use super::*;
-use crate::model::binding::{Balance, ClientSource, Inbound};
+use crate::model::binding::{Balance, ClientSource, Inbound, Limits};
 use crate::model::health::{AllDown, HealthCheck, Probe};
 use crate::model::ipvs::{Balancer, Engine, Scheduler};
 
@@ -26,6 +26,8 @@ fn published(address: Option<&str>, protocol: Protocol, (first, last): (u16, u16
         health: None,
         all_down: AllDown::Refuse,
         drain: None,
+        affinity: None,
+        limits: Limits::default(),
     }
 }
 
@@ -63,7 +65,7 @@ fn how_it_is_served_is_said_for_all_ports_of_a_container() {
 #[test]
 fn a_container_is_asked_for_its_health() {
     let of = |health: &str| binding_of([("egress.ip", "172.31.0.14"), ("egress.publish", "80"), ("egress.health", health)]);
-    let http = |path: &str| Probe::Http { path: path.to_owned(), host: None };
+    let http = |path: &str| Probe::Http { path: path.to_owned(), host: None, tls: false };
     for (text, probe, port) in [
         ("tcp", Probe::Tcp, None),
         ("tcp:8081", Probe::Tcp, Some(8081)),
