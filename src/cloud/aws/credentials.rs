@@ -45,6 +45,11 @@ impl Chain {
         }
     }
 
+    /// The cloud does not take them any more, whatever their end was said to be.
+    pub fn forget(&mut self) {
+        self.last = None;
+    }
+
     async fn lend(&self, region: &str) -> Result<Credentials, String> {
         if let (Some(id), Some(secret)) = (set("AWS_ACCESS_KEY_ID"), set("AWS_SECRET_ACCESS_KEY")) {
             return Ok(Credentials::new(id, secret, set("AWS_SESSION_TOKEN"), None, "environment"));
