@@ -106,6 +106,8 @@ impl Agent {
         // Until the runtime has spoken nobody knows where a pod is, whatever the API server says of addresses.
         facts.sandboxes = options.containerd.is_some().then(BTreeMap::new);
         facts.listeners = Some(Listeners::default());
+        let (gateways, dead) = gateways::Watch::new(&options.state, tell.clone());
+        facts.dead_gateways = dead;
         Self {
             cutter: cutter::start(tell.clone()),
             kernel,
@@ -127,7 +129,7 @@ impl Agent {
             nat: nat::Watch::new(),
             gates: gates::Watch::new(),
             addresses: addresses::Watch::new(tell.clone()),
-            gateways: gateways::Watch::new(tell.clone()),
+            gateways,
             inbound: Inbound::start(&tell),
             transitions: Transitions::default(),
             manager: Manager::new(),
@@ -264,7 +266,9 @@ impl Agent {
         self.transitions.log(&self.outcome);
         self.gates.want(&self.outcome, !self.silent.any());
         self.gateways.want(&self.outcome.uplinks.gateways);
-        self.facts.dead_gateways.retain(&self.outcome.uplinks.gateways);
+        if !self.silent.any() {
+            self.facts.dead_gateways.retain(&self.outcome.uplinks.gateways);
+        }
         self.past.serve(&self.outcome.inbound, !self.silent.any());
         self.inbound.note(&self.outcome.inbound, &mut self.facts.verdicts);
         // Flows end once the rules are right. What was refused is planned anew, with its cuts.

@@ -45,9 +45,10 @@ use crate::facts::backoff::Backoff;
 use crate::facts::{containerd, docker, files, kernel, kubernetes, programs};
 use crate::model::binding::Manifests;
 use crate::model::cluster::ClusterChange;
-use crate::model::facts::{EngineChange, KernelChange};
+use crate::model::facts::{EngineChange, KernelChange, Mac};
 use crate::model::health::{Check, Verdict};
 use crate::model::listeners::Listeners;
+use crate::model::managed::At;
 use crate::model::pod::RuntimeChange;
 use crate::model::programs::ProgramFacts;
 use crate::plan::engine::EngineStep;
@@ -123,6 +124,8 @@ pub(crate) enum Told {
     },
     /// Whether neighbours have addresses that are to be put on a NIC.
     Probed(addresses::Report),
+    /// Another machine says that it has an address which egressd has put on a NIC.
+    Conflict(At, Mac),
     /// A gateway is dead, or back.
     Gateway(gateways::Report),
     /// What became of flows that were to end.

@@ -36,11 +36,25 @@ pub enum Reason {
         interface: String,
         by: Mac,
     },
+    /// egressd is to put the address on a NIC, and another program takes it away as often.
+    AddressContested {
+        address: IpAddr,
+        interface: String,
+    },
+    /// egressd is to put the address on a NIC, and it is the gateway of a route or of a binding.
+    IsGateway {
+        address: IpAddr,
+    },
+    /// egressd is to put the address on a NIC, and it is of the subnet of an interface that leads to workloads.
+    AddressOfWorkloads {
+        address: IpAddr,
+        interface: String,
+    },
     /// egressd is to put the address on a NIC, and none has its subnet.
     NoNicForAddress {
         address: IpAddr,
     },
-    /// egressd is to put the address on a NIC, and no machine may have it: a subnet's own, or its broadcast address.
+    /// egressd is to put the address on a NIC, and no machine may have it: a subnet's own, its broadcast address, or that of all its routers.
     NotAHost {
         address: IpAddr,
         net: ipnet::IpNet,
@@ -193,7 +207,8 @@ impl Reason {
             Self::AddressProbed { .. } => "AddressProbed",
             Self::AddressDuplicate { .. } => "AddressDuplicate",
             Self::NoNicForAddress { .. } | Self::NoNicForRouted { .. } => "NoNicForAddress",
-            Self::NotAHost { .. } => "NotAHostAddress",
+            Self::NotAHost { .. } | Self::IsGateway { .. } | Self::AddressOfWorkloads { .. } => "NotAHostAddress",
+            Self::AddressContested { .. } => "AddressContested",
             Self::NoSuchInterface { .. } => "NoSuchInterface",
             Self::NoAddressOnInterface { .. } => "NoAddressOnInterface",
             Self::InterfaceDown { .. } => "InterfaceDown",
@@ -264,7 +279,21 @@ impl fmt::Display for Reason {
                 write!(f, "no NIC has a subnet with {address}; name the NIC to put it on (egress.interface, exits[].interface)")
             }
             Self::NotAHost { address, net } => {
-                write!(f, "{address} is the network or broadcast address of {}, which no machine may have; name another one", net.trunc())
+                let what = if address.is_ipv4() { "network or broadcast address" } else { "address of all routers" };
+                write!(f, "{address} is the {what} of {}, which no machine may have; name another one", net.trunc())
+            }
+            Self::IsGateway { address } => {
+                write!(f, "{address} is a gateway, so another machine has it, whether it answers or not; name another one")
+            }
+            Self::AddressOfWorkloads { address, interface } => {
+                write!(f, "{address} is of the subnet of {interface}, which leads to workloads and not outside; name another one")
+            }
+            Self::AddressContested { address, interface } => {
+                write!(
+                    f,
+                    "another program takes {address} off {interface} as often as it is put there; find it by `ip monitor address`, and let it keep \
+                     what it did not add (systemd-networkd: KeepConfiguration=yes; NetworkManager: leave the NIC unmanaged)"
+                )
             }
             Self::NoNicForRouted { address } => {
                 let family = if address.is_ipv4() { "IPv4" } else { "IPv6" };

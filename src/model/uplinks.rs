@@ -11,8 +11,9 @@ use std::net::IpAddr;
 
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 
-use super::binding::{Binding, ExitSpec};
+use super::binding::{Assignment, Binding, ExitSpec};
 use super::facts::{Family, IfIndex, KernelFacts, Link, LinkKind, is_link_local};
+use super::gateways::{Asked, asked_from};
 use super::known::Facts;
 use super::managed::{At, Verdict};
 use super::reason::{NotAnUplink, Reason};
@@ -87,7 +88,7 @@ pub struct Uplinks {
     /// Addresses that egressd puts on NICs, with what a probe found.
     pub managed: BTreeMap<At, Option<Verdict>>,
     /// Gateways of exits, each on its NIC: they are asked whether they are there.
-    pub gateways: BTreeSet<At>,
+    pub gateways: Asked,
     /// Exits that are on no NIC: what nobody asked for, and is for them, goes nowhere.
     pub routed: BTreeSet<IpAddr>,
     /// The preference of the first of the policy rules for our marks, where it is not as usual or cannot be.
@@ -105,7 +106,9 @@ impl Uplinks {
         let mut any = false;
         for binding in bindings {
             any = true;
-            for spec in &binding.exits {
+            // Who cannot be served has nothing put on a NIC.
+            let is_served = binding.is_accepted();
+            for spec in binding.exits.iter().filter(|spec| is_served || spec.assignment != Assignment::Managed) {
                 let first = wanted.entry(spec).or_insert(binding);
                 // Precedence matters only where two gateways are named for one address.
                 if spec.gateway.is_some() && precedence(binding) < precedence(first) {
@@ -117,7 +120,8 @@ impl Uplinks {
             return uplinks;
         }
         let defaults = outside::defaults(kernel);
-        let mut survey = Survey { kernel, defaults: &defaults, inner, memory, uplinks: &mut uplinks, named: BTreeMap::new() };
+        let mut survey =
+            Survey { kernel, defaults: &defaults, inner, memory, uplinks: &mut uplinks, named: BTreeMap::new(), taken: Taken::default() };
         let placed = survey.place(&wanted);
         survey.nics();
         survey.exits(placed);
@@ -173,6 +177,16 @@ struct Survey<'a> {
     uplinks: &'a mut Uplinks,
     /// Gateways that bindings name for an address, that of the binding which takes precedence first.
     named: BTreeMap<IpAddr, Vec<IpAddr>>,
+    taken: Taken,
+}
+
+/// What no address may be that is to be put on a NIC, whether anybody answers for it or not.
+#[derive(Default)]
+struct Taken {
+    /// Gateways of routes and of bindings.
+    routers: BTreeSet<IpAddr>,
+    /// Subnets of interfaces that lead to workloads.
+    inner: Vec<(IpNet, IfIndex)>,
 }
 
 impl Survey<'_> {
@@ -314,7 +328,9 @@ impl Survey<'_> {
         ways.insert(address, key);
         self.memory.numbers.uses(address, key);
         let gateway = self.uplinks.ways.get(&way).and_then(|way| way.gateways.get(&family)?.address).filter(|_| !alone);
-        self.uplinks.gateways.extend(gateway.map(|gateway| (nic, gateway)));
+        if let Some(gateway) = gateway {
+            self.uplinks.gateways.entry((nic, gateway)).or_insert_with(|| asked_from(self.kernel, (nic, gateway)));
+        }
         if !up {
             return Err(Reason::InterfaceDown { interface });
         }

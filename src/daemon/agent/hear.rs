@@ -131,6 +131,10 @@ impl Agent {
                 self.metrics.failures.inc_by(self.calls.ended(&step, outcome).into());
             }
             Told::Probed(report) => return self.addresses.probed(report, &self.facts.kernel, &mut self.facts.probes),
+            Told::Conflict(at, by) => {
+                self.addresses.conflict(at, by, &self.facts.kernel);
+                return false;
+            }
             Told::Gateway(gateways::Report::Dead(at, dead)) => return self.facts.dead_gateways.note(at, dead),
             Told::Gateway(gateways::Report::Problem(problem)) => {
                 self.gateways.failed(problem);

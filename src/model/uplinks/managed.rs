@@ -31,10 +31,14 @@ impl Survey<'_> {
             return Ok(nic);
         }
         let verdict = self.inner.facts.probes.verdict((nic, address));
-        self.memory.managed.insert(address, nic);
-        self.uplinks.managed.insert((nic, address), verdict);
         let Some(link) = self.kernel.links.get(&nic) else { return Err(Reason::AddressNotFound { address }) };
         let interface = link.name.clone();
+        self.memory.managed.insert(address, nic);
+        if !is_there && self.inner.facts.probes.is_contested((nic, address)) {
+            self.uplinks.managed.insert((nic, address), None);
+            return Err(Reason::AddressContested { address, interface });
+        }
+        self.uplinks.managed.insert((nic, address), verdict);
         match verdict {
             Some(Verdict::Taken(by)) => Err(Reason::AddressDuplicate { address, interface, by }),
             Some(Verdict::Free) | None if is_there => Ok(nic),
@@ -48,13 +52,13 @@ impl Survey<'_> {
     fn nic_for(&self, spec: &ExitSpec) -> Result<IfIndex, Reason> {
         let address = spec.address;
         let refused = |link: &Link| not_an_uplink(self.kernel, link, spec.gateway, self.defaults, self.inner);
+        let foreign = |index| own(self.kernel, index).any(|a| a.net.addr() == address && !a.ours);
         if let Some(name) = &spec.interface {
             let link = self.kernel.link(name).ok_or_else(|| Reason::NoSuchInterface { interface: name.clone() })?;
             if let Some(why) = refused(link) {
                 return Err(Reason::NotAnUplink { interface: name.clone(), why });
             }
             // One of ours moves.
-            let foreign = |index| own(self.kernel, index).any(|a| a.net.addr() == address && !a.ours);
             let other = self.kernel.own_links_with(address).find(|other| other.index != link.index && foreign(other.index));
             return match other {
                 Some(other) => Err(Reason::AddressNotOnInterface { address, interface: name.clone(), elsewhere: Some(other.name.clone()) }),
@@ -62,7 +66,7 @@ impl Survey<'_> {
             };
         }
         if let Ok(nic) = holder(self.kernel, spec, self.defaults, self.inner) {
-            return Ok(nic);
+            return if foreign(nic) { Ok(nic) } else { self.may_hold(nic, address) };
         }
         let before = self.memory.managed.get(&address).copied().filter(|nic| self.kernel.links.contains_key(nic));
         let rank = |link: &&Link| {
@@ -80,12 +84,19 @@ impl Survey<'_> {
         nets.filter(|net| net.contains(&address)).max_by_key(IpNet::prefix_len)
     }
 
+    /// # Errors
+    /// When no machine may have the address, or another one is known to have it.
     fn may_hold(&self, nic: IfIndex, address: IpAddr) -> Result<IfIndex, Reason> {
-        match self.subnet_of(nic, address) {
-            // RFC 3021: a subnet of two has neither.
-            Some(net @ IpNet::V4(_)) if net.prefix_len() < 31 && (net.network() == address || net.broadcast() == address) => {
+        let near = self.subnet_of(nic, address);
+        let inner = self.taken.inner.iter().find(|(net, link)| *link != nic && net.contains(&address));
+        let inner = inner.and_then(|(_, link)| self.kernel.links.get(link));
+        match (near, inner) {
+            // RFC 3021 and RFC 6164: a subnet of two has none of these.
+            (Some(net), _) if net.prefix_len() < net.max_prefix_len() - 1 && is_no_host(net, address) => {
                 Err(Reason::NotAHost { address, net })
             }
+            _ if self.taken.routers.contains(&address) => Err(Reason::IsGateway { address }),
+            (None, Some(inner)) => Err(Reason::AddressOfWorkloads { address, interface: inner.name.clone() }),
             _ => Ok(nic),
         }
     }
@@ -117,4 +128,9 @@ impl Survey<'_> {
         }
         Ok(nic)
     }
+}
+
+/// Whether it is a subnet's own or its broadcast address; for IPv6 that of all its routers (RFC 4291, section 2.6.1).
+fn is_no_host(net: IpNet, address: IpAddr) -> bool {
+    net.network() == address || (address.is_ipv4() && net.broadcast() == address)
 }

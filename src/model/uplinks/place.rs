@@ -4,16 +4,20 @@ use std::collections::BTreeMap;
 use std::net::IpAddr;
 
 use super::super::binding::{Assignment, Binding, ExitSpec};
-use super::super::facts::IfIndex;
+use super::super::facts::{IfIndex, Route};
 use super::super::select::precedence;
-use super::Survey;
-use super::holder::{address_of, holder};
+use super::holder::{address_of, holder, own};
+use super::{Survey, Taken};
+use crate::contract::PROTOCOL;
 
 impl Survey<'_> {
     /// Which NIC holds each exit, and with which address. Those that take precedence come first.
     pub(super) fn place(&mut self, wanted: &BTreeMap<&ExitSpec, &Binding>) -> Vec<(ExitSpec, IfIndex, IpAddr)> {
         let mut ordered: Vec<(&ExitSpec, &Binding)> = wanted.iter().map(|(spec, binding)| (*spec, *binding)).collect();
         ordered.sort_by_key(|(_, binding)| precedence(binding));
+        if wanted.keys().any(|spec| spec.assignment == Assignment::Managed) {
+            self.taken = self.taken(wanted.keys().copied());
+        }
         let mut placed = Vec::new();
         for (spec, _) in ordered {
             let nic = match spec.assignment {
@@ -33,6 +37,15 @@ impl Survey<'_> {
             }
         }
         placed
+    }
+
+    /// What no address that is to be put on a NIC may be.
+    fn taken<'s>(&self, specs: impl Iterator<Item = &'s ExitSpec>) -> Taken {
+        let by_routes = self.kernel.routes.iter().filter(|route| route.protocol != PROTOCOL).flat_map(Route::hops);
+        let routers = by_routes.filter_map(|(gateway, ..)| gateway).chain(specs.filter_map(|spec| spec.gateway)).collect();
+        let nets = |link: &IfIndex| own(self.kernel, *link).map(|a| (a.net, *link)).collect::<Vec<_>>();
+        let inner = self.inner.links.iter().flat_map(nets).filter(|(net, _)| net.prefix_len() < net.max_prefix_len()).collect();
+        Taken { routers, inner }
     }
 
     fn tell_of_two_holders(&mut self, spec: &ExitSpec, nic: IfIndex) {
