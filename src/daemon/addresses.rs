@@ -18,7 +18,7 @@ use self::contest::Contests;
 pub(crate) use self::probe::Report;
 use super::{Teller, retry};
 use crate::facts::backoff::{Backoff, at_random};
-use crate::model::facts::{Family, IfIndex, KernelChange, KernelFacts, LinkKind, Mac};
+use crate::model::facts::{Address, Family, IfIndex, KernelChange, KernelFacts, LinkKind, Mac};
 use crate::model::managed::{At, Probes, Verdict, link_of};
 
 /// How long after an address was found in use it is asked for again, the first time. Half as much again at random: two hosts that ask for one
@@ -67,6 +67,7 @@ impl Watch {
                 let ours = kernel.addresses_at(*place).any(|a| a.net == *net && a.ours);
                 let at = (place.index, net.addr());
                 if ours && probes.verdict(at) == Some(Verdict::Free) && self.contests.taken(at, Instant::now()) {
+                    warn!(address = %at.1, nic = name_of(at.0, kernel), "another program takes the address away as often as it is put back");
                     probes.contest(at, true);
                 }
             }
@@ -95,8 +96,9 @@ impl Watch {
         self.failed.retain(|of, _| managed.keys().any(|at| link_of(at) == *of));
         self.contests.retain(|at| managed.contains_key(&at));
         let (now, mut known) = (Instant::now(), false);
-        let there = kernel.own_addresses().filter(|(_, a)| a.ours).map(|(nic, a)| (nic, a.net.addr()));
-        self.conflicts.listen_for(there.filter(|at| managed.contains_key(at)).collect());
+        let there = |(nic, a): (IfIndex, &Address)| Some((nic, a.net.addr())).filter(|at| a.ours && managed.contains_key(at));
+        let asked_for = kernel.own_addresses().take_while(|_| !managed.is_empty());
+        self.conflicts.listen_for(asked_for.filter_map(there).collect());
         for at in self.contests.over(now) {
             known |= probes.contest(at, false);
         }
@@ -130,7 +132,7 @@ impl Watch {
             return false;
         }
         self.running.remove(&(nic, family));
-        let name = kernel.links.get(&nic).map_or("?", |link| link.name.as_str());
+        let name = name_of(nic, kernel);
         let holders = match found {
             Ok(holders) => holders,
             Err(error) => {
@@ -177,8 +179,7 @@ impl Watch {
 
     /// Takes note that another machine says that it has an address, too: ours was there first, and is announced again.
     pub fn conflict(&mut self, at: At, by: Mac, kernel: &KernelFacts) {
-        let nic = kernel.links.get(&at.0).map_or("?", |link| link.name.as_str());
-        if self.conflicts.heard(at, by, nic) {
+        if self.conflicts.heard(at, by, name_of(at.0, kernel)) {
             let _ = self.announcer.send(at);
         }
     }
@@ -187,4 +188,8 @@ impl Watch {
     pub fn problems(&self) -> impl Iterator<Item = String> + '_ {
         self.failed.values().cloned().chain(self.conflicts.problems())
     }
+}
+
+fn name_of(nic: IfIndex, kernel: &KernelFacts) -> &str {
+    kernel.links.get(&nic).map_or("?", |link| link.name.as_str())
 }

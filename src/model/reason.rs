@@ -5,6 +5,7 @@ use std::net::IpAddr;
 
 use super::binding::FieldError;
 use super::facts::{Family, Mac};
+pub use super::not_a_host::NotAHost;
 pub use super::not_an_uplink::NotAnUplink;
 
 /// Why there is no usable exit, or no binding at all.
@@ -41,23 +42,14 @@ pub enum Reason {
         address: IpAddr,
         interface: String,
     },
-    /// egressd is to put the address on a NIC, and it is the gateway of a route or of a binding.
-    IsGateway {
-        address: IpAddr,
-    },
-    /// egressd is to put the address on a NIC, and it is of the subnet of an interface that leads to workloads.
-    AddressOfWorkloads {
-        address: IpAddr,
-        interface: String,
-    },
     /// egressd is to put the address on a NIC, and none has its subnet.
     NoNicForAddress {
         address: IpAddr,
     },
-    /// egressd is to put the address on a NIC, and no machine may have it: a subnet's own, its broadcast address, or that of all its routers.
+    /// egressd is to put the address on a NIC, and no machine may have it, or another one is known to have it.
     NotAHost {
         address: IpAddr,
-        net: ipnet::IpNet,
+        why: NotAHost,
     },
     /// The address is routed to this host, and no NIC leads out.
     NoNicForRouted {
@@ -207,7 +199,7 @@ impl Reason {
             Self::AddressProbed { .. } => "AddressProbed",
             Self::AddressDuplicate { .. } => "AddressDuplicate",
             Self::NoNicForAddress { .. } | Self::NoNicForRouted { .. } => "NoNicForAddress",
-            Self::NotAHost { .. } | Self::IsGateway { .. } | Self::AddressOfWorkloads { .. } => "NotAHostAddress",
+            Self::NotAHost { .. } => "NotAHostAddress",
             Self::AddressContested { .. } => "AddressContested",
             Self::NoSuchInterface { .. } => "NoSuchInterface",
             Self::NoAddressOnInterface { .. } => "NoAddressOnInterface",
@@ -278,16 +270,7 @@ impl fmt::Display for Reason {
             Self::NoNicForAddress { address } => {
                 write!(f, "no NIC has a subnet with {address}; name the NIC to put it on (egress.interface, exits[].interface)")
             }
-            Self::NotAHost { address, net } => {
-                let what = if address.is_ipv4() { "network or broadcast address" } else { "address of all routers" };
-                write!(f, "{address} is the {what} of {}, which no machine may have; name another one", net.trunc())
-            }
-            Self::IsGateway { address } => {
-                write!(f, "{address} is a gateway, so another machine has it, whether it answers or not; name another one")
-            }
-            Self::AddressOfWorkloads { address, interface } => {
-                write!(f, "{address} is of the subnet of {interface}, which leads to workloads and not outside; name another one")
-            }
+            Self::NotAHost { address, why } => write!(f, "{address} {why}; name another one"),
             Self::AddressContested { address, interface } => {
                 write!(
                     f,

@@ -20,6 +20,7 @@ use super::reason::{NotAnUplink, Reason};
 use super::select::precedence;
 use super::ways::{Gateway, Numbers, Way, WayKey};
 use holder::{not_an_uplink, own};
+use managed::Taken;
 use outside::{Default as DefaultRoute, Inside, MAIN};
 
 /// Where workloads are known to be.
@@ -178,15 +179,6 @@ struct Survey<'a> {
     /// Gateways that bindings name for an address, that of the binding which takes precedence first.
     named: BTreeMap<IpAddr, Vec<IpAddr>>,
     taken: Taken,
-}
-
-/// What no address may be that is to be put on a NIC, whether anybody answers for it or not.
-#[derive(Default)]
-struct Taken {
-    /// Gateways of routes and of bindings.
-    routers: BTreeSet<IpAddr>,
-    /// Subnets of interfaces that lead to workloads.
-    inner: Vec<(IpNet, IfIndex)>,
 }
 
 impl Survey<'_> {

@@ -157,12 +157,12 @@ pub fn restart() {
 
 pub fn moved() {
     let stage = Stage::new();
-    let (exit, moving) = (numbered(60)[0], numbered(2)[0]);
+    let ([exit, _], [moving, exit6]) = (numbered(60), numbered(2));
     stage.world.host.sysctl(&format!("ipv4/conf/{NIC}/promote_secondaries"), "1");
     stage.world.host.ip(&format!("addr add {exit}/24 dev {NIC}"));
-    stage.world.bind(&Binding::of(&stage.blue.netns).with(&stage.exits(&[exit], "weight: 1")));
+    stage.world.bind(&Binding::of(&stage.blue.netns).with(&stage.exits(&[exit, exit6], "weight: 1")));
     let _egressd = stage.world.egressd_alone();
-    stage.world.await_rows("netns/blue", |row| row["exit"] == exit.to_string());
+    stage.await_exits(&[exit, exit6]);
     let believed = || stage.router.netns.run(&["ip", "neigh", "show", &moving.to_string()]);
     // The control: as long as the host has it, it is asked from it.
     let own = Stage::mac(&stage.world.host, NIC);

@@ -12,10 +12,11 @@ use hyper::body::Bytes;
 use hyper::{Request, StatusCode, Uri};
 use tracing::debug;
 
+use super::body::Body;
 use super::credentials::{Chain, Metadata};
 use super::http::Http;
 use super::query::Query;
-use super::read::{self, Body};
+use super::read;
 use super::request::{endpoint, form, post, regional};
 use crate::provider::Error;
 

@@ -8,8 +8,9 @@ use aws_credential_types::Credentials;
 use http_body_util::Full;
 use hyper::{Method, Request, Uri};
 
+use super::body::Body;
 use super::http::Http;
-use super::read::{self, Body, Lent};
+use super::read::{self, Lent};
 use super::request::{self, endpoint, regional};
 
 /// How long one of these may take to answer.

@@ -3,6 +3,7 @@
 //! The whole client (`aws-sdk-ec2`) is 1.24 million lines of generated source and takes eight minutes and eight gigabytes to build, so the few
 //! calls are written here; the tests check each against the model of the API that AWS publishes (botocore's).
 
+mod body;
 mod client;
 mod credentials;
 mod http;
@@ -171,7 +172,7 @@ impl Provider for Aws {
         match call {
             Call::Allocate { .. } => read::allocated(&answer),
             Call::Associate { .. } => read::associated(&answer),
-            _ => read::done(&answer).map(|()| Answer::Done),
+            _ => body::done(&answer).map(|()| Answer::Done),
         }
     }
 }

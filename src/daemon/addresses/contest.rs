@@ -4,8 +4,6 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::time::{Duration, Instant};
 
-use tracing::warn;
-
 use crate::model::managed::At;
 
 /// So often an address is put back at once...
@@ -33,7 +31,6 @@ impl Contests {
         if times.len() < MOST || until <= now {
             return false;
         }
-        warn!(address = %at.1, nic = at.0, "another program takes the address away as often as it is put back");
         self.held.insert(at, until).is_none()
     }
 

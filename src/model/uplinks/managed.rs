@@ -1,15 +1,17 @@
 //! Exits that nobody else puts on a NIC: egressd does, or they are on none.
 
+use std::collections::BTreeSet;
 use std::net::IpAddr;
 
 use ipnet::IpNet;
 
 use super::super::binding::ExitSpec;
-use super::super::facts::{Family, IfIndex, Link};
+use super::super::facts::{Family, IfIndex, KernelFacts, Link, Route};
 use super::super::managed::Verdict;
-use super::super::reason::{NotAnUplink, Reason};
-use super::Survey;
+use super::super::reason::{NotAHost, NotAnUplink, Reason};
 use super::holder::{holder, not_an_uplink, own};
+use super::{Inner, Survey};
+use crate::contract::PROTOCOL;
 
 impl Survey<'_> {
     /// The NIC of an address that egressd puts there, once it is there or nothing is in its way: it is put there ahead of all that leads to it, so that
@@ -90,15 +92,13 @@ impl Survey<'_> {
         let near = self.subnet_of(nic, address);
         let inner = self.taken.inner.iter().find(|(net, link)| *link != nic && net.contains(&address));
         let inner = inner.and_then(|(_, link)| self.kernel.links.get(link));
-        match (near, inner) {
-            // RFC 3021 and RFC 6164: a subnet of two has none of these.
-            (Some(net), _) if net.prefix_len() < net.max_prefix_len() - 1 && is_no_host(net, address) => {
-                Err(Reason::NotAHost { address, net })
-            }
-            _ if self.taken.routers.contains(&address) => Err(Reason::IsGateway { address }),
-            (None, Some(inner)) => Err(Reason::AddressOfWorkloads { address, interface: inner.name.clone() }),
-            _ => Ok(nic),
-        }
+        let why = match (near.and_then(|net| NotAHost::of_subnet(net, address)), inner) {
+            (Some(why), _) => why,
+            (None, _) if self.taken.routers.contains(&address) => NotAHost::Gateway,
+            (None, Some(inner)) if near.is_none() => NotAHost::OfWorkloads { interface: inner.name.clone() },
+            _ => return Ok(nic),
+        };
+        Err(Reason::NotAHost { address, why })
     }
 
     /// The NIC that leads out for an address which is routed to this host: the one that is named, or that of the first default route.
@@ -130,7 +130,22 @@ impl Survey<'_> {
     }
 }
 
-/// Whether it is a subnet's own or its broadcast address; for IPv6 that of all its routers (RFC 4291, section 2.6.1).
-fn is_no_host(net: IpNet, address: IpAddr) -> bool {
-    net.network() == address || (address.is_ipv4() && net.broadcast() == address)
+/// What no address may be that is to be put on a NIC, whether anybody answers for it or not.
+#[derive(Default)]
+pub(super) struct Taken {
+    /// Gateways of routes and of bindings.
+    routers: BTreeSet<IpAddr>,
+    /// Subnets of interfaces that lead to workloads.
+    inner: Vec<(IpNet, IfIndex)>,
+}
+
+impl Taken {
+    /// By routes of other programs, by these exits' gateways, and by what the interfaces inside hold.
+    pub fn of<'s>(kernel: &KernelFacts, inner: &Inner<'_>, specs: impl Iterator<Item = &'s ExitSpec>) -> Self {
+        let by_routes = kernel.routes.iter().filter(|route| route.protocol != PROTOCOL).flat_map(Route::hops);
+        let routers = by_routes.filter_map(|(gateway, ..)| gateway).chain(specs.filter_map(|spec| spec.gateway)).collect();
+        let nets = |link: &IfIndex| own(kernel, *link).map(|a| (a.net, *link)).collect::<Vec<_>>();
+        let inner = inner.links.iter().flat_map(nets).filter(|(net, _)| net.prefix_len() < net.max_prefix_len()).collect();
+        Self { routers, inner }
+    }
 }

@@ -4,11 +4,11 @@ use std::collections::BTreeMap;
 use std::net::IpAddr;
 
 use super::super::binding::{Assignment, Binding, ExitSpec};
-use super::super::facts::{IfIndex, Route};
+use super::super::facts::IfIndex;
 use super::super::select::precedence;
-use super::holder::{address_of, holder, own};
-use super::{Survey, Taken};
-use crate::contract::PROTOCOL;
+use super::Survey;
+use super::holder::{address_of, holder};
+use super::managed::Taken;
 
 impl Survey<'_> {
     /// Which NIC holds each exit, and with which address. Those that take precedence come first.
@@ -16,7 +16,7 @@ impl Survey<'_> {
         let mut ordered: Vec<(&ExitSpec, &Binding)> = wanted.iter().map(|(spec, binding)| (*spec, *binding)).collect();
         ordered.sort_by_key(|(_, binding)| precedence(binding));
         if wanted.keys().any(|spec| spec.assignment == Assignment::Managed) {
-            self.taken = self.taken(wanted.keys().copied());
+            self.taken = Taken::of(self.kernel, self.inner, wanted.keys().copied());
         }
         let mut placed = Vec::new();
         for (spec, _) in ordered {
@@ -37,15 +37,6 @@ impl Survey<'_> {
             }
         }
         placed
-    }
-
-    /// What no address that is to be put on a NIC may be.
-    fn taken<'s>(&self, specs: impl Iterator<Item = &'s ExitSpec>) -> Taken {
-        let by_routes = self.kernel.routes.iter().filter(|route| route.protocol != PROTOCOL).flat_map(Route::hops);
-        let routers = by_routes.filter_map(|(gateway, ..)| gateway).chain(specs.filter_map(|spec| spec.gateway)).collect();
-        let nets = |link: &IfIndex| own(self.kernel, *link).map(|a| (a.net, *link)).collect::<Vec<_>>();
-        let inner = self.inner.links.iter().flat_map(nets).filter(|(net, _)| net.prefix_len() < net.max_prefix_len()).collect();
-        Taken { routers, inner }
     }
 
     fn tell_of_two_holders(&mut self, spec: &ExitSpec, nic: IfIndex) {
