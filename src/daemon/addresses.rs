@@ -1,6 +1,8 @@
 //! Addresses that egressd puts on NICs: their links are asked for them before, and told of them after, beside the loop.
 
 mod announce;
+mod conflict;
+mod contest;
 mod probe;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -11,10 +13,12 @@ use std::time::{Duration, Instant};
 
 use tracing::{info, warn};
 
+use self::conflict::Conflicts;
+use self::contest::Contests;
 pub(crate) use self::probe::Report;
 use super::{Teller, retry};
 use crate::facts::backoff::{Backoff, at_random};
-use crate::model::facts::{Family, IfIndex, KernelChange, KernelFacts, LinkKind};
+use crate::model::facts::{Address, Family, IfIndex, KernelChange, KernelFacts, LinkKind, Mac};
 use crate::model::managed::{At, Probes, Verdict, link_of};
 
 /// How long after an address was found in use it is asked for again, the first time. Half as much again at random: two hosts that ask for one
@@ -32,18 +36,21 @@ pub(super) struct Watch {
     again: BTreeMap<At, (Instant, Backoff)>,
     /// Why addresses could not be asked for, by NIC.
     failed: BTreeMap<(IfIndex, Family), String>,
+    contests: Contests,
+    conflicts: Conflicts,
 }
 
 impl Watch {
     pub fn new(tell: Teller) -> Self {
         let (running, again, failed) = (BTreeMap::new(), BTreeMap::new(), BTreeMap::new());
-        Self { tell, announcer: announce::start(), running, started: 0, again, failed }
+        let (contests, conflicts) = (Contests::default(), Conflicts::start(tell.clone()));
+        Self { tell, announcer: announce::start(), running, started: 0, again, failed, contests, conflicts }
     }
 
-    /// When something is asked for again. Where a probe is under way, its end is waited for.
+    /// When something is asked for again, or is put back after all. Where a probe is under way, its end is waited for.
     pub fn due(&self) -> Option<Instant> {
         let waiting = self.again.iter().filter(|(at, _)| !self.running.contains_key(&link_of(at)));
-        waiting.map(|(_, (due, _))| *due).min()
+        waiting.map(|(_, (due, _))| *due).chain(self.contests.due()).min()
     }
 
     /// Whether a probe is under way, so that an address will be there in a moment.
@@ -56,6 +63,14 @@ impl Watch {
         match change {
             KernelChange::Link(link) if !(link.up && link.carrier) => self.lost(link.index, probes),
             KernelChange::LinkGone(index) => self.lost(*index, probes),
+            KernelChange::AddressGone(place, net) if place.nsid.is_none() => {
+                let ours = kernel.addresses_at(*place).any(|a| a.net == *net && a.ours);
+                let at = (place.index, net.addr());
+                if ours && probes.verdict(at) == Some(Verdict::Free) && self.contests.taken(at, Instant::now()) {
+                    warn!(address = %at.1, nic = name_of(at.0, kernel), "another program takes the address away as often as it is put back");
+                    probes.contest(at, true);
+                }
+            }
             KernelChange::Address(place, address) if place.nsid.is_none() && address.ours && address.usable => {
                 let known = kernel.addresses_at(*place).any(|a| a == address);
                 if !known {
@@ -69,6 +84,7 @@ impl Watch {
 
     fn lost(&mut self, nic: IfIndex, probes: &mut Probes) {
         probes.lost(nic);
+        self.contests.retain(|(of, _)| of != nic);
         self.running.retain(|(of, _), _| *of != nic);
         self.again.retain(|(of, _), _| *of != nic);
     }
@@ -78,7 +94,14 @@ impl Watch {
         probes.retain(|at| managed.contains_key(&at));
         self.again.retain(|at, _| managed.contains_key(at));
         self.failed.retain(|of, _| managed.keys().any(|at| link_of(at) == *of));
+        self.contests.retain(|at| managed.contains_key(&at));
         let (now, mut known) = (Instant::now(), false);
+        let there = |(nic, a): (IfIndex, &Address)| Some((nic, a.net.addr())).filter(|at| a.ours && managed.contains_key(at));
+        let asked_for = kernel.own_addresses().take_while(|_| !managed.is_empty());
+        self.conflicts.listen_for(asked_for.filter_map(there).collect());
+        for at in self.contests.over(now) {
+            known |= probes.contest(at, false);
+        }
         let mut asked: BTreeMap<(IfIndex, Family), BTreeSet<IpAddr>> = BTreeMap::new();
         for at in managed.keys().filter(|at| !self.running.contains_key(&link_of(at))) {
             let due = match (self.again.get(at), probes.verdict(*at)) {
@@ -109,7 +132,7 @@ impl Watch {
             return false;
         }
         self.running.remove(&(nic, family));
-        let name = kernel.links.get(&nic).map_or("?", |link| link.name.as_str());
+        let name = name_of(nic, kernel);
         let holders = match found {
             Ok(holders) => holders,
             Err(error) => {
@@ -154,8 +177,19 @@ impl Watch {
         *due = Instant::now() + wait + at_random(wait / 2);
     }
 
+    /// Takes note that another machine says that it has an address, too: ours was there first, and is announced again.
+    pub fn conflict(&mut self, at: At, by: Mac, kernel: &KernelFacts) {
+        if self.conflicts.heard(at, by, name_of(at.0, kernel)) {
+            let _ = self.announcer.send(at);
+        }
+    }
+
     /// What status should tell.
     pub fn problems(&self) -> impl Iterator<Item = String> + '_ {
-        self.failed.values().cloned()
+        self.failed.values().cloned().chain(self.conflicts.problems())
     }
+}
+
+fn name_of(nic: IfIndex, kernel: &KernelFacts) -> &str {
+    kernel.links.get(&nic).map_or("?", |link| link.name.as_str())
 }

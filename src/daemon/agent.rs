@@ -108,6 +108,8 @@ impl Agent {
         // Until the runtime has spoken nobody knows where a pod is, whatever the API server says of addresses.
         facts.sandboxes = options.containerd.is_some().then(BTreeMap::new);
         facts.listeners = Some(Listeners::default());
+        let (gateways, dead) = gateways::Watch::new(&options.state, tell.clone());
+        facts.dead_gateways = dead;
         Self {
             cutter: cutter::start(tell.clone()),
             kernel,
@@ -129,7 +131,7 @@ impl Agent {
             nat: nat::Watch::new(),
             gates: gates::Watch::new(),
             addresses: addresses::Watch::new(tell.clone()),
-            gateways: gateways::Watch::new(tell.clone()),
+            gateways,
             spill: spill::Watch::new(&options.sysctls, tell.clone()),
             inbound: Inbound::start(&tell),
             ipvs: ipvs::Watch::default(),
@@ -274,7 +276,9 @@ impl Agent {
         self.gates.want(&self.outcome, !self.silent.any());
         self.gateways.want(&self.outcome.uplinks.gateways);
         self.spill.want(&self.outcome);
-        self.facts.dead_gateways.retain(&self.outcome.uplinks.gateways);
+        if !self.silent.any() {
+            self.facts.dead_gateways.retain(&self.outcome.uplinks.gateways);
+        }
         self.ipvs.want(&self.outcome, &self.facts.kernel);
         self.past.serve(&self.outcome.inbound, !self.silent.any());
         self.inbound.note(&self.outcome.inbound, &self.outcome.uplinks.probes, &mut self.facts.verdicts);

@@ -126,11 +126,16 @@ pub enum AskError {
     Unreachable { path: PathBuf, source: io::Error },
     #[error("failed to reach egressd at {path}; are you root?")]
     Forbidden { path: PathBuf, source: io::Error },
+    #[error("egressd did not answer within {} s; it is busy, or hangs: see its log (journalctl -u egressd)", ANSWER.as_secs())]
+    Late,
     #[error("failed to talk to egressd")]
     Talk(#[source] io::Error),
     #[error("failed to read egressd's answer; is it of the same version?")]
     Answer(#[source] serde_json::Error),
 }
+
+/// How long the daemon may take to answer the command line.
+const ANSWER: Duration = Duration::from_secs(10);
 
 /// Asks the daemon of a state folder (for the command line; blocks for 10 seconds at most).
 pub fn ask(state: &Path, request: &Request) -> Result<Response, AskError> {
@@ -139,12 +144,15 @@ pub fn ask(state: &Path, request: &Request) -> Result<Response, AskError> {
         io::ErrorKind::PermissionDenied => AskError::Forbidden { path, source },
         _ => AskError::Unreachable { path, source },
     })?;
-    stream.set_read_timeout(Some(Duration::from_secs(10))).map_err(AskError::Talk)?;
+    stream.set_read_timeout(Some(ANSWER)).map_err(AskError::Talk)?;
     let mut line = serde_json::to_vec(request).map_err(AskError::Answer)?;
     line.push(b'\n');
     stream.write_all(&line).map_err(AskError::Talk)?;
     let mut answer = String::new();
-    BufReader::new(stream).read_line(&mut answer).map_err(AskError::Talk)?;
+    BufReader::new(stream).read_line(&mut answer).map_err(|error| match error.kind() {
+        io::ErrorKind::WouldBlock => AskError::Late,
+        _ => AskError::Talk(error),
+    })?;
     serde_json::from_str(&answer).map_err(AskError::Answer)
 }
 

@@ -1,18 +1,22 @@
 //! Whether the gateways of exits are there: each is asked four times a second, beside the loop.
 
+mod memory;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::net::IpAddr;
+use std::path::Path;
 use std::sync::mpsc;
 use std::time::{Duration, Instant};
 
 use tracing::{debug, info, warn};
 
+use self::memory::Memory;
 use super::{Teller, Told};
 use crate::effects::neighbours::Neighbours;
 use crate::facts::backoff::at_random;
 use crate::model::facts::{Family, IfIndex};
-use crate::model::gateways::Health;
+use crate::model::gateways::{Asked, Dead, Health};
 use crate::model::managed::{At, link_of};
 use crate::wire::neighbour::Mac;
 
@@ -32,21 +36,24 @@ pub(crate) enum Report {
 
 /// The gateways that are asked.
 pub(super) struct Watch {
-    wanted: BTreeSet<At>,
-    thread: mpsc::Sender<BTreeSet<At>>,
+    wanted: Asked,
+    thread: mpsc::Sender<Asked>,
     problem: Option<String>,
 }
 
 impl Watch {
-    pub fn new(tell: Teller) -> Self {
+    /// With those that were dead when the daemon ended last, by its state folder: they are until they have answered.
+    pub fn new(state: &Path, tell: Teller) -> (Self, Dead) {
         let (thread, wanted) = mpsc::channel();
-        let work = move || watch(&wanted, &tell);
+        let memory = Memory::open(state);
+        let dead = memory.dead();
+        let work = move || watch(&wanted, memory, &tell);
         std::thread::Builder::new().name("gateways".to_owned()).spawn(work).expect("a thread can be started");
-        Self { wanted: BTreeSet::new(), thread, problem: None }
+        (Self { wanted: Asked::new(), thread, problem: None }, dead)
     }
 
     /// From now on these are asked, and no others.
-    pub fn want(&mut self, wanted: &BTreeSet<At>) {
+    pub fn want(&mut self, wanted: &Asked) {
         if self.wanted != *wanted {
             self.wanted.clone_from(wanted);
             let _ = self.thread.send(wanted.clone());
@@ -69,6 +76,8 @@ impl Watch {
 #[derive(Default)]
 struct Gateway {
     health: Health,
+    /// The NIC's address that asks.
+    from: Option<IpAddr>,
     /// The machine that answered last; everybody is asked once it does not.
     mac: Option<Mac>,
     asked: bool,
@@ -77,7 +86,9 @@ struct Gateway {
 /// The NICs of gateways, by family.
 #[derive(Default)]
 struct Links {
-    /// With the time until which they are good: the NIC's own addresses, which they ask from, may change.
+    /// The gateways that each hears of.
+    of: BTreeMap<(IfIndex, Family), BTreeSet<IpAddr>>,
+    /// With the time until which they are good: this host's NICs may change.
     open: BTreeMap<(IfIndex, Family), (Neighbours, Instant)>,
     /// When those that could not be opened are tried again.
     closed: BTreeMap<(IfIndex, Family), Instant>,
@@ -85,7 +96,7 @@ struct Links {
 }
 
 /// The thread; it ends when the sender is dropped.
-fn watch(wanted: &mpsc::Receiver<BTreeSet<At>>, tell: &Teller) {
+fn watch(wanted: &mpsc::Receiver<Asked>, mut memory: Memory, tell: &Teller) {
     let mut gateways: BTreeMap<At, Gateway> = BTreeMap::new();
     let mut links = Links::default();
     loop {
@@ -97,18 +108,24 @@ fn watch(wanted: &mpsc::Receiver<BTreeSet<At>>, tell: &Teller) {
         match next {
             Ok(mut now) => {
                 now = wanted.try_iter().last().unwrap_or(now);
-                gateways.retain(|at, _| now.contains(at));
-                links.open.retain(|link, _| now.iter().any(|at| link_of(at) == *link));
-                let before = std::mem::take(&mut gateways);
-                gateways = now.into_iter().map(|at| (at, Gateway::default())).collect();
-                gateways.extend(before);
+                links.listen_for(&now);
+                let mut before = std::mem::take(&mut gateways);
+                for (at, from) in now {
+                    let known = before.remove(&at);
+                    let gateway = known.unwrap_or_else(|| Gateway { health: memory.recall(at), ..Gateway::default() });
+                    gateways.insert(at, Gateway { from, ..gateway });
+                }
                 // The next round comes at its time.
                 continue;
             }
             Err(mpsc::RecvTimeoutError::Timeout) => {}
             Err(mpsc::RecvTimeoutError::Disconnected) => return,
         }
-        for (at, dead) in round(&mut gateways, &mut links) {
+        let changed = round(&mut gateways, &mut links);
+        if !changed.is_empty() {
+            memory.keep(gateways.iter().map(|(at, gateway)| (*at, gateway.health)));
+        }
+        for (at, dead) in changed {
             info!(gateway = %at.1, dead, "gateway");
             if tell.send(Told::Gateway(Report::Dead(at, dead))).is_err() {
                 return;
@@ -133,16 +150,27 @@ fn round(gateways: &mut BTreeMap<At, Gateway>, links: &mut Links) -> Vec<(At, bo
             gateway.mac = answer;
             changed.extend(gateway.health.note(answer.is_some()).map(|dead| (*at, dead)));
         }
-        gateway.asked = links.ask(*at, gateway.mac);
+        gateway.asked = gateway.from.is_some_and(|from| links.ask(*at, from, gateway.mac));
     }
     changed
 }
 
 impl Links {
+    /// From now on these are heard of, and no others. A link that hears of the same ones as before goes on.
+    fn listen_for(&mut self, asked: &Asked) {
+        let mut of: BTreeMap<(IfIndex, Family), BTreeSet<IpAddr>> = BTreeMap::new();
+        for at in asked.keys() {
+            of.entry(link_of(at)).or_default().insert(at.1);
+        }
+        self.open.retain(|link, _| of.get(link) == self.of.get(link));
+        self.closed.retain(|link, _| of.contains_key(link));
+        self.of = of;
+    }
+
     /// Asks a gateway; whether it could be asked.
-    fn ask(&mut self, at: At, last: Option<Mac>) -> bool {
+    fn ask(&mut self, at: At, from: IpAddr, last: Option<Mac>) -> bool {
         let link = link_of(&at);
-        match self.asked(link, at.1, last) {
+        match self.asked(link, at.1, from, last) {
             Ok(asked) => asked,
             Err(error) => {
                 self.open.remove(&link);
@@ -159,18 +187,18 @@ impl Links {
         }
     }
 
-    fn asked(&mut self, link: (IfIndex, Family), gateway: IpAddr, last: Option<Mac>) -> io::Result<bool> {
+    fn asked(&mut self, link: (IfIndex, Family), gateway: IpAddr, from: IpAddr, last: Option<Mac>) -> io::Result<bool> {
         if self.closed.get(&link).is_some_and(|again| *again > Instant::now()) {
             return Ok(false);
         }
         let now = Instant::now();
         let (neighbours, until) = match self.open.remove(&link).filter(|(_, until)| *until > now) {
             Some(open) => open,
-            None => (Neighbours::open(link.0, link.1)?, now + AGAIN),
+            None => (Neighbours::open(link.0, link.1, self.of.get(&link))?, now + AGAIN),
         };
-        let asked = neighbours.ask(gateway, last)?;
+        neighbours.ask(gateway, from, last)?;
         self.closed.remove(&link);
         self.open.insert(link, (neighbours, until));
-        Ok(asked)
+        Ok(true)
     }
 }

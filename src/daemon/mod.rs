@@ -49,9 +49,10 @@ use crate::facts::{cloud, containerd, docker, files, kernel, kubernetes, program
 use crate::model::binding::Manifests;
 use crate::model::cloud::AddressReports;
 use crate::model::cluster::ClusterChange;
-use crate::model::facts::{EngineChange, KernelChange};
+use crate::model::facts::{EngineChange, KernelChange, Mac};
 use crate::model::health::{Check, Verdict};
 use crate::model::listeners::Listeners;
+use crate::model::managed::At;
 use crate::model::pod::RuntimeChange;
 use crate::model::port_use::Full;
 use crate::model::programs::ProgramFacts;
@@ -133,6 +134,8 @@ pub(crate) enum Told {
     },
     /// Whether neighbours have addresses that are to be put on a NIC.
     Probed(addresses::Report),
+    /// Another machine says that it has an address which egressd has put on a NIC.
+    Conflict(At, Mac),
     /// Which exits run out of source ports.
     Full(Full),
     /// What the cloud shows of addresses.

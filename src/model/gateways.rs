@@ -1,8 +1,22 @@
 //! Gateways that answered before, and do not any more.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
 
+use super::facts::{Family, KernelFacts, Place, is_link_local};
 use super::managed::At;
+
+/// Gateways that are asked, each with the address of its NIC that asks; `None` while the NIC has none.
+pub type Asked = BTreeMap<At, Option<IpAddr>>;
+
+/// The address of the gateway's NIC that asks for it: one of the gateway's subnet, if there is one. It is asked from no address that the NIC does not
+/// hold any more: whoever has it by then would lose it in the gateway's cache.
+pub fn asked_from(kernel: &KernelFacts, (nic, gateway): At) -> Option<IpAddr> {
+    let held =
+        kernel.addresses_at(Place { nsid: None, index: nic }).filter(|a| a.usable && Family::of(a.net.addr()) == Family::of(gateway));
+    let of_scope = held.filter(|a| is_link_local(a.net.addr()) == is_link_local(gateway));
+    of_scope.min_by_key(|a| (!a.net.contains(&gateway), a.ours, !a.primary)).map(|a| a.net.addr())
+}
 
 /// The gateways that are dead just now, each on its NIC.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -15,8 +29,8 @@ impl Dead {
     }
 
     /// Forgets those that are not asked any more.
-    pub fn retain(&mut self, asked: &BTreeSet<At>) {
-        self.0.retain(|gateway| asked.contains(gateway));
+    pub fn retain(&mut self, asked: &Asked) {
+        self.0.retain(|gateway| asked.contains_key(gateway));
     }
 
     pub fn contains(&self, gateway: At) -> bool {
@@ -35,6 +49,19 @@ pub struct Health {
 }
 
 impl Health {
+    /// Of a gateway that a run of the daemon before this one has known.
+    pub fn remembered(dead: bool) -> Self {
+        Self { known: true, dead, row: 0 }
+    }
+
+    pub fn is_known(&self) -> bool {
+        self.known
+    }
+
+    pub fn is_dead(&self) -> bool {
+        self.dead
+    }
+
     /// Questions in a row without an answer until it is dead.
     pub const MISSES: u8 = 3;
     /// Answers in a row until it is back.
@@ -73,6 +100,41 @@ mod tests {
         assert_eq!(changes("++---++"), [(0, false), (4, true), (6, false)]);
         assert_eq!(changes("+--+--+---"), [(0, false), (9, true)], "misses have to be in a row");
         assert_eq!(changes("+---+-+-++"), [(0, false), (3, true), (9, false)], "and so have answers");
+    }
+
+    #[test]
+    fn who_was_known_before_a_restart_need_not_answer_first() {
+        let after = |dead: bool, answers: &str| {
+            let mut health = Health::remembered(dead);
+            answers.chars().map(|answer| health.note(answer == '+')).collect::<Vec<_>>()
+        };
+        assert_eq!(after(true, "-++"), [None, None, Some(false)]);
+        assert_eq!(after(false, "---"), [None, None, Some(true)]);
+    }
+
+    #[test]
+    fn a_gateway_is_asked_from_an_address_beside_it_that_the_nic_holds_just_now() {
+        use crate::model::facts::{Address, KernelChange};
+        let ip = |text: &str| text.parse::<IpAddr>().unwrap();
+        let place = Place { nsid: None, index: 4 };
+        let mut kernel = KernelFacts::default();
+        let mut add = |net: &str, change: fn(Address) -> Address| {
+            kernel.apply(KernelChange::Address(place, change(Address::new(net.parse().unwrap()))));
+        };
+        add("10.5.0.98/32", |a| Address { ours: true, ..a });
+        add("192.0.2.7/24", |a| a);
+        add("10.5.0.2/24", |a| a);
+        add("10.5.0.3/24", |a| Address { primary: false, ..a });
+        add("fd10:5::2/64", |a| Address { usable: false, ..a });
+        add("fe80::2/64", |a| a);
+        let of = |kernel: &KernelFacts, gateway: &str| asked_from(kernel, (4, ip(gateway)));
+        assert_eq!(of(&kernel, "10.5.0.1"), Some(ip("10.5.0.2")));
+        assert_eq!(of(&kernel, "fe80::1"), Some(ip("fe80::2")));
+        assert_eq!(of(&kernel, "fd10:5::1"), None, "it is not proven yet");
+        for (gone, next) in [("10.5.0.2/24", Some("10.5.0.3")), ("10.5.0.3/24", Some("192.0.2.7")), ("192.0.2.7/24", Some("10.5.0.98"))] {
+            kernel.apply(KernelChange::AddressGone(place, gone.parse().unwrap()));
+            assert_eq!(of(&kernel, "10.5.0.1"), next.map(ip));
+        }
     }
 
     #[test]

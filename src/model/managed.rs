@@ -1,6 +1,6 @@
 //! Addresses that egressd puts on NICs itself: what was found of them on the NIC's link before.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
 use super::facts::{Family, IfIndex, Mac};
@@ -25,17 +25,31 @@ pub enum Verdict {
 
 /// What probes found, until their links are lost: where a link leads after that has to be asked again.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Probes(BTreeMap<At, Verdict>);
+pub struct Probes {
+    found: BTreeMap<At, Verdict>,
+    /// Addresses that another program takes away as often as they are put back: they are let be for a moment.
+    contested: BTreeSet<At>,
+}
 
 impl Probes {
     /// Takes note of what a probe found; whether that is new.
     pub fn note(&mut self, at: At, verdict: Verdict) -> bool {
-        put(&mut self.0, at, verdict)
+        put(&mut self.found, at, verdict)
     }
 
     /// What is known of an address.
     pub fn verdict(&self, at: At) -> Option<Verdict> {
-        self.0.get(&at).copied()
+        self.found.get(&at).copied()
+    }
+
+    /// Takes note of whether an address is let be; whether that is new.
+    pub fn contest(&mut self, at: At, contested: bool) -> bool {
+        if contested { self.contested.insert(at) } else { self.contested.remove(&at) }
+    }
+
+    /// Whether an address is let be.
+    pub fn is_contested(&self, at: At) -> bool {
+        self.contested.contains(&at)
     }
 
     /// Forgets what was found on a link that was lost.
@@ -45,6 +59,7 @@ impl Probes {
 
     /// Forgets what nobody asks for any more.
     pub fn retain(&mut self, wanted: impl Fn(At) -> bool) {
-        self.0.retain(|at, _| wanted(*at));
+        self.found.retain(|at, _| wanted(*at));
+        self.contested.retain(|at| wanted(*at));
     }
 }

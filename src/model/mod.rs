@@ -17,6 +17,7 @@ pub mod known;
 pub mod labels;
 pub mod listeners;
 pub mod managed;
+mod not_a_host;
 mod not_an_uplink;
 pub mod outcome;
 mod overlap;

@@ -6,6 +6,7 @@ use std::net::IpAddr;
 pub use super::away::Away;
 use super::binding::FieldError;
 use super::facts::{Family, Mac};
+pub use super::not_a_host::NotAHost;
 pub use super::not_an_uplink::NotAnUplink;
 
 /// Why there is no usable exit, or no binding at all.
@@ -37,14 +38,19 @@ pub enum Reason {
         interface: String,
         by: Mac,
     },
+    /// egressd is to put the address on a NIC, and another program takes it away as often.
+    AddressContested {
+        address: IpAddr,
+        interface: String,
+    },
     /// egressd is to put the address on a NIC, and none has its subnet.
     NoNicForAddress {
         address: IpAddr,
     },
-    /// egressd is to put the address on a NIC, and no machine may have it: a subnet's own, or its broadcast address.
+    /// egressd is to put the address on a NIC, and no machine may have it, or another one is known to have it.
     NotAHost {
         address: IpAddr,
-        net: ipnet::IpNet,
+        why: NotAHost,
     },
     /// The address is routed to this host, and no NIC leads out.
     NoNicForRouted {
@@ -200,6 +206,7 @@ impl Reason {
             Self::AddressDuplicate { .. } => "AddressDuplicate",
             Self::NoNicForAddress { .. } | Self::NoNicForRouted { .. } => "NoNicForAddress",
             Self::NotAHost { .. } => "NotAHostAddress",
+            Self::AddressContested { .. } => "AddressContested",
             Self::NoSuchInterface { .. } => "NoSuchInterface",
             Self::NoAddressOnInterface { .. } => "NoAddressOnInterface",
             Self::InterfaceDown { .. } => "InterfaceDown",
@@ -270,8 +277,13 @@ impl fmt::Display for Reason {
             Self::NoNicForAddress { address } => {
                 write!(f, "no NIC has a subnet with {address}; name the NIC to put it on (egress.interface, exits[].interface)")
             }
-            Self::NotAHost { address, net } => {
-                write!(f, "{address} is the network or broadcast address of {}, which no machine may have; name another one", net.trunc())
+            Self::NotAHost { address, why } => write!(f, "{address} {why}; name another one"),
+            Self::AddressContested { address, interface } => {
+                write!(
+                    f,
+                    "another program takes {address} off {interface} as often as it is put there; find it by `ip monitor address`, and let it keep \
+                     what it did not add (systemd-networkd: KeepConfiguration=yes; NetworkManager: leave the NIC unmanaged)"
+                )
             }
             Self::NoNicForRouted { address } => {
                 let family = if address.is_ipv4() { "IPv4" } else { "IPv6" };

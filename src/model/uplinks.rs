@@ -13,8 +13,9 @@ use std::net::IpAddr;
 
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 
-use super::binding::{Binding, ExitSpec, SourcePorts};
+use super::binding::{Assignment, Binding, ExitSpec, SourcePorts};
 use super::facts::{Family, IfIndex, KernelFacts, Link, LinkKind, is_link_local};
+use super::gateways::{Asked, asked_from};
 use super::health::Check;
 use super::known::Facts;
 use super::managed::{At, Verdict};
@@ -23,6 +24,7 @@ use super::select::precedence;
 use super::ways::{Gateway, Numbers, Way, WayKey};
 pub use exit::Exit;
 use holder::{not_an_uplink, own};
+use managed::Taken;
 use outside::{Default as DefaultRoute, Inside, MAIN};
 
 /// Where workloads are known to be.
@@ -82,7 +84,7 @@ pub struct Uplinks {
     /// Addresses that egressd puts on NICs, with what a probe found.
     pub managed: BTreeMap<At, Option<Verdict>>,
     /// Gateways of exits, each on its NIC: they are asked whether they are there.
-    pub gateways: BTreeSet<At>,
+    pub gateways: Asked,
     /// What exits are to reach.
     pub probes: BTreeSet<Check>,
     /// What the outside sees of exits, as the cloud says.
@@ -104,7 +106,9 @@ impl Uplinks {
         let mut any = false;
         for binding in bindings {
             any = true;
-            for spec in &binding.exits {
+            // Who cannot be served has nothing put on a NIC.
+            let is_served = binding.is_accepted();
+            for spec in binding.exits.iter().filter(|spec| is_served || spec.assignment != Assignment::Managed) {
                 let first = wanted.entry(spec).or_insert(binding);
                 // Precedence matters only where two gateways are named for one address.
                 if spec.gateway.is_some() && precedence(binding) < precedence(first) {
@@ -116,7 +120,8 @@ impl Uplinks {
             return uplinks;
         }
         let defaults = outside::defaults(kernel);
-        let mut survey = Survey { kernel, defaults: &defaults, inner, memory, uplinks: &mut uplinks, named: BTreeMap::new() };
+        let mut survey =
+            Survey { kernel, defaults: &defaults, inner, memory, uplinks: &mut uplinks, named: BTreeMap::new(), taken: Taken::default() };
         let placed = survey.place(&wanted);
         survey.nics();
         survey.exits(placed);
@@ -177,6 +182,7 @@ struct Survey<'a> {
     uplinks: &'a mut Uplinks,
     /// Gateways that bindings name for an address, that of the binding which takes precedence first.
     named: BTreeMap<IpAddr, Vec<IpAddr>>,
+    taken: Taken,
 }
 
 impl Survey<'_> {
@@ -319,7 +325,9 @@ impl Survey<'_> {
         ways.insert(address, key);
         self.memory.numbers.uses(address, key);
         let gateway = self.uplinks.ways.get(&way).and_then(|way| way.gateways.get(&family)?.address).filter(|_| !alone);
-        self.uplinks.gateways.extend(gateway.map(|gateway| (nic, gateway)));
+        if let Some(gateway) = gateway {
+            self.uplinks.gateways.entry((nic, gateway)).or_insert_with(|| asked_from(self.kernel, (nic, gateway)));
+        }
         if !up {
             return Err(Reason::InterfaceDown { interface });
         }

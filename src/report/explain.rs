@@ -28,9 +28,13 @@ pub fn explain(facts: &Facts, outcome: &Outcome, workload: &str, destination: Op
         return Some(format!("{}: no binding selects it; it goes the host's way\n", container.name));
     }
     let mut out = String::new();
-    for row in rows.into_iter().filter(|r| same_family(r, destination)) {
+    for row in rows.iter().filter(|r| same_family(r, destination)) {
         // Writing into a String cannot fail.
         let _ = one(&mut out, facts, outcome, row, destination);
+    }
+    if let (true, Some(to)) = (out.is_empty(), destination) {
+        let family = if to.is_ipv4() { "IPv4" } else { "IPv6" };
+        out = format!("{}: it has no address of {family} that egressd knows, so it does not reach {to}\n", rows[0].subject);
     }
     Some(out)
 }

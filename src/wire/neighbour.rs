@@ -23,6 +23,9 @@ pub const ICMPV6: u8 = 58;
 /// Where a frame of IPv6 has its next header, and ICMPv6 its kind.
 pub const NEXT_HEADER_AT: u32 = 14 + 6;
 pub const KIND_AT: u32 = 14 + 40;
+/// Where a frame of ARP has its sender's address, and one of neighbour discovery its target.
+pub const SENDER_AT: u32 = 14 + 14;
+pub const TARGET_AT: u32 = 14 + 40 + 8;
 /// Less than this, and a router has passed it on (RFC 4861, section 6.1).
 const HOP_LIMIT: u8 = 255;
 pub const SOLICITATION: u8 = 135;
@@ -38,6 +41,8 @@ const ALL_NODES: Ipv6Addr = Ipv6Addr::new(0xff02, 0, 0, 0, 0, 0, 0, 1);
 pub struct Claim {
     pub address: IpAddr,
     pub mac: Mac,
+    /// It asks whether somebody has it.
+    pub is_probe: bool,
 }
 
 /// Asks whether anybody has an address, without a source: nobody's cache changes. An ARP probe, or the solicitation of duplicate address
@@ -114,8 +119,9 @@ fn read_arp(payload: &[u8]) -> Option<Claim> {
     let address = |at: usize| Ipv4Addr::from([payload[at], payload[at + 1], payload[at + 2], payload[at + 3]]);
     let (sender, target) = (address(14), address(24));
     let mac: Mac = payload[8..14].try_into().ok()?;
-    let address = if sender.is_unspecified() { target } else { sender };
-    Some(Claim { address: address.into(), mac })
+    let is_probe = sender.is_unspecified();
+    let address = if is_probe { target } else { sender };
+    Some(Claim { address: address.into(), mac, is_probe })
 }
 
 /// The multicast group that the holder of an address listens to.
@@ -155,7 +161,7 @@ fn read_ndp(payload: &[u8], source: Mac) -> Option<Claim> {
         SOLICITATION if from == [0; 16] => source,
         _ => return None,
     };
-    Some(Claim { address: Ipv6Addr::from(target).into(), mac })
+    Some(Claim { address: Ipv6Addr::from(target).into(), mac, is_probe: message[0] == SOLICITATION })
 }
 
 /// The link-layer address in an option of this kind.
@@ -198,8 +204,8 @@ mod tests {
     #[test]
     fn a_probe_and_an_announcement_are_read_as_claims_of_who_sent_them() {
         for address in [ip("10.0.1.98"), ip("fd00::98")] {
-            for frame in [probe(address, OWN), announce(address, OWN)] {
-                assert_eq!(read(&frame), Some(Claim { address, mac: OWN }), "{frame:02x?}");
+            for (frame, is_probe) in [(probe(address, OWN), true), (announce(address, OWN), false)] {
+                assert_eq!(read(&frame), Some(Claim { address, mac: OWN, is_probe }), "{frame:02x?}");
             }
         }
     }
@@ -207,7 +213,7 @@ mod tests {
     #[test]
     fn a_question_claims_what_it_is_asked_from_and_nothing_for_the_address_that_it_asks_for() {
         let asked = ask(ip("10.0.1.1"), ip("10.0.1.98"), OWN, None).unwrap();
-        assert_eq!(read(&asked), Some(Claim { address: ip("10.0.1.98"), mac: OWN }));
+        assert_eq!(read(&asked), Some(Claim { address: ip("10.0.1.98"), mac: OWN, is_probe: false }));
         assert_eq!(read(&ask(ip("fd00::1"), ip("fd00::98"), OWN, None).unwrap()), None);
         assert_eq!(ask(ip("fd00::1"), ip("10.0.1.98"), OWN, None), None);
         let again = ask(ip("fd00::1"), ip("fd00::98"), OWN, Some([2, 0, 0, 0, 0, 9])).unwrap();

@@ -2,7 +2,8 @@
 
 POST /_new {"quota": 5, "type": "m5.large"}: an empty account with an instance; the answer has the ids.
 POST /_allocate, /_assign, /_lead, /_route: what somebody else does. POST /_state: all that there is.
-POST /_set: throttle (part of calls), stale (seconds), deny (actions), down, hold ([number of the changing call, "before" or "after"]).
+POST /_set: throttle (part of calls), stale (seconds), deny (actions), down, hold ([number of the changing call, "before" or "after"]),
+page (actions that a proxy's page answers), endless (one page follows the other).
 POST /_told: all calls to EC2 so far, each with the code of its error, and what is wrong with its form.
 Also the metadata service of the instance (version 2), and STS's web identities."""
 
@@ -31,6 +32,7 @@ import patches
 REGION, ACCOUNT = "eu-central-1", "123456789012"
 MODEL = botocore.session.get_session().get_service_model("ec2")
 ERROR = "<?xml version='1.0'?><Response><Errors><Error><Code>{}</Code><Message>{}</Message></Error></Errors><RequestID>1</RequestID></Response>"
+PAGE = "<!DOCTYPE html><html><head><title>Network login</title></head><body><p>Log in first.</p></body></html>"
 TOKEN = "a-token"
 
 
@@ -57,7 +59,7 @@ class Front:
 
     def fresh(self):
         self.calls, self.changes, self.seen, self.samples, self.ids = [], 0, {}, [], {}
-        self.settings = {"throttle": 0, "stale": 0, "deny": [], "down": False, "hold": None}
+        self.settings = {"throttle": 0, "stale": 0, "deny": [], "down": False, "hold": None, "page": [], "endless": False}
         self.epoch = getattr(self, "epoch", 0) + 1
 
     def __call__(self, environ, start):
@@ -150,8 +152,13 @@ class Front:
             if refusal:
                 call["code"] = refusal[0]
                 return refusal[1], ERROR.format(refusal[0], f"{action} is not allowed here")
+            if action in self.settings["page"]:
+                return "200 OK", PAGE
             if action.startswith("Describe"):
-                return self.reading(environ, body)
+                status, text = self.reading(environ, body)
+                if self.settings["endless"]:
+                    text = text.replace("</DescribeNetworkInterfacesResponse>", "<nextToken>next</nextToken></DescribeNetworkInterfacesResponse>")
+                return status, text
             hold, self.changes = self.settings["hold"], self.changes + 1
             held = hold and hold[0] == self.changes
             self.sample()

@@ -29,6 +29,7 @@ pub fn scenarios() -> Vec<Scenario> {
         ),
         Scenario::new("each missing permission is named, and what needs it not is done", missing_permissions_are_named),
         Scenario::new("while the API is away nothing is taken away, and afterwards it goes on", an_api_that_is_away_removes_nothing),
+        Scenario::new("what a proxy answers in the place of the API is no answer: nothing is allocated for it", a_proxys_page_is_no_answer),
     ]
 }
 
@@ -184,5 +185,34 @@ fn an_api_that_is_away_removes_nothing() {
     cloud.set(&json!({ "down": false }));
     is("ready with the new address", &|status| ready(status) && status["pools"]["web"]["addresses"]["10.0.1.96"]["ready"] == true);
     daemon.terminate(Duration::from_secs(5));
+    cloud.has(&["10.0.1.94", "10.0.1.95", "10.0.1.96"]);
+}
+
+fn a_proxys_page_is_no_answer() {
+    let cloud = Cloud::start();
+    cloud.pool("web", "10.0.1.94-10.0.1.95", FORWARDER);
+    cloud.once().expect("it converges");
+    cloud.has(&["10.0.1.94", "10.0.1.95"]);
+    let before = cloud.changes();
+    for action in ["DescribeAddresses", "DescribeNetworkInterfaces", "DescribeSubnets"] {
+        cloud.set(&json!({ "page": [action] }));
+        let error = cloud.once().expect_err(action);
+        let problem = cloud.status()["pools"]["web"]["problem"].clone();
+        let said = problem.as_str().unwrap_or_else(|| panic!("{action}: {error}"));
+        assert!(said.contains(action) && said.contains("a proxy"), "{said}");
+        assert_eq!(cloud.changes(), before, "{action}");
+    }
+    cloud.set(&json!({ "page": [], "endless": true }));
+    cloud.once().expect_err("the list has no end");
+    let said = cloud.status()["pools"]["web"]["problem"].to_string();
+    assert!(said.contains("no end"), "{said}");
+    assert_eq!(cloud.changes(), before);
+    // A call that changes something and that nobody carried out is made again.
+    cloud.pool("web", "10.0.1.94-10.0.1.96", FORWARDER);
+    cloud.set(&json!({ "page": ["AssignPrivateIpAddresses"], "endless": false }));
+    cloud.once().expect_err("nobody has answered");
+    assert_eq!(cloud.condition("web", "AddressesAssigned")["reason"], "CallFailed");
+    cloud.set(&json!({ "page": [] }));
+    cloud.once().expect("it converges");
     cloud.has(&["10.0.1.94", "10.0.1.95", "10.0.1.96"]);
 }

@@ -33,23 +33,6 @@ fn by_router(stage: &Stage) -> usize {
     seen as usize
 }
 
-/// The router answers nobody's question for an address any more, and routes on.
-fn mute(stage: &Stage, mute: bool) {
-    if mute {
-        stage.router.netns.nft(
-            "table netdev mute {
-                 chain input {
-                     type filter hook ingress device \"eth0\" priority -400;
-                     meta protocol arp drop
-                     icmpv6 type nd-neighbor-solicit drop
-                 }
-             }",
-        );
-    } else {
-        stage.router.netns.nft("delete table netdev mute");
-    }
-}
-
 fn await_lost(stage: &Stage, lost: bool) {
     until(if lost { "the gateway is dead" } else { "the gateway is back" }, || {
         let explained = stage.world.egressctl(&["explain", "netns/blue"])?;
@@ -79,15 +62,15 @@ pub fn spread() {
     stage.await_exits(&numbered(2));
     await_known(&egressd);
     assert_eq!(by_router(&stage), 6);
-    mute(&stage, true);
+    stage.mute(true);
     await_lost(&stage, true);
     assert_eq!(by_router(&stage), 0);
-    mute(&stage, false);
+    stage.mute(false);
     await_lost(&stage, false);
     assert_eq!(by_router(&stage), 6);
     // The control: without the daemon nobody looks.
     egressd.kill();
-    mute(&stage, true);
+    stage.mute(true);
     wait();
     assert_eq!(by_router(&stage), 6);
 }
@@ -103,7 +86,7 @@ pub fn alone() {
     stage.await_exits(&numbered(2));
     let mut open = talk::Flow::open(&stage.blue.netns, (SERVER, PORT).into()).expect("it is bound");
     await_known(&egressd);
-    mute(&stage, true);
+    stage.mute(true);
     let said = stage.await_reason("GatewayDead");
     assert!(
         said.iter().all(|line| line.contains("10.5.0.1") || line.contains("fd10:5::1")) && said.iter().all(|line| line.contains(NIC)),
@@ -115,14 +98,14 @@ pub fn alone() {
     bind("Fallback");
     stage.world.await_rows("netns/blue", |row| row["state"] == "Fallback");
     stage.world.leaves_by(&stage.blue.netns, Nic::Eth0).expect("it goes the host's way");
-    mute(&stage, false);
+    stage.mute(false);
     stage.await_exits(&numbered(2));
     stage.serves(&numbered(2));
 }
 
 pub fn silent() {
     let stage = Stage::new();
-    mute(&stage, true);
+    stage.mute(true);
     // Its link-layer addresses are set by hand, as where nobody answers.
     let mac = Stage::mac(&stage.router.netns, "eth0");
     for own in stage.router.own() {
@@ -140,5 +123,58 @@ pub fn silent() {
     stage.await_exits(&numbered(2));
     for to in [IpAddr::from(SERVER), SERVER6.into()] {
         talk::ask_udp(&stage.blue.netns, (to, PORT).into()).expect("it is answered");
+    }
+}
+
+pub fn restart() {
+    let stage = Stage::new();
+    bind_two(&stage);
+    let mut egressd = stage.world.egressd_alone();
+    stage.await_exits(&numbered(2));
+    await_known(&egressd);
+    stage.mute(true);
+    await_lost(&stage, true);
+    egressd.kill();
+    egressd.start();
+    stage.world.await_handled();
+    await_lost(&stage, true);
+    wait();
+    assert_eq!(by_router(&stage), 0, "it has not answered since");
+    stage.mute(false);
+    await_lost(&stage, false);
+    assert_eq!(by_router(&stage), 6);
+    egressd.kill();
+    stage.mute(true);
+    egressd.start();
+    await_lost(&stage, true);
+    // The control: who knows nothing of the run before has no gateway that ever answered.
+    egressd.kill();
+    std::fs::remove_file("/run/egressd/gateways.json").expect("it was kept");
+    egressd.start();
+    wait();
+    await_lost(&stage, false);
+}
+
+pub fn moved() {
+    let stage = Stage::new();
+    let ([exit, _], [moving, exit6]) = (numbered(60), numbered(2));
+    stage.world.host.sysctl(&format!("ipv4/conf/{NIC}/promote_secondaries"), "1");
+    stage.world.host.ip(&format!("addr add {exit}/24 dev {NIC}"));
+    stage.world.bind(&Binding::of(&stage.blue.netns).with(&stage.exits(&[exit, exit6], "weight: 1")));
+    let _egressd = stage.world.egressd_alone();
+    stage.await_exits(&[exit, exit6]);
+    let believed = || stage.router.netns.run(&["ip", "neigh", "show", &moving.to_string()]);
+    // The control: as long as the host has it, it is asked from it.
+    let own = Stage::mac(&stage.world.host, NIC);
+    until("the router knows who asks", || if believed().contains(&own) { Ok(()) } else { Err(believed()) });
+    stage.world.host.ip(&format!("addr del {moving}/24 dev {NIC}"));
+    stage.world.await_handled();
+    let next = stage.segment.silent_router("next", crate::stage::SUBNET, 98);
+    next.netns.ip(&format!("addr add {moving}/24 dev eth0"));
+    let mac = Stage::mac(&next.netns, "eth0");
+    stage.router.netns.run(&["ip", "neigh", "replace", &moving.to_string(), "lladdr", &mac, "dev", "eth0", "nud", "reachable"]);
+    for _ in 0..15 {
+        std::thread::sleep(std::time::Duration::from_millis(100));
+        assert!(believed().contains(&mac), "it is {mac}'s now: {}", believed());
     }
 }

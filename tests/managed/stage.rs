@@ -1,12 +1,13 @@
 //! A host with a NIC beyond the cloud's, and a masqueraded workload.
 
 use std::net::IpAddr;
+use std::time::Duration;
 
 use serde_json::Value;
 use world::{
     Binding, Container, World,
     segment::{Router, Segment},
-    status::until,
+    status::{until, until_within},
     talk,
     traffic::nobody,
 };
@@ -62,6 +63,15 @@ impl Stage {
         rows.filter_map(|row| row["message"].as_str().map(str::to_owned)).collect()
     }
 
+    /// Waits until an address of the workload has no exit, for this reason. Returns the sentence that says so.
+    pub fn await_row(&self, reason: &str) -> String {
+        let found = |rows: &Value| rows.as_array()?.iter().find(|row| row["reason"] == reason)?["message"].as_str().map(str::to_owned);
+        until_within(Duration::from_secs(30), Duration::from_millis(20), reason, || {
+            let status = self.world.status();
+            found(&status["workloads"]).ok_or_else(|| format!("{status:#}"))
+        })
+    }
+
     pub fn serves(&self, addresses: &[IpAddr]) {
         self.router.serves_as(&self.world, &self.blue.netns, addresses).unwrap_or_else(|error| panic!("{error}"));
     }
@@ -76,6 +86,23 @@ impl Stage {
         });
         let seen = self.router.seen();
         assert!(seen.0.is_empty() && elsewhere.is_empty(), "the router saw {seen}; elsewhere {elsewhere}");
+    }
+
+    /// The router answers nobody's question for an address any more, or does again, and routes on.
+    pub fn mute(&self, mute: bool) {
+        if mute {
+            self.router.netns.nft(
+                "table netdev mute {
+                     chain input {
+                         type filter hook ingress device \"eth0\" priority -400;
+                         meta protocol arp drop
+                         icmpv6 type nd-neighbor-solicit drop
+                     }
+                 }",
+            );
+        } else {
+            self.router.netns.nft("delete table netdev mute");
+        }
     }
 
     /// What the NIC has of an address, as `ip -j` prints it.

@@ -12,10 +12,11 @@ use hyper::body::Bytes;
 use hyper::{Request, StatusCode, Uri};
 use tracing::debug;
 
+use super::body::Body;
 use super::credentials::{Chain, Metadata};
 use super::http::Http;
 use super::query::Query;
-use super::read::{self, Body};
+use super::read;
 use super::request::{endpoint, form, post, regional};
 use crate::provider::Error;
 
@@ -33,6 +34,8 @@ const TRIES: u32 = 10;
 /// How EC2 and what stands before it say that there were too many calls. None of them was carried out.
 const THROTTLED: [&str; 6] =
     ["RequestLimitExceeded", "Throttling", "ThrottlingException", "RequestThrottled", "TooManyRequestsException", "EC2ThrottledException"];
+/// How credentials are told to be none any more: they ended early, or were taken back.
+const STALE: [&str; 5] = ["AuthFailure", "ExpiredToken", "ExpiredTokenException", "InvalidClientTokenId", "RequestExpired"];
 /// How a missing permission is told.
 const DENIED: [&str; 3] = ["UnauthorizedOperation", "AccessDenied", "AccessDeniedException"];
 
@@ -89,6 +92,11 @@ impl Client {
         let message = message.split(" Encoded authorization failure message").next().unwrap_or_default().to_owned();
         if DENIED.contains(&code.as_str()) {
             return Err(Error::Denied { action, message });
+        }
+        if STALE.contains(&code.as_str()) {
+            self.credentials.forget();
+            let message = format!("{message} (new credentials are asked for; if it goes on, see whether this machine's clock is right)");
+            return Err(Error::Refused { action, code, message });
         }
         Err(Error::Refused { action, code, message })
     }

@@ -8,8 +8,9 @@ use aws_credential_types::Credentials;
 use http_body_util::Full;
 use hyper::{Method, Request, Uri};
 
+use super::body::Body;
 use super::http::Http;
-use super::read::{self, Body, Lent};
+use super::read::{self, Lent};
 use super::request::{self, endpoint, regional};
 
 /// How long one of these may take to answer.
@@ -43,6 +44,11 @@ impl Chain {
             // The old ones are good for some minutes.
             Err(error) => self.last.clone().filter(|last| !ends(last, Duration::ZERO)).ok_or(error),
         }
+    }
+
+    /// The cloud does not take them any more, whatever their end was said to be.
+    pub fn forget(&mut self) {
+        self.last = None;
     }
 
     async fn lend(&self, region: &str) -> Result<Credentials, String> {

@@ -3,6 +3,7 @@
 //! The whole client (`aws-sdk-ec2`) is 1.24 million lines of generated source and takes eight minutes and eight gigabytes to build, so the few
 //! calls are written here; the tests check each against the model of the API that AWS publishes (botocore's).
 
+mod body;
 mod client;
 mod credentials;
 mod http;
@@ -22,6 +23,11 @@ use crate::model::{interface, tags};
 use crate::provider::{Error, Provider};
 use client::Client;
 use query::Query;
+
+/// Pages of one answer: each has up to a thousand network interfaces, and those that are asked for are a few.
+const MAX_PAGES: usize = 100;
+/// Values of one filter, by EC2's limit.
+const MAX_VALUES: usize = 200;
 
 /// Amazon EC2, for pools of any region.
 pub struct Aws {
@@ -83,10 +89,13 @@ impl Aws {
         const ACTION: &str = "DescribeNetworkInterfaces";
         let mut nics = Vec::new();
         let mut page = query.clone();
-        loop {
+        for number in 1.. {
             let (found, next) = read::network_interfaces(&self.client.call(region, ACTION, &page).await?)?;
             nics.extend(found);
             let Some(next) = next else { break };
+            if number == MAX_PAGES {
+                return Err(Error::Unanswered { action: ACTION, message: format!("it has no end after {MAX_PAGES} pages") });
+            }
             page = query.clone();
             page.push(("NextToken".to_owned(), next));
         }
@@ -138,14 +147,16 @@ impl Provider for Aws {
                     limits.nic = most.map(|most| (kind, most));
                 }
             }
-            let mut query = query::filter("addresses.private-ip-address", addresses.iter().map(Ipv4Addr::to_string));
-            query.extend(query::nth_filter(2, "subnet-id", [facts.nic.subnet.id.clone()]));
-            let others = self.network_interfaces(&region, query).await?;
-            let held = others
-                .iter()
-                .filter(|nic| nic.id != facts.nic.id)
-                .flat_map(|nic| nic.addresses.iter().map(|held| (held.address, nic.id.clone())));
-            limits.taken = held.filter(|(address, _)| addresses.contains(address)).collect();
+            for some in addresses.chunks(MAX_VALUES) {
+                let mut query = query::filter("addresses.private-ip-address", some.iter().map(Ipv4Addr::to_string));
+                query.extend(query::nth_filter(2, "subnet-id", [facts.nic.subnet.id.clone()]));
+                let others = self.network_interfaces(&region, query).await?;
+                let held = others
+                    .iter()
+                    .filter(|nic| nic.id != facts.nic.id)
+                    .flat_map(|nic| nic.addresses.iter().map(|held| (held.address, nic.id.clone())));
+                limits.taken.extend(held.filter(|(address, _)| some.contains(address)));
+            }
         }
         if pool.aws.elastic == Some(ElasticAddresses::Allocate) {
             let query = vec![("AttributeName.1".to_owned(), "vpc-max-elastic-ips".to_owned())];
@@ -161,7 +172,7 @@ impl Provider for Aws {
         match call {
             Call::Allocate { .. } => read::allocated(&answer),
             Call::Associate { .. } => read::associated(&answer),
-            _ => Ok(Answer::Done),
+            _ => body::done(&answer).map(|()| Answer::Done),
         }
     }
 }

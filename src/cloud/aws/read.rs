@@ -4,22 +4,11 @@ use std::collections::BTreeMap;
 use std::net::Ipv4Addr;
 
 use serde::Deserialize;
-use serde::de::DeserializeOwned;
 
+use super::body::{Body, parse};
 use crate::model::call::Answer;
 use crate::model::facts::{Association, DefaultRoute, Elastic, Nic, NicAddress, Subnet, Tags, Target};
 use crate::provider::Error;
-
-/// An answer: the action, and what was said.
-pub struct Body {
-    pub action: &'static str,
-    pub text: String,
-}
-
-fn parse<T: DeserializeOwned>(body: &Body) -> Result<T, Error> {
-    quick_xml::de::from_str(&body.text)
-        .map_err(|error| Error::Unanswered { action: body.action, message: format!("failed to read the answer: {error}") })
-}
 
 /// EC2's lists are elements `item`.
 #[derive(Deserialize)]
@@ -151,7 +140,8 @@ struct Addresses {
 #[serde(rename_all = "camelCase")]
 struct Address {
     allocation_id: Option<String>,
-    public_ip: Ipv4Addr,
+    /// One of a Wavelength zone has a carrier's address instead.
+    public_ip: Option<String>,
     association_id: Option<String>,
     network_interface_id: Option<String>,
     private_ip_address: Option<String>,
@@ -168,7 +158,7 @@ pub fn addresses(body: &Body) -> Result<Vec<Elastic>, Error> {
             nic: text(item.network_interface_id),
             private: item.private_ip_address.and_then(|text| text.parse().ok()),
         });
-        Some(Elastic { id: text(item.allocation_id)?, public: item.public_ip, association, tags: tags(item.tag_set) })
+        Some(Elastic { id: text(item.allocation_id)?, public: item.public_ip?.parse().ok()?, association, tags: tags(item.tag_set) })
     };
     Ok(addresses.addresses_set.item.into_iter().filter_map(elastic).collect())
 }

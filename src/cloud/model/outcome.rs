@@ -31,7 +31,10 @@ pub fn report(pool: &CloudPool, shown: &Facts, plan: &Plan, failed: &[Failed]) -
         let ready = is_ready(pool, shown, *address);
         let elastic = elastic::bound(pool, shown, *address);
         let problem = plan.problems.iter().find(|problem| problem.address == Some(*address)).map(|problem| problem.message.clone());
-        let waits = || failed.first().map_or_else(|| "is not shown by the cloud yet".to_owned(), |failed| failed.message.clone());
+        let of_addresses =
+            |failed: &&Failed| matches!(failed.planned.aspect, Aspect::AddressesAssigned | Aspect::ElasticAddressesAssociated);
+        let failed = failed.iter().find(of_addresses);
+        let waits = || failed.map_or_else(|| "is not shown by the cloud yet".to_owned(), |failed| failed.message.clone());
         let message = if ready { String::new() } else { problem.unwrap_or_else(waits) };
         let report = AddressReport {
             ready,

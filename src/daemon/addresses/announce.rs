@@ -1,6 +1,6 @@
 //! Tells a NIC's link of an address that is there from now on: whoever reached it elsewhere, or not at all, learns of it at once.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::time::{Duration, Instant};
 
@@ -38,8 +38,8 @@ fn announce(addresses: &Receiver<At>) {
         for group in due.chunk_by(|a, b| link_of(a) == link_of(b)) {
             // A link that went down since is told anew once it is up.
             let (nic, family) = link_of(&group[0]);
-            let told = Neighbours::open(nic, family)
-                .and_then(|neighbours| group.iter().try_for_each(|(_, address)| neighbours.announce(*address)));
+            let addresses: Vec<_> = group.iter().map(|(_, address)| *address).collect();
+            let told = Neighbours::open(nic, family, Some(&BTreeSet::new())).and_then(|neighbours| neighbours.announce(&addresses));
             if let Err(error) = told {
                 debug!(%error, nic, "failed to announce addresses");
             }

@@ -9,6 +9,7 @@ use crate::daemon::{Teller, Told};
 use crate::effects::neighbours::Neighbours;
 use crate::facts::backoff::at_random;
 use crate::model::facts::{Family, IfIndex, Mac};
+use crate::wire::neighbour::Claim;
 
 /// RFC 5227 asks three times (`PROBE_NUM`), a second or two apart, and waits two seconds more: for hosts whose switch may not forward yet. This link
 /// has been in use, or the answer is asked for again once it was lost; a neighbour answers within a millisecond, so that a fifth of it is enough.
@@ -42,17 +43,22 @@ pub(super) fn start(nic: IfIndex, family: Family, number: u64, addresses: BTreeS
 }
 
 fn probe(nic: IfIndex, family: Family, addresses: &BTreeSet<IpAddr>) -> io::Result<BTreeMap<IpAddr, Mac>> {
-    let neighbours = match Neighbours::open(nic, family) {
+    let neighbours = match Neighbours::open(nic, family, None) {
         // There is nobody to ask.
         Err(error) if error.kind() == io::ErrorKind::Unsupported => return Ok(BTreeMap::new()),
         other => other?,
     };
     let mut found = BTreeMap::new();
     for round in 1..=PROBES {
-        addresses.iter().filter(|address| !found.contains_key(*address)).try_for_each(|address| neighbours.probe(*address))?;
+        let open: Vec<IpAddr> = addresses.iter().copied().filter(|address| !found.contains_key(address)).collect();
+        let mut note = |claim: Claim| {
+            if addresses.contains(&claim.address) {
+                found.insert(claim.address, Mac(claim.mac));
+            }
+        };
+        neighbours.probe(&open, &mut note)?;
         let until = Instant::now() + if round == PROBES { LAST } else { BETWEEN };
-        let claims = neighbours.claims(until).filter(|claim| addresses.contains(&claim.address));
-        found.extend(claims.map(|claim| (claim.address, Mac(claim.mac))));
+        neighbours.claims(until).for_each(&mut note);
         if found.len() == addresses.len() {
             break;
         }

@@ -136,6 +136,10 @@ impl Agent {
                 self.metrics.failures.inc_by(self.calls.ended(&step, outcome).into());
             }
             Told::Probed(report) => return self.addresses.probed(report, &self.facts.kernel, &mut self.facts.probes),
+            Told::Conflict(at, by) => {
+                self.addresses.conflict(at, by, &self.facts.kernel);
+                return false;
+            }
             Told::Cloud(reports) => {
                 self.silent.cloud = false;
                 self.facts.cloud = reports;

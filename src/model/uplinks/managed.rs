@@ -1,15 +1,17 @@
 //! Exits that nobody else puts on a NIC: egressd does, or they are on none.
 
+use std::collections::BTreeSet;
 use std::net::IpAddr;
 
 use ipnet::IpNet;
 
 use super::super::binding::ExitSpec;
-use super::super::facts::{Family, IfIndex, Link};
+use super::super::facts::{Family, IfIndex, KernelFacts, Link, Route};
 use super::super::managed::Verdict;
-use super::super::reason::{NotAnUplink, Reason};
-use super::Survey;
+use super::super::reason::{NotAHost, NotAnUplink, Reason};
 use super::holder::{holder, not_an_uplink, own};
+use super::{Inner, Survey};
+use crate::contract::PROTOCOL;
 
 impl Survey<'_> {
     /// The NIC of an address that egressd puts there, once it is there or nothing is in its way: it is put there ahead of all that leads to it, so that
@@ -31,10 +33,14 @@ impl Survey<'_> {
             return Ok(nic);
         }
         let verdict = self.inner.facts.probes.verdict((nic, address));
-        self.memory.managed.insert(address, nic);
-        self.uplinks.managed.insert((nic, address), verdict);
         let Some(link) = self.kernel.links.get(&nic) else { return Err(Reason::AddressNotFound { address }) };
         let interface = link.name.clone();
+        self.memory.managed.insert(address, nic);
+        if !is_there && self.inner.facts.probes.is_contested((nic, address)) {
+            self.uplinks.managed.insert((nic, address), None);
+            return Err(Reason::AddressContested { address, interface });
+        }
+        self.uplinks.managed.insert((nic, address), verdict);
         match verdict {
             Some(Verdict::Taken(by)) => Err(Reason::AddressDuplicate { address, interface, by }),
             Some(Verdict::Free) | None if is_there => Ok(nic),
@@ -48,13 +54,13 @@ impl Survey<'_> {
     fn nic_for(&self, spec: &ExitSpec) -> Result<IfIndex, Reason> {
         let address = spec.address;
         let refused = |link: &Link| not_an_uplink(self.kernel, link, spec.gateway, self.defaults, self.inner);
+        let foreign = |index| own(self.kernel, index).any(|a| a.net.addr() == address && !a.ours);
         if let Some(name) = &spec.interface {
             let link = self.kernel.link(name).ok_or_else(|| Reason::NoSuchInterface { interface: name.clone() })?;
             if let Some(why) = refused(link) {
                 return Err(Reason::NotAnUplink { interface: name.clone(), why });
             }
             // One of ours moves.
-            let foreign = |index| own(self.kernel, index).any(|a| a.net.addr() == address && !a.ours);
             let other = self.kernel.own_links_with(address).find(|other| other.index != link.index && foreign(other.index));
             return match other {
                 Some(other) => Err(Reason::AddressNotOnInterface { address, interface: name.clone(), elsewhere: Some(other.name.clone()) }),
@@ -62,7 +68,7 @@ impl Survey<'_> {
             };
         }
         if let Ok(nic) = holder(self.kernel, spec, self.defaults, self.inner) {
-            return Ok(nic);
+            return if foreign(nic) { Ok(nic) } else { self.may_hold(nic, address) };
         }
         let before = self.memory.managed.get(&address).copied().filter(|nic| self.kernel.links.contains_key(nic));
         let rank = |link: &&Link| {
@@ -80,14 +86,19 @@ impl Survey<'_> {
         nets.filter(|net| net.contains(&address)).max_by_key(IpNet::prefix_len)
     }
 
+    /// # Errors
+    /// When no machine may have the address, or another one is known to have it.
     fn may_hold(&self, nic: IfIndex, address: IpAddr) -> Result<IfIndex, Reason> {
-        match self.subnet_of(nic, address) {
-            // RFC 3021: a subnet of two has neither.
-            Some(net @ IpNet::V4(_)) if net.prefix_len() < 31 && (net.network() == address || net.broadcast() == address) => {
-                Err(Reason::NotAHost { address, net })
-            }
-            _ => Ok(nic),
-        }
+        let near = self.subnet_of(nic, address);
+        let inner = self.taken.inner.iter().find(|(net, link)| *link != nic && net.contains(&address));
+        let inner = inner.and_then(|(_, link)| self.kernel.links.get(link));
+        let why = match (near.and_then(|net| NotAHost::of_subnet(net, address)), inner) {
+            (Some(why), _) => why,
+            (None, _) if self.taken.routers.contains(&address) => NotAHost::Gateway,
+            (None, Some(inner)) if near.is_none() => NotAHost::OfWorkloads { interface: inner.name.clone() },
+            _ => return Ok(nic),
+        };
+        Err(Reason::NotAHost { address, why })
     }
 
     /// The NIC that leads out for an address which is routed to this host: the one that is named, or that of the first default route.
@@ -116,5 +127,25 @@ impl Survey<'_> {
             self.uplinks.routed.insert(address);
         }
         Ok(nic)
+    }
+}
+
+/// What no address may be that is to be put on a NIC, whether anybody answers for it or not.
+#[derive(Default)]
+pub(super) struct Taken {
+    /// Gateways of routes and of bindings.
+    routers: BTreeSet<IpAddr>,
+    /// Subnets of interfaces that lead to workloads.
+    inner: Vec<(IpNet, IfIndex)>,
+}
+
+impl Taken {
+    /// By routes of other programs, by these exits' gateways, and by what the interfaces inside hold.
+    pub fn of<'s>(kernel: &KernelFacts, inner: &Inner<'_>, specs: impl Iterator<Item = &'s ExitSpec>) -> Self {
+        let by_routes = kernel.routes.iter().filter(|route| route.protocol != PROTOCOL).flat_map(Route::hops);
+        let routers = by_routes.filter_map(|(gateway, ..)| gateway).chain(specs.filter_map(|spec| spec.gateway)).collect();
+        let nets = |link: &IfIndex| own(kernel, *link).map(|a| (a.net, *link)).collect::<Vec<_>>();
+        let inner = inner.links.iter().flat_map(nets).filter(|(net, _)| net.prefix_len() < net.max_prefix_len()).collect();
+        Self { routers, inner }
     }
 }

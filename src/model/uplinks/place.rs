@@ -8,12 +8,16 @@ use super::super::facts::IfIndex;
 use super::super::select::precedence;
 use super::Survey;
 use super::holder::{address_of, holder};
+use super::managed::Taken;
 
 impl Survey<'_> {
     /// Which NIC holds each exit, and with which address. Those that take precedence come first.
     pub(super) fn place(&mut self, wanted: &BTreeMap<&ExitSpec, &Binding>) -> Vec<(ExitSpec, IfIndex, IpAddr)> {
         let mut ordered: Vec<(&ExitSpec, &Binding)> = wanted.iter().map(|(spec, binding)| (*spec, *binding)).collect();
         ordered.sort_by_key(|(_, binding)| precedence(binding));
+        if wanted.keys().any(|spec| spec.assignment == Assignment::Managed) {
+            self.taken = Taken::of(self.kernel, self.inner, wanted.keys().copied());
+        }
         let mut placed = Vec::new();
         for (spec, _) in ordered {
             let nic = match spec.assignment {

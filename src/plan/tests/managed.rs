@@ -63,6 +63,36 @@ fn an_address_that_a_neighbour_has_is_not_added_and_ours_goes() {
 }
 
 #[test]
+fn an_address_that_another_program_takes_away_all_the_time_is_let_be() {
+    let (mut facts, mut past) = (managed(&[]), Past::default());
+    facts.probes.note((ETH0, ip(EXIT)), Verdict::Free);
+    facts.probes.contest((ETH0, ip(EXIT)), true);
+    assert_eq!(addresses(&plan(&facts, &mut past, &Ruleset::default())), [""; 0]);
+    assert_eq!(reason(&facts, &mut past).map(|reason| reason.word()), Some("AddressContested"));
+    ours(&mut facts, ETH0);
+    assert_eq!(reason(&facts, &mut past), None, "it is there all the same");
+    facts.probes.contest((ETH0, ip(EXIT)), false);
+    assert_eq!(addresses(&plan(&facts, &mut past, &Ruleset::default())), [""; 0]);
+}
+
+#[test]
+fn an_address_that_is_known_to_be_anothers_is_not_added_though_nobody_answers() {
+    for (exit, labels, said) in [
+        ("172.31.0.1", &[][..], "is a gateway"),
+        ("172.31.0.98", &[("egress.gateway", "172.31.0.98")][..], "exit's own address"),
+        ("172.19.0.77", &[("egress.interface", "eth0")][..], "leads to workloads"),
+    ] {
+        let mut facts = host();
+        start(&mut facts, 10, &[&[("egress.ip", exit), ("egress.manage", "true")], labels].concat());
+        facts.probes.note((ETH0, ip(exit)), Verdict::Free);
+        let mut past = Past::default();
+        assert_eq!(addresses(&plan(&facts, &mut past, &Ruleset::default())), [""; 0], "{exit}");
+        let reason = reason(&facts, &mut past).expect("it is dropped").to_string();
+        assert!(reason.contains(said), "{exit}: {reason}");
+    }
+}
+
+#[test]
 fn an_address_keeps_its_nic_while_another_program_has_its_subnet_taken_away() {
     let (mut facts, mut past) = (managed(&[]), Past::default());
     facts.probes.note((ETH0, ip(EXIT)), Verdict::Free);

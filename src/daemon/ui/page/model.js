@@ -93,17 +93,20 @@ function totals(status, flows) {
   ];
 }
 
+/** A sentence about what somebody wrote quotes it, be it an image's label: a command in it is nobody's cure. */
+const QUOTES = /^Egress[A-Z][a-z]+ /;
+
 /** What is wrong: who, the sentence, and the command that mends it. Workloads with the same sentence are one item. */
 function wrong(status, dropped) {
-  const items = status.problems.map(text => ({ who: "egressd", text }));
+  const items = status.problems.map(text => ({ who: "egressd", text, quotes: QUOTES.test(text) }));
   const failing = status.workloads.filter(workload => workload.message);
   for (const [text, members] of grouped(failing, workload => workload.message)) {
     const names = [...new Set(members.map(member => member.workload))];
     const shown = names.slice(0, 3).join(", ") + (names.length > 3 ? " and " + (names.length - 3) + " more" : "");
-    items.push({ who: shown + ": " + members[0].state, text });
+    items.push({ who: shown + ": " + members[0].state, text, quotes: ["Invalid", "NotServed", "PoolInvalid"].includes(members[0].reason) });
   }
   for (const binding of status.bindings) {
-    for (const text of binding.errors ?? []) items.push({ who: binding.binding, text });
+    for (const text of binding.errors ?? []) items.push({ who: binding.binding, text, quotes: true });
     if (binding.lost?.length) {
       const more = binding.lost.length > 3 ? " and " + (binding.lost.length - 3) + " more" : "";
       items.push({ who: binding.binding, text: "Others have what it asks for, too: " + binding.lost.slice(0, 3).join(", ") + more });
@@ -112,7 +115,7 @@ function wrong(status, dropped) {
   for (const drop of dropped.filter(drop => drop.packets > 0)) {
     items.push({ who: drop.packets + " packets dropped: " + drop.reason + " (" + drop.family + ")", text: "They " + (DROPS[drop.reason] ?? "were not let out.") });
   }
-  return items.map(item => ({ ...item, cure: cure(item.text) }));
+  return items.map(item => ({ ...item, cure: item.quotes ? "" : cure(item.text) }));
 }
 
 /** A time as people write it; of today only the clock. */

@@ -1,0 +1,113 @@
+//! Other machines that say they have an address which egressd has put on a NIC: somebody gave it to them afterwards (RFC 5227, section 2.4).
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
+use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
+use std::time::{Duration, Instant};
+
+use tracing::warn;
+
+use crate::daemon::{Teller, Told};
+use crate::effects::neighbours::Neighbours;
+use crate::model::facts::{Family, IfIndex, Mac};
+use crate::model::managed::{At, link_of};
+
+/// Between two looks at what was heard.
+const EVERY: Duration = Duration::from_secs(1);
+/// An address is announced again after a conflict, and not more often than that (`DEFEND_INTERVAL`).
+const DEFEND: Duration = Duration::from_secs(10);
+/// How long after it was heard last a conflict is told.
+const TOLD: Duration = Duration::from_secs(60);
+
+/// What was heard of the addresses that are listened for.
+pub(super) struct Conflicts {
+    listened: BTreeSet<At>,
+    thread: Sender<BTreeSet<At>>,
+    heard: BTreeMap<At, Conflict>,
+}
+
+struct Conflict {
+    by: Mac,
+    nic: String,
+    last: Instant,
+    defended: Instant,
+}
+
+impl Conflicts {
+    /// Starts the thread that listens; it ends with this.
+    pub fn start(tell: Teller) -> Self {
+        let (thread, wanted) = channel();
+        let work = move || listen(&wanted, &tell);
+        std::thread::Builder::new().name("conflicts".to_owned()).spawn(work).expect("a thread can be started");
+        Self { listened: BTreeSet::new(), thread, heard: BTreeMap::new() }
+    }
+
+    /// From now on these are listened for, and no others.
+    pub fn listen_for(&mut self, addresses: BTreeSet<At>) {
+        if self.listened != addresses {
+            self.heard.retain(|at, _| addresses.contains(at));
+            let _ = self.thread.send(addresses.clone());
+            self.listened = addresses;
+        }
+    }
+
+    /// Takes note of a conflict; whether the address is to be announced again.
+    pub fn heard(&mut self, at: At, by: Mac, nic: &str) -> bool {
+        let now = Instant::now();
+        let known = self.heard.get(&at).filter(|known| known.by == by && known.last + TOLD > now);
+        if known.is_none() {
+            warn!(address = %at.1, nic, %by, "another machine says that it has the address, too");
+        }
+        let defended = self.heard.get(&at).map(|known| known.defended).filter(|defended| *defended + DEFEND > now);
+        let conflict = Conflict { by, nic: nic.to_owned(), last: now, defended: defended.unwrap_or(now) };
+        self.heard.insert(at, conflict);
+        defended.is_none()
+    }
+
+    /// What status should tell.
+    pub fn problems(&self) -> impl Iterator<Item = String> + '_ {
+        let now = Instant::now();
+        let recent = self.heard.iter().filter(move |(_, conflict)| conflict.last + TOLD > now);
+        recent.map(|((_, address), Conflict { by, nic, .. })| {
+            format!(
+                "{address} is on {nic}, and {by} says that it has it, too, so that answers go now to one and now to the other; take it from that machine, or name another address"
+            )
+        })
+    }
+}
+
+/// The thread; it ends when the sender is dropped.
+fn listen(wanted: &Receiver<BTreeSet<At>>, tell: &Teller) {
+    let mut links: BTreeMap<(IfIndex, Family), (BTreeSet<IpAddr>, Neighbours)> = BTreeMap::new();
+    loop {
+        let next = if links.is_empty() { wanted.recv().map_err(|_| RecvTimeoutError::Disconnected) } else { wanted.recv_timeout(EVERY) };
+        match next {
+            Ok(mut now) => {
+                now = wanted.try_iter().last().unwrap_or(now);
+                let mut of: BTreeMap<(IfIndex, Family), BTreeSet<IpAddr>> = BTreeMap::new();
+                for at in &now {
+                    of.entry(link_of(at)).or_default().insert(at.1);
+                }
+                links.retain(|link, (addresses, _)| of.get(link) == Some(addresses));
+                of.retain(|link, _| !links.contains_key(link));
+                // A NIC that is gone or no Ethernet has nobody to listen to, and why a packet socket is refused is told by who probes.
+                links.extend(of.into_iter().filter_map(|((nic, family), addresses)| {
+                    let neighbours = Neighbours::open(nic, family, Some(&addresses)).ok()?;
+                    Some(((nic, family), (addresses, neighbours)))
+                }));
+                continue;
+            }
+            Err(RecvTimeoutError::Timeout) => {}
+            Err(RecvTimeoutError::Disconnected) => return,
+        }
+        for ((nic, _), (addresses, neighbours)) in &links {
+            let claims = neighbours.claims(Instant::now()).filter(|claim| !claim.is_probe && addresses.contains(&claim.address));
+            let by: BTreeMap<IpAddr, Mac> = claims.map(|claim| (claim.address, Mac(claim.mac))).collect();
+            for (address, mac) in by {
+                if tell.send(Told::Conflict((*nic, address), mac)).is_err() {
+                    return;
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,85 @@
+//! Which gateways have answered, and which of those are dead, for the next start of the daemon: a restart shall not make a dead gateway one that never
+//! answered, which is never called dead. It is kept where the daemon's state is, and goes with it at a reboot, as the numbers of NICs do.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::net::IpAddr;
+use std::path::{Path, PathBuf};
+
+use nix::net::if_::if_indextoname;
+use tracing::warn;
+
+use crate::model::facts::IfIndex;
+use crate::model::gateways::{Dead, Health};
+use crate::model::managed::At;
+
+const FILE: &str = "gateways.json";
+
+/// The file, and what it said of gateways that nobody has asked for yet.
+pub(super) struct Memory {
+    file: PathBuf,
+    remembered: BTreeMap<At, bool>,
+}
+
+impl Memory {
+    /// Reads what the run before has known of NICs that are still there. A file that cannot be read says nothing.
+    pub fn open(state: &Path) -> Self {
+        let file = state.join(FILE);
+        let kept: Vec<(IfIndex, IpAddr, bool)> =
+            fs::read(&file).ok().and_then(|bytes| serde_json::from_slice(&bytes).ok()).unwrap_or_default();
+        let there = kept.into_iter().filter(|(nic, ..)| if_indextoname(*nic).is_ok());
+        let remembered = there.map(|(nic, gateway, dead)| ((nic, gateway), dead)).collect();
+        Self { file, remembered }
+    }
+
+    /// Those that were dead.
+    pub fn dead(&self) -> Dead {
+        let mut dead = Dead::default();
+        for (at, is_dead) in &self.remembered {
+            dead.note(*at, *is_dead);
+        }
+        dead
+    }
+
+    /// What was known of a gateway that is asked from now on.
+    pub fn recall(&mut self, at: At) -> Health {
+        self.remembered.remove(&at).map_or_else(Health::default, Health::remembered)
+    }
+
+    /// Keeps what is known. Without it the daemon works on; it is the next start that may miss it.
+    pub fn keep(&self, gateways: impl Iterator<Item = (At, Health)>) {
+        let known = gateways.filter(|(_, health)| health.is_known()).map(|(at, health)| (at, health.is_dead()));
+        let all = known.chain(self.remembered.iter().map(|(at, dead)| (*at, *dead)));
+        let all: Vec<(IfIndex, IpAddr, bool)> = all.map(|((nic, gateway), dead)| (nic, gateway, dead)).collect();
+        let new = self.file.with_extension("new");
+        let bytes = serde_json::to_vec(&all).expect("it is plain data");
+        if let Err(error) = fs::write(&new, bytes).and_then(|()| fs::rename(&new, &self.file)) {
+            warn!(file = %self.file.display(), %error, "failed to keep which gateways answer for the next start");
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_next_start_knows_who_was_dead_and_who_had_answered() {
+        let folder = tempfile::tempdir().unwrap();
+        let at = |nic, last| (nic, IpAddr::from([10, 5, 0, last]));
+        // The loopback device is there, and another one is gone by then.
+        let healths = [(at(1, 1), Health::remembered(true)), (at(1, 2), Health::remembered(false)), (at(1, 3), Health::default())];
+        Memory::open(folder.path()).keep(healths.into_iter().chain([(at(u32::MAX, 4), Health::remembered(true))]));
+        let mut next = Memory::open(folder.path());
+        let mut dead = Dead::default();
+        dead.note(at(1, 1), true);
+        assert_eq!(next.dead(), dead);
+        for (last, health) in
+            [(1, Health::remembered(true)), (2, Health::remembered(false)), (3, Health::default()), (4, Health::default())]
+        {
+            assert_eq!(next.recall(at(1, last)), health);
+        }
+        fs::write(folder.path().join(FILE), "[[1, 2").unwrap();
+        assert_eq!(Memory::open(folder.path()).dead(), Dead::default());
+    }
+}

@@ -1,0 +1,39 @@
+//! Frames on a real link, in namespaces of the test's own.
+
+use super::*;
+use crate::netlink::testing::{alone, run};
+
+const OTHER: Mac = [2, 0, 0, 0, 0, 9];
+
+#[test]
+fn a_socket_hears_of_the_addresses_that_it_is_opened_for_and_of_no_others() {
+    alone(|| {
+        run("ip link add eth1 type veth peer name wire
+             ip link set eth1 up
+             ip link set wire up");
+        let index = |name: &str| -> IfIndex { run(&format!("ip -o link show {name} | cut -d: -f1")).trim().parse().unwrap() };
+        let (eth1, wire) = (index("eth1"), index("wire"));
+        for (family, prefix) in [(Family::V4, "10.5.0."), (Family::V6, "fd10:5::")] {
+            let ip = |last: u32| -> IpAddr { format!("{prefix}{last}").parse().unwrap() };
+            let other = Neighbours::open(wire, family, Some(&BTreeSet::new())).unwrap();
+            let some = BTreeSet::from([ip(1), ip(98)]);
+            let sockets = [Some(&some), None].map(|only| Neighbours::open(eth1, family, only).unwrap());
+            for number in 0..200 {
+                other.send(&neighbour::announce(ip(number), OTHER)).unwrap();
+            }
+            let heard = |socket: &Neighbours| -> BTreeSet<IpAddr> {
+                socket.claims(Instant::now() + Duration::from_millis(50)).map(|claim| claim.address).collect()
+            };
+            let [of_some, of_all] = sockets.each_ref().map(heard);
+            assert_eq!(of_some, some);
+            assert_eq!(of_all, (0..200).map(ip).collect(), "the control");
+            // A program for more than the kernel takes is none.
+            let many: BTreeSet<IpAddr> = (1..2000).map(ip).filter(|_| family == Family::V6).collect();
+            if family == Family::V6 {
+                let socket = Neighbours::open(eth1, family, Some(&many)).unwrap();
+                other.send(&neighbour::announce(ip(7), OTHER)).unwrap();
+                assert!(heard(&socket).contains(&ip(7)));
+            }
+        }
+    });
+}
