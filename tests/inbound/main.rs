@@ -5,6 +5,7 @@ mod front;
 mod health;
 mod limits;
 mod ports;
+mod probes;
 
 use std::{
     net::{IpAddr, SocketAddr},
@@ -58,6 +59,9 @@ fn main() -> ExitCode {
     scenarios.push(Scenario::new("a client stays at its server for a time, also after a restart, until that server goes", affinity::stays));
     scenarios.push(Scenario::new("a server takes as many connections as it may, and the next one those beyond", limits::of_servers));
     scenarios.push(Scenario::new("a client that begins too many connections is refused, and counted", limits::of_clients));
+    scenarios
+        .push(Scenario::new("a server that answers no request by TLS gets no new connection, whoever signed for it", probes::by_https));
+    scenarios.push(Scenario::new("a server that answers no datagram gets no new ones", probes::by_datagrams));
     world::harness::main_of_waiting(scenarios)
 }
 

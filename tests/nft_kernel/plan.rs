@@ -5,7 +5,8 @@ use std::sync::Arc;
 
 use egressd::effects::nft::Nft;
 use egressd::model::binding::{
-    Balance, Binding, BindingName, ClientSource, Destination, ExitSpec, HostSelector, Ports, Protocol, Selector, Source, Spread, Traffic,
+    Balance, Binding, BindingName, ClientSource, Destination, ExitSpec, HostSelector, Limits, Ports, Protocol, Selector, Source, Spread,
+    Traffic,
 };
 use egressd::model::facts::KernelFacts;
 use egressd::model::health::AllDown;
@@ -52,7 +53,7 @@ fn host_programs(v6: bool, limited: &Traffic) -> Programs {
 }
 
 /// A port and a range of ports of an exit.
-fn services(exit: IpAddr) -> [Service; 2] {
+fn services(exit: IpAddr) -> [Service; 3] {
     let server = Server {
         address: if exit.is_ipv4() { [172, 19, 0, 2].into() } else { "fd00:19::2".parse().unwrap() },
         port: Some(1234),
@@ -80,7 +81,14 @@ fn services(exit: IpAddr) -> [Service; 2] {
         servers: vec![Server { port: None, ..server }],
         ..port.clone()
     };
-    [port, range]
+    // Each server has a chain of its own.
+    let kept = Service {
+        ports: Ports { protocol: Protocol::Tcp, first: 443, last: 443 },
+        affinity: Some(600),
+        limits: Limits { per_server: Some(100), per_client: Some(20) },
+        ..port.clone()
+    };
+    [port, range, kept]
 }
 
 /// What a host with one uplink needs.
@@ -186,6 +194,16 @@ fn the_datapaths_rules_are_taken_by_the_kernel_and_listed_by_nft() {
             "jhash ip saddr mod 256 seed 0x65677265 map @servers-udp-5000-5010-192.0.2.1",
             "numgen inc mod 1 map @servers-tcp-27017-2001_db8__1",
             "iif . oif . ip saddr @hairpins",
+            "update @rates-tcp-443-192.0.2.1 { ip saddr timeout 10s limit rate over 20/second burst 20 packets } counter",
+            "reject with tcp reset",
+            "ip saddr @clients-tcp-443-192.0.2.1-172.19.0.2-1234 jump server-tcp-443-192.0.2.1-172.19.0.2-1234",
+            "update @clients-tcp-443-192.0.2.1-172.19.0.2-1234 { ip saddr timeout 10m }",
+            "numgen inc mod 1 vmap @server_chains-tcp-443-192.0.2.1",
+            "dnat to 172.19.0.2:1234",
+            "meta l4proto @full-tcp-1234-172.19.0.2 return",
+            "ct count over 99 update @full-tcp-1234-172.19.0.2 { meta l4proto timeout 30s } update @full { ip daddr . meta l4proto . th dport timeout 30s }",
+            "ct count over 100 counter",
+            "ip daddr . meta l4proto . th dport vmap @server_limits",
             "masquerade",
         ] {
             assert!(listing.contains(rule), "{rule}\n{listing}");
