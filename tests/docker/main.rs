@@ -14,6 +14,7 @@ mod networks;
 mod own_nic;
 mod placement;
 mod published;
+mod replace;
 mod restart;
 mod support;
 
@@ -29,6 +30,7 @@ fn main() -> ExitCode {
         boot::scenarios(),
         published::scenarios(),
         inbound::scenarios(),
+        replace::scenarios(),
         networks::scenarios(),
         labels::scenarios(),
         firewall::scenarios(),

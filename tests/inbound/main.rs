@@ -6,6 +6,7 @@ mod health;
 mod ipvs;
 mod limits;
 mod ports;
+mod probes;
 
 use std::{
     net::{IpAddr, SocketAddr},
@@ -60,6 +61,9 @@ fn main() -> ExitCode {
     scenarios.push(Scenario::new("a server takes as many connections as it may, and the next one those beyond", limits::of_servers));
     scenarios.push(Scenario::new("a client that begins too many connections is refused, and counted", limits::of_clients));
     scenarios.push(Scenario::new("without IPVS in the kernel who asks for it is told, and all others are served", ipvs::without_it));
+    scenarios
+        .push(Scenario::new("a server that answers no request by TLS gets no new connection, whoever signed for it", probes::by_https));
+    scenarios.push(Scenario::new("a server that answers no datagram gets no new ones", probes::by_datagrams));
     world::harness::main_of_waiting(scenarios)
 }
 

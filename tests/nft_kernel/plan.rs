@@ -58,8 +58,8 @@ fn host_programs(v6: bool, limited: &Traffic) -> Programs {
     }
 }
 
-/// A port and a range of ports of an exit, and a port that IPVS serves.
-fn services(exit: IpAddr) -> [Service; 3] {
+/// A port, a range of ports, a port whose servers have chains of their own, and one that IPVS serves.
+fn services(exit: IpAddr) -> [Service; 4] {
     let server = Server {
         address: if exit.is_ipv4() { [172, 19, 0, 2].into() } else { "fd00:19::2".parse().unwrap() },
         port: Some(1234),
@@ -90,13 +90,20 @@ fn services(exit: IpAddr) -> [Service; 3] {
         servers: vec![Server { port: None, ..server }],
         ..port.clone()
     };
+    // Each server has a chain of its own.
+    let kept = Service {
+        ports: Ports { protocol: Protocol::Tcp, first: 443, last: 443 },
+        affinity: Some(600),
+        limits: Limits { per_server: Some(100), per_client: Some(20) },
+        ..port.clone()
+    };
     let by_ipvs = Service {
         ports: Ports { protocol: Protocol::Udp, first: 53, last: 53 },
         engine: Engine::Ipvs(Balancer::default()),
         client_source: ClientSource::RouteBack,
         ..port.clone()
     };
-    [port, range, by_ipvs]
+    [port, range, kept, by_ipvs]
 }
 
 /// A subnet with a rate, which has nothing to leave by.
@@ -235,6 +242,16 @@ fn the_datapaths_rules_are_taken_by_the_kernel_and_listed_by_nft() {
             "jhash ip saddr mod 256 seed 0x65677265 map @servers-udp-5000-5010-192.0.2.1",
             "numgen inc mod 1 map @servers-tcp-27017-2001_db8__1",
             "iif . oif . ip saddr @hairpins",
+            "update @rates-tcp-443-192.0.2.1 { ip saddr timeout 10s limit rate over 20/second burst 20 packets } counter",
+            "reject with tcp reset",
+            "ip saddr @clients-tcp-443-192.0.2.1-172.19.0.2-1234 jump server-tcp-443-192.0.2.1-172.19.0.2-1234",
+            "update @clients-tcp-443-192.0.2.1-172.19.0.2-1234 { ip saddr timeout 10m }",
+            "numgen inc mod 1 vmap @server_chains-tcp-443-192.0.2.1",
+            "dnat to 172.19.0.2:1234",
+            "meta l4proto @full-tcp-1234-172.19.0.2 return",
+            "ct count over 99 update @full-tcp-1234-172.19.0.2 { meta l4proto timeout 30s } update @full { ip daddr . meta l4proto . th dport timeout 30s }",
+            "ct count over 100 counter",
+            "ip daddr . meta l4proto . th dport vmap @server_limits",
             "masquerade",
             "limit rate over 2375000 bytes/second burst 9000 bytes counter packets 0 bytes 0 drop",
             "meta mark & 0xffff1f80 == 0x00001000 meta protocol ip iif . ip saddr vmap @rates4_nets",

@@ -4,6 +4,7 @@
 //! changes elements, and the number of rules that a call passes does not grow. conntrack translates the rest of the flow, and the answers,
 //! which leave by the way of the address that was called as those of any published port do.
 
+use std::collections::btree_map::Entry as Entries;
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
@@ -13,7 +14,7 @@ use super::{CONFIRMED, Chains, Shape, admission, ipvs, names};
 use crate::contract::{
     FORWARDED_MARK, FORWARDED_MASK, PRIORITY_BEFORE_FORWARD, PRIORITY_BEHIND_FORWARD, PRIORITY_DNAT, PRIORITY_INBOUND_SNAT,
 };
-use crate::model::binding::{Balance, ClientSource, Ports};
+use crate::model::binding::{Balance, ClientSource, Limits, Ports};
 use crate::model::facts::{IfIndex, KernelFacts, Place};
 use crate::model::ipvs::Engine;
 use crate::model::resolve::Outcome;
@@ -32,20 +33,26 @@ const TRANSLATED: u32 = 1 << 5;
 const SERVERS: &str = "servers";
 const SERVER_CHAINS: &str = "server_chains";
 
-/// Slots that were made before, by the name of their set: a hash over many servers is worked out once, and not in each round.
+/// Services that were made before, by the name of their slots: a hash over many servers is worked out once, and not in each round.
 #[derive(Clone, Debug, Default)]
-pub struct Made(BTreeMap<String, Slots>);
+pub struct Made(BTreeMap<String, Fragment>);
 
-/// The slots of a service, and what they were made of.
+/// The chains and sets of a service, and what they were made of.
 #[derive(Clone, Debug)]
-struct Slots {
+struct Fragment {
+    of: Of,
+    own: Table,
+}
+
+/// What the chains and sets of a service follow from, besides its name.
+#[derive(Clone, Debug, PartialEq)]
+struct Of {
     balance: Balance,
+    affinity: Option<u32>,
+    limits: Limits,
     weighted: Vec<(Endpoint, u16)>,
     /// How many servers it has, with those that get no new connections.
     servers: usize,
-    /// They lead to the servers' chains.
-    chains: bool,
-    elements: Elements,
 }
 
 impl Made {
@@ -55,23 +62,45 @@ impl Made {
         self.0.retain(|name, _| names.contains(name));
     }
 
-    fn elements(&mut self, service: &Service) -> Elements {
-        let (balance, weighted, servers) = (service.balance, service.weighted(), service.servers.len());
-        let chains = admission::has_server_chains(service);
-        match self.0.get(&slots_set(service)) {
-            Some(made) if (made.balance, made.servers, made.chains) == (balance, servers, chains) && made.weighted == weighted => {
-                made.elements.clone()
+    /// The chains and sets of a service, in a table of their own; none of one without a server that takes new connections.
+    fn own(&mut self, service: &Service, v6: bool) -> &Table {
+        let Service { balance, affinity, limits, .. } = *service;
+        let of = Of { balance, affinity, limits, weighted: service.weighted(), servers: service.servers.len() };
+        match self.0.entry(slots_set(service)) {
+            Entries::Occupied(mut made) if made.get().of != of => {
+                made.insert(Fragment { own: own(service, &of, v6), of });
+                &made.into_mut().own
             }
-            _ => {
-                let slots = slots(balance, &weighted, servers);
-                let data = |endpoint| if chains { admission::to_server(service, endpoint) } else { data(endpoint) };
-                let elements: Elements =
-                    slots.into_iter().zip(0..).map(|(endpoint, number)| (Key::one(Bytes::of_number(number)), data(endpoint))).collect();
-                self.0.insert(slots_set(service), Slots { balance, weighted, servers, chains, elements: elements.clone() });
-                elements
-            }
+            Entries::Occupied(made) => &made.into_mut().own,
+            Entries::Vacant(none) => &none.insert(Fragment { own: own(service, &of, v6), of }).own,
         }
     }
+}
+
+fn own(service: &Service, of: &Of, v6: bool) -> Table {
+    let mut table = Table::default();
+    let (chains, single) = (admission::has_server_chains(service), service.ports.first == service.ports.last);
+    let slots = slots(of.balance, &of.weighted, of.servers);
+    if slots.is_empty() {
+        return table;
+    }
+    let (set, slot, family) = (slots_set(service), slot(of.balance, slots.len(), v6), Family::ip(v6));
+    let data = |endpoint| if chains { admission::to_server(service, endpoint) } else { data(endpoint) };
+    let elements = slots.into_iter().zip(0..).map(|(endpoint, number)| (Key::one(Bytes::of_number(number)), data(endpoint))).collect();
+    let mut rules: Vec<Rule> = admission::rate(&mut table, service, v6).into_iter().collect();
+    let kind = if chains {
+        rules.extend(admission::servers(&mut table, service, &set, slot, v6));
+        Datatype::Verdict
+    } else if single {
+        rules.push(rule().dnat_endpoint(family, map(set.as_str(), [slot])));
+        Datatype::endpoint(v6)
+    } else {
+        rules.push(rule().dnat(family, map(set.as_str(), [slot])));
+        Datatype::address(v6)
+    };
+    table.chains.insert(service_name("service", service), Chain::regular(rules));
+    table.sets.insert(set, Set { elements, ..Set::map([Datatype::Mark], kind) });
+    table
 }
 
 /// A server's address, and its port unless it is one of a range.
@@ -199,28 +228,17 @@ pub fn add(table: &mut Table, outcome: &Outcome, kernel: &KernelFacts, v6: bool,
 fn add_service(table: &mut Table, service: &Service, v6: bool, made: &mut Made) {
     let Ports { protocol, first, last } = service.ports;
     let single = first == last;
-    let (services, kind) = if single { (names::SERVICES, Datatype::endpoint(v6)) } else { (names::SERVICES_RANGES, Datatype::address(v6)) };
+    let services = if single { names::SERVICES } else { names::SERVICES_RANGES };
     let key = port_key(service.address, protocol.number(), (first, last), single);
-    let (chain, slots) = (service_name("service", service), slots_set(service));
     put(table, names::PUBLISHED, Key::one(Bytes::default().address(service.address)), Data::None);
-    let elements = made.elements(service);
-    if elements.is_empty() {
+    let own = made.own(service, v6);
+    if own.chains.is_empty() {
         // Nobody takes new connections: the host refuses them. Those that are open go on.
         return;
     }
-    let (slot, family) = (slot(service.balance, elements.len(), v6), Family::ip(v6));
-    let mut rules: Vec<Rule> = admission::rate(table, service, v6).into_iter().collect();
-    let kind = if admission::has_server_chains(service) {
-        rules.extend(admission::servers(table, service, &slots, slot, v6));
-        Datatype::Verdict
-    } else {
-        let to = map(slots.as_str(), [slot]);
-        rules.push(if single { rule().dnat_endpoint(family, to) } else { rule().dnat(family, to) });
-        kind
-    };
-    table.chains.insert(chain.clone(), Chain::regular(rules));
-    table.sets.insert(slots, Set { elements, ..Set::map([Datatype::Mark], kind) });
-    put(table, services, key, Data::Verdict(Verdict::Jump(chain)));
+    table.chains.extend(own.chains.clone());
+    table.sets.extend(own.sets.clone());
+    put(table, services, key, Data::Verdict(Verdict::Jump(service_name("service", service))));
 }
 
 /// Adds the ports of the servers of these services to two sets. No range may meet another of one server's: those that do are one.

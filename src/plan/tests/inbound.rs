@@ -102,6 +102,40 @@ fn a_server_that_comes_or_goes_changes_its_service_alone() {
     assert_eq!(ours, Vec::<&String>::new());
 }
 
+#[test]
+fn a_server_that_comes_or_goes_leaves_the_clients_of_others_alone() {
+    let (mut facts, mut past) = (host(), Past::default());
+    let labels = [IP, ("egress.publish", "80"), ("egress.affinity", "10m")];
+    for n in [4, 5] {
+        start(&mut facts, n, &labels);
+    }
+    let first = plan(&facts, &mut past, &Ruleset::default());
+    let of = |plan: &Plan, what: &str| -> Vec<String> {
+        let table = &plan.target.tables[&Table::Ip];
+        let names = table.sets.keys().chain(table.chains.keys()).filter_map(|name| name.strip_prefix(what));
+        names.map(str::to_owned).collect()
+    };
+    let both = ["172.19.0.4-80", "172.19.0.5-80"];
+    assert_eq!(of(&first, "clients-tcp-80-172.31.0.14-"), both);
+    assert_eq!(of(&first, "server-tcp-80-172.31.0.14-"), both);
+    assert_eq!(plan(&facts, &mut past, &first.target).ruleset, [], "what is read back is what was written");
+    start(&mut facts, 6, &labels);
+    let second = plan(&facts, &mut past, &first.target);
+    let touched = |plan: &Plan| {
+        let of_others = |name: &String| both.iter().any(|other| name.ends_with(other));
+        plan.ruleset.iter().any(|change| match change {
+            Change::DeleteSet(_, name) | Change::FlushChain(_, name) => of_others(name),
+            Change::DeleteTable(_) => true,
+            _ => false,
+        })
+    };
+    assert!(!touched(&second), "{:?}", second.ruleset);
+    // Another container with another time is refused.
+    start(&mut facts, 7, &[IP, ("egress.publish", "80"), ("egress.affinity", "1h")]);
+    let problems = services(&facts).problems;
+    assert!(problems[0].starts_with("label/web-7: egress.affinity: tcp/172.31.0.14:80 is shared with label/web-4"), "{problems:?}");
+}
+
 fn gate(chain: &str, drops: bool, jumps: u32, rules: Vec<GateRule>) -> Gate {
     let base = (chain != "DOCKER-USER").then_some(Base { kind: ChainKind::Filter, hook: Hook::Forward, priority: 0 });
     let uses = jumps + rules.len() as u32;

@@ -66,17 +66,19 @@ fn how_it_is_served_is_said_for_all_ports_of_a_container() {
 fn a_container_is_asked_for_its_health() {
     let of = |health: &str| binding_of([("egress.ip", "172.31.0.14"), ("egress.publish", "80"), ("egress.health", health)]);
     let http = |path: &str| Probe::Http { path: path.to_owned(), host: None, tls: false };
+    let https = |path: &str| Probe::Http { path: path.to_owned(), host: None, tls: true };
     for (text, probe, port) in [
         ("tcp", Probe::Tcp, None),
         ("tcp:8081", Probe::Tcp, Some(8081)),
         ("http:/ready", http("/ready"), None),
         ("http:8081/a:b/c", http("/a:b/c"), Some(8081)),
+        ("https:8443/ready", https("/ready"), Some(8443)),
     ] {
         let binding = of(text);
         assert_eq!(binding.errors, [], "{text}");
         assert_eq!(binding.inbound[0].health, Some(Arc::new(HealthCheck { probe, port, ..HealthCheck::default() })), "{text}");
     }
-    for text in ["udp", "http", "http:ready", "http:x/ready", "tcp:0", "tcp:x", "https:/ready"] {
+    for text in ["udp", "http", "http:ready", "http:x/ready", "tcp:0", "tcp:x", "https:ready", "ftp:/ready"] {
         let errors = of(text).errors;
         assert!(errors.len() == 1 && errors[0].field == "egress.health", "{text}: {errors:?}");
     }

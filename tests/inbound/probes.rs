@@ -1,0 +1,127 @@
+//! Servers that are asked by TLS, and by datagrams.
+
+use std::{
+    net::{IpAddr, Ipv6Addr},
+    process::{Child, Command, Stdio},
+};
+
+use world::{Nic, World, command, status::until};
+
+use crate::{CALLED, Server, TARGET, assert_unserved, call, called, publish, stage};
+
+/// Waits until eth1's entries of this server, of both families, are in this state.
+fn await_health(world: &World, protocol: &str, server: &Server, health: &str) {
+    let own = [IpAddr::from(server.at.address), server.at.address6.into()].map(|address| address.to_string());
+    until(&format!("{} is {health}", server.at.netns.name()), || {
+        let status = world.status();
+        let of_protocol = |one: &&serde_json::Value| one["service"].as_str().is_some_and(|name| name.starts_with(protocol));
+        let services = status["services"].as_array().into_iter().flatten().filter(of_protocol);
+        let servers = services.flat_map(|one| one["servers"].as_array().into_iter().flatten());
+        let mut found = servers.filter(|one| own.iter().any(|own| one["address"] == *own)).peekable();
+        let so = found.peek().is_some() && found.all(|one| one["health"] == health);
+        if so { Ok(()) } else { Err(format!("{:#}", status["services"])) }
+    });
+}
+
+/// A web server by TLS alone, with a certificate for another name that nobody signed; it ends with this.
+struct TlsServer(Child);
+
+impl TlsServer {
+    fn start(server: &Server, port: u16) -> Self {
+        let accept = format!("[{}]:{port}", Ipv6Addr::UNSPECIFIED);
+        let arguments = ["s_server", "-quiet", "-www", "-accept", &accept, "-key", "/run/world/tls.key", "-cert", "/run/world/tls.crt"];
+        let start = || Command::new("openssl").args(arguments).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).spawn();
+        Self(server.at.netns.enter(start).expect("openssl is installed"))
+    }
+}
+
+impl Drop for TlsServer {
+    fn drop(&mut self) {
+        // It may have ended by itself.
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+pub fn by_https() {
+    const PORT: u16 = 8443;
+    let world = World::builder().build();
+    let (_, servers) = stage(&world);
+    let all = servers.each_ref();
+    command::run(&[
+        "openssl",
+        "req",
+        "-x509",
+        "-nodes",
+        "-newkey",
+        "ec",
+        "-pkeyopt",
+        "ec_paramgen_curve:P-256",
+        "-days",
+        "30",
+        "-subj",
+        "/CN=somebody-else.example",
+        "-keyout",
+        "/run/world/tls.key",
+        "-out",
+        "/run/world/tls.crt",
+    ]);
+    let health = |scheme: &str| format!(", health: {{http: {{path: /ready, scheme: {scheme}, port: {PORT}}}, intervalMilliseconds: 100}}");
+    publish(&world, &all, "");
+    assert_unserved(&world);
+    let _egressd = world.egressd_alone();
+    world.forget_neighbours();
+    let [_one, two, _three] = all.map(|server| TlsServer::start(server, PORT));
+    publish(&world, &all, &health("HTTPS"));
+    all.iter().for_each(|server| await_health(&world, "tcp/", server, "Healthy"));
+    assert_eq!(call(&world, 3, all), [2, 2, 2]);
+    drop(two);
+    await_health(&world, "tcp/", all[1], "Unhealthy");
+    assert_eq!(call(&world, 2, all), [2, 0, 2]);
+    // A web server without TLS is none.
+    publish(&world, &all, &health("HTTP"));
+    all.iter().for_each(|server| await_health(&world, "tcp/", server, "Unhealthy"));
+    publish(&world, &all, &format!(", health: {{http: {{path: /, scheme: HTTPS, port: {TARGET}}}, intervalMilliseconds: 200}}"));
+    all.iter().for_each(|server| await_health(&world, "tcp/", server, "Unhealthy"));
+    let shown = world.egressctl(&["status"]).expect("it answers");
+    assert!(shown.contains("no answer by TLS: ") || shown.contains("no answer within 200 ms"), "{shown}");
+}
+
+/// Datagrams to the server come to nothing.
+fn block(server: &Server, how: &str) {
+    for iptables in ["iptables", "ip6tables"] {
+        let rule = format!("{iptables} -I INPUT -p udp --dport {TARGET} -j {how}");
+        server.at.netns.run(&rule.split(' ').collect::<Vec<_>>());
+    }
+}
+
+pub fn by_datagrams() {
+    let world = World::builder().build();
+    let (_, servers) = stage(&world);
+    let all = servers.each_ref();
+    publish(&world, &all, "");
+    assert_unserved(&world);
+    let _egressd = world.egressd_alone();
+    world.forget_neighbours();
+    let health = |probe: &str| format!(", health: {{udp: {{{probe}}}, intervalMilliseconds: 100}}");
+    // Servers answer with the address that they see.
+    for probe in ["send: who", "sendBase64: AAEC, expect: ' '"] {
+        publish(&world, &all, &health(probe));
+        all.iter().for_each(|server| await_health(&world, "udp/", server, "Healthy"));
+        for (how, why) in [("REJECT", "Connection refused"), ("DROP", "no answer within 100 ms")] {
+            block(all[1], how);
+            await_health(&world, "udp/", all[1], "Unhealthy");
+            let inbound = format!("{}:{CALLED}/udp", world.layout.address(Nic::Eth1));
+            let explained = world.egressctl(&["explain", "--inbound", &inbound]).expect("it answers");
+            assert!(explained.contains(&format!("unhealthy ({why})")), "{explained}");
+            for iptables in ["iptables", "ip6tables"] {
+                all[1].at.netns.run(&[iptables, "-F", "INPUT"]);
+            }
+            await_health(&world, "udp/", all[1], "Healthy");
+        }
+    }
+    publish(&world, &all, &health("send: who, expect: nothing of the kind"));
+    all.iter().for_each(|server| await_health(&world, "udp/", server, "Unhealthy"));
+    world::talk::ask_udp(&world.internet, called(&world, Nic::Eth1)[0]).expect_err("nobody is healthy");
+    assert!(world.status()["services"].to_string().contains("its answer has no"), "{:#}", world.status()["services"]);
+}
