@@ -61,7 +61,7 @@ mod tests {
 
     #[test]
     fn an_answer_that_is_no_answer_to_the_action_is_an_error_and_not_an_empty_list() {
-        let whole = "<?xml version=\"1.0\"?>\n<DescribeAddressesResponse xmlns=\"http://ec2.amazonaws.com/doc/2016-11-15/\">\
+        let whole = "<?xml version=\"1.0\"?>\n<DescribeAddressesResponse xmlns=\"urn:ec2\">\
                      <addressesSet/></DescribeAddressesResponse>";
         assert_eq!(addresses(&body(whole)).unwrap(), []);
         let cut = &whole[..whole.len() - 9];
