@@ -12,16 +12,6 @@ pub enum Away {
     Probe { to: SocketAddr, why: String },
 }
 
-impl Away {
-    /// One word.
-    pub fn word(&self) -> &'static str {
-        match self {
-            Self::Cloud { .. } => "CloudPending",
-            Self::Probe { .. } => "ProbeFailed",
-        }
-    }
-}
-
 /// A sentence behind the exit's address.
 impl fmt::Display for Away {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

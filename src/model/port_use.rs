@@ -130,9 +130,9 @@ mod tests {
             let full = flows(&[(1, first), (2, second)]).full(&both.into(), &Full::new());
             closed(&both, &full).remove(&HTTPS).unwrap_or_default()
         };
-        assert!(closed_at(94, 0).is_empty());
+        assert_eq!(closed_at(94, 0), Vec::<IpAddr>::new());
         assert_eq!(closed_at(95, 0), [exit(1)]);
-        assert!(closed_at(95, 96).is_empty(), "both are as full");
+        assert_eq!(closed_at(95, 96), Vec::<IpAddr>::new(), "both are as full");
         assert_eq!(closed_at(95, 99), [exit(2)]);
         assert_eq!(closed_at(0, 100), [exit(2)]);
     }

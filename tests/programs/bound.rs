@@ -179,6 +179,34 @@ pub fn by_turn() {
     assert!(counts.iter().all(|count| *count >= 4) && seen.0.len() == 3, "a third each: {seen}");
 }
 
+pub fn source_ports() {
+    let world = World::builder().ipv6(false).build();
+    let programs = Programs::new();
+    programs.make(BATCH);
+    // One exit, and two ranges.
+    let address = IpAddr::from(world.layout.address(Nic::Eth1));
+    let bind = |name: &str, who: &str, ports: &str| {
+        let exit = format!("exits: [{{address: {address}, gateway: {}, sourcePorts: {ports}}}]", world.gateway(Nic::Eth1, address));
+        world.bind(&world::Binding::new(name, &format!("hostSelector: {{{who}}}")).with(&exit));
+    };
+    bind("batch", "cgroups: [/jobs/batch]", "40000-40099");
+    bind("crawler", "users: ['4242']", "50000-50099");
+    let (batch, crawler) = (programs.within(BATCH), programs.program().user(4242));
+    let of = |who: &world::programs::Program, ports: std::ops::Range<u16>| {
+        servers(&world)
+            .into_iter()
+            .flat_map(|server| [who.tcp(server), who.udp(server)])
+            .all(|seen| ports.contains(&seen.expect("it has a way out").port()))
+    };
+    assert!(!of(&batch, 40_000..40_100) && !of(&crawler, 50_000..50_100), "nothing is bounded yet");
+    let mut egressd = world.egressd_alone();
+    assert!(of(&batch, 40_000..40_100) && of(&crawler, 50_000..50_100));
+    egressd.kill();
+    egressd.start();
+    world.await_handled();
+    assert!(of(&batch, 40_000..40_100) && of(&crawler, 50_000..50_100), "a restart changes nothing");
+}
+
 pub fn marked_by_others() {
     let world = World::builder().ipv6(false).build();
     let (programs, gateway) = (Programs::new(), world.layout.gateway(Nic::Eth0));

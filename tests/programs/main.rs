@@ -33,6 +33,7 @@ fn main() -> ExitCode {
         Scenario::new("a binding for some ports leaves the rest to the default route", bound::some_ports),
         Scenario::new("marks that other programs set in output lead no bound program elsewhere", bound::marked_by_others),
         Scenario::new("programs' flows are spread over exits by turn", bound::by_turn),
+        Scenario::new("programs of two bindings leave as one exit with the source ports of each", bound::source_ports),
         Scenario::new("the first packets of programs in groups made anew leave by the exit or not at all", first::groups_made_anew),
         Scenario::new("a group made anew below a bound one does not leave by the exit of that", first::below_a_bound_group),
         Scenario::new("a unit's group is found, and found again after a restart", first::a_unit),

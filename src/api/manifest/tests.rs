@@ -109,7 +109,7 @@ const HELD: &[(&str, &str)] = &[
     ),
     (
         "exits: [{ address: 172.31.0.14, colour: red }]",
-        "spec.exits[0].colour: unknown field; known here are `address`, `addresses`, `assignment`, `draining`, `gateway`, `interface`, `publicAddress`, `weight`",
+        "spec.exits[0].colour: unknown field; known here are `address`, `addresses`, `assignment`, `draining`, `gateway`, `interface`, `probe`, `publicAddress`, `sourcePorts`, `weight`",
     ),
     ("exits: [{ address: 172.31.0.14 }, { address: 172.31.0.14 }]", "spec.exits[1].address: `172.31.0.14` is given twice; keep one"),
     (
