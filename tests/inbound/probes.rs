@@ -1,7 +1,7 @@
 //! Servers that are asked by TLS, and by datagrams.
 
 use std::{
-    net::{IpAddr, Ipv6Addr},
+    net::IpAddr,
     process::{Child, Command, Stdio},
 };
 
@@ -28,7 +28,7 @@ struct TlsServer(Child);
 
 impl TlsServer {
     fn start(server: &Server, port: u16) -> Self {
-        let accept = format!("[{}]:{port}", Ipv6Addr::UNSPECIFIED);
+        let accept = port.to_string();
         let arguments = ["s_server", "-quiet", "-www", "-accept", &accept, "-key", "/run/world/tls.key", "-cert", "/run/world/tls.crt"];
         let start = || Command::new("openssl").args(arguments).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).spawn();
         Self(server.at.netns.enter(start).expect("openssl is installed"))

@@ -84,7 +84,7 @@ fn what_is_wrong_with_health_is_told_with_field_and_cure() {
         ("health: { udp: { sendBase64: '*' } }", ["spec.inbound[0].health.udp.sendBase64", "is not Base64"]),
         ("health: { http: { path: /, scheme: FTP } }", ["spec.inbound[0].health.http.scheme", "HTTPS"]),
         ("affinity: 1d", ["spec.inbound[0].affinity", "write for instance `60s`"]),
-        ("affinity: 60", ["spec.inbound[0].affinity", "60"]),
+        ("affinity: 60", ["spec.inbound[0].affinity", "must be text"]),
         ("maxConnections: 0", ["spec.inbound[0].maxConnections", "0"]),
         ("endPort: 81, maxConnections: 5", ["spec.inbound[0].maxConnections", "leave one of them out"]),
         ("newConnectionsPerSecond: -1", ["spec.inbound[0].newConnectionsPerSecond", "-1"]),
