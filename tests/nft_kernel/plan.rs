@@ -6,8 +6,8 @@ use std::sync::Arc;
 
 use egressd::effects::nft::Nft;
 use egressd::model::binding::{
-    Balance, Binding, BindingName, ClientSource, Destination, ExitSpec, HostSelector, Limits, Ports, Protocol, Selector, Source, SourcePorts,
-    Spread, Traffic,
+    Balance, Binding, BindingName, ClientSource, Destination, ExitSpec, HostSelector, Limits, Ports, Protocol, Selector, Source,
+    SourcePorts, Spread, Traffic,
 };
 use egressd::model::facts::KernelFacts;
 use egressd::model::health::AllDown;

@@ -184,6 +184,9 @@ pub fn of(draft: &table::Draft, exits: &[ExitSpec], errors: &mut Faults) -> Vec<
     if engine != Engine::Nftables && balance.is_some() {
         errors.push(BALANCE.name, || format!("is for the engine `nftables`; say `{}` instead, for instance `rr`", SCHEDULER.name));
     }
+    if engine != Engine::Nftables && affinity.is_some() {
+        errors.push(AFFINITY.name, || "is for the engine `nftables`; take it out, or write a manifest with `persistence`".to_owned());
+    }
     for address in publish.iter().filter_map(|one| one.address) {
         // An interface's own address is not known here.
         if exits.iter().all(|exit| exit.address != address && !exit.address.is_unspecified()) {

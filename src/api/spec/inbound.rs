@@ -9,6 +9,7 @@ use crate::api::binding::EgressBindingSpec;
 use crate::api::inbound::ServerWeight;
 use crate::api::values::{self, Fault, Faults, MAX_ITEMS, affinity};
 use crate::model::binding::{BindingName, Inbound, Limits, Source};
+use crate::model::ipvs::Engine;
 
 /// Each entry as written; none of them overlaps another.
 pub fn inbound(name: &BindingName, spec: &EgressBindingSpec, faults: &mut Faults) -> Vec<Inbound> {
@@ -55,6 +56,16 @@ pub fn inbound(name: &BindingName, spec: &EgressBindingSpec, faults: &mut Faults
             faults.push(&path("maxConnections"), || {
                 "is given beside `endPort`: connections are counted for one port; leave one of them out".to_owned()
             });
+        }
+        if engine != Engine::Nftables {
+            let given = [
+                ("affinity", entry.affinity.is_some(), "say `persistence` instead"),
+                ("maxConnections", entry.max_connections.is_some(), "say `upperThreshold` of each of `servers` instead"),
+                ("newConnectionsPerSecond", entry.new_connections_per_second.is_some(), "choose that, or take this out"),
+            ];
+            for (field, _, cure) in given.into_iter().filter(|(_, given, _)| *given) {
+                faults.push(&path(field), || format!("is for the engine Nftables; {cure}"));
+            }
         }
         let limit = |number: Option<i32>| number.and_then(|number| number.try_into().ok());
         let limits = Limits { per_server: limit(entry.max_connections), per_client: limit(entry.new_connections_per_second) };

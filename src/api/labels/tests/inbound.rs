@@ -138,6 +138,10 @@ fn a_container_may_be_served_by_ipvs() {
             "egress.balance: is for the engine `nftables`; say `egress.scheduler`",
         ),
         (
+            &[("egress.engine", "ipvs"), ("egress.affinity", "60s")],
+            "egress.affinity: is for the engine `nftables`; take it out, or write a manifest with `persistence`",
+        ),
+        (
             &[("egress.engine", "ipvs"), ("egress.publish", "80-90")],
             "egress.engine: `ipvs` serves single ports, and `tcp/80-90` is a range",
         ),

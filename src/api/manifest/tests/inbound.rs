@@ -152,6 +152,9 @@ fn what_is_for_the_other_engine_is_told_with_field_and_cure() {
             "spec.inbound[0].servers[0].upperThreshold: is for the engine Ipvs",
         ),
         ("engine: Ipvs, balance: RoundRobin", "spec.inbound[0].balance: is for the engine Nftables; say `scheduler` instead"),
+        ("engine: Ipvs, affinity: 60s", "spec.inbound[0].affinity: is for the engine Nftables; say `persistence` instead"),
+        ("engine: Ipvs, maxConnections: 9", "spec.inbound[0].maxConnections: is for the engine Nftables; say `upperThreshold`"),
+        ("engine: Ipvs, newConnectionsPerSecond: 9", "spec.inbound[0].newConnectionsPerSecond: is for the engine Nftables"),
         ("engine: Ipvs, endPort: 90", "spec.inbound[0].endPort: makes a range, and the engine Ipvs serves single ports"),
         ("engine: Ipvs, scheduler: best", "unknown variant `best`"),
         (
