@@ -96,6 +96,10 @@ fn ports(ruleset: &Ruleset) -> BTreeSet<IfIndex> {
         let v6 = *family == Family::Ip6;
         let slots = services(table).filter_map(|(_, chain)| inbound::slots_of(table, chain));
         servers.extend(slots.flat_map(|slots| slots.values()).filter_map(|data| server_in(data, v6)));
+        // Answers to a server that IPVS has brought to itself are translated on the bridge in the same way.
+        let by_ipvs = table.sets.get(names::VIRTUAL).is_some_and(|set| !set.elements.is_empty());
+        let serving = table.sets.get(names::SERVING).filter(|_| by_ipvs).into_iter().flat_map(|set| set.elements.keys());
+        servers.extend(serving.filter_map(|key| address_in(key.first.as_slice(), v6)));
     }
     if servers.is_empty() {
         return BTreeSet::new();

@@ -9,6 +9,7 @@ use egressd::model::binding::{
 };
 use egressd::model::facts::KernelFacts;
 use egressd::model::health::AllDown;
+use egressd::model::ipvs::{Balancer, Engine, Thresholds};
 use egressd::model::programs::{Guarded, Programs};
 use egressd::model::resolve::{Guard, Outcome};
 use egressd::model::select::Held;
@@ -51,12 +52,14 @@ fn host_programs(v6: bool, limited: &Traffic) -> Programs {
     }
 }
 
-/// A port and a range of ports of an exit.
-fn services(exit: IpAddr) -> [Service; 2] {
+/// A port and a range of ports of an exit, and a port that IPVS serves.
+fn services(exit: IpAddr) -> [Service; 3] {
     let server = Server {
         address: if exit.is_ipv4() { [172, 19, 0, 2].into() } else { "fd00:19::2".parse().unwrap() },
         port: Some(1234),
         weight: 1,
+        thresholds: Thresholds::default(),
+        route_back: None,
         health: Health::Unchecked,
         drain: None,
         entry: Entry::Port { port: 7, bridge: 5 },
@@ -65,6 +68,7 @@ fn services(exit: IpAddr) -> [Service; 2] {
     let port = Service {
         address: exit,
         ports: Ports { protocol: Protocol::Tcp, first: 27017, last: 27017 },
+        engine: Engine::Nftables,
         balance: Balance::RoundRobin,
         client_source: ClientSource::Masquerade,
         all_down: AllDown::Refuse,
@@ -78,7 +82,13 @@ fn services(exit: IpAddr) -> [Service; 2] {
         servers: vec![Server { port: None, ..server }],
         ..port.clone()
     };
-    [port, range]
+    let by_ipvs = Service {
+        ports: Ports { protocol: Protocol::Udp, first: 53, last: 53 },
+        engine: Engine::Ipvs(Balancer::default()),
+        client_source: ClientSource::RouteBack,
+        ..port.clone()
+    };
+    [port, range, by_ipvs]
 }
 
 /// What a host with one uplink needs.
@@ -141,6 +151,7 @@ fn the_datapaths_rules_are_taken_by_the_kernel_and_listed_by_nft() {
                 programs: all,
                 services: all,
                 services_ranges: all,
+                ipvs: all,
             };
             table.chains.extend(chains(shape));
             programs::add(table, &host_programs(v6, &limited), v6);

@@ -8,7 +8,9 @@ use super::{CONFIRMED, Chains, ORIGINAL, REPLY, Shape, names, ours};
 use crate::contract::{FORWARDED_MASK, NEIGHBOUR_MASK, PRIORITY_BEFORE_FORWARD, PRIORITY_BEHIND_FORWARD};
 use crate::model::binding::{ClientSource, Ports};
 use crate::model::services::Service;
-use crate::nft::build::{RuleBuilder, SetName, ct_direction, ct_original_daddr, ct_status, daddr, iif, mark, oif, ranges, rule, saddr};
+use crate::nft::build::{
+    RuleBuilder, SetName, ct_direction, ct_original_daddr, ct_status, dport, iif, l4proto, mark, oif, ranges, rule, saddr,
+};
 use crate::nft::{Bytes, Chain, ChainKind, Data, Datatype, Hook, Key, Rule, Set, Table};
 
 /// `IPS_DST_NAT`.
@@ -16,9 +18,9 @@ const TRANSLATED: u32 = 1 << 5;
 
 /// The sets of this concern, empty. Virtual services stand in theirs before the kernel has them, and as long as it does: so it says which are ours,
 /// after a restart, too.
-pub fn sets(v6: bool) -> [(&'static str, Set); 3] {
-    let (address, called) = (Datatype::address(v6), [Datatype::address(v6), Datatype::Protocol, Datatype::Service]);
-    [(names::VIRTUAL, Set::of(called)), (names::ROUTED_BACK, Set::of(called)), (names::SELVES, Set::of([address, address]))]
+pub fn sets(v6: bool) -> [(&'static str, Set); 2] {
+    let called = [Datatype::address(v6), Datatype::Protocol, Datatype::Service];
+    [(names::VIRTUAL, Set::of(called)), (names::ROUTED_BACK, Set::of(called))]
 }
 
 /// Adds a virtual service.
@@ -29,7 +31,6 @@ pub fn add_service(table: &mut Table, service: &Service) {
     for server in service.servers.iter().filter(|_| service.client_source == ClientSource::RouteBack) {
         let port = server.port.unwrap_or(first);
         put(table, names::ROUTED_BACK, port_key(server.address, protocol.number(), (port, port), true), Data::None);
-        put(table, names::SELVES, Key::one(Bytes::default().address(server.address).address(server.address)), Data::None);
     }
 }
 
@@ -38,11 +39,11 @@ fn untranslated(v6: bool) -> RuleBuilder {
     rule().is(ct_status().and(TRANSLATED), 0).found(names::PUBLISHED, [ct_original_daddr(v6)])
 }
 
-/// Servers that route their answers back see every client's address, but for one that calls itself: it would take the call for its own.
+/// Servers that route their answers back see every client's address, but for their own: one that called itself would take the call for its own packet.
 pub fn routed_back(shape: Shape) -> [Rule; 2] {
     let v6 = shape.v6;
     [
-        untranslated(v6).found(names::SELVES, [saddr(v6), daddr(v6)]).masquerade(),
+        untranslated(v6).found(names::ROUTED_BACK, [saddr(v6), l4proto(), dport()]).masquerade(),
         untranslated(v6).found(names::ROUTED_BACK, calls(v6)).accept(),
     ]
 }

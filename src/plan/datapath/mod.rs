@@ -108,8 +108,6 @@ pub mod names {
     pub const VIRTUAL: &str = "virtual";
     /// Address, protocol, port of servers behind IPVS that route their answers back through this host.
     pub const ROUTED_BACK: &str = "routed_back";
-    /// Source and destination: such a server that calls itself.
-    pub const SELVES: &str = "selves";
     /// Bridge family: port, source.
     pub const OWNERS: [&str; 2] = ["owners4", "owners6"];
     /// Bridge family: source that a port owns.
