@@ -99,7 +99,7 @@ pub struct ServerWeight {
     /// 1 to 100; or 0 to drain it: it gets no new connection, and goes on with those that it has.
     #[schemars(range(min = 0, max = 100))]
     pub weight: i32,
-    /// With so many connections it gets no new one. For the engine `Ipvs`, which counts them for each processor apart: a few more may come.
+    /// With so many connections, those that are ending counted, it gets no new one. For the engine `Ipvs`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 1))]
     pub upper_threshold: Option<i32>,

@@ -204,7 +204,8 @@ impl Watch {
         if looked.drifted {
             let count = self.drift.filter(|(_, at)| at.elapsed() < TOLD).map_or(0, |(count, _)| count) + 1;
             self.drift = Some((count, Instant::now()));
-            warn!(services = ?steps.iter().map(|step| step.called()).collect::<BTreeSet<_>>(), "another program has changed virtual services of egressd: they are put right");
+            let commands: Vec<String> = steps.iter().map(ToString::to_string).collect();
+            warn!(commands = commands.join("; "), "another program has changed virtual services of egressd: they are put right");
         }
         self.tell(problems);
         if !self.asked && self.desired.is_empty() && ours.is_empty() {

@@ -37,7 +37,7 @@ pub struct Balancer {
 /// A client comes to the server of its last connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Persistence {
-    /// Seconds after the end of its last connection.
+    /// Seconds after its last connection began; as long as one is open it stays.
     pub seconds: u32,
     /// Clients whose addresses agree in so many bits are one: of IPv4, 1 to 32.
     pub ipv4_prefix_length: u8,
@@ -115,7 +115,7 @@ impl fmt::Display for Scheduler {
     }
 }
 
-/// Connections of one server between which it gets new ones. The kernel counts those of each of its processors apart, so a few more may come.
+/// How many connections one server may have. Those that are ending count, too.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Thresholds {
     /// With so many it gets no new connection; 0: no limit.

@@ -2,6 +2,7 @@
 
 mod flows;
 mod inbound;
+mod ipvs;
 mod managed;
 mod networks;
 mod nodes;

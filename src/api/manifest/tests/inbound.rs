@@ -156,7 +156,7 @@ fn what_is_for_the_other_engine_is_told_with_field_and_cure() {
         ("engine: Ipvs, maxConnections: 9", "spec.inbound[0].maxConnections: is for the engine Nftables; say `upperThreshold`"),
         ("engine: Ipvs, newConnectionsPerSecond: 9", "spec.inbound[0].newConnectionsPerSecond: is for the engine Nftables"),
         ("engine: Ipvs, endPort: 90", "spec.inbound[0].endPort: makes a range, and the engine Ipvs serves single ports"),
-        ("engine: Ipvs, scheduler: best", "unknown variant `best`"),
+        ("engine: Ipvs, scheduler: best", "spec.inbound[0].scheduler: `best` is unknown; write one of `rr`"),
         (
             "engine: Ipvs, servers: [{ address: 10.0.0.2, weight: 1, upperThreshold: 9, lowerThreshold: 10 }]",
             "spec.inbound[0].servers[0].lowerThreshold: 10 is above `upperThreshold`, 9; write at most 9",
