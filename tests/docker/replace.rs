@@ -32,10 +32,11 @@ fn start(docker: &Docker, name: &str) {
     docker.cli(&[options.as_slice(), &[IMAGE, "sh", "-c", SERVER]].concat());
 }
 
+/// Each by both of its addresses.
 fn await_healthy(world: &World, count: usize) {
     until(&format!("{count} containers serve"), || {
         let services = world.status()["services"].to_string();
-        if services.matches("\"Healthy\"").count() == count { Ok(()) } else { Err(services) }
+        if services.matches("\"Healthy\"").count() == 2 * count { Ok(()) } else { Err(services) }
     });
 }
 

@@ -78,7 +78,7 @@ pub fn of_servers() {
         ended.into_iter().for_each(|(_, flow)| flow.close().expect("it ends"));
         // It serves a port of both NICs.
         until("the others are not full any more", || {
-            let free = world.egressctl(&["status"]).map_err(|error| error.to_string())?;
+            let free = world.egressctl(&["status"])?;
             if free.matches("(full)").count() == 2 { Ok(()) } else { Err(free) }
         });
         let before = calls();
