@@ -90,7 +90,9 @@ fn facts(policies: u32, exits: u32, spread: Spread) -> Facts {
     let link = |index, name: &str| Link { up: true, carrier: true, ..Link::new(index, name, LinkKind::Other(String::new())) };
     facts.kernel.apply(KernelChange::Link(link(NIC.index, "eth1")));
     facts.kernel.apply(KernelChange::Link(link(LAN, "lan0")));
-    (0..exits).for_each(|n| drop(facts.kernel.apply(KernelChange::Address(NIC, Address::new(host(exit(n)))))));
+    for n in 0..exits {
+        facts.kernel.apply(KernelChange::Address(NIC, Address::new(host(exit(n)))));
+    }
     let default = Route {
         gateway: Some([172, 31, 0, 1].into()),
         interface: Some(NIC.index),
