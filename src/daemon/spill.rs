@@ -2,7 +2,7 @@
 //! it is so large that one of them may.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::mpsc;
 use std::time::{Duration, Instant};
 
@@ -11,6 +11,7 @@ use tracing::{debug, info};
 use super::{Teller, Told, tally};
 use crate::model::port_use::{Full, Source, may_be_full};
 use crate::model::resolve::Outcome;
+use crate::model::spread::Shares;
 
 /// Between two looks.
 const EVERY: Duration = Duration::from_secs(1);
@@ -40,7 +41,7 @@ impl Watch {
     pub fn want(&mut self, outcome: &Outcome) {
         let spreads = outcome.spreads.values().chain(outcome.programs.spreads.values());
         let several = spreads.filter(|shares| shares.shares.len() > 1);
-        let wanted: BTreeSet<Source> = several.flat_map(|shares| shares.sources()).collect();
+        let wanted: BTreeSet<Source> = several.flat_map(Shares::sources).collect();
         if self.wanted.as_ref() != Some(&wanted) {
             self.wanted = Some(wanted.clone());
             let _ = self.thread.send(wanted);
@@ -49,7 +50,7 @@ impl Watch {
 }
 
 /// The thread; it ends when the sender is dropped. The first look is told of, whatever it shows.
-fn watch(wanted: &mpsc::Receiver<BTreeSet<Source>>, count: &PathBuf, tell: &Teller) {
+fn watch(wanted: &mpsc::Receiver<BTreeSet<Source>>, count: &Path, tell: &Teller) {
     let (mut exits, mut last, mut rest): (BTreeSet<Source>, Option<Full>, Duration) = (BTreeSet::new(), None, EVERY);
     loop {
         let next =
@@ -73,7 +74,7 @@ fn watch(wanted: &mpsc::Receiver<BTreeSet<Source>>, count: &PathBuf, tell: &Tell
 }
 
 /// Which exits are full now; as before, where that cannot be read.
-fn look(exits: &BTreeSet<Source>, before: &Full, count: &PathBuf) -> Full {
+fn look(exits: &BTreeSet<Source>, before: &Full, count: &Path) -> Full {
     let flows = std::fs::read_to_string(count).ok().and_then(|text| text.trim().parse().ok());
     if !may_be_full(exits, flows.unwrap_or(u64::MAX)) {
         return Full::new();

@@ -121,9 +121,9 @@ impl Fragment {
         for (closed, name) in spill.choices() {
             let slots = shares.without(closed).slots();
             let open = Choice { kind: "spill-", name: format!("{policy:08x}-{name}"), slots, ..all };
-            fragment.choose(&open, [Vec::new(), Vec::new()], &leads_to, chains);
+            fragment.choose(&open, [Vec::new(), Vec::new()], leads_to, chains);
         }
-        fragment.choose(&all, [to_ways, to_exits], &leads_to, chains);
+        fragment.choose(&all, [to_ways, to_exits], leads_to, chains);
         fragment
     }
 
