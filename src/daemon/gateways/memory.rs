@@ -1,12 +1,12 @@
 //! Which gateways have answered, and which of those are dead, for the next start of the daemon: a restart shall not make a dead gateway one that never
 //! answered, which is never called dead. It is kept where the daemon's state is, and goes with it at a reboot, as the numbers of NICs do.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 
-use nix::net::if_::if_indextoname;
+use nix::net::if_::{Interface, if_nameindex};
 use tracing::warn;
 
 use crate::model::facts::IfIndex;
@@ -27,7 +27,8 @@ impl Memory {
         let file = state.join(FILE);
         let kept: Vec<(IfIndex, IpAddr, bool)> =
             fs::read(&file).ok().and_then(|bytes| serde_json::from_slice(&bytes).ok()).unwrap_or_default();
-        let there = kept.into_iter().filter(|(nic, ..)| if_indextoname(*nic).is_ok());
+        let nics: BTreeSet<IfIndex> = if_nameindex().iter().flat_map(|all| all.iter().map(Interface::index)).collect();
+        let there = kept.into_iter().filter(|(nic, ..)| nics.contains(nic));
         let remembered = there.map(|(nic, gateway, dead)| ((nic, gateway), dead)).collect();
         Self { file, remembered }
     }
