@@ -21,7 +21,7 @@ pub struct EgressProxySpec {
     pub listen: Listen,
     /// Where their connections go.
     pub dial: Dial,
-    /// TCP connections at a time, in each namespace. A new one above that is reset.
+    /// TCP connections, or SCTP associations, at a time, in each namespace. A new one above that is reset.
     #[serde(default = "max_connections")]
     #[schemars(range(min = 1, max = 1_000_000))]
     pub max_connections: u32,
@@ -31,6 +31,9 @@ pub struct EgressProxySpec {
     /// Bounds of UDP sessions.
     #[serde(default)]
     pub udp: Udp,
+    /// Limits of SCTP associations.
+    #[serde(default)]
+    pub sctp: Sctp,
     /// Subnets of load balancers that tell the client's address by the PROXY protocol. A TCP connection from there has to begin with its header
     /// (version 1 or 2); of all others it is payload.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
@@ -102,6 +105,18 @@ pub struct Udp {
     pub idle_seconds: u32,
 }
 
+/// Limits of SCTP associations.
+#[derive(Clone, Debug, PartialEq, Deserialize, Serialize, JsonSchema)]
+#[serde(rename_all = "camelCase", default)]
+pub struct Sctp {
+    /// Seconds without a message in either direction after which an association is aborted. Heartbeats are no messages.
+    #[schemars(range(min = 1, max = 2_678_400))]
+    pub idle_seconds: u32,
+    /// Seconds that the one side may take to confirm the shutdown of the other one; then it is aborted.
+    #[schemars(range(min = 1, max = 2_678_400))]
+    pub shutdown_seconds: u32,
+}
+
 /// What a port is of.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 #[serde(rename_all = "UPPERCASE")]
@@ -109,6 +124,7 @@ pub enum Protocol {
     #[default]
     Tcp,
     Udp,
+    Sctp,
 }
 
 /// Version of the PROXY protocol.
@@ -133,6 +149,12 @@ impl Default for Tcp {
 impl Default for Udp {
     fn default() -> Self {
         Self { sessions: 1000, idle_seconds: 60 }
+    }
+}
+
+impl Default for Sctp {
+    fn default() -> Self {
+        Self { idle_seconds: 3600, shutdown_seconds: 60 }
     }
 }
 
@@ -163,6 +185,11 @@ pub fn proxy(name: String, spec: &EgressProxySpec) -> Result<model::Proxy, Vec<F
             let idle = seconds(spec.udp.idle_seconds);
             model::Limits { open: spec.udp.sessions as usize, idle, half_closed: idle }
         }
+        Protocol::Sctp => model::Limits {
+            open: spec.max_connections as usize,
+            idle: seconds(spec.sctp.idle_seconds),
+            half_closed: seconds(spec.sctp.shutdown_seconds),
+        },
     };
     Ok(model::Proxy { name, listen, dial, limits, trusted })
 }
@@ -174,6 +201,7 @@ fn listen(spec: &EgressProxySpec, faults: &mut Faults) -> Vec<model::Endpoint> {
     let transport = match protocol {
         Protocol::Tcp => model::Transport::Tcp,
         Protocol::Udp => model::Transport::Udp,
+        Protocol::Sctp => model::Transport::Sctp,
     };
     if network_namespaces.is_empty() {
         faults.push("spec.listen.networkNamespaces", || "is empty; write for instance `[\"\", blue]`, where `\"\"` is the host".to_owned());
@@ -204,7 +232,7 @@ fn dial(spec: &EgressProxySpec, faults: &mut Faults) -> Option<model::Dial> {
         ProxyProtocol::V1 => model::ProxyProtocol::V1,
         ProxyProtocol::V2 => model::ProxyProtocol::V2,
     };
-    if spec.listen.protocol == Protocol::Udp && proxy_protocol != model::ProxyProtocol::None {
+    if spec.listen.protocol != Protocol::Tcp && proxy_protocol != model::ProxyProtocol::None {
         faults.push("spec.dial.proxyProtocol", || "is for TCP alone; write `None`, or serve TCP".to_owned());
     }
     if let (Some(address), Some(Some(source))) = (address, source)
@@ -218,7 +246,7 @@ fn dial(spec: &EgressProxySpec, faults: &mut Faults) -> Option<model::Dial> {
 }
 
 fn trusted(spec: &EgressProxySpec, faults: &mut Faults) -> Vec<ipnet::IpNet> {
-    if spec.listen.protocol == Protocol::Udp && !spec.trusted_sources.is_empty() {
+    if spec.listen.protocol != Protocol::Tcp && !spec.trusted_sources.is_empty() {
         faults.push("spec.trustedSources", || "is for TCP alone; take it out, or serve TCP".to_owned());
     }
     let nets = spec.trusted_sources.iter().enumerate();

@@ -67,6 +67,7 @@ impl fmt::Display for Namespace {
 pub enum Transport {
     Tcp,
     Udp,
+    Sctp,
 }
 
 impl fmt::Display for Transport {
@@ -74,6 +75,7 @@ impl fmt::Display for Transport {
         f.write_str(match self {
             Self::Tcp => "tcp",
             Self::Udp => "udp",
+            Self::Sctp => "sctp",
         })
     }
 }
@@ -116,11 +118,11 @@ pub struct Dial {
 /// Bounds of each port that a proxy serves.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Limits {
-    /// TCP connections, or UDP sessions, at a time.
+    /// TCP connections, SCTP associations, or UDP sessions, at a time.
     pub open: usize,
     /// How long nothing may be sent in either direction.
     pub idle: Duration,
-    /// The same once one side has ended its direction. TCP alone.
+    /// The same once one side has ended its direction. SCTP has no half-closed state: how long the other side may take to end, too.
     pub half_closed: Duration,
 }
 

@@ -2,14 +2,13 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
-use std::net::{TcpListener, UdpSocket};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use socket2::Socket;
-use tokio::io::Interest;
+use nix::errno::Errno;
+use tokio::runtime::Handle;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
@@ -19,11 +18,11 @@ use super::limits::Permit;
 use super::namespaces::Namespaces;
 use super::port::Port;
 use super::report::{PortReport, Report, State};
-use super::{sockets, tcp, udp};
+use super::sockets::{self, Listener};
+use super::{sctp, tcp, udp};
 use crate::facts::backoff::Backoff;
-use crate::facts::kernel;
 use crate::model::binding::{ManifestError, Manifests};
-use crate::model::proxy::{Endpoint, Namespace, Proxy, Transport, assign};
+use crate::model::proxy::{Endpoint, Namespace, Proxy, assign};
 
 /// Between two tries to open a port, at first and at most.
 const RETRY: [Duration; 2] = [Duration::from_millis(100), Duration::from_secs(10)];
@@ -163,8 +162,9 @@ impl Control {
         if endpoints.is_empty() {
             return;
         }
-        let asked = endpoints.clone();
-        let open = move || Ok(asked.iter().map(sockets::listen).collect::<Vec<_>>());
+        let workers: Vec<Handle> = endpoints.iter().map(|_| self.context.workers.next().clone()).collect();
+        let asked: Vec<(Endpoint, Handle)> = endpoints.iter().cloned().zip(workers.iter().cloned()).collect();
+        let open = move || Ok(asked.iter().map(|(endpoint, worker)| sockets::listen(endpoint, worker)).collect::<Vec<_>>());
         let opened = match (namespace.file(), scope.id) {
             (Some(path), Some(id)) => self.context.opener.enter(path.to_owned(), id, open).await,
             _ => open(),
@@ -175,9 +175,9 @@ impl Control {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return,
             Err(error) => endpoints.iter().map(|_| Err(io::Error::new(error.kind(), error.to_string()))).collect(),
         };
-        for (endpoint, opened) in endpoints.iter().zip(opened) {
+        for ((endpoint, worker), opened) in endpoints.iter().zip(&workers).zip(opened) {
             if let Some(served) = self.ports.get_mut(endpoint) {
-                served.begin(opened, &scope, &self.context);
+                served.begin(opened, worker, &scope, &self.context);
             }
         }
     }
@@ -258,35 +258,28 @@ impl Served {
         }
     }
 
-    fn begin(&mut self, opened: io::Result<Socket>, scope: &Arc<Scope>, context: &Arc<Context>) {
+    fn begin(&mut self, opened: io::Result<Listener>, worker: &Handle, scope: &Arc<Scope>, context: &Arc<Context>) {
         let port = &self.port;
         let descriptor = context.descriptors.take(1).ok_or_else(|| io::Error::other("no file descriptors are left; raise LimitNOFILE"));
-        let (socket, descriptor) = match opened.and_then(|socket| Ok((socket, descriptor?))) {
+        let (listener, descriptor) = match opened.and_then(|listener| Ok((listener, descriptor?))) {
             Ok(opened) => opened,
             Err(error) => return self.fail(&error),
         };
         let retire = CancellationToken::new();
-        let worker = context.workers.next();
-        // Its epoll is that which the socket is given to.
-        let entered = worker.enter();
-        let (kept, all, ends) = (Arc::clone(scope), Arc::clone(context), retire.clone());
-        let spawned = match port.endpoint.transport {
-            Transport::Tcp => kernel::watch(TcpListener::from(socket), Interest::READABLE)
-                .map(|socket| worker.spawn(tcp::listen(socket, Arc::clone(port), kept, all, ends))),
-            Transport::Udp => kernel::watch(UdpSocket::from(socket), Interest::READABLE)
-                .map(|socket| worker.spawn(udp::listen(socket, Arc::clone(port), kept, all, ends))),
+        let (port, kept, all, ends) = (Arc::clone(port), Arc::clone(scope), Arc::clone(context), retire.clone());
+        let task = match listener {
+            Listener::Tcp(listener) => worker.spawn(tcp::listen(listener, port, kept, all, ends)),
+            Listener::Udp(socket) => worker.spawn(udp::listen(socket, port, kept, all, ends)),
+            Listener::Sctp(listener) => worker.spawn(sctp::listen(listener, port, kept, all, ends)),
         };
-        drop(entered);
-        let task = match spawned {
-            Ok(task) => task,
-            Err(error) => return self.fail(&error),
-        };
+        let port = &self.port;
         info!(proxy = port.proxy().name, port = %port.endpoint, "listens");
         self.state = Opened::Yes { scope: Arc::clone(scope), retire, task, _descriptor: descriptor };
     }
 
     fn fail(&mut self, error: &io::Error) {
         let error = match error.kind() {
+            _ if is_unknown(error) => format!("{error}: this kernel has no SCTP; load it by `modprobe sctp`"),
             io::ErrorKind::AddrInUse => format!("{error}: another program has the port; stop it, or take another port"),
             io::ErrorKind::PermissionDenied => format!("{error}: it needs CAP_SYS_ADMIN, and CAP_NET_BIND_SERVICE below port 1024"),
             _ => error.to_string(),
@@ -331,4 +324,10 @@ impl Served {
             bytes_down: now(&counts.bytes[1]),
         }
     }
+}
+
+/// Whether the kernel does not know the protocol (socket(2)).
+fn is_unknown(error: &io::Error) -> bool {
+    let unknown = [Errno::EPROTONOSUPPORT, Errno::ESOCKTNOSUPPORT];
+    error.raw_os_error().is_some_and(|code| unknown.contains(&Errno::from_raw(code)))
 }

@@ -3,6 +3,7 @@
 //!
 //! One loop decides (`control`), one thread enters namespaces (`opener`), a few serve (`workers`).
 
+mod accept;
 mod context;
 mod control;
 mod datagram;
@@ -16,6 +17,7 @@ mod pipe;
 mod port;
 mod relay;
 mod report;
+mod sctp;
 mod sockets;
 mod tcp;
 mod udp;

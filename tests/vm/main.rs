@@ -1,10 +1,11 @@
 //! egressd on Debian's kernel, in a virtual machine: uplinks of kinds that a machine's own kernel may lack, and a kernel whose nftables tables
-//! have no owner.
+//! have no owner, and SCTP.
 //!
 //! Every check of packets is made twice in the same world: without egressd, where it has to fail, and with it.
 
 mod kernel;
 mod kinds;
+mod sctp;
 
 use std::{process::ExitCode, time::Duration};
 
@@ -12,6 +13,6 @@ use std::{process::ExitCode, time::Duration};
 const LIMIT: Duration = Duration::from_secs(900);
 
 fn main() -> ExitCode {
-    let groups = [kinds::scenarios(), kernel::scenarios()];
+    let groups = [kinds::scenarios(), kernel::scenarios(), sctp::scenarios()];
     world::vm::main(groups.into_iter().flatten().map(|scenario| scenario.within(LIMIT)).collect())
 }
