@@ -7,6 +7,8 @@ use std::net::{IpAddr, SocketAddr};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use super::binding::ContainerSelector;
+use super::spec;
 use super::values::{self, Fault, Faults};
 use crate::model::binding::FieldError;
 use crate::model::proxy as model;
@@ -41,14 +43,19 @@ pub struct EgressProxySpec {
     pub trusted_sources: Vec<String>,
 }
 
-/// The port that clients call.
+/// The port that clients call. It takes `networkNamespaces`, `containerSelector`, or both.
 #[derive(Clone, Debug, PartialEq, Deserialize, Serialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Listen {
     /// The namespaces in which the port is opened: names as `ip netns` lists them, absolute paths, or `""` for the one that `egressd proxy` runs
     /// in. One that does not exist yet is served as soon as it does.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 4096), inner(length(max = 4095)))]
-    pub network_namespaces: Vec<String>,
+    pub network_namespaces: Option<Vec<String>>,
+    /// Containers of a Docker engine in which the port is opened, those that fit all that is given here: as soon as one runs, and as long as it
+    /// runs. One that has the host's network is passed over.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub container_selector: Option<ContainerSelector>,
     /// What is served.
     #[serde(default)]
     pub protocol: Protocol,
@@ -164,7 +171,7 @@ impl Default for Sctp {
 /// All that is wrong with it. Nothing of it is served then.
 pub fn proxy(name: String, spec: &EgressProxySpec) -> Result<model::Proxy, Vec<FieldError>> {
     let mut faults = Faults::default();
-    let listen = listen(spec, &mut faults);
+    let (listen, containers) = listen(spec, &mut faults);
     let dial = dial(spec, &mut faults);
     let trusted = trusted(spec, &mut faults);
     let (Some(dial), true) = (dial, faults.is_empty()) else {
@@ -191,11 +198,11 @@ pub fn proxy(name: String, spec: &EgressProxySpec) -> Result<model::Proxy, Vec<F
             half_closed: seconds(spec.sctp.shutdown_seconds),
         },
     };
-    Ok(model::Proxy { name, listen, dial, limits, trusted })
+    Ok(model::Proxy { name, listen, containers, dial, limits, trusted })
 }
 
-fn listen(spec: &EgressProxySpec, faults: &mut Faults) -> Vec<model::Endpoint> {
-    let Listen { network_namespaces, protocol, address, port } = &spec.listen;
+fn listen(spec: &EgressProxySpec, faults: &mut Faults) -> (Vec<model::Endpoint>, Option<model::InContainers>) {
+    let Listen { network_namespaces, container_selector, protocol, address, port } = &spec.listen;
     let address = take(faults, "spec.listen.address", "0.0.0.0", values::listen_address(address));
     let port = take(faults, "spec.listen.port", "8000", values::port(*port));
     let transport = match protocol {
@@ -203,11 +210,21 @@ fn listen(spec: &EgressProxySpec, faults: &mut Faults) -> Vec<model::Endpoint> {
         Protocol::Udp => model::Transport::Udp,
         Protocol::Sctp => model::Transport::Sctp,
     };
-    if network_namespaces.is_empty() {
-        faults.push("spec.listen.networkNamespaces", || "is empty; write for instance `[\"\", blue]`, where `\"\"` is the host".to_owned());
+    if network_namespaces.is_none() && container_selector.is_none() {
+        faults.push("spec.listen", || {
+            "says not where; give `networkNamespaces`, for instance `[\"\", blue]`, where `\"\"` is the host, or `containerSelector`"
+                .to_owned()
+        });
     }
+    let containers = container_selector.as_ref().and_then(|given| spec::containers("spec.listen.containerSelector", given, faults));
+    let containers = match (containers, address, port) {
+        (Some(selector), Some(address), Some(port)) => {
+            Some(model::InContainers { selector, transport, address: SocketAddr::new(address, port) })
+        }
+        _ => None,
+    };
     let mut endpoints = Vec::new();
-    for (i, name) in network_namespaces.iter().enumerate() {
+    for (i, name) in network_namespaces.iter().flatten().enumerate() {
         let field = format!("spec.listen.networkNamespaces[{i}]");
         let namespace = take(faults, &field, "blue", namespace(name));
         let (Some(namespace), Some(address), Some(port)) = (namespace, address, port) else { continue };
@@ -218,7 +235,7 @@ fn listen(spec: &EgressProxySpec, faults: &mut Faults) -> Vec<model::Endpoint> {
             endpoints.push(endpoint);
         }
     }
-    endpoints
+    (endpoints, containers)
 }
 
 fn dial(spec: &EgressProxySpec, faults: &mut Faults) -> Option<model::Dial> {

@@ -174,7 +174,7 @@ impl Candidates {
 }
 
 /// Whether a container fits all that a selector names.
-fn fits(selector: &Selector, container: &Container) -> bool {
+pub fn fits(selector: &Selector, container: &Container) -> bool {
     let Selector::Containers { names, match_labels, compose } = selector else { return false };
     let label = |key: &str| container.labels.get(key).map(String::as_str);
     (names.is_empty() || names.contains(&container.name))

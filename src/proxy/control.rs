@@ -2,7 +2,6 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
@@ -13,6 +12,7 @@ use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
+use super::containers::Containers;
 use super::context::{Context, Scope};
 use super::limits::Permit;
 use super::namespaces::Namespaces;
@@ -22,7 +22,7 @@ use super::sockets::{self, Listener};
 use super::{sctp, tcp, udp};
 use crate::facts::backoff::Backoff;
 use crate::model::binding::{ManifestError, Manifests};
-use crate::model::proxy::{Endpoint, Namespace, Proxy, assign};
+use crate::model::proxy::{Endpoint, InContainers, Namespace, Proxy, assign};
 
 /// Between two tries to open a port, at first and at most.
 const RETRY: [Duration; 2] = [Duration::from_millis(100), Duration::from_secs(10)];
@@ -35,6 +35,8 @@ pub struct Control {
     context: Arc<Context>,
     /// What manifests say that can be served, by name.
     proxies: BTreeMap<String, Arc<Proxy>>,
+    /// What is wrong with manifests.
+    errors: Vec<ManifestError>,
     problems: Vec<String>,
     ports: BTreeMap<Endpoint, Served>,
     /// Ports that no manifest asks for any more, while connections of theirs are open.
@@ -73,6 +75,7 @@ impl Control {
         Self {
             context,
             proxies: BTreeMap::new(),
+            errors: Vec::new(),
             problems: Vec::new(),
             ports: BTreeMap::new(),
             leaving: Vec::new(),
@@ -81,8 +84,8 @@ impl Control {
         }
     }
 
-    /// Takes what manifests say now. A proxy that is wrong now stays as it was.
-    pub fn take(&mut self, said: Manifests, namespaces: &mut Namespaces) {
+    /// Takes what manifests say now. A proxy that is wrong now stays as it was. [`Control::assign`] has to follow.
+    pub fn take(&mut self, said: Manifests) {
         let mut proxies: BTreeMap<String, Arc<Proxy>> = said.proxies.into_iter().map(|proxy| (proxy.name.clone(), proxy)).collect();
         let concerns = |error: &ManifestError| !OTHERS.iter().any(|kind| error.object.starts_with(kind));
         let mut errors: Vec<ManifestError> = said.errors.into_iter().filter(concerns).collect();
@@ -93,17 +96,27 @@ impl Control {
             error.error.message.push_str(" (what it said before stays in force)");
         }
         proxies.extend(kept.into_iter().map(|proxy| (proxy.name.clone(), proxy)));
-        let (wanted, clashes) = assign(&proxies.values().cloned().collect::<Vec<_>>());
-        errors.extend(clashes);
         self.proxies = proxies;
-        self.tell(&errors);
+        self.errors = errors;
         self.read = true;
+    }
+
+    /// Ports that manifests ask for in containers.
+    pub fn in_containers(&self) -> Vec<InContainers> {
+        self.proxies.values().filter_map(|proxy| proxy.containers.clone()).collect()
+    }
+
+    /// Finds which ports are to be served now: by manifests, in the containers that run.
+    pub fn assign(&mut self, containers: &Containers, namespaces: &mut Namespaces) {
+        let (wanted, clashes) = assign(self.proxies.values(), &containers.running());
+        let wrong = self.errors.iter().chain(&clashes).map(|error| format!("{}: {}", error.object, error.error));
+        self.tell(wrong.chain(containers.problem()).collect());
         let leaving = &mut self.leaving;
         leaving.retain(|port| port.open() > 0);
         self.ports.retain(|endpoint, served| {
             let stays = wanted.contains_key(endpoint);
             if !stays {
-                info!(proxy = served.port.proxy().name, port = %endpoint, "listens no more: no manifest asks for it");
+                info!(proxy = served.port.proxy().name, port = %endpoint, "listens no more: nothing asks for it");
                 served.retire();
                 leaving.push(Arc::clone(&served.port));
             }
@@ -118,30 +131,32 @@ impl Control {
                 }
             }
         }
-        namespaces.want(self.wanted());
+        namespaces.want(self.wanted().iter().filter_map(|namespace| namespace.file().map(Into::into)).collect());
     }
 
-    fn tell(&mut self, errors: &[ManifestError]) {
-        let problems: Vec<String> = errors.iter().map(|error| format!("{}: {}", error.object, error.error)).collect();
+    fn tell(&mut self, problems: Vec<String>) {
         for problem in problems.iter().filter(|problem| !self.problems.contains(problem)) {
             warn!("{problem}");
         }
         self.problems = problems;
     }
 
-    /// Files of namespaces that have to be watched: those that manifests name, and those that sockets of ours are still in.
-    fn wanted(&self) -> BTreeSet<PathBuf> {
-        let in_use = self.context.scopes.in_use();
+    /// Namespaces that have to be watched: those of ports, those that are dialled from, and those that sockets of ours are still in.
+    fn wanted(&self) -> BTreeSet<Namespace> {
         let dialled = self.proxies.values().map(|proxy| &proxy.dial.namespace);
-        let all = self.ports.keys().map(|endpoint| &endpoint.namespace).chain(dialled).chain(&in_use);
-        all.filter_map(|namespace| namespace.file().map(Into::into)).collect()
+        let named = self.ports.keys().map(|endpoint| &endpoint.namespace).chain(dialled).cloned();
+        named.chain(self.context.scopes.in_use()).collect()
     }
 
     /// Ends what is in namespaces that are gone, and opens what can be opened.
     pub async fn round(&mut self, namespaces: &mut Namespaces) {
         let mut now = BTreeMap::from([(Namespace::Host, None)]);
-        let there = namespaces.known().iter().filter_map(|(path, id)| Some((Namespace::File(path.clone()), Some((*id)?))));
-        now.extend(there);
+        let wanted = self.wanted().into_iter();
+        now.extend(
+            wanted
+                .filter_map(|namespace| Some((namespaces.known().get(namespace.file()?).copied()??, namespace)))
+                .map(|(id, namespace)| (namespace, Some(id))),
+        );
         self.context.scopes.set(&now);
         let mut openings: BTreeMap<Namespace, Vec<Endpoint>> = BTreeMap::new();
         for (endpoint, served) in &mut self.ports {

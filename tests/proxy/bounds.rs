@@ -132,7 +132,7 @@ const BAD: [(&str, &str, &str); 17] = [
     ),
     ("listen: {networkNamespaces: [''], address: 0.0.0.0, port: 8000}, dial: {address: 127.0.0.1, port: 8000}", "spec.dial", "itself"),
     (
-        "listen: {networkNamespaces: [ns1], protocol: SCTP, address: 0.0.0.0, port: 8000}, dial: {address: 10.0.0.2, port: 80}",
+        "listen: {networkNamespaces: [ns1], protocol: DCCP, address: 0.0.0.0, port: 8000}, dial: {address: 10.0.0.2, port: 80}",
         "spec.listen.protocol",
         "TCP",
     ),

@@ -2,8 +2,10 @@
 
 use std::{fs, future::Future, io, net::SocketAddr, path::Path, process::Command, time::Duration};
 
+use nix::sys::socket::{setsockopt, sockopt};
 use oxirush_sctp::{ConnectedSocket, InitParams, Listener, NotificationOrData, SendInfo, SendOptions, Socket, SocketToAssociation};
 use serde_json::Value;
+use tokio::runtime::Handle;
 use world::{
     Binding, FOLDER, Netns, Nic, Scenario, World, command, egressd::program, layout::SERVER, service::Service, status::until, talk,
 };
@@ -19,7 +21,7 @@ pub fn scenarios() -> Vec<Scenario> {
     vec![
         Scenario::new("SCTP through the proxy: each message with its bounds, stream, PPID and order, in two namespaces", messages),
         Scenario::new("SCTP through the proxy: a shutdown and an abort are passed on, and associations have a bound", ends),
-        Scenario::new("SCTP that the proxy dials from an exit's address leaves by that exit's NIC", by_source),
+        Scenario::new("SCTP through the proxy: an association that is dialled from an address has that one alone", by_source),
     ]
 }
 
@@ -39,10 +41,13 @@ fn run<T>(work: impl Future<Output = T>) -> T {
 }
 
 fn socket(netns: &Netns) -> Socket {
+    let runtime = Handle::current();
     netns.enter(|| {
+        let _entered = runtime.enter();
         let socket = Socket::new_v4(SocketToAssociation::OneToOne).expect("the kernel has SCTP");
         socket.options().set_init_params(InitParams::streams(32, 32)).expect("it is not connected");
-        socket.options().set_send_buffer_size(4 << 20).expect("the host's bound was raised");
+        // The longest message has to fit.
+        setsockopt(&socket, sockopt::SndBufForce, &(2 << 20)).expect("root may");
         socket
     })
 }
@@ -98,15 +103,8 @@ fn proxy(spec: &str, ports: usize) -> Service {
     service
 }
 
-/// The kernel has SCTP, and messages may be as long as the proxy carries them.
-fn prepare() {
-    command::run(&["modprobe", "sctp"]);
-    // The bound is the machine's, and not a namespace's.
-    command::run(&["sysctl", "-w", "net.core.wmem_max=4194304"]);
-}
-
 fn messages() {
-    prepare();
+    command::run(&["modprobe", "sctp"]);
     let (host, ns1, ns2) = (Netns::host(), Netns::add("ns1"), Netns::add("ns2"));
     let server = run(async { connect(&ns1, at(PROXY)).await.expect_err("nobody listens yet") });
     assert_eq!(server.kind(), io::ErrorKind::ConnectionRefused);
@@ -140,7 +138,7 @@ fn messages() {
 }
 
 fn ends() {
-    prepare();
+    command::run(&["modprobe", "sctp"]);
     let (host, ns1) = (Netns::host(), Netns::add("ns1"));
     let spec = "{listen: {networkNamespaces: [ns1], protocol: SCTP, address: 127.0.0.1, port: 3868},
                  dial: {address: 127.0.0.1, port: 3869}, maxConnections: 1}";
@@ -188,25 +186,25 @@ fn ends() {
 }
 
 fn by_source() {
-    prepare();
-    let world = World::builder().ipv6(false).build();
-    let bridge = world.bridge("plain0", 28);
-    world.masquerade(&bridge);
-    let blue = world.container("blue", &bridge, 10).netns;
-    let _egressd = world.egressd_alone();
-    world.bind_to(&blue, Binding::of(&blue), Nic::Eth1);
-    let server = listener(&world.internet, SocketAddr::new(SERVER.into(), 3869));
-    let mut seen = Vec::new();
-    for source in ["", &format!(", source: {}", world.layout.address(Nic::Eth1))] {
+    command::run(&["modprobe", "sctp"]);
+    let (host, ns1) = (Netns::host(), Netns::add("ns1"));
+    host.ip("addr add 192.0.2.1/32 dev lo\naddr add 192.0.2.2/32 dev lo");
+    for (source, expected) in [(", source: 192.0.2.2", &["192.0.2.2"][..]), (", source: 192.0.2.9", &[])] {
         let spec = format!(
-            "{{listen: {{networkNamespaces: [blue], protocol: SCTP, address: 127.0.0.1, port: 3868}},
-               dial: {{address: {SERVER}, port: 3869{source}}}}}"
+            "{{listen: {{networkNamespaces: [ns1], protocol: SCTP, address: 127.0.0.1, port: 3868}},
+               dial: {{address: 192.0.2.1, port: 3869{source}}}}}"
         );
         let _proxy = proxy(&spec, 1);
-        seen.push(run(async {
-            let _client = connect(&blue, at(PROXY)).await.expect("it is served");
-            server.accept().await.expect("it is dialled on").1.ip().to_string()
-        }));
+        run(async {
+            let server = listener(&host, at("192.0.2.1:3869"));
+            let client = connect(&ns1, at(PROXY)).await.expect("it is served");
+            if expected.is_empty() {
+                receive(&client).await.expect_err("nobody has that address: never by another one");
+                return;
+            }
+            let (called, _) = server.accept().await.expect("it is dialled on");
+            let paths: Vec<String> = called.peer_addrs().expect("it is connected").iter().map(|peer| peer.ip().to_string()).collect();
+            assert_eq!(paths, expected, "the association has no other path");
+        });
     }
-    assert_eq!(seen, [world.layout.eip(Nic::Eth0).to_string(), world.layout.eip(Nic::Eth1).to_string()], "without a source, and with");
 }
