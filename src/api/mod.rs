@@ -8,6 +8,7 @@ pub mod document;
 pub mod exit;
 pub mod host;
 pub mod inbound;
+pub mod isolated;
 pub mod labels;
 pub mod manifest;
 pub mod nearest;

@@ -352,6 +352,7 @@ impl Agent {
             read_back(observed, &self.facts.kernel, &mut self.past);
         }
         self.facts.cluster.grant();
+        self.facts.isolate();
         // The rows of the round before go first: at ten thousand addresses they are megabytes, and the new ones take their place.
         drop(std::mem::take(&mut self.outcome));
         self.outcome = resolve(&self.facts, &mut self.past);

@@ -10,6 +10,7 @@ pub mod cluster;
 pub mod facts;
 pub mod gateways;
 pub mod health;
+pub mod isolated;
 pub mod jhash;
 pub mod known;
 pub mod labels;

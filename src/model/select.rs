@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use super::binding::{Asked, Binding, BindingName, Manifests, Selector, Source};
 use super::facts::Container;
+use super::isolated::Isolated;
 use super::labels::{LabelSelector, Labels};
 use super::pod::Pod;
 
@@ -58,11 +59,13 @@ pub struct Index {
     manifests: Manifests,
     by_name: HashMap<String, Vec<usize>>,
     by_label: HashMap<(String, String), Vec<usize>>,
+    /// Bindings of the manifests; behind them are those of isolated programs.
+    own: usize,
 }
 
 impl Index {
     pub fn new(manifests: Manifests) -> Self {
-        let mut index = Self { manifests, ..Self::default() };
+        let mut index = Self { own: manifests.bindings.len(), manifests, ..Self::default() };
         for (at, binding) in index.manifests.bindings.iter().enumerate() {
             let Selector::Containers { names, match_labels, compose } = &binding.selector else { continue };
             if !names.is_empty() {
@@ -90,6 +93,14 @@ impl Index {
         }
         found.sort_by(|a, b| precedence(a).cmp(&precedence(b)));
         found
+    }
+
+    /// Takes in the programs that `egressd exec` isolated, each with the link that it is behind. They have bindings of their own.
+    pub fn isolate<'a>(&mut self, programs: impl Iterator<Item = (&'a str, &'a Isolated)>) {
+        let bindings = &mut self.manifests.bindings;
+        bindings.truncate(self.own);
+        let own: Vec<_> = programs.map(|(link, program)| Arc::new(program.binding(link, bindings))).collect();
+        bindings.extend(own);
     }
 
     /// The binding at a place among them.

@@ -1,6 +1,7 @@
 //! rtnetlink's messages, and the one socket for requests of rtnetlink and netfilter.
 
 pub mod address;
+pub mod link;
 pub mod nexthop;
 pub mod routing;
 pub mod rule;

@@ -114,9 +114,13 @@ fn make_sctp(like: SocketAddr) -> io::Result<oxirush_sctp::Socket> {
     let options = socket.options();
     options.set_nodelay(true)?;
     options.set_max_message_size(LARGEST_MESSAGE);
-    // A message has to fit the buffer. Beyond `net.core.wmem_max` it takes CAP_NET_ADMIN.
+    // A message has to fit the buffer, and what does not fit the other side's waits for its acknowledgements, which are delayed. Beyond
+    // `net.core.wmem_max` and `rmem_max` it takes CAP_NET_ADMIN.
     if setsockopt(&socket, sockopt::SndBufForce, &LARGEST_MESSAGE).is_err() {
         options.set_send_buffer_size(LARGEST_MESSAGE)?;
+    }
+    if setsockopt(&socket, sockopt::RcvBufForce, &LARGEST_MESSAGE).is_err() {
+        options.set_recv_buffer_size(LARGEST_MESSAGE)?;
     }
     Ok(socket)
 }

@@ -11,7 +11,7 @@ use world::{
 };
 
 /// How long a client waits for anything: the processor is emulated.
-const PATIENCE: Duration = Duration::from_secs(30);
+const PATIENCE: Duration = Duration::from_secs(120);
 /// Where the proxy listens in each namespace.
 const PROXY: &str = "127.0.0.1:3868";
 /// More than a packet, than a socket's buffer holds at first, and as much as is carried.
@@ -48,6 +48,7 @@ fn socket(netns: &Netns) -> Socket {
         socket.options().set_init_params(InitParams::streams(32, 32)).expect("it is not connected");
         // The longest message has to fit.
         setsockopt(&socket, sockopt::SndBufForce, &(2 << 20)).expect("root may");
+        setsockopt(&socket, sockopt::RcvBufForce, &(2 << 20)).expect("root may");
         socket
     })
 }
@@ -119,7 +120,7 @@ fn messages() {
             for (length, from, to) in LENGTHS.iter().flat_map(|length| [(*length, &client, &called), (*length, &called, &client)]) {
                 // Nothing of one side is on the way twice, so that the order is known.
                 for unordered in [false, true] {
-                    let payload: Vec<u8> = (0..length).map(|i: usize| (i.wrapping_mul(2_654_435_761) >> 11) as u8).collect();
+                    let payload: Vec<u8> = (0..length).map(|i: usize| (i % 251) as u8).collect();
                     let message = Message { stream: 31 - number, ppid: 0x0a0b_0c00 + u32::from(number), unordered, payload };
                     send(from, &message).await;
                     let got = receive(to).await.expect("it is connected").expect("it has not ended");

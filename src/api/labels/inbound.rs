@@ -140,7 +140,8 @@ pub fn of(draft: &table::Draft, exits: &[ExitSpec], errors: &mut Faults) -> Vec<
         }
     }
     let mut all: Vec<Inbound> = Vec::new();
-    for Published { address, ports, target } in publish {
+    for one in publish {
+        let Published { address, ports, .. } = one;
         let meets =
             |other: &Inbound| other.ports.meets(ports) && (other.address == *address || other.address.is_none() || address.is_none());
         if all.iter().any(meets) {
@@ -152,19 +153,38 @@ pub fn of(draft: &table::Draft, exits: &[ExitSpec], errors: &mut Faults) -> Vec<
             });
         }
         all.push(Inbound {
-            address: *address,
-            ports: *ports,
-            target: *target,
             balance: balance.unwrap_or_default(),
             client_source: client_source.unwrap_or_default(),
             weight: weight.unwrap_or(1),
-            weights: BTreeMap::new(),
             health: health.clone(),
             all_down: all_down.unwrap_or_default(),
-            drain: None,
+            ..one.plain()
         });
     }
     all
+}
+
+impl Published {
+    /// With nothing else said of how it is served.
+    fn plain(&self) -> Inbound {
+        Inbound {
+            address: self.address,
+            ports: self.ports,
+            target: self.target,
+            balance: Balance::default(),
+            client_source: ClientSource::default(),
+            weight: 1,
+            weights: BTreeMap::new(),
+            health: None,
+            all_down: AllDown::default(),
+            drain: None,
+        }
+    }
+}
+
+/// One published port, by the grammar of the label, with nothing else said of how it is served.
+pub fn publish(text: &str) -> Result<Inbound, Fault> {
+    published(text).map(|one| one.plain())
 }
 
 /// `27017`, `27017:1234/tcp`, `172.31.0.14:8000-8010/udp`, `[2001:db8::14]:27017:1234`.
