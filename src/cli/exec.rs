@@ -1,6 +1,6 @@
 //! `egressd exec`: becomes another program, in a control group or a network namespace whose exit the daemon has programmed.
 
-use std::ffi::OsString;
+use std::ffi::{CString, OsString};
 use std::fs::{self, File};
 use std::io;
 use std::net::IpAddr;
@@ -10,6 +10,8 @@ use std::process::{Command, exit};
 
 use anyhow::{Context, anyhow, bail};
 use ipnet::Ipv4Net;
+use nix::errno::Errno;
+use nix::unistd::{User, initgroups, setgid, setuid};
 
 use crate::api;
 use crate::daemon::control::{Request, ask};
@@ -42,9 +44,10 @@ pub struct Isolated {
     pub dns: Vec<IpAddr>,
 }
 
-/// Does not return, unless it cannot end.
-pub fn exec(state: &Path, by: By, isolated: Option<Isolated>, program: &[OsString]) -> anyhow::Result<()> {
-    let (error, code) = match enter(state, by, isolated) {
+/// Does not return, unless it cannot end. `user` is a name, whose groups come along.
+pub fn exec(state: &Path, by: By, isolated: Option<Isolated>, user: Option<&str>, program: &[OsString]) -> anyhow::Result<()> {
+    let ready = user.map(user_of).transpose().and_then(|user| enter(state, by, isolated).and_then(|()| user.map_or(Ok(()), become_user)));
+    let (error, code) = match ready {
         Ok(()) => become_program(program),
         Err(error) => (error.context("nothing was started"), REFUSED),
     };
@@ -110,6 +113,21 @@ fn await_ready(state: &Path, request: &Request) -> anyhow::Result<()> {
         Response::Refused(why) => bail!(why),
         _ => bail!("egressd gave another answer than was asked for"),
     }
+}
+
+fn user_of(name: &str) -> anyhow::Result<User> {
+    let user = User::from_name(name).with_context(|| format!("failed to look user {name} up"))?;
+    user.with_context(|| format!("there is no user {name}; see `getent passwd`"))
+}
+
+/// Takes the user's groups and identity, as runuser(1) with `-u` does. The rights of root go with that.
+fn become_user(user: User) -> anyhow::Result<()> {
+    let become_it = || {
+        initgroups(&CString::new(user.name.as_str()).map_err(|_| Errno::EINVAL)?, user.gid)?;
+        setgid(user.gid)?;
+        setuid(user.uid)
+    };
+    become_it().with_context(|| format!("failed to become user {}; are you root?", user.name))
 }
 
 fn become_program(program: &[OsString]) -> (anyhow::Error, i32) {

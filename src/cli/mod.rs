@@ -144,6 +144,9 @@ enum Command {
         by: ExecArgs,
         #[command(flatten)]
         isolation: NamespaceArgs,
+        /// Run it as this user, with the user's groups; the environment stays as it is
+        #[arg(long, value_name = "NAME")]
+        user: Option<String>,
         /// The program and its arguments
         #[arg(required = true, trailing_var_arg = true, allow_hyphen_values = true, value_name = "PROGRAM")]
         program: Vec<OsString>,
@@ -241,10 +244,10 @@ impl Cli {
             Command::Explain { state, inbound: None, workload, destination } => {
                 show::explain(&state.state_dir, &workload.unwrap_or_default(), destination.as_deref())
             }
-            Command::Exec { state, by: ExecArgs { binding, ip }, isolation, program } => {
+            Command::Exec { state, by: ExecArgs { binding, ip }, isolation, user, program } => {
                 let NamespaceArgs { namespace, publish, subnet, dns } = isolation;
                 let isolation = namespace.then_some(exec::Isolated { publish, subnet, dns });
-                exec::exec(&state.state_dir, exec::By { binding, ip }, isolation, &program)
+                exec::exec(&state.state_dir, exec::By { binding, ip }, isolation, user.as_deref(), &program)
             }
             Command::Check { state, sysctl, docker_socket, output } => {
                 runtime()?.block_on(crate::check::run(&docker_socket, &state.state_dir, &sysctl.sysctl_root, |findings| {

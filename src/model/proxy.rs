@@ -240,6 +240,24 @@ mod tests {
     }
 
     #[test]
+    fn each_run_of_a_container_has_a_port_of_its_own() {
+        let names = vec!["web-1".to_owned()];
+        let selector = Selector::Containers { names, match_labels: BTreeMap::new(), compose: None };
+        let address = "127.0.0.1:80".parse().unwrap();
+        let containers = Some(InContainers { selector, transport: Transport::Sctp, address });
+        let proxy = Arc::new(Proxy { containers, ..Proxy::clone(&proxy("default/a", &[])) });
+        let running = |name: &str, file: &str| {
+            let container = Container { name: name.to_owned(), ..Container::default() };
+            Running { container: Arc::new(container), file: file.into() }
+        };
+        let served = |running: &[Running]| assign([&proxy].into_iter(), running).0.into_keys().collect::<Vec<_>>();
+        let first = served(&[running("web-1", "/run/docker/netns/a"), running("web-2", "/run/docker/netns/b")]);
+        assert_eq!(first.iter().map(ToString::to_string).collect::<Vec<_>>(), ["127.0.0.1:80/sctp in container web-1"]);
+        assert_ne!(first, served(&[running("web-1", "/run/docker/netns/c")]));
+        assert_eq!(served(&[]), []);
+    }
+
+    #[test]
     fn a_path_into_the_folder_of_names_is_that_name() {
         for path in ["/run/netns/blue", "/var/run/netns/blue"] {
             assert_eq!(Namespace::path(path), Namespace::named("blue"));

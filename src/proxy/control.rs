@@ -144,19 +144,17 @@ impl Control {
     /// Namespaces that have to be watched: those of ports, those that are dialled from, and those that sockets of ours are still in.
     fn wanted(&self) -> BTreeSet<Namespace> {
         let dialled = self.proxies.values().map(|proxy| &proxy.dial.namespace);
-        let named = self.ports.keys().map(|endpoint| &endpoint.namespace).chain(dialled).cloned();
-        named.chain(self.context.scopes.in_use()).collect()
+        let named: BTreeSet<&Namespace> = self.ports.keys().map(|endpoint| &endpoint.namespace).chain(dialled).collect();
+        named.into_iter().cloned().chain(self.context.scopes.in_use()).collect()
     }
 
     /// Ends what is in namespaces that are gone, and opens what can be opened.
     pub async fn round(&mut self, namespaces: &mut Namespaces) {
         let mut now = BTreeMap::from([(Namespace::Host, None)]);
-        let wanted = self.wanted().into_iter();
-        now.extend(
-            wanted
-                .filter_map(|namespace| Some((namespaces.known().get(namespace.file()?).copied()??, namespace)))
-                .map(|(id, namespace)| (namespace, Some(id))),
-        );
+        now.extend(self.wanted().into_iter().filter_map(|namespace| {
+            let id = namespaces.known().get(namespace.file()?).copied()??;
+            Some((namespace, Some(id)))
+        }));
         self.context.scopes.set(&now);
         let mut openings: BTreeMap<Namespace, Vec<Endpoint>> = BTreeMap::new();
         for (endpoint, served) in &mut self.ports {

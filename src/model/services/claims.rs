@@ -128,6 +128,7 @@ impl Claims<'_> {
             (Source::Label, "clientSource") => "egress.client-source".to_owned(),
             (Source::Label, "allDown") => "egress.all-down".to_owned(),
             (Source::Label, _) => "egress.publish".to_owned(),
+            (Source::Exec, _) => "--publish".to_owned(),
             _ => format!("spec.inbound[{at}].{field}"),
         };
         self.problems.push(format!("{}: {}", binding.name, FieldError { field, message }));
