@@ -216,6 +216,9 @@ fn listen(spec: &EgressProxySpec, faults: &mut Faults) -> (Vec<model::Endpoint>,
                 .to_owned()
         });
     }
+    if network_namespaces.as_ref().is_some_and(Vec::is_empty) {
+        faults.push("spec.listen.networkNamespaces", || "is empty; write for instance `[\"\", blue]`, where `\"\"` is the host".to_owned());
+    }
     let containers = container_selector.as_ref().and_then(|given| spec::containers("spec.listen.containerSelector", given, faults));
     let containers = match (containers, address, port) {
         (Some(selector), Some(address), Some(port)) => {
