@@ -7,6 +7,7 @@ use std::collections::BTreeMap;
 
 use ipnet::IpNet;
 
+pub use self::inbound::publish;
 use self::table::{Draft, Effect, LABELS};
 use super::nearest::nearest;
 use super::schema::listed;

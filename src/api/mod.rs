@@ -9,6 +9,7 @@ pub mod exit;
 pub mod host;
 pub mod inbound;
 pub mod ipvs;
+pub mod isolated;
 pub mod labels;
 pub mod manifest;
 pub mod nearest;

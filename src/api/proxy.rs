@@ -7,6 +7,8 @@ use std::net::{IpAddr, SocketAddr};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use super::binding::ContainerSelector;
+use super::spec;
 use super::values::{self, Fault, Faults};
 use crate::model::binding::FieldError;
 use crate::model::proxy as model;
@@ -21,7 +23,7 @@ pub struct EgressProxySpec {
     pub listen: Listen,
     /// Where their connections go.
     pub dial: Dial,
-    /// TCP connections at a time, in each namespace. A new one above that is reset.
+    /// TCP connections, or SCTP associations, at a time, in each namespace. A new one above that is reset.
     #[serde(default = "max_connections")]
     #[schemars(range(min = 1, max = 1_000_000))]
     pub max_connections: u32,
@@ -31,6 +33,9 @@ pub struct EgressProxySpec {
     /// Bounds of UDP sessions.
     #[serde(default)]
     pub udp: Udp,
+    /// Limits of SCTP associations.
+    #[serde(default)]
+    pub sctp: Sctp,
     /// Subnets of load balancers that tell the client's address by the PROXY protocol. A TCP connection from there has to begin with its header
     /// (version 1 or 2); of all others it is payload.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
@@ -38,14 +43,19 @@ pub struct EgressProxySpec {
     pub trusted_sources: Vec<String>,
 }
 
-/// The port that clients call.
+/// The port that clients call. It takes `networkNamespaces`, `containerSelector`, or both.
 #[derive(Clone, Debug, PartialEq, Deserialize, Serialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Listen {
     /// The namespaces in which the port is opened: names as `ip netns` lists them, absolute paths, or `""` for the one that `egressd proxy` runs
     /// in. One that does not exist yet is served as soon as it does.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 4096), inner(length(max = 4095)))]
-    pub network_namespaces: Vec<String>,
+    pub network_namespaces: Option<Vec<String>>,
+    /// Containers of a Docker engine in which the port is opened, those that fit all that is given here: as soon as one runs, and as long as it
+    /// runs. One that has the host's network is passed over.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub container_selector: Option<ContainerSelector>,
     /// What is served.
     #[serde(default)]
     pub protocol: Protocol,
@@ -102,6 +112,18 @@ pub struct Udp {
     pub idle_seconds: u32,
 }
 
+/// Limits of SCTP associations.
+#[derive(Clone, Debug, PartialEq, Deserialize, Serialize, JsonSchema)]
+#[serde(rename_all = "camelCase", default)]
+pub struct Sctp {
+    /// Seconds without a message in either direction after which an association is aborted. Heartbeats are no messages.
+    #[schemars(range(min = 1, max = 2_678_400))]
+    pub idle_seconds: u32,
+    /// Seconds that the one side may take to confirm the shutdown of the other one; then it is aborted.
+    #[schemars(range(min = 1, max = 2_678_400))]
+    pub shutdown_seconds: u32,
+}
+
 /// What a port is of.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 #[serde(rename_all = "UPPERCASE")]
@@ -109,6 +131,7 @@ pub enum Protocol {
     #[default]
     Tcp,
     Udp,
+    Sctp,
 }
 
 /// Version of the PROXY protocol.
@@ -136,13 +159,19 @@ impl Default for Udp {
     }
 }
 
+impl Default for Sctp {
+    fn default() -> Self {
+        Self { idle_seconds: 3600, shutdown_seconds: 60 }
+    }
+}
+
 /// The proxy that a spec asks for.
 ///
 /// # Errors
 /// All that is wrong with it. Nothing of it is served then.
 pub fn proxy(name: String, spec: &EgressProxySpec) -> Result<model::Proxy, Vec<FieldError>> {
     let mut faults = Faults::default();
-    let listen = listen(spec, &mut faults);
+    let (listen, containers) = listen(spec, &mut faults);
     let dial = dial(spec, &mut faults);
     let trusted = trusted(spec, &mut faults);
     let (Some(dial), true) = (dial, faults.is_empty()) else {
@@ -163,23 +192,42 @@ pub fn proxy(name: String, spec: &EgressProxySpec) -> Result<model::Proxy, Vec<F
             let idle = seconds(spec.udp.idle_seconds);
             model::Limits { open: spec.udp.sessions as usize, idle, half_closed: idle }
         }
+        Protocol::Sctp => model::Limits {
+            open: spec.max_connections as usize,
+            idle: seconds(spec.sctp.idle_seconds),
+            half_closed: seconds(spec.sctp.shutdown_seconds),
+        },
     };
-    Ok(model::Proxy { name, listen, dial, limits, trusted })
+    Ok(model::Proxy { name, listen, containers, dial, limits, trusted })
 }
 
-fn listen(spec: &EgressProxySpec, faults: &mut Faults) -> Vec<model::Endpoint> {
-    let Listen { network_namespaces, protocol, address, port } = &spec.listen;
+fn listen(spec: &EgressProxySpec, faults: &mut Faults) -> (Vec<model::Endpoint>, Option<model::InContainers>) {
+    let Listen { network_namespaces, container_selector, protocol, address, port } = &spec.listen;
     let address = take(faults, "spec.listen.address", "0.0.0.0", values::listen_address(address));
     let port = take(faults, "spec.listen.port", "8000", values::port(*port));
     let transport = match protocol {
         Protocol::Tcp => model::Transport::Tcp,
         Protocol::Udp => model::Transport::Udp,
+        Protocol::Sctp => model::Transport::Sctp,
     };
-    if network_namespaces.is_empty() {
+    if network_namespaces.is_none() && container_selector.is_none() {
+        faults.push("spec.listen", || {
+            "says not where; give `networkNamespaces`, for instance `[\"\", blue]`, where `\"\"` is the host, or `containerSelector`"
+                .to_owned()
+        });
+    }
+    if network_namespaces.as_ref().is_some_and(Vec::is_empty) {
         faults.push("spec.listen.networkNamespaces", || "is empty; write for instance `[\"\", blue]`, where `\"\"` is the host".to_owned());
     }
+    let containers = container_selector.as_ref().and_then(|given| spec::containers("spec.listen.containerSelector", given, faults));
+    let containers = match (containers, address, port) {
+        (Some(selector), Some(address), Some(port)) => {
+            Some(model::InContainers { selector, transport, address: SocketAddr::new(address, port) })
+        }
+        _ => None,
+    };
     let mut endpoints = Vec::new();
-    for (i, name) in network_namespaces.iter().enumerate() {
+    for (i, name) in network_namespaces.iter().flatten().enumerate() {
         let field = format!("spec.listen.networkNamespaces[{i}]");
         let namespace = take(faults, &field, "blue", namespace(name));
         let (Some(namespace), Some(address), Some(port)) = (namespace, address, port) else { continue };
@@ -190,7 +238,7 @@ fn listen(spec: &EgressProxySpec, faults: &mut Faults) -> Vec<model::Endpoint> {
             endpoints.push(endpoint);
         }
     }
-    endpoints
+    (endpoints, containers)
 }
 
 fn dial(spec: &EgressProxySpec, faults: &mut Faults) -> Option<model::Dial> {
@@ -204,7 +252,7 @@ fn dial(spec: &EgressProxySpec, faults: &mut Faults) -> Option<model::Dial> {
         ProxyProtocol::V1 => model::ProxyProtocol::V1,
         ProxyProtocol::V2 => model::ProxyProtocol::V2,
     };
-    if spec.listen.protocol == Protocol::Udp && proxy_protocol != model::ProxyProtocol::None {
+    if spec.listen.protocol != Protocol::Tcp && proxy_protocol != model::ProxyProtocol::None {
         faults.push("spec.dial.proxyProtocol", || "is for TCP alone; write `None`, or serve TCP".to_owned());
     }
     if let (Some(address), Some(Some(source))) = (address, source)
@@ -218,7 +266,7 @@ fn dial(spec: &EgressProxySpec, faults: &mut Faults) -> Option<model::Dial> {
 }
 
 fn trusted(spec: &EgressProxySpec, faults: &mut Faults) -> Vec<ipnet::IpNet> {
-    if spec.listen.protocol == Protocol::Udp && !spec.trusted_sources.is_empty() {
+    if spec.listen.protocol != Protocol::Tcp && !spec.trusted_sources.is_empty() {
         faults.push("spec.trustedSources", || "is for TCP alone; take it out, or serve TCP".to_owned());
     }
     let nets = spec.trusted_sources.iter().enumerate();

@@ -64,7 +64,7 @@ fn selector(spec: &EgressBindingSpec, faults: &mut Faults) -> Option<Selector> {
         faults.push("spec.podSelector", || "pods are the API server's; in a file give `containerSelector`".to_owned());
     }
     if let Some(selector) = &spec.container_selector {
-        given.push(("containerSelector", containers(selector, faults)));
+        given.push(("containerSelector", containers("spec.containerSelector", selector, faults)));
     }
     if let Some(addresses) = &spec.addresses {
         given.push(("addresses", routed(addresses, faults)));
@@ -86,19 +86,18 @@ fn selector(spec: &EgressBindingSpec, faults: &mut Faults) -> Option<Selector> {
     given.into_iter().find_map(|(_, selector)| selector)
 }
 
-fn containers(selector: &ContainerSelector, faults: &mut Faults) -> Option<Selector> {
+/// The containers that a selector means; `field` is where it stands.
+pub(super) fn containers(field: &str, selector: &ContainerSelector, faults: &mut Faults) -> Option<Selector> {
     let ContainerSelector { names, match_labels, compose } = selector;
     let mut good = Vec::new();
     for (i, name) in names.iter().enumerate() {
         // As `docker ps --format` and inspect show it.
         let name = name.strip_prefix('/').unwrap_or(name);
-        take(faults, || format!("spec.containerSelector.names[{i}]"), "crawler-1", values::docker_name(name), &mut good);
+        take(faults, || format!("{field}.names[{i}]"), "crawler-1", values::docker_name(name), &mut good);
     }
     let compose = compose.as_ref().map(|c| Compose { project: c.project.clone(), service: c.service.clone() });
     if names.is_empty() && match_labels.is_empty() && compose.is_none() {
-        faults.push("spec.containerSelector", || {
-            "is empty and would bind every container; give `names`, `matchLabels` or `compose`".to_owned()
-        });
+        faults.push(field, || "is empty and would mean every container; give `names`, `matchLabels` or `compose`".to_owned());
         return None;
     }
     if good.is_empty() && !names.is_empty() {

@@ -21,6 +21,9 @@ pub async fn cleanup(state: &Path, sysctls: &Path, boot_guard: Option<&Path>) ->
     for line in withdrawn.left {
         println!("left as it is: {line}");
     }
+    for link in facts.links.values().filter(|link| link.isolated.is_some()) {
+        println!("left as it is: link {}: a program of `egressd exec --namespace` is behind it; it goes when that ends", link.name);
+    }
     if withdrawn.done.failures.is_empty() {
         return Ok(());
     }

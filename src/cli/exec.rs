@@ -1,6 +1,7 @@
-//! `egressd exec`: becomes another program, in a control group whose exit the daemon has programmed.
+//! `egressd exec`: becomes another program, in a control group or a network namespace whose exit the daemon has programmed.
 
-use std::ffi::OsString;
+use std::ffi::{CString, OsString};
+use std::fs::{self, File};
 use std::io;
 use std::net::IpAddr;
 use std::os::unix::process::CommandExt;
@@ -8,10 +9,17 @@ use std::path::Path;
 use std::process::{Command, exit};
 
 use anyhow::{Context, anyhow, bail};
+use ipnet::Ipv4Net;
+use nix::errno::Errno;
+use nix::unistd::{User, initgroups, setgid, setuid};
 
+use crate::api;
 use crate::daemon::control::{Request, ask};
 use crate::daemon::question::Response;
+use crate::effects::isolation::{self, Isolation};
 use crate::effects::programs::Group;
+use crate::model::facts::Family;
+use crate::model::isolated;
 use crate::model::programs::{Started, started_in};
 
 /// As `env` and `timeout` have them.
@@ -22,9 +30,24 @@ const REFUSED: i32 = 125;
 const NOT_RUN: i32 = 126;
 const NOT_FOUND: i32 = 127;
 
-/// Does not return, unless it cannot end.
-pub fn exec(state: &Path, binding: Option<String>, ip: Option<IpAddr>, program: &[OsString]) -> anyhow::Result<()> {
-    let (error, code) = match enter(state, binding, ip) {
+/// Through what.
+pub struct By {
+    pub binding: Option<String>,
+    pub ip: Option<IpAddr>,
+}
+
+/// A network namespace of its own.
+pub struct Isolated {
+    /// As the command line has them.
+    pub publish: Vec<String>,
+    pub subnet: Option<Ipv4Net>,
+    pub dns: Vec<IpAddr>,
+}
+
+/// Does not return, unless it cannot end. `user` is a name, whose groups come along.
+pub fn exec(state: &Path, by: By, isolated: Option<Isolated>, user: Option<&str>, program: &[OsString]) -> anyhow::Result<()> {
+    let ready = user.map(user_of).transpose().and_then(|user| enter(state, by, isolated).and_then(|()| user.map_or(Ok(()), become_user)));
+    let (error, code) = match ready {
         Ok(()) => become_program(program),
         Err(error) => (error.context("nothing was started"), REFUSED),
     };
@@ -32,12 +55,12 @@ pub fn exec(state: &Path, binding: Option<String>, ip: Option<IpAddr>, program: 
     exit(code)
 }
 
-/// Moves this process into the control group of a binding or of an address, once the daemon has programmed its exit.
+/// Moves this process to where its exit is programmed: into the control group of a binding or of an address, or into a network namespace.
 ///
 /// # Errors
 /// When the daemon does not run or refuses, or the process may not.
-pub fn enter(state: &Path, binding: Option<String>, ip: Option<IpAddr>) -> anyhow::Result<()> {
-    let started = match (binding, ip) {
+pub fn enter(state: &Path, by: By, isolated: Option<Isolated>) -> anyhow::Result<()> {
+    let started = match (by.binding, by.ip) {
         (Some(name), _) if name.contains('/') => Started::By(name),
         (Some(name), _) => Started::By(format!("default/{name}")),
         (None, Some(address)) => Started::As(address),
@@ -47,21 +70,67 @@ pub fn enter(state: &Path, binding: Option<String>, ip: Option<IpAddr>) -> anyho
     if started_in(&cgroup).as_ref() != Some(&started) {
         bail!("that is not a binding's name; write NAMESPACE/NAME, for instance shop/crawler");
     }
+    if let Some(isolated) = isolated {
+        return isolate(state, &started, &isolated);
+    }
     let group = Group::make(&cgroup).with_context(|| format!("failed to make control group {cgroup}; are you root?"))?;
-    let ready = match ask(state, &Request::Exec(started)) {
-        Ok(Response::Ready(true)) => Ok(()),
-        Ok(Response::Ready(false)) => Err(anyhow!("its rules are not in the kernel yet; see the problems of `egressd status`")),
-        Ok(Response::Refused(why)) => Err(anyhow!(why)),
-        Ok(_) => Err(anyhow!("egressd gave another answer than was asked for")),
-        Err(error) => Err(error.into()),
-    };
-    match ready {
+    match await_ready(state, &Request::Exec(started)) {
         Ok(()) => group.join().with_context(|| format!("failed to join control group {cgroup}")),
         Err(error) => {
             group.leave();
             Err(error)
         }
     }
+}
+
+/// Moves this process into a network namespace of its own. When it ends, the namespace ends.
+fn isolate(state: &Path, started: &Started, isolated: &Isolated) -> anyhow::Result<()> {
+    let families = match started {
+        Started::As(address) => vec![Family::of(*address)],
+        Started::By(_) if has_ipv6() => vec![Family::V4, Family::V6],
+        Started::By(_) => vec![Family::V4],
+    };
+    let resolver = isolation::resolver(&isolated.dns)?;
+    // Two that start at once have two subnets.
+    let lock = File::create(state.join("exec.lock")).and_then(|lock| lock.lock().map(|()| lock));
+    let lock =
+        lock.with_context(|| format!("failed to lock {}; is egressd running, and are you root?", state.join("exec.lock").display()))?;
+    let ends = isolated::ends(&families, &isolation::destinations()?, isolated.subnet).map_err(isolation::Error::from)?;
+    let addresses: Vec<IpAddr> = ends.iter().map(|ends| ends.program.addr()).collect();
+    let alias = api::isolated::write(started, &addresses, &isolated.publish);
+    let alias = alias.context("the binding's name and the published ports are too long together (255 bytes); publish fewer, or a range")?;
+    let link = isolation::enter(&Isolation { ends, alias, resolver }, state)?;
+    drop(lock);
+    await_ready(state, &Request::Isolated(link))
+}
+
+/// Whether addresses of IPv6 can be given.
+fn has_ipv6() -> bool {
+    fs::read_to_string("/proc/sys/net/ipv6/conf/default/disable_ipv6").is_ok_and(|value| value.trim() == "0")
+}
+
+fn await_ready(state: &Path, request: &Request) -> anyhow::Result<()> {
+    match ask(state, request)? {
+        Response::Ready(true) => Ok(()),
+        Response::Ready(false) => bail!("its rules are not in the kernel yet; see the problems of `egressd status`"),
+        Response::Refused(why) => bail!(why),
+        _ => bail!("egressd gave another answer than was asked for"),
+    }
+}
+
+fn user_of(name: &str) -> anyhow::Result<User> {
+    let user = User::from_name(name).with_context(|| format!("failed to look user {name} up"))?;
+    user.with_context(|| format!("there is no user {name}; see `getent passwd`"))
+}
+
+/// Takes the user's groups and identity, as runuser(1) with `-u` does. The rights of root go with that.
+fn become_user(user: User) -> anyhow::Result<()> {
+    let become_it = || {
+        initgroups(&CString::new(user.name.as_str()).map_err(|_| Errno::EINVAL)?, user.gid)?;
+        setgid(user.gid)?;
+        setuid(user.uid)
+    };
+    become_it().with_context(|| format!("failed to become user {}; are you root?", user.name))
 }
 
 fn become_program(program: &[OsString]) -> (anyhow::Error, i32) {

@@ -22,6 +22,7 @@ use std::net::IpAddr;
 use std::path::PathBuf;
 
 use clap::{Args, CommandFactory, Parser, Subcommand};
+use ipnet::Ipv4Net;
 use output::Output;
 use show::Inbound;
 
@@ -144,6 +145,11 @@ enum Command {
         state: StateArgs,
         #[command(flatten)]
         by: ExecArgs,
+        #[command(flatten)]
+        isolation: NamespaceArgs,
+        /// Run it as this user, with the user's groups; the environment stays as it is
+        #[arg(long, value_name = "NAME")]
+        user: Option<String>,
         /// The program and its arguments
         #[arg(required = true, trailing_var_arg = true, allow_hyphen_values = true, value_name = "PROGRAM")]
         program: Vec<OsString>,
@@ -240,6 +246,22 @@ struct ExecArgs {
     ip: Option<IpAddr>,
 }
 
+#[derive(Debug, Args)]
+struct NamespaceArgs {
+    /// Run it in a network namespace of its own, which ends with it
+    #[arg(long)]
+    namespace: bool,
+    /// A port of the exits that goes to the program in its namespace, for instance 8090/tcp or 8090:80; may be repeated
+    #[arg(long, requires = "namespace", value_parser = crate::api::isolated::published, value_name = "[ADDRESS:]PORT[:PORT][/PROTOCOL]")]
+    publish: Vec<String>,
+    /// IPv4 subnet of the link between the namespace and the host, a /30 or /31; one that this host has no route to when not given
+    #[arg(long, requires = "namespace", value_name = "CIDR")]
+    subnet: Option<Ipv4Net>,
+    /// Name server for the namespace; when not given those of the host, or of whom its stub on a loopback address asks; may be repeated
+    #[arg(long, requires = "namespace", value_name = "ADDRESS")]
+    dns: Vec<IpAddr>,
+}
+
 impl Cli {
     /// Does what was asked for.
     pub fn run(self) -> anyhow::Result<()> {
@@ -256,7 +278,11 @@ impl Cli {
             Command::Explain { state, inbound: None, workload, destination } => {
                 show::explain(&state.state_dir, &workload.unwrap_or_default(), destination.as_deref())
             }
-            Command::Exec { state, by: ExecArgs { binding, ip }, program } => exec::exec(&state.state_dir, binding, ip, &program),
+            Command::Exec { state, by: ExecArgs { binding, ip }, isolation, user, program } => {
+                let NamespaceArgs { namespace, publish, subnet, dns } = isolation;
+                let isolation = namespace.then_some(exec::Isolated { publish, subnet, dns });
+                exec::exec(&state.state_dir, exec::By { binding, ip }, isolation, user.as_deref(), &program)
+            }
             Command::Verify { state, echo, exits, output } => verify::verify(&state.state_dir, &echo, &exits, output),
             Command::Check { state, sysctl, docker_socket, output } => {
                 runtime()?.block_on(crate::check::run(&docker_socket, &state.state_dir, &sysctl.sysctl_root, |findings| {

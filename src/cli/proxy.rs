@@ -7,7 +7,7 @@ use std::time::Duration;
 use clap::Args;
 use clap::builder::BoolishValueParser;
 
-use super::{log, runtime};
+use super::{DOCKER, log, runtime};
 use crate::proxy::{self, Options};
 
 #[derive(Debug, Args)]
@@ -15,6 +15,9 @@ pub(super) struct ProxyArgs {
     /// Folder of manifests (EgressProxy), watched; other kinds in it are passed over
     #[arg(long, env = "EGRESSD_MANIFESTS", value_name = "DIR")]
     manifests: PathBuf,
+    /// Docker's socket, for listen.containerSelector; it need not be there yet
+    #[arg(long, env = "EGRESSD_DOCKER_SOCKET", default_value = DOCKER, value_name = "PATH")]
+    docker_socket: PathBuf,
     /// Address for /metrics, /status, /healthz and /readyz
     #[arg(long, env = "EGRESSD_PROXY_METRICS_ADDRESS", default_value = "127.0.0.1:9466", value_name = "ADDRESS:PORT")]
     metrics_address: SocketAddr,
@@ -35,6 +38,7 @@ pub(super) fn run(args: ProxyArgs, config: PathBuf) -> anyhow::Result<()> {
     let options = Options {
         manifests: args.manifests,
         config,
+        docker: args.docker_socket,
         metrics: (!args.no_metrics).then_some(args.metrics_address),
         drain: Duration::from_secs(args.drain_seconds.into()),
     };

@@ -68,7 +68,7 @@ fn seen(state: &Path, echo: &Echo, exit: IpAddr) -> anyhow::Result<IpAddr> {
     let Some(at) = echo.at(exit.is_ipv6())? else {
         bail!("the service has no address of the exit's family");
     };
-    exec::enter(state, None, Some(exit))?;
+    exec::enter(state, exec::By { binding: None, ip: Some(exit) }, None)?;
     runtime()?.block_on(echo.ask(at))
 }
 

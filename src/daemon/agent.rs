@@ -379,6 +379,7 @@ impl Agent {
             self.ipvs.take_over(&mut self.kernel, &mut self.facts.ipvs, &mut self.past.served);
         }
         self.facts.cluster.grant();
+        self.facts.isolate();
         // The rows of the round before go first: at ten thousand addresses they are megabytes, and the new ones take their place.
         drop(std::mem::take(&mut self.outcome));
         self.outcome = resolve(&self.facts, &mut self.past);

@@ -16,6 +16,7 @@ use tracing::{debug, warn};
 use super::desk::{Desk, FlowsError};
 use super::question::{Call, Question, Response, counted, put};
 use super::{Error, Teller, retry, started};
+use crate::model::facts::IfIndex;
 use crate::model::programs::Started;
 
 /// What can be asked.
@@ -39,6 +40,8 @@ pub enum Request {
     Ready,
     /// Whether the rules of the control group of programs that are started so are in the kernel; waits for them.
     Exec(Started),
+    /// The same of the program behind a link of this host, which `egressd exec --namespace` has made.
+    Isolated(IfIndex),
 }
 
 /// Longest request that is read, in bytes.
@@ -111,7 +114,8 @@ async fn answer(stream: tokio::net::UnixStream, tell: Teller, desk: Desk) -> io:
         }),
         Request::Exits => desk.flows().await.map(Response::Flows),
         Request::Ready => put(Question::Ready, &tell).await,
-        Request::Exec(started) => started::await_ready(started, &tell).await,
+        Request::Exec(started) => started::await_ready(|| Question::Exec(started.clone()), &tell).await,
+        Request::Isolated(link) => started::await_ready(|| Question::Isolated(link), &tell).await,
     };
     if let Some(response) = response {
         timeout(PATIENCE, write.write_all(&serde_json::to_vec(&response)?)).await??;

@@ -10,6 +10,7 @@ use tracing::debug;
 
 use super::{Teller, Told, tally};
 use crate::effects::nft::{drops, full};
+use crate::model::facts::IfIndex;
 use crate::model::programs::Started;
 use crate::report::changes::Changes;
 use crate::report::flows::Flows;
@@ -44,6 +45,8 @@ pub(crate) enum Question {
     Ready,
     /// Whether programs that are started so leave so: it is ready, not yet, or refused.
     Exec(Started),
+    /// The same of the program behind a link of this host.
+    Isolated(IfIndex),
 }
 
 /// What is answered.

@@ -4,6 +4,7 @@ pub mod boot;
 pub mod conntrack;
 pub mod docker;
 pub mod ipvs;
+pub mod isolation;
 pub mod kernel;
 pub mod kubernetes;
 pub mod neighbours;

@@ -26,7 +26,7 @@ pub enum Source {
     Api,
     File,
     Label,
-    /// `egressd exec --ip`.
+    /// `egressd exec --ip`, or `--namespace`.
     Exec,
 }
 
@@ -35,7 +35,7 @@ pub enum Source {
 pub struct BindingName {
     pub source: Source,
     /// `namespace/name` of an object or a manifest (namespace `default` when it has none); a container's name for labels; an
-    /// exit's address for `egressd exec --ip`.
+    /// exit's address for `egressd exec --ip`, with `--namespace` the link on the host.
     pub name: String,
 }
 

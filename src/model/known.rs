@@ -160,6 +160,12 @@ impl Facts {
         }
     }
 
+    /// Takes in the programs that `egressd exec` isolated, which the kernel's links tell of.
+    pub fn isolate(&mut self) {
+        let programs = self.kernel.links.values().filter_map(|link| Some((link.name.as_str(), link.isolated.as_deref()?)));
+        self.manifests.isolate(programs);
+    }
+
     /// The engine's containers.
     pub fn containers(&self) -> impl Iterator<Item = &Arc<Container>> {
         self.containers.values().map(|known| &known.container)

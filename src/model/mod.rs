@@ -12,6 +12,7 @@ pub mod facts;
 pub mod gateways;
 pub mod health;
 pub mod ipvs;
+pub mod isolated;
 pub mod jhash;
 pub mod known;
 pub mod labels;

@@ -10,7 +10,9 @@ use std::sync::Arc;
 
 use ipnet::IpNet;
 
-use super::binding::{FieldError, ManifestError};
+use super::binding::{FieldError, ManifestError, Selector};
+use super::facts::Container;
+use super::select;
 
 /// Kind of the objects that say which ports are served.
 pub const KIND: &str = "EgressProxy";
@@ -25,6 +27,8 @@ pub enum Namespace {
     Host,
     /// A file: of `/run/netns` for a name, any other for an absolute path.
     File(PathBuf),
+    /// Of one run of a container: the file that its engine keeps for it.
+    Container { name: String, file: PathBuf },
 }
 
 impl Namespace {
@@ -45,7 +49,7 @@ impl Namespace {
     pub fn file(&self) -> Option<&Path> {
         match self {
             Self::Host => None,
-            Self::File(path) => Some(path),
+            Self::File(path) | Self::Container { file: path, .. } => Some(path),
         }
     }
 }
@@ -54,6 +58,7 @@ impl fmt::Display for Namespace {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Host => f.write_str("host"),
+            Self::Container { name, .. } => write!(f, "container {name}"),
             Self::File(path) => match path.strip_prefix(NAMED[0]) {
                 Ok(name) if name.components().count() == 1 => name.display().fmt(f),
                 _ => path.display().fmt(f),
@@ -67,6 +72,7 @@ impl fmt::Display for Namespace {
 pub enum Transport {
     Tcp,
     Udp,
+    Sctp,
 }
 
 impl fmt::Display for Transport {
@@ -74,6 +80,7 @@ impl fmt::Display for Transport {
         f.write_str(match self {
             Self::Tcp => "tcp",
             Self::Udp => "udp",
+            Self::Sctp => "sctp",
         })
     }
 }
@@ -116,12 +123,35 @@ pub struct Dial {
 /// Bounds of each port that a proxy serves.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Limits {
-    /// TCP connections, or UDP sessions, at a time.
+    /// TCP connections, SCTP associations, or UDP sessions, at a time.
     pub open: usize,
     /// How long nothing may be sent in either direction.
     pub idle: Duration,
-    /// The same once one side has ended its direction. TCP alone.
+    /// The same once one side has ended its direction. SCTP has no half-closed state: how long the other side may take to end, too.
     pub half_closed: Duration,
+}
+
+/// A port that is opened in containers.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct InContainers {
+    /// Which ones.
+    pub selector: Selector,
+    pub transport: Transport,
+    pub address: SocketAddr,
+}
+
+impl InContainers {
+    /// Whether it is opened in this one. The host's network is no container's.
+    pub fn fits(&self, container: &Container) -> bool {
+        container.network_mode != "host" && select::fits(&self.selector, container)
+    }
+}
+
+/// A container that runs, with the file of its network namespace.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Running {
+    pub container: Arc<Container>,
+    pub file: PathBuf,
 }
 
 /// One `EgressProxy`.
@@ -129,7 +159,9 @@ pub struct Limits {
 pub struct Proxy {
     /// `namespace/name`
     pub name: String,
+    /// In namespaces that it names.
     pub listen: Vec<Endpoint>,
+    pub containers: Option<InContainers>,
     pub dial: Dial,
     pub limits: Limits,
     /// Clients whose PROXY protocol header is believed, and demanded.
@@ -146,20 +178,35 @@ impl Proxy {
     pub fn trusts(&self, client: IpAddr) -> bool {
         self.trusted.iter().any(|net| net.contains(&client))
     }
+
+    /// Each port of it, while these containers run.
+    fn endpoints<'a>(&'a self, running: &'a [Running]) -> impl Iterator<Item = Endpoint> + 'a {
+        let in_containers = self.containers.iter().flat_map(move |ports| {
+            running.iter().filter(|running| ports.fits(&running.container)).map(|Running { container, file }| Endpoint {
+                namespace: Namespace::Container { name: container.name.clone(), file: file.clone() },
+                transport: ports.transport,
+                address: ports.address,
+            })
+        });
+        self.listen.iter().cloned().chain(in_containers)
+    }
 }
 
-/// Which proxy serves which port. A port that two proxies ask for belongs to the first one; the other one is told.
-pub fn assign(proxies: &[Arc<Proxy>]) -> (BTreeMap<Endpoint, Arc<Proxy>>, Vec<ManifestError>) {
+/// Which proxy serves which port, while these containers run. A port that two proxies ask for belongs to the first one; the other one is told.
+pub fn assign<'a>(
+    proxies: impl Iterator<Item = &'a Arc<Proxy>>,
+    running: &[Running],
+) -> (BTreeMap<Endpoint, Arc<Proxy>>, Vec<ManifestError>) {
     let mut served: BTreeMap<Endpoint, Arc<Proxy>> = BTreeMap::new();
     let mut errors = Vec::new();
     for proxy in proxies {
-        for endpoint in &proxy.listen {
-            if let Some(first) = served.get(endpoint).filter(|first| first.name != proxy.name) {
+        for endpoint in proxy.endpoints(running) {
+            if let Some(first) = served.get(&endpoint).filter(|first| first.name != proxy.name) {
                 let message =
                     format!("{endpoint} is served by {} already; take another port or address, or keep one of them", first.object());
                 errors.push(ManifestError { object: proxy.object(), error: FieldError { field: "spec.listen".to_owned(), message } });
             } else {
-                served.insert(endpoint.clone(), Arc::clone(proxy));
+                served.insert(endpoint, Arc::clone(proxy));
             }
         }
     }
@@ -176,6 +223,7 @@ mod tests {
         Arc::new(Proxy {
             name: name.to_owned(),
             listen: listen.collect(),
+            containers: None,
             dial: Dial { namespace: Namespace::Host, address, source: None, proxy_protocol: ProxyProtocol::None },
             limits: Limits { open: 1, idle: Duration::from_secs(1), half_closed: Duration::from_secs(1) },
             trusted: Vec::new(),
@@ -184,11 +232,29 @@ mod tests {
 
     #[test]
     fn a_port_that_two_proxies_ask_for_belongs_to_the_first() {
-        let (served, errors) = assign(&[proxy("default/a", &["x", "y"]), proxy("default/b", &["y", "z"])]);
+        let (served, errors) = assign([proxy("default/a", &["x", "y"]), proxy("default/b", &["y", "z"])].iter(), &[]);
         assert_eq!(served.values().map(|proxy| proxy.name.as_str()).collect::<Vec<_>>(), ["default/a", "default/a", "default/b"]);
         assert_eq!(errors.len(), 1);
         assert_eq!(errors[0].object, "EgressProxy default/b");
         assert!(errors[0].error.message.contains("0.0.0.0:8000/tcp in y") && errors[0].error.message.contains("default/a"), "{errors:?}");
+    }
+
+    #[test]
+    fn each_run_of_a_container_has_a_port_of_its_own() {
+        let names = vec!["web-1".to_owned()];
+        let selector = Selector::Containers { names, match_labels: BTreeMap::new(), compose: None };
+        let address = "127.0.0.1:80".parse().unwrap();
+        let containers = Some(InContainers { selector, transport: Transport::Sctp, address });
+        let proxy = Arc::new(Proxy { containers, ..Proxy::clone(&proxy("default/a", &[])) });
+        let running = |name: &str, file: &str| {
+            let container = Container { name: name.to_owned(), ..Container::default() };
+            Running { container: Arc::new(container), file: file.into() }
+        };
+        let served = |running: &[Running]| assign([&proxy].into_iter(), running).0.into_keys().collect::<Vec<_>>();
+        let first = served(&[running("web-1", "/run/docker/netns/a"), running("web-2", "/run/docker/netns/b")]);
+        assert_eq!(first.iter().map(ToString::to_string).collect::<Vec<_>>(), ["127.0.0.1:80/sctp in container web-1"]);
+        assert_ne!(first, served(&[running("web-1", "/run/docker/netns/c")]));
+        assert_eq!(served(&[]), []);
     }
 
     #[test]

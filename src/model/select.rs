@@ -9,6 +9,7 @@ use std::sync::Arc;
 use super::binding::{Asked, Binding, BindingName, Manifests, Selector, Source};
 use super::cloud::CloudPool;
 use super::facts::Container;
+use super::isolated::Isolated;
 use super::labels::{LabelSelector, Labels};
 use super::pod::Pod;
 
@@ -62,11 +63,13 @@ pub struct Index {
     by_label: HashMap<(String, String), Vec<usize>>,
     /// The pool with `cloud` that has an address.
     pools: HashMap<Ipv4Addr, usize>,
+    /// Bindings of the manifests; behind them are those of isolated programs.
+    own: usize,
 }
 
 impl Index {
     pub fn new(manifests: Manifests) -> Self {
-        let mut index = Self { manifests, ..Self::default() };
+        let mut index = Self { own: manifests.bindings.len(), manifests, ..Self::default() };
         for (at, pool) in index.manifests.pools.iter().enumerate() {
             index.pools.extend(pool.addresses.iter().map(|address| (*address, at)));
         }
@@ -103,6 +106,14 @@ impl Index {
     pub fn pool_of(&self, address: IpAddr) -> Option<&CloudPool> {
         let IpAddr::V4(address) = address else { return None };
         self.pools.get(&address).map(|at| &*self.manifests.pools[*at])
+    }
+
+    /// Takes in the programs that `egressd exec` isolated, each with the link that it is behind. They have bindings of their own.
+    pub fn isolate<'a>(&mut self, programs: impl Iterator<Item = (&'a str, &'a Isolated)>) {
+        let bindings = &mut self.manifests.bindings;
+        bindings.truncate(self.own);
+        let own: Vec<_> = programs.map(|(link, program)| Arc::new(program.binding(link, bindings))).collect();
+        bindings.extend(own);
     }
 
     /// The binding at a place among them.
@@ -187,7 +198,7 @@ impl Candidates {
 }
 
 /// Whether a container fits all that a selector names.
-fn fits(selector: &Selector, container: &Container) -> bool {
+pub fn fits(selector: &Selector, container: &Container) -> bool {
     let Selector::Containers { names, match_labels, compose } = selector else { return false };
     let label = |key: &str| container.labels.get(key).map(String::as_str);
     (names.is_empty() || names.contains(&container.name))

@@ -46,8 +46,17 @@ pub fn says_ours(kind: u16, value: &[u8]) -> bool {
     (kind == PROTO && value == [PROTOCOL]) || (kind == METRIC && number(value) == Some(ADDRESS_METRIC))
 }
 
+/// `ip address add ADDRESS/LENGTH dev NIC`, as anybody's.
+pub fn plain(index: IfIndex, net: IpNet) -> Message {
+    of_scope(libc::RTM_NEWADDR, crate::wire::flags::CREATE | crate::wire::flags::EXCL, index, net, 0)
+}
+
 fn about(kind: u16, flags: u16, index: IfIndex, net: IpNet) -> Message {
-    let mut fixed = [family_number(Family::of(net.addr())), net.prefix_len(), 0, SCOPE_HOST, 0, 0, 0, 0];
+    of_scope(kind, flags, index, net, SCOPE_HOST)
+}
+
+fn of_scope(kind: u16, flags: u16, index: IfIndex, net: IpNet, scope: u8) -> Message {
+    let mut fixed = [family_number(Family::of(net.addr())), net.prefix_len(), 0, scope, 0, 0, 0, 0];
     fixed[4..].copy_from_slice(&index.to_ne_bytes());
     let mut message = Message::new(kind, flags, &fixed);
     message.put_address(libc::IFA_LOCAL, net.addr());

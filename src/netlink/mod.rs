@@ -2,6 +2,7 @@
 
 pub mod address;
 pub mod ipvs;
+pub mod link;
 pub mod nexthop;
 pub mod routing;
 pub mod rule;

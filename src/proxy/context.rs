@@ -4,15 +4,13 @@ use std::collections::BTreeMap;
 use std::io;
 use std::sync::{Arc, PoisonError, RwLock};
 
-use socket2::Socket;
 use tokio_util::sync::CancellationToken;
 
 use super::limits::Descriptors;
 use super::opener::{NamespaceId, Opener};
 use super::pipe::Pipes;
-use super::sockets;
 use super::workers::Workers;
-use crate::model::proxy::{Dial, Namespace, Transport};
+use crate::model::proxy::{Dial, Namespace};
 
 /// One life of a namespace under its name.
 #[derive(Debug)]
@@ -74,19 +72,23 @@ pub struct Context {
 }
 
 impl Context {
-    /// A socket to dial with, and the namespace that it is of.
+    /// A socket to dial with, made by `make` in the namespace that is dialled from, and that namespace.
     ///
     /// # Errors
     /// When the namespace is not there, or the socket cannot be made or bound to its source.
-    pub async fn dial(&self, transport: Transport, dial: &Dial) -> io::Result<(Socket, Arc<Scope>)> {
+    pub async fn dial<T: Send + 'static>(
+        &self,
+        dial: &Dial,
+        make: impl FnOnce(&Dial) -> io::Result<T> + Send + 'static,
+    ) -> io::Result<(T, Arc<Scope>)> {
         let gone = || io::Error::new(io::ErrorKind::NotFound, format!("there is no network namespace {}", dial.namespace));
         let scope = self.scopes.get(&dial.namespace).ok_or_else(gone)?;
         let socket = match (dial.namespace.file(), scope.id) {
             (Some(path), Some(id)) => {
                 let dial = dial.clone();
-                self.opener.enter(path.to_owned(), id, move || sockets::dial(transport, &dial)).await?
+                self.opener.enter(path.to_owned(), id, move || make(&dial)).await?
             }
-            _ => sockets::dial(transport, dial)?,
+            _ => make(dial)?,
         };
         Ok((socket, scope))
     }

@@ -2,28 +2,27 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
-use std::net::{TcpListener, UdpSocket};
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use socket2::Socket;
-use tokio::io::Interest;
+use nix::errno::Errno;
+use tokio::runtime::Handle;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
+use super::containers::Containers;
 use super::context::{Context, Scope};
 use super::limits::Permit;
 use super::namespaces::Namespaces;
 use super::port::Port;
 use super::report::{PortReport, Report, State};
-use super::{sockets, tcp, udp};
+use super::sockets::{self, Listener};
+use super::{sctp, tcp, udp};
 use crate::facts::backoff::Backoff;
-use crate::facts::kernel;
 use crate::model::binding::{ManifestError, Manifests};
-use crate::model::proxy::{Endpoint, Namespace, Proxy, Transport, assign};
+use crate::model::proxy::{Endpoint, InContainers, Namespace, Proxy, assign};
 
 /// Between two tries to open a port, at first and at most.
 const RETRY: [Duration; 2] = [Duration::from_millis(100), Duration::from_secs(10)];
@@ -36,6 +35,8 @@ pub struct Control {
     context: Arc<Context>,
     /// What manifests say that can be served, by name.
     proxies: BTreeMap<String, Arc<Proxy>>,
+    /// What is wrong with manifests.
+    errors: Vec<ManifestError>,
     problems: Vec<String>,
     ports: BTreeMap<Endpoint, Served>,
     /// Ports that no manifest asks for any more, while connections of theirs are open.
@@ -74,6 +75,7 @@ impl Control {
         Self {
             context,
             proxies: BTreeMap::new(),
+            errors: Vec::new(),
             problems: Vec::new(),
             ports: BTreeMap::new(),
             leaving: Vec::new(),
@@ -82,8 +84,8 @@ impl Control {
         }
     }
 
-    /// Takes what manifests say now. A proxy that is wrong now stays as it was.
-    pub fn take(&mut self, said: Manifests, namespaces: &mut Namespaces) {
+    /// Takes what manifests say now. A proxy that is wrong now stays as it was. [`Control::assign`] has to follow.
+    pub fn take(&mut self, said: Manifests) {
         let mut proxies: BTreeMap<String, Arc<Proxy>> = said.proxies.into_iter().map(|proxy| (proxy.name.clone(), proxy)).collect();
         let concerns = |error: &ManifestError| !OTHERS.iter().any(|kind| error.object.starts_with(kind));
         let mut errors: Vec<ManifestError> = said.errors.into_iter().filter(concerns).collect();
@@ -94,17 +96,27 @@ impl Control {
             error.error.message.push_str(" (what it said before stays in force)");
         }
         proxies.extend(kept.into_iter().map(|proxy| (proxy.name.clone(), proxy)));
-        let (wanted, clashes) = assign(&proxies.values().cloned().collect::<Vec<_>>());
-        errors.extend(clashes);
         self.proxies = proxies;
-        self.tell(&errors);
+        self.errors = errors;
         self.read = true;
+    }
+
+    /// Ports that manifests ask for in containers.
+    pub fn in_containers(&self) -> Vec<InContainers> {
+        self.proxies.values().filter_map(|proxy| proxy.containers.clone()).collect()
+    }
+
+    /// Finds which ports are to be served now: by manifests, in the containers that run.
+    pub fn assign(&mut self, containers: &Containers, namespaces: &mut Namespaces) {
+        let (wanted, clashes) = assign(self.proxies.values(), &containers.running());
+        let wrong = self.errors.iter().chain(&clashes).map(|error| format!("{}: {}", error.object, error.error));
+        self.tell(wrong.chain(containers.problem()).collect());
         let leaving = &mut self.leaving;
         leaving.retain(|port| port.open() > 0);
         self.ports.retain(|endpoint, served| {
             let stays = wanted.contains_key(endpoint);
             if !stays {
-                info!(proxy = served.port.proxy().name, port = %endpoint, "listens no more: no manifest asks for it");
+                info!(proxy = served.port.proxy().name, port = %endpoint, "listens no more: nothing asks for it");
                 served.retire();
                 leaving.push(Arc::clone(&served.port));
             }
@@ -119,30 +131,30 @@ impl Control {
                 }
             }
         }
-        namespaces.want(self.wanted());
+        namespaces.want(self.wanted().iter().filter_map(|namespace| namespace.file().map(Into::into)).collect());
     }
 
-    fn tell(&mut self, errors: &[ManifestError]) {
-        let problems: Vec<String> = errors.iter().map(|error| format!("{}: {}", error.object, error.error)).collect();
+    fn tell(&mut self, problems: Vec<String>) {
         for problem in problems.iter().filter(|problem| !self.problems.contains(problem)) {
             warn!("{problem}");
         }
         self.problems = problems;
     }
 
-    /// Files of namespaces that have to be watched: those that manifests name, and those that sockets of ours are still in.
-    fn wanted(&self) -> BTreeSet<PathBuf> {
-        let in_use = self.context.scopes.in_use();
+    /// Namespaces that have to be watched: those of ports, those that are dialled from, and those that sockets of ours are still in.
+    fn wanted(&self) -> BTreeSet<Namespace> {
         let dialled = self.proxies.values().map(|proxy| &proxy.dial.namespace);
-        let all = self.ports.keys().map(|endpoint| &endpoint.namespace).chain(dialled).chain(&in_use);
-        all.filter_map(|namespace| namespace.file().map(Into::into)).collect()
+        let named: BTreeSet<&Namespace> = self.ports.keys().map(|endpoint| &endpoint.namespace).chain(dialled).collect();
+        named.into_iter().cloned().chain(self.context.scopes.in_use()).collect()
     }
 
     /// Ends what is in namespaces that are gone, and opens what can be opened.
     pub async fn round(&mut self, namespaces: &mut Namespaces) {
         let mut now = BTreeMap::from([(Namespace::Host, None)]);
-        let there = namespaces.known().iter().filter_map(|(path, id)| Some((Namespace::File(path.clone()), Some((*id)?))));
-        now.extend(there);
+        now.extend(self.wanted().into_iter().filter_map(|namespace| {
+            let id = namespaces.known().get(namespace.file()?).copied()??;
+            Some((namespace, Some(id)))
+        }));
         self.context.scopes.set(&now);
         let mut openings: BTreeMap<Namespace, Vec<Endpoint>> = BTreeMap::new();
         for (endpoint, served) in &mut self.ports {
@@ -163,8 +175,9 @@ impl Control {
         if endpoints.is_empty() {
             return;
         }
-        let asked = endpoints.clone();
-        let open = move || Ok(asked.iter().map(sockets::listen).collect::<Vec<_>>());
+        let workers: Vec<Handle> = endpoints.iter().map(|_| self.context.workers.next().clone()).collect();
+        let asked: Vec<(Endpoint, Handle)> = endpoints.iter().cloned().zip(workers.iter().cloned()).collect();
+        let open = move || Ok(asked.iter().map(|(endpoint, worker)| sockets::listen(endpoint, worker)).collect::<Vec<_>>());
         let opened = match (namespace.file(), scope.id) {
             (Some(path), Some(id)) => self.context.opener.enter(path.to_owned(), id, open).await,
             _ => open(),
@@ -175,9 +188,9 @@ impl Control {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return,
             Err(error) => endpoints.iter().map(|_| Err(io::Error::new(error.kind(), error.to_string()))).collect(),
         };
-        for (endpoint, opened) in endpoints.iter().zip(opened) {
+        for ((endpoint, worker), opened) in endpoints.iter().zip(&workers).zip(opened) {
             if let Some(served) = self.ports.get_mut(endpoint) {
-                served.begin(opened, &scope, &self.context);
+                served.begin(opened, worker, &scope, &self.context);
             }
         }
     }
@@ -258,35 +271,28 @@ impl Served {
         }
     }
 
-    fn begin(&mut self, opened: io::Result<Socket>, scope: &Arc<Scope>, context: &Arc<Context>) {
+    fn begin(&mut self, opened: io::Result<Listener>, worker: &Handle, scope: &Arc<Scope>, context: &Arc<Context>) {
         let port = &self.port;
         let descriptor = context.descriptors.take(1).ok_or_else(|| io::Error::other("no file descriptors are left; raise LimitNOFILE"));
-        let (socket, descriptor) = match opened.and_then(|socket| Ok((socket, descriptor?))) {
+        let (listener, descriptor) = match opened.and_then(|listener| Ok((listener, descriptor?))) {
             Ok(opened) => opened,
             Err(error) => return self.fail(&error),
         };
         let retire = CancellationToken::new();
-        let worker = context.workers.next();
-        // Its epoll is that which the socket is given to.
-        let entered = worker.enter();
-        let (kept, all, ends) = (Arc::clone(scope), Arc::clone(context), retire.clone());
-        let spawned = match port.endpoint.transport {
-            Transport::Tcp => kernel::watch(TcpListener::from(socket), Interest::READABLE)
-                .map(|socket| worker.spawn(tcp::listen(socket, Arc::clone(port), kept, all, ends))),
-            Transport::Udp => kernel::watch(UdpSocket::from(socket), Interest::READABLE)
-                .map(|socket| worker.spawn(udp::listen(socket, Arc::clone(port), kept, all, ends))),
+        let (port, kept, all, ends) = (Arc::clone(port), Arc::clone(scope), Arc::clone(context), retire.clone());
+        let task = match listener {
+            Listener::Tcp(listener) => worker.spawn(tcp::listen(listener, port, kept, all, ends)),
+            Listener::Udp(socket) => worker.spawn(udp::listen(socket, port, kept, all, ends)),
+            Listener::Sctp(listener) => worker.spawn(sctp::listen(listener, port, kept, all, ends)),
         };
-        drop(entered);
-        let task = match spawned {
-            Ok(task) => task,
-            Err(error) => return self.fail(&error),
-        };
+        let port = &self.port;
         info!(proxy = port.proxy().name, port = %port.endpoint, "listens");
         self.state = Opened::Yes { scope: Arc::clone(scope), retire, task, _descriptor: descriptor };
     }
 
     fn fail(&mut self, error: &io::Error) {
         let error = match error.kind() {
+            _ if is_unknown(error) => format!("{error}: this kernel has no SCTP; load it by `modprobe sctp`"),
             io::ErrorKind::AddrInUse => format!("{error}: another program has the port; stop it, or take another port"),
             io::ErrorKind::PermissionDenied => format!("{error}: it needs CAP_SYS_ADMIN, and CAP_NET_BIND_SERVICE below port 1024"),
             _ => error.to_string(),
@@ -331,4 +337,10 @@ impl Served {
             bytes_down: now(&counts.bytes[1]),
         }
     }
+}
+
+/// Whether the kernel does not know the protocol (socket(2)).
+fn is_unknown(error: &io::Error) -> bool {
+    let unknown = [Errno::EPROTONOSUPPORT, Errno::ESOCKTNOSUPPORT];
+    error.raw_os_error().is_some_and(|code| unknown.contains(&Errno::from_raw(code)))
 }

@@ -3,6 +3,8 @@
 //!
 //! One loop decides (`control`), one thread enters namespaces (`opener`), a few serve (`workers`).
 
+mod accept;
+mod containers;
 mod context;
 mod control;
 mod datagram;
@@ -16,6 +18,7 @@ mod pipe;
 mod port;
 mod relay;
 mod report;
+mod sctp;
 mod sockets;
 mod tcp;
 mod udp;
@@ -33,6 +36,7 @@ use tracing::{info, warn};
 use crate::daemon;
 use crate::daemon::systemd::{self, Manager};
 use crate::facts::files;
+use containers::Containers;
 use context::{Context, Scopes};
 use control::Control;
 use limits::Descriptors;
@@ -48,6 +52,8 @@ pub struct Options {
     pub manifests: PathBuf,
     /// The file of options, which is no manifest.
     pub config: PathBuf,
+    /// Docker's socket. It is asked once a manifest selects containers.
+    pub docker: PathBuf,
     /// Where `/metrics`, `/status`, `/healthz` and `/readyz` are served; `None`: nowhere.
     pub metrics: Option<SocketAddr>,
     /// How long open connections may go on after a SIGTERM.
@@ -89,13 +95,19 @@ pub async fn run(options: Options) -> Result<(), Error> {
     }
     let context = Context { opener, home, workers, scopes: Scopes::default(), descriptors, pipes: Pipes::default() };
     let mut control = Control::new(Arc::new(context));
+    let mut containers = Containers::new(&options.docker);
     let mut manager = Manager::new();
     let mut end = None;
     info!(version = env!("CARGO_PKG_VERSION"), "egressd proxy runs");
     loop {
         let due = [control.due(), manager.due(), end.map(|end: Instant| end.min(Instant::now() + LOOK))].into_iter().flatten().min();
         tokio::select! {
-            said = manifests.next(), if end.is_none() => control.take(said, &mut namespaces),
+            said = manifests.next(), if end.is_none() => {
+                control.take(said);
+                containers.want(control.in_containers());
+                control.assign(&containers, &mut namespaces);
+            }
+            () = containers.changed() => control.assign(&containers, &mut namespaces),
             changed = namespaces.changed() => {
                 if let Err(error) = changed {
                     warn!(%error, "failed to hear of network namespaces; looking at all of them");

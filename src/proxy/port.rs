@@ -21,7 +21,7 @@ pub struct Port {
 /// What is counted of a port, since it was first served.
 #[derive(Default)]
 pub struct Counts {
-    /// TCP connections or UDP sessions that are open.
+    /// TCP connections, SCTP associations or UDP sessions that are open.
     pub open: AtomicUsize,
     /// Those that were taken.
     pub accepted: AtomicU64,

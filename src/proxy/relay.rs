@@ -25,24 +25,26 @@ pub struct Relay<'a> {
     pub counts: [Count<'a>; 2],
 }
 
-/// When a byte was carried last.
-struct Activity {
+/// When something was carried last.
+pub struct Activity {
     start: Instant,
     last: AtomicU64,
 }
 
 impl Activity {
-    fn new() -> Self {
+    /// Just now.
+    pub fn new() -> Self {
         Self { start: Instant::now(), last: AtomicU64::new(0) }
     }
 
-    fn now(&self) {
+    /// Something is carried now.
+    pub fn now(&self) {
         let elapsed = self.start.elapsed().as_millis();
         self.last.store(elapsed.try_into().unwrap_or(u64::MAX), Ordering::Relaxed);
     }
 
     /// Returns once nothing was carried for so long.
-    async fn idle(&self, limit: Duration) {
+    pub async fn idle(&self, limit: Duration) {
         loop {
             let due = self.start + Duration::from_millis(self.last.load(Ordering::Relaxed)) + limit;
             if due <= Instant::now() {

@@ -22,7 +22,7 @@ pub struct PortReport {
     /// `namespace/name` of the manifest.
     pub proxy: String,
     pub network_namespace: String,
-    /// `tcp` or `udp`.
+    /// `tcp`, `udp` or `sctp`.
     pub protocol: String,
     /// Address and port.
     pub address: String,
@@ -30,7 +30,7 @@ pub struct PortReport {
     /// Why it is not listening.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub reason: Option<String>,
-    /// TCP connections or UDP sessions that are open.
+    /// TCP connections, SCTP associations or UDP sessions that are open.
     pub open: usize,
     /// Those that were taken, in all.
     pub accepted: u64,

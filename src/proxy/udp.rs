@@ -19,6 +19,7 @@ use tracing::{debug, warn};
 use super::context::{Context, Scope};
 use super::datagram::{self, LARGEST, Path};
 use super::port::{Place, Port};
+use super::sockets;
 use crate::facts::kernel;
 use crate::model::proxy::Transport;
 
@@ -118,7 +119,7 @@ impl Server {
             return;
         };
         let dialled = async {
-            let (socket, scope) = self.context.dial(Transport::Udp, &proxy.dial).await?;
+            let (socket, scope) = self.context.dial(&proxy.dial, |dial| sockets::dial(Transport::Udp, dial)).await?;
             socket.connect(&proxy.dial.address.into())?;
             io::Result::Ok((UdpSocket::from(socket), scope))
         };

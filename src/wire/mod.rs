@@ -56,6 +56,11 @@ impl Message {
         Self { bytes }
     }
 
+    /// Adds a fixed part within an attribute, as a link's peer has it.
+    pub fn put_fixed(&mut self, fixed: &[u8]) {
+        self.bytes.extend_from_slice(fixed);
+    }
+
     /// Adds an attribute.
     pub fn put(&mut self, kind: u16, value: &[u8]) {
         self.put_framed(kind.to_ne_bytes(), |attribute| attribute.bytes.extend_from_slice(value));

@@ -13,6 +13,7 @@ mod lifecycle;
 mod networks;
 mod own_nic;
 mod placement;
+mod proxy;
 mod published;
 mod replace;
 mod restart;
@@ -36,6 +37,7 @@ fn main() -> ExitCode {
         firewall::scenarios(),
         guard::scenarios(),
         lifecycle::scenarios(),
+        proxy::scenarios(),
     ];
     world::harness::main(modules.into_iter().flatten().collect())
 }

@@ -43,6 +43,15 @@ pub fn by_a_binding_and_as_an_address() {
     // The exit status and the output are the program's own.
     assert_eq!(ended(&["--ip", &address, "--", "sh", "-c", "echo out; exit 7"]), (Some(7), "out\n".to_owned()));
     assert_eq!(ended(&["--ip", &address, "--", "sh", "-c", "kill -TERM $$"]).0, None, "a signal ends it");
+    // As another user, with that one's groups.
+    let own = Command::new("id").args(["-G", "nobody"]).output().expect("it can be run");
+    let own = format!("nobody\n{}", String::from_utf8_lossy(&own.stdout));
+    for more in [&[][..], &["--namespace"]] {
+        let arguments = [&["--ip", &address, "--user", "nobody"], more, &["--", "sh", "-c", "id -un; id -G"]].concat();
+        assert_eq!(ended(&arguments), (Some(0), own.clone()));
+    }
+    let (code, said) = ended(&["--ip", &address, "--user", "who", "--", "true"]);
+    assert!(code == Some(125) && said.contains("there is no user who"), "{code:?} {said}");
     drop(flow);
     daemon.stop();
     world.cleanup();

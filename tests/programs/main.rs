@@ -4,6 +4,7 @@ mod bound;
 mod exec;
 mod faults;
 mod first;
+mod isolated;
 mod lab;
 mod verify;
 
@@ -48,6 +49,12 @@ fn main() -> ExitCode {
         Scenario::new("exec takes options of a file, and gives the program its own arguments alone", exec::options_of_a_file),
         Scenario::new("verify asks from each exit which address the outside sees", verify::each_exit_is_asked),
         Scenario::new("exec by many addresses, one after the other, leaves ways to others", exec::many_addresses),
+        Scenario::new(
+            "exec in a namespace: a program leaves by its exit, is called at it, and leaves nothing when killed",
+            isolated::out_and_in,
+        ),
+        Scenario::new("exec in a namespace: a program whose binding goes is blocked", isolated::blocked_with_its_exit),
+        Scenario::new("exec in a namespace takes a subnet and name servers, and names what is wrong", isolated::refused_and_named),
     ]);
     world::harness::main_of_waiting(scenarios)
 }

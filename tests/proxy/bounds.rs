@@ -8,6 +8,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use socket2::{Domain, Protocol, Socket, Type};
 use world::{Netns, command, status::until};
 
 use crate::support::{
@@ -131,7 +132,7 @@ const BAD: [(&str, &str, &str); 17] = [
     ),
     ("listen: {networkNamespaces: [''], address: 0.0.0.0, port: 8000}, dial: {address: 127.0.0.1, port: 8000}", "spec.dial", "itself"),
     (
-        "listen: {networkNamespaces: [ns1], protocol: SCTP, address: 0.0.0.0, port: 8000}, dial: {address: 10.0.0.2, port: 80}",
+        "listen: {networkNamespaces: [ns1], protocol: DCCP, address: 0.0.0.0, port: 8000}, dial: {address: 10.0.0.2, port: 80}",
         "spec.listen.protocol",
         "TCP",
     ),
@@ -202,6 +203,21 @@ pub fn a_taken_port() {
     drop(other);
     await_port("ns1", "127.0.0.1:8000", "open", |port| port["state"] == "Listening");
     assert_eq!(ask(&ns1, at("127.0.0.1:8000")).expect("it is served"), "hello");
+}
+
+pub fn no_sctp() {
+    let host = Netns::host();
+    server(&host, SERVER, hello);
+    manifest("calls", "networkNamespaces: [''], protocol: SCTP, address: 127.0.0.1, port: 8000", DIAL, "");
+    manifest("web", "networkNamespaces: [''], address: 127.0.0.1, port: 8001", DIAL, "");
+    let _proxy = Proxy::start();
+    let has_sctp = Socket::new(Domain::IPV4, Type::STREAM, Some(Protocol::SCTP)).is_ok();
+    await_port("host", "127.0.0.1:8000", "as the kernel is", |port| {
+        let named = port["reason"].as_str().is_some_and(|reason| reason.contains("no SCTP") && reason.contains("modprobe sctp"));
+        if has_sctp { port["state"] == "Listening" } else { port["state"] == "Failing" && named }
+    });
+    assert_eq!(port("host", "127.0.0.1:8000")["protocol"], "sctp");
+    assert_eq!(ask(&host, at("127.0.0.1:8001")).expect("it is served"), "hello");
 }
 
 pub fn rights() {

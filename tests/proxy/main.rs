@@ -32,6 +32,7 @@ fn main() -> ExitCode {
         Scenario::new("without file descriptors new connections are refused and old ones go on", bounds::descriptors),
         Scenario::new("a bad manifest is named with its cure, and the good one goes on", bounds::bad_manifests),
         Scenario::new("it needs two capabilities, and says so", bounds::rights),
+        Scenario::new("a kernel without SCTP is named with its cure, and other ports are served", bounds::no_sctp),
         Scenario::new("a port that another program has is opened once it is free", bounds::a_taken_port),
         Scenario::new("2,000 ports in 100 namespaces, by a few threads", bounds::thousands).shown(),
         Scenario::new("what is dialled from an exit's address leaves by that exit's NIC", exits::by_source),

@@ -1,11 +1,12 @@
 //! egressd on Debian's kernel, in a virtual machine: uplinks of kinds that a machine's own kernel may lack, and a kernel whose nftables tables
-//! have no owner.
+//! have no owner, and SCTP.
 //!
 //! Every check of packets is made twice in the same world: without egressd, where it has to fail, and with it.
 
 mod ipvs;
 mod kernel;
 mod kinds;
+mod sctp;
 
 use std::{process::ExitCode, time::Duration};
 
@@ -13,6 +14,6 @@ use std::{process::ExitCode, time::Duration};
 const LIMIT: Duration = Duration::from_secs(900);
 
 fn main() -> ExitCode {
-    let groups = [kinds::scenarios(), kernel::scenarios(), ipvs::scenarios()];
+    let groups = [kinds::scenarios(), kernel::scenarios(), ipvs::scenarios(), sctp::scenarios()];
     world::vm::main(groups.into_iter().flatten().map(|scenario| scenario.within(LIMIT)).collect())
 }

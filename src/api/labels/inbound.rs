@@ -196,7 +196,8 @@ pub fn of(draft: &table::Draft, exits: &[ExitSpec], errors: &mut Faults) -> Vec<
         }
     }
     let mut all: Vec<Inbound> = Vec::new();
-    for Published { address, ports, target } in publish {
+    for one in publish {
+        let Published { address, ports, .. } = one;
         let meets =
             |other: &Inbound| other.ports.meets(ports) && (other.address == *address || other.address.is_none() || address.is_none());
         if all.iter().any(meets) {
@@ -212,23 +213,44 @@ pub fn of(draft: &table::Draft, exits: &[ExitSpec], errors: &mut Faults) -> Vec<
                 .push(ENGINE.name, || format!("`ipvs` serves single ports, and `{ports}` is a range; publish each port, or take this out"));
         }
         all.push(Inbound {
-            address: *address,
-            ports: *ports,
-            target: *target,
             engine,
             balance: balance.unwrap_or_default(),
             client_source: client_source.unwrap_or_default(),
             weight: weight.unwrap_or(1),
-            weights: BTreeMap::new(),
-            thresholds: BTreeMap::new(),
             health: health.clone(),
             all_down: all_down.unwrap_or_default(),
-            drain: None,
             affinity: *affinity,
-            limits: Limits::default(),
+            ..one.plain()
         });
     }
     all
+}
+
+impl Published {
+    /// With nothing else said of how it is served.
+    fn plain(&self) -> Inbound {
+        Inbound {
+            address: self.address,
+            ports: self.ports,
+            target: self.target,
+            engine: Engine::Nftables,
+            balance: Balance::default(),
+            client_source: ClientSource::default(),
+            weight: 1,
+            weights: BTreeMap::new(),
+            thresholds: BTreeMap::new(),
+            health: None,
+            all_down: AllDown::default(),
+            drain: None,
+            affinity: None,
+            limits: Limits::default(),
+        }
+    }
+}
+
+/// One published port, by the grammar of the label, with nothing else said of how it is served.
+pub fn publish(text: &str) -> Result<Inbound, Fault> {
+    published(text).map(|one| one.plain())
 }
 
 /// `27017`, `27017:1234/tcp`, `172.31.0.14:8000-8010/udp`, `[2001:db8::14]:27017:1234`.

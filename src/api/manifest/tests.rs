@@ -151,7 +151,7 @@ fn what_does_not_say_who_is_meant_holds_nobody() {
     for (spec, expected) in [
         (
             "containerSelector: {}",
-            "spec.containerSelector: is empty and would bind every container; give `names`, `matchLabels` or `compose`",
+            "spec.containerSelector: is empty and would mean every container; give `names`, `matchLabels` or `compose`",
         ),
         ("containerSelector: { name: [crawler] }", "spec.containerSelector.name: unknown field; did you mean `names`?"),
         (

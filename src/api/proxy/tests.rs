@@ -7,6 +7,7 @@ use serde_json::{Value, json};
 
 use crate::api::manifest::parse;
 use crate::model::binding::Manifests;
+use crate::model::facts::Container;
 use crate::model::proxy::{Namespace, Proxy, ProxyProtocol, Transport};
 
 fn read(spec: &Value) -> Manifests {
@@ -83,6 +84,37 @@ fn every_slip_is_named_at_once() {
             "EgressProxy default/web: spec.dial.source: `127.0.0.1` is a loopback address; write for instance `10.0.1.98`",
         ]
     );
+}
+
+#[test]
+fn a_port_may_be_of_sctp_and_be_opened_in_containers() {
+    let proxy = proxy(&json!({
+        "listen": {"containerSelector": {"matchLabels": {"tier": "web"}}, "protocol": "SCTP", "address": "127.0.0.1", "port": 3868},
+        "dial": {"address": "127.0.0.1", "port": 80},
+        "maxConnections": 4,
+        "sctp": {"idleSeconds": 5, "shutdownSeconds": 6},
+    }));
+    let ports = proxy.containers.as_ref().expect("it selects containers");
+    assert_eq!((ports.transport, ports.address.port(), proxy.listen.len()), (Transport::Sctp, 3868, 0));
+    assert_eq!((proxy.limits.open, proxy.limits.idle.as_secs(), proxy.limits.half_closed.as_secs()), (4, 5, 6));
+    let container = |tier: &str, mode: &str| Container {
+        labels: [("tier".to_owned(), tier.to_owned())].into(),
+        network_mode: mode.to_owned(),
+        ..Container::default()
+    };
+    let fits =
+        [("web", "bridge"), ("web", "none"), ("web", "host"), ("db", "bridge")].map(|(tier, mode)| ports.fits(&container(tier, mode)));
+    assert_eq!(fits, [true, true, false, false]);
+    let found = errors(&json!({
+        "listen": {"containerSelector": {"names": ["-"]}, "protocol": "SCTP", "address": "0.0.0.0", "port": 1},
+        "dial": {"address": "10.0.0.2", "port": 80, "proxyProtocol": "V1"},
+    }));
+    assert!(
+        found[0].contains("spec.listen.containerSelector.names[0]") && found[1].contains("spec.dial.proxyProtocol: is for TCP alone"),
+        "{found:?}"
+    );
+    let found = errors(&json!({"listen": {"address": "0.0.0.0", "port": 1}, "dial": {"address": "10.0.0.2", "port": 80}}));
+    assert!(found[0].contains("spec.listen: says not where"), "{found:?}");
 }
 
 proptest! {

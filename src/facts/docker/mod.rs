@@ -72,4 +72,5 @@ pub fn read_any(bytes: &[u8]) {
     }
     let _ = serde_json::from_slice(bytes).map(read::event);
     let _ = wire::list::<wire::LibpodNetwork>(bytes);
+    let _ = serde_json::from_slice::<wire::Inspected>(bytes);
 }

@@ -1,6 +1,7 @@
 //! The questions that are asked of an engine.
 
 use std::collections::HashMap;
+use std::path::PathBuf;
 
 use serde_json::{Value, json};
 
@@ -28,6 +29,22 @@ impl Client {
             Err(error) if error.is_not_found() => Ok(None),
             Err(error) => Err(error),
         }
+    }
+
+    /// The file of a running container's network namespace; nothing while the engine has none. It is made anew at each start, and goes with its
+    /// end, which `/proc/PID` cannot promise: another process may have the number by then.
+    pub async fn namespace_of(&self, container: &str) -> Result<Option<PathBuf>, AskError> {
+        let inspected = self.inspect(container).await?;
+        let inspected = match inspected.host_config.network_mode.strip_prefix("container:") {
+            Some(owner) => self.inspect(owner).await?,
+            None => inspected,
+        };
+        let file = inspected.network_settings.sandbox_key;
+        Ok((!file.is_empty()).then(|| file.into()))
+    }
+
+    async fn inspect(&self, container: &str) -> Result<wire::Inspected, AskError> {
+        Ok(serde_json::from_slice(&self.get(&format!("/containers/{}/json", escaped(container)), &[]).await?.body)?)
     }
 
     /// All networks, without their containers.

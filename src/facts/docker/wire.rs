@@ -55,6 +55,25 @@ pub struct NetworkSettings {
     pub networks: BTreeMap<String, Option<Endpoint>>,
 }
 
+/// A container that was asked for by itself, as far as its network namespace goes.
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "PascalCase")]
+pub struct Inspected {
+    #[serde(default, deserialize_with = "or_default")]
+    pub host_config: HostConfig,
+    #[serde(default, deserialize_with = "or_default")]
+    pub network_settings: Sandbox,
+}
+
+/// Where a container's network namespace is.
+#[derive(Debug, Default, Deserialize)]
+#[serde(rename_all = "PascalCase")]
+pub struct Sandbox {
+    /// The file that stands for it; empty while there is none, and for one that has another container's.
+    #[serde(default, deserialize_with = "or_default")]
+    pub sandbox_key: String,
+}
+
 /// A container's place on a network, as the list shows it.
 #[derive(Debug, Default, Deserialize)]
 pub struct Endpoint {

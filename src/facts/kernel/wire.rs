@@ -1,10 +1,14 @@
 //! Links, addresses and namespace numbers as the kernel's messages say them.
 
+use std::sync::Arc;
+
 use ipnet::IpNet;
 use nix::libc;
 
+use crate::api::isolated;
 use crate::model::facts::{Address, IfIndex, Link, LinkKind, Place};
 use crate::netlink::address as own;
+use crate::netlink::link::ALIAS;
 use crate::wire::{Message, Received, address, attributes_after, find, flags, lossy, number, text};
 
 /// Length of `struct ifinfomsg`.
@@ -118,6 +122,7 @@ pub fn link(message: &Received<'_>) -> Option<Link> {
         match attribute {
             libc::IFLA_IFNAME => link.name = lossy(value),
             libc::IFLA_MASTER => link.master = number(value),
+            ALIAS => link.isolated = text(value).and_then(isolated::read).map(Arc::new),
             libc::IFLA_GROUP => link.group = number(value).unwrap_or_default(),
             libc::IFLA_LINK => other_end = number(value).filter(|other| *other != 0),
             libc::IFLA_LINK_NETNSID => nsid = signed(value),

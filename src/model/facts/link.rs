@@ -2,8 +2,11 @@
 
 use std::fmt;
 use std::net::IpAddr;
+use std::sync::Arc;
 
 use ipnet::IpNet;
+
+use crate::model::isolated::Isolated;
 
 /// An interface index of this network namespace. The kernel gives no index twice while it runs.
 pub type IfIndex = u32;
@@ -54,6 +57,8 @@ pub struct Link {
     /// `IFF_NOARP`: no neighbour is asked for its address.
     pub no_arp: bool,
     pub group: u32,
+    /// Of a veth that leads to a program of `egressd exec --namespace`: what its alias says (`IFLA_IFALIAS`).
+    pub isolated: Option<Arc<Isolated>>,
 }
 
 impl Link {
@@ -74,6 +79,7 @@ impl Link {
             point_to_point: false,
             no_arp: false,
             group: 0,
+            isolated: None,
         }
     }
 

@@ -136,6 +136,7 @@ impl Claims<'_> {
             (Source::Label, "engine") => "egress.engine".to_owned(),
             (Source::Label, "scheduler") => "egress.scheduler".to_owned(),
             (Source::Label, _) => "egress.publish".to_owned(),
+            (Source::Exec, _) => "--publish".to_owned(),
             _ => format!("spec.inbound[{at}].{field}"),
         };
         self.problems.push(format!("{}: {}", binding.name, FieldError { field, message }));

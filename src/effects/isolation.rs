@@ -1,0 +1,182 @@
+//! A network namespace for one program: a veth to the host, with addresses and a default route, and name servers that it can reach. It has no
+//! name, so it ends with its last process, and the veth with it.
+
+use std::fs;
+use std::io;
+use std::net::IpAddr;
+use std::os::fd::AsRawFd;
+use std::path::{Path, PathBuf};
+
+use ipnet::IpNet;
+use nix::libc::{RT_TABLE_MAIN, RTM_NEWROUTE};
+use nix::mount::{MsFlags, mount};
+use nix::sched::{CloneFlags, unshare};
+
+use crate::model::facts::{Family, IfIndex, Route};
+use crate::model::isolated::{Ends, NoEnds};
+use crate::netlink::{self, Channel, link, nexthop, routing};
+use crate::wire::{Message, flags};
+
+/// Names of the host's ends; the kernel puts the number in.
+const HOST_END: &str = "egx%d";
+/// The program's end.
+const PROGRAM_END: &str = "eth0";
+/// The loopback interface of every namespace.
+const LOOPBACK: IfIndex = 1;
+/// `RTPROT_STATIC`: a route that is the administrator's.
+const STATIC: u8 = 4;
+/// Where programs look for name servers (resolv.conf(5)).
+const RESOLVER: &str = "/etc/resolv.conf";
+/// The same with the servers that a stub on a loopback address asks itself: systemd-resolved's, NetworkManager's.
+const UPSTREAM: [&str; 2] = ["/run/systemd/resolve/resolv.conf", "/run/NetworkManager/no-stub-resolv.conf"];
+
+/// Why there is no namespace.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    #[error("failed to {what}")]
+    Kernel {
+        what: &'static str,
+        #[source]
+        source: netlink::Error,
+    },
+    #[error("failed to {what}; are you root?")]
+    System {
+        what: &'static str,
+        #[source]
+        source: io::Error,
+    },
+    #[error(transparent)]
+    Ends(#[from] NoEnds),
+    #[error("{RESOLVER} names a server on a loopback address alone, which the program cannot reach; give one by --dns ADDRESS")]
+    NoServer,
+}
+
+/// The destinations of all routes of this namespace.
+///
+/// # Errors
+/// When the kernel does not tell them.
+pub fn destinations() -> Result<Vec<IpNet>, Error> {
+    let failed = |source| Error::Kernel { what: "read this host's routes", source };
+    let mut channel = Channel::open(netlink_sys::protocols::NETLINK_ROUTE).map_err(failed)?;
+    let mut all = Vec::new();
+    for family in [Family::V4, Family::V6] {
+        let routes = channel.dump(&routing::dump(family), |message| routing::route(&message)).map_err(failed)?;
+        all.extend(routes.into_iter().map(|route| route.resolve(&nexthop::Objects::default()).destination));
+    }
+    Ok(all)
+}
+
+/// The text of a resolv.conf(5) that the program needs instead of the host's, with these servers or those that the host's stub asks; nothing
+/// where the host's own will do.
+///
+/// # Errors
+/// When the host's is a stub, and nobody says whom it asks.
+pub fn resolver(servers: &[IpAddr]) -> Result<Option<String>, Error> {
+    let read = |path: &str| fs::read_to_string(path).unwrap_or_default();
+    resolver_of(servers, &read(RESOLVER), &UPSTREAM.map(read))
+}
+
+fn resolver_of(servers: &[IpAddr], own: &str, upstream: &[String]) -> Result<Option<String>, Error> {
+    let reached = |text: &str| named(text).into_iter().filter(|server| !server.is_loopback()).collect::<Vec<_>>();
+    let servers = match (servers, named(own)) {
+        ([], own_servers) if own_servers.iter().all(|server| !server.is_loopback()) => return Ok(None),
+        ([], _) => {
+            upstream.iter().chain([&own.to_owned()]).map(|text| reached(text)).find(|found| !found.is_empty()).ok_or(Error::NoServer)?
+        }
+        (given, _) => given.to_vec(),
+    };
+    let rest = own.lines().filter(|line| line.split_whitespace().next() != Some("nameserver"));
+    let servers = servers.iter().map(|server| format!("nameserver {server}\n"));
+    Ok(Some(servers.chain(rest.map(|line| format!("{line}\n"))).collect()))
+}
+
+fn named(text: &str) -> Vec<IpAddr> {
+    let words = text.lines().filter_map(|line| line.split_whitespace().collect::<Vec<_>>().try_into().ok());
+    words.filter_map(|[key, server]: [&str; 2]| if key == "nameserver" { server.parse().ok() } else { None }).collect()
+}
+
+/// What the namespace is to have.
+pub struct Isolation {
+    pub ends: Vec<Ends>,
+    /// What the host's end is for.
+    pub alias: String,
+    /// Its own resolv.conf(5).
+    pub resolver: Option<String>,
+}
+
+/// Moves this thread into a new namespace, and returns the index of the host's end of the veth. `scratch` is a folder for a file that is gone
+/// afterwards.
+///
+/// # Errors
+/// When the kernel refuses. The thread may be in the namespace then, and has to end.
+pub fn enter(isolation: &Isolation, scratch: &Path) -> Result<IfIndex, Error> {
+    let open = || Channel::open(netlink_sys::protocols::NETLINK_ROUTE);
+    let kernel = |what| move |source| Error::Kernel { what, source };
+    let system = |what| move |source| Error::System { what, source };
+    let mut host = open().map_err(kernel("open a netlink socket"))?;
+    let private = if isolation.resolver.is_some() { CloneFlags::CLONE_NEWNS } else { CloneFlags::empty() };
+    unshare(CloneFlags::CLONE_NEWNET | private).map_err(|errno| system("make a network namespace")(errno.into()))?;
+    let own = fs::File::open("/proc/thread-self/ns/net").map_err(system("open the network namespace"))?;
+    let mut inner = open().map_err(kernel("open a netlink socket"))?;
+    let namespace = u32::try_from(own.as_raw_fd()).expect("an open file has a number");
+    host.request(link::veth(HOST_END, PROGRAM_END, namespace), |_| {}).map_err(kernel("make a veth"))?;
+    let mut found = None;
+    inner.request(link::by_name(PROGRAM_END), |message| found = found.or(link::ends(&message))).map_err(kernel("find the veth"))?;
+    let (program_end, host_end) = found.ok_or_else(|| system("find the veth")(io::ErrorKind::NotFound.into()))?;
+    let set = |channel: &mut Channel, message: Message| channel.request(message, |_| {}).map_err(kernel("set up the veth"));
+    // What it is for is known before it is up.
+    set(&mut host, link::set_alias(host_end, &isolation.alias))?;
+    for ends in &isolation.ends {
+        set(&mut host, link::add_address(host_end, ends.host))?;
+        set(&mut inner, link::add_address(program_end, ends.program))?;
+    }
+    set(&mut host, link::set_up(host_end))?;
+    set(&mut inner, link::set_up(LOOPBACK))?;
+    set(&mut inner, link::set_up(program_end))?;
+    for Ends { host, .. } in &isolation.ends {
+        let everywhere =
+            IpNet::new(if host.addr().is_ipv4() { [0; 4].into() } else { [0_u16; 8].into() }, 0).expect("a length of the family");
+        let gateway = Some(host.addr());
+        let route = Route { gateway, interface: Some(program_end), protocol: STATIC, ..Route::new(RT_TABLE_MAIN.into(), everywhere) };
+        set(&mut inner, routing::write(RTM_NEWROUTE, flags::CREATE, &route))?;
+    }
+    if let Some(text) = &isolation.resolver {
+        name_servers(text, scratch).map_err(system("give the program its own name servers"))?;
+    }
+    Ok(host_end)
+}
+
+/// Puts a file of this mount namespace alone over resolv.conf(5).
+fn name_servers(text: &str, scratch: &Path) -> io::Result<()> {
+    let none: Option<&str> = None;
+    // The host's mounts come here, and ours do not go there.
+    mount(none, "/", none, MsFlags::MS_REC | MsFlags::MS_SLAVE, none)?;
+    let file: PathBuf = scratch.join(format!("resolv.conf.{}", std::process::id()));
+    fs::write(&file, text)?;
+    let mounted = mount(Some(&file), RESOLVER, none, MsFlags::MS_BIND, none);
+    // It is there as long as it is mounted.
+    fs::remove_file(&file)?;
+    Ok(mounted?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_stub_is_replaced_by_whom_it_asks() {
+        let of = |servers: &[IpAddr], own: &str, upstream: &str| resolver_of(servers, own, &[upstream.to_owned()]).ok();
+        assert_eq!(of(&[], "nameserver 192.0.2.53\n", ""), Some(None), "it can be reached");
+        assert_eq!(of(&[], "", ""), Some(None), "there is none");
+        let stub = "nameserver 127.0.0.53\noptions edns0\nsearch example.org\n";
+        assert_eq!(
+            of(&[], stub, "nameserver 192.0.2.53\nnameserver 2001:db8::53\n"),
+            Some(Some("nameserver 192.0.2.53\nnameserver 2001:db8::53\noptions edns0\nsearch example.org\n".to_owned()))
+        );
+        assert_eq!(of(&[], stub, ""), None, "nobody says whom it asks");
+        assert_eq!(
+            of(&[[192, 0, 2, 1].into()], stub, ""),
+            Some(Some("nameserver 192.0.2.1\noptions edns0\nsearch example.org\n".to_owned()))
+        );
+    }
+}
