@@ -3,11 +3,11 @@
 mod answer;
 mod dry_run;
 mod hear;
+mod leave;
 mod managed;
 mod silent;
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
-use std::path::Path;
 use std::sync::mpsc as thread;
 use std::time::{Duration, Instant};
 
@@ -24,7 +24,7 @@ use super::retry::Retries;
 use super::sources::{self, Sources};
 use super::systemd::Manager;
 use super::transitions::Transitions;
-use super::{Error, Options, Teller, Told, addresses, gates, gateways, ipvs, nat, spill, withdraw};
+use super::{Options, Teller, Told, addresses, gates, gateways, ipvs, nat, spill};
 use crate::effects::kernel::{Failure, Kernel};
 use crate::effects::kubernetes::reporter::Reporter;
 use crate::model::cluster::Cluster;
@@ -47,8 +47,6 @@ const LOOK: Duration = Duration::from_secs(60);
 const LOOKS: u8 = 16;
 /// How long after a change the cluster is told of it, and of what else has changed meanwhile.
 const NEWS: Duration = Duration::from_millis(200);
-/// How long an agent that is told to stop listens for the end of its DaemonSet.
-const LAST_WORDS: Duration = Duration::from_secs(2);
 
 pub(super) struct Agent {
     kernel: Kernel,
@@ -322,42 +320,10 @@ impl Agent {
         self.failing.failed(failure, Instant::now());
     }
 
-    /// Ends what was begun: after a stop nobody would.
-    pub fn finish(&self) {
-        cutter::finish(&self.cutter);
-    }
-
     /// Tells the cluster what became of its bindings here.
     fn report(&self) {
         if let Some(reporter) = self.reporter.as_ref().filter(|_| !self.silent.any()) {
             reporter.report(&self.facts.cluster.node, node::spec(&self.facts, &self.outcome, self.problems()));
-        }
-    }
-
-    /// Whether the agent goes for good. What makes it go is told by two ways, and may come later than the order to stop.
-    pub async fn is_dismissed(&mut self, told: &mut mpsc::UnboundedReceiver<Told>) -> bool {
-        let deadline = Instant::now() + LAST_WORDS;
-        let enough = |agent: &Self| agent.facts.cluster.daemonset.is_none() || agent.facts.cluster.dismissed();
-        self.hear_until(deadline, told, enough).await;
-        self.facts.cluster.dismissed()
-    }
-
-    /// Takes everything of ours out of the kernel.
-    pub fn withdraw(&mut self, boot_guard: Option<&Path>) -> Result<(), Error> {
-        info!("no agent is wanted here any more: taking everything of egressd out of the kernel");
-        // It would make the file anew.
-        if let Some(keeper) = self.boot_guard.take() {
-            keeper.end();
-        }
-        let withdrawn = withdraw::withdraw(&mut self.kernel, &self.facts.kernel, boot_guard)?;
-        info!(changes = withdrawn.done.steps, flows = withdrawn.flows, failures = ?withdrawn.done.failures, left = ?withdrawn.left, "withdrawn");
-        Ok(())
-    }
-
-    /// Tells the cluster that nothing is bound here any more.
-    pub async fn take_leave(&mut self) {
-        if let Some(reporter) = self.reporter.take() {
-            reporter.last(&self.facts.cluster.node, node::spec(&self.facts, &Outcome::default(), [])).await;
         }
     }
 

@@ -1,5 +1,7 @@
 //! Why a workload is not served, in one sentence with the cure. Every text that status shows for it is here.
 
+mod word;
+
 use std::fmt;
 use std::net::IpAddr;
 
@@ -191,59 +193,6 @@ pub enum Reason {
     },
     /// It names exits itself, which is not allowed here.
     RawExits,
-}
-
-impl Reason {
-    /// One word for machines, as in a condition's `reason`.
-    pub fn word(&self) -> &'static str {
-        match self {
-            Self::Invalid(_) => "Invalid",
-            Self::NoExitInFamily(_) => "NoExitInFamily",
-            Self::AddressNotFound { .. } => "AddressNotFound",
-            Self::AddressNotOnInterface { .. } => "AddressNotOnInterface",
-            Self::AddressNotReady { .. } => "AddressNotReady",
-            Self::AddressProbed { .. } => "AddressProbed",
-            Self::AddressDuplicate { .. } => "AddressDuplicate",
-            Self::NoNicForAddress { .. } | Self::NoNicForRouted { .. } => "NoNicForAddress",
-            Self::NotAHost { .. } => "NotAHostAddress",
-            Self::AddressContested { .. } => "AddressContested",
-            Self::NoSuchInterface { .. } => "NoSuchInterface",
-            Self::NoAddressOnInterface { .. } => "NoAddressOnInterface",
-            Self::InterfaceDown { .. } => "InterfaceDown",
-            Self::GatewayNotFound { .. } => "GatewayNotFound",
-            Self::GatewayDead { .. } => "GatewayDead",
-            Self::Away { why: Away::Cloud { .. }, .. } => "CloudPending",
-            Self::Away { why: Away::Probe { .. }, .. } => "ProbeFailed",
-            Self::GatewayConflict { .. } => "GatewayConflict",
-            Self::TooManyWays { .. } => "TooManyWays",
-            Self::NotAnUplink { .. } => "NotAnUplink",
-            Self::DatapathBypassed { .. } => "DatapathBypassed",
-            Self::AddressTaken { .. } => "AddressTaken",
-            Self::NotProgrammed { .. } => "NotProgrammed",
-            Self::NotServed(_) => "NotServed",
-            Self::BeingPlaced => "BeingPlaced",
-            Self::NoSuchNetwork { .. } => "NoSuchNetwork",
-            Self::NoSuchBridge { .. } => "NoSuchBridge",
-            Self::NoAddressYet => "NoAddressYet",
-            Self::NoRouteToSource { .. } => "NoRouteToSource",
-            Self::Overlap { .. } => "Overlap",
-            Self::NoSuchNamespace { .. } => "NoSuchNamespace",
-            Self::NoSuchUser { .. } => "NoSuchUser",
-            Self::NoSuchCgroup { .. } => "NoSuchCgroup",
-            Self::UnitNotRunning { .. } => "UnitNotRunning",
-            Self::NoCgroups { .. } => "NoCgroups",
-            Self::NoExitOnNode | Self::PoolNotOnNode { .. } => "NoExitOnNode",
-            Self::Draining { .. } => "Draining",
-            Self::NoSuchPool { .. } => "PoolNotFound",
-            Self::PoolInvalid { .. } => "PoolInvalid",
-            Self::NamespaceNotAllowed { .. } => "NamespaceNotAllowed",
-            Self::AddressNotInPool { .. } => "AddressNotInPool",
-            Self::OwnedByAnother { .. } => "AddressTaken",
-            Self::NotAllocated { .. } => "NotAllocated",
-            Self::PoolExhausted { .. } => "PoolExhausted",
-            Self::RawExits => "RawExitsNotAllowed",
-        }
-    }
 }
 
 impl fmt::Display for Reason {

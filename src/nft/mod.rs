@@ -3,6 +3,7 @@
 
 mod admission;
 pub mod build;
+mod change;
 pub mod decode;
 mod diff;
 mod display;
@@ -13,5 +14,6 @@ mod ruleset;
 mod samples;
 pub mod uapi;
 
+pub use change::Change;
 pub use diff::diff;
 pub use ruleset::*;
