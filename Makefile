@@ -4,7 +4,7 @@ target := $(abspath $(or $(CARGO_TARGET_DIR),target))
 # Outside of the clone: what is built once for all clones. tests/go.sh uses it, too.
 cache := $(or $(EGRESSD_CACHE),$(or $(XDG_CACHE_HOME),$(HOME)/.cache)/egressd)
 
-.PHONY: help demo demo-forwarder demo-inbound demo-kubernetes test test-ui vm fuzz soak bench count install needs needs-go release image packages needs-packages engines cluster cloud debian lint generated licences site
+.PHONY: help demo demo-forwarder demo-inbound demo-kubernetes test test-ui vm fuzz soak bench bench-inbound count install needs needs-go release image packages needs-packages engines cluster cloud debian lint generated licences site
 # What is installed comes before what is built with it.
 .NOTPARALLEL:
 
@@ -52,6 +52,11 @@ soak: install needs-go image engines cluster cloud ## Runs the scenarios that co
 bench: install needs release ## Measures, and writes docs/benchmarks.md
 	cargo build --release --package bench
 	$(target)/release/packets
+
+# New connections to 1,000 published ports against one plain rule, and how long 10,000 ports take to load: some minutes.
+bench-inbound: install needs release ## Measures what calls to published ports cost
+	cargo build --release --package bench
+	$(target)/release/inbound
 
 # Instructions for a packet, in the same virtual machine: the same within a percent, whatever else the machine does. Writes docs/instructions.md.
 count: install needs release ## Counts the instructions of a packet, in the virtual machine, and writes docs/instructions.md
