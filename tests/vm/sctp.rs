@@ -6,9 +6,7 @@ use nix::sys::socket::{setsockopt, sockopt};
 use oxirush_sctp::{ConnectedSocket, InitParams, Listener, NotificationOrData, SendInfo, SendOptions, Socket, SocketToAssociation};
 use serde_json::Value;
 use tokio::runtime::Handle;
-use world::{
-    Binding, FOLDER, Netns, Nic, Scenario, World, command, egressd::program, layout::SERVER, service::Service, status::until, talk,
-};
+use world::{FOLDER, Netns, Scenario, command, egressd::program, service::Service, status::until, talk};
 
 /// How long a client waits for anything: the processor is emulated.
 const PATIENCE: Duration = Duration::from_secs(120);
