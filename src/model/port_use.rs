@@ -36,7 +36,7 @@ impl PortUse {
     }
 
     /// How full the exits are, to each destination for which that matters. `before` is what was said last: an exit that has become emptier
-    /// counts as full for [`SLACK`] percent more.
+    /// counts as full for five percent more.
     pub fn full(&self, exits: &BTreeSet<Source>, before: &Full) -> Full {
         let mut full = Full::new();
         for (exit, ports) in exits {
@@ -59,7 +59,7 @@ impl PortUse {
 /// An exit with the source ports that its flows may have.
 pub type Source = (IpAddr, SourcePorts);
 
-/// How full exits are to destinations, as [`level`]s above 0.
+/// How full exits are to destinations, as levels above 0: the lowest of several exits takes the new flows.
 pub type Full = BTreeMap<Source, BTreeMap<Destination, u8>>;
 
 /// Protocols whose flows have source ports.
