@@ -172,12 +172,12 @@ fn the_variables_and_defaults_of_the_page_of_options_are_those_of_the_command() 
 
 #[test]
 fn the_page_of_troubles_has_every_reason() {
-    let code = text_of("src/model/reason.rs");
+    let code = text_of("src/model/reason/word.rs");
     let words = code.split("=> \"").skip(1).filter_map(|rest| rest.split_once("\",")).map(|(word, _)| format!("`{word}`"));
     let known: BTreeSet<_> = words.collect();
     assert!(known.len() > 30, "{known:?}");
     let told: BTreeSet<_> = Page::read("docs/troubleshooting.md").first_cells("All reasons").into_iter().collect();
-    assert_same("docs/troubleshooting.md", &told, "src/model/reason.rs", &known);
+    assert_same("docs/troubleshooting.md", &told, "src/model/reason/word.rs", &known);
 }
 
 #[test]
