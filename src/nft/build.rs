@@ -149,9 +149,7 @@ impl RuleBuilder {
     pub fn snat_ports(mut self, family: Family, address: Operand, first: u16, last: u16) -> Rule {
         address.load(&mut self.exprs, 0, false);
         let behind = behind_address(family);
-        for (port, to) in [first, last].into_iter().zip(behind..) {
-            self.exprs.push(Expr::Immediate { value: Bytes::exact(&port.to_be_bytes()), to });
-        }
+        self.load_ports(family, [first, last]);
         self.exprs.push(Expr::Snat { family, address: 0, ports: Some([behind, behind + 1]) });
         self.done()
     }
@@ -188,13 +186,17 @@ impl RuleBuilder {
 
     /// `dnat to address`, or `dnat to address:port`
     pub fn dnat_to(mut self, address: IpAddr, port: Option<u16>) -> Rule {
-        let slot = if address.is_ipv6() { 4 } else { 1 };
-        self.exprs.push(Expr::Immediate { value: Bytes::default().address(address), to: 0 });
-        if let Some(port) = port {
-            self.exprs.push(Expr::Immediate { value: Bytes::exact(&port.to_be_bytes()), to: slot });
-        }
-        self.exprs.push(Expr::Dnat { family: Family::ip(address.is_ipv6()), address: 0, port: port.map(|_| slot) });
+        let family = Family::ip(address.is_ipv6());
+        operand::address(address).load(&mut self.exprs, 0, false);
+        self.load_ports(family, port);
+        self.exprs.push(Expr::Dnat { family, address: 0, port: port.map(|_| behind_address(family)) });
         self.done()
+    }
+
+    /// Puts ports into the slots behind an address.
+    fn load_ports(&mut self, family: Family, ports: impl IntoIterator<Item = u16>) {
+        let ports = ports.into_iter().zip(behind_address(family)..);
+        self.exprs.extend(ports.map(|(port, to)| Expr::Immediate { value: Bytes::exact(&port.to_be_bytes()), to }));
     }
 
     /// `reject`: the sender is told. Of an ip family.

@@ -48,9 +48,7 @@ impl Wanted {
         }
         wanted
     }
-}
 
-impl Wanted {
     /// Whether it has to do with a chain: those of iptables may hold a rule from before.
     pub fn concern(&self, chain: &AnyChain) -> bool {
         chain.table == FILTER || !self.ipvs.is_empty() || chain.base.is_none_or(|base| base.hook == Hook::Forward)

@@ -151,6 +151,13 @@ fn bound(
         sets.put(if single { names::LIMITED } else { names::LIMITED_NETS }, key(), jump);
     }
     let spread = outcome.spreads.contains_key(&policy);
+    let left_by = |nic: IfIndex| {
+        if single {
+            Key::one(Bytes::default().number(nic).number(interface).address(net.addr()))
+        } else {
+            Key::pair_prefix(nic, interface, net)
+        }
+    };
     let mut nics: Vec<IfIndex> = Vec::new();
     let mut exit = |nic: IfIndex, address: IpAddr, ports: Option<SourcePorts>| {
         // The exit that was chosen comes first, and has its NIC.
@@ -159,24 +166,13 @@ fn bound(
         }
         nics.push(nic);
         if let Some(ports) = ports.filter(|_| !spread) {
-            let (set, key) = if single {
-                (names::SOURCE_PORTS, Key::one(Bytes::default().number(nic).number(interface).address(net.addr())))
-            } else {
-                (names::SOURCE_PORTS_NETS, Key::pair_prefix(nic, interface, net))
-            };
-            sets.put(set, key, source_ports::jump(ports));
+            sets.put(if single { names::SOURCE_PORTS } else { names::SOURCE_PORTS_NETS }, left_by(nic), source_ports::jump(ports));
         }
         if spread {
-            let (set, key) = if single {
-                (names::SPREAD_EXITS, Key::one(Bytes::default().number(nic).number(interface).address(net.addr())))
-            } else {
-                (names::SPREAD_EXITS_NETS, Key::pair_prefix(nic, interface, net))
-            };
-            sets.put(set, key, Data::Verdict(Verdict::Jump(spread::exit_chain(policy))));
-        } else if single {
-            sets.one(names::EXITS, Bytes::default().number(nic).number(interface).address(net.addr()), Data::address(address));
+            let jump = Data::Verdict(Verdict::Jump(spread::exit_chain(policy)));
+            sets.put(if single { names::SPREAD_EXITS } else { names::SPREAD_EXITS_NETS }, left_by(nic), jump);
         } else {
-            sets.put(names::EXITS_NETS, Key::pair_prefix(nic, interface, net), Data::address(address));
+            sets.put(if single { names::EXITS } else { names::EXITS_NETS }, left_by(nic), Data::address(address));
         }
     };
     if let State::Bound(chosen) = &row.state {

@@ -5,11 +5,11 @@
 //! server that the client is with, the one that the balance chooses, and, where servers may be full, each of the others. The kernel knows clients
 //! and full servers by sets that rules fill, so all of it goes on while the daemon is dead.
 
-use super::inbound::service_name;
+use super::published::{called, calls, port_key, service_name};
 use super::{drops, names};
 use crate::model::binding::{Ports, Protocol};
 use crate::model::services::{Endpoint, LimitedServer, Service, limited};
-use crate::nft::build::{Operand, RuleBuilder, daddr, dport, l4proto, rule, saddr};
+use crate::nft::build::{Operand, RuleBuilder, l4proto, rule, saddr};
 use crate::nft::{Bytes, Chain, Change, Data, Datatype, Family, Key, Rate, Refusal, Rule, Set, Table, Verdict};
 use crate::plan::elements::address_in;
 
@@ -89,11 +89,10 @@ pub fn add_limits<'a>(table: &mut Table, services: impl Iterator<Item = &'a Serv
         let (full, chain) = (limited_name("full", server), limited_name("limit", server));
         // Two counts of the same flows: the last one that is let in makes the server full, and none comes in beside it on another processor.
         let last = rule().more_flows_than(most - 1).update(&full, [l4proto()], FULL);
-        let last = last.update(names::FULL, [daddr(v6), l4proto(), dport()], FULL).done();
+        let last = last.update(names::FULL, calls(v6), FULL).done();
         let beyond = rule().more_flows_than(most).counter(drops::SERVER_LIMIT).drop();
         table.sets.insert(full, Set::of([Datatype::Protocol]).filled_by_rules());
-        let endpoint = [Datatype::address(v6), Datatype::Protocol, Datatype::Service];
-        table.sets.entry(names::FULL.to_owned()).or_insert_with(|| Set::of(endpoint).filled_by_rules());
+        table.sets.entry(names::FULL.to_owned()).or_insert_with(|| Set::of(called(v6)).filled_by_rules());
         table.chains.insert(chain.clone(), Chain::regular([last, beyond]));
         let key = key(server);
         table.sets.entry(names::SERVER_LIMITS.to_owned()).and_modify(|set| {
@@ -120,7 +119,7 @@ pub fn server_in(bytes: &[u8], v6: bool) -> Option<LimitedServer> {
 }
 
 fn key(LimitedServer { address, protocol, port }: LimitedServer) -> Key {
-    Key::one(Bytes::default().address(address).protocol(protocol.number()).port(port))
+    port_key(address, protocol.number(), port)
 }
 
 /// Refuses a call. An ICMP error about a datagram would not bear the address that was called (the kernel takes that of the route to the client),

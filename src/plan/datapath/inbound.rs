@@ -4,30 +4,22 @@
 //! changes elements, and the number of rules that a call passes does not grow. conntrack translates the rest of the flow, and the answers,
 //! which leave by the way of the address that was called as those of any published port do.
 
-use std::collections::btree_map::Entry as Entries;
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 
+use super::published::{CALL_TRANSLATED, called, calls, let_through, port_key, ports_key, put, service_name, unmark, unmarked};
 use super::{CONFIRMED, Chains, Shape, admission, ipvs, names};
-use crate::contract::{
-    FORWARDED_MARK, FORWARDED_MASK, PRIORITY_BEFORE_FORWARD, PRIORITY_BEHIND_FORWARD, PRIORITY_DNAT, PRIORITY_INBOUND_SNAT,
-};
+use crate::contract::{PRIORITY_BEFORE_FORWARD, PRIORITY_BEHIND_FORWARD, PRIORITY_DNAT, PRIORITY_INBOUND_SNAT};
 use crate::model::binding::{Balance, ClientSource, Limits, Ports};
 use crate::model::facts::{IfIndex, KernelFacts, Place};
 use crate::model::ipvs::Engine;
 use crate::model::resolve::Outcome;
 use crate::model::services::{Endpoint, Service, slots};
 use crate::model::workload::Entry;
-use crate::nft::build::{
-    Operand, RuleBuilder, SetName, ct_original_daddr, ct_status, daddr, dport, hash_of, iif, l4proto, map, mark, oif, random, ranges, rule,
-    saddr, turn,
-};
+use crate::nft::build::{Operand, SetName, ct_original_daddr, ct_status, hash_of, iif, map, oif, random, ranges, rule, saddr, turn};
 use crate::nft::{Bytes, Chain, ChainKind, Data, Datatype, Elements, Family, Hook, Key, Rule, Set, Table, Verdict};
-
-/// `IPS_DST_NAT`: the flow's destination was translated.
-const TRANSLATED: u32 = 1 << 5;
 
 /// Sets of slots that lead to servers, and of those that lead to servers' chains.
 const SERVERS: &str = "servers";
@@ -38,9 +30,9 @@ const SERVER_CHAINS: &str = "server_chains";
 pub struct Made(BTreeMap<String, Fragment>);
 
 /// The chains and sets of a service, and what they were made of.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 struct Fragment {
-    of: Of,
+    of: Option<Of>,
     own: Table,
 }
 
@@ -66,14 +58,11 @@ impl Made {
     fn own(&mut self, service: &Service, v6: bool) -> &Table {
         let Service { balance, affinity, limits, .. } = *service;
         let of = Of { balance, affinity, limits, weighted: service.weighted(), servers: service.servers.len() };
-        match self.0.entry(slots_set(service)) {
-            Entries::Occupied(mut made) if made.get().of != of => {
-                made.insert(Fragment { own: own(service, &of, v6), of });
-                &made.into_mut().own
-            }
-            Entries::Occupied(made) => &made.into_mut().own,
-            Entries::Vacant(none) => &none.insert(Fragment { own: own(service, &of, v6), of }).own,
+        let made = self.0.entry(slots_set(service)).or_default();
+        if made.of.as_ref() != Some(&of) {
+            *made = Fragment { own: own(service, &of, v6), of: Some(of) };
         }
+        &made.own
     }
 }
 
@@ -124,14 +113,14 @@ pub fn chains(shape: Shape) -> Chains {
     .flatten()
     .collect();
     // `nft` cannot load a lookup of the port that was called: so a flow is known by the address that was called, and by its server.
-    let ours = || rule().is(ct_status().and(TRANSLATED), TRANSLATED).found(names::PUBLISHED, [ct_original_daddr(v6)]);
-    let unmarked = || ours().is(mark().and(FORWARDED_MASK), 0);
+    let ours = || rule().is(ct_status().and(CALL_TRANSLATED), CALL_TRANSLATED).found(names::PUBLISHED, [ct_original_daddr(v6)]);
+    let passing = || unmarked(ours());
     let mut source: Vec<Rule> = shape.server_limits.then(|| ours().vmap(names::SERVER_LIMITS, call())).into_iter().collect();
     if shape.ipvs {
         source.extend(ipvs::routed_back(shape));
     }
     // Later packets, answers and errors about the flow: its first packet was let through. Its server may serve nobody else any more.
-    let mut forward = vec![let_through(unmarked().is(ct_status().and(CONFIRMED), CONFIRMED))];
+    let mut forward = vec![let_through(passing().is(ct_status().and(CONFIRMED), CONFIRMED))];
     for (serving, masqueraded) in shape.serving() {
         source.push(ours().found(masqueraded.clone(), call()).masquerade());
         // A server that calls itself, or one beside it, would be answered past this host.
@@ -139,7 +128,7 @@ pub fn chains(shape: Shape) -> Chains {
         if shape.ipvs {
             source.extend(ipvs::source_nat(shape, &serving, &masqueraded));
         }
-        forward.push(let_through(unmarked().found(serving, call())));
+        forward.push(let_through(passing().found(serving, call())));
     }
     if shape.ipvs {
         forward.push(ipvs::answers(shape));
@@ -155,21 +144,6 @@ pub fn chains(shape: Shape) -> Chains {
     chains
 }
 
-/// Ends a rule for packets that others' filters have to let through.
-pub fn let_through(rule: RuleBuilder) -> Rule {
-    rule.set_mark(mark().or(FORWARDED_MARK)).accept()
-}
-
-/// Takes that mark off again.
-pub fn unmark() -> Rule {
-    rule().is(mark().and(FORWARDED_MASK), FORWARDED_MARK).set_mark(mark().and(!FORWARDED_MARK)).done()
-}
-
-/// What a packet calls.
-pub fn calls(v6: bool) -> [Operand; 3] {
-    [daddr(v6), l4proto(), dport()]
-}
-
 impl Shape {
     /// The sets of servers, and of those that see this host's address.
     pub(super) fn serving(self) -> impl Iterator<Item = (SetName, SetName)> {
@@ -180,7 +154,7 @@ impl Shape {
 
 /// The sets of this concern, empty.
 fn sets(v6: bool) -> [(&'static str, Set); 9] {
-    let called = [Datatype::address(v6), Datatype::Protocol, Datatype::Service];
+    let called = called(v6);
     [
         (names::SERVICES, Set::map(called, Datatype::Verdict)),
         (names::SERVICES_RANGES, Set::map(called, Datatype::Verdict).with_ranges()),
@@ -227,10 +201,13 @@ pub fn add(table: &mut Table, outcome: &Outcome, kernel: &KernelFacts, v6: bool,
 
 fn add_service(table: &mut Table, service: &Service, v6: bool, made: &mut Made) {
     let Ports { protocol, first, last } = service.ports;
-    let single = first == last;
-    let services = if single { names::SERVICES } else { names::SERVICES_RANGES };
-    let key = port_key(service.address, protocol.number(), (first, last), single);
-    put(table, names::PUBLISHED, Key::one(Bytes::default().address(service.address)), Data::None);
+    let (address, protocol) = (service.address, protocol.number());
+    let (services, key) = if first == last {
+        (names::SERVICES, port_key(address, protocol, first))
+    } else {
+        (names::SERVICES_RANGES, ports_key(address, protocol, (first, last)))
+    };
+    put(table, names::PUBLISHED, Key::one(Bytes::default().address(address)), Data::None);
     let own = made.own(service, v6);
     if own.chains.is_empty() {
         // Nobody takes new connections: the host refuses them. Those that are open go on.
@@ -248,7 +225,7 @@ fn add_servers<'a>(table: &mut Table, services: impl Iterator<Item = &'a Service
         let Ports { protocol, first, last } = service.ports;
         for server in &service.servers {
             match server.port {
-                Some(port) => put(table, single, port_key(server.address, protocol.number(), (port, port), true), Data::None),
+                Some(port) => put(table, single, port_key(server.address, protocol.number(), port), Data::None),
                 None => _ = all.insert((server.address, protocol.number(), first, last)),
             }
         }
@@ -259,17 +236,11 @@ fn add_servers<'a>(table: &mut Table, services: impl Iterator<Item = &'a Service
             (Some(open), Some(next)) if (open.0, open.1) == (next.0, next.1) && next.2 <= open.3 => open.3 = open.3.max(next.3),
             (done, next) => {
                 if let Some((address, protocol, first, last)) = std::mem::replace(done, next) {
-                    put(table, several, port_key(address, protocol, (first, last), false), Data::None);
+                    put(table, several, ports_key(address, protocol, (first, last)), Data::None);
                 }
             }
         }
     }
-}
-
-/// Address, protocol and port; in a set of ranges, the first and the last port.
-pub fn port_key(address: IpAddr, protocol: u8, (first, last): (u16, u16), single: bool) -> Key {
-    let with = |port| Bytes::default().address(address).protocol(protocol).port(port);
-    Key { first: with(first), last: (!single).then(|| with(last)) }
 }
 
 /// The interfaces that a server's neighbours come in by and go out by, each pair with where they are: on a bridge they may have any address.
@@ -288,11 +259,6 @@ fn beside(entry: Entry, outcome: &Outcome, kernel: &KernelFacts, v6: bool) -> Ve
     let pairs = pairs.map(|(into, out)| (into, out, vec![everywhere]));
     // What br_netfilter translates stays on the bridge, and has lost the interface that it came in by.
     pairs.chain([(0, bridge, on_link(bridge))]).collect()
-}
-
-/// Puts an element into a set of this concern.
-pub fn put(table: &mut Table, set: &str, key: Key, data: Data) {
-    table.sets.entry(set.to_owned()).and_modify(|set| drop(set.elements.insert(key, data)));
 }
 
 /// The slots of a service, by its chain's name.
@@ -315,9 +281,4 @@ fn slot(balance: Balance, slots: usize, v6: bool) -> Operand {
 /// The set of a service's slots. A map's type is for its lifetime, so slots that lead to chains have another name.
 fn slots_set(service: &Service) -> String {
     service_name(if admission::has_server_chains(service) { SERVER_CHAINS } else { SERVERS }, service)
-}
-
-/// `service-tcp-27017-172.31.0.14`: a name that `nft` can read, without colons and slashes.
-pub fn service_name(what: &str, service: &Service) -> String {
-    format!("{what}-{}-{}", service.ports, service.address).replace('/', "-").replace(':', "_")
 }

@@ -3,40 +3,36 @@
 //! IPVS takes a call in `input` and sends it from there to `output`, so `forward` sees its answers alone. With `vs/conntrack` the flow is one of
 //! conntrack's: it was called at the service's address, and answers come from the server, but no bit says that its destination was translated.
 
-use super::inbound::{calls, let_through, port_key, put, unmark};
+use super::published::{CALL_TRANSLATED, called, calls, let_through, port_key, put, unmark, unmarked};
 use super::{CONFIRMED, Chains, ORIGINAL, REPLY, Shape, names, ours};
-use crate::contract::{FORWARDED_MASK, NEIGHBOUR_MASK, PRIORITY_BEFORE_FORWARD, PRIORITY_BEHIND_FORWARD};
+use crate::contract::{NEIGHBOUR_MASK, PRIORITY_BEFORE_FORWARD, PRIORITY_BEHIND_FORWARD};
 use crate::model::binding::{ClientSource, Ports};
 use crate::model::services::Service;
 use crate::nft::build::{
     RuleBuilder, SetName, ct_direction, ct_original_daddr, ct_status, dport, iif, l4proto, mark, oif, ranges, rule, saddr,
 };
-use crate::nft::{Bytes, Chain, ChainKind, Data, Datatype, Hook, Key, Rule, Set, Table};
-
-/// `IPS_DST_NAT`.
-const TRANSLATED: u32 = 1 << 5;
+use crate::nft::{Bytes, Chain, ChainKind, Data, Hook, Key, Rule, Set, Table};
 
 /// The sets of this concern, empty. Virtual services stand in theirs before the kernel has them, and as long as it does: so it says which are ours,
 /// after a restart, too.
 pub fn sets(v6: bool) -> [(&'static str, Set); 2] {
-    let called = [Datatype::address(v6), Datatype::Protocol, Datatype::Service];
-    [(names::VIRTUAL, Set::of(called)), (names::ROUTED_BACK, Set::of(called))]
+    [names::VIRTUAL, names::ROUTED_BACK].map(|name| (name, Set::of(called(v6))))
 }
 
 /// Adds a virtual service.
 pub fn add_service(table: &mut Table, service: &Service) {
-    let Ports { protocol, first, last } = service.ports;
+    let Ports { protocol, first, .. } = service.ports;
     put(table, names::PUBLISHED, Key::one(Bytes::default().address(service.address)), Data::None);
-    put(table, names::VIRTUAL, port_key(service.address, protocol.number(), (first, last), true), Data::None);
+    put(table, names::VIRTUAL, port_key(service.address, protocol.number(), first), Data::None);
     for server in service.servers.iter().filter(|_| service.client_source == ClientSource::RouteBack) {
         let port = server.port.unwrap_or(first);
-        put(table, names::ROUTED_BACK, port_key(server.address, protocol.number(), (port, port), true), Data::None);
+        put(table, names::ROUTED_BACK, port_key(server.address, protocol.number(), port), Data::None);
     }
 }
 
 /// A flow that was called at a published address, and that no rule of NAT has brought elsewhere.
 fn untranslated(v6: bool) -> RuleBuilder {
-    rule().is(ct_status().and(TRANSLATED), 0).found(names::PUBLISHED, [ct_original_daddr(v6)])
+    rule().is(ct_status().and(CALL_TRANSLATED), 0).found(names::PUBLISHED, [ct_original_daddr(v6)])
 }
 
 /// Servers that route their answers back see every client's address, but for their own: one that called itself would take the call for its own packet.
@@ -80,8 +76,4 @@ pub fn chains(shape: Shape) -> Chains {
         ("ipvs_before_output", chain(Hook::Output, PRIORITY_BEFORE_FORWARD, requests)),
         ("ipvs_behind_output", chain(Hook::Output, PRIORITY_BEHIND_FORWARD, vec![unmark()])),
     ]
-}
-
-fn unmarked(rule: RuleBuilder) -> RuleBuilder {
-    rule.is(mark().and(FORWARDED_MASK), 0)
 }

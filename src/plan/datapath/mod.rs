@@ -14,6 +14,7 @@ mod identity;
 pub mod inbound;
 mod ipvs;
 pub mod programs;
+mod published;
 pub mod rate;
 mod seal;
 pub mod source_ports;

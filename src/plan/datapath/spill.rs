@@ -7,10 +7,11 @@
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 
+use super::published::{called, calls, port_key};
 use crate::model::port_use::Destination;
 use crate::model::spread::Shares;
-use crate::nft::build::{daddr, dport, fingerprint, l4proto, rule};
-use crate::nft::{Bytes, Data, Datatype, Key, Rule, Set};
+use crate::nft::build::{fingerprint, rule};
+use crate::nft::{Data, Datatype, Rule, Set};
 
 /// What the names of maps of destinations begin with.
 const PREFIX: &str = "full-";
@@ -46,15 +47,13 @@ impl<'a> Spill<'a> {
     /// The map from destinations to what the name of a choice leads to.
     pub fn set(&self, v6: bool, leads_to: impl Fn(&str) -> Data) -> Set {
         let element = |((protocol, address, port), closed): (&Destination, &Vec<IpAddr>)| {
-            let key = Bytes::default().address(*address).protocol(*protocol).port(*port);
-            Some((Key::one(key), leads_to(self.names.get(closed.as_slice())?)))
+            Some((port_key(*address, *protocol, *port), leads_to(self.names.get(closed.as_slice())?)))
         };
-        let key = [Datatype::address(v6), Datatype::Protocol, Datatype::Service];
-        Set { elements: self.closed.iter().filter_map(element).collect(), ..Set::map(key, Datatype::Verdict) }
+        Set { elements: self.closed.iter().filter_map(element).collect(), ..Set::map(called(v6), Datatype::Verdict) }
     }
 }
 
 /// Looks a packet's destination up.
 pub fn look_up(set: &str, v6: bool) -> Rule {
-    rule().vmap(set, [daddr(v6), l4proto(), dport()])
+    rule().vmap(set, calls(v6))
 }
