@@ -7,7 +7,6 @@ mod probe;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
-use std::net::IpAddr;
 use std::sync::mpsc;
 use std::time::{Duration, Instant};
 
@@ -18,8 +17,8 @@ use self::contest::Contests;
 pub(crate) use self::probe::Report;
 use super::{Teller, retry};
 use crate::facts::backoff::{Backoff, at_random};
-use crate::model::facts::{Address, Family, IfIndex, KernelChange, KernelFacts, LinkKind, Mac};
-use crate::model::managed::{At, Probes, Verdict, link_of};
+use crate::model::facts::{Address, IfIndex, KernelChange, KernelFacts, LinkKind, Mac};
+use crate::model::managed::{At, LinkFamily, Probes, Verdict, by_link, link_of};
 
 /// How long after an address was found in use it is asked for again, the first time. Half as much again at random: two hosts that ask for one
 /// address at one moment find each other.
@@ -30,12 +29,12 @@ pub(super) struct Watch {
     tell: Teller,
     announcer: mpsc::Sender<At>,
     /// Number of the probe that is under way, by NIC and family: one at a time.
-    running: BTreeMap<(IfIndex, Family), u64>,
+    running: BTreeMap<LinkFamily, u64>,
     started: u64,
     /// Addresses that are asked for again.
     again: BTreeMap<At, (Instant, Backoff)>,
     /// Why addresses could not be asked for, by NIC.
-    failed: BTreeMap<(IfIndex, Family), String>,
+    failed: BTreeMap<LinkFamily, String>,
     contests: Contests,
     conflicts: Conflicts,
 }
@@ -102,7 +101,7 @@ impl Watch {
         for at in self.contests.over(now) {
             known |= probes.contest(at, false);
         }
-        let mut asked: BTreeMap<(IfIndex, Family), BTreeSet<IpAddr>> = BTreeMap::new();
+        let mut asked: BTreeSet<At> = BTreeSet::new();
         for at in managed.keys().filter(|at| !self.running.contains_key(&link_of(at))) {
             let due = match (self.again.get(at), probes.verdict(*at)) {
                 (Some((due, _)), _) => *due <= now,
@@ -113,10 +112,10 @@ impl Watch {
             if link.no_arp || link.point_to_point || link.kind == LinkKind::Wireguard {
                 known |= probes.note(*at, Verdict::Free);
             } else {
-                asked.entry(link_of(at)).or_default().insert(at.1);
+                asked.insert(*at);
             }
         }
-        for ((nic, family), addresses) in asked {
+        for ((nic, family), addresses) in by_link(&asked) {
             self.started += 1;
             self.running.insert((nic, family), self.started);
             probe::start(nic, family, self.started, addresses, self.tell.clone());

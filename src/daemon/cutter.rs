@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use ipnet::IpNet;
 use tracing::{debug, info};
 
-use super::{Teller, Told};
+use super::{Teller, Told, threads};
 use crate::effects::conntrack::{Ended, Error, Flow, Flows};
 use crate::effects::kernel::Failure;
 use crate::plan::flows::{Cut, ends};
@@ -60,8 +60,7 @@ struct Left {
 
 /// Starts the thread; it ends when the sender is dropped.
 pub(super) fn start(tell: Teller) -> mpsc::Sender<Job> {
-    let (send, jobs) = mpsc::channel::<Job>();
-    let work = move || {
+    threads::start("cutter", move |jobs: &mpsc::Receiver<Job>| {
         let mut rested = Instant::now();
         let mut left = Left::default();
         let mut failed = false;
@@ -91,10 +90,7 @@ pub(super) fn start(tell: Teller) -> mpsc::Sender<Job> {
             failed = fails;
             rested = Instant::now() + (began.elapsed() * REST).min(REST_MOST);
         }
-    };
-    // Without the thread flows would not be ended: better to say so than to go on.
-    std::thread::Builder::new().name("cutter".to_owned()).spawn(work).expect("a thread can be started");
-    send
+    })
 }
 
 /// Waits until the jobs so far are done, for a second at most: nobody would end those flows later.

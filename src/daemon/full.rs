@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use foldhash::{HashMap, HashMapExt};
 use tracing::debug;
 
-use super::{Teller, Told};
+use super::{Teller, Told, threads};
 use crate::effects::conntrack::{Flow, Flows};
 use crate::effects::nft;
 use crate::facts::cause::with_causes;
@@ -40,10 +40,7 @@ pub(super) struct Watch {
 
 impl Watch {
     pub fn new(tell: Teller) -> Self {
-        let (thread, limited) = mpsc::channel();
-        let work = move || watch(&limited, &tell);
-        std::thread::Builder::new().name("full".to_owned()).spawn(work).expect("a thread can be started");
-        Self { limited: Limited::default(), thread }
+        Self { limited: Limited::default(), thread: threads::start("full", move |limited| watch(limited, &tell)) }
     }
 
     /// From now on those of these services are looked at, and no others.
@@ -64,23 +61,15 @@ fn watch(limited: &mpsc::Receiver<Limited>, tell: &Teller) {
     let mut now = Limited::default();
     let mut rest = EVERY;
     loop {
-        let next = if now.servers.is_empty() {
-            limited.recv().map_err(|_| mpsc::RecvTimeoutError::Disconnected)
-        } else {
-            limited.recv_timeout(rest)
-        };
-        match next {
-            Ok(new) => {
-                now = limited.try_iter().last().unwrap_or(new);
-                continue;
-            }
-            Err(mpsc::RecvTimeoutError::Timeout) => {}
-            Err(mpsc::RecvTimeoutError::Disconnected) => return,
+        let Ok(mut given) = threads::all_given(limited, (!now.servers.is_empty()).then_some(rest)) else { return };
+        if let Some(newest) = given.pop() {
+            now = newest;
+            continue;
         }
         let began = Instant::now();
         let free = free(&now);
         rest = EVERY.max(began.elapsed() * REST);
-        if !free.is_empty() && tell.send(Told::Free(free)).is_err() {
+        if !free.is_empty() && tell.send(Told::ServersFree(free)).is_err() {
             return;
         }
     }

@@ -12,12 +12,11 @@ use std::time::{Duration, Instant};
 use tracing::{debug, info, warn};
 
 use self::memory::Memory;
-use super::{Teller, Told};
+use super::{Teller, Told, threads};
 use crate::effects::neighbours::Neighbours;
 use crate::facts::backoff::at_random;
-use crate::model::facts::{Family, IfIndex};
 use crate::model::gateways::{Asked, Dead, Health};
-use crate::model::managed::{At, link_of};
+use crate::model::managed::{At, LinkFamily, by_link, link_of};
 use crate::wire::neighbour::Mac;
 
 /// Between two questions to a gateway, less up to a fifth at random: hosts that started together do not ask together.
@@ -44,11 +43,9 @@ pub(super) struct Watch {
 impl Watch {
     /// With those that were dead when the daemon ended last, by its state folder: they are until they have answered.
     pub fn new(state: &Path, tell: Teller) -> (Self, Dead) {
-        let (thread, wanted) = mpsc::channel();
         let memory = Memory::open(state);
         let dead = memory.dead();
-        let work = move || watch(&wanted, memory, &tell);
-        std::thread::Builder::new().name("gateways".to_owned()).spawn(work).expect("a thread can be started");
+        let thread = threads::start("gateways", move |wanted| watch(wanted, memory, &tell));
         (Self { wanted: Asked::new(), thread, problem: None }, dead)
     }
 
@@ -87,11 +84,11 @@ struct Gateway {
 #[derive(Default)]
 struct Links {
     /// The gateways that each hears of.
-    of: BTreeMap<(IfIndex, Family), BTreeSet<IpAddr>>,
+    of: BTreeMap<LinkFamily, BTreeSet<IpAddr>>,
     /// With the time until which they are good: this host's NICs may change.
-    open: BTreeMap<(IfIndex, Family), (Neighbours, Instant)>,
+    open: BTreeMap<LinkFamily, (Neighbours, Instant)>,
     /// When those that could not be opened are tried again.
-    closed: BTreeMap<(IfIndex, Family), Instant>,
+    closed: BTreeMap<LinkFamily, Instant>,
     problem: Option<String>,
 }
 
@@ -100,26 +97,18 @@ fn watch(wanted: &mpsc::Receiver<Asked>, mut memory: Memory, tell: &Teller) {
     let mut gateways: BTreeMap<At, Gateway> = BTreeMap::new();
     let mut links = Links::default();
     loop {
-        let next = if gateways.is_empty() {
-            wanted.recv().map_err(|_| mpsc::RecvTimeoutError::Disconnected)
-        } else {
-            wanted.recv_timeout(EVERY - at_random(EVERY / 5))
-        };
-        match next {
-            Ok(mut now) => {
-                now = wanted.try_iter().last().unwrap_or(now);
-                links.listen_for(&now);
-                let mut before = std::mem::take(&mut gateways);
-                for (at, from) in now {
-                    let known = before.remove(&at);
-                    let gateway = known.unwrap_or_else(|| Gateway { health: memory.recall(at), ..Gateway::default() });
-                    gateways.insert(at, Gateway { from, ..gateway });
-                }
-                // The next round comes at its time.
-                continue;
+        let pause = || EVERY - at_random(EVERY / 5);
+        let Ok(mut given) = threads::all_given(wanted, (!gateways.is_empty()).then(pause)) else { return };
+        if let Some(newest) = given.pop() {
+            links.listen_for(&newest);
+            let mut before = std::mem::take(&mut gateways);
+            for (at, from) in newest {
+                let known = before.remove(&at);
+                let gateway = known.unwrap_or_else(|| Gateway { health: memory.recall(at), ..Gateway::default() });
+                gateways.insert(at, Gateway { from, ..gateway });
             }
-            Err(mpsc::RecvTimeoutError::Timeout) => {}
-            Err(mpsc::RecvTimeoutError::Disconnected) => return,
+            // The next round comes at its time.
+            continue;
         }
         let changed = round(&mut gateways, &mut links);
         if !changed.is_empty() {
@@ -158,10 +147,7 @@ fn round(gateways: &mut BTreeMap<At, Gateway>, links: &mut Links) -> Vec<(At, bo
 impl Links {
     /// From now on these are heard of, and no others. A link that hears of the same ones as before goes on.
     fn listen_for(&mut self, asked: &Asked) {
-        let mut of: BTreeMap<(IfIndex, Family), BTreeSet<IpAddr>> = BTreeMap::new();
-        for at in asked.keys() {
-            of.entry(link_of(at)).or_default().insert(at.1);
-        }
+        let of = by_link(asked.keys());
         self.open.retain(|link, _| of.get(link) == self.of.get(link));
         self.closed.retain(|link, _| of.contains_key(link));
         self.of = of;
@@ -187,7 +173,7 @@ impl Links {
         }
     }
 
-    fn asked(&mut self, link: (IfIndex, Family), gateway: IpAddr, from: IpAddr, last: Option<Mac>) -> io::Result<bool> {
+    fn asked(&mut self, link: LinkFamily, gateway: IpAddr, from: IpAddr, last: Option<Mac>) -> io::Result<bool> {
         if self.closed.get(&link).is_some_and(|again| *again > Instant::now()) {
             return Ok(false);
         }

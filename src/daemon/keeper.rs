@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::sync::mpsc;
 use std::thread::JoinHandle;
 
-use super::{Teller, Told};
+use super::{Teller, Told, threads};
 use crate::effects::boot;
 use crate::effects::kernel::Failure;
 use crate::plan::boot::Remembered;
@@ -23,9 +23,8 @@ impl Keeper {
     pub fn start(file: PathBuf, tell: Teller) -> Self {
         let (write, to_write) = mpsc::channel::<Remembered>();
         let work = move || {
-            while let Ok(first) = to_write.recv() {
-                // Only the newest counts.
-                let newest = to_write.try_iter().last().unwrap_or(first);
+            // Only the newest counts.
+            while let Some(newest) = threads::all_given(&to_write, None).ok().and_then(|mut given| given.pop()) {
                 let written = boot::write(&file, &newest);
                 let cure = "give --boot-guard a file that can be written";
                 let fails = |error| {
@@ -35,8 +34,7 @@ impl Keeper {
                 let _ = tell.send(Told::Remembered(written.map_err(fails)));
             }
         };
-        let thread = std::thread::Builder::new().name("keeper".to_owned()).spawn(work).expect("a thread can be started");
-        Self { given: None, write, thread }
+        Self { given: None, write, thread: threads::spawn("keeper", work) }
     }
 
     /// Has it written, unless that was done before.

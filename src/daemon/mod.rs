@@ -26,6 +26,7 @@ mod spill;
 mod started;
 pub(crate) mod systemd;
 mod tally;
+mod threads;
 mod transitions;
 mod ui;
 pub mod withdraw;
@@ -124,7 +125,7 @@ pub(crate) enum Told {
     /// What a server's answers have come to.
     Health(Check, Verdict),
     /// Servers that were full, and are not any more.
-    Free(Vec<LimitedServer>),
+    ServersFree(Vec<LimitedServer>),
     /// Somebody touched nftables.
     Nft(Notice),
     /// A call to the engine came back, and what it came to.
@@ -137,7 +138,7 @@ pub(crate) enum Told {
     /// Another machine says that it has an address which egressd has put on a NIC.
     Conflict(At, Mac),
     /// Which exits run out of source ports.
-    Full(Full),
+    PortsFull(Full),
     /// What the cloud shows of addresses.
     Cloud(AddressReports),
     /// A gateway is dead, or back.

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use tracing::{debug, info};
 
-use super::{Teller, Told, tally};
+use super::{Teller, Told, tally, threads};
 use crate::model::port_use::{Full, Source, may_be_full};
 use crate::model::resolve::Outcome;
 use crate::model::spread::Shares;
@@ -30,11 +30,8 @@ pub(super) struct Watch {
 
 impl Watch {
     pub fn new(settings: &Path, tell: Teller) -> Self {
-        let (thread, wanted) = mpsc::channel();
         let count = settings.join(COUNT);
-        let work = move || watch(&wanted, &count, &tell);
-        std::thread::Builder::new().name("spill".to_owned()).spawn(work).expect("a thread can be started");
-        Self { wanted: None, thread, told: false }
+        Self { wanted: None, thread: threads::start("spill", move |wanted| watch(wanted, &count, &tell)), told: false }
     }
 
     /// From now on the exits are watched that share flows in this outcome.
@@ -53,20 +50,15 @@ impl Watch {
 fn watch(wanted: &mpsc::Receiver<BTreeSet<Source>>, count: &Path, tell: &Teller) {
     let (mut exits, mut last, mut rest): (BTreeSet<Source>, Option<Full>, Duration) = (BTreeSet::new(), None, EVERY);
     loop {
-        let next =
-            if exits.is_empty() { wanted.recv().map_err(|_| mpsc::RecvTimeoutError::Disconnected) } else { wanted.recv_timeout(rest) };
-        match next {
-            Ok(now) => exits = wanted.try_iter().last().unwrap_or(now),
-            Err(mpsc::RecvTimeoutError::Timeout) => {}
-            Err(mpsc::RecvTimeoutError::Disconnected) => return,
-        }
+        let Ok(mut given) = threads::all_given(wanted, (!exits.is_empty()).then_some(rest)) else { return };
+        exits = given.pop().unwrap_or(exits);
         let began = Instant::now();
         let full = look(&exits, last.as_ref().unwrap_or(&BTreeMap::new()), count);
         rest = EVERY.max(began.elapsed() * REST);
         if last.as_ref() != Some(&full) {
             log(last.as_ref(), &full);
             last = Some(full.clone());
-            if tell.send(Told::Full(full)).is_err() {
+            if tell.send(Told::PortsFull(full)).is_err() {
                 return;
             }
         }

@@ -9,9 +9,19 @@ use super::put;
 /// An address on a NIC's link.
 pub type At = (IfIndex, IpAddr);
 
-/// The link of it, and its family: what is asked and told together.
-pub fn link_of(at: &At) -> (IfIndex, Family) {
+/// A NIC's link, and a family: what is asked and told together.
+pub type LinkFamily = (IfIndex, Family);
+
+/// The link of an address, and its family.
+pub fn link_of(at: &At) -> LinkFamily {
     (at.0, Family::of(at.1))
+}
+
+/// These addresses, by link and family.
+pub fn by_link<'a>(all: impl IntoIterator<Item = &'a At>) -> BTreeMap<LinkFamily, BTreeSet<IpAddr>> {
+    let mut links: BTreeMap<LinkFamily, BTreeSet<IpAddr>> = BTreeMap::new();
+    all.into_iter().for_each(|at| _ = links.entry(link_of(at)).or_default().insert(at.1));
+    links
 }
 
 /// What a probe for an address found (RFC 5227, RFC 4862 section 5.4).

@@ -1,11 +1,12 @@
 //! Tells a NIC's link of an address that is there from now on: whoever reached it elsewhere, or not at all, learns of it at once.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
+use std::sync::mpsc::{Receiver, Sender};
 use std::time::{Duration, Instant};
 
 use tracing::debug;
 
+use crate::daemon::threads;
 use crate::effects::neighbours::Neighbours;
 use crate::model::managed::{At, link_of};
 
@@ -14,26 +15,17 @@ const AFTER: [Duration; 2] = [Duration::from_millis(200), Duration::from_secs(1)
 
 /// Starts the thread; it ends when the sender is dropped.
 pub(super) fn start() -> Sender<At> {
-    let (send, addresses) = channel();
-    let work = move || announce(&addresses);
-    std::thread::Builder::new().name("announcer".to_owned()).spawn(work).expect("a thread can be started");
-    send
+    threads::start("announcer", announce)
 }
 
 fn announce(addresses: &Receiver<At>) {
     // When each is told of again, and how often it was.
     let mut pending: BTreeMap<At, (Instant, usize)> = BTreeMap::new();
     loop {
-        let first = match pending.values().map(|(due, _)| *due).min() {
-            None => addresses.recv().map_err(|_| RecvTimeoutError::Disconnected),
-            Some(due) => addresses.recv_timeout(due.saturating_duration_since(Instant::now())),
-        };
+        let due = pending.values().map(|(due, _)| *due).min();
+        let Ok(given) = threads::all_given(addresses, due.map(|due| due.saturating_duration_since(Instant::now()))) else { return };
         let now = Instant::now();
-        match first {
-            Ok(first) => pending.extend(std::iter::once(first).chain(addresses.try_iter()).map(|at| (at, (now, 0)))),
-            Err(RecvTimeoutError::Timeout) => {}
-            Err(RecvTimeoutError::Disconnected) => return,
-        }
+        pending.extend(given.into_iter().map(|at| (at, (now, 0))));
         let due: Vec<At> = pending.iter().filter(|(_, (due, _))| *due <= now).map(|(at, _)| *at).collect();
         for group in due.chunk_by(|a, b| link_of(a) == link_of(b)) {
             // A link that went down since is told anew once it is up.

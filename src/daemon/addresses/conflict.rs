@@ -2,15 +2,15 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
-use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
+use std::sync::mpsc::{Receiver, Sender};
 use std::time::{Duration, Instant};
 
 use tracing::warn;
 
-use crate::daemon::{Teller, Told};
+use crate::daemon::{Teller, Told, threads};
 use crate::effects::neighbours::Neighbours;
-use crate::model::facts::{Family, IfIndex, Mac};
-use crate::model::managed::{At, link_of};
+use crate::model::facts::Mac;
+use crate::model::managed::{At, LinkFamily, by_link};
 
 /// Between two looks at what was heard.
 const EVERY: Duration = Duration::from_secs(1);
@@ -36,9 +36,7 @@ struct Conflict {
 impl Conflicts {
     /// Starts the thread that listens; it ends with this.
     pub fn start(tell: Teller) -> Self {
-        let (thread, wanted) = channel();
-        let work = move || listen(&wanted, &tell);
-        std::thread::Builder::new().name("conflicts".to_owned()).spawn(work).expect("a thread can be started");
+        let thread = threads::start("conflicts", move |wanted| listen(wanted, &tell));
         Self { listened: BTreeSet::new(), thread, heard: BTreeMap::new() }
     }
 
@@ -78,27 +76,19 @@ impl Conflicts {
 
 /// The thread; it ends when the sender is dropped.
 fn listen(wanted: &Receiver<BTreeSet<At>>, tell: &Teller) {
-    let mut links: BTreeMap<(IfIndex, Family), (BTreeSet<IpAddr>, Neighbours)> = BTreeMap::new();
+    let mut links: BTreeMap<LinkFamily, (BTreeSet<IpAddr>, Neighbours)> = BTreeMap::new();
     loop {
-        let next = if links.is_empty() { wanted.recv().map_err(|_| RecvTimeoutError::Disconnected) } else { wanted.recv_timeout(EVERY) };
-        match next {
-            Ok(mut now) => {
-                now = wanted.try_iter().last().unwrap_or(now);
-                let mut of: BTreeMap<(IfIndex, Family), BTreeSet<IpAddr>> = BTreeMap::new();
-                for at in &now {
-                    of.entry(link_of(at)).or_default().insert(at.1);
-                }
-                links.retain(|link, (addresses, _)| of.get(link) == Some(addresses));
-                of.retain(|link, _| !links.contains_key(link));
-                // A NIC that is gone or no Ethernet has nobody to listen to, and why a packet socket is refused is told by who probes.
-                links.extend(of.into_iter().filter_map(|((nic, family), addresses)| {
-                    let neighbours = Neighbours::open(nic, family, Some(&addresses)).ok()?;
-                    Some(((nic, family), (addresses, neighbours)))
-                }));
-                continue;
-            }
-            Err(RecvTimeoutError::Timeout) => {}
-            Err(RecvTimeoutError::Disconnected) => return,
+        let Ok(mut given) = threads::all_given(wanted, (!links.is_empty()).then_some(EVERY)) else { return };
+        if let Some(newest) = given.pop() {
+            let mut of = by_link(&newest);
+            links.retain(|link, (addresses, _)| of.get(link) == Some(addresses));
+            of.retain(|link, _| !links.contains_key(link));
+            // A NIC that is gone or no Ethernet has nobody to listen to, and why a packet socket is refused is told by who probes.
+            links.extend(of.into_iter().filter_map(|((nic, family), addresses)| {
+                let neighbours = Neighbours::open(nic, family, Some(&addresses)).ok()?;
+                Some(((nic, family), (addresses, neighbours)))
+            }));
+            continue;
         }
         for ((nic, _), (addresses, neighbours)) in &links {
             let claims = neighbours.claims(Instant::now()).filter(|claim| !claim.is_probe && addresses.contains(&claim.address));

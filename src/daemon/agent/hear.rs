@@ -124,7 +124,7 @@ impl Agent {
                 }
                 self.facts.verdicts.insert(check, verdict);
             }
-            Told::Free(servers) => {
+            Told::ServersFree(servers) => {
                 self.kernel.free(&servers);
                 return false;
             }
@@ -144,7 +144,7 @@ impl Agent {
                 self.silent.cloud = false;
                 self.facts.cloud = reports;
             }
-            Told::Full(full) => {
+            Told::PortsFull(full) => {
                 self.spill.told = true;
                 return std::mem::take(&mut self.silent.ports) | replace(&mut self.facts.full, full);
             }
