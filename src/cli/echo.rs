@@ -5,14 +5,13 @@ use std::str::FromStr;
 use std::time::Duration;
 
 use anyhow::{Context, anyhow, bail};
-use http_body_util::{BodyExt, Empty, Limited};
-use hyper::body::Bytes;
-use hyper::client::conn::http1;
-use hyper::header::{CONNECTION, HOST, USER_AGENT};
-use hyper::{Request, Uri};
-use hyper_util::rt::TokioIo;
+use http_body_util::{BodyExt, Limited};
+use hyper::body::Incoming;
+use hyper::{Response, Uri};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
+
+use crate::facts::http;
 
 /// How long a connection and its answer may take.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -68,23 +67,15 @@ impl Echo {
 
     async fn get(&self, at: SocketAddr) -> anyhow::Result<String> {
         let stream = TcpStream::connect(at).await.with_context(|| format!("failed to connect to {at}"))?;
-        let request = Request::get(&self.path)
-            .header(HOST, if self.port == 80 { self.host.clone() } else { format!("{}:{}", self.host, self.port) })
-            .header(USER_AGENT, concat!("egressd/", env!("CARGO_PKG_VERSION")))
-            .header(CONNECTION, "close")
-            .body(Empty::<Bytes>::new())?;
-        let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await?;
-        let answer = async {
-            let answer = sender.send_request(request).await.with_context(|| format!("{at} does not answer by HTTP"))?;
+        let host = if self.port == 80 { self.host.clone() } else { format!("{}:{}", self.host, self.port) };
+        let read = async |answer: Response<Incoming>| {
             if !answer.status().is_success() {
                 bail!("{at} answers {}", answer.status());
             }
             let body = Limited::new(answer.into_body(), LONGEST).collect().await.map_err(|error| anyhow!("the answer of {at}: {error}"))?;
             Ok(String::from_utf8_lossy(&body.to_bytes()).into_owned())
         };
-        // The connection carries the answer, and may end ahead of it.
-        let (answer, _) = tokio::join!(answer, connection);
-        answer
+        http::get(stream, self.path.parse()?, &host, read).await.with_context(|| format!("{at} does not answer as it should"))?
     }
 }
 

@@ -9,6 +9,8 @@ use std::process::Command;
 
 use anyhow::{Context, bail};
 
+use crate::facts::whole;
+
 /// The units. Each names the program by the path that it gets.
 const UNITS: [(&str, &str); 2] = [
     ("egressd.service", include_str!("../../examples/systemd/egressd.service")),
@@ -156,12 +158,10 @@ fn write(file: &Path, bytes: &[u8], mode: u32) -> anyhow::Result<String> {
         return Ok(format!("{} is as it should be", file.display()));
     }
     let failed = || format!("failed to write {}; are you root?", file.display());
-    let new = file.with_extension("new");
     if let Some(folder) = file.parent() {
         fs::create_dir_all(folder).with_context(failed)?;
     }
-    let written = fs::write(&new, bytes).and_then(|()| fs::set_permissions(&new, Permissions::from_mode(mode)));
-    written.and_then(|()| fs::rename(&new, file)).with_context(failed)?;
+    whole::write(file, bytes, |new| new.set_permissions(Permissions::from_mode(mode))).with_context(failed)?;
     Ok(format!("wrote {}", file.display()))
 }
 

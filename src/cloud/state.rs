@@ -2,10 +2,11 @@
 
 use std::collections::BTreeMap;
 use std::fs::{self, File};
-use std::io::{self, Write};
+use std::io;
 use std::path::{Path, PathBuf};
 
 use anyhow::Context;
+use egressd::facts::whole;
 use serde::{Deserialize, Serialize};
 
 use crate::model::report::PoolReport;
@@ -33,10 +34,7 @@ impl Status {
     /// # Errors
     /// When the folder cannot be written to.
     pub fn write(&self, folder: &Path) -> io::Result<()> {
-        let (path, next) = (folder.join(FILE), folder.join(format!("{FILE}.next")));
-        let mut file = File::create(&next)?;
-        file.write_all(&serde_json::to_vec_pretty(self)?)?;
-        fs::rename(next, path)
+        whole::write(&folder.join(FILE), &serde_json::to_vec_pretty(self)?, |_| Ok(()))
     }
 
     /// Reads the file.

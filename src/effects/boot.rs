@@ -1,9 +1,10 @@
 //! The file that outlives a reboot: see [`crate::plan::boot`].
 
 use std::fs::{self, File};
-use std::io::{self, Write};
+use std::io;
 use std::path::{Path, PathBuf};
 
+use crate::facts::whole;
 use crate::plan::boot::Remembered;
 
 /// Why the file could not be used.
@@ -35,15 +36,10 @@ pub fn read(path: &Path) -> Result<Remembered, Error> {
 /// # Errors
 /// When the folder or the file cannot be written.
 pub fn write(path: &Path, remembered: &Remembered) -> Result<(), Error> {
-    let fault = |source| Error::Write { path: path.to_owned(), source };
-    if let Some(folder) = path.parent() {
-        fs::create_dir_all(folder).map_err(fault)?;
-    }
-    let new = path.with_extension("new");
     let text = serde_json::to_vec_pretty(remembered).expect("names and prefixes can be written as JSON");
-    let mut file = File::create(&new).map_err(fault)?;
-    file.write_all(&text).and_then(|()| file.sync_all()).map_err(fault)?;
-    fs::rename(&new, path).map_err(fault)
+    let made = path.parent().map_or(Ok(()), fs::create_dir_all);
+    let written = made.and_then(|()| whole::write(path, &text, File::sync_all));
+    written.map_err(|source| Error::Write { path: path.to_owned(), source })
 }
 
 /// Removes the file, if there is one.

@@ -134,8 +134,7 @@ pub fn enter(isolation: &Isolation, scratch: &Path) -> Result<IfIndex, Error> {
     set(&mut inner, link::set_up(LOOPBACK))?;
     set(&mut inner, link::set_up(program_end))?;
     for Ends { host, .. } in &isolation.ends {
-        let everywhere =
-            IpNet::new(if host.addr().is_ipv4() { [0; 4].into() } else { [0_u16; 8].into() }, 0).expect("a length of the family");
+        let everywhere = Family::of(host.addr()).everything();
         let gateway = Some(host.addr());
         let route = Route { gateway, interface: Some(program_end), protocol: STATIC, ..Route::new(RT_TABLE_MAIN.into(), everywhere) };
         set(&mut inner, routing::write(RTM_NEWROUTE, flags::CREATE, &route))?;

@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 use nix::net::if_::{Interface, if_nameindex};
 use tracing::warn;
 
+use crate::facts::whole;
 use crate::model::facts::IfIndex;
 use crate::model::gateways::{Dead, Health};
 use crate::model::managed::At;
@@ -52,9 +53,8 @@ impl Memory {
         let known = gateways.filter(|(_, health)| health.is_known()).map(|(at, health)| (at, health.is_dead()));
         let all = known.chain(self.remembered.iter().map(|(at, dead)| (*at, *dead)));
         let all: Vec<(IfIndex, IpAddr, bool)> = all.map(|((nic, gateway), dead)| (nic, gateway, dead)).collect();
-        let new = self.file.with_extension("new");
         let bytes = serde_json::to_vec(&all).expect("it is plain data");
-        if let Err(error) = fs::write(&new, bytes).and_then(|()| fs::rename(&new, &self.file)) {
+        if let Err(error) = whole::write(&self.file, &bytes, |_| Ok(())) {
             warn!(file = %self.file.display(), %error, "failed to keep which gateways answer for the next start");
         }
     }

@@ -11,6 +11,8 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
+use crate::facts::whole;
+
 #[cfg(test)]
 mod tests;
 
@@ -191,10 +193,7 @@ impl Sysctls {
         let failed = |source| Error::WriteLedger { path: self.file.clone(), source };
         let mut bytes = serde_json::to_vec_pretty(&self.ledger).map_err(|e| failed(e.into()))?;
         bytes.push(b'\n');
-        let new = self.file.with_extension("new");
-        let mut file = fs::File::create(&new).map_err(failed)?;
-        file.write_all(&bytes).and_then(|()| file.sync_all()).map_err(failed)?;
-        fs::rename(&new, &self.file).map_err(failed)
+        whole::write(&self.file, &bytes, fs::File::sync_all).map_err(failed)
     }
 }
 

@@ -7,6 +7,8 @@ use std::path::{Path, PathBuf};
 
 use tracing::warn;
 
+use crate::facts::whole;
+
 /// A folder of copies.
 pub struct Memory(Option<PathBuf>);
 
@@ -30,9 +32,7 @@ impl Memory {
     pub fn keep(&self, name: &str, bytes: &[u8]) {
         self.tried(name, |folder| {
             fs::create_dir_all(folder)?;
-            let new = folder.join(".new");
-            fs::write(&new, bytes)?;
-            fs::rename(new, folder.join(name))
+            whole::write(&folder.join(name), bytes, |_| Ok(()))
         });
     }
 

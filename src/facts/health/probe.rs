@@ -1,19 +1,14 @@
 //! One probe of one server.
 
 use std::io;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
-use std::pin::pin;
+use std::net::{IpAddr, SocketAddr};
 
-use http_body_util::Empty;
-use hyper::body::Bytes;
-use hyper::client::conn::http1;
-use hyper::header::{CONNECTION, HOST, USER_AGENT};
-use hyper::{Request, Uri};
-use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpSocket, TcpStream, UdpSocket};
 
 use super::tls;
+use crate::facts::http;
+use crate::model::facts::Family;
 use crate::model::health::{Check, Probe};
 
 /// Bytes of the longest datagram.
@@ -30,7 +25,7 @@ pub async fn probe(check: &Check) -> Result<(), String> {
     match &check.how.probe {
         Probe::Http { path, host, tls } => {
             let host = host.clone().unwrap_or_else(|| at.to_string());
-            if *tls { get(tls::connect(stream, &host, at.ip()).await?, path, host).await } else { get(stream, path, host).await }
+            if *tls { get(tls::connect(stream, &host, at.ip()).await?, path, &host).await } else { get(stream, path, &host).await }
         }
         Probe::Tcp | Probe::Udp { .. } => Ok(()),
     }
@@ -46,7 +41,7 @@ async fn connect(from: Option<IpAddr>, at: SocketAddr) -> io::Result<TcpStream> 
 
 /// Sends a datagram, and waits for one that has the text in it. The kernel tells a connected socket of ICMP errors.
 async fn ask(at: SocketAddr, send: &[u8], expect: Option<&str>) -> Result<(), String> {
-    let any: IpAddr = if at.is_ipv4() { Ipv4Addr::UNSPECIFIED.into() } else { Ipv6Addr::UNSPECIFIED.into() };
+    let any = Family::of(at.ip()).unspecified();
     let failed = |error: io::Error| words(&error);
     let socket = UdpSocket::bind((any, 0)).await.map_err(failed)?;
     socket.connect(at).await.map_err(failed)?;
@@ -60,25 +55,10 @@ async fn ask(at: SocketAddr, send: &[u8], expect: Option<&str>) -> Result<(), St
     }
 }
 
-async fn get(stream: impl AsyncRead + AsyncWrite + Unpin, path: &str, host: String) -> Result<(), String> {
-    let failed = |error: hyper::Error| format!("no answer of HTTP: {error}");
-    let uri: Uri = path.parse().map_err(|error| format!("{path} is no path: {error}"))?;
-    let request = Request::get(uri)
-        .header(HOST, host)
-        .header(USER_AGENT, concat!("egressd/", env!("CARGO_PKG_VERSION")))
-        .header(CONNECTION, "close")
-        .body(Empty::<Bytes>::new())
-        .map_err(|error| error.to_string())?;
-    let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await.map_err(failed)?;
-    let mut answer = pin!(async {
-        let status = sender.send_request(request).await.map_err(failed)?.status();
-        if (200..400).contains(&status.as_u16()) { Ok(()) } else { Err(format!("it answers {status}")) }
-    });
-    tokio::select! {
-        answer = &mut answer => answer,
-        // Who hangs up behind an answer has given one.
-        _ended = connection => answer.await,
-    }
+async fn get(stream: impl AsyncRead + AsyncWrite + Unpin, path: &str, host: &str) -> Result<(), String> {
+    let path = path.parse().map_err(|error| format!("{path} is no path: {error}"))?;
+    let status = http::get(stream, path, host, async |answer| answer.status()).await.map_err(|error| error.to_string())?;
+    if (200..400).contains(&status.as_u16()) { Ok(()) } else { Err(format!("it answers {status}")) }
 }
 
 /// `Connection refused`, without the number.
