@@ -5,6 +5,7 @@ mod dry_run;
 mod hear;
 mod leave;
 mod managed;
+mod round;
 mod silent;
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
@@ -12,7 +13,6 @@ use std::sync::mpsc as thread;
 use std::time::{Duration, Instant};
 
 use tokio::sync::{mpsc, watch};
-use tracing::{debug, info};
 
 use self::silent::Silent;
 use super::calls::Calls;
@@ -31,12 +31,9 @@ use crate::model::cluster::Cluster;
 use crate::model::known::Facts;
 use crate::model::listeners::Listeners;
 use crate::model::programs::Wanted;
-use crate::model::resolve::{Outcome, Past, resolve};
-use crate::model::ways;
-use crate::plan::engine;
-use crate::plan::flows::Cut;
-use crate::plan::read_back::{read_back, spills};
-use crate::plan::{Observed, Plan, Planner, boot, sysctls};
+use crate::model::resolve::census::Census;
+use crate::model::resolve::{Outcome, Past};
+use crate::plan::{Planner, boot};
 use crate::report::node;
 
 /// How often to check whether flows still bear exits that nobody is bound to any more.
@@ -70,6 +67,10 @@ pub(super) struct Agent {
     sources: Sources,
     /// The kernel's tables were looked at for what an earlier run left.
     taken_over: bool,
+    /// The containers of the last round, as rounds for a few of them need it.
+    census: Option<Census>,
+    /// Rounds for a few since everything was looked at.
+    few: u64,
     /// Steps of the last round that failed.
     failing: Retries,
     /// Work beside the loop that failed.
@@ -123,6 +124,8 @@ impl Agent {
             wanted,
             sources,
             taken_over: false,
+            census: None,
+            few: 0,
             failing: Retries::default(),
             beside: Retries::default(),
             unserved: Vec::new(),
@@ -175,7 +178,8 @@ impl Agent {
                 () = sleep_until(wake) => None,
             };
             let began = Instant::now();
-            let mut dirty = [self.retry(), self.sweep, self.look].into_iter().any(is_due) | self.ipvs.take_news();
+            let mut dirty = [self.retry(), self.sweep].into_iter().any(is_due) | self.ipvs.take_news();
+            self.facts.touched.all |= dirty;
             let mut questions = Vec::new();
             // All that is there already goes into the same round.
             for one in first.into_iter().chain(std::iter::from_fn(|| told.try_recv().ok())) {
@@ -185,8 +189,10 @@ impl Agent {
                     other => dirty |= self.hear(other),
                 }
             }
-            if dirty && !self.silent.local() {
-                self.round(began);
+            let look = is_due(self.look);
+            if (dirty || look) && !self.silent.local() {
+                self.facts.touched.all |= look;
+                self.round(began, !dirty);
             }
             self.look_after_addresses(began);
             self.manager.alive();
@@ -208,101 +214,6 @@ impl Agent {
     fn retry(&self) -> Option<Instant> {
         let calls = self.calls.due().filter(|_| !self.silent.engine);
         [self.failing.due(), self.beside.due(), calls].into_iter().flatten().min()
-    }
-
-    /// Resolves, plans and carries out.
-    fn round(&mut self, began: Instant) {
-        self.metrics.rounds.inc();
-        self.look = Some(began + LOOK);
-        self.failing.begin(began);
-        let plan = match self.plan() {
-            Ok(plan) => plan,
-            Err(failure) => return self.stopped_by(failure),
-        };
-        let (empty, cuts, server_cuts) = (plan.is_empty(), plan.cuts.clone(), plan.server_cuts.clone());
-        self.past.departed.clone_from(&plan.departed);
-        if plan.target.tables.is_empty() && !(plan.disarm.is_empty() && cuts.is_empty()) {
-            let disarmed =
-                self.kernel.disarm(&plan.disarm).map_err(|error| Failure::of("taking the bound sources out of tables that go", &error));
-            // Without the tables, flows that had an exit would go on by the host's NIC.
-            if let Err(failure) = disarmed.and_then(|()| cutter::cut_now(&plan.cuts, &plan.server_cuts)) {
-                return self.stopped_by(failure);
-            }
-        }
-        if std::mem::take(&mut self.fresh) {
-            self.looks = if plan.before.is_empty() && plan.after.is_empty() { 0 } else { LOOKS };
-        }
-        if !self.silent.any() {
-            self.ipvs.retire(&self.outcome, &mut self.kernel);
-        }
-        let mut done = self.kernel.carry_out(plan);
-        if empty && !self.taken_over {
-            done.failures.extend(self.kernel.take_over().err());
-        }
-        let again = self.beside.begin_due(cutter::STEP, began);
-        if !self.taken_over && !self.silent.any() {
-            self.taken_over = true;
-            // What an earlier run did not come to.
-            let departed = self.past.departed.iter().map(|(_, address)| Cut::all((*address).into())).collect();
-            let _ = self.cutter.send(Job::Cut(departed, Vec::new()));
-        }
-        self.metrics.changes.inc_by(done.steps as u64);
-        let flows_stay = cuts.is_empty() && server_cuts.is_empty();
-        if done.steps == 0 && flows_stay {
-            debug!("nothing changed");
-        } else {
-            let taken = began.elapsed();
-            self.metrics.latency.observe(taken.as_secs_f64());
-            info!(
-                changes = done.steps,
-                cuts = cuts.len() + server_cuts.len(),
-                failures = done.failures.len(),
-                microseconds = taken.as_micros(),
-                "kernel programmed"
-            );
-        }
-        // Bound means programmed.
-        for failure in &done.failures {
-            if let Some(way) = failure.table.and_then(ways::of_table) {
-                self.outcome.not_programmed(Some(way), &failure.error);
-            }
-        }
-        if let Some(failure) = done.failures.iter().find(|_| done.batch_refused) {
-            self.outcome.not_programmed(None, &failure.error);
-        }
-        self.transitions.log(&self.outcome);
-        self.gates.want(&self.outcome, !self.silent.any());
-        self.gateways.want(&self.outcome.uplinks.gateways);
-        self.spill.want(&self.outcome);
-        if !self.silent.any() {
-            self.facts.dead_gateways.retain(&self.outcome.uplinks.gateways);
-        }
-        self.ipvs.want(&self.outcome, &self.facts.kernel);
-        self.past.serve(&self.outcome.inbound, !self.silent.any());
-        self.inbound.note(&self.outcome.inbound, &self.outcome.uplinks.probes, &mut self.facts.verdicts);
-        // Flows end once the rules are right. What was refused is planned anew, with its cuts.
-        if !flows_stay && !done.batch_refused {
-            let _ = self.cutter.send(Job::Cut(cuts, server_cuts));
-        } else if again {
-            let _ = self.cutter.send(Job::Again);
-        }
-        self.metrics.failures.inc_by(done.failures.len() as u64);
-        self.failing.note(done.failures, Instant::now());
-        self.remember(began);
-        if self.reporter.is_some() {
-            self.news.get_or_insert_with(|| Instant::now() + NEWS);
-        }
-        if !self.silent.engine {
-            self.calls.start(engine::steps(&self.facts));
-        }
-        let used = self.used();
-        if self.sweep.is_none() || is_due(self.sweep) {
-            let retired = self.past.memory.numbers.exits().any(|(exit, _)| !used.contains(&exit));
-            self.sweep = retired.then(|| Instant::now() + SWEEP);
-            if retired {
-                let _ = self.cutter.send(Job::Survey);
-            }
-        }
     }
 
     /// Puts the virtual services of IPVS right.
@@ -332,31 +243,6 @@ impl Agent {
         self.beside.begin_due(keeper::STEP, now);
         let Some(keeper) = self.boot_guard.as_mut().filter(|_| !self.silent.any()) else { return };
         keeper.keep(boot::remember(&self.outcome, &self.facts.kernel));
-    }
-
-    /// The plan for the facts as they are, unless the kernel's tables cannot be read.
-    fn plan(&mut self) -> Result<Plan, Failure> {
-        let unread = |error| Failure::of("reading our nftables tables", &error);
-        let observed = self.kernel.ruleset().map_err(unread)?;
-        if !self.taken_over {
-            read_back(observed, &self.facts.kernel, &mut self.past);
-            // What an earlier run closed stays closed until it is counted anew.
-            self.silent.ports = !self.spill.told && spills(observed);
-            self.ipvs.take_over(&mut self.kernel, &mut self.facts.ipvs, &mut self.past.served);
-        }
-        self.facts.cluster.grant();
-        self.facts.isolate();
-        // The rows of the round before go first: at ten thousand addresses they are megabytes, and the new ones take their place.
-        drop(std::mem::take(&mut self.outcome));
-        self.outcome = resolve(&self.facts, &mut self.past);
-        let sysctls = self.kernel.sysctls(&sysctls::keys(&self.outcome, &self.facts.kernel));
-        if self.kernel.take_drift() {
-            info!("our nftables tables were changed by another program while events were lost");
-            self.metrics.drift.inc();
-        }
-        let ruleset = self.kernel.ruleset().map_err(unread)?;
-        let observed = Observed { kernel: &self.facts.kernel, ruleset, sysctls: &sysctls };
-        Ok(self.planner.plan(&self.outcome, &observed, &self.past.departed, !self.silent.any()))
     }
 
     fn used(&self) -> BTreeSet<IpAddr> {

@@ -43,6 +43,8 @@ pub(super) struct Metrics {
     pub failures: Counter,
     /// Times that somebody else had changed what is ours.
     pub drift: Counter,
+    /// Times that a look at everything found what rounds for a few had missed: defects of this program.
+    pub missed: Counter,
     /// From a fact's arrival to the kernel having what follows from it.
     pub latency: Histogram,
 }
@@ -97,7 +99,7 @@ impl Metrics {
         let mut registry = Registry::with_prefix("egressd");
         let latency = Histogram::new(exponential_buckets(0.000_05, 2.0, 16));
         let (workloads, bindings, up, uplinks, exits, ports, dropped, services, servers) = Default::default();
-        let (unhealthy, failing, problems, rounds, changes, failures, drift) = Default::default();
+        let (unhealthy, failing, problems, rounds, changes, failures, drift, missed) = Default::default();
         let metrics = Self {
             registry: Registry::default(),
             workloads,
@@ -116,6 +118,7 @@ impl Metrics {
             changes,
             failures,
             drift,
+            missed,
             latency,
         };
         register_build(&mut registry);
@@ -137,6 +140,8 @@ impl Metrics {
         registry.register("kernel_changes", "Changes sent to the kernel", metrics.changes.clone());
         registry.register("failed_steps", "Steps that the kernel or an engine refused", metrics.failures.clone());
         registry.register("drift", "Times that another program had changed what is egressd's", metrics.drift.clone());
+        let missed = "Times that a look at everything found what changes for a few workloads had missed: a defect of egressd";
+        registry.register("missed", missed, metrics.missed.clone());
         let help = "From a fact's arrival to the kernel having what follows from it";
         registry.register_with_unit("round", help, Unit::Seconds, metrics.latency.clone());
         Self { registry, ..metrics }

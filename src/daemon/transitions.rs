@@ -3,8 +3,8 @@
 use std::collections::VecDeque;
 use std::hash::BuildHasher;
 
-use foldhash::HashMap;
 use foldhash::fast::FixedState;
+use foldhash::{HashMap, HashSet};
 use ipnet::IpNet;
 use k8s_openapi::jiff::Timestamp;
 use tokio::sync::watch;
@@ -12,6 +12,7 @@ use tracing::{debug, info};
 
 use crate::model::binding::BindingName;
 use crate::model::resolve::Outcome;
+use crate::model::resolve::again::Changed;
 use crate::model::workload::{Row, State, Subject};
 use crate::report::changes::{Change, Changes, KEPT};
 use crate::report::status::{shown, time, word};
@@ -41,60 +42,79 @@ struct Seen {
     round: u64,
 }
 
+/// How much of one look at rows was told.
+struct Telling {
+    at: Timestamp,
+    changed: usize,
+    kept: usize,
+}
+
 impl Transitions {
     /// Logs what differs from the round before, and returns how much that is.
     pub fn log(&mut self, outcome: &Outcome) -> usize {
         self.round += 1;
-        let at = Timestamp::now();
-        let (mut changed, mut kept) = (0, 0);
-        for (row, binding) in outcome.all_rows().filter_map(|row| Some((row, &row.binding.as_ref()?.name))) {
-            let key = key(row);
-            let before = self.seen.get(&key);
-            let same = before.filter(|before| before.binding == *binding && before.state == row.state);
-            if same.is_none() {
-                changed += 1;
-                if changed <= LINES {
-                    tell(row, binding, outcome);
-                }
-            }
-            let since = same.filter(|same| same.word == word(row)).map(|same| same.since);
-            // More of one round would push each other out.
-            if since.is_none() && kept < KEPT {
-                kept += 1;
-                let from = before.map(|before| before.word.to_owned());
-                keep(&mut self.last, Change::to_row(row, outcome, binding.to_string(), from, at));
-            }
-            let now = Seen {
-                subject: row.subject.clone(),
-                address: row.address,
-                binding: binding.clone(),
-                state: row.state.clone(),
-                word: word(row),
-                since: since.unwrap_or(at),
-                round: self.round,
-            };
-            self.seen.insert(key, now);
-        }
+        let mut telling = Telling { at: Timestamp::now(), changed: 0, kept: 0 };
+        outcome.all_rows().for_each(|row| self.look(row, outcome, &mut telling));
         let (round, last) = (self.round, &mut self.last);
         self.seen.retain(|_, seen| {
-            let gone = seen.round != round;
-            if gone {
-                changed += 1;
-                if kept < KEPT {
-                    kept += 1;
-                    keep(last, seen.freed(at));
-                }
-                if changed <= LINES {
-                    info!(workload = %seen.subject, address = seen.address.map(shown), binding = %seen.binding, "freed");
-                }
+            let stays = seen.round == round;
+            if !stays {
+                telling.gone(seen, last);
             }
-            !gone
+            stays
         });
-        if changed > LINES {
-            info!(more = changed - LINES, "and other workloads; see `egressd status`");
+        self.told(&telling)
+    }
+
+    /// The same of what has changed for a few.
+    pub fn log_few(&mut self, outcome: &Outcome, changed: &Changed) -> usize {
+        let mut telling = Telling { at: Timestamp::now(), changed: 0, kept: 0 };
+        changed.after.iter().for_each(|row| self.look(row, outcome, &mut telling));
+        let stay: HashSet<u64> = changed.after.iter().filter(|row| row.binding.is_some()).map(key).collect();
+        for gone in changed.before.iter().map(key).filter(|key| !stay.contains(key)) {
+            if let Some(seen) = self.seen.remove(&gone) {
+                telling.gone(&seen, &mut self.last);
+            }
+        }
+        self.told(&telling)
+    }
+
+    fn look(&mut self, row: &Row, outcome: &Outcome, telling: &mut Telling) {
+        let Some(binding) = row.binding.as_ref().map(|binding| &binding.name) else { return };
+        let key = key(row);
+        let before = self.seen.get(&key);
+        let same = before.filter(|before| before.binding == *binding && before.state == row.state);
+        if same.is_none() {
+            telling.changed += 1;
+            if telling.changed <= LINES {
+                tell(row, binding, outcome);
+            }
+        }
+        let since = same.filter(|same| same.word == word(row)).map(|same| same.since);
+        // More of one round would push each other out.
+        if since.is_none() && telling.kept < KEPT {
+            telling.kept += 1;
+            let from = before.map(|before| before.word.to_owned());
+            keep(&mut self.last, Change::to_row(row, outcome, binding.to_string(), from, telling.at));
+        }
+        let now = Seen {
+            subject: row.subject.clone(),
+            address: row.address,
+            binding: binding.clone(),
+            state: row.state.clone(),
+            word: word(row),
+            since: since.unwrap_or(telling.at),
+            round: self.round,
+        };
+        self.seen.insert(key, now);
+    }
+
+    fn told(&self, telling: &Telling) -> usize {
+        if telling.changed > LINES {
+            info!(more = telling.changed - LINES, "and other workloads; see `egressd status`");
         }
         self.touch();
-        changed
+        telling.changed
     }
 
     /// Tells those who watch that status may have changed.
@@ -115,6 +135,19 @@ impl Transitions {
     /// Since when a row is what it is; `None` of one that no binding asks for.
     pub fn since(&self, row: &Row) -> Option<Timestamp> {
         self.seen.get(&key(row)).map(|seen| seen.since)
+    }
+}
+
+impl Telling {
+    fn gone(&mut self, seen: &Seen, last: &mut VecDeque<Change>) {
+        self.changed += 1;
+        if self.kept < KEPT {
+            self.kept += 1;
+            keep(last, seen.freed(self.at));
+        }
+        if self.changed <= LINES {
+            info!(workload = %seen.subject, address = seen.address.map(shown), binding = %seen.binding, "freed");
+        }
     }
 }
 

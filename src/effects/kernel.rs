@@ -115,6 +115,11 @@ impl Kernel {
         Ok(self.mirror.as_ref().expect("read above"))
     }
 
+    /// Our tables, as far as they need not be read: whoever changes this is about to have the kernel change in the same way.
+    pub fn known_ruleset(&mut self) -> Option<&mut Ruleset> {
+        self.mirror.as_mut()
+    }
+
     /// Makes this process the owner of tables that an earlier run left.
     pub fn take_over(&mut self) -> Result<(), Failure> {
         self.nft.commit(&[]).map(drop).map_err(|error| Failure::of("taking over the tables of an earlier run", &error))
@@ -190,13 +195,13 @@ impl Kernel {
         self.route(&plan.before, &plan.names, &mut done);
         if plan.ruleset.is_empty() {
             // The same, and what it shares with the next plan's target need not be compared again.
-            self.mirror = Some(plan.target);
+            self.mirror = plan.target.or(self.mirror.take());
         } else {
             match self.nft.commit(&plan.ruleset) {
                 Ok(committed) => {
                     trace!(messages = committed.messages, bytes = committed.bytes, "nftables batch");
                     done.steps += plan.ruleset.len();
-                    self.mirror = Some(plan.target);
+                    self.mirror = plan.target.or(self.mirror.take());
                 }
                 Err(error) => {
                     self.forget();

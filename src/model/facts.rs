@@ -50,6 +50,8 @@ pub struct KernelFacts {
     holders: HashMap<IpAddr, Vec<Place>>,
     /// Our end of each veth whose far end is in another namespace.
     near_ends: HashMap<Place, IfIndex>,
+    /// Links that are on top of another one, or a veth's end whose peer may be here.
+    stacked: BTreeSet<IfIndex>,
 }
 
 impl KernelFacts {
@@ -62,6 +64,7 @@ impl KernelFacts {
                 let held = self.forget(Place { nsid: None, index });
                 let gone = self.links.remove(&index);
                 self.downs.remove(&index);
+                self.stacked.remove(&index);
                 let new = held || gone.is_some();
                 if let Some(link) = gone.as_ref().filter(|link| self.names.get(&link.name) == Some(&index)) {
                     self.names.remove(&link.name);
@@ -96,6 +99,7 @@ impl KernelFacts {
                 self.addresses.clear();
                 self.holders.clear();
                 self.near_ends.clear();
+                self.stacked.clear();
                 self.names.clear();
             }
         }
@@ -119,10 +123,21 @@ impl KernelFacts {
         all.flat_map(|(place, addresses)| addresses.iter().map(|address| (place.index, address)))
     }
 
+    /// Our end of the veth whose far end this is.
+    pub fn near_end(&self, far: Place) -> Option<&Link> {
+        self.links.get(self.near_ends.get(&far)?)
+    }
+
+    /// Links that are on top of another one, with that one: a VLAN or macvlan, or the end of a veth whose peer is in this namespace.
+    pub fn stacked(&self) -> impl Iterator<Item = (&Link, &Link)> {
+        let links = self.stacked.iter().filter_map(|index| self.links.get(index));
+        links.filter_map(|link| Some((link, self.links.get(&link.lower?)?)))
+    }
+
     /// Links of this namespace whose far end (a veth's peer) holds the address.
     pub fn near_ends_of(&self, address: IpAddr) -> impl Iterator<Item = &Link> {
         let places = self.holders.get(&address).into_iter().flatten();
-        places.filter_map(|p| self.links.get(self.near_ends.get(p)?))
+        places.filter_map(|place| self.near_end(*place))
     }
 
     /// Links of this namespace that hold the address themselves.
@@ -151,6 +166,10 @@ impl KernelFacts {
             self.names.remove(&old.name);
         }
         self.names.insert(link.name.clone(), link.index);
+        match link.lower {
+            Some(_) => _ = self.stacked.insert(link.index),
+            None => _ = self.stacked.remove(&link.index),
+        }
         self.links.insert(link.index, link);
     }
 

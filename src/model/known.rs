@@ -8,7 +8,7 @@ use foldhash::HashMap;
 
 use super::cloud::AddressReports;
 use super::cluster::Cluster;
-use super::facts::{Container, EngineChange, IfIndex, KernelFacts, Network};
+use super::facts::{Container, EngineChange, IfIndex, KernelChange, KernelFacts, Network};
 use super::gateways::Dead;
 use super::health::{Check, Verdict};
 use super::ipvs::KernelIpvs;
@@ -19,6 +19,7 @@ use super::port_use::Full;
 use super::programs::ProgramFacts;
 use super::replace;
 use super::select::Index;
+use super::touched::Touched;
 
 /// Everything that is known of this node.
 #[derive(Clone, Debug, Default)]
@@ -55,6 +56,8 @@ pub struct Facts {
     pub full: Full,
     /// Gateways that do not answer any more.
     pub dead_gateways: Dead,
+    /// Whom the changes since the last round are about, as far as they were taken in here.
+    pub touched: Touched,
     words: u64,
 }
 
@@ -88,8 +91,15 @@ impl Facts {
         Self { cluster, ..Self::default() }
     }
 
+    /// Takes in one change of the kernel; whether it said anything new.
+    pub fn apply_kernel(&mut self, change: KernelChange) -> bool {
+        self.touched.by_kernel(&change, &self.kernel);
+        self.kernel.apply(change)
+    }
+
     /// Takes in one change of an engine.
     pub fn apply(&mut self, change: EngineChange) {
+        self.touched.by_engine(&change, &self.containers);
         self.words += 1;
         let told = self.words;
         match change {

@@ -39,6 +39,7 @@ pub mod services;
 mod slots;
 pub mod source_ports;
 pub mod spread;
+pub mod touched;
 pub mod uplinks;
 pub mod ways;
 pub mod workload;

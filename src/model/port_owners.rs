@@ -5,7 +5,6 @@
 //! may be a successor's: it counts only once the engine has spoken of the container again, or where the kernel itself proves the port.
 
 use std::cell::OnceCell;
-use std::collections::HashMap as Std;
 use std::net::IpAddr;
 
 use foldhash::{HashMap, HashMapExt};
@@ -26,7 +25,7 @@ pub struct Request {
     /// When its owner was last spoken of.
     pub told: u64,
     /// Whose it is said to be; any number that tells owners apart.
-    pub owner: usize,
+    pub owner: u64,
 }
 
 /// What became of a request.
@@ -47,8 +46,9 @@ pub struct PortOwners {
     owners: HashMap<Key, Owner>,
 }
 
+/// Who owns an address.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Owner {
+pub struct Owner {
     port: IfIndex,
     told: u64,
 }
@@ -62,16 +62,23 @@ impl PortOwners {
     /// Answers all requests, which come in the order of their keys, and for one key in the order in which they are believed. An address that
     /// nobody asks for is forgotten.
     pub fn assign(&mut self, requests: &[&Request]) -> Vec<Answer> {
-        let others = Others { owners: &self.owners, requests, owned: OnceCell::new(), only: OnceCell::new() };
-        let mut owners = HashMap::with_capacity(requests.len());
-        let mut answers = Vec::with_capacity(requests.len());
+        let all = All { owners: &self.owners, requests, owned: OnceCell::new(), only: OnceCell::new() };
+        let Decided { owners, answers } = self.decide(requests, &all);
+        self.owners = owners.into_iter().collect();
+        answers
+    }
+
+    /// The same of some addresses, with all requests for each of them. They are not taken in yet.
+    pub fn decide(&self, requests: &[&Request], others: &impl Others) -> Decided {
+        let mut decided = Decided { owners: Vec::with_capacity(requests.len()), answers: Vec::with_capacity(requests.len()) };
         let mut at = 0;
         while let Some(first) = requests.get(at) {
             let end = at + requests[at..].iter().take_while(|r| r.key == first.key).count();
             let before = self.owners.get(&first.key).copied();
-            let (winner, owner) = others.decide(at..end, before);
+            let (winner, owner) = decide(&requests[at..end], before, others);
+            let winner = winner.map(|winner| at + winner);
             for (place, request) in requests.iter().enumerate().take(end).skip(at) {
-                answers.push(match owner.filter(|_| winner.is_some()) {
+                decided.answers.push(match owner.filter(|_| winner.is_some()) {
                     Some(owner) if winner == Some(place) || (request.proven && request.ports.contains(&owner.port)) => {
                         Answer::Port(owner.port)
                     }
@@ -80,57 +87,110 @@ impl PortOwners {
                     None => Answer::Gone,
                 });
             }
-            owners.extend(owner.map(|owner| (first.key, owner)));
+            decided.owners.extend(owner.map(|owner| (first.key, owner)));
             at = end;
         }
-        self.owners = owners;
-        answers
+        decided
+    }
+
+    /// Forgets these addresses, and takes in who owns some of them.
+    pub fn replace(&mut self, keys: impl Iterator<Item = Key>, owners: Vec<(Key, Owner)>) {
+        keys.for_each(|key| _ = self.owners.remove(&key));
+        self.owners.extend(owners);
+    }
+
+    /// The addresses that ports own.
+    pub fn keys_of(&self, port: IfIndex) -> impl Iterator<Item = Key> {
+        self.owners.iter().filter(move |(_, owner)| owner.port == port).map(|(key, _)| *key)
     }
 }
 
-/// Which ports are others'; looked up only when an address gets an owner.
-struct Others<'a> {
-    owners: &'a HashMap<Key, Owner>,
-    requests: &'a [&'a Request],
-    owned: OnceCell<Std<IfIndex, usize>>,
-    only: OnceCell<Std<IfIndex, usize>>,
+/// What some requests come to.
+pub struct Decided {
+    pub owners: Vec<(Key, Owner)>,
+    /// In the order of the requests.
+    pub answers: Vec<Answer>,
 }
 
-impl Others<'_> {
-    /// The request that gets the address, and who owns it from now on: `None` and the former owner while that one is gone and nobody may follow.
-    fn decide(&self, group: std::ops::Range<usize>, before: Option<Owner>) -> (Option<usize>, Option<Owner>) {
-        let proven = || group.clone().filter(|at| self.requests[*at].proven);
-        let engine = group.clone().find(|at| !self.requests[*at].proven);
-        let of = |at: usize, port| (Some(at), Some(Owner { port, told: self.requests[at].told }));
-        if let Some(Owner { port, .. }) = before {
-            let mut living = proven().chain(engine).filter(|at| self.requests[*at].ports.contains(&port));
-            if let Some(at) = living.next() {
-                return of(at, port);
-            }
-        }
-        let oldest = proven().filter_map(|at| Some((*self.requests[at].ports.first()?, at))).min();
-        if let Some((port, at)) = oldest {
+/// Whose ports are.
+pub trait Others {
+    /// Whether somebody else owns an address at the port.
+    fn own(&self, port: IfIndex, owner: u64) -> bool;
+    /// Whether somebody else asks for an address that this port alone holds.
+    fn have_only(&self, port: IfIndex, owner: u64) -> bool;
+}
+
+/// The request that gets the address, and who owns it from now on: `None` and the former owner while that one is gone and nobody may follow.
+fn decide(group: &[&Request], before: Option<Owner>, others: &impl Others) -> (Option<usize>, Option<Owner>) {
+    let proven = || (0..group.len()).filter(|at| group[*at].proven);
+    let engine = group.iter().position(|request| !request.proven);
+    let of = |at: usize, port| (Some(at), Some(Owner { port, told: group[at].told }));
+    if let Some(Owner { port, .. }) = before {
+        let mut living = proven().chain(engine).filter(|at| group[*at].ports.contains(&port));
+        if let Some(at) = living.next() {
             return of(at, port);
         }
-        let Some(at) = engine else { return (None, before) };
-        let request = self.requests[at];
-        if before.is_some_and(|before| request.told <= before.told) {
-            return (None, before);
-        }
-        self.pick(request).map_or((None, before), |port| of(at, port))
+    }
+    let oldest = proven().filter_map(|at| Some((*group[at].ports.first()?, at))).min();
+    if let Some((port, at)) = oldest {
+        return of(at, port);
+    }
+    let Some(at) = engine else { return (None, before) };
+    let request = group[at];
+    if before.is_some_and(|before| request.told <= before.told) {
+        return (None, before);
+    }
+    pick(request, others).map_or((None, before), |port| of(at, port))
+}
+
+fn pick(request: &Request, others: &impl Others) -> Option<IfIndex> {
+    let mut free = request.ports.iter().copied().filter(|port| !others.own(*port, request.owner));
+    if request.ports.len() == 1 {
+        return free.next();
+    }
+    let nobodys = free.clone().find(|port| !others.have_only(*port, request.owner));
+    nobodys.or_else(|| free.next())
+}
+
+/// Whose ports are, by all that is asked; looked up only when an address gets an owner.
+struct All<'a> {
+    owners: &'a HashMap<Key, Owner>,
+    requests: &'a [&'a Request],
+    owned: OnceCell<HashMap<IfIndex, Whose>>,
+    only: OnceCell<HashMap<IfIndex, Whose>>,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Whose {
+    One(u64),
+    Several,
+}
+
+impl Others for All<'_> {
+    fn own(&self, port: IfIndex, owner: u64) -> bool {
+        let port_of = |request: &Request| Some(self.owners.get(&request.key)?.port);
+        another_s(self.owned.get_or_init(|| whose(self.requests, port_of)), port, owner)
     }
 
-    fn pick(&self, request: &Request) -> Option<IfIndex> {
-        let other = |owners: &Std<IfIndex, usize>, port| owners.get(port).is_some_and(|owner| *owner != request.owner);
-        let owned = || self.requests.iter().filter_map(|r| Some((self.owners.get(&r.key)?.port, r.owner))).collect();
-        let mut free = request.ports.iter().filter(|port| !other(self.owned.get_or_init(owned), port));
-        if request.ports.len() == 1 {
-            return free.next().copied();
-        }
-        let only = || self.requests.iter().filter(|r| r.ports.len() == 1).map(|r| (r.ports[0], r.owner)).collect();
-        let nobodys = free.clone().find(|port| !other(self.only.get_or_init(only), port));
-        nobodys.or_else(|| free.next()).copied()
+    fn have_only(&self, port: IfIndex, owner: u64) -> bool {
+        let only = |request: &Request| if let [only] = request.ports.as_slice() { Some(*only) } else { None };
+        another_s(self.only.get_or_init(|| whose(self.requests, only)), port, owner)
     }
+}
+
+fn whose(requests: &[&Request], port: impl Fn(&Request) -> Option<IfIndex>) -> HashMap<IfIndex, Whose> {
+    let mut all: HashMap<IfIndex, Whose> = HashMap::new();
+    for (port, owner) in requests.iter().filter_map(|request| Some((port(request)?, request.owner))) {
+        let whose = all.entry(port).or_insert(Whose::One(owner));
+        if *whose != Whose::One(owner) {
+            *whose = Whose::Several;
+        }
+    }
+    all
+}
+
+fn another_s(all: &HashMap<IfIndex, Whose>, port: IfIndex, owner: u64) -> bool {
+    all.get(&port).is_some_and(|whose| *whose != Whose::One(owner))
 }
 
 #[cfg(test)]

@@ -1,5 +1,8 @@
 //! From facts to rows: the whole of the model, in one pass.
 
+pub mod again;
+pub mod census;
+mod containers;
 mod inner;
 mod pods;
 mod programs;
@@ -13,14 +16,13 @@ use std::sync::Arc;
 use ipnet::IpNet;
 
 use super::binding::{RoutedSource, Selector};
-use super::facts::{Attachment, Container, IfIndex, Link, LinkKind, Network, RouteKind, is_link_local};
+use super::facts::{Attachment, IfIndex, Link, LinkKind, Network, RouteKind, is_link_local};
 use super::known::{Facts, Known};
 pub use super::outcome::{Guard, Outcome};
 use super::overlap::without_overlaps;
 use super::port_owners::{Answer, PortOwners, Request};
 use super::reason::Reason;
 use super::select::Held;
-use super::served::{refuse_mode, refuse_network};
 use super::services::{Served, Services, services};
 use super::spread::spreads;
 use super::uplinks::outside::MAIN;
@@ -63,11 +65,13 @@ pub fn resolve(facts: &Facts, past: &mut Past) -> Outcome {
     let resolver = Resolver::new(facts, &uplinks);
     let mut guards = resolver.guards(&bound);
     let mut pending = Pending::default();
-    resolver.containers(&bound, &guards, &mut pending);
+    pending.reserve(bound.len());
+    bound.iter().for_each(|(known, held)| resolver.container(known, held, &guards, &mut pending));
     let engines = pending.rows.len();
     resolver.pods(granted, &mut past.pod_bridges, &mut guards, &mut pending);
     resolver.manifests(&mut pending);
-    pending.assign_ports(&mut past.port_owners);
+    let answers = past.port_owners.assign(&pending.requests());
+    pending.answered(answers);
     resolver.refuse_bypassed(&mut pending.rows);
     // What is beside a NIC on its own bridge is the network's, and nobody's to guard.
     guards.retain(|bridge, _| !uplinks.nics.contains_key(bridge));
@@ -88,11 +92,20 @@ struct Pending {
 }
 
 impl Pending {
-    fn assign_ports(&mut self, owners: &mut PortOwners) {
-        // Of two owners that are said to have one address, what was said last is true.
+    fn reserve(&mut self, containers: usize) {
+        self.rows.reserve(containers);
+        self.requests.reserve(containers);
+    }
+
+    /// What is asked, in the order in which it is answered: of two owners that are said to have one address, what was said last is true.
+    fn requests(&mut self) -> Vec<&Request> {
         self.requests.sort_unstable_by_key(|(r, _)| (r.key, std::cmp::Reverse(r.told), r.owner));
-        let requests: Vec<&Request> = self.requests.iter().map(|(request, _)| request).collect();
-        for ((request, row), answer) in self.requests.iter().zip(owners.assign(&requests)) {
+        self.requests.iter().map(|(request, _)| request).collect()
+    }
+
+    /// Takes in the answers, in the order of the requests.
+    fn answered(&mut self, answers: Vec<Answer>) {
+        for ((request, row), answer) in self.requests.iter().zip(answers) {
             match answer {
                 Answer::Port(port) => self.rows[*row].entry = Some(Entry::Port { port, bridge: request.key.0 }),
                 Answer::Taken(by) if request.proven => {
@@ -107,7 +120,7 @@ impl Pending {
     }
 
     /// A row that is known by its network namespace. A bridge's port still has to be the first that has the address.
-    fn proven(&mut self, entry: Entry, address: IpAddr, owner: usize, row: Row) {
+    fn proven(&mut self, entry: Entry, address: IpAddr, owner: u64, row: Row) {
         if let Entry::Port { port, bridge } = entry {
             let request = Request { key: (bridge, address), ports: vec![port], proven: true, told: 0, owner };
             self.requests.push((request, self.rows.len()));
@@ -120,7 +133,6 @@ impl Pending {
 struct Resolver<'a> {
     facts: &'a Facts,
     uplinks: &'a Uplinks,
-    bridges: BTreeMap<&'a str, IfIndex>,
     networks: BTreeMap<&'a str, &'a Network>,
     /// Our ends of the veths that lead into each namespace; looked up only when somebody is known by the namespace.
     ends: OnceCell<HashMap<i32, Vec<&'a Link>>>,
@@ -128,14 +140,12 @@ struct Resolver<'a> {
 
 impl<'a> Resolver<'a> {
     fn new(facts: &'a Facts, uplinks: &'a Uplinks) -> Self {
-        let links = facts.kernel.links.values().filter(|l| l.kind == LinkKind::Bridge);
         let mut networks: BTreeMap<&str, &Network> = BTreeMap::new();
         for network in facts.networks.values() {
             networks.insert(&network.id, network);
             networks.insert(&network.name, network);
         }
-        let bridges = links.map(|l| (l.name.as_str(), l.index)).collect();
-        Self { facts, uplinks, bridges, networks, ends: OnceCell::new() }
+        Self { facts, uplinks, networks, ends: OnceCell::new() }
     }
 
     fn network(&self, attachment: &Attachment) -> Option<&'a Network> {
@@ -143,96 +153,11 @@ impl<'a> Resolver<'a> {
     }
 
     fn bridge(&self, network: &Network) -> Option<IfIndex> {
-        self.bridges.get(network.bridge.as_deref()?).copied()
+        self.bridge_named(network.bridge.as_deref()?)
     }
 
-    /// A bridge is guarded from the moment that a container that asks for an exit is made for it, until that one is removed.
-    fn guards(&self, bound: &[(&Known, Vec<Held>)]) -> BTreeMap<IfIndex, Guard> {
-        let mut asked: BTreeSet<&str> = BTreeSet::new();
-        for (Known { container, .. }, _) in bound.iter().filter(|(_, held)| !held.is_empty()) {
-            let mode = match container.network_mode.as_str() {
-                "default" => "bridge",
-                other => other,
-            };
-            let named = container.attachments.iter().filter_map(|a| self.network(a));
-            // The engine says nothing of a made container that is put on another network before it starts there.
-            let placed = container.asked.as_ref().and_then(|asked| asked.placement.network.as_deref());
-            let by_name = [Some(mode), placed].into_iter().flatten().filter_map(|name| self.networks.get(name).copied());
-            asked.extend(named.chain(by_name).map(|n| n.id.as_str()));
-        }
-        let guard = |network: &Network| match network.guard {
-            Some(true) => Some(Guard::Closed),
-            Some(false) => asked.contains(network.id.as_str()).then_some(Guard::Open),
-            None => asked.contains(network.id.as_str()).then_some(Guard::Closed),
-        };
-        let bridges = self.facts.networks.values().filter(|n| n.driver == "bridge");
-        bridges.filter_map(|n| Some((self.bridge(n)?, guard(n)?))).collect()
-    }
-
-    fn containers(&self, bound: &[(&Known, Vec<Held>)], guards: &BTreeMap<IfIndex, Guard>, pending: &mut Pending) {
-        pending.rows.reserve(bound.len());
-        pending.requests.reserve(bound.len());
-        for (owner, (Known { container, told }, held)) in bound.iter().enumerate() {
-            let binding = held.first();
-            if let (Some(error), Some(_)) = (refuse_mode(&container.network_mode), binding) {
-                pending.rows.push(row(container, None, held, State::Refused(Reason::NotServed(error))));
-                continue;
-            }
-            if !container.running {
-                continue;
-            }
-            let default_route = self.default_route(container);
-            if container.attachments.is_empty() && binding.is_some() {
-                pending.rows.push(row(container, None, held, State::Waiting(Reason::NoAddressYet)));
-            }
-            for attachment in &container.attachments {
-                let Some(network) = self.network(attachment) else {
-                    if binding.is_some() {
-                        let unknown = Reason::NoSuchNetwork { network: attachment.network.clone() };
-                        pending.rows.push(row(container, Some(attachment), held, State::Waiting(unknown)));
-                    }
-                    continue;
-                };
-                let bridge = self.bridge(network);
-                if binding.is_none() && !bridge.is_some_and(|b| guards.contains_key(&b)) {
-                    continue;
-                }
-                let of = |state| Row {
-                    default_route: default_route == Some(attachment.network.as_str()),
-                    ..row(container, Some(attachment), held, state)
-                };
-                if let Some(error) = refuse_network(network) {
-                    pending.rows.push(of(State::Refused(Reason::NotServed(error))));
-                    continue;
-                }
-                if attachment.addresses.is_empty() && binding.is_some() {
-                    pending.rows.push(of(State::Waiting(Reason::NoAddressYet)));
-                }
-                for address in &attachment.addresses {
-                    if let Some(bridge) = bridge {
-                        let ports = self.ports(bridge, *address);
-                        pending
-                            .requests
-                            .push((Request { key: (bridge, *address), ports, proven: false, told: *told, owner }, pending.rows.len()));
-                    }
-                    let state = match binding {
-                        None => State::Free,
-                        Some(_) if bridge.is_none() => {
-                            State::Waiting(Reason::NoSuchBridge { network: network.name.clone(), bridge: network.bridge.clone() })
-                        }
-                        Some(_) if self.leaves(container, attachment, *address) => State::Dropped(Reason::BeingPlaced),
-                        Some(binding) => choose(self.uplinks, binding, *address),
-                    };
-                    pending.rows.push(Row { address: Some(IpNet::from(*address)), ..of(state) });
-                }
-            }
-        }
-    }
-
-    /// The container is being moved, and this is not where to: a flow that began here would hang once the address is gone.
-    fn leaves(&self, container: &Container, attachment: &Attachment, address: IpAddr) -> bool {
-        let asked = container.asked.as_ref().filter(|_| self.facts.moving.contains(&container.id));
-        asked.is_some_and(|asked| !asked.placement.fits(attachment, address))
+    fn bridge_named(&self, name: &str) -> Option<IfIndex> {
+        self.facts.kernel.link(name).filter(|link| link.kind == LinkKind::Bridge).map(|link| link.index)
     }
 
     /// The ports of a bridge that hold an address, oldest first.
@@ -241,14 +166,6 @@ impl<'a> Resolver<'a> {
         let mut ports: Vec<IfIndex> = near.map(|l| l.index).collect();
         ports.sort_unstable();
         ports
-    }
-
-    /// Docker's own rule: the highest gateway priority, then the first name; internal networks carry none.
-    fn default_route<'c>(&self, container: &'c Container) -> Option<&'c str> {
-        // One without an address is being left.
-        let carries = |a: &&Attachment| !a.addresses.is_empty() && self.network(a).is_none_or(|n| !n.internal);
-        let best = container.attachments.iter().filter(carries).min_by_key(|a| (std::cmp::Reverse(a.gateway_priority), &a.network));
-        best.map(|a| a.network.as_str())
     }
 
     /// Our ends of the veths that lead into a namespace.
@@ -299,7 +216,7 @@ impl<'a> Resolver<'a> {
         if sources.is_empty() {
             pending.rows.push(bare(State::Waiting(Reason::NoAddressYet)));
         }
-        let owner = usize::MAX - pending.rows.len();
+        let owner = u64::MAX - pending.rows.len() as u64;
         for (entry, address) in sources {
             pending.proven(entry, address, owner, bare(choose(self.uplinks, held, address)));
         }
@@ -316,7 +233,7 @@ impl<'a> Resolver<'a> {
                     let ports = self.ports(link.index, source.net.addr());
                     let told = ports.last().copied().unwrap_or(0).into();
                     let key = (link.index, source.net.addr());
-                    let owner = usize::MAX - pending.rows.len();
+                    let owner = u64::MAX - pending.rows.len() as u64;
                     pending.requests.push((Request { key, ports, proven: false, told, owner }, pending.rows.len()));
                 }
             }
@@ -353,10 +270,6 @@ impl<'a> Resolver<'a> {
 /// An address that can be a source on another link.
 fn leaves(address: &IpAddr) -> bool {
     !address.is_loopback() && !is_link_local(*address)
-}
-
-fn row(container: &Arc<Container>, attachment: Option<&Attachment>, held: &[Held], state: State) -> Row {
-    Row { network: attachment.map(|a| a.network.clone()), state, ..blank(Subject::Container(Arc::clone(container)), held) }
 }
 
 /// A workload with the bindings that it falls under, the winner first, of which nothing else is known.

@@ -128,6 +128,13 @@ impl Services {
         served.map(|service| ((service.address, service.ports), of(service))).collect()
     }
 
+    /// The rows behind a place among them have moved by so many.
+    pub fn move_rows(&mut self, behind: usize, by: isize) {
+        for server in self.all.iter_mut().flat_map(|service| &mut service.servers).filter(|server| server.row >= behind) {
+            server.row = server.row.saturating_add_signed(by);
+        }
+    }
+
     /// The servers that may have so many flows.
     pub fn limited(&self) -> BTreeMap<LimitedServer, u32> {
         limited(self.all.iter())

@@ -60,14 +60,14 @@ pub fn ends(cuts: &[&Cut], source: IpAddr, protocol: u8, translated: IpAddr) -> 
     !kept && cuts.iter().any(|cut| cut.hits(source, protocol, translated))
 }
 
-/// The cuts that a batch calls for. `observed` is what it was made against, `desired` what it makes of that.
-pub fn cuts(changes: &[Change], observed: &Ruleset, desired: &Ruleset, outcome: &Outcome) -> Vec<Cut> {
+/// The cuts that a batch calls for. `observed` is what it was made against, `desired` what it makes of that; `rows` are those that it may be about.
+pub fn cuts(changes: &[Change], (observed, desired): (&Ruleset, &Ruleset), outcome: &Outcome, rows: &[Row]) -> Vec<Cut> {
     let (touched, gone) = (touched(changes, observed, desired), disowned(changes));
     if touched.is_empty() && gone.is_empty() {
         return Vec::new();
     }
     let mut of: HashMap<Entrance, &Row> = HashMap::default();
-    for row in &outcome.rows {
+    for row in rows {
         let (Some(entry), Some(net)) = (row.entry, row.address) else { continue };
         let entrances = outcome.interfaces(entry).map(|interface| (interface, net));
         entrances.filter(|entrance| touched.contains(entrance)).for_each(|entrance| {
@@ -76,7 +76,7 @@ pub fn cuts(changes: &[Change], observed: &Ruleset, desired: &Ruleset, outcome: 
     }
     // Whoever owned an address is gone, bound or not: nobody goes on with its flows but by the exit that the address has now.
     let mut exits: HashMap<IpAddr, Vec<IpAddr>> = HashMap::default();
-    for row in outcome.rows.iter().filter(|_| !gone.is_empty()) {
+    for row in rows.iter().filter(|_| !gone.is_empty()) {
         if let (State::Bound(_), Some(net), Some(_)) = (&row.state, row.address, row.entry)
             && gone.contains(&net.addr())
         {

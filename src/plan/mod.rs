@@ -1,6 +1,7 @@
 //! From who-gets-what to what has to change. Pure: a [`Plan`] is data, and one interpreter (`effects::Kernel`) carries it out.
 
 mod addresses;
+pub mod again;
 pub mod boot;
 pub mod datapath;
 mod elements;
@@ -42,8 +43,8 @@ pub struct Plan {
     pub disarm: Vec<Change>,
     /// One atomic batch.
     pub ruleset: Vec<Change>,
-    /// What the tables are once the batch is applied.
-    pub target: Ruleset,
+    /// What the tables are once the batch is applied; `None` where that is known already.
+    pub target: Option<Ruleset>,
     pub after: Vec<RouteStep>,
     /// Names of the interfaces in `before` and `after`.
     pub names: Names,
@@ -93,7 +94,7 @@ impl Planner {
         after.extend(off);
         // What an earlier run had unbound may have flows still, and without the tables nothing would hold them.
         let go = desired.tables.is_empty() && !observed.ruleset.tables.is_empty();
-        let mut cuts = flows::cuts(&ruleset, observed.ruleset, &desired, outcome);
+        let mut cuts = flows::cuts(&ruleset, (observed.ruleset, &desired), outcome, &outcome.rows);
         cuts.extend(earlier.iter().filter(|_| go).map(|(_, address)| Cut::all((*address).into())));
         cuts.extend(program_flows::cuts(observed.ruleset, &desired, outcome));
         let disarm = if go { diff(&tables::unbound(observed.ruleset, &departed), observed.ruleset) } else { Vec::new() };
@@ -105,7 +106,7 @@ impl Planner {
             cuts,
             server_cuts: inbound::server_cuts(observed.ruleset, &desired, observed.kernel),
             ruleset,
-            target: desired,
+            target: Some(desired),
             departed,
             after: if whole { after } else { Vec::new() },
         }

@@ -47,15 +47,47 @@ pub fn ruleset(outcome: &Outcome, kernel: &KernelFacts, made: &mut Made) -> Rule
     Ruleset { tables: tables.into_iter().chain(rate).collect() }
 }
 
+/// What some rows put into the tables: of the sets that are filled from rows alone, and no others.
+pub fn of_rows(outcome: &Outcome, rows: &[Row], kernel: &KernelFacts) -> Ruleset {
+    let rows: Vec<Stood> = rows.iter().map(|row| (row, standing(row))).collect();
+    let ip = |v6| {
+        let mut sets = datapath::sets(v6);
+        sources(&mut sets, outcome, &rows, v6);
+        let mut table = sets.with(BTreeMap::new());
+        table.sets.retain(|name, _| names::OF_SOURCES.contains(&name.as_str()));
+        table
+    };
+    let bridge = Table { chains: BTreeMap::new(), ..bridge(&rows, kernel) };
+    Ruleset { tables: [(Family::Ip, ip(false)), (Family::Ip6, ip(true)), (Family::Bridge, bridge)].into() }
+}
+
 /// Holds back what leaves from those who were bound until just now.
 pub fn hold_back(desired: &mut Ruleset, departed: &Departed) {
+    hold(desired, departed);
     for (family, v6) in [(Family::Ip, false), (Family::Ip6, true)] {
-        let mut held = departed.iter().filter(|(_, address)| address.is_ipv6() == v6).peekable();
-        let Some(table) = desired.tables.get_mut(&family).filter(|_| held.peek().is_some()) else { continue };
-        let elements = held.map(|(interface, address)| (source(*interface, *address), Data::None));
-        table.sets.entry(names::DEPARTED.to_owned()).and_modify(|set| set.elements.extend(elements));
-        table.chains.extend(datapath::chains(Shape::of(&table.sets, v6)));
+        if let Some(table) =
+            desired.tables.get_mut(&family).filter(|table| table.sets.get(names::DEPARTED).is_some_and(|set| !set.elements.is_empty()))
+        {
+            table.chains.extend(datapath::chains(Shape::of(&table.sets, v6)));
+        }
     }
+}
+
+/// The elements of those who were bound until just now.
+pub fn hold(tables: &mut Ruleset, departed: &Departed) {
+    for (family, v6) in [(Family::Ip, false), (Family::Ip6, true)] {
+        let held = departed.iter().filter(|(_, address)| address.is_ipv6() == v6);
+        if let Some(set) = tables.tables.get_mut(&family).and_then(|table| table.sets.get_mut(names::DEPARTED)) {
+            set.elements.extend(held.map(|(interface, address)| (source(*interface, *address), Data::None)));
+        }
+    }
+}
+
+/// The keys of an address in the sets of who owns what: by each of these ports, and by whichever.
+pub fn owner_keys(ports: &BTreeSet<IfIndex>, address: IpAddr) -> [(&'static str, Vec<Key>); 2] {
+    let family = usize::from(address.is_ipv6());
+    let by_port = ports.iter().map(|port| source(*port, address)).collect();
+    [(names::OWNERS[family], by_port), (names::OWNED[family], vec![Key::one(Bytes::default().address(address))])]
 }
 
 /// A row, and what the kernel knows its source by.
@@ -82,27 +114,7 @@ fn bridge(rows: &[Stood], kernel: &KernelFacts) -> Table {
 
 fn table(outcome: &Outcome, rows: &[Stood], kernel: &KernelFacts, v6: bool, made: &mut Made) -> Table {
     let mut sets = datapath::sets(v6);
-    let mut traffics: BTreeMap<String, &Traffic> = BTreeMap::new();
-    for (row, standing) in rows {
-        let (Some(entry), Some(net)) = (row.entry, row.address) else { continue };
-        if net.addr().is_ipv6() != v6 {
-            continue;
-        }
-        // What is wrong with a binding is wrong with what it is for: all of it is held.
-        let valid = !matches!(standing, Standing::Bound(NO_EXIT));
-        let limited = row.binding.as_ref().map(|b| &b.traffic).filter(|t| valid && !t.is_everything());
-        let limited = limited.map(|traffic| (traffic::name(traffic), traffic));
-        for interface in outcome.interfaces(entry) {
-            match standing {
-                Standing::Bound(policy) => {
-                    bound(&mut sets, outcome, row, (interface, net), *policy, limited.as_ref().map(|(name, _)| name))
-                }
-                Standing::Free if guarded(outcome, entry) => sets.put(names::KNOWN, source(interface, net.addr()), Data::None),
-                Standing::Free | Standing::Unknown => {}
-            }
-        }
-        traffics.extend(limited);
-    }
+    let mut traffics = sources(&mut sets, outcome, rows, v6);
     for (bridge, _) in outcome.guards.iter().filter(|(_, guard)| **guard == Guard::Closed) {
         let faces = outcome.faces.get(bridge).into_iter().flatten();
         faces.chain([bridge]).for_each(|interface| sets.one(names::GUARDS, Bytes::of_number(*interface), Data::None));
@@ -132,6 +144,30 @@ fn table(outcome: &Outcome, rows: &[Stood], kernel: &KernelFacts, v6: bool, made
     table.chains.extend(datapath::chains(Shape::of(&table.sets, v6)));
     traffics.into_iter().for_each(|(name, traffic)| traffic::add(&mut table, &name, traffic, v6, &mut made.traffic));
     table
+}
+
+/// Puts what the rows are known by into the sets. Returns what traffic their bindings are for, where it is not everything.
+fn sources<'a>(sets: &mut datapath::Sets, outcome: &Outcome, rows: &[Stood<'a>], v6: bool) -> BTreeMap<String, &'a Traffic> {
+    let mut traffics: BTreeMap<String, &Traffic> = BTreeMap::new();
+    for (row, standing) in rows {
+        let (Some(entry), Some(net)) = (row.entry, row.address) else { continue };
+        if net.addr().is_ipv6() != v6 {
+            continue;
+        }
+        // What is wrong with a binding is wrong with what it is for: all of it is held.
+        let valid = !matches!(standing, Standing::Bound(NO_EXIT));
+        let limited = row.binding.as_ref().map(|b| &b.traffic).filter(|t| valid && !t.is_everything());
+        let limited = limited.map(|traffic| (traffic::name(traffic), traffic));
+        for interface in outcome.interfaces(entry) {
+            match standing {
+                Standing::Bound(policy) => bound(sets, outcome, row, (interface, net), *policy, limited.as_ref().map(|(name, _)| name)),
+                Standing::Free if guarded(outcome, entry) => sets.put(names::KNOWN, source(interface, net.addr()), Data::None),
+                Standing::Free | Standing::Unknown => {}
+            }
+        }
+        traffics.extend(limited);
+    }
+    traffics
 }
 
 /// The elements of a bound source: its policy, the policy's way, and its exit on each NIC that it may leave by.

@@ -1,5 +1,6 @@
 //! From YAML and labels to a plan, and what every plan has to keep.
 
+mod again;
 mod flows;
 mod inbound;
 mod ipvs;
@@ -123,6 +124,11 @@ fn start(facts: &mut Facts, n: u8, asks: &[(&str, &str)]) {
     facts.apply(EngineChange::Container(Box::new(container(n, asks))));
 }
 
+/// All tables that a plan leads to.
+fn tables_of(plan: &Plan) -> &Ruleset {
+    plan.target.as_ref().expect("a plan for everybody")
+}
+
 fn plan(facts: &Facts, past: &mut Past, observed: &Ruleset) -> Plan {
     let outcome = resolve(facts, past);
     let sysctls = BTreeMap::new();
@@ -177,10 +183,10 @@ enum Said {
 }
 
 fn said(plan: &Plan, n: u8) -> Said {
-    let Some(table) = plan.target.tables.get(&Table::Ip) else { return Said::Nothing };
+    let Some(table) = tables_of(&plan).tables.get(&Table::Ip) else { return Said::Nothing };
     let address = IpAddr::from([172, 19, 0, n]);
     let owner = Key::one(Bytes::of_number(IfIndex::from(n) + 100).address(address));
-    let owned = plan.target.tables[&Table::Bridge].sets[names::OWNERS[0]].elements.contains_key(&owner);
+    let owned = tables_of(&plan).tables[&Table::Bridge].sets[names::OWNERS[0]].elements.contains_key(&owner);
     let element = |name: &str, key: Bytes| table.sets[name].elements.get(&Key::one(key));
     let source = Bytes::of_number(BRIDGE).address(address);
     let value = |data: &Data| match data {
@@ -230,9 +236,9 @@ fn a_nic_s_own_address_is_followed() {
         false => address(ETH1, net),
     };
     facts.kernel.apply(change("172.31.0.14/20", true));
-    assert_eq!(said(&plan(&facts, &mut past, &first.target), 1), Said::NoExit, "it has no address");
+    assert_eq!(said(&plan(&facts, &mut past, tables_of(&first)), 1), Said::NoExit, "it has no address");
     facts.kernel.apply(change("172.31.0.77/20", false));
-    let next = plan(&facts, &mut past, &first.target);
+    let next = plan(&facts, &mut past, tables_of(&first));
     assert_eq!(said(&next, 1), Said::Exit([172, 31, 0, 77].into()));
     assert!(!next.cuts.is_empty(), "flows with the address that is gone end");
 }
@@ -353,7 +359,7 @@ fn before_every_source_has_spoken_nothing_is_taken_away() {
     apply(&mut facts, &before.before);
     facts.apply(EngineChange::ContainerGone(format!("{:064}", 1)));
     let outcome = resolve(&facts, &mut past);
-    let observed = Observed { kernel: &facts.kernel, ruleset: &before.target, sysctls: &BTreeMap::new() };
+    let observed = Observed { kernel: &facts.kernel, ruleset: tables_of(&before), sysctls: &BTreeMap::new() };
     assert!(Planner::default().plan(&outcome, &observed, &past.departed, false).is_empty());
     assert!(!Planner::default().plan(&outcome, &observed, &past.departed, true).is_empty());
 }
@@ -365,7 +371,10 @@ fn what_a_binding_is_for_is_made_once_and_not_compared_again() {
     let (mut past, mut planner, none) = (Past::default(), Planner::default(), BTreeMap::new());
     let mut plan = |facts: &Facts, ruleset: &Ruleset| {
         let outcome = resolve(facts, &mut past);
-        planner.plan(&outcome, &Observed { kernel: &facts.kernel, ruleset, sysctls: &none }, &past.departed, true).target
+        planner
+            .plan(&outcome, &Observed { kernel: &facts.kernel, ruleset, sysctls: &none }, &past.departed, true)
+            .target
+            .expect("all tables")
     };
     let before = plan(&facts, &Ruleset::default());
     start(&mut facts, 2, &[("egress.ip", "172.31.0.14")]);
@@ -387,9 +396,9 @@ fn what_is_taken_away_goes_in_the_reverse_order_and_leaves_nothing() {
     let there = plan(&facts, &mut past, &Ruleset::default());
     apply(&mut facts, &there.before);
     assert!(facts.kernel.links.values().any(|l| l.group == UPLINK_GROUP));
-    let observed = Observed { kernel: &facts.kernel, ruleset: &there.target, sysctls: &BTreeMap::new() };
+    let observed = Observed { kernel: &facts.kernel, ruleset: tables_of(&there), sysctls: &BTreeMap::new() };
     let gone = Planner::default().plan(&Outcome::default(), &observed, &past.departed, true);
-    assert!(gone.before.is_empty() && gone.target.tables.is_empty());
+    assert!(gone.before.is_empty() && tables_of(&gone).tables.is_empty());
     let first_route = gone.after.iter().position(|s| matches!(s, RouteStep::DeleteRoute(_)));
     let last_rule = gone.after.iter().rposition(|s| matches!(s, RouteStep::DeleteRule(_)));
     assert!(last_rule < first_route, "{gone}");

@@ -36,14 +36,24 @@ impl Agent {
     /// Takes in what was told; whether anything may follow from it.
     pub(super) fn hear(&mut self, told: Told) -> bool {
         self.transitions.touch();
+        // What these are about is known.
+        let narrow = matches!(told, Told::Kernel(_) | Told::Engine(_) | Told::Cut(_));
+        let dirty = self.take_in(told);
+        self.facts.touched.all |= dirty && !narrow;
+        dirty
+    }
+
+    fn take_in(&mut self, told: Told) -> bool {
         match told {
             Told::Kernel(changes) => {
                 let mut dirty = std::mem::take(&mut self.silent.kernel);
+                self.facts.touched.all |= dirty;
                 for change in changes {
                     let looked = matches!(change, KernelChange::Routing { .. } | KernelChange::Link(_));
                     self.addresses.heard(&change, &self.facts.kernel, &mut self.facts.probes);
-                    let new = self.facts.kernel.apply(change);
+                    let new = self.facts.apply_kernel(change);
                     let again = !new && looked && self.looks > 0;
+                    self.facts.touched.all |= again;
                     self.looks -= u8::from(again);
                     self.fresh |= new;
                     dirty |= new || again;
@@ -205,6 +215,7 @@ impl Agent {
             let used = self.used();
             self.past.memory.numbers.release(&used, borne);
             self.sweep = None;
+            self.facts.touched.all = true;
         }
         report.borne.is_some() || self.past.departed.len() < before
     }

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::super::binding::Selector;
-use super::super::facts::IfIndex;
+use super::super::facts::{IfIndex, KernelFacts, Link, Place};
 use super::super::known::Facts;
 use super::super::pod::NetworkNamespace;
 use super::super::reason::Reason;
@@ -56,8 +56,7 @@ impl<'a> Resolver<'a> {
         if bridges.is_empty() {
             return faces;
         }
-        for link in self.facts.kernel.links.values() {
-            let Some(lower) = link.lower.and_then(|lower| self.facts.kernel.links.get(&lower)) else { continue };
+        for (link, lower) in self.facts.kernel.stacked().filter(|(link, _)| is_face(&self.facts.kernel, link)) {
             let bridge =
                 if bridges.contains(&lower.index) { Some(lower.index) } else { lower.master.filter(|master| bridges.contains(master)) };
             if let Some(bridge) = bridge.filter(|bridge| link.master != Some(*bridge)) {
@@ -66,4 +65,10 @@ impl<'a> Resolver<'a> {
         }
         faces
     }
+}
+
+/// Packets may come in by it: no neighbour finds a link without an address, and one that is down gets none. (An end of a veth that an engine is about
+/// to put into a container's namespace is both.)
+fn is_face(kernel: &KernelFacts, link: &Link) -> bool {
+    link.up || kernel.addresses_at(Place { nsid: None, index: link.index }).next().is_some()
 }

@@ -23,8 +23,8 @@ use super::super::served::{refuse_host_network, refuse_mode};
 use super::super::workload::{Entry, Row, State, Subject, choose};
 use super::{Guard, Pending, Resolver, blank};
 
-/// Owners of pods' addresses are told from containers', which are numbered from 0.
-const FIRST_OWNER: usize = usize::MAX / 2;
+/// Owners of pods' addresses are numbered from here. (Containers are told by hashes.)
+const FIRST_OWNER: u64 = u64::MAX / 2;
 /// What containerd's CRI plugin has the names of pods' network namespaces begin with (its `pkg/netns/netns_linux.go`, 1.6 to 2.4).
 const POD_NAMESPACE: &str = "cni-";
 
@@ -83,7 +83,7 @@ impl<'a> Resolver<'a> {
             guards.extend(bridges.iter().map(|bridge| (*bridge, Guard::Closed)));
         }
         for (owner, workload) in workloads.into_iter().enumerate() {
-            self.settle(FIRST_OWNER + owner, workload, guards, pending);
+            self.settle(FIRST_OWNER + owner as u64, workload, guards, pending);
         }
     }
 
@@ -94,7 +94,7 @@ impl<'a> Resolver<'a> {
             Owner::Container { bridges, .. } => Some(bridges),
             Owner::Pod(_) => None,
         });
-        names.flatten().filter_map(|name| self.bridges.get(name.as_str()).copied())
+        names.flatten().filter_map(|name| self.bridge_named(name))
     }
 
     /// Bridges of the ports that lead to pods' namespaces, by their names: the kernel tells of those before the runtime tells of the pod.
@@ -169,7 +169,7 @@ impl<'a> Resolver<'a> {
         Some(if sources.is_empty() { Place::Nowhere } else { Place::At(sources) })
     }
 
-    fn settle(&self, owner: usize, workload: Workload, guards: &BTreeMap<IfIndex, Guard>, pending: &mut Pending) {
+    fn settle(&self, owner: u64, workload: Workload, guards: &BTreeMap<IfIndex, Guard>, pending: &mut Pending) {
         let Workload { subject, held, place } = workload;
         let row = |state| Row { state, ..blank(subject.clone(), &held) };
         let decide = |address| held.first().map_or(State::Free, |binding| choose(self.uplinks, binding, address));

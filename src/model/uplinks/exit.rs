@@ -6,7 +6,7 @@ use super::super::binding::SourcePorts;
 use super::super::facts::IfIndex;
 
 /// An address to leave as, and the way that flows with it go.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Exit {
     pub address: IpAddr,
     pub interface: IfIndex,

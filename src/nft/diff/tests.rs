@@ -109,6 +109,9 @@ proptest! {
         let mut ruleset = observed.clone();
         let changes = diff(&desired, &observed);
         prop_assert_eq!(apply(&mut ruleset, &changes), Ok(()), "{:#?}", changes);
+        prop_assert_eq!(&ruleset, &desired);
+        let mut ruleset = observed;
+        ruleset.apply(&changes);
         prop_assert_eq!(ruleset, desired);
     }
 

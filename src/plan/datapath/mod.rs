@@ -135,6 +135,21 @@ pub mod names {
     pub const OWNERS: [&str; 2] = ["owners4", "owners6"];
     /// Bridge family: source that a port owns.
     pub const OWNED: [&str; 2] = ["owned4", "owned6"];
+    /// The sets of the ip families whose elements are one row's each.
+    pub const OF_SOURCES: [&str; 12] = [
+        POLICIES,
+        POLICIES_NETS,
+        SPREAD_EXITS,
+        SPREAD_EXITS_NETS,
+        EXITS,
+        EXITS_NETS,
+        SOURCE_PORTS,
+        SOURCE_PORTS_NETS,
+        LIMITED,
+        LIMITED_NETS,
+        KNOWN,
+        DEPARTED,
+    ];
 }
 
 /// What is there to be looked up: rules for what is not are left out.

@@ -11,7 +11,7 @@ fn changed(before: &[(&str, &str)], after: &[(&str, &str)]) -> Vec<Cut> {
     start(&mut facts, 1, before);
     let there = plan(&facts, &mut past, &Ruleset::default());
     start(&mut facts, 1, after);
-    plan(&facts, &mut past, &there.target).cuts
+    plan(&facts, &mut past, tables_of(&there)).cuts
 }
 
 #[test]
@@ -31,7 +31,7 @@ fn without_the_nic(asks: &[(&str, &str)]) -> Vec<Cut> {
     start(&mut facts, 1, asks);
     let there = plan(&facts, &mut past, &Ruleset::default());
     facts.kernel.apply(KernelChange::Link(Link { up: false, carrier: false, ..link(ETH1, "eth1", LinkKind::Other(String::new())) }));
-    plan(&facts, &mut past, &there.target).cuts
+    plan(&facts, &mut past, tables_of(&there)).cuts
 }
 
 #[test]
@@ -49,15 +49,15 @@ fn flows_of_who_was_unbound_end_before_the_tables_go_whoever_ends_them() {
     start(&mut facts, 1, &[EXIT]);
     let there = plan(&facts, &mut past, &Ruleset::default());
     facts.apply(EngineChange::ContainerGone(container(1, &[]).id));
-    let gone = plan(&facts, &mut past, &there.target);
-    assert!(gone.target.tables.is_empty() && !gone.cuts.is_empty());
+    let gone = plan(&facts, &mut past, tables_of(&there));
+    assert!(tables_of(&gone).tables.is_empty() && !gone.cuts.is_empty());
     // It is killed between taking the sources out of the tables and ending their flows.
     assert!(!gone.disarm.is_empty());
-    let left = tables::unbound(&there.target, &gone.departed);
+    let left = tables::unbound(tables_of(&there), &gone.departed);
     let mut next = Past::default();
     read_back(&left, &facts.kernel, &mut next);
     let finished = plan(&facts, &mut next, &left);
-    assert!(finished.target.tables.is_empty(), "{finished}");
+    assert!(tables_of(&finished).tables.is_empty(), "{finished}");
     assert!(finished.cuts.iter().any(|cut| cut.source.to_string() == ADDRESS && cut.keep.is_empty()), "{finished}");
 }
 

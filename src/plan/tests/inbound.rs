@@ -79,7 +79,7 @@ fn a_server_that_comes_or_goes_changes_its_service_alone() {
     let [begun] = first.server_cuts.as_slice() else { panic!("datagrams to a port that nobody served: {:?}", first.server_cuts) };
     assert_eq!((begun.server, begun.ports), (IpAddr::from([172, 31, 0, 14]), (81, 81)));
     start(&mut facts, 6, &[IP, ("egress.publish", "80"), ("egress.balance", "by-source")]);
-    let second = plan(&facts, &mut past, &first.target);
+    let second = plan(&facts, &mut past, tables_of(&first));
     let rules: Vec<_> = second.ruleset.iter().filter(|change| matches!(change, Change::AddRule(..) | Change::FlushChain(..))).collect();
     assert_eq!(rules, Vec::<&Change>::new(), "slots of a hash are elements");
     assert_eq!(second.server_cuts, []);
@@ -87,7 +87,7 @@ fn a_server_that_comes_or_goes_changes_its_service_alone() {
     facts.apply(EngineChange::ContainerGone(
         facts.containers.values().find(|c| c.container.name == "web-14").expect("it runs").container.id.clone(),
     ));
-    let third = plan(&facts, &mut past, &second.target);
+    let third = plan(&facts, &mut past, tables_of(&second));
     let servers: Vec<IpAddr> = third.server_cuts.iter().map(|cut| cut.server).collect();
     assert_eq!(servers, [IpAddr::from([172, 19, 0, 14])]);
     assert!(third.server_cuts[0].hits([172, 31, 0, 14].into(), 17, 81) && !third.server_cuts[0].hits([172, 31, 0, 14].into(), 6, 81));
@@ -96,8 +96,8 @@ fn a_server_that_comes_or_goes_changes_its_service_alone() {
         let id = facts.containers.values().find(|known| known.container.name == name).expect("it runs").container.id.clone();
         facts.apply(EngineChange::ContainerGone(id));
     }
-    let last = plan(&facts, &mut past, &third.target);
-    let sets = last.target.tables.values().flat_map(|table| table.sets.keys().chain(table.chains.keys()));
+    let last = plan(&facts, &mut past, tables_of(&third));
+    let sets = tables_of(&last).tables.values().flat_map(|table| table.sets.keys().chain(table.chains.keys()));
     let ours: Vec<_> = sets.filter(|name| name.starts_with("serv") || name.starts_with("inbound") || name.contains("forward")).collect();
     assert_eq!(ours, Vec::<&String>::new());
 }
@@ -111,16 +111,16 @@ fn a_server_that_comes_or_goes_leaves_the_clients_of_others_alone() {
     }
     let first = plan(&facts, &mut past, &Ruleset::default());
     let of = |plan: &Plan, what: &str| -> Vec<String> {
-        let table = &plan.target.tables[&Table::Ip];
+        let table = &tables_of(&plan).tables[&Table::Ip];
         let names = table.sets.keys().chain(table.chains.keys()).filter_map(|name| name.strip_prefix(what));
         names.map(str::to_owned).collect()
     };
     let both = ["172.19.0.4-80", "172.19.0.5-80"];
     assert_eq!(of(&first, "clients-tcp-80-172.31.0.14-"), both);
     assert_eq!(of(&first, "server-tcp-80-172.31.0.14-"), both);
-    assert_eq!(plan(&facts, &mut past, &first.target).ruleset, [], "what is read back is what was written");
+    assert_eq!(plan(&facts, &mut past, tables_of(&first)).ruleset, [], "what is read back is what was written");
     start(&mut facts, 6, &labels);
-    let second = plan(&facts, &mut past, &first.target);
+    let second = plan(&facts, &mut past, tables_of(&first));
     let touched = |plan: &Plan| {
         let of_others = |name: &String| both.iter().any(|other| name.ends_with(other));
         plan.ruleset.iter().any(|change| match change {
@@ -253,7 +253,7 @@ fn there_are_as_many_rules_with_ten_servers_as_with_one() {
     let rules = |servers: u8| -> usize {
         let mut facts = host();
         (4..4 + servers).for_each(|n| start(&mut facts, n, &[IP, ("egress.publish", "80,81/udp")]));
-        let target = plan(&facts, &mut Past::default(), &Ruleset::default()).target;
+        let target = plan(&facts, &mut Past::default(), &Ruleset::default()).target.expect("all tables");
         target.tables.values().flat_map(|table| table.chains.values()).map(|chain| chain.rules.len()).sum()
     };
     assert_eq!(rules(10), rules(1));

@@ -61,17 +61,17 @@ fn the_tables_say_which_virtual_services_are_ours() {
     start(&mut facts, 4, &LABELS);
     let mut past = Past::default();
     let first = plan(&facts, &mut past, &Ruleset::default());
-    assert_eq!(inbound::virtual_services(&first.target), [web()].into());
+    assert_eq!(inbound::virtual_services(tables_of(&first)), [web()].into());
     let desired = ipvs::desired(&services(&facts));
     let servers: Vec<_> =
         desired[&web()].servers.iter().map(|((address, port), server)| (address.to_string(), *port, server.weight)).collect();
     assert_eq!((desired[&web()].settings.scheduler.as_str(), servers), ("sed", vec![("172.19.0.4".to_owned(), 8080, 1)]));
     // No rule of destination NAT is in its way.
-    let table = &first.target.tables[&Table::Ip];
+    let table = &tables_of(&first).tables[&Table::Ip];
     assert!(table.sets["services"].elements.is_empty() && table.chains.contains_key("ipvs_before_output"));
     let id = facts.containers.values().next().expect("it runs").container.id.clone();
     facts.apply(EngineChange::ContainerGone(id));
-    assert_eq!(inbound::virtual_services(&plan(&facts, &mut past, &first.target).target), [].into());
+    assert_eq!(inbound::virtual_services(tables_of(&plan(&facts, &mut past, tables_of(&first)))), [].into());
 }
 
 #[test]

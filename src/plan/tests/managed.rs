@@ -116,7 +116,7 @@ fn an_address_that_is_taken_away_is_put_back_and_nothing_else_changes() {
     apply(&mut facts, &first.before);
     let gone = IpNet::from(ip(EXIT));
     facts.kernel.apply(KernelChange::AddressGone(Place { nsid: None, index: ETH0 }, gone));
-    let again = plan(&facts, &mut past, &first.target);
+    let again = plan(&facts, &mut past, tables_of(&first));
     assert_eq!((again.before.len(), addresses(&again).len()), (1, 1), "{again}");
     assert!(again.ruleset.is_empty() && again.after.is_empty() && again.cuts.is_empty(), "{again}");
 }
@@ -126,7 +126,7 @@ fn an_address_that_nobody_asks_for_goes_when_no_flow_bears_it() {
     let (mut facts, mut past) = (managed(&[]), Past::default());
     facts.probes.note((ETH0, ip(EXIT)), Verdict::Free);
     ours(&mut facts, ETH0);
-    let there = plan(&facts, &mut past, &Ruleset::default()).target;
+    let there = plan(&facts, &mut past, &Ruleset::default()).target.expect("all tables");
     facts.apply(EngineChange::Container(Box::new(container(10, &[("egress.ip", "172.31.0.14")]))));
     assert_eq!(addresses(&plan(&facts, &mut past, &there)), [""; 0], "a flow may bear it");
     past.memory.numbers.release(&BTreeSet::new(), &BTreeSet::new());

@@ -80,7 +80,7 @@ fn of_two_routes_that_cannot_stand_side_by_side_the_first_is_taken_once() {
     let mut past = Past::default();
     let done = plan(&facts, &mut past, &Ruleset::default());
     apply(&mut facts, &done.before);
-    let rest = plan(&facts, &mut past, &done.target);
+    let rest = plan(&facts, &mut past, tables_of(&done));
     assert!(rest.is_empty(), "{rest}");
 }
 
@@ -104,8 +104,8 @@ fn the_ways_come_and_go_with_main_s_and_a_restart_plans_nothing() {
     let done = plan(&facts, &mut past, &Ruleset::default());
     apply(&mut facts, &done.before);
     let mut next = Past::default();
-    read_back(&done.target, &facts.kernel, &mut next);
-    let again = plan(&facts, &mut next, &done.target);
+    read_back(tables_of(&done), &facts.kernel, &mut next);
+    let again = plan(&facts, &mut next, tables_of(&done));
     assert!(again.is_empty(), "{again}");
 
     let link = facts.kernel.links[&ETH0].clone();
@@ -114,7 +114,7 @@ fn the_ways_come_and_go_with_main_s_and_a_restart_plans_nothing() {
     facts.kernel.apply(KernelChange::Link(link));
 
     facts.kernel.routes.retain(|r| r.table != MAIN || r.destination.to_string() != PODS);
-    let gone = plan(&facts, &mut past, &done.target);
+    let gone = plan(&facts, &mut past, tables_of(&done));
     assert!(gone.before.is_empty(), "{gone}");
     assert!(matches!(gone.after.as_slice(), [RouteStep::DeleteRule(_), RouteStep::DeleteRoute(_), ..]), "{gone}");
     apply(&mut facts, &gone.after);

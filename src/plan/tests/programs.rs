@@ -34,7 +34,7 @@ fn by(address: &str) -> String {
 
 /// What the tables give to a socket, in the order in which the rules look: a program's user, and its control groups from the root on.
 fn said(plan: &Plan, uid: u32, groups: &[u64]) -> Said {
-    let table = &plan.target.tables[&Table::Ip];
+    let table = &tables_of(&plan).tables[&Table::Ip];
     let value = |data: &Data| match data {
         Data::Value(value) => u32::from_ne_bytes(value.as_slice().try_into().expect("a number or an IPv4 address")),
         other => panic!("{other:?}"),
@@ -122,18 +122,19 @@ fn without_its_nic_a_program_is_held_and_its_datagrams_begin_anew() {
     let first = plan(&facts, &mut past, &Ruleset::default());
     let eth1 = facts.kernel.links[&ETH1].clone();
     facts.kernel.apply(KernelChange::Link(Link { up: false, carrier: false, ..eth1 }));
-    let held = plan(&facts, &mut past, &first.target);
+    let held = plan(&facts, &mut past, tables_of(&first));
     assert_eq!(said(&held, 998, &[]), Said::NoExit);
     let of_exit = |plan: &Plan| plan.cuts.iter().filter(|cut| cut.only == Some(EXIT.into())).cloned().collect::<Vec<_>>();
     assert!(of_exit(&held).iter().any(|cut| cut.only_datagrams && cut.source == "172.31.0.8/32".parse().unwrap()), "{:?}", held.cuts);
-    let freed = plan(&with(host(), &[binding("other", "cgroups: [/jobs/batch]", &by("172.31.0.8"))]), &mut Past::default(), &first.target);
+    let freed =
+        plan(&with(host(), &[binding("other", "cgroups: [/jobs/batch]", &by("172.31.0.8"))]), &mut Past::default(), tables_of(&first));
     assert!(of_exit(&freed).iter().all(|cut| !cut.only_datagrams) && !of_exit(&freed).is_empty(), "who is bound no more: {:?}", freed.cuts);
 }
 
 #[test]
 fn a_group_that_is_made_anew_is_held_below_a_guarded_one_alone() {
     let plan = planned(&with(host(), &[binding("batch", "cgroups: [/jobs/batch], systemdUnits: [crawler.service]", &by("172.31.0.14"))]));
-    let table = &plan.target.tables[&Table::Ip];
+    let table = &tables_of(&plan).tables[&Table::Ip];
     let ids = |set: &str| -> Vec<u64> {
         let id = |key: &Key| u64::from_ne_bytes(key.first.as_slice().try_into().expect("a number"));
         table.sets[set].elements.keys().map(id).collect()
@@ -158,8 +159,8 @@ fn a_restart_plans_nothing_and_gives_the_same_marks() {
     let first = planned(&facts);
     apply(&mut facts, &first.before);
     let mut past = Past::default();
-    read_back(&first.target, &facts.kernel, &mut past);
-    let again = plan(&facts, &mut past, &first.target);
+    read_back(tables_of(&first), &facts.kernel, &mut past);
+    let again = plan(&facts, &mut past, tables_of(&first));
     assert!(again.ruleset.is_empty() && again.before.is_empty() && again.after.is_empty(), "{again}");
 }
 

@@ -1,0 +1,182 @@
+//! A round: what follows from the facts is decided, planned and carried out.
+
+use std::time::Instant;
+
+use tracing::{debug, info, warn};
+
+use super::{Agent, LOOK, LOOKS, NEWS, SWEEP, is_due};
+use crate::daemon::cutter::{self, Job};
+use crate::effects::kernel::{Done, Failure};
+use crate::model::resolve::again::{Changed, again};
+use crate::model::resolve::census::Census;
+use crate::model::resolve::resolve;
+use crate::model::ways;
+use crate::plan::flows::Cut;
+use crate::plan::read_back::{read_back, spills};
+use crate::plan::{self, Observed, Plan, engine, sysctls};
+
+impl Agent {
+    /// Resolves, plans and carries out, for a few if the facts that changed are theirs alone. `quiet`: none has changed, and nothing is due but a look.
+    pub(super) fn round(&mut self, began: Instant, quiet: bool) {
+        self.metrics.rounds.inc();
+        match self.few() {
+            Some((plan, changed)) => self.round_for_few(plan, &changed, began),
+            None => self.round_for_all(began, quiet),
+        }
+    }
+
+    /// The plan for a few, unless it takes one for everybody.
+    fn few(&mut self) -> Option<(Plan, Changed)> {
+        let (touched, census) = (std::mem::take(&mut self.facts.touched), self.census.take());
+        if touched.all || !self.taken_over || self.silent.any() || !self.failing.is_empty() {
+            return None;
+        }
+        let ruleset = self.kernel.known_ruleset()?;
+        let mut census = census.unwrap_or_else(|| Census::of(&self.facts, &touched, &self.outcome));
+        let changed = again(&self.facts, &mut self.past, &mut self.outcome, &mut census, &touched)?;
+        self.census = Some(census);
+        self.few += 1;
+        Some((plan::again::again(&self.outcome, &self.facts.kernel, ruleset, &changed, &self.past.departed), changed))
+    }
+
+    fn round_for_few(&mut self, plan: Plan, changed: &Changed, began: Instant) {
+        let cuts = plan.cuts.clone();
+        self.past.departed.clone_from(&plan.departed);
+        if std::mem::take(&mut self.fresh) {
+            self.looks = 0;
+        }
+        let done = self.kernel.carry_out(plan);
+        self.tell(&done, cuts.len(), began);
+        self.transitions.log_few(&self.outcome, changed);
+        if !cuts.is_empty() && !done.batch_refused {
+            let _ = self.cutter.send(Job::Cut(cuts, Vec::new()));
+        }
+        self.settle(done);
+    }
+
+    fn round_for_all(&mut self, began: Instant, quiet: bool) {
+        self.look = Some(began + LOOK);
+        self.failing.begin(began);
+        let plan = match self.plan() {
+            Ok(plan) => plan,
+            Err(failure) => return self.stopped_by(failure),
+        };
+        if quiet && self.few > 0 && !plan.ruleset.is_empty() {
+            warn!(changes = plan.ruleset.len(), "a look at everything found what rounds for a few workloads had missed: please report it");
+            self.metrics.missed.inc();
+        }
+        self.few = 0;
+        let (empty, cuts, server_cuts) = (plan.is_empty(), plan.cuts.clone(), plan.server_cuts.clone());
+        self.past.departed.clone_from(&plan.departed);
+        if plan.target.as_ref().is_some_and(|target| target.tables.is_empty()) && !(plan.disarm.is_empty() && cuts.is_empty()) {
+            let disarmed =
+                self.kernel.disarm(&plan.disarm).map_err(|error| Failure::of("taking the bound sources out of tables that go", &error));
+            // Without the tables, flows that had an exit would go on by the host's NIC.
+            if let Err(failure) = disarmed.and_then(|()| cutter::cut_now(&plan.cuts, &plan.server_cuts)) {
+                return self.stopped_by(failure);
+            }
+        }
+        if std::mem::take(&mut self.fresh) {
+            self.looks = if plan.before.is_empty() && plan.after.is_empty() { 0 } else { LOOKS };
+        }
+        if !self.silent.any() {
+            self.ipvs.retire(&self.outcome, &mut self.kernel);
+        }
+        let mut done = self.kernel.carry_out(plan);
+        if empty && !self.taken_over {
+            done.failures.extend(self.kernel.take_over().err());
+        }
+        let again = self.beside.begin_due(cutter::STEP, began);
+        if !self.taken_over && !self.silent.any() {
+            self.taken_over = true;
+            // What an earlier run did not come to.
+            let departed = self.past.departed.iter().map(|(_, address)| Cut::all((*address).into())).collect();
+            let _ = self.cutter.send(Job::Cut(departed, Vec::new()));
+        }
+        let flows_stay = cuts.is_empty() && server_cuts.is_empty();
+        self.tell(&done, cuts.len() + server_cuts.len(), began);
+        self.transitions.log(&self.outcome);
+        self.gates.want(&self.outcome, !self.silent.any());
+        self.gateways.want(&self.outcome.uplinks.gateways);
+        self.spill.want(&self.outcome);
+        if !self.silent.any() {
+            self.facts.dead_gateways.retain(&self.outcome.uplinks.gateways);
+        }
+        self.ipvs.want(&self.outcome, &self.facts.kernel);
+        self.past.serve(&self.outcome.inbound, !self.silent.any());
+        self.inbound.note(&self.outcome.inbound, &self.outcome.uplinks.probes, &mut self.facts.verdicts);
+        // Flows end once the rules are right. What was refused is planned anew, with its cuts.
+        if !flows_stay && !done.batch_refused {
+            let _ = self.cutter.send(Job::Cut(cuts, server_cuts));
+        } else if again {
+            let _ = self.cutter.send(Job::Again);
+        }
+        self.settle(done);
+        self.remember(began);
+        if !self.silent.engine {
+            self.calls.start(engine::steps(&self.facts));
+        }
+        let used = self.used();
+        if self.sweep.is_none() || is_due(self.sweep) {
+            let retired = self.past.memory.numbers.exits().any(|(exit, _)| !used.contains(&exit));
+            self.sweep = retired.then(|| Instant::now() + SWEEP);
+            if retired {
+                let _ = self.cutter.send(Job::Survey);
+            }
+        }
+    }
+
+    /// Logs what a plan came to, and takes back what was promised to those whose part of it failed: bound means programmed.
+    fn tell(&mut self, done: &Done, cuts: usize, began: Instant) {
+        self.metrics.changes.inc_by(done.steps as u64);
+        if done.steps == 0 && cuts == 0 {
+            debug!("nothing changed");
+        } else {
+            let taken = began.elapsed();
+            self.metrics.latency.observe(taken.as_secs_f64());
+            info!(changes = done.steps, cuts, failures = done.failures.len(), microseconds = taken.as_micros(), "kernel programmed");
+        }
+        for failure in &done.failures {
+            if let Some(way) = failure.table.and_then(ways::of_table) {
+                self.outcome.not_programmed(Some(way), &failure.error);
+            }
+        }
+        if let Some(failure) = done.failures.iter().find(|_| done.batch_refused) {
+            self.outcome.not_programmed(None, &failure.error);
+        }
+    }
+
+    /// Has what failed tried again, and the cluster told.
+    fn settle(&mut self, done: Done) {
+        self.metrics.failures.inc_by(done.failures.len() as u64);
+        self.failing.note(done.failures, Instant::now());
+        if self.reporter.is_some() {
+            self.news.get_or_insert_with(|| Instant::now() + NEWS);
+        }
+    }
+
+    /// The plan for the facts as they are, unless the kernel's tables cannot be read.
+    pub(super) fn plan(&mut self) -> Result<Plan, Failure> {
+        let unread = |error| Failure::of("reading our nftables tables", &error);
+        let observed = self.kernel.ruleset().map_err(unread)?;
+        if !self.taken_over {
+            read_back(observed, &self.facts.kernel, &mut self.past);
+            // What an earlier run closed stays closed until it is counted anew.
+            self.silent.ports = !self.spill.told && spills(observed);
+            self.ipvs.take_over(&mut self.kernel, &mut self.facts.ipvs, &mut self.past.served);
+        }
+        self.facts.cluster.grant();
+        self.facts.isolate();
+        // The rows of the round before go first: at ten thousand addresses they are megabytes, and the new ones take their place.
+        drop(std::mem::take(&mut self.outcome));
+        self.outcome = resolve(&self.facts, &mut self.past);
+        let sysctls = self.kernel.sysctls(&sysctls::keys(&self.outcome, &self.facts.kernel));
+        if self.kernel.take_drift() {
+            info!("our nftables tables were changed by another program while events were lost");
+            self.metrics.drift.inc();
+        }
+        let ruleset = self.kernel.ruleset().map_err(unread)?;
+        let observed = Observed { kernel: &self.facts.kernel, ruleset, sysctls: &sysctls };
+        Ok(self.planner.plan(&self.outcome, &observed, &self.past.departed, !self.silent.any()))
+    }
+}

@@ -1,0 +1,76 @@
+//! Whom the facts that changed since the last round are about.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use super::facts::{Container, EngineChange, IfIndex, KernelChange, KernelFacts, Link, Place};
+use super::known::Known;
+
+/// What changed, each thing as it was when the last round looked at it.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Touched {
+    /// Something that everybody may depend on.
+    pub all: bool,
+    /// Containers of the engine; `None` of one that was not there.
+    pub containers: BTreeMap<String, Option<Arc<Container>>>,
+    /// Links of this namespace, also those whose far end got or lost an address.
+    pub links: BTreeMap<IfIndex, Option<Link>>,
+    /// Addresses at far ends.
+    pub addresses: BTreeSet<IpAddr>,
+    /// Numbers of the network namespaces that these links lead to.
+    pub namespaces: BTreeSet<i32>,
+}
+
+impl Touched {
+    /// Something else changed.
+    pub fn everything() -> Self {
+        Self { all: true, ..Self::default() }
+    }
+
+    /// Takes note of what the kernel says, ahead of its being taken in.
+    pub(super) fn by_kernel(&mut self, change: &KernelChange, kernel: &KernelFacts) {
+        match change {
+            KernelChange::Link(link) => self.link(link.index, Some(link), kernel),
+            KernelChange::LinkGone(index) => self.link(*index, None, kernel),
+            KernelChange::Address(place, address) => self.address(*place, address.net.addr(), kernel),
+            KernelChange::AddressGone(place, net) => self.address(*place, net.addr(), kernel),
+            KernelChange::Routing { .. } | KernelChange::Namespaces(_) | KernelChange::Settings | KernelChange::Restart => self.all = true,
+        }
+    }
+
+    /// The same of an engine.
+    pub(super) fn by_engine(&mut self, change: &EngineChange, containers: &BTreeMap<String, Known>) {
+        let mut container = |id: &String| {
+            let before = || containers.get(id).map(|known| Arc::clone(&known.container));
+            self.containers.entry(id.clone()).or_insert_with(before);
+        };
+        match change {
+            EngineChange::Container(now) => container(&now.id),
+            EngineChange::ContainerGone(id) => container(id),
+            EngineChange::Made { .. } | EngineChange::Problems(_) | EngineChange::Lost(_) => {}
+            EngineChange::Snapshot { .. } | EngineChange::Network(_) | EngineChange::NetworkGone(_) => self.all = true,
+        }
+    }
+
+    fn link(&mut self, index: IfIndex, now: Option<&Link>, kernel: &KernelFacts) {
+        let before = kernel.links.get(&index);
+        for far in before.into_iter().chain(now).filter_map(Link::far_end) {
+            self.addresses.extend(kernel.addresses_at(far).map(|address| address.net.addr()));
+            self.namespaces.extend(far.nsid);
+        }
+        self.links.entry(index).or_insert_with(|| before.cloned());
+    }
+
+    fn address(&mut self, place: Place, address: IpAddr, kernel: &KernelFacts) {
+        let Some(nsid) = place.nsid else {
+            self.all = true;
+            return;
+        };
+        self.addresses.insert(address);
+        self.namespaces.insert(nsid);
+        if let Some(near) = kernel.near_end(place) {
+            self.links.entry(near.index).or_insert_with(|| Some(near.clone()));
+        }
+    }
+}

@@ -1,0 +1,182 @@
+//! A round for a few comes to what a round for everybody comes to.
+
+use proptest::prelude::*;
+
+use super::*;
+use crate::model::resolve::again::again;
+use crate::model::resolve::census::Census;
+use crate::plan::again::again as plan_again;
+
+const HOSTS: u8 = 6;
+const ELSEWHERE: IfIndex = 10;
+
+/// Something that happens to a host, or to one container and its port.
+#[derive(Clone, Debug)]
+enum Event {
+    /// The engine tells of a container: what it asks for, whether it runs, and which host of the bridge it has.
+    Told(u8, usize, bool, u8),
+    Gone(u8),
+    /// A port comes, moves to another namespace, or leaves the bridge.
+    Port(u8, Port),
+    PortGone(u8),
+    /// A namespace's address.
+    Address(u8, u8, bool),
+    Nic(IfIndex, bool),
+    /// All flows of some who departed have ended.
+    Ended,
+}
+
+#[derive(Clone, Copy, Debug)]
+enum Port {
+    Up,
+    Loose,
+    Down,
+    /// On a bridge that no engine knows.
+    Elsewhere,
+}
+
+/// Labels that containers bear.
+const ASKS: [&[(&str, &str)]; 10] = [
+    &[],
+    &[],
+    &[("egress.ip", "172.31.0.14")],
+    &[("egress.ip", "172.31.0.14")],
+    &[("egress.ip", "172.31.0.14")],
+    &[("egress.ip", "172.31.0.8")],
+    &[("egress.ip", "172.31.0.99"), ("egress.unavailable", "fallback")],
+    &[("egress.ip", "slip")],
+    &[("egress.ip", "172.31.0.14,172.31.0.8"), ("egress.to", "10.0.0.0/8")],
+    &[("egress.ip", "172.31.0.14"), ("egress.publish", "80:8080/tcp")],
+];
+
+fn an_event() -> impl Strategy<Value = Event> {
+    let port = prop_oneof![4 => Just(Port::Up), 1 => Just(Port::Loose), 1 => Just(Port::Down), 1 => Just(Port::Elsewhere)];
+    prop_oneof![
+        6 => (1..=HOSTS, 0..ASKS.len(), prop::bool::weighted(0.8), 1..=HOSTS).prop_map(|(n, asks, runs, host)| Event::Told(n, asks, runs, host)),
+        2 => (1..=HOSTS).prop_map(Event::Gone),
+        5 => (1..=HOSTS, port).prop_map(|(n, port)| Event::Port(n, port)),
+        2 => (1..=HOSTS).prop_map(Event::PortGone),
+        6 => (1..=HOSTS, 1..=HOSTS, prop::bool::weighted(0.7)).prop_map(|(n, host, there)| Event::Address(n, host, there)),
+        1 => (ETH0..=ETH1, any::<bool>()).prop_map(|(nic, up)| Event::Nic(nic, up)),
+        2 => Just(Event::Ended),
+    ]
+}
+
+fn happen(facts: &mut Facts, past: [&mut Past; 2], event: &Event) {
+    let far = |n: u8| Place { nsid: Some(n.into()), index: 2 };
+    let port = |n: u8| IfIndex::from(n) + 100;
+    let net = |host: u8| IpNet::new(IpAddr::from([172, 19, 0, host]), 16).expect("a prefix");
+    match event {
+        Event::Told(n, asks, runs, host) => {
+            let mut container = container(*n, ASKS[*asks]);
+            container.running = *runs;
+            let addresses = if *runs { vec![net(*host).addr()] } else { Vec::new() };
+            container.attachments.iter_mut().for_each(|attachment| attachment.addresses.clone_from(&addresses));
+            facts.apply(EngineChange::Container(Box::new(container)));
+        }
+        Event::Gone(n) => facts.apply(EngineChange::ContainerGone(format!("{n:064}"))),
+        Event::Port(n, how) => {
+            let (far, mut link) = (far(*n), Link::new(port(*n), format!("veth{n}"), LinkKind::Veth));
+            (link.peer_nsid, link.peer_index) = (far.nsid, Some(far.index));
+            link.master = match how {
+                Port::Loose => None,
+                Port::Elsewhere => Some(ELSEWHERE),
+                Port::Up | Port::Down => Some(BRIDGE),
+            };
+            (link.up, link.carrier) = (!matches!(how, Port::Down), !matches!(how, Port::Down));
+            facts.apply_kernel(KernelChange::Link(link));
+        }
+        Event::PortGone(n) => _ = facts.apply_kernel(KernelChange::LinkGone(port(*n))),
+        Event::Address(n, host, true) => _ = facts.apply_kernel(KernelChange::Address(far(*n), Address::new(net(*host)))),
+        Event::Address(n, host, false) => _ = facts.apply_kernel(KernelChange::AddressGone(far(*n), net(*host))),
+        Event::Nic(nic, up) => {
+            let link = facts.kernel.links[nic].clone();
+            facts.apply_kernel(KernelChange::Link(Link { up: *up, carrier: *up, ..link }));
+        }
+        Event::Ended => past.into_iter().for_each(|past| past.departed.clear()),
+    }
+}
+
+/// A daemon that decides for a few where it can, and how often it could.
+#[derive(Default)]
+struct Daemon {
+    past: Past,
+    outcome: Outcome,
+    tables: Ruleset,
+    census: Option<Census>,
+    few: u32,
+}
+
+impl Daemon {
+    fn round(&mut self, facts: &Facts) -> Plan {
+        let touched = &facts.touched;
+        let mut census = self.census.take().unwrap_or_else(|| Census::of(facts, touched, &self.outcome));
+        if let Some(changed) = again(facts, &mut self.past, &mut self.outcome, &mut census, touched) {
+            self.few += 1;
+            self.census = Some(census);
+            return plan_again(&self.outcome, &facts.kernel, &mut self.tables, &changed, &self.past.departed);
+        }
+        let (outcome, plan) = whole(facts, &mut self.past, &self.tables);
+        self.outcome = outcome;
+        self.tables = tables_of(&plan).clone();
+        plan
+    }
+}
+
+fn whole(facts: &Facts, past: &mut Past, observed: &Ruleset) -> (Outcome, Plan) {
+    let outcome = resolve(facts, past);
+    let none = BTreeMap::new();
+    let observed = Observed { kernel: &facts.kernel, ruleset: observed, sysctls: &none };
+    let plan = Planner::default().plan(&outcome, &observed, &past.departed, true);
+    (outcome, plan)
+}
+
+/// The share of rounds that were for a few.
+fn agree(events: &[Event]) -> Result<u32, TestCaseError> {
+    let mut facts = host();
+    facts.kernel.apply(KernelChange::Link(link(ELSEWHERE, "elsewhere", LinkKind::Bridge)));
+    facts.touched.all = true;
+    let (mut daemon, mut past, mut tables) = (Daemon::default(), Past::default(), Ruleset::default());
+    for event in events {
+        happen(&mut facts, [&mut daemon.past, &mut past], event);
+        let plan = daemon.round(&facts);
+        let (outcome, from_nothing) = whole(&facts, &mut past, &tables);
+        facts.touched = Default::default();
+        prop_assert_eq!(&daemon.outcome.rows, &outcome.rows, "after {:?}", event);
+        prop_assert_eq!(&daemon.outcome, &outcome, "after {:?}", event);
+        prop_assert_eq!(&daemon.past.port_owners, &past.port_owners, "after {:?}", event);
+        prop_assert_eq!(&daemon.tables, tables_of(&from_nothing), "after {:?}", event);
+        prop_assert_eq!(&plan.departed, &from_nothing.departed, "after {:?}", event);
+        let sorted = |plan: &Plan| {
+            let mut cuts: Vec<String> = plan.cuts.iter().map(ToString::to_string).collect();
+            cuts.sort();
+            cuts
+        };
+        prop_assert_eq!(sorted(&plan), sorted(&from_nothing), "after {:?}", event);
+        daemon.past.departed.clone_from(&plan.departed);
+        past.departed.clone_from(&from_nothing.departed);
+        tables = tables_of(&from_nothing).clone();
+    }
+    Ok(daemon.few)
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 40, max_shrink_iters: 300, ..ProptestConfig::default() })]
+
+    #[test]
+    fn what_is_decided_step_by_step_is_what_is_decided_from_nothing(events in prop::collection::vec(an_event(), 1..250)) {
+        agree(&events)?;
+    }
+}
+
+/// One that starts and stops beside others like it is nobody else's matter.
+#[test]
+fn a_container_like_others_is_decided_by_itself() {
+    let start = |n| [Event::Port(n, Port::Up), Event::Address(n, n, true), Event::Told(n, 2, true, n)];
+    let stop = |n| [Event::PortGone(n), Event::Told(n, 2, false, n), Event::Gone(n), Event::Ended];
+    let first: Vec<Event> = start(1).into_iter().chain(start(2)).collect();
+    let then: Vec<Event> = start(3).into_iter().chain(stop(3)).chain(stop(2)).collect();
+    let few = |events: &[Event]| agree(events).expect("they agree");
+    let all = [first.clone(), then.clone()].concat();
+    assert_eq!(few(&all) - few(&first), then.len() as u32, "all of them");
+}
