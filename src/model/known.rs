@@ -93,8 +93,10 @@ impl Facts {
 
     /// Takes in one change of the kernel; whether it said anything new.
     pub fn apply_kernel(&mut self, change: KernelChange) -> bool {
-        self.touched.by_kernel(&change, &self.kernel);
-        self.kernel.apply(change)
+        let all = self.touched.by_kernel(&change, &self.kernel);
+        let new = self.kernel.apply(change);
+        self.touched.all |= all && new;
+        new
     }
 
     /// Takes in one change of an engine.

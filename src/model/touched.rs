@@ -23,20 +23,17 @@ pub struct Touched {
 }
 
 impl Touched {
-    /// Something else changed.
-    pub fn everything() -> Self {
-        Self { all: true, ..Self::default() }
-    }
-
-    /// Takes note of what the kernel says, ahead of its being taken in.
-    pub(super) fn by_kernel(&mut self, change: &KernelChange, kernel: &KernelFacts) {
+    /// Takes note of what the kernel says, ahead of its being taken in. Returns whether everybody may depend on it.
+    pub(super) fn by_kernel(&mut self, change: &KernelChange, kernel: &KernelFacts) -> bool {
         match change {
             KernelChange::Link(link) => self.link(link.index, Some(link), kernel),
             KernelChange::LinkGone(index) => self.link(*index, None, kernel),
-            KernelChange::Address(place, address) => self.address(*place, address.net.addr(), kernel),
-            KernelChange::AddressGone(place, net) => self.address(*place, net.addr(), kernel),
-            KernelChange::Routing { .. } | KernelChange::Namespaces(_) | KernelChange::Settings | KernelChange::Restart => self.all = true,
+            KernelChange::Address(Place { nsid: Some(nsid), index }, address) => self.address((*nsid, *index), address.net.addr(), kernel),
+            KernelChange::AddressGone(Place { nsid: Some(nsid), index }, net) => self.address((*nsid, *index), net.addr(), kernel),
+            KernelChange::Address(..) | KernelChange::AddressGone(..) => return true,
+            KernelChange::Routing { .. } | KernelChange::Namespaces(_) | KernelChange::Settings | KernelChange::Restart => return true,
         }
+        false
     }
 
     /// The same of an engine.
@@ -62,14 +59,10 @@ impl Touched {
         self.links.entry(index).or_insert_with(|| before.cloned());
     }
 
-    fn address(&mut self, place: Place, address: IpAddr, kernel: &KernelFacts) {
-        let Some(nsid) = place.nsid else {
-            self.all = true;
-            return;
-        };
+    fn address(&mut self, (nsid, index): (i32, IfIndex), address: IpAddr, kernel: &KernelFacts) {
         self.addresses.insert(address);
         self.namespaces.insert(nsid);
-        if let Some(near) = kernel.near_end(place) {
+        if let Some(near) = kernel.near_end(Place { nsid: Some(nsid), index }) {
             self.links.entry(near.index).or_insert_with(|| Some(near.clone()));
         }
     }

@@ -19,6 +19,7 @@ use super::super::uplinks::outside;
 use super::super::workload::{Row, Subject};
 use super::census::{Census, Kinds, is_plain};
 use super::containers::owner;
+use super::inner::is_face;
 use super::{Guard, Outcome, Past, Pending, Resolver};
 
 /// What became of some containers.
@@ -126,7 +127,7 @@ fn are_ports(facts: &Facts, outcome: &Outcome, touched: &Touched) -> bool {
         let now = kernel.links.get(index);
         let same_name = before.as_ref().zip(now).is_none_or(|(before, now)| before.name == now.name);
         let holds = kernel.addresses_at(Place { nsid: None, index: *index }).next().is_some();
-        let carries = kernel.stacked().any(|(_, lower)| lower.index == *index);
+        let carries = kernel.stacked().any(|(upper, lower)| lower.index == *index && is_face(kernel, upper));
         let mut both = before.iter().chain(now);
         let fits = both.all(|link| is_port(link) && link.master.is_none_or(leads_in) && !outcome.uplinks.is_named(link, kernel));
         fits && same_name && !holds && !carries && !routed(*index)

@@ -69,6 +69,6 @@ impl<'a> Resolver<'a> {
 
 /// Packets may come in by it: no neighbour finds a link without an address, and one that is down gets none. (An end of a veth that an engine is about
 /// to put into a container's namespace is both.)
-fn is_face(kernel: &KernelFacts, link: &Link) -> bool {
+pub(super) fn is_face(kernel: &KernelFacts, link: &Link) -> bool {
     link.up || kernel.addresses_at(Place { nsid: None, index: link.index }).next().is_some()
 }
