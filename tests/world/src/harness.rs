@@ -17,7 +17,7 @@ use std::{
 
 use libtest_mimic::{Arguments, Trial};
 
-use crate::{built, cluster::first, isolate};
+use crate::{built, cluster::first, groups, isolate};
 
 /// Time that a scenario may take when it does not say otherwise.
 pub const LIMIT: Duration = Duration::from_secs(120);
@@ -173,6 +173,7 @@ fn run(at_once: usize, scenarios: Vec<Scenario>) -> ExitCode {
             told_last(&scenario.run)
         }
         _ => {
+            groups::sweep();
             let trials = scenarios.into_iter().map(Scenario::trial).collect();
             let mut arguments = Arguments::from_args();
             arguments.test_threads.get_or_insert(at_once);

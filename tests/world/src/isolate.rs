@@ -7,9 +7,8 @@
 use std::{
     env, fs,
     io::{self, Read, Write},
-    path::{Path, PathBuf},
+    path::Path,
     process::{Child, Command, ExitCode, Stdio},
-    sync::atomic::{AtomicU32, Ordering},
     thread,
     time::{Duration, Instant},
 };
@@ -19,7 +18,7 @@ use nix::{
     unistd::{Pid, Uid},
 };
 
-use crate::command;
+use crate::{command, groups};
 
 /// Environment variable with the link of the chain that a process is: [`INIT`], [`RUN`], a node's first process, or none.
 pub const STAGE: &str = "EGRESSD_TEST_STAGE";
@@ -37,7 +36,7 @@ pub fn run(name: &str, limit: Duration, shown: bool) -> Result<(), String> {
     if !Uid::effective().is_root() {
         return Err("needs root: it makes network namespaces and starts a Docker daemon in them".into());
     }
-    let cgroup = unique("egressd-test");
+    let cgroup = groups::unique();
     let (reader, writer) = io::pipe().map_err(|error| format!("failed to make a pipe: {error}"))?;
     let program = env::current_exe().map_err(|error| format!("failed to find the test program: {error}"))?;
     let child = Command::new("setpriv")
@@ -55,7 +54,7 @@ pub fn run(name: &str, limit: Duration, shown: bool) -> Result<(), String> {
     let output = thread::spawn(move || collect(reader, shown));
     let end = wait(child, limit);
     let output = output.join().expect("collecting the output does not panic");
-    let left = remove_cgroup(&cgroup);
+    let left = groups::remove(&cgroup);
     match (end, left) {
         (Ok(()), Ok(())) => Ok(()),
         (Err(error), _) | (Ok(()), Err(error)) if shown => Err(error),
@@ -155,48 +154,4 @@ fn wait(mut child: Child, limit: Duration) -> Result<(), String> {
             Err(error) => return Err(format!("failed to wait for it: {error}")),
         }
     }
-}
-
-fn unique(prefix: &str) -> String {
-    static NEXT: AtomicU32 = AtomicU32::new(0);
-    format!("{prefix}-{}-{}", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed))
-}
-
-/// Removes the group from each control group hierarchy. Killed processes take a moment to leave it.
-fn remove_cgroup(name: &str) -> Result<(), String> {
-    let mounts = fs::read_to_string("/proc/mounts").map_err(|error| format!("failed to read /proc/mounts: {error}"))?;
-    let groups: Vec<PathBuf> = mounts
-        .lines()
-        .filter_map(|line| {
-            let mut fields = line.split(' ').skip(1);
-            let (path, kind) = (fields.next()?, fields.next()?);
-            kind.starts_with("cgroup").then(|| Path::new(path).join(name))
-        })
-        .collect();
-    let start = Instant::now();
-    loop {
-        let failed: Vec<String> = groups
-            .iter()
-            .filter(|group| group.exists())
-            .filter_map(|group| remove_tree(group).err().map(|error| format!("{}: {error}", group.display())))
-            .collect();
-        if failed.is_empty() {
-            return Ok(());
-        }
-        if start.elapsed() > Duration::from_secs(5) {
-            return Err(format!("left a control group behind: {}", failed.join(", ")));
-        }
-        thread::sleep(Duration::from_millis(20));
-    }
-}
-
-/// Control groups are removed by rmdir, children first; their files are not files.
-fn remove_tree(group: &Path) -> io::Result<()> {
-    for entry in fs::read_dir(group)? {
-        let entry = entry?;
-        if entry.file_type()?.is_dir() {
-            remove_tree(&entry.path())?;
-        }
-    }
-    fs::remove_dir(group)
 }
