@@ -25,6 +25,7 @@ mod pki;
 mod pod;
 mod power;
 mod settings;
+mod watch;
 
 use std::{env, path::PathBuf, process::Command, sync::Arc, thread};
 
