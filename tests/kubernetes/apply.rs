@@ -61,7 +61,7 @@ fn uids(pods: &[Pod]) -> BTreeSet<&String> {
 
 fn some_traffic() {
     let cluster = Cluster::builder().build();
-    let pods = NODES.map(|node| cluster.run(&format!("some-{node}"), node, &[("app", "some")]));
+    let pods = cluster.run_all([("some-n1", "n1", "some"), ("some-n2", "n2", "some")]);
     let [_, middle, last] = PORTS;
     let everything: Vec<Way> = [SERVER, SERVER_B]
         .into_iter()
@@ -121,10 +121,9 @@ fn without_the_runtime() {
     assert!(!set.to_string().contains("containerd"), "nothing of the runtime is mounted: {set:#}");
     cluster.bind("crawler", Nic::Eth1);
     cluster.await_programmed("crawler", 1);
-    let later = NODES.map(|node| cluster.run(&format!("later-{node}"), node, &[("app", "crawler")]));
-    let free = cluster.run("free", "n1", &[]);
+    let [free, on_n1, on_n2] = cluster.run_all([("free", "n1", "free"), ("later-n1", "n1", "crawler"), ("later-n2", "n2", "crawler")]);
     cluster.await_programmed("crawler", 3);
-    for pod in later.iter().chain([&before]) {
+    for pod in [&on_n1, &on_n2, &before] {
         cluster.node(&pod.node).leaves_by(&pod.netns, Nic::Eth1).unwrap_or_else(|error| panic!("{}: {error}", pod.name));
     }
     cluster.node("n1").leaves_by(&free.netns, Nic::Eth0).expect("it is not bound");

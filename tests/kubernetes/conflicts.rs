@@ -20,8 +20,7 @@ pub fn scenarios() -> Vec<Scenario> {
 
 fn who_wins() {
     let cluster = Cluster::builder().build();
-    let run = |app: &str| cluster.run(app, "n1", &[("app", app)]);
-    let (crawler, other) = (run("crawler"), run("other"));
+    let [crawler, other] = cluster.run_all(["crawler", "other"].map(|app| (app, "n1", app)));
     for pod in [&crawler, &other] {
         cluster.node("n1").leaves_by(&pod.netns, Nic::Eth1).expect_err("without egressd it leaves by eth0");
     }
@@ -193,13 +192,11 @@ fn bad_input() {
             cure: "there is no EgressPool no-pool; see kubectl get egresspools for the names",
         },
     ];
-    let run = |app: &str, node: &str| {
-        let pod = cluster.run(app, node, &[("app", app)]);
-        cluster.node(node).leaves_not_at_all(&pod.netns).expect_err("without egressd it leaves");
-        pod
-    };
-    let good = run("good", "n1");
-    let pods: Vec<Pod> = bad.iter().map(|one| run(one.name, one.node)).collect();
+    let good = cluster.run("good", "n1", &[("app", "good")]);
+    let pods = cluster.run_all(bad.each_ref().map(|one| (one.name, one.node, one.name)));
+    for pod in pods.iter().chain([&good]) {
+        cluster.node(&pod.node).leaves_not_at_all(&pod.netns).expect_err("without egressd it leaves");
+    }
     cluster.install(&[]);
     cluster.api.apply(&pool("good", &json!({ "blocks": block(on_n1), "gateway": gateway })));
     let pools = bad.iter().filter_map(|one| Some((one.name, one.pool.as_ref()?)));

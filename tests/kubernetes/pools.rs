@@ -16,12 +16,17 @@ pub fn scenarios() -> Vec<Scenario> {
     ]
 }
 
-fn run(cluster: &Cluster, app: &str, node: &str) -> Pod {
-    let pod = cluster.run(&format!("{app}-{node}"), node, &[("app", app)]);
-    let machine = cluster.node(node);
-    machine.leaves_by(&pod.netns, Nic::Eth1).expect_err("without egressd it leaves by eth0");
-    machine.leaves_not_at_all(&pod.netns).expect_err("without egressd it leaves");
-    pod
+/// Runs pods, each with its label `app` and its node, that leave by eth0.
+fn run<const COUNT: usize>(cluster: &Cluster, pods: [(&str, &str); COUNT]) -> [Pod; COUNT] {
+    let names = pods.map(|(app, node)| format!("{app}-{node}"));
+    let mut names = names.iter();
+    let pods = cluster.run_all(pods.map(|(app, node)| (names.next().expect("each has one").as_str(), node, app)));
+    for pod in &pods {
+        let machine = cluster.node(&pod.node);
+        machine.leaves_by(&pod.netns, Nic::Eth1).expect_err("without egressd it leaves by eth0");
+        machine.leaves_not_at_all(&pod.netns).expect_err("without egressd it leaves");
+    }
+    pods
 }
 
 fn leaves_by(cluster: &Cluster, pod: &Pod, nic: Nic) {
@@ -39,8 +44,7 @@ fn await_exits(cluster: &Cluster, binding: &str, exits: &Value) {
 
 fn by_number() {
     let cluster = Cluster::builder().build();
-    let [first, strayed, second, third] =
-        [("first", "n1"), ("first", "n2"), ("second", "n2"), ("third", "n1")].map(|(app, node)| run(&cluster, app, node));
+    let [first, strayed, second, third] = run(&cluster, [("first", "n1"), ("first", "n2"), ("second", "n2"), ("third", "n1")]);
     cluster.install(&[]);
     cluster.api.apply(&cluster.pool("public", Nic::Eth1));
     let bind = |app: &str| cluster.api.apply(&binding(app, app, &json!({ "pool": { "name": "public", "count": 1 } })));
@@ -108,7 +112,7 @@ fn outlives(cluster: &Cluster, pod: &Pod, lent: &[(&str, Value)]) {
 
 fn relabelled() {
     let cluster = Cluster::builder().build();
-    let pod = run(&cluster, "crawler", "n1");
+    let [pod] = run(&cluster, [("crawler", "n1")]);
     let n1 = cluster.node("n1");
     cluster.install(&[]);
     let address = n1.layout.address(Nic::Eth1);
@@ -149,7 +153,7 @@ fn relabelled() {
 
 fn raw_exits() {
     let cluster = Cluster::builder().build();
-    let pod = run(&cluster, "crawler", "n1");
+    let [pod] = run(&cluster, [("crawler", "n1")]);
     cluster.install(&[]);
     let layout = cluster.node("n1").layout;
     let exits = json!({ "exits": [{ "address": layout.address(Nic::Eth1), "gateway": layout.gateway(Nic::Eth1) }] });

@@ -261,8 +261,10 @@ impl Cluster {
 
     /// Imports the images of a tar as `docker save` makes it on both nodes.
     pub fn import_image(&self, tar: &str) {
-        for node in &self.nodes {
-            node.import(tar);
-        }
+        thread::scope(|scope| {
+            for node in &self.nodes {
+                scope.spawn(|| node.import(tar));
+            }
+        });
     }
 }
