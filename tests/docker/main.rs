@@ -22,10 +22,11 @@ mod support;
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
+    // Those that take longest begin.
     let modules = [
-        own_nic::scenarios(),
-        first_packet::scenarios(),
         restart::scenarios(),
+        first_packet::scenarios(),
+        own_nic::scenarios(),
         placement::scenarios(),
         address_taken::scenarios(),
         boot::scenarios(),
