@@ -39,7 +39,7 @@ test-ui: install needs release ## Tests the page in a real browser (installs Chr
 	tests/page/browser.sh $(cache)/page
 	EGRESSD_BROWSER=chromium-headless-shell EGRESSD_AXE=$(cache)/page/axe.min.js cargo test --test page
 
-# With coverage, by libFuzzer; `make test` varies what this found for ten seconds each. SECONDS_EACH=60 make fuzz for less.
+# With coverage, by libFuzzer; `make test` varies what this found for four seconds each. SECONDS_EACH=60 make fuzz for less.
 fuzz: install ## Searches for input that a reader cannot bear, an hour for each
 	@[ -x "$$(command -v cargo-fuzz)" ] || cargo install --quiet --locked cargo-fuzz
 	tests/fuzz/run.sh $(or $(SECONDS_EACH),3600)

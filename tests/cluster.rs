@@ -265,7 +265,7 @@ fn what_is_killed_comes_back() {
 
 fn a_node_that_reboots_starts_its_pods_again() {
     let mut cluster = Cluster::builder().build();
-    let (before, distant) = (cluster.run("stays", "n1", &[]), cluster.run("distant", "n2", &[]));
+    let [before, distant] = cluster.run_all([("stays", "n1", "stays"), ("distant", "n2", "distant")]);
     let n1 = cluster.node_mut("n1");
     n1.netns().nft("table ip what_only_the_kernel_knows { }");
     n1.reboot();
@@ -284,7 +284,7 @@ fn a_node_that_reboots_starts_its_pods_again() {
 
 fn egressd_on_a_node() {
     let cluster = Cluster::builder().build();
-    let (blue, free, distant) = (cluster.run("blue", "n1", &[]), cluster.run("free", "n1", &[]), cluster.run("distant", "n2", &[]));
+    let [blue, free, distant] = cluster.run_all([("blue", "n1", "blue"), ("free", "n1", "free"), ("distant", "n2", "distant")]);
     let [n1, n2] = cluster.nodes();
     n1.leaves_by(&blue.netns, Nic::Eth1).expect_err("without egressd it leaves by eth0");
     n1.write("/etc/egressd/blue.yaml", &Binding::of(&blue.netns).to(n1, Nic::Eth1).text());

@@ -7,7 +7,7 @@ use std::{net::IpAddr, process::ExitCode, time::Duration};
 
 use world::{
     Cluster, Nic, Scenario,
-    cluster::{NODES, Pod},
+    cluster::Pod,
     layout::{PORT, SERVER},
     talk,
 };
@@ -28,11 +28,8 @@ fn demo() {
             println!("  {}  {}  {address:<12}  public (elastic) address {public}", node.name, nic.name());
         }
     }
-    let pods: Vec<Pod> = NODES
-        .into_iter()
-        .flat_map(|node| [("crawler", node), ("web", node)])
-        .map(|(app, node)| cluster.run(&format!("{app}-{node}"), node, &[("app", app)]))
-        .collect();
+    let pods = [("crawler-n1", "n1", "crawler"), ("web-n1", "n1", "web"), ("crawler-n2", "n2", "crawler"), ("web-n2", "n2", "web")];
+    let pods = cluster.run_all(pods);
     let before: Vec<Call> = pods.iter().map(|pod| call(&cluster, pod)).collect();
 
     println!("\n  helm install egressd charts/egressd");

@@ -19,8 +19,8 @@ use libtest_mimic::{Arguments, Failed, Trial};
 #[global_allocator]
 static ALLOCATOR: Cap<System> = Cap::new(System, 2 * LIMIT);
 
-/// How long each reader is searched.
-const SEARCH: Duration = Duration::from_secs(10);
+/// How long each reader is searched, and in `make soak`. `make fuzz` takes an hour for each, and keeps what reaches new code in the corpus.
+const SEARCH: [Duration; 2] = [Duration::from_secs(4), Duration::from_secs(60)];
 /// How long one input may take, in a debug build on a busy machine.
 const PATIENCE: Duration = Duration::from_secs(20);
 /// Bytes of a made input.
@@ -78,7 +78,8 @@ fn search(name: &str, reader: Reader, start: Instant) -> Result<(), String> {
     for input in &corpus {
         give(input)?;
     }
-    while began.elapsed() < SEARCH {
+    let [usual, soak] = SEARCH;
+    while began.elapsed() < world::count(usual, soak) {
         give(&varied(&corpus, &mut rng))?;
         tried += 1;
     }

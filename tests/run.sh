@@ -1,6 +1,6 @@
 #!/bin/bash
-# run.sh [PROGRAM...]: all tests, or those of these test programs (`unit` stands for those inside the crates). Two programs at a time
-# (AT_ONCE=1: one), because most of their scenarios wait; the output of each is in target/tmp/logs, and is printed whole when it ends.
+# run.sh [PROGRAM...]: all tests, or those of these test programs (`unit` stands for those inside the crates). Three programs at a
+# time (AT_ONCE=1: one), because most of their scenarios wait; the output of each is in target/tmp/logs, and is printed whole when it ends.
 # Each minute a line says what runs, how far it is, and how long the rest takes by what each program took when it last ran here.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
@@ -12,9 +12,11 @@ export logs took
 echo "builds the test programs: some minutes the first time"
 cargo test --workspace --no-run
 
-# Those that take longest begin. (`make vm` runs what wants a virtual machine.)
+# Those that take longest begin. Of clusters there are two at a time, both in use by `kubernetes`: who has some, too, comes when it is done. Its
+# first scenario is alone, and waits for what began before it: beside it begin short ones, and programs that have no scenarios.
+# (`make vm` runs what wants a virtual machine.)
 programs() {
-  { printf '%s\n' kubernetes docker containerd; ls -d tests/*.rs tests/*/main.rs | grep -v tests/vm/; echo unit; } |
+  { printf '%s\n' kubernetes docker unit readers api_server leader containerd cluster chart_cluster demo_kubernetes docker_engine; ls -d tests/*.rs tests/*/main.rs | grep -v tests/vm/; echo unit; } |
     sed 's|^tests/||; s|/main.rs$||; s|\.rs$||' | awk '!seen[$0]++'
 }
 
@@ -50,7 +52,7 @@ progress() {
     if [ -e "$took/$name" ] && [ -n "$left" ]; then left=$((left + $(<"$took/$name"))); else left=; fi
   done
   printf '\n-- %d of %d programs after %d s; running: %s%s\n' $ended ${#all[@]} $SECONDS "$(IFS=,; echo "${running[*]}" | sed 's/,/, /g')" \
-    "${left:+; about $((left / ${AT_ONCE:-2} / 60 + 1)) minutes left}"
+    "${left:+; about $((left / ${AT_ONCE:-3} / 60 + 1)) minutes left}"
 }
 
 rm -rf "$logs"
@@ -63,6 +65,6 @@ ticks=$!
 trap 'kill $ticks 2>/dev/null || true' EXIT
 failed=0
 printf '%s\n' "${all[@]}" |
-  xargs --max-procs="${AT_ONCE:-2}" --max-args=1 bash -c 'one "$1"' one || failed=1
+  xargs --max-procs="${AT_ONCE:-3}" --max-args=1 bash -c 'one "$1"' one || failed=1
 if [ $# = 0 ]; then cargo test --workspace --doc --quiet || failed=1; fi
 exit $failed

@@ -9,7 +9,8 @@ trap 'rm -rf "$work"' EXIT
 
 cargo test --workspace --no-run
 status=0
-for test in "docker:no first packet of" "kubernetes:send in their first instruction" "programs:first packets of programs" "cloud:killed at any call"; do
+for test in "docker:no first packet of" "kubernetes:send in their first instruction" "programs:first packets of programs" "cloud:killed at any call" \
+  "kubernetes:goes from pod to pod" "readers:no input harms its reader"; do
   EGRESSD_SOAK=1 cargo test --workspace --test "${test%%:*}" -- "${test#*:}" 2>&1 | tee -a "$work/output" || status=1
 done
 
@@ -21,7 +22,7 @@ done
   echo "## $(date -u +%F), egressd $(sed -n 's/^version = "\(.*\)"/\1/p' Cargo.toml | head -1) ($(git rev-parse --short HEAD)), kernel $(uname -r), $(nproc) cores"
   echo
   echo '```text'
-  grep -E '^(test .* (ok|FAILED)|[A-Za-z]+, .*:.* [0-9]|[0-9]+ pods|  n[0-9]+:|--- failed)' "$work/output" || echo "nothing: it failed before the first scenario"
+  grep -E '^(test .* (ok|FAILED)|[A-Za-z]+, .*:.* [0-9]|[0-9]+ pods|.* variations$|  n[0-9]+:|--- failed)' "$work/output" || echo "nothing: it failed before the first scenario"
   echo '```'
   if [ -e "$file" ]; then sed -n '4,$p' "$file"; fi
 } >"$work/file"

@@ -8,7 +8,7 @@ use world::{
     talk::{self, Flow},
 };
 
-use crate::support::{BOUND_PORT, await_state, for_each_engine, label, sender, sends};
+use crate::support::{BOUND_PORT, await_some, await_state, for_each_engine, label, sender, sends};
 
 pub fn scenarios() -> Vec<Scenario> {
     for_each_engine("NAT rules of others that come and go never give a bound container another source", others_rules)
@@ -25,8 +25,10 @@ fn others_rules(engine: Engine) {
     let mut docker = world.docker(engine);
     s1::create_network(&world, &docker);
     run_sender(&world, &docker);
-    let (_, seen) = world.watch(|| world.host.run(MASQUERADE[0]));
-    assert!(seen.by(Nic::Eth0) > 0, "without egressd it leaves by eth0: {seen}");
+    world.host.run(MASQUERADE[0]);
+    world.forget();
+    // On a busy machine the next datagram of 50 a second may take a while.
+    await_some("without egressd it leaves by eth0", || (world.seen().by(Nic::Eth0) > 0).then_some(()));
     docker.remove("bound");
 
     let _egressd = world.egressd_for_docker();

@@ -22,10 +22,11 @@ mod support;
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
+    // Those that take longest begin, but for the very first: a scenario of another program may be waiting until it can be alone.
     let modules = [
         own_nic::scenarios(),
-        first_packet::scenarios(),
         restart::scenarios(),
+        first_packet::scenarios(),
         placement::scenarios(),
         address_taken::scenarios(),
         boot::scenarios(),

@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
+use world::groups;
 
 /// Which engine.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -25,6 +26,8 @@ pub enum Release {
 pub struct Engine {
     folder: tempfile::TempDir,
     first: Child,
+    /// The control group that its containers are below.
+    group: String,
 }
 
 /// First process of the namespaces: starts the engine again whenever it ends, unless a file `hold` is there.
@@ -47,7 +50,8 @@ impl Engine {
     pub fn start(release: Release) -> Self {
         let folder = tempfile::Builder::new().prefix("egressd-engine-").tempdir().expect("a folder");
         let path = folder.path();
-        std::fs::write(path.join("daemon.json"), configuration(path)).expect("daemon.json");
+        let group = groups::unique();
+        std::fs::write(path.join("daemon.json"), configuration(path, &group)).expect("daemon.json");
         let (dockerd, programs) = match release {
             Release::Debian => (PathBuf::from("/usr/sbin/dockerd"), None),
             Release::Current => (current().join("dockerd"), Some(current())),
@@ -66,7 +70,7 @@ impl Engine {
             .stderr(std::fs::File::create(path.join("first.log")).expect("a log"))
             .spawn()
             .expect("unshare");
-        let engine = Self { folder, first };
+        let engine = Self { folder, first, group };
         engine.wait();
         engine.import();
         engine
@@ -156,16 +160,21 @@ impl Drop for Engine {
         while first.iter().any(|first| Path::new(&format!("/proc/{first}")).exists()) && began.elapsed() < Duration::from_secs(10) {
             std::thread::sleep(Duration::from_millis(5));
         }
+        if let Err(error) = groups::remove(&self.group) {
+            eprintln!("{error}");
+        }
     }
 }
 
-fn configuration(folder: &Path) -> String {
+fn configuration(folder: &Path, group: &str) -> String {
     let path = |name: &str| folder.join(name).display().to_string();
     serde_json::json!({
         "data-root": path("data"),
         "exec-root": path("exec"),
         "pidfile": path("docker.pid"),
         "hosts": [format!("unix://{}", path("docker.sock"))],
+        "cgroup-parent": format!("/{group}"),
+        "exec-opts": ["native.cgroupdriver=cgroupfs"],
         "storage-driver": "overlay2",
         // Debian 12's runc has no time namespaces; an engine that does not know the word takes no notice.
         "features": { "time-namespaces": false, "containerd-snapshotter": false },

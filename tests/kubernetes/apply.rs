@@ -14,9 +14,21 @@ use world::{
 pub fn scenarios() -> Vec<Scenario> {
     vec![
         Scenario::new("the examples move a Deployment's pods, and deleting them moves them back", the_examples_do_what_they_say),
-        Scenario::new("a binding is for the destinations and ports that it names, and all else goes the node's way", some_traffic),
-        Scenario::new("without the runtime's socket a pod is bound once the API server knows its address", without_the_runtime),
+        Scenario::new(
+            "a binding is for the destinations and ports that it names alone, and without the runtime's socket pods are bound by the API server",
+            applied,
+        ),
     ]
+}
+
+/// One after the other in one cluster.
+fn applied() {
+    let cluster = Cluster::builder().build();
+    let [on_n1, on_n2, before] = cluster.run_all([("some-n1", "n1", "some"), ("some-n2", "n2", "some"), ("before", "n1", "crawler")]);
+    cluster.node("n1").leaves_by(&before.netns, Nic::Eth1).expect_err("without egressd it leaves by eth0");
+    some_traffic(&cluster, &[on_n1, on_n2]);
+    cluster.let_go();
+    without_the_runtime(&cluster, &before);
 }
 
 fn the_examples_do_what_they_say() {
@@ -59,16 +71,14 @@ fn uids(pods: &[Pod]) -> BTreeSet<&String> {
     pods.iter().map(|pod| &pod.uid).collect()
 }
 
-fn some_traffic() {
-    let cluster = Cluster::builder().build();
-    let pods = NODES.map(|node| cluster.run(&format!("some-{node}"), node, &[("app", "some")]));
+fn some_traffic(cluster: &Cluster, pods: &[Pod; 2]) {
     let [_, middle, last] = PORTS;
     let everything: Vec<Way> = [SERVER, SERVER_B]
         .into_iter()
         .flat_map(|server| [middle, last].into_iter().flat_map(move |port| ["TCP", "UDP"].map(|protocol| (server, port, protocol))))
         .collect();
-    let by_eth1 = |pod: &Pod| everything.iter().copied().filter(|way| nic(&cluster, pod, *way) == Nic::Eth1).collect::<Vec<_>>();
-    for pod in &pods {
+    let by_eth1 = |pod: &Pod| everything.iter().copied().filter(|way| nic(cluster, pod, *way) == Nic::Eth1).collect::<Vec<_>>();
+    for pod in pods {
         assert_eq!(by_eth1(pod), [], "without egressd all leaves by eth0");
     }
     cluster.install(&[]);
@@ -82,7 +92,7 @@ fn some_traffic() {
         cluster.api.apply(&binding.to_string());
     };
     let right = |expected: &[Way]| {
-        for pod in &pods {
+        for pod in pods {
             until("what it is for leaves by eth1, and nothing else", || match by_eth1(pod) {
                 ways if ways == expected => Ok(()),
                 ways => Err(format!("{}: {ways:?} by eth1", pod.name)),
@@ -112,19 +122,16 @@ fn nic(cluster: &Cluster, pod: &Pod, (server, port, protocol): Way) -> Nic {
     nic
 }
 
-fn without_the_runtime() {
-    let cluster = Cluster::builder().build();
-    let before = cluster.run("before", "n1", &[("app", "crawler")]);
-    cluster.node("n1").leaves_by(&before.netns, Nic::Eth1).expect_err("without egressd it leaves by eth0");
-    cluster.install(&["--set=runtime.socket="]);
+/// A pod is bound once the API server knows its address.
+fn without_the_runtime(cluster: &Cluster, before: &Pod) {
+    cluster.upgrade(&["--set=runtime.socket="]).unwrap_or_else(|error| panic!("{error}"));
     let set = cluster.api.get(&["-n", world::cluster::NAMESPACE, "daemonset", "egressd"]);
     assert!(!set.to_string().contains("containerd"), "nothing of the runtime is mounted: {set:#}");
     cluster.bind("crawler", Nic::Eth1);
     cluster.await_programmed("crawler", 1);
-    let later = NODES.map(|node| cluster.run(&format!("later-{node}"), node, &[("app", "crawler")]));
-    let free = cluster.run("free", "n1", &[]);
+    let [free, on_n1, on_n2] = cluster.run_all([("free", "n1", "free"), ("later-n1", "n1", "crawler"), ("later-n2", "n2", "crawler")]);
     cluster.await_programmed("crawler", 3);
-    for pod in later.iter().chain([&before]) {
+    for pod in [&on_n1, &on_n2, before] {
         cluster.node(&pod.node).leaves_by(&pod.netns, Nic::Eth1).unwrap_or_else(|error| panic!("{}: {error}", pod.name));
     }
     cluster.node("n1").leaves_by(&free.netns, Nic::Eth0).expect("it is not bound");

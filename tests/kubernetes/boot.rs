@@ -27,7 +27,8 @@ fn reboot() {
     let mut cluster = Cluster::builder().build();
     cluster.install(&["--set=bootGuard.enabled=true"]);
     cluster.bind("crawler", Nic::Eth1);
-    (0..SENDERS).for_each(|number| cluster.api.apply(&sender_pod(number).to_string()));
+    let senders: Vec<Value> = (0..SENDERS).map(sender_pod).collect();
+    cluster.api.apply(&json!({ "apiVersion": "v1", "kind": "List", "items": senders }).to_string());
     let free = cluster.run("free", "n1", &[]);
     cluster.await_programmed("crawler", SENDERS);
     let file = cluster.node("n1").path(FILE);

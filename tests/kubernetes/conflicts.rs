@@ -1,7 +1,7 @@
 //! Bindings that get into each other's way, and what only an agent can find wrong with them. Each says so in its status, with the cure and
 //! one Event, and the others go on.
 
-use std::{thread, time::Duration};
+use std::{net::Ipv4Addr, thread, time::Duration};
 
 use serde_json::{Value, json};
 use world::{
@@ -12,28 +12,38 @@ use world::{
 use crate::support::{await_failing, await_said, binding, events, pool};
 
 pub fn scenarios() -> Vec<Scenario> {
-    vec![
-        Scenario::new("of two bindings for one pod one wins, and a pod follows what its binding and its labels are by now", who_wins),
-        Scenario::new("what only an agent can find wrong is in status with its cure, and the other bindings go on", bad_input),
-    ]
+    vec![Scenario::new(
+        "of two bindings for one pod one wins, a pod follows what is so by now, and what only an agent can find wrong is told with its cure",
+        bindings,
+    )]
 }
 
-fn who_wins() {
+/// One after the other in one cluster.
+fn bindings() {
     let cluster = Cluster::builder().build();
-    let run = |app: &str| cluster.run(app, "n1", &[("app", app)]);
-    let (crawler, other) = (run("crawler"), run("other"));
-    for pod in [&crawler, &other] {
-        cluster.node("n1").leaves_by(&pod.netns, Nic::Eth1).expect_err("without egressd it leaves by eth0");
+    let [crawler, other, good] = cluster.run_all(["crawler", "other", "good"].map(|app| (app, "n1", app)));
+    let bad = bad_ones(&cluster);
+    let pods = cluster.run_all(bad.each_ref().map(|one| (one.name, one.node, one.name)));
+    for pod in pods.iter().chain([&crawler, &other, &good]) {
+        let node = cluster.node(&pod.node);
+        node.leaves_not_at_all(&pod.netns).expect_err("without egressd it leaves");
+        node.leaves_by(&pod.netns, Nic::Eth1).expect_err("without egressd it leaves by eth0");
     }
     cluster.install(&[]);
+    who_wins(&cluster, &crawler, &other);
+    cluster.let_go();
+    bad_input(&cluster, &bad, &pods, &good);
+}
+
+fn who_wins(cluster: &Cluster, crawler: &Pod, other: &Pod) {
     for nic in Nic::ALL {
         cluster.api.apply(&cluster.pool(nic.name(), nic));
     }
-    two_for_one_pod(&cluster, &crawler);
-    renamed(&cluster, &crawler);
-    made_anew(&cluster, &crawler);
-    other_labels(&cluster, &other);
-    host_network(&cluster);
+    two_for_one_pod(cluster, crawler);
+    renamed(cluster, crawler);
+    made_anew(cluster, crawler);
+    other_labels(cluster, other);
+    host_network(cluster);
 }
 
 /// Asks for all addresses of a pool, which is named as its NIC.
@@ -149,13 +159,15 @@ struct Bad {
     cure: &'static str,
 }
 
-fn bad_input() {
-    let cluster = Cluster::builder().build();
+fn block(address: Ipv4Addr) -> Value {
+    json!([{ "start": address, "end": address }])
+}
+
+fn bad_ones(cluster: &Cluster) -> [Bad; 5] {
     let [n1, n2] = cluster.nodes().each_ref().map(|node| node.layout);
     let gateway = n1.gateway(Nic::Eth1);
     let (on_n1, on_n2) = (n1.address(Nic::Eth1), n2.address(Nic::Eth1));
-    let block = |address| json!([{ "start": address, "end": address }]);
-    let bad = [
+    [
         Bad {
             name: "nobodys",
             node: "n1",
@@ -192,37 +204,35 @@ fn bad_input() {
             reason: "PoolNotFound",
             cure: "there is no EgressPool no-pool; see kubectl get egresspools for the names",
         },
-    ];
-    let run = |app: &str, node: &str| {
-        let pod = cluster.run(app, node, &[("app", app)]);
-        cluster.node(node).leaves_not_at_all(&pod.netns).expect_err("without egressd it leaves");
-        pod
-    };
-    let good = run("good", "n1");
-    let pods: Vec<Pod> = bad.iter().map(|one| run(one.name, one.node)).collect();
-    cluster.install(&[]);
-    cluster.api.apply(&pool("good", &json!({ "blocks": block(on_n1), "gateway": gateway })));
+    ]
+}
+
+/// What only an agent can find wrong is in status with its cure, and the other bindings go on.
+fn bad_input(cluster: &Cluster, bad: &[Bad; 5], pods: &[Pod; 5], good: &Pod) {
+    let n1 = cluster.node("n1").layout;
+    let on_n1 = n1.address(Nic::Eth1);
+    cluster.api.apply(&pool("good", &json!({ "blocks": block(on_n1), "gateway": n1.gateway(Nic::Eth1) })));
     let pools = bad.iter().filter_map(|one| Some((one.name, one.pool.as_ref()?)));
     pools.clone().for_each(|(name, fields)| cluster.api.apply(&pool(name, fields)));
     for (name, _) in pools {
         cluster.api.await_condition(&["egresspool", name], "Accepted");
     }
-    for Bad { name, pool, .. } in &bad {
+    for Bad { name, pool, .. } in bad {
         let address = pool.as_ref().map_or(json!(on_n1), |fields| fields["blocks"][0]["start"].clone());
         cluster.api.apply(&binding(name, name, &json!({ "pool": { "name": name, "addresses": [address] } })));
     }
     cluster.api.apply(&binding("good", "good", &json!({ "pool": { "name": "good", "addresses": [on_n1] } })));
 
-    for (Bad { name, reason, cure, .. }, pod) in bad.iter().zip(&pods) {
-        let said = await_said(&cluster, &["egressbinding", name], "Programmed", "False", reason);
+    for (Bad { name, reason, cure, .. }, pod) in bad.iter().zip(pods) {
+        let said = await_said(cluster, &["egressbinding", name], "Programmed", "False", reason);
         assert!(said.contains(cure), "{name}: {said}");
-        let on_node = await_failing(&cluster, name, 1, reason);
+        let on_node = await_failing(cluster, name, 1, reason);
         assert!(on_node.contains(cure), "{name}: {on_node}");
         cluster.node(&pod.node).leaves_not_at_all(&pod.netns).unwrap_or_else(|error| panic!("{name}: {error}"));
     }
     cluster.await_programmed("good", 1);
-    leaves_by(&cluster, &good, Nic::Eth1);
-    for Bad { name, reason, .. } in &bad {
-        assert_eq!(events(&cluster, name), [*reason], "{name}");
+    leaves_by(cluster, good, Nic::Eth1);
+    for Bad { name, reason, .. } in bad {
+        assert_eq!(events(cluster, name), [*reason], "{name}");
     }
 }

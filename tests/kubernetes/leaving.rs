@@ -7,18 +7,29 @@ use world::{
 
 pub fn scenarios() -> Vec<Scenario> {
     vec![
-        Scenario::new("helm uninstall leaves both nodes as they were found, and definitions and bindings stay", uninstalled),
-        Scenario::new("a node that leaves the selector is as it was found, and the other goes on", a_node_leaves_the_selector),
-        Scenario::new("a killed agent leaves all as it is, and so does the next one", a_killed_agent_leaves_all),
+        Scenario::new(
+            "a killed agent leaves all as it is, a node that leaves the selector is as it was found, and helm uninstall leaves both nodes so",
+            agents_leave,
+        ),
         Scenario::new("a bridge stays guarded by an agent that finds no pod on it", a_guard_outlives_agents),
     ]
 }
 
-fn uninstalled() {
-    let (cluster, pods, before) = bound(&[]);
+/// One after the other in one cluster, and at last without the chart.
+fn agents_leave() {
+    // A controller's pod would be of that node's state.
+    let (mut cluster, pods, before) =
+        bound(&["--set=nodeSelector.egress=yes", r"--set=controller.nodeSelector.kubernetes\.io/hostname=n1"]);
+    a_killed_agent_leaves_all(&mut cluster, &pods);
+    a_node_leaves_the_selector(&cluster, &pods, &before);
+    uninstalled(&cluster, &pods, &before);
+}
+
+/// Definitions and bindings stay.
+fn uninstalled(cluster: &Cluster, pods: &[Pod; 2], before: &[State; 2]) {
     cluster.api.helm(&["uninstall", "egressd", "-n", NAMESPACE, "--wait", "--timeout=90s"]).unwrap_or_else(|error| panic!("{error}"));
-    for pod in &pods {
-        as_found(&cluster, pod, &before);
+    for pod in pods {
+        as_found(cluster, pod, before);
     }
     for kind in ["egressbindings", "egresspools"] {
         let left = cluster.api.get(&[kind]);
@@ -27,27 +38,26 @@ fn uninstalled() {
     // What stayed is in force again with the next installation.
     cluster.upgrade(&[]).unwrap_or_else(|error| panic!("{error}"));
     // Its status is still of the agents that went, and tells nothing.
-    for pod in &pods {
+    for pod in pods {
         until("it leaves by its exit again", || cluster.node(&pod.node).leaves_by(&pod.netns, Nic::Eth1));
     }
 }
 
-fn a_node_leaves_the_selector() {
-    // A controller's pod would be of that node's state.
-    let (cluster, pods, before) = bound(&["--set=nodeSelector.egress=yes", r"--set=controller.nodeSelector.kubernetes\.io/hostname=n1"]);
+/// The other goes on.
+fn a_node_leaves_the_selector(cluster: &Cluster, pods: &[Pod; 2], before: &[State; 2]) {
     let n1 = cluster.node("n1").state();
     cluster.api.kubectl(&["label", "node", "n2", "egress-"]);
-    as_found(&cluster, &pods[1], &before);
-    leaves(&cluster, &pods[0], Nic::Eth1);
+    as_found(cluster, &pods[1], before);
+    leaves(cluster, &pods[0], Nic::Eth1);
     n1.assert_same(&cluster.node("n1").state(), "the other node's agent goes on");
     cluster.api.await_object(&["egressbinding", "crawler"], |object| object["status"]["summary"]["programmed"] == 1);
     cluster.api.kubectl(&["label", "node", "n2", "egress=yes"]);
     cluster.await_programmed("crawler", 2);
-    pods.iter().for_each(|pod| leaves(&cluster, pod, Nic::Eth1));
+    pods.iter().for_each(|pod| leaves(cluster, pod, Nic::Eth1));
 }
 
-fn a_killed_agent_leaves_all() {
-    let (mut cluster, pods, _) = bound(&[]);
+/// So does the next one.
+fn a_killed_agent_leaves_all(cluster: &mut Cluster, pods: &[Pod; 2]) {
     let before = cluster.node("n1").state();
     let agent = cluster.agent("n1");
     // So that nobody starts it again.
@@ -55,13 +65,13 @@ fn a_killed_agent_leaves_all() {
     cluster.node("n1").kill_container(NAMESPACE, &agent, "egressd");
     cluster.node("n1").fetch("/readyz").expect_err("it is dead");
     before.assert_same(&cluster.node("n1").state(), "its end changes nothing");
-    leaves(&cluster, &pods[0], Nic::Eth1);
+    leaves(cluster, &pods[0], Nic::Eth1);
     cluster.node_mut("n1").restart("kubelet");
     let n1 = cluster.node("n1");
     until("there is an agent again", || n1.fetch("/readyz").map_err(|error| error.to_string()));
     before.assert_same(&n1.state(), "its start changes nothing");
     assert_eq!(n1.metric("egressd_kernel_changes_total"), 0, "not even for a moment");
-    leaves(&cluster, &pods[0], Nic::Eth1);
+    leaves(cluster, &pods[0], Nic::Eth1);
 }
 
 /// Whoever starts before the agent has heard of it is held, also where the agent that saw the bridge's last pod is not there any more.
@@ -88,7 +98,7 @@ fn a_guard_outlives_agents() {
 fn bound(values: &[&str]) -> (Cluster, [Pod; 2], [State; 2]) {
     let cluster = Cluster::builder().build();
     NODES.iter().for_each(|node| drop(cluster.api.kubectl(&["label", "node", node, "egress=yes"])));
-    let pods = NODES.map(|node| cluster.run(&format!("bound-{node}"), node, &[("app", "crawler")]));
+    let pods = cluster.run_all([("bound-n1", "n1", "crawler"), ("bound-n2", "n2", "crawler")]);
     pods.iter().for_each(|pod| leaves(&cluster, pod, Nic::Eth0));
     let before = NODES.map(|node| cluster.node(node).state());
     cluster.install(values);

@@ -20,17 +20,18 @@ use std::{process::ExitCode, time::Duration};
 const LIMIT: Duration = Duration::from_secs(900);
 
 fn main() -> ExitCode {
+    // Those that take longest begin.
     let modules = [
-        apply::scenarios(),
-        boot::scenarios(),
-        conflicts::scenarios(),
-        first_packet::scenarios(),
-        leaving::scenarios(),
-        life::scenarios(),
         pools::scenarios(),
-        reach::scenarios(),
-        reused::scenarios(),
+        conflicts::scenarios(),
         rights::scenarios(),
+        life::scenarios(),
+        boot::scenarios(),
+        reused::scenarios(),
+        leaving::scenarios(),
+        reach::scenarios(),
+        apply::scenarios(),
+        first_packet::scenarios(),
     ];
     world::harness::main(modules.into_iter().flatten().map(|scenario| scenario.within(LIMIT).with_cluster()).collect())
 }

@@ -11,44 +11,48 @@ use world::{
 };
 
 /// How often an address changes from a bound pod to one that is not.
-const TURNS: usize = 5;
-
-pub fn scenarios() -> Vec<Scenario> {
-    vec![
-        Scenario::new("an address that goes from pod to pod takes no exit along", from_pod_to_pod).shown(),
-        Scenario::new("a finished pod that still shows its address never touches who has it now", finished_pods_touch_nobody).shown(),
-    ]
+fn turns() -> usize {
+    world::count(3, 20)
 }
 
-fn from_pod_to_pod() {
-    let cluster = cluster();
+pub fn scenarios() -> Vec<Scenario> {
+    let name =
+        "an address that goes from pod to pod takes no exit along, and a finished pod that still shows it never touches who has it now";
+    let run = || {
+        let cluster = cluster();
+        from_pod_to_pod(&cluster);
+        finished_pods_touch_nobody(&cluster);
+    };
+    vec![Scenario::new(name, run).shown()]
+}
+
+fn from_pod_to_pod(cluster: &Cluster) {
     let mut address = None;
-    for turn in 0..TURNS {
+    for turn in 0..turns() {
         for (app, nic) in [("crawler", Nic::Eth1), ("web", Nic::Eth0)] {
             let name = format!("{app}-{turn}");
-            address = Some(takes(&cluster, &name, app, address));
-            sends_only_by(&cluster, &name, nic);
+            address = Some(takes(cluster, &name, app, address));
+            sends_only_by(cluster, &name, nic);
             cluster.api.delete(&["pod", &name]);
         }
     }
-    println!("{} pods in turn with the address {}, each by its own NIC alone", 2 * TURNS, address.expect("there were some"));
+    println!("{} pods in turn with the address {}, each by its own NIC alone", 2 * turns(), address.expect("there were some"));
 }
 
-fn finished_pods_touch_nobody() {
-    let cluster = cluster();
+fn finished_pods_touch_nobody(cluster: &Cluster) {
     for (app, successor, nic) in [("crawler", "web", Nic::Eth0), ("web", "crawler", Nic::Eth1)] {
         let name = format!("finished-{app}");
         cluster.api.apply(&pod(&name, app, "once").to_string());
         let finished = cluster.api.await_object(&["pod", &name], |pod| pod["status"]["phase"] == "Succeeded");
         let address = address_of(&finished);
         let next = format!("next-{successor}");
-        assert_eq!(takes(&cluster, &next, successor, Some(address)), address);
+        assert_eq!(takes(cluster, &next, successor, Some(address)), address);
         assert_eq!(address_of(&cluster.api.get(&["pod", &name])), address, "the finished one still shows it");
-        sends_only_by(&cluster, &next, nic);
+        sends_only_by(cluster, &next, nic);
         cluster.node("n1").forget();
         // Its removal comes when the address is long another's.
         cluster.api.delete(&["pod", &name]);
-        sends_only_by(&cluster, &next, nic);
+        sends_only_by(cluster, &next, nic);
         cluster.api.delete(&["pod", &next]);
     }
 }

@@ -56,7 +56,7 @@ fn same(asked: &BTreeSet<Right>, allowed: &BTreeSet<Right>) {
 
 /// All that agents and controllers do in their lives: they are installed, take the Lease, lend by name and by number, refuse, and are replaced.
 fn live(cluster: &Cluster) -> Pod {
-    let pods = ["n1", "n2"].map(|node| cluster.run(&format!("crawler-{node}"), node, &[("app", "crawler")]));
+    let pods = cluster.run_all([("crawler-n1", "n1", "crawler"), ("crawler-n2", "n2", "crawler")]);
     for pod in &pods {
         cluster.node(&pod.node).leaves_by(&pod.netns, Nic::Eth1).expect_err("without egressd it leaves by eth0");
     }

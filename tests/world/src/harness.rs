@@ -17,7 +17,7 @@ use std::{
 
 use libtest_mimic::{Arguments, Trial};
 
-use crate::{built, cluster::first, isolate};
+use crate::{built, cluster::first, groups, isolate};
 
 /// Time that a scenario may take when it does not say otherwise.
 pub const LIMIT: Duration = Duration::from_secs(120);
@@ -74,25 +74,28 @@ impl Scenario {
         Trial::test(name.clone(), move || {
             let _places = places(alone, cluster).map_err(|error| format!("failed to lock: {error}"))?;
             let began = Instant::now();
-            let ended = isolate::run(&name, limit, shown);
-            TOOK.lock().unwrap_or_else(PoisonError::into_inner).push((began.elapsed(), name.clone()));
+            let (ended, processors) = isolate::run(&name, limit, shown);
+            TOOK.lock().unwrap_or_else(PoisonError::into_inner).push((began.elapsed(), processors, name.clone()));
             ended.map_err(Into::into)
         })
     }
 }
 
-/// How long each scenario took, once it had its place.
-static TOOK: Mutex<Vec<(Duration, String)>> = Mutex::new(Vec::new());
+/// How long each scenario took, once it had its place, and how much of that a processor was busy for it.
+static TOOK: Mutex<Vec<(Duration, Duration, String)>> = Mutex::new(Vec::new());
 /// As many are told at the end.
 const SLOWEST: usize = 5;
 
 /// Says which scenarios took longest: where a suite's time goes.
 fn tell_slowest() {
     let mut took = TOOK.lock().unwrap_or_else(PoisonError::into_inner);
-    took.sort_by_key(|(time, _)| Reverse(*time));
+    took.sort_by_key(|(time, ..)| Reverse(*time));
     if took.len() > SLOWEST {
-        println!("slowest:");
-        took.iter().take(SLOWEST).for_each(|(time, name)| println!("{:6.1} s  {name}", time.as_secs_f64()));
+        let all: Duration = took.iter().map(|(_, processors, _)| processors).sum();
+        println!("{:.0} s of processors; slowest, with theirs:", all.as_secs_f64());
+        for (time, processors, name) in took.iter().take(SLOWEST) {
+            println!("{:6.1} s {:6.1} s  {name}", time.as_secs_f64(), processors.as_secs_f64());
+        }
     }
 }
 
@@ -163,7 +166,7 @@ pub fn main_of_waiting(scenarios: Vec<Scenario>) -> ExitCode {
     run(4, scenarios)
 }
 
-fn run(at_once: usize, scenarios: Vec<Scenario>) -> ExitCode {
+fn run(at_once: usize, mut scenarios: Vec<Scenario>) -> ExitCode {
     match env::var(isolate::STAGE).as_deref() {
         Ok(isolate::INIT) => isolate::init(),
         Ok(first::STAGE) => first::main(),
@@ -173,6 +176,9 @@ fn run(at_once: usize, scenarios: Vec<Scenario>) -> ExitCode {
             told_last(&scenario.run)
         }
         _ => {
+            groups::sweep();
+            // One that has to be alone waits until all others have ended, and nothing begins meanwhile: there are the fewest at first.
+            scenarios.sort_by_key(|scenario| !scenario.alone);
             let trials = scenarios.into_iter().map(Scenario::trial).collect();
             let mut arguments = Arguments::from_args();
             arguments.test_threads.get_or_insert(at_once);

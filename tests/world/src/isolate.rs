@@ -7,19 +7,18 @@
 use std::{
     env, fs,
     io::{self, Read, Write},
-    path::{Path, PathBuf},
+    path::Path,
     process::{Child, Command, ExitCode, Stdio},
-    sync::atomic::{AtomicU32, Ordering},
     thread,
     time::{Duration, Instant},
 };
 
 use nix::{
-    sys::wait::{WaitStatus, waitpid},
+    sys::wait::{Id, WaitPidFlag, WaitStatus, waitid, waitpid},
     unistd::{Pid, Uid},
 };
 
-use crate::command;
+use crate::{command, groups};
 
 /// Environment variable with the link of the chain that a process is: [`INIT`], [`RUN`], a node's first process, or none.
 pub const STAGE: &str = "EGRESSD_TEST_STAGE";
@@ -32,12 +31,18 @@ pub const INIT: &str = "init";
 /// The scenario.
 pub const RUN: &str = "run";
 
-/// Runs the scenario in namespaces of its own and waits for it, at most for `limit`. An error holds what it printed.
-pub fn run(name: &str, limit: Duration, shown: bool) -> Result<(), String> {
+/// Runs the scenario in namespaces of its own and waits for it, at most for `limit`. An error holds what it printed. Beside it: the time
+/// that all its processes had of processors.
+pub fn run(name: &str, limit: Duration, shown: bool) -> (Result<(), String>, Duration) {
+    let mut processors = Duration::ZERO;
+    (run_and_clock(name, limit, shown, &mut processors), processors)
+}
+
+fn run_and_clock(name: &str, limit: Duration, shown: bool, processors: &mut Duration) -> Result<(), String> {
     if !Uid::effective().is_root() {
         return Err("needs root: it makes network namespaces and starts a Docker daemon in them".into());
     }
-    let cgroup = unique("egressd-test");
+    let cgroup = groups::unique();
     let (reader, writer) = io::pipe().map_err(|error| format!("failed to make a pipe: {error}"))?;
     let program = env::current_exe().map_err(|error| format!("failed to find the test program: {error}"))?;
     let child = Command::new("setpriv")
@@ -53,9 +58,9 @@ pub fn run(name: &str, limit: Duration, shown: bool) -> Result<(), String> {
         .spawn()
         .map_err(|error| format!("failed to run setpriv and unshare (package util-linux): {error}"))?;
     let output = thread::spawn(move || collect(reader, shown));
-    let end = wait(child, limit);
+    let end = wait(child, limit, processors);
     let output = output.join().expect("collecting the output does not panic");
-    let left = remove_cgroup(&cgroup);
+    let left = groups::remove(&cgroup);
     match (end, left) {
         (Ok(()), Ok(())) => Ok(()),
         (Err(error), _) | (Ok(()), Err(error)) if shown => Err(error),
@@ -141,62 +146,32 @@ fn collect(mut reader: io::PipeReader, shown: bool) -> String {
     String::from_utf8_lossy(&output).into_owned()
 }
 
-fn wait(mut child: Child, limit: Duration) -> Result<(), String> {
+/// What the process and those that it waited for have had of processors: all of the scenario's, as the first process of its PID namespace reaps
+/// what no other does.
+fn of_processors(process: u32) -> Duration {
+    // A name may have spaces; the fields after it are numbered from 3. The kernel tells hundredths of seconds.
+    let stat = fs::read_to_string(format!("/proc/{process}/stat")).unwrap_or_default();
+    let fields = stat.rsplit_once(')').map_or("", |(_, fields)| fields).split_whitespace().skip(11).take(4);
+    Duration::from_millis(10 * fields.filter_map(|field| field.parse::<u64>().ok()).sum::<u64>())
+}
+
+fn wait(mut child: Child, limit: Duration, processors: &mut Duration) -> Result<(), String> {
     let start = Instant::now();
+    let pid = Pid::from_raw(child.id().cast_signed());
     loop {
-        match child.try_wait() {
-            Ok(Some(status)) if status.success() => return Ok(()),
-            Ok(Some(status)) => return Err(format!("failed ({status})")),
-            Ok(None) if start.elapsed() < limit => thread::sleep(Duration::from_millis(20)),
-            Ok(None) => {
+        // What it had of processors can be read until it has been waited for.
+        match waitid(Id::Pid(pid), WaitPidFlag::WEXITED | WaitPidFlag::WNOHANG | WaitPidFlag::WNOWAIT) {
+            Ok(WaitStatus::StillAlive) if start.elapsed() < limit => thread::sleep(Duration::from_millis(20)),
+            Ok(WaitStatus::StillAlive) => {
                 child.kill().and_then(|()| child.wait()).map_err(|error| format!("failed to end it: {error}"))?;
                 return Err(format!("not finished after {} s", limit.as_secs()));
+            }
+            Ok(_) => {
+                *processors = of_processors(child.id());
+                let status = child.wait().map_err(|error| format!("failed to wait for it: {error}"))?;
+                return if status.success() { Ok(()) } else { Err(format!("failed ({status})")) };
             }
             Err(error) => return Err(format!("failed to wait for it: {error}")),
         }
     }
-}
-
-fn unique(prefix: &str) -> String {
-    static NEXT: AtomicU32 = AtomicU32::new(0);
-    format!("{prefix}-{}-{}", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed))
-}
-
-/// Removes the group from each control group hierarchy. Killed processes take a moment to leave it.
-fn remove_cgroup(name: &str) -> Result<(), String> {
-    let mounts = fs::read_to_string("/proc/mounts").map_err(|error| format!("failed to read /proc/mounts: {error}"))?;
-    let groups: Vec<PathBuf> = mounts
-        .lines()
-        .filter_map(|line| {
-            let mut fields = line.split(' ').skip(1);
-            let (path, kind) = (fields.next()?, fields.next()?);
-            kind.starts_with("cgroup").then(|| Path::new(path).join(name))
-        })
-        .collect();
-    let start = Instant::now();
-    loop {
-        let failed: Vec<String> = groups
-            .iter()
-            .filter(|group| group.exists())
-            .filter_map(|group| remove_tree(group).err().map(|error| format!("{}: {error}", group.display())))
-            .collect();
-        if failed.is_empty() {
-            return Ok(());
-        }
-        if start.elapsed() > Duration::from_secs(5) {
-            return Err(format!("left a control group behind: {}", failed.join(", ")));
-        }
-        thread::sleep(Duration::from_millis(20));
-    }
-}
-
-/// Control groups are removed by rmdir, children first; their files are not files.
-fn remove_tree(group: &Path) -> io::Result<()> {
-    for entry in fs::read_dir(group)? {
-        let entry = entry?;
-        if entry.file_type()?.is_dir() {
-            remove_tree(&entry.path())?;
-        }
-    }
-    fs::remove_dir(group)
 }

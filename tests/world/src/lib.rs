@@ -26,6 +26,7 @@ pub mod container;
 pub mod containerd;
 pub mod docker;
 pub mod egressd;
+pub mod groups;
 pub mod harness;
 pub mod image;
 mod isolate;

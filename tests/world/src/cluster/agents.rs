@@ -79,6 +79,12 @@ impl Cluster {
         self.api.apply(&self.binding_of(app, app, &pool_name, nic, like));
     }
 
+    /// Deletes all bindings of the namespace `default` and all pools, which may not go as long as a binding has something of them.
+    pub fn let_go(&self) {
+        self.api.kubectl(&["delete", "egressbindings", "--all"]);
+        until("all pools are gone", || self.api.try_kubectl(&["delete", "egresspools", "--all"]));
+    }
+
     /// Waits until so many of a binding's workloads are programmed, and none is failing.
     pub fn await_programmed(&self, binding: &str, workloads: u64) -> Value {
         self.api.await_object(&["egressbinding", binding], |object| {

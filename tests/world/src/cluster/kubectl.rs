@@ -13,9 +13,16 @@ pub const PATIENCE: Duration = Duration::from_secs(90);
 const PAUSE: Duration = Duration::from_millis(200);
 
 pub(super) fn run(netns: &Netns, kubeconfig: &str, arguments: &[&str], input: &str) -> Result<String, String> {
-    let mut kubectl = Command::new(program("kubectl"));
-    kubectl.args(arguments).env("KUBECONFIG", kubeconfig).env("HOME", FOLDER);
+    let mut kubectl = command(kubeconfig);
+    kubectl.args(arguments);
     netns.enter(|| command::finish(kubectl, &[&["kubectl"], arguments].concat(), input))
+}
+
+/// `kubectl`, to be given arguments.
+pub(super) fn command(kubeconfig: &str) -> Command {
+    let mut kubectl = Command::new(program("kubectl"));
+    kubectl.env("KUBECONFIG", kubeconfig).env("HOME", FOLDER);
+    kubectl
 }
 
 impl ApiServer {
@@ -58,19 +65,6 @@ impl ApiServer {
     /// Deletes at once what `kubectl delete` is told, and waits until it is gone.
     pub fn delete(&self, what: &[&str]) {
         self.kubectl(&[&["delete", "--now", "--timeout=90s"], what].concat());
-    }
-
-    /// Waits until an object is as asked for, and returns it. Panics with the last one when it never is.
-    pub fn await_object(&self, what: &[&str], fits: impl Fn(&Value) -> bool) -> Value {
-        until(&format!("{what:?} is as asked for"), || match self.try_get(what)? {
-            object if fits(&object) => Ok(object),
-            object => Err(format!("{object:#}")),
-        })
-    }
-
-    /// Waits until the object's condition of this type is `True`.
-    pub fn await_condition(&self, what: &[&str], condition: &str) -> Value {
-        self.await_object(what, |object| has_condition(object, condition))
     }
 
     /// Waits until all pods of a Deployment, a DaemonSet or the like are as its present template says, and ready.

@@ -25,6 +25,7 @@ mod pki;
 mod pod;
 mod power;
 mod settings;
+mod watch;
 
 use std::{env, path::PathBuf, process::Command, sync::Arc, thread};
 
@@ -260,8 +261,10 @@ impl Cluster {
 
     /// Imports the images of a tar as `docker save` makes it on both nodes.
     pub fn import_image(&self, tar: &str) {
-        for node in &self.nodes {
-            node.import(tar);
-        }
+        thread::scope(|scope| {
+            for node in &self.nodes {
+                scope.spawn(|| node.import(tar));
+            }
+        });
     }
 }

@@ -13,7 +13,7 @@ use std::{
 use super::{power::Boot, program, programs, settings};
 use crate::{
     cloud::Cloud,
-    command, isolate,
+    command, groups, isolate,
     layout::{Layout, Nic},
     machine::Machine,
     namespaces::Namespaces,
@@ -99,8 +99,9 @@ impl Node {
 
     /// Starts what makes it a member of the cluster.
     pub(super) fn join(&mut self, kubeconfig: &str, proxy_kubeconfig: &str, authority: &str, proxy: Proxy) {
-        let cgroup = format!("/{}/{}", env::var(isolate::CGROUP).expect("a scenario has a control group"), self.name);
-        self.write("/etc/kubernetes/kubelet.json", &settings::kubelet(authority, &cgroup));
+        let cgroup = self.cgroup();
+        groups::make(&cgroup).expect("root may");
+        self.write("/etc/kubernetes/kubelet.json", &settings::kubelet(authority, &format!("/{cgroup}")));
         self.write("/etc/kubernetes/kube-proxy.json", &settings::kube_proxy(proxy_kubeconfig, proxy, self.layout.ipv6));
         // kubelet watches a folder only if it is there.
         self.write(&format!("{STATIC_PODS}/.empty"), "");
@@ -119,6 +120,11 @@ impl Node {
         );
         let name = format!("--hostname-override={}", self.name);
         self.add("kube-proxy", vec!["--config=/etc/kubernetes/kube-proxy.json".to_owned(), name]);
+    }
+
+    /// Path of the control group that its pods are below.
+    pub(super) fn cgroup(&self) -> String {
+        format!("{}/{}", env::var(isolate::CGROUP).expect("a scenario has a control group"), self.name)
     }
 
     /// Routes that lead to the pods of the node with this number by its address, as a host gateway or a cloud's own routes do it.

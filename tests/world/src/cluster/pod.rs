@@ -39,19 +39,15 @@ impl Pod {
 impl Cluster {
     /// Runs a pod of [`IMAGE`] with these labels in the namespace `default` on a node, and waits until it is ready.
     pub fn run(&self, name: &str, node: &str, labels: &[(&str, &str)]) -> Pod {
-        let labels: Value = labels.iter().map(|(name, value)| ((*name).to_owned(), Value::from(*value))).collect();
-        let pod = json!({
-            "apiVersion": "v1",
-            "kind": "Pod",
-            "metadata": { "name": name, "labels": labels },
-            "spec": {
-                "nodeSelector": { "kubernetes.io/hostname": node },
-                "terminationGracePeriodSeconds": 0,
-                "containers": [{ "name": "probe", "image": IMAGE }],
-            },
-        });
-        self.api.apply(&pod.to_string());
+        self.api.apply(&manifest(name, node, labels).to_string());
         self.pod("default", name)
+    }
+
+    /// Runs such pods, each with a name, a node and its label `app`, and waits until all are ready. They start together.
+    pub fn run_all<const COUNT: usize>(&self, pods: [(&str, &str, &str); COUNT]) -> [Pod; COUNT] {
+        let manifests = pods.map(|(name, node, app)| manifest(name, node, &[("app", app)]));
+        self.api.apply(&json!({ "apiVersion": "v1", "kind": "List", "items": manifests.as_slice() }).to_string());
+        pods.map(|(name, _, _)| self.pod("default", name))
     }
 
     /// Waits until a pod is ready, and returns it.
@@ -92,6 +88,20 @@ impl Cluster {
             address6: addresses.iter().find_map(of6),
         }
     }
+}
+
+fn manifest(name: &str, node: &str, labels: &[(&str, &str)]) -> Value {
+    let labels: Value = labels.iter().map(|(name, value)| ((*name).to_owned(), Value::from(*value))).collect();
+    json!({
+        "apiVersion": "v1",
+        "kind": "Pod",
+        "metadata": { "name": name, "labels": labels },
+        "spec": {
+            "nodeSelector": { "kubernetes.io/hostname": node },
+            "terminationGracePeriodSeconds": 0,
+            "containers": [{ "name": "probe", "image": IMAGE }],
+        },
+    })
 }
 
 /// Whether it serves, and is not about to end.

@@ -10,7 +10,7 @@ use super::{
 };
 use crate::{
     cloud::{Cloud, Routed},
-    command, isolate,
+    command, groups, isolate,
     layout::{Layout, Nic},
     machine::{self, Machine},
     namespaces::Namespaces,
@@ -63,11 +63,10 @@ impl Node {
 
     /// The same with what its init system runs before containerd and kubelet.
     pub fn reboot_with(&mut self, unit: impl FnOnce(&Machine)) {
-        let containers = self.ctr(&["containers", "ls", "-q"]);
         // A first process ends only after all others of its namespace were reaped, each by who started it.
         self.parts.iter_mut().for_each(|part| part.service.kill());
         self.first.end_by(Signal::SIGKILL, PATIENCE);
-        containers.lines().for_each(forget_cgroups);
+        groups::remove(&self.cgroup()).unwrap_or_else(|error| panic!("{error}"));
         for nic in Nic::ALL {
             self.netns().ip(&format!("link del {}", nic.name()));
         }
@@ -75,17 +74,10 @@ impl Node {
         command::run(&["ip", "netns", "del", &self.name]);
         let (machine, first) = self.boot.start(&self.machine.cloud, self.machine.layout, &self.name);
         (self.machine, self.first) = (machine, first);
+        groups::make(&self.cgroup()).expect("root may");
         unit(&self.machine);
         let programs: Vec<&str> = self.parts.iter().map(|part| part.program).collect();
         programs.into_iter().for_each(|program| self.restart(program));
-    }
-}
-
-/// Removes a container's control groups: kubelet asks containerd for seconds about each that it finds after a boot.
-fn forget_cgroups(container: &str) {
-    for hierarchy in fs::read_dir("/sys/fs/cgroup").into_iter().flatten().flatten() {
-        // A container has none in some, and none at all if it never ran.
-        let _ = fs::remove_dir(hierarchy.path().join("k8s.io").join(container));
     }
 }
 

@@ -54,7 +54,7 @@ pub(super) fn kubelet(authority: &str, cgroup: &str) -> String {
         "containerRuntimeEndpoint": format!("unix://{SOCKET}"),
         "cgroupDriver": "cgroupfs",
         "cgroupRoot": cgroup,
-        "cgroupsPerQOS": false,
+        "cgroupsPerQOS": true,
         "enforceNodeAllocatable": [],
         "evictionHard": {},
         "failCgroupV1": false,
