@@ -66,7 +66,7 @@ pub fn remove(name: &str) -> Result<(), String> {
 /// Removes what test programs left that were killed.
 pub(crate) fn sweep() {
     for root in roots().unwrap_or_default() {
-        for group in fs::read_dir(root).into_iter().flatten().flatten().filter(|group| is_stale(group)) {
+        for group in fs::read_dir(root).into_iter().flatten().flatten().filter(is_stale) {
             // Another program may be sweeping, too.
             let _ = remove_tree(&group.path());
         }

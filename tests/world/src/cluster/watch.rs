@@ -4,7 +4,7 @@
 use std::{
     io::BufReader,
     process::{Child, Command, Stdio},
-    sync::mpsc::{self, Receiver, RecvTimeoutError},
+    sync::mpsc::{self, Receiver},
     thread,
     time::{Duration, Instant},
 };
@@ -75,10 +75,7 @@ impl Watch {
 
     /// The next event; none when there will not be another one, or not in time.
     fn next(&self, until: Instant) -> Option<Value> {
-        match self.events.recv_timeout(until.saturating_duration_since(Instant::now())) {
-            Ok(event) => Some(event),
-            Err(RecvTimeoutError::Timeout | RecvTimeoutError::Disconnected) => None,
-        }
+        self.events.recv_timeout(until.saturating_duration_since(Instant::now())).ok()
     }
 }
 
