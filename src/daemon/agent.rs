@@ -271,7 +271,7 @@ impl Agent {
             self.outcome.not_programmed(None, &failure.error);
         }
         self.transitions.log(&self.outcome);
-        self.gates.want(&self.outcome, !self.silent.any());
+        self.gates.want(&self.outcome, &self.facts.kernel, !self.silent.any());
         self.gateways.want(&self.outcome.uplinks.gateways);
         self.spill.want(&self.outcome);
         if !self.silent.any() {

@@ -5,7 +5,7 @@ use std::net::IpAddr;
 
 use ipnet::IpNet;
 
-use super::datapath::{self, Shape, inbound, names, programs, rate, source_ports, spread, traffic};
+use super::datapath::{self, Shape, gate, inbound, names, programs, rate, source_ports, spread, traffic};
 use crate::model::binding::{SourcePorts, Traffic, WhenUnavailable};
 use crate::model::facts::{Family as IpFamily, IfIndex, KernelFacts};
 use crate::model::policy::{NO_EXIT, Standing, standing};
@@ -129,6 +129,7 @@ fn table(outcome: &Outcome, rows: &[Stood], kernel: &KernelFacts, v6: bool, made
     source_ports::add(&mut table, &outcome.uplinks.source_ports(), v6);
     traffics.extend(programs::traffics(&outcome.programs, v6));
     inbound::add(&mut table, outcome, kernel, v6, &mut made.inbound);
+    gate::add(&mut table, kernel, v6);
     table.chains.extend(datapath::chains(Shape::of(&table.sets, v6)));
     traffics.into_iter().for_each(|(name, traffic)| traffic::add(&mut table, &name, traffic, v6, &mut made.traffic));
     table

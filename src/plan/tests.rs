@@ -1,6 +1,7 @@
 //! From YAML and labels to a plan, and what every plan has to keep.
 
 mod flows;
+mod gates;
 mod inbound;
 mod ipvs;
 mod managed;

@@ -9,6 +9,7 @@ pub mod admission;
 mod answers;
 pub mod drops;
 mod egress;
+pub mod gate;
 mod guard;
 mod identity;
 pub mod inbound;
@@ -119,6 +120,8 @@ pub mod names {
     pub const SERVER_LIMITS: &str = "server_limits";
     /// Those of them that have as many.
     pub const FULL: &str = "full";
+    /// Interface, address: programs in network namespaces of their own, which others' filters are to let through.
+    pub const ISOLATED: &str = "isolated";
     /// Input and output interface, source: who is beside a server, and would be answered past this host.
     pub const HAIRPINS: &str = "hairpins";
     /// Family `inet`: NICs that lead outside.
@@ -164,6 +167,8 @@ pub struct Shape {
     pub refusals: bool,
     /// Some of them by IPVS.
     pub ipvs: bool,
+    /// Programs run in network namespaces of their own.
+    pub isolated: bool,
     /// Subnets behind an uplink are inside.
     pub inside: bool,
     /// Bridges are guarded.
@@ -196,6 +201,7 @@ impl Shape {
             server_limits: any(names::SERVER_LIMITS),
             refusals: any(names::SERVER_LIMITS) || sets.keys().any(|name| admission::is_rate(name)),
             ipvs: any(names::VIRTUAL),
+            isolated: any(names::ISOLATED),
             inside: any(names::INSIDE),
             guards: any(names::GUARDS),
             claimed: any(names::CLAIMED),
@@ -210,7 +216,14 @@ type Chains = Vec<(&'static str, Chain)>;
 
 /// The chains of a table of an ip family.
 pub fn chains(shape: Shape) -> BTreeMap<String, Chain> {
-    let fragments = [inbound::chains(shape), egress::chains(shape), answers::chains(shape), guard::chains(shape), seal::chains(shape)];
+    let fragments = [
+        inbound::chains(shape),
+        gate::chains(shape),
+        egress::chains(shape),
+        answers::chains(shape),
+        guard::chains(shape),
+        seal::chains(shape),
+    ];
     let mut all = BTreeMap::new();
     for (name, chain) in fragments.into_iter().flatten() {
         let before = all.insert(name.to_owned(), chain);
