@@ -134,7 +134,7 @@ fn isolated() -> KernelFacts {
 }
 
 /// What a host with one uplink needs.
-fn wanted() -> Ruleset {
+pub fn wanted() -> Ruleset {
     let mut outcome = Outcome::default();
     let uplink = Uplink {
         index: 3,
@@ -255,7 +255,7 @@ fn the_datapaths_rules_are_taken_by_the_kernel_and_listed_by_nft() {
             "iif . oif . ip saddr @hairpins",
             "iif . ip saddr @isolated meta mark set meta mark | 0x00000280 accept",
             "ct direction reply oif . ip6 daddr @isolated meta mark set meta mark | 0x00000280 accept",
-            "update @rates-tcp-443-192.0.2.1 { ip saddr timeout 10s limit rate over 20/second burst 20 packets } counter",
+            "update @rates-tcp-443-192.0.2.1 { ip saddr timeout 10s limit rate over 20/second burst 20 packets } goto drop-ClientLimit-tcp",
             "reject with tcp reset",
             "ip saddr @clients-tcp-443-192.0.2.1-172.19.0.2-1234 jump server-tcp-443-192.0.2.1-172.19.0.2-1234",
             "update @clients-tcp-443-192.0.2.1-172.19.0.2-1234 { ip saddr timeout 10m }",
@@ -263,13 +263,18 @@ fn the_datapaths_rules_are_taken_by_the_kernel_and_listed_by_nft() {
             "dnat to 172.19.0.2:1234",
             "meta l4proto @full-tcp-1234-172.19.0.2 return",
             "ct count over 99 update @full-tcp-1234-172.19.0.2 { meta l4proto timeout 30s } update @full { ip daddr . meta l4proto . th dport timeout 30s }",
-            "ct count over 100 counter",
+            "ct count over 100 goto drop-ServerLimit-server",
             "ip daddr . meta l4proto . th dport vmap @server_limits",
             "masquerade",
-            "limit rate over 2375000 bytes/second burst 9000 bytes counter packets 0 bytes 0 drop",
+            "limit rate over 2375000 bytes/second burst 9000 bytes goto drop-Rate",
             // nft has no name for a source address beside this kind of match.
             "meta mark & 0xffff1f80 == 0x00001000 meta protocol ip iif . @nh,96,32 vmap @rates4_nets",
             "jump rate-file/default/lan",
+            "update @dropped-Guard-4 { iif . ip saddr timeout 1d counter }",
+            "ct direction original update @dropped-Seal-4 { iif . ct original ip saddr timeout 1d counter }",
+            "ct direction reply update @dropped-Seal-6 { iif . ct reply ip6 saddr timeout 1d counter }",
+            "update @dropped-ServerLimit-4 { oif . ip daddr timeout 1d counter }",
+            "update @dropped-Rate-links { iif timeout 1d counter }",
         ] {
             assert!(listing.contains(rule), "{rule}\n{listing}");
         }

@@ -31,7 +31,7 @@ use crate::contract::{FLAG, FLAG_MASK};
 use crate::nft::build::{RuleBuilder, constant, daddr, iif, mark, ranges, rule};
 use crate::nft::{Bytes, Chain, Data, Datatype, Key, Rule, Set, Table};
 
-pub use identity::table as identity;
+pub use identity::{add_drops as add_identity_drops, table as identity};
 
 /// `ct direction` of answers.
 pub const REPLY: u32 = 1;
@@ -224,7 +224,7 @@ pub fn chains(shape: Shape) -> BTreeMap<String, Chain> {
         guard::chains(shape),
         seal::chains(shape),
     ];
-    let mut all = BTreeMap::new();
+    let mut all: BTreeMap<String, Chain> = drops::chains(shape.v6).collect();
     for (name, chain) in fragments.into_iter().flatten() {
         let before = all.insert(name.to_owned(), chain);
         debug_assert!(before.is_none(), "two fragments have a chain {name}");
@@ -322,7 +322,7 @@ fn to_inside(v6: bool) -> RuleBuilder {
 
 /// The policy has no usable exit. The way's table ends in `unreachable`, so the program gets an error at once; the inside still works.
 fn no_way(bits: u32) -> Rule {
-    rule().counter(drops::NO_EXIT).set_mark(constant(FLAG | bits)).accept()
+    drops::drop_for(rule().set_mark(constant(FLAG | bits)), drops::NO_EXIT)
 }
 
 /// The rules that are there, in order.
