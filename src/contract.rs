@@ -40,8 +40,8 @@ pub const PRIORITY_SEAL: i32 = 110;
 /// The guard from boot on: in `forward`, where both interfaces are known by name.
 pub const PRIORITY_BOOT_GUARD: i32 = -1;
 
-/// Packet mark in `forward` only (with IPVS in `input` and `output`, too), between [`PRIORITY_BEFORE_FORWARD`] and [`PRIORITY_BEHIND_FORWARD`], beside ours: the flow is one to a published port.
-/// A firewall lets it through by one rule.
+/// Packet mark in `forward` only (with IPVS in `input` and `output`, too), between [`PRIORITY_BEFORE_FORWARD`] and [`PRIORITY_BEHIND_FORWARD`],
+/// beside ours: the flow is one to a published port, or of a program in a network namespace. A firewall lets it through by one rule.
 pub const FORWARDED_MARK: u32 = 0x0000_0280;
 /// [`FORWARDED_MARK`] is compared under this mask: with any bit of another program there is none.
 pub const FORWARDED_MASK: u32 = FLAG_MASK & !FLAG;

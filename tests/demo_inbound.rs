@@ -153,7 +153,7 @@ fn await_healthy(world: &World, expected: usize) {
         let status = world.status();
         let servers = status["services"][0]["servers"].as_array().into_iter().flatten();
         let healthy = servers.filter(|server| server["health"] == "Healthy").count();
-        let open = world.host.run(&["iptables", "-S", "FORWARD"]).contains("egressd inbound");
+        let open = world.host.run(&["iptables", "-S", "FORWARD"]).contains("egressd");
         if healthy == expected && open { Ok(()) } else { Err(format!("{status:#}")) }
     });
 }

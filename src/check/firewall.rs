@@ -4,6 +4,7 @@ use crate::contract::{PRIORITY_SNAT, TABLE};
 use crate::model::facts::LinkKind;
 use crate::nft::decode::AnyChain;
 use crate::nft::{ChainKind, Hook};
+use crate::plan::gates::{FIREWALLD, trust};
 
 use super::facts::Facts;
 use super::findings::Finding;
@@ -67,14 +68,13 @@ fn forward(facts: &Facts) -> Vec<Finding> {
 
 /// Its chain accepts by policy; its last rule rejects what no zone accepts.
 fn is_firewalld(chain: &AnyChain) -> bool {
-    chain.table == "firewalld" && chain.chain == "filter_FORWARD"
+    chain.table == FIREWALLD && chain.chain == "filter_FORWARD"
 }
 
 /// Rules that a firewall does not know of itself are gone, or refused, when it next loads its own.
 fn accept(facts: &Facts, chain: &AnyChain, bridge: &str) -> String {
     if is_firewalld(chain) {
-        let trust = format!("--zone=trusted --add-interface={bridge}");
-        return format!("`firewall-cmd {trust} && firewall-cmd --permanent {trust}`, or a policy of its own for {bridge}");
+        return format!("{}, or a policy of its own for {bridge}", trust(bridge));
     }
     if facts.chains.iter().any(|c| c.family == chain.family && matches!(c.chain.as_str(), "ufw-user-forward" | "ufw6-user-forward")) {
         return format!("`ufw route allow in on {bridge}`");

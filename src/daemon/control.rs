@@ -14,7 +14,7 @@ use tokio::time::timeout;
 use tracing::{debug, warn};
 
 use super::desk::{Desk, FlowsError};
-use super::question::{Call, Question, Response, counted, put};
+use super::question::{Call, Question, Response, counted, dropped, put};
 use super::{Error, Teller, retry, started};
 use crate::model::facts::IfIndex;
 use crate::model::programs::Started;
@@ -105,7 +105,7 @@ async fn answer(stream: tokio::net::UnixStream, tell: Teller, desk: Desk) -> io:
     let request: Request = serde_json::from_str(&line)?;
     let response = match request {
         Request::Status => put(Question::Status(counted().await), &tell).await,
-        Request::Explain { workload, destination } => put(Question::Explain { workload, destination }, &tell).await,
+        Request::Explain { workload, destination } => put(Question::Explain { workload, destination, drops: dropped().await }, &tell).await,
         Request::ExplainInbound(call) => put(Question::ExplainInbound(call), &tell).await,
         Request::Flows { workload } => desk.flows_of(workload, FLOWS).await.map(|flows| match flows {
             Ok(flows) => Response::Flows(flows),

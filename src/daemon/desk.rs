@@ -13,8 +13,9 @@ use super::Teller;
 use super::question::{Question, Response, put, with_drops};
 use super::tally::{self, Reader, Reading};
 use crate::effects::kernel::Failure;
+use crate::report::drops::Dropped;
 use crate::report::flows::{Flows, Owners};
-use crate::report::status::{Dropped, Status};
+use crate::report::status::{Status, Workload};
 
 /// How long what was counted is told again.
 const FRESH: Duration = Duration::from_secs(1);
@@ -145,11 +146,12 @@ impl Snapshot {
     fn of(mut status: Status, revision: u64, before: Option<(u64, u64)>) -> Self {
         let at = Instant::now();
         let dropped = std::mem::take(&mut status.dropped);
-        let flows: Vec<u64> = status.workloads.iter_mut().map(|workload| std::mem::take(&mut workload.flows)).collect();
+        let mut take = |workload: &mut Workload| (std::mem::take(&mut workload.flows), std::mem::take(&mut workload.dropped));
+        let counters: Vec<_> = status.workloads.iter_mut().map(&mut take).collect();
         let fingerprint = FixedState::default().hash_one(json(&status));
         status.dropped.clone_from(&dropped);
-        for (workload, flows) in status.workloads.iter_mut().zip(flows) {
-            workload.flows = flows;
+        for (workload, counters) in status.workloads.iter_mut().zip(counters) {
+            (workload.flows, workload.dropped) = counters;
         }
         let number = match before {
             Some((number, same)) if same == fingerprint => number,

@@ -1,10 +1,12 @@
-//! Others' firewalls, where ports are published: what flows to these need there is put back whenever their owners rewrite their rules.
+//! Others' firewalls, while ports are published or programs run in network namespaces: what their flows need there is put back whenever the owners
+//! rewrite their rules.
 
 use std::time::{Duration, Instant};
 
 use tracing::{info, warn};
 
 use crate::effects::kernel::{Failure, Kernel};
+use crate::model::facts::KernelFacts;
 use crate::model::resolve::Outcome;
 use crate::plan::gates::{Wanted, problems};
 
@@ -32,12 +34,10 @@ impl Watch {
     }
 
     /// Takes note of what an outcome needs. Until every source has spoken, nothing that was needed before is taken away.
-    pub fn want(&mut self, outcome: &Outcome, whole: bool) {
-        let mut wanted = Wanted::of(outcome);
+    pub fn want(&mut self, outcome: &Outcome, kernel: &KernelFacts, whole: bool) {
+        let mut wanted = Wanted::of(outcome, kernel);
         if !whole {
-            wanted.families.extend(&self.wanted.families);
-            wanted.containers.extend(&self.wanted.containers);
-            wanted.ipvs.extend(&self.wanted.ipvs);
+            wanted.extend(&self.wanted);
         }
         if wanted != self.wanted || whole != self.whole {
             (self.wanted, self.whole, self.due) = (wanted, whole, Some(Instant::now()));
@@ -46,7 +46,7 @@ impl Watch {
 
     /// Chains that forwarded packets pass may have changed.
     pub fn changed(&mut self) {
-        if !self.wanted.families.is_empty() {
+        if !self.wanted.is_empty() {
             self.due.get_or_insert_with(|| Instant::now() + SETTLE);
         }
     }
@@ -57,7 +57,7 @@ impl Watch {
             return;
         }
         self.due = None;
-        if !self.whole && self.wanted.families.is_empty() {
+        if !self.whole && self.wanted.is_empty() {
             return;
         }
         let now = match kernel.open_gates(&self.wanted) {
@@ -81,5 +81,5 @@ impl Watch {
 }
 
 fn explained(failure: &Failure) -> String {
-    format!("{failure}; until then the firewall may drop calls to published ports")
+    format!("{failure}; until then the firewall may drop calls to published ports, and what programs in network namespaces send")
 }

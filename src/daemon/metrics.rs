@@ -13,7 +13,8 @@ use crate::model::health::Verdict;
 use crate::model::known::Facts;
 use crate::model::resolve::Outcome;
 use crate::model::services::{Health, Server};
-use crate::report::status::{Counted, Dropped, bindings, word};
+use crate::report::drops::{Dropped, DroppedBy};
+use crate::report::status::{Counted, bindings, word};
 
 /// Which version runs, as every registry of this program tells.
 pub(super) fn register_build(registry: &mut Registry) {
@@ -30,6 +31,7 @@ pub(super) struct Metrics {
     exits: Family<ByExit, Gauge>,
     ports: Family<ByExit, Gauge>,
     dropped: Family<ByReason, Counter>,
+    dropped_by: Family<ByInterface, Counter>,
     services: Gauge,
     servers: Gauge,
     unhealthy: Gauge,
@@ -94,11 +96,18 @@ struct ByReason {
     family: String,
 }
 
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct ByInterface {
+    reason: String,
+    family: String,
+    interface: String,
+}
+
 impl Metrics {
     pub fn new() -> Self {
         let mut registry = Registry::with_prefix("egressd");
         let latency = Histogram::new(exponential_buckets(0.000_05, 2.0, 16));
-        let (workloads, bindings, up, uplinks, exits, ports, dropped, services, servers) = Default::default();
+        let (workloads, bindings, up, uplinks, exits, ports, dropped, dropped_by, services, servers) = Default::default();
         let (unhealthy, failing, problems, rounds, changes, failures, drift, missed) = Default::default();
         let metrics = Self {
             registry: Registry::default(),
@@ -109,6 +118,7 @@ impl Metrics {
             exits,
             ports,
             dropped,
+            dropped_by,
             services,
             servers,
             unhealthy,
@@ -131,6 +141,8 @@ impl Metrics {
         registry.register("exit_busiest_destination_flows", help, metrics.ports.clone());
         let help = "Packets that were not let out; begins anew when its rule is made anew";
         registry.register("dropped_packets", help, metrics.dropped.clone());
+        let help = "The same by the interface that they came in by; begins anew after a day without one";
+        registry.register("dropped_packets_by_interface", help, metrics.dropped_by.clone());
         registry.register("services", "Ports of exits that bindings publish", metrics.services.clone());
         registry.register("servers", "Workloads that serve published ports, each as often as it does", metrics.servers.clone());
         registry.register("unhealthy_servers", "Those of them that do not answer as asked", metrics.unhealthy.clone());
@@ -176,8 +188,13 @@ impl Metrics {
             self.ports.get_or_create(&label).set(busiest.try_into().unwrap_or(i64::MAX));
         }
         self.dropped.clear();
-        for Dropped { reason, family, packets } in &now.counted.dropped {
-            self.dropped.get_or_create(&ByReason { reason: reason.clone(), family: family.clone() }).inc_by(*packets);
+        self.dropped_by.clear();
+        for Dropped { reason, family, packets, interfaces } in now.counted.drops.told(&now.facts.kernel) {
+            for DroppedBy { interface, packets } in interfaces {
+                let label = ByInterface { reason: reason.clone(), family: family.clone(), interface };
+                self.dropped_by.get_or_create(&label).inc_by(packets);
+            }
+            self.dropped.get_or_create(&ByReason { reason, family }).inc_by(packets);
         }
         let services = &now.outcome.inbound.all;
         self.services.set(services.len().try_into().unwrap_or(i64::MAX));
@@ -203,6 +220,7 @@ mod tests {
     use crate::daemon::controller;
     use crate::effects::kubernetes::lease::Standing;
     use crate::model::workload::{Row, State, Subject};
+    use crate::report::drops::Drops;
 
     #[test]
     fn the_charts_dashboard_and_alerts_ask_for_what_is_counted() {
@@ -230,8 +248,8 @@ mod tests {
         };
         let (facts, outcome) = (Facts::default(), Outcome { rows: vec![row], ..Outcome::default() });
         let sources = vec![("docker", true)];
-        let dropped = vec![Dropped { reason: "Seal".to_owned(), family: "ip".to_owned(), packets: 1 }];
-        let counted = Counted { dropped, ..Counted::default() };
+        let drops = Drops { by_reason: vec![("Seal".to_owned(), "ip".to_owned(), 1)], ..Drops::default() };
+        let counted = Counted { drops, ..Counted::default() };
         let now = Now { facts: &facts, outcome: &outcome, sources, counted, failing: 0, problems: 0 };
         let text = Metrics::new().text(&now) + &controller::text(&Standing::default());
         for name in asked {

@@ -13,6 +13,7 @@ use crate::effects::nft::{drops, full};
 use crate::model::facts::IfIndex;
 use crate::model::programs::Started;
 use crate::report::changes::Changes;
+use crate::report::drops::Drops;
 use crate::report::flows::Flows;
 use crate::report::status::{Counted, Status};
 
@@ -34,6 +35,8 @@ pub(crate) enum Question {
     Explain {
         workload: String,
         destination: Option<IpAddr>,
+        /// What the kernel has counted.
+        drops: Drops,
     },
     /// The last changes of workloads.
     Changes,
@@ -71,20 +74,26 @@ pub(super) async fn counted() -> Counted {
 
 /// With the counters of what our rules have dropped, and the servers that are full.
 pub(super) async fn with_drops(counted: Counted) -> Counted {
-    let read = || {
-        drops().unwrap_or_else(|error| {
-            debug!(%error, "failed to read the counters of drops");
-            Vec::new()
-        })
-    };
     let full = || {
         full().unwrap_or_else(|error| {
             debug!(%error, "failed to read which servers are full");
             BTreeSet::new()
         })
     };
-    let (dropped, full) = spawn_blocking(move || (read(), full())).await.unwrap_or_default();
-    Counted { dropped, full, ..counted }
+    let (drops, full) = spawn_blocking(move || (read_drops(), full())).await.unwrap_or_default();
+    Counted { drops, full, ..counted }
+}
+
+/// The counters of what our rules have dropped; nothing where they cannot be read.
+pub(super) async fn dropped() -> Drops {
+    spawn_blocking(read_drops).await.unwrap_or_default()
+}
+
+fn read_drops() -> Drops {
+    drops().unwrap_or_else(|error| {
+        debug!(%error, "failed to read the counters of drops");
+        Drops::default()
+    })
 }
 
 /// Puts a question to the loop; `None` when it stops.

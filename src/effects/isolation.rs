@@ -13,12 +13,10 @@ use nix::mount::{MsFlags, mount};
 use nix::sched::{CloneFlags, unshare};
 
 use crate::model::facts::{Family, IfIndex, Route};
-use crate::model::isolated::{Ends, NoEnds};
+use crate::model::isolated::{Ends, LINKS, NoEnds};
 use crate::netlink::{self, Channel, link, nexthop, routing};
 use crate::wire::{Message, flags};
 
-/// Names of the host's ends; the kernel puts the number in.
-const HOST_END: &str = "egx%d";
 /// The program's end.
 const PROGRAM_END: &str = "eth0";
 /// The loopback interface of every namespace.
@@ -119,7 +117,9 @@ pub fn enter(isolation: &Isolation, scratch: &Path) -> Result<IfIndex, Error> {
     let own = fs::File::open("/proc/thread-self/ns/net").map_err(system("open the network namespace"))?;
     let mut inner = open().map_err(kernel("open a netlink socket"))?;
     let namespace = u32::try_from(own.as_raw_fd()).expect("an open file has a number");
-    host.request(link::veth(HOST_END, PROGRAM_END, namespace), |_| {}).map_err(kernel("make a veth"))?;
+    // The kernel puts the number in.
+    let host_end = format!("{LINKS}%d");
+    host.request(link::veth(&host_end, PROGRAM_END, namespace), |_| {}).map_err(kernel("make a veth"))?;
     let mut found = None;
     inner.request(link::by_name(PROGRAM_END), |message| found = found.or(link::ends(&message))).map_err(kernel("find the veth"))?;
     let (program_end, host_end) = found.ok_or_else(|| system("find the veth")(io::ErrorKind::NotFound.into()))?;

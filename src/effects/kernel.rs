@@ -147,10 +147,10 @@ impl Kernel {
         Ok(chains)
     }
 
-    /// Lets flows to published ports through iptables' filter table where they are wanted, and nowhere else. Returns the firewalls that forwarded
-    /// packets pass, as they were, and what was changed.
+    /// Lets what is wanted through iptables' filter table, and nothing else. Returns the firewalls that forwarded packets pass, as they were, and
+    /// what was changed.
     pub fn open_gates(&mut self, wanted: &Wanted) -> Result<(Vec<Gate>, Vec<GateStep>), Failure> {
-        let failed = "letting flows to published ports through the firewall";
+        let failed = "letting flows with egressd's mark through the firewall";
         let gates = self.nft.gates(wanted).map_err(|error| Failure::of(failed, &error))?;
         let steps = gates::steps(&gates, wanted);
         self.nft.change_gates(&steps).map_err(|error| Failure::of(failed, &error))?;

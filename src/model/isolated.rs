@@ -9,8 +9,11 @@ use std::sync::Arc;
 use ipnet::{IpNet, Ipv4Net};
 
 use super::binding::{Binding, BindingName, ExitSpec, FieldError, Inbound, RoutedSource, Selector, Source};
-use super::facts::Family;
+use super::facts::{Family, IfIndex, KernelFacts};
 use super::programs::Started;
+
+/// What the names of the links begin with; a number follows.
+pub const LINKS: &str = "egx";
 
 /// What such an alias says.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -39,6 +42,12 @@ impl Isolated {
         };
         Binding { inbound: self.inbound.clone(), ..binding }
     }
+}
+
+/// The programs that run just now: the link of each, and its addresses.
+pub fn programs(kernel: &KernelFacts) -> impl Iterator<Item = (IfIndex, IpAddr)> {
+    let isolated = kernel.links.values().filter_map(|link| Some((link.index, link.isolated.as_deref()?)));
+    isolated.flat_map(|(link, program)| program.addresses.iter().map(move |address| (link, *address)))
 }
 
 /// That no file has a binding of this name.

@@ -2,7 +2,7 @@
 
 use super::Register;
 
-/// `update @set { KEY timeout T [limit rate over R/second burst B packets] }`: puts the key into a set that rules fill, or makes it stay as long
+/// `update @set { KEY timeout T [limit rate over R/second burst B packets | counter] }`: puts the key into a set that rules fill, or makes it stay as long
 /// again. Where the set is full the rule ends.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Update {
@@ -10,8 +10,17 @@ pub struct Update {
     pub from: Register,
     /// Milliseconds that the element stays.
     pub timeout: u64,
-    /// The element has a rate, and the rule goes on for what exceeds it.
-    pub over: Option<Rate>,
+    pub keeps: Kept,
+}
+
+/// What an element of such a set has for itself.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kept {
+    Nothing,
+    /// A rate, and the rule goes on for what exceeds it.
+    Rate(Rate),
+    /// A counter of packets.
+    Counter,
 }
 
 /// A token bucket.

@@ -19,7 +19,7 @@ use std::net::IpAddr;
 
 use ipnet::IpNet;
 
-use super::{Bytes, CmpOp, Expr, Family, Meta, Rate, Refusal, Register, Rule, Target, Update, Verdict};
+use super::{Bytes, CmpOp, Expr, Family, Kept, Meta, Rate, Refusal, Register, Rule, Target, Update, Verdict};
 use crate::fnv::Fnv;
 use operand::load_key;
 pub use operand::*;
@@ -207,17 +207,22 @@ impl RuleBuilder {
 
     /// `update @set { key timeout … }`, of a set that rules fill.
     pub fn update(self, set: &str, key: impl Into<Vec<Operand>>, milliseconds: u64) -> Self {
-        self.put(set, key.into(), milliseconds, None)
+        self.put(set, key.into(), milliseconds, Kept::Nothing)
     }
 
     /// `update @set { key timeout … limit rate over … }`: the rule goes on for what exceeds the key's rate.
     pub fn exceeds(self, set: &str, key: impl Into<Vec<Operand>>, milliseconds: u64, rate: Rate) -> Self {
-        self.put(set, key.into(), milliseconds, Some(rate))
+        self.put(set, key.into(), milliseconds, Kept::Rate(rate))
     }
 
-    fn put(mut self, set: &str, key: Vec<Operand>, timeout: u64, over: Option<Rate>) -> Self {
+    /// `update @set { key timeout … counter }`: the packets of each key are counted.
+    pub fn count_in(self, set: &str, key: impl Into<Vec<Operand>>, milliseconds: u64) -> Self {
+        self.put(set, key.into(), milliseconds, Kept::Counter)
+    }
+
+    fn put(mut self, set: &str, key: Vec<Operand>, timeout: u64, keeps: Kept) -> Self {
         load_key(&mut self.exprs, &key, 0, false);
-        self.exprs.push(Expr::Update(Update { set: set.to_owned(), from: 0, timeout, over }));
+        self.exprs.push(Expr::Update(Update { set: set.to_owned(), from: 0, timeout, keeps }));
         self
     }
 

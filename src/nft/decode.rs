@@ -103,11 +103,13 @@ pub fn any_chain(message: &Received) -> Option<AnyChain> {
 pub fn counted<'a>(message: &Received<'a>) -> Option<(&'a str, u64)> {
     let (name, _) = message.attribute(NFTA_RULE_USERDATA).and_then(comment)?.split_once(' ')?;
     let mut expressions = attributes(message.attribute(NFTA_RULE_EXPRESSIONS)?);
-    let counter = expressions.find_map(|(_, expr)| {
-        let is_one = find(expr, NFTA_EXPR_NAME).and_then(text) == Some("counter");
-        find(expr, NFTA_EXPR_DATA).filter(|_| is_one)
-    })?;
-    Some((name, u64::from_be_bytes(*find(counter, NFTA_COUNTER_PACKETS)?.first_chunk()?)))
+    Some((name, expressions.find_map(|(_, expr)| packets(expr))?))
+}
+
+/// The packets that an expression has counted, if it is a counter.
+fn packets(expr: &[u8]) -> Option<u64> {
+    find(expr, NFTA_EXPR_NAME).and_then(text).filter(|name| *name == "counter")?;
+    Some(u64::from_be_bytes(*find(find(expr, NFTA_EXPR_DATA)?, NFTA_COUNTER_PACKETS)?.first_chunk()?))
 }
 
 /// Puts what a message tells of the table `name` into the ruleset. Says nothing of other tables. Whether it told nothing twice: the kernel
@@ -181,11 +183,12 @@ fn set(table: &mut Table, message: &Received) -> Option<()> {
         Some(number) => Some(datatype(number)),
         None => None,
     };
+    let most = message.attribute(NFTA_SET_DESC).and_then(|desc| find(desc, NFTA_SET_DESC_SIZE)).and_then(number_be);
     let set = Set {
         key: fields(message.attribute(NFTA_SET_KEY_TYPE).and_then(number_be)?),
         data,
         interval: flags & NFT_SET_INTERVAL != 0,
-        dynamic: flags & NFT_SET_EVAL != 0,
+        by_rules: (flags & NFT_SET_EVAL != 0).then(|| most.unwrap_or(0)),
         elements: Default::default(),
     };
     table.sets.insert(name.to_owned(), set);
@@ -212,11 +215,11 @@ fn datatype(number: u32) -> Datatype {
 
 fn elements(table: &mut Table, message: &Received) -> Option<bool> {
     let name = message.attribute(NFTA_SET_ELEM_LIST_SET).and_then(text)?;
-    let Some(set) = table.sets.get_mut(name).filter(|set| !set.dynamic) else {
+    let Some(set) = table.sets.get_mut(name).filter(|set| set.by_rules.is_none()) else {
         return Some(true);
     };
     let mut once = true;
-    for (_, element) in attributes(message.attribute(NFTA_SET_ELEM_LIST_ELEMENTS).unwrap_or_default()) {
+    for element in listed(message) {
         let Some(key) = find(element, NFTA_SET_ELEM_KEY) else {
             // A catch-all element has no key; egressd has none, and has no way to name it.
             continue;
@@ -234,8 +237,16 @@ fn elements(table: &mut Table, message: &Received) -> Option<bool> {
 
 /// The keys of the elements that a message tells of, as they are, of any set.
 pub fn keys(message: &Received) -> impl Iterator<Item = Bytes> {
-    let elements = message.attribute(NFTA_SET_ELEM_LIST_ELEMENTS).unwrap_or_default();
-    attributes(elements).filter_map(|(_, element)| value(find(element, NFTA_SET_ELEM_KEY)?))
+    listed(message).filter_map(|element| value(find(element, NFTA_SET_ELEM_KEY)?))
+}
+
+/// The same of a set whose elements count, with the packets of each.
+pub fn counted_keys(message: &Received) -> impl Iterator<Item = (Bytes, u64)> {
+    listed(message).filter_map(|element| Some((value(find(element, NFTA_SET_ELEM_KEY)?)?, packets(find(element, NFTA_SET_ELEM_EXPR)?)?)))
+}
+
+fn listed<'a>(message: &Received<'a>) -> impl Iterator<Item = &'a [u8]> {
+    attributes(message.attribute(NFTA_SET_ELEM_LIST_ELEMENTS).unwrap_or_default()).map(|(_, element)| element)
 }
 
 fn value(nest: &[u8]) -> Option<Bytes> {

@@ -49,7 +49,7 @@ fn can_become(wanted: &Table, present: &Table) -> bool {
 }
 
 fn same_type(a: &Set, b: &Set) -> bool {
-    (&a.key, a.data, a.interval, a.dynamic) == (&b.key, b.data, b.interval, b.dynamic)
+    (&a.key, a.data, a.interval, a.by_rules) == (&b.key, b.data, b.interval, b.by_rules)
 }
 
 fn diff_table(family: Family, wanted: &Table, present: &Table, changes: &mut Vec<Change>) {

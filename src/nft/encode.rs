@@ -11,9 +11,6 @@ pub use gates::gates;
 /// Elements of one message, in bytes: an attribute has at most 65,535 and an element less than 400.
 const ELEMENTS_PER_MESSAGE: usize = 48 * 1024;
 
-/// Elements that rules may put into one set.
-const MOST_BY_RULES: u32 = 65_536;
-
 /// Whom the tables let change them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Ownership {
@@ -244,7 +241,7 @@ fn write_rule(w: &mut Message, table: &str, chain: &str, rule: &Rule) {
 fn write_set(w: &mut Message, table: &str, name: &str, id: u32, set: &Set) {
     let map = if set.data.is_some() { NFT_SET_MAP } else { 0 };
     let interval = if set.interval { NFT_SET_INTERVAL | NFT_SET_CONCAT } else { 0 };
-    let dynamic = if set.dynamic { NFT_SET_EVAL | NFT_SET_TIMEOUT } else { 0 };
+    let dynamic = if set.by_rules.is_some() { NFT_SET_EVAL | NFT_SET_TIMEOUT } else { 0 };
     w.put_text(NFTA_SET_TABLE, table);
     w.put_text(NFTA_SET_NAME, name);
     w.put_be32(NFTA_SET_FLAGS, map | interval | dynamic);
@@ -257,8 +254,8 @@ fn write_set(w: &mut Message, table: &str, name: &str, id: u32, set: &Set) {
             w.put_be32(NFTA_SET_DATA_LEN, width(data));
         }
     }
-    if set.dynamic {
-        w.nest(NFTA_SET_DESC, |w| w.put_be32(NFTA_SET_DESC_SIZE, MOST_BY_RULES));
+    if let Some(most) = set.by_rules {
+        w.nest(NFTA_SET_DESC, |w| w.put_be32(NFTA_SET_DESC_SIZE, most));
     }
     if set.interval {
         w.nest(NFTA_SET_DESC, |w| {

@@ -12,7 +12,7 @@ use crate::contract::{FORWARDED_MARK, FORWARDED_MASK};
 use crate::wire::{Received, attributes, find, number_be, text};
 
 /// The comment of a rule of ours, by which it is known.
-pub const TAG: &str = "egressd inbound";
+pub const TAG: &str = "egressd";
 /// The table of iptables that filters.
 pub const FILTER: &str = "filter";
 
@@ -21,6 +21,8 @@ pub const FILTER: &str = "filter";
 pub struct Gate {
     pub chain: AnyChain,
     pub rules: Vec<GateRule>,
+    /// It is firewalld's, which has rules for the links of programs in network namespaces.
+    pub trusts_programs: bool,
 }
 
 /// A rule of such a chain, as far as it matters here.
@@ -66,9 +68,9 @@ impl fmt::Display for GateStep {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::InsertBefore(family, chain, _) | Self::Insert(family, chain) | Self::Append(family, chain) => {
-                write!(f, "let flows to published ports through {family} {FILTER} {chain}")
+                write!(f, "let flows with egressd's mark through {family} {FILTER} {chain}")
             }
-            Self::Delete(family, chain, _) => write!(f, "take the rule of published ports out of {family} {FILTER} {chain}"),
+            Self::Delete(family, chain, _) => write!(f, "take the rule for egressd's mark out of {family} {FILTER} {chain}"),
         }
     }
 }
@@ -90,6 +92,12 @@ pub fn rule<'a>(message: &Received<'a>, comment: impl Fn(&'a [u8]) -> Option<&'a
         asks: expressions.windows(mark.len()).any(|bytes| bytes == mark),
         decides: decides(expressions),
     })
+}
+
+/// Whether the rule that a message tells of asks for an interface whose name is, or begins with, this.
+pub fn asks_for_link(message: &Received<'_>, name: &str) -> bool {
+    let expressions = message.attribute(NFTA_RULE_EXPRESSIONS).unwrap_or_default();
+    expressions.windows(name.len()).any(|bytes| bytes == name.as_bytes())
 }
 
 /// What a rule does with every packet, if it does no more than to count, to log and to decide.

@@ -5,7 +5,7 @@ use std::fmt;
 use std::ops::{Deref, DerefMut};
 use std::sync::Arc;
 
-pub use super::admission::{Rate, Refusal, Update};
+pub use super::admission::{Kept, Rate, Refusal, Update};
 
 /// Families that we have tables in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -81,8 +81,9 @@ pub struct Set {
     pub data: Option<Datatype>,
     /// Keys are ranges (`flags interval`); the key's values are then in network byte order.
     pub interval: bool,
-    /// Rules put the elements in, each with a timeout (`flags dynamic,timeout`): `elements` is empty, and nobody reads what there is.
-    pub dynamic: bool,
+    /// Rules put the elements in, so many at most, each with a timeout (`flags dynamic,timeout`): `elements` is empty, and no plan reads what
+    /// there is.
+    pub by_rules: Option<u32>,
     pub elements: Elements,
 }
 
@@ -347,6 +348,8 @@ pub enum Meta {
     OifName,
     /// The user of the packet's socket, 4 bytes host order. Ends the rule where there is no socket that a program has open.
     SocketUid,
+    /// `NFPROTO_*` of the packet, in the family inet; 1 byte.
+    NfProto,
     /// 1 byte.
     L4Proto,
     /// Ethertype, 2 bytes network order.
@@ -365,6 +368,10 @@ pub enum Ct {
     ReplyDaddr { v6: bool },
     /// Destination of the original direction: the address that was called.
     OriginalDaddr { v6: bool },
+    /// Source of the reply direction: who was called, behind any translation.
+    ReplySaddr { v6: bool },
+    /// Source of the original direction: who began the flow, ahead of any translation.
+    OriginalSaddr { v6: bool },
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -95,6 +95,8 @@ pub const NFTA_SET_ELEM_LIST_ELEMENTS: u16 = 3;
 pub const NFTA_LIST_ELEM: u16 = 1;
 pub const NFTA_SET_ELEM_KEY: u16 = 1;
 pub const NFTA_SET_ELEM_DATA: u16 = 2;
+/// An expression that the element has for itself.
+pub const NFTA_SET_ELEM_EXPR: u16 = 7;
 pub const NFTA_SET_ELEM_KEY_END: u16 = 10;
 pub const NFTA_DATA_VALUE: u16 = 1;
 pub const NFTA_DATA_VERDICT: u16 = 2;
@@ -135,6 +137,7 @@ pub const NFT_META_OIF: u32 = 5;
 pub const NFT_META_IIFNAME: u32 = 6;
 pub const NFT_META_OIFNAME: u32 = 7;
 pub const NFT_META_SKUID: u32 = 10;
+pub const NFT_META_NFPROTO: u32 = 15;
 pub const NFT_META_L4PROTO: u32 = 16;
 
 /// Since Linux 5.13 with a level.
@@ -152,6 +155,8 @@ pub const NFT_CT_STATUS: u32 = 2;
 /// Since Linux 4.17; the older `NFT_CT_DST` has no length of its own in the ip families' sets.
 pub const NFT_CT_DST_IP: u32 = 20;
 pub const NFT_CT_DST_IP6: u32 = 22;
+pub const NFT_CT_SRC_IP: u32 = 19;
+pub const NFT_CT_SRC_IP6: u32 = 21;
 /// `IP_CT_DIR_ORIGINAL`, `IP_CT_DIR_REPLY`.
 pub const IP_CT_DIR_ORIGINAL: u8 = 0;
 pub const IP_CT_DIR_REPLY: u8 = 1;

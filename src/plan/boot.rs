@@ -13,7 +13,7 @@ use super::tables::inside_set;
 use crate::contract::{FLAG, FLAG_MASK, PRIORITY_BOOT_GUARD};
 use crate::model::facts::{IfIndex, KernelFacts, LinkKind};
 use crate::model::resolve::{Guard, Outcome};
-use crate::nft::build::{ct_direction, daddr, iif, iif_name, mark, oif_name, ranges, rule};
+use crate::nft::build::{ct_direction, daddr, iif, iif_name, mark, oif_name, ranges, rule, saddr};
 use crate::nft::{Chain, ChainKind, Family, Hook, Ruleset, Table};
 
 /// Names that outlive a reboot.
@@ -57,10 +57,11 @@ fn table(remembered: &Remembered, v6: bool) -> Table {
     let mut guarded = vec![rule().found(ranges(names::INSIDE), [iif(), daddr(v6)]).accept()];
     let inside: BTreeSet<&String> = remembered.links.iter().chain(&remembered.bridges).collect();
     guarded.extend(inside.into_iter().map(|link| rule().named(oif_name(), link).accept()));
-    guarded.push(rule().counter(drops::GUARD).drop());
+    let mut table = Table::default();
+    let dropped = drops::add_end(&mut table, (drops::GUARD, "boot"), v6, [iif(), saddr(v6)], rule().counter(drops::GUARD).drop());
+    guarded.push(rule().goto(&dropped));
     let chain = Chain::base(ChainKind::Filter, Hook::Forward, PRIORITY_BOOT_GUARD, rules);
-    Table {
-        chains: BTreeMap::from([("boot_guard".to_owned(), chain), ("boot_guarded".to_owned(), Chain::regular(guarded))]),
-        sets: BTreeMap::from([(names::INSIDE.to_owned(), inside_set(remembered.inside.iter(), v6))]),
-    }
+    table.chains.extend([("boot_guard".to_owned(), chain), ("boot_guarded".to_owned(), Chain::regular(guarded))]);
+    table.sets.insert(names::INSIDE.to_owned(), inside_set(remembered.inside.iter(), v6));
+    table
 }

@@ -5,7 +5,7 @@ use std::net::IpAddr;
 
 use ipnet::IpNet;
 
-use super::datapath::{self, Shape, inbound, names, programs, rate, source_ports, spread, traffic};
+use super::datapath::{self, Shape, drops, gate, inbound, names, programs, rate, source_ports, spread, traffic};
 use crate::model::binding::{SourcePorts, Traffic, WhenUnavailable};
 use crate::model::facts::{Family as IpFamily, IfIndex, KernelFacts};
 use crate::model::policy::{NO_EXIT, Standing, standing};
@@ -109,7 +109,9 @@ fn bridge(rows: &[Stood], kernel: &KernelFacts) -> Table {
             sets.put(names::OWNERS[family], source(other.index, address), Data::None);
         }
     }
-    sets.with(chains)
+    let mut table = sets.with(chains);
+    datapath::add_identity_drops(&mut table);
+    table
 }
 
 fn table(outcome: &Outcome, rows: &[Stood], kernel: &KernelFacts, v6: bool, made: &mut Made) -> Table {
@@ -132,6 +134,7 @@ fn table(outcome: &Outcome, rows: &[Stood], kernel: &KernelFacts, v6: bool, made
     }
     put_inside(&mut sets, &outcome.uplinks.inside, v6);
     let mut table = sets.with(BTreeMap::new());
+    drops::add_sets(&mut table, v6);
     table.sets.insert(names::INSIDE.to_owned(), inside_set(outcome.inside.iter(), v6));
     table.sets.insert(names::CLAIMED.to_owned(), claimed(outcome, rows, v6));
     for (policy, shares) in outcome.spreads.iter().filter(|(_, shares)| shares.shares.iter().any(|one| one.exit.address.is_ipv6() == v6)) {
@@ -141,6 +144,7 @@ fn table(outcome: &Outcome, rows: &[Stood], kernel: &KernelFacts, v6: bool, made
     source_ports::add(&mut table, &outcome.uplinks.source_ports(), v6);
     traffics.extend(programs::traffics(&outcome.programs, v6));
     inbound::add(&mut table, outcome, kernel, v6, &mut made.inbound);
+    gate::add(&mut table, kernel, v6);
     table.chains.extend(datapath::chains(Shape::of(&table.sets, v6)));
     traffics.into_iter().for_each(|(name, traffic)| traffic::add(&mut table, &name, traffic, v6, &mut made.traffic));
     table

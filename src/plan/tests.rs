@@ -2,6 +2,7 @@
 
 mod again;
 mod flows;
+mod gates;
 mod inbound;
 mod ipvs;
 mod managed;

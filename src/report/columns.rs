@@ -20,3 +20,8 @@ pub fn columns<const N: usize>(header: [&str; N], rows: impl IntoIterator<Item =
     }
     table.lines().map(|line| format!("{}\n", line.trim_end())).collect()
 }
+
+/// Several of a kind in a sentence.
+pub(super) fn list(all: &[impl ToString]) -> String {
+    all.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ")
+}

@@ -5,6 +5,8 @@ pub mod inbound;
 use std::fmt::Write;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
+use super::columns::list;
+use super::drops::Drops;
 use super::flows::protocol;
 use crate::contract::{MARK_MASK, UPLINK_GROUP};
 use crate::model::binding::{Destination, Source, Traffic};
@@ -21,7 +23,7 @@ const MANY: usize = 8;
 
 /// What becomes of the packets of `workload` (a name, an address, or a container's id) to `destination`, or to the outside at large.
 /// `None`: no such workload is known.
-pub fn explain(facts: &Facts, outcome: &Outcome, workload: &str, destination: Option<IpAddr>) -> Option<String> {
+pub fn explain(facts: &Facts, outcome: &Outcome, drops: &Drops, workload: &str, destination: Option<IpAddr>) -> Option<String> {
     let rows: Vec<&Row> = outcome.all_rows().filter(|row| named(row, workload)).collect();
     if rows.is_empty() {
         let container = facts.containers().find(|c| c.name == workload || c.id.starts_with(workload))?;
@@ -31,6 +33,10 @@ pub fn explain(facts: &Facts, outcome: &Outcome, workload: &str, destination: Op
     for row in rows.iter().filter(|r| same_family(r, destination)) {
         // Writing into a String cannot fail.
         let _ = one(&mut out, facts, outcome, row, destination);
+        let dropped = drops.of(row, outcome);
+        if !dropped.is_empty() {
+            let _ = writeln!(out, "  lost      packets dropped: {}", list(&dropped));
+        }
     }
     if let (true, Some(to)) = (out.is_empty(), destination) {
         let family = if to.is_ipv4() { "IPv4" } else { "IPv6" };
@@ -225,8 +231,4 @@ fn describe(traffic: &Traffic) -> String {
         (true, false) => ports.join(", "),
         (false, false) => format!("to {}, {}", to.join(", "), ports.join(", ")),
     }
-}
-
-fn list(nets: &[impl ToString]) -> String {
-    nets.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ")
 }

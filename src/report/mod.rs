@@ -3,6 +3,7 @@
 pub mod changes;
 pub mod cluster;
 pub mod columns;
+pub mod drops;
 pub mod explain;
 pub mod flows;
 pub mod fold;

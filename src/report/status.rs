@@ -9,6 +9,7 @@ use k8s_openapi::jiff::Timestamp;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use super::drops::{Dropped, DroppedFor, Drops};
 use super::ports;
 use super::services::{ServiceStatus, services};
 use crate::model::binding::{Binding, BindingName, FieldError};
@@ -39,18 +40,6 @@ pub struct Status {
     pub problems: Vec<String>,
 }
 
-/// Packets that our rules dropped for one reason.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "camelCase")]
-pub struct Dropped {
-    /// `Guard`, `NoExit`, `Seal`, `ForeignMark`, `Departed`, `Spoofed`, `Rate`, `ServerLimit` or `ClientLimit`.
-    pub reason: String,
-    /// `ip`, `ip6`, `bridge`, or `inet` for both of the first.
-    pub family: String,
-    /// Since its rule was made: a change of the rules may begin anew.
-    pub packets: u64,
-}
-
 /// What is counted beside the loop, and told with its report.
 #[derive(Clone, Debug, Default)]
 pub struct Counted {
@@ -60,7 +49,7 @@ pub struct Counted {
     pub translated: BTreeMap<IpAddr, u64>,
     /// Source ports of the addresses that flows leave as.
     pub ports: PortUse,
-    pub dropped: Vec<Dropped>,
+    pub drops: Drops,
     /// Servers that have as many flows as they may have.
     pub full: BTreeSet<LimitedServer>,
 }
@@ -111,6 +100,10 @@ pub struct Workload {
     pub warnings: Vec<String>,
     /// Open flows that it began; 0 of the host's programs, whose source is everybody's.
     pub flows: u64,
+    /// Packets of it, or of calls to its published ports, that were not let through, by reason: since the first one, and until there is none for a
+    /// day. Of at most 4096 sources for each reason; not of the host's programs.
+    #[serde(skip_serializing_if = "Vec::is_empty", default)]
+    pub dropped: Vec<DroppedFor>,
 }
 
 /// One binding, as a Kubernetes object would say it.
@@ -156,7 +149,7 @@ impl Status {
         problems.extend(ports::problems(outcome, &counted.ports));
         let guarded = outcome.guards.iter().filter(|(_, guard)| **guard == Guard::Closed);
         let name = |index| facts.kernel.links.get(index).map_or_else(|| index.to_string(), |l| l.name.clone());
-        let mut workloads: Vec<Workload> = outcome.all_rows().map(|row| workload(row, outcome, &counted.flows, since(row))).collect();
+        let mut workloads: Vec<Workload> = outcome.all_rows().map(|row| workload(row, outcome, &counted, since(row))).collect();
         workloads.sort_by(|a, b| (&a.workload, &a.network, &a.address).cmp(&(&b.workload, &b.network, &b.address)));
         Self {
             workloads,
@@ -164,7 +157,7 @@ impl Status {
             uplinks: nics(&outcome.uplinks),
             services: services(outcome, &counted.full),
             guarded: guarded.map(|(index, _)| name(index)).collect(),
-            dropped: counted.dropped,
+            dropped: counted.drops.told(&facts.kernel),
             problems,
         }
     }
@@ -193,8 +186,8 @@ pub fn shown(net: IpNet) -> String {
     if net.prefix_len() == net.max_prefix_len() { net.addr().to_string() } else { net.to_string() }
 }
 
-fn workload(row: &Row, outcome: &Outcome, flows: &BTreeMap<IpAddr, u64>, since: Option<Timestamp>) -> Workload {
-    let uplinks = &outcome.uplinks;
+fn workload(row: &Row, outcome: &Outcome, counted: &Counted, since: Option<Timestamp>) -> Workload {
+    let (uplinks, flows) = (&outcome.uplinks, &counted.flows);
     let exit = match &row.state {
         State::Bound(exit) => Some(exit),
         _ => None,
@@ -231,6 +224,7 @@ fn workload(row: &Row, outcome: &Outcome, flows: &BTreeMap<IpAddr, u64>, since: 
         also_asked_by: row.losers.iter().map(ToString::to_string).collect(),
         warnings: row.binding.as_ref().map(|b| b.warnings.clone()).unwrap_or_default(),
         flows,
+        dropped: counted.drops.of(row, outcome),
     }
 }
 

@@ -4,7 +4,7 @@ use std::net::IpAddr;
 
 use k8s_openapi::jiff::Timestamp;
 
-use super::columns::{columns, or_dash};
+use super::columns::{columns, list, or_dash};
 use super::services;
 use super::status::{Status, Workload};
 
@@ -103,6 +103,9 @@ fn notes(status: &Status) -> Vec<String> {
             _ => w.workload.clone(),
         };
         notes.extend(w.message.iter().map(|m| format!("{who}: {m}")));
+        if !w.dropped.is_empty() {
+            notes.push(format!("{who}: packets dropped: {}", list(&w.dropped)));
+        }
         notes.extend(
             w.also_asked_by
                 .iter()
@@ -113,10 +116,9 @@ fn notes(status: &Status) -> Vec<String> {
     for b in status.bindings.iter().filter(|b| b.workloads == 0) {
         notes.extend(b.errors.iter().map(|e| format!("{}: {e}", b.binding)));
     }
-    let dropped: Vec<_> =
-        status.dropped.iter().filter(|d| d.packets > 0).map(|d| format!("{} {} ({})", d.packets, d.reason, d.family)).collect();
+    let dropped: Vec<_> = status.dropped.iter().filter(|d| d.packets > 0).collect();
     if !dropped.is_empty() {
-        notes.push(format!("packets dropped: {}", dropped.join(", ")));
+        notes.push(format!("packets dropped: {}", list(&dropped)));
     }
     notes.extend(status.problems.iter().cloned());
     notes.dedup();

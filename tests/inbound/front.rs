@@ -66,7 +66,7 @@ pub fn through_a_firewall() {
     let mut egressd = world.egressd_alone();
     world.forget_neighbours();
     let rules = || world.host.run(&["iptables", "-S", "FORWARD"]);
-    until("the firewall has the rule", || if rules().contains("egressd inbound") { Ok(()) } else { Err(rules()) });
+    until("the firewall has the rule", || if rules().contains("egressd") { Ok(()) } else { Err(rules()) });
     for _ in 0..300 {
         let seen = ask_tcp(&world.internet, at).expect("its flows are let through");
         assert_eq!(seen.ip(), IpAddr::from([10, 9, 0, 1]), "the server sees the front");
@@ -83,7 +83,7 @@ pub fn through_a_firewall() {
     let rule = rules().lines().filter(|rule| rule.contains("egressd")).count();
     assert_eq!(rule, 1, "{}", rules());
     world.host.run(&["iptables", "-F", "FORWARD"]);
-    until("it is put back", || if rules().contains("egressd inbound") { Ok(()) } else { Err(rules()) });
+    until("it is put back", || if rules().contains("egressd") { Ok(()) } else { Err(rules()) });
     ask_tcp(&world.internet, at).expect("as before");
     egressd.kill();
     egressd.start();

@@ -125,7 +125,7 @@ pub fn of_clients() {
         }
     }
     let shown = world.egressctl(&["status"]).expect("it answers");
-    assert!(shown.contains("ClientLimit (ip6)"), "{shown}");
+    assert!(shown.contains("ClientLimit (ip6: eth1 "), "{shown}");
     assert!(world.metric("egressd_dropped_packets_total{reason=\"ClientLimit\",family=\"ip6\"}") > 0);
 }
 

@@ -108,7 +108,18 @@ fn routed(family: Family, v6: bool) -> Table {
         95,
         [rule().snat(family, map("exits", [oif(), iif(), saddr(v6)])), rule().not_found("uplinks", [oif()]).accept()],
     );
-    let seal = Chain::base(ChainKind::Filter, Hook::Postrouting, 110, [rule().not_found("own", [oif(), saddr(v6)]).drop()]);
+    let seal = Chain::base(
+        ChainKind::Filter,
+        Hook::Postrouting,
+        110,
+        [
+            rule().found("own", [oif(), saddr(v6)]).accept(),
+            rule().is(ct_direction(), 0).count_in("dropped", [iif(), ct_original_saddr(v6)], 86_400_000).done(),
+            rule().is(ct_direction(), 1).count_in("dropped", [iif(), ct_reply_saddr(v6)], 86_400_000).done(),
+            rule().not_found("own", [oif(), saddr(v6)]).drop(),
+        ],
+    );
+    table.sets.insert("dropped".into(), Set::of([Datatype::IfIndex, kind]).filled_by_rules(4096));
     let output = Chain::base(ChainKind::Route, Hook::Output, -149, []);
     let called = [kind, Datatype::Protocol, Datatype::Service];
     let port = |port: u16| Bytes::default().address(address(exit)).protocol(6).port(port);

@@ -9,10 +9,11 @@ use egressd::model::binding::{
     Balance, Binding, BindingName, ClientSource, Destination, ExitSpec, HostSelector, Limits, Ports, Protocol, Selector, Source,
     SourcePorts, Spread, Traffic,
 };
-use egressd::model::facts::KernelFacts;
+use egressd::model::facts::{KernelChange, KernelFacts, Link, LinkKind};
 use egressd::model::health::AllDown;
 use egressd::model::ipvs::{Balancer, Engine, Thresholds};
-use egressd::model::programs::{Guarded, Programs};
+use egressd::model::isolated::Isolated;
+use egressd::model::programs::{Guarded, Programs, Started};
 use egressd::model::rate::Rate;
 use egressd::model::reason::Reason;
 use egressd::model::resolve::{Guard, Outcome};
@@ -123,8 +124,17 @@ fn limited_by_rate() -> Row {
     }
 }
 
+/// A program in a network namespace.
+fn isolated() -> KernelFacts {
+    let addresses = ["10.213.0.1", "fd65:6772:6573:7364::1"].map(|address| address.parse().unwrap()).to_vec();
+    let program = Isolated { started: Started::By("default/lan".to_owned()), addresses, inbound: Vec::new() };
+    let mut kernel = KernelFacts::default();
+    kernel.apply(KernelChange::Link(Link { isolated: Some(Arc::new(program)), ..Link::new(7, "egx0", LinkKind::Veth) }));
+    kernel
+}
+
 /// What a host with one uplink needs.
-fn wanted() -> Ruleset {
+pub fn wanted() -> Ruleset {
     let mut outcome = Outcome::default();
     let uplink = Uplink {
         index: 3,
@@ -149,7 +159,7 @@ fn wanted() -> Ruleset {
     let inside = ["10.244.0.0/24", "10.244.1.0/24", "10.96.0.0/12", "10.96.0.1/32", "fd00::/48", "fd00::1/128"];
     outcome.inside = Arc::new(inside.iter().map(|net| net.parse().unwrap()).collect());
     outcome.rows.push(limited_by_rate());
-    let mut ruleset = tables::ruleset(&outcome, &KernelFacts::default(), &mut tables::Made::default());
+    let mut ruleset = tables::ruleset(&outcome, &isolated(), &mut tables::Made::default());
     tables::hold_back(&mut ruleset, &[(5, "172.19.0.9".parse().unwrap())].into());
     ruleset
 }
@@ -190,6 +200,7 @@ fn the_datapaths_rules_are_taken_by_the_kernel_and_listed_by_nft() {
                 server_limits: all,
                 refusals: all,
                 ipvs: all,
+                isolated: all,
             };
             table.chains.extend(chains(shape));
             programs::add(table, &host_programs(v6, &limited), v6);
@@ -242,7 +253,9 @@ fn the_datapaths_rules_are_taken_by_the_kernel_and_listed_by_nft() {
             "jhash ip saddr mod 256 seed 0x65677265 map @servers-udp-5000-5010-192.0.2.1",
             "numgen inc mod 1 map @servers-tcp-27017-2001_db8__1",
             "iif . oif . ip saddr @hairpins",
-            "update @rates-tcp-443-192.0.2.1 { ip saddr timeout 10s limit rate over 20/second burst 20 packets } counter",
+            "iif . ip saddr @isolated meta mark set meta mark | 0x00000280 accept",
+            "ct direction reply oif . ip6 daddr @isolated meta mark set meta mark | 0x00000280 accept",
+            "update @rates-tcp-443-192.0.2.1 { ip saddr timeout 10s limit rate over 20/second burst 20 packets } goto drop-ClientLimit-tcp",
             "reject with tcp reset",
             "ip saddr @clients-tcp-443-192.0.2.1-172.19.0.2-1234 jump server-tcp-443-192.0.2.1-172.19.0.2-1234",
             "update @clients-tcp-443-192.0.2.1-172.19.0.2-1234 { ip saddr timeout 10m }",
@@ -250,13 +263,18 @@ fn the_datapaths_rules_are_taken_by_the_kernel_and_listed_by_nft() {
             "dnat to 172.19.0.2:1234",
             "meta l4proto @full-tcp-1234-172.19.0.2 return",
             "ct count over 99 update @full-tcp-1234-172.19.0.2 { meta l4proto timeout 30s } update @full { ip daddr . meta l4proto . th dport timeout 30s }",
-            "ct count over 100 counter",
+            "ct count over 100 goto drop-ServerLimit-server",
             "ip daddr . meta l4proto . th dport vmap @server_limits",
             "masquerade",
-            "limit rate over 2375000 bytes/second burst 9000 bytes counter packets 0 bytes 0 drop",
+            "limit rate over 2375000 bytes/second burst 9000 bytes goto drop-Rate",
             // nft has no name for a source address beside this kind of match.
             "meta mark & 0xffff1f80 == 0x00001000 meta protocol ip iif . @nh,96,32 vmap @rates4_nets",
             "jump rate-file/default/lan",
+            "update @dropped-Guard-4 { iif . ip saddr timeout 1d counter }",
+            "ct direction original update @dropped-Seal-4 { iif . ct original ip saddr timeout 1d counter }",
+            "ct direction reply update @dropped-Seal-6 { iif . ct reply ip6 saddr timeout 1d counter }",
+            "update @dropped-ServerLimit-4 { oif . ip daddr timeout 1d counter }",
+            "update @dropped-Rate-links { iif timeout 1d counter }",
         ] {
             assert!(listing.contains(rule), "{rule}\n{listing}");
         }

@@ -7,12 +7,12 @@ use world::{Binding, FOLDER, Nic, Programs, World, egressd, layout::SERVER, prog
 use crate::lab::{assert_leaves_by, leaves_by, servers};
 
 /// Links to programs that are on the host just now.
-fn links() -> usize {
+pub fn links() -> usize {
     fs::read_dir("/sys/class/net")
         .map_or(0, |all| all.flatten().filter(|link| link.file_name().to_string_lossy().starts_with("egx")).count())
 }
 
-fn through<'a>(programs: &'a Programs, how: &[&str]) -> Program<'a> {
+pub fn through<'a>(programs: &'a Programs, how: &[&str]) -> Program<'a> {
     let program = egressd::program().to_string_lossy().into_owned();
     programs.program().through(&[&[&program as &str, "exec", "--namespace"], how, &["--"]].concat())
 }

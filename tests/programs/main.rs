@@ -3,6 +3,7 @@
 mod bound;
 mod exec;
 mod faults;
+mod firewall;
 mod first;
 mod isolated;
 mod lab;
@@ -54,6 +55,12 @@ fn main() -> ExitCode {
             isolated::out_and_in,
         ),
         Scenario::new("exec in a namespace: a program whose binding goes is blocked", isolated::blocked_with_its_exit),
+        Scenario::new("exec in a namespace: where FORWARD drops a program leaves and nobody else does", firewall::drops_by_policy),
+        Scenario::new(
+            "exec in a namespace: Docker's FORWARD lets it out, and calls by TCP, UDP, IPv4 and IPv6 in, behind what users drop",
+            firewall::docker_user,
+        ),
+        Scenario::new("exec in a namespace: what firewalld drops is told until it trusts the links", firewall::firewalld),
         Scenario::new("exec in a namespace takes a subnet and name servers, and names what is wrong", isolated::refused_and_named),
     ]);
     world::harness::main_of_waiting(scenarios)

@@ -24,10 +24,10 @@ impl Agent {
                 Response::Status(Status::of(&self.facts, &self.outcome, counted, self.problems(), since))
             }
             Question::Changes => Response::Changes(self.transitions.last()),
-            Question::Explain { workload, destination } => match explain::explain(&self.facts, &self.outcome, &workload, destination) {
-                Some(text) => Response::Text(text),
-                None => Response::Unknown(workload),
-            },
+            Question::Explain { workload, destination, drops } => {
+                let explained = explain::explain(&self.facts, &self.outcome, &drops, &workload, destination);
+                explained.map_or(Response::Unknown(workload), Response::Text)
+            }
             Question::ExplainInbound(Call { called, udp, client }) => {
                 let protocol = if udp { Protocol::Udp } else { Protocol::Tcp };
                 Response::Text(explain::inbound::explain(&self.outcome, called, protocol, client))

@@ -96,7 +96,7 @@ impl Agent {
         let flows_stay = cuts.is_empty() && server_cuts.is_empty();
         self.tell(&done, cuts.len() + server_cuts.len(), began);
         self.transitions.log(&self.outcome);
-        self.gates.want(&self.outcome, !self.silent.any());
+        self.gates.want(&self.outcome, &self.facts.kernel, !self.silent.any());
         self.gateways.want(&self.outcome.uplinks.gateways);
         self.spill.want(&self.outcome);
         if !self.silent.any() {

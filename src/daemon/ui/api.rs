@@ -9,7 +9,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::daemon::desk::{Desk, FlowsError};
-use crate::daemon::question::{Question, Response};
+use crate::daemon::question::{Question, Response, dropped};
 
 /// Flows of one answer, at most.
 const FLOWS: usize = 1_000;
@@ -99,7 +99,7 @@ pub(super) async fn explain(State(desk): State<Desk>, query: Result<Query<FromTo
         }
         None => None,
     };
-    match desk.put(Question::Explain { workload: from, destination }).await {
+    match desk.put(Question::Explain { workload: from, destination, drops: dropped().await }).await {
         Some(Response::Text(text)) => Ok(json(&Explanation { text })),
         Some(Response::Unknown(workload)) => Err(problem(StatusCode::NOT_FOUND, format!("egressd knows no workload {workload}"))),
         _ => Err(stopping()),

@@ -14,8 +14,8 @@ use tokio::sync::watch;
 use tokio::time::{Interval, MissedTickBehavior, interval};
 
 use crate::daemon::desk::Desk;
+use crate::report::drops::Dropped;
 use crate::report::flows::ExitFlows;
-use crate::report::status::Dropped;
 
 /// How often counters are looked at.
 const TICK: Duration = Duration::from_secs(1);

@@ -4,12 +4,13 @@ use std::io;
 
 use super::read::dump;
 use super::{CommitError, Nft, ReadError};
+use crate::model::isolated::LINKS;
 use crate::nft::decode::{self, AnyChain};
-use crate::nft::gates::{Gate, GateRule, GateStep, rule};
+use crate::nft::gates::{Gate, GateStep, asks_for_link, rule};
 use crate::nft::uapi::*;
 use crate::nft::{Family, encode};
-use crate::plan::gates::{Wanted, is_gate};
-use crate::wire::Message;
+use crate::plan::gates::{FIREWALLD, Wanted, is_gate};
+use crate::wire::{Message, Received};
 
 impl Nft {
     /// The chains that what is wanted concerns, with their rules.
@@ -18,22 +19,29 @@ impl Nft {
     /// When nf_tables gives no answer.
     pub fn gates(&mut self, wanted: &Wanted) -> Result<Vec<Gate>, ReadError> {
         let chains: Vec<AnyChain> = self.chains()?.into_iter().filter(|chain| is_gate(chain) && wanted.concern(chain)).collect();
-        chains.into_iter().map(|chain| Ok(Gate { rules: self.rules(&chain)?, chain })).collect()
+        chains.into_iter().map(|chain| self.gate(chain)).collect()
     }
 
-    fn rules(&mut self, chain: &AnyChain) -> Result<Vec<GateRule>, ReadError> {
+    fn gate(&mut self, chain: AnyChain) -> Result<Gate, ReadError> {
         let number = match chain.family {
             "inet" => NFPROTO_INET,
             "ip6" => encode::family_number(Family::Ip6),
             _ => encode::family_number(Family::Ip),
         };
+        let in_table = |w: &mut Message| w.put_text(NFTA_RULE_TABLE, &chain.table);
         let in_chain = |w: &mut Message| {
-            w.put_text(NFTA_RULE_TABLE, &chain.table);
+            in_table(w);
             w.put_text(NFTA_RULE_CHAIN, &chain.chain);
         };
         let mut rules = Vec::new();
         dump(&mut self.channel, "rules", NFT_MSG_GETRULE, number, in_chain, |message| rules.extend(rule(message, decode::comment)))?;
-        Ok(rules)
+        let mut trusts_programs = false;
+        // It asks for interfaces in chains that its own in `forward` jumps to.
+        if chain.table == FIREWALLD {
+            let names = |message: &Received| trusts_programs |= asks_for_link(message, LINKS);
+            dump(&mut self.channel, "rules", NFT_MSG_GETRULE, number, in_table, names)?;
+        }
+        Ok(Gate { chain, rules, trusts_programs })
     }
 
     /// Carries the steps out, all or none.

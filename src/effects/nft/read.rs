@@ -1,5 +1,7 @@
 //! Reads our tables, and the chains of everybody.
 
+use nix::libc::ENOENT;
+
 use super::{Nft, Standing};
 use crate::contract::TABLE;
 use crate::netlink::{self, Channel};
@@ -78,7 +80,7 @@ impl Nft {
             self.absorb(&mut ruleset, "chains", NFT_MSG_GETCHAIN, family, in_table)?;
             self.absorb(&mut ruleset, "rules", NFT_MSG_GETRULE, family, in_table)?;
             self.absorb(&mut ruleset, "sets", NFT_MSG_GETSET, family, in_table)?;
-            let sets = ruleset.tables[&family].sets.iter().filter(|(_, set)| !set.dynamic);
+            let sets = ruleset.tables[&family].sets.iter().filter(|(_, set)| set.by_rules.is_none());
             let sets: Vec<String> = sets.map(|(name, _)| name.clone()).collect();
             for set in sets {
                 self.absorb(&mut ruleset, "elements", NFT_MSG_GETSETELEM, family, |w| {
@@ -143,6 +145,24 @@ pub fn dump(
     match channel.request(request, |message| each(&message)) {
         Err(netlink::Error::Restless) => Err(ReadError::Torn),
         other => other.map_err(|source| ReadError::Request { what, source }),
+    }
+}
+
+/// Asks for the elements of a set of ours; there may be none.
+pub fn read_set(
+    channel: &mut Channel,
+    what: &'static str,
+    family: Family,
+    set: &str,
+    each: impl FnMut(&Received),
+) -> Result<(), ReadError> {
+    let in_set = |w: &mut Message| {
+        w.put_text(NFTA_SET_ELEM_LIST_TABLE, TABLE);
+        w.put_text(NFTA_SET_ELEM_LIST_SET, set);
+    };
+    match dump(channel, what, NFT_MSG_GETSETELEM, family_number(family), in_set, each) {
+        Err(ReadError::Request { source, .. }) if source.errno() == Some(ENOENT) => Ok(()),
+        other => other,
     }
 }
 

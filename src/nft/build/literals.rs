@@ -33,7 +33,7 @@ impl Datatype {
 impl Set {
     /// An empty set.
     pub fn of(key: impl Into<Vec<Datatype>>) -> Self {
-        Self { key: key.into(), data: None, interval: false, dynamic: false, elements: Default::default() }
+        Self { key: key.into(), data: None, interval: false, by_rules: None, elements: Default::default() }
     }
 
     /// An empty map.
@@ -41,9 +41,9 @@ impl Set {
         Self { data: Some(data), ..Self::of(key) }
     }
 
-    /// Rules put its elements in.
-    pub fn filled_by_rules(self) -> Self {
-        Self { dynamic: true, ..self }
+    /// Rules put its elements in, so many at most.
+    pub fn filled_by_rules(self, most: u32) -> Self {
+        Self { by_rules: Some(most), ..self }
     }
 
     /// Its keys are ranges. Needs two fields or more: the kernel's set of one field's ranges has another form, which this does not write.

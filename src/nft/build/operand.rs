@@ -85,6 +85,11 @@ pub fn l4proto() -> Operand {
     Source::Meta(Meta::L4Proto).into()
 }
 
+/// `meta nfproto`: the version of IP, as `NFPROTO_IPV4` or `NFPROTO_IPV6`, of a packet in the family inet.
+pub fn nfproto() -> Operand {
+    Source::Meta(Meta::NfProto).into()
+}
+
 /// `meta protocol`: the ethertype.
 pub fn protocol() -> Operand {
     Source::Meta(Meta::Protocol).into()
@@ -108,6 +113,16 @@ pub fn ct_reply_daddr(v6: bool) -> Operand {
 /// `ct original ip daddr`: the address that was called.
 pub fn ct_original_daddr(v6: bool) -> Operand {
     Source::Ct(Ct::OriginalDaddr { v6 }).into()
+}
+
+/// `ct reply ip saddr`: who was called, behind any translation.
+pub fn ct_reply_saddr(v6: bool) -> Operand {
+    Source::Ct(Ct::ReplySaddr { v6 }).into()
+}
+
+/// `ct original ip saddr`: who began the flow, ahead of any translation.
+pub fn ct_original_saddr(v6: bool) -> Operand {
+    Source::Ct(Ct::OriginalSaddr { v6 }).into()
 }
 
 /// `ct status`: `IPS_*`.
@@ -233,7 +248,9 @@ impl Operand {
         match self.source {
             Source::Payload(_, _, 16)
             | Source::Address(IpAddr::V6(_))
-            | Source::Ct(Ct::ReplyDaddr { v6: true } | Ct::OriginalDaddr { v6: true }) => 4,
+            | Source::Ct(
+                Ct::ReplyDaddr { v6: true } | Ct::OriginalDaddr { v6: true } | Ct::ReplySaddr { v6: true } | Ct::OriginalSaddr { v6: true },
+            ) => 4,
             Source::SocketCgroup(_) => 2,
             _ => 1,
         }
@@ -242,7 +259,7 @@ impl Operand {
     /// It stands in network order already, or is a single byte.
     fn is_in_network_order(&self) -> bool {
         match self.source {
-            Source::Payload(..) | Source::Address(_) | Source::Meta(Meta::L4Proto | Meta::Protocol) => true,
+            Source::Payload(..) | Source::Address(_) | Source::Meta(Meta::NfProto | Meta::L4Proto | Meta::Protocol) => true,
             Source::Ct(key) => !matches!(key, Ct::State | Ct::Status),
             _ => false,
         }
@@ -251,7 +268,9 @@ impl Operand {
     /// A number as it stands in the slot.
     pub(super) fn number(&self, value: u32) -> Bytes {
         match &self.source {
-            Source::Meta(Meta::L4Proto) | Source::Ct(Ct::Direction) | Source::Payload(_, _, 1) => Bytes::exact(&[value as u8]),
+            Source::Meta(Meta::NfProto | Meta::L4Proto) | Source::Ct(Ct::Direction) | Source::Payload(_, _, 1) => {
+                Bytes::exact(&[value as u8])
+            }
             Source::SocketCgroup(_) => Bytes::of_cgroup(value.into()),
             Source::Meta(Meta::Protocol) | Source::Payload(_, _, 2) => Bytes::exact(&(value as u16).to_be_bytes()),
             _ => Bytes::of_number(value),

@@ -2,7 +2,7 @@
 
 use super::{family_number, write_value, write_verdict};
 use crate::nft::uapi::*;
-use crate::nft::{Bytes, CmpOp, Ct, Expr, Meta, PayloadBase, Rate, Refusal, Register, Target, Update};
+use crate::nft::{Bytes, CmpOp, Ct, Expr, Kept, Meta, PayloadBase, Rate, Refusal, Register, Target, Update};
 use crate::wire::Message;
 
 pub(super) fn write(w: &mut Message, expr: &Expr) {
@@ -181,11 +181,14 @@ fn update(w: &mut Message, change: &Update) {
     w.put_be32(NFTA_DYNSET_OP, NFT_DYNSET_OP_UPDATE);
     w.put_be32(NFTA_DYNSET_SREG_KEY, slot(change.from));
     w.put(NFTA_DYNSET_TIMEOUT, &change.timeout.to_be_bytes());
-    if let Some(Rate { per_second, burst }) = change.over {
-        w.nest(NFTA_DYNSET_EXPR, |w| {
+    match change.keeps {
+        Kept::Nothing => {}
+        Kept::Rate(Rate { per_second, burst }) => w.nest(NFTA_DYNSET_EXPR, |w| {
             w.put_text(NFTA_EXPR_NAME, "limit");
             w.nest(NFTA_EXPR_DATA, |w| over(w, NFT_LIMIT_PKTS, per_second.into(), burst));
-        });
+        }),
+        // From 0.
+        Kept::Counter => w.nest(NFTA_DYNSET_EXPR, |w| w.put_text(NFTA_EXPR_NAME, "counter")),
     }
 }
 
@@ -215,6 +218,7 @@ fn meta(key: Meta) -> u32 {
         Meta::IifName => NFT_META_IIFNAME,
         Meta::OifName => NFT_META_OIFNAME,
         Meta::SocketUid => NFT_META_SKUID,
+        Meta::NfProto => NFT_META_NFPROTO,
         Meta::L4Proto => NFT_META_L4PROTO,
         Meta::Protocol => NFT_META_PROTOCOL,
     }
@@ -227,14 +231,16 @@ fn ct(key: Ct) -> u32 {
         Ct::Status => NFT_CT_STATUS,
         Ct::ReplyDaddr { v6: false } | Ct::OriginalDaddr { v6: false } => NFT_CT_DST_IP,
         Ct::ReplyDaddr { v6: true } | Ct::OriginalDaddr { v6: true } => NFT_CT_DST_IP6,
+        Ct::ReplySaddr { v6: false } | Ct::OriginalSaddr { v6: false } => NFT_CT_SRC_IP,
+        Ct::ReplySaddr { v6: true } | Ct::OriginalSaddr { v6: true } => NFT_CT_SRC_IP6,
     }
 }
 
 /// The direction whose address is asked for.
 fn direction(key: Ct) -> Option<u8> {
     match key {
-        Ct::ReplyDaddr { .. } => Some(IP_CT_DIR_REPLY),
-        Ct::OriginalDaddr { .. } => Some(IP_CT_DIR_ORIGINAL),
+        Ct::ReplyDaddr { .. } | Ct::ReplySaddr { .. } => Some(IP_CT_DIR_REPLY),
+        Ct::OriginalDaddr { .. } | Ct::OriginalSaddr { .. } => Some(IP_CT_DIR_ORIGINAL),
         Ct::Direction | Ct::State | Ct::Status => None,
     }
 }

@@ -9,7 +9,7 @@ use super::published::{called, calls, port_key, service_name};
 use super::{drops, names};
 use crate::model::binding::{Ports, Protocol};
 use crate::model::services::{Endpoint, LimitedServer, Service, limited};
-use crate::nft::build::{Operand, RuleBuilder, l4proto, rule, saddr};
+use crate::nft::build::{Operand, RuleBuilder, daddr, iif, l4proto, oif, rule, saddr};
 use crate::nft::{Bytes, Chain, Change, Data, Datatype, Family, Key, Rate, Refusal, Rule, Set, Table, Verdict};
 use crate::plan::elements::address_in;
 
@@ -17,6 +17,9 @@ use crate::plan::elements::address_in;
 const FULL: u64 = 30_000;
 /// Milliseconds that a client's rate is remembered: it is fresh again after one second.
 const REMEMBERED: u64 = 10_000;
+
+/// Elements of one set, at most.
+const MOST: u32 = 65_536;
 
 /// The sets of clients' rates begin with it.
 const RATES: &str = "rates";
@@ -48,9 +51,10 @@ pub fn rate(table: &mut Table, service: &Service, v6: bool) -> Option<Rule> {
     let per_second = service.limits.per_client?;
     let set = service_name(RATES, service);
     let rate = Rate { per_second, burst: per_second };
-    let rule = rule().exceeds(&set, [saddr(v6)], REMEMBERED, rate).counter(drops::CLIENT_LIMIT);
-    table.sets.insert(set, Set::of([Datatype::address(v6)]).filled_by_rules());
-    Some(refuse(rule, service))
+    let refused = refused(table, service, drops::CLIENT_LIMIT, v6);
+    let rule = rule().exceeds(&set, [saddr(v6)], REMEMBERED, rate).goto(&refused);
+    table.sets.insert(set, Set::of([Datatype::address(v6)]).filled_by_rules(MOST));
+    Some(rule)
 }
 
 /// The rules that choose a server by `slot`, of a service whose servers have chains, which are added.
@@ -72,13 +76,13 @@ pub fn servers(table: &mut Table, service: &Service, slots: &str, slot: Operand,
             let clients = server_name("clients", service, endpoint);
             rules.push(rule().update(&clients, [saddr(v6)], u64::from(seconds) * 1000).done());
             known.push(rule().found(clients.as_str(), [saddr(v6)]).jump(&chain));
-            table.sets.insert(clients, Set::of([Datatype::address(v6)]).filled_by_rules());
+            table.sets.insert(clients, Set::of([Datatype::address(v6)]).filled_by_rules(MOST));
         }
         rules.push(rule().dnat_to(address, (port != 0).then_some(port)));
         table.chains.insert(chain, Chain::regular(rules));
     }
     if service.limits.per_server.is_some() {
-        others.push(refuse(rule().counter(drops::SERVER_LIMIT), service));
+        others.push(rule().goto(&refused(table, service, drops::SERVER_LIMIT, v6)));
     }
     known.into_iter().chain([rule().vmap(slots, [slot])]).chain(others).collect()
 }
@@ -90,9 +94,11 @@ pub fn add_limits<'a>(table: &mut Table, services: impl Iterator<Item = &'a Serv
         // Two counts of the same flows: the last one that is let in makes the server full, and none comes in beside it on another processor.
         let last = rule().more_flows_than(most - 1).update(&full, [l4proto()], FULL);
         let last = last.update(names::FULL, calls(v6), FULL).done();
-        let beyond = rule().more_flows_than(most).counter(drops::SERVER_LIMIT).drop();
-        table.sets.insert(full, Set::of([Datatype::Protocol]).filled_by_rules());
-        table.sets.entry(names::FULL.to_owned()).or_insert_with(|| Set::of(called(v6)).filled_by_rules());
+        let last_word = rule().counter(drops::SERVER_LIMIT).drop();
+        let dropped = drops::add_end(table, (drops::SERVER_LIMIT, "server"), v6, [oif(), daddr(v6)], last_word);
+        let beyond = rule().more_flows_than(most).goto(&dropped);
+        table.sets.insert(full, Set::of([Datatype::Protocol]).filled_by_rules(MOST));
+        table.sets.entry(names::FULL.to_owned()).or_insert_with(|| Set::of(called(v6)).filled_by_rules(MOST));
         table.chains.insert(chain.clone(), Chain::regular([last, beyond]));
         let key = key(server);
         table.sets.entry(names::SERVER_LIMITS.to_owned()).and_modify(|set| {
@@ -120,6 +126,12 @@ pub fn server_in(bytes: &[u8], v6: bool) -> Option<LimitedServer> {
 
 fn key(LimitedServer { address, protocol, port }: LimitedServer) -> Key {
     port_key(address, protocol.number(), port)
+}
+
+/// The chain that counts and refuses calls: by the address that is called, since clients are everybody. Adds it.
+fn refused(table: &mut Table, service: &Service, reason: &'static str, v6: bool) -> String {
+    let place = if service.ports.protocol == Protocol::Tcp { "tcp" } else { "udp" };
+    drops::add_end(table, (reason, place), v6, [iif(), daddr(v6)], refuse(rule().counter(reason), service))
 }
 
 /// Refuses a call. An ICMP error about a datagram would not bear the address that was called (the kernel takes that of the route to the client),

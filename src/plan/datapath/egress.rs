@@ -1,5 +1,6 @@
 //! The way out of bound sources: chosen on the first packet, found again by the flow's own addresses on all others, and source NAT.
 
+use super::drops::drop_for;
 use super::{CONFIRMED, Chains, EXPECTED, REPLY, Shape, TRANSLATED, drops, names, no_way, ours, present, programs, to_inside};
 use crate::contract::{FLAG, FLAG_MASK, MARK_MASK, NEIGHBOUR_MASK, PRIORITY_PREROUTING, PRIORITY_SNAT};
 use crate::nft::build::{
@@ -39,7 +40,7 @@ pub fn chains(shape: Shape) -> Chains {
             "established",
             Chain::regular(present([
                 Some(rule().is(ct_direction(), REPLY).goto("answer")),
-                shape.departed.then(|| rule().found(names::DEPARTED, [iif(), saddr(v6)]).counter(drops::DEPARTED).drop()),
+                shape.departed.then(|| drop_for(rule().found(names::DEPARTED, [iif(), saddr(v6)]), drops::DEPARTED)),
                 Some(is_bound(v6).goto("bound_flow")),
                 shape.nets.then(|| is_bound_net(v6).goto("bound_flow")),
             ])),
@@ -132,7 +133,7 @@ fn source_nat(shape: Shape) -> Vec<Rule> {
         Some(rule().found(names::INSIDE_HOSTS, [oif(), daddr(v6)]).accept()),
         Some(rule().found(ranges(names::INSIDE_ROUTES), [oif(), daddr(v6)]).accept()),
         shape.programs.then(programs::redirected),
-        Some(ours().counter(drops::SEAL).drop()),
+        Some(drop_for(ours(), drops::SEAL)),
         shape.inside.then(|| to_inside(v6).accept()),
         Some(is_bound(v6).jump("remarked")),
         shape.nets.then(|| is_bound_net(v6).jump("remarked")),

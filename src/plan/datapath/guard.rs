@@ -3,6 +3,7 @@
 //! Both the first packet of each flow (`source_nat`) and whatever leaves with a source that is not the NIC's (`seal`) come by here, once the
 //! routing has said which interface it leaves by: no other program's rule, VPN or mark can come in between.
 
+use super::drops::drop_for;
 use super::egress::{is_bound, is_bound_net, limits};
 use super::{Chains, Shape, drops, forwarded, names, present};
 use crate::nft::Chain;
@@ -16,11 +17,11 @@ pub fn chains(shape: Shape) -> Chains {
         shape.nets.then(|| is_bound_net(v6).goto("lost")),
         shape.guards.then(|| rule().found(names::GUARDS, [iif()]).goto("guarded")),
         // A subnet that a binding names may have the host's own address in it.
-        shape.claimed.then(|| forwarded(rule()).found(ranges(names::CLAIMED), [iif(), saddr(v6)]).counter(drops::GUARD).drop()),
+        shape.claimed.then(|| drop_for(forwarded(rule()).found(ranges(names::CLAIMED), [iif(), saddr(v6)]), drops::GUARD)),
     ]);
     // A bound source whose mark another program took away, or that conntrack does not know: what the binding is for does not leave so.
     let mut lost: Vec<_> = limits(shape).into_iter().flatten().collect();
-    lost.push(rule().counter(drops::FOREIGN_MARK).drop());
-    let guarded = [rule().found(names::KNOWN, [iif(), saddr(v6)]).accept(), rule().counter(drops::GUARD).drop()];
+    lost.push(drop_for(rule(), drops::FOREIGN_MARK));
+    let guarded = [rule().found(names::KNOWN, [iif(), saddr(v6)]).accept(), drop_for(rule(), drops::GUARD)];
     vec![("unmarked", Chain::regular(unmarked)), ("lost", Chain::regular(lost)), ("guarded", Chain::regular(guarded))]
 }

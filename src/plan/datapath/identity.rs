@@ -5,10 +5,11 @@
 
 use std::collections::BTreeMap;
 
+use super::drops::drop_for;
 use super::{ETHERTYPE, Sets, drops, names};
 use crate::contract::PRIORITY_BRIDGE;
 use crate::nft::build::{Operand, RuleBuilder, arp_sender, icmpv6_type, iif, l4proto, nd_target, protocol, rule, saddr};
-use crate::nft::{Chain, ChainKind, Datatype, Hook, Set};
+use crate::nft::{Chain, ChainKind, Datatype, Hook, Set, Table};
 
 const ETHERTYPE_ARP: u32 = 0x0806;
 /// IANA protocol number of ICMPv6, and its neighbour advertisement (RFC 4861).
@@ -21,17 +22,14 @@ pub fn table() -> (BTreeMap<String, Chain>, Sets) {
     let arp = rule().is(protocol(), ETHERTYPE_ARP);
     let advertisement = rule().is(protocol(), ETHERTYPE[1]).is(l4proto(), ICMPV6).is(icmpv6_type(), ADVERTISEMENT);
     let told_by_another = |rule: RuleBuilder, family: usize, address: Operand| {
-        rule.found(names::OWNED[family], [address.clone()])
-            .not_found(names::OWNERS[family], [iif(), address])
-            .counter(drops::SPOOFED)
-            .drop()
+        drop_for(rule.found(names::OWNED[family], [address.clone()]).not_found(names::OWNERS[family], [iif(), address]), drops::SPOOFED)
     };
     let owned_by = |v6: bool| {
         let family = usize::from(v6);
         let of_family = || rule().is(protocol(), ETHERTYPE[family]);
         [
             of_family().found(names::OWNERS[family], [iif(), saddr(v6)]).accept(),
-            of_family().found(names::OWNED[family], [saddr(v6)]).counter(drops::SPOOFED).drop(),
+            drop_for(of_family().found(names::OWNED[family], [saddr(v6)]), drops::SPOOFED),
         ]
     };
     // Most frames are IPv4's: theirs are the first rules. An owner's advertisement may tell of another's address.
@@ -47,4 +45,11 @@ pub fn table() -> (BTreeMap<String, Chain>, Sets) {
         (names::OWNED[1], owned(Datatype::Ipv6)),
     ]);
     (BTreeMap::from([("prerouting".to_owned(), chain)]), sets)
+}
+
+/// Adds what counts the frames that are dropped, by their port and the address that they come from.
+pub fn add_drops(table: &mut Table) {
+    let of = |protocol_number, v6, address| (rule().is(protocol(), protocol_number), v6, address);
+    let families = [of(ETHERTYPE[0], false, saddr(false)), of(ETHERTYPE_ARP, false, arp_sender()), of(ETHERTYPE[1], true, saddr(true))];
+    drops::add_families(table, drops::SPOOFED, families);
 }

@@ -9,16 +9,18 @@ use std::net::IpAddr;
 
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 
-use super::published::{CALL_TRANSLATED, called, calls, let_through, port_key, ports_key, put, service_name, unmark, unmarked};
+use super::published::{CALL_TRANSLATED, called, calls, let_through, port_key, ports_key, put, service_name, unmarked};
 use super::{CONFIRMED, Chains, Shape, admission, ipvs, names};
-use crate::contract::{PRIORITY_BEFORE_FORWARD, PRIORITY_BEHIND_FORWARD, PRIORITY_DNAT, PRIORITY_INBOUND_SNAT};
+use crate::contract::{PRIORITY_DNAT, PRIORITY_INBOUND_SNAT};
 use crate::model::binding::{Balance, ClientSource, Limits, Ports};
 use crate::model::facts::{IfIndex, KernelFacts, Place};
 use crate::model::ipvs::Engine;
 use crate::model::resolve::Outcome;
 use crate::model::services::{Endpoint, Service, slots};
 use crate::model::workload::Entry;
-use crate::nft::build::{Operand, SetName, ct_original_daddr, ct_status, hash_of, iif, map, oif, random, ranges, rule, saddr, turn};
+use crate::nft::build::{
+    Operand, RuleBuilder, SetName, ct_original_daddr, ct_status, hash_of, iif, map, oif, random, ranges, rule, saddr, turn,
+};
 use crate::nft::{Bytes, Chain, ChainKind, Data, Datatype, Elements, Family, Hook, Key, Rule, Set, Table, Verdict};
 
 /// Sets of slots that lead to servers, and of those that lead to servers' chains.
@@ -98,9 +100,30 @@ fn data((address, port): Endpoint) -> Data {
     Data::Value(if port == 0 { bytes } else { bytes.port(port) })
 }
 
+/// A flow that was called at a port of ours. `nft` cannot load a lookup of the port that was called: so a flow is known by the address that was
+/// called, and by its server.
+fn ours(v6: bool) -> RuleBuilder {
+    rule().is(ct_status().and(CALL_TRANSLATED), CALL_TRANSLATED).found(names::PUBLISHED, [ct_original_daddr(v6)])
+}
+
+/// Which flows of published ports are let through others' filters; none while nobody serves anything.
+pub fn forwarded(shape: Shape) -> Vec<Rule> {
+    if !shape.inbound() {
+        return Vec::new();
+    }
+    let passing = || unmarked(ours(shape.v6));
+    // Later packets, answers and errors about the flow: its first packet was let through. Its server may serve nobody else any more.
+    let mut rules = vec![let_through(passing().is(ct_status().and(CONFIRMED), CONFIRMED))];
+    rules.extend(shape.serving().map(|(serving, _)| let_through(passing().found(serving, calls(shape.v6)))));
+    if shape.ipvs {
+        rules.push(ipvs::answers(shape));
+    }
+    rules
+}
+
 /// The chains of this concern; none while nobody serves anything.
 pub fn chains(shape: Shape) -> Chains {
-    if !shape.services && !shape.services_ranges && !shape.ipvs {
+    if !shape.inbound() {
         return Vec::new();
     }
     let v6 = shape.v6;
@@ -112,15 +135,11 @@ pub fn chains(shape: Shape) -> Chains {
     .into_iter()
     .flatten()
     .collect();
-    // `nft` cannot load a lookup of the port that was called: so a flow is known by the address that was called, and by its server.
-    let ours = || rule().is(ct_status().and(CALL_TRANSLATED), CALL_TRANSLATED).found(names::PUBLISHED, [ct_original_daddr(v6)]);
-    let passing = || unmarked(ours());
+    let ours = || ours(v6);
     let mut source: Vec<Rule> = shape.server_limits.then(|| ours().vmap(names::SERVER_LIMITS, call())).into_iter().collect();
     if shape.ipvs {
         source.extend(ipvs::routed_back(shape));
     }
-    // Later packets, answers and errors about the flow: its first packet was let through. Its server may serve nobody else any more.
-    let mut forward = vec![let_through(passing().is(ct_status().and(CONFIRMED), CONFIRMED))];
     for (serving, masqueraded) in shape.serving() {
         source.push(ours().found(masqueraded.clone(), call()).masquerade());
         // A server that calls itself, or one beside it, would be answered past this host.
@@ -128,23 +147,22 @@ pub fn chains(shape: Shape) -> Chains {
         if shape.ipvs {
             source.extend(ipvs::source_nat(shape, &serving, &masqueraded));
         }
-        forward.push(let_through(passing().found(serving, call())));
-    }
-    if shape.ipvs {
-        forward.push(ipvs::answers(shape));
     }
     let mut chains = vec![
         ("inbound", Chain::base(ChainKind::Nat, Hook::Prerouting, PRIORITY_DNAT, lookups.clone())),
         ("inbound_host", Chain::base(ChainKind::Nat, Hook::Output, PRIORITY_DNAT, lookups)),
         ("inbound_source", Chain::base(ChainKind::Nat, Hook::Postrouting, PRIORITY_INBOUND_SNAT, source)),
-        ("before_forward", Chain::base(ChainKind::Filter, Hook::Forward, PRIORITY_BEFORE_FORWARD, forward)),
-        ("behind_forward", Chain::base(ChainKind::Filter, Hook::Forward, PRIORITY_BEHIND_FORWARD, [unmark()])),
     ];
     chains.extend(ipvs::chains(shape));
     chains
 }
 
 impl Shape {
+    /// Somebody serves something.
+    fn inbound(self) -> bool {
+        self.services || self.services_ranges || self.ipvs
+    }
+
     /// The sets of servers, and of those that see this host's address.
     pub(super) fn serving(self) -> impl Iterator<Item = (SetName, SetName)> {
         let single = self.services.then(|| (names::SERVING.into(), names::MASQUERADED.into()));

@@ -9,6 +9,7 @@ pub mod admission;
 mod answers;
 pub mod drops;
 mod egress;
+pub mod gate;
 mod guard;
 mod identity;
 pub mod inbound;
@@ -30,7 +31,7 @@ use crate::contract::{FLAG, FLAG_MASK};
 use crate::nft::build::{RuleBuilder, constant, daddr, iif, mark, ranges, rule};
 use crate::nft::{Bytes, Chain, Data, Datatype, Key, Rule, Set, Table};
 
-pub use identity::table as identity;
+pub use identity::{add_drops as add_identity_drops, table as identity};
 
 /// `ct direction` of answers.
 pub const REPLY: u32 = 1;
@@ -119,6 +120,8 @@ pub mod names {
     pub const SERVER_LIMITS: &str = "server_limits";
     /// Those of them that have as many.
     pub const FULL: &str = "full";
+    /// Interface, address: programs in network namespaces of their own, which others' filters are to let through.
+    pub const ISOLATED: &str = "isolated";
     /// Input and output interface, source: who is beside a server, and would be answered past this host.
     pub const HAIRPINS: &str = "hairpins";
     /// Family `inet`: NICs that lead outside.
@@ -179,6 +182,8 @@ pub struct Shape {
     pub refusals: bool,
     /// Some of them by IPVS.
     pub ipvs: bool,
+    /// Programs run in network namespaces of their own.
+    pub isolated: bool,
     /// Subnets behind an uplink are inside.
     pub inside: bool,
     /// Bridges are guarded.
@@ -211,6 +216,7 @@ impl Shape {
             server_limits: any(names::SERVER_LIMITS),
             refusals: any(names::SERVER_LIMITS) || sets.keys().any(|name| admission::is_rate(name)),
             ipvs: any(names::VIRTUAL),
+            isolated: any(names::ISOLATED),
             inside: any(names::INSIDE),
             guards: any(names::GUARDS),
             claimed: any(names::CLAIMED),
@@ -225,8 +231,15 @@ type Chains = Vec<(&'static str, Chain)>;
 
 /// The chains of a table of an ip family.
 pub fn chains(shape: Shape) -> BTreeMap<String, Chain> {
-    let fragments = [inbound::chains(shape), egress::chains(shape), answers::chains(shape), guard::chains(shape), seal::chains(shape)];
-    let mut all = BTreeMap::new();
+    let fragments = [
+        inbound::chains(shape),
+        gate::chains(shape),
+        egress::chains(shape),
+        answers::chains(shape),
+        guard::chains(shape),
+        seal::chains(shape),
+    ];
+    let mut all: BTreeMap<String, Chain> = drops::chains(shape.v6).collect();
     for (name, chain) in fragments.into_iter().flatten() {
         let before = all.insert(name.to_owned(), chain);
         debug_assert!(before.is_none(), "two fragments have a chain {name}");
@@ -324,7 +337,7 @@ fn to_inside(v6: bool) -> RuleBuilder {
 
 /// The policy has no usable exit. The way's table ends in `unreachable`, so the program gets an error at once; the inside still works.
 fn no_way(bits: u32) -> Rule {
-    rule().counter(drops::NO_EXIT).set_mark(constant(FLAG | bits)).accept()
+    drops::drop_for(rule().set_mark(constant(FLAG | bits)), drops::NO_EXIT)
 }
 
 /// The rules that are there, in order.

@@ -10,6 +10,7 @@ use std::net::IpAddr;
 
 use ipnet::IpNet;
 
+use super::drops::drop_for;
 use super::spill::{self, Spill};
 use super::spread::{numbered, slot};
 use super::{CONFIRMED, ORIGINAL, REPLY, Shape, TRANSLATED, drops, names, no_way, ours, source_ports, to_inside, traffic};
@@ -29,7 +30,7 @@ use crate::nft::{Base, Bytes, Chain, ChainKind, Change, Data, Datatype, Elements
 /// `LOOPBACK_IFINDEX`: the same in every network namespace.
 const LOOPBACK: u32 = 1;
 /// `NF_CT_STATE_INVALID_BIT` and `NF_CT_STATE_UNTRACKED_BIT`.
-const NO_FLOW: u32 = 1 | 1 << 6;
+pub(super) const NO_FLOW: u32 = 1 | 1 << 6;
 const TCP: u32 = Protocol::Tcp.number() as u32;
 /// What the names of these sets begin with.
 const PREFIX: &str = "programs-";
@@ -83,12 +84,12 @@ pub(super) fn redirected() -> Rule {
 /// A translated flow of the host's own bears another NIC's exit: it lost its way.
 pub(super) fn sealed(v6: bool) -> Rule {
     let own = rule().is(iif(), 0).is(ct_direction(), ORIGINAL).is(ct_status().and(TRANSLATED), TRANSLATED);
-    own.is_not(map(names::WAYS, [saddr(v6)]), 0).counter(drops::SEAL).drop()
+    drop_for(own.is_not(map(names::WAYS, [saddr(v6)]), 0), drops::SEAL)
 }
 
 /// Without a flow there is no source NAT.
 pub(super) fn untracked() -> Rule {
-    ours().is(iif(), 0).is_not(ct_state().and(NO_FLOW), 0).counter(drops::SEAL).drop()
+    drop_for(ours().is(iif(), 0).is_not(ct_state().and(NO_FLOW), 0), drops::SEAL)
 }
 
 /// A look at a socket's control group, to be tried: where the kernel has no such thing, everybody else can be bound all the same.
@@ -188,10 +189,12 @@ pub fn add(table: &mut Table, programs: &Programs, v6: bool) {
         }
     }
     let spreads = !programs.spreads.is_empty();
+    let refuse = rule().counter(drops::NO_EXIT).reject(Refusal::Host { v6 });
+    let refused = drops::add_end(table, (drops::NO_EXIT, "tcp"), v6, [iif(), saddr(v6)], refuse);
     table.chains.extend([
         ("programs".to_owned(), Chain::regular(first)),
         ("program_flows".to_owned(), Chain::regular(later)),
-        ("program".to_owned(), Chain::regular(choose(spreads, v6))),
+        ("program".to_owned(), Chain::regular(choose(spreads, &refused))),
     ]);
 }
 
@@ -273,12 +276,12 @@ fn guards(table: &mut Table, programs: &Programs, rules: &mut Vec<Rule>) {
         table.sets.insert(groups.clone(), set(guarded().map(|guarded| element(guarded.id)).collect()));
         table.sets.insert(known.clone(), set(guarded().flat_map(|guarded| &guarded.known).map(|id| element(*id)).collect()));
         let in_group = rule().found(groups.as_str(), [socket_cgroup(level)]);
-        rules.push(in_group.not_found(known.as_str(), [socket_cgroup(level + 1)]).counter(drops::GUARD).drop());
+        rules.push(drop_for(in_group.not_found(known.as_str(), [socket_cgroup(level + 1)]), drops::GUARD));
     }
 }
 
 /// From the policy, which stands in the mark, to the mark of an exit.
-fn choose(spreads: bool, v6: bool) -> Vec<Rule> {
+fn choose(spreads: bool, refused: &str) -> Vec<Rule> {
     let mut rules = vec![rule().is(mark(), FREE).accept()];
     if spreads {
         rules.push(rule().vmap(names::PROGRAM_SPREADS, [mark()]));
@@ -286,7 +289,7 @@ fn choose(spreads: bool, v6: bool) -> Vec<Rule> {
     rules.push(rule().set_mark(map(names::PROGRAM_MARKS, [mark()])).done());
     rules.push(rule().is(mark().and(FLAG_MASK), FLAG).accept());
     // A call by TCP is told of its first packet's fate by an answer alone; what else is sent gets the error of the way that leads nowhere.
-    rules.push(rule().is(l4proto(), TCP).counter(drops::NO_EXIT).reject(Refusal::Host { v6 }));
+    rules.push(rule().is(l4proto(), TCP).goto(refused));
     rules.push(no_way(0));
     rules
 }

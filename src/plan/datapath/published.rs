@@ -1,4 +1,4 @@
-//! What the concerns share that deal with published ports: how a call is known, and how it passes others' filters.
+//! What the concerns share that deal with published ports: how a call is known, and how packets get and lose the mark for others' filters.
 
 use std::net::IpAddr;
 

@@ -7,6 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use ipnet::IpNet;
 
+use super::drops::drop_for;
 use super::names::{RATES, RATES_NETS, UPLINKS};
 use super::{ETHERTYPE, Sets, drops, ours};
 use crate::contract::PRIORITY_RATE;
@@ -14,7 +15,8 @@ use crate::model::binding::BindingName;
 use crate::model::facts::IfIndex;
 use crate::model::rate::Rate;
 use crate::model::resolve::Outcome;
-use crate::nft::build::{fingerprint, iif, oif, protocol, ranges, rule, saddr};
+use crate::nft::build::{fingerprint, iif, nfproto, oif, protocol, ranges, rule, saddr};
+use crate::nft::uapi::{NFPROTO_IPV4, NFPROTO_IPV6};
 use crate::nft::{Bytes, Chain, ChainKind, Data, Datatype, Hook, Key, Rule, Set, Table, Verdict};
 
 /// Longest name of a chain, less what stands before the binding's (`NFT_NAME_MAXLEN`).
@@ -52,7 +54,10 @@ pub fn table(outcome: &Outcome) -> Option<Table> {
     outcome.uplinks.nics.keys().for_each(|nic| sets.one(UPLINKS, Bytes::of_number(*nic), Data::None));
     let mut chains: BTreeMap<String, Chain> = limits.into_iter().map(|(name, rate)| (name, Chain::regular([over(rate)]))).collect();
     chains.insert("rate".to_owned(), Chain::base(ChainKind::Filter, Hook::Forward, PRIORITY_RATE, look_ups(&subnets)));
-    Some(sets.with(chains))
+    let mut table = sets.with(chains);
+    let of = |version: u8, v6| (rule().is(nfproto(), version.into()), v6, saddr(v6));
+    drops::add_families(&mut table, drops::RATE, [of(NFPROTO_IPV4, false), of(NFPROTO_IPV6, true)]);
+    Some(table)
 }
 
 fn element(family: usize, interface: IfIndex, net: IpNet) -> (&'static str, Key) {
@@ -78,7 +83,7 @@ fn look_ups(subnets: &BTreeSet<usize>) -> Vec<Rule> {
 
 fn over(rate: Rate) -> Rule {
     let (bytes, burst) = rate.limit();
-    rule().over(bytes, burst).counter(drops::RATE).drop()
+    drop_for(rule().over(bytes, burst), drops::RATE)
 }
 
 /// `rate-file/default/crawler`: names of bindings are such that `nft` can read them.

@@ -1,5 +1,6 @@
 //! The last look, behind all source NAT: what has a way leaves by its NIC with that NIC's address, or to the inside, or not at all.
 
+use super::drops::drop_for;
 use super::{Chains, Shape, drops, forwarded, names, ours, present, programs, to_inside};
 use crate::contract::PRIORITY_SEAL;
 use crate::nft::build::{map, oif, rule, saddr};
@@ -11,9 +12,9 @@ pub fn chains(shape: Shape) -> Chains {
     let mut rules = present([
         Some(rule().found(names::INSIDE_LINKS, [oif()]).accept()),
         Some(rule().found(names::OWN, [oif(), saddr(v6)]).accept()),
-        Some(forwarded(ours()).counter(drops::SEAL).drop()),
+        Some(drop_for(forwarded(ours()), drops::SEAL)),
         // Another NIC's exit as its source: the packet lost its way.
-        Some(forwarded(rule()).is_not(map(names::WAYS, [saddr(v6)]), 0).counter(drops::SEAL).drop()),
+        Some(drop_for(forwarded(rule()).is_not(map(names::WAYS, [saddr(v6)]), 0), drops::SEAL)),
         Some(programs::sealed(v6)),
         shape.programs.then(programs::untracked),
         shape.inside.then(|| to_inside(v6).accept()),

@@ -5,10 +5,7 @@ use crate::model::binding::{Ports, Protocol};
 use crate::model::facts::Published;
 use crate::model::listeners::{Holder, Listener, Listeners};
 use crate::model::services::Services;
-use crate::nft::decode::AnyChain;
-use crate::nft::gates::{Decision, Gate, GateRule, GateStep};
-use crate::nft::{Base, ChainKind, Family as Table, Hook};
-use gates::Wanted;
+use crate::nft::Family as Table;
 
 const IP: (&str, &str) = ("egress.ip", "172.31.0.14");
 
@@ -134,68 +131,6 @@ fn a_server_that_comes_or_goes_leaves_the_clients_of_others_alone() {
     start(&mut facts, 7, &[IP, ("egress.publish", "80"), ("egress.affinity", "1h")]);
     let problems = services(&facts).problems;
     assert!(problems[0].starts_with("label/web-7: egress.affinity: tcp/172.31.0.14:80 is shared with label/web-4"), "{problems:?}");
-}
-
-fn gate(chain: &str, drops: bool, jumps: u32, rules: Vec<GateRule>) -> Gate {
-    let base = (chain != "DOCKER-USER").then_some(Base { kind: ChainKind::Filter, hook: Hook::Forward, priority: 0 });
-    let uses = jumps + rules.len() as u32;
-    Gate { chain: AnyChain { family: "ip", table: "filter".to_owned(), chain: chain.to_owned(), base, drops, uses }, rules }
-}
-
-const OTHER: GateRule = GateRule { handle: 7, ours: false, asks: false, decides: None };
-const RETURN: GateRule = GateRule { handle: 8, decides: Some(Decision::Returns), ..OTHER };
-const OURS: GateRule = GateRule { handle: 9, ours: true, asks: true, decides: None };
-
-#[test]
-fn one_rule_lets_flows_to_published_ports_through_where_they_are_wanted() {
-    let wanted = Wanted { families: [Table::Ip].into(), ..Wanted::default() };
-    let steps = |gates: &[Gate]| gates::steps(gates, &wanted);
-    let forward = || "FORWARD".to_owned();
-    let users = || "DOCKER-USER".to_owned();
-    assert_eq!(steps(&[gate("FORWARD", false, 0, vec![])]), [], "it drops nothing");
-    assert_eq!(steps(&[gate("FORWARD", true, 0, vec![])]), [GateStep::Insert(Table::Ip, forward())]);
-    assert_eq!(steps(&[gate("FORWARD", false, 0, vec![OTHER])]), [GateStep::Insert(Table::Ip, forward())]);
-    assert_eq!(steps(&[gate("FORWARD", true, 0, vec![OURS, OTHER])]), []);
-    let docker = |rules| [gate("FORWARD", true, 0, vec![OTHER]), gate("DOCKER-USER", false, 1, rules)];
-    assert_eq!(steps(&docker(vec![])), [GateStep::Append(Table::Ip, users())]);
-    assert_eq!(steps(&docker(vec![OTHER])), [GateStep::Append(Table::Ip, users())], "what users drop stays dropped");
-    assert_eq!(steps(&docker(vec![OTHER, RETURN])), [GateStep::InsertBefore(Table::Ip, users(), 8)]);
-    assert_eq!(steps(&docker(vec![OURS, RETURN])), []);
-    // Docker came, and left.
-    let came = [gate("FORWARD", true, 0, vec![OURS]), gate("DOCKER-USER", false, 1, vec![])];
-    assert_eq!(steps(&came), [GateStep::Delete(Table::Ip, forward(), 9), GateStep::Append(Table::Ip, users())]);
-    let left = [gate("FORWARD", true, 0, vec![]), gate("DOCKER-USER", false, 0, vec![OURS])];
-    assert_eq!(steps(&left), [GateStep::Delete(Table::Ip, users(), 9), GateStep::Insert(Table::Ip, forward())]);
-    let none = gates::steps(&docker(vec![OURS, OURS]), &Wanted::default());
-    assert_eq!(none, [GateStep::Delete(Table::Ip, users(), 9), GateStep::Delete(Table::Ip, users(), 9)]);
-}
-
-#[test]
-fn a_chain_that_drops_elsewhere_is_told_until_a_rule_asks_for_the_mark() {
-    let wanted = Wanted { families: [Table::Ip].into(), containers: [Table::Ip].into(), ..Wanted::default() };
-    let of = |family: &'static str, table: &str, chain: &str, rules| {
-        let mut gate = gate(chain, true, 0, rules);
-        (gate.chain.family, gate.chain.table) = (family, table.to_owned());
-        gate
-    };
-    let told = |gate: Gate| gates::problems(&[gate], &wanted).concat();
-    assert!(
-        told(of("inet", "strict", "forward", vec![OTHER]))
-            .contains("`nft insert rule inet strict forward meta mark and 0xffff0f80 == 0x280 accept`")
-    );
-    let open = |rules| {
-        let mut gate = of("inet", "fw", "f", rules);
-        gate.chain.drops = false;
-        gate
-    };
-    let last = GateRule { decides: Some(Decision::Refuses), ..OTHER };
-    assert!(told(open(vec![OTHER, last])).contains("`nft insert rule inet fw f meta mark"), "it accepts, but for its last rule");
-    assert_eq!(told(open(vec![last, OTHER, RETURN])), "", "it may be a rule for some packets only");
-    assert_eq!(told(of("inet", "strict", "forward", vec![GateRule { asks: true, ..OTHER }])), "");
-    assert!(told(of("ip", "docker-bridges", "filter-FORWARD", vec![OTHER])).contains("\"bridge-accept-fwmark\": \"0x280/0xffff0f80\""));
-    assert_eq!(told(of("inet", "firewalld", "filter_FORWARD", vec![OTHER])), "");
-    assert_eq!(told(of("ip6", "strict", "forward", vec![OTHER])), "", "nobody serves an IPv6 address");
-    assert_eq!(told(of("ip", "filter", "FORWARD", vec![OTHER])), "", "there is a rule of ours");
 }
 
 /// Somebody listens on a port of all addresses, as far as it was asked for.

@@ -8,8 +8,8 @@ use crate::model::services::Services;
 use crate::nft::decode::AnyChain;
 use crate::nft::gates::{FILTER, Gate, GateRule, GateStep};
 use crate::nft::{Base, ChainKind, Family as Table, Hook};
+use crate::plan::gates::{self, Wanted, Whose};
 use crate::plan::{inbound, ipvs};
-use gates::Wanted;
 
 const LABELS: [(&str, &str); 4] =
     [("egress.ip", "172.31.0.14"), ("egress.publish", "80:8080"), ("egress.engine", "ipvs"), ("egress.scheduler", "sed")];
@@ -79,11 +79,12 @@ fn calls_by_ipvs_pass_the_filters_of_input_and_output_too() {
     let rule = |ours| GateRule { handle: 7, ours, asks: ours, decides: None };
     let gate = |table: &str, chain: &str, hook, rules| {
         let base = Some(Base { kind: ChainKind::Filter, hook, priority: 0 });
-        Gate { chain: AnyChain { family: "ip", table: table.to_owned(), chain: chain.to_owned(), base, drops: true, uses: 0 }, rules }
+        let chain = AnyChain { family: "ip", table: table.to_owned(), chain: chain.to_owned(), base, drops: true, uses: 0 };
+        Gate { chain, rules, trusts_programs: false }
     };
     let of = |rules: Vec<GateRule>| [gate(FILTER, "INPUT", Hook::Input, rules.clone()), gate(FILTER, "OUTPUT", Hook::Output, rules)];
-    let nat = Wanted { families: [Table::Ip].into(), ..Wanted::default() };
-    let by_ipvs = Wanted { ipvs: [Table::Ip].into(), ..nat.clone() };
+    let nat = Wanted::from([(Whose::Ports, Table::Ip)]);
+    let by_ipvs = Wanted::from([(Whose::Ports, Table::Ip), (Whose::IpvsPorts, Table::Ip)]);
     let chains = ["INPUT", "OUTPUT"];
     assert_eq!(gates::steps(&of(vec![rule(false)]), &by_ipvs), chains.map(|chain| GateStep::Insert(Table::Ip, chain.to_owned())));
     assert_eq!(gates::steps(&of(vec![rule(false)]), &nat), [], "it is destination NAT that others have");

@@ -180,7 +180,7 @@ fn nftables(names: &Names) -> Vec<String> {
     objects.iter().map(|object| names.replace(&object.to_string())).chain(dormant()).collect()
 }
 
-/// Handles tell the order of creation, counters the traffic, and elements with a timeout come and go by themselves.
+/// Handles tell the order of creation, counters the traffic, and elements that rules put into a set come and go by themselves.
 fn without_counters(value: &mut Value) {
     match value {
         Value::Object(fields) => {
@@ -190,6 +190,10 @@ fn without_counters(value: &mut Value) {
                 && counter.get("packets").is_some()
             {
                 *counter = Value::Null;
+            }
+            // nft 1.0.6 leaves the flag "dynamic" out; whatever rules put in has a timeout.
+            if fields.get("flags").is_some_and(|flags| flags.to_string().contains("\"timeout\"")) {
+                fields.remove("elem");
             }
             if let Some(Value::Array(elements)) = fields.get_mut("elem") {
                 elements.sort_by_key(Value::to_string);

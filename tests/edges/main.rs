@@ -1,5 +1,7 @@
 //! The daemon's own edges: a second daemon, a port that is taken, no file descriptors left, a step that never works.
 
+mod drops;
+
 use std::{
     fs,
     net::TcpListener,
@@ -25,7 +27,9 @@ fn main() -> ExitCode {
         Scenario::new("a step that never works is tried less and less often, and logged once", a_step_that_never_works),
         Scenario::new("another program's NAT chain ahead of ours is a problem while it is there", a_nat_chain_ahead),
         Scenario::new("each transition of a workload is one line of the log", transitions),
-        Scenario::new("what is dropped is counted by its reason", drops_are_counted),
+        Scenario::new("what is dropped is counted by reason, bridge and workload", drops::by_reason_bridge_and_workload),
+        Scenario::new("a flow that lost its way is counted for its workload, though its source is translated", drops::of_translated_flows),
+        Scenario::new("of more sources than are remembered all packets are counted by interface", drops::more_sources_than_remembered),
         Scenario::new("metrics tell of NICs, exits and bindings as they are", metrics_tell),
         Scenario::new("a service manager hears of the start, of the loop's life and of the end", a_service_manager),
     ];
@@ -169,36 +173,6 @@ fn transitions() {
     awaited("freed", &["file/default/blue"]);
     thread::sleep(Duration::from_millis(200));
     assert_eq!(told("bound", &[]), families, "once each: {}", egressd.log());
-}
-
-fn drops_are_counted() {
-    let world = World::builder().build();
-    let bridge = world.bridge("plain0", 28);
-    world.masquerade(&bridge);
-    let (blue, thief) = (world.container("blue", &bridge, 10), world.container("thief", &bridge, 11));
-    world.bind(&Binding::of(&blue.netns).to(&world, Nic::Eth1));
-    let _egressd = world.egressd_alone();
-    bound(&world, &blue);
-    let dropped = |reason: &str, family: &str| {
-        let status = world.status();
-        let mut of = status["dropped"].as_array().expect("status has them").iter();
-        of.find(|one| one["reason"] == reason && one["family"] == family).and_then(|one| one["packets"].as_u64())
-    };
-    let metric =
-        |reason: &str, family: &str| world.metric(&format!("egressd_dropped_packets_total{{reason=\"{reason}\",family=\"{family}\"}}"));
-    assert_eq!((dropped("Spoofed", "bridge"), dropped("NoExit", "ip")), (Some(0), Some(0)), "nothing is wrong yet");
-    thief.take(blue.address.into());
-    // It knows its router from here on: else its first question for that, by the other's address, would be all that is seen of it.
-    thief.shout_as(thief.address.into());
-    (0..3).for_each(|_| thief.shout_as(blue.address.into()));
-    assert_eq!((dropped("Spoofed", "bridge"), metric("Spoofed", "bridge")), (Some(3), 3));
-    world.host.run(&["ip", "link", "set", "eth1", "down"]);
-    world.await_handled();
-    blue.shout_as(blue.address.into());
-    assert_eq!((dropped("NoExit", "ip"), metric("NoExit", "ip")), (Some(1), 1));
-    assert_eq!(dropped("Spoofed", "bridge"), Some(3), "what was counted stays");
-    let told = world.egressctl(&["status"]).expect("it answers");
-    assert!(told.contains("packets dropped: 1 NoExit (ip), 3 Spoofed (bridge)"), "{told}");
 }
 
 fn metrics_tell() {
