@@ -184,10 +184,10 @@ enum Said {
 }
 
 fn said(plan: &Plan, n: u8) -> Said {
-    let Some(table) = tables_of(&plan).tables.get(&Table::Ip) else { return Said::Nothing };
+    let Some(table) = tables_of(plan).tables.get(&Table::Ip) else { return Said::Nothing };
     let address = IpAddr::from([172, 19, 0, n]);
     let owner = Key::one(Bytes::of_number(IfIndex::from(n) + 100).address(address));
-    let owned = tables_of(&plan).tables[&Table::Bridge].sets[names::OWNERS[0]].elements.contains_key(&owner);
+    let owned = tables_of(plan).tables[&Table::Bridge].sets[names::OWNERS[0]].elements.contains_key(&owner);
     let element = |name: &str, key: Bytes| table.sets[name].elements.get(&Key::one(key));
     let source = Bytes::of_number(BRIDGE).address(address);
     let value = |data: &Data| match data {

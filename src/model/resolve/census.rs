@@ -8,12 +8,12 @@ use std::sync::Arc;
 use foldhash::{HashMap, HashSet};
 
 use super::super::binding::{Assignment, Spread};
-use super::super::facts::Container;
+use super::super::facts::{Container, Route};
 use super::super::known::Facts;
 use super::super::policy::{NO_EXIT, Standing, standing};
 use super::super::select::Held;
 use super::super::touched::Touched;
-use super::super::workload::{Row, State, Subject};
+use super::super::workload::{Entry, Row, State, Subject};
 use super::{Outcome, Resolver};
 use crate::fnv::Fnv;
 
@@ -62,7 +62,7 @@ impl Census {
         census.note_unsettled(containers);
         census.apart.extend(others.iter().filter_map(|row| Some(row.address?.addr())));
         census.apart.extend(outcome.uplinks.named());
-        census.apart.extend(facts.kernel.routes.iter().flat_map(|route| route.hops()).filter_map(|(gateway, ..)| gateway));
+        census.apart.extend(facts.kernel.routes.iter().flat_map(Route::hops).filter_map(|(gateway, ..)| gateway));
         census
     }
 
@@ -180,7 +180,7 @@ impl Kinds {
 
     /// A source that is bound has a policy, which leads somewhere, and comes in by its bridge; and a binding for some traffic has chains.
     pub(super) fn row(&mut self, row: &Row) {
-        let (bridge, v6) = (row.entry.map(|entry| entry.interface()), row.address.map(|net| net.addr().is_ipv6()));
+        let (bridge, v6) = (row.entry.map(Entry::interface), row.address.map(|net| net.addr().is_ipv6()));
         let exit = if let State::Bound(exit) = &row.state { Some(exit) } else { None };
         if exit.is_some() {
             let mut hash = Fnv::default();

@@ -114,18 +114,18 @@ fn the_mark_is_for_programs_in_namespaces_as_long_as_they_run() {
     facts.isolate();
     let first = plan(&facts, &mut past, &Ruleset::default());
     let own = Key::one(Bytes::default().number(EGX).address([10, 213, 0, 1].into()));
-    let table = &first.target.tables[&Table::Ip];
+    let table = &tables_of(&first).tables[&Table::Ip];
     assert_eq!(table.sets[names::ISOLATED].elements.keys().collect::<Vec<_>>(), [&own]);
     assert_eq!((table.chains["before_forward"].rules.len(), table.chains["behind_forward"].rules.len()), (2, 1));
     let wanted = |facts: &Facts| Wanted::of(&resolve(facts, &mut Past::default()), &facts.kernel);
     assert_eq!(wanted(&facts), Wanted::from([(Whose::Programs, Table::Ip)]));
-    let six = &first.target.tables[&Table::Ip6];
+    let six = &tables_of(&first).tables[&Table::Ip6];
     assert!(!six.chains.contains_key("before_forward") && !six.sets.contains_key(names::ISOLATED), "it has no address there");
     start(&mut facts, 4, &[("egress.ip", "172.31.0.14")]);
     facts.kernel.apply(KernelChange::LinkGone(EGX));
     facts.isolate();
-    let last = plan(&facts, &mut past, &first.target);
-    let table = &last.target.tables[&Table::Ip];
+    let last = plan(&facts, &mut past, tables_of(&first));
+    let table = &tables_of(&last).tables[&Table::Ip];
     assert!(!table.chains.contains_key("before_forward") && !table.sets.contains_key(names::ISOLATED));
     assert!(wanted(&facts).is_empty());
 }

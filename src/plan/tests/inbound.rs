@@ -108,7 +108,7 @@ fn a_server_that_comes_or_goes_leaves_the_clients_of_others_alone() {
     }
     let first = plan(&facts, &mut past, &Ruleset::default());
     let of = |plan: &Plan, what: &str| -> Vec<String> {
-        let table = &tables_of(&plan).tables[&Table::Ip];
+        let table = &tables_of(plan).tables[&Table::Ip];
         let names = table.sets.keys().chain(table.chains.keys()).filter_map(|name| name.strip_prefix(what));
         names.map(str::to_owned).collect()
     };

@@ -34,7 +34,7 @@ fn by(address: &str) -> String {
 
 /// What the tables give to a socket, in the order in which the rules look: a program's user, and its control groups from the root on.
 fn said(plan: &Plan, uid: u32, groups: &[u64]) -> Said {
-    let table = &tables_of(&plan).tables[&Table::Ip];
+    let table = &tables_of(plan).tables[&Table::Ip];
     let value = |data: &Data| match data {
         Data::Value(value) => u32::from_ne_bytes(value.as_slice().try_into().expect("a number or an IPv4 address")),
         other => panic!("{other:?}"),
