@@ -232,7 +232,7 @@ fn flow(message: &Received<'_>) -> Option<Flow> {
             CTA_TUPLE_REPLY => reply = tuple(value),
             CTA_STATUS => status = number_be(value)?,
             CTA_PROTOINFO => tcp_state = tcp(value),
-            CTA_COUNTERS_ORIG | CTA_COUNTERS_REPLY => bytes = Some(bytes.unwrap_or(0) + counted(value)?),
+            CTA_COUNTERS_ORIG | CTA_COUNTERS_REPLY => bytes = Some(bytes.unwrap_or(0_u64).saturating_add(counted(value)?)),
             CTA_TIMEOUT => timeout = number_be(value)?,
             CTA_MARK => mark = number_be(value)?,
             CTA_ID => id = number_be(value)?,
