@@ -1,5 +1,5 @@
 #!/bin/bash
-# run.sh [PROGRAM...]: all tests, or those of these test programs (`unit` stands for those inside the crates). Three programs at a
+# run.sh [PROGRAM...]: all tests, or those of these test programs (`unit` stands for those inside the crates). Two programs at a
 # time (AT_ONCE=1: one), because most of their scenarios wait; the output of each is in target/tmp/logs, and is printed whole when it ends.
 # Each minute a line says what runs, how far it is, and how long the rest takes by what each program took when it last ran here.
 set -euo pipefail
@@ -52,7 +52,7 @@ progress() {
     if [ -e "$took/$name" ] && [ -n "$left" ]; then left=$((left + $(<"$took/$name"))); else left=; fi
   done
   printf '\n-- %d of %d programs after %d s; running: %s%s\n' $ended ${#all[@]} $SECONDS "$(IFS=,; echo "${running[*]}" | sed 's/,/, /g')" \
-    "${left:+; about $((left / ${AT_ONCE:-3} / 60 + 1)) minutes left}"
+    "${left:+; about $((left / ${AT_ONCE:-2} / 60 + 1)) minutes left}"
 }
 
 rm -rf "$logs"
@@ -65,6 +65,6 @@ ticks=$!
 trap 'kill $ticks 2>/dev/null || true' EXIT
 failed=0
 printf '%s\n' "${all[@]}" |
-  xargs --max-procs="${AT_ONCE:-3}" --max-args=1 bash -c 'one "$1"' one || failed=1
+  xargs --max-procs="${AT_ONCE:-2}" --max-args=1 bash -c 'one "$1"' one || failed=1
 if [ $# = 0 ]; then cargo test --workspace --doc --quiet || failed=1; fi
 exit $failed
