@@ -101,5 +101,6 @@ impl Example {
 /// A line as words. Numbers (of flows, of packets), times and the engine's names of veths differ from run to run, and so do the widths of columns.
 fn words(line: &str) -> Vec<&str> {
     let is_time = |word: &str| word.starts_with(|c: char| c.is_ascii_digit()) && word.bytes().all(|byte| b"0123456789dhms".contains(&byte));
-    line.split_whitespace().map(|word| if is_time(word) || word.starts_with("veth") { "#" } else { word }).collect()
+    let differs = |word: &str| is_time(word.trim_end_matches([')', ','])) || word.starts_with("veth");
+    line.split_whitespace().map(|word| if differs(word) { "#" } else { word }).collect()
 }
