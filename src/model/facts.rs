@@ -7,6 +7,7 @@ use foldhash::HashMap;
 use ipnet::IpNet;
 
 use super::binding::{Asked, Placement, Protocol};
+use super::isolated::Isolated;
 use super::replace;
 
 mod link;
@@ -52,6 +53,8 @@ pub struct KernelFacts {
     near_ends: HashMap<Place, IfIndex>,
     /// Links that are on top of another one, or a veth's end whose peer may be here.
     stacked: BTreeSet<IfIndex>,
+    /// Links that lead to programs in network namespaces of their own.
+    isolated: BTreeSet<IfIndex>,
 }
 
 impl KernelFacts {
@@ -65,6 +68,7 @@ impl KernelFacts {
                 let gone = self.links.remove(&index);
                 self.downs.remove(&index);
                 self.stacked.remove(&index);
+                self.isolated.remove(&index);
                 let new = held || gone.is_some();
                 if let Some(link) = gone.as_ref().filter(|link| self.names.get(&link.name) == Some(&index)) {
                     self.names.remove(&link.name);
@@ -100,6 +104,7 @@ impl KernelFacts {
                 self.holders.clear();
                 self.near_ends.clear();
                 self.stacked.clear();
+                self.isolated.clear();
                 self.names.clear();
             }
         }
@@ -134,6 +139,12 @@ impl KernelFacts {
         links.filter_map(|link| Some((link, self.links.get(&link.lower?)?)))
     }
 
+    /// Links that lead to programs in network namespaces of their own, each with its program.
+    pub fn isolated(&self) -> impl Iterator<Item = (&Link, &Isolated)> {
+        let links = self.isolated.iter().filter_map(|index| self.links.get(index));
+        links.filter_map(|link| Some((link, link.isolated.as_deref()?)))
+    }
+
     /// Links of this namespace whose far end (a veth's peer) holds the address.
     pub fn near_ends_of(&self, address: IpAddr) -> impl Iterator<Item = &Link> {
         let places = self.holders.get(&address).into_iter().flatten();
@@ -166,9 +177,12 @@ impl KernelFacts {
             self.names.remove(&old.name);
         }
         self.names.insert(link.name.clone(), link.index);
-        match link.lower {
-            Some(_) => _ = self.stacked.insert(link.index),
-            None => _ = self.stacked.remove(&link.index),
+        for (links, is_one) in [(&mut self.stacked, link.lower.is_some()), (&mut self.isolated, link.isolated.is_some())] {
+            if is_one {
+                links.insert(link.index)
+            } else {
+                links.remove(&link.index)
+            };
         }
         self.links.insert(link.index, link);
     }

@@ -46,8 +46,7 @@ impl Isolated {
 
 /// The programs that run just now: the link of each, and its addresses.
 pub fn programs(kernel: &KernelFacts) -> impl Iterator<Item = (IfIndex, IpAddr)> {
-    let isolated = kernel.links.values().filter_map(|link| Some((link.index, link.isolated.as_deref()?)));
-    isolated.flat_map(|(link, program)| program.addresses.iter().map(move |address| (link, *address)))
+    kernel.isolated().flat_map(|(link, program)| program.addresses.iter().map(move |address| (link.index, *address)))
 }
 
 /// That no file has a binding of this name.

@@ -174,8 +174,7 @@ impl Facts {
 
     /// Takes in the programs that `egressd exec` isolated, which the kernel's links tell of.
     pub fn isolate(&mut self) {
-        let programs = self.kernel.links.values().filter_map(|link| Some((link.name.as_str(), link.isolated.as_deref()?)));
-        self.manifests.isolate(programs);
+        self.manifests.isolate(self.kernel.isolated().map(|(link, program)| (link.name.as_str(), program)));
     }
 
     /// The engine's containers.
