@@ -5,6 +5,7 @@ mod beyond;
 mod exit;
 mod holder;
 mod managed;
+mod named;
 pub mod outside;
 mod place;
 
@@ -13,7 +14,7 @@ use std::net::IpAddr;
 
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 
-use super::binding::{Assignment, Binding, ExitSpec, SourcePorts};
+use super::binding::{Assignment, Binding, ExitSpec};
 use super::facts::{Family, IfIndex, KernelFacts, Link, LinkKind, is_link_local};
 use super::gateways::{Asked, asked_from};
 use super::health::Check;
@@ -155,23 +156,6 @@ impl Uplinks {
         let addresses: BTreeSet<IpAddr> = self.placed.values().map(|(_, address)| *address).collect();
         let addresses = addresses.difference(&self.routed).copied().collect::<BTreeSet<_>>();
         addresses.into_iter().filter_map(|address| Some((address, self.ways.get(self.called.get(&address)?)?)))
-    }
-
-    /// The addresses that exits are written with.
-    pub fn named(&self) -> impl Iterator<Item = IpAddr> {
-        self.exits.keys().map(|spec| spec.address)
-    }
-
-    /// Whether a link is an uplink, or some exit may be meant to be on it.
-    pub fn is_named(&self, link: &Link, kernel: &KernelFacts) -> bool {
-        let nets: Vec<IpNet> = own(kernel, link.index).map(|a| a.net).collect();
-        let means = |spec: &ExitSpec| spec.interface.as_ref() == Some(&link.name) || nets.iter().any(|net| net.contains(&spec.address));
-        self.nics.contains_key(&link.index) || self.exits.keys().any(means)
-    }
-
-    /// The ranges of source ports that exits on NICs are bounded to, usable or not.
-    pub fn source_ports(&self) -> BTreeSet<SourcePorts> {
-        self.placed.keys().filter_map(|spec| spec.source_ports).collect()
     }
 
     /// The gateway of an exit's way.

@@ -2,8 +2,8 @@
 
 use super::Register;
 
-/// `update @set { KEY timeout T [limit rate over R/second burst B packets | counter] }`: puts the key into a set that rules fill, or makes it stay as long
-/// again. Where the set is full the rule ends.
+/// `update @set { KEY timeout T [limit rate over R/second burst B packets | counter] }`: puts the key into a set that rules fill, or makes it stay
+/// as long again. Where the set is full the rule ends.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Update {
     pub set: String,

@@ -1,6 +1,6 @@
 //! What a batch does to a ruleset.
 
-use super::{Base, Chain, Data, Elements, Family, Key, Rule, Ruleset, Set};
+use super::{Base, Chain, Data, Elements, Family, Key, Rule, Ruleset, Set, Table};
 
 /// One change; a batch of them is applied as a whole or not at all.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -24,39 +24,35 @@ pub enum Change {
 impl Ruleset {
     /// Makes the changes of a batch that fits: what it names is there.
     pub fn apply(&mut self, changes: &[Change]) {
-        for change in changes {
-            let (Change::AddTable(family)
-            | Change::DeleteTable(family)
-            | Change::AddSet(family, ..)
-            | Change::DeleteSet(family, _)
-            | Change::AddChain(family, ..)
-            | Change::FlushChain(family, _)
-            | Change::DeleteChain(family, _)
-            | Change::AddRule(family, ..)
-            | Change::AddElements(family, ..)
-            | Change::DeleteElements(family, ..)) = change;
-            if let Change::DeleteTable(_) = change {
-                self.tables.remove(family);
-                continue;
+        changes.iter().for_each(|change| self.make(change));
+    }
+
+    fn make(&mut self, change: &Change) {
+        match change {
+            Change::AddTable(family) => _ = self.table(*family),
+            Change::DeleteTable(family) => _ = self.tables.remove(family),
+            Change::AddSet(family, name, set) => {
+                self.table(*family).sets.insert(name.clone(), Set { elements: Elements::default(), ..set.clone() });
             }
-            let table = self.tables.entry(*family).or_default();
-            match change {
-                Change::AddTable(_) | Change::DeleteTable(_) => {}
-                Change::AddSet(_, name, set) => _ = table.sets.insert(name.clone(), Set { elements: Elements::default(), ..set.clone() }),
-                Change::DeleteSet(_, name) => _ = table.sets.remove(name),
-                Change::AddChain(_, name, base) => _ = table.chains.insert(name.clone(), Chain { base: *base, rules: Vec::new() }),
-                Change::FlushChain(_, name) => table.chains.entry(name.clone()).or_default().rules.clear(),
-                Change::DeleteChain(_, name) => _ = table.chains.remove(name),
-                Change::AddRule(_, chain, rule) => table.chains.entry(chain.clone()).or_default().rules.push(rule.clone()),
-                Change::AddElements(_, set, elements) => {
-                    let Some(set) = table.sets.get_mut(set) else { continue };
-                    elements.iter().for_each(|(key, data)| _ = set.elements.insert(*key, data.clone()));
-                }
-                Change::DeleteElements(_, set, keys) => {
-                    let Some(set) = table.sets.get_mut(set) else { continue };
-                    keys.iter().for_each(|key| _ = set.elements.remove(key));
-                }
+            Change::DeleteSet(family, name) => _ = self.table(*family).sets.remove(name),
+            Change::AddChain(family, name, base) => {
+                _ = self.table(*family).chains.insert(name.clone(), Chain { base: *base, rules: Vec::new() })
+            }
+            Change::FlushChain(family, name) => self.table(*family).chains.entry(name.clone()).or_default().rules.clear(),
+            Change::DeleteChain(family, name) => _ = self.table(*family).chains.remove(name),
+            Change::AddRule(family, chain, rule) => self.table(*family).chains.entry(chain.clone()).or_default().rules.push(rule.clone()),
+            Change::AddElements(family, set, elements) => {
+                let set = self.table(*family).sets.get_mut(set).into_iter();
+                set.for_each(|set| set.elements.extend(elements.iter().cloned()));
+            }
+            Change::DeleteElements(family, set, keys) => {
+                let set = self.table(*family).sets.get_mut(set).into_iter();
+                set.for_each(|set| keys.iter().for_each(|key| _ = set.elements.remove(key)));
             }
         }
+    }
+
+    fn table(&mut self, family: Family) -> &mut Table {
+        self.tables.entry(family).or_default()
     }
 }

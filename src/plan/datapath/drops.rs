@@ -6,8 +6,7 @@
 
 use std::net::IpAddr;
 
-use super::programs::NO_FLOW;
-use super::{ORIGINAL, REPLY};
+use super::{NO_FLOW, ORIGINAL, REPLY};
 use crate::model::facts::IfIndex;
 use crate::nft::build::{Operand, RuleBuilder, ct_direction, ct_original_saddr, ct_reply_saddr, ct_state, iif, rule, saddr};
 use crate::nft::{Bytes, Chain, Datatype, Family, Key, Rule, Set, Table};

@@ -41,6 +41,8 @@ const ORIGINAL: u32 = 0;
 const TRANSLATED: u32 = 1 << 4;
 /// `IPS_CONFIRMED`: the flow's first packet has left. (`ct state new` also matches later packets of an unanswered UDP flow.)
 const CONFIRMED: u32 = 1 << 3;
+/// `NF_CT_STATE_INVALID_BIT` and `NF_CT_STATE_UNTRACKED_BIT`.
+const NO_FLOW: u32 = 1 | 1 << 6;
 /// Ethertypes of IPv4 and IPv6.
 const ETHERTYPE: [u32; 2] = [0x0800, 0x86dd];
 /// `IPS_EXPECTED`: a helper saw another flow announce this one.
@@ -138,7 +140,7 @@ pub mod names {
     pub const OWNERS: [&str; 2] = ["owners4", "owners6"];
     /// Bridge family: source that a port owns.
     pub const OWNED: [&str; 2] = ["owned4", "owned6"];
-    /// The sets of the ip families whose elements are one row's each.
+    /// The sets of the ip families whose elements are one source's each.
     pub const OF_SOURCES: [&str; 12] = [
         POLICIES,
         POLICIES_NETS,

@@ -13,7 +13,7 @@ use ipnet::IpNet;
 use super::drops::drop_for;
 use super::spill::{self, Spill};
 use super::spread::{numbered, slot};
-use super::{CONFIRMED, ORIGINAL, REPLY, Shape, TRANSLATED, drops, names, no_way, ours, source_ports, to_inside, traffic};
+use super::{CONFIRMED, NO_FLOW, ORIGINAL, REPLY, Shape, TRANSLATED, drops, names, no_way, ours, source_ports, to_inside, traffic};
 use crate::contract::{FLAG, FLAG_MASK, MARK_MASK, PRIORITY_OUTPUT};
 use crate::model::binding::{Protocol, Traffic};
 use crate::model::policy::{NO_EXIT, Standing, standing};
@@ -29,8 +29,6 @@ use crate::nft::{Base, Bytes, Chain, ChainKind, Change, Data, Datatype, Elements
 
 /// `LOOPBACK_IFINDEX`: the same in every network namespace.
 const LOOPBACK: u32 = 1;
-/// `NF_CT_STATE_INVALID_BIT` and `NF_CT_STATE_UNTRACKED_BIT`.
-pub(super) const NO_FLOW: u32 = 1 | 1 << 6;
 const TCP: u32 = Protocol::Tcp.number() as u32;
 /// What the names of these sets begin with.
 const PREFIX: &str = "programs-";
