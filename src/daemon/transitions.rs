@@ -12,7 +12,7 @@ use tracing::{debug, info};
 
 use crate::model::binding::BindingName;
 use crate::model::resolve::Outcome;
-use crate::model::resolve::again::Changed;
+use crate::model::resolve::few::Changed;
 use crate::model::workload::{Row, State, Subject};
 use crate::report::changes::{Change, Changes, KEPT};
 use crate::report::status::{shown, time, word};

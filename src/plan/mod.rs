@@ -1,11 +1,11 @@
 //! From who-gets-what to what has to change. Pure: a [`Plan`] is data, and one interpreter (`effects::Kernel`) carries it out.
 
 mod addresses;
-pub mod again;
 pub mod boot;
 pub mod datapath;
 mod elements;
 pub mod engine;
+pub mod few;
 pub mod flows;
 pub mod gates;
 pub mod inbound;

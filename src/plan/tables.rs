@@ -65,10 +65,10 @@ pub fn of_rows(outcome: &Outcome, rows: &[Row], kernel: &KernelFacts) -> Ruleset
 pub fn hold_back(desired: &mut Ruleset, departed: &Departed) {
     hold(desired, departed);
     for (family, v6) in [(Family::Ip, false), (Family::Ip6, true)] {
-        if let Some(table) =
-            desired.tables.get_mut(&family).filter(|table| table.sets.get(names::DEPARTED).is_some_and(|set| !set.elements.is_empty()))
-        {
-            table.chains.extend(datapath::chains(Shape::of(&table.sets, v6)));
+        let Some(table) = desired.tables.get_mut(&family) else { continue };
+        let shape = Shape::of(&table.sets, v6);
+        if shape.departed {
+            table.chains.extend(datapath::chains(shape));
         }
     }
 }

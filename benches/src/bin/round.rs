@@ -11,13 +11,13 @@ use egressd::api::labels;
 use egressd::model::facts::{Address, Attachment, Container, EngineChange, IfIndex, KernelChange, Link, LinkKind, Network, Place, Route};
 use egressd::model::known::Facts;
 use egressd::model::policy::{Standing, standing};
-use egressd::model::resolve::again::again;
 use egressd::model::resolve::census::Census;
+use egressd::model::resolve::few::resolve_few;
 use egressd::model::resolve::{Past, resolve};
 use egressd::model::touched::Touched;
 use egressd::nft::diff;
 use egressd::plan::tables::Made;
-use egressd::plan::{self, Observed, Planner, tables};
+use egressd::plan::{Observed, Planner, few, tables};
 
 const CONTAINERS: u32 = 10_000;
 /// A Linux bridge has at most 1,023 ports.
@@ -67,8 +67,8 @@ fn main() {
         let began = Instant::now();
         change(&mut facts, round);
         let touched = std::mem::take(&mut facts.touched);
-        let changed = again(&facts, &mut past, &mut outcome, &mut census, &touched).expect("it is nobody else's");
-        let plan = plan::again::again(&outcome, &facts.kernel, &mut mirror, &changed, &past.departed);
+        let changed = resolve_few(&facts, &mut past, &mut outcome, &mut census, &touched).expect("it is nobody else's");
+        let plan = few::plan_few(&outcome, &facts.kernel, &mut mirror, &changed, &past.departed);
         parts.entry("8 one container by itself, all of it").or_default().push(began.elapsed());
         assert!(!plan.ruleset.is_empty() && plan.ruleset.len() < 20, "a few elements come and go: {plan}");
     }

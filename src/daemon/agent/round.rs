@@ -7,13 +7,13 @@ use tracing::{debug, info, warn};
 use super::{Agent, LOOK, LOOKS, NEWS, SWEEP, is_due};
 use crate::daemon::cutter::{self, Job};
 use crate::effects::kernel::{Done, Failure};
-use crate::model::resolve::again::{Changed, again};
 use crate::model::resolve::census::Census;
+use crate::model::resolve::few::{Changed, resolve_few};
 use crate::model::resolve::resolve;
 use crate::model::ways;
 use crate::plan::flows::Cut;
 use crate::plan::read_back::{read_back, spills};
-use crate::plan::{self, Observed, Plan, engine, sysctls};
+use crate::plan::{Observed, Plan, engine, few, sysctls};
 
 impl Agent {
     /// Resolves, plans and carries out, for a few if the facts that changed are theirs alone. `quiet`: none has changed, and nothing is due but a look.
@@ -33,10 +33,10 @@ impl Agent {
         }
         let ruleset = self.kernel.known_ruleset()?;
         let mut census = census.unwrap_or_else(|| Census::of(&self.facts, &touched, &self.outcome));
-        let changed = again(&self.facts, &mut self.past, &mut self.outcome, &mut census, &touched)?;
+        let changed = resolve_few(&self.facts, &mut self.past, &mut self.outcome, &mut census, &touched)?;
         self.census = Some(census);
         self.few += 1;
-        Some((plan::again::again(&self.outcome, &self.facts.kernel, ruleset, &changed, &self.past.departed), changed))
+        Some((few::plan_few(&self.outcome, &self.facts.kernel, ruleset, &changed, &self.past.departed), changed))
     }
 
     fn round_for_few(&mut self, plan: Plan, changed: &Changed, began: Instant) {

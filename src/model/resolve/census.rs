@@ -66,8 +66,8 @@ impl Census {
         census
     }
 
-    /// The ids of all that have to be decided together when these have changed, in order: no address of theirs is anybody else's. `None` when one is, or when
-    /// they are too many. Takes note of where containers are now.
+    /// The ids of all that have to be decided together when these have changed, in order: no address of theirs is anybody else's. `None` when
+    /// one is, or when they are too many. Takes note of where containers are now.
     pub(super) fn together(&mut self, facts: &Facts, touched: &Touched) -> Option<BTreeSet<String>> {
         let mut addresses: Vec<IpAddr> = touched.addresses.iter().copied().collect();
         let mut ids: BTreeSet<String> = BTreeSet::new();

@@ -3,9 +3,9 @@
 use proptest::prelude::*;
 
 use super::*;
-use crate::model::resolve::again::again;
 use crate::model::resolve::census::Census;
-use crate::plan::again::again as plan_again;
+use crate::model::resolve::few::resolve_few;
+use crate::plan::few::plan_few;
 
 const HOSTS: u8 = 6;
 const ELSEWHERE: IfIndex = 10;
@@ -111,10 +111,10 @@ impl Daemon {
     fn round(&mut self, facts: &Facts) -> Plan {
         let touched = &facts.touched;
         let mut census = self.census.take().unwrap_or_else(|| Census::of(facts, touched, &self.outcome));
-        if let Some(changed) = again(facts, &mut self.past, &mut self.outcome, &mut census, touched) {
+        if let Some(changed) = resolve_few(facts, &mut self.past, &mut self.outcome, &mut census, touched) {
             self.few += 1;
             self.census = Some(census);
-            return plan_again(&self.outcome, &facts.kernel, &mut self.tables, &changed, &self.past.departed);
+            return plan_few(&self.outcome, &facts.kernel, &mut self.tables, &changed, &self.past.departed);
         }
         let (outcome, plan) = whole(facts, &mut self.past, &self.tables);
         self.outcome = outcome;

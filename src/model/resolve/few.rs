@@ -1,10 +1,10 @@
 //! A round for a few: everybody else's rows, and all that is shared, stay as they are.
 //!
-//! [`resolve`](super::resolve) decides everything from nothing. That takes as long as there are workloads, and most changes are those of one container: it is
-//! made, gets a port and an address, and goes. So such changes are decided by themselves, by the same functions, where it is certain that nothing shared
-//! follows from them. Where it is not, everything is decided from nothing; what comes out is the same.
+//! [`resolve`](super::resolve) decides everything from nothing. That takes as long as there are workloads, and most changes are those of one
+//! container: it is made, gets a port and an address, and goes. So such changes are decided by themselves, by the same functions, where it is
+//! certain that nothing shared follows from them. Where it is not, everything is decided from nothing; what comes out is the same.
 
-use std::cell::Cell;
+use std::cell::{Cell, LazyCell};
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::ops::Range;
@@ -14,6 +14,7 @@ use super::super::facts::{Container, IfIndex, Link, LinkKind, Place};
 use super::super::known::Facts;
 use super::super::pod::NetworkNamespace;
 use super::super::port_owners::{Decided, Key, Others, PortOwners};
+use super::super::select::Held;
 use super::super::touched::Touched;
 use super::super::uplinks::outside;
 use super::super::workload::{Row, Subject};
@@ -34,9 +35,15 @@ pub struct Changed {
     pub ports: BTreeSet<IfIndex>,
 }
 
-/// Decides anew for those whom a change touches, and brings the outcome up to it. `None` when others may depend on it: then past and outcome are as they were, and
-/// the census is of no use any more.
-pub fn again(facts: &Facts, past: &mut Past, outcome: &mut Outcome, census: &mut Census, touched: &Touched) -> Option<Changed> {
+/// Decides anew for those whom a change touches, and brings the outcome up to it. `None` when others may depend on it: then past and outcome are
+/// as they were, and the census is of no use any more.
+pub fn resolve_few<'a>(
+    facts: &'a Facts,
+    past: &mut Past,
+    outcome: &mut Outcome,
+    census: &mut Census,
+    touched: &'a Touched,
+) -> Option<Changed> {
     if touched.all || !are_ports(facts, outcome, touched) {
         return None;
     }
@@ -49,21 +56,17 @@ pub fn again(facts: &Facts, past: &mut Past, outcome: &mut Outcome, census: &mut
     for id in &ids {
         let now = facts.containers.get(id);
         let then = touched.containers.get(id).map_or(now.map(|known| &known.container), Option::as_ref);
-        let versions = [then, now.map(|known| &known.container)];
-        if !versions.iter().flatten().all(|container| is_alone(&resolver, outcome, container)) {
-            return None;
-        }
-        let published = |version: Option<&Arc<Container>>| version.map(|container| container.published.clone()).unwrap_or_default();
-        if !outcome.inbound.asked.is_empty() && published(versions[0]) != published(versions[1]) {
+        let published = |container: Option<&'a Arc<Container>>| container.map_or(&[][..], |container| &container.published);
+        if !outcome.inbound.asked.is_empty() && published(then) != published(now.map(|known| &known.container)) {
             return None;
         }
         if let Some(container) = then {
-            before.ask(&resolver, container, &facts.manifests.of(container));
+            before.ask(&resolver, container, &held_alone(&resolver, outcome, container)?);
             keys.extend(resolver.keys_of(container));
         }
         let from = pending.rows.len();
         if let Some(known) = now {
-            let held = facts.manifests.of(&known.container);
+            let held = held_alone(&resolver, outcome, &known.container)?;
             after.ask(&resolver, &known.container, &held);
             resolver.container(known, &held, &outcome.guards, &mut pending);
         }
@@ -108,17 +111,18 @@ pub fn again(facts: &Facts, past: &mut Past, outcome: &mut Outcome, census: &mut
 /// Whether the links that changed are ports of containers, as far as anything depends on them.
 fn are_ports(facts: &Facts, outcome: &Outcome, touched: &Touched) -> bool {
     let kernel = &facts.kernel;
-    let named = |nsid: &i32| kernel.namespaces.values().any(|named| named == nsid);
-    let runtimes = facts.sandboxes.iter().flat_map(BTreeMap::values).map(|sandbox| &sandbox.network);
-    let of_runtimes: BTreeSet<i32> =
-        runtimes.filter_map(|network| if let NetworkNamespace::Numbered(nsid) = network { Some(*nsid) } else { None }).collect();
-    let of_others = |nsid: &i32| named(nsid) || of_runtimes.contains(nsid) || facts.leaving().any(|one| one.nsid == *nsid);
+    let named = |nsid: i32| kernel.namespaces.values().any(|named| *named == nsid);
+    let of_runtime = |nsid: i32| {
+        let mut sandboxes = facts.sandboxes.iter().flat_map(BTreeMap::values);
+        sandboxes.any(|sandbox| sandbox.network == NetworkNamespace::Numbered(nsid))
+    };
+    let of_others = |nsid: &i32| named(*nsid) || of_runtime(*nsid) || facts.leaving().any(|one| one.nsid == *nsid);
     if touched.namespaces.iter().any(of_others) {
         return false;
     }
     let routed = |index: IfIndex| kernel.routes.iter().any(|route| route.interfaces().any(|interface| interface == index));
     // A bridge may be above a NIC, which depends on what its other ports are.
-    let defaults = outside::defaults(kernel);
+    let defaults = LazyCell::new(|| outside::defaults(kernel));
     let leads_in = |bridge: IfIndex| {
         let outside = defaults.iter().any(|default| default.interface == bridge);
         kernel.links.get(&bridge).is_some_and(|link| !outside && !outcome.uplinks.is_named(link, kernel))
@@ -139,12 +143,13 @@ fn is_port(link: &Link) -> bool {
     usual && link.vrf.is_none() && !link.point_to_point && !link.no_arp && !(link.up && link.lower.is_some())
 }
 
-/// Whether nothing follows from a container but for itself, as far as there are others like it.
-fn is_alone(resolver: &Resolver<'_>, outcome: &Outcome, container: &Container) -> bool {
+/// What a container is bound by; `None` if more may follow from it than for itself, though there are others like it.
+fn held_alone(resolver: &Resolver<'_>, outcome: &Outcome, container: &Container) -> Option<Vec<Held>> {
     let placed = container.asked.as_ref().is_some_and(|asked| asked.placement.asks());
     let mut bridges = resolver.networks_of(container).filter_map(|network| resolver.bridge(network));
     let beside_a_nic = bridges.any(|bridge| outcome.uplinks.nics.contains_key(&bridge));
-    !placed && !beside_a_nic && resolver.facts.manifests.of(container).iter().all(is_plain)
+    let held = resolver.facts.manifests.of(container);
+    (!placed && !beside_a_nic && held.iter().all(is_plain)).then_some(held)
 }
 
 /// The rows of a container, among all containers' in the order of their ids.

@@ -7,11 +7,11 @@ use super::tables::{self, Departed};
 use super::{Plan, flows};
 use crate::model::facts::KernelFacts;
 use crate::model::resolve::Outcome;
-use crate::model::resolve::again::Changed;
+use crate::model::resolve::few::Changed;
 use crate::nft::{Change, Data, Family, Ruleset, Table, diff};
 
 /// The plan for what has changed of an outcome. `ruleset` is what the kernel has, and is what it will have once the plan is carried out.
-pub fn again(outcome: &Outcome, kernel: &KernelFacts, ruleset: &mut Ruleset, changed: &Changed, departed: &Departed) -> Plan {
+pub fn plan_few(outcome: &Outcome, kernel: &KernelFacts, ruleset: &mut Ruleset, changed: &Changed, departed: &Departed) -> Plan {
     let before = as_they_were(outcome, kernel, ruleset, changed);
     let mut after = tables::of_rows(outcome, &changed.after, kernel);
     let mut departed = departed.clone();
@@ -23,7 +23,7 @@ pub fn again(outcome: &Outcome, kernel: &KernelFacts, ruleset: &mut Ruleset, cha
     let cuts = flows::cuts(&changes, (&before, &after), outcome, &changed.after);
     let shapes = shapes(ruleset);
     ruleset.apply(&changes);
-    let chains = chains(shapes, ruleset);
+    let chains = chains(&shapes, ruleset);
     ruleset.apply(&chains);
     changes.extend(chains);
     Plan { ruleset: changes, cuts, departed, ..Plan::default() }
@@ -34,7 +34,7 @@ fn as_they_were(outcome: &Outcome, kernel: &KernelFacts, ruleset: &Ruleset, chan
     let mut before = tables::of_rows(outcome, &changed.before, kernel);
     before.tables.retain(|family, _| ruleset.tables.contains_key(family));
     for (family, table) in &mut before.tables {
-        let Some(there) = ruleset.tables.get(family) else { continue };
+        let there = &ruleset.tables[family];
         if *family != Family::Bridge {
             table.sets.extend(there.sets.get(names::DEPARTED).map(|set| (names::DEPARTED.to_owned(), set.clone())));
             continue;
@@ -58,12 +58,12 @@ fn shapes(ruleset: &Ruleset) -> BTreeMap<Family, Shape> {
 }
 
 /// The chains that change because a set is empty now, or is not any more.
-fn chains(before: BTreeMap<Family, Shape>, ruleset: &Ruleset) -> Vec<Change> {
+fn chains(before: &BTreeMap<Family, Shape>, ruleset: &Ruleset) -> Vec<Change> {
     let after = shapes(ruleset);
     let of = |shapes: &BTreeMap<Family, Shape>| {
-        let other = shapes.iter().filter(|(family, shape)| before.get(family) != Some(shape) || after.get(family) != Some(shape));
+        let other = shapes.iter().filter(|(family, _)| before.get(family) != after.get(family));
         let table = |shape: &Shape| Table { chains: datapath::chains(*shape), sets: BTreeMap::new() };
         Ruleset { tables: other.map(|(family, shape)| (*family, table(shape))).collect() }
     };
-    diff(&of(&after), &of(&before))
+    diff(&of(&after), &of(before))
 }
