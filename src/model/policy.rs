@@ -3,10 +3,10 @@
 
 use std::hash::{Hash, Hasher};
 
-use super::binding::Spread;
+use super::binding::{Spread, WhenUnavailable};
 use super::facts::Family;
 use super::reason::Reason;
-use super::workload::{Row, State};
+use super::workload::{Row, State, Subject};
 use crate::fnv::Fnv;
 
 /// Every policy's number has this bit, and no packet mark of a way has it.
@@ -49,4 +49,10 @@ pub fn standing(row: &Row) -> Standing {
         }
         (State::Bound(_) | State::Dropped(_), ..) => Standing::Bound(NO_EXIT),
     }
+}
+
+/// Whether a row is a routed source that waits for its interface to be known, and may not leave meanwhile, whatever it comes in by.
+pub fn is_held_unknown(row: &Row) -> bool {
+    let drops = row.binding.as_ref().is_some_and(|binding| binding.when_unavailable == WhenUnavailable::Drop);
+    matches!((&row.subject, &row.state), (Subject::Source(_), State::Waiting(_))) && drops
 }

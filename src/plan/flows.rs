@@ -15,7 +15,7 @@ use super::datapath::{names, spread};
 use super::elements::{address_in, number_at, number_in, owners, source_of};
 use crate::model::binding::{ExistingFlows, Protocol, Source};
 use crate::model::facts::{Family as IpFamily, IfIndex};
-use crate::model::policy::{Standing, standing};
+use crate::model::policy::{Standing, is_held_unknown, standing};
 use crate::model::resolve::Outcome;
 use crate::model::workload::{Row, State};
 use crate::nft::{Change, Data, Family, Key, Ruleset, Set};
@@ -85,6 +85,19 @@ pub fn cuts(changes: &[Change], (observed, desired): (&Ruleset, &Ruleset), outco
     }
     let former = gone.iter().map(|address| Cut { keep: exits.remove(address).unwrap_or_default(), ..Cut::all(IpNet::from(*address)) });
     former.chain(touched.iter().flat_map(|entrance| cut(*entrance, of.get(entrance).copied(), (observed, desired), outcome))).collect()
+}
+
+/// The cuts of routed sources that are held from now on, though nobody knows by which interface they come: what they began before goes on by the
+/// host's own NIC.
+pub fn held(observed: &Ruleset, rows: &[Row]) -> Vec<Cut> {
+    let was_held = |net: IpNet| {
+        let claimed = set_of(observed, family_of(net), names::CLAIMED).into_iter().flat_map(|set| set.elements.keys());
+        let mut nets = claimed.filter_map(|key| entrance(key, 0, net.addr().is_ipv6()));
+        nets.any(|(_, claimed)| claimed.contains(&net))
+    };
+    let rows = rows.iter().filter(|row| is_held_unknown(row));
+    let sources = rows.filter_map(|row| Some((row.address?, row.binding.as_ref()?))).filter(|(net, _)| !was_held(*net));
+    sources.map(|(net, binding)| Cut { only_datagrams: binding.existing_flows == ExistingFlows::Keep, ..Cut::all(net) }).collect()
 }
 
 /// The addresses whose owner a batch takes away, or changes. When the tables go as a whole, everybody stays where they are.

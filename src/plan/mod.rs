@@ -96,6 +96,7 @@ impl Planner {
         let go = desired.tables.is_empty() && !observed.ruleset.tables.is_empty();
         let mut cuts = flows::cuts(&ruleset, (observed.ruleset, &desired), outcome, &outcome.rows);
         cuts.extend(earlier.iter().filter(|_| go).map(|(_, address)| Cut::all((*address).into())));
+        cuts.extend(flows::held(observed.ruleset, &outcome.rows));
         cuts.extend(program_flows::cuts(observed.ruleset, &desired, outcome));
         let disarm = if go { diff(&tables::unbound(observed.ruleset, &departed), observed.ruleset) } else { Vec::new() };
         Plan {

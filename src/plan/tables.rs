@@ -6,13 +6,13 @@ use std::net::IpAddr;
 use ipnet::IpNet;
 
 use super::datapath::{self, Shape, drops, gate, inbound, names, programs, rate, source_ports, spread, traffic};
-use crate::model::binding::{SourcePorts, Traffic, WhenUnavailable};
+use crate::model::binding::{SourcePorts, Traffic};
 use crate::model::facts::{Family as IpFamily, IfIndex, KernelFacts};
-use crate::model::policy::{NO_EXIT, Standing, standing};
+use crate::model::policy::{NO_EXIT, Standing, is_held_unknown, standing};
 use crate::model::resolve::{Guard, Outcome};
 use crate::model::uplinks::outside::Inside;
 use crate::model::ways;
-use crate::model::workload::{Entry, Row, State, Subject};
+use crate::model::workload::{Entry, Row, State};
 use crate::nft::{Bytes, Data, Datatype, Family, Key, Ruleset, Set, Table, Verdict};
 
 /// Interface and source of who was bound until just now.
@@ -256,12 +256,8 @@ fn guarded(outcome: &Outcome, entry: Entry) -> bool {
 fn claimed(outcome: &Outcome, rows: &[Stood], v6: bool) -> Set {
     let open = rows.iter().filter(|(_, standing)| matches!(standing, Standing::Bound(_))).map(|(row, _)| row);
     let open = open.filter(|row| row.entry.is_some_and(|entry| !guarded(outcome, entry)));
-    // A routed source of which nobody knows yet by which interface it comes.
-    let waits = |row: &&Row| {
-        let drops = row.binding.as_ref().is_some_and(|binding| binding.when_unavailable == WhenUnavailable::Drop);
-        matches!((&row.subject, &row.state), (Subject::Source(_), State::Waiting(_))) && drops
-    };
-    let nets: Vec<IpNet> = open.copied().chain(outcome.rows.iter().filter(waits)).filter_map(|row| row.address).collect();
+    let unknown = outcome.rows.iter().filter(|row| is_held_unknown(row));
+    let nets: Vec<IpNet> = open.copied().chain(unknown).filter_map(|row| row.address).collect();
     inside_set(nets.iter(), v6)
 }
 

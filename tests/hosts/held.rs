@@ -1,7 +1,11 @@
 //! What a binding names and cannot serve as it is written is held, and what it names beside that goes on: the host's own packets, and the
 //! rest of a subnet.
 
-use std::net::{IpAddr, SocketAddr};
+use std::{
+    net::{IpAddr, SocketAddr},
+    thread,
+    time::Duration,
+};
 
 use world::{
     Binding, Netns, Nic, Scenario, Subnets, World,
@@ -172,7 +176,12 @@ fn an_unknown_interface(unknown: Unknown) {
     let on_host = |lines: &[&str]| lines.iter().for_each(|line| in_each_family(&plain, line));
     on_host(unknown.lines);
     // An answer would have no way back: nobody is asked who answers.
-    world.sends_nothing_out(&deep).expect_err("nothing holds it without egressd");
+    until("nothing holds it without egressd", || match world.sends_nothing_out(&deep) {
+        Ok(()) => Err("nothing left".to_owned()),
+        Err(_) => Ok(()),
+    });
+    let trickle = world.trickle(&deep, false);
+    until("so it is with what it began", || if world.seen().is_empty() { Err("nothing left".to_owned()) } else { Ok(()) });
     let [net, net6] = BEHIND.map(|[net, ..]| net);
     let named = |name: &str| format!("addresses: [{{cidr: {net}, interface: {name}}}, {{cidr: '{net6}', interface: {name}}}]");
     let addresses = unknown.interface.map_or(format!("addresses: [{net}, '{net6}']"), named);
@@ -181,6 +190,11 @@ fn an_unknown_interface(unknown: Unknown) {
     for net in [net, net6] {
         await_reason(world, net, unknown.reason);
     }
+    until("what it began before has ended", || match world.count(|| thread::sleep(Duration::from_millis(100))) {
+        seen if seen.is_empty() => Ok(()),
+        seen => Err(format!("{seen} left")),
+    });
+    drop(trickle);
     let held = |when: &str| world.sends_nothing_out(&deep).unwrap_or_else(|error| panic!("{when}: {error}"));
     held("alive");
     egressd.kill();

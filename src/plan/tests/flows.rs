@@ -44,6 +44,27 @@ fn a_connection_waits_for_its_exit_when_others_fall_back() {
 }
 
 #[test]
+fn what_a_routed_subnet_began_ends_when_it_is_held_though_nobody_knows_its_interface() {
+    let (mut facts, mut past) = (host(), Past::default());
+    start(&mut facts, 1, &[EXIT]);
+    let before = plan(&facts, &mut past, &Ruleset::default());
+    let bind = |facts: &mut Facts, more: &str| {
+        let yaml = format!(
+            "apiVersion: egressd.dev/v1alpha1\nkind: EgressBinding\nmetadata: {{name: deep}}\nspec:\n  addresses: [10.5.0.0/24]\n  exits: [{{address: 172.31.0.14}}]\n{more}"
+        );
+        facts.manifests = Index::new(manifest::parse([("deep.yaml", yaml.as_bytes())]));
+    };
+    for (more, only_datagrams) in [("", true), ("  existingFlows: Reset\n", false)] {
+        bind(&mut facts, more);
+        let held = plan(&facts, &mut past, tables_of(&before));
+        assert_eq!(held.cuts, [Cut { only_datagrams, ..Cut::all("10.5.0.0/24".parse().unwrap()) }], "{held}");
+        assert_eq!(plan(&facts, &mut past, tables_of(&held)).cuts, [], "once is enough");
+    }
+    bind(&mut facts, "  whenUnavailable: Fallback\n");
+    assert_eq!(plan(&facts, &mut past, tables_of(&before)).cuts, [], "it goes on as ever");
+}
+
+#[test]
 fn flows_of_who_was_unbound_end_before_the_tables_go_whoever_ends_them() {
     let (mut facts, mut past) = (host(), Past::default());
     start(&mut facts, 1, &[EXIT]);
