@@ -8,6 +8,7 @@ use world::{
     layout::{PORT, SERVER, SERVER6},
     status::until,
     talk::{self, Flow},
+    traffic::{call, nobody},
 };
 
 fn main() -> ExitCode {
@@ -33,6 +34,7 @@ fn main() -> ExitCode {
         }
     }
     scenarios.push(Scenario::new("a long flow keeps its exit over 300 changes of its binding", a_long_flow_keeps_its_exit));
+    scenarios.push(Scenario::new("a call that nobody answers goes on by the exit that there is", a_call_that_nobody_answers));
     scenarios.push(Scenario::new("a successor of the same name is bound anew", a_successor_of_the_same_name_is_bound));
     world::harness::main_of_waiting(scenarios)
 }
@@ -183,6 +185,38 @@ fn open_flows_at_a_change(subnets: Subnets, existing: &str, goes_on: bool) {
         }
     }
     world.leaves_by(blue, Nic::Eth0).unwrap_or_else(|error| panic!("{error}"));
+}
+
+fn a_call_that_nobody_answers() {
+    let world = World::builder().build();
+    let (_bridge, _thief, victim) = stage(&world);
+    let blue = &victim.netns;
+    let begin = || world.servers().into_iter().map(|server| call(blue, nobody(server))).collect::<Vec<_>>();
+    let (early, seen) = world.watch(begin);
+    assert!(seen.by(Nic::Eth0) > 0 && seen.by(Nic::Eth1) == 0, "it is not bound yet: {seen}");
+    world.bind(&Binding::of(blue).to(&world, Nic::Eth1));
+    let _egressd = world.egressd_alone();
+    let repeated_by = |nic: Nic, when: &str| {
+        world.await_nic(&format!("netns/{}", blue.name()), nic);
+        world.forget();
+        let other = Nic::ALL.into_iter().find(|other| *other != nic).expect("there are two");
+        until(when, || match world.seen() {
+            // Between the rules and the end of the old flow.
+            seen if seen.by(other) > 0 => {
+                world.forget();
+                Err(seen.to_string())
+            }
+            seen if seen.count(nic, world.layout.private(nic, SERVER.into())) == 0 => Err(seen.to_string()),
+            seen if seen.count(nic, world.layout.private(nic, SERVER6.into())) == 0 => Err(seen.to_string()),
+            _ => Ok(()),
+        });
+    };
+    repeated_by(Nic::Eth1, "what began before it was bound");
+    drop(early);
+    let late = begin();
+    world.bind_to(blue, Binding::of(blue), Nic::Eth0);
+    repeated_by(Nic::Eth0, "what began before the exit changed");
+    drop(late);
 }
 
 fn a_long_flow_keeps_its_exit() {

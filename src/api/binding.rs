@@ -127,7 +127,7 @@ pub struct EgressBindingSpec {
     /// What happens while no exit is usable: `Drop`, or `Fallback` to the host's default way.
     #[serde(default)]
     pub when_unavailable: WhenUnavailable,
-    /// What happens to open flows when their exit changes: `Keep` or `Reset`. UDP is cut always.
+    /// What happens to open connections when their exit changes: `Keep` or `Reset`. UDP, and calls that nobody has answered yet, begin anew always.
     #[serde(default)]
     pub existing_flows: ExistingFlows,
     /// Of two bindings for one workload the higher wins; then the cluster before a file before a label, then the older of two in the

@@ -144,7 +144,7 @@ fn round(flows: Result<Flows, Error>, left: &Left, refused: Vec<Flow>) -> Result
             let (source, translated) = (IpNet::from(flow.source), flow.reply_destination);
             let mut asked = of.get(&source).into_iter().chain(subnets.iter().copied());
             let served = || of_server.get(&flow.reply_source).into_iter().flatten();
-            let ends = asked.any(|cuts| ends(cuts, flow.source, flow.protocol, translated))
+            let ends = asked.any(|cuts| ends(cuts, flow.source, flow.is_open_connection(), translated))
                 || served().any(|cut| cut.hits(flow.destination, flow.protocol, flow.destination_port));
             if !ends && translated != flow.source {
                 borne.insert(translated);

@@ -13,8 +13,7 @@ use crate::model::port_use::PortUse;
 use crate::report::flows::{ExitFlows, OpenFlow, Owners, protocol};
 use crate::report::status::Counted;
 
-/// `IPS_SEEN_REPLY` and `IPS_ASSURED` of `linux/netfilter/nf_conntrack_common.h`.
-const SEEN_REPLY: u32 = 1 << 1;
+/// `IPS_ASSURED` of `linux/netfilter/nf_conntrack_common.h`.
 const ASSURED: u32 = 1 << 2;
 
 /// `TCP_CONNTRACK_*` of `linux/netfilter/nf_conntrack_tcp.h`, in its order.
@@ -185,7 +184,7 @@ fn state(flow: &Flow) -> &'static str {
     match tcp {
         Some(state) => state,
         None if flow.status & ASSURED != 0 => "ASSURED",
-        None if flow.status & SEEN_REPLY != 0 => "REPLIED",
+        None if flow.is_answered() => "REPLIED",
         None => "UNREPLIED",
     }
 }

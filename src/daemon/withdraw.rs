@@ -59,7 +59,7 @@ pub fn withdraw(kernel: &mut Kernel, facts: &KernelFacts, boot_guard: Option<&Pa
         let mut cuts = plan.server_cuts.iter().filter(|cut| cut.server == flow.reply_source);
         cuts.any(|cut| cut.hits(flow.destination, flow.protocol, flow.destination_port))
     };
-    let has_exit = |flow: &Flow| ends(&cuts, flow.source, flow.protocol, flow.reply_destination) || is_served(flow);
+    let has_exit = |flow: &Flow| ends(&cuts, flow.source, flow.is_open_connection(), flow.reply_destination) || is_served(flow);
     let ended = Flows::open().and_then(|mut flows| flows.end(has_exit)).map_err(Error::Flows)?;
     // Without the tables they would go on by the host's NIC with the exit's address.
     ended.error.map_or(Ok(()), Err).map_err(Error::Flows)?;

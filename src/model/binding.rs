@@ -229,7 +229,7 @@ pub enum WhenUnavailable {
     Fallback,
 }
 
-/// What happens to open flows when the exit changes. UDP is cut always.
+/// What happens to open connections when the exit changes. UDP, and calls that nobody has answered yet, begin anew always.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum ExistingFlows {
     #[default]

@@ -13,15 +13,12 @@ use ipnet::IpNet;
 use super::datapath::traffic::bits;
 use super::datapath::{names, spread};
 use super::elements::{address_in, number_at, number_in, owners, source_of};
-use crate::model::binding::{ExistingFlows, Protocol, Source};
+use crate::model::binding::{ExistingFlows, Source};
 use crate::model::facts::{Family as IpFamily, IfIndex};
 use crate::model::policy::{Standing, is_held_unknown, standing};
 use crate::model::resolve::Outcome;
 use crate::model::workload::{Row, State};
 use crate::nft::{Change, Data, Family, Key, Ruleset, Set};
-
-/// The protocols with a connection.
-const CONNECTED: [u8; 2] = [Protocol::Tcp.number(), Protocol::Sctp.number()];
 
 /// The interface that the ip families see a source come in by, and its addresses.
 type Entrance = (IfIndex, IpNet);
@@ -34,30 +31,30 @@ pub struct Cut {
     pub keep: Vec<IpAddr>,
     /// Only flows that were translated to this exit.
     pub only: Option<IpAddr>,
-    /// Only protocols without a connection: their next packet begins anew by itself.
-    pub only_datagrams: bool,
+    /// But for open connections: what else there is begins anew by itself with its next packet, a call that nobody has answered among it.
+    pub keeps_open: bool,
 }
 
 impl Cut {
     /// Every flow of a source.
     pub fn all(source: IpNet) -> Self {
-        Self { source, keep: Vec::new(), only: None, only_datagrams: false }
+        Self { source, keep: Vec::new(), only: None, keeps_open: false }
     }
 
     /// Whether it ends a flow.
-    fn hits(&self, source: IpAddr, protocol: u8, translated: IpAddr) -> bool {
+    fn hits(&self, source: IpAddr, open: bool, translated: IpAddr) -> bool {
         self.source.contains(&source)
             && !self.keep.contains(&translated)
             && self.only.is_none_or(|only| only == translated)
-            && !(self.only_datagrams && CONNECTED.contains(&protocol))
+            && !(self.keeps_open && open)
     }
 }
 
-/// Whether a flow ends. When several cuts of one source run together, oldest first, the newest one's `keep` wins: that flow may have started
+/// Whether a flow ends; `open`: it is a connection that was answered. When several cuts of one source run together, oldest first, the newest one's `keep` wins: that flow may have started
 /// after the older cuts were queued.
-pub fn ends(cuts: &[&Cut], source: IpAddr, protocol: u8, translated: IpAddr) -> bool {
+pub fn ends(cuts: &[&Cut], source: IpAddr, open: bool, translated: IpAddr) -> bool {
     let kept = cuts.last().is_some_and(|newest| newest.keep.contains(&translated));
-    !kept && cuts.iter().any(|cut| cut.hits(source, protocol, translated))
+    !kept && cuts.iter().any(|cut| cut.hits(source, open, translated))
 }
 
 /// The cuts that a batch calls for. `observed` is what it was made against, `desired` what it makes of that; `rows` are those that it may be about.
@@ -97,7 +94,7 @@ pub fn held(observed: &Ruleset, rows: &[Row]) -> Vec<Cut> {
     };
     let rows = rows.iter().filter(|row| is_held_unknown(row));
     let sources = rows.filter_map(|row| Some((row.address?, row.binding.as_ref()?))).filter(|(net, _)| !was_held(*net));
-    sources.map(|(net, binding)| Cut { only_datagrams: binding.existing_flows == ExistingFlows::Keep, ..Cut::all(net) }).collect()
+    sources.map(|(net, binding)| Cut { keeps_open: binding.existing_flows == ExistingFlows::Keep, ..Cut::all(net) }).collect()
 }
 
 /// The addresses whose owner a batch takes away, or changes. When the tables go as a whole, everybody stays where they are.
@@ -119,11 +116,11 @@ fn cut(entrance: Entrance, row: Option<&Row>, (observed, desired): (&Ruleset, &R
         (Some(Standing::Free), binding) if was_bound => {
             // A connection waits for its exit, which may come back.
             let falls_back = row.is_some_and(|row| matches!(row.state, State::FellBack(_)));
-            let only_datagrams = falls_back && binding.is_some_and(|binding| binding.existing_flows == ExistingFlows::Keep);
+            let keeps_open = falls_back && binding.is_some_and(|binding| binding.existing_flows == ExistingFlows::Keep);
             let exits = exits_before(observed, entrance);
             // What had no exit has no flows, and yet it has to be said that none is left.
             let none = exits.is_empty().then(|| IpFamily::of(entrance.1.addr()).unspecified());
-            exits.into_iter().chain(none).map(|exit| Cut { only: Some(exit), only_datagrams, ..all.clone() }).collect()
+            exits.into_iter().chain(none).map(|exit| Cut { only: Some(exit), keeps_open, ..all.clone() }).collect()
         }
         (Some(Standing::Bound(_)), Some(binding)) => {
             let same = limits(observed, entrance) == limits(desired, entrance);
@@ -131,8 +128,8 @@ fn cut(entrance: Entrance, row: Option<&Row>, (observed, desired): (&Ruleset, &R
             let keep = row.filter(|_| same || !was_bound).map(|row| outcome.borne_by(row)).unwrap_or_default();
             // A label is as old as its container: no flow of it can be older.
             let leaked = !was_bound && binding.name.source == Source::Label;
-            let only_datagrams = binding.existing_flows == ExistingFlows::Keep && !leaked;
-            vec![Cut { keep, only_datagrams, ..all }]
+            let keeps_open = binding.existing_flows == ExistingFlows::Keep && !leaked;
+            vec![Cut { keep, keeps_open, ..all }]
         }
         _ if was_bound => vec![all],
         _ => Vec::new(),
@@ -255,13 +252,15 @@ fn entrance(key: &Key, at: usize, v6: bool) -> Option<Entrance> {
 
 impl fmt::Display for Cut {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "end {}flows of {}", if self.only_datagrams { "datagram " } else { "" }, self.source)?;
+        write!(f, "end flows of {}", self.source)?;
         if let Some(only) = self.only {
             write!(f, " that leave as {only}")?;
         }
-        match self.keep.as_slice() {
+        let open = self.keeps_open.then(|| "open connections".to_owned());
+        let kept: Vec<String> = self.keep.iter().map(|exit| format!("those that leave as {exit}")).collect();
+        match open.into_iter().chain(kept).collect::<Vec<_>>().as_slice() {
             [] => Ok(()),
-            kept => write!(f, ", but for those that leave as {}", kept.iter().map(IpAddr::to_string).collect::<Vec<_>>().join(" or ")),
+            kept => write!(f, ", but for {}", kept.join(" and ")),
         }
     }
 }
@@ -275,7 +274,7 @@ mod tests {
     }
 
     fn ended(cuts: &[Cut], translated: IpAddr) -> bool {
-        ends(&cuts.iter().collect::<Vec<_>>(), [10, 9, 0, 5].into(), Protocol::Udp.number(), translated)
+        ends(&cuts.iter().collect::<Vec<_>>(), [10, 9, 0, 5].into(), false, translated)
     }
 
     #[test]

@@ -35,10 +35,10 @@ fn cuts_of(before: &Table, after: Option<&Table>, outcome: &Outcome, v6: bool) -
     // Which program had which exit is not looked at: they all have to be as before.
     let bound = bound(before).is_subset(&still);
     let resets = |row: &crate::model::workload::Row| row.binding.as_ref().is_some_and(|b| b.existing_flows == ExistingFlows::Reset);
-    let only_datagrams = bound && !outcome.programs.rows.iter().any(resets);
+    let keeps_open = bound && !outcome.programs.rows.iter().any(resets);
     let own = before.sets.get(names::OWN).into_iter().flat_map(|set| set.elements.keys());
     let own: BTreeSet<IpAddr> = own.filter_map(|key| source_of(key, v6)).map(|(_, address)| address).collect();
-    let cut = |source: IpAddr, exit: IpAddr| Cut { only: Some(exit), only_datagrams, ..Cut::all(IpNet::from(source)) };
+    let cut = |source: IpAddr, exit: IpAddr| Cut { only: Some(exit), keeps_open, ..Cut::all(IpNet::from(source)) };
     // What had the address already was not translated.
     lost.iter().flat_map(|exit| own.iter().filter(move |source| *source != exit).map(move |source| cut(*source, *exit))).collect()
 }

@@ -183,7 +183,7 @@ pub static LABELS: [Label; 25] = [
         name: "egress.existing",
         effect: Effect::Exit,
         grammar: "`keep` or `reset`",
-        meaning: "What happens to open flows when their exit changes. UDP is cut always. `keep` when not given.",
+        meaning: "What happens to open connections when their exit changes. UDP, and calls that nobody has answered yet, begin anew always. `keep` when not given.",
         example: "keep",
         read: |draft, value| {
             let choices = [("keep", ExistingFlows::Keep), ("reset", ExistingFlows::Reset)];

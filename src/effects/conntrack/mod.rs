@@ -7,6 +7,7 @@ use std::net::{IpAddr, Ipv4Addr};
 
 use nix::libc;
 
+use crate::model::binding::Protocol;
 use crate::model::facts::Family;
 use crate::netlink::routing::family_number;
 use crate::netlink::{self, Channel};
@@ -99,6 +100,21 @@ pub struct Flow {
     pub tcp_state: Option<u8>,
     /// Bytes of both directions, with their IP headers; only where `net.netfilter.nf_conntrack_acct` is 1.
     pub bytes: Option<u64>,
+}
+
+/// `IPS_SEEN_REPLY` of `linux/netfilter/nf_conntrack_common.h`.
+const SEEN_REPLY: u32 = 1 << 1;
+
+impl Flow {
+    /// Whether anybody answered it.
+    pub fn is_answered(&self) -> bool {
+        self.status & SEEN_REPLY != 0
+    }
+
+    /// Whether it is a connection that both ends may know of. Of a call that nobody has answered the next packet is like its first.
+    pub fn is_open_connection(&self) -> bool {
+        self.is_answered() && [Protocol::Tcp, Protocol::Sctp].map(Protocol::number).contains(&self.protocol)
+    }
 }
 
 #[cfg(test)]

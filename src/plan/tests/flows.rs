@@ -38,9 +38,9 @@ fn without_the_nic(asks: &[(&str, &str)]) -> Vec<Cut> {
 fn a_connection_waits_for_its_exit_when_others_fall_back() {
     let fallback = [EXIT, ("egress.unavailable", "fallback")];
     let cuts = without_the_nic(&fallback);
-    assert!(!cuts.is_empty() && cuts.iter().all(|cut| cut.only_datagrams), "{cuts:?}");
+    assert!(!cuts.is_empty() && cuts.iter().all(|cut| cut.keeps_open), "{cuts:?}");
     let reset = without_the_nic(&[fallback[0], fallback[1], ("egress.existing", "reset")]);
-    assert!(!reset.is_empty() && reset.iter().all(|cut| !cut.only_datagrams), "{reset:?}");
+    assert!(!reset.is_empty() && reset.iter().all(|cut| !cut.keeps_open), "{reset:?}");
 }
 
 #[test]
@@ -54,10 +54,10 @@ fn what_a_routed_subnet_began_ends_when_it_is_held_though_nobody_knows_its_inter
         );
         facts.manifests = Index::new(manifest::parse([("deep.yaml", yaml.as_bytes())]));
     };
-    for (more, only_datagrams) in [("", true), ("  existingFlows: Reset\n", false)] {
+    for (more, keeps_open) in [("", true), ("  existingFlows: Reset\n", false)] {
         bind(&mut facts, more);
         let held = plan(&facts, &mut past, tables_of(&before));
-        assert_eq!(held.cuts, [Cut { only_datagrams, ..Cut::all("10.5.0.0/24".parse().unwrap()) }], "{held}");
+        assert_eq!(held.cuts, [Cut { keeps_open, ..Cut::all("10.5.0.0/24".parse().unwrap()) }], "{held}");
         assert_eq!(plan(&facts, &mut past, tables_of(&held)).cuts, [], "once is enough");
     }
     bind(&mut facts, "  whenUnavailable: Fallback\n");

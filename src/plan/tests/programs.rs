@@ -125,10 +125,10 @@ fn without_its_nic_a_program_is_held_and_its_datagrams_begin_anew() {
     let held = plan(&facts, &mut past, tables_of(&first));
     assert_eq!(said(&held, 998, &[]), Said::NoExit);
     let of_exit = |plan: &Plan| plan.cuts.iter().filter(|cut| cut.only == Some(EXIT.into())).cloned().collect::<Vec<_>>();
-    assert!(of_exit(&held).iter().any(|cut| cut.only_datagrams && cut.source == "172.31.0.8/32".parse().unwrap()), "{:?}", held.cuts);
+    assert!(of_exit(&held).iter().any(|cut| cut.keeps_open && cut.source == "172.31.0.8/32".parse().unwrap()), "{:?}", held.cuts);
     let freed =
         plan(&with(host(), &[binding("other", "cgroups: [/jobs/batch]", &by("172.31.0.8"))]), &mut Past::default(), tables_of(&first));
-    assert!(of_exit(&freed).iter().all(|cut| !cut.only_datagrams) && !of_exit(&freed).is_empty(), "who is bound no more: {:?}", freed.cuts);
+    assert!(of_exit(&freed).iter().all(|cut| !cut.keeps_open) && !of_exit(&freed).is_empty(), "who is bound no more: {:?}", freed.cuts);
 }
 
 #[test]

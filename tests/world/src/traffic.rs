@@ -2,7 +2,7 @@
 
 use std::{
     net::{IpAddr, Ipv6Addr, SocketAddr, UdpSocket},
-    os::fd::AsRawFd,
+    os::fd::{AsRawFd, OwnedFd},
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering},
@@ -90,8 +90,16 @@ pub fn nobody(like: IpAddr) -> SocketAddr {
 pub(crate) fn shout(from: &Netns, to: SocketAddr) {
     from.enter(|| {
         let _ = datagrams(to).send_to(b"?", to);
+    });
+    drop(call(from, to));
+}
+
+/// Begins a connection, and waits for nothing: the kernel repeats the call until it is answered or the socket is dropped.
+pub fn call(from: &Netns, to: SocketAddr) -> OwnedFd {
+    from.enter(|| {
         let family = if to.is_ipv4() { AddressFamily::Inet } else { AddressFamily::Inet6 };
         let caller = socket(family, SockType::Stream, SockFlag::SOCK_NONBLOCK, None).expect("a socket can be had");
         let _ = connect(caller.as_raw_fd(), &SockaddrStorage::from(to));
-    });
+        caller
+    })
 }
