@@ -21,7 +21,8 @@ pub const FLAG_MASK: u32 = MARK_MASK & !WAY;
 
 /// Chain priority in the bridge family's `prerouting`: ahead of br_netfilter's detour into the ip hooks (0).
 pub const PRIORITY_BRIDGE: i32 = -300;
-/// Chain priority in `prerouting`: right behind destination NAT (-100), so that the real destination is seen, and behind mangle (-150), so that others' marks are.
+/// Chain priority in `prerouting`: right behind destination NAT (-100), so that the real destination is seen, and behind mangle (-150), so
+/// that others' marks are.
 pub const PRIORITY_PREROUTING: i32 = -99;
 /// Destination NAT of published ports, in `prerouting` and `output`: ahead of Docker's and kube-proxy's (-100). The first NAT chain that
 /// translates a flow wins.

@@ -75,6 +75,9 @@ impl Watch {
 
     /// Takes note of what an outcome needs.
     pub fn want(&mut self, outcome: &Outcome, kernel: &KernelFacts) {
+        if !outcome.inbound.ipvs && !self.asked && !self.wanted {
+            return;
+        }
         let desired = desired(&outcome.inbound);
         self.own = outcome.uplinks.held().map(|(address, _)| address).collect();
         self.redirects = redirects(outcome, kernel);
@@ -200,6 +203,7 @@ impl Watch {
             }
         }
         looked.cuts = begun_before(&done);
+        self.forget_all_but(&table);
         self.settled = problems.is_empty();
         if looked.drifted {
             let count = self.drift.filter(|(_, at)| at.elapsed() < TOLD).map_or(0, |(count, _)| count) + 1;
@@ -213,6 +217,14 @@ impl Watch {
             *known = None;
         }
         looked
+    }
+
+    /// Forgets servers that are wanted no more and were none at the last look.
+    fn forget_all_but(&mut self, table: &Table) {
+        let services = self.desired.values().chain(table.values());
+        let servers: BTreeSet<IpAddr> = services.flat_map(|service| service.servers.keys()).map(|(address, _)| *address).collect();
+        self.lived.retain(|address| servers.contains(address));
+        self.ends.gone.retain(|address| servers.contains(address));
     }
 
     /// The services as they are.

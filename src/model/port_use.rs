@@ -64,9 +64,9 @@ pub type Full = BTreeMap<Source, BTreeMap<Destination, u8>>;
 
 /// Protocols whose flows have source ports.
 const HAVE_PORTS: [u8; 3] = [Protocol::Tcp.number(), Protocol::Udp.number(), Protocol::Sctp.number()];
-/// From these parts of its ports on, in percent, an exit takes new flows to a destination only if all others are as full. The kernel tries 248 ports at
-/// most (`nf_nat_l4proto_unique_tuple`), and drops the packet if none of these is free: of 1,000 flows on 1,000 ports the first packet of one or two between 90 and 97
-/// percent, and of every fifth at 99.
+/// From these parts of its ports on, in percent, an exit takes new flows to a destination only if all others are as full. The kernel tries
+/// 248 ports at most (`nf_nat_l4proto_unique_tuple`), and drops the packet if none of these is free: of 1,000 flows on 1,000 ports the
+/// first packet of one or two between 90 and 97 percent, and of every fifth at 99.
 const LEVELS: [u64; 3] = [95, 97, 99];
 /// How much emptier an exit has to become until it takes new flows again, in percent: it would change with each flow.
 const SLACK: u64 = 5;

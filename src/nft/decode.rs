@@ -1,7 +1,7 @@
 //! What the kernel tells of our tables, back into a [`Ruleset`].
 //!
-//! What egressd wrote reads back equal to what was written. What someone else put in reads as something that differs from all that egressd writes, so that the
-//! next difference takes it out.
+//! What egressd wrote reads back equal to what was written. What someone else put in reads as something that differs from all that egressd
+//! writes, so that the next difference takes it out.
 
 use std::fmt;
 

@@ -1,6 +1,7 @@
 //! What has to change so that an observed ruleset becomes the desired one.
 //!
-//! The changes of a table stand in an order that the kernel accepts as one batch: nothing is named before it is there, and nothing goes while something names it.
+//! The changes of a table stand in an order that the kernel accepts as one batch: nothing is named before it is there, and nothing goes
+//! while something names it.
 
 #[cfg(test)]
 mod tests;
@@ -34,8 +35,8 @@ pub fn diff(desired: &Ruleset, observed: &Ruleset) -> Vec<Change> {
     changes
 }
 
-/// A chain's hook and a set's type are for its lifetime. When one differs the whole table is made anew, which is one batch as well and spares finding out what
-/// hangs on it.
+/// A chain's hook and a set's type are for its lifetime. When one differs the whole table is made anew, which is one batch as well and
+/// spares finding out what hangs on it.
 fn can_become(wanted: &Table, present: &Table) -> bool {
     let chains = walk(&wanted.chains, &present.chains).all(|step| match step {
         Step::Both(_, wanted, present) => wanted.base == present.base,

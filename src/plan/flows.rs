@@ -50,8 +50,8 @@ impl Cut {
     }
 }
 
-/// Whether a flow ends; `open`: it is a connection that was answered. When several cuts of one source run together, oldest first, the newest one's `keep` wins: that flow may have started
-/// after the older cuts were queued.
+/// Whether a flow ends; `open`: it is a connection that was answered. When several cuts of one source run together, oldest first, the
+/// newest one's `keep` wins: that flow may have started after the older cuts were queued.
 pub fn ends(cuts: &[&Cut], source: IpAddr, open: bool, translated: IpAddr) -> bool {
     let kept = cuts.last().is_some_and(|newest| newest.keep.contains(&translated));
     !kept && cuts.iter().any(|cut| cut.hits(source, open, translated))

@@ -30,8 +30,8 @@ pub fn sysctls(redirects: &BTreeSet<String>) -> Vec<(String, &'static str)> {
     SYSCTLS.map(|(key, value)| (key.to_owned(), value)).into_iter().chain(of_links).collect()
 }
 
-/// Names of the links that servers of virtual services are behind: their answers may leave by the link that they come in by, and the kernel would tell
-/// them to send these to the client itself.
+/// Names of the links that servers of virtual services are behind: their answers may leave by the link that they come in by, and the kernel
+/// would tell them to send these to the client itself.
 pub fn redirects(outcome: &Outcome, kernel: &KernelFacts) -> BTreeSet<String> {
     let virtual_services = outcome.inbound.all.iter().filter(|service| service.engine.ipvs().is_some() && service.address.is_ipv4());
     let entries =

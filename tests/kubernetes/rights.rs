@@ -1,4 +1,5 @@
-//! What agents and controllers ask of the API server: all that their roles allow and nothing else, in words when a verb is missing, and no write at rest.
+//! What agents and controllers ask of the API server: all that their roles allow and nothing else, in words when a verb is missing, and no
+//! write at rest.
 
 use std::{collections::BTreeSet, thread, time::Duration};
 

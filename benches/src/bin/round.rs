@@ -72,6 +72,21 @@ fn main() {
         parts.entry("8 one container by itself, all of it").or_default().push(began.elapsed());
         assert!(!plan.ruleset.is_empty() && plan.ruleset.len() < 20, "a few elements come and go: {plan}");
     }
+    for round in 0..ROUNDS {
+        let began = Instant::now();
+        let eth1 = Link { carrier: round % 2 == 1, ..link(3, "eth1", LinkKind::Other(String::new()), None, None) };
+        facts.apply_kernel(KernelChange::Link(eth1));
+        outcome = resolve(&facts, &mut past);
+        let mut note = |part, began: Instant| parts.entry(part).or_default().push(began.elapsed());
+        note("9 their NIC goes down or up: resolve", began);
+        let decided = Instant::now();
+        let observed = Observed { kernel: &facts.kernel, ruleset: &mirror, sysctls: &none };
+        let plan = planner.plan(&outcome, &observed, &past.departed, true);
+        note("9 their NIC goes down or up: plan", decided);
+        note("9 their NIC goes down or up: whole", began);
+        assert!(!plan.ruleset.is_empty() && plan.ruleset.len() < 20, "its policies change, and no workload: {}", plan.ruleset.len());
+        mirror = plan.target.expect("all tables");
+    }
     for (part, mut times) in parts {
         times.sort();
         println!("{part:40} least {:>9.1?}  median {:>9.1?}  max {:>9.1?}", times[0], times[times.len() / 2], times[times.len() - 1]);

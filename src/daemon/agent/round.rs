@@ -16,7 +16,8 @@ use crate::plan::read_back::{read_back, spills};
 use crate::plan::{Observed, Plan, engine, few, sysctls};
 
 impl Agent {
-    /// Resolves, plans and carries out, for a few if the facts that changed are theirs alone. `quiet`: none has changed, and nothing is due but a look.
+    /// Resolves, plans and carries out, for a few if the facts that changed are theirs alone. `quiet`: none has changed, and nothing is due
+    /// but a look.
     pub(super) fn round(&mut self, began: Instant, quiet: bool) {
         self.metrics.rounds.inc();
         match self.few() {

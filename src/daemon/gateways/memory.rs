@@ -1,5 +1,6 @@
-//! Which gateways have answered, and which of those are dead, for the next start of the daemon: a restart shall not make a dead gateway one that never
-//! answered, which is never called dead. It is kept where the daemon's state is, and goes with it at a reboot, as the numbers of NICs do.
+//! Which gateways have answered, and which of those are dead, for the next start of the daemon: a restart shall not make a dead gateway one
+//! that never answered, which is never called dead. It is kept where the daemon's state is, and goes with it at a reboot, as the numbers of
+//! NICs do.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;

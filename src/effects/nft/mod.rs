@@ -1,7 +1,7 @@
 //! The nf_tables socket: commits changes, reads our tables back, and listens for what others do to them.
 //!
-//! One socket for the daemon's lifetime. It owns the tables where the kernel has that (5.12; surviving the owner: 6.9), and closing one after a deletion waits
-//! for the kernel's grace period, 5 to 14 ms.
+//! One socket for the daemon's lifetime. It owns the tables where the kernel has that (5.12; surviving the owner: 6.9), and closing one
+//! after a deletion waits for the kernel's grace period, 5 to 14 ms.
 
 mod drops;
 mod events;
@@ -120,8 +120,8 @@ impl Nft {
         self.ownership
     }
 
-    /// Applies all changes at once, or none. Tables that [`Nft::read`] found without their owner are taken over in the same batch, and for that it is worth
-    /// calling with no changes.
+    /// Applies all changes at once, or none. Tables that [`Nft::read`] found without their owner are taken over in the same batch, and for
+    /// that it is worth calling with no changes.
     pub fn commit(&mut self, changes: &[Change]) -> Result<Committed, CommitError> {
         let prelude = self.prelude(changes);
         if prelude.is_empty() && changes.is_empty() {

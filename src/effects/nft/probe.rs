@@ -1,4 +1,5 @@
-//! Finds out what the kernel would take, by batches that fail whatever comes of it, because each also deletes a table that is not there. So nothing ever is made.
+//! Finds out what the kernel would take, by batches that fail whatever comes of it, because each also deletes a table that is not there. So
+//! nothing ever is made.
 
 use std::io;
 

@@ -1,5 +1,5 @@
-//! Health of servers, and of what exits are to reach: each one that is to be looked at is asked by a task of its own, on a thread of its own, so that no slow or silent server
-//! delays another one, and thousands of them not the loop.
+//! Health of servers, and of what exits are to reach: each one that is to be looked at is asked by a task of its own, on a thread of its
+//! own, so that no slow or silent server delays another one, and thousands of them not the loop.
 
 mod probe;
 mod tls;

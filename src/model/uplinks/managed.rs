@@ -14,8 +14,8 @@ use super::{Inner, Survey};
 use crate::contract::PROTOCOL;
 
 impl Survey<'_> {
-    /// The NIC of an address that egressd puts there, once it is there or nothing is in its way: it is put there ahead of all that leads to it, so that
-    /// somebody who takes it away ends no flow.
+    /// The NIC of an address that egressd puts there, once it is there or nothing is in its way: it is put there ahead of all that leads to
+    /// it, so that somebody who takes it away ends no flow.
     ///
     /// # Errors
     /// When it cannot be there. It is noted as an address to be put there unless no NIC fits.

@@ -35,7 +35,8 @@ fn untranslated(v6: bool) -> RuleBuilder {
     rule().is(ct_status().and(CALL_TRANSLATED), 0).found(names::PUBLISHED, [ct_original_daddr(v6)])
 }
 
-/// Servers that route their answers back see every client's address, but for their own: one that called itself would take the call for its own packet.
+/// Servers that route their answers back see every client's address, but for their own: one that called itself would take the call for its
+/// own packet.
 pub fn routed_back(shape: Shape) -> [Rule; 2] {
     let v6 = shape.v6;
     [
