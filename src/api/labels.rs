@@ -1,6 +1,7 @@
 //! The `egress.` labels of containers and networks. [`table`] has the grammar; here it is applied to one container or network.
 
 mod inbound;
+pub mod label;
 pub mod table;
 
 use std::collections::BTreeMap;
@@ -8,7 +9,8 @@ use std::collections::BTreeMap;
 use ipnet::IpNet;
 
 pub use self::inbound::publish;
-use self::table::{Draft, Effect, LABELS};
+use self::label::{Draft, Effect, Label};
+use self::table::LABELS;
 use super::nearest::nearest;
 use super::schema::listed;
 use super::values::{self, Faults, MAX_REPORTED, shown};
@@ -93,7 +95,7 @@ impl Read {
         any.then_some(read)
     }
 
-    fn label(&mut self, label: &table::Label, value: &str) {
+    fn label(&mut self, label: &Label, value: &str) {
         self.asks |= label.effect == Effect::Exit;
         self.said_ip |= label.name == "egress.ip";
         let result = match value.len() {

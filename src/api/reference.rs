@@ -5,7 +5,8 @@ use std::fmt::Write;
 use serde_json::Value;
 
 use super::document::MAX_FILE;
-use super::labels::table::{Effect, LABELS, Label};
+use super::labels::label::{Effect, Label};
+use super::labels::table::LABELS;
 use super::labels::{MAX_VALUE, PREFIX};
 use super::manifest::API_VERSION;
 use super::pool;

@@ -1,7 +1,7 @@
 //! Kubernetes' network programs that egressd lives with on a node.
 
 use super::facts::Facts;
-use super::findings::Finding;
+use super::finding::Finding;
 use crate::model::facts::LinkKind;
 
 pub fn findings(facts: &Facts) -> Vec<Finding> {

@@ -7,7 +7,7 @@ use crate::nft::{ChainKind, Hook};
 use crate::plan::gates::{FIREWALLD, trust};
 
 use super::facts::Facts;
-use super::findings::Finding;
+use super::finding::Finding;
 
 /// Name of the chain that Docker leaves to users (iptables backend).
 const DOCKER_USER: &str = "DOCKER-USER";

@@ -1,7 +1,7 @@
 //! The kernel: its version, its parts, what this process may do, and settings.
 
 use super::facts::{CAP_NET_ADMIN, CAP_NET_BROADCAST, Facts};
-use super::findings::Finding;
+use super::finding::Finding;
 
 /// Oldest kernel that egressd is for.
 const OLDEST: (u32, u32) = (5, 15);

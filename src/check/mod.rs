@@ -4,6 +4,7 @@
 
 mod cluster;
 mod facts;
+mod finding;
 mod findings;
 mod firewall;
 mod gather;
@@ -18,8 +19,8 @@ use std::path::Path;
 
 use anyhow::bail;
 
-pub use findings::Finding;
-use findings::Level;
+pub use finding::Finding;
+use finding::Level;
 
 /// Looks, and prints the findings as `print` has them. An error when something has to be mended first.
 pub async fn run(

@@ -1,7 +1,7 @@
 //! Programs that egressd lives with: network managers, Docker, another egressd.
 
 use super::facts::{Docker, Facts, Networkd};
-use super::findings::Finding;
+use super::finding::Finding;
 use crate::model::served::refuse_driver;
 
 pub fn findings(facts: &Facts) -> Vec<Finding> {

@@ -1,7 +1,7 @@
 //! Other programs' policy rules, routes and link groups where egressd has its own.
 
 use super::facts::Facts;
-use super::findings::Finding;
+use super::finding::Finding;
 use crate::contract::{
     FLAG, NEIGHBOUR_MASK, PREFERENCE_FROM, PREFERENCE_INSIDE, PREFERENCE_WAY, PROTOCOL, TABLE_BASE, TABLE_NODES, UPLINK_GROUP, WAY,
 };

@@ -8,7 +8,7 @@ use std::net::IpAddr;
 
 use ipnet::IpNet;
 
-use super::datapath::{names, programs};
+use super::datapath::names;
 use super::elements::{address_in, number_in, source_of};
 use super::flows::Cut;
 use crate::model::binding::ExistingFlows;
@@ -51,7 +51,7 @@ fn exits(table: Option<&Table>, v6: bool) -> BTreeSet<IpAddr> {
 
 /// Users and control groups that are bound.
 fn bound(table: &Table) -> BTreeSet<Key> {
-    let sets = table.sets.iter().filter(|(name, set)| programs::is_of_programs(name) && set.data.is_some());
+    let sets = table.sets.iter().filter(|(name, set)| names::is_of_programs(name) && set.data.is_some());
     sets.flat_map(|(_, set)| &*set.elements)
         .filter(|(_, data)| number_in(data).is_some_and(|policy| policy != 0))
         .map(|(key, _)| *key)

@@ -5,6 +5,7 @@ use std::net::IpAddr;
 
 use ipnet::IpNet;
 
+use super::datapath::sets::Sets;
 use super::datapath::{self, Shape, drops, gate, inbound, names, programs, rate, source_ports, spread, traffic};
 use crate::model::binding::{SourcePorts, Traffic};
 use crate::model::facts::{Family as IpFamily, IfIndex, KernelFacts};
@@ -151,7 +152,7 @@ fn table(outcome: &Outcome, rows: &[Stood], kernel: &KernelFacts, v6: bool, made
 }
 
 /// Puts what the rows are known by into the sets. Returns what traffic their bindings are for, where it is not everything.
-fn sources<'a>(sets: &mut datapath::Sets, outcome: &Outcome, rows: &[Stood<'a>], v6: bool) -> BTreeMap<String, &'a Traffic> {
+fn sources<'a>(sets: &mut Sets, outcome: &Outcome, rows: &[Stood<'a>], v6: bool) -> BTreeMap<String, &'a Traffic> {
     let mut traffics: BTreeMap<String, &Traffic> = BTreeMap::new();
     for (row, standing) in rows {
         let (Some(entry), Some(net)) = (row.entry, row.address) else { continue };
@@ -175,14 +176,7 @@ fn sources<'a>(sets: &mut datapath::Sets, outcome: &Outcome, rows: &[Stood<'a>],
 }
 
 /// The elements of a bound source: its policy, the policy's way, and its exit on each NIC that it may leave by.
-fn bound(
-    sets: &mut datapath::Sets,
-    outcome: &Outcome,
-    row: &Row,
-    (interface, net): (IfIndex, IpNet),
-    policy: u32,
-    limited: Option<&String>,
-) {
+fn bound(sets: &mut Sets, outcome: &Outcome, row: &Row, (interface, net): (IfIndex, IpNet), policy: u32, limited: Option<&String>) {
     let single = net.prefix_len() == net.max_prefix_len();
     let key = || if single { source(interface, net.addr()) } else { Key::prefix(interface, net) };
     sets.put(if single { names::POLICIES } else { names::POLICIES_NETS }, key(), Data::mark(policy));
@@ -231,7 +225,7 @@ fn bound(
 }
 
 /// The interfaces and destinations that are inside. Subnets of one interface that lie in others are left out.
-fn put_inside(sets: &mut datapath::Sets, inside: &Inside, v6: bool) {
+fn put_inside(sets: &mut Sets, inside: &Inside, v6: bool) {
     for interface in &inside.links {
         sets.one(names::INSIDE_LINKS, Bytes::of_number(*interface), Data::None);
     }
@@ -297,7 +291,7 @@ pub fn unbound(observed: &Ruleset, departed: &Departed) -> Ruleset {
         for name in [names::POLICIES, names::POLICIES_NETS] {
             table.sets.entry(name.to_owned()).and_modify(|set| set.elements.clear());
         }
-        table.sets.iter_mut().filter(|(name, _)| programs::is_of_programs(name)).for_each(|(_, set)| set.elements.clear());
+        table.sets.iter_mut().filter(|(name, _)| names::is_of_programs(name)).for_each(|(_, set)| set.elements.clear());
     }
     hold_back(&mut tables, departed);
     tables

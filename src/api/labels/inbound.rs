@@ -1,36 +1,13 @@
 //! Labels of ports that containers serve at their exits' addresses: `egress.publish` and what goes with it.
 
 use std::collections::BTreeMap;
-use std::net::IpAddr;
 use std::sync::Arc;
 
-use super::table::{self, Effect, Label, choice, list};
+use super::label::{Draft, Effect, InboundDraft, Label, Published, choice, list};
 use crate::api::values::{self, Fault, Faults, shown};
-use crate::model::binding::{Balance, ClientSource, ExitSpec, Inbound, Limits, Ports, Protocol};
+use crate::model::binding::{Balance, ClientSource, ExitSpec, Inbound, Limits, Protocol};
 use crate::model::health::{AllDown, HealthCheck, Probe};
 use crate::model::ipvs::{Balancer, Engine, Scheduler};
-
-/// What these labels say, as far as it is good.
-#[derive(Debug, Default)]
-pub struct Draft {
-    publish: Vec<Published>,
-    ipvs: Option<bool>,
-    balance: Option<Balance>,
-    scheduler: Option<Scheduler>,
-    client_source: Option<ClientSource>,
-    weight: Option<u16>,
-    health: Option<Arc<HealthCheck>>,
-    all_down: Option<AllDown>,
-    affinity: Option<u32>,
-}
-
-/// One entry of `egress.publish`.
-#[derive(Clone, Debug, PartialEq)]
-struct Published {
-    address: Option<IpAddr>,
-    ports: Ports,
-    target: Option<u16>,
-}
 
 pub const PUBLISH: Label = Label {
     name: "egress.publish",
@@ -150,8 +127,8 @@ pub const AFFINITY: Label = Label {
 };
 
 /// The published ports of a container with these exits.
-pub fn of(draft: &table::Draft, exits: &[ExitSpec], errors: &mut Faults) -> Vec<Inbound> {
-    let Draft { publish, ipvs, balance, scheduler, client_source, weight, health, all_down, affinity } = &draft.inbound;
+pub fn of(draft: &Draft, exits: &[ExitSpec], errors: &mut Faults) -> Vec<Inbound> {
+    let InboundDraft { publish, ipvs, balance, scheduler, client_source, weight, health, all_down, affinity } = &draft.inbound;
     let told = [
         (ENGINE, ipvs.is_some()),
         (SCHEDULER, scheduler.is_some()),

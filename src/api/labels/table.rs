@@ -3,68 +3,10 @@
 use std::collections::BTreeSet;
 use std::net::IpAddr;
 
-use ipnet::IpNet;
-
 use super::inbound;
-use crate::api::nearest::nearest;
-use crate::api::values::{self, Fault, MAX_ADDRESSES, MAX_ITEMS, shown};
-use crate::model::binding::{Assignment, ExistingFlows, ExitSpec, Ports, Spread, WhenUnavailable};
-
-/// What a label is about.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Effect {
-    /// Which way the container's traffic leaves: a container that bears one of these asks for an exit.
-    Exit,
-    /// Where the container is put when it is made.
-    Placement,
-    /// A Docker network.
-    Network,
-}
-
-/// Values of the labels of one container or network, as far as they are good.
-#[derive(Debug, Default)]
-pub struct Draft {
-    /// With their weights.
-    pub exits: Vec<(IpAddr, u16)>,
-    pub spread: Spread,
-    /// Bytes a second.
-    pub rate: Option<u64>,
-    /// Bytes.
-    pub burst: Option<u32>,
-    pub inbound: inbound::Draft,
-    pub interface: Option<String>,
-    pub gateways: Vec<IpAddr>,
-    pub assignment: Assignment,
-    pub to: Vec<IpNet>,
-    pub except: Vec<IpNet>,
-    pub ports: Vec<Ports>,
-    pub when_unavailable: WhenUnavailable,
-    pub existing_flows: ExistingFlows,
-    pub priority: i32,
-    pub network: Option<String>,
-    pub address: Option<IpAddr>,
-    pub guard: Option<bool>,
-}
-
-impl Draft {
-    /// An address with the interface, and the gateway of its family.
-    pub fn exit(&self, address: IpAddr, weight: u16) -> ExitSpec {
-        let gateway = self.gateways.iter().copied().find(|gateway| gateway.is_ipv4() == address.is_ipv4());
-        ExitSpec { interface: self.interface.clone(), gateway, weight, assignment: self.assignment, ..ExitSpec::new(address) }
-    }
-}
-
-/// One label.
-pub struct Label {
-    pub name: &'static str,
-    pub effect: Effect,
-    pub grammar: &'static str,
-    pub meaning: &'static str,
-    /// A value that is right; errors show it as the cure when there is no better one.
-    pub example: &'static str,
-    /// Reads a value, without white space around it, into the draft.
-    pub read: fn(&mut Draft, &str) -> Result<(), Fault>,
-}
+use super::label::{Effect, Label, choice, list};
+use crate::api::values::{self, Fault, MAX_ADDRESSES, shown};
+use crate::model::binding::{Assignment, ExistingFlows, Spread, WhenUnavailable};
 
 /// Every label of ours.
 pub static LABELS: [Label; 25] = [
@@ -242,25 +184,6 @@ pub fn find(name: &str) -> Option<&'static Label> {
     LABELS.iter().find(|label| label.name == name)
 }
 
-/// Items between commas, without white space around them; none is empty or given twice.
-pub(super) fn list<T: PartialEq>(value: &str, item: impl Fn(&str) -> Result<T, Fault>) -> Result<Vec<T>, Fault> {
-    let mut all = Vec::new();
-    for text in value.split(',').map(str::trim) {
-        if text.is_empty() {
-            return Err(Fault::new("has a comma with nothing beside it").cure("take the comma out"));
-        }
-        if all.len() == MAX_ITEMS {
-            return Err(Fault::new(format!("has more than {MAX_ITEMS} entries")).cure("write fewer"));
-        }
-        let good = item(text)?;
-        if all.contains(&good) {
-            return Err(Fault::new(format!("{} is given twice", shown(text))).cure("keep one"));
-        }
-        all.push(good);
-    }
-    Ok(all)
-}
-
 /// Each address with its weight; none is given twice.
 fn counted_out(entries: Vec<(Vec<IpAddr>, u16)>) -> Result<Vec<(IpAddr, u16)>, Fault> {
     let mut seen = BTreeSet::new();
@@ -284,19 +207,6 @@ fn one_each(gateways: Vec<IpAddr>) -> Result<Vec<IpAddr>, Fault> {
         _ => Err(Fault::new("has two gateways of one family")
             .cure("keep one of each; exits with gateways of their own need a manifest, or leave it out to have them found")),
     }
-}
-
-pub(super) fn choice<T: Copy, const N: usize>(value: &str, choices: [(&'static str, T); N]) -> Result<T, Fault> {
-    let low = value.to_ascii_lowercase();
-    if let Some((_, chosen)) = choices.iter().find(|(word, _)| *word == low) {
-        return Ok(*chosen);
-    }
-    let words = choices.map(|(word, _)| word);
-    let fault = Fault::new(format!("{} is unknown", shown(value)));
-    Err(match nearest(value, words) {
-        Some(word) => fault.cure(format!("did you mean `{word}`?")),
-        None => fault.cure(format!("write {}", words.map(|word| format!("`{word}`")).join(" or "))),
-    })
 }
 
 fn refuse_as_network(name: &str) -> Option<Fault> {

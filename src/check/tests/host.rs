@@ -3,7 +3,8 @@
 use std::fs;
 use std::path::Path;
 
-use crate::check::findings::{Finding, Level, all};
+use crate::check::finding::{Finding, Level};
+use crate::check::findings::all;
 use crate::check::gather::gather;
 use crate::netlink::testing::{alone, run};
 

@@ -3,7 +3,8 @@
 use std::collections::BTreeSet;
 
 use crate::check::facts::{CAP_NET_ADMIN, CAP_NET_BROADCAST, Docker, Facts, Feature, Networkd};
-use crate::check::findings::{Finding, Level, all};
+use crate::check::finding::{Finding, Level};
+use crate::check::findings::all;
 use crate::contract::{PROTOCOL, TABLE_BASE, UPLINK_GROUP};
 use crate::model::facts::{Family, Link, LinkKind, Network, Route, Rule, RuleAction};
 use crate::nft::decode::AnyChain;

@@ -21,14 +21,6 @@ const REMEMBERED: u64 = 10_000;
 /// Elements of one set, at most.
 const MOST: u32 = 65_536;
 
-/// The sets of clients' rates begin with it.
-const RATES: &str = "rates";
-
-/// Whether a set has the rates of clients.
-pub fn is_rate(set: &str) -> bool {
-    set.strip_prefix(RATES).is_some_and(|rest| rest.starts_with('-'))
-}
-
 /// Whether each server of a service has a chain of its own.
 pub fn has_server_chains(service: &Service) -> bool {
     service.affinity.is_some() || service.limits.per_server.is_some()
@@ -49,7 +41,7 @@ pub fn server_of(chain: &str) -> Option<Endpoint> {
 /// Refuses what a client begins beyond its rate; nothing without such a limit. Adds the set of clients.
 pub fn rate(table: &mut Table, service: &Service, v6: bool) -> Option<Rule> {
     let per_second = service.limits.per_client?;
-    let set = service_name(RATES, service);
+    let set = service_name(names::CLIENT_RATES, service);
     let rate = Rate { per_second, burst: per_second };
     let refused = refused(table, service, drops::CLIENT_LIMIT, v6);
     let rule = rule().exceeds(&set, [saddr(v6)], REMEMBERED, rate).goto(&refused);

@@ -1,6 +1,9 @@
 //! Answers of the host itself: they leave by the NIC whose address was called. (Answers of workloads are found in `established`.)
 
-use super::{Chains, ORIGINAL, REPLY, Shape, names, present, programs};
+use super::flow::{ORIGINAL, REPLY};
+use super::rules::{Chains, present};
+use super::shape::Shape;
+use super::{names, programs};
 use crate::contract::{PRIORITY_BEHIND_OUTPUT, PRIORITY_OUTPUT};
 use crate::nft::build::{ct_direction, ct_original_daddr, ct_reply_daddr, ct_state, l4proto, map, mark, rule};
 use crate::nft::{Chain, ChainKind, Hook};

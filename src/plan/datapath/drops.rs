@@ -6,9 +6,10 @@
 
 use std::net::IpAddr;
 
-use super::{NO_FLOW, ORIGINAL, REPLY};
+use super::flow::{NO_FLOW, ORIGINAL, REPLY};
+use crate::contract::FLAG;
 use crate::model::facts::IfIndex;
-use crate::nft::build::{Operand, RuleBuilder, ct_direction, ct_original_saddr, ct_reply_saddr, ct_state, iif, rule, saddr};
+use crate::nft::build::{Operand, RuleBuilder, constant, ct_direction, ct_original_saddr, ct_reply_saddr, ct_state, iif, rule, saddr};
 use crate::nft::{Bytes, Chain, Datatype, Family, Key, Rule, Set, Table};
 use crate::plan::elements::{number_at, source_of};
 
@@ -75,6 +76,11 @@ pub fn link_in(key: Bytes) -> Option<IfIndex> {
 /// A rule that found a set full would end ahead of its verdict, so each set has a rule for itself.
 pub fn drop_for(rule: RuleBuilder, reason: &'static str) -> Rule {
     rule.goto(&chain(reason))
+}
+
+/// The policy has no usable exit. The way's table ends in `unreachable`, so the program gets an error at once; the inside still works.
+pub fn no_way(bits: u32) -> Rule {
+    drop_for(rule().set_mark(constant(FLAG | bits)), NO_EXIT)
 }
 
 /// The chain that counts what is dropped for a reason, and drops it.

@@ -1,7 +1,10 @@
 //! The way out of bound sources: chosen on the first packet, found again by the flow's own addresses on all others, and source NAT.
 
-use super::drops::drop_for;
-use super::{CONFIRMED, Chains, EXPECTED, REPLY, Shape, TRANSLATED, drops, names, no_way, ours, present, programs, to_inside};
+use super::drops::{drop_for, no_way};
+use super::flow::{CONFIRMED, EXPECTED, REPLY, TRANSLATED};
+use super::rules::{Chains, ours, present, to_inside};
+use super::shape::Shape;
+use super::{drops, names, programs};
 use crate::contract::{FLAG, FLAG_MASK, MARK_MASK, NEIGHBOUR_MASK, PRIORITY_PREROUTING, PRIORITY_SNAT};
 use crate::nft::build::{
     RuleBuilder, ct_direction, ct_original_daddr, ct_reply_daddr, ct_status, daddr, fib_oif, iif, map, mark, oif, ranges, rule, saddr,

@@ -3,8 +3,11 @@
 //! Whose packets get it is each concern's own: published ports have rules of theirs (`inbound.rs`), and programs in network namespaces are in a
 //! set here.
 
+use super::flow::REPLY;
 use super::published::{let_through, unmark, unmarked};
-use super::{Chains, REPLY, Shape, inbound, names};
+use super::rules::Chains;
+use super::shape::Shape;
+use super::{inbound, names};
 use crate::contract::{PRIORITY_BEFORE_FORWARD, PRIORITY_BEHIND_FORWARD};
 use crate::model::facts::KernelFacts;
 use crate::model::isolated;

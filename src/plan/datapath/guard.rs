@@ -5,7 +5,9 @@
 
 use super::drops::drop_for;
 use super::egress::{is_bound, is_bound_net, limits};
-use super::{Chains, Shape, drops, forwarded, names, present};
+use super::rules::{Chains, forwarded, present};
+use super::shape::Shape;
+use super::{drops, names};
 use crate::nft::Chain;
 use crate::nft::build::{iif, ranges, rule, saddr};
 

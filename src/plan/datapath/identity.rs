@@ -6,7 +6,9 @@
 use std::collections::BTreeMap;
 
 use super::drops::drop_for;
-use super::{ETHERTYPE, Sets, drops, names};
+use super::rules::ETHERTYPE;
+use super::sets::Sets;
+use super::{drops, names};
 use crate::contract::PRIORITY_BRIDGE;
 use crate::nft::build::{Operand, RuleBuilder, arp_sender, icmpv6_type, iif, l4proto, nd_target, protocol, rule, saddr};
 use crate::nft::{Chain, ChainKind, Datatype, Hook, Set, Table};

@@ -9,8 +9,11 @@ use std::net::IpAddr;
 
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 
+use super::flow::CONFIRMED;
 use super::published::{CALL_TRANSLATED, called, calls, let_through, port_key, ports_key, put, service_name, unmarked};
-use super::{CONFIRMED, Chains, Shape, admission, ipvs, names};
+use super::rules::Chains;
+use super::shape::Shape;
+use super::{admission, ipvs, names};
 use crate::contract::{PRIORITY_DNAT, PRIORITY_INBOUND_SNAT};
 use crate::model::binding::{Balance, ClientSource, Limits, Ports};
 use crate::model::facts::{IfIndex, KernelFacts, Place};

@@ -3,8 +3,11 @@
 //! IPVS takes a call in `input` and sends it from there to `output`, so `forward` sees its answers alone. With `vs/conntrack` the flow is one of
 //! conntrack's: it was called at the service's address, and answers come from the server, but no bit says that its destination was translated.
 
+use super::flow::{CONFIRMED, ORIGINAL, REPLY};
+use super::names;
 use super::published::{CALL_TRANSLATED, called, calls, let_through, port_key, put, unmark, unmarked};
-use super::{CONFIRMED, Chains, ORIGINAL, REPLY, Shape, names, ours};
+use super::rules::{Chains, ours};
+use super::shape::Shape;
 use crate::contract::{NEIGHBOUR_MASK, PRIORITY_BEFORE_FORWARD, PRIORITY_BEHIND_FORWARD};
 use crate::model::binding::{ClientSource, Ports};
 use crate::model::services::Service;

@@ -10,10 +10,14 @@ use std::net::IpAddr;
 
 use ipnet::IpNet;
 
-use super::drops::drop_for;
+use super::drops::{drop_for, no_way};
+use super::flow::{CONFIRMED, NO_FLOW, ORIGINAL, REPLY, TRANSLATED};
+use super::names::OF_PROGRAMS;
+use super::rules::{ours, to_inside};
+use super::shape::Shape;
 use super::spill::{self, Spill};
 use super::spread::{numbered, slot};
-use super::{CONFIRMED, NO_FLOW, ORIGINAL, REPLY, Shape, TRANSLATED, drops, names, no_way, ours, source_ports, to_inside, traffic};
+use super::{drops, names, source_ports, traffic};
 use crate::contract::{FLAG, FLAG_MASK, MARK_MASK, PRIORITY_OUTPUT};
 use crate::model::binding::{Protocol, Traffic};
 use crate::model::policy::{NO_EXIT, Standing, standing};
@@ -30,15 +34,8 @@ use crate::nft::{Base, Bytes, Chain, ChainKind, Change, Data, Datatype, Elements
 /// `LOOPBACK_IFINDEX`: the same in every network namespace.
 const LOOPBACK: u32 = 1;
 const TCP: u32 = Protocol::Tcp.number() as u32;
-/// What the names of these sets begin with.
-const PREFIX: &str = "programs-";
 /// The datum of programs that leave by the default route; policies have other numbers.
 const FREE: u32 = 0;
-
-/// Whether a set says who is bound or held.
-pub fn is_of_programs(set: &str) -> bool {
-    set.starts_with(PREFIX)
-}
 
 /// The end of the chain `output`.
 pub(super) fn output(shape: Shape) -> [Option<Rule>; 4] {
@@ -131,8 +128,8 @@ impl By {
 
     fn set(self, tier: usize) -> String {
         match self {
-            Self::User => format!("{PREFIX}{tier}-users"),
-            Self::Cgroup(level) => format!("{PREFIX}{tier}-cgroups-{level}"),
+            Self::User => format!("{OF_PROGRAMS}{tier}-users"),
+            Self::Cgroup(level) => format!("{OF_PROGRAMS}{tier}-cgroups-{level}"),
         }
     }
 }
@@ -168,7 +165,7 @@ pub fn add(table: &mut Table, programs: &Programs, v6: bool) {
             table.sets.insert(set, Set { elements: policies, ..Set::map([by.datatype()], Datatype::Mark) });
         }
     }
-    if !table.sets.keys().any(|name| is_of_programs(name)) {
+    if !table.sets.keys().any(|name| names::is_of_programs(name)) {
         return;
     }
     for (exit, number) in programs.marks.iter().filter(|(exit, _)| exit.address.is_ipv6() == v6) {
@@ -267,7 +264,7 @@ fn on_the_link(v6: bool) -> [IpNet; 2] {
 fn guards(table: &mut Table, programs: &Programs, rules: &mut Vec<Rule>) {
     let levels: BTreeSet<u32> = programs.guarded.iter().map(|guarded| guarded.level).collect();
     for level in levels {
-        let (groups, known) = (format!("{PREFIX}guarded-{level}"), format!("{PREFIX}known-{}", level + 1));
+        let (groups, known) = (format!("{OF_PROGRAMS}guarded-{level}"), format!("{OF_PROGRAMS}known-{}", level + 1));
         let guarded = || programs.guarded.iter().filter(|guarded| guarded.level == level);
         let set = |ids: Elements| Set { elements: ids, ..Set::of([Datatype::Cgroup]) };
         let element = |id: u64| (Key::one(Bytes::of_cgroup(id)), Data::None);

@@ -7,9 +7,11 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use ipnet::IpNet;
 
+use super::drops;
 use super::drops::drop_for;
 use super::names::{RATES, RATES_NETS, UPLINKS};
-use super::{ETHERTYPE, Sets, drops, ours};
+use super::rules::{ETHERTYPE, ours};
+use super::sets::Sets;
 use crate::contract::PRIORITY_RATE;
 use crate::model::binding::BindingName;
 use crate::model::facts::IfIndex;

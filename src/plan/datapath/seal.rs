@@ -1,7 +1,9 @@
 //! The last look, behind all source NAT: what has a way leaves by its NIC with that NIC's address, or to the inside, or not at all.
 
 use super::drops::drop_for;
-use super::{Chains, Shape, drops, forwarded, names, ours, present, programs, to_inside};
+use super::rules::{Chains, forwarded, ours, present, to_inside};
+use super::shape::Shape;
+use super::{drops, names, programs};
 use crate::contract::PRIORITY_SEAL;
 use crate::nft::build::{map, oif, rule, saddr};
 use crate::nft::{Chain, ChainKind, Hook};
