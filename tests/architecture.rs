@@ -1,5 +1,6 @@
 //! What ARCHITECTURE.md says of the tree is so: layers, purity, sizes and numbers. And nothing is in the tree that does not belong there.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -160,7 +161,115 @@ fn layers_use_only_what_lies_before_them() {
 fn a_use_of_another_layer_is_seen_however_it_is_written() {
     assert_eq!(parts("use crate::facts::docker;"), ["facts"]);
     assert_eq!(parts("use crate::{model, effects::nft};"), ["model", "effects"]);
-    assert_eq!(parts("fn f(a: &crate::model::binding::Ports) -> crate::nft::Rule"), ["model", "nft"]);
+    assert_eq!(parts("fn f(a: &crate::model::ports::Ports) -> crate::nft::Rule"), ["model", "nft"]);
+}
+
+/// The modules of a crate that one of its files names, as paths below the crate: `crate::a::b`, `super::c`, `{d, e::f}` among them.
+fn named(module: &[String], code: &str) -> Vec<Vec<String>> {
+    let mut all = Vec::new();
+    for begin in ["crate::", "super::", "self::"] {
+        for (at, _) in code.match_indices(begin) {
+            let whole = !code[..at].ends_with(|before: char| before.is_alphanumeric() || before == '_' || before == ':');
+            if whole {
+                let base = if begin == "crate::" { &[] } else { module };
+                follow(if begin == "crate::" { &code[at + 7..] } else { &code[at..] }, base.to_vec(), &mut all);
+            }
+        }
+    }
+    all
+}
+
+/// One path, or each of a list of them, from its beginning on.
+fn follow(text: &str, mut path: Vec<String>, all: &mut Vec<Vec<String>>) {
+    let mut rest = text;
+    loop {
+        if let Some(list) = rest.strip_prefix('{') {
+            let mut depth = 0;
+            let mut begin = 0;
+            for (at, c) in list.char_indices() {
+                match c {
+                    '{' => depth += 1,
+                    '}' if depth > 0 => depth -= 1,
+                    ',' | '}' if depth == 0 => {
+                        follow(list[begin..at].trim(), path.clone(), all);
+                        begin = at + 1;
+                        if c == '}' {
+                            return;
+                        }
+                    }
+                    _ => {}
+                }
+            }
+            return;
+        }
+        let end = rest.find(|c: char| !c.is_alphanumeric() && c != '_').unwrap_or(rest.len());
+        match &rest[..end] {
+            "super" => _ = path.pop(),
+            "self" | "" => {}
+            name => path.push(name.to_owned()),
+        }
+        match rest[end..].strip_prefix("::") {
+            Some(more) => rest = more,
+            None => return all.push(path),
+        }
+    }
+}
+
+/// Each file of a crate by its module, with the files that it imports from: neither those above it nor those below, which are one with it.
+fn imports(folder: &str) -> BTreeMap<Vec<String>, BTreeSet<Vec<String>>> {
+    let module = |file: &Path| {
+        let below = file.strip_prefix(Path::new("src").join(folder)).expect("it is in there").with_extension("");
+        let mut parts: Vec<String> = below.iter().map(|part| part.to_string_lossy().into_owned()).collect();
+        parts.pop_if(|last| ["mod", "lib", "main"].contains(&last.as_str()));
+        parts
+    };
+    let mut code: BTreeMap<Vec<String>, String> = BTreeMap::new();
+    for (file, line) in product(folder).into_iter().filter(|(file, _)| folder != "" || !file.starts_with("src/cloud")) {
+        let code = code.entry(module(&file)).or_default();
+        code.push_str(line.trim());
+        code.push(' ');
+    }
+    let of = |module: &Vec<String>, code_of: &str| {
+        let files = named(module, code_of)
+            .into_iter()
+            .filter_map(|path| (1..=path.len()).rev().map(|to| path[..to].to_vec()).find(|path| code.contains_key(path)));
+        files.filter(|other| !other.starts_with(module) && !module.starts_with(other)).collect()
+    };
+    code.iter().map(|(module, text)| (module.clone(), of(module, text))).collect()
+}
+
+#[test]
+fn no_file_imports_from_one_that_imports_from_it() {
+    let mut left = imports("");
+    assert!(left[&["plan".to_owned(), "tables".to_owned()].to_vec()].len() > 5, "imports are seen");
+    // Whoever imports from nobody that is left is in no circle, and neither is who is imported by nobody.
+    loop {
+        let imported: BTreeSet<&Vec<String>> = left.values().flatten().collect();
+        let is_between =
+            |module: &Vec<String>, of: &BTreeSet<Vec<String>>| of.iter().any(|other| left.contains_key(other)) && imported.contains(module);
+        let between: BTreeMap<_, _> =
+            left.iter().filter(|(module, of)| is_between(module, of)).map(|(module, of)| (module.clone(), of.clone())).collect();
+        if between.len() == left.len() {
+            break;
+        }
+        left = between;
+    }
+    let found: Vec<String> = left
+        .iter()
+        .map(|(module, of)| {
+            let of: Vec<String> = of.iter().filter(|other| left.contains_key(*other)).map(|other| other.join("::")).collect();
+            format!("{} imports from {}", module.join("::"), of.join(", "))
+        })
+        .collect();
+    assert_none(&found);
+}
+
+#[test]
+fn an_import_is_seen_however_it_is_written() {
+    let module = ["a".to_owned(), "b".to_owned()];
+    let of = |code: &str| named(&module, code).into_iter().map(|path| path.join("::")).collect::<Vec<_>>();
+    assert_eq!(of("use super::c::{D, e::{F, self}}; use crate::g;"), ["g", "a::c::D", "a::c::e::F", "a::c::e"]);
+    assert_eq!(of("fn f(a: &super::super::h::I) -> crate::j::K"), ["j::K", "h::I"]);
 }
 
 #[test]

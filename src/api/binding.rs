@@ -14,6 +14,7 @@ pub use super::host::HostSelector;
 use super::inbound::Inbound;
 use super::status::EgressBindingStatus;
 use crate::model::binding as model;
+use crate::model::ports;
 
 /// Which workloads leave this node through which exits, and for what traffic.
 #[allow(clippy::duplicated_attributes, reason = "each column has a type")]
@@ -298,7 +299,7 @@ pub enum Protocol {
     Sctp,
 }
 
-impl From<Protocol> for model::Protocol {
+impl From<Protocol> for ports::Protocol {
     fn from(protocol: Protocol) -> Self {
         match protocol {
             Protocol::Tcp => Self::Tcp,

@@ -3,7 +3,7 @@
 use serde_json::Value;
 
 use super::values::{printable, shown};
-use crate::model::binding::FieldError;
+use crate::model::field_error::FieldError;
 
 /// Bytes of a file.
 pub const MAX_FILE: usize = 1024 * 1024;

@@ -4,8 +4,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::ipvs::{Engine, Persistence, Scheduler};
-use crate::model::binding as model;
-use crate::model::health;
+use crate::model::{health, inbound, ports};
 
 /// A port of the exits, or a range of ports, that the workloads serve.
 #[derive(Clone, Debug, PartialEq, Deserialize, Serialize, JsonSchema)]
@@ -233,7 +232,7 @@ pub enum InboundProtocol {
     Udp,
 }
 
-impl From<InboundProtocol> for model::Protocol {
+impl From<InboundProtocol> for ports::Protocol {
     fn from(protocol: InboundProtocol) -> Self {
         match protocol {
             InboundProtocol::Tcp => Self::Tcp,
@@ -250,7 +249,7 @@ pub enum Balance {
     BySource,
 }
 
-impl From<Balance> for model::Balance {
+impl From<Balance> for inbound::Balance {
     fn from(balance: Balance) -> Self {
         match balance {
             Balance::RoundRobin => Self::RoundRobin,
@@ -268,7 +267,7 @@ pub enum ClientSource {
     RouteBack,
 }
 
-impl From<ClientSource> for model::ClientSource {
+impl From<ClientSource> for inbound::ClientSource {
     fn from(source: ClientSource) -> Self {
         match source {
             ClientSource::Preserve => Self::Preserve,

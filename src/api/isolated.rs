@@ -5,7 +5,7 @@ use std::net::IpAddr;
 
 use super::labels;
 use crate::model::isolated::Isolated;
-use crate::model::programs::Started;
+use crate::model::started::Started;
 
 const PREFIX: &str = "egressd exec ";
 const AT: &str = "at";

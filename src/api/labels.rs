@@ -14,10 +14,9 @@ use self::table::LABELS;
 use super::nearest::nearest;
 use super::schema::listed;
 use super::values::{self, Faults, MAX_REPORTED, shown};
-use crate::model::binding::{
-    Asked, Assignment, Binding, BindingName, Destination, ExitSpec, FieldError, Placement, Selector, Source, Traffic,
-};
+use crate::model::binding::{Asked, Assignment, Binding, BindingName, Destination, ExitSpec, Placement, Selector, Source, Traffic};
 use crate::model::facts::Container;
+use crate::model::field_error::FieldError;
 use crate::model::rate::Rate;
 use crate::model::served::refuse_mode;
 

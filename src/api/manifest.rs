@@ -16,8 +16,10 @@ use super::pool::{self, EgressPoolSpec};
 use super::proxy::{self, EgressProxySpec};
 use super::values::{self, Faults};
 use super::{schema, spec};
-use crate::model::binding::{Binding, BindingName, FieldError, ManagedNetwork, ManifestError, Manifests, Source};
+use crate::model::binding::{Binding, BindingName, Source};
 use crate::model::cloud::CloudPool;
+use crate::model::field_error::{FieldError, ManifestError};
+use crate::model::manifests::{ManagedNetwork, Manifests};
 use crate::model::pool::Pool;
 use crate::model::proxy::Proxy;
 

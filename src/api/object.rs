@@ -10,8 +10,9 @@ use super::binding::EgressBinding;
 use super::pool::EgressPool;
 use super::spec;
 use super::status::EgressBindingStatus;
-use crate::model::binding::{Binding, BindingName, FieldError, Source};
-use crate::model::cluster::ApiBinding;
+use crate::model::binding::{Binding, BindingName, Source};
+use crate::model::field_error::FieldError;
+use crate::model::objects::ApiBinding;
 use crate::model::pool::Pool;
 
 /// Annotation of a pool by which its administrator takes back what is in use: `true`.

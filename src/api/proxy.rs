@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 use super::binding::ContainerSelector;
 use super::spec;
 use super::values::{self, Fault, Faults};
-use crate::model::binding::FieldError;
+use crate::model::field_error::FieldError;
 use crate::model::proxy as model;
 pub use crate::model::proxy::KIND;
 

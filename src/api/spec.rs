@@ -14,7 +14,9 @@ use ipnet::IpNet;
 
 use super::binding::{ContainerSelector, EgressBindingSpec};
 use super::values::{self, Fault, Faults, MAX_ITEMS};
-use crate::model::binding::{Binding, BindingName, Compose, Destination, FieldError, Ports, RoutedSource, Selector, Source, Traffic};
+use crate::model::binding::{Binding, BindingName, Compose, Destination, RoutedSource, Selector, Source, Traffic};
+use crate::model::field_error::FieldError;
+use crate::model::ports::Ports;
 pub use cluster::egress_pool;
 use exits::exits;
 use inbound::inbound;

@@ -15,8 +15,10 @@ use ipnet::IpNet;
 pub use rate::{burst, rate};
 pub use sockets::{endpoint, listen_address, port, server_address};
 
-use crate::model::binding::{Destination, ExitSpec, FieldError, Ports, Protocol};
+use crate::model::binding::{Destination, ExitSpec};
 use crate::model::facts::is_link_local;
+use crate::model::field_error::FieldError;
+use crate::model::ports::{Ports, Protocol};
 
 /// Exits, destinations, or ports of one binding.
 pub const MAX_ITEMS: usize = 256;

@@ -20,7 +20,7 @@ use crate::effects::isolation::{self, Isolation};
 use crate::effects::programs::Group;
 use crate::model::facts::Family;
 use crate::model::isolated;
-use crate::model::programs::{Started, started_in};
+use crate::model::started::{Started, started_in};
 
 /// As `env` and `timeout` have them.
 pub const EXIT_CODES: &str =

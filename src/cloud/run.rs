@@ -9,8 +9,8 @@ use std::time::{Duration, Instant};
 use anyhow::Context;
 use egressd::daemon::listen_to_signals;
 use egressd::facts::files;
-use egressd::model::binding::Manifests;
 use egressd::model::cloud::{Aws as Spec, CloudPool, ElasticAddresses, Interface};
+use egressd::model::manifests::Manifests;
 use tokio::sync::Notify;
 use tracing::{info, warn};
 

@@ -17,7 +17,7 @@ use super::desk::{Desk, FlowsError};
 use super::question::{Call, Question, Response, counted, dropped, put};
 use super::{Error, Teller, retry, started};
 use crate::model::facts::IfIndex;
-use crate::model::programs::Started;
+use crate::model::started::Started;
 
 /// What can be asked.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

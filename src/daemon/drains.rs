@@ -4,8 +4,8 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
-use crate::model::binding::{Ports, Protocol};
-use crate::model::listeners::Called;
+use crate::model::ports::Called;
+use crate::model::ports::{Ports, Protocol};
 use crate::model::services::Services;
 use crate::plan::inbound::ServerCut;
 
@@ -73,8 +73,9 @@ impl Drains {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::binding::{Balance, BindingName, ClientSource, Limits, Source};
+    use crate::model::binding::{BindingName, Source};
     use crate::model::health::AllDown;
+    use crate::model::inbound::{Balance, ClientSource, Limits};
     use crate::model::ipvs::{Engine, Thresholds};
     use crate::model::services::{Health, Server, Service};
     use crate::model::workload::Entry;

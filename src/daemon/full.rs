@@ -13,7 +13,7 @@ use super::{Teller, Told, threads};
 use crate::effects::conntrack::{Flow, Flows};
 use crate::effects::nft;
 use crate::facts::cause::with_causes;
-use crate::model::binding::Protocol;
+use crate::model::ports::Protocol;
 use crate::model::services::{LimitedServer, Services};
 
 /// How often it is looked whether a server is full, and whether those that are still have as many flows.

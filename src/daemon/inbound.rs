@@ -13,7 +13,7 @@ use super::drains::Drains;
 use super::{Teller, Told, full};
 use crate::facts::{health, listeners};
 use crate::model::health::{Check, Verdict};
-use crate::model::listeners::Called;
+use crate::model::ports::Called;
 use crate::model::replace;
 use crate::model::services::Services;
 use crate::plan::inbound::ServerCut;

@@ -14,7 +14,7 @@ use crate::facts::cause::with_causes;
 use crate::model::facts::KernelFacts;
 use crate::model::ipvs::table::Table;
 use crate::model::ipvs::{KernelIpvs, Scheduler};
-use crate::model::listeners::Called;
+use crate::model::ports::Called;
 use crate::model::replace;
 use crate::model::resolve::Outcome;
 use crate::model::services::Served;

@@ -11,7 +11,7 @@ use tracing::debug;
 use super::{Teller, Told, tally};
 use crate::effects::nft::{drops, full};
 use crate::model::facts::IfIndex;
-use crate::model::programs::Started;
+use crate::model::started::Started;
 use crate::report::changes::Changes;
 use crate::report::drops::Drops;
 use crate::report::flows::Flows;

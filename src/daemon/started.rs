@@ -10,8 +10,8 @@ use crate::model::facts::IfIndex;
 use crate::model::isolated;
 use crate::model::known::Facts;
 use crate::model::outcome::Outcome;
-use crate::model::programs::Started;
 use crate::model::reason::Reason;
+use crate::model::started::Started;
 use crate::model::workload::{Entry, Row, State};
 
 /// How long it may take until the rules of a new group or namespace are there. It takes a few milliseconds.

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use tracing::debug;
 
 use crate::facts::programs::{below, hierarchy};
-use crate::model::programs::EXEC;
+use crate::model::started::EXEC;
 
 /// Groups that stay when no program is in them any more: the next one finds its exit programmed, and what closed sockets have still to send
 /// goes on. Above that they go, since each exit of theirs is one of 127 ways.

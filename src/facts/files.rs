@@ -23,7 +23,8 @@ use self::memory::Memory;
 use self::watch::{Signal, Watch};
 use self::writers::Writers;
 use crate::api::manifest::{self, Content, File, MAX_FILE};
-use crate::model::binding::{FieldError, ManifestError, Manifests};
+use crate::model::field_error::{FieldError, ManifestError};
+use crate::model::manifests::Manifests;
 
 /// The folder, read by a thread of its own: thousands of files must not hold up the daemon's loop.
 pub struct Source {

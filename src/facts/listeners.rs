@@ -10,9 +10,10 @@ use tokio::sync::watch;
 use tracing::warn;
 
 use crate::facts::cause::with_causes;
-use crate::model::binding::{Ports, Protocol};
 use crate::model::facts::Family;
-use crate::model::listeners::{Called, Holder, Listener, Listeners};
+use crate::model::listeners::{Holder, Listener, Listeners};
+use crate::model::ports::Called;
+use crate::model::ports::{Ports, Protocol};
 use crate::netlink::sockets::{self, Socket};
 use crate::netlink::{Channel, Error};
 

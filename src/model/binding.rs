@@ -8,12 +8,11 @@ use std::sync::Arc;
 
 use ipnet::IpNet;
 
-use super::cloud::CloudPool;
-use super::facts::Attachment;
+use super::field_error::FieldError;
 use super::health::ExitProbe;
+use super::inbound::Inbound;
 use super::labels::LabelSelector;
-pub use super::ports::{Balance, ClientSource, Inbound, Limits, Ports, Protocol};
-use super::proxy::Proxy;
+use super::ports::Ports;
 use super::rate::Rate;
 use super::reason::Reason;
 pub use super::source_ports::SourcePorts;
@@ -48,21 +47,6 @@ impl fmt::Display for BindingName {
             Source::Exec => "exec",
         };
         write!(f, "{source}/{}", self.name)
-    }
-}
-
-/// What is wrong with one field, and what would be right.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub struct FieldError {
-    /// `spec.exits[0].address`, `egress.ip`.
-    pub field: String,
-    /// What is wrong, then the cure; lower-case, no full stop.
-    pub message: String,
-}
-
-impl fmt::Display for FieldError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}: {}", self.field, self.message)
     }
 }
 
@@ -324,16 +308,6 @@ impl Placement {
     pub fn asks(&self) -> bool {
         self.network.is_some() || self.address.is_some()
     }
-
-    /// Whether this is the network that is asked for, if one is.
-    pub fn is_on(&self, attachment: &Attachment) -> bool {
-        self.network.as_ref().is_none_or(|wanted| attachment.network == *wanted || attachment.network_id == *wanted)
-    }
-
-    /// Whether an address on a network is one that is asked for.
-    pub fn fits(&self, attachment: &Attachment, address: IpAddr) -> bool {
-        self.is_on(attachment) && self.address.is_none_or(|wanted| wanted == address || wanted.is_ipv4() != address.is_ipv4())
-    }
 }
 
 /// All that a container's labels ask for.
@@ -342,38 +316,4 @@ pub struct Asked {
     /// `None` when the labels only place the container.
     pub binding: Option<Binding>,
     pub placement: Placement,
-}
-
-/// A Docker bridge network to make before its containers.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct ManagedNetwork {
-    pub name: String,
-    pub subnets: Vec<IpNet>,
-    /// One for each subnet that has one, in any order.
-    pub gateways: Vec<IpAddr>,
-    /// Name of the bridge device (at most 15 bytes).
-    pub bridge: Option<String>,
-    /// `egress.guard` of the network: `None` leaves the default.
-    pub guard: Option<bool>,
-}
-
-/// All that the manifests of a folder say.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Manifests {
-    pub bindings: Vec<Arc<Binding>>,
-    pub networks: Vec<ManagedNetwork>,
-    /// For `egressd proxy` alone.
-    pub proxies: Vec<Arc<Proxy>>,
-    /// Pools with `cloud`, for `egressd-cloud` alone.
-    pub pools: Vec<Arc<CloudPool>>,
-    /// What could not be read at all, by file (and document).
-    pub errors: Vec<ManifestError>,
-}
-
-/// A file or document that is not one of ours, or cannot be read.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub struct ManifestError {
-    /// `crawler.yaml`, `crawler.yaml#2`, or `EgressBinding shop/crawler` once it has a name.
-    pub object: String,
-    pub error: FieldError,
 }

@@ -1,31 +1,16 @@
 //! What the API server says, as far as this node is concerned: plain data that its source fills in.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::IpAddr;
 use std::sync::Arc;
 
 use ipnet::IpNet;
 
-use super::binding::Binding;
 use super::labels::{Demand, Labels, bears};
+use super::objects::{ApiBinding, Known, Namespace};
 use super::pod::Pod;
 use super::pool::{Lender, Pool, holders};
 use super::select::PodIndex;
 use super::{put, replace};
-
-/// An `EgressBinding` of the API server.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct ApiBinding {
-    pub namespace: String,
-    pub name: String,
-    pub uid: String,
-    /// `metadata.generation`.
-    pub generation: i64,
-    /// As written: `exits` is empty when it names a pool.
-    pub binding: Arc<Binding>,
-    /// `status.exits`: which addresses its pool lends it already.
-    pub allocated: Vec<IpAddr>,
-}
 
 /// The node that this agent runs on.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -93,13 +78,6 @@ impl DaemonSet {
     }
 }
 
-/// A namespace: only its labels matter.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Namespace {
-    pub name: String,
-    pub labels: Labels,
-}
-
 impl Keyed for ApiBinding {
     fn key(&self) -> String {
         format!("{}/{}", self.namespace, self.name)
@@ -117,9 +95,6 @@ impl Keyed for Namespace {
         self.name.clone()
     }
 }
-
-/// Objects of one kind, by key.
-pub type Known<T> = BTreeMap<String, Arc<T>>;
 
 /// A pod, and which of all pods it was when it was first seen.
 #[derive(Clone, Debug, PartialEq, Eq)]

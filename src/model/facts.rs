@@ -6,15 +6,17 @@ use std::net::IpAddr;
 use foldhash::HashMap;
 use ipnet::IpNet;
 
-use super::binding::{Asked, Placement, Protocol};
+use super::binding::{Asked, Placement};
 use super::isolated::Isolated;
+use super::ports::Protocol;
 use super::replace;
 
 mod link;
 mod routing;
 
-pub use link::{Address, IfIndex, Link, LinkKind, Mac, Place};
-pub use routing::{Family, NextHop, Route, RouteKind, Rule, RuleAction, is_link_local};
+pub use super::address::{Family, Mac, is_link_local};
+pub use link::{Address, IfIndex, Link, LinkKind, Place};
+pub use routing::{NextHop, Route, RouteKind, Rule, RuleAction};
 
 /// What the kernel said since the last look.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -145,6 +147,11 @@ impl KernelFacts {
         links.filter_map(|link| Some((link, link.isolated.as_deref()?)))
     }
 
+    /// The addresses of those programs, each with its link.
+    pub fn isolated_sources(&self) -> impl Iterator<Item = (IfIndex, IpAddr)> {
+        self.isolated().flat_map(|(link, program)| program.addresses.iter().map(move |address| (link.index, *address)))
+    }
+
     /// Links of this namespace whose far end (a veth's peer) holds the address.
     pub fn near_ends_of(&self, address: IpAddr) -> impl Iterator<Item = &Link> {
         let places = self.holders.get(&address).into_iter().flatten();
@@ -253,6 +260,18 @@ pub struct Attachment {
     pub addresses: Vec<IpAddr>,
     /// `GwPriority`: which network carries the default route (API 1.48); then the name decides.
     pub gateway_priority: i64,
+}
+
+impl Attachment {
+    /// Whether this is the network that is asked for, if one is.
+    pub fn is_asked_by(&self, placement: &Placement) -> bool {
+        placement.network.as_ref().is_none_or(|wanted| self.network == *wanted || self.network_id == *wanted)
+    }
+
+    /// Whether an address on it is one that is asked for.
+    pub fn fits(&self, placement: &Placement, address: IpAddr) -> bool {
+        self.is_asked_by(placement) && placement.address.is_none_or(|wanted| wanted == address || wanted.is_ipv4() != address.is_ipv4())
+    }
 }
 
 /// A port of the host that an engine publishes for a container (`docker run -p`).

@@ -5,7 +5,7 @@ pub mod table;
 use std::collections::BTreeSet;
 use std::fmt;
 
-use super::listeners::Called;
+use super::ports::Called;
 
 /// What brings calls to the workloads of a published port.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

@@ -8,9 +8,11 @@ use std::sync::Arc;
 
 use ipnet::{IpNet, Ipv4Net};
 
-use super::binding::{Binding, BindingName, ExitSpec, FieldError, Inbound, RoutedSource, Selector, Source};
-use super::facts::{Family, IfIndex, KernelFacts};
-use super::programs::Started;
+use super::address::Family;
+use super::binding::{Binding, BindingName, ExitSpec, RoutedSource, Selector, Source};
+use super::field_error::FieldError;
+use super::inbound::Inbound;
+use super::started::Started;
 
 /// What the names of the links begin with; a number follows.
 pub const LINKS: &str = "egx";
@@ -42,11 +44,6 @@ impl Isolated {
         };
         Binding { inbound: self.inbound.clone(), ..binding }
     }
-}
-
-/// The programs that run just now: the link of each, and its addresses.
-pub fn programs(kernel: &KernelFacts) -> impl Iterator<Item = (IfIndex, IpAddr)> {
-    kernel.isolated().flat_map(|(link, program)| program.addresses.iter().map(move |address| (link.index, *address)))
 }
 
 /// That no file has a binding of this name.

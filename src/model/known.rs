@@ -101,7 +101,7 @@ impl Facts {
 
     /// Takes in one change of an engine.
     pub fn apply(&mut self, change: EngineChange) {
-        self.touched.by_engine(&change, &self.containers);
+        self.touched.by_engine(&change, |id| self.containers.get(id).map(|known| Arc::clone(&known.container)));
         self.words += 1;
         let told = self.words;
         match change {

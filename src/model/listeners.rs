@@ -5,11 +5,8 @@ use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
 
-use super::binding::{Ports, Protocol};
 use super::facts::{Container, IfIndex, Published};
-
-/// Ports of an address that bindings publish.
-pub type Called = (IpAddr, Ports);
+use super::ports::{Called, Ports, Protocol};
 
 /// A socket of this host that takes calls: of TCP one that listens, of UDP one that is connected to nobody.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]

@@ -4,13 +4,17 @@
 
 use std::collections::BTreeMap;
 
+pub mod address;
 pub mod away;
 pub mod binding;
 pub mod cloud;
 pub mod cluster;
 pub mod facts;
+pub mod field_error;
+pub mod fits;
 pub mod gateways;
 pub mod health;
+pub mod inbound;
 pub mod ipvs;
 pub mod isolated;
 pub mod jhash;
@@ -18,8 +22,10 @@ pub mod known;
 pub mod labels;
 pub mod listeners;
 pub mod managed;
+pub mod manifests;
 mod not_a_host;
 mod not_an_uplink;
+pub mod objects;
 pub mod outcome;
 mod overlap;
 pub mod pod;
@@ -39,6 +45,7 @@ pub mod services;
 mod slots;
 pub mod source_ports;
 pub mod spread;
+pub mod started;
 pub mod touched;
 pub mod uplinks;
 pub mod ways;

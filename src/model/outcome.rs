@@ -8,7 +8,6 @@ use ipnet::IpNet;
 
 use super::facts::IfIndex;
 use super::policy::{Standing, standing};
-use super::programs::Programs;
 use super::reason::Reason;
 use super::services::Services;
 use super::spread::Shares;
@@ -97,4 +96,25 @@ impl Outcome {
         let drain = drain.filter_map(|spec| self.uplinks.exit(spec)?.as_ref().ok()).map(|exit| exit.address);
         self.exits_of(row).into_iter().map(|exit| exit.address).chain(drain).collect()
     }
+}
+
+/// A control group of which new children are held.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Guarded {
+    pub id: u64,
+    pub level: u32,
+    /// Children that are known: bound or not, they are not held here.
+    pub known: BTreeSet<u64>,
+}
+
+/// What became of the host's programs.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Programs {
+    /// One for each of what they are known by and each family, those that take precedence first.
+    pub rows: Vec<Row>,
+    /// What the policies lead to that spread their flows over several exits.
+    pub spreads: BTreeMap<u32, Shares>,
+    /// The number in the mark of each exit's first packets.
+    pub marks: BTreeMap<Exit, u8>,
+    pub guarded: BTreeSet<Guarded>,
 }

@@ -11,10 +11,11 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use ipnet::{IpAddrRange, IpNet, Ipv4AddrRange, Ipv6AddrRange};
 
-use super::binding::{Binding, ExitSpec, FieldError, Wanted};
+use super::binding::{Binding, ExitSpec, Wanted};
 use super::cloud::{Aws, CloudPool};
-use super::cluster::{ApiBinding, Known, Namespace};
+use super::field_error::FieldError;
 use super::labels::{Labels, bears};
+use super::objects::{ApiBinding, Known, Namespace};
 use super::reason::Reason;
 pub use allocate::{Allocation, Holders, allocate, holders};
 

@@ -8,15 +8,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use serde::{Deserialize, Serialize};
-
 use super::binding::{Binding, ExitSpec, HostSelector, Selector, Source};
-use super::spread::Shares;
-use super::uplinks::Exit;
-use super::workload::Row;
+use super::started::{EXEC, Started, started_in};
 
-/// The control group whose children are made by `egressd exec`.
-pub const EXEC: &str = "/egressd";
 /// Groups of systemd in which all sorts of programs run: who is new there is not held.
 const SHARED: [&str; 3] = ["/system.slice", "/user.slice", "/machine.slice"];
 
@@ -76,35 +70,6 @@ impl ProgramFacts {
     }
 }
 
-/// What a child of [`EXEC`] is for.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
-pub enum Started {
-    /// The binding of that name, `NAMESPACE/NAME`.
-    By(String),
-    /// An exit alone.
-    As(IpAddr),
-}
-
-impl Started {
-    /// The control group of programs that are started so. Names of objects have no underscore.
-    pub fn cgroup(&self) -> String {
-        match self {
-            Self::By(binding) => format!("{EXEC}/{}", binding.replacen('/', "_", 1)),
-            Self::As(address) => format!("{EXEC}/{address}"),
-        }
-    }
-}
-
-/// What programs in a control group were started for, if it is one of `egressd exec`.
-pub fn started_in(path: &str) -> Option<Started> {
-    let name = path.strip_prefix(EXEC)?.strip_prefix('/')?;
-    match name.split_once('_') {
-        Some((namespace, name)) if !name.contains('/') => Some(Started::By(format!("{namespace}/{name}"))),
-        _ => name.parse().ok().map(Started::As),
-    }
-}
-
 fn by_address(path: &str, address: IpAddr) -> Binding {
     let selector = Selector::Host(HostSelector { cgroups: vec![path.to_owned()], ..HostSelector::default() });
     Binding { exits: vec![ExitSpec::new(address)], ..Binding::plain(Source::Exec, &address.to_string(), selector) }
@@ -137,42 +102,9 @@ pub fn children<'a>(cgroups: &'a BTreeMap<String, u64>, parent: &str) -> impl It
     below.filter(move |(path, _)| !path[prefix.len()..].contains('/')).map(|(path, id)| (path.as_str(), *id))
 }
 
-/// A control group of which new children are held.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Guarded {
-    pub id: u64,
-    pub level: u32,
-    /// Children that are known: bound or not, they are not held here.
-    pub known: BTreeSet<u64>,
-}
-
-/// What became of the host's programs.
-#[derive(Clone, Debug, Default, PartialEq)]
-pub struct Programs {
-    /// One for each of what they are known by and each family, those that take precedence first.
-    pub rows: Vec<Row>,
-    /// What the policies lead to that spread their flows over several exits.
-    pub spreads: BTreeMap<u32, Shares>,
-    /// The number in the mark of each exit's first packets.
-    pub marks: BTreeMap<Exit, u8>,
-    pub guarded: BTreeSet<Guarded>,
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn a_group_of_exec_says_what_it_is_for() {
-        for started in
-            [Started::By("default/crawler".to_owned()), Started::As([172, 31, 0, 14].into()), Started::As("2001:db8::14".parse().unwrap())]
-        {
-            assert_eq!(started_in(&started.cgroup()), Some(started));
-        }
-        for other in ["/egressd", "/egressd/crawler", "/egressd/default_crawler/below", "/batch/default_crawler", "/egressdx/172.31.0.14"] {
-            assert_eq!(started_in(other), None, "{other}");
-        }
-    }
 
     #[test]
     fn a_guard_stands_above_what_is_asked_for_but_not_where_others_run() {

@@ -10,9 +10,10 @@ use std::sync::Arc;
 
 use ipnet::IpNet;
 
-use super::binding::{FieldError, ManifestError, Selector};
+use super::binding::Selector;
 use super::facts::Container;
-use super::select;
+use super::field_error::{FieldError, ManifestError};
+use super::fits::fits;
 
 /// Kind of the objects that say which ports are served.
 pub const KIND: &str = "EgressProxy";
@@ -143,7 +144,7 @@ pub struct InContainers {
 impl InContainers {
     /// Whether it is opened in this one. The host's network is no container's.
     pub fn fits(&self, container: &Container) -> bool {
-        container.network_mode != "host" && select::fits(&self.selector, container)
+        container.network_mode != "host" && fits(&self.selector, container)
     }
 }
 

@@ -5,9 +5,9 @@ mod word;
 use std::fmt;
 use std::net::IpAddr;
 
+use super::address::{Family, Mac};
 pub use super::away::Away;
-use super::binding::FieldError;
-use super::facts::{Family, Mac};
+use super::field_error::FieldError;
 pub use super::not_a_host::NotAHost;
 pub use super::not_an_uplink::NotAnUplink;
 

@@ -6,17 +6,14 @@ use std::net::{IpAddr, Ipv4Addr};
 use std::ops::Deref;
 use std::sync::Arc;
 
-use super::binding::{Asked, Binding, BindingName, Manifests, Selector, Source};
+use super::binding::{Asked, Binding, BindingName, Selector, Source};
 use super::cloud::CloudPool;
 use super::facts::Container;
+use super::fits::{COMPOSE_PROJECT, fits};
 use super::isolated::Isolated;
 use super::labels::{LabelSelector, Labels};
+use super::manifests::Manifests;
 use super::pod::Pod;
-
-/// The label that Compose puts on each container of a project.
-const COMPOSE_PROJECT: &str = "com.docker.compose.project";
-/// The label that names the service.
-const COMPOSE_SERVICE: &str = "com.docker.compose.service";
 
 /// A binding, shared with the object that it was read from.
 #[derive(Clone, Debug)]
@@ -195,17 +192,6 @@ impl Candidates {
         let labelled = labels.iter().filter_map(|(key, value)| self.by_label.get(key)?.get(value));
         labelled.flatten().chain(&self.others).copied()
     }
-}
-
-/// Whether a container fits all that a selector names.
-pub fn fits(selector: &Selector, container: &Container) -> bool {
-    let Selector::Containers { names, match_labels, compose } = selector else { return false };
-    let label = |key: &str| container.labels.get(key).map(String::as_str);
-    (names.is_empty() || names.contains(&container.name))
-        && match_labels.iter().all(|(k, v)| label(k) == Some(v))
-        && compose.as_ref().is_none_or(|c| {
-            label(COMPOSE_PROJECT) == Some(&c.project) && c.service.as_deref().is_none_or(|s| label(COMPOSE_SERVICE) == Some(s))
-        })
 }
 
 #[cfg(test)]

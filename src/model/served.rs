@@ -1,7 +1,7 @@
 //! Which containers can be served at all: those on bridge networks.
 
-use super::binding::FieldError;
 use super::facts::Network;
+use super::field_error::FieldError;
 
 /// Why a container of this network mode (`HostConfig.NetworkMode`) cannot be bound; `None` when it can.
 pub fn refuse_mode(mode: &str) -> Option<FieldError> {

@@ -10,11 +10,14 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
-use super::binding::{Balance, BindingName, ClientSource, Limits, Ports, Protocol};
+use super::binding::BindingName;
 use super::health::{AllDown, Check, Verdict};
+use super::inbound::{Balance, ClientSource, Limits};
 use super::ipvs::{Engine, Thresholds};
 use super::known::Facts;
-use super::listeners::{Called, Taken};
+use super::listeners::Taken;
+use super::ports::Called;
+use super::ports::{Ports, Protocol};
 use super::slots::{hashed, turns};
 use super::uplinks::Uplinks;
 use super::workload::{Entry, Row};

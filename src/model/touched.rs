@@ -5,7 +5,6 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use super::facts::{Container, EngineChange, IfIndex, KernelChange, KernelFacts, Link, Place};
-use super::known::Known;
 
 /// What changed, each thing as it was when the last round looked at it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -37,10 +36,9 @@ impl Touched {
     }
 
     /// The same of an engine.
-    pub(super) fn by_engine(&mut self, change: &EngineChange, containers: &BTreeMap<String, Known>) {
+    pub(super) fn by_engine(&mut self, change: &EngineChange, known: impl Fn(&str) -> Option<Arc<Container>>) {
         let mut container = |id: &String| {
-            let before = || containers.get(id).map(|known| Arc::clone(&known.container));
-            self.containers.entry(id.clone()).or_insert_with(before);
+            self.containers.entry(id.clone()).or_insert_with(|| known(id));
         };
         match change {
             EngineChange::Container(now) => container(&now.id),

@@ -4,10 +4,10 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use nix::libc;
 
-use crate::model::binding::{Ports, Protocol};
 use crate::model::ipvs::Thresholds;
 use crate::model::ipvs::table::{Forwarding, Persistent, RealServer, Settings};
-use crate::model::listeners::Called;
+use crate::model::ports::Called;
+use crate::model::ports::{Ports, Protocol};
 use crate::model::services::Endpoint;
 use crate::wire::{Message, Received, find, generic, number, text};
 

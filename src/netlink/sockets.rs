@@ -3,8 +3,8 @@
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use super::routing::family_number;
-use crate::model::binding::Protocol;
 use crate::model::facts::{Family, IfIndex};
+use crate::model::ports::Protocol;
 use crate::wire::{Message, Received, attributes_after, flags};
 
 /// `SOCK_DIAG_BY_FAMILY`, of requests and of answers.

@@ -4,9 +4,10 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use crate::model::binding::{ManagedNetwork, Placement};
+use crate::model::binding::Placement;
 use crate::model::facts::{Container, Network};
 use crate::model::known::Facts;
+use crate::model::manifests::ManagedNetwork;
 
 /// One call to the engine.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -91,7 +92,8 @@ fn misplaced(container: &Container) -> Option<&Placement> {
         [] => true,
         // Its address is known once it runs, and then it is not moved.
         [only] => {
-            placement.is_on(only) && (placement.address.is_none_or(|a| if container.running { only.addresses.contains(&a) } else { false }))
+            only.is_asked_by(placement)
+                && (placement.address.is_none_or(|a| if container.running { only.addresses.contains(&a) } else { false }))
         }
         _ => false,
     };

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 
 use crate::contract::{FORWARDED_MARK, FORWARDED_MASK, TABLE};
 use crate::model::facts::KernelFacts;
-use crate::model::isolated::{self, LINKS};
+use crate::model::isolated::LINKS;
 use crate::model::resolve::Outcome;
 use crate::model::workload::Subject;
 use crate::nft::decode::AnyChain;
@@ -59,7 +59,7 @@ impl Wanted {
                 wanted.0.insert(of_container);
             }
         }
-        wanted.0.extend(isolated::programs(kernel).map(|(_, address)| (Whose::Programs, Family::ip(address.is_ipv6()))));
+        wanted.0.extend(kernel.isolated_sources().map(|(_, address)| (Whose::Programs, Family::ip(address.is_ipv6()))));
         wanted
     }
 

@@ -6,10 +6,10 @@ use std::net::{IpAddr, SocketAddr};
 
 use super::inbound::ServerCut;
 use super::sysctls;
-use crate::model::binding::Protocol;
 use crate::model::facts::KernelFacts;
 use crate::model::ipvs::table::{Persistent, RealServer, Settings, Table, Virtual};
-use crate::model::listeners::Called;
+use crate::model::ports::Called;
+use crate::model::ports::Protocol;
 use crate::model::resolve::Outcome;
 use crate::model::services::{Endpoint, Served, Server, Service, Services};
 

@@ -21,7 +21,8 @@ use super::report::{PortReport, Report, State};
 use super::sockets::{self, Listener};
 use super::{sctp, tcp, udp};
 use crate::facts::backoff::Backoff;
-use crate::model::binding::{ManifestError, Manifests};
+use crate::model::field_error::ManifestError;
+use crate::model::manifests::Manifests;
 use crate::model::proxy::{Endpoint, InContainers, Namespace, Proxy, assign};
 
 /// Between two tries to open a port, at first and at most.

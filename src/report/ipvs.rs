@@ -3,7 +3,8 @@
 use std::net::IpAddr;
 
 use crate::contract::TABLE_ROUTE_BACK;
-use crate::model::binding::{ClientSource, Protocol};
+use crate::model::inbound::ClientSource;
+use crate::model::ports::Protocol;
 use crate::model::services::{Server, Service};
 
 /// Commands for the server's network namespace, in one line; nothing for services of another kind. A later call of the same commands is an error of

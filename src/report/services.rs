@@ -8,9 +8,10 @@ use serde::{Deserialize, Serialize};
 
 use super::columns::columns;
 use super::ipvs;
-use crate::model::binding::{Balance, ClientSource, Ports};
 use crate::model::health::Verdict;
+use crate::model::inbound::{Balance, ClientSource};
 use crate::model::ipvs::Engine;
+use crate::model::ports::Ports;
 use crate::model::resolve::Outcome;
 use crate::model::services::{Health, LimitedServer, Server, Service};
 

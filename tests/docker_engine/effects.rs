@@ -6,8 +6,9 @@ use std::sync::Arc;
 use crate::engines::{Engine, Release};
 use crate::ip;
 use egressd::effects::docker::{Engine as Effects, Error, Placed};
-use egressd::model::binding::{ManagedNetwork, Placement};
+use egressd::model::binding::Placement;
 use egressd::model::facts::Network;
+use egressd::model::manifests::ManagedNetwork;
 use egressd::plan::engine::Made;
 use serde_json::{Value, json};
 

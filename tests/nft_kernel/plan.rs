@@ -5,21 +5,21 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use egressd::effects::nft::Nft;
-use egressd::model::binding::{
-    Balance, Binding, BindingName, ClientSource, Destination, ExitSpec, HostSelector, Limits, Ports, Protocol, Selector, Source,
-    SourcePorts, Spread, Traffic,
-};
+use egressd::model::binding::{Binding, BindingName, Destination, ExitSpec, HostSelector, Selector, Source, SourcePorts, Spread, Traffic};
 use egressd::model::facts::{KernelChange, KernelFacts, Link, LinkKind};
 use egressd::model::health::AllDown;
+use egressd::model::inbound::{Balance, ClientSource, Limits};
 use egressd::model::ipvs::{Balancer, Engine, Thresholds};
 use egressd::model::isolated::Isolated;
-use egressd::model::programs::{Guarded, Programs, Started};
+use egressd::model::outcome::{Guarded, Programs};
+use egressd::model::ports::{Ports, Protocol};
 use egressd::model::rate::Rate;
 use egressd::model::reason::Reason;
 use egressd::model::resolve::{Guard, Outcome};
 use egressd::model::select::Held;
 use egressd::model::services::{Health, Server, Service};
 use egressd::model::spread::{Share, Shares};
+use egressd::model::started::Started;
 use egressd::model::uplinks::{Exit, Uplink};
 use egressd::model::workload::{Entry, Row, State, Subject};
 use egressd::nft::{Family, Ruleset};

@@ -8,9 +8,10 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use egressd::effects::nft::Nft;
-use egressd::model::binding::{Binding, ExitSpec, Manifests, RoutedSource, Selector, Source, Spread};
+use egressd::model::binding::{Binding, ExitSpec, RoutedSource, Selector, Source, Spread};
 use egressd::model::facts::{Address, KernelChange, Link, LinkKind, Place, Route};
 use egressd::model::known::Facts;
+use egressd::model::manifests::Manifests;
 use egressd::model::resolve::{Past, resolve};
 use egressd::model::select::Index;
 use egressd::nft::{Ruleset, diff};

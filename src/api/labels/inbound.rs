@@ -5,9 +5,11 @@ use std::sync::Arc;
 
 use super::label::{Draft, Effect, InboundDraft, Label, Published, choice, list};
 use crate::api::values::{self, Fault, Faults, shown};
-use crate::model::binding::{Balance, ClientSource, ExitSpec, Inbound, Limits, Protocol};
+use crate::model::binding::ExitSpec;
 use crate::model::health::{AllDown, HealthCheck, Probe};
+use crate::model::inbound::{Balance, ClientSource, Inbound, Limits};
 use crate::model::ipvs::{Balancer, Engine, Scheduler};
+use crate::model::ports::Protocol;
 
 pub const PUBLISH: Label = Label {
     name: "egress.publish",

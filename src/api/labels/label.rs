@@ -7,9 +7,11 @@ use ipnet::IpNet;
 
 use crate::api::nearest::nearest;
 use crate::api::values::{Fault, MAX_ITEMS, shown};
-use crate::model::binding::{Assignment, Balance, ClientSource, ExistingFlows, ExitSpec, Ports, Spread, WhenUnavailable};
+use crate::model::binding::{Assignment, ExistingFlows, ExitSpec, Spread, WhenUnavailable};
 use crate::model::health::{AllDown, HealthCheck};
+use crate::model::inbound::{Balance, ClientSource};
 use crate::model::ipvs::Scheduler;
+use crate::model::ports::Ports;
 
 /// What a label is about.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

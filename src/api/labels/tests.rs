@@ -8,7 +8,8 @@ use std::net::IpAddr;
 use proptest::prelude::*;
 
 use super::*;
-use crate::model::binding::{ExistingFlows, Ports, Protocol, Spread, WhenUnavailable};
+use crate::model::binding::{ExistingFlows, Spread, WhenUnavailable};
+use crate::model::ports::{Ports, Protocol};
 use crate::model::rate::Rate;
 
 fn container<'a>(labels: impl IntoIterator<Item = (&'a str, &'a str)>) -> Container {

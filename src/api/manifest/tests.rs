@@ -5,8 +5,9 @@ use std::net::IpAddr;
 
 use super::*;
 use crate::model::binding::{
-    Compose, Destination, ExistingFlows, ExitSpec, HostSelector, Ports, Protocol, RoutedSource, Selector, Spread, Traffic, WhenUnavailable,
+    Compose, Destination, ExistingFlows, ExitSpec, HostSelector, RoutedSource, Selector, Spread, Traffic, WhenUnavailable,
 };
+use crate::model::ports::{Ports, Protocol};
 use ipnet::IpNet;
 
 mod examples;

@@ -6,8 +6,8 @@ use proptest::prelude::*;
 use serde_json::{Value, json};
 
 use crate::api::manifest::parse;
-use crate::model::binding::Manifests;
 use crate::model::facts::Container;
+use crate::model::manifests::Manifests;
 use crate::model::proxy::{Namespace, Proxy, ProxyProtocol, Transport};
 
 fn read(spec: &Value) -> Manifests {

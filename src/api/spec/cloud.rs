@@ -105,8 +105,8 @@ fn is_id(text: &str, prefix: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use crate::api::manifest;
-    use crate::model::binding::Manifests;
     use crate::model::cloud::{Aws, CloudPool, ElasticAddresses, Interface};
+    use crate::model::manifests::Manifests;
 
     fn read(spec: &str) -> Manifests {
         let text = format!("apiVersion: egressd.dev/v1alpha1\nkind: EgressPool\nmetadata: {{name: web}}\nspec: {spec}\n");

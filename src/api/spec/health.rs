@@ -5,8 +5,8 @@ use std::sync::Arc;
 use super::optional;
 use crate::api::inbound::{Health, HttpProbe, InboundProtocol, Scheme, TcpProbe, UdpProbe};
 use crate::api::values::{self, Fault, Faults};
-use crate::model::binding::Protocol;
 use crate::model::health::{HealthCheck, Probe};
+use crate::model::ports::Protocol;
 
 /// The check of an entry whose fields have this path. A range has no port of its own that could be asked.
 pub fn health(path: &str, health: &Health, range: bool, faults: &mut Faults) -> Option<Arc<HealthCheck>> {

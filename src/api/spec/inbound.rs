@@ -8,7 +8,8 @@ use super::{ipvs, optional, take};
 use crate::api::binding::EgressBindingSpec;
 use crate::api::inbound::ServerWeight;
 use crate::api::values::{self, Fault, Faults, MAX_ITEMS, affinity};
-use crate::model::binding::{BindingName, Inbound, Limits, Source};
+use crate::model::binding::{BindingName, Source};
+use crate::model::inbound::{Inbound, Limits};
 use crate::model::ipvs::Engine;
 
 /// Each entry as written; none of them overlaps another.

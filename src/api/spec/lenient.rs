@@ -5,7 +5,7 @@ use serde::de::DeserializeOwned;
 use serde_json::Value;
 
 use crate::api::values::{self, Faults};
-use crate::model::binding::FieldError;
+use crate::model::field_error::FieldError;
 
 /// Characters of a decoder's message that an error repeats.
 const MAX_MESSAGE: usize = 300;

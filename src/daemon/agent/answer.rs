@@ -6,7 +6,7 @@ use super::Agent;
 use crate::daemon::metrics::Now;
 use crate::daemon::question::{Call, Question, Response};
 use crate::daemon::started;
-use crate::model::binding::Protocol;
+use crate::model::ports::Protocol;
 use crate::plan::engine;
 use crate::report::explain;
 use crate::report::status::Status;

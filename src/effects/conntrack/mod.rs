@@ -7,8 +7,8 @@ use std::net::{IpAddr, Ipv4Addr};
 
 use nix::libc;
 
-use crate::model::binding::Protocol;
 use crate::model::facts::Family;
+use crate::model::ports::Protocol;
 use crate::netlink::routing::family_number;
 use crate::netlink::{self, Channel};
 use crate::wire::netfilter::{kind, message};

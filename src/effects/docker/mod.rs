@@ -9,7 +9,7 @@ use std::time::Duration;
 use bollard::{API_DEFAULT_VERSION, Docker};
 
 use crate::facts::docker::{AskError, Client};
-use crate::model::binding::FieldError;
+use crate::model::field_error::FieldError;
 
 pub use place::Placed;
 

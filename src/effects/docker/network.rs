@@ -8,7 +8,7 @@ use ipnet::IpNet;
 
 use super::{Engine, Error};
 use crate::facts::docker::{self as facts, AskError, BRIDGE_NAME, MANAGED, wire};
-use crate::model::binding::ManagedNetwork;
+use crate::model::manifests::ManagedNetwork;
 
 const GUARD: &str = "egress.guard";
 

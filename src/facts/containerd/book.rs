@@ -10,8 +10,9 @@ use std::sync::Arc;
 use super::event::Event;
 use super::nerdctl;
 use super::record::{Id, Network, Record, Subject};
-use crate::model::binding::{Asked, FieldError};
+use crate::model::binding::Asked;
 use crate::model::facts::Container;
+use crate::model::field_error::FieldError;
 use crate::model::pod::{NetworkNamespace, Owner, RuntimeChange, Sandbox};
 
 /// Reads what a container's labels ask for; `None` when none of them is ours.

@@ -8,8 +8,8 @@ use serde_json::json;
 
 use super::wire;
 use crate::api::labels;
-use crate::model::binding::Protocol;
 use crate::model::facts::{Attachment, Network, Published};
+use crate::model::ports::Protocol;
 
 /// Option of a bridge network that names its device.
 pub const BRIDGE_NAME: &str = "com.docker.network.bridge.name";

@@ -10,8 +10,9 @@ use serde::Deserialize;
 
 use super::book::Entry;
 use crate::api::object;
-use crate::model::cluster::{ApiBinding, DaemonSet, Keyed, Namespace, Node};
+use crate::model::cluster::{DaemonSet, Keyed, Node};
 use crate::model::labels::{Demand, Labels, Values};
+use crate::model::objects::{ApiBinding, Namespace};
 use crate::model::pod::Pod;
 use crate::model::pool::Pool;
 

@@ -7,7 +7,8 @@ use std::os::unix::fs::{DirEntryExt, MetadataExt};
 use std::path::{Path, PathBuf};
 
 use super::{Watch, below};
-use crate::model::programs::{EXEC, ProgramFacts, Wanted, guarded_parent, with_ancestors};
+use crate::model::programs::{ProgramFacts, Wanted, guarded_parent, with_ancestors};
+use crate::model::started::EXEC;
 
 /// A slice in which no unit of the system's is: the pods', thousands perhaps.
 const PODS: &str = "kubepods.slice";

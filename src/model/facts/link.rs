@@ -1,6 +1,5 @@
 //! Links and addresses.
 
-use std::fmt;
 use std::net::IpAddr;
 use std::sync::Arc;
 
@@ -114,17 +113,6 @@ impl Address {
     /// A usable address as `ip address add` makes one.
     pub fn new(net: IpNet) -> Self {
         Self { net, usable: true, primary: true, temporary: false, deprecated: false, peer: None, scope: 0, ours: false }
-    }
-}
-
-/// A link-layer address of Ethernet.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct Mac(pub [u8; 6]);
-
-impl fmt::Display for Mac {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let [a, b, c, d, e, g] = self.0;
-        write!(f, "{a:02x}:{b:02x}:{c:02x}:{d:02x}:{e:02x}:{g:02x}")
     }
 }
 

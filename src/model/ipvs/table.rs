@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use super::Thresholds;
-use crate::model::listeners::Called;
+use crate::model::ports::Called;
 use crate::model::services::Endpoint;
 
 /// All virtual services that are known by protocol, address and port. (Those of firewall marks are never ours.)

@@ -8,7 +8,7 @@ use std::net::IpAddr;
 
 use super::{Lender, Pool, Reason};
 use crate::model::binding::Wanted;
-use crate::model::cluster::ApiBinding;
+use crate::model::objects::ApiBinding;
 
 /// What a binding gets of a pool by number.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]

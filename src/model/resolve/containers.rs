@@ -112,7 +112,7 @@ impl<'a> Resolver<'a> {
     /// The container is being moved, and this is not where to: a flow that began here would hang once the address is gone.
     fn leaves(&self, container: &Container, attachment: &Attachment, address: IpAddr) -> bool {
         let asked = container.asked.as_ref().filter(|_| self.facts.moving.contains(&container.id));
-        asked.is_some_and(|asked| !asked.placement.fits(attachment, address))
+        asked.is_some_and(|asked| !attachment.fits(&asked.placement, address))
     }
 
     /// Docker's own rule: the highest gateway priority, then the first name; internal networks carry none.

@@ -7,11 +7,15 @@ use std::sync::Arc;
 use foldhash::HashMap;
 
 use super::{Health, Served, Server, Service, Services};
-use crate::model::binding::{Binding, BindingName, ClientSource, FieldError, Inbound, Protocol, Source};
+use crate::model::binding::{Binding, BindingName, Source};
 use crate::model::facts::{Container, IfIndex, KernelFacts, Place};
+use crate::model::field_error::FieldError;
 use crate::model::health::{Check, Verdict};
+use crate::model::inbound::{ClientSource, Inbound};
 use crate::model::ipvs::KernelIpvs;
-use crate::model::listeners::{Called, Taken};
+use crate::model::listeners::Taken;
+use crate::model::ports::Called;
+use crate::model::ports::Protocol;
 use crate::model::reason::Reason;
 use crate::model::select::precedence;
 use crate::model::uplinks::Uplinks;

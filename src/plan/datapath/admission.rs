@@ -7,7 +7,7 @@
 
 use super::published::{called, calls, port_key, service_name};
 use super::{drops, names};
-use crate::model::binding::{Ports, Protocol};
+use crate::model::ports::{Ports, Protocol};
 use crate::model::services::{Endpoint, LimitedServer, Service, limited};
 use crate::nft::build::{Operand, RuleBuilder, daddr, iif, l4proto, oif, rule, saddr};
 use crate::nft::{Bytes, Chain, Change, Data, Datatype, Family, Key, Rate, Refusal, Rule, Set, Table, Verdict};

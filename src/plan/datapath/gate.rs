@@ -10,7 +10,6 @@ use super::shape::Shape;
 use super::{inbound, names};
 use crate::contract::{PRIORITY_BEFORE_FORWARD, PRIORITY_BEHIND_FORWARD};
 use crate::model::facts::KernelFacts;
-use crate::model::isolated;
 use crate::nft::build::{ct_direction, daddr, iif, oif, rule, saddr};
 use crate::nft::{Bytes, Chain, ChainKind, Data, Datatype, Elements, Hook, Key, Rule, Set, Table};
 
@@ -38,7 +37,7 @@ fn isolated(v6: bool) -> [Rule; 2] {
 
 /// Adds the programs in network namespaces of the table's family.
 pub fn add(table: &mut Table, kernel: &KernelFacts, v6: bool) {
-    let of_family = isolated::programs(kernel).filter(|(_, address)| address.is_ipv6() == v6);
+    let of_family = kernel.isolated_sources().filter(|(_, address)| address.is_ipv6() == v6);
     let elements: Elements =
         of_family.map(|(link, address)| (Key::one(Bytes::default().number(link).address(address)), Data::None)).collect();
     if !elements.is_empty() {

@@ -9,7 +9,8 @@ use super::published::{CALL_TRANSLATED, called, calls, let_through, port_key, pu
 use super::rules::{Chains, ours};
 use super::shape::Shape;
 use crate::contract::{NEIGHBOUR_MASK, PRIORITY_BEFORE_FORWARD, PRIORITY_BEHIND_FORWARD};
-use crate::model::binding::{ClientSource, Ports};
+use crate::model::inbound::ClientSource;
+use crate::model::ports::Ports;
 use crate::model::services::Service;
 use crate::nft::build::{
     RuleBuilder, SetName, ct_direction, ct_original_daddr, ct_status, dport, iif, l4proto, mark, oif, ranges, rule, saddr,

@@ -6,7 +6,8 @@ use std::collections::BTreeSet;
 
 use super::names;
 use crate::contract::MARK_MASK;
-use crate::model::binding::{Protocol, SourcePorts};
+use crate::model::binding::SourcePorts;
+use crate::model::ports::Protocol;
 use crate::model::uplinks::Exit;
 use crate::nft::build::{Operand, address, iif, l4proto, map, mark, oif, ranges, rule, saddr};
 use crate::nft::{Chain, Data, Family, Rule, Table, Verdict};

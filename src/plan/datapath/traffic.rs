@@ -6,7 +6,8 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use ipnet::IpNet;
 
-use crate::model::binding::{Destination, Ports, Traffic};
+use crate::model::binding::{Destination, Traffic};
+use crate::model::ports::Ports;
 use crate::nft::build::{daddr, dport, iif, l4proto, ranges, rule};
 use crate::nft::{Chain, Data, Datatype, Family, Key, Rule, Ruleset, Set, Table};
 

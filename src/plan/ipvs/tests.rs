@@ -1,9 +1,9 @@
 //! Which steps lead from what there is to what is wanted.
 
 use super::*;
-use crate::model::binding::Ports;
 use crate::model::ipvs::Thresholds;
 use crate::model::ipvs::table::Forwarding;
+use crate::model::ports::Ports;
 
 const TCP: &str = "172.31.0.14";
 

@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::model::isolated::Isolated;
-use crate::model::programs::Started;
+use crate::model::started::Started;
 use crate::nft::decode::AnyChain;
 use crate::nft::gates::{Decision, Gate, GateRule, GateStep};
 use crate::nft::{Base, ChainKind, Family as Table, Hook};

@@ -1,9 +1,9 @@
 //! Ports of exits that workloads serve: who shares one, who is refused, and which flows end.
 
 use super::*;
-use crate::model::binding::{Ports, Protocol};
 use crate::model::facts::Published;
 use crate::model::listeners::{Holder, Listener, Listeners};
+use crate::model::ports::{Ports, Protocol};
 use crate::model::services::Services;
 use crate::nft::Family as Table;
 

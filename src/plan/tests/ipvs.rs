@@ -1,9 +1,9 @@
 //! Ports that IPVS serves: when they are, whose its services are, and the firewalls on their way.
 
 use super::*;
-use crate::model::binding::{Ports, Protocol};
 use crate::model::ipvs::{KernelIpvs, Scheduler};
-use crate::model::listeners::Called;
+use crate::model::ports::Called;
+use crate::model::ports::{Ports, Protocol};
 use crate::model::services::Services;
 use crate::nft::decode::AnyChain;
 use crate::nft::gates::{FILTER, Gate, GateRule, GateStep};

@@ -4,10 +4,11 @@ use std::fmt::Write;
 use std::net::{IpAddr, SocketAddr};
 
 use crate::contract::HASH_SEED;
-use crate::model::binding::{Balance, ClientSource, Protocol};
 use crate::model::health::{AllDown, Verdict};
+use crate::model::inbound::{Balance, ClientSource};
 use crate::model::ipvs::{Balancer, Engine};
 use crate::model::jhash::slot;
+use crate::model::ports::Protocol;
 use crate::model::resolve::Outcome;
 use crate::model::services::{Health, Server, Service, slots};
 

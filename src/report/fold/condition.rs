@@ -3,7 +3,7 @@
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 use k8s_openapi::jiff::Timestamp;
 
-use crate::model::binding::FieldError;
+use crate::model::field_error::FieldError;
 use crate::model::reason::Reason;
 
 /// The reason of what is not in order with the object itself.

@@ -10,7 +10,8 @@ use super::*;
 use crate::api::binding::EgressBinding;
 use crate::api::node::NodeBinding;
 use crate::api::object::{self, Lenient};
-use crate::model::cluster::{Namespace, Word};
+use crate::model::cluster::Word;
+use crate::model::objects::Namespace;
 
 mod standing;
 

@@ -10,8 +10,9 @@ use crate::api::binding::EgressBinding;
 use crate::api::node::EgressNodeSpec;
 use crate::api::object::{self, Lenient};
 use crate::api::pool::EgressPool;
-use crate::model::binding::FieldError;
-use crate::model::cluster::{ApiBinding, Keyed, Known, Namespace, Word};
+use crate::model::cluster::{Keyed, Word};
+use crate::model::field_error::FieldError;
+use crate::model::objects::{ApiBinding, Known, Namespace};
 use crate::model::pool::Pool;
 
 /// Something was said.

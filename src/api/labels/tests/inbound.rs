@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use super::*;
-use crate::model::binding::{Balance, ClientSource, Inbound, Limits};
 use crate::model::health::{AllDown, HealthCheck, Probe};
+use crate::model::inbound::{Balance, ClientSource, Inbound, Limits};
 use crate::model::ipvs::{Balancer, Engine, Scheduler};
 
 fn of(publish: &str) -> Binding {

@@ -4,9 +4,10 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use super::*;
-use crate::model::binding::{Balance, ClientSource, Inbound, Limits, Ports, Protocol};
 use crate::model::health::{AllDown, HealthCheck, Probe};
+use crate::model::inbound::{Balance, ClientSource, Inbound, Limits};
 use crate::model::ipvs::{Balancer, Engine, Persistence, Scheduler, Thresholds};
+use crate::model::ports::{Ports, Protocol};
 
 const WHO: &str = "exits: [{ address: 172.31.0.14 }]\n";
 

@@ -2,9 +2,10 @@
 
 use super::*;
 use crate::model::binding::{BindingName, ExitSpec, Selector, Source};
-use crate::model::cluster::{ApiBinding, Cluster, ClusterChange, Word};
+use crate::model::cluster::{Cluster, ClusterChange, Word};
 use crate::model::facts::{Address, EngineChange, KernelChange, LinkKind, Network, Place as Spot, Route};
 use crate::model::labels::{LabelSelector, Labels};
+use crate::model::objects::ApiBinding;
 use crate::model::pod::RuntimeChange;
 use crate::model::resolve::{Outcome, Past, resolve};
 
