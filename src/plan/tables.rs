@@ -6,7 +6,7 @@ use std::net::IpAddr;
 use ipnet::IpNet;
 
 use super::datapath::{self, Shape, drops, gate, inbound, names, programs, rate, source_ports, spread, traffic};
-use crate::model::binding::{SourcePorts, Traffic, WhenUnavailable};
+use crate::model::binding::{ExistingFlows, SourcePorts, Traffic, WhenUnavailable};
 use crate::model::facts::{Family as IpFamily, IfIndex, KernelFacts};
 use crate::model::policy::{NO_EXIT, Standing, standing};
 use crate::model::resolve::{Guard, Outcome};
@@ -165,13 +165,31 @@ fn sources<'a>(sets: &mut datapath::Sets, outcome: &Outcome, rows: &[Stood<'a>],
         for interface in outcome.interfaces(entry) {
             match standing {
                 Standing::Bound(policy) => bound(sets, outcome, row, (interface, net), *policy, limited.as_ref().map(|(name, _)| name)),
-                Standing::Free if guarded(outcome, entry) => sets.put(names::KNOWN, source(interface, net.addr()), Data::None),
-                Standing::Free | Standing::Unknown => {}
+                Standing::Free => {
+                    if guarded(outcome, entry) {
+                        sets.put(names::KNOWN, source(interface, net.addr()), Data::None);
+                    }
+                    fell_back(sets, row, interface, net);
+                }
+                Standing::Unknown => {}
             }
         }
         traffics.extend(limited);
     }
     traffics
+}
+
+/// The element of a source whose connections go on by the exits that they began with, while new ones take the default route.
+fn fell_back(sets: &mut datapath::Sets, row: &Row, interface: IfIndex, net: IpNet) {
+    let keeps = row.binding.as_ref().is_some_and(|binding| binding.existing_flows == ExistingFlows::Keep);
+    if !(keeps && matches!(row.state, State::FellBack(_))) {
+        return;
+    }
+    if net.prefix_len() == net.max_prefix_len() {
+        sets.put(names::FELL_BACK, source(interface, net.addr()), Data::None);
+    } else {
+        sets.put(names::FELL_BACK_NETS, Key::prefix(interface, net), Data::None);
+    }
 }
 
 /// The elements of a bound source: its policy, the policy's way, and its exit on each NIC that it may leave by.

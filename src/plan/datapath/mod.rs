@@ -88,6 +88,10 @@ pub mod names {
     pub const CLAIMED: &str = "claimed";
     /// Interface, source: bound until just now. Its flows are being ended.
     pub const DEPARTED: &str = "departed";
+    /// Interface, source: bound, and by the default route as long as no exit can be used. Flows that have an exit go on by that.
+    pub const FELL_BACK: &str = "fell_back";
+    /// The same for subnets.
+    pub const FELL_BACK_NETS: &str = "fell_back_nets";
     /// Policy of the host's programs: the mark that tells its exit. A policy without a usable exit is not in it.
     pub const PROGRAM_MARKS: &str = "program_marks";
     /// Output NIC, mark: the exit of programs' flows.
@@ -141,7 +145,7 @@ pub mod names {
     /// Bridge family: source that a port owns.
     pub const OWNED: [&str; 2] = ["owned4", "owned6"];
     /// The sets of the ip families whose elements are one source's each.
-    pub const OF_SOURCES: [&str; 12] = [
+    pub const OF_SOURCES: [&str; 14] = [
         POLICIES,
         POLICIES_NETS,
         SPREAD_EXITS,
@@ -154,6 +158,8 @@ pub mod names {
         LIMITED_NETS,
         KNOWN,
         DEPARTED,
+        FELL_BACK,
+        FELL_BACK_NETS,
     ];
 }
 
@@ -194,6 +200,9 @@ pub struct Shape {
     pub claimed: bool,
     /// Flows of former owners are being ended.
     pub departed: bool,
+    /// Who is bound goes by the default route just now.
+    pub fell_back: bool,
+    pub fell_back_nets: bool,
     /// Programs of the host are bound, or held.
     pub programs: bool,
 }
@@ -223,6 +232,8 @@ impl Shape {
             guards: any(names::GUARDS),
             claimed: any(names::CLAIMED),
             departed: any(names::DEPARTED),
+            fell_back: any(names::FELL_BACK),
+            fell_back_nets: any(names::FELL_BACK_NETS),
             programs: sets.keys().any(|name| programs::is_of_programs(name)),
         }
     }
@@ -274,6 +285,8 @@ pub fn sets(v6: bool) -> Sets {
         (names::KNOWN, Set::of(source)),
         (names::CLAIMED, Set::of(source).with_ranges()),
         (names::DEPARTED, Set::of(source)),
+        (names::FELL_BACK, Set::of(source)),
+        (names::FELL_BACK_NETS, Set::of(source).with_ranges()),
         (names::PROGRAM_MARKS, Set::map([Datatype::Mark], Datatype::Mark)),
         (names::PROGRAM_EXITS, Set::map([Datatype::IfIndex, Datatype::Mark], address)),
         (names::PROGRAM_PORTS, Set::map([Datatype::IfIndex, Datatype::Mark], Datatype::Verdict)),
