@@ -17,7 +17,8 @@ fn main() -> ExitCode {
         "of two bindings that claim one workload the loser's status names the winner",
         overlapping_claims_have_one_winner,
     ));
-    scenarios.push(Scenario::new("whom a binding named before its selector turned bad is held, through a restart", a_selector_that_turns_bad));
+    scenarios
+        .push(Scenario::new("whom a binding named before its selector turned bad is held, through a restart", a_selector_that_turns_bad));
     scenarios.push(Scenario::new("of two manifests of one name the one in force stays, and whom the other one names is held", doubled));
     scenarios.push(Scenario::new("a binding that turns bad never turns into masquerade", a_binding_that_turns_bad_is_held));
     world::harness::main_of_waiting(scenarios)

@@ -66,7 +66,10 @@ struct Document {
 #[derive(Debug)]
 enum Said {
     /// With its words, as JSON, when nothing is wrong with it.
-    Binding { binding: Arc<Binding>, text: Option<Arc<str>> },
+    Binding {
+        binding: Arc<Binding>,
+        text: Option<Arc<str>>,
+    },
     Network(ManagedNetwork),
     /// `None`: it asks nothing of a cloud, and files lend no addresses.
     Pool(Option<Arc<CloudPool>>),

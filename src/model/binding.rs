@@ -92,6 +92,8 @@ pub struct HostSelector {
     pub cgroups: Vec<String>,
     /// Whole names of systemd units, `crawler.service`.
     pub units: Vec<String>,
+    /// Every program that no other binding names.
+    pub all: bool,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]

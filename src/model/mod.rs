@@ -22,6 +22,7 @@ mod not_a_host;
 mod not_an_uplink;
 pub mod outcome;
 mod overlap;
+pub mod picked;
 pub mod pod;
 pub mod policy;
 pub mod pool;

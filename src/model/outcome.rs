@@ -78,7 +78,7 @@ impl Outcome {
     /// How new flows of a row are spread, when they are.
     pub fn shares_of(&self, row: &Row) -> Option<&Shares> {
         match (standing(row), row.entry) {
-            (Standing::Bound(policy), Some(Entry::User { .. } | Entry::Cgroup { .. })) => self.programs.spreads.get(&policy),
+            (Standing::Bound(policy), Some(entry)) if entry.is_of_host() => self.programs.spreads.get(&policy),
             (Standing::Bound(policy), _) => self.spreads.get(&policy),
             (Standing::Free | Standing::Unknown, _) => None,
         }

@@ -11,6 +11,7 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 
 use super::binding::{Binding, ExitSpec, HostSelector, Selector, Source};
+use super::facts::IfIndex;
 use super::spread::Shares;
 use super::uplinks::Exit;
 use super::workload::Row;
@@ -33,7 +34,7 @@ impl Wanted {
     pub fn of<'a>(bindings: impl Iterator<Item = &'a Binding>) -> Self {
         let mut wanted = Self::default();
         for binding in bindings {
-            let Selector::Host(HostSelector { users, cgroups, units }) = &binding.selector else { continue };
+            let Selector::Host(HostSelector { users, cgroups, units, all: _ }) = &binding.selector else { continue };
             wanted.users.extend(users.iter().cloned());
             wanted.cgroups.extend(cgroups.iter().cloned());
             wanted.units.extend(units.iter().cloned());
@@ -156,6 +157,8 @@ pub struct Programs {
     /// The number in the mark of each exit's first packets.
     pub marks: BTreeMap<Exit, u8>,
     pub guarded: BTreeSet<Guarded>,
+    /// What a socket's address is that has not been chosen by its program, where all programs are bound: the interface, and the address.
+    pub picked: BTreeSet<(IfIndex, IpAddr)>,
 }
 
 #[cfg(test)]

@@ -52,7 +52,9 @@ fn host_programs(v6: bool, limited: &Traffic) -> Programs {
         rows: vec![
             row(Entry::User { uid: 998 }, binding("a", &Traffic::default())),
             row(Entry::Cgroup { id: 77, level: 2 }, binding("b", limited)),
+            row(Entry::Everybody, binding("c", limited)),
         ],
+        picked: [(3, exit.address)].into(),
         marks: [(exit, 9)].into(),
         guarded: [Guarded { id: 5, level: 1, known: [77].into() }].into(),
         ..Programs::default()
@@ -235,6 +237,9 @@ fn the_datapaths_rules_are_taken_by_the_kernel_and_listed_by_nft() {
             "meta mark set meta skuid map @programs-0-users goto program",
             "meta mark set socket cgroupv2 level 2 map @programs-1-cgroups-2 goto program",
             "socket cgroupv2 level 2 vmap @programs-1-cgroups-2-limited",
+            "oif . ip saddr != @programs-all-picked accept",
+            "udp sport 68 udp dport 67 accept",
+            "meta skuid != 4294967295 meta mark set iif map @programs-all goto program",
             "snat to oif . meta mark & 0xffff1fff map @program_exits",
             "fib daddr . mark oif . ip daddr @inside_routes meta mark set 0x00001001 return",
             "meta mark set numgen inc mod 3 map @ways-80000001",

@@ -6,13 +6,14 @@ use std::slice::from_ref;
 use super::super::binding::{HostSelector, Selector};
 use super::super::facts::{Family, is_link_local};
 use super::super::known::Facts;
+use super::super::picked::picked;
 use super::super::programs::{EXEC, Guarded, ProgramFacts, Programs, Started, children, guarded_parent, level, started_in, with_ancestors};
 use super::super::reason::Reason;
 use super::super::select::{Held, precedence};
 use super::super::spread::spreads;
 use super::super::uplinks::{Exit, Uplinks};
 use super::super::ways::{Numbers, ProgramExit};
-use super::super::workload::{Entry, Row, State, Subject, choose};
+use super::super::workload::{EVERYBODY, Entry, Row, State, Subject, choose};
 use super::blank;
 
 /// What programs are known by, as bindings name it.
@@ -20,6 +21,7 @@ use super::blank;
 enum Known {
     User(u32),
     Cgroup(String),
+    Everybody,
 }
 
 /// Those that bindings name, each with a name for people and with the bindings.
@@ -43,7 +45,12 @@ pub(super) fn programs(facts: &Facts, uplinks: &Uplinks, numbers: &mut Numbers) 
     named.started(facts);
     let guarded = named.guarded(&facts.programs);
     let mut rows = named.rows(&facts.programs, uplinks);
-    rows.sort_by(|a, b| a.binding.as_deref().map(precedence).cmp(&b.binding.as_deref().map(precedence)));
+    // Who names some programs has them, whatever the priority of who names all.
+    let order = |row: &Row| row.entry == Some(Entry::Everybody);
+    rows.sort_by(|a, b| {
+        order(a).cmp(&order(b)).then_with(|| a.binding.as_deref().map(precedence).cmp(&b.binding.as_deref().map(precedence)))
+    });
+    let picked = if rows.iter().any(order) { picked(&facts.kernel) } else { BTreeSet::new() };
     let spreads = spreads(&rows, uplinks, &facts.full);
     let mut marks = BTreeMap::new();
     let mut used = BTreeSet::new();
@@ -58,7 +65,7 @@ pub(super) fn programs(facts: &Facts, uplinks: &Uplinks, numbers: &mut Numbers) 
         marks.extend(number(exit, uplinks, numbers, &mut used).map(|number| (exit, number)));
     }
     numbers.keep_only_programs(&used);
-    Programs { rows, spreads, marks, guarded }
+    Programs { rows, spreads, marks, guarded, picked }
 }
 
 /// The number in the mark of an exit's first packets.
@@ -71,6 +78,9 @@ fn number(exit: Exit, uplinks: &Uplinks, numbers: &mut Numbers, used: &mut BTree
 
 impl<'a> Named<'a> {
     fn selector(&mut self, facts: &ProgramFacts, selector: &'a HostSelector, held: &Held) {
+        if selector.all {
+            self.add(Known::Everybody, EVERYBODY.to_owned(), held);
+        }
         for user in &selector.users {
             match facts.users.get(user) {
                 Some(uid) => self.add(Known::User(*uid), format!("user/{user}"), held),
@@ -154,6 +164,7 @@ impl<'a> Named<'a> {
             // Who is in a group is in those above it, too.
             let mut held: Vec<Held> = own.clone();
             let entry = match known {
+                Known::Everybody => Entry::Everybody,
                 Known::User(uid) => Entry::User { uid: *uid },
                 Known::Cgroup(path) => {
                     let above = with_ancestors(path).skip(1).filter_map(|path| self.known.get(&Known::Cgroup(path.to_owned())));

@@ -22,8 +22,8 @@ fn printed(binding: &Binding) -> Value {
             json!({"addresses": all})
         }
         Selector::Namespaces(names) => json!({"networkNamespaces": names}),
-        Selector::Host(HostSelector { users, cgroups, units }) => {
-            json!({"hostSelector": {"users": users, "cgroups": cgroups, "systemdUnits": units}})
+        Selector::Host(HostSelector { users, cgroups, units, all }) => {
+            json!({"hostSelector": {"all": all, "users": users, "cgroups": cgroups, "systemdUnits": units}})
         }
     };
     spec["exits"] = binding
@@ -81,7 +81,8 @@ fn any_programs() -> impl Strategy<Value = HostSelector> {
     let users = proptest::collection::vec("[a-z0-9_][a-z0-9_-]{0,20}", 1..4);
     let cgroups = proptest::collection::vec("(/[a-z][a-z0-9 ._-]{0,12}){1,4}", 0..4);
     let units = proptest::collection::vec("[a-z][a-z0-9@._-]{0,12}[a-z0-9]\\.(service|slice|scope)", 0..4);
-    (users, cgroups, units).prop_map(|(users, cgroups, units)| HostSelector { users, cgroups, units })
+    let named = (users, cgroups, units).prop_map(|(users, cgroups, units)| HostSelector { users, cgroups, units, all: false });
+    prop_oneof![named, Just(HostSelector { all: true, ..HostSelector::default() })]
 }
 
 fn any_selector() -> impl Strategy<Value = Selector> {
