@@ -23,7 +23,7 @@ use super::overlap::without_overlaps;
 use super::port_owners::{Answer, PortOwners, Request};
 use super::reason::Reason;
 use super::select::Held;
-use super::services::{Served, Services, services};
+use super::services::{Holders, Served, Services, services};
 use super::spread::spreads;
 use super::uplinks::outside::MAIN;
 use super::uplinks::{Memory, Uplinks};
@@ -40,16 +40,19 @@ pub struct Past {
     pub departed: BTreeSet<(IfIndex, IpAddr)>,
     /// Ports that were served until now.
     pub served: Served,
+    /// Whose they were, as far as this run knows.
+    pub holders: Holders,
 }
 
 impl Past {
     /// Keeps in mind which ports are served. Until every source has spoken, those of before may be again.
     pub fn serve(&mut self, services: &Services, whole: bool) {
-        let served = services.served();
+        let (served, holders) = (services.served(), services.holders());
         if whole {
-            self.served = served;
+            (self.served, self.holders) = (served, holders);
         } else {
             self.served.extend(served);
+            self.holders.extend(holders);
         }
     }
 }
@@ -79,7 +82,7 @@ pub fn resolve(facts: &Facts, past: &mut Past) -> Outcome {
     let faces = resolver.faces(&rows, &guards);
     let programs = programs::programs(facts, &uplinks, &mut past.memory.numbers);
     let spreads = spreads(&rows, &uplinks, &facts.full);
-    let inbound = services(&rows, facts, &uplinks, &past.served);
+    let inbound = services(&rows, facts, &uplinks, (&past.served, &past.holders));
     Outcome { uplinks, rows, programs, spreads, inbound, guards, faces, inside: Arc::clone(&facts.cluster.inside) }
 }
 

@@ -164,7 +164,7 @@ impl<'a> Assembly<'a> {
             Ok(Said::Proxy(proxy)) => self.manifests.proxies.push(Arc::clone(proxy)),
             Err(errors) => match self.keep(&document.object) {
                 Some(last) => {
-                    let held = Binding { errors: errors.clone(), warnings: Vec::new(), ..Binding::clone(&last) };
+                    let held = Binding { errors: errors.clone(), lapsed: true, warnings: Vec::new(), ..Binding::clone(&last) };
                     self.manifests.bindings.push(Arc::new(held));
                 }
                 None => errors.iter().for_each(|error| self.refuse(document.object.clone(), error.clone())),
@@ -174,14 +174,20 @@ impl<'a> Assembly<'a> {
 
     fn binding(&mut self, placed: &Placed<'a>, binding: &Arc<Binding>) {
         let object = &placed.document.object;
-        self.manifests.bindings.push(Arc::clone(binding));
         if let Some((binding, text)) = placed.document.right() {
             let needed = self.right.0.get(object).is_some_and(|words| words.needed);
             let words = Words { file: placed.file.to_owned(), binding: Arc::clone(binding), text: Arc::clone(text), needed };
+            self.manifests.bindings.push(Arc::clone(binding));
             self.right.0.insert(object.clone(), words);
-        } else if let Some(last) = self.keep(object)
-            && last.selector != binding.selector
-        {
+            return;
+        }
+        let Some(last) = self.keep(object) else {
+            self.manifests.bindings.push(Arc::new(Binding { inbound: Vec::new(), ..Binding::clone(binding) }));
+            return;
+        };
+        let (exits, inbound) = (last.exits.clone(), last.inbound.clone());
+        self.manifests.bindings.push(Arc::new(Binding { exits, inbound, lapsed: true, ..Binding::clone(binding) }));
+        if last.selector != binding.selector {
             let message = "who was bound before is held, too, as long as the binding has an error; correct that".to_owned();
             self.hold(&last, "before", FieldError { field: "spec".to_owned(), message });
         }

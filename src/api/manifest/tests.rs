@@ -84,6 +84,7 @@ priority: 3",
         priority: 3,
         created: 0,
         errors: Vec::new(),
+        lapsed: false,
         warnings: Vec::new(),
     };
     assert_eq!(errors(&read), Vec::<String>::new());

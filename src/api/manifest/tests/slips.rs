@@ -137,3 +137,18 @@ fn who_is_bound_is_held_when_his_binding_takes_a_name_that_another_has() {
     assert_eq!(told(&read), ["default/red red,green bound", "default/red (b.yaml) blue,green held"]);
     assert_eq!(read.bindings[1].priority, 0, "it takes nobody from the one that is used");
 }
+
+#[test]
+fn exits_and_ports_of_a_binding_with_errors_are_what_they_were() {
+    let serves = RED.replace("spec: {", "spec: { inbound: [{ protocol: TCP, port: 80 }],");
+    let mut folder = Folder::default();
+    let wrong = serves.replace("port: 80", "port: 81, endPort: 7").replace("172.31.0.8", "172.31.0.9");
+    let first = folder.read(&[("red.yaml", &wrong)]);
+    assert_eq!((first.bindings[0].inbound.len(), first.bindings[0].stands()), (0, false), "it has served nothing");
+    let before = folder.read(&[("red.yaml", &serves)]);
+    for wrong in [wrong, serves.replace("[red, green]", "[red/]"), serves.replace("port: 80", "prot: 80")] {
+        let read = folder.read(&[("red.yaml", &wrong)]);
+        let (then, now) = (&before.bindings[0], &read.bindings[0]);
+        assert!(!now.is_accepted() && now.stands() && now.inbound == then.inbound && now.exits == then.exits, "{now:?}");
+    }
+}
