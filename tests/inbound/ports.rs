@@ -171,7 +171,7 @@ pub fn taken() {
 pub fn stays() {
     let world = World::builder().build();
     let (_, [one, two, _]) = stage(&world);
-    let of = |server: &crate::Server| Binding::of(&server.at.netns).to(&world, Nic::Eth1);
+    let of = |server: &Server| Binding::of(&server.at.netns).to(&world, Nic::Eth1);
     let inbound = |more: &str| format!("inbound: [{{protocol: TCP, port: {TARGET}{more}}}]");
     let serving = of(&one).with(&inbound(""));
     world.bind(&serving);
