@@ -15,7 +15,7 @@ use std::sync::Arc;
 
 use ipnet::IpNet;
 
-use super::binding::{RoutedSource, Selector};
+use super::binding::{Binding, RoutedSource, Selector};
 use super::facts::{Attachment, IfIndex, Link, LinkKind, Network, RouteKind, is_link_local};
 use super::known::{Facts, Known};
 pub use super::outcome::{Guard, Outcome};
@@ -62,9 +62,11 @@ pub fn resolve(facts: &Facts, past: &mut Past) -> Outcome {
     let bound: Vec<(&Known, Vec<Held>)> = facts.containers.values().map(|known| (known, facts.manifests.of(&known.container))).collect();
     let labels = bound.iter().flat_map(|(_, held)| held).filter(|h| matches!(h, Held::Label(_))).map(|h| &**h);
     let granted = facts.cluster.granted();
-    let listed = facts.manifests.bindings.iter().chain(granted.bindings()).chain(&facts.programs.bindings).map(Arc::as_ref);
+    let listed = facts.manifests.bindings.iter().chain(granted.bindings()).map(Arc::as_ref);
+    let named: Vec<&Binding> = listed.chain(labels).chain(pods::labels(facts)).collect();
+    let exec = programs::by_address(facts, &named);
     let inner = Resolver::inner(facts, &past.pod_bridges);
-    let uplinks = Uplinks::discover(&facts.kernel, listed.chain(labels).chain(pods::labels(facts)), &inner, &mut past.memory);
+    let uplinks = Uplinks::discover(&facts.kernel, named.into_iter().chain(exec.iter().map(Arc::as_ref)), &inner, &mut past.memory);
     let resolver = Resolver::new(facts, &uplinks);
     let mut guards = resolver.guards(&bound);
     let mut pending = Pending::default();
@@ -80,7 +82,7 @@ pub fn resolve(facts: &Facts, past: &mut Past) -> Outcome {
     guards.retain(|bridge, _| !uplinks.nics.contains_key(bridge));
     let rows = if pending.rows.len() > engines { without_overlaps(pending.rows) } else { pending.rows };
     let faces = resolver.faces(&rows, &guards);
-    let programs = programs::programs(facts, &uplinks, &mut past.memory.numbers);
+    let programs = programs::programs(facts, &exec, &uplinks, &mut past.memory.numbers);
     let spreads = spreads(&rows, &uplinks, &facts.full);
     let inbound = services(&rows, facts, &uplinks, (&past.served, &past.holders));
     Outcome { uplinks, rows, programs, spreads, inbound, guards, faces, inside: Arc::clone(&facts.cluster.inside) }

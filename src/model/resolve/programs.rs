@@ -2,8 +2,9 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::slice::from_ref;
+use std::sync::Arc;
 
-use super::super::binding::{HostSelector, Selector};
+use super::super::binding::{Binding, ExitSpec, HostSelector, Selector};
 use super::super::facts::{Family, is_link_local};
 use super::super::known::Facts;
 use super::super::picked::picked;
@@ -34,15 +35,30 @@ struct Named<'a> {
     asked: BTreeSet<&'a str>,
 }
 
+/// The bindings of `egressd exec --ip`: each leaves by the gateway that the binding which takes precedence of those that name its exit says.
+pub(super) fn by_address(facts: &Facts, named: &[&Binding]) -> Vec<Arc<Binding>> {
+    let as_named = |exit: &ExitSpec| {
+        let naming = named.iter().filter(|binding| binding.stands());
+        let specs = naming.flat_map(|binding| binding.exits.iter().map(move |spec| (precedence(binding), spec)));
+        let of = specs.filter(|(_, spec)| spec.address == exit.address).min_by(|(a, _), (b, _)| a.cmp(b));
+        of.map_or_else(
+            || exit.clone(),
+            |(_, spec)| ExitSpec { weight: 1, draining: false, source_ports: None, probe: None, ..spec.clone() },
+        )
+    };
+    let own = facts.programs.bindings.iter();
+    own.map(|binding| Arc::new(Binding { exits: binding.exits.iter().map(as_named).collect(), ..Binding::clone(binding) })).collect()
+}
+
 /// The rows of the host's programs, and what the kernel has to know for them.
-pub(super) fn programs(facts: &Facts, uplinks: &Uplinks, numbers: &mut Numbers) -> Programs {
+pub(super) fn programs(facts: &Facts, exec: &[Arc<Binding>], uplinks: &Uplinks, numbers: &mut Numbers) -> Programs {
     let mut named = Named::default();
     for (at, binding) in facts.manifests.bindings.iter().enumerate() {
         if let Selector::Host(selector) = &binding.selector {
             named.selector(&facts.programs, selector, &facts.manifests.held(at));
         }
     }
-    named.started(facts);
+    named.started(facts, exec);
     let guarded = named.guarded(&facts.programs);
     let mut rows = named.rows(&facts.programs, uplinks);
     // Who names some programs has them, whatever the priority of who names all.
@@ -126,7 +142,7 @@ impl<'a> Named<'a> {
     }
 
     /// Groups of `egressd exec`: each is for a binding of the files, or for one of its own.
-    fn started(&mut self, facts: &Facts) {
+    fn started(&mut self, facts: &Facts, exec: &[Arc<Binding>]) {
         for (path, _) in children(&facts.programs.cgroups, EXEC) {
             let held = match started_in(path) {
                 Some(Started::By(name)) => {
@@ -134,7 +150,7 @@ impl<'a> Named<'a> {
                     at.map(|at| facts.manifests.held(at))
                 }
                 Some(Started::As(address)) => {
-                    let mut own = facts.programs.bindings.iter().filter(|binding| binding.exits.iter().any(|exit| exit.address == address));
+                    let mut own = exec.iter().filter(|binding| binding.exits.iter().any(|exit| exit.address == address));
                     own.next().map(|binding| Held::Listed(binding.clone()))
                 }
                 None => None,

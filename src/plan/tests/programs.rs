@@ -194,3 +194,19 @@ fn what_is_not_there_yet_waits_and_says_so() {
     let words: BTreeSet<&str> = rows.iter().filter_map(|row| row.state.reason()).map(crate::model::reason::Reason::word).collect();
     assert_eq!(words, ["NoSuchCgroup", "NoSuchUser", "UnitNotRunning"].into());
 }
+
+#[test]
+fn exec_by_an_address_leaves_by_the_gateway_that_a_binding_names_for_it() {
+    let exit = "exits: [{address: 172.31.0.14, gateway: 172.31.0.77, publicAddress: 203.0.113.7, sourcePorts: 20000-20999}]";
+    let mut facts = with(host(), &[binding("crawler", "users: [crawler]", exit)]);
+    facts.programs.cgroups.insert("/egressd/172.31.0.14".to_owned(), 21);
+    facts.programs = facts.programs.with_bindings();
+    let outcome = resolve(&facts, &mut Past::default());
+    let exits: Vec<_> =
+        outcome.programs.rows.iter().filter_map(|row| if let State::Bound(exit) = row.state { Some((row, exit)) } else { None }).collect();
+    let [(_, one), (exec, other)] = exits.as_slice() else { panic!("{exits:?}") };
+    assert_eq!((one.way, one.address, other.ports), (other.way, other.address, None));
+    let gateway = outcome.uplinks.gateway(other).and_then(|gateway| gateway.address);
+    assert_eq!(gateway, Some([172, 31, 0, 77].into()));
+    assert_eq!(outcome.public_of(exec, other), Some([203, 0, 113, 7].into()));
+}
