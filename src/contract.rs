@@ -38,6 +38,10 @@ pub const PRIORITY_INBOUND_SNAT: i32 = 94;
 /// Behind source NAT: what leaves an uplink bears one of that NIC's addresses.
 pub const PRIORITY_SEAL: i32 = 110;
 
+/// Packet mark of what egressd sends on its own account: a mark that is not ours and no neighbour's, and nobody's to be routed by. Where all
+/// programs of the host are bound, marked packets are left alone.
+pub const OWN_MARK: u32 = 0x0000_1080;
+
 /// The guard from boot on: in `forward`, where both interfaces are known by name.
 pub const PRIORITY_BOOT_GUARD: i32 = -1;
 

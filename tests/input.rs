@@ -17,6 +17,9 @@ fn main() -> ExitCode {
         "of two bindings that claim one workload the loser's status names the winner",
         overlapping_claims_have_one_winner,
     ));
+    scenarios
+        .push(Scenario::new("whom a binding named before its selector turned bad is held, through a restart", a_selector_that_turns_bad));
+    scenarios.push(Scenario::new("of two manifests of one name the one in force stays, and whom the other one names is held", doubled));
     scenarios.push(Scenario::new("a binding that turns bad never turns into masquerade", a_binding_that_turns_bad_is_held));
     world::harness::main_of_waiting(scenarios)
 }
@@ -175,4 +178,84 @@ fn a_binding_that_turns_bad_is_held() {
     world.bind(&good);
     world.await_nic("netns/blue", Nic::Eth1);
     world.leaves_by(&blue, Nic::Eth1).unwrap_or_else(|error| panic!("{error}"));
+}
+
+/// Of a good manifest for `blue`: what is written instead of what, and the field that status names.
+const SLIPS: [(&str, &str, &str); 9] = [
+    ("[blue]", "[blue/]", "spec.networkNamespaces[0]"),
+    ("[blue]", "blue", "spec.networkNamespaces"),
+    ("[blue]", "[]", "spec.networkNamespaces"),
+    ("networkNamespaces", "networkNamespace", "did you mean `networkNamespaces`"),
+    ("networkNamespaces: [blue]", "hostSelector: {user: [x]}", "spec.hostSelector"),
+    ("networkNamespaces: [blue]", "containerSelector: {matchLabel: {a: b}}", "spec.containerSelector"),
+    ("networkNamespaces: [blue]", "addresses: [10.0.0.0/33]", "spec.addresses[0]"),
+    ("kind: EgressBinding", "kind: EgressBindin", "did you mean `EgressBinding`"),
+    ("name: blue", "name: Blue!", "metadata.name"),
+];
+
+fn a_selector_that_turns_bad() {
+    let world = World::builder().build();
+    let bridge = world.bridge("plain0", 28);
+    world.masquerade(&bridge);
+    let (good, blue) = (world.container("good", &bridge, 10).netns, world.container("blue", &bridge, 11).netns);
+    world.leaves_by(&blue, Nic::Eth1).expect_err("it is not bound");
+    let text = Binding::of(&blue).to(&world, Nic::Eth1).text();
+    let beside = Binding::of(&good).to(&world, Nic::Eth1).text();
+    let both = |text: &str| format!("{beside}---\n{text}");
+    // Nobody was bound before: it is only told.
+    world.write_manifest("both.yaml", both(&text.replace("[blue]", "[blue/]")).as_bytes());
+    let mut egressd = world.egressd_alone();
+    world.leaves_by(&blue, Nic::Eth0).unwrap_or_else(|error| panic!("{error}"));
+    for (from, to, field) in SLIPS {
+        world.write_manifest("both.yaml", both(&text).as_bytes());
+        world.await_nic("netns/blue", Nic::Eth1);
+        let ((), seen) = world.watch(|| {
+            let trickle = world.trickle(&blue, true);
+            assert!(text.contains(from), "{from}: {text}");
+            world.write_manifest("both.yaml", both(&text.replace(from, to)).as_bytes());
+            until(&format!("status names {field} of `{to}`"), || {
+                let told = told(&world.status());
+                if told.iter().any(|line| line.contains(field)) { Ok(()) } else { Err(told.join("\n")) }
+            });
+            egressd.kill();
+            egressd.start();
+            world.await_handled();
+            std::thread::sleep(std::time::Duration::from_millis(100));
+            drop(trickle);
+        });
+        assert_eq!(seen.by(Nic::Eth0), 0, "{to}: {seen}");
+        world.leaves_by(&good, Nic::Eth1).unwrap_or_else(|error| panic!("{to}: {error}"));
+        assert!(world.foreign().is_empty(), "{to}: {}", world.foreign());
+    }
+    world.write_manifest("both.yaml", beside.as_bytes());
+    until("it is unbound for certain", || world.leaves_by(&blue, Nic::Eth0));
+}
+
+fn doubled() {
+    let world = World::builder().build();
+    let bridge = world.bridge("plain0", 28);
+    world.masquerade(&bridge);
+    let (blue, red) = (world.container("blue", &bridge, 10).netns, world.container("red", &bridge, 11).netns);
+    world.leaves_by(&blue, Nic::Eth1).expect_err("it is not bound");
+    world.sends_nothing_out(&red).expect_err("it is not held");
+    let of = |who: &str, nic| Binding::new("one", &format!("networkNamespaces: [{who}]")).to(&world, nic).text();
+    world.write_manifest("m.yaml", of("blue", Nic::Eth1).as_bytes());
+    let mut egressd = world.egressd_alone();
+    for file in ["a.yaml", "z.yaml"] {
+        world.write_manifest(file, of("red", Nic::Eth0).as_bytes());
+        world.await_state("netns/red", "Dropped");
+        for restart in [false, true] {
+            if restart {
+                egressd.kill();
+                egressd.start();
+                world.await_handled();
+            }
+            world.leaves_by(&blue, Nic::Eth1).unwrap_or_else(|error| panic!("{file}: {error}"));
+            world.sends_nothing_out(&red).unwrap_or_else(|error| panic!("{file}: {error}"));
+            let told = told(&world.status());
+            assert!(told.iter().any(|line| line.contains("metadata.name") && line.contains("m.yaml") && line.contains(file)), "{told:?}");
+        }
+        world.remove_manifest(file);
+        until("nobody names it", || world.leaves_by(&red, Nic::Eth0));
+    }
 }

@@ -4,14 +4,18 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 /// Programs of this node that fit any of what is given; at least one is. Of a program that several bindings name, the one that takes precedence
-/// has it, whether it names the user, the control group or the unit.
+/// has it, whether it names the user, the control group or the unit; `all` gives way to each of these.
 #[derive(Clone, Debug, Default, PartialEq, Deserialize, Serialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 #[schemars(extend("x-kubernetes-validations" = [{
-    "rule": "(has(self.users) && size(self.users) > 0) || (has(self.cgroups) && size(self.cgroups) > 0) || (has(self.systemdUnits) && size(self.systemdUnits) > 0)",
-    "message": "an empty selector would bind every program of the host; give users, cgroups or systemdUnits"
+    "rule": "((has(self.users) && size(self.users) > 0) || (has(self.cgroups) && size(self.cgroups) > 0) || (has(self.systemdUnits) && size(self.systemdUnits) > 0)) != (has(self.all) && self.all)",
+    "message": "give users, cgroups or systemdUnits, or all: true by itself"
 }]))]
 pub struct HostSelector {
+    /// Every program of the host that no other binding names: what it sends by the main table's default route, from a socket whose address it
+    /// has not chosen itself.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub all: bool,
     /// Users of `/etc/passwd` by name, or any user by number (`id -u`): the sockets that they open.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 256), inner(length(min = 1, max = 255)))]

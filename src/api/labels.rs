@@ -179,6 +179,7 @@ fn binding(read: Read, container: &Container, mode: Option<FieldError>) -> Bindi
         priority: draft.priority,
         created: container.created,
         errors: errors.finish(),
+        lapsed: false,
         warnings,
     }
 }

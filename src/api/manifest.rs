@@ -2,10 +2,13 @@
 //!
 //! A document that says who is meant becomes a binding whatever else is wrong with it, so that its workloads are held and not masqueraded.
 
-use std::collections::BTreeMap;
+mod assembly;
+
 use std::sync::Arc;
 
 use serde_json::{Map, Value};
+
+pub use assembly::{LastRight, assemble};
 
 use super::binding::EgressBindingSpec;
 pub use super::document::MAX_FILE;
@@ -18,15 +21,13 @@ use super::values::{self, Faults};
 use super::{schema, spec};
 use crate::model::binding::{Binding, BindingName, Source};
 use crate::model::cloud::CloudPool;
-use crate::model::field_error::{FieldError, ManifestError};
+use crate::model::field_error::FieldError;
 use crate::model::manifests::{ManagedNetwork, Manifests};
 use crate::model::pool::Pool;
 use crate::model::proxy::Proxy;
 
 pub const API_VERSION: &str = "egressd.dev/v1alpha1";
 const BINDING: &str = "EgressBinding";
-/// Errors that one file reports; the rest is counted.
-const MAX_FILE_ERRORS: usize = 100;
 
 /// What a file says, whatever others say.
 #[derive(Debug, Default)]
@@ -66,7 +67,11 @@ struct Document {
 
 #[derive(Debug)]
 enum Said {
-    Binding(Arc<Binding>),
+    /// With its words, as JSON, when nothing is wrong with it.
+    Binding {
+        binding: Arc<Binding>,
+        text: Option<Arc<str>>,
+    },
     Network(ManagedNetwork),
     /// `None`: it asks nothing of a cloud, and files lend no addresses.
     Pool(Option<Arc<CloudPool>>),
@@ -78,12 +83,23 @@ impl Document {
         let head = Head::read(document)?;
         let object = format!("{} {}", head.kind, head.name);
         let said = match head.kind {
-            BINDING => binding(head).map(|binding| Said::Binding(Arc::new(binding))),
+            BINDING => binding(head).map(|binding| {
+                let text = binding.errors.is_empty().then(|| document.to_string().into());
+                Said::Binding { binding: Arc::new(binding), text }
+            }),
             pool::KIND => egress_pool(head).map(|pool| Said::Pool(pool.cloud().map(Arc::new))),
             proxy::KIND => egress_proxy(head).map(|proxy| Said::Proxy(Arc::new(proxy))),
             _ => network(head).map(Said::Network),
         };
         Ok(Self { object, said })
+    }
+
+    /// A binding with which nothing is wrong, and its words.
+    fn right(&self) -> Option<(&Arc<Binding>, &Arc<str>)> {
+        match &self.said {
+            Ok(Said::Binding { binding, text: Some(text) }) => Some((binding, text)),
+            _ => None,
+        }
     }
 }
 
@@ -97,77 +113,10 @@ pub struct File<'a> {
     pub unread: Option<&'a Content>,
 }
 
-/// What all files say, in the order of their names: of two documents of one name the later is refused.
-pub fn assemble<'a>(files: impl IntoIterator<Item = File<'a>>) -> Manifests {
-    let mut all = Assembly::default();
-    for file in files {
-        let before = all.manifests.errors.len();
-        for (number, fault) in &file.unread.unwrap_or(file.content).faults {
-            let mut error = fault.clone();
-            if file.unread.is_some() {
-                error.message.push_str(" (what the file said before stays in force)");
-            }
-            all.refuse(place(file.name, *number), error);
-        }
-        let many = file.content.documents.len() > 1;
-        for (number, document) in &file.content.documents {
-            all.document(place(file.name, many.then_some(*number)), document);
-        }
-        let more = all.manifests.errors.len().saturating_sub(before + MAX_FILE_ERRORS);
-        if more > 0 {
-            all.manifests.errors.truncate(before + MAX_FILE_ERRORS);
-            let message = format!("has {more} more errors; cure those that are listed first");
-            all.refuse(place(file.name, None), FieldError { field: "file".to_owned(), message });
-        }
-    }
-    all.manifests
-}
-
 /// Reads and assembles files that are at hand: name and bytes of each.
 pub fn parse<'a>(files: impl IntoIterator<Item = (&'a str, &'a [u8])>) -> Manifests {
     let read: Vec<_> = files.into_iter().map(|(name, bytes)| (name, Content::read(bytes))).collect();
-    assemble(read.iter().map(|(name, content)| File { name, content, unread: None }))
-}
-
-/// `crawler.yaml`, `crawler.yaml#2`. A file's name is a user's text as well.
-fn place(file: &str, number: Option<usize>) -> String {
-    let file = values::printable(file, 255);
-    match number {
-        Some(number) => format!("{file}#{number}"),
-        None => file,
-    }
-}
-
-#[derive(Default)]
-struct Assembly {
-    manifests: Manifests,
-    /// Where each object was first written.
-    seen: BTreeMap<String, String>,
-}
-
-impl Assembly {
-    fn document(&mut self, place: String, document: &Result<Document, FieldError>) {
-        let Document { object, said } = match document {
-            Ok(document) => document,
-            Err(error) => return self.refuse(place, error.clone()),
-        };
-        if let Some(first) = self.seen.get(object) {
-            let message = format!("the name is taken by the document in {first}, so the one in {place} is not used; rename it");
-            return self.refuse(object.clone(), FieldError { field: "metadata.name".to_owned(), message });
-        }
-        self.seen.insert(object.clone(), place);
-        match said {
-            Ok(Said::Binding(binding)) => self.manifests.bindings.push(Arc::clone(binding)),
-            Ok(Said::Network(network)) => self.manifests.networks.push(network.clone()),
-            Ok(Said::Pool(pool)) => self.manifests.pools.extend(pool.clone()),
-            Ok(Said::Proxy(proxy)) => self.manifests.proxies.push(Arc::clone(proxy)),
-            Err(errors) => errors.iter().for_each(|error| self.refuse(object.clone(), error.clone())),
-        }
-    }
-
-    fn refuse(&mut self, object: String, error: FieldError) {
-        self.manifests.errors.push(ManifestError { object, error });
-    }
+    assemble(read.iter().map(|(name, content)| File { name, content, unread: None }), &LastRight::default()).0
 }
 
 /// What every document of ours begins with.

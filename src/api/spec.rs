@@ -49,6 +49,7 @@ pub fn binding(name: BindingName, spec: &EgressBindingSpec, created: u64) -> Res
         rate,
         inbound,
         pool,
+        lapsed: false,
         refusal: None,
         traffic,
         when_unavailable: spec.when_unavailable.into(),
@@ -113,7 +114,7 @@ fn routed(addresses: &[super::binding::RoutedSource], faults: &mut Faults) -> Op
     for (i, source) in addresses.iter().enumerate() {
         let interface =
             optional(faults, || format!("spec.addresses[{i}].interface"), "eth2", source.interface.as_deref().map(values::interface));
-        let net = values::cidr(&source.cidr).map(|net| RoutedSource { net, interface });
+        let net = values::cidr(&source.cidr).and_then(values::source).map(|net| RoutedSource { net, interface });
         take(faults, || format!("spec.addresses[{i}].cidr"), "10.0.0.0/24", net, &mut good);
     }
     if addresses.is_empty() {

@@ -165,6 +165,16 @@ pub fn host_address(text: &str) -> Result<IpAddr, Fault> {
     }
 }
 
+/// A subnet that packets can come from.
+pub fn source(net: IpNet) -> Result<IpNet, Fault> {
+    let one = net.prefix_len() == net.max_prefix_len();
+    let never = net.addr().is_loopback() || net.addr().is_multicast();
+    match unusable(net.addr()).filter(|_| one || never) {
+        Some(reason) => Err(Fault::new(format!("`{net}` {reason}"))),
+        None => Ok(net),
+    }
+}
+
 /// A subnet: with a prefix length, without host bits.
 pub fn cidr(text: &str) -> Result<IpNet, Fault> {
     let Ok(net) = text.parse::<IpNet>() else {

@@ -90,6 +90,7 @@ impl Known {
         for workload in &status.workloads {
             known.in_use.extend(workload.exit.iter().chain(&workload.exits));
             known.public.extend(workload.exit.zip(workload.public_address));
+            known.public.extend(&workload.public_addresses);
         }
         known
     }

@@ -22,7 +22,7 @@ use tracing::{info, warn};
 use self::memory::Memory;
 use self::watch::{Signal, Watch};
 use self::writers::Writers;
-use crate::api::manifest::{self, Content, File, MAX_FILE};
+use crate::api::manifest::{self, Content, File, LastRight, MAX_FILE};
 use crate::model::field_error::{FieldError, ManifestError};
 use crate::model::manifests::Manifests;
 
@@ -85,6 +85,8 @@ struct Folder {
     path: PathBuf,
     apart: PathBuf,
     memory: Memory,
+    /// What bindings said when nothing was wrong with them last.
+    right: LastRight,
     /// By file name: what was readable as a whole last. A file that has not changed is not read again.
     whole: BTreeMap<String, Whole>,
     was_there: Option<bool>,
@@ -106,6 +108,12 @@ struct Found {
     unread: Option<Content>,
 }
 
+impl Found {
+    fn as_file(&self) -> File<'_> {
+        File { name: &self.name, content: &self.content, unread: self.unread.as_ref() }
+    }
+}
+
 impl Folder {
     fn new(path: PathBuf, apart: PathBuf, memory: Option<PathBuf>) -> Self {
         let memory = Memory::new(memory);
@@ -114,8 +122,11 @@ impl Folder {
             let content = Content::read(&bytes);
             content.is_whole().then(|| (name, Whole { bytes, content: Arc::new(content) }))
         });
-        let whole = recalled.collect();
-        Self { path, apart, memory, whole, was_there: None, writers: Writers::default(), device: None }
+        let whole: BTreeMap<String, Whole> = recalled.collect();
+        let before = LastRight::recall(memory.needed().values().map(String::as_str));
+        let files = whole.iter().map(|(name, whole)| File { name, content: &whole.content, unread: None });
+        let (_, right) = manifest::assemble(files, &before);
+        Self { path, apart, memory, right, whole, was_there: None, writers: Writers::default(), device: None }
     }
 
     fn read(&mut self) -> Manifests {
@@ -136,11 +147,9 @@ impl Folder {
             }
             stays
         });
-        let mut manifests = manifest::assemble(files.iter().map(|found| File {
-            name: &found.name,
-            content: &found.content,
-            unread: found.unread.as_ref(),
-        }));
+        let (mut manifests, right) = manifest::assemble(files.iter().map(Found::as_file), &self.right);
+        self.memory.keep_needed(&right);
+        self.right = right;
         if let Some(trouble) = trouble {
             let message = format!("{trouble} (what it said before stays in force)");
             let error = FieldError { field: "folder".to_owned(), message };

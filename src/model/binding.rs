@@ -76,6 +76,8 @@ pub struct HostSelector {
     pub cgroups: Vec<String>,
     /// Whole names of systemd units, `crawler.service`.
     pub units: Vec<String>,
+    /// Every program that no other binding names.
+    pub all: bool,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -258,6 +260,8 @@ pub struct Binding {
     /// Seconds since the epoch, as the API server or the engine says when the object or the container was made; 0: a file has no age.
     pub created: u64,
     pub errors: Vec<FieldError>,
+    /// With errors: exits and ports are what they were before these. Nobody leaves by them, and nothing of them is taken away.
+    pub lapsed: bool,
     /// It is well written, and may not have, or has not got, what it asks for. Counts as no usable exit, too.
     pub refusal: Option<Reason>,
     /// Said in status; nothing else follows from them (unknown label, for instance).
@@ -268,6 +272,11 @@ impl Binding {
     /// It is well written, and has what it asks for.
     pub fn is_accepted(&self) -> bool {
         self.errors.is_empty() && self.refusal.is_none()
+    }
+
+    /// What it puts on NICs and serves is there: it is accepted, or was until it got errors.
+    pub fn stands(&self) -> bool {
+        self.refusal.is_none() && (self.errors.is_empty() || self.lapsed)
     }
 }
 
@@ -288,6 +297,7 @@ impl Binding {
             priority: 0,
             created: 0,
             errors: Vec::new(),
+            lapsed: false,
             refusal: None,
             warnings: Vec::new(),
         }

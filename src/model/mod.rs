@@ -28,6 +28,7 @@ mod not_an_uplink;
 pub mod objects;
 pub mod outcome;
 mod overlap;
+pub mod picked;
 pub mod pod;
 pub mod policy;
 pub mod pool;

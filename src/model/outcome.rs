@@ -77,7 +77,7 @@ impl Outcome {
     /// How new flows of a row are spread, when they are.
     pub fn shares_of(&self, row: &Row) -> Option<&Shares> {
         match (standing(row), row.entry) {
-            (Standing::Bound(policy), Some(Entry::User { .. } | Entry::Cgroup { .. })) => self.programs.spreads.get(&policy),
+            (Standing::Bound(policy), Some(entry)) if entry.is_of_host() => self.programs.spreads.get(&policy),
             (Standing::Bound(policy), _) => self.spreads.get(&policy),
             (Standing::Free | Standing::Unknown, _) => None,
         }
@@ -117,4 +117,6 @@ pub struct Programs {
     /// The number in the mark of each exit's first packets.
     pub marks: BTreeMap<Exit, u8>,
     pub guarded: BTreeSet<Guarded>,
+    /// What a socket's address is that has not been chosen by its program, where all programs are bound: the interface, and the address.
+    pub picked: BTreeSet<(IfIndex, IpAddr)>,
 }

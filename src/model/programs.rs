@@ -27,7 +27,7 @@ impl Wanted {
     pub fn of<'a>(bindings: impl Iterator<Item = &'a Binding>) -> Self {
         let mut wanted = Self::default();
         for binding in bindings {
-            let Selector::Host(HostSelector { users, cgroups, units }) = &binding.selector else { continue };
+            let Selector::Host(HostSelector { users, cgroups, units, all: _ }) = &binding.selector else { continue };
             wanted.users.extend(users.iter().cloned());
             wanted.cgroups.extend(cgroups.iter().cloned());
             wanted.units.extend(units.iter().cloned());

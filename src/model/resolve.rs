@@ -15,7 +15,7 @@ use std::sync::Arc;
 
 use ipnet::IpNet;
 
-use super::binding::{RoutedSource, Selector};
+use super::binding::{Binding, RoutedSource, Selector};
 use super::facts::{Attachment, IfIndex, Link, LinkKind, Network, RouteKind, is_link_local};
 use super::known::{Facts, Known};
 pub use super::outcome::{Guard, Outcome};
@@ -23,7 +23,7 @@ use super::overlap::without_overlaps;
 use super::port_owners::{Answer, PortOwners, Request};
 use super::reason::Reason;
 use super::select::Held;
-use super::services::{Served, Services, services};
+use super::services::{Holders, Served, Services, services};
 use super::spread::spreads;
 use super::uplinks::outside::MAIN;
 use super::uplinks::{Memory, Uplinks};
@@ -40,16 +40,19 @@ pub struct Past {
     pub departed: BTreeSet<(IfIndex, IpAddr)>,
     /// Ports that were served until now.
     pub served: Served,
+    /// Whose they were, as far as this run knows.
+    pub holders: Holders,
 }
 
 impl Past {
     /// Keeps in mind which ports are served. Until every source has spoken, those of before may be again.
     pub fn serve(&mut self, services: &Services, whole: bool) {
-        let served = services.served();
+        let (served, holders) = (services.served(), services.holders());
         if whole {
-            self.served = served;
+            (self.served, self.holders) = (served, holders);
         } else {
             self.served.extend(served);
+            self.holders.extend(holders);
         }
     }
 }
@@ -59,9 +62,11 @@ pub fn resolve(facts: &Facts, past: &mut Past) -> Outcome {
     let bound: Vec<(&Known, Vec<Held>)> = facts.containers.values().map(|known| (known, facts.manifests.of(&known.container))).collect();
     let labels = bound.iter().flat_map(|(_, held)| held).filter(|h| matches!(h, Held::Label(_))).map(|h| &**h);
     let granted = facts.cluster.granted();
-    let listed = facts.manifests.bindings.iter().chain(granted.bindings()).chain(&facts.programs.bindings).map(Arc::as_ref);
+    let listed = facts.manifests.bindings.iter().chain(granted.bindings()).map(Arc::as_ref);
+    let named: Vec<&Binding> = listed.chain(labels).chain(pods::labels(facts)).collect();
+    let exec = programs::by_address(facts, &named);
     let inner = Resolver::inner(facts, &past.pod_bridges);
-    let uplinks = Uplinks::discover(&facts.kernel, listed.chain(labels).chain(pods::labels(facts)), &inner, &mut past.memory);
+    let uplinks = Uplinks::discover(&facts.kernel, named.into_iter().chain(exec.iter().map(Arc::as_ref)), &inner, &mut past.memory);
     let resolver = Resolver::new(facts, &uplinks);
     let mut guards = resolver.guards(&bound);
     let mut pending = Pending::default();
@@ -77,9 +82,9 @@ pub fn resolve(facts: &Facts, past: &mut Past) -> Outcome {
     guards.retain(|bridge, _| !uplinks.nics.contains_key(bridge));
     let rows = if pending.rows.len() > engines { without_overlaps(pending.rows) } else { pending.rows };
     let faces = resolver.faces(&rows, &guards);
-    let programs = programs::programs(facts, &uplinks, &mut past.memory.numbers);
+    let programs = programs::programs(facts, &exec, &uplinks, &mut past.memory.numbers);
     let spreads = spreads(&rows, &uplinks, &facts.full);
-    let inbound = services(&rows, facts, &uplinks, &past.served);
+    let inbound = services(&rows, facts, &uplinks, (&past.served, &past.holders));
     Outcome { uplinks, rows, programs, spreads, inbound, guards, faces, inside: Arc::clone(&facts.cluster.inside) }
 }
 

@@ -1,7 +1,7 @@
 //! Services: ports of exits, and the workloads that serve them.
 //!
 //! A call to an exit's address on such a port goes to one of the servers, by destination NAT on its first packet. A port of an address is one
-//! binding's, that of the binding which takes precedence; containers whose labels publish the same share it. What a program of the host, or
+//! binding's, that of the binding which serves it already, or else of the one that takes precedence; containers whose labels publish the same share it. What a program of the host, or
 //! another container by the engine's own means, has already is refused.
 
 mod claims;
@@ -123,12 +123,20 @@ pub struct Services {
 /// What was served until now, and who got the new connections.
 pub type Served = BTreeMap<Called, Vec<Endpoint>>;
 
+/// Whose a port was until now, whether somebody served it or not.
+pub type Holders = BTreeMap<Called, BindingName>;
+
 impl Services {
     /// What is served now.
     pub fn served(&self) -> Served {
         let served = self.all.iter().filter(|service| !service.servers.is_empty());
         let of = |service: &Service| service.weighted().into_iter().map(|(endpoint, _)| endpoint).collect();
         served.map(|service| ((service.address, service.ports), of(service))).collect()
+    }
+
+    /// Whose the ports are now.
+    pub fn holders(&self) -> Holders {
+        self.all.iter().map(|service| ((service.address, service.ports), service.binding.clone())).collect()
     }
 
     /// The rows behind a place among them have moved by so many.
@@ -145,13 +153,13 @@ impl Services {
 }
 
 /// The services that the bindings of files ask for, and the labels of the rows. What was served until now keeps its port, whoever listens there
-/// since: no program of the host takes a service away.
-pub fn services(rows: &[Row], facts: &Facts, uplinks: &Uplinks, served: &Served) -> Services {
+/// since: no program of the host takes a service away, and no other binding.
+pub fn services(rows: &[Row], facts: &Facts, uplinks: &Uplinks, (served, holders): (&Served, &Holders)) -> Services {
     let taken = Taken::new(facts.listeners.as_ref(), facts.containers());
     claims(
         rows,
         &facts.manifests.bindings,
-        Known { uplinks, taken: &taken, verdicts: &facts.verdicts, ipvs: facts.ipvs.as_ref(), kernel: &facts.kernel, served },
+        Known { uplinks, taken: &taken, verdicts: &facts.verdicts, ipvs: facts.ipvs.as_ref(), kernel: &facts.kernel, served, holders },
     )
 }
 

@@ -108,7 +108,7 @@ impl Uplinks {
         for binding in bindings {
             any = true;
             // Who cannot be served has nothing put on a NIC.
-            let is_served = binding.is_accepted();
+            let is_served = binding.stands();
             for spec in binding.exits.iter().filter(|spec| is_served || spec.assignment != Assignment::Managed) {
                 let first = wanted.entry(spec).or_insert(binding);
                 // Precedence matters only where two gateways are named for one address.

@@ -21,7 +21,7 @@ pub enum Subject {
     Bare(String),
     Namespace(Arc<str>),
     Source(IpNet),
-    /// Programs of this host, by what they are known by: `user/crawler`, `cgroup/batch`, `unit/crawler.service`.
+    /// Programs of this host, by what they are known by: `user/crawler`, `cgroup/batch`, `unit/crawler.service`, [`EVERYBODY`].
     Programs(Arc<str>),
 }
 
@@ -49,15 +49,25 @@ pub enum Entry {
     User { uid: u32 },
     /// Not at all: sockets of this host that were made in or below a control group, so many levels below the root.
     Cgroup { id: u64, level: u32 },
+    /// Not at all: sockets of this host that nothing else tells apart.
+    Everybody,
 }
 
+/// What the rows of all the host's programs are called.
+pub const EVERYBODY: &str = "host/all";
+
 impl Entry {
+    /// It is programs of this host.
+    pub fn is_of_host(self) -> bool {
+        matches!(self, Self::User { .. } | Self::Cgroup { .. } | Self::Everybody)
+    }
+
     /// The interface that the ip families see; 0 is none.
     pub fn interface(self) -> IfIndex {
         match self {
             Self::Port { bridge, .. } => bridge,
             Self::Routed { interface } => interface,
-            Self::User { .. } | Self::Cgroup { .. } => 0,
+            Self::User { .. } | Self::Cgroup { .. } | Self::Everybody => 0,
         }
     }
 
@@ -65,7 +75,7 @@ impl Entry {
     pub fn bridge(self) -> Option<IfIndex> {
         match self {
             Self::Port { bridge, .. } => Some(bridge),
-            Self::Routed { .. } | Self::User { .. } | Self::Cgroup { .. } => None,
+            Self::Routed { .. } | Self::User { .. } | Self::Cgroup { .. } | Self::Everybody => None,
         }
     }
 
@@ -74,7 +84,7 @@ impl Entry {
         match self {
             Self::Port { port, .. } => port,
             Self::Routed { interface } => interface,
-            Self::User { .. } | Self::Cgroup { .. } => 0,
+            Self::User { .. } | Self::Cgroup { .. } | Self::Everybody => 0,
         }
     }
 }

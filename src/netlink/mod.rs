@@ -1,9 +1,10 @@
-//! Messages of rtnetlink and of IPVS, and the one socket for requests of these and of netfilter.
+//! Messages of rtnetlink and of IPVS, the one socket for requests of these and of netfilter, and the mark of what egressd itself sends.
 
 pub mod address;
 pub mod ipvs;
 pub mod link;
 pub mod nexthop;
+pub mod own;
 pub mod routing;
 pub mod rule;
 pub mod socket;

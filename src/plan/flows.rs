@@ -13,7 +13,7 @@ use ipnet::IpNet;
 use super::datapath::traffic::bits;
 use super::datapath::{names, spread};
 use super::elements::{address_in, number_at, number_in, owners, source_of};
-use crate::model::binding::{ExistingFlows, Source};
+use crate::model::binding::{ExistingFlows, Source, WhenUnavailable};
 use crate::model::facts::{Family as IpFamily, IfIndex};
 use crate::model::policy::{Standing, is_held_unknown, standing};
 use crate::model::resolve::Outcome;
@@ -126,8 +126,9 @@ fn cut(entrance: Entrance, row: Option<&Row>, (observed, desired): (&Ruleset, &R
             let same = limits(observed, entrance) == limits(desired, entrance);
             // What the binding was for, and is not any more, has the exit's address all the same.
             let keep = row.filter(|_| same || !was_bound).map(|row| outcome.borne_by(row)).unwrap_or_default();
-            // A label is as old as its container: no flow of it can be older.
-            let leaked = !was_bound && binding.name.source == Source::Label;
+            // A label is as old as its container: no flow of it can be older, unless it fell back.
+            let fell_back = binding.when_unavailable == WhenUnavailable::Fallback;
+            let leaked = !was_bound && binding.name.source == Source::Label && !fell_back;
             let keeps_open = binding.existing_flows == ExistingFlows::Keep && !leaked;
             vec![Cut { keep, keeps_open, ..all }]
         }

@@ -19,7 +19,7 @@ use crate::nft::{Data, Family, Ruleset, Set};
 
 /// Takes over what the kernel has of ours.
 pub fn read_back(observed: &Ruleset, kernel: &KernelFacts, past: &mut Past) {
-    let Past { memory: Memory { numbers, .. }, port_owners, pod_bridges, departed, served } = past;
+    let Past { memory: Memory { numbers, .. }, port_owners, pod_bridges, departed, served, .. } = past;
     *served = inbound::served(observed);
     for (number, route) in defaults(kernel) {
         let Some(nic) = route.interface else { continue };

@@ -7,7 +7,7 @@ use ipnet::IpNet;
 
 use super::datapath::sets::Sets;
 use super::datapath::{self, Shape, drops, gate, inbound, names, programs, rate, source_ports, spread, traffic};
-use crate::model::binding::{SourcePorts, Traffic};
+use crate::model::binding::{ExistingFlows, SourcePorts, Traffic};
 use crate::model::facts::{Family as IpFamily, IfIndex, KernelFacts};
 use crate::model::policy::{NO_EXIT, Standing, is_held_unknown, standing};
 use crate::model::resolve::{Guard, Outcome};
@@ -166,13 +166,31 @@ fn sources<'a>(sets: &mut Sets, outcome: &Outcome, rows: &[Stood<'a>], v6: bool)
         for interface in outcome.interfaces(entry) {
             match standing {
                 Standing::Bound(policy) => bound(sets, outcome, row, (interface, net), *policy, limited.as_ref().map(|(name, _)| name)),
-                Standing::Free if guarded(outcome, entry) => sets.put(names::KNOWN, source(interface, net.addr()), Data::None),
-                Standing::Free | Standing::Unknown => {}
+                Standing::Free => {
+                    if guarded(outcome, entry) {
+                        sets.put(names::KNOWN, source(interface, net.addr()), Data::None);
+                    }
+                    fell_back(sets, row, interface, net);
+                }
+                Standing::Unknown => {}
             }
         }
         traffics.extend(limited);
     }
     traffics
+}
+
+/// The element of a source whose connections go on by the exits that they began with, while new ones take the default route.
+fn fell_back(sets: &mut Sets, row: &Row, interface: IfIndex, net: IpNet) {
+    let keeps = row.binding.as_ref().is_some_and(|binding| binding.existing_flows == ExistingFlows::Keep);
+    if !(keeps && matches!(row.state, State::FellBack(_))) {
+        return;
+    }
+    if net.prefix_len() == net.max_prefix_len() {
+        sets.put(names::FELL_BACK, source(interface, net.addr()), Data::None);
+    } else {
+        sets.put(names::FELL_BACK_NETS, Key::prefix(interface, net), Data::None);
+    }
 }
 
 /// The elements of a bound source: its policy, the policy's way, and its exit on each NIC that it may leave by.

@@ -78,6 +78,7 @@ fn one(out: &mut String, facts: &Facts, outcome: &Outcome, row: &Row, destinatio
         Some(Entry::Routed { interface }) => writeln!(out, "  known by  interface {}", link(interface))?,
         Some(Entry::User { uid }) => writeln!(out, "  known by  user {uid} of its sockets")?,
         Some(Entry::Cgroup { id, level }) => writeln!(out, "  known by  control group {id} of its sockets, at level {level}")?,
+        Some(Entry::Everybody) => writeln!(out, "  known by  a socket that no other binding names")?,
         None => writeln!(out, "  known by  nothing yet: no interface of this host shows its address")?,
     }
     match &row.state {
@@ -122,7 +123,7 @@ fn bound(out: &mut String, facts: &Facts, outcome: &Outcome, row: &Row, exit: &E
     if let Some(traffic) = traffic.filter(|t| !t.is_everything()) {
         writeln!(out, "  traffic   {}; the rest goes the host's way", describe(traffic))?;
     }
-    let of_host = matches!(row.entry, Some(Entry::User { .. } | Entry::Cgroup { .. }));
+    let of_host = row.entry.is_some_and(Entry::is_of_host);
     let exits = outcome.exits_of(row);
     if let (Some(binding), [_, _, ..]) = (&row.binding, exits.as_slice()) {
         let all: Vec<IpAddr> = exits.iter().map(|exit| exit.address).collect();

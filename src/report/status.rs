@@ -76,6 +76,9 @@ pub struct Workload {
     /// All exits that its new flows are spread over, when they are.
     #[serde(skip_serializing_if = "Vec::is_empty", default)]
     pub exits: Vec<IpAddr>,
+    /// What the outside sees of each of them, as far as somebody says.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty", default)]
+    pub public_addresses: BTreeMap<IpAddr, IpAddr>,
     /// How: `RoundRobin`, `Random`, `BySource` or `ByDestination`.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub spread: Option<String>,
@@ -206,6 +209,8 @@ fn workload(row: &Row, outcome: &Outcome, counted: &Counted, since: Option<Times
         [] | [_] => Vec::new(),
         several => several.iter().map(|exit| exit.address).collect(),
     };
+    let several = outcome.exits_of(row).into_iter().filter(|_| !exits.is_empty());
+    let public_addresses = several.filter_map(|exit| Some((exit.address, outcome.public_of(row, &exit)?))).collect();
     Workload {
         workload: row.subject.to_string(),
         network: row.network.clone(),
@@ -216,6 +221,7 @@ fn workload(row: &Row, outcome: &Outcome, counted: &Counted, since: Option<Times
         public_address: exit.and_then(|exit| outcome.public_of(row, exit)),
         spread: row.binding.as_ref().filter(|_| !exits.is_empty()).map(|binding| format!("{:?}", binding.spread)),
         exits,
+        public_addresses,
         nic: uplink.map(|u| u.name.clone()),
         gateway,
         state: word(row).to_owned(),

@@ -49,6 +49,10 @@ fn main() -> ExitCode {
     scenarios.push(Scenario::new("killed and started again, egressd changes nothing, and calls go on meanwhile", killed));
     scenarios.push(Scenario::new("cleanup leaves all as it was found", cleaned_up));
     scenarios.push(Scenario::new("a port that is another binding's is refused, and both are named", ports::taken));
+    scenarios.push(Scenario::new(
+        "a port stays with the binding that serves it: another one comes, it is edited, it has an error, egressd is restarted",
+        ports::stays,
+    ));
     scenarios
         .push(Scenario::new("a port that a program of the host has is refused, with who it is, until it goes", ports::taken_by_programs));
     scenarios.push(Scenario::new("who had a port first keeps it, also after a restart", ports::first_come));

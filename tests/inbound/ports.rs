@@ -166,3 +166,54 @@ pub fn taken() {
     // Its other workloads, and its own way out, are as if nothing was wrong.
     world.leaves_by(&two.at.netns, Nic::Eth1).unwrap_or_else(|error| panic!("{error}"));
 }
+
+/// Whoever else asks for it, by name and by priority.
+pub fn stays() {
+    let world = World::builder().build();
+    let (_, [one, two, _]) = stage(&world);
+    let of = |server: &Server| Binding::of(&server.at.netns).to(&world, Nic::Eth1);
+    let inbound = |more: &str| format!("inbound: [{{protocol: TCP, port: {TARGET}{more}}}]");
+    let serving = of(&one).with(&inbound(""));
+    world.bind(&serving);
+    assert_unserved(&world);
+    let mut egressd = world.egressd_alone();
+    world.forget_neighbours();
+    let at = SocketAddr::new(called(&world, Nic::Eth1)[0].ip(), TARGET);
+    until("it is served", || ask_tcp(&world.internet, at).map(drop).map_err(|error| error.to_string()));
+    let mut open = world::talk::Flow::open(&world.internet, at).expect("it is served");
+    let stays = |egressd: &mut world::Egressd, what: &str| {
+        for restart in [false, true] {
+            if restart {
+                egressd.kill();
+                egressd.start();
+            }
+            world.await_handled();
+            let before = [one.calls(), two.calls()];
+            for _ in 0..4 {
+                ask_tcp(&world.internet, at).unwrap_or_else(|error| panic!("{what}: {error}"));
+            }
+            assert_eq!([one.calls() - before[0], two.calls() - before[1]], [4, 0], "{what}");
+        }
+    };
+    world.bind(&of(&two).with(&inbound("")).with("priority: 9"));
+    await_problem(&world, &["file/default/s11", "is served by file/default/s10"]);
+    stays(&mut egressd, "another one came");
+    world.bind(&serving.clone().with("priority: -9"));
+    stays(&mut egressd, "it was edited");
+    // Whom it binds is held meanwhile, and answers who calls.
+    for (from, to) in [("exits", "exists"), ("[s10]", "[s10/]"), ("protocol: TCP", "protocol: TPC"), ("name: s10", "name: S10!")] {
+        let wrong = serving.text().replace(from, to);
+        assert_ne!(wrong, serving.text(), "{from}");
+        world.write_manifest("s10.yaml", wrong.as_bytes());
+        stays(&mut egressd, to);
+        world.bind(&serving);
+        world.await_handled();
+    }
+    open.ask().expect("an open connection goes on through all of that");
+    world.unbind("s10");
+    until("the other one serves it, once it is given back", || {
+        let before = two.calls();
+        ask_tcp(&world.internet, at).map_err(|error| error.to_string())?;
+        if two.calls() > before { Ok(()) } else { Err("the first one serves it still".to_owned()) }
+    });
+}

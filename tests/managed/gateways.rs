@@ -98,8 +98,15 @@ pub fn alone() {
     bind("Fallback");
     stage.world.await_rows("netns/blue", |row| row["state"] == "Fallback");
     stage.world.leaves_by(&stage.blue.netns, Nic::Eth0).expect("it goes the host's way");
+    let borne = open.seen;
+    assert_eq!(open.ask().expect("a connection goes on by its exit while new ones fall back"), borne);
+    let mut fallen = talk::Flow::open(&stage.blue.netns, (SERVER, PORT).into()).expect("it goes the host's way");
+    let by_default = fallen.seen;
     stage.mute(false);
     stage.await_exits(&numbered(2));
+    assert_eq!(fallen.ask().expect("a connection goes on by the default route when the exit is back"), by_default);
+    assert_eq!(open.ask().expect("a connection goes on by its exit"), borne);
+    assert_ne!(borne.ip(), by_default.ip());
     stage.serves(&numbered(2));
 }
 

@@ -44,7 +44,7 @@ pub fn a_user() {
 }
 
 /// Addresses of eth1 beside its own, which are added to it.
-fn second_exit(world: &World) -> [IpAddr; 2] {
+pub fn second_exit(world: &World) -> [IpAddr; 2] {
     let [a, b, c, d] = world.layout.address(Nic::Eth1).octets();
     let mut segments = world.layout.address6(Nic::Eth1).segments();
     segments[7] += 0x100;
@@ -53,7 +53,7 @@ fn second_exit(world: &World) -> [IpAddr; 2] {
     [v4.into(), v6.into()]
 }
 
-fn exits(addresses: &[IpAddr]) -> String {
+pub fn exits(addresses: &[IpAddr]) -> String {
     let exits: Vec<String> = addresses.iter().map(|address| format!("{{address: '{address}'}}")).collect();
     format!("exits: [{}]", exits.join(", "))
 }

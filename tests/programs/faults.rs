@@ -150,7 +150,7 @@ pub fn bad_input() {
     // As deep as that one group is, the kernel would refuse a look at it, and all rules with it.
     programs.make(&format!("/deep{}", "/down".repeat(300)));
     let wrong = [
-        ("nobody", "", "is empty and would bind every program"),
+        ("nobody", "", "or `all: true` for every program"),
         ("root", "cgroups: ['/']", "is the root"),
         ("mount", "cgroups: [/sys/fs/cgroup/batch]", "is where the hierarchy is mounted"),
         ("up", "cgroups: [/jobs/../batch]", "is not a path of a control group"),

@@ -1,6 +1,7 @@
 //! Unchanged programs of the host: by control group, by user, by systemd unit, and started by `egressd exec`.
 
 mod bound;
+mod everybody;
 mod exec;
 mod faults;
 mod firewall;
@@ -35,6 +36,11 @@ fn main() -> ExitCode {
         Scenario::new("a binding for some ports leaves the rest to the default route", bound::some_ports),
         Scenario::new("marks that other programs set in output lead no bound program elsewhere", bound::marked_by_others),
         Scenario::new("programs' flows are spread over exits by turn", bound::by_turn),
+        Scenario::new("all programs of the host leave by three exits by turn, daemon alive or dead", everybody::by_turn),
+        Scenario::new("where all programs are bound, what is not theirs to send stays as it was", everybody::left_alone),
+        Scenario::new("where all programs are bound, a socket keeps the address that it is bound to", everybody::own_addresses),
+        Scenario::new("where all programs are bound, egressd's own probes go their way", everybody::probes),
+        Scenario::new("all programs are held without an exit, or fall back", everybody::without_exits),
         Scenario::new("programs of two bindings leave as one exit with the source ports of each", bound::source_ports),
         Scenario::new("the first packets of programs in groups made anew leave by the exit or not at all", first::groups_made_anew),
         Scenario::new("a group made anew below a bound one does not leave by the exit of that", first::below_a_bound_group),

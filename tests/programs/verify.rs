@@ -70,6 +70,16 @@ pub fn each_exit_is_asked() {
     assert_eq!(line(&said, &second), [&second, "eth1", "203.0.113.99", &publics[1], "Differs"].map(str::to_owned), "{said}");
     assert!(code == Some(1) && said.contains("1 of 2 exits do not leave as they should"), "{said}");
 
+    // Of several exits each has its own public address.
+    let several = format!(
+        "exits: [{{address: {first}, publicAddress: {}}}, {{address: {second}, publicAddress: {}}}], spread: RoundRobin",
+        publics[0], publics[1]
+    );
+    world.bind(&Binding::new("crawler", "hostSelector: {users: [daemon]}").with(&several));
+    world.await_handled();
+    let (code, said) = verify(&url, &[&first, &second]);
+    assert_eq!((line(&said, &first)[4], line(&said, &second)[4], code), ("Ok", "Ok", Some(0)), "{said}");
+
     let (code, said) = verify(&format!("http://{SERVER}:9/"), &[&first, "172.31.99.99"]);
     assert!(line(&said, &first).contains(&"Failed:") && said.contains("failed to connect"), "{said}");
     assert!(line(&said, "172.31.99.99").contains(&"Failed:"), "{said}");

@@ -13,6 +13,7 @@ use ipnet::IpNet;
 mod examples;
 mod inbound;
 mod property;
+mod slips;
 mod spread;
 
 fn read(text: &str) -> Manifests {
@@ -84,6 +85,7 @@ priority: 3",
         priority: 3,
         created: 0,
         errors: Vec::new(),
+        lapsed: false,
         warnings: Vec::new(),
     };
     assert_eq!(errors(&read), Vec::<String>::new());
@@ -232,7 +234,8 @@ fn of_two_documents_of_one_name_the_later_is_refused_and_both_are_named() {
     let first = with("networkNamespaces: [blue]\nexits: [{ address: 172.31.0.8 }]");
     let second = with("networkNamespaces: [blue]\nexits: [{ address: 172.31.0.14 }]");
     let read = parse([("a.yaml", format!("{first}---\n{second}").as_bytes()), ("b.yaml", second.as_bytes())]);
-    assert_eq!(read.bindings.len(), 1);
+    let held: Vec<_> = read.bindings.iter().map(|b| (b.name.name.as_str(), b.errors.len())).collect();
+    assert_eq!(held, [("shop/crawler", 0), ("shop/crawler (a.yaml#2)", 1), ("shop/crawler (b.yaml)", 1)]);
     assert_eq!(read.bindings[0].exits[0].address, ip("172.31.0.8"));
     assert_eq!(
         errors(&read),

@@ -11,8 +11,8 @@ const KINDS: [&str; 5] = ["service", "slice", "scope", "socket", "mount"];
 const DEEPEST: usize = 128;
 
 pub(super) fn programs(selector: &HostSelector, faults: &mut Faults) -> Option<Selector> {
-    let HostSelector { users, cgroups, systemd_units } = selector;
-    let mut good = Programs::default();
+    let HostSelector { all, users, cgroups, systemd_units } = selector;
+    let mut good = Programs { all: *all, ..Programs::default() };
     let field = |list: &str, at: usize| format!("spec.hostSelector.{list}[{at}]");
     for (at, text) in users.iter().enumerate().take(MAX_ITEMS) {
         take(faults, || field("users", at), "crawler", user(text), &mut good.users);
@@ -23,10 +23,14 @@ pub(super) fn programs(selector: &HostSelector, faults: &mut Faults) -> Option<S
     for (at, text) in systemd_units.iter().enumerate().take(MAX_ITEMS) {
         take(faults, || field("systemdUnits", at), "crawler.service", unit(text), &mut good.units);
     }
-    if users.is_empty() && cgroups.is_empty() && systemd_units.is_empty() {
-        faults.push("spec.hostSelector", || {
-            "is empty and would bind every program of the host; give `users`, `cgroups` or `systemdUnits`".to_owned()
-        });
+    match (users.is_empty() && cgroups.is_empty() && systemd_units.is_empty(), all) {
+        (true, false) => faults.push("spec.hostSelector", || {
+            "is empty; give `users`, `cgroups` or `systemdUnits`, or `all: true` for every program of the host".to_owned()
+        }),
+        (false, true) => faults.push("spec.hostSelector.all", || {
+            "is for every program that no other binding names; take it out, or the others, and write a binding for each".to_owned()
+        }),
+        _ => {}
     }
     (good != Programs::default()).then_some(Selector::Host(good))
 }
@@ -39,8 +43,11 @@ fn user(text: &str) -> Result<String, Fault> {
 fn cgroup(text: &str) -> Result<String, Fault> {
     let path = text.trim_end_matches('/');
     let Some(below) = path.strip_prefix('/') else {
-        let wrong =
-            if text.starts_with('/') { "is the root, and would bind every program of the host" } else { "is not a path below the root" };
+        let wrong = if text.starts_with('/') {
+            "is the root; for every program of the host write `all: true`"
+        } else {
+            "is not a path below the root"
+        };
         return Err(Fault::new(format!("{} {wrong}", shown(text))));
     };
     if below.split('/').any(|part| matches!(part, "" | "." | "..")) || below.contains(char::is_control) {

@@ -263,3 +263,25 @@ fn what_breaks_while_nobody_reads_leaves_in_force_what_it_said() {
     assert_eq!(exits(&started().read()), both[1..], "a file that is removed says something");
     assert_eq!(exits(&started().read()), both[1..]);
 }
+
+/// Whoever was bound stays held, though the file that names them nowhere is all that the next start finds.
+#[test]
+fn a_selector_that_turns_wrong_holds_whom_it_named_through_restarts() {
+    let above = tempfile::tempdir().expect("a folder");
+    let (path, memory) = (above.path().join("manifests"), above.path().join("memory"));
+    let started = || Folder::new(path.clone(), "/nowhere".into(), Some(memory.clone()));
+    fs::create_dir(&path).expect("made");
+    write(&path, "a.yaml", &binding("a", "172.31.0.8"));
+    started().read();
+    for wrong in ["names: []", "nams: [a]", "names: ['a b']"] {
+        write(&path, "a.yaml", &binding("a", "172.31.0.8").replace("names: [a]", wrong));
+        for _ in 0..2 {
+            let read = started().read();
+            assert_eq!(exits(&read), ["default/a 172.31.0.8"], "{wrong}");
+            assert!(!read.bindings[0].errors.is_empty(), "it is held: {read:?}");
+        }
+    }
+    write(&path, "a.yaml", &binding("a", "172.31.0.9"));
+    assert_eq!(exits(&started().read()), ["default/a 172.31.0.9"]);
+    assert_eq!(fs::read_dir(memory.join("bindings")).expect("listed").count(), 0);
+}

@@ -1,29 +1,17 @@
 //! How the API server is found and who we are there: as in a pod, or by a kubeconfig.
 
 use std::path::{Path, PathBuf};
-use std::time::Duration;
 
 use hyper_util::client::legacy;
-use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::TokioExecutor;
 use kube::client::ConfigExt;
 use kube::config::{InClusterError, KubeConfigOptions, Kubeconfig, KubeconfigError};
 use kube::{Client, Config};
 use tower::retry::RetryLayer;
-use tower::{BoxError, ServiceBuilder};
+use tower::{BoxError, ServiceBuilder, service_fn};
 
+use super::connector;
 use super::request::Repeat;
-
-/// How long a connection may take to be made.
-const CONNECT: Duration = Duration::from_secs(10);
-/// A connection on which nothing came for so long is asked by the kernel whether the other end is still there...
-const KEEPALIVE: Duration = Duration::from_secs(30);
-/// ...again after this time...
-const KEEPALIVE_AGAIN: Duration = Duration::from_secs(5);
-/// ...and so often, before it is taken for dead.
-const KEEPALIVE_RETRIES: u32 = 3;
-/// The same while something that was sent is not acknowledged: keepalive does nothing then, and the kernel would try again for 15 minutes.
-const UNACKNOWLEDGED: Duration = Duration::from_secs(30);
 
 /// Why there is no way to the API server. That it does not answer is no reason: it is asked again.
 #[derive(Debug, thiserror::Error)]
@@ -64,14 +52,7 @@ fn connect(mut config: Config) -> kube::Result<Client> {
         config.default_retry = false;
         return Client::try_from(config);
     }
-    let mut tcp = HttpConnector::new();
-    tcp.enforce_http(false);
-    tcp.set_connect_timeout(Some(CONNECT));
-    tcp.set_keepalive(Some(KEEPALIVE));
-    tcp.set_keepalive_interval(Some(KEEPALIVE_AGAIN));
-    tcp.set_keepalive_retries(Some(KEEPALIVE_RETRIES));
-    tcp.set_tcp_user_timeout(Some(UNACKNOWLEDGED));
-    let https = config.rustls_https_connector_with_connector(tcp)?;
+    let https = config.rustls_https_connector_with_connector(service_fn(connector::connect))?;
     let service = ServiceBuilder::new()
         .layer(config.base_uri_layer())
         .layer(RetryLayer::new(Repeat::default()))

@@ -6,6 +6,7 @@
 
 pub(crate) mod book;
 mod client;
+mod connector;
 pub(crate) mod read;
 pub(crate) mod request;
 pub(crate) mod stream;

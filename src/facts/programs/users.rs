@@ -8,14 +8,15 @@ use super::{Numbers, Watch};
 
 const FOLDER: &str = "/etc";
 
-/// `before`: what was found last. A file that is not there, or is just being written anew, takes nobody's exit away.
+/// `before`: what was found last. Who was known stays so while the file has no line for the name, since it may just be written anew, or the user be
+/// renamed or removed while programs go on as that number. Another number, or a binding that is gone, is certain.
 pub(super) fn users(wanted: &BTreeSet<String>, before: Option<&Numbers<u32>>, watch: &mut Watch) -> Numbers<u32> {
     if wanted.is_empty() {
         return Numbers::new();
     }
     watch.add_for_content(Path::new(FOLDER));
     let passwd = fs::read(Path::new(FOLDER).join("passwd")).unwrap_or_default();
-    still(numbers(wanted, &String::from_utf8_lossy(&passwd)), wanted, before.filter(|_| passwd.is_empty()))
+    still(numbers(wanted, &String::from_utf8_lossy(&passwd)), wanted, before)
 }
 
 /// With those of before that are still wanted.
@@ -57,10 +58,14 @@ mod tests {
     }
 
     #[test]
-    fn without_the_file_who_was_known_and_is_wanted_is_known_still() {
+    fn without_a_line_who_was_known_and_is_wanted_is_known_still() {
         let (wanted, before) =
             (["crawler", "1000"].map(str::to_owned).into(), [("crawler".to_owned(), 998), ("gone".to_owned(), 5)].into());
         let now = still(numbers(&wanted, ""), &wanted, Some(&before));
         assert_eq!(now, [("1000".to_owned(), 1000), ("crawler".to_owned(), 998)].into());
+        for (passwd, uid) in [("root:x:0:0::/:/\n", 998), ("spider:x:998:998::/:/\n", 998), ("crawler:x:5:5::/:/\n", 5)] {
+            let now = still(numbers(&wanted, passwd), &wanted, Some(&before));
+            assert_eq!(now["crawler"], uid, "{passwd}");
+        }
     }
 }

@@ -173,7 +173,7 @@ impl Kinds {
         let mut hash = Fnv::default();
         networks.hash(&mut hash);
         for binding in held.iter().filter(|held| matches!(held, Held::Label(_))) {
-            (&binding.exits, binding.is_accepted()).hash(&mut hash);
+            (&binding.exits, binding.is_accepted(), binding.stands()).hash(&mut hash);
         }
         self.note(hash);
     }

@@ -2,11 +2,13 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::slice::from_ref;
+use std::sync::Arc;
 
-use super::super::binding::{HostSelector, Selector};
+use super::super::binding::{Binding, ExitSpec, HostSelector, Selector};
 use super::super::facts::{Family, is_link_local};
 use super::super::known::Facts;
 use super::super::outcome::{Guarded, Programs};
+use super::super::picked::picked;
 use super::super::programs::{ProgramFacts, children, guarded_parent, level, with_ancestors};
 use super::super::reason::Reason;
 use super::super::select::{Held, precedence};
@@ -14,7 +16,7 @@ use super::super::spread::spreads;
 use super::super::started::{EXEC, Started, started_in};
 use super::super::uplinks::{Exit, Uplinks};
 use super::super::ways::{Numbers, ProgramExit};
-use super::super::workload::{Entry, Row, State, Subject, choose};
+use super::super::workload::{EVERYBODY, Entry, Row, State, Subject, choose};
 use super::blank;
 
 /// What programs are known by, as bindings name it.
@@ -22,6 +24,7 @@ use super::blank;
 enum Known {
     User(u32),
     Cgroup(String),
+    Everybody,
 }
 
 /// Those that bindings name, each with a name for people and with the bindings.
@@ -34,18 +37,38 @@ struct Named<'a> {
     asked: BTreeSet<&'a str>,
 }
 
+/// The bindings of `egressd exec --ip`: each leaves by the gateway that the binding which takes precedence of those that name its exit says.
+pub(super) fn by_address(facts: &Facts, named: &[&Binding]) -> Vec<Arc<Binding>> {
+    let as_named = |exit: &ExitSpec| {
+        let naming = named.iter().filter(|binding| binding.stands());
+        let specs = naming.flat_map(|binding| binding.exits.iter().map(move |spec| (precedence(binding), spec)));
+        let of = specs.filter(|(_, spec)| spec.address == exit.address).min_by(|(a, _), (b, _)| a.cmp(b));
+        of.map_or_else(
+            || exit.clone(),
+            |(_, spec)| ExitSpec { weight: 1, draining: false, source_ports: None, probe: None, ..spec.clone() },
+        )
+    };
+    let own = facts.programs.bindings.iter();
+    own.map(|binding| Arc::new(Binding { exits: binding.exits.iter().map(as_named).collect(), ..Binding::clone(binding) })).collect()
+}
+
 /// The rows of the host's programs, and what the kernel has to know for them.
-pub(super) fn programs(facts: &Facts, uplinks: &Uplinks, numbers: &mut Numbers) -> Programs {
+pub(super) fn programs(facts: &Facts, exec: &[Arc<Binding>], uplinks: &Uplinks, numbers: &mut Numbers) -> Programs {
     let mut named = Named::default();
     for (at, binding) in facts.manifests.bindings.iter().enumerate() {
         if let Selector::Host(selector) = &binding.selector {
             named.selector(&facts.programs, selector, &facts.manifests.held(at));
         }
     }
-    named.started(facts);
+    named.started(facts, exec);
     let guarded = named.guarded(&facts.programs);
     let mut rows = named.rows(&facts.programs, uplinks);
-    rows.sort_by(|a, b| a.binding.as_deref().map(precedence).cmp(&b.binding.as_deref().map(precedence)));
+    // Who names some programs has them, whatever the priority of who names all.
+    let order = |row: &Row| row.entry == Some(Entry::Everybody);
+    rows.sort_by(|a, b| {
+        order(a).cmp(&order(b)).then_with(|| a.binding.as_deref().map(precedence).cmp(&b.binding.as_deref().map(precedence)))
+    });
+    let picked = if rows.iter().any(order) { picked(&facts.kernel) } else { BTreeSet::new() };
     let spreads = spreads(&rows, uplinks, &facts.full);
     let mut marks = BTreeMap::new();
     let mut used = BTreeSet::new();
@@ -60,7 +83,7 @@ pub(super) fn programs(facts: &Facts, uplinks: &Uplinks, numbers: &mut Numbers) 
         marks.extend(number(exit, uplinks, numbers, &mut used).map(|number| (exit, number)));
     }
     numbers.keep_only_programs(&used);
-    Programs { rows, spreads, marks, guarded }
+    Programs { rows, spreads, marks, guarded, picked }
 }
 
 /// The number in the mark of an exit's first packets.
@@ -73,6 +96,9 @@ fn number(exit: Exit, uplinks: &Uplinks, numbers: &mut Numbers, used: &mut BTree
 
 impl<'a> Named<'a> {
     fn selector(&mut self, facts: &ProgramFacts, selector: &'a HostSelector, held: &Held) {
+        if selector.all {
+            self.add(Known::Everybody, EVERYBODY.to_owned(), held);
+        }
         for user in &selector.users {
             match facts.users.get(user) {
                 Some(uid) => self.add(Known::User(*uid), format!("user/{user}"), held),
@@ -118,7 +144,7 @@ impl<'a> Named<'a> {
     }
 
     /// Groups of `egressd exec`: each is for a binding of the files, or for one of its own.
-    fn started(&mut self, facts: &Facts) {
+    fn started(&mut self, facts: &Facts, exec: &[Arc<Binding>]) {
         for (path, _) in children(&facts.programs.cgroups, EXEC) {
             let held = match started_in(path) {
                 Some(Started::By(name)) => {
@@ -126,7 +152,7 @@ impl<'a> Named<'a> {
                     at.map(|at| facts.manifests.held(at))
                 }
                 Some(Started::As(address)) => {
-                    let mut own = facts.programs.bindings.iter().filter(|binding| binding.exits.iter().any(|exit| exit.address == address));
+                    let mut own = exec.iter().filter(|binding| binding.exits.iter().any(|exit| exit.address == address));
                     own.next().map(|binding| Held::Listed(binding.clone()))
                 }
                 None => None,
@@ -156,6 +182,7 @@ impl<'a> Named<'a> {
             // Who is in a group is in those above it, too.
             let mut held: Vec<Held> = own.clone();
             let entry = match known {
+                Known::Everybody => Entry::Everybody,
                 Known::User(uid) => Entry::User { uid: *uid },
                 Known::Cgroup(path) => {
                     let above = with_ancestors(path).skip(1).filter_map(|path| self.known.get(&Known::Cgroup(path.to_owned())));

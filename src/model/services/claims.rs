@@ -1,4 +1,4 @@
-//! Who has which port: the binding that takes precedence, if nobody of the host has it.
+//! Who has which port: the binding that had it, or else the one that takes precedence, if nobody of the host has it.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use foldhash::HashMap;
 
-use super::{Health, Served, Server, Service, Services};
+use super::{Endpoint, Health, Holders, Served, Server, Service, Services};
 use crate::model::binding::{Binding, BindingName, Source};
 use crate::model::facts::{Container, IfIndex, KernelFacts, Place};
 use crate::model::field_error::FieldError;
@@ -14,8 +14,7 @@ use crate::model::health::{Check, Verdict};
 use crate::model::inbound::{ClientSource, Inbound};
 use crate::model::ipvs::KernelIpvs;
 use crate::model::listeners::Taken;
-use crate::model::ports::Called;
-use crate::model::ports::Protocol;
+use crate::model::ports::{Called, Ports, Protocol};
 use crate::model::reason::Reason;
 use crate::model::select::precedence;
 use crate::model::uplinks::Uplinks;
@@ -30,7 +29,7 @@ struct Candidate<'a> {
 
 /// The services that the bindings of files ask for, and the labels of the rows.
 pub fn claims(rows: &[Row], listed: &[Arc<Binding>], known: Known<'_>) -> Services {
-    let asks = |binding: &Binding| !binding.inbound.is_empty() && binding.is_accepted();
+    let asks = |binding: &Binding| !binding.inbound.is_empty() && binding.stands();
     let mut candidates: BTreeMap<&BindingName, Candidate> = BTreeMap::new();
     for binding in listed.iter().filter(|binding| asks(binding)) {
         candidates.insert(&binding.name, Candidate { binding, rows: Vec::new() });
@@ -47,7 +46,9 @@ pub fn claims(rows: &[Row], listed: &[Arc<Binding>], known: Known<'_>) -> Servic
     let ipvs = ordered.iter().any(|candidate| candidate.binding.inbound.iter().any(|inbound| inbound.engine.ipvs().is_some()));
     let mut claims =
         Claims { rows, known, services: BTreeMap::new(), asked: BTreeSet::new(), checks: BTreeSet::new(), problems: Vec::new() };
-    ordered.iter().for_each(|candidate| claims.take(candidate));
+    for right in [Right::Serves, Right::Had, Right::Asks] {
+        ordered.iter().for_each(|candidate| claims.take(candidate, right));
+    }
     let Claims { services, asked, checks, problems, known, .. } = claims;
     let is_free = |service: &Service| {
         let called = (service.address, service.ports);
@@ -76,6 +77,40 @@ pub struct Known<'a> {
     pub ipvs: Option<&'a KernelIpvs>,
     pub kernel: &'a KernelFacts,
     pub served: &'a Served,
+    pub holders: &'a Holders,
+}
+
+/// What a binding has to a port, the strongest first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Right {
+    /// Some of its servers got the calls until now, whatever the binding was called.
+    Serves,
+    /// It was its port, though others have to serve it now.
+    Had,
+    /// It asks for it.
+    Asks,
+}
+
+impl Known<'_> {
+    /// This host has the address.
+    fn is_own(&self, address: IpAddr) -> bool {
+        self.kernel.own_links_with(address).next().is_some()
+    }
+
+    fn right(&self, binding: &Binding, called: Called, servers: impl Iterator<Item = Endpoint>) -> Right {
+        let mut servers = servers;
+        if servers.any(|server| meeting(self.served, called).any(|before| before.contains(&server))) {
+            return Right::Serves;
+        }
+        if meeting(self.holders, called).any(|holder| *holder == binding.name) { Right::Had } else { Right::Asks }
+    }
+}
+
+/// What is there of an address's ports, as far as these meet the ones that are called. None of them meets another.
+fn meeting<T>(of: &BTreeMap<Called, T>, (address, ports): Called) -> impl Iterator<Item = &T> {
+    let upto = Ports { first: ports.last, last: u16::MAX, ..ports };
+    let of_protocol = (address, Ports { first: 0, last: 0, ..ports })..=(address, upto);
+    of.range(of_protocol).rev().take_while(move |((_, there), _)| there.meets(&ports)).map(|(_, what)| what)
 }
 
 /// Ports that are somebody's.
@@ -90,9 +125,11 @@ struct Claims<'a> {
 }
 
 impl Claims<'_> {
-    fn take(&mut self, candidate: &Candidate) {
+    /// Takes the ports to which the binding has this right.
+    fn take(&mut self, candidate: &Candidate, right: Right) {
         let binding = candidate.binding;
-        let servers = one_each(&candidate.rows, self.rows);
+        let (own, servers): (Vec<_>, Vec<_>) =
+            one_each(&candidate.rows, self.rows).into_iter().partition(|(_, address, _)| self.known.is_own(*address));
         let mut exits: Vec<(IfIndex, IpAddr)> = Vec::new();
         for exit in binding.exits.iter().filter(|spec| !spec.draining).filter_map(|spec| self.known.uplinks.holder(spec)) {
             if !exits.iter().any(|(_, address)| *address == exit.1) {
@@ -100,20 +137,27 @@ impl Claims<'_> {
             }
         }
         for (at, inbound) in binding.inbound.iter().enumerate() {
-            self.tell_missing(binding, at, inbound);
+            if right == Right::Asks {
+                self.tell_missing(binding, at, inbound);
+                self.tell_own(binding, at, inbound, own.iter().map(|(_, address, _)| *address));
+            }
             let mut of_other_family = !servers.is_empty() && !exits.is_empty();
             for (nic, address) in exits.iter().copied().filter(|(_, address)| inbound.address.is_none_or(|named| named == *address)) {
                 let of_family = servers.iter().filter(|(_, server, _)| server.is_ipv4() == address.is_ipv4());
                 let called = (address, inbound.ports);
+                of_other_family &= of_family.clone().next().is_none();
+                let endpoints = of_family.clone().map(|(_, server, _)| (*server, port_of(inbound).unwrap_or(0)));
+                if self.known.right(binding, called, endpoints) != right {
+                    continue;
+                }
                 let own: Vec<Server> =
                     of_family.map(|(row, server, entry)| self.server(inbound, called, (*row, *server, *entry))).collect();
-                of_other_family &= own.is_empty();
                 match self.claim(binding, inbound, address, own) {
                     Ok(()) => self.yield_to(candidate, at, called, nic),
                     Err((field, message)) => self.problem(binding, at, field, message),
                 }
             }
-            if of_other_family {
+            if of_other_family && right == Right::Asks {
                 let message =
                     "none of its workloads has an address of the family of an exit; add an exit or a workload of the other family";
                 self.problem(binding, at, "port", message.to_owned());
@@ -128,6 +172,18 @@ impl Claims<'_> {
         for spec in named.filter(|spec| self.known.uplinks.holder(spec).is_none()).collect::<Vec<_>>() {
             let Some(Err(reason)) = self.known.uplinks.exit(spec) else { continue };
             self.problem(binding, at, "port", format!("{} is not served: {reason}", super::called(spec.address, inbound.ports)));
+        }
+    }
+
+    /// Tells of servers that are this host itself, whose calls would come back to it.
+    fn tell_own(&mut self, binding: &Binding, at: usize, inbound: &Inbound, own: impl Iterator<Item = IpAddr>) {
+        let named = |address: &IpAddr| self.known.is_own(*address);
+        let weighed: Vec<IpAddr> = inbound.weights.keys().filter(|address| named(address)).copied().collect();
+        for (field, address) in own.map(|address| ("port", address)).chain(weighed.into_iter().map(|address| ("servers", address))) {
+            let message = format!(
+                "{address} is an address of this host itself, and no server; name a workload's, or let the program listen at the exit"
+            );
+            self.problem(binding, at, field, message);
         }
     }
 
@@ -197,7 +253,7 @@ impl Claims<'_> {
     }
 
     fn server(&mut self, inbound: &Inbound, called: Called, (row, address, entry): (usize, IpAddr, Entry)) -> Server {
-        let port = (inbound.ports.first == inbound.ports.last).then(|| inbound.target.unwrap_or(inbound.ports.first));
+        let port = port_of(inbound);
         let weight = inbound.weights.get(&address).copied().unwrap_or(inbound.weight);
         let thresholds = inbound.thresholds.get(&address).copied().unwrap_or_default();
         let routes_back = inbound.client_source == ClientSource::RouteBack;
@@ -241,6 +297,11 @@ impl Claims<'_> {
             self.problem(binding, at, "port", format!("{name} is taken by {holder}"));
         }
     }
+}
+
+/// The port that its servers listen on; of a range `None`.
+fn port_of(inbound: &Inbound) -> Option<u16> {
+    (inbound.ports.first == inbound.ports.last).then(|| inbound.target.unwrap_or(inbound.ports.first))
 }
 
 /// One address of each family for each workload: on the network of its default route, by which it answers, if there are several.

@@ -160,6 +160,11 @@ pub fn dport() -> Operand {
     Source::Payload(PayloadBase::Transport, 2, 2).into()
 }
 
+/// `th sport`, with the same.
+pub fn sport() -> Operand {
+    Source::Payload(PayloadBase::Transport, 0, 2).into()
+}
+
 /// `fib daddr . mark oif`: the interface that the packet would leave by; 0 when it is local or has no route.
 pub fn fib_oif() -> Operand {
     Source::FibOutput.into()

@@ -25,6 +25,8 @@ const BESIDE: [(u32, &str); 7] = [
 /// The chains of this concern.
 pub fn chains(shape: Shape) -> Chains {
     let v6 = shape.v6;
+    let key = || [iif(), saddr(v6)];
+    let translated = || rule().is(ct_status().and(TRANSLATED), TRANSLATED);
     let mut chains = vec![
         (
             "prerouting",
@@ -46,6 +48,8 @@ pub fn chains(shape: Shape) -> Chains {
                 shape.departed.then(|| drop_for(rule().found(names::DEPARTED, [iif(), saddr(v6)]), drops::DEPARTED)),
                 Some(is_bound(v6).goto("bound_flow")),
                 shape.nets.then(|| is_bound_net(v6).goto("bound_flow")),
+                shape.fell_back.then(|| translated().found(names::FELL_BACK, key()).goto("bound_flow")),
+                shape.fell_back_nets.then(|| translated().found(ranges(names::FELL_BACK_NETS), key()).goto("bound_flow")),
             ])),
         ),
         ("answer", Chain::regular([rule().set_mark(map(names::CALLED, [ct_original_daddr(v6)])).accept(), rule().accept()])),

@@ -38,6 +38,10 @@ pub const KNOWN: &str = "known";
 pub const CLAIMED: &str = "claimed";
 /// Interface, source: bound until just now. Its flows are being ended.
 pub const DEPARTED: &str = "departed";
+/// Interface, source: bound, and by the default route as long as no exit can be used. Flows that have an exit go on by that.
+pub const FELL_BACK: &str = "fell_back";
+/// The same for subnets.
+pub const FELL_BACK_NETS: &str = "fell_back_nets";
 /// Policy of the host's programs: the mark that tells its exit. A policy without a usable exit is not in it.
 pub const PROGRAM_MARKS: &str = "program_marks";
 /// Output NIC, mark: the exit of programs' flows.
@@ -91,7 +95,7 @@ pub const OWNERS: [&str; 2] = ["owners4", "owners6"];
 /// Bridge family: source that a port owns.
 pub const OWNED: [&str; 2] = ["owned4", "owned6"];
 /// The sets of the ip families whose elements are one source's each.
-pub const OF_SOURCES: [&str; 12] = [
+pub const OF_SOURCES: [&str; 14] = [
     POLICIES,
     POLICIES_NETS,
     SPREAD_EXITS,
@@ -104,6 +108,8 @@ pub const OF_SOURCES: [&str; 12] = [
     LIMITED_NETS,
     KNOWN,
     DEPARTED,
+    FELL_BACK,
+    FELL_BACK_NETS,
 ];
 
 /// What the names of the sets begin with that say which programs are bound or held.

@@ -32,6 +32,8 @@ use crate::nft::build::{
 };
 use crate::nft::{Base, Bytes, Chain, ChainKind, Change, Data, Datatype, Elements, Family, Hook, Key, Refusal, Rule, Set, Table, Verdict};
 
+mod everybody;
+
 /// `LOOPBACK_IFINDEX`: the same in every network namespace.
 const LOOPBACK: u32 = 1;
 const TCP: u32 = Protocol::Tcp.number() as u32;
@@ -109,7 +111,7 @@ impl By {
         match entry {
             Entry::User { uid } => Some((Self::User, Bytes::of_number(uid))),
             Entry::Cgroup { id, level } => Some((Self::Cgroup(level), Bytes::of_cgroup(id))),
-            Entry::Port { .. } | Entry::Routed { .. } => None,
+            Entry::Port { .. } | Entry::Routed { .. } | Entry::Everybody => None,
         }
     }
 
@@ -165,6 +167,11 @@ pub fn add(table: &mut Table, programs: &Programs, v6: bool) {
             later.push(rule().is_not(map(set.as_str(), [by.operand()]), FREE).goto("bound_flow"));
             table.sets.insert(set, Set { elements: policies, ..Set::map([by.datatype()], Datatype::Mark) });
         }
+    }
+    if let Some(rules) = everybody::add(table, programs, v6) {
+        first.push(rule().goto(everybody::CHAIN));
+        later.push(everybody::later());
+        table.chains.insert(everybody::CHAIN.to_owned(), Chain::regular(rules));
     }
     if !table.sets.keys().any(|name| names::is_of_programs(name)) {
         return;

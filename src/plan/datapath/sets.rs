@@ -32,6 +32,8 @@ pub fn sets(v6: bool) -> Sets {
         (names::KNOWN, Set::of(source)),
         (names::CLAIMED, Set::of(source).with_ranges()),
         (names::DEPARTED, Set::of(source)),
+        (names::FELL_BACK, Set::of(source)),
+        (names::FELL_BACK_NETS, Set::of(source).with_ranges()),
         (names::PROGRAM_MARKS, Set::map([Datatype::Mark], Datatype::Mark)),
         (names::PROGRAM_EXITS, Set::map([Datatype::IfIndex, Datatype::Mark], address)),
         (names::PROGRAM_PORTS, Set::map([Datatype::IfIndex, Datatype::Mark], Datatype::Verdict)),

@@ -42,6 +42,9 @@ pub struct Shape {
     pub claimed: bool,
     /// Flows of former owners are being ended.
     pub departed: bool,
+    /// Who is bound goes by the default route just now.
+    pub fell_back: bool,
+    pub fell_back_nets: bool,
     /// Programs of the host are bound, or held.
     pub programs: bool,
 }
@@ -71,6 +74,8 @@ impl Shape {
             guards: any(names::GUARDS),
             claimed: any(names::CLAIMED),
             departed: any(names::DEPARTED),
+            fell_back: any(names::FELL_BACK),
+            fell_back_nets: any(names::FELL_BACK_NETS),
             programs: sets.keys().any(|name| names::is_of_programs(name)),
         }
     }

@@ -65,6 +65,27 @@ fn what_a_routed_subnet_began_ends_when_it_is_held_though_nobody_knows_its_inter
 }
 
 #[test]
+fn a_connection_of_who_fell_back_goes_on_when_its_exit_is_back() {
+    let fallback = [EXIT, ("egress.unavailable", "fallback")];
+    let nic = |up| KernelChange::Link(Link { up, carrier: up, ..link(ETH1, "eth1", LinkKind::Other(String::new())) });
+    for (asks, reset) in [(&fallback[..], false), (&[fallback[0], fallback[1], ("egress.existing", "reset")], true), (&[EXIT], true)] {
+        let (mut facts, mut past) = (host(), Past::default());
+        start(&mut facts, 1, asks);
+        facts.kernel.apply(nic(false));
+        let mut there = plan(&facts, &mut past, &Ruleset::default());
+        let fell_back = tables_of(&there).tables.get(&Table::Ip).is_some_and(|table| table.sets["fell_back"].elements.len() == 1);
+        assert_eq!(fell_back, !reset, "{asks:?}");
+        if asks.len() == 1 {
+            // What a container without the right to fall back has sent by then has leaked.
+            there.target = Some(Ruleset::default());
+        }
+        facts.kernel.apply(nic(true));
+        let cuts = plan(&facts, &mut past, tables_of(&there)).cuts;
+        assert!(!cuts.is_empty() && cuts.iter().all(|cut| cut.keeps_open != reset), "{asks:?}: {cuts:?}");
+    }
+}
+
+#[test]
 fn flows_of_who_was_unbound_end_before_the_tables_go_whoever_ends_them() {
     let (mut facts, mut past) = (host(), Past::default());
     start(&mut facts, 1, &[EXIT]);

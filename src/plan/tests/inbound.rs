@@ -193,3 +193,77 @@ fn there_are_as_many_rules_with_ten_servers_as_with_one() {
     };
     assert_eq!(rules(10), rules(1));
 }
+
+/// Bindings of one port of one exit, each of the address `172.19.0.N`.
+fn asking(bindings: &[(&str, u8, &str)]) -> Index {
+    let text: Vec<String> = bindings
+        .iter()
+        .map(|(name, server, more)| {
+            format!(
+                "apiVersion: egressd.dev/v1alpha1\nkind: EgressBinding\nmetadata: {{name: {name}}}\nspec: {{addresses: [172.19.0.{server}/32], exits: [{{address: 172.31.0.14}}]{more}}}\n"
+            )
+        })
+        .collect();
+    Index::new(manifest::parse([("all.yaml", text.join("---\n").as_bytes())]))
+}
+
+#[test]
+fn a_port_stays_with_the_binding_that_serves_it_whoever_else_comes() {
+    let port = |more: &str| format!(", inbound: [{{protocol: TCP, port: 80{more}}}]");
+    let (mut facts, mut past) = (host(), Past::default());
+    facts.manifests = asking(&[("m", 4, &port(""))]);
+    let mut round = |manifests: Index, restarted: bool| {
+        facts.manifests = manifests;
+        if restarted {
+            past.holders.clear();
+        }
+        let inbound = resolve(&facts, &mut past).inbound;
+        past.serve(&inbound, true);
+        let named: Vec<_> = inbound.all.iter().map(|one| (one.binding.name.clone(), one.servers.len())).collect();
+        (named, inbound.problems)
+    };
+    let m = |servers| vec![("default/m".to_owned(), servers)];
+    assert_eq!(round(asking(&[("m", 4, &port(""))]), false).0, m(1));
+    // By name and by priority it would be the other one's.
+    let stronger = format!("{}, priority: 9", port(""));
+    for restarted in [false, true] {
+        let (named, problems) = round(asking(&[("a", 5, &stronger), ("m", 4, &port(""))]), restarted);
+        assert_eq!(named, m(1));
+        assert!(
+            problems.len() == 1 && problems[0].contains("default/a") && problems[0].contains("is served by file/default/m"),
+            "{problems:?}"
+        );
+    }
+    // It is edited: another server, another target, a range around it.
+    for edited in [("m", 6, port("")), ("m", 6, port(", targetPort: 8080")), ("m", 6, port(", endPort: 90"))] {
+        assert_eq!(round(asking(&[("a", 5, &stronger), (edited.0, edited.1, &edited.2)]), false).0, m(1), "{edited:?}");
+    }
+    // Once it asks for the port no more, it is the other one's.
+    assert_eq!(round(asking(&[("a", 5, &stronger), ("m", 6, "")]), false).0, vec![("default/a".to_owned(), 1)]);
+}
+
+#[test]
+fn a_workload_that_another_binding_has_now_takes_its_port_along() {
+    let port = ", inbound: [{protocol: TCP, port: 80}]";
+    let (mut facts, mut past) = (host(), Past::default());
+    for (manifests, holder) in
+        [(asking(&[("m", 4, port)]), "default/m"), (asking(&[("m", 4, port), ("z", 4, &format!("{port}, priority: 9"))]), "default/z")]
+    {
+        facts.manifests = manifests;
+        let inbound = resolve(&facts, &mut past).inbound;
+        past.serve(&inbound, true);
+        let named: Vec<_> = inbound.all.iter().map(|one| (one.binding.name.as_str(), one.servers.len())).collect();
+        assert_eq!(named, [(holder, 1)]);
+    }
+}
+
+#[test]
+fn this_host_itself_is_no_server() {
+    let mut facts = host();
+    let text = "apiVersion: egressd.dev/v1alpha1\nkind: EgressBinding\nmetadata: {name: web}\nspec: {addresses: [172.19.0.4/32, 172.31.0.8/32], exits: [{address: 172.31.0.14}], inbound: [{protocol: TCP, port: 80, servers: [{address: 172.31.0.14, weight: 2}]}]}\n";
+    facts.manifests = Index::new(manifest::parse([("web.yaml", text.as_bytes())]));
+    let services = services(&facts);
+    assert_eq!(said(&services), [("tcp/172.31.0.14:80".to_owned(), vec![4])]);
+    let told = "file/default/web: spec.inbound[0].servers: 172.31.0.14 is an address of this host itself";
+    assert!(services.problems.iter().any(|problem| problem.starts_with(told)), "{:?}", services.problems);
+}

@@ -76,6 +76,29 @@ fn a_user_a_group_with_all_below_it_and_a_unit_have_their_exit_and_others_have_n
 }
 
 #[test]
+fn who_names_some_programs_has_them_whatever_the_priority_of_who_names_all() {
+    let all = binding("all", "all: true", &format!("{}, priority: 9", by("172.31.0.14")));
+    let facts = with(host(), &[all, binding("crawler", "users: [crawler]", &format!("{}, priority: -9", by("172.31.0.8")))]);
+    let plan = planned(&facts);
+    assert_eq!((said(&plan, 998, &[]), said(&plan, 0, &[])), (Said::Exit([172, 31, 0, 8].into()), Said::Nothing));
+    let table = &tables_of(&plan).tables[&Table::Ip];
+    let Data::Value(policy) = &table.sets["programs-all"].elements[&Key::one(Bytes::of_number(0))] else { panic!("{table:?}") };
+    assert_eq!(table.sets[names::PROGRAM_MARKS].elements.len(), 2);
+    assert!(table.sets[names::PROGRAM_MARKS].elements.keys().any(|key| key.first.as_slice() == policy.as_slice()));
+    assert_eq!(table.sets["programs-all-picked"].elements.len(), 1, "the default route's NIC and its address");
+    let last = table.chains["programs"].rules.last().map(|rule| format!("{rule:?}"));
+    assert!(last.as_ref().is_some_and(|last| last.contains("every_program")), "{last:?}");
+}
+
+#[test]
+fn all_programs_fall_back_with_their_marks() {
+    let gone = format!("{}, whenUnavailable: Fallback", by("172.31.0.99"));
+    let plan = planned(&with(host(), &[binding("all", "all: true", &gone)]));
+    let table = &tables_of(&plan).tables[&Table::Ip];
+    assert!(table.sets["programs-all"].elements.is_empty());
+}
+
+#[test]
 fn an_exit_has_a_mark_of_its_own_whose_rule_leads_to_its_way() {
     let mut facts = with(host(), &[binding("crawler", "users: [crawler]", &by("172.31.0.14"))]);
     facts.kernel.apply(address(ETH1, "172.31.0.15/20"));
@@ -170,4 +193,20 @@ fn what_is_not_there_yet_waits_and_says_so() {
     let rows = resolve(&facts, &mut Past::default()).programs.rows;
     let words: BTreeSet<&str> = rows.iter().filter_map(|row| row.state.reason()).map(crate::model::reason::Reason::word).collect();
     assert_eq!(words, ["NoSuchCgroup", "NoSuchUser", "UnitNotRunning"].into());
+}
+
+#[test]
+fn exec_by_an_address_leaves_by_the_gateway_that_a_binding_names_for_it() {
+    let exit = "exits: [{address: 172.31.0.14, gateway: 172.31.0.77, publicAddress: 203.0.113.7, sourcePorts: 20000-20999}]";
+    let mut facts = with(host(), &[binding("crawler", "users: [crawler]", exit)]);
+    facts.programs.cgroups.insert("/egressd/172.31.0.14".to_owned(), 21);
+    facts.programs = facts.programs.with_bindings();
+    let outcome = resolve(&facts, &mut Past::default());
+    let exits: Vec<_> =
+        outcome.programs.rows.iter().filter_map(|row| if let State::Bound(exit) = row.state { Some((row, exit)) } else { None }).collect();
+    let [(_, one), (exec, other)] = exits.as_slice() else { panic!("{exits:?}") };
+    assert_eq!((one.way, one.address, other.ports), (other.way, other.address, None));
+    let gateway = outcome.uplinks.gateway(other).and_then(|gateway| gateway.address);
+    assert_eq!(gateway, Some([172, 31, 0, 77].into()));
+    assert_eq!(outcome.public_of(exec, other), Some([203, 0, 113, 7].into()));
 }

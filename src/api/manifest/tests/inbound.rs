@@ -125,6 +125,31 @@ fn what_is_wrong_with_a_port_is_told_with_field_and_cure() {
 }
 
 #[test]
+fn more_entries_than_a_binding_may_have_are_told_by_their_field() {
+    let entries = |count: u16| (1..=count).map(|port| format!("{{ protocol: TCP, port: {port} }}")).collect::<Vec<_>>().join(", ");
+    let of = |count| with(&format!("networkNamespaces: [blue]\nexits: [{{ address: 172.31.0.14 }}]\ninbound: [{}]", entries(count)));
+    assert_eq!(read(&of(64)).bindings[0].errors, []);
+    let errors: Vec<String> = read(&of(65)).bindings[0].errors.iter().map(ToString::to_string).collect();
+    assert_eq!(errors, ["spec.inbound: has 65 entries; at most 64 are allowed, so split it"]);
+}
+
+#[test]
+fn what_no_packet_comes_from_is_no_source() {
+    for (source, why) in [
+        ("127.0.0.1/32", "loopback"),
+        ("127.1.0.0/16", "loopback"),
+        ("224.0.0.5/32", "multicast"),
+        ("0.0.0.0/32", "unspecified"),
+        ("'::1/128'", "loopback"),
+    ] {
+        let read = read(&with(&format!("addresses: [10.0.0.2/32, {source}]\nexits: [{{ address: 172.31.0.14 }}]")));
+        let errors: Vec<String> = read.bindings[0].errors.iter().map(ToString::to_string).collect();
+        assert!(errors.len() == 1 && errors[0].starts_with("spec.addresses[1].cidr: ") && errors[0].contains(why), "{errors:?}");
+    }
+    assert_eq!(read(&with("addresses: [0.0.0.0/0]\nexits: [{ address: 172.31.0.14 }]")).bindings[0].errors, []);
+}
+
+#[test]
 fn a_subnet_is_no_server() {
     let said = wrong("addresses: [10.0.0.2/32, 10.0.1.0/24]\ninbound: [{ protocol: TCP, port: 80 }]");
     assert!(said.contains("spec.addresses[1].cidr: is a subnet"), "{said}");

@@ -22,8 +22,8 @@ fn printed(binding: &Binding) -> Value {
             json!({"addresses": all})
         }
         Selector::Namespaces(names) => json!({"networkNamespaces": names}),
-        Selector::Host(HostSelector { users, cgroups, units }) => {
-            json!({"hostSelector": {"users": users, "cgroups": cgroups, "systemdUnits": units}})
+        Selector::Host(HostSelector { users, cgroups, units, all }) => {
+            json!({"hostSelector": {"all": all, "users": users, "cgroups": cgroups, "systemdUnits": units}})
         }
     };
     spec["exits"] = binding
@@ -81,7 +81,8 @@ fn any_programs() -> impl Strategy<Value = HostSelector> {
     let users = proptest::collection::vec("[a-z0-9_][a-z0-9_-]{0,20}", 1..4);
     let cgroups = proptest::collection::vec("(/[a-z][a-z0-9 ._-]{0,12}){1,4}", 0..4);
     let units = proptest::collection::vec("[a-z][a-z0-9@._-]{0,12}[a-z0-9]\\.(service|slice|scope)", 0..4);
-    (users, cgroups, units).prop_map(|(users, cgroups, units)| HostSelector { users, cgroups, units })
+    let named = (users, cgroups, units).prop_map(|(users, cgroups, units)| HostSelector { users, cgroups, units, all: false });
+    prop_oneof![named, Just(HostSelector { all: true, ..HostSelector::default() })]
 }
 
 fn any_selector() -> impl Strategy<Value = Selector> {
@@ -89,7 +90,9 @@ fn any_selector() -> impl Strategy<Value = Selector> {
     let names = proptest::collection::vec(name, 1..4);
     let labels = proptest::collection::btree_map("\\PC{0,12}", "\\PC{0,12}", 0..4);
     let compose = proptest::option::of((name, proptest::option::of(name)).prop_map(|(project, service)| Compose { project, service }));
-    let source = (any_net(), proptest::option::of("[a-z][a-z0-9]{0,14}")).prop_map(|(net, interface)| RoutedSource { net, interface });
+    let source =
+        (any_net().prop_filter("packets come from it", |net| values::source(*net).is_ok()), proptest::option::of("[a-z][a-z0-9]{0,14}"))
+            .prop_map(|(net, interface)| RoutedSource { net, interface });
     prop_oneof![
         (names, labels, compose).prop_map(|(names, match_labels, compose)| Selector::Containers { names, match_labels, compose }),
         proptest::collection::vec(source, 1..4).prop_map(Selector::Addresses),
@@ -116,6 +119,7 @@ prop_compose! {
         Binding {
             name: BindingName { source: Source::File, name: "shop/crawler".to_owned() },
             selector,
+            lapsed: false,
             warnings: values::idle_families(&exits, &to).into_iter().collect(),
             exits,
             spread,
