@@ -49,8 +49,8 @@ pub(super) fn readiness(started: &Started, facts: &Facts, outcome: &Outcome) -> 
     of_rows(rows)
 }
 
-/// The same for the program behind a link: its ports are served, too.
-pub(super) fn readiness_behind(link: IfIndex, facts: &Facts, outcome: &Outcome) -> Response {
+/// The same for the program behind a link: its ports are served, too, and `open` says that others' firewalls let it through.
+pub(super) fn readiness_behind(link: IfIndex, facts: &Facts, outcome: &Outcome, open: bool) -> Response {
     let of_link = |entry: Option<Entry>| entry == Some(Entry::Routed { interface: link });
     let ready = of_rows(|| outcome.rows.iter().filter(|row| of_link(row.entry)));
     let Some((link, Response::Ready(true))) = facts.kernel.links.get(&link).map(|link| (link, &ready)) else { return ready };
@@ -62,7 +62,7 @@ pub(super) fn readiness_behind(link: IfIndex, facts: &Facts, outcome: &Outcome) 
     let published = link.isolated.iter().flat_map(|program| &program.inbound).map(|inbound| inbound.ports);
     let serves =
         |ports| outcome.inbound.all.iter().any(|service| service.binding == name && service.ports == ports && !service.servers.is_empty());
-    Response::Ready(published.into_iter().all(serves))
+    Response::Ready(open && published.into_iter().all(serves))
 }
 
 fn of_rows<'a, I: Iterator<Item = &'a Row>>(rows: impl Fn() -> I) -> Response {

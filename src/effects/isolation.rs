@@ -6,6 +6,7 @@ use std::io;
 use std::net::IpAddr;
 use std::os::fd::AsRawFd;
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
 use ipnet::IpNet;
 use nix::libc::{RT_TABLE_MAIN, RTM_NEWROUTE};
@@ -23,6 +24,8 @@ const PROGRAM_END: &str = "eth0";
 const LOOPBACK: IfIndex = 1;
 /// `RTPROT_STATIC`: a route that is the administrator's.
 const STATIC: u8 = 4;
+/// How long the link may take to come up; it takes less than a millisecond.
+const CARRIER: Duration = Duration::from_secs(1);
 /// Where programs look for name servers (resolv.conf(5)).
 const RESOLVER: &str = "/etc/resolv.conf";
 /// The same with the servers that a stub on a loopback address asks itself: systemd-resolved's, NetworkManager's.
@@ -139,10 +142,25 @@ pub fn enter(isolation: &Isolation, scratch: &Path) -> Result<IfIndex, Error> {
         let route = Route { gateway, interface: Some(program_end), protocol: STATIC, ..Route::new(RT_TABLE_MAIN.into(), everywhere) };
         set(&mut inner, routing::write(RTM_NEWROUTE, flags::CREATE, &route))?;
     }
+    await_carrier(&mut host, host_end).map_err(kernel("see the veth up"))?;
     if let Some(text) = &isolation.resolver {
         name_servers(text, scratch).map_err(system("give the program its own name servers"))?;
     }
     Ok(host_end)
+}
+
+/// The kernel takes note of a carrier a moment after it is there. Until then the host's end drops what is sent by it: its answer to ARP, without
+/// which the program's first packet waits a second, longer than many a program lives.
+fn await_carrier(host: &mut Channel, link: IfIndex) -> Result<(), netlink::Error> {
+    let deadline = Instant::now() + CARRIER;
+    let mut up = false;
+    while !up && Instant::now() < deadline {
+        host.request(link::by_index(link), |message| up |= link::is_operational(&message))?;
+        if !up {
+            std::thread::sleep(Duration::from_millis(1));
+        }
+    }
+    Ok(())
 }
 
 /// Puts a file of this mount namespace alone over resolv.conf(5).
