@@ -153,6 +153,38 @@ fn a_group_of_exec_has_the_exit_that_it_is_called_after() {
 }
 
 #[test]
+fn what_exec_started_leaves_by_that_whoever_else_is_asked_for() {
+    let (exec, other) = (Said::Exit(EXIT.into()), Said::Exit([172, 31, 0, 8].into()));
+    let others = |who: &str| binding("other", who, &format!("priority: 7, {}", by("172.31.0.8")));
+    let named = |exits: &str| binding("asked", "cgroups: [/jobs/other]", exits);
+    let of = |group: &str, bindings: &[String], groups: &[u64]| {
+        let mut facts = with(host(), bindings);
+        facts.programs.cgroups.extend([(format!("/egressd/{group}"), 21), (format!("/egressd/{group}/below"), 22)]);
+        facts.programs = facts.programs.with_bindings();
+        said(&planned(&facts), 998, groups)
+    };
+    for who in ["users: [crawler]", "cgroups: [/egressd]", "cgroups: [/egressd/172.31.0.14]", "cgroups: [/egressd/172.31.0.14/below]"] {
+        assert_eq!(of("172.31.0.14", &[others(who)], &[20, 21, 22]), exec, "as an address, {who}");
+    }
+    for who in ["users: [crawler]", "cgroups: [/egressd/default_asked]", "cgroups: [/egressd/default_asked/below]"] {
+        let bound = [others(who), named(&by("172.31.0.14"))];
+        assert_eq!(of("default_asked", &bound, &[20, 21, 22]), exec, "by a binding, {who}");
+        let gone = [others(who), named(&by("172.31.0.77"))];
+        assert_eq!(of("default_asked", &gone, &[20, 21, 22]), Said::NoExit, "its exit is gone, {who}");
+    }
+    assert_eq!(of("172.31.0.14", &[others("users: [crawler]")], &[]), other, "who is not in such a group");
+}
+
+#[test]
+fn what_exec_started_for_a_binding_that_is_gone_is_held_though_another_names_its_group() {
+    let mut facts = with(host(), &[binding("other", "cgroups: [/egressd/default_gone]", &by("172.31.0.8"))]);
+    facts.programs.cgroups.insert("/egressd/default_gone".to_owned(), 21);
+    let plan = planned(&facts);
+    let known = &tables_of(&plan).tables[&Table::Ip].sets["programs-known-2"];
+    assert!(!known.elements.contains_key(&Key::one(Bytes::of_cgroup(21))), "{known:?}");
+}
+
+#[test]
 fn a_restart_plans_nothing_and_gives_the_same_marks() {
     let mut facts = with(host(), &[binding("crawler", "users: [crawler]", &by("172.31.0.14"))]);
     start(&mut facts, 1, &[("egress.ip", "172.31.0.8")]);
