@@ -42,6 +42,10 @@ pub(super) fn readiness(started: &Started, facts: &Facts, outcome: &Outcome) -> 
         if let Some(error) = binding.errors.first() {
             return Response::Refused(format!("the binding {name} is invalid: {error}"));
         }
+        if let Some(rate) = binding.rate {
+            let cure = "add --namespace";
+            return Response::Refused(format!("the binding {name} has a rate ({rate}), and only what is forwarded is limited: {cure}"));
+        }
     }
     let id = facts.programs.cgroups.get(&started.cgroup());
     let of_group = |entry: Option<Entry>| matches!(entry, Some(Entry::Cgroup { id: of, .. }) if Some(&of) == id);

@@ -42,7 +42,7 @@ pub fn standing(row: &Row) -> Standing {
             binding.traffic.number().hash(&mut hash);
             // Turns are counted for each binding by itself.
             if binding.spread != Spread::FirstUsable {
-                (binding.spread, &binding.name).hash(&mut hash);
+                (binding.spread, binding.shared_name()).hash(&mut hash);
             }
             let hash = hash.finish();
             Standing::Bound(((hash >> 32) ^ hash) as u32 | POLICY | 1)
