@@ -149,6 +149,15 @@ pub fn enter(isolation: &Isolation, scratch: &Path) -> Result<IfIndex, Error> {
     Ok(host_end)
 }
 
+/// Takes the link to a program away, which sends nothing any more. One that is gone is no error.
+///
+/// # Errors
+/// When the kernel refuses.
+pub fn end(link: IfIndex) -> Result<(), netlink::Error> {
+    let ended = Channel::open(netlink_sys::protocols::NETLINK_ROUTE)?.request(link::delete(link), |_| {});
+    ended.or_else(|error| if error.errno() == Some(nix::libc::ENODEV) { Ok(()) } else { Err(error) })
+}
+
 /// The kernel takes note of a carrier a moment after it is there. Until then the host's end drops what is sent by it: its answer to ARP, without
 /// which the program's first packet waits a second, longer than many a program lives.
 fn await_carrier(host: &mut Channel, link: IfIndex) -> Result<(), netlink::Error> {

@@ -79,6 +79,13 @@ pub fn add_address(index: IfIndex, net: IpNet) -> Message {
     message
 }
 
+/// `ip link delete dev INDEX`.
+pub fn delete(index: IfIndex) -> Message {
+    let mut fixed = [0; FIXED];
+    fixed[4..8].copy_from_slice(&index.to_ne_bytes());
+    Message::new(libc::RTM_DELLINK, 0, &fixed)
+}
+
 fn about(index: IfIndex, turned_on: u32) -> Message {
     let mut fixed = [0; FIXED];
     fixed[4..8].copy_from_slice(&index.to_ne_bytes());

@@ -1,8 +1,10 @@
 //! `egressd exec --namespace`.
 
-use std::{fs, path::Path, process::Command};
+use std::{fs, io::Write, path::Path, process::Command};
 
-use world::{Binding, FOLDER, Nic, Programs, World, egressd, layout::SERVER, programs::Program, service::Service, status::until};
+use world::{
+    Binding, FOLDER, Nic, Programs, World, command::run, egressd, layout::SERVER, programs::Program, service::Service, status::until,
+};
 
 use crate::lab::{assert_leaves_by, leaves_by, servers};
 
@@ -79,6 +81,78 @@ pub fn blocked_with_its_exit() {
     assert_eq!(seen.by(Nic::Eth0), 0, "its binding is gone: it is blocked: {seen}");
     let (code, said) = ended(&["--binding", "crawler", "--", "true"]);
     assert!(code == Some(125) && said.contains("no file has a binding default/crawler"), "{code:?} {said}");
+}
+
+pub fn by_turn() {
+    let world = World::builder().ipv6(false).build();
+    let programs = Programs::new();
+    let exits = [Nic::Eth0, Nic::Eth1].map(|nic| world.layout.address(nic));
+    let spread = Binding::new("crawler", "networkNamespaces: [blue]").with("spread: RoundRobin");
+    world.bind(&spread.with(&format!("exits: [{{address: {}}}, {{address: {}}}]", exits[0], exits[1])));
+    let _egressd = world.egressd_alone();
+    let program = through(&programs, &["--binding", "crawler"]);
+    // Each shouts in two flows; each has a namespace of its own.
+    let ((), seen) = world.watch(|| (0..4).for_each(|_| drop(program.udp(servers(&world)[0]))));
+    let counts = [Nic::Eth0, Nic::Eth1].map(|nic| seen.count(nic, world.layout.address(nic).into()));
+    assert!(counts[0] == counts[1] && counts[0] > 0, "half each: {seen}");
+}
+
+/// What is tried from within a namespace: with addresses that it gives itself, and with all that it has.
+fn pings(world: &World, from: &str) -> String {
+    let servers: Vec<String> = servers(world).iter().map(|server| server.ip().to_string()).collect();
+    let servers = servers.join(" ");
+    format!("for a in {from}; do for to in {servers}; do case $a$to in *.*:* | *:*.*) ;; *) ping -n -c1 -W1 -I $a $to ;; esac; done; done")
+}
+
+pub fn never_masqueraded() {
+    let world = World::builder().build();
+    let _programs = Programs::new();
+    let lan = world.lan();
+    for sysctl in ["ipv4/ip_forward", "ipv6/conf/all/forwarding"] {
+        world.host.sysctl(sysctl, "1");
+    }
+    for filter in ["all", "default"] {
+        world.host.sysctl(&format!("ipv4/conf/{filter}/rp_filter"), "0");
+    }
+    // As a careless firewall has it.
+    for (iptables, nic) in ["iptables", "ip6tables"].into_iter().flat_map(|iptables| [(iptables, "eth0"), (iptables, "eth1")]) {
+        world.host.run(&[iptables, "-t", "nat", "-I", "POSTROUTING", "-o", nic, "-j", "MASQUERADE"]);
+    }
+    world.bind(&Binding::new("crawler", "networkNamespaces: [blue]").to(&world, Nic::Eth1));
+    let mut daemon = world.egressd_alone();
+    world.leaves_by(&lan.netns, Nic::Eth0).expect("others are masqueraded");
+    let said = FOLDER.to_owned() + "/go";
+    run(&["mkfifo", &said]);
+    let script = format!("while read -r line; do eval \"$line\"; echo done >{said}.done; done <{said}");
+    let mut command = Command::new(egressd::program());
+    command.args(["exec", "--namespace", "--binding", "crawler", "--", "sh", "-c", &script]);
+    run(&["mkfifo", &format!("{said}.done")]);
+    let _program = Service::start("program", command);
+    let mut go = fs::OpenOptions::new().write(true).open(&said).expect("it is read");
+    let taken = pings(&world, "10.77.0.9 fd77::9");
+    let all = pings(&world, "$(ip -o addr show dev eth0 scope global | sed 's,.*inet6* \\([^/]*\\)/.*,\\1,')");
+    let take = "ip addr add 10.77.0.9/32 dev eth0; ip -6 addr add fd77::9/128 dev eth0 nodad";
+    let mut acts = |when: &str, act: &str| {
+        let ((), seen) = world.watch(|| {
+            writeln!(go, "{act}").expect("the program reads it");
+            fs::read_to_string(format!("{said}.done")).expect("the program writes it");
+        });
+        assert!(seen.is_empty(), "{when}: {seen}");
+    };
+    acts("with addresses that nobody gave it", &format!("{take}; {taken}"));
+    daemon.kill();
+    acts("and the daemon dead", &taken);
+    daemon.start();
+    world.await_handled();
+    world.unbind("crawler");
+    world.await_handled();
+    acts("its binding is gone", &all);
+    daemon.kill();
+    acts("its binding is gone, and the daemon dead", &all);
+    world.leaves_by(&lan.netns, Nic::Eth0).expect("others are masqueraded all the time");
+    world.cleanup();
+    assert_eq!(links(), 0, "cleanup takes its link away");
+    acts("egressd is gone", &all);
 }
 
 pub fn refused_and_named() {

@@ -47,6 +47,8 @@ fn main() -> ExitCode {
         Scenario::new("what is wrong with a binding, or is not there, is said and harms nobody else", faults::bad_input),
         Scenario::new("exec starts a program by a binding and as an address", exec::by_a_binding_and_as_an_address),
         Scenario::new("exec starts nothing when it cannot be sure", exec::refused),
+        Scenario::new("exec comes ahead of bindings of the user and of groups", exec::ahead_of_other_bindings),
+        Scenario::new("exec by a binding with a rate needs a namespace", exec::a_rate),
         Scenario::new("exec takes options of a file, and gives the program its own arguments alone", exec::options_of_a_file),
         Scenario::new("verify asks from each exit which address the outside sees", verify::each_exit_is_asked),
         Scenario::new("exec by many addresses, one after the other, leaves ways to others", exec::many_addresses),
@@ -55,6 +57,11 @@ fn main() -> ExitCode {
             isolated::out_and_in,
         ),
         Scenario::new("exec in a namespace: a program whose binding goes is blocked", isolated::blocked_with_its_exit),
+        Scenario::new("exec in a namespace: programs of one binding take turns together", isolated::by_turn),
+        Scenario::new(
+            "exec in a namespace: no other program's masquerade takes it out, whatever its address, binding or daemon",
+            isolated::never_masqueraded,
+        ),
         Scenario::new("exec in a namespace: where FORWARD drops a program leaves and nobody else does", firewall::drops_by_policy),
         Scenario::new(
             "exec in a namespace: Docker's FORWARD lets it out, and calls by TCP, UDP, IPv4 and IPv6 in, behind what users drop",
