@@ -34,6 +34,7 @@ fn main() -> ExitCode {
         Scenario::new("a bound program is called at the other NIC's address, and answers by that", bound::called_at_the_other_nic),
         Scenario::new("a binding for some ports leaves the rest to the default route", bound::some_ports),
         Scenario::new("marks that other programs set in output lead no bound program elsewhere", bound::marked_by_others),
+        Scenario::new("programs that send from one port to one server leave each by its own exit", bound::one_port_one_after_the_other),
         Scenario::new("programs' flows are spread over exits by turn", bound::by_turn),
         Scenario::new("programs of two bindings leave as one exit with the source ports of each", bound::source_ports),
         Scenario::new("the first packets of programs in groups made anew leave by the exit or not at all", first::groups_made_anew),

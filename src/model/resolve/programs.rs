@@ -59,7 +59,7 @@ pub(super) fn programs(facts: &Facts, uplinks: &Uplinks, numbers: &mut Numbers) 
         marks.extend(number(exit, uplinks, numbers, &mut used).map(|number| (exit, number)));
     }
     numbers.keep_only_programs(&used);
-    Programs { rows, spreads, marks, guarded }
+    Programs { rows, spreads, marks, guarded, no_zones: facts.programs.no_zones }
 }
 
 /// The number in the mark of an exit's first packets.
