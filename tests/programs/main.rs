@@ -45,6 +45,7 @@ fn main() -> ExitCode {
         Scenario::new("without its NIC a program is held or falls back, and goes on when that is back", faults::the_nic_goes),
         Scenario::new("a NIC that comes back as another interface is taken up, daemon alive or dead meanwhile", faults::another_interface),
         Scenario::new("unbound programs' flows end, and new ones leave by the default route", faults::unbound),
+        Scenario::new("a program's open connections go on when its binding has another exit", faults::another_exit),
         Scenario::new("what is wrong with a binding, or is not there, is said and harms nobody else", faults::bad_input),
         Scenario::new("exec starts a program by a binding and as an address", exec::by_a_binding_and_as_an_address),
         Scenario::new("exec starts nothing when it cannot be sure", exec::refused),
