@@ -5,11 +5,12 @@ use std::fs;
 use std::io;
 use std::net::IpAddr;
 use std::os::fd::AsRawFd;
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use ipnet::IpNet;
-use nix::libc::{RT_TABLE_MAIN, RTM_NEWROUTE};
+use nix::libc::{O_NOFOLLOW, O_PATH, RT_TABLE_MAIN, RTM_NEWROUTE};
 use nix::mount::{MsFlags, mount};
 use nix::sched::{CloneFlags, unshare};
 
@@ -179,10 +180,22 @@ fn name_servers(text: &str, scratch: &Path) -> io::Result<()> {
     mount(none, "/", none, MsFlags::MS_REC | MsFlags::MS_SLAVE, none)?;
     let file: PathBuf = scratch.join(format!("resolv.conf.{}", std::process::id()));
     fs::write(&file, text)?;
-    let mounted = mount(Some(&file), RESOLVER, none, MsFlags::MS_BIND, none);
+    let mounted = over(&file, RESOLVER);
     // It is there as long as it is mounted.
     fs::remove_file(&file)?;
     Ok(mounted?)
+}
+
+/// Mounts a file over another, and over the link itself where that is one: what a link leads to its owner may replace at any time, by renaming
+/// another file over it, and what was mounted there would be gone.
+fn over(file: &Path, place: &str) -> io::Result<()> {
+    let none: Option<&str> = None;
+    let held = fs::OpenOptions::new().read(true).custom_flags(O_PATH | O_NOFOLLOW).open(place).map_err(|error| match error.kind() {
+        io::ErrorKind::NotFound => io::Error::new(error.kind(), format!("there is no {place}: make an empty one (`touch {place}`)")),
+        _ => error,
+    })?;
+    let place_of = format!("/proc/self/fd/{}", held.as_raw_fd());
+    Ok(mount(Some(file), place_of.as_str(), none, MsFlags::MS_BIND, none)?)
 }
 
 #[cfg(test)]

@@ -54,6 +54,8 @@ pub fn by_a_binding_and_as_an_address() {
     assert!(code == Some(125) && said.contains("there is no user who"), "{code:?} {said}");
     drop(flow);
     daemon.stop();
+    // Programs make groups in theirs.
+    programs.make("/egressd/default_crawler/own/deeper");
     world.cleanup();
     assert!(!programs.exists("/egressd"), "cleanup leaves no group behind");
 }
@@ -72,6 +74,10 @@ pub fn refused() {
     refused(&["--binding", "shop/none"], "no file has a binding shop/none");
     refused(&["--binding", "wrong"], "is invalid");
     refused(&["--binding", "default/../../elsewhere"], "not a binding's name");
+    refused(&["--binding", &format!("shop/{}", "x".repeat(253))], "is too long for a control group");
+    refused(&["--namespace", "--binding", &format!("shop/{}", "x".repeat(253))], "too long together");
+    world.host.sysctl("ipv6/conf/default/disable_ipv6", "1");
+    refused(&["--namespace", "--ip", "2001:db8::1"], "net.ipv6.conf.default.disable_ipv6=0");
     refused(&["--ip", "172.31.9.9"], "no interface holds 172.31.9.9");
     for (wrong, why) in
         [("0.0.0.0", "unspecified"), ("::ffff:172.31.0.14", "write `172.31.0.14`"), ("fe80::1", "link-local"), ("eth1", "IP address")]

@@ -70,6 +70,11 @@ fn main() -> ExitCode {
             firewall::docker_user,
         ),
         Scenario::new("exec in a namespace: what firewalld drops is told until it trusts the links", firewall::firewalld),
+        Scenario::new(
+            "exec in a namespace: a subnet and a port are free as soon as their program has ended",
+            isolated::one_after_the_other,
+        ),
+        Scenario::new("exec in a namespace: name servers wherever the host has its own from", isolated::name_servers),
         Scenario::new("exec in a namespace takes a subnet and name servers, and names what is wrong", isolated::refused_and_named),
     ]);
     world::harness::main_of_waiting(scenarios)
