@@ -91,8 +91,14 @@ pub fn by_turn() {
     world.bind(&spread.with(&format!("exits: [{{address: {}}}, {{address: {}}}]", exits[0], exits[1])));
     let _egressd = world.egressd_alone();
     let program = through(&programs, &["--binding", "crawler"]);
-    // Each shouts in two flows; each has a namespace of its own.
-    let ((), seen) = world.watch(|| (0..4).for_each(|_| drop(program.udp(servers(&world)[0]))));
+    // Each has a namespace of its own, and lives for one flow; the turn goes on, though nobody has it in between.
+    let ((), seen) = world.watch(|| {
+        for _ in 0..4 {
+            program.udp(servers(&world)[0]).expect("it has a way out");
+            until("its link is gone", || if links() == 0 { Ok(()) } else { Err(links().to_string()) });
+            world.await_handled();
+        }
+    });
     let counts = [Nic::Eth0, Nic::Eth1].map(|nic| seen.count(nic, world.layout.address(nic).into()));
     assert!(counts[0] == counts[1] && counts[0] > 0, "half each: {seen}");
 }

@@ -178,4 +178,17 @@ fn programs_of_one_binding_have_one_turn_and_one_rate() {
     assert_eq!(policies.len(), 1, "{policies:?}");
     let limits: Vec<&String> = tables_of(&first).tables[&Table::Inet].chains.keys().filter(|name| name.starts_with("rate-")).collect();
     assert_eq!(limits, ["rate-file/default/crawler"]);
+    // The next one takes the next turn, though nobody is there in between.
+    let turn = |facts: &Facts, past: &mut Past, observed: &Ruleset| {
+        let plan = plan(facts, past, observed);
+        let table = &tables_of(&plan).tables[&Table::Ip];
+        (table.chains.keys().filter(|name| name.starts_with("exit-")).cloned().collect::<Vec<_>>(), tables_of(&plan).clone())
+    };
+    let mut facts = facts;
+    let mut past = Past::default();
+    let (before, there) = turn(&facts, &mut past, &Ruleset::default());
+    [EGX, EGX + 1].into_iter().for_each(|link| _ = facts.kernel.apply(KernelChange::LinkGone(link)));
+    facts.isolate();
+    let (after, _) = turn(&facts, &mut past, &there);
+    assert!(before.len() == 1 && before == after, "{before:?} {after:?}");
 }
