@@ -183,7 +183,7 @@ fn name_servers(text: &str, scratch: &Path) -> io::Result<()> {
     let mounted = over(&file, RESOLVER);
     // It is there as long as it is mounted.
     fs::remove_file(&file)?;
-    Ok(mounted?)
+    mounted
 }
 
 /// Mounts a file over another, and over the link itself where that is one: what a link leads to its owner may replace at any time, by renaming
