@@ -27,6 +27,8 @@ pub const PRIORITY_PREROUTING: i32 = -99;
 /// Destination NAT of published ports, in `prerouting` and `output`: ahead of Docker's and kube-proxy's (-100). The first NAT chain that
 /// translates a flow wins.
 pub const PRIORITY_DNAT: i32 = -101;
+/// Chain priority in `output`, ahead of conntrack (-200), where raw is: datagrams of bound programs get a zone of their policy.
+pub const PRIORITY_ZONES: i32 = -300;
 /// Chain priority in `output` (a route chain, as mangle's).
 pub const PRIORITY_OUTPUT: i32 = -149;
 /// Chain priority in `output`, behind what others do there: a mark that one of them sets must not lead a bound program's packet elsewhere.

@@ -166,6 +166,7 @@ fn binding(read: Read, container: &Container, mode: Option<FieldError>) -> Bindi
     warnings.extend(values::idle_weights(&exits, draft.spread));
     Binding {
         name: BindingName { source: Source::Label, name: container.name.clone() },
+        copy_of: None,
         selector: Selector::Container(container.id.clone()),
         exits,
         spread: draft.spread,

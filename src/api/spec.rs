@@ -42,6 +42,7 @@ pub fn binding(name: BindingName, spec: &EgressBindingSpec, created: u64) -> Res
     let idle = [values::idle_families(&exits, traffic.to()), values::idle_weights(&exits, spec.spread.into())];
     Ok(Binding {
         name,
+        copy_of: None,
         selector,
         warnings: idle.into_iter().flatten().collect(),
         exits,

@@ -24,6 +24,8 @@ pub struct Facts {
     pub sysctls: BTreeMap<String, String>,
     /// What was tried of the kernel, and the error if it refused.
     pub features: Vec<(Feature, Option<String>)>,
+    /// Why the kernel has no conntrack zones.
+    pub no_zones: Option<String>,
     pub links: Vec<Link>,
     /// Links that hold an address.
     pub addressed: BTreeSet<IfIndex>,

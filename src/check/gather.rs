@@ -18,6 +18,7 @@ use crate::facts::kernel::Asker;
 use crate::netlink::Channel;
 use crate::nft::build::{constant, ct_reply_daddr, fib_oif, iif, rule};
 use crate::nft::{Base, ChainKind, Change, Family, Hook, Rule};
+use crate::plan::datapath::programs::trial_of_zones;
 use crate::wire::netfilter;
 
 /// How long Docker may take for an answer.
@@ -37,6 +38,8 @@ pub async fn gather(root: &Path, sysctls: &Path, docker: &Path, state: &Path) ->
     }
     if let Some(mut nft) = unseen.or_note("nftables", Nft::open()) {
         facts.chains = unseen.or_none("nftables", nft.chains());
+        let zones = unseen.or_note("conntrack zones", nft.refuses(Family::Ip, trial_of_zones()));
+        facts.no_zones = zones.flatten().map(|error| error.to_string());
         for (feature, family, changes) in trials() {
             let tried = unseen.or_note(feature.name, nft.refuses(family, changes));
             facts.features.extend(tried.map(|refused| (feature, refused.map(|error| error.to_string()))));

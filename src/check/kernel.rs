@@ -11,6 +11,7 @@ const OWNED_TABLES: (u32, u32) = (6, 9);
 pub fn findings(facts: &Facts) -> Vec<Finding> {
     let mut findings = vec![version(&facts.kernel)];
     findings.extend(features(facts));
+    findings.extend(zones(facts));
     findings.extend(privileges(facts));
     findings.extend(sysctls(facts));
     findings.extend(conntrack(facts));
@@ -45,6 +46,13 @@ fn features(facts: &Facts) -> Vec<Finding> {
     }
     let names: Vec<_> = facts.features.iter().map(|(feature, _)| feature.name).collect();
     vec![Finding::ok("kernel's parts", names.join(", "))]
+}
+
+fn zones(facts: &Facts) -> Option<Finding> {
+    let why = facts.no_zones.as_ref()?;
+    let message =
+        format!("the kernel refuses them: {why}; two programs of the host that send datagrams from one port to one peer leave by one exit");
+    Some(Finding::warn("conntrack zones", message, "use a kernel with `CONFIG_NF_CONNTRACK_ZONES`, or give each program a port of its own"))
 }
 
 fn privileges(facts: &Facts) -> Vec<Finding> {

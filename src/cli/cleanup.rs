@@ -22,7 +22,7 @@ pub async fn cleanup(state: &Path, sysctls: &Path, boot_guard: Option<&Path>) ->
         println!("left as it is: {line}");
     }
     for link in facts.links.values().filter(|link| link.isolated.is_some()) {
-        println!("left as it is: link {}: a program of `egressd exec --namespace` is behind it; it goes when that ends", link.name);
+        println!("link {} is gone: the program of `egressd exec --namespace` behind it has no network any more; start it anew", link.name);
     }
     if withdrawn.done.failures.is_empty() {
         return Ok(());

@@ -1,12 +1,15 @@
 //! `egressd exec`: becomes another program, in a control group or a network namespace whose exit the daemon has programmed.
 
 use std::ffi::{CString, OsString};
-use std::fs::{self, File};
+use std::fs::{self, File, OpenOptions, Permissions, TryLockError};
 use std::io;
 use std::net::IpAddr;
+use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::{Command, exit};
+use std::thread::sleep;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, anyhow, bail};
 use ipnet::Ipv4Net;
@@ -19,7 +22,7 @@ use crate::daemon::question::Response;
 use crate::effects::isolation::{self, Isolation};
 use crate::effects::programs::Group;
 use crate::model::facts::Family;
-use crate::model::isolated;
+use crate::model::isolated::{self, Ends, NoEnds};
 use crate::model::started::{Started, started_in};
 
 /// As `env` and `timeout` have them.
@@ -29,6 +32,15 @@ else the program's own. It has the terminal, the signals and the process id of t
 const REFUSED: i32 = 125;
 const NOT_RUN: i32 = 126;
 const NOT_FOUND: i32 = 127;
+
+/// How long another one may take for its subnet. It takes a few milliseconds.
+const PATIENCE: Duration = Duration::from_secs(10);
+/// How long a subnet may be that of a program that has ended.
+const LEAVING: Duration = Duration::from_secs(1);
+/// Between two looks.
+const PAUSE: Duration = Duration::from_millis(5);
+/// Bytes that the name of a control group may have (`NAME_MAX`).
+const LONGEST: usize = 255;
 
 /// Through what.
 pub struct By {
@@ -73,6 +85,9 @@ pub fn enter(state: &Path, by: By, isolated: Option<Isolated>) -> anyhow::Result
     if let Some(isolated) = isolated {
         return isolate(state, &started, &isolated);
     }
+    if cgroup.rsplit('/').next().is_some_and(|name| name.len() > LONGEST) {
+        bail!("the binding's name is too long for a control group ({LONGEST} bytes); name its exit by --ip, or give it a shorter name");
+    }
     let group = Group::make(&cgroup).with_context(|| format!("failed to make control group {cgroup}; are you root?"))?;
     match await_ready(state, &Request::Exec(started)) {
         Ok(()) => group.join().with_context(|| format!("failed to join control group {cgroup}")),
@@ -91,17 +106,49 @@ fn isolate(state: &Path, started: &Started, isolated: &Isolated) -> anyhow::Resu
         Started::By(_) => vec![Family::V4],
     };
     let resolver = isolation::resolver(&isolated.dns)?;
+    if families.contains(&Family::V6) && !has_ipv6() {
+        bail!("this host gives new interfaces no IPv6: `sysctl -w net.ipv6.conf.default.disable_ipv6=0`, or name an IPv4 address");
+    }
     // Two that start at once have two subnets.
-    let lock = File::create(state.join("exec.lock")).and_then(|lock| lock.lock().map(|()| lock));
-    let lock =
-        lock.with_context(|| format!("failed to lock {}; is egressd running, and are you root?", state.join("exec.lock").display()))?;
-    let ends = isolated::ends(&families, &isolation::destinations()?, isolated.subnet).map_err(isolation::Error::from)?;
+    let lock = lock(&state.join("exec.lock"))?;
+    let ends = ends(&families, isolated.subnet)?;
     let addresses: Vec<IpAddr> = ends.iter().map(|ends| ends.program.addr()).collect();
     let alias = api::isolated::write(started, &addresses, &isolated.publish);
     let alias = alias.context("the binding's name and the published ports are too long together (255 bytes); publish fewer, or a range")?;
     let link = isolation::enter(&Isolation { ends, alias, resolver }, state)?;
     drop(lock);
     await_ready(state, &Request::Isolated(link))
+}
+
+/// Holds the lock of those that take a subnet. Nobody but root may open it: who can open a file can lock it, and keep root waiting.
+fn lock(path: &Path) -> anyhow::Result<File> {
+    let open = || {
+        let lock = OpenOptions::new().write(true).create(true).truncate(false).mode(0o600).open(path)?;
+        // An older egressd made it for everybody to read.
+        lock.set_permissions(Permissions::from_mode(0o600))?;
+        Ok::<_, io::Error>(lock)
+    };
+    let lock = open().with_context(|| format!("failed to open {}; is egressd running, and are you root?", path.display()))?;
+    let deadline = Instant::now() + PATIENCE;
+    while let Err(error) = lock.try_lock() {
+        match error {
+            TryLockError::WouldBlock if Instant::now() < deadline => sleep(PAUSE),
+            TryLockError::WouldBlock => bail!("another `egressd exec` holds {} and does not go on; see `fuser {0}`", path.display()),
+            TryLockError::Error(error) => return Err(error).with_context(|| format!("failed to lock {}", path.display())),
+        }
+    }
+    Ok(lock)
+}
+
+/// The addresses of the link. The kernel takes a namespace away a moment after its last program has ended: who names that one's subnet waits.
+fn ends(families: &[Family], subnet: Option<Ipv4Net>) -> anyhow::Result<Vec<Ends>> {
+    let deadline = Instant::now() + LEAVING;
+    loop {
+        match isolated::ends(families, &isolation::destinations()?, subnet) {
+            Err(NoEnds::Taken(..)) if Instant::now() < deadline => sleep(PAUSE),
+            found => return Ok(found.map_err(isolation::Error::from)?),
+        }
+    }
 }
 
 /// Whether addresses of IPv6 can be given.

@@ -62,6 +62,8 @@ pub(super) struct Agent {
     silent: Silent,
     /// Why the kernel does not look at sockets' control groups, once that was tried.
     no_sockets: Option<Option<String>>,
+    /// The same of conntrack's zones.
+    no_zones: Option<bool>,
     /// What is to be looked up of the host's programs.
     wanted: watch::Sender<Option<Wanted>>,
     sources: Sources,
@@ -121,6 +123,7 @@ impl Agent {
             looks: 0,
             silent: Silent::new(options),
             no_sockets: None,
+            no_zones: None,
             wanted,
             sources,
             taken_over: false,

@@ -42,6 +42,10 @@ pub(super) fn readiness(started: &Started, facts: &Facts, outcome: &Outcome) -> 
         if let Some(error) = binding.errors.first() {
             return Response::Refused(format!("the binding {name} is invalid: {error}"));
         }
+        if let Some(rate) = binding.rate {
+            let cure = "add --namespace";
+            return Response::Refused(format!("the binding {name} has a rate ({rate}), and only what is forwarded is limited: {cure}"));
+        }
     }
     let id = facts.programs.cgroups.get(&started.cgroup());
     let of_group = |entry: Option<Entry>| matches!(entry, Some(Entry::Cgroup { id: of, .. }) if Some(&of) == id);
@@ -49,8 +53,8 @@ pub(super) fn readiness(started: &Started, facts: &Facts, outcome: &Outcome) -> 
     of_rows(rows)
 }
 
-/// The same for the program behind a link: its ports are served, too.
-pub(super) fn readiness_behind(link: IfIndex, facts: &Facts, outcome: &Outcome) -> Response {
+/// The same for the program behind a link: its ports are served, too, and `open` says that others' firewalls let it through.
+pub(super) fn readiness_behind(link: IfIndex, facts: &Facts, outcome: &Outcome, open: bool) -> Response {
     let of_link = |entry: Option<Entry>| entry == Some(Entry::Routed { interface: link });
     let ready = of_rows(|| outcome.rows.iter().filter(|row| of_link(row.entry)));
     let Some((link, Response::Ready(true))) = facts.kernel.links.get(&link).map(|link| (link, &ready)) else { return ready };
@@ -62,7 +66,7 @@ pub(super) fn readiness_behind(link: IfIndex, facts: &Facts, outcome: &Outcome) 
     let published = link.isolated.iter().flat_map(|program| &program.inbound).map(|inbound| inbound.ports);
     let serves =
         |ports| outcome.inbound.all.iter().any(|service| service.binding == name && service.ports == ports && !service.servers.is_empty());
-    Response::Ready(published.into_iter().all(serves))
+    Response::Ready(open && published.into_iter().all(serves))
 }
 
 fn of_rows<'a, I: Iterator<Item = &'a Row>>(rows: impl Fn() -> I) -> Response {

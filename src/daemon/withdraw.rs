@@ -7,11 +7,13 @@ use super::ipvs;
 use crate::effects;
 use crate::effects::boot;
 use crate::effects::conntrack::{self, Flow, Flows};
+use crate::effects::isolation;
 use crate::effects::kernel::{Done, Kernel};
 use crate::effects::nft;
 use crate::effects::programs;
 use crate::model::facts::{KernelFacts, LinkKind};
 use crate::model::resolve::Outcome;
+use crate::netlink;
 use crate::plan::flows::ends;
 use crate::plan::inbound::virtual_services;
 use crate::plan::{Observed, Planner};
@@ -33,6 +35,8 @@ pub enum Error {
     Read(#[source] nft::ReadError),
     #[error("failed to delete the virtual services of IPVS")]
     Ipvs(#[source] effects::ipvs::Error),
+    #[error("failed to take away the link to a program of `egressd exec --namespace`")]
+    Link(#[source] netlink::Error),
     #[error("failed to take the bound sources out of the tables")]
     Disarm(#[source] nft::CommitError),
     #[error("failed to end the flows that had an exit")]
@@ -50,6 +54,10 @@ pub fn withdraw(kernel: &mut Kernel, facts: &KernelFacts, boot_guard: Option<&Pa
     let observed = Observed { kernel: facts, ruleset: &observed, sysctls: &BTreeMap::new() };
     let plan = Planner::default().plan(&Outcome::default(), &observed, &BTreeSet::new(), true);
     let served = ipvs::withdraw(&virtual_services(observed.ruleset)).map_err(Error::Ipvs)?;
+    // Without the tables what they send would leave by whatever NIC another program masquerades it on.
+    for (link, _) in facts.isolated() {
+        isolation::end(link.index).map_err(Error::Link)?;
+    }
     // Other bridges may live by the forwarding that we turned on.
     let bridges = facts.links.values().any(|l| l.kind == LinkKind::Bridge);
     // While the rest of the tables is there, flows that had an exit leave by its NIC or not at all.

@@ -5,10 +5,12 @@ use std::fs;
 use std::io;
 use std::net::IpAddr;
 use std::os::fd::AsRawFd;
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
 use ipnet::IpNet;
-use nix::libc::{RT_TABLE_MAIN, RTM_NEWROUTE};
+use nix::libc::{O_NOFOLLOW, O_PATH, RT_TABLE_MAIN, RTM_NEWROUTE};
 use nix::mount::{MsFlags, mount};
 use nix::sched::{CloneFlags, unshare};
 
@@ -23,6 +25,8 @@ const PROGRAM_END: &str = "eth0";
 const LOOPBACK: IfIndex = 1;
 /// `RTPROT_STATIC`: a route that is the administrator's.
 const STATIC: u8 = 4;
+/// How long the link may take to come up; it takes less than a millisecond.
+const CARRIER: Duration = Duration::from_secs(1);
 /// Where programs look for name servers (resolv.conf(5)).
 const RESOLVER: &str = "/etc/resolv.conf";
 /// The same with the servers that a stub on a loopback address asks itself: systemd-resolved's, NetworkManager's.
@@ -139,10 +143,34 @@ pub fn enter(isolation: &Isolation, scratch: &Path) -> Result<IfIndex, Error> {
         let route = Route { gateway, interface: Some(program_end), protocol: STATIC, ..Route::new(RT_TABLE_MAIN.into(), everywhere) };
         set(&mut inner, routing::write(RTM_NEWROUTE, flags::CREATE, &route))?;
     }
+    await_carrier(&mut host, host_end).map_err(kernel("see the veth up"))?;
     if let Some(text) = &isolation.resolver {
         name_servers(text, scratch).map_err(system("give the program its own name servers"))?;
     }
     Ok(host_end)
+}
+
+/// Takes the link to a program away, which sends nothing any more. One that is gone is no error.
+///
+/// # Errors
+/// When the kernel refuses.
+pub fn end(link: IfIndex) -> Result<(), netlink::Error> {
+    let ended = Channel::open(netlink_sys::protocols::NETLINK_ROUTE)?.request(link::delete(link), |_| {});
+    ended.or_else(|error| if error.errno() == Some(nix::libc::ENODEV) { Ok(()) } else { Err(error) })
+}
+
+/// The kernel takes note of a carrier a moment after it is there. Until then the host's end drops what is sent by it: its answer to ARP, without
+/// which the program's first packet waits a second, longer than many a program lives.
+fn await_carrier(host: &mut Channel, link: IfIndex) -> Result<(), netlink::Error> {
+    let deadline = Instant::now() + CARRIER;
+    let mut up = false;
+    while !up && Instant::now() < deadline {
+        host.request(link::by_index(link), |message| up |= link::is_operational(&message))?;
+        if !up {
+            std::thread::sleep(Duration::from_millis(1));
+        }
+    }
+    Ok(())
 }
 
 /// Puts a file of this mount namespace alone over resolv.conf(5).
@@ -152,10 +180,22 @@ fn name_servers(text: &str, scratch: &Path) -> io::Result<()> {
     mount(none, "/", none, MsFlags::MS_REC | MsFlags::MS_SLAVE, none)?;
     let file: PathBuf = scratch.join(format!("resolv.conf.{}", std::process::id()));
     fs::write(&file, text)?;
-    let mounted = mount(Some(&file), RESOLVER, none, MsFlags::MS_BIND, none);
+    let mounted = over(&file, RESOLVER);
     // It is there as long as it is mounted.
     fs::remove_file(&file)?;
-    Ok(mounted?)
+    mounted
+}
+
+/// Mounts a file over another, and over the link itself where that is one: what a link leads to its owner may replace at any time, by renaming
+/// another file over it, and what was mounted there would be gone.
+fn over(file: &Path, place: &str) -> io::Result<()> {
+    let none: Option<&str> = None;
+    let held = fs::OpenOptions::new().read(true).custom_flags(O_PATH | O_NOFOLLOW).open(place).map_err(|error| match error.kind() {
+        io::ErrorKind::NotFound => io::Error::new(error.kind(), format!("there is no {place}: make an empty one (`touch {place}`)")),
+        _ => error,
+    })?;
+    let place_of = format!("/proc/self/fd/{}", held.as_raw_fd());
+    Ok(mount(Some(file), place_of.as_str(), none, MsFlags::MS_BIND, none)?)
 }
 
 #[cfg(test)]

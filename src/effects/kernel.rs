@@ -104,6 +104,11 @@ impl Kernel {
         }
     }
 
+    /// Whether the kernel has no conntrack zones. Nothing is made.
+    pub fn refuses_zones(&mut self) -> bool {
+        !matches!(self.nft.refuses(Family::Ip, programs::trial_of_zones()), Ok(None))
+    }
+
     /// Our tables as they are.
     pub fn ruleset(&mut self) -> Result<&Ruleset, nft::ReadError> {
         if self.mirror.is_none() {

@@ -72,15 +72,26 @@ fn sweep(all: &Path) {
     }
 }
 
-/// The kernel keeps one that a program is in.
+/// The kernel keeps one that a program is in. Of such a one its own groups stay, too: it may be about to use them.
 fn remove(group: &Path) {
     let removed = File::open(group).and_then(|held| {
         held.try_lock()?;
-        fs::remove_dir(group)
+        if is_populated(group) { Err(io::ErrorKind::ResourceBusy.into()) } else { remove_all(group) }
     });
     if let Err(error) = removed {
         debug!(group = %group.display(), %error, "the control group stays");
     }
+}
+
+/// Whether a program is in a group, or below it (`cgroup.events` of cgroups(7)).
+fn is_populated(group: &Path) -> bool {
+    fs::read_to_string(group.join("cgroup.events")).is_ok_and(|events| events.lines().any(|line| line == "populated 1"))
+}
+
+/// Removes a group with those that programs have made in it.
+fn remove_all(group: &Path) -> io::Result<()> {
+    children(group).iter().try_for_each(|child| remove_all(child))?;
+    fs::remove_dir(group)
 }
 
 fn children(folder: &Path) -> Vec<PathBuf> {
@@ -91,12 +102,19 @@ fn children(folder: &Path) -> Vec<PathBuf> {
 /// Removes all of them; returns which stay, and why.
 pub fn clean() -> Vec<String> {
     let Ok(folder) = hierarchy().map(|root| below(&root, EXEC)) else { return Vec::new() };
-    let groups = children(&folder).into_iter().chain(folder.is_dir().then_some(folder.clone()));
-    let stays = |group: PathBuf| {
-        let error = fs::remove_dir(&group).err().filter(|error| error.kind() != io::ErrorKind::NotFound)?;
+    clean_below(&folder)
+}
+
+fn clean_below(folder: &Path) -> Vec<String> {
+    let groups = children(folder);
+    let stays = |group: &PathBuf| {
+        let removed = if is_populated(group) { Err(io::ErrorKind::ResourceBusy.into()) } else { remove_all(group) };
+        let error = removed.err().filter(|error| error.kind() != io::ErrorKind::NotFound)?;
         Some(format!("control group {}: {error}; it can be removed once no program is in it", group.display()))
     };
-    groups.filter_map(stays).collect()
+    let left: Vec<String> = groups.iter().filter_map(stays).collect();
+    let root = left.is_empty().then(|| folder.to_owned());
+    left.into_iter().chain(root.as_ref().and_then(stays)).collect()
 }
 
 #[cfg(test)]
@@ -108,7 +126,8 @@ mod tests {
         let all = tempfile::tempdir().unwrap();
         let make = |number: usize| {
             let folder = all.path().join(number.to_string());
-            fs::create_dir(&folder).unwrap();
+            // Programs make groups in theirs.
+            fs::create_dir_all(folder.join("own/deeper")).unwrap();
             folder
         };
         let held = hold(&make(0)).unwrap().expect("it is there");
@@ -121,5 +140,21 @@ mod tests {
         drop(held);
         remove(&all.path().join("0"));
         assert!(children(all.path()).is_empty());
+    }
+
+    #[test]
+    fn all_groups_go_with_those_in_them_but_for_one_that_a_program_is_in() {
+        let folder = tempfile::tempdir().unwrap();
+        let all = folder.path().join("egressd");
+        let (one, two) = (all.join("one"), all.join("two"));
+        [&one, &two].into_iter().for_each(|group| fs::create_dir_all(group.join("own/deeper")).unwrap());
+        fs::write(two.join("cgroup.events"), "populated 1\nfrozen 0\n").unwrap();
+        let left = clean_below(&all);
+        assert!(left.len() == 1 && left[0].contains("two"), "{left:?}");
+        assert!(!one.exists() && two.join("own/deeper").exists(), "it may be about to use its own");
+        fs::remove_file(two.join("cgroup.events")).unwrap();
+        assert_eq!(clean_below(&all), [""; 0]);
+        assert!(!all.exists());
+        assert_eq!(clean_below(&all), [""; 0], "none is there");
     }
 }

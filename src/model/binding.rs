@@ -243,6 +243,8 @@ pub enum Wanted {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Binding {
     pub name: BindingName,
+    /// The binding that this one is a copy of, for a program of `egressd exec --namespace`.
+    pub copy_of: Option<BindingName>,
     pub selector: Selector,
     /// What it names itself; of a binding with a pool, what the pool gave it.
     pub exits: Vec<ExitSpec>,
@@ -278,6 +280,11 @@ impl Binding {
     pub fn stands(&self) -> bool {
         self.refusal.is_none() && (self.errors.is_empty() || self.lapsed)
     }
+
+    /// Whose turn and rate it has part in: a binding's are one with those of its copies.
+    pub fn shared_name(&self) -> &BindingName {
+        self.copy_of.as_ref().unwrap_or(&self.name)
+    }
 }
 
 impl Binding {
@@ -285,6 +292,7 @@ impl Binding {
     pub fn plain(source: Source, name: &str, selector: Selector) -> Self {
         Self {
             name: BindingName { source, name: name.to_owned() },
+            copy_of: None,
             selector,
             exits: Vec::new(),
             spread: Spread::FirstUsable,

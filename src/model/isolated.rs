@@ -37,7 +37,7 @@ impl Isolated {
         let binding = match &self.started {
             Started::As(address) => Binding { exits: vec![ExitSpec::new(*address)], ..plain },
             Started::By(name) => match of(name) {
-                Some(binding) => Binding { name: plain.name, selector, ..Binding::clone(binding) },
+                Some(binding) => Binding { name: plain.name, copy_of: Some(binding.name.clone()), selector, ..Binding::clone(binding) },
                 // It is blocked, as by any binding with an error.
                 None => Binding { errors: vec![FieldError { field: "--binding".to_owned(), message: missing(name) }], ..plain },
             },

@@ -119,4 +119,6 @@ pub struct Programs {
     pub guarded: BTreeSet<Guarded>,
     /// What a socket's address is that has not been chosen by its program, where all programs are bound: the interface, and the address.
     pub picked: BTreeSet<(IfIndex, IpAddr)>,
+    /// The kernel cannot keep flows of the same addresses and ports apart.
+    pub no_zones: bool,
 }

@@ -3,7 +3,7 @@
 
 use std::hash::{Hash, Hasher};
 
-use super::binding::{Spread, WhenUnavailable};
+use super::binding::{Binding, Spread, WhenUnavailable};
 use super::facts::Family;
 use super::reason::Reason;
 use super::workload::{Row, State, Subject};
@@ -32,23 +32,27 @@ pub fn standing(row: &Row) -> Standing {
         (State::Waiting(_) | State::Refused(_), ..) => Standing::Unknown,
         (State::Dropped(Reason::BeingPlaced), ..) => Standing::Bound(NO_EXIT),
         (State::Bound(_) | State::Dropped(_), Some(binding), Some(net)) if binding.is_accepted() => {
-            let family = Family::of(net.addr());
-            let mut hash = Fnv::default();
-            for exit in binding.exits.iter().filter(|exit| Family::of(exit.address) == family) {
-                // Who puts the address there is nothing to its flows.
-                (exit.address, &exit.interface, exit.gateway, exit.weight, exit.draining).hash(&mut hash);
-                exit.source_ports.iter().for_each(|ports| ports.hash(&mut hash));
-            }
-            binding.traffic.number().hash(&mut hash);
-            // Turns are counted for each binding by itself.
-            if binding.spread != Spread::FirstUsable {
-                (binding.spread, &binding.name).hash(&mut hash);
-            }
-            let hash = hash.finish();
-            Standing::Bound(((hash >> 32) ^ hash) as u32 | POLICY | 1)
+            Standing::Bound(number(binding, Family::of(net.addr())))
         }
         (State::Bound(_) | State::Dropped(_), ..) => Standing::Bound(NO_EXIT),
     }
+}
+
+/// The number of a binding's policy in a family.
+pub fn number(binding: &Binding, family: Family) -> u32 {
+    let mut hash = Fnv::default();
+    for exit in binding.exits.iter().filter(|exit| Family::of(exit.address) == family) {
+        // Who puts the address there is nothing to its flows.
+        (exit.address, &exit.interface, exit.gateway, exit.weight, exit.draining).hash(&mut hash);
+        exit.source_ports.iter().for_each(|ports| ports.hash(&mut hash));
+    }
+    binding.traffic.number().hash(&mut hash);
+    // Turns are counted for each binding by itself.
+    if binding.spread != Spread::FirstUsable {
+        (binding.spread, binding.shared_name()).hash(&mut hash);
+    }
+    let hash = hash.finish();
+    ((hash >> 32) ^ hash) as u32 | POLICY | 1
 }
 
 /// Whether a row is a routed source that waits for its interface to be known, and may not leave meanwhile, whatever it comes in by.

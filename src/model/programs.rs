@@ -47,6 +47,8 @@ pub struct ProgramFacts {
     pub units: BTreeMap<String, BTreeSet<String>>,
     /// Why there are no control groups of version 2, or none that the kernel knows sockets by.
     pub no_cgroups: Option<String>,
+    /// The kernel has no conntrack zones.
+    pub no_zones: bool,
     /// Those of `egressd exec --ip`.
     pub bindings: Vec<Arc<Binding>>,
 }
@@ -55,7 +57,7 @@ impl ProgramFacts {
     /// Users alone, where control groups cannot be told apart.
     #[must_use]
     pub fn without_cgroups(self, why: String) -> Self {
-        Self { users: self.users, no_cgroups: Some(why), ..Self::default() }
+        Self { users: self.users, no_zones: self.no_zones, no_cgroups: Some(why), ..Self::default() }
     }
 
     /// With the bindings that follow from control groups of `egressd exec --ip`.

@@ -24,7 +24,7 @@ use super::port_owners::{Answer, PortOwners, Request};
 use super::reason::Reason;
 use super::select::Held;
 use super::services::{Holders, Served, Services, services};
-use super::spread::spreads;
+use super::spread::{keep_turns, spreads};
 use super::uplinks::outside::MAIN;
 use super::uplinks::{Memory, Uplinks};
 use super::workload::{Entry, Row, State, Subject, choose};
@@ -83,7 +83,8 @@ pub fn resolve(facts: &Facts, past: &mut Past) -> Outcome {
     let rows = if pending.rows.len() > engines { without_overlaps(pending.rows) } else { pending.rows };
     let faces = resolver.faces(&rows, &guards);
     let programs = programs::programs(facts, &exec, &uplinks, &mut past.memory.numbers);
-    let spreads = spreads(&rows, &uplinks, &facts.full);
+    let mut spreads = spreads(&rows, &uplinks, &facts.full);
+    keep_turns(&mut spreads, &facts.manifests.bindings, &uplinks, &facts.full);
     let inbound = services(&rows, facts, &uplinks, (&past.served, &past.holders));
     Outcome { uplinks, rows, programs, spreads, inbound, guards, faces, inside: Arc::clone(&facts.cluster.inside) }
 }

@@ -5,10 +5,11 @@
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
+use std::sync::Arc;
 
-use super::binding::{Binding, Spread};
+use super::binding::{Binding, Selector, Source as Origin, Spread};
 use super::facts::Family;
-use super::policy::{Standing, standing};
+use super::policy::{Standing, number, standing};
 use super::port_use::{Destination, Full, Source, closed};
 use super::slots::{hashed, turns};
 use super::uplinks::{Exit, Uplinks};
@@ -44,16 +45,31 @@ pub fn spreads(rows: &[Row], uplinks: &Uplinks, full: &Full) -> BTreeMap<u32, Sh
         }
         if let Standing::Bound(policy) = standing(row) {
             let family = Family::of(net.addr());
-            let named = || binding.exits.iter().filter(|spec| Family::of(spec.address) == family).count();
-            let shares = || {
-                let shares = shares(uplinks, binding, family);
-                let shares = Shares { spread: binding.spread, shares, named: named(), closed: BTreeMap::new() };
-                Shares { closed: closed(&shares.sources().collect::<Vec<_>>(), full), ..shares }
-            };
-            spreads.entry(policy).or_insert_with(shares);
+            spreads.entry(policy).or_insert_with(|| all_shares(uplinks, binding, family, full));
         }
     }
     spreads
+}
+
+/// Adds those of the files' bindings that nobody has just now, where flows take turns: the turn goes on with whoever is next, be it a program
+/// that lives for one flow.
+pub fn keep_turns(spreads: &mut BTreeMap<u32, Shares>, bindings: &[Arc<Binding>], uplinks: &Uplinks, full: &Full) {
+    let of_host = |binding: &Binding| matches!(binding.selector, Selector::Host(_));
+    let takes_turns = |binding: &&Arc<Binding>| binding.spread == Spread::RoundRobin && binding.is_accepted() && !of_host(binding);
+    for binding in bindings.iter().filter(takes_turns).filter(|binding| binding.name.source == Origin::File) {
+        for family in [Family::V4, Family::V6] {
+            let shares = all_shares(uplinks, binding, family, full);
+            if !shares.shares.is_empty() {
+                spreads.entry(number(binding, family)).or_insert(shares);
+            }
+        }
+    }
+}
+
+fn all_shares(uplinks: &Uplinks, binding: &Binding, family: Family, full: &Full) -> Shares {
+    let named = binding.exits.iter().filter(|spec| Family::of(spec.address) == family).count();
+    let shares = Shares { spread: binding.spread, shares: shares(uplinks, binding, family), named, closed: BTreeMap::new() };
+    Shares { closed: closed(&shares.sources().collect::<Vec<_>>(), full), ..shares }
 }
 
 fn shares(uplinks: &Uplinks, binding: &Binding, family: Family) -> Vec<Share> {

@@ -13,6 +13,8 @@ const FIXED: usize = 16;
 const PEER: u16 = 1;
 /// `IFLA_IFALIAS`.
 pub const ALIAS: u16 = 20;
+/// `IF_OPER_UP`.
+const OPERATIONAL: u8 = 6;
 
 /// `ip link add NAME type veth peer name PEER netns FD`. A `%d` in the name is a number that the kernel chooses.
 pub fn veth(name: &str, peer: &str, namespace: u32) -> Message {
@@ -36,6 +38,19 @@ pub fn by_name(name: &str) -> Message {
     let mut message = Message::new(libc::RTM_GETLINK, 0, &[0; FIXED]);
     message.put_text(libc::IFLA_IFNAME, name);
     message
+}
+
+/// The message that asks for a link by its index.
+pub fn by_index(index: IfIndex) -> Message {
+    let mut fixed = [0; FIXED];
+    fixed[4..8].copy_from_slice(&index.to_ne_bytes());
+    Message::new(libc::RTM_GETLINK, 0, &fixed)
+}
+
+/// Whether the kernel has taken note of an answer's link having a carrier (RFC 2863). Until then it drops what is sent by it.
+pub fn is_operational(message: &Received<'_>) -> bool {
+    let state = attributes_after(message.payload, FIXED).find(|(kind, _)| *kind == libc::IFLA_OPERSTATE);
+    state.is_some_and(|(_, state)| state.first() == Some(&OPERATIONAL))
 }
 
 /// Of a veth in an answer: its own index, and its peer's.
@@ -62,6 +77,13 @@ pub fn add_address(index: IfIndex, net: IpNet) -> Message {
     let mut message = address::plain(index, net);
     message.put_u32(address::FLAGS, libc::IFA_F_NODAD);
     message
+}
+
+/// `ip link delete dev INDEX`.
+pub fn delete(index: IfIndex) -> Message {
+    let mut fixed = [0; FIXED];
+    fixed[4..8].copy_from_slice(&index.to_ne_bytes());
+    Message::new(libc::RTM_DELLINK, 0, &fixed)
 }
 
 fn about(index: IfIndex, turned_on: u32) -> Message {

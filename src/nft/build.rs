@@ -120,6 +120,13 @@ impl RuleBuilder {
         self
     }
 
+    /// `ct original zone set zone`. A map of zones `nft` could not write: no datatype that it knows by name is a zone's.
+    pub fn set_zone(mut self, zone: u16) -> Self {
+        self.exprs.push(Expr::Immediate { value: Bytes::exact(&zone.to_ne_bytes()), to: 0 });
+        self.exprs.push(Expr::SetZone { from: 0 });
+        self
+    }
+
     /// `counter comment "name …"`: what it counts is told apart by the name when it is read back.
     pub fn counter(mut self, name: &'static str) -> Self {
         self.counter = Some(name);

@@ -239,6 +239,11 @@ pub enum Expr {
         key: Ct,
         to: Register,
     },
+    /// `ct original zone set`: the zone in which flows that begin here are found, and no answers. Ahead of conntrack only. A zone has two bytes
+    /// (kernel 4.3, with `CONFIG_NF_CONNTRACK_ZONES`).
+    SetZone {
+        from: Register,
+    },
     Payload {
         base: PayloadBase,
         offset: u32,

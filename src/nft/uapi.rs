@@ -149,9 +149,11 @@ pub const NFT_SOCKET_CGROUPV2: u32 = 3;
 pub const NFTA_CT_DREG: u16 = 1;
 pub const NFTA_CT_KEY: u16 = 2;
 pub const NFTA_CT_DIRECTION: u16 = 3;
+pub const NFTA_CT_SREG: u16 = 4;
 pub const NFT_CT_STATE: u32 = 0;
 pub const NFT_CT_DIRECTION: u32 = 1;
 pub const NFT_CT_STATUS: u32 = 2;
+pub const NFT_CT_ZONE: u32 = 17;
 /// Since Linux 4.17; the older `NFT_CT_DST` has no length of its own in the ip families' sets.
 pub const NFT_CT_DST_IP: u32 = 20;
 pub const NFT_CT_DST_IP6: u32 = 22;

@@ -46,7 +46,8 @@ pub fn read_back(observed: &Ruleset, kernel: &KernelFacts, past: &mut Past) {
             }
         }
         let keys = |name| set(name).into_iter().flat_map(|set| set.elements.keys());
-        pod_bridges.extend(keys(names::GUARDS).filter_map(|key| number_at(key, 0)));
+        let is_program = |link: &u32| kernel.links.get(link).is_some_and(|link| link.isolated.is_some());
+        pod_bridges.extend(keys(names::GUARDS).filter_map(|key| number_at(key, 0)).filter(|link| !is_program(link)));
         departed.extend(keys(names::DEPARTED).filter_map(|key| source_of(key, v6)));
     }
     for (port, address) in owners(observed) {

@@ -122,6 +122,7 @@ fn table(outcome: &Outcome, rows: &[Stood], kernel: &KernelFacts, v6: bool, made
         let faces = outcome.faces.get(bridge).into_iter().flatten();
         faces.chain([bridge]).for_each(|interface| sets.one(names::GUARDS, Bytes::of_number(*interface), Data::None));
     }
+    guard_programs(&mut sets, rows, kernel, v6);
     for (address, number) in outcome.uplinks.borne.iter().filter(|(address, _)| address.is_ipv6() == v6) {
         sets.one(names::WAYS, Bytes::default().address(*address), Data::mark(ways::mark(*number)));
     }
@@ -149,6 +150,18 @@ fn table(outcome: &Outcome, rows: &[Stood], kernel: &KernelFacts, v6: bool, made
     table.chains.extend(datapath::chains(Shape::of(&table.sets, v6)));
     traffics.into_iter().for_each(|(name, traffic)| traffic::add(&mut table, &name, traffic, v6, &mut made.traffic));
     table
+}
+
+/// Guards the links to programs in network namespaces: who is root in one may give itself any address. What falls back is known there.
+fn guard_programs(sets: &mut Sets, rows: &[Stood], kernel: &KernelFacts, v6: bool) {
+    for (link, _) in kernel.isolated() {
+        sets.one(names::GUARDS, Bytes::of_number(link.index), Data::None);
+        let own = Some(Entry::Routed { interface: link.index });
+        let free = rows.iter().filter(|(row, standing)| *standing == Standing::Free && row.entry == own);
+        for address in free.filter_map(|(row, _)| row.address).map(|net| net.addr()).filter(|address| address.is_ipv6() == v6) {
+            sets.put(names::KNOWN, source(link.index, address), Data::None);
+        }
+    }
 }
 
 /// Puts what the rows are known by into the sets. Returns what traffic their bindings are for, where it is not everything.

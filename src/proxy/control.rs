@@ -16,8 +16,8 @@ use super::containers::Containers;
 use super::context::{Context, Scope};
 use super::limits::Permit;
 use super::namespaces::Namespaces;
-use super::port::Port;
-use super::report::{PortReport, Report, State};
+use super::port::{Port, Unreached};
+use super::report::{PortReport, Report, State, Unreachable};
 use super::sockets::{self, Listener};
 use super::{sctp, tcp, udp};
 use crate::facts::backoff::Backoff;
@@ -330,6 +330,10 @@ impl Served {
             address: endpoint.address.to_string(),
             state,
             reason,
+            unreachable: self
+                .port
+                .unreached()
+                .map(|Unreached { since, error }| Unreachable { since: format!("{since:.3}"), reason: error }),
             open: self.port.open(),
             accepted: now(&counts.accepted),
             refused: now(&counts.refused),

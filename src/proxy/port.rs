@@ -2,8 +2,9 @@
 
 use std::io;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
+use k8s_openapi::jiff::Timestamp;
 use tracing::{info, warn};
 
 use super::limits::{Descriptors, Permit};
@@ -16,6 +17,7 @@ pub struct Port {
     pub counts: Counts,
     full: Alarm,
     dial: Alarm,
+    unreached: Mutex<Option<Unreached>>,
 }
 
 /// What is counted of a port, since it was first served.
@@ -31,6 +33,13 @@ pub struct Counts {
     pub unreached: AtomicU64,
     /// Bytes from clients, and to them.
     pub bytes: [AtomicU64; 2],
+}
+
+/// A server that is not reached.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Unreached {
+    pub since: Timestamp,
+    pub error: String,
 }
 
 /// A state that is logged when it begins and when it ends.
@@ -65,7 +74,7 @@ impl Port {
     /// One that nothing is open of yet.
     pub fn new(endpoint: Endpoint, proxy: Arc<Proxy>) -> Self {
         let (counts, full, dial) = Default::default();
-        Self { endpoint, proxy: RwLock::new(proxy), counts, full, dial }
+        Self { endpoint, proxy: RwLock::new(proxy), counts, full, dial, unreached: Mutex::default() }
     }
 
     /// What holds for a connection that begins now.
@@ -114,14 +123,22 @@ impl Port {
     /// The server was reached.
     pub fn reached(&self) {
         if self.dial.end() {
+            *self.unreached.lock().unwrap_or_else(PoisonError::into_inner) = None;
             info!(proxy = self.proxy().name, port = %self.endpoint, "reaches the server again");
         }
+    }
+
+    /// Since when the server is not reached, and why; none as long as the last call reached it.
+    pub fn unreached(&self) -> Option<Unreached> {
+        self.unreached.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// The server was not reached.
     pub fn not_reached(&self, proxy: &Proxy, error: &io::Error) {
         self.counts.unreached.fetch_add(1, Ordering::Relaxed);
         if self.dial.begin() {
+            let since = Unreached { since: Timestamp::now(), error: error.to_string() };
+            *self.unreached.lock().unwrap_or_else(PoisonError::into_inner) = Some(since);
             let dial = &proxy.dial;
             let source = dial.source.map(tracing::field::display);
             warn!(proxy = proxy.name, port = %self.endpoint, server = %dial.address, from = %dial.namespace, source, %error, "failed to reach the server");

@@ -30,6 +30,9 @@ pub struct PortReport {
     /// Why it is not listening.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub reason: Option<String>,
+    /// The last call did not reach the server: since when, and why.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub unreachable: Option<Unreachable>,
     /// TCP connections, SCTP associations or UDP sessions that are open.
     pub open: usize,
     /// Those that were taken, in all.
@@ -42,6 +45,15 @@ pub struct PortReport {
     pub bytes_up: u64,
     /// Bytes from the server to clients, in all.
     pub bytes_down: u64,
+}
+
+/// A server that is not reached.
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Unreachable {
+    /// As RFC 3339 has it.
+    pub since: String,
+    pub reason: String,
 }
 
 /// What became of a port.

@@ -121,6 +121,7 @@ fn routed(family: Family, v6: bool) -> Table {
     );
     table.sets.insert("dropped".into(), Set::of([Datatype::IfIndex, kind]).filled_by_rules(4096));
     let output = Chain::base(ChainKind::Route, Hook::Output, -149, []);
+    let zones = Chain::base(ChainKind::Filter, Hook::Output, -300, [rule().is(l4proto(), 17).set_zone(4661).accept()]);
     let called = [kind, Datatype::Protocol, Datatype::Service];
     let port = |port: u16| Bytes::default().address(address(exit)).protocol(6).port(port);
     let mut services = Set::map(called, Datatype::Verdict);
@@ -145,9 +146,14 @@ fn routed(family: Family, v6: bool) -> Table {
         94,
         [rule().found(ranges("published"), [daddr(v6), l4proto(), dport()]).masquerade()],
     );
-    for (name, chain) in
-        [("prerouting", prerouting), ("arrival", arrival), ("postrouting", postrouting), ("seal", seal), ("output", output)]
-    {
+    for (name, chain) in [
+        ("prerouting", prerouting),
+        ("arrival", arrival),
+        ("postrouting", postrouting),
+        ("seal", seal),
+        ("output", output),
+        ("zones", zones),
+    ] {
         table.chains.insert(name.into(), chain);
     }
     for (name, chain) in [("inbound", inbound), ("service", service), ("inbound_source", inbound_source)] {

@@ -5,6 +5,7 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use world::{
     Nic, Programs, Subnets, World,
     layout::{PORT, SERVER, SERVER6},
+    status::until,
     talk,
 };
 
@@ -231,5 +232,53 @@ pub fn marked_by_others() {
         assert_leaves_by(&world, &programs.program(), Nic::Eth0);
         world.host.nft("delete table ip other");
     }
+    assert!(world.foreign().is_empty(), "{}", world.foreign());
+}
+
+pub fn one_port_one_after_the_other() {
+    let world = World::builder().build();
+    let programs = Programs::new();
+    programs.make(BATCH);
+    world.bind(&binding(&world, "batch", "cgroups: [/jobs/batch]", Nic::Eth1));
+    world.bind(&binding(&world, "crawler", "users: ['4242']", Nic::Eth0));
+    let mut egressd = world.egressd_alone();
+    let (batch, crawler, root) = (programs.within(BATCH), programs.program().user(4242), programs.program());
+    let mut port = 5000;
+    // From one port, to one server: what the first began does not lead the next one.
+    let mut in_turn = |who: &[(&str, &world::programs::Program, Nic)]| {
+        for server in servers(&world) {
+            port += 1;
+            for (name, program, nic) in who {
+                let seen = program.udp_from(port, server).unwrap_or_else(|error| panic!("{name} to {server}: {error}"));
+                assert_eq!(seen.ip(), world.layout.public(*nic, server.ip()), "{name} to {server}");
+            }
+        }
+    };
+    let (one, two, free) = (("batch", &batch, Nic::Eth1), ("crawler", &crawler, Nic::Eth0), ("nobody's", &root, Nic::Eth0));
+    in_turn(&[one, two, one]);
+    in_turn(&[two, one]);
+    in_turn(&[free, one, free]);
+    in_turn(&[one, free, one]);
+    // An open flow goes on as it was, whoever has the same port beside it, and when the daemon is another.
+    let server = servers(&world)[0];
+    let mut open = batch.datagrams(server);
+    let own = open.seen.clone().expect("it has a way out").port();
+    egressd.kill();
+    egressd.start();
+    world.await_handled();
+    assert_eq!(open.ask().map(|seen| seen.port()), Ok(own), "a restart moves no flow");
+    // What changes its exit begins anew, though the old one is still another's.
+    world.bind(&binding(&world, "crawler", "users: ['4242']", Nic::Eth1));
+    world.bind(&binding(&world, "batch", "cgroups: [/jobs/batch]", Nic::Eth0));
+    world.await_handled();
+    let seen = |open: &mut world::programs::Running| open.ask().map(|seen| seen.ip());
+    until("its datagrams leave by the other exit", || {
+        let now = seen(&mut open);
+        if now == Ok(world.layout.public(Nic::Eth0, server.ip())) { Ok(()) } else { Err(format!("{now:?}")) }
+    });
+    world.unbind("batch");
+    world.unbind("crawler");
+    world.await_handled();
+    in_turn(&[("unbound", &batch, Nic::Eth0), ("unbound", &crawler, Nic::Eth0)]);
     assert!(world.foreign().is_empty(), "{}", world.foreign());
 }

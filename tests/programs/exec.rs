@@ -4,7 +4,7 @@ use std::{fs, path::Path, process::Command};
 
 use world::{Binding, FOLDER, Nic, Programs, World, egressd, layout::SERVER, programs::Program, service::Service, status::until};
 
-use crate::lab::{assert_leaves_by, await_state, leaves_by, servers};
+use crate::lab::{assert_leaves_by, await_state, binding, leaves_by, servers};
 
 fn through<'a>(programs: &'a Programs, how: &[&str]) -> Program<'a> {
     let program = egressd::program().to_string_lossy().into_owned();
@@ -54,6 +54,8 @@ pub fn by_a_binding_and_as_an_address() {
     assert!(code == Some(125) && said.contains("there is no user who"), "{code:?} {said}");
     drop(flow);
     daemon.stop();
+    // Programs make groups in theirs.
+    programs.make("/egressd/default_crawler/own/deeper");
     world.cleanup();
     assert!(!programs.exists("/egressd"), "cleanup leaves no group behind");
 }
@@ -72,6 +74,10 @@ pub fn refused() {
     refused(&["--binding", "shop/none"], "no file has a binding shop/none");
     refused(&["--binding", "wrong"], "is invalid");
     refused(&["--binding", "default/../../elsewhere"], "not a binding's name");
+    refused(&["--binding", &format!("shop/{}", "x".repeat(253))], "is too long for a control group");
+    refused(&["--namespace", "--binding", &format!("shop/{}", "x".repeat(253))], "too long together");
+    world.host.sysctl("ipv6/conf/default/disable_ipv6", "1");
+    refused(&["--namespace", "--ip", "2001:db8::1"], "net.ipv6.conf.default.disable_ipv6=0");
     refused(&["--ip", "172.31.9.9"], "no interface holds 172.31.9.9");
     for (wrong, why) in
         [("0.0.0.0", "unspecified"), ("::ffff:172.31.0.14", "write `172.31.0.14`"), ("fe80::1", "link-local"), ("eth1", "IP address")]
@@ -125,4 +131,41 @@ pub fn many_addresses() {
     assert!(there <= 34, "{there} control groups are left");
     assert!(programs.exists("/egressd/172.31.9.1"), "a program is in it");
     await_state(&world, "cgroup/egressd/172.31.9.1", "Bound");
+}
+
+pub fn ahead_of_other_bindings() {
+    let world = World::builder().build();
+    let programs = Programs::new();
+    world.bind(&Binding::new("crawler", "networkNamespaces: [blue]").to(&world, Nic::Eth1));
+    // Whoever these are for, a program that was started by an exit leaves by that.
+    world.bind(&binding(&world, "nobody", "users: [nobody]", Nic::Eth0).with("priority: 9"));
+    let six = format!("exits: [{{address: '{}'}}]", world.layout.address6(Nic::Eth0));
+    world.bind(&Binding::new("all", "hostSelector: {cgroups: [/egressd]}").with(&six).with("priority: 9"));
+    let _egressd = world.egressd_alone();
+    let address = world.layout.address(Nic::Eth1).to_string();
+    let nobody = programs.program().user(65534);
+    await_state(&world, "user/nobody", "Bound");
+    assert_leaves_by(&world, &nobody, Nic::Eth0);
+    let as_nobody = ["setpriv", "--reuid=65534", "--clear-groups", "--inh-caps=+sys_admin", "--ambient-caps=+sys_admin"];
+    assert_leaves_by(&world, &through(&programs, &["--binding", "crawler"]).through(&as_nobody), Nic::Eth1);
+    // An address is an exit of its own family alone: in the other one nothing leaves.
+    let by_address = through(&programs, &["--ip", &address]).through(&as_nobody);
+    for server in servers(&world) {
+        match by_address.udp(server) {
+            Ok(seen) => assert_eq!(seen.ip(), world.layout.public(Nic::Eth1, server.ip()), "{server}"),
+            Err(error) => assert!(server.is_ipv6(), "{server}: {error}"),
+        }
+    }
+    let ((), seen) = world.watch(|| servers(&world).iter().for_each(|server| by_address.shout(server.ip())));
+    assert!(seen.by(Nic::Eth1) >= 2 && seen.by(Nic::Eth0) == 0, "{seen}");
+}
+
+pub fn a_rate() {
+    let world = World::builder().ipv6(false).build();
+    let _programs = Programs::new();
+    world.bind(&Binding::new("slow", "networkNamespaces: [blue]").to(&world, Nic::Eth1).with("rate: 8Mbit"));
+    let _egressd = world.egressd_alone();
+    let (code, said) = ended(&["--binding", "slow", "--", "true"]);
+    assert!(code == Some(125) && said.contains("has a rate (8Mbit)") && said.contains("add --namespace"), "{code:?} {said}");
+    assert_eq!(ended(&["--binding", "slow", "--namespace", "--", "true"]), (Some(0), String::new()));
 }

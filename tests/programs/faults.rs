@@ -136,6 +136,42 @@ pub fn unbound() {
     assert_leaves_by(&world, &crawler, Nic::Eth0);
 }
 
+pub fn another_exit() {
+    let world = World::builder().build();
+    let programs = Programs::new();
+    programs.make(BATCH);
+    world.bind(&binding(&world, "batch", "cgroups: [/jobs/batch]", Nic::Eth1));
+    let mut egressd = world.egressd_alone();
+    let batch = programs.within(BATCH);
+    let all = || servers(&world).into_iter().map(|server| (server, world.layout.public(Nic::Eth1, server.ip())));
+    let mut flows: Vec<_> = all().map(|(server, public)| (batch.flow(server), public)).collect();
+    let mut go_on = |when: &str| {
+        for (flow, public) in &mut flows {
+            assert_eq!(flow.ask().map(|seen| seen.ip()), Ok(*public), "{when}");
+        }
+    };
+    go_on("bound");
+    world.bind(&binding(&world, "batch", "cgroups: [/jobs/batch]", Nic::Eth0));
+    world.await_handled();
+    assert_leaves_by(&world, &batch, Nic::Eth0);
+    go_on("its binding has another exit");
+    // Another group of the binding comes and goes at the same time.
+    world.bind(&binding(&world, "batch", "cgroups: [/jobs/batch], users: ['4242']", Nic::Eth0));
+    world.await_handled();
+    go_on("its binding has a user, too");
+    world.bind(&binding(&world, "batch", "cgroups: [/jobs/batch]", Nic::Eth0));
+    world.await_handled();
+    go_on("and has it no more");
+    egressd.kill();
+    egressd.start();
+    world.await_handled();
+    go_on("the daemon is another");
+    world.bind(&binding(&world, "batch", "cgroups: [/jobs/batch]", Nic::Eth1).with("existingFlows: Reset"));
+    world.await_handled();
+    go_on("it is back at its first exit");
+    assert!(world.foreign().is_empty(), "{}", world.foreign());
+}
+
 pub fn bad_input() {
     let world = World::builder().build();
     let programs = Programs::new();

@@ -35,6 +35,7 @@ fn main() -> ExitCode {
         Scenario::new("a bound program is called at the other NIC's address, and answers by that", bound::called_at_the_other_nic),
         Scenario::new("a binding for some ports leaves the rest to the default route", bound::some_ports),
         Scenario::new("marks that other programs set in output lead no bound program elsewhere", bound::marked_by_others),
+        Scenario::new("programs that send from one port to one server leave each by its own exit", bound::one_port_one_after_the_other),
         Scenario::new("programs' flows are spread over exits by turn", bound::by_turn),
         Scenario::new("all programs of the host leave by three exits by turn, daemon alive or dead", everybody::by_turn),
         Scenario::new("where all programs are bound, what is not theirs to send stays as it was", everybody::left_alone),
@@ -50,9 +51,12 @@ fn main() -> ExitCode {
         Scenario::new("without its NIC a program is held or falls back, and goes on when that is back", faults::the_nic_goes),
         Scenario::new("a NIC that comes back as another interface is taken up, daemon alive or dead meanwhile", faults::another_interface),
         Scenario::new("unbound programs' flows end, and new ones leave by the default route", faults::unbound),
+        Scenario::new("a program's open connections go on when its binding has another exit", faults::another_exit),
         Scenario::new("what is wrong with a binding, or is not there, is said and harms nobody else", faults::bad_input),
         Scenario::new("exec starts a program by a binding and as an address", exec::by_a_binding_and_as_an_address),
         Scenario::new("exec starts nothing when it cannot be sure", exec::refused),
+        Scenario::new("exec comes ahead of bindings of the user and of groups", exec::ahead_of_other_bindings),
+        Scenario::new("exec by a binding with a rate needs a namespace", exec::a_rate),
         Scenario::new("exec takes options of a file, and gives the program its own arguments alone", exec::options_of_a_file),
         Scenario::new("verify asks from each exit which address the outside sees", verify::each_exit_is_asked),
         Scenario::new("exec by many addresses, one after the other, leaves ways to others", exec::many_addresses),
@@ -61,12 +65,22 @@ fn main() -> ExitCode {
             isolated::out_and_in,
         ),
         Scenario::new("exec in a namespace: a program whose binding goes is blocked", isolated::blocked_with_its_exit),
+        Scenario::new("exec in a namespace: programs of one binding take turns together", isolated::by_turn),
+        Scenario::new(
+            "exec in a namespace: no other program's masquerade takes it out, whatever its address, binding or daemon",
+            isolated::never_masqueraded,
+        ),
         Scenario::new("exec in a namespace: where FORWARD drops a program leaves and nobody else does", firewall::drops_by_policy),
         Scenario::new(
             "exec in a namespace: Docker's FORWARD lets it out, and calls by TCP, UDP, IPv4 and IPv6 in, behind what users drop",
             firewall::docker_user,
         ),
         Scenario::new("exec in a namespace: what firewalld drops is told until it trusts the links", firewall::firewalld),
+        Scenario::new(
+            "exec in a namespace: a subnet and a port are free as soon as their program has ended",
+            isolated::one_after_the_other,
+        ),
+        Scenario::new("exec in a namespace: name servers wherever the host has its own from", isolated::name_servers),
         Scenario::new("exec in a namespace takes a subnet and name servers, and names what is wrong", isolated::refused_and_named),
     ]);
     world::harness::main_of_waiting(scenarios)

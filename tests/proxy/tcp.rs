@@ -116,6 +116,17 @@ pub fn resets_and_limits() {
         let port = port("ns1", "127.0.0.1:8000");
         if refused && port["unreached"].as_u64() > Some(0) { Ok(()) } else { Err(port.to_string()) }
     });
+    let told = port("ns1", "127.0.0.1:8000")["unreachable"].clone();
+    let said = |field: &str| told[field].as_str().unwrap_or_default().to_owned();
+    assert!(said("since").ends_with('Z') && said("reason").contains("refused"), "{told}");
+    is_refused(&ns1, at("127.0.0.1:8000"));
+    assert_eq!(port("ns1", "127.0.0.1:8000")["unreachable"]["since"], told["since"], "since the first that did not reach it");
+    manifest("slow", listen, dial, "");
+    until("it is reached again, and nothing is told", || {
+        drop(connect(&ns1, at("127.0.0.1:8000")));
+        let port = port("ns1", "127.0.0.1:8000");
+        if port["unreachable"].is_null() { Ok(()) } else { Err(port.to_string()) }
+    });
 }
 
 /// Sends so many bytes, each piece of them as soon as there is room, and tells how many a second arrived.

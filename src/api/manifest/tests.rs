@@ -62,6 +62,7 @@ priority: 3",
     let ports = |protocol, first, last| Ports { protocol, first, last };
     let expected = Binding {
         name: BindingName { source: Source::File, name: "shop/crawler".to_owned() },
+        copy_of: None,
         selector: Selector::Containers {
             names: vec!["crawler-1".to_owned()],
             match_labels: BTreeMap::from([("tier".to_owned(), "web".to_owned())]),

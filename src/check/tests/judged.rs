@@ -115,6 +115,13 @@ fn a_kernel_below_5_15_fails_and_one_below_6_9_is_told_what_a_flush_does() {
 }
 
 #[test]
+fn a_kernel_without_zones_is_warned_of() {
+    let said = only(|f| f.no_zones = Some("Operation not supported".to_owned()));
+    assert!(said.starts_with("warn  conntrack zones: the kernel refuses them: Operation not supported"), "{said}");
+    assert!(said.contains("CONFIG_NF_CONNTRACK_ZONES"), "{said}");
+}
+
+#[test]
 fn a_part_that_the_kernel_refuses_fails_with_its_module() {
     let said = only(|f| f.features[0].1 = Some("No such file or directory".to_owned()));
     assert_eq!(

@@ -41,7 +41,7 @@ impl Agent {
                 problems: self.problems().len(),
             })),
             Question::Exec(started) => started::readiness(&started, &self.facts, &self.outcome),
-            Question::Isolated(link) => started::readiness_behind(link, &self.facts, &self.outcome),
+            Question::Isolated(link) => started::readiness_behind(link, &self.facts, &self.outcome, self.gates.is_settled()),
             Question::Ready => {
                 let well = self.failing.is_empty() && self.beside.is_empty() && self.sources.are_fresh();
                 Response::Ready(!self.silent.any() && !self.outcome.inbound.pending && well)

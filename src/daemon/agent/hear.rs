@@ -116,6 +116,7 @@ impl Agent {
             }
             Told::Programs(mut facts) => {
                 self.silent.programs = false;
+                facts.no_zones = *self.no_zones.get_or_insert_with(|| self.kernel.refuses_zones());
                 if !facts.cgroups.is_empty()
                     && let Some(why) = self.no_sockets.get_or_insert_with(|| self.kernel.refuses_programs())
                 {

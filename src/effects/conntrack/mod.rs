@@ -34,6 +34,7 @@ const CTA_ID: u16 = 12;
 const CTA_ZONE: u16 = 18;
 const CTA_TUPLE_IP: u16 = 1;
 const CTA_TUPLE_PROTO: u16 = 2;
+const CTA_TUPLE_ZONE: u16 = 3;
 const CTA_IP_V4_SRC: u16 = 1;
 const CTA_IP_V4_DST: u16 = 2;
 const CTA_IP_V6_SRC: u16 = 3;
@@ -96,6 +97,8 @@ pub struct Flow {
     /// Seconds that it lives on if nothing is sent.
     pub timeout: u32,
     pub zone: u16,
+    /// Zone of the original direction alone: of a bound program's datagrams.
+    pub own_zone: u16,
     /// `TCP_CONNTRACK_*`, of TCP.
     pub tcp_state: Option<u8>,
     /// Bytes of both directions, with their IP headers; only where `net.netfilter.nf_conntrack_acct` is 1.
@@ -137,6 +140,7 @@ impl Flow {
             id: 7,
             timeout: 30,
             zone: 0,
+            own_zone: 0,
             tcp_state: None,
             bytes: None,
         }
@@ -236,6 +240,7 @@ struct Tuple {
     destination: IpAddr,
     source_port: u16,
     destination_port: u16,
+    zone: u16,
 }
 
 fn flow(message: &Received<'_>) -> Option<Flow> {
@@ -273,6 +278,7 @@ fn flow(message: &Received<'_>) -> Option<Flow> {
         id,
         timeout,
         zone,
+        own_zone: original.zone,
         tcp_state,
         bytes,
     })
@@ -290,7 +296,7 @@ fn counted(value: &[u8]) -> Option<u64> {
 
 fn tuple(value: &[u8]) -> Option<Tuple> {
     let nothing = IpAddr::V4(Ipv4Addr::UNSPECIFIED);
-    let mut tuple = Tuple { protocol: 0, source: nothing, destination: nothing, source_port: 0, destination_port: 0 };
+    let mut tuple = Tuple { protocol: 0, source: nothing, destination: nothing, source_port: 0, destination_port: 0, zone: 0 };
     for (kind, value) in attributes(value) {
         match kind {
             CTA_TUPLE_IP => {
@@ -319,6 +325,7 @@ fn tuple(value: &[u8]) -> Option<Tuple> {
                     }
                 }
             }
+            CTA_TUPLE_ZONE => tuple.zone = short_be(value)?,
             _ => {}
         }
     }
@@ -353,6 +360,9 @@ fn deletion(flow: &Flow) -> Message {
                 protocol.put(CTA_PROTO_DST_PORT, &[high, low]);
             }
         });
+        if flow.own_zone != 0 {
+            tuple.put(CTA_TUPLE_ZONE, &flow.own_zone.to_be_bytes());
+        }
     });
     message.put(CTA_ID, &flow.id.to_be_bytes());
     if flow.zone != 0 {

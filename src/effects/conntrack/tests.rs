@@ -79,6 +79,33 @@ fn exactly_the_named_flow_is_deleted() {
 }
 
 #[test]
+fn a_flow_that_began_in_a_zone_is_deleted_there_and_nowhere_else() {
+    alone(|| {
+        track();
+        let zone = "table inet z {
+            chain output {
+                type filter hook output priority -300
+            }
+        }";
+        std::fs::write("/run/zone.nft", zone).unwrap();
+        run("nft -f /run/zone.nft");
+        let mut flows = Flows::open().unwrap();
+        send("127.0.0.1:5004", "127.0.0.1:7000");
+        run("nft add rule inet z output udp sport 5004 ct original zone set 77");
+        send("127.0.0.1:5004", "127.0.0.1:7000");
+        let zones = |flows: &mut Flows| {
+            let mut zones: Vec<u16> = dump(flows, Family::V4).iter().filter(|f| f.source_port == 5004).map(|f| f.own_zone).collect();
+            zones.sort_unstable();
+            zones
+        };
+        assert_eq!(zones(&mut flows), [0, 77]);
+        let own = dump(&mut flows, Family::V4).into_iter().find(|flow| flow.own_zone == 77).unwrap();
+        flows.delete(&own).unwrap();
+        assert_eq!(zones(&mut flows), [0]);
+    });
+}
+
+#[test]
 fn a_later_flow_with_the_same_tuple_is_left_alone() {
     alone(|| {
         track();

@@ -35,6 +35,8 @@ struct Named<'a> {
     waiting: Vec<(String, Held, Reason)>,
     /// Groups that are asked for, whether they are there or not.
     asked: BTreeSet<&'a str>,
+    /// What those of `egressd exec` were made for. No other binding has a program in them, whoever it is by.
+    started: BTreeMap<&'a str, Held>,
 }
 
 /// The bindings of `egressd exec --ip`: each leaves by the gateway that the binding which takes precedence of those that name its exit says.
@@ -63,12 +65,7 @@ pub(super) fn programs(facts: &Facts, exec: &[Arc<Binding>], uplinks: &Uplinks, 
     named.started(facts, exec);
     let guarded = named.guarded(&facts.programs);
     let mut rows = named.rows(&facts.programs, uplinks);
-    // Who names some programs has them, whatever the priority of who names all.
-    let order = |row: &Row| row.entry == Some(Entry::Everybody);
-    rows.sort_by(|a, b| {
-        order(a).cmp(&order(b)).then_with(|| a.binding.as_deref().map(precedence).cmp(&b.binding.as_deref().map(precedence)))
-    });
-    let picked = if rows.iter().any(order) { picked(&facts.kernel) } else { BTreeSet::new() };
+    let picked = if rows.iter().any(is_everybody) { picked(&facts.kernel) } else { BTreeSet::new() };
     let spreads = spreads(&rows, uplinks, &facts.full);
     let mut marks = BTreeMap::new();
     let mut used = BTreeSet::new();
@@ -83,7 +80,11 @@ pub(super) fn programs(facts: &Facts, exec: &[Arc<Binding>], uplinks: &Uplinks, 
         marks.extend(number(exit, uplinks, numbers, &mut used).map(|number| (exit, number)));
     }
     numbers.keep_only_programs(&used);
-    Programs { rows, spreads, marks, guarded, picked }
+    Programs { rows, spreads, marks, guarded, picked, no_zones: facts.programs.no_zones }
+}
+
+fn is_everybody(row: &Row) -> bool {
+    row.entry == Some(Entry::Everybody)
 }
 
 /// The number in the mark of an exit's first packets.
@@ -144,7 +145,7 @@ impl<'a> Named<'a> {
     }
 
     /// Groups of `egressd exec`: each is for a binding of the files, or for one of its own.
-    fn started(&mut self, facts: &Facts, exec: &[Arc<Binding>]) {
+    fn started(&mut self, facts: &'a Facts, exec: &[Arc<Binding>]) {
         for (path, _) in children(&facts.programs.cgroups, EXEC) {
             let held = match started_in(path) {
                 Some(Started::By(name)) => {
@@ -159,6 +160,7 @@ impl<'a> Named<'a> {
             };
             if let Some(held) = held {
                 self.add(Known::Cgroup(path.to_owned()), format!("cgroup{path}"), &held);
+                self.started.insert(path, held);
             }
         }
     }
@@ -169,18 +171,22 @@ impl<'a> Named<'a> {
         let mut parents: BTreeSet<&str> = self.asked.iter().copied().chain(units).filter_map(guarded_parent).collect();
         parents.insert(EXEC);
         let guard = |parent: &str| {
-            let ours = |path: &str| parent != EXEC || self.known.contains_key(&Known::Cgroup(path.to_owned()));
+            let named = |path: &str| self.known.contains_key(&Known::Cgroup(path.to_owned()));
+            let ours = |path: &str| parent != EXEC || self.started.contains_key(path) || (started_in(path).is_none() && named(path));
             let known = children(&facts.cgroups, parent).filter(|(path, _)| ours(path)).map(|(_, id)| id).collect();
             Some(Guarded { id: *facts.cgroups.get(parent)?, level: level(parent), known })
         };
         parents.into_iter().filter_map(guard).collect()
     }
 
+    /// Those that take precedence first. What `egressd exec` started comes ahead of all: nobody else's binding may have it.
     fn rows(&self, facts: &ProgramFacts, uplinks: &Uplinks) -> Vec<Row> {
-        let mut rows = Vec::new();
+        let (mut started, mut rows) = (Vec::new(), Vec::new());
+        let spoken = families(uplinks, self.known.values().flat_map(|(_, held)| held));
         for (known, (name, own)) in &self.known {
             // Who is in a group is in those above it, too.
             let mut held: Vec<Held> = own.clone();
+            let mut first = None;
             let entry = match known {
                 Known::Everybody => Entry::Everybody,
                 Known::User(uid) => Entry::User { uid: *uid },
@@ -191,19 +197,31 @@ impl<'a> Named<'a> {
                             held.push(binding.clone());
                         }
                     }
+                    first = with_ancestors(path).find_map(|path| self.started.get(path));
                     let Some(id) = facts.cgroups.get(path) else { continue };
                     Entry::Cgroup { id: *id, level: level(path) }
                 }
             };
-            held.sort_by(|a, b| precedence(a).cmp(&precedence(b)));
+            held.sort_by_key(|binding| first.is_some_and(|first| first.name != binding.name));
+            held[usize::from(first.is_some())..].sort_by(|a, b| precedence(a).cmp(&precedence(b)));
             let Some(binding) = held.first() else { continue };
-            for family in families(uplinks, binding) {
+            // Of a family that it has no exit for, too: a user's binding may have one.
+            let families = if first.is_some() { spoken.clone() } else { families(uplinks, [binding].into_iter()) };
+            for family in families {
                 let net = family.everything();
                 let state = choose(uplinks, binding, net.addr());
                 let blank = blank(Subject::Programs(name.as_str().into()), &held);
-                rows.push(Row { address: Some(net), entry: Some(entry), state, ..blank });
+                let row = Row { address: Some(net), entry: Some(entry), state, ..blank };
+                if first.is_some() { &mut started } else { &mut rows }.push(row);
             }
         }
+        // Who names some programs has them, whatever the priority of who names all.
+        rows.sort_by(|a, b| {
+            is_everybody(a)
+                .cmp(&is_everybody(b))
+                .then_with(|| a.binding.as_deref().map(precedence).cmp(&b.binding.as_deref().map(precedence)))
+        });
+        rows.splice(0..0, started);
         let waiting = self.waiting.iter().map(|(name, held, reason)| {
             let blank = blank(Subject::Programs(name.as_str().into()), from_ref(held));
             Row { state: State::Waiting(reason.clone()), ..blank }
@@ -213,12 +231,10 @@ impl<'a> Named<'a> {
     }
 }
 
-/// The families that the host speaks outside, or that the binding has exits for.
-fn families(uplinks: &Uplinks, binding: &Held) -> impl Iterator<Item = Family> {
-    let leads = |family| {
-        let mut addresses = uplinks.nics.values().flat_map(|nic| &nic.addresses).copied();
-        let spoken = addresses.any(|address| Family::of(address) == family && !is_link_local(address));
-        spoken || binding.exits.iter().any(|exit| Family::of(exit.address) == family)
-    };
-    [Family::V4, Family::V6].into_iter().filter(move |family| *family == Family::V4 || leads(*family)).collect::<Vec<_>>().into_iter()
+/// The families that the host speaks outside, or that one of the bindings has exits for.
+fn families<'h>(uplinks: &Uplinks, bindings: impl Iterator<Item = &'h Held>) -> Vec<Family> {
+    let exits = bindings.flat_map(|binding| &binding.exits).map(|exit| exit.address);
+    let spoken = uplinks.nics.values().flat_map(|nic| &nic.addresses).copied().filter(|address| !is_link_local(*address));
+    let all: BTreeSet<Family> = exits.chain(spoken).map(Family::of).chain([Family::V4]).collect();
+    all.into_iter().collect()
 }

@@ -16,7 +16,7 @@ fn name(expr: &Expr) -> &'static str {
     match expr {
         Expr::Meta { .. } | Expr::SetMeta { .. } => "meta",
         Expr::SocketCgroup { .. } => "socket",
-        Expr::Ct { .. } => "ct",
+        Expr::Ct { .. } | Expr::SetZone { .. } => "ct",
         Expr::Payload { .. } => "payload",
         Expr::Bitwise { .. } => "bitwise",
         Expr::ToNetworkOrder { .. } => "byteorder",
@@ -59,6 +59,11 @@ fn write_body(w: &mut Message, expr: &Expr) {
             if let Some(direction) = direction(*key) {
                 w.put(NFTA_CT_DIRECTION, &[direction]);
             }
+        }
+        Expr::SetZone { from } => {
+            w.put_be32(NFTA_CT_KEY, NFT_CT_ZONE);
+            w.put_be32(NFTA_CT_SREG, slot(*from));
+            w.put(NFTA_CT_DIRECTION, &[IP_CT_DIR_ORIGINAL]);
         }
         Expr::Payload { base, offset, len, to } => {
             w.put_be32(NFTA_PAYLOAD_DREG, slot(*to));

@@ -3,7 +3,9 @@
 //! A program's first packet is given a mark in `output`, whose route chain then routes it anew, and in `postrouting` the exit that the mark
 //! tells. Of workloads the source tells the exit, and here it tells nothing: all programs have the host's. So each exit has a mark of its own,
 //! whose policy rule leads to its way's table. Later packets follow by the flow's own addresses, those that the kernel sends without a socket
-//! too. What the host reaches without its default routes is not touched, nor what stays on its link.
+//! too. Of datagrams they may be another program's: one socket after the other, or several at a time, may send from one port to one peer. So
+//! their flows are kept apart, each policy's in a conntrack zone of its own. What the host reaches without its default routes is not touched, nor
+//! what stays on its link.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
@@ -18,7 +20,7 @@ use super::shape::Shape;
 use super::spill::{self, Spill};
 use super::spread::{numbered, slot};
 use super::{drops, names, source_ports, traffic};
-use crate::contract::{FLAG, FLAG_MASK, MARK_MASK, PRIORITY_OUTPUT};
+use crate::contract::{FLAG, FLAG_MASK, MARK_MASK, PRIORITY_OUTPUT, PRIORITY_ZONES};
 use crate::model::binding::Traffic;
 use crate::model::outcome::Programs;
 use crate::model::policy::{NO_EXIT, Standing, standing};
@@ -37,8 +39,19 @@ mod everybody;
 /// `LOOPBACK_IFINDEX`: the same in every network namespace.
 const LOOPBACK: u32 = 1;
 const TCP: u32 = Protocol::Tcp.number() as u32;
+const UDP: u32 = Protocol::Udp.number() as u32;
 /// The datum of programs that leave by the default route; policies have other numbers.
 const FREE: u32 = 0;
+
+/// What a row's programs are looked up by.
+pub fn key_of(row: &Row) -> Option<Key> {
+    row.entry.and_then(By::of).map(|(_, key)| Key::one(key))
+}
+
+/// The set of the slots of a policy that spreads, which lead to marks.
+pub fn slots(policy: u32) -> String {
+    format!("marks-{policy:08x}")
+}
 
 /// The end of the chain `output`.
 pub(super) fn output(shape: Shape) -> [Option<Rule>; 4] {
@@ -98,6 +111,43 @@ pub fn trial() -> Vec<Change> {
     vec![Change::AddChain(Family::Ip, chain.clone(), Some(base)), Change::AddRule(Family::Ip, chain, rule)]
 }
 
+/// The same of conntrack's zones.
+pub fn trial_of_zones() -> Vec<Change> {
+    let chain = "trial".to_owned();
+    vec![Change::AddChain(Family::Ip, chain.clone(), Some(ZONES)), Change::AddRule(Family::Ip, chain, rule().set_zone(1).done())]
+}
+
+/// Where zones are set.
+const ZONES: Base = Base { kind: ChainKind::Filter, hook: Hook::Output, priority: PRIORITY_ZONES };
+
+/// Adds the chains and sets of zones: datagrams get that of their policy, whose number's lowest bit is set. Answers are found without it, in the
+/// zone that is everybody's, where source NAT gives each flow a port of its own. A connection is told from the one before by its first packet.
+fn add_zones(table: &mut Table) {
+    let number_in =
+        |data: &Data| if let Data::Value(value) = data { value.as_slice().first_chunk().map(|one| u32::from_ne_bytes(*one)) } else { None };
+    let of_programs = table.sets.iter().filter(|(name, set)| names::is_of_programs(name) && set.data == Some(Datatype::Mark));
+    // All the others need none: those that have one are told from them by it.
+    let of_programs = of_programs.filter(|(name, _)| *name != everybody::POLICY);
+    let of_programs: Vec<(String, Set)> = of_programs.map(|(name, set)| (name.clone(), set.clone())).collect();
+    for (name, set) in of_programs {
+        let zone = |data: &Data| match number_in(data) {
+            None | Some(FREE) => Data::Verdict(Verdict::Accept),
+            Some(policy) => Data::Verdict(Verdict::Goto(format!("zone-{policy:08x}"))),
+        };
+        let elements: Elements = set.elements.iter().map(|(key, data)| (*key, zone(data))).collect();
+        for policy in set.elements.values().filter_map(number_in).filter(|policy| *policy != FREE) {
+            let rule = rule().set_zone(policy as u16).accept();
+            table.chains.insert(format!("zone-{policy:08x}"), Chain::regular([rule]));
+        }
+        table.sets.insert(zones(&name), Set { elements, data: Some(Datatype::Verdict), ..set });
+    }
+}
+
+/// The set that has the zones of those that are in another one.
+fn zones(set: &str) -> String {
+    format!("{set}-zones")
+}
+
 /// What of a program's socket is looked up in one set.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum By {
@@ -154,7 +204,7 @@ pub fn add(table: &mut Table, programs: &Programs, v6: bool) {
     let mut first: Vec<Rule> = left_alone(table, v6);
     // Ahead of all look-ups: a new group below a bound one may be another binding's, and would leave by the exit of the group above.
     guards(table, programs, &mut first);
-    let mut later: Vec<Rule> = Vec::new();
+    let (mut later, mut in_zones): (Vec<Rule>, Vec<Rule>) = Default::default();
     for (number, tier) in tiers.into_iter().enumerate() {
         for (by, Lookup { policies, limited }) in tier.into_iter().rev() {
             let set = by.set(number);
@@ -164,6 +214,7 @@ pub fn add(table: &mut Table, programs: &Programs, v6: bool) {
                 table.sets.insert(limits, Set { elements: limited, ..Set::map([by.datatype()], Datatype::Verdict) });
             }
             first.push(rule().set_mark(map(set.as_str(), [by.operand()])).goto("program"));
+            in_zones.push(rule().is(l4proto(), UDP).vmap(zones(&set).as_str(), [by.operand()]));
             later.push(rule().is_not(map(set.as_str(), [by.operand()]), FREE).goto("bound_flow"));
             table.sets.insert(set, Set { elements: policies, ..Set::map([by.datatype()], Datatype::Mark) });
         }
@@ -175,6 +226,10 @@ pub fn add(table: &mut Table, programs: &Programs, v6: bool) {
     }
     if !table.sets.keys().any(|name| names::is_of_programs(name)) {
         return;
+    }
+    if !in_zones.is_empty() && !programs.no_zones {
+        add_zones(table);
+        table.chains.insert("zones".to_owned(), Chain::base(ZONES.kind, ZONES.hook, ZONES.priority, in_zones));
     }
     for (exit, number) in programs.marks.iter().filter(|(exit, _)| exit.address.is_ipv6() == v6) {
         let key = Bytes::of_number(exit.interface).number(ways::mark(*number));
@@ -301,13 +356,13 @@ fn choose(spreads: bool, refused: &str) -> Vec<Rule> {
 fn spread(table: &mut Table, policy: u32, shares: &Shares, programs: &Programs, v6: bool) {
     let chain = format!("program-{policy:08x}");
     let mut choose = |shares: &Shares, kind: &str, name: &str, mut rules: Vec<Rule>| {
-        let slots: Vec<Exit> = shares.slots().into_iter().filter(|exit| programs.marks.contains_key(exit)).collect();
-        if slots.is_empty() {
+        let exits: Vec<Exit> = shares.slots().into_iter().filter(|exit| programs.marks.contains_key(exit)).collect();
+        if exits.is_empty() {
             return false;
         }
-        let set = format!("{kind}marks-{policy:08x}{name}");
-        let elements = numbered(&slots, |exit| Data::mark(ways::mark(programs.marks.get(exit).copied().unwrap_or_default())));
-        rules.push(rule().set_mark(map(set.as_str(), [slot(shares.spread, slots.len(), v6)])).done());
+        let set = format!("{kind}{}{name}", slots(policy));
+        let elements = numbered(&exits, |exit| Data::mark(ways::mark(programs.marks.get(exit).copied().unwrap_or_default())));
+        rules.push(rule().set_mark(map(set.as_str(), [slot(shares.spread, exits.len(), v6)])).done());
         table.chains.insert(format!("{chain}{name}"), Chain::regular(rules));
         table.sets.insert(set, Set { elements, ..Set::map([Datatype::Mark], Datatype::Mark) });
         true

@@ -39,7 +39,7 @@ pub fn table(outcome: &Outcome) -> Option<Table> {
     for row in &outcome.rows {
         let (Some(entry), Some(net), Some(binding)) = (row.entry, row.address, &row.binding) else { continue };
         let Some(rate) = binding.rate else { continue };
-        let chain = chain(&binding.name);
+        let chain = chain(binding.shared_name());
         let family = usize::from(net.addr().is_ipv6());
         for interface in outcome.interfaces(entry) {
             let (set, key) = element(family, interface, net);

@@ -129,3 +129,66 @@ fn the_mark_is_for_programs_in_namespaces_as_long_as_they_run() {
     assert!(!table.chains.contains_key("before_forward") && !table.sets.contains_key(names::ISOLATED));
     assert!(wanted(&facts).is_empty());
 }
+
+/// A program behind a link of its own, by a binding of the files.
+fn isolated_by(index: IfIndex, address: &str, binding: &str) -> KernelChange {
+    let program =
+        Isolated { started: Started::By(binding.to_owned()), addresses: vec![address.parse().expect("an address")], inbound: Vec::new() };
+    KernelChange::Link(Link { isolated: Some(Arc::new(program)), ..link(index, &format!("egx{index}"), LinkKind::Veth) })
+}
+
+fn with_programs(spec: &str) -> Facts {
+    let mut facts = host();
+    let binding = format!(
+        "apiVersion: egressd.dev/v1alpha1\nkind: EgressBinding\nmetadata: {{name: crawler}}\nspec: {{networkNamespaces: [blue], {spec}}}\n"
+    );
+    facts.manifests = Index::new(manifest::parse([("programs.yaml", binding.as_bytes())]));
+    for (index, net) in [(EGX, "10.213.0.0/31"), (EGX + 1, "10.213.0.2/31")] {
+        let program = net.parse::<ipnet::Ipv4Net>().expect("a net").broadcast().to_string();
+        facts.kernel.apply(isolated_by(index, &program, "default/crawler"));
+        facts.kernel.apply(address(index, net));
+    }
+    facts.isolate();
+    facts
+}
+
+#[test]
+fn behind_a_programs_link_nothing_but_its_own_addresses_is_known() {
+    let of = |spec: &str| {
+        let facts = with_programs(spec);
+        let first = plan(&facts, &mut Past::default(), &Ruleset::default());
+        let guards = |table| tables_of(&first).tables[&table].sets[names::GUARDS].elements.len();
+        assert_eq!((guards(Table::Ip), guards(Table::Ip6)), (2, 2), "in a family that it has no address of, too");
+        let mut past = Past::default();
+        read_back(tables_of(&first), &facts.kernel, &mut past);
+        assert!(past.pod_bridges.is_empty(), "a link is no bridge of pods");
+        tables_of(&first).tables[&Table::Ip].sets[names::KNOWN].elements.keys().copied().collect::<Vec<_>>()
+    };
+    assert_eq!(of("exits: [{address: 172.31.0.77}]"), [], "who has no usable exit is held");
+    let own = |index: IfIndex, last| Key::one(Bytes::default().number(index).address([10, 213, 0, last].into()));
+    assert_eq!(of("whenUnavailable: Fallback, exits: [{address: 172.31.0.77}]"), [own(EGX, 1), own(EGX + 1, 3)], "who falls back goes on");
+}
+
+#[test]
+fn programs_of_one_binding_have_one_turn_and_one_rate() {
+    let facts = with_programs("spread: RoundRobin, rate: 8Mbit, exits: [{address: 172.31.0.8}, {address: 172.31.0.14}]");
+    let first = plan(&facts, &mut Past::default(), &Ruleset::default());
+    let policies: BTreeSet<String> =
+        tables_of(&first).tables[&Table::Ip].sets[names::POLICIES].elements.values().map(|policy| format!("{policy:?}")).collect();
+    assert_eq!(policies.len(), 1, "{policies:?}");
+    let limits: Vec<&String> = tables_of(&first).tables[&Table::Inet].chains.keys().filter(|name| name.starts_with("rate-")).collect();
+    assert_eq!(limits, ["rate-file/default/crawler"]);
+    // The next one takes the next turn, though nobody is there in between.
+    let turn = |facts: &Facts, past: &mut Past, observed: &Ruleset| {
+        let plan = plan(facts, past, observed);
+        let table = &tables_of(&plan).tables[&Table::Ip];
+        (table.chains.keys().filter(|name| name.starts_with("exit-")).cloned().collect::<Vec<_>>(), tables_of(&plan).clone())
+    };
+    let mut facts = facts;
+    let mut past = Past::default();
+    let (before, there) = turn(&facts, &mut past, &Ruleset::default());
+    [EGX, EGX + 1].into_iter().for_each(|link| _ = facts.kernel.apply(KernelChange::LinkGone(link)));
+    facts.isolate();
+    let (after, _) = turn(&facts, &mut past, &there);
+    assert!(before.len() == 1 && before == after, "{before:?} {after:?}");
+}

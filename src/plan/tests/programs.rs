@@ -155,6 +155,29 @@ fn without_its_nic_a_program_is_held_and_its_datagrams_begin_anew() {
 }
 
 #[test]
+fn connections_end_with_their_own_binding_alone() {
+    let (eth0, eth1) = (by("172.31.0.8"), by("172.31.0.14"));
+    let crawler = |exits: &str, more: &str| binding("crawler", "users: [crawler]", &format!("{exits}{more}"));
+    let batch = |more: &str| binding("batch", "cgroups: [/jobs/batch]", &format!("{}{more}", by("172.31.0.8")));
+    let first = [crawler(&eth1, ""), batch("")];
+    let spread = [crawler("spread: RoundRobin, exits: [{address: 172.31.0.8}, {address: 172.31.0.14}]", ""), batch("")];
+    let keeps = |first: &[String], then: &[String]| {
+        let before = planned(&with(host(), first));
+        let after = plan(&with(host(), then), &mut Past::default(), tables_of(&before));
+        let cuts: Vec<bool> = after.cuts.iter().filter(|cut| cut.only == Some(EXIT.into())).map(|cut| cut.keeps_open).collect();
+        assert!(!cuts.is_empty(), "datagrams begin anew");
+        cuts.into_iter().all(|keeps_open| keeps_open)
+    };
+    for first in [&first, &spread] {
+        assert!(keeps(first, &[crawler(&eth0, ""), batch("")]), "it has another exit");
+        assert!(keeps(first, &[crawler(&eth0, "")]), "another binding is gone at the same time");
+        assert!(keeps(first, &[crawler(&eth0, ""), batch(", existingFlows: Reset")]), "another binding resets");
+        assert!(!keeps(first, &[crawler(&eth0, ", existingFlows: Reset"), batch("")]), "its own resets");
+        assert!(!keeps(first, &[batch("")]), "its own is gone");
+    }
+}
+
+#[test]
 fn a_group_that_is_made_anew_is_held_below_a_guarded_one_alone() {
     let plan = planned(&with(host(), &[binding("batch", "cgroups: [/jobs/batch], systemdUnits: [crawler.service]", &by("172.31.0.14"))]));
     let table = &tables_of(&plan).tables[&Table::Ip];
@@ -173,6 +196,55 @@ fn a_group_of_exec_has_the_exit_that_it_is_called_after() {
     facts.programs = facts.programs.with_bindings();
     let plan = planned(&facts);
     assert_eq!(said(&plan, 0, &[20, 21]), Said::Exit(EXIT.into()));
+}
+
+#[test]
+fn datagrams_have_a_zone_where_the_kernel_has_zones() {
+    let mut facts = with(host(), &[binding("crawler", "users: [crawler]", &by("172.31.0.14"))]);
+    let zones = |facts: &Facts| tables_of(&planned(facts)).tables[&Table::Ip].chains.get("zones").map(|chain| chain.rules.len());
+    assert_eq!(zones(&facts), Some(1));
+    let plan = planned(&facts);
+    let table = &tables_of(&plan).tables[&Table::Ip];
+    let [policy] = table.sets["programs-0-users"].elements.values().collect::<Vec<_>>()[..] else { panic!("{table:?}") };
+    let policy = elements::number_in(policy).expect("a number");
+    let leads: Vec<_> = table.sets["programs-0-users-zones"].elements.values().collect();
+    assert_eq!(leads, [&Data::Verdict(crate::nft::Verdict::Goto(format!("zone-{policy:08x}")))]);
+    assert_eq!(table.chains[&format!("zone-{policy:08x}")].rules.len(), 1);
+    assert_ne!(policy as u16, 0, "0 is everybody's zone");
+    facts.programs.no_zones = true;
+    assert_eq!(zones(&facts), None);
+}
+
+#[test]
+fn what_exec_started_leaves_by_that_whoever_else_is_asked_for() {
+    let (exec, other) = (Said::Exit(EXIT.into()), Said::Exit([172, 31, 0, 8].into()));
+    let others = |who: &str| binding("other", who, &format!("priority: 7, {}", by("172.31.0.8")));
+    let named = |exits: &str| binding("asked", "cgroups: [/jobs/other]", exits);
+    let of = |group: &str, bindings: &[String], groups: &[u64]| {
+        let mut facts = with(host(), bindings);
+        facts.programs.cgroups.extend([(format!("/egressd/{group}"), 21), (format!("/egressd/{group}/below"), 22)]);
+        facts.programs = facts.programs.with_bindings();
+        said(&planned(&facts), 998, groups)
+    };
+    for who in ["users: [crawler]", "cgroups: [/egressd]", "cgroups: [/egressd/172.31.0.14]", "cgroups: [/egressd/172.31.0.14/below]"] {
+        assert_eq!(of("172.31.0.14", &[others(who)], &[20, 21, 22]), exec, "as an address, {who}");
+    }
+    for who in ["users: [crawler]", "cgroups: [/egressd/default_asked]", "cgroups: [/egressd/default_asked/below]"] {
+        let bound = [others(who), named(&by("172.31.0.14"))];
+        assert_eq!(of("default_asked", &bound, &[20, 21, 22]), exec, "by a binding, {who}");
+        let gone = [others(who), named(&by("172.31.0.77"))];
+        assert_eq!(of("default_asked", &gone, &[20, 21, 22]), Said::NoExit, "its exit is gone, {who}");
+    }
+    assert_eq!(of("172.31.0.14", &[others("users: [crawler]")], &[]), other, "who is not in such a group");
+}
+
+#[test]
+fn what_exec_started_for_a_binding_that_is_gone_is_held_though_another_names_its_group() {
+    let mut facts = with(host(), &[binding("other", "cgroups: [/egressd/default_gone]", &by("172.31.0.8"))]);
+    facts.programs.cgroups.insert("/egressd/default_gone".to_owned(), 21);
+    let plan = planned(&facts);
+    let known = &tables_of(&plan).tables[&Table::Ip].sets["programs-known-2"];
+    assert!(!known.elements.contains_key(&Key::one(Bytes::of_cgroup(21))), "{known:?}");
 }
 
 #[test]

@@ -5,7 +5,7 @@
 use std::{
     fs,
     io::{BufRead, BufReader, Write},
-    net::{IpAddr, SocketAddr, TcpListener, UdpSocket},
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, UdpSocket},
     path::{Path, PathBuf},
     process::{Child, ChildStdin, ChildStdout, Command, ExitCode, Stdio},
     thread,
@@ -125,6 +125,11 @@ impl Program<'_> {
         self.answer(&format!("udp {server}"))
     }
 
+    /// The same from a port, which a socket for datagrams may have as soon as the one before has ended.
+    pub fn udp_from(&self, port: u16, server: SocketAddr) -> Result<SocketAddr, String> {
+        self.answer(&format!("from {server} {port}"))
+    }
+
     /// The same by a connected socket.
     pub fn connected_udp(&self, server: SocketAddr) -> Result<SocketAddr, String> {
         self.answer(&format!("connected {server}"))
@@ -220,6 +225,10 @@ pub fn act() -> Option<ExitCode> {
     let (what, at) = (words.next()?, words.next()?.parse().ok()?);
     let done = match what {
         "tcp" => say(|| talk::ask_tcp(&Netns::host(), at)),
+        "from" => {
+            let port = words.next()?.parse().ok()?;
+            say(|| unconnected_from(at, port).and_then(|socket| ask(&socket, at)))
+        }
         "udp" => say(|| unconnected(at).and_then(|socket| ask(&socket, at))),
         "connected" => say(|| talk::ask_udp(&Netns::host(), at)),
         "flow" => keep(Flow::open(&Netns::host(), at).map(|mut flow| (flow.seen, move || flow.ask()))),
@@ -260,7 +269,12 @@ fn keep(begun: std::io::Result<(SocketAddr, impl FnMut() -> std::io::Result<Sock
 }
 
 fn unconnected(like: SocketAddr) -> std::io::Result<UdpSocket> {
-    let socket = UdpSocket::bind(if like.is_ipv4() { "0.0.0.0:0" } else { "[::]:0" })?;
+    unconnected_from(like, 0)
+}
+
+fn unconnected_from(like: SocketAddr, port: u16) -> std::io::Result<UdpSocket> {
+    let any: IpAddr = if like.is_ipv4() { Ipv4Addr::UNSPECIFIED.into() } else { Ipv6Addr::UNSPECIFIED.into() };
+    let socket = UdpSocket::bind((any, port))?;
     socket.set_read_timeout(Some(PATIENCE))?;
     Ok(socket)
 }

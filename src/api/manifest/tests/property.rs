@@ -118,6 +118,7 @@ prop_compose! {
         let ports = ports.into_iter().map(|(protocol, a, b)| Ports { protocol, first: a.min(b), last: a.max(b) }).collect();
         Binding {
             name: BindingName { source: Source::File, name: "shop/crawler".to_owned() },
+            copy_of: None,
             selector,
             lapsed: false,
             warnings: values::idle_families(&exits, &to).into_iter().collect(),

@@ -17,7 +17,7 @@ use crate::plan::datapath::traffic;
 /// Behind all other look-ups.
 pub const CHAIN: &str = "every_program";
 /// The policy. The key is the input interface, of which what the host sends has none.
-const POLICY: &str = "programs-all";
+pub const POLICY: &str = "programs-all";
 /// The chain of what the binding is limited to.
 const LIMITED: &str = "programs-all-limited";
 /// Output interface and source of sockets that have not chosen their address.
