@@ -192,7 +192,7 @@ impl Survey<'_> {
             link.is_some_and(|link| matches!(may(link), None | Some(NotAnUplink::InVrf { .. })))
         });
         // A NIC whose exit nobody is bound to any more stays until its flows have ended.
-        let kept = self.memory.numbers.exits().map(|(_, key)| key.nic);
+        let kept = self.memory.numbers.exits().filter_map(|(_, key)| Some(key?.nic));
         let kept = kept.filter(|index| self.kernel.links.get(index).is_some_and(|link| may(link).is_none()));
         let all: BTreeSet<IfIndex> = with_exit.iter().copied().chain(with_default).chain(kept).collect();
         for index in all {
@@ -273,8 +273,9 @@ impl Survey<'_> {
             let exit = self.beyond(&spec, address, exit);
             self.uplinks.exits.insert(spec, exit);
         }
-        let kept: Vec<(IpAddr, WayKey)> = self.memory.numbers.exits().filter(|(exit, _)| !ways.contains_key(exit)).collect();
-        for (_, key) in kept {
+        let kept = self.memory.numbers.exits().filter(|(exit, _)| !ways.contains_key(exit));
+        let kept: Vec<WayKey> = kept.filter_map(|(_, key)| key).collect();
+        for key in kept {
             if let (Some(gateway), Some(up)) = (key.gateway, self.uplinks.nics.get(&key.nic).map(|nic| nic.up)) {
                 self.other_way(key, up, gateway, None);
             }
@@ -381,7 +382,7 @@ impl Survey<'_> {
         self.memory.gateways.retain(|(nic, _), _| self.kernel.links.contains_key(nic));
         self.memory.managed.retain(|address, nic| uplinks.managed.contains_key(&(*nic, *address)));
         let number = |key: WayKey| uplinks.ways.values().find(|way| way.key == key).map_or(0, |way| way.number);
-        uplinks.borne = self.memory.numbers.exits().map(|(exit, key)| (exit, number(key))).collect();
+        uplinks.borne = self.memory.numbers.exits().map(|(exit, key)| (exit, key.map_or(0, number))).collect();
         let outer: BTreeSet<IfIndex> = uplinks.nics.keys().copied().collect();
         let inside = &mut uplinks.inside;
         *inside = outside::inside(self.kernel, &outer);

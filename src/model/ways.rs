@@ -79,8 +79,8 @@ pub struct Numbers {
     numbers: BTreeMap<WayKey, u8>,
     /// Marks of the host's programs. A mark is all that tells the exit of their first packets.
     programs: BTreeMap<ProgramExit, u8>,
-    /// Each exit that somebody is bound to, or was, with its way.
-    exits: BTreeMap<IpAddr, WayKey>,
+    /// Each exit that somebody is bound to, or was, with its way; `None`: an earlier run gave it one that is not known any more.
+    exits: BTreeMap<IpAddr, Option<WayKey>>,
 }
 
 impl Numbers {
@@ -143,11 +143,16 @@ impl Numbers {
 
     /// From now on flows may bear this exit.
     pub fn uses(&mut self, exit: IpAddr, way: WayKey) {
-        self.exits.insert(exit, way);
+        self.exits.insert(exit, Some(way));
     }
 
-    /// Exits that somebody is bound to, or was, with their ways.
-    pub fn exits(&self) -> impl Iterator<Item = (IpAddr, WayKey)> + '_ {
+    /// Flows of an earlier run may bear this exit. It has gone meanwhile, or its NIC has: they have no way out until somebody is bound to it.
+    pub fn may_be_borne(&mut self, exit: IpAddr) {
+        self.exits.entry(exit).or_insert(None);
+    }
+
+    /// Exits that somebody is bound to, or was, with their ways, as far as these are known.
+    pub fn exits(&self) -> impl Iterator<Item = (IpAddr, Option<WayKey>)> + '_ {
         self.exits.iter().map(|(exit, way)| (*exit, *way))
     }
 

@@ -284,6 +284,10 @@ pub enum Expr {
     FibOutput {
         to: Register,
     },
+    /// `fib daddr type`: what the destination is to this host (`RTN_*`).
+    FibType {
+        to: Register,
+    },
     /// `numgen`: 0 to `modulus` - 1, one more each time, or at random.
     Numgen {
         random: bool,

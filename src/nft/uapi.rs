@@ -204,6 +204,7 @@ pub const NFTA_FIB_DREG: u16 = 1;
 pub const NFTA_FIB_RESULT: u16 = 2;
 pub const NFTA_FIB_FLAGS: u16 = 3;
 pub const NFT_FIB_RESULT_OIF: u32 = 1;
+pub const NFT_FIB_RESULT_ADDRTYPE: u32 = 3;
 pub const NFTA_FIB_F_DADDR: u32 = 0x2;
 pub const NFTA_FIB_F_MARK: u32 = 0x4;
 

@@ -36,8 +36,9 @@ pub fn read_back(observed: &Ruleset, kernel: &KernelFacts, past: &mut Past) {
             }
         }
         for (address, number) in numbered(names::WAYS) {
-            if let Some(key) = numbers.key_of(number) {
-                numbers.uses(address, key);
+            match numbers.key_of(number) {
+                Some(key) => numbers.uses(address, key),
+                None => numbers.may_be_borne(address),
             }
         }
         for (exit, ports, number, table) in program_numbers(kernel, set(names::PROGRAM_EXITS), set(names::PROGRAM_PORTS), v6) {

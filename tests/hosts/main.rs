@@ -2,6 +2,7 @@
 //!
 //! Every check of packets is made twice in the same world: without egressd, where it has to fail, and with it.
 
+mod gone;
 mod held;
 mod identity;
 mod others;
@@ -11,6 +12,6 @@ mod uplinks;
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
-    let groups = [uplinks::scenarios(), identity::scenarios(), held::scenarios(), others::scenarios()];
+    let groups = [uplinks::scenarios(), identity::scenarios(), held::scenarios(), gone::scenarios(), others::scenarios()];
     world::harness::main_of_waiting(groups.into_iter().flatten().collect())
 }

@@ -148,8 +148,15 @@ impl Sysctls {
         let mut entry = kept.cloned().unwrap_or(Entry { before: found, ours: BTreeSet::new() });
         entry.ours.insert(value.to_owned());
         if kept != Some(&entry) {
-            self.ledger.insert(key.clone(), entry);
-            self.save()?;
+            let before = self.ledger.insert(key.clone(), entry);
+            if let Err(error) = self.save() {
+                // What is not in the file is not known to the next run.
+                match before {
+                    Some(before) => self.ledger.insert(key, before),
+                    None => self.ledger.remove(&key),
+                };
+                return Err(error);
+            }
         }
         self.write(&key, value)?;
         Ok(true)

@@ -50,6 +50,20 @@ fn what_was_set_is_put_back_by_a_later_run() {
 }
 
 #[test]
+fn what_could_not_be_noted_is_not_set_however_often_it_is_tried() {
+    let host = Host::new();
+    let mut sysctls = Sysctls::open(&host.root(), &host.folder.path().join("state")).unwrap();
+    for _ in 0..3 {
+        sysctls.set(FILTER, "2").unwrap_err();
+        assert_eq!(host.read(FILTER), "0");
+    }
+    fs::create_dir(host.folder.path().join("state")).unwrap();
+    assert!(sysctls.set(FILTER, "2").unwrap());
+    assert_eq!(sysctls.restore_all(false).unwrap(), []);
+    assert_eq!(host.read(FILTER), "0");
+}
+
+#[test]
 fn a_setting_that_holds_the_value_already_is_not_ours() {
     let host = Host::new();
     host.write(FORWARD, "1\n");

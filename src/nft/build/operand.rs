@@ -20,6 +20,7 @@ enum Source {
     Ct(Ct),
     Payload(PayloadBase, u32, u32),
     FibOutput,
+    FibType,
     Constant(u32),
     Address(IpAddr),
     Map(SetName, Vec<Operand>),
@@ -170,6 +171,11 @@ pub fn fib_oif() -> Operand {
     Source::FibOutput.into()
 }
 
+/// `fib daddr type`: what the destination is to this host (`RTN_*` of `linux/rtnetlink.h`).
+pub fn fib_type() -> Operand {
+    Source::FibType.into()
+}
+
 /// A number.
 pub fn constant(value: u32) -> Operand {
     Source::Constant(value).into()
@@ -229,6 +235,7 @@ impl Operand {
             Source::Ct(key) => exprs.push(Expr::Ct { key: *key, to }),
             Source::Payload(base, offset, len) => exprs.push(Expr::Payload { base: *base, offset: *offset, len: *len, to }),
             Source::FibOutput => exprs.push(Expr::FibOutput { to }),
+            Source::FibType => exprs.push(Expr::FibType { to }),
             Source::Constant(value) => exprs.push(Expr::Immediate { value: Bytes::of_number(*value), to }),
             Source::Address(value) => exprs.push(Expr::Immediate { value: Bytes::default().address(*value), to }),
             Source::Numgen { random, modulus } => exprs.push(Expr::Numgen { random: *random, modulus: *modulus, to }),

@@ -23,7 +23,7 @@ fn name(expr: &Expr) -> &'static str {
         Expr::Cmp { .. } => "cmp",
         Expr::Range { .. } => "range",
         Expr::Lookup { .. } => "lookup",
-        Expr::FibOutput { .. } => "fib",
+        Expr::FibOutput { .. } | Expr::FibType { .. } => "fib",
         Expr::Numgen { .. } => "numgen",
         Expr::Jhash { .. } => "hash",
         Expr::Immediate { .. } | Expr::Verdict(_) => "immediate",
@@ -112,6 +112,11 @@ fn write_body(w: &mut Message, expr: &Expr) {
             w.put_be32(NFTA_FIB_DREG, slot(*to));
             w.put_be32(NFTA_FIB_RESULT, NFT_FIB_RESULT_OIF);
             w.put_be32(NFTA_FIB_FLAGS, NFTA_FIB_F_DADDR | NFTA_FIB_F_MARK);
+        }
+        Expr::FibType { to } => {
+            w.put_be32(NFTA_FIB_DREG, slot(*to));
+            w.put_be32(NFTA_FIB_RESULT, NFT_FIB_RESULT_ADDRTYPE);
+            w.put_be32(NFTA_FIB_FLAGS, NFTA_FIB_F_DADDR);
         }
         Expr::Numgen { random, modulus, to } => {
             w.put_be32(NFTA_NG_DREG, slot(*to));

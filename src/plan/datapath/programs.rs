@@ -30,7 +30,8 @@ use crate::model::uplinks::Exit;
 use crate::model::ways;
 use crate::model::workload::{Entry, Row, State};
 use crate::nft::build::{
-    Operand, ct_direction, ct_state, ct_status, daddr, iif, l4proto, map, mark, oif, ranges, rule, saddr, socket_cgroup, socket_user,
+    Operand, constant, ct_direction, ct_state, ct_status, daddr, fib_type, iif, l4proto, map, mark, oif, ranges, rule, saddr,
+    socket_cgroup, socket_user,
 };
 use crate::nft::{Base, Bytes, Chain, ChainKind, Change, Data, Datatype, Elements, Family, Hook, Key, Refusal, Rule, Set, Table, Verdict};
 
@@ -39,6 +40,8 @@ mod everybody;
 /// `LOOPBACK_IFINDEX`: the same in every network namespace.
 const LOOPBACK: u32 = 1;
 const TCP: u32 = Protocol::Tcp.number() as u32;
+/// `RTN_BROADCAST`.
+const BROADCAST: u32 = 3;
 const UDP: u32 = Protocol::Udp.number() as u32;
 /// The datum of programs that leave by the default route; policies have other numbers.
 const FREE: u32 = 0;
@@ -252,7 +255,7 @@ pub fn add(table: &mut Table, programs: &Programs, v6: bool) {
     table.chains.extend([
         ("programs".to_owned(), Chain::regular(first)),
         ("program_flows".to_owned(), Chain::regular(later)),
-        ("program".to_owned(), Chain::regular(choose(spreads, &refused))),
+        ("program".to_owned(), Chain::regular(choose(spreads, &refused, v6))),
     ]);
 }
 
@@ -339,8 +342,12 @@ fn guards(table: &mut Table, programs: &Programs, rules: &mut Vec<Rule>) {
 }
 
 /// From the policy, which stands in the mark, to the mark of an exit.
-fn choose(spreads: bool, refused: &str) -> Vec<Rule> {
+fn choose(spreads: bool, refused: &str, v6: bool) -> Vec<Rule> {
     let mut rules = vec![rule().is(mark(), FREE).accept()];
+    if !v6 {
+        // To all of a subnet that some NIC is in, which is its own business.
+        rules.push(rule().is(fib_type(), BROADCAST).set_mark(constant(0)).accept());
+    }
     if spreads {
         rules.push(rule().vmap(names::PROGRAM_SPREADS, [mark()]));
     }

@@ -276,7 +276,7 @@ fn exec_by_an_address_leaves_by_the_gateway_that_a_binding_names_for_it() {
     let outcome = resolve(&facts, &mut Past::default());
     let exits: Vec<_> =
         outcome.programs.rows.iter().filter_map(|row| if let State::Bound(exit) = row.state { Some((row, exit)) } else { None }).collect();
-    let [(_, one), (exec, other)] = exits.as_slice() else { panic!("{exits:?}") };
+    let [(exec, other), (_, one)] = exits.as_slice() else { panic!("{exits:?}") };
     assert_eq!((one.way, one.address, other.ports), (other.way, other.address, None));
     let gateway = outcome.uplinks.gateway(other).and_then(|gateway| gateway.address);
     assert_eq!(gateway, Some([172, 31, 0, 77].into()));

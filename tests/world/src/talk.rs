@@ -120,6 +120,11 @@ impl Flow {
         parse(&line(&mut self.stream)?)
     }
 
+    /// Sends something on the same connection, and waits for nothing.
+    pub fn send(&mut self) -> io::Result<()> {
+        self.stream.get_mut().write_all(b"again\n")
+    }
+
     /// Ends the connection from both sides, so that no packet of it comes later.
     pub fn close(mut self) -> io::Result<()> {
         self.stream.get_mut().shutdown(Shutdown::Write)?;
