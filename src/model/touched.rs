@@ -26,6 +26,7 @@ impl Touched {
     pub(super) fn by_kernel(&mut self, change: &KernelChange, kernel: &KernelFacts) -> bool {
         match change {
             KernelChange::Link(link) => self.link(link.index, Some(link), kernel),
+            KernelChange::Hairpin(index, _) => self.link(*index, kernel.links.get(index), kernel),
             KernelChange::LinkGone(index) => self.link(*index, None, kernel),
             KernelChange::Address(Place { nsid: Some(nsid), index }, address) => self.address((*nsid, *index), address.net.addr(), kernel),
             KernelChange::AddressGone(Place { nsid: Some(nsid), index }, net) => self.address((*nsid, *index), net.addr(), kernel),

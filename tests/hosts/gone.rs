@@ -2,7 +2,7 @@
 
 use std::{thread, time::Duration};
 
-use world::{Binding, Nic, Scenario, Seen, Subnets, World, layout::PORT, segment::Plain, status::until, talk::Flow};
+use world::{Binding, Nic, Scenario, Seen, Subnets, World, layout::PORT, segment::Plain, talk::Flow};
 
 pub fn scenarios() -> Vec<Scenario> {
     let scenario = |(how, lose): (&'static str, &'static str)| {

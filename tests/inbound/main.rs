@@ -292,6 +292,12 @@ fn hairpin() {
             }
         }
     }
+    // A bridge tells of this by messages of its own.
+    let port = &one.at.host_side;
+    let is_on = || world.host.run(&["bridge", "-d", "link", "show", "dev", port]).contains("hairpin on");
+    assert!(is_on(), "its port is in hairpin mode");
+    world.host.run(&["bridge", "link", "set", "dev", port, "hairpin", "off"]);
+    until("hairpin mode that another program took is put back", || if is_on() { Ok(()) } else { Err("it is off".to_owned()) });
     // Its own calls leave as ever.
     world.leaves_by(&one.at.netns, Nic::Eth0).unwrap_or_else(|error| panic!("{error}"));
 }

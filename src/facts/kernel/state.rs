@@ -45,6 +45,8 @@ impl State {
                 if let Some(link) = wire::link(&message) {
                     batch.routing |= !link.up && self.routed.contains(&link.index);
                     self.link(link, &mut batch.changes)?;
+                } else if let Some((port, on)) = wire::hairpin(&message) {
+                    batch.changes.push(KernelChange::Hairpin(port, on));
                 }
             }
             (libc::RTM_DELLINK, None) => self.link_left(&message, batch)?,

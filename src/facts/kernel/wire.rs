@@ -149,6 +149,16 @@ pub fn link(message: &Received<'_>) -> Option<Link> {
     Some(link)
 }
 
+/// Reads `RTM_NEWLINK` of a bridge: which port it is of, and whether that is in hairpin mode. Where only that changes, nothing else tells of it.
+pub fn hairpin(message: &Received<'_>) -> Option<(IfIndex, bool)> {
+    let head: &[u8; LINK_FIXED] = message.payload.get(..LINK_FIXED)?.try_into().ok()?;
+    if i32::from(head[0]) != libc::AF_BRIDGE {
+        return None;
+    }
+    let port = find(message.payload.get(LINK_FIXED..)?, libc::IFLA_PROTINFO)?;
+    Some((u32::from_ne_bytes(head[4..8].try_into().ok()?), *find(port, IFLA_BRPORT_MODE)?.first()? != 0))
+}
+
 fn link_kind(name: String) -> LinkKind {
     match name.as_str() {
         "bridge" => LinkKind::Bridge,
