@@ -61,6 +61,13 @@ impl Guarded {
         self.world.leaves_by(&self.bound.netns, Nic::Eth1).unwrap_or_else(|error| panic!("{when}: {error}"));
     }
 
+    /// Whether all that the bound one sends to many places leaves by eth1, and how much of it does.
+    pub fn far_by_eth1(&self) -> (bool, u64) {
+        let ((), seen) = self.world.watch(|| send_far(&self.bound.netns, self.bound.address.into()));
+        let count = seen.count(Nic::Eth1, self.world.layout.address(Nic::Eth1).into());
+        (count == PLACES.len() as u64, count)
+    }
+
     /// All that a container sends to many places from a source leaves the host, by the cloud's NICs or by these routers.
     pub fn lets_out(&self, from: &Container, source: IpAddr, routers: &[&Router], when: &str) {
         let left = self.sent(from, source, routers);

@@ -74,9 +74,12 @@ fn a_default_route(lines: &str) {
     let router = Segment::plug(world, "vpn0").router(world, 7);
     world.host.ip(lines);
     guarded.lets_out(&guarded.free, STRANGER, &[&router], "nothing holds it without egressd");
-    world.leaves_by(&guarded.bound.netns, Nic::Eth1).expect_err("it is not bound");
+    // To one place a route with two next hops may lead by the exit's NIC: which one does differs from boot to boot.
+    assert!(!guarded.far_by_eth1().0, "it is not bound");
     let mut egressd = guarded.start();
     let right = |when: &str| {
+        let (all, count) = guarded.far_by_eth1();
+        assert!(all, "{when}: {count} leave by the exit");
         guarded.holds(&guarded.free, STRANGER, &[&router], &format!("{when}: the unknown source"));
         guarded.lets_out(&guarded.free, guarded.free.address.into(), &[&router], &format!("{when}: the free one"));
         guarded.bound_by_eth1(when);
