@@ -82,6 +82,8 @@ pub struct Uplinks {
     /// The way of flows that bear an exit; 0 when it is gone.
     pub borne: BTreeMap<IpAddr, u8>,
     pub inside: Inside,
+    /// Where tunnels among the uplinks lead, besides their default routes.
+    pub tunnelled: BTreeSet<(IfIndex, IpNet)>,
     /// Addresses that egressd puts on NICs, with what a probe found.
     pub managed: BTreeMap<At, Option<Verdict>>,
     /// Gateways of exits, each on its NIC: they are asked whether they are there.
@@ -384,6 +386,7 @@ impl Survey<'_> {
         let number = |key: WayKey| uplinks.ways.values().find(|way| way.key == key).map_or(0, |way| way.number);
         uplinks.borne = self.memory.numbers.exits().map(|(exit, key)| (exit, key.map_or(0, number))).collect();
         let outer: BTreeSet<IfIndex> = uplinks.nics.keys().copied().collect();
+        uplinks.tunnelled = outside::tunnelled(self.kernel, &outer);
         let inside = &mut uplinks.inside;
         *inside = outside::inside(self.kernel, &outer);
         for link in self.inner.links.iter().filter(|link| !outer.contains(link)) {

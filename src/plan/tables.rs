@@ -135,6 +135,7 @@ fn table(outcome: &Outcome, rows: &[Stood], kernel: &KernelFacts, v6: bool, made
         }
     }
     put_inside(&mut sets, &outcome.uplinks.inside, v6);
+    put_subnets(&mut sets, names::TUNNELLED, outcome.uplinks.tunnelled.iter().filter(|(_, net)| net.addr().is_ipv6() == v6));
     let mut table = sets.with(BTreeMap::new());
     drops::add_sets(&mut table, v6);
     table.sets.insert(names::INSIDE.to_owned(), inside_set(outcome.inside.iter(), v6));
@@ -255,21 +256,23 @@ fn bound(sets: &mut Sets, outcome: &Outcome, row: &Row, (interface, net): (IfInd
     }
 }
 
-/// The interfaces and destinations that are inside. Subnets of one interface that lie in others are left out.
+/// The interfaces and destinations that are inside.
 fn put_inside(sets: &mut Sets, inside: &Inside, v6: bool) {
     for interface in &inside.links {
         sets.one(names::INSIDE_LINKS, Bytes::of_number(*interface), Data::None);
     }
+    let of_family = inside.routes.iter().filter(|(_, net)| net.addr().is_ipv6() == v6);
+    let (hosts, subnets): (Vec<&(IfIndex, IpNet)>, Vec<_>) = of_family.partition(|(_, net)| net.prefix_len() == net.max_prefix_len());
+    hosts.into_iter().for_each(|(interface, net)| sets.put(names::INSIDE_HOSTS, source(*interface, net.addr()), Data::None));
+    put_subnets(sets, names::INSIDE_ROUTES, subnets.into_iter());
+}
+
+/// Subnets by interface. Those of one interface that lie in others are left out.
+fn put_subnets<'a>(sets: &mut Sets, set: &str, all: impl Iterator<Item = &'a (IfIndex, IpNet)>) {
     let mut subnets: BTreeMap<IfIndex, Vec<IpNet>> = BTreeMap::new();
-    for (interface, net) in inside.routes.iter().filter(|(_, net)| net.addr().is_ipv6() == v6) {
-        if net.prefix_len() == net.max_prefix_len() {
-            sets.put(names::INSIDE_HOSTS, source(*interface, net.addr()), Data::None);
-        } else {
-            subnets.entry(*interface).or_default().push(*net);
-        }
-    }
+    all.for_each(|(interface, net)| subnets.entry(*interface).or_default().push(*net));
     for (interface, nets) in subnets {
-        IpNet::aggregate(&nets).into_iter().for_each(|net| sets.put(names::INSIDE_ROUTES, Key::prefix(interface, net), Data::None));
+        IpNet::aggregate(&nets).into_iter().for_each(|net| sets.put(set, Key::prefix(interface, net), Data::None));
     }
 }
 

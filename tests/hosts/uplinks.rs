@@ -5,8 +5,10 @@ use std::{net::IpAddr, thread, time::Duration};
 use serde_json::json;
 use world::{
     Binding, Nic, Scenario, World,
+    layout::PORT,
     segment::{Plain, Router, Segment},
     status::{until, until_within},
+    talk::{self, Flow},
 };
 
 use crate::support::{Guarded, STRANGER, await_reason};
@@ -17,6 +19,7 @@ pub fn scenarios() -> Vec<Scenario> {
         Scenario::new("an address of the loopback device leaves by the NIC that is named, or not at all", an_address_on_loopback),
         Scenario::new("a NIC that comes anew under the same name is the exit's NIC again", a_nic_that_comes_anew),
         Scenario::new("the guard holds after 130 interfaces have had the default route", a_reconnecting_default),
+        Scenario::new("who calls another NIC's address through a tunnel is answered through the tunnel", calls_through_a_tunnel),
         Scenario::new("an address on two NICs is told, and its exit does not move at a restart", an_address_on_two_nics),
     ];
     for (name, lines) in DEFAULTS {
@@ -189,6 +192,30 @@ fn a_reconnecting_default() {
     guarded.holds(&guarded.free, STRANGER, &[&router], "the unknown source");
     guarded.bound_by_eth1("after all");
     assert_eq!(world.status()["problems"], json!([]));
+}
+
+/// An administrator calls the host by a tunnel, whichever of its addresses, and then somebody is bound to the tunnel's.
+fn calls_through_a_tunnel() {
+    let plain = Plain::new(World::builder().build());
+    let (world, blue) = (&plain.world, &plain.blue.netns);
+    let segment = Segment::plug(world, "wg0");
+    let router = segment.router(world, 7);
+    segment.tunnel(world, &router);
+    let called: Vec<IpAddr> =
+        Nic::ALL.into_iter().flat_map(|nic| [world.layout.address(nic).into(), world.layout.address6(nic).into()]).collect();
+    talk::serve(&world.host, &called, &[PORT]);
+    let call = |at: &IpAddr| Flow::open(&router.netns, (*at, PORT).into());
+    let mut open: Vec<Flow> = called.iter().map(|at| call(at).expect("it is reached without egressd")).collect();
+    router.serves(world, blue).expect_err("it is not bound");
+    world.bind(&Binding::of(blue).with(&router.exits(true)));
+    let _egressd = world.egressd_alone();
+    until("it is bound", || router.serves(world, blue));
+    for (at, flow) in called.iter().zip(&mut open) {
+        flow.ask().unwrap_or_else(|error| panic!("{at} was called before: {error}"));
+        call(at).unwrap_or_else(|error| panic!("{at} is called: {error}"));
+    }
+    let (answer, seen) = world.watch(|| talk::ask_tcp(&world.internet, (IpAddr::from(world.layout.eip(Nic::Eth0)), PORT).into()));
+    answer.unwrap_or_else(|error| panic!("who calls by eth0 is answered by it, as ever: {error}; left: {seen}"));
 }
 
 fn an_address_on_two_nics() {

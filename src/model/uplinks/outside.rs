@@ -11,6 +11,9 @@ use crate::contract::PROTOCOL;
 /// Number of the kernel's main route table (`RT_TABLE_MAIN`).
 pub const MAIN: u32 = 254;
 
+/// Prefixes no longer than this may be parts of what amounts to a default route.
+const LARGEST_PART: u8 = 8;
+
 /// A default route, or what amounts to one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Default {
@@ -50,7 +53,7 @@ pub fn defaults(kernel: &KernelFacts) -> Vec<Default> {
     let mut parts: BTreeMap<(Family, u32, IfIndex), (u128, Default)> = BTreeMap::new();
     for route in routes {
         let (family, length) = (Family::of(route.destination.addr()), route.destination.prefix_len());
-        if length > 8 {
+        if length > LARGEST_PART {
             continue;
         }
         for (address, interface, onlink) in route.hops() {
@@ -93,6 +96,17 @@ pub struct Inside {
     pub links: BTreeSet<IfIndex>,
     /// Tables besides main that lead there.
     pub tables: BTreeSet<u32>,
+}
+
+/// What uplinks lead to that nothing but their other end can send to: tunnels, and other links where nobody asks for neighbours. Who calls from
+/// there came by that very link, whichever address was called.
+pub fn tunnelled(kernel: &KernelFacts, uplinks: &BTreeSet<IfIndex>) -> BTreeSet<(IfIndex, IpNet)> {
+    let tables = reached_unmarked(kernel);
+    let is_tunnel = |index: &IfIndex| kernel.links.get(index).is_some_and(|link| link.point_to_point || link.no_arp);
+    let tunnels: BTreeSet<IfIndex> = uplinks.iter().copied().filter(is_tunnel).collect();
+    let own = |r: &&Route| r.protocol != PROTOCOL && r.kind == RouteKind::Unicast && r.destination.prefix_len() > LARGEST_PART;
+    let routes = kernel.routes.iter().filter(|r| tables.contains(&r.table)).filter(own);
+    routes.flat_map(|route| route.interfaces().filter(|nic| tunnels.contains(nic)).map(move |nic| (nic, route.destination))).collect()
 }
 
 /// What is inside, by every table that a packet without a mark is looked up in.

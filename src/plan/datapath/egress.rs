@@ -52,7 +52,14 @@ pub fn chains(shape: Shape) -> Chains {
                 shape.fell_back_nets.then(|| translated().found(ranges(names::FELL_BACK_NETS), key()).goto("bound_flow")),
             ])),
         ),
-        ("answer", Chain::regular([rule().set_mark(map(names::CALLED, [ct_original_daddr(v6)])).accept(), rule().accept()])),
+        (
+            "answer",
+            Chain::regular(present([
+                shape.tunnelled.then(|| rule().found(ranges(names::TUNNELLED), [fib_oif(), daddr(v6)]).accept()),
+                Some(rule().set_mark(map(names::CALLED, [ct_original_daddr(v6)])).accept()),
+                Some(rule().accept()),
+            ])),
+        ),
         ("bound_flow", Chain::regular([rule().set_mark(map(names::WAYS, [ct_reply_daddr(v6)])).accept()])),
         ("bound", Chain::regular(bound(shape, false))),
         ("source_nat", Chain::base(ChainKind::Nat, Hook::Postrouting, PRIORITY_SNAT, source_nat(shape))),

@@ -50,6 +50,8 @@ pub const PROGRAM_EXITS: &str = "program_exits";
 pub const PROGRAM_PORTS: &str = "program_ports";
 /// Policy of the host's programs: the chain that shares its new flows among several exits.
 pub const PROGRAM_SPREADS: &str = "program_spreads";
+/// Output interface, destination: what only a tunnel leads to.
+pub const TUNNELLED: &str = "tunnelled";
 /// Interfaces that lead to what is inside.
 pub const INSIDE_LINKS: &str = "inside_links";
 /// Output interface, destination: hosts that are inside.

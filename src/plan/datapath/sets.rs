@@ -38,6 +38,7 @@ pub fn sets(v6: bool) -> Sets {
         (names::PROGRAM_EXITS, Set::map([Datatype::IfIndex, Datatype::Mark], address)),
         (names::PROGRAM_PORTS, Set::map([Datatype::IfIndex, Datatype::Mark], Datatype::Verdict)),
         (names::PROGRAM_SPREADS, Set::map([Datatype::Mark], Datatype::Verdict)),
+        (names::TUNNELLED, Set::of(source).with_ranges()),
         (names::INSIDE_LINKS, Set::of([Datatype::IfIndex])),
         (names::INSIDE_HOSTS, Set::of(source)),
         (names::INSIDE_ROUTES, Set::of(source).with_ranges()),

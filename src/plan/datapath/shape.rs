@@ -36,6 +36,8 @@ pub struct Shape {
     pub isolated: bool,
     /// Subnets behind an uplink are inside.
     pub inside: bool,
+    /// Tunnels are uplinks.
+    pub tunnelled: bool,
     /// Bridges are guarded.
     pub guards: bool,
     /// Sources without a port of their own are bound.
@@ -71,6 +73,7 @@ impl Shape {
             ipvs: any(names::VIRTUAL),
             isolated: any(names::ISOLATED),
             inside: any(names::INSIDE),
+            tunnelled: any(names::TUNNELLED),
             guards: any(names::GUARDS),
             claimed: any(names::CLAIMED),
             departed: any(names::DEPARTED),

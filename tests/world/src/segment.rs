@@ -62,6 +62,18 @@ impl Segment {
         ));
     }
 
+    /// Makes it a tunnel to the router: the host asks for no neighbours, and what it sends is the router's.
+    pub fn tunnel(&self, world: &World, router: &Router) {
+        // A frame to whom nobody asked for bears its sender's own address as its destination.
+        self.switch.ip(&format!("link set up-{} type bridge_slave learning off fdb_flush", self.nic));
+        router.netns.nft("table netdev tunnel { chain in { type filter hook ingress device eth0 priority 0; meta pkttype set host; }; }");
+        world.host.ip(&format!("link set {} arp off", self.nic));
+        let links = world.host.run(&["ip", "-j", "link", "show", "dev", &self.nic]);
+        let links: Value = serde_json::from_str(&links).expect("ip prints JSON");
+        let own = links[0]["address"].as_str().expect("it has one");
+        router.host().iter().for_each(|at| router.netns.ip(&format!("neigh replace {at} lladdr {own} dev eth0 nud permanent")));
+    }
+
     /// A machine whose address ends in this number, and which routes through the host.
     pub fn client(&self, name: &str, subnet: u8, number: u8) -> Netns {
         let netns = Netns::add(name);
