@@ -224,7 +224,7 @@ fn imports(folder: &str) -> BTreeMap<Vec<String>, BTreeSet<Vec<String>>> {
         parts
     };
     let mut code: BTreeMap<Vec<String>, String> = BTreeMap::new();
-    for (file, line) in product(folder).into_iter().filter(|(file, _)| folder != "" || !file.starts_with("src/cloud")) {
+    for (file, line) in product(folder).into_iter().filter(|(file, _)| !folder.is_empty() || !file.starts_with("src/cloud")) {
         let code = code.entry(module(&file)).or_default();
         code.push_str(line.trim());
         code.push(' ');
