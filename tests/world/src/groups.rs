@@ -1,6 +1,6 @@
 //! Control groups that a test makes below each hierarchy's root, and their end.
 //!
-//! All are below one whose name begins with [`PREFIX`]. What stays behind is not only untidy: kubelets look at every group of the machine when
+//! All are below one whose name begins with `PREFIX`. What stays behind is not only untidy: kubelets look at every group of the machine when
 //! they start, and ask containerd about each that has a container's name. Some thousand cost a node ten seconds of a processor.
 
 use std::{
