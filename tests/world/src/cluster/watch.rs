@@ -19,6 +19,9 @@ use super::{
 /// Before an object is asked for again that was not there, or whose watch has ended.
 const PAUSE: Duration = Duration::from_millis(200);
 
+/// A watch that tells nothing for so long is begun anew: one that has lost a word would wait for ever.
+const QUIET: Duration = Duration::from_secs(10);
+
 /// A `kubectl` that prints an object whenever it changes. It is killed when dropped.
 struct Watch {
     kubectl: Child,
@@ -32,7 +35,7 @@ impl ApiServer {
         let mut last = "there is none".to_owned();
         loop {
             let watch = self.watch(what);
-            while let Some(event) = watch.next(until) {
+            while let Some(event) = watch.next(until.min(Instant::now() + QUIET)) {
                 let object = &event["object"];
                 // What it was like in its last moment is not what it is.
                 if event["type"] != "DELETED" && fits(object) {
