@@ -4,8 +4,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
-use crate::model::ports::Called;
-use crate::model::ports::{Ports, Protocol};
+use crate::model::ports::{Called, Ports, Protocol};
 use crate::model::services::Services;
 use crate::plan::inbound::ServerCut;
 

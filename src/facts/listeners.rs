@@ -12,8 +12,7 @@ use tracing::warn;
 use crate::facts::cause::with_causes;
 use crate::model::facts::Family;
 use crate::model::listeners::{Holder, Listener, Listeners};
-use crate::model::ports::Called;
-use crate::model::ports::{Ports, Protocol};
+use crate::model::ports::{Called, Ports, Protocol};
 use crate::netlink::sockets::{self, Socket};
 use crate::netlink::{Channel, Error};
 

@@ -1,8 +1,8 @@
 //! Services: ports of exits, and the workloads that serve them.
 //!
 //! A call to an exit's address on such a port goes to one of the servers, by destination NAT on its first packet. A port of an address is one
-//! binding's, that of the binding which serves it already, or else of the one that takes precedence; containers whose labels publish the same share it. What a program of the host, or
-//! another container by the engine's own means, has already is refused.
+//! binding's, that of the binding which serves it already, or else of the one that takes precedence; containers whose labels publish the same
+//! share it. What a program of the host, or another container by the engine's own means, has already is refused.
 
 mod claims;
 
@@ -16,8 +16,7 @@ use super::inbound::{Balance, ClientSource, Limits};
 use super::ipvs::{Engine, Thresholds};
 use super::known::Facts;
 use super::listeners::Taken;
-use super::ports::Called;
-use super::ports::{Ports, Protocol};
+use super::ports::{Called, Ports, Protocol};
 use super::slots::{hashed, turns};
 use super::uplinks::Uplinks;
 use super::workload::{Entry, Row};

@@ -6,8 +6,7 @@ use nix::libc;
 
 use crate::model::ipvs::Thresholds;
 use crate::model::ipvs::table::{Forwarding, Persistent, RealServer, Settings};
-use crate::model::ports::Called;
-use crate::model::ports::{Ports, Protocol};
+use crate::model::ports::{Called, Ports, Protocol};
 use crate::model::services::Endpoint;
 use crate::wire::{Message, Received, find, generic, number, text};
 

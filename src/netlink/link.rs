@@ -42,9 +42,7 @@ pub fn by_name(name: &str) -> Message {
 
 /// The message that asks for a link by its index.
 pub fn by_index(index: IfIndex) -> Message {
-    let mut fixed = [0; FIXED];
-    fixed[4..8].copy_from_slice(&index.to_ne_bytes());
-    Message::new(libc::RTM_GETLINK, 0, &fixed)
+    about(libc::RTM_GETLINK, index, 0)
 }
 
 /// Whether the kernel has taken note of an answer's link having a carrier (RFC 2863). Until then it drops what is sent by it.
@@ -62,14 +60,14 @@ pub fn ends(message: &Received<'_>) -> Option<(IfIndex, IfIndex)> {
 
 /// `ip link set dev INDEX alias TEXT`.
 pub fn set_alias(index: IfIndex, text: &str) -> Message {
-    let mut message = about(index, 0);
+    let mut message = about(libc::RTM_NEWLINK, index, 0);
     message.put(ALIAS, text.as_bytes());
     message
 }
 
 /// `ip link set dev INDEX up`.
 pub fn set_up(index: IfIndex) -> Message {
-    about(index, libc::IFF_UP as u32)
+    about(libc::RTM_NEWLINK, index, libc::IFF_UP as u32)
 }
 
 /// `ip address add ADDRESS/LENGTH dev INDEX nodad`.
@@ -81,15 +79,13 @@ pub fn add_address(index: IfIndex, net: IpNet) -> Message {
 
 /// `ip link delete dev INDEX`.
 pub fn delete(index: IfIndex) -> Message {
-    let mut fixed = [0; FIXED];
-    fixed[4..8].copy_from_slice(&index.to_ne_bytes());
-    Message::new(libc::RTM_DELLINK, 0, &fixed)
+    about(libc::RTM_DELLINK, index, 0)
 }
 
-fn about(index: IfIndex, turned_on: u32) -> Message {
+fn about(kind: u16, index: IfIndex, turned_on: u32) -> Message {
     let mut fixed = [0; FIXED];
     fixed[4..8].copy_from_slice(&index.to_ne_bytes());
     fixed[8..12].copy_from_slice(&turned_on.to_ne_bytes());
     fixed[12..16].copy_from_slice(&turned_on.to_ne_bytes());
-    Message::new(libc::RTM_NEWLINK, 0, &fixed)
+    Message::new(kind, 0, &fixed)
 }

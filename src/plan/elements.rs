@@ -31,6 +31,14 @@ pub fn number_in(data: &Data) -> Option<u32> {
     }
 }
 
+/// The address in the data of an element.
+pub fn address_of(data: &Data, v6: bool) -> Option<IpAddr> {
+    match data {
+        Data::Value(value) => address_in(value.as_slice(), v6),
+        Data::None | Data::Verdict(_) => None,
+    }
+}
+
 fn number(bytes: &[u8]) -> Option<u32> {
     Some(u32::from_ne_bytes(*bytes.first_chunk()?))
 }

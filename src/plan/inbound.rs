@@ -9,8 +9,7 @@ use super::datapath::{admission, inbound, names};
 use super::elements::{address_in, owners};
 use super::step::RouteStep;
 use crate::model::facts::{IfIndex, KernelFacts, LinkKind};
-use crate::model::ports::Called;
-use crate::model::ports::{Ports, Protocol};
+use crate::model::ports::{Called, Ports, Protocol};
 use crate::model::services::{Endpoint, Served};
 use crate::nft::{Data, Family, Key, Ruleset, Table, Verdict};
 

@@ -10,7 +10,7 @@ use std::net::IpAddr;
 use ipnet::IpNet;
 
 use super::datapath::{names, programs};
-use super::elements::{address_in, number_at, number_in, source_of};
+use super::elements::{address_of, number_at, number_in, source_of};
 use super::flows::Cut;
 use crate::model::binding::ExistingFlows;
 use crate::model::resolve::Outcome;
@@ -51,13 +51,13 @@ fn cuts_of(before: &Table, after: Option<&Table>, outcome: &Outcome, v6: bool) -
 /// The exits that programs leave by.
 fn exits(table: Option<&Table>, v6: bool) -> BTreeSet<IpAddr> {
     let elements = table.and_then(|table| table.sets.get(names::PROGRAM_EXITS)).into_iter().flat_map(|set| set.elements.values());
-    elements.filter_map(|data| address_in(value(data)?, v6)).collect()
+    elements.filter_map(|data| address_of(data, v6)).collect()
 }
 
 /// Users and control groups that left by an exit.
 fn holders(table: &Table, exit: IpAddr, v6: bool) -> BTreeSet<Key> {
     let elements = |set: &str| table.sets.get(set).into_iter().flat_map(|set| &*set.elements);
-    let leads = elements(names::PROGRAM_EXITS).filter(|(_, data)| value(data).and_then(|value| address_in(value, v6)) == Some(exit));
+    let leads = elements(names::PROGRAM_EXITS).filter(|(_, data)| address_of(data, v6) == Some(exit));
     let marks: BTreeSet<u32> = leads.filter_map(|(key, _)| number_at(key, size_of::<u32>())).collect();
     let is_one = |data: &Data| number_in(data).is_some_and(|mark| marks.contains(&mark));
     let has = |policy: u32| {
@@ -66,10 +66,6 @@ fn holders(table: &Table, exit: IpAddr, v6: bool) -> BTreeSet<Key> {
         chosen.is_some_and(is_one) || elements(&programs::slots(policy)).any(|(_, data)| is_one(data))
     };
     bound(table).filter(|(_, policy)| has(*policy)).map(|(key, _)| key).collect()
-}
-
-fn value(data: &Data) -> Option<&[u8]> {
-    if let Data::Value(value) = data { Some(value.as_slice()) } else { None }
 }
 
 fn resets(row: &Row) -> bool {

@@ -8,7 +8,7 @@ use nix::libc;
 use crate::api::isolated;
 use crate::model::facts::{Address, IfIndex, Link, LinkKind, Place};
 use crate::netlink::address as own;
-use crate::netlink::link::ALIAS;
+use crate::netlink::link::{ALIAS, by_index};
 use crate::wire::{Message, Received, address, attributes_after, find, flags, lossy, number, text};
 
 /// Length of `struct ifinfomsg`.
@@ -48,9 +48,7 @@ pub fn link_dump() -> Message {
 
 /// The message that asks for one link.
 pub fn link_get(index: IfIndex) -> Message {
-    let mut head = [0; LINK_FIXED];
-    head[4..8].copy_from_slice(&index.to_ne_bytes());
-    let mut message = Message::new(libc::RTM_GETLINK, 0, &head);
+    let mut message = by_index(index);
     message.put_u32(libc::IFLA_EXT_MASK, libc::RTEXT_FILTER_SKIP_STATS as u32);
     message
 }

@@ -34,6 +34,7 @@ use crate::nft::build::{
     socket_cgroup, socket_user,
 };
 use crate::nft::{Base, Bytes, Chain, ChainKind, Change, Data, Datatype, Elements, Family, Hook, Key, Refusal, Rule, Set, Table, Verdict};
+use crate::plan::elements::number_in;
 
 mod everybody;
 
@@ -126,8 +127,6 @@ const ZONES: Base = Base { kind: ChainKind::Filter, hook: Hook::Output, priority
 /// Adds the chains and sets of zones: datagrams get that of their policy, whose number's lowest bit is set. Answers are found without it, in the
 /// zone that is everybody's, where source NAT gives each flow a port of its own. A connection is told from the one before by its first packet.
 fn add_zones(table: &mut Table) {
-    let number_in =
-        |data: &Data| if let Data::Value(value) = data { value.as_slice().first_chunk().map(|one| u32::from_ne_bytes(*one)) } else { None };
     let of_programs = table.sets.iter().filter(|(name, set)| names::is_of_programs(name) && set.data == Some(Datatype::Mark));
     // All the others need none: those that have one are told from them by it.
     let of_programs = of_programs.filter(|(name, _)| *name != everybody::POLICY);

@@ -7,8 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use ipnet::IpNet;
 
-use super::drops;
-use super::drops::drop_for;
+use super::drops::{self, drop_for};
 use super::names::{RATES, RATES_NETS, UPLINKS};
 use super::rules::{ETHERTYPE, ours};
 use super::sets::Sets;

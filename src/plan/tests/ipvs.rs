@@ -2,8 +2,7 @@
 
 use super::*;
 use crate::model::ipvs::{KernelIpvs, Scheduler};
-use crate::model::ports::Called;
-use crate::model::ports::{Ports, Protocol};
+use crate::model::ports::{Called, Ports, Protocol};
 use crate::model::services::Services;
 use crate::nft::decode::AnyChain;
 use crate::nft::gates::{FILTER, Gate, GateRule, GateStep};

@@ -4,10 +4,9 @@
 //! was: what the kernel sends by itself (tunnels, resets), what has an address of its own, what another program marked for a route, what
 //! conntrack does not follow, DHCP, and link-local destinations.
 
-use super::{FREE, limits, rows};
+use super::{FREE, UDP, limits, rows};
 use crate::model::outcome::Programs;
 use crate::model::policy::{Standing, standing};
-use crate::model::ports::Protocol;
 use crate::model::workload::Entry;
 use crate::nft::build::{RuleBuilder, ct_state, daddr, dport, iif, l4proto, map, mark, oif, rule, saddr, socket_user, sport};
 use crate::nft::{Bytes, Data, Datatype, Key, Rule, Set, Table, Verdict};
@@ -24,7 +23,6 @@ const LIMITED: &str = "programs-all-limited";
 const PICKED: &str = "programs-all-picked";
 /// No user has it (`INVALID_UID`): what has a socket of a process has another one, and what has none has no user at all.
 const NOBODY: u32 = u32::MAX;
-const UDP: u32 = Protocol::Udp.number() as u32;
 /// Ports of a client and a server of DHCP (RFC 2131), and of DHCPv6 (RFC 8415).
 const DHCP: [[u32; 2]; 2] = [[68, 67], [546, 547]];
 
