@@ -112,9 +112,10 @@ pub fn by_reason_bridge_and_workload() {
 pub fn more_sources_than_remembered() {
     let world = World::builder().ipv6(false).build();
     let [blue, green, _] = stage(&world);
-    // A subnet of many sources, all of which may send.
+    // A subnet of many sources, all of which may send. They are behind one neighbour: of neighbours the kernel has a thousand, in all namespaces
+    // together, and other tests need theirs.
     let lan = world.lan();
-    world.host.ip("route add 10.9.0.0/16 dev lan0");
+    world.host.ip(&format!("route add 10.9.0.0/16 via {} dev lan0", lan.address));
     lan.netns.ip("route add local 10.9.0.0/16 dev lo");
     world.bind(&Binding::new("lan", "addresses: [10.9.0.0/16]").to(&world, Nic::Eth1));
     let _egressd = world.egressd_alone();
