@@ -54,7 +54,7 @@ fn manifests(bytes: &[u8]) {
     let mut past = Past::default();
     let outcome = resolve(&facts, &mut past);
     let (ruleset, sysctls) = (Ruleset::default(), BTreeMap::new());
-    let observed = Observed { kernel: &facts.kernel, ruleset: &ruleset, sysctls: &sysctls };
+    let observed = Observed { kernel: &facts.kernel, ruleset: &ruleset, sysctls: &sysctls, ahead: &[] };
     let plan = Planner::default().plan(&outcome, &observed, &past.departed, true);
     let _ = plan.to_string();
 }

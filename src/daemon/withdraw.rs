@@ -51,7 +51,7 @@ pub enum Error {
 /// Steps that failed by themselves are in the result; an error means that what would have had to come first did not work.
 pub fn withdraw(kernel: &mut Kernel, facts: &KernelFacts, boot_guard: Option<&Path>) -> Result<Withdrawn, Error> {
     let observed = kernel.ruleset().map_err(Error::Read)?.clone();
-    let observed = Observed { kernel: facts, ruleset: &observed, sysctls: &BTreeMap::new() };
+    let observed = Observed { kernel: facts, ruleset: &observed, sysctls: &BTreeMap::new(), ahead: &[] };
     let plan = Planner::default().plan(&Outcome::default(), &observed, &BTreeSet::new(), true);
     let served = ipvs::withdraw(&virtual_services(observed.ruleset)).map_err(Error::Ipvs)?;
     // Without the tables what they send would leave by whatever NIC another program masquerades it on.

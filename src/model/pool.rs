@@ -116,15 +116,14 @@ impl Pool {
 
     /// What it asks of a cloud. `None` when it asks nothing, or has errors.
     pub fn cloud(&self) -> Option<CloudPool> {
-        if !self.errors.is_empty() {
-            return None;
-        }
+        // A pool of a cluster may be as large as a private network.
+        let aws = self.aws.clone().filter(|_| self.errors.is_empty())?;
         let v4 = |address| match address {
             IpAddr::V4(address) => Some(address),
             IpAddr::V6(_) => None,
         };
         let addresses: BTreeSet<Ipv4Addr> = self.blocks.iter().flat_map(|block| block.addresses()).filter_map(v4).collect();
-        Some(CloudPool { name: self.name.clone(), addresses: addresses.into_iter().collect(), aws: self.aws.clone()? })
+        Some(CloudPool { name: self.name.clone(), addresses: addresses.into_iter().collect(), aws })
     }
 
     /// Whether a namespace may use it.

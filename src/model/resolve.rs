@@ -59,34 +59,54 @@ impl Past {
 
 /// Decides everything anew. Deterministic in facts and past.
 pub fn resolve(facts: &Facts, past: &mut Past) -> Outcome {
-    let bound: Vec<(&Known, Vec<Held>)> = facts.containers.values().map(|known| (known, facts.manifests.of(&known.container))).collect();
-    let labels = bound.iter().flat_map(|(_, held)| held).filter(|h| matches!(h, Held::Label(_))).map(|h| &**h);
-    let granted = facts.cluster.granted();
-    let listed = facts.manifests.bindings.iter().chain(granted.bindings()).map(Arc::as_ref);
-    let named: Vec<&Binding> = listed.chain(labels).chain(pods::labels(facts)).collect();
-    let exec = programs::by_address(facts, &named);
-    let inner = Resolver::inner(facts, &past.pod_bridges);
-    let uplinks = Uplinks::discover(&facts.kernel, named.into_iter().chain(exec.iter().map(Arc::as_ref)), &inner, &mut past.memory);
-    let resolver = Resolver::new(facts, &uplinks);
-    let mut guards = resolver.guards(&bound);
-    let mut pending = Pending::default();
-    pending.reserve(bound.len());
-    bound.iter().for_each(|(known, held)| resolver.container(known, held, &guards, &mut pending));
-    let engines = pending.rows.len();
-    resolver.pods(granted, &mut past.pod_bridges, &mut guards, &mut pending);
-    resolver.manifests(&mut pending);
-    let answers = past.port_owners.assign(&pending.requests());
-    pending.answered(answers);
-    resolver.refuse_bypassed(&mut pending.rows);
-    // What is beside a NIC on its own bridge is the network's, and nobody's to guard.
-    guards.retain(|bridge, _| !uplinks.nics.contains_key(bridge));
-    let rows = if pending.rows.len() > engines { without_overlaps(pending.rows) } else { pending.rows };
-    let faces = resolver.faces(&rows, &guards);
-    let programs = programs::programs(facts, &exec, &uplinks, &mut past.memory.numbers);
-    let mut spreads = spreads(&rows, &uplinks, &facts.full);
-    keep_turns(&mut spreads, &facts.manifests.bindings, &uplinks, &facts.full);
-    let inbound = services(&rows, facts, &uplinks, (&past.served, &past.holders));
-    Outcome { uplinks, rows, programs, spreads, inbound, guards, faces, inside: Arc::clone(&facts.cluster.inside) }
+    Ground::survey(facts, past).resolve(facts, past)
+}
+
+/// What the rows stand on: who falls under which bindings, and the uplinks that these make.
+pub struct Ground<'a> {
+    bound: Vec<(&'a Known, Vec<Held>)>,
+    exec: Vec<Arc<Binding>>,
+    pub uplinks: Uplinks,
+}
+
+impl<'a> Ground<'a> {
+    /// Finds it.
+    pub fn survey(facts: &'a Facts, past: &mut Past) -> Self {
+        let bound: Vec<(&Known, Vec<Held>)> =
+            facts.containers.values().map(|known| (known, facts.manifests.of(&known.container))).collect();
+        let labels = bound.iter().flat_map(|(_, held)| held).filter(|h| matches!(h, Held::Label(_))).map(|h| &**h);
+        let listed = facts.manifests.bindings.iter().chain(facts.cluster.granted().bindings()).map(Arc::as_ref);
+        let named: Vec<&Binding> = listed.chain(labels).chain(pods::labels(facts)).collect();
+        let exec = programs::by_address(facts, &named);
+        let inner = Resolver::inner(facts, &past.pod_bridges);
+        let uplinks = Uplinks::discover(&facts.kernel, named.into_iter().chain(exec.iter().map(Arc::as_ref)), &inner, &mut past.memory);
+        Self { bound, exec, uplinks }
+    }
+
+    /// The rows, and what follows from them. Facts and past are those of the survey.
+    pub fn resolve(self, facts: &Facts, past: &mut Past) -> Outcome {
+        let Self { bound, exec, uplinks } = self;
+        let resolver = Resolver::new(facts, &uplinks);
+        let mut guards = resolver.guards(&bound);
+        let mut pending = Pending::default();
+        pending.reserve(bound.len());
+        bound.iter().for_each(|(known, held)| resolver.container(known, held, &guards, &mut pending));
+        let engines = pending.rows.len();
+        resolver.pods(facts.cluster.granted(), &mut past.pod_bridges, &mut guards, &mut pending);
+        resolver.manifests(&mut pending);
+        let answers = past.port_owners.assign(&pending.requests());
+        pending.answered(answers);
+        resolver.refuse_bypassed(&mut pending.rows);
+        // What is beside a NIC on its own bridge is the network's, and nobody's to guard.
+        guards.retain(|bridge, _| !uplinks.nics.contains_key(bridge));
+        let rows = if pending.rows.len() > engines { without_overlaps(pending.rows) } else { pending.rows };
+        let faces = resolver.faces(&rows, &guards);
+        let programs = programs::programs(facts, &exec, &uplinks, &mut past.memory.numbers);
+        let mut spreads = spreads(&rows, &uplinks, &facts.full);
+        keep_turns(&mut spreads, &facts.manifests.bindings, &uplinks, &facts.full);
+        let inbound = services(&rows, facts, &uplinks, (&past.served, &past.holders));
+        Outcome { uplinks, rows, programs, spreads, inbound, guards, faces, inside: Arc::clone(&facts.cluster.inside) }
+    }
 }
 
 /// Rows, some of which still have to learn by which port they come in.

@@ -1,6 +1,7 @@
 //! From who-gets-what to what has to change. Pure: a [`Plan`] is data, and one interpreter (`effects::Kernel`) carries it out.
 
 mod addresses;
+pub mod ahead;
 pub mod boot;
 pub mod datapath;
 mod elements;
@@ -61,6 +62,8 @@ pub struct Observed<'a> {
     pub kernel: &'a KernelFacts,
     pub ruleset: &'a Ruleset,
     pub sysctls: &'a BTreeMap<String, String>,
+    /// What was changed of the ruleset just now, ahead of the plan ([`ahead::plan_ahead`]): flows may have to end for it, too.
+    pub ahead: &'a [Change],
 }
 
 /// Makes plans. What is costly to make, and follows from what bindings say alone, is kept from one to the next.
@@ -94,7 +97,8 @@ impl Planner {
         after.extend(off);
         // What an earlier run had unbound may have flows still, and without the tables nothing would hold them.
         let go = desired.tables.is_empty() && !observed.ruleset.tables.is_empty();
-        let mut cuts = flows::cuts(&ruleset, (observed.ruleset, &desired), outcome, &outcome.rows);
+        let all = [observed.ahead, &ruleset].concat();
+        let mut cuts = flows::cuts(&all, (observed.ruleset, &desired), outcome, &outcome.rows);
         cuts.extend(earlier.iter().filter(|_| go).map(|(_, address)| Cut::all((*address).into())));
         cuts.extend(flows::held(observed.ruleset, &outcome.rows));
         cuts.extend(program_flows::cuts(observed.ruleset, &desired, outcome));

@@ -134,8 +134,12 @@ fn tables_of(plan: &Plan) -> &Ruleset {
 fn plan(facts: &Facts, past: &mut Past, observed: &Ruleset) -> Plan {
     let outcome = resolve(facts, past);
     let sysctls = BTreeMap::new();
-    let plan =
-        Planner::default().plan(&outcome, &Observed { kernel: &facts.kernel, ruleset: observed, sysctls: &sysctls }, &past.departed, true);
+    let plan = Planner::default().plan(
+        &outcome,
+        &Observed { kernel: &facts.kernel, ruleset: observed, sysctls: &sysctls, ahead: &[] },
+        &past.departed,
+        true,
+    );
     // As if the flows of those who departed were ended at once.
     past.departed.clone_from(&plan.departed);
     plan
@@ -361,7 +365,7 @@ fn before_every_source_has_spoken_nothing_is_taken_away() {
     apply(&mut facts, &before.before);
     facts.apply(EngineChange::ContainerGone(format!("{:064}", 1)));
     let outcome = resolve(&facts, &mut past);
-    let observed = Observed { kernel: &facts.kernel, ruleset: tables_of(&before), sysctls: &BTreeMap::new() };
+    let observed = Observed { kernel: &facts.kernel, ruleset: tables_of(&before), sysctls: &BTreeMap::new(), ahead: &[] };
     assert!(Planner::default().plan(&outcome, &observed, &past.departed, false).is_empty());
     assert!(!Planner::default().plan(&outcome, &observed, &past.departed, true).is_empty());
 }
@@ -375,7 +379,7 @@ fn what_is_taken_away_goes_in_the_reverse_order_and_leaves_nothing() {
     let there = plan(&facts, &mut past, &Ruleset::default());
     apply(&mut facts, &there.before);
     assert!(facts.kernel.links.values().any(|l| l.group == UPLINK_GROUP));
-    let observed = Observed { kernel: &facts.kernel, ruleset: tables_of(&there), sysctls: &BTreeMap::new() };
+    let observed = Observed { kernel: &facts.kernel, ruleset: tables_of(&there), sysctls: &BTreeMap::new(), ahead: &[] };
     let gone = Planner::default().plan(&Outcome::default(), &observed, &past.departed, true);
     assert!(gone.before.is_empty() && tables_of(&gone).tables.is_empty());
     let first_route = gone.after.iter().position(|s| matches!(s, RouteStep::DeleteRoute(_)));

@@ -7,10 +7,11 @@ use tracing::{debug, info, warn};
 use super::{Agent, LOOK, LOOKS, NEWS, SWEEP, is_due};
 use crate::daemon::cutter::{self, Job};
 use crate::effects::kernel::{Done, Failure};
+use crate::model::resolve::Ground;
 use crate::model::resolve::census::Census;
 use crate::model::resolve::few::{Changed, resolve_few};
-use crate::model::resolve::resolve;
 use crate::model::ways;
+use crate::plan::ahead::plan_ahead;
 use crate::plan::flows::Cut;
 use crate::plan::read_back::{read_back, spills};
 use crate::plan::{Observed, Plan, engine, few, sysctls};
@@ -58,7 +59,7 @@ impl Agent {
     fn round_for_all(&mut self, began: Instant, quiet: bool) {
         self.look = Some(began + LOOK);
         self.failing.begin(began);
-        let plan = match self.plan() {
+        let plan = match self.plan(began) {
             Ok(plan) => plan,
             Err(failure) => return self.stopped_by(failure),
         };
@@ -157,7 +158,7 @@ impl Agent {
     }
 
     /// The plan for the facts as they are, unless the kernel's tables cannot be read.
-    pub(super) fn plan(&mut self) -> Result<Plan, Failure> {
+    pub(super) fn plan(&mut self, began: Instant) -> Result<Plan, Failure> {
         let unread = |error| Failure::of("reading our nftables tables", &error);
         let observed = self.kernel.ruleset().map_err(unread)?;
         if !self.taken_over {
@@ -168,16 +169,27 @@ impl Agent {
         }
         self.facts.cluster.grant();
         self.facts.isolate();
+        let ground = Ground::survey(&self.facts, &mut self.past);
+        let ahead = match self.kernel.known_ruleset().filter(|_| self.taken_over && !self.silent.any()) {
+            Some(known) => plan_ahead(&self.outcome, &ground.uplinks, known),
+            None => Plan::default(),
+        };
+        let moved = ahead.ruleset.clone();
+        if !moved.is_empty() {
+            let done = self.kernel.carry_out(ahead);
+            self.metrics.changes.inc_by(done.steps as u64);
+            info!(changes = done.steps, microseconds = began.elapsed().as_micros(), "policies of lost exits changed, and the rest follows");
+        }
         // The rows of the round before go first: at ten thousand addresses they are megabytes, and the new ones take their place.
         drop(std::mem::take(&mut self.outcome));
-        self.outcome = resolve(&self.facts, &mut self.past);
+        self.outcome = ground.resolve(&self.facts, &mut self.past);
         let sysctls = self.kernel.sysctls(&sysctls::keys(&self.outcome, &self.facts.kernel));
         if self.kernel.take_drift() {
             info!("our nftables tables were changed by another program while events were lost");
             self.metrics.drift.inc();
         }
         let ruleset = self.kernel.ruleset().map_err(unread)?;
-        let observed = Observed { kernel: &self.facts.kernel, ruleset, sysctls: &sysctls };
+        let observed = Observed { kernel: &self.facts.kernel, ruleset, sysctls: &sysctls, ahead: &moved };
         Ok(self.planner.plan(&self.outcome, &observed, &self.past.departed, !self.silent.any()))
     }
 }

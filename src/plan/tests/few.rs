@@ -1,10 +1,12 @@
-//! A round for a few comes to what a round for everybody comes to.
+//! A round for a few comes to what a round for everybody comes to, and so does one whose policies are changed ahead.
 
 use proptest::prelude::*;
 
 use super::*;
+use crate::model::resolve::Ground;
 use crate::model::resolve::census::Census;
 use crate::model::resolve::few::resolve_few;
+use crate::plan::ahead::plan_ahead;
 use crate::plan::few::plan_few;
 
 const HOSTS: u8 = 6;
@@ -116,8 +118,10 @@ impl Daemon {
             self.census = Some(census);
             return plan_few(&self.outcome, &facts.kernel, &mut self.tables, &changed, &self.past.departed);
         }
-        let (outcome, plan) = whole(facts, &mut self.past, &self.tables);
-        self.outcome = outcome;
+        let ground = Ground::survey(facts, &mut self.past);
+        let ahead = plan_ahead(&self.outcome, &ground.uplinks, &mut self.tables).ruleset;
+        self.outcome = ground.resolve(facts, &mut self.past);
+        let plan = planned(facts, &self.outcome, &self.past, (&self.tables, &ahead));
         self.tables = tables_of(&plan).clone();
         plan
     }
@@ -125,10 +129,13 @@ impl Daemon {
 
 fn whole(facts: &Facts, past: &mut Past, observed: &Ruleset) -> (Outcome, Plan) {
     let outcome = resolve(facts, past);
-    let none = BTreeMap::new();
-    let observed = Observed { kernel: &facts.kernel, ruleset: observed, sysctls: &none };
-    let plan = Planner::default().plan(&outcome, &observed, &past.departed, true);
+    let plan = planned(facts, &outcome, past, (observed, &[]));
     (outcome, plan)
+}
+
+fn planned(facts: &Facts, outcome: &Outcome, past: &Past, (ruleset, ahead): (&Ruleset, &[Change])) -> Plan {
+    let observed = Observed { kernel: &facts.kernel, ruleset, sysctls: &BTreeMap::new(), ahead };
+    Planner::default().plan(outcome, &observed, &past.departed, true)
 }
 
 /// The share of rounds that were for a few.
@@ -179,4 +186,38 @@ fn a_container_like_others_is_decided_by_itself() {
     let few = |events: &[Event]| agree(events).expect("they agree");
     let all = [first.clone(), then.clone()].concat();
     assert_eq!(few(&all) - few(&first), then.len() as u32, "all of them");
+}
+
+/// Whoever has it, a policy is one element; and the flows that have to end are those that would have ended without it.
+#[test]
+fn policies_of_a_lost_exit_change_ahead_of_everything_else() {
+    let mut facts = host();
+    (1..=3).for_each(|n| start(&mut facts, n, &[("egress.ip", "172.31.0.14")]));
+    start(&mut facts, 4, &[("egress.ip", "172.31.0.14,172.31.0.8")]);
+    start(&mut facts, 5, &[("egress.ip", "172.31.0.8")]);
+    let mut past = Past::default();
+    let (up, plan) = whole(&facts, &mut past, &Ruleset::default());
+    let tables = tables_of(&plan).clone();
+    let eth1 = facts.kernel.links[&ETH1].clone();
+    facts.kernel.apply(KernelChange::Link(Link { up: false, carrier: false, ..eth1.clone() }));
+    let ground = Ground::survey(&facts, &mut past);
+    let mut moved = tables.clone();
+    let ahead = plan_ahead(&up, &ground.uplinks, &mut moved).ruleset;
+    let of = |change: &Change| match change {
+        Change::DeleteElements(Table::Ip, set, keys) => (set.clone(), false, keys.len()),
+        Change::AddElements(Table::Ip, set, elements) => (set.clone(), true, elements.len()),
+        other => panic!("{other}"),
+    };
+    let ways = names::POLICY_WAYS.to_owned();
+    assert_eq!(ahead.iter().map(of).collect::<Vec<_>>(), [(ways.clone(), false, 2), (ways, true, 1)]);
+    assert_eq!(moved.tables[&Table::Ip].sets[names::POLICY_WAYS].elements.len(), 2, "one goes by the other NIC, and one was there already");
+    let down = ground.resolve(&facts, &mut past);
+    let whole_plan = |ruleset, ahead| planned(&facts, &down, &past, (ruleset, ahead));
+    let (after, from_nothing) = (whole_plan(&moved, &ahead), whole_plan(&tables, &[]));
+    assert_eq!(tables_of(&after), tables_of(&from_nothing));
+    assert!(!after.cuts.is_empty(), "flows of what was moved end");
+    assert_eq!(after.cuts, from_nothing.cuts);
+    // What is back is for the round to decide: its routes may be gone.
+    facts.kernel.apply(KernelChange::Link(eth1));
+    assert!(plan_ahead(&down, &Ground::survey(&facts, &mut past).uplinks, &mut moved).is_empty());
 }

@@ -137,7 +137,7 @@ fn an_address_that_nobody_asks_for_goes_when_no_flow_bears_it() {
 fn cleanup_takes_ours_away_and_leaves_others_alone() {
     let mut facts = host();
     ours(&mut facts, ETH1);
-    let observed = Observed { kernel: &facts.kernel, ruleset: &Ruleset::default(), sysctls: &BTreeMap::new() };
+    let observed = Observed { kernel: &facts.kernel, ruleset: &Ruleset::default(), sysctls: &BTreeMap::new(), ahead: &[] };
     let plan = Planner::default().plan(&Outcome::default(), &observed, &BTreeSet::new(), true);
     assert_eq!(addresses(&plan), [format!("ip address delete {EXIT}/32 dev eth1")]);
 }

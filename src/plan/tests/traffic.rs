@@ -10,7 +10,7 @@ fn what_a_binding_is_for_is_made_once_and_not_compared_again() {
     let mut plan = |facts: &Facts, ruleset: &Ruleset| {
         let outcome = resolve(facts, &mut past);
         planner
-            .plan(&outcome, &Observed { kernel: &facts.kernel, ruleset, sysctls: &none }, &past.departed, true)
+            .plan(&outcome, &Observed { kernel: &facts.kernel, ruleset, sysctls: &none, ahead: &[] }, &past.departed, true)
             .target
             .expect("all tables")
     };
