@@ -12,6 +12,7 @@ use crate::{
     layout::{Layout, Nic, PORTS, SERVER, SERVER_B, SERVER6, SERVER6_B},
     netns::Netns,
     talk::{self, Guests},
+    traffic::nobody,
 };
 
 /// What left a machine: packets by NIC and source address.
@@ -154,6 +155,10 @@ impl Cloud {
              route add default via 198.51.100.1
              route add default via 2001:db8:10::1"
         ));
+        // The router would say that nobody is there, three seconds later.
+        for like in [IpAddr::from(SERVER), SERVER6.into()] {
+            self.netns.ip(&format!("neigh add {} lladdr 02:00:00:00:00:63 dev wan nud permanent", nobody(like).ip()));
+        }
     }
 
     /// A neighbour in the NIC's subnet, and whom it has seen. NICs in one subnet have the same one.
