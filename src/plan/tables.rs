@@ -155,12 +155,12 @@ fn table(outcome: &Outcome, rows: &[Stood], kernel: &KernelFacts, v6: bool, made
 
 /// Guards the links to programs in network namespaces: who is root in one may give itself any address. What falls back is known there.
 fn guard_programs(sets: &mut Sets, rows: &[Stood], kernel: &KernelFacts, v6: bool) {
-    for (link, _) in kernel.isolated() {
-        sets.one(names::GUARDS, Bytes::of_number(link.index), Data::None);
-        let own = Some(Entry::Routed { interface: link.index });
-        let free = rows.iter().filter(|(row, standing)| *standing == Standing::Free && row.entry == own);
-        for address in free.filter_map(|(row, _)| row.address).map(|net| net.addr()).filter(|address| address.is_ipv6() == v6) {
-            sets.put(names::KNOWN, source(link.index, address), Data::None);
+    let links: BTreeSet<IfIndex> = kernel.isolated().map(|(link, _)| link.index).collect();
+    links.iter().for_each(|link| sets.one(names::GUARDS, Bytes::of_number(*link), Data::None));
+    for (row, standing) in rows.iter().filter(|_| !links.is_empty()) {
+        let (Standing::Free, Some(Entry::Routed { interface }), Some(net)) = (standing, row.entry, row.address) else { continue };
+        if links.contains(&interface) && net.addr().is_ipv6() == v6 {
+            sets.put(names::KNOWN, source(interface, net.addr()), Data::None);
         }
     }
 }
