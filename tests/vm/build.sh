@@ -19,7 +19,12 @@ release=$(ls root/lib/modules)
 # Below the root of the machine /lib leads to /usr/lib, and modules are looked for by the release's name.
 mkdir "$out/modules"
 mv "root/lib/modules/$release" "$out/modules/$release"
-mv root/boot/vmlinuz-* "$out/kernel"
+# Unpacked here: an emulated processor takes seconds for it.
+python3 - root/boot/vmlinuz-* "$out/kernel" <<'UNPACK'
+import lzma, sys
+image = open(sys.argv[1], "rb").read()
+open(sys.argv[2], "wb").write(lzma.LZMADecompressor().decompress(image[image.index(b"\xfd7zXZ\0"):]))
+UNPACK
 mkdir -p tree/lib
 ln -s "$out/modules" tree/lib/modules
 depmod --basedir tree "$release"
