@@ -14,16 +14,11 @@ use std::{
 };
 
 use world::{
-    Binding, Container, Nic, Scenario, Subnets, World,
-    container::Bridge,
+    Binding, Nic, Scenario, Subnets, World,
+    published::{self, CALLED, Server, TARGET, assert_by_turn, called, publish, stage},
     status::until,
-    talk::{Flow, Guests, ask_tcp, ask_udp, ask_udp_from, serve},
+    talk::{Flow, ask_tcp, ask_udp, ask_udp_from, serve},
 };
-
-/// The port that is called.
-const CALLED: u16 = 27017;
-/// The port that servers listen on.
-const TARGET: u16 = 1234;
 
 fn main() -> ExitCode {
     let mut scenarios = Vec::new();
@@ -71,73 +66,15 @@ fn main() -> ExitCode {
     world::harness::main_of_waiting(scenarios)
 }
 
-/// A workload that serves, and whom it has seen.
-struct Server {
-    at: Container,
-    guests: Guests,
-}
-
-impl Server {
-    /// Makes one on a bridge, which is bound by nobody yet.
-    fn new(world: &World, bridge: &Bridge, number: u8) -> Self {
-        let at = world.container(&format!("s{number}"), bridge, number);
-        let guests = serve(&at.netns, &[at.address.into(), at.address6.into()], &[TARGET]);
-        Self { at, guests }
-    }
-
-    /// How many have called it since.
-    fn calls(&self) -> usize {
-        self.guests.list().len()
-    }
-}
-
-/// Three servers on a masqueraded bridge.
-fn stage(world: &World) -> (Bridge, [Server; 3]) {
-    let bridge = world.bridge("plain0", 28);
-    // As engines do: else the bridge has its lowest port's, and another one when that port goes.
-    world.host.ip("link set plain0 address 02:42:ac:1c:00:01");
-    world.masquerade(&bridge);
-    let servers = [10, 11, 12].map(|number| Server::new(world, &bridge, number));
-    (bridge, servers)
-}
-
 /// So many calls to each address of a NIC; how often each server was called.
 fn call<const N: usize>(world: &World, times: usize, servers: [&Server; N]) -> [usize; N] {
-    let before = servers.map(Server::calls);
-    for at in called(world, Nic::Eth1) {
-        for _ in 0..times {
-            ask_tcp(&world.internet, at).unwrap_or_else(|error| panic!("{at}: {error}"));
-        }
-    }
-    let after = servers.map(Server::calls);
-    std::array::from_fn(|at| after[at] - before[at])
-}
-
-/// Binds the servers to both NICs, with one entry of `inbound` for each of both protocols.
-fn publish(world: &World, servers: &[&Server], more: &str) {
-    let names: Vec<&str> = servers.iter().map(|server| server.at.netns.name()).collect();
-    let entry = |protocol: &str| format!("{{protocol: {protocol}, port: {CALLED}, targetPort: {TARGET}{more}}}");
-    let exits: Vec<String> = Nic::ALL
-        .iter()
-        .flat_map(|nic| [IpAddr::from(world.layout.address(*nic)), world.layout.address6(*nic).into()].map(|address| (*nic, address)))
-        .map(|(nic, address)| format!("{{address: '{address}', gateway: '{}'}}", world.gateway(nic, address)))
-        .collect();
-    world.bind(
-        &Binding::new("service", &format!("networkNamespaces: [{}]", names.join(", ")))
-            .with(&format!("exits: [{}]", exits.join(", ")))
-            .with(&format!("inbound: [{}, {}]", entry("TCP"), entry("UDP"))),
-    );
+    published::call(world, &called(world, Nic::Eth1), times, servers)
 }
 
 /// The negative control of what follows: a call reaches the host and nobody else.
 fn assert_unserved(world: &World) {
     let error = ask_tcp(&world.internet, called(world, Nic::Eth0)[0]).expect_err("nobody serves it without egressd");
     assert_eq!(error.kind(), std::io::ErrorKind::ConnectionRefused, "the host answers: {error}");
-}
-
-/// What a client on the internet calls.
-fn called(world: &World, nic: Nic) -> [SocketAddr; 2] {
-    [IpAddr::from(world.layout.eip(nic)), world.layout.address6(nic).into()].map(|address| (address, CALLED).into())
 }
 
 fn by_turn(subnets: Subnets) {
@@ -147,23 +84,7 @@ fn by_turn(subnets: Subnets) {
     publish(&world, &servers.each_ref(), "");
     let _egressd = world.egressd_alone();
     world.forget_neighbours();
-    let mut all = 0;
-    for nic in Nic::ALL {
-        for at in called(&world, nic) {
-            for ask in [ask_tcp, ask_udp] {
-                let (answers, seen) = world.watch(|| (0..9).map(|_| ask(&world.internet, at)).collect::<Vec<_>>());
-                for answer in answers {
-                    let answer = answer.unwrap_or_else(|error| panic!("{at}: {error}; {seen}"));
-                    assert!(!world.layout.own(nic).contains(&answer.ip()), "the server sees its client's address: {answer}");
-                }
-                let own = world.layout.private(nic, at.ip());
-                assert_eq!(seen.count(nic, own), seen.0.values().sum::<u64>(), "answers of {at} leave by {nic:?} alone: {seen}");
-                all += 9;
-                let calls = servers.each_ref().map(Server::calls);
-                assert_eq!(calls, [all / 3; 3], "{at}");
-            }
-        }
-    }
+    assert_by_turn(&world, &servers, 3);
 }
 
 fn at_random() {

@@ -51,7 +51,6 @@ fn without_an_owner() {
 
 /// Conntrack follows its associations, and translates them as it does TCP's connections.
 fn sctp() {
-    command::run(&["modprobe", "sctp"]);
     let plain = Plain::new(World::builder().ipv6(false).build());
     let (world, blue) = (&plain.world, &plain.blue.netns);
     let mut server = Command::new("socat");

@@ -12,8 +12,6 @@ use world::{
 /// A kind that `ip` makes alone.
 struct Kind {
     name: &'static str,
-    /// Kernel modules.
-    modules: &'static [&'static str],
     /// What the device on the host stands on, besides the wire, for `ip`.
     wire: &'static str,
     /// What makes the device `up7` there.
@@ -27,7 +25,6 @@ struct Kind {
 const KINDS: [Kind; 7] = [
     Kind {
         name: "a VLAN",
-        modules: &["8021q"],
         wire: "",
         host: "link add link wire name up7 type vlan id 7",
         router: "link add link eth0 name up7 type vlan id 7",
@@ -35,7 +32,6 @@ const KINDS: [Kind; 7] = [
     },
     Kind {
         name: "a bond",
-        modules: &["bonding"],
         wire: "",
         host: "link add up7 type bond mode active-backup miimon 50
                link set wire down
@@ -45,7 +41,6 @@ const KINDS: [Kind; 7] = [
     },
     Kind {
         name: "a VLAN on a bond",
-        modules: &["bonding", "8021q"],
         wire: "link add bond7 type bond mode active-backup miimon 50
                link set wire down
                link set wire master bond7
@@ -56,7 +51,6 @@ const KINDS: [Kind; 7] = [
     },
     Kind {
         name: "a macvlan",
-        modules: &["macvlan"],
         wire: "",
         host: "link add up7 link wire type macvlan mode bridge",
         router: "link add up7 link eth0 type macvlan mode bridge",
@@ -64,7 +58,6 @@ const KINDS: [Kind; 7] = [
     },
     Kind {
         name: "an ipvlan",
-        modules: &["ipvlan"],
         wire: "",
         host: "link add up7 link wire type ipvlan mode l2",
         router: "link add up7 link eth0 type macvlan mode bridge",
@@ -72,7 +65,6 @@ const KINDS: [Kind; 7] = [
     },
     Kind {
         name: "a GRE tunnel",
-        modules: &["ip_gre"],
         wire: "",
         host: "link add up7 type gre local 192.0.2.2 remote 192.0.2.1 ttl 64",
         router: "link add up7 type gre local 192.0.2.1 remote 192.0.2.2 ttl 64",
@@ -80,7 +72,6 @@ const KINDS: [Kind; 7] = [
     },
     Kind {
         name: "a VXLAN",
-        modules: &["vxlan"],
         wire: "",
         host: "link add up7 type vxlan id 7 local 192.0.2.2 remote 192.0.2.1 dstport 4789 dev wire",
         router: "link add up7 type vxlan id 7 local 192.0.2.1 remote 192.0.2.2 dstport 4789 dev eth0",
@@ -166,7 +157,6 @@ impl Uplink for Kind {
     }
 
     fn plug(&self, world: &World, router: &Netns) {
-        load(self.modules);
         world.host.ip(self.wire);
         router.ip(self.router);
     }
@@ -184,7 +174,6 @@ struct Tunnel {
 
 impl Tunnel {
     fn new() -> Self {
-        load(&["wireguard"]);
         let [ours, theirs] = [(); 2].map(|()| command::run(&["wg", "genkey"]).trim().to_owned());
         Self { ours, theirs }
     }
@@ -218,15 +207,8 @@ impl Uplink for Tunnel {
     }
 }
 
-fn load(modules: &[&str]) {
-    for module in modules {
-        command::run(&["modprobe", module]);
-    }
-}
-
 /// pppd at both ends of a line. What the provider gives is the exit: IPv4 alone.
 fn ppp() {
-    load(&["ppp_async"]);
     let plain = Plain::new(World::builder().ipv6(false).build());
     let (world, blue) = (&plain.world, &plain.blue.netns);
     let place = Router::place("beyond");
@@ -258,7 +240,6 @@ fn ppp() {
 }
 
 fn vrf() {
-    load(&["vrf"]);
     let plain = Plain::new(World::builder().build());
     let (world, blue) = (&plain.world, &plain.blue.netns);
     world.host.ip("link add vrf7 type vrf table 77

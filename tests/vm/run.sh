@@ -1,8 +1,8 @@
 #!/bin/bash
 # run.sh COMMAND [ARGUMENT...]: runs it as root in a virtual machine with Debian's kernel, the host's files under it and no network card. What it
-# writes to them is lost, but for the file that PAGE names, which it finds under that variable, too. The exit status is the command's, or 125 when
-# the machine ended without one. QEMU emulates the processor, for machines that are virtual themselves: expect a fifth of the usual speed. With
-# COUNTING=1 it has one processor, whose clock counts instructions: each is a nanosecond.
+# writes to them is lost, but for the file that PAGE names, which it finds under that variable, too. The kernel's modules that MODULES names are
+# loaded before. The exit status is the command's, or 125 when the machine ended without one. QEMU emulates the processor, for machines that are
+# virtual themselves: expect a fifth of the usual speed. With COUNTING=1 it has one processor, whose clock counts instructions: each is a nanosecond.
 set -euo pipefail
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 parts=$(realpath -m "${CARGO_TARGET_DIR:-$here/../../target}")/tmp/vm
@@ -21,6 +21,7 @@ mount -t tmpfs shm /dev/shm
 mount -t cgroup2 cgroup2 /sys/fs/cgroup
 mkdir -p /lib/modules
 mount --bind $parts/modules /lib/modules
+xargs --no-run-if-empty modprobe --all <<<"${MODULES:-}"
 ip link set lo up
 stty -F /dev/hvc0 raw -echo
 cd $(printf %q "$PWD")

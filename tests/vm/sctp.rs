@@ -103,7 +103,6 @@ fn proxy(spec: &str, ports: usize) -> Service {
 }
 
 fn messages() {
-    command::run(&["modprobe", "sctp"]);
     let (host, ns1, ns2) = (Netns::host(), Netns::add("ns1"), Netns::add("ns2"));
     let server = run(async { connect(&ns1, at(PROXY)).await.expect_err("nobody listens yet") });
     assert_eq!(server.kind(), io::ErrorKind::ConnectionRefused);
@@ -137,7 +136,6 @@ fn messages() {
 }
 
 fn ends() {
-    command::run(&["modprobe", "sctp"]);
     let (host, ns1) = (Netns::host(), Netns::add("ns1"));
     let spec = "{listen: {networkNamespaces: [ns1], protocol: SCTP, address: 127.0.0.1, port: 3868},
                  dial: {address: 127.0.0.1, port: 3869}, maxConnections: 1}";
@@ -189,7 +187,6 @@ fn ends() {
 }
 
 fn by_source() {
-    command::run(&["modprobe", "sctp"]);
     let (host, ns1) = (Netns::host(), Netns::add("ns1"));
     host.ip("addr add 192.0.2.1/32 dev lo\naddr add 192.0.2.2/32 dev lo");
     for (source, expected) in [(", source: 192.0.2.2", &["192.0.2.2"][..]), (", source: 192.0.2.9", &[])] {

@@ -4,15 +4,20 @@ use std::{thread, time::Duration};
 
 use world::{
     Nic, World,
+    published::{CALLED, called, stage},
     status::until,
-    talk::{Flow, ask_tcp, ask_udp_from},
+    talk::{Flow, ask_tcp, ask_udp_from, serve},
 };
 
-use super::{CALLED, call, called, listed, problems, publish, stage, until_listed};
+use super::{call, listed, problems, publish, until_listed};
+
+/// The port that servers are asked at for their health.
+const PROBED: u16 = 1235;
 
 pub fn kept() {
     let world = World::builder().build();
-    world.host.run(&["modprobe", "ip_vs"]);
+    // Each of these brings sysctls, which would come while another scenario asks for its schedulers.
+    world.host.run(&["modprobe", "--all", "ip_vs", "ip_vs_lblc", "ip_vs_lblcr"]);
     let (_, servers) = stage(&world);
     // Another program's service, at an address of ours and elsewhere.
     let own = world.layout.address(Nic::Eth1);
@@ -85,7 +90,10 @@ fn listed_services(world: &World) -> String {
 pub fn servers_come_and_go() {
     let world = World::builder().build();
     let (_, [one, two, three]) = stage(&world);
-    let health = ", scheduler: rr, health: {tcp: {port: 1235}, intervalMilliseconds: 200}";
+    for server in [&one, &two, &three] {
+        serve(&server.at.netns, &[server.at.address.into(), server.at.address6.into()], &[PROBED]);
+    }
+    let health = &format!(", scheduler: rr, health: {{tcp: {{port: {PROBED}}}, intervalMilliseconds: 200}}");
     publish(&world, &[&one, &two], health);
     let at = called(&world, Nic::Eth1)[0];
     ask_tcp(&world.internet, at).expect_err("nobody serves it without egressd");
@@ -108,10 +116,9 @@ pub fn servers_come_and_go() {
         if left.calls() == seen { Ok(()) } else { Err("they still go to the one that left".to_owned()) }
     });
     // One that fails gets nothing new, and one that dies takes only its own along.
-    stays
-        .at
-        .netns
-        .nft("table inet deaf {\n chain in {\n type filter hook input priority 0\n tcp dport 1235 reject with tcp reset\n }\n}\n");
+    stays.at.netns.nft(&format!(
+        "table inet deaf {{\n chain in {{\n type filter hook input priority 0\n tcp dport {PROBED} reject with tcp reset\n }}\n}}\n"
+    ));
     until("it is unhealthy", || {
         let status = world.status()["services"].to_string();
         if status.contains("Unhealthy") { Ok(()) } else { Err(status) }

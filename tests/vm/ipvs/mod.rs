@@ -7,18 +7,11 @@ mod subnet;
 use std::net::{IpAddr, SocketAddr};
 
 use world::{
-    Binding, Container, Nic, Scenario, World,
-    container::Bridge,
+    Nic, Scenario, World,
+    published::{self, CALLED, Server, assert_by_turn, called, stage},
     status::until,
-    talk::{Guests, ask_tcp, ask_udp, serve},
+    talk::{ask_tcp, ask_udp},
 };
-
-/// The port that is called.
-const CALLED: u16 = 27017;
-/// The port that servers listen on.
-const TARGET: u16 = 1234;
-/// The port that they are asked at for their health.
-const PROBED: u16 = 1235;
 
 pub fn scenarios() -> Vec<Scenario> {
     vec![
@@ -30,52 +23,9 @@ pub fn scenarios() -> Vec<Scenario> {
     ]
 }
 
-/// A workload that serves, and whom it has seen.
-struct Server {
-    at: Container,
-    guests: Guests,
-}
-
-impl Server {
-    fn new(world: &World, bridge: &Bridge, number: u8) -> Self {
-        let at = world.container(&format!("s{number}"), bridge, number);
-        let guests = serve(&at.netns, &[at.address.into(), at.address6.into()], &[TARGET, PROBED]);
-        Self { at, guests }
-    }
-
-    fn calls(&self) -> usize {
-        self.guests.list().iter().filter(|(at, _)| at.port() == TARGET).count()
-    }
-}
-
-/// Three servers on a masqueraded bridge.
-fn stage(world: &World) -> (Bridge, [Server; 3]) {
-    let bridge = world.bridge("plain0", 28);
-    world.host.ip("link set plain0 address 02:42:ac:1c:00:01");
-    world.masquerade(&bridge);
-    let servers = [10, 11, 12].map(|number| Server::new(world, &bridge, number));
-    (bridge, servers)
-}
-
-/// Binds the servers to both NICs, with one entry of `inbound` for each of both protocols.
+/// As [`published::publish`], with the engine.
 fn publish(world: &World, servers: &[&Server], more: &str) {
-    let names: Vec<&str> = servers.iter().map(|server| server.at.netns.name()).collect();
-    let entry = |protocol: &str| format!("{{protocol: {protocol}, port: {CALLED}, targetPort: {TARGET}, engine: Ipvs{more}}}");
-    let exits: Vec<String> = Nic::ALL
-        .iter()
-        .flat_map(|nic| [IpAddr::from(world.layout.address(*nic)), world.layout.address6(*nic).into()].map(|address| (*nic, address)))
-        .map(|(nic, address)| format!("{{address: '{address}', gateway: '{}'}}", world.gateway(nic, address)))
-        .collect();
-    world.bind(
-        &Binding::new("service", &format!("networkNamespaces: [{}]", names.join(", ")))
-            .with(&format!("exits: [{}]", exits.join(", ")))
-            .with(&format!("inbound: [{}, {}]", entry("TCP"), entry("UDP"))),
-    );
-}
-
-/// What a client on the internet calls.
-fn called(world: &World, nic: Nic) -> [SocketAddr; 2] {
-    [IpAddr::from(world.layout.eip(nic)), world.layout.address6(nic).into()].map(|address| (address, CALLED).into())
+    published::publish(world, servers, &format!(", engine: Ipvs{more}"));
 }
 
 /// The services that IPVS has, as its own tool lists them.
@@ -94,13 +44,7 @@ fn until_listed(world: &World, there: &[&str], gone: &[&str]) {
 
 /// So many calls by TCP to the first address of a NIC; how often each server was called.
 fn call<const N: usize>(world: &World, times: usize, servers: [&Server; N]) -> [usize; N] {
-    let before = servers.map(Server::calls);
-    let at = called(world, Nic::Eth1)[0];
-    for _ in 0..times {
-        ask_tcp(&world.internet, at).unwrap_or_else(|error| panic!("{at}: {error}\n{}", listed(world)));
-    }
-    let after = servers.map(Server::calls);
-    std::array::from_fn(|at| after[at] - before[at])
+    published::call(world, &called(world, Nic::Eth1)[..1], times, servers)
 }
 
 fn problems(world: &World) -> String {
@@ -133,22 +77,7 @@ fn by_turn() {
         let asked: Result<Vec<_>, _> = called(&world, Nic::Eth1).into_iter().map(|at| ask_tcp(&world.internet, at)).collect();
         asked.map(drop).map_err(|error| format!("{error}\n{}", world.host.run(&["nft", "list", "ruleset"])))
     });
-    for nic in Nic::ALL {
-        for at in called(&world, nic) {
-            for ask in [ask_tcp, ask_udp] {
-                let before = servers.each_ref().map(Server::calls);
-                let (answers, seen) = world.watch(|| (0..6).map(|_| ask(&world.internet, at)).collect::<Vec<_>>());
-                for answer in answers {
-                    let answer = answer.unwrap_or_else(|error| panic!("{at}: {error}; {seen}\n{}", listed(&world)));
-                    assert!(!world.layout.own(nic).contains(&answer.ip()), "the server sees its client's address: {answer}");
-                }
-                let own = world.layout.private(nic, at.ip());
-                assert_eq!(seen.count(nic, own), seen.0.values().sum::<u64>(), "answers of {at} leave by {nic:?} alone: {seen}");
-                let after = servers.each_ref().map(Server::calls);
-                assert_eq!(std::array::from_fn(|at| after[at] - before[at]), [2; 3], "{at}");
-            }
-        }
-    }
+    assert_by_turn(&world, &servers, 2);
     // Who is beside a server, the server itself, and the host.
     let neighbour = world.container("neighbour", &bridge, 20);
     for at in [IpAddr::from(world.layout.address(Nic::Eth1)), world.layout.address6(Nic::Eth1).into()] {

@@ -1,8 +1,13 @@
 //! What IPVS has beyond turns: its schedulers, persistence, weights and thresholds.
 
-use world::{Nic, World, status::until, talk::ask_tcp};
+use world::{
+    Nic, World,
+    published::{CALLED, called, stage},
+    status::until,
+    talk::ask_tcp,
+};
 
-use super::{CALLED, call, called, listed, problems, publish, stage, until_listed};
+use super::{call, listed, problems, publish, until_listed};
 
 /// Those of Debian's kernel.
 const SCHEDULERS: [&str; 13] = ["rr", "wrr", "lc", "wlc", "lblc", "lblcr", "dh", "sh", "sed", "nq", "fo", "ovf", "mh"];

@@ -4,11 +4,12 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use world::{
     Binding, World,
+    published::{CALLED, TARGET},
     segment::Segment,
     talk::{Guests, ask_tcp, ask_udp, serve},
 };
 
-use super::{CALLED, TARGET, listed, until_listed};
+use super::{listed, until_listed};
 
 /// The addresses in the subnet that end in this number.
 fn numbered(number: u8) -> [IpAddr; 2] {

@@ -100,7 +100,7 @@ fn tell_slowest() {
 }
 
 /// Waits until a scenario may run, by locks that all test programs share. It may until the returned files are closed.
-fn places(alone: bool, cluster: bool) -> io::Result<Vec<File>> {
+pub(crate) fn places(alone: bool, cluster: bool) -> io::Result<Vec<File>> {
     if env::var_os(isolate::CGROUP).is_some() {
         // A scenario that runs another one has its place already.
         return Ok(Vec::new());

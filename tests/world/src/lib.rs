@@ -36,6 +36,7 @@ pub mod namespaces;
 pub mod nerdctl;
 pub mod netns;
 pub mod programs;
+pub mod published;
 pub mod s1;
 pub mod scripted;
 pub mod scripted_api;
