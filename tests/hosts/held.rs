@@ -50,6 +50,10 @@ fn a_subnet_of_an_uplink(v6: bool) {
     let (own, exit) = (world.layout.private(Nic::Eth0, like), world.layout.private(Nic::Eth1, like));
     let from = world.neighbour_at(Nic::Eth0, like, PORT).ip();
     beside.ip(&format!("route replace default via {own}"));
+    // While it is not bound, the host tells it that the router is as near as itself: it would go there from then on, past the host.
+    for family in ["ipv4", "ipv6"] {
+        ["all", "eth0"].iter().for_each(|place| beside.sysctl(&format!("{family}/conf/{place}/accept_redirects"), "0"));
+    }
     // An answer would come by eth0 with the server's address, which the cloud does not let through.
     let by_the_exit = || {
         let ((), seen) = world.watch(|| (0..3).for_each(|_| talk::shout(beside, from, nobody(like))));
