@@ -3,6 +3,7 @@
 //!
 //! Every check of packets is made twice in the same world: without egressd, where it has to fail, and with it.
 
+mod fast_path;
 mod ipvs;
 mod kernel;
 mod kinds;
@@ -14,6 +15,6 @@ use std::{process::ExitCode, time::Duration};
 const LIMIT: Duration = Duration::from_secs(900);
 
 fn main() -> ExitCode {
-    let groups = [kinds::scenarios(), kernel::scenarios(), ipvs::scenarios(), sctp::scenarios()];
+    let groups = [kinds::scenarios(), kernel::scenarios(), ipvs::scenarios(), sctp::scenarios(), fast_path::scenarios()];
     world::vm::main(groups.into_iter().flatten().map(|scenario| scenario.within(LIMIT)).collect())
 }
