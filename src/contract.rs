@@ -60,6 +60,13 @@ pub const PRIORITY_BEHIND_FORWARD: i32 = 98;
 /// Chain priority in `forward` of the limits of bindings, behind all that may drop a packet: what is dropped there has not been sent.
 pub const PRIORITY_RATE: i32 = 310;
 
+/// Name of the table of the fast path, in the family inet, while it is open.
+pub const FAST_TABLE: &str = "egressd-fast";
+/// Chain priority in `forward` of the rule that adds flows to the fast path, behind all that may drop a packet.
+pub const PRIORITY_FAST: i32 = 320;
+/// Priority of the flowtable among what looks at frames as a device gets them: behind others' filters (0).
+pub const PRIORITY_FLOWTABLE: i32 = 100;
+
 /// Preference of the policy rules that find what is inside, ahead of the ways' rules.
 pub const PREFERENCE_INSIDE: u32 = 1560;
 /// Preference of the policy rules `fwmark WAY lookup table`.

@@ -46,11 +46,16 @@ spec:
 
 /// Starts it and waits until it is ready and has had time to settle. The second is the time until it was ready, in milliseconds.
 pub fn start(host: &Host, name: &str) -> (Service, f64) {
+    start_with(host, name, &[])
+}
+
+/// The same with more arguments.
+pub fn start_with(host: &Host, name: &str, arguments: &[&str]) -> (Service, f64) {
     let program = program();
     let state = format!("/run/{name}");
     let mut daemon = Command::new(&program);
     daemon.args(["--state-dir", &state, "run", "--manifests"]).arg(Path::new(FOLDER).join(name));
-    daemon.args(["--no-docker", "--no-metrics", "--log-json"]).stderr(Stdio::piped());
+    daemon.args(["--no-docker", "--no-metrics", "--log-json"]).args(arguments).stderr(Stdio::piped());
     let began = Instant::now();
     let service = host.inside.enter(|| Service::start(name, daemon));
     let status = || {

@@ -2,6 +2,7 @@
 
 use super::facts::{CAP_NET_ADMIN, CAP_NET_BROADCAST, Facts};
 use super::finding::Finding;
+use crate::model::release;
 
 /// Oldest kernel that egressd is for.
 const OLDEST: (u32, u32) = (5, 15);
@@ -19,14 +20,13 @@ pub fn findings(facts: &Facts) -> Vec<Finding> {
 }
 
 fn version(release: &str) -> Finding {
-    let mut numbers = release.split(|c: char| !c.is_ascii_digit()).map_while(|part| part.parse::<u32>().ok());
-    let (Some(major), Some(minor)) = (numbers.next(), numbers.next()) else {
+    let Some(version) = release::version(release) else {
         return Finding::warn("kernel", format!("its version {release:?} is not understood"), "see that it is Linux 5.15 or later");
     };
-    if (major, minor) < OLDEST {
+    if version < OLDEST {
         return Finding::fail("kernel", format!("Linux {release} is too old"), "use Linux 5.15 or later");
     }
-    let also = if (major, minor) < OWNED_TABLES {
+    let also = if version < OWNED_TABLES {
         "; before 6.9 `nft flush ruleset` takes egressd's tables away, and bound workloads are without their exit until the daemon has put them back"
     } else {
         ""

@@ -24,7 +24,7 @@ use super::retry::Retries;
 use super::sources::{self, Sources};
 use super::systemd::Manager;
 use super::transitions::Transitions;
-use super::{Options, Teller, Told, addresses, gates, gateways, ipvs, nat, spill};
+use super::{Options, Teller, Told, addresses, fast_path, gates, gateways, ipvs, nat, spill};
 use crate::effects::kernel::{Failure, Kernel};
 use crate::effects::kubernetes::reporter::Reporter;
 use crate::model::cluster::Cluster;
@@ -84,6 +84,7 @@ pub(super) struct Agent {
     addresses: addresses::Watch,
     gateways: gateways::Watch,
     spill: spill::Watch,
+    fast_path: fast_path::Watch,
     inbound: Inbound,
     ipvs: ipvs::Watch,
     transitions: Transitions,
@@ -137,6 +138,7 @@ impl Agent {
             addresses: addresses::Watch::new(tell.clone()),
             gateways,
             spill: spill::Watch::new(&options.sysctls, tell.clone()),
+            fast_path: fast_path::Watch::new(options.fast_path),
             inbound: Inbound::start(&tell),
             ipvs: ipvs::Watch::default(),
             transitions: Transitions::default(),
@@ -168,6 +170,7 @@ impl Agent {
                 self.addresses.due(),
                 self.inbound.due(),
                 self.ipvs.due(),
+                self.fast_path.due(),
                 self.manager.due(),
             ]
             .into_iter()
@@ -203,6 +206,8 @@ impl Agent {
             self.gates.look(&mut self.kernel);
             self.ipvs.end(&self.inbound.end_drains(&self.cutter));
             self.look_at_ipvs();
+            let calm = self.is_calm();
+            self.fast_path.look(calm, &self.outcome, &self.facts.kernel, &mut self.kernel, &self.cutter);
             if is_due(self.news) {
                 self.news = None;
                 self.report();
@@ -211,6 +216,12 @@ impl Agent {
                 let _ = respond.send(self.answer(question));
             }
         }
+    }
+
+    /// Nothing is left to do, nor to end.
+    fn is_calm(&mut self) -> bool {
+        let done = self.failing.is_empty() && self.beside.is_empty() && self.past.departed.is_empty();
+        done && self.taken_over && !self.silent.any() && self.kernel.known_ruleset().is_some()
     }
 
     /// When what failed is tried again.

@@ -9,6 +9,7 @@ pub mod controller;
 mod cutter;
 mod desk;
 mod drains;
+mod fast_path;
 mod full;
 mod gates;
 mod gateways;
@@ -92,6 +93,8 @@ pub struct Options {
     pub metrics: Option<SocketAddr>,
     /// Where the page and its API are served; `None`: nowhere.
     pub ui: Option<SocketAddr>,
+    /// Forward open flows of bound workloads by a flowtable, where the kernel has them.
+    pub fast_path: bool,
     /// Print the plan and change nothing.
     pub dry_run: bool,
 }

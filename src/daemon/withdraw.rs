@@ -8,7 +8,7 @@ use crate::effects;
 use crate::effects::boot;
 use crate::effects::conntrack::{self, Flow, Flows};
 use crate::effects::isolation;
-use crate::effects::kernel::{Done, Kernel};
+use crate::effects::kernel::{Done, Failure, Kernel};
 use crate::effects::nft;
 use crate::effects::programs;
 use crate::model::facts::{KernelFacts, LinkKind};
@@ -33,6 +33,8 @@ pub struct Withdrawn {
 pub enum Error {
     #[error("failed to read the tables that are to go")]
     Read(#[source] nft::ReadError),
+    #[error("failed to take the fast path away: {0}")]
+    FastPath(Failure),
     #[error("failed to delete the virtual services of IPVS")]
     Ipvs(#[source] effects::ipvs::Error),
     #[error("failed to take away the link to a program of `egressd exec --namespace`")]
@@ -50,6 +52,7 @@ pub enum Error {
 /// # Errors
 /// Steps that failed by themselves are in the result; an error means that what would have had to come first did not work.
 pub fn withdraw(kernel: &mut Kernel, facts: &KernelFacts, boot_guard: Option<&Path>) -> Result<Withdrawn, Error> {
+    kernel.remove_fast_path(facts).map_err(Error::FastPath)?;
     let observed = kernel.ruleset().map_err(Error::Read)?.clone();
     let observed = Observed { kernel: facts, ruleset: &observed, sysctls: &BTreeMap::new(), ahead: &[] };
     let plan = Planner::default().plan(&Outcome::default(), &observed, &BTreeSet::new(), true);

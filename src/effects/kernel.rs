@@ -5,10 +5,13 @@ use std::path::Path;
 
 use tracing::{debug, trace};
 
+use super::fast_path::{self, FastPath};
 use super::nft::{self, Nft};
 use super::route::Routing;
 use super::sysctl::{self, Sysctls};
 use crate::facts::cause::with_causes;
+use crate::model::facts::KernelFacts;
+use crate::model::release::version;
 use crate::model::services::LimitedServer;
 use crate::netlink;
 use crate::nft::decode::AnyChain;
@@ -19,11 +22,15 @@ use crate::plan::datapath::{admission, programs};
 use crate::plan::gates::{self, Wanted};
 use crate::plan::step::{Names, RouteStep};
 
+/// Flowtables of older kernels look seldom at whether a flow's route still holds (5.13 to 5.17), and have not been tried.
+const OLDEST_FAST_PATH: (u32, u32) = (6, 1);
+
 /// The kernel, open to be changed.
 pub struct Kernel {
     nft: Nft,
     routing: Routing,
     sysctls: Sysctls,
+    fast_path: FastPath,
     /// Our tables as the kernel has them; `None` when that has to be read again.
     mirror: Option<Ruleset>,
     /// What they should be, when they have to be read again only because events were lost.
@@ -84,6 +91,7 @@ impl Kernel {
             nft: Nft::open().map_err(OpenError::Nft)?,
             routing: Routing::open().map_err(OpenError::Routing)?,
             sysctls: Sysctls::open(sysctls, state).map_err(OpenError::Sysctls)?,
+            fast_path: FastPath::default(),
             mirror: None,
             expected: None,
             drifted: false,
@@ -184,15 +192,60 @@ impl Kernel {
         self.sysctls.set(key, value).map_err(|error| Failure::of(format!("sysctl {key} = {value}"), &error))
     }
 
+    /// Why the kernel has no fast path, if so. Nothing is made.
+    pub fn refuses_fast_path(&mut self) -> Option<String> {
+        let release = self.sysctls.read("kernel/osrelease").unwrap_or_default();
+        if version(&release).is_some_and(|version| version < OLDEST_FAST_PATH) {
+            return Some(format!("Linux {} is older than 6.1", release.trim()));
+        }
+        FastPath::refused(&mut self.nft)
+    }
+
+    /// The fast path is open.
+    pub fn is_fast_path_open(&self) -> bool {
+        self.fast_path.is_open()
+    }
+
+    /// The fast path is open, and as these changes make it.
+    pub fn is_fast_path(&self, table: &[Change]) -> bool {
+        self.fast_path.is(table)
+    }
+
+    /// Closes the fast path: the next packet of each flow passes all chains.
+    pub fn close_fast_path(&mut self) -> Result<(), Failure> {
+        self.fast_path.close(&mut self.nft).map_err(|error| Failure::of("closing the fast path", &error))
+    }
+
+    /// Opens the fast path, which is closed.
+    pub fn open_fast_path(&mut self, table: Vec<Change>) -> Result<(), Failure> {
+        self.fast_path.open(&mut self.nft, table).map_err(|error| Failure::of("opening the fast path", &error))
+    }
+
+    /// Takes the fast path away, and what was pinned for it.
+    pub fn remove_fast_path(&mut self, kernel: &KernelFacts) -> Result<(), Failure> {
+        self.close_fast_path()?;
+        fast_path::unpin(kernel).map_err(|error| Failure::of("unpinning hardware addresses", &error))
+    }
+
     /// Takes the claims out of tables that are to go. The flows that had an exit are to be ended before the plan is carried out.
     pub fn disarm(&mut self, changes: &[Change]) -> Result<(), nft::CommitError> {
+        self.fast_path.close(&mut self.nft)?;
         self.forget();
         self.nft.commit(changes).map(drop)
     }
 
-    /// Carries a plan out, but for its cuts. A step that fails does not stop the others; a batch that fails changes nothing.
+    /// Carries a plan out, but for its cuts. A step that fails does not stop the others; a batch that fails changes nothing. Flows in the fast
+    /// path see nothing of a change: it is closed ahead of the first step, or nothing is done.
     pub fn carry_out(&mut self, plan: Plan) -> Done {
         let mut done = Done::default();
+        if !plan.is_empty()
+            && let Err(failure) = self.close_fast_path()
+        {
+            self.forget();
+            done.fail(failure);
+            done.batch_refused = true;
+            return done;
+        }
         for (key, value) in &plan.sysctls {
             debug!(key, value, "set sysctl");
             done.note(self.sysctls.set(key, value).map(drop), || format!("sysctl {key} = {value}"));

@@ -3,6 +3,7 @@
 pub mod boot;
 pub mod conntrack;
 pub mod docker;
+pub mod fast_path;
 pub mod ipvs;
 pub mod isolation;
 pub mod kernel;

@@ -39,6 +39,7 @@ pub mod programs;
 pub mod proxy;
 pub mod rate;
 pub mod reason;
+pub mod release;
 pub mod resolve;
 pub mod select;
 pub mod served;

@@ -4,7 +4,7 @@ use ipnet::IpNet;
 use nix::libc;
 
 use super::address;
-use crate::model::facts::IfIndex;
+use crate::model::facts::{IfIndex, Mac, Place};
 use crate::wire::{Message, Received, attributes_after, flags, number};
 
 /// Length of `struct ifinfomsg`.
@@ -13,6 +13,8 @@ const FIXED: usize = 16;
 const PEER: u16 = 1;
 /// `IFLA_IFALIAS`.
 pub const ALIAS: u16 = 20;
+/// `IFLA_TARGET_NETNSID`. Asks for `CAP_NET_ADMIN` there, and not for entering it.
+const TARGET_NETNSID: u16 = 46;
 /// `IF_OPER_UP`.
 const OPERATIONAL: u8 = 6;
 
@@ -43,6 +45,19 @@ pub fn by_name(name: &str) -> Message {
 /// The message that asks for a link by its index.
 pub fn by_index(index: IfIndex) -> Message {
     about(libc::RTM_GETLINK, index, 0)
+}
+
+/// The message that asks for the other end of a veth, in the namespace with that number.
+pub fn at(place: Place) -> Message {
+    let mut message = by_index(place.index);
+    place.nsid.iter().for_each(|nsid| message.put(TARGET_NETNSID, &nsid.to_ne_bytes()));
+    message
+}
+
+/// The hardware address of an answer's link.
+pub fn hardware_address(message: &Received<'_>) -> Option<Mac> {
+    let address = attributes_after(message.payload, FIXED).find(|(kind, _)| *kind == libc::IFLA_ADDRESS)?;
+    address.1.try_into().ok().map(Mac)
 }
 
 /// Whether the kernel has taken note of an answer's link having a carrier (RFC 2863). Until then it drops what is sent by it.

@@ -1,6 +1,7 @@
 //! Messages of rtnetlink and of IPVS, the one socket for requests of these and of netfilter, and the mark of what egressd itself sends.
 
 pub mod address;
+pub mod fdb;
 pub mod ipvs;
 pub mod link;
 pub mod nexthop;
@@ -26,5 +27,5 @@ pub fn message(kind: u16, flags: u16, body: &impl Emitable) -> Message {
 
 /// Reads a message as each kind that is asked for, whatever it is (see [`crate::fuzzing`]).
 pub fn read_any(message: &Received<'_>) {
-    let _ = (routing::route(message), rule::rule(message), nexthop::object(message), sockets::socket(message));
+    let _ = (routing::route(message), rule::rule(message), nexthop::object(message), sockets::socket(message), fdb::entry(message));
 }

@@ -181,6 +181,12 @@ impl RuleBuilder {
         self.done()
     }
 
+    /// `flow add @flowtable`
+    pub fn offload(mut self, flowtable: &str) -> Rule {
+        self.exprs.push(Expr::Offload(flowtable.to_owned()));
+        self.done()
+    }
+
     /// `accept`
     pub fn accept(self) -> Rule {
         self.verdict(Verdict::Accept)

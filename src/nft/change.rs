@@ -19,6 +19,17 @@ pub enum Change {
     /// Elements go in before and out after the chains that they name.
     AddElements(Family, String, Vec<(Key, Data)>),
     DeleteElements(Family, String, Vec<Key>),
+    /// Makes a flowtable. Only tables have one that are made and deleted as a whole, so no [`Ruleset`] knows of it.
+    AddFlowtable(Family, String, Flowtable),
+}
+
+/// Where the packets of flows that a rule has added are forwarded as soon as they come in.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Flowtable {
+    /// Among what else looks at frames as a device gets them (`ingress` of the family netdev).
+    pub priority: i32,
+    /// Names of the devices. One that goes leaves it by itself.
+    pub devices: Vec<String>,
 }
 
 impl Ruleset {
@@ -29,7 +40,7 @@ impl Ruleset {
 
     fn make(&mut self, change: &Change) {
         match change {
-            Change::AddTable(family) => _ = self.table(*family),
+            Change::AddTable(family) | Change::AddFlowtable(family, ..) => _ = self.table(*family),
             Change::DeleteTable(family) => _ = self.tables.remove(family),
             Change::AddSet(family, name, set) => {
                 self.table(*family).sets.insert(name.clone(), Set { elements: Elements::default(), ..set.clone() });

@@ -206,8 +206,8 @@ fn fields(mut number: u32) -> Vec<Datatype> {
 }
 
 fn datatype(number: u32) -> Datatype {
-    use Datatype::{Cgroup, Endpoint4, Endpoint6, IfIndex, Ipv4, Ipv6, Mark, Protocol, Service, Uid};
-    [IfIndex, Ipv4, Ipv6, Mark, Uid, Cgroup, Protocol, Service, Endpoint4, Endpoint6]
+    use Datatype::{Cgroup, Endpoint4, Endpoint6, IfIndex, Ipv4, Ipv6, Mac, Mark, Protocol, Service, Uid};
+    [IfIndex, Ipv4, Ipv6, Mac, Mark, Uid, Cgroup, Protocol, Service, Endpoint4, Endpoint6]
         .into_iter()
         .find(|known| type_number(*known) == number)
         .unwrap_or(Datatype::Other(number))

@@ -46,6 +46,9 @@ impl Display for Change {
             Self::DeleteElements(family, set, keys) => {
                 write!(f, "delete {} elements of set {family} {set}", keys.len())
             }
+            Self::AddFlowtable(family, name, flowtable) => {
+                write!(f, "add flowtable {family} {name} of {} devices", flowtable.devices.len())
+            }
         }
     }
 }

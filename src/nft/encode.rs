@@ -1,6 +1,7 @@
 //! Changes as one batch of netlink messages.
 
 mod expr;
+mod flowtable;
 mod gates;
 
 use super::uapi::*;
@@ -159,6 +160,9 @@ impl Encoder<'_> {
                 let keys = keys.iter().map(|key| (key, None));
                 self.elements(NFT_MSG_DELSETELEM, 0, *family, set, keys);
             }
+            Change::AddFlowtable(family, name, flowtable) => {
+                self.message(NFT_MSG_NEWFLOWTABLE, flags::CREATE | flags::EXCL, *family, |w| flowtable::write(w, table, name, flowtable));
+            }
         }
     }
 
@@ -290,7 +294,7 @@ fn set_userdata(set: &Set) -> Vec<u8> {
 fn byte_order(field: Datatype) -> u32 {
     match field {
         Datatype::IfIndex | Datatype::Mark | Datatype::Uid | Datatype::Cgroup => 1,
-        Datatype::Ipv4 | Datatype::Ipv6 | Datatype::Protocol | Datatype::Service => 2,
+        Datatype::Ipv4 | Datatype::Ipv6 | Datatype::Mac | Datatype::Protocol | Datatype::Service => 2,
         Datatype::Verdict | Datatype::Endpoint4 | Datatype::Endpoint6 | Datatype::Other(_) => 0,
     }
 }
@@ -301,6 +305,7 @@ pub(super) fn type_number(field: Datatype) -> u32 {
         Datatype::Verdict => 1,
         Datatype::Ipv4 => 7,
         Datatype::Ipv6 => 8,
+        Datatype::Mac => 9,
         Datatype::Protocol => 12,
         Datatype::Service => 13,
         Datatype::Endpoint4 => key_type(&[Datatype::Ipv4, Datatype::Service]),
@@ -332,6 +337,7 @@ fn width(field: Datatype) -> u32 {
     match field {
         Datatype::Protocol => 1,
         Datatype::Service => 2,
+        Datatype::Mac => 6,
         Datatype::Endpoint4 => 8,
         Datatype::Endpoint6 => 20,
         Datatype::Ipv6 => 16,

@@ -7,6 +7,7 @@ mod change;
 pub mod decode;
 mod diff;
 mod display;
+mod elements;
 pub mod encode;
 pub mod gates;
 mod ruleset;
@@ -14,6 +15,6 @@ mod ruleset;
 mod samples;
 pub mod uapi;
 
-pub use change::Change;
+pub use change::{Change, Flowtable};
 pub use diff::diff;
 pub use ruleset::*;

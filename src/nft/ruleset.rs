@@ -2,10 +2,9 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
-use std::ops::{Deref, DerefMut};
-use std::sync::Arc;
 
 pub use super::admission::{Kept, Rate, Refusal, Update};
+pub use super::elements::Elements;
 
 /// Families that we have tables in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -87,51 +86,14 @@ pub struct Set {
     pub elements: Elements,
 }
 
-/// The elements of a set. Cheap to clone: two sets that were one share them until one of them changes.
-#[derive(Clone, Debug, Default)]
-pub struct Elements(Arc<BTreeMap<Key, Data>>);
-
-impl Elements {
-    /// Whether they are known to be the same without being compared.
-    pub fn is_shared_with(&self, other: &Self) -> bool {
-        Arc::ptr_eq(&self.0, &other.0)
-    }
-}
-
-impl PartialEq for Elements {
-    fn eq(&self, other: &Self) -> bool {
-        self.is_shared_with(other) || self.0 == other.0
-    }
-}
-
-impl Eq for Elements {}
-
-impl Deref for Elements {
-    type Target = BTreeMap<Key, Data>;
-
-    fn deref(&self) -> &Self::Target {
-        &self.0
-    }
-}
-
-impl DerefMut for Elements {
-    fn deref_mut(&mut self) -> &mut Self::Target {
-        Arc::make_mut(&mut self.0)
-    }
-}
-
-impl FromIterator<(Key, Data)> for Elements {
-    fn from_iter<I: IntoIterator<Item = (Key, Data)>>(elements: I) -> Self {
-        Self(Arc::new(elements.into_iter().collect()))
-    }
-}
-
 /// nft's datatypes that we use.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Datatype {
     IfIndex,
     Ipv4,
     Ipv6,
+    /// A hardware address of Ethernet.
+    Mac,
     Mark,
     /// A user's number.
     Uid,
@@ -328,6 +290,9 @@ pub enum Expr {
         address: Register,
         port: Option<Register>,
     },
+    /// `flow add @flowtable`: the flow's later packets are forwarded where they come in, by whatever the flowtable's devices are. In `forward`
+    /// only.
+    Offload(String),
     /// `masquerade`: source NAT to the address that the output interface has toward the destination.
     Masquerade,
     /// iptables' `-m mark`: the packet mark under a mask, by the kernel's `xt_mark`, revision 1.
@@ -385,6 +350,8 @@ pub enum Ct {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum PayloadBase {
+    /// The frame's header, as long as the packet still has it.
+    Link,
     Network,
     Transport,
 }

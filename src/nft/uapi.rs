@@ -30,6 +30,7 @@ pub const NFT_MSG_GETSETELEM: u16 = 13;
 pub const NFT_MSG_DELSETELEM: u16 = 14;
 pub const NFT_MSG_NEWGEN: u16 = 15;
 pub const NFT_MSG_GETGEN: u16 = 16;
+pub const NFT_MSG_NEWFLOWTABLE: u16 = 22;
 
 pub const NFTA_GEN_ID: u16 = 1;
 pub const NFTA_GEN_PROC_NAME: u16 = 3;
@@ -106,6 +107,20 @@ pub const NFT_JUMP: u32 = -3_i32 as u32;
 pub const NFT_GOTO: u32 = -4_i32 as u32;
 pub const NFT_RETURN: u32 = -5_i32 as u32;
 
+pub const NFTA_FLOWTABLE_TABLE: u16 = 1;
+pub const NFTA_FLOWTABLE_NAME: u16 = 2;
+pub const NFTA_FLOWTABLE_HOOK: u16 = 3;
+pub const NFTA_FLOWTABLE_FLAGS: u16 = 7;
+pub const NFTA_FLOWTABLE_HOOK_NUM: u16 = 1;
+pub const NFTA_FLOWTABLE_HOOK_PRIORITY: u16 = 2;
+pub const NFTA_FLOWTABLE_HOOK_DEVS: u16 = 3;
+pub const NFTA_DEVICE_NAME: u16 = 1;
+/// conntrack counts what the flowtable forwards (kernel 5.7).
+pub const NFT_FLOWTABLE_COUNTER: u32 = 0x2;
+/// `NF_NETDEV_INGRESS`
+pub const NF_NETDEV_INGRESS: u32 = 0;
+pub const NFTA_FLOW_TABLE_NAME: u16 = 1;
+
 pub const NFTA_EXPR_NAME: u16 = 1;
 pub const NFTA_EXPR_DATA: u16 = 2;
 pub const NFT_REG_VERDICT: u32 = 0;
@@ -167,6 +182,7 @@ pub const NFTA_PAYLOAD_DREG: u16 = 1;
 pub const NFTA_PAYLOAD_BASE: u16 = 2;
 pub const NFTA_PAYLOAD_OFFSET: u16 = 3;
 pub const NFTA_PAYLOAD_LEN: u16 = 4;
+pub const NFT_PAYLOAD_LL_HEADER: u32 = 0;
 pub const NFT_PAYLOAD_NETWORK_HEADER: u32 = 1;
 pub const NFT_PAYLOAD_TRANSPORT_HEADER: u32 = 2;
 

@@ -3,7 +3,7 @@
 
 use std::collections::BTreeSet;
 
-use crate::contract::{FORWARDED_MARK, FORWARDED_MASK, TABLE};
+use crate::contract::{FAST_TABLE, FORWARDED_MARK, FORWARDED_MASK, TABLE};
 use crate::model::facts::KernelFacts;
 use crate::model::isolated::LINKS;
 use crate::model::resolve::Outcome;
@@ -101,7 +101,8 @@ impl<const N: usize> From<[(Whose, Family); N]> for Wanted {
 pub fn is_gate(chain: &AnyChain) -> bool {
     let filters = chain.base.is_some_and(|base| word(base.hook).is_some() && base.kind == ChainKind::Filter);
     let in_filter = chain.table == FILTER && matches!(chain.family, "ip" | "ip6");
-    (filters && chain.table != TABLE && matches!(chain.family, "ip" | "ip6" | "inet")) || (in_filter && chain.chain == DOCKER_USER)
+    (filters && ![TABLE, FAST_TABLE].contains(&chain.table.as_str()) && matches!(chain.family, "ip" | "ip6" | "inet"))
+        || (in_filter && chain.chain == DOCKER_USER)
 }
 
 /// Whether a chain of this name may hold our rule.

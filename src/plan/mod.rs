@@ -6,6 +6,7 @@ pub mod boot;
 pub mod datapath;
 mod elements;
 pub mod engine;
+pub mod fast_path;
 pub mod few;
 pub mod flows;
 pub mod gates;

@@ -1,5 +1,6 @@
 //! From YAML and labels to a plan, and what every plan has to keep.
 
+mod fast_path;
 mod few;
 mod flows;
 mod gates;

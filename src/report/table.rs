@@ -120,6 +120,7 @@ fn notes(status: &Status) -> Vec<String> {
     if !dropped.is_empty() {
         notes.push(format!("packets dropped: {}", list(&dropped)));
     }
+    notes.extend(status.fast_path.iter().map(|state| format!("fast path: {state}")));
     notes.extend(status.problems.iter().cloned());
     notes.dedup();
     notes

@@ -3,6 +3,7 @@
 //!
 //! Every check of packets is made twice in the same world: without egressd, where it has to fail, and with it.
 
+mod fast_path;
 mod ipvs;
 mod kernel;
 mod kinds;
@@ -14,9 +15,22 @@ use std::{process::ExitCode, time::Duration};
 const LIMIT: Duration = Duration::from_secs(900);
 
 /// What scenarios need of the kernel, but for IPVS, which the kernel itself loads when egressd asks for it.
-const MODULES: [&str; 10] = ["8021q", "bonding", "ip_gre", "ipvlan", "macvlan", "ppp_async", "sctp", "vrf", "vxlan", "wireguard"];
+const MODULES: [&str; 12] = [
+    "8021q",
+    "bonding",
+    "ip_gre",
+    "ipvlan",
+    "macvlan",
+    "nf_flow_table_inet",
+    "nft_flow_offload",
+    "ppp_async",
+    "sctp",
+    "vrf",
+    "vxlan",
+    "wireguard",
+];
 
 fn main() -> ExitCode {
-    let groups = [kinds::scenarios(), kernel::scenarios(), ipvs::scenarios(), sctp::scenarios()];
+    let groups = [kinds::scenarios(), kernel::scenarios(), ipvs::scenarios(), sctp::scenarios(), fast_path::scenarios()];
     world::vm::main(&MODULES, groups.into_iter().flatten().map(|scenario| scenario.within(LIMIT)).collect())
 }

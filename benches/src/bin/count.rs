@@ -7,7 +7,7 @@
 use std::{fmt::Write, fs, net::Ipv4Addr, path::PathBuf, process::ExitCode, thread, time::Duration};
 
 use bench::{
-    daemon::{manifest, one_exit, orphan_at, start},
+    daemon::{manifest, one_exit, orphan_at, start, start_with},
     host::{self, Host, UNBOUND},
     send,
     without::WITHOUT,
@@ -22,6 +22,8 @@ const PACKETS: u32 = 1000;
 const PASSES: usize = 5;
 /// Exits of the host whose flows leave by turn.
 const EXITS: u8 = 8;
+/// The way whose flows are in a flowtable.
+const FAST: &str = "egressd, the fast path";
 /// The variable that names the page.
 const PAGE: &str = "PAGE";
 
@@ -56,6 +58,12 @@ fn run() {
     let exits: String = (0..EXITS).map(|n| format!("{{address: 172.31.16.{}, interface: eth1, gateway: 172.31.16.1}},", 14 + n)).collect();
     let (several, _daemon) = with_egressd("several", &format!("exits: [{exits}]\n  spread: RoundRobin"));
     note("egressd, eight exits by turn", &several, &several.container, bound);
+    let fast = Host::add("fast", 1);
+    let _daemon = start_with(&fast, &manifest(&fast, &one_exit()), &["--fast-path", "auto"]);
+    while !fast.inside.run(&["nft", "list", "tables"]).contains("egressd-fast") {
+        thread::sleep(Duration::from_millis(100));
+    }
+    note(FAST, &fast, &fast.container, bound);
     for (name, host, change) in &WITHOUT[1..] {
         let host = orphan_at(Host::add(host, 1));
         change(&host);
@@ -85,9 +93,17 @@ fn measure(name: &'static str, host: &Host, from: &Netns, source: Ipv4Addr) -> W
     for _ in 0..PASSES {
         let before = host.arrived();
         let sockets = send::open(from, &[source]);
+        if name == FAST {
+            send::established(&sockets, 1);
+            // As an answer after two seconds would make it.
+            host.inside.run(&["conntrack", "-U", "-p", "udp", "-s", &source.to_string(), "-u", "SEEN_REPLY,ASSURED"]);
+            send::established(&sockets, 1);
+            assert!(host.inside.run(&["conntrack", "-L"]).contains("OFFLOAD"), "the flow is in the flowtable");
+        }
         passes.push(send::established(&sockets, PACKETS));
         let arrived = host.arrived();
-        let sent = u64::from(PACKETS + 1);
+        // Each measurement begins with one packet more.
+        let sent = u64::from(PACKETS + 1) + if name == FAST { 4 } else { 0 };
         let nic = usize::from(!name.starts_with("masquerade") && source != UNBOUND);
         assert_eq!(arrived[nic] - before[nic], sent, "packets of {name} that arrived by eth{nic}");
         host.flush();

@@ -21,7 +21,8 @@ impl Agent {
         match question {
             Question::Status(counted) => {
                 let since = |row: &_| self.transitions.since(row);
-                Response::Status(Status::of(&self.facts, &self.outcome, counted, self.problems(), since))
+                let status = Status::of(&self.facts, &self.outcome, counted, self.problems(), since);
+                Response::Status(Status { fast_path: self.fast_path.status(&self.kernel), ..status })
             }
             Question::Changes => Response::Changes(self.transitions.last()),
             Question::Explain { workload, destination, drops } => {

@@ -192,6 +192,10 @@ impl Agent {
         if notice.gates || notice.lost {
             self.gates.changed();
         }
+        if notice.others || notice.lost {
+            // What another firewall refuses of late is refused to open flows, too.
+            self.shut();
+        }
         if notice.ours {
             info!(program = notice.program.as_deref().unwrap_or("?"), "our nftables tables were changed by another program");
             self.metrics.drift.inc();
@@ -201,6 +205,14 @@ impl Agent {
             self.kernel.doubt();
         }
         notice.ours || notice.lost
+    }
+
+    /// Closes the fast path for now. If it does not close, the next plan finds that out.
+    fn shut(&mut self) {
+        if let Err(failure) = self.kernel.close_fast_path() {
+            debug!(%failure, "the fast path stays open");
+        }
+        self.fast_path.disturbed();
     }
 
     /// Flows were ended, or not; whether anything may follow from it.

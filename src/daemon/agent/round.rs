@@ -21,6 +21,7 @@ impl Agent {
     /// but a look.
     pub(super) fn round(&mut self, began: Instant, quiet: bool) {
         self.metrics.rounds.inc();
+        self.fast_path.note();
         match self.few() {
             Some((plan, changed)) => self.round_for_few(plan, &changed, began),
             None => self.round_for_all(began, quiet),
@@ -131,6 +132,9 @@ impl Agent {
     /// Logs what a plan came to, and takes back what was promised to those whose part of it failed: bound means programmed.
     fn tell(&mut self, done: &Done, cuts: usize, began: Instant) {
         self.metrics.changes.inc_by(done.steps as u64);
+        if done.steps > 0 || done.batch_refused || cuts > 0 {
+            self.fast_path.disturbed();
+        }
         if done.steps == 0 && cuts == 0 {
             debug!("nothing changed");
         } else {
@@ -178,6 +182,7 @@ impl Agent {
         if !moved.is_empty() {
             let done = self.kernel.carry_out(ahead);
             self.metrics.changes.inc_by(done.steps as u64);
+            self.fast_path.disturbed();
             info!(changes = done.steps, microseconds = began.elapsed().as_micros(), "policies of lost exits changed, and the rest follows");
         }
         // The rows of the round before go first: at ten thousand addresses they are megabytes, and the new ones take their place.

@@ -7,7 +7,7 @@ use netlink_sys::{AsyncSocket, AsyncSocketExt, TokioSocket};
 use nix::libc::{ENOBUFS, MSG_DONTWAIT};
 
 use super::ROOM;
-use crate::contract::TABLE;
+use crate::contract::{FAST_TABLE, TABLE};
 use crate::netlink;
 use crate::nft::decode::any_chain;
 use crate::nft::uapi::*;
@@ -26,6 +26,8 @@ pub struct Notice {
     pub nat_chains: bool,
     /// A chain that forwarded packets may pass changed, or went.
     pub gates: bool,
+    /// Rules, chains or elements of somebody else changed: what is let through may be another.
+    pub others: bool,
     /// Notices were lost: anything may have happened, or nothing. A batch of ours that is larger than the receive buffer does that.
     pub lost: bool,
     /// Name of the program that did the last of it, if the kernel said.
@@ -34,7 +36,7 @@ pub struct Notice {
 
 impl Notice {
     fn is_empty(&self) -> bool {
-        !(self.ours || self.nat_chains || self.gates || self.lost)
+        !(self.ours || self.nat_chains || self.gates || self.others || self.lost)
     }
 }
 
@@ -118,6 +120,7 @@ fn note(notice: &mut Notice, own: u32, message: &Received) {
     };
     // Every kind of message has its table's name in attribute 1.
     notice.ours |= name(NFTA_TABLE_NAME) == Some(TABLE);
+    notice.others |= ![Some(TABLE), Some(FAST_TABLE)].contains(&name(NFTA_TABLE_NAME));
 }
 
 #[cfg(test)]
@@ -137,9 +140,10 @@ mod tests {
     }
 
     #[test]
-    fn a_foreign_rule_in_a_foreign_table_is_no_news() {
+    fn a_foreign_rule_in_a_foreign_table_is_news_of_others_alone() {
         let notice = notice_of(NFT_MSG_NEWRULE, |w| w.put_text(NFTA_RULE_TABLE, "nat"));
-        assert_eq!(notice, Notice::default());
+        assert_eq!(notice, Notice { others: true, ..Notice::default() });
+        assert!(notice_of(NFT_MSG_NEWRULE, |w| w.put_text(NFTA_RULE_TABLE, FAST_TABLE)).is_empty());
     }
 
     #[test]
@@ -149,7 +153,7 @@ mod tests {
     }
 
     #[test]
-    fn a_new_nat_chain_is_news_and_a_new_filter_chain_is_not() {
+    fn a_new_nat_chain_is_told_of_and_a_new_filter_chain_is_none() {
         let chain = |kind: &'static str| {
             notice_of(NFT_MSG_NEWCHAIN, move |w| {
                 w.put_text(NFTA_CHAIN_TABLE, "other");
@@ -157,7 +161,7 @@ mod tests {
             })
         };
         assert!(chain("nat").nat_chains);
-        assert!(chain("filter").is_empty());
+        assert!(!chain("filter").nat_chains);
     }
 
     #[test]

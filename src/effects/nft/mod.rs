@@ -21,7 +21,7 @@ pub use events::{EventsError, NftEvents, Notice};
 pub use full::full;
 pub use read::ReadError;
 
-use crate::contract::TABLE;
+use crate::contract::{FAST_TABLE, TABLE};
 use crate::netlink::{self, Channel, Room};
 use crate::nft::encode::{self, Batch, Ownership};
 use crate::nft::{Change, Family};
@@ -145,6 +145,13 @@ impl Nft {
             }
         }
         Ok(Committed { messages: batch.messages(), bytes: batch.bytes.len() })
+    }
+
+    /// Applies all changes of the fast path's table at once, or none.
+    pub fn commit_fast(&mut self, changes: &[Change]) -> Result<(), CommitError> {
+        let batch = encode::batch(FAST_TABLE, self.ownership, self.channel.next_sequence(), changes);
+        let refusals = self.channel.commit(&batch.bytes, batch.sequences())?;
+        refusals.first().map_or(Ok(()), |first| Err(refused(first, refusals.len(), &batch, &[], changes)))
     }
 
     /// What has to come first so that our tables are owned by this socket.

@@ -98,6 +98,11 @@ impl Bytes {
             IpAddr::V6(address) => self.push(&address.octets()),
         }
     }
+
+    /// Appends a hardware address.
+    pub fn mac(self, address: [u8; 6]) -> Self {
+        self.push(&address)
+    }
 }
 
 impl Key {

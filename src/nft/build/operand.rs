@@ -141,6 +141,11 @@ pub fn daddr(v6: bool) -> Operand {
     if v6 { Source::Payload(PayloadBase::Network, 24, 16) } else { Source::Payload(PayloadBase::Network, 16, 4) }.into()
 }
 
+/// `ether saddr`: of a frame of Ethernet, as it came in.
+pub fn ether_saddr() -> Operand {
+    Source::Payload(PayloadBase::Link, 6, 6).into()
+}
+
 /// `arp saddr ip`: whose hardware address an ARP packet tells (RFC 826). The rule has to test [`protocol`] first.
 pub fn arp_sender() -> Operand {
     Source::Payload(PayloadBase::Network, 14, 4).into()
@@ -263,7 +268,7 @@ impl Operand {
             | Source::Ct(
                 Ct::ReplyDaddr { v6: true } | Ct::OriginalDaddr { v6: true } | Ct::ReplySaddr { v6: true } | Ct::OriginalSaddr { v6: true },
             ) => 4,
-            Source::SocketCgroup(_) => 2,
+            Source::SocketCgroup(_) | Source::Payload(_, _, 6) => 2,
             _ => 1,
         }
     }

@@ -63,6 +63,8 @@ fn apply_one(ruleset: &mut Ruleset, change: &Change) -> Option<()> {
                 elements.remove(key)?;
             }
         }
+        // None is in a ruleset that is compared.
+        Change::AddFlowtable(..) => refuse(true)?,
     }
     Some(())
 }

@@ -32,6 +32,7 @@ fn name(expr: &Expr) -> &'static str {
         Expr::CountOver(_) => "connlimit",
         Expr::Snat { .. } | Expr::Dnat { .. } => "nat",
         Expr::Masquerade => "masq",
+        Expr::Offload(_) => "flow_offload",
         Expr::XtMark { .. } => "match",
         Expr::Counter => "counter",
         Expr::Over { .. } => "limit",
@@ -164,6 +165,7 @@ fn write_body(w: &mut Message, expr: &Expr) {
             }
         }
         Expr::Masquerade => {}
+        Expr::Offload(flowtable) => w.put_text(NFTA_FLOW_TABLE_NAME, flowtable),
         Expr::XtMark { mark, mask } => {
             w.put_text(NFTA_MATCH_NAME, "mark");
             w.put_be32(NFTA_MATCH_REV, 1);
@@ -257,6 +259,7 @@ fn direction(key: Ct) -> Option<u8> {
 
 fn payload_base(base: PayloadBase) -> u32 {
     match base {
+        PayloadBase::Link => NFT_PAYLOAD_LL_HEADER,
         PayloadBase::Network => NFT_PAYLOAD_NETWORK_HEADER,
         PayloadBase::Transport => NFT_PAYLOAD_TRANSPORT_HEADER,
     }

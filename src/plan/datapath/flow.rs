@@ -12,3 +12,7 @@ pub const CONFIRMED: u32 = 1 << 3;
 pub const NO_FLOW: u32 = 1 | 1 << 6;
 /// `IPS_EXPECTED`: a helper saw another flow announce this one.
 pub const EXPECTED: u32 = 1 << 0;
+/// `IPS_DST_NAT`: its destination was.
+pub const REDIRECTED: u32 = 1 << 5;
+/// `IPS_ASSURED`: both ends have sent, a connection until it was open, datagrams for two seconds.
+pub const ASSURED: u32 = 1 << 2;

@@ -32,8 +32,9 @@ use std::collections::BTreeMap;
 
 use crate::nft::Chain;
 
-pub use flow::REPLY;
+pub use flow::{ASSURED, ORIGINAL, REDIRECTED, REPLY, TRANSLATED};
 pub use identity::{add_drops as add_identity_drops, table as identity};
+pub use rules::{ETHERTYPE, ours};
 pub use sets::sets;
 pub use shape::Shape;
 
