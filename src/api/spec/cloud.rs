@@ -133,7 +133,7 @@ mod tests {
 
     #[test]
     fn a_pool_without_cloud_is_nothing_to_ask_for() {
-        for blocks in ["{cidr: 10.0.1.94/31}", "{start: 0.0.0.1, end: 223.255.255.255}", "{cidr: '2000::/3'}"] {
+        for blocks in ["{cidr: 10.0.1.94/31}", "{start: 11.0.0.0, end: 200.0.0.0}", "{cidr: '2000::/3'}"] {
             let said = read(&format!("{{blocks: [{blocks}]}}"));
             assert!(said.errors.is_empty() && said.pools.is_empty(), "{said:?}");
         }
