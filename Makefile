@@ -4,7 +4,7 @@ target := $(abspath $(or $(CARGO_TARGET_DIR),target))
 # Outside of the clone: what is built once for all clones. tests/go.sh uses it, too.
 cache := $(or $(EGRESSD_CACHE),$(or $(XDG_CACHE_HOME),$(HOME)/.cache)/egressd)
 
-.PHONY: help demo demo-forwarder demo-inbound demo-kubernetes test test-ui vm fuzz soak bench bench-inbound count install install-vm needs needs-go release image packages needs-packages engines cluster cloud debian lint generated licences site
+.PHONY: help demo demo-forwarder demo-inbound demo-kubernetes test test-ui vm fuzz soak bench bench-inbound count install needs needs-go release image packages needs-packages engines cluster cloud debian lint generated licences site
 # What is installed comes before what is built with it.
 .NOTPARALLEL:
 
@@ -24,12 +24,13 @@ demo-inbound: install needs release ## Shows a port of the host that three serve
 demo-kubernetes: install needs-go image cluster ## The same with pods in a real cluster (needs Rust and Go; 20 minutes the first time)
 	cargo test --quiet --test demo_kubernetes
 
-test: install install-vm needs-go image engines cluster cloud debian ## Runs all tests (needs Rust and Go; 15 minutes more the first time)
+test: install needs-go image engines cluster cloud debian ## Runs all tests (needs Rust and Go; 15 minutes more the first time)
 	tests/run.sh
 
-# egressd on Debian's kernel, in a virtual machine that emulates its processor: NICs of kinds that this kernel may lack, IPVS, SCTP, tables without
-# an owner. A part of `make test`.
-vm: install install-vm needs release ## Runs of these the tests that want another kernel, in a virtual machine (three minutes)
+# egressd on Debian's kernel, in a virtual machine that emulates its processor: NICs of kinds that this kernel may lack, SCTP, tables without an
+# owner. Three minutes, on a machine with nothing else to do.
+vm: install needs release ## Runs the tests that want another kernel, in a virtual machine (three minutes)
+	tests/install.sh tests/vm/packages
 	cargo test --test vm
 
 # The page in a real browser, which is too large for every run: installs Debian's chromium-headless-shell (300 MB), and gets axe-core by npm.
@@ -58,17 +59,14 @@ bench-inbound: install needs release ## Measures what calls to published ports c
 	$(target)/release/inbound
 
 # Instructions for a packet, in the same virtual machine: the same within a percent, whatever else the machine does. Writes docs/instructions.md.
-count: install install-vm needs release ## Counts the instructions of a packet, in the virtual machine, and writes docs/instructions.md
+count: install needs release ## Counts the instructions of a packet, in the virtual machine, and writes docs/instructions.md
+	tests/install.sh tests/vm/packages
 	cargo build --release --package bench
 	COUNTING=1 PAGE=docs/instructions.md tests/vm/run.sh $(target)/release/count
 
 # The packages that demo and test use, on Debian 12.
 install: ## Installs the Debian packages that demo and test use
 	tests/install.sh
-
-# QEMU, and what scenarios in the virtual machine call: 70 MB that the demos do without.
-install-vm:
-	tests/install.sh tests/vm/packages
 
 # Says what is missing, and installs nothing.
 needs:

@@ -1,12 +1,12 @@
 #!/bin/bash
-# install.sh [FILE...]: installs the packages of the file `packages`, or of others, on Debian 12 as root. Does nothing when they are there.
+# install.sh [FILE]: installs the packages of the file `packages`, or of another one, on Debian 12 as root. Does nothing when they are there.
 set -euo pipefail
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 
 # On another distribution they have other names: there, it says which programs are missing.
-command -v dpkg-query apt-get >/dev/null || PACKAGES=$* exec "$here/needs.sh"
+command -v dpkg-query apt-get >/dev/null || exec "$here/needs.sh"
 
-packages=$(sed '/^#/d; s/ .*//' "${@:-$here/packages}" | sort)
+packages=$(sed '/^#/d; s/ .*//' "${1:-$here/packages}" | sort)
 # dpkg-query fails when it has never heard of a package; that is an answer, too.
 # shellcheck disable=SC2086
 missing=$({ dpkg-query -W -f '${Package} ${db:Status-Abbrev}\n' $packages 2>/dev/null || true; } | awk '$2 == "ii" { print $1 }' |

@@ -1,6 +1,5 @@
 #!/bin/bash
-# needs.sh [PROGRAM...]: says in one line each what is missing for the tests, and how to get it: of the packages in the file `packages`, or in those
-# that PACKAGES names, and of these programs. Changes nothing.
+# needs.sh [PROGRAM...]: says in one line each what is missing for the tests, and how to get it. Changes nothing.
 set -u
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 status=0
@@ -14,8 +13,7 @@ while read -r package files; do
   for file in $files; do
     command -v "$file" >/dev/null || [ -e "$file" ] || missing "$file: install the package $package (on Debian: make install)"
   done
-# shellcheck disable=SC2086
-done < <(sed '/^#/d' ${PACKAGES:-"$here/packages"})
+done < <(sed '/^#/d' "$here/packages")
 command -v cargo >/dev/null || missing "cargo: install Rust (https://rustup.rs)"
 for program in "$@"; do
   command -v "$program" >/dev/null || missing "$program"

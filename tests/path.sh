@@ -1,6 +1,6 @@
 #!/bin/bash
-# path.sh DIR: fills DIR with links to the programs that a fresh Debian has, those of the packages in the files `packages` here and in vm with what
-# they depend on, and Rust's and Go's. With DIR as the whole PATH, a test that calls anything else fails on every machine, not on a fresh one alone.
+# path.sh DIR: fills DIR with links to the programs that a fresh Debian has, those of the packages in the file `packages` with what they
+# depend on, and Rust's and Go's. With DIR as the whole PATH, a test that calls anything else fails on every machine, not on a fresh one alone.
 set -euo pipefail
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 dir=${1:?folder for the links}
@@ -9,7 +9,7 @@ dir=${1:?folder for the links}
 # of packages that provide a virtual one, all.
 packages() {
   dpkg-query -W -f '${db:Status-Abbrev}\t${Package}\t${Essential}\t${Priority}\t${Provides}\t${Pre-Depends}, ${Depends}\n' |
-    awk -F '\t' -v named="$(sed '/^#/d; s/ .*//' "$here"{,/vm}/packages)" '
+    awk -F '\t' -v named="$(sed '/^#/d; s/ .*//' "$here/packages")" '
       function bare(name) { gsub(/\(.*\)|:any|:native|[[:space:]]/, "", name); return name }
       function add(name) { if (name in depends && !(name in taken)) { taken[name]; queue[++last] = name } }
       $1 != "ii " { next }
