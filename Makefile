@@ -29,7 +29,7 @@ test: install needs-go image engines cluster cloud debian ## Runs all tests (nee
 
 # egressd on Debian's kernel, in a virtual machine that emulates its processor: NICs of kinds that this kernel may lack, SCTP, tables without an
 # owner. Three minutes, on a machine with nothing else to do.
-vm: install needs release ## Runs the tests that want another kernel, in a virtual machine (three minutes)
+vm: install needs release ## Runs the tests that want another kernel, in a virtual machine (a quarter of an hour)
 	tests/install.sh tests/vm/packages
 	cargo test --test vm
 
