@@ -28,7 +28,7 @@ test: install needs-go image engines cluster cloud debian ## Runs all tests (nee
 	tests/run.sh
 
 # egressd on Debian's kernel, in a virtual machine that emulates its processor: NICs of kinds that this kernel may lack, SCTP, tables without an
-# owner. Three minutes, on a machine with nothing else to do.
+# owner. A quarter of an hour, on a machine with nothing else to do.
 vm: install needs release ## Runs the tests that want another kernel, in a virtual machine (a quarter of an hour)
 	tests/install.sh tests/vm/packages
 	cargo test --test vm
