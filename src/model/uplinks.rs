@@ -4,6 +4,7 @@ pub mod ahead;
 mod beyond;
 mod exit;
 mod holder;
+mod lost;
 mod managed;
 mod named;
 pub mod outside;
@@ -308,9 +309,7 @@ impl Survey<'_> {
         }
         if let Some(taken) = ways.get(&address).filter(|taken| **taken != key) {
             let own = own_gateway.and_then(|own| own.address);
-            let (gateway, named) = (taken.gateway.or(own), other.or(own));
-            let unknown = family.unspecified();
-            let (gateway, named) = (gateway.unwrap_or(unknown), named.unwrap_or(unknown));
+            let [gateway, named] = [taken.gateway, other].map(|one| one.or(own).unwrap_or(family.unspecified()));
             return Err(Reason::GatewayConflict { interface, gateway, named, address });
         }
         if other.is_none() && own_gateway.is_none() {

@@ -17,9 +17,7 @@ use crate::nft::{Bytes, Change, Data, Family, Key, Ruleset};
 /// The plan for policies whose exits are lost. `outcome` is that of the last round, `uplinks` are those of now; `ruleset` is what the kernel has,
 /// and is what it will have once the plan is carried out.
 pub fn plan_ahead(outcome: &Outcome, uplinks: &Uplinks, ruleset: &mut Ruleset) -> Plan {
-    let at = |exit: &Exit| (exit.interface, exit.address);
-    let usable: BTreeSet<_> = uplinks.exits().map(at).collect();
-    let lost: BTreeSet<_> = outcome.uplinks.exits().map(at).filter(|exit| !usable.contains(exit)).collect();
+    let lost: BTreeSet<&Exit> = outcome.uplinks.lost(uplinks).collect();
     if lost.is_empty() {
         return Plan::default();
     }
@@ -30,7 +28,7 @@ pub fn plan_ahead(outcome: &Outcome, uplinks: &Uplinks, ruleset: &mut Ruleset) -
     let mut moved: BTreeMap<(Family, u32), Option<u8>> = BTreeMap::new();
     for row in &outcome.rows {
         let (State::Bound(exit), Some(binding), Some(net)) = (&row.state, &row.binding, row.address) else { continue };
-        if !lost.contains(&at(exit)) {
+        if !lost.contains(exit) {
             continue;
         }
         // Which exit of several a flow has is decided beside its policy's way.

@@ -198,6 +198,11 @@ fn policies_of_a_lost_exit_change_ahead_of_everything_else() {
     let mut past = Past::default();
     let (up, plan) = whole(&facts, &mut past, &Ruleset::default());
     let tables = tables_of(&plan).clone();
+    // What nobody names any more is nobody's loss: who names another exit goes there in one step.
+    let mut fewer = facts.clone();
+    (1..=4).for_each(|n| fewer.apply(EngineChange::ContainerGone(format!("{n:064}"))));
+    let survey = Ground::survey(&fewer, &mut past.clone()).uplinks;
+    assert!(survey.exits().count() == 1 && plan_ahead(&up, &survey, &mut tables.clone()).is_empty());
     let eth1 = facts.kernel.links[&ETH1].clone();
     facts.kernel.apply(KernelChange::Link(Link { up: false, carrier: false, ..eth1.clone() }));
     let ground = Ground::survey(&facts, &mut past);
