@@ -83,8 +83,11 @@ impl Watch {
             return self.begin_again(LATER);
         }
         self.due = None;
-        let gone = if self.on { Ok(()) } else { kernel.remove_fast_path(facts) };
-        let went = gone.map_err(|failure| failure.to_string()).and_then(|()| self.step(outcome, facts, kernel, cutter));
+        let went = if self.on {
+            self.step(outcome, facts, kernel, cutter)
+        } else {
+            kernel.remove_fast_path(facts).map_err(|failure| failure.to_string())
+        };
         if let Err(error) = went {
             debug!(error, "the fast path waits");
             self.begin_again(LATER);
@@ -93,7 +96,7 @@ impl Watch {
 
     fn step(&mut self, outcome: &Outcome, facts: &KernelFacts, kernel: &mut Kernel, cutter: &mpsc::Sender<Job>) -> Result<(), String> {
         let wanted = wanted(outcome, facts);
-        if !self.on || wanted.is_empty() || self.is_refused(kernel) {
+        if wanted.is_empty() || self.is_refused(kernel) {
             self.stage = Stage::Rest;
             return kernel.close_fast_path().map_err(|failure| failure.to_string());
         }

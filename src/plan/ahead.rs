@@ -21,10 +21,8 @@ pub fn plan_ahead(outcome: &Outcome, uplinks: &Uplinks, ruleset: &mut Ruleset) -
     if lost.is_empty() {
         return Plan::default();
     }
-    let is_programmed = |exit: &Exit| {
-        let same_way = outcome.uplinks.ways.get(&exit.way) == uplinks.ways.get(&exit.way);
-        same_way && outcome.uplinks.exits().any(|before| before == exit)
-    };
+    let before: BTreeSet<&Exit> = outcome.uplinks.exits().collect();
+    let is_programmed = |exit: &Exit| before.contains(exit) && outcome.uplinks.ways.get(&exit.way) == uplinks.ways.get(&exit.way);
     let mut moved: BTreeMap<(Family, u32), Option<u8>> = BTreeMap::new();
     for row in &outcome.rows {
         let (State::Bound(exit), Some(binding), Some(net)) = (&row.state, &row.binding, row.address) else { continue };

@@ -126,13 +126,13 @@ impl Wanted {
         let mut holders: BTreeMap<Mac, usize> = BTreeMap::new();
         far.values().for_each(|mac| *holders.entry(*mac).or_default() += 1);
         let elsewhere: BTreeSet<(Mac, IfIndex)> = database.iter().map(|entry| (entry.mac, entry.port)).collect();
+        let local: BTreeSet<Mac> = database.iter().filter(|entry| entry.local).map(|entry| entry.mac).collect();
         let of = |port: &IfIndex| {
             let mac = *far.get(port)?;
             let is_somebodys = mac.0 != [0; 6] && mac.0[0] & 1 == 0;
             let alone = holders.get(&mac) == Some(&1);
             let mut there = elsewhere.range((mac, 0)..=(mac, IfIndex::MAX));
-            let local = database.iter().any(|entry| entry.local && entry.mac == mac);
-            (is_somebodys && alone && !local && there.all(|(_, at)| at == port)).then_some((*port, mac))
+            (is_somebodys && alone && !local.contains(&mac) && there.all(|(_, at)| at == port)).then_some((*port, mac))
         };
         self.ports.keys().filter_map(of).collect()
     }

@@ -20,7 +20,7 @@ pub fn plan_few(outcome: &Outcome, kernel: &KernelFacts, ruleset: &mut Ruleset, 
     after.tables.retain(|family, _| ruleset.tables.contains_key(family));
     tables::hold(&mut after, &departed);
     let mut changes = diff(&after, &before);
-    let cuts = flows::cuts(&changes, (&before, &after), outcome, &changed.after);
+    let cuts = flows::cuts(changes.iter(), (&before, &after), outcome, &changed.after);
     let shapes = shapes(ruleset);
     ruleset.apply(&changes);
     let chains = chains(&shapes, ruleset);

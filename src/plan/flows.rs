@@ -58,8 +58,13 @@ pub fn ends(cuts: &[&Cut], source: IpAddr, open: bool, translated: IpAddr) -> bo
 }
 
 /// The cuts that a batch calls for. `observed` is what it was made against, `desired` what it makes of that; `rows` are those that it may be about.
-pub fn cuts(changes: &[Change], (observed, desired): (&Ruleset, &Ruleset), outcome: &Outcome, rows: &[Row]) -> Vec<Cut> {
-    let (touched, gone) = (touched(changes, observed, desired), disowned(changes));
+pub fn cuts<'a>(
+    changes: impl Iterator<Item = &'a Change> + Clone,
+    (observed, desired): (&Ruleset, &Ruleset),
+    outcome: &Outcome,
+    rows: &[Row],
+) -> Vec<Cut> {
+    let (touched, gone) = (touched(changes.clone(), observed, desired), disowned(changes));
     if touched.is_empty() && gone.is_empty() {
         return Vec::new();
     }
@@ -98,7 +103,7 @@ pub fn held(observed: &Ruleset, rows: &[Row]) -> Vec<Cut> {
 }
 
 /// The addresses whose owner a batch takes away, or changes. When the tables go as a whole, everybody stays where they are.
-fn disowned(changes: &[Change]) -> BTreeSet<IpAddr> {
+fn disowned<'a>(changes: impl Iterator<Item = &'a Change>) -> BTreeSet<IpAddr> {
     let mut gone = BTreeSet::new();
     for change in changes {
         let Change::DeleteElements(Family::Bridge, set, keys) = change else { continue };
@@ -138,7 +143,7 @@ fn cut(entrance: Entrance, row: Option<&Row>, (observed, desired): (&Ruleset, &R
 }
 
 /// Sources whose policy, or the way or exits of it, a batch changes.
-fn touched(changes: &[Change], observed: &Ruleset, desired: &Ruleset) -> BTreeSet<Entrance> {
+fn touched<'a>(changes: impl Iterator<Item = &'a Change>, observed: &Ruleset, desired: &Ruleset) -> BTreeSet<Entrance> {
     let mut touched = BTreeSet::new();
     let mut policies: HashSet<u32> = HashSet::default();
     for change in changes {

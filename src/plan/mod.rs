@@ -98,8 +98,7 @@ impl Planner {
         after.extend(off);
         // What an earlier run had unbound may have flows still, and without the tables nothing would hold them.
         let go = desired.tables.is_empty() && !observed.ruleset.tables.is_empty();
-        let all = [observed.ahead, &ruleset].concat();
-        let mut cuts = flows::cuts(&all, (observed.ruleset, &desired), outcome, &outcome.rows);
+        let mut cuts = flows::cuts(observed.ahead.iter().chain(&ruleset), (observed.ruleset, &desired), outcome, &outcome.rows);
         cuts.extend(earlier.iter().filter(|_| go).map(|(_, address)| Cut::all((*address).into())));
         cuts.extend(flows::held(observed.ruleset, &outcome.rows));
         cuts.extend(program_flows::cuts(observed.ruleset, &desired, outcome));

@@ -24,14 +24,14 @@ impl Agent {
             warn!("the container runtime or the API server does not answer: the plan is without its pods, and takes nothing away");
         }
         // A port that nobody served before is planned once it is known who listens there.
-        let mut plan = self.plan(Instant::now());
+        let mut plan = self.plan(None);
         self.inbound.ask_ports(&self.outcome.inbound);
         self.ipvs.ask_first(&self.outcome, &mut self.kernel, &mut self.facts.ipvs);
         if self.outcome.inbound.pending {
             let known =
                 |agent: &Self| agent.facts.listeners.as_ref().is_none_or(|listeners| listeners.asked == agent.outcome.inbound.asked);
             self.hear_until(deadline, told, known).await;
-            plan = self.plan(Instant::now());
+            plan = self.plan(None);
         }
         match plan {
             Ok(plan) => print!("{plan}"),

@@ -60,7 +60,7 @@ impl Agent {
     fn round_for_all(&mut self, began: Instant, quiet: bool) {
         self.look = Some(began + LOOK);
         self.failing.begin(began);
-        let plan = match self.plan(began) {
+        let plan = match self.plan(Some(began)) {
             Ok(plan) => plan,
             Err(failure) => return self.stopped_by(failure),
         };
@@ -161,8 +161,9 @@ impl Agent {
         }
     }
 
-    /// The plan for the facts as they are, unless the kernel's tables cannot be read.
-    pub(super) fn plan(&mut self, began: Instant) -> Result<Plan, Failure> {
+    /// The plan for the facts as they are, unless the kernel's tables cannot be read. When the round `began`, if it is to be carried out: then the
+    /// policies of lost exits change at once, ahead of it.
+    pub(super) fn plan(&mut self, began: Option<Instant>) -> Result<Plan, Failure> {
         let unread = |error| Failure::of("reading our nftables tables", &error);
         let observed = self.kernel.ruleset().map_err(unread)?;
         if !self.taken_over {
@@ -174,16 +175,19 @@ impl Agent {
         self.facts.cluster.grant();
         self.facts.isolate();
         let ground = Ground::survey(&self.facts, &mut self.past);
-        let ahead = match self.kernel.known_ruleset().filter(|_| self.taken_over && !self.silent.any()) {
-            Some(known) => plan_ahead(&self.outcome, &ground.uplinks, known),
-            None => Plan::default(),
-        };
-        let moved = ahead.ruleset.clone();
-        if !moved.is_empty() {
-            let done = self.kernel.carry_out(ahead);
-            self.metrics.changes.inc_by(done.steps as u64);
-            self.fast_path.disturbed();
-            info!(changes = done.steps, microseconds = began.elapsed().as_micros(), "policies of lost exits changed, and the rest follows");
+        let mut moved = Vec::new();
+        if let Some(began) = began.filter(|_| self.taken_over && !self.silent.any())
+            && let Some(known) = self.kernel.known_ruleset()
+        {
+            let ahead = plan_ahead(&self.outcome, &ground.uplinks, known);
+            moved.clone_from(&ahead.ruleset);
+            if !moved.is_empty() {
+                let done = self.kernel.carry_out(ahead);
+                self.metrics.changes.inc_by(done.steps as u64);
+                self.fast_path.disturbed();
+                let microseconds = began.elapsed().as_micros();
+                info!(changes = done.steps, microseconds, "policies of lost exits changed, and the rest follows");
+            }
         }
         // The rows of the round before go first: at ten thousand addresses they are megabytes, and the new ones take their place.
         drop(std::mem::take(&mut self.outcome));

@@ -127,13 +127,8 @@ impl Nft {
         if prelude.is_empty() && changes.is_empty() {
             return Ok(Committed::default());
         }
-        let all = || prelude.iter().chain(changes);
-        let batch = encode::batch(TABLE, self.ownership, self.channel.next_sequence(), all());
-        let refusals = self.channel.commit(&batch.bytes, batch.sequences())?;
-        if let Some(first) = refusals.first() {
-            return Err(refused(first, refusals.len(), &batch, &prelude, changes));
-        }
-        for change in all() {
+        let batch = self.hand_over(TABLE, &prelude, changes)?;
+        for change in prelude.iter().chain(changes) {
             match change {
                 Change::AddTable(family) => {
                     self.tables.insert(*family, Standing::Ours);
@@ -149,9 +144,17 @@ impl Nft {
 
     /// Applies all changes of the fast path's table at once, or none.
     pub fn commit_fast(&mut self, changes: &[Change]) -> Result<(), CommitError> {
-        let batch = encode::batch(FAST_TABLE, self.ownership, self.channel.next_sequence(), changes);
+        self.hand_over(FAST_TABLE, &[], changes).map(drop)
+    }
+
+    /// Hands the kernel one batch of changes of tables with this name.
+    fn hand_over(&mut self, table: &str, prelude: &[Change], changes: &[Change]) -> Result<Batch, CommitError> {
+        let batch = encode::batch(table, self.ownership, self.channel.next_sequence(), prelude.iter().chain(changes));
         let refusals = self.channel.commit(&batch.bytes, batch.sequences())?;
-        refusals.first().map_or(Ok(()), |first| Err(refused(first, refusals.len(), &batch, &[], changes)))
+        match refusals.first() {
+            Some(first) => Err(refused(first, refusals.len(), &batch, prelude, changes)),
+            None => Ok(batch),
+        }
     }
 
     /// What has to come first so that our tables are owned by this socket.
