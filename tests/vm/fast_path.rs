@@ -2,7 +2,6 @@
 
 use std::{
     net::{IpAddr, SocketAddr, UdpSocket},
-    thread,
     time::{Duration, Instant},
 };
 
@@ -47,20 +46,14 @@ struct Bound {
 
 impl Bound {
     fn new() -> Self {
-        Self::with(&ON)
-    }
-
-    fn with(arguments: &[&str]) -> Self {
         let plain = Plain::new(World::builder().build());
-        let egressd = plain.world.egressd_alone_with(arguments);
+        let egressd = plain.world.egressd_alone_with(&ON);
         let other = plain.free.clone();
         for container in [&plain.blue, &other] {
             plain.world.bind_to(&container.netns, Binding::of(&container.netns), Nic::Eth1);
         }
         let bound = Self { plain, other, egressd };
-        if arguments == ON {
-            bound.is_open();
-        }
+        bound.await_open();
         bound
     }
 
@@ -68,10 +61,14 @@ impl Bound {
         &self.plain.world
     }
 
-    fn is_open(&self) {
-        until("the fast path is open", || {
-            let state = self.world().status()["fastPath"].as_str().unwrap_or_default().to_owned();
-            if state == "open for 2 ports" { Ok(()) } else { Err(format!("{state}; {}", self.egressd.log())) }
+    fn await_open(&self) {
+        self.await_state("open for 2 ports");
+    }
+
+    fn await_state(&self, state: &str) {
+        until(&format!("the fast path is {state}"), || {
+            let status = self.world().status();
+            if status["fastPath"] == state { Ok(()) } else { Err(format!("{status:#}; {}", self.egressd.log())) }
         });
     }
 
@@ -119,14 +116,16 @@ impl Bound {
         count() - before
     }
 
-    /// Makes the counters for that. A new chain closes the fast path for a moment.
+    /// Makes the counters for that. A new chain closes the fast path, and it is opened again.
     fn probe(&self) {
+        let opened = || self.egressd.log().matches("the fast path is open").count();
+        let before = opened();
         let containers = [&self.plain.blue, &self.other];
         let rules: String =
             containers.iter().map(|c| format!("ip saddr {} counter\nip6 saddr {} counter\n", c.address, c.address6)).collect();
         self.world().host.nft(&format!("table inet probe {{\nchain f {{\ntype filter hook forward priority 5\n{rules}}}\n}}"));
-        thread::sleep(Duration::from_secs(2));
-        self.is_open();
+        until("the fast path is opened again", || if opened() > before { Ok(()) } else { Err(self.egressd.log()) });
+        self.await_open();
     }
 }
 
@@ -265,7 +264,7 @@ fn cuts() {
         flow.ask().expect("what is not to end goes on");
     }
     // Unbound.
-    bound.is_open();
+    bound.await_open();
     others.iter_mut().for_each(|(flow, server)| bound.enters(other, flow, *server));
     world.unbind(other.netns.name());
     until("the flows have ended", || ended(&bound, other, Nic::Eth1));
@@ -274,18 +273,12 @@ fn cuts() {
     world.leaves_by(&other.netns, Nic::Eth0).expect("it goes the host's way");
     // Gone, and another one has its address.
     world.bind_to(&other.netns, Binding::of(&other.netns), Nic::Eth1);
-    bound.is_open();
+    bound.await_open();
     let successors = bound.flows(other);
     let renewed = world.renew(other.clone());
-    world
-        .leaves_by(&renewed.netns, Nic::Eth1)
-        .or_else(|_| {
-            thread::sleep(Duration::from_secs(2));
-            world.leaves_by(&renewed.netns, Nic::Eth1)
-        })
-        .expect("the successor is bound");
+    until("the successor is bound", || world.leaves_by(&renewed.netns, Nic::Eth1));
     drop(successors);
-    bound.is_open();
+    bound.await_open();
     bound.flows(&renewed);
 }
 
@@ -328,10 +321,7 @@ fn left_out() {
             field => Binding::of(&blue.netns).with(field).to(world, Nic::Eth1),
         };
         world.bind(&binding);
-        until("one port is left", || {
-            let state = world.status()["fastPath"].as_str().unwrap_or_default().to_owned();
-            if state == "open for 1 ports" { Ok(()) } else { Err(format!("{field}: {state}: {:#}", world.status())) }
-        });
+        bound.await_state("open for 1 ports");
         let mut flow = Flow::open(&blue.netns, server).expect("it is bound");
         for _ in 0..5 {
             flow.ask().expect("it is open");
@@ -364,12 +354,15 @@ fn gone() {
     let plain = Plain::new(World::builder().build());
     let before = plain.world.state();
     let forwarding = || plain.world.host.run(&["sh", "-c", "bridge fdb show br plain0 | grep -c sticky || true"]);
+    let await_table = || {
+        until("the fast path is open", || {
+            let tables = command::run(&["nft", "list", "tables"]);
+            if tables.contains("egressd-fast") { Ok(()) } else { Err(tables) }
+        });
+    };
     let mut egressd = plain.world.egressd_alone_with(&ON);
     plain.world.bind_to(&plain.blue.netns, Binding::of(&plain.blue.netns), Nic::Eth1);
-    until("the fast path is open", || {
-        let tables = command::run(&["nft", "list", "tables"]);
-        if tables.contains("egressd-fast") { Ok(()) } else { Err(tables) }
-    });
+    await_table();
     assert_ne!(forwarding().trim(), "0");
     egressd.stop();
     let without = plain.world.egressd_alone();
@@ -379,10 +372,7 @@ fn gone() {
     });
     drop(without);
     let mut egressd = plain.world.egressd_alone_with(&ON);
-    until("the fast path is open", || {
-        let tables = command::run(&["nft", "list", "tables"]);
-        if tables.contains("egressd-fast") { Ok(()) } else { Err(tables) }
-    });
+    await_table();
     egressd.stop();
     plain.world.cleanup();
     assert_eq!(forwarding().trim(), "0");

@@ -12,7 +12,7 @@ use bench::{
     send,
     without::WITHOUT,
 };
-use world::{Netns, Scenario, command, harness, service::Service};
+use world::{Netns, Scenario, command, harness, service::Service, status::until_within};
 
 /// The processor is emulated.
 const LIMIT: Duration = Duration::from_secs(1800);
@@ -60,9 +60,10 @@ fn run() {
     note("egressd, eight exits by turn", &several, &several.container, bound);
     let fast = Host::add("fast", 1);
     let _daemon = start_with(&fast, &manifest(&fast, &one_exit()), &["--fast-path", "auto"]);
-    while !fast.inside.run(&["nft", "list", "tables"]).contains("egressd-fast") {
-        thread::sleep(Duration::from_millis(100));
-    }
+    until_within(Duration::from_secs(60), Duration::from_millis(100), "the fast path is open", || {
+        let tables = fast.inside.run(&["nft", "list", "tables"]);
+        if tables.contains("egressd-fast") { Ok(()) } else { Err(tables) }
+    });
     note(FAST, &fast, &fast.container, bound);
     for (name, host, change) in &WITHOUT[1..] {
         let host = orphan_at(Host::add(host, 1));
