@@ -109,7 +109,12 @@ fn ask_for(world: &World, address: IpAddr) {
     talk::shout(&world.host, from, (address, PORT).into());
 }
 
-/// What the host knows of where an address is.
+/// What the host knows of where an address is. The kernel forgets whom it did not find where all namespaces together have more than 128 neighbours:
+/// then it asks again.
 fn neighbour(world: &World, address: IpAddr) -> String {
-    world.host.run(&["ip", "neigh", "show", &address.to_string(), "dev", "plain0"])
+    let known = world.host.run(&["ip", "neigh", "show", &address.to_string(), "dev", "plain0"]);
+    if known.is_empty() {
+        ask_for(world, address);
+    }
+    known
 }
