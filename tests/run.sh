@@ -1,6 +1,7 @@
 #!/bin/bash
 # run.sh [PROGRAM...]: all tests, or those of these test programs (`unit` stands for those inside the crates). Two programs at a
 # time (AT_ONCE=1: one), because most of their scenarios wait; the output of each is in target/tmp/logs, and is printed whole when it ends.
+# A few that fail beside others are tried once more, alone, when all have ended: what fails then, too, is a failure; what passes is told last, as flaky.
 # Each minute a line says what runs, how far it is, and how long the rest takes by what each program took when it last ran here.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
@@ -21,21 +22,45 @@ programs() {
 }
 
 # The same packages in each call, so that each finds what was built.
-one() {
-  local log=$logs/$1.log which=(--test "$1") status=0 began=$SECONDS
+tested() {
+  local which=(--test "$1")
   if [ "$1" = unit ]; then which=(--lib --bins); fi
+  cargo test --workspace --no-fail-fast "${which[@]}" "${@:2}"
+}
+one() {
+  local log=$logs/$1.log status=0 began=$SECONDS
   trap 'cat "$log"; exit 1' TERM
-  cargo test --workspace --no-fail-fast "${which[@]}" >"$log" 2>&1 || status=$?
+  tested "$1" >"$log" 2>&1 || status=$?
   if [ $status = 0 ]; then echo $((SECONDS - began)) >"$took/$1"; fi
   {
     flock 8
-    touch "$logs/$1.ended"
+    echo $status >"$logs/$1.ended"
     printf '\n== %s: %s after %d s\n' "$1" "$([ $status = 0 ] && echo passed || echo FAILED)" $((SECONDS - began))
     cat "$log"
   } 8>"$logs/.lock"
   return $status
 }
-export -f one
+export -f tested one
+
+# Tries again what failed, alone. More than a few have a cause in common, and a program that ended otherwise has none to try.
+again() {
+  local name log failed scenario flaky=()
+  for name in "${all[@]}"; do
+    log=$logs/$name.log
+    if [ "$(<"$logs/$name.ended")" = 0 ]; then continue; fi
+    failed=$(grep -c '^test result: FAILED' "$log")
+    if [ "$failed" = 0 ] || [ "$failed" != "$(grep -c '^    `-p .*`$' "$log")" ]; then return 1; fi
+    while read -r -u 6 scenario; do
+      flaky+=("$name: $scenario")
+      if [ ${#flaky[@]} -gt 3 ]; then return 1; fi
+      printf '\n== again, alone: %s: %s\n' "$name" "$scenario"
+      tested "$name" -- --exact "$scenario" || return 1
+    done 6< <(sed -nE 's/^test (.*[^ ]) *\.\.\. FAILED$/\1/p' "$log")
+  done
+  if [ ${#flaky[@]} = 0 ]; then return 1; fi
+  printf '\nflaky (failed beside others, passed alone):\n'
+  printf '  %s\n' "${flaky[@]}"
+}
 
 # One line: programs that have ended, the scenarios of those that run, and the time left, once each program has run here before.
 progress() {
@@ -65,6 +90,6 @@ ticks=$!
 trap 'kill $ticks 2>/dev/null || true' EXIT
 failed=0
 printf '%s\n' "${all[@]}" |
-  xargs --max-procs="${AT_ONCE:-2}" --max-args=1 bash -c 'one "$1"' one || failed=1
+  xargs --max-procs="${AT_ONCE:-2}" --max-args=1 bash -c 'one "$1"' one || again || failed=1
 if [ $# = 0 ]; then cargo test --workspace --doc --quiet || failed=1; fi
 exit $failed
