@@ -70,7 +70,7 @@ fn shows_and_follows() {
             (&row[2], &row[3], &row[4]),
             (&has(&workload["binding"]).into(), &has(&workload["exit"]).into(), &has(&workload["nic"]).into())
         );
-        assert!(row[7].as_str().is_some_and(|shown| shown.starts_with(&state)), "{row}");
+        assert!(row[8].as_str().is_some_and(|shown| shown.starts_with(&state)), "{row}");
     }
     let wrong = chrome.value("document.getElementById('wrong').innerText");
     let wrong = wrong.as_str().unwrap_or_default();
@@ -80,8 +80,9 @@ fn shows_and_follows() {
     chrome.until("document.querySelectorAll('#exits tr').length > 0");
     assert_eq!(chrome.value("window.moved"), json!([]), "nothing moves while it is loaded");
     let _flow = Flow::open(&blue.netns, (SERVER, PORT).into()).expect("it leaves");
-    world.bind(&Binding::of(&neighbour.netns).to(&world, Nic::Eth0));
-    let bound = "[...document.querySelectorAll('#ways tr.level2')].filter(row => row.innerText.includes('neighbour') && row.innerText.includes('Bound')).length === 2";
+    let exit = format!("exits: [{{address: {}, publicAddress: 203.0.113.7}}]", world.layout.address(Nic::Eth0));
+    world.bind(&Binding::of(&neighbour.netns).with(&exit));
+    let bound = "[...document.querySelectorAll('#ways tr.level2')].filter(row => row.innerText.includes('neighbour') && (row.innerText.includes('Bound') && row.innerText.includes('203.0.113.7') || row.innerText.includes('NoExitInFamily'))).length === 2";
     let taken = chrome.time_until(bound);
     chrome.until("document.querySelector('#changes tr').innerText.includes('neighbour')");
     chrome.until("[...document.querySelectorAll('#exits tr')].some(row => row.children[0].textContent === '172.31.0.14' && row.children[2].textContent >= '1')");
@@ -233,8 +234,11 @@ fn for_the_documents() {
     let made: Vec<_> = names.iter().zip(10..).map(|(name, number)| world.container(name, &bridge, number)).collect();
     world.bind(&Binding::of(&made[0].netns).to(&world, Nic::Eth0));
     world.bind(&Binding::of(&made[1].netns).to(&world, Nic::Eth1));
-    let inbound = "inbound: [{protocol: TCP, port: 27017, targetPort: 1234}]";
-    world.bind(&Binding::of(&made[2].netns).to(&world, Nic::Eth1).with(inbound));
+    let [own, own6] = [world.layout.address(Nic::Eth1).to_string(), world.layout.address6(Nic::Eth1).to_string()];
+    let public = format!("exits: [{{address: '{own}', publicAddress: 203.0.113.14}}, {{address: '{own6}'}}]");
+    // Nobody listens there.
+    let inbound = "inbound: [{protocol: TCP, port: 27017, targetPort: 1234, health: {tcp: {}}}]";
+    world.bind(&Binding::of(&made[2].netns).with(&public).with(inbound));
     world.bind(&Binding::of(&made[3].netns).with("exits: [{address: 172.31.0.15}]"));
     let _egressd = egressd(&world);
     world.await_nic("netns/crawler-3", Nic::Eth1);
@@ -249,6 +253,7 @@ fn for_the_documents() {
         filter(&mut chrome, "netns/");
         chrome.until("document.querySelectorAll('#ways tr.level2').length >= 8");
         chrome.until("document.querySelectorAll('#exits tr').length > 0");
+        chrome.until("document.querySelector('#services tr').innerText.includes('unhealthy')");
         // Rates are there from the second reading on.
         thread::sleep(Duration::from_secs(2));
         let shot = chrome.screenshot();

@@ -31,10 +31,24 @@ function exitsOf(workload) {
   return workload.exits?.length ? workload.exits : workload.exit ? [workload.exit] : [];
 }
 
+/** What the outside sees, as far as somebody says. */
+function publicOf(workload) {
+  const several = workload.publicAddresses ?? {};
+  return workload.publicAddress ? [workload.publicAddress] : exitsOf(workload).flatMap(exit => several[exit] ?? []);
+}
+
+/** Why a server gets no new connections; nothing of one that gets them. */
+function noteOf(server) {
+  if (server.weight === 0) return " (drains)";
+  if (server.health === "Unhealthy") return " (unhealthy: " + server.reason + ")";
+  if (server.health === "Unknown") return " (not asked yet)";
+  return server.full ? " (full)" : "";
+}
+
 function matches(workload, words) {
   if (words.length === 0) return true;
   const fields = [workload.workload, workload.address, workload.network, workload.binding, workload.nic, workload.gateway,
-    workload.state, workload.reason, ...exitsOf(workload)];
+    workload.state, workload.reason, ...exitsOf(workload), ...publicOf(workload)];
   const text = fields.filter(Boolean).join("\n").toLowerCase();
   return words.every(word => text.includes(word));
 }

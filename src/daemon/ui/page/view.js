@@ -92,7 +92,7 @@ function wayRows(groups, opened) {
 }
 
 function makeWay() {
-  const made = row(9)();
+  const made = row(10)();
   made.children[0].append(document.createElement("button"));
   return made;
 }
@@ -112,10 +112,13 @@ function fillWay(made, item, opened) {
   });
 }
 
+/** The first of several, and how many more there are. */
+function listed(all) {
+  return all.length > 1 ? all[0] + " +" + (all.length - 1) : all[0] ?? "";
+}
+
 function exitText(workload) {
-  const exits = exitsOf(workload);
-  if (exits.length === 0) return "";
-  const shown = exits[0] + (exits.length > 1 ? " +" + (exits.length - 1) : "");
+  const shown = listed(exitsOf(workload));
   return workload.spread ? shown + " (" + workload.spread + ")" : shown;
 }
 
@@ -131,6 +134,7 @@ function groupCells(item, opened) {
       [exitText(first), "flow"],
       [first.nic, "flow"],
       [first.gateway, "flow"],
+      [listed(publicOf(first)), "flow"],
       [sum(item.members.map(member => member.flows)).toLocaleString(), "number"],
       [first.reason ? first.state + ": " + first.reason : first.state, first.state],
       [""],
@@ -149,6 +153,7 @@ function workloadCells({ workload }) {
       [exitText(workload), "flow"],
       [workload.nic, "flow"],
       [workload.gateway, "flow"],
+      [listed(publicOf(workload)), "flow"],
       [workload.flows.toLocaleString(), "number"],
       [workload.reason ? workload.state + ": " + workload.reason : workload.state, workload.state],
       [workload.since ? clock(workload.since) : ""],
@@ -158,7 +163,7 @@ function workloadCells({ workload }) {
 
 function moreCells({ left }) {
   const name = "Show " + Math.min(left, STEP) + " more of " + left.toLocaleString();
-  return { row: "level2", name, values: Array.from({ length: 8 }, () => [""]) };
+  return { row: "level2", name, values: Array.from({ length: 9 }, () => [""]) };
 }
 
 function showWays(rows, opened) {
@@ -178,14 +183,15 @@ function showExits(status, exits) {
 }
 
 function showServices(status) {
-  const states = new Map(status.workloads.map(workload => [workload.workload + "|" + workload.address, workload.state]));
   table($("services"), status.services.map(service => {
-    const servers = service.servers.map(server => {
-      const weight = server.weight === 1 ? "" : " weight " + server.weight;
-      return server.workload + " " + at(server.address, server.port) + weight + " " + (states.get(server.workload + "|" + server.address) ?? "");
+    // Those that get nothing first: they are what somebody looks for.
+    const [resting, serving] = [true, false].map(rests => service.servers.filter(server => (noteOf(server) !== "") === rests));
+    const servers = [...resting, ...serving].map(server => {
+      const weight = server.weight > 1 ? " weight " + server.weight : "";
+      return server.workload + " " + at(server.address, server.port) + weight + noteOf(server);
     });
     const shown = servers.slice(0, 5).join(", ") + (servers.length > 5 ? " +" + (servers.length - 5) : "");
-    return [service.service, service.binding, service.balance, service.clientSource, servers.length ? shown : ["none", "Dropped"]];
+    return [service.service, service.binding, service.balance, service.clientSource, [shown || "none", serving.length ? "" : "Dropped"]];
   }));
 }
 
