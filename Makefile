@@ -4,7 +4,7 @@ target := $(abspath $(or $(CARGO_TARGET_DIR),target))
 # Outside of the clone: what is built once for all clones. tests/go.sh uses it, too.
 cache := $(or $(EGRESSD_CACHE),$(or $(XDG_CACHE_HOME),$(HOME)/.cache)/egressd)
 
-.PHONY: help demo demo-forwarder demo-inbound demo-kubernetes test test-ui vm fuzz soak bench bench-inbound count install needs needs-go release image packages needs-packages engines cluster cloud debian lint generated licences site
+.PHONY: help demo demo-forwarder demo-inbound demo-kubernetes test test-ui vm fuzz soak bench bench-inbound count install needs needs-go release image packages needs-packages next-version engines cluster cloud debian lint generated licences site
 # What is installed comes before what is built with it.
 .NOTPARALLEL:
 
@@ -92,6 +92,9 @@ image: ## Builds a static binary and a container image: target/image
 # image` has a static one, which needs none.
 packages: needs-packages release ## Builds a Debian package, a tarball and a bill of materials: target/packages
 	packaging/build.sh $(target)/release $(target)/packages
+
+next-version: ## Makes the tree a new version's, and prints the notes: VERSION=0.2.0 make next-version
+	@packaging/release.sh '$(VERSION)'
 
 # Says what is missing, and installs nothing: this may be a server with an engine of its own.
 needs-packages:

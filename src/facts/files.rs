@@ -55,7 +55,7 @@ impl Source {
                     news
                 });
                 first = false;
-                if !watch.wait(&signals, &folder.writers) {
+                if !watch.wait(&signals, &folder.writers, folder.memory.behind().is_some()) {
                     break;
                 }
             }
@@ -116,14 +116,13 @@ impl Found {
 
 impl Folder {
     fn new(path: PathBuf, apart: PathBuf, memory: Option<PathBuf>) -> Self {
-        let memory = Memory::new(memory);
-        let recalled = memory.names().into_iter().filter_map(|name| {
-            let bytes = memory.recall(&name)?;
+        let (memory, recalled) = Memory::open(memory);
+        let whole = recalled.files.into_iter().filter_map(|(name, bytes)| {
             let content = Content::read(&bytes);
             content.is_whole().then(|| (name, Whole { bytes, content: Arc::new(content) }))
         });
-        let whole: BTreeMap<String, Whole> = recalled.collect();
-        let before = LastRight::recall(memory.needed().values().map(String::as_str));
+        let whole: BTreeMap<String, Whole> = whole.collect();
+        let before = LastRight::recall(recalled.needed.iter().map(String::as_str));
         let files = whole.iter().map(|(name, whole)| File { name, content: &whole.content, unread: None });
         let (_, right) = manifest::assemble(files, &before);
         Self { path, apart, memory, right, whole, was_there: None, writers: Writers::default(), device: None }
@@ -140,20 +139,24 @@ impl Folder {
             }
         };
         self.tell_presence();
-        self.whole.retain(|name, _| {
-            let stays = files.binary_search_by(|file| file.name.cmp(name)).is_ok();
-            if !stays {
-                self.memory.forget(name);
-            }
-            stays
-        });
+        self.whole.retain(|name, _| files.binary_search_by(|file| file.name.cmp(name)).is_ok());
         let (mut manifests, right) = manifest::assemble(files.iter().map(Found::as_file), &self.right);
-        self.memory.keep_needed(&right);
+        self.memory.keep(self.whole.iter().map(|(name, whole)| (name.as_str(), whole.bytes.as_slice())), right.needed());
         self.right = right;
-        if let Some(trouble) = trouble {
-            let message = format!("{trouble} (what it said before stays in force)");
+        let mut tell = |folder: &Path, message: String| {
             let error = FieldError { field: "folder".to_owned(), message };
-            manifests.errors.push(ManifestError { object: self.path.display().to_string(), error });
+            manifests.errors.push(ManifestError { object: folder.display().to_string(), error });
+        };
+        if let Some(trouble) = trouble {
+            tell(&self.path, format!("{trouble} (what it said before stays in force)"));
+        }
+        if let Some((folder, error)) = self.memory.behind() {
+            tell(
+                folder,
+                format!(
+                    "cannot be written: {error}; make room, or name another --state-dir: the next start may not know what manifests say now"
+                ),
+            );
         }
         manifests
     }
@@ -192,7 +195,6 @@ impl Folder {
                 let content = Content::read(&bytes);
                 if content.is_whole() {
                     let content = Arc::new(content);
-                    self.memory.keep(&name, &bytes);
                     self.whole.insert(name.clone(), Whole { bytes, content: Arc::clone(&content) });
                     return Some(Found { name, content, unread: None });
                 }

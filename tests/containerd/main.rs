@@ -40,6 +40,7 @@ fn main() -> ExitCode {
         add("nerdctl: a container is served by its name, as far as its network allows", |release| {
             nerdctl::a_container_is_served_by_its_name_as_far_as_its_network_allows(release);
         });
+        add("nerdctl: a clock that steps by hours or days, either way, loses no event", nerdctl::a_clock_that_steps);
         add("ten thousand records are read at once", |release| block_on(source::ten_thousand_are_read(release)));
     }
     world::harness::main(scenarios.into_iter().map(|scenario| scenario.within(LIMIT).shown()).collect())

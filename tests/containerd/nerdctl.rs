@@ -1,7 +1,8 @@
 //! nerdctl itself: its containers, on its own bridges, leave by the NIC that their labels ask for.
 
+use world::clock::{Runs, steps_lose_nothing};
 use world::containerd::{Containerd, Release, SOCKET};
-use world::nerdctl::BRIDGE;
+use world::nerdctl::{BRIDGE, Nerdctl};
 use world::sender::sends;
 use world::status::until;
 use world::{Netns, Nic, Seen, World, s1};
@@ -51,6 +52,26 @@ pub fn no_first_packet_goes_astray(release: Release) {
 
     let ((), seen) = world.watch(|| drop(nerdctl.run("free", &["--rm"], &program)));
     all_by(&world, &seen, Nic::Eth0).expect("it asks for nothing");
+}
+
+struct Labelled<'a>(&'a World, Nerdctl);
+
+impl Runs for Labelled<'_> {
+    fn start(&self, name: &str) -> Netns {
+        self.1.run(name, &["--detach", &label(self.0)], &["sleep", "1000"]);
+        self.1.netns(name)
+    }
+
+    fn end(&self, name: &str) {
+        self.1.remove(name);
+    }
+}
+
+pub fn a_clock_that_steps(release: Release) {
+    let world = world();
+    let containerd = Containerd::start(release);
+    let nerdctl = Labelled(&world, containerd.nerdctl());
+    steps_lose_nothing(&world, &["--no-docker", "--containerd-socket", SOCKET], &nerdctl, |name| format!("default/{name}"));
 }
 
 pub fn a_bridge_is_guarded_as_long_as_a_container_is_made_for_it(release: Release) {

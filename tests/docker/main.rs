@@ -4,6 +4,7 @@
 
 mod address_taken;
 mod boot;
+mod clock;
 mod firewall;
 mod first_packet;
 mod guard;
@@ -30,6 +31,7 @@ fn main() -> ExitCode {
         placement::scenarios(),
         address_taken::scenarios(),
         boot::scenarios(),
+        clock::scenarios(),
         published::scenarios(),
         inbound::scenarios(),
         replace::scenarios(),

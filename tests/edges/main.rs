@@ -1,6 +1,7 @@
 //! The daemon's own edges: a second daemon, a port that is taken, no file descriptors left, a step that never works.
 
 mod drops;
+mod full_disk;
 
 use std::{
     fs,
@@ -31,6 +32,7 @@ fn main() -> ExitCode {
         Scenario::new("a flow that lost its way is counted for its workload, though its source is translated", drops::of_translated_flows),
         Scenario::new("of more sources than are remembered all packets are counted by interface", drops::more_sources_than_remembered),
         Scenario::new("metrics tell of NICs, exits and bindings as they are", metrics_tell),
+        Scenario::new("a state folder without room is a problem, and no end", full_disk::is_told),
         Scenario::new("a service manager hears of the start, of the loop's life and of the end", a_service_manager),
     ];
     world::harness::main(scenarios)

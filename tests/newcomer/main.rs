@@ -3,11 +3,12 @@
 mod container;
 mod package;
 mod page;
+mod release;
 mod troubleshooting;
 
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
-    let scenarios = [package::scenarios(), container::scenarios(), troubleshooting::scenarios()];
+    let scenarios = [package::scenarios(), container::scenarios(), troubleshooting::scenarios(), release::scenarios()];
     world::harness::main(scenarios.into_iter().flatten().collect())
 }

@@ -3,13 +3,14 @@
 
 use std::collections::BTreeMap;
 use std::fs;
+use std::hash::Hasher;
 use std::io;
 use std::path::{Path, PathBuf};
 
 use tracing::warn;
 
-use crate::api::manifest::LastRight;
 use crate::facts::whole;
+use crate::fnv::Fnv;
 
 /// The folder, among the copies, of what single bindings said that their files do not say any more.
 const NEEDED: &str = "bindings";
@@ -17,77 +18,92 @@ const NEEDED: &str = "bindings";
 /// A folder of copies.
 pub struct Memory {
     folder: Option<PathBuf>,
-    /// What is kept of single bindings, by file name.
-    needed: BTreeMap<String, String>,
+    /// The hash of each copy that is there, by its path in the folder.
+    kept: BTreeMap<String, u64>,
+    /// Why it does not hold what it should.
+    behind: Option<String>,
+}
+
+/// What the run before has kept.
+#[derive(Default)]
+pub struct Recalled {
+    /// Files, by name.
+    pub files: Vec<(String, Vec<u8>)>,
+    /// Of single bindings what their files did not say any more.
+    pub needed: Vec<String>,
 }
 
 impl Memory {
-    /// `None`: nothing is kept.
-    pub fn new(folder: Option<PathBuf>) -> Self {
-        let mut memory = Self { folder, needed: BTreeMap::new() };
-        if let Some(folder) = memory.folder.as_deref().map(|folder| folder.join(NEEDED)) {
-            for name in super::names(&folder).unwrap_or_default() {
-                let text = super::load(&folder.join(&name)).ok().flatten().and_then(|bytes| String::from_utf8(bytes).ok());
-                memory.needed.extend(text.map(|text| (name, text)));
+    /// Reads what is kept; `None`: nothing is.
+    pub fn open(folder: Option<PathBuf>) -> (Self, Recalled) {
+        let mut memory = Self { folder, kept: BTreeMap::new(), behind: None };
+        let Some(folder) = memory.folder.clone() else {
+            return (memory, Recalled::default());
+        };
+        let files = memory.load(&folder, "");
+        let needed = memory.load(&folder.join(NEEDED), &place(""));
+        let needed = needed.into_iter().filter_map(|(_, bytes)| String::from_utf8(bytes).ok()).collect();
+        (memory, Recalled { files, needed })
+    }
+
+    /// The files of a folder, which are kept from now on as `place` and their names.
+    fn load(&mut self, folder: &Path, place: &str) -> Vec<(String, Vec<u8>)> {
+        let names = super::names(folder).unwrap_or_default().into_iter();
+        let read = names.filter_map(|name| super::load(&folder.join(&name)).ok()?.map(|bytes| (name, bytes)));
+        let files: Vec<(String, Vec<u8>)> = read.collect();
+        self.kept.extend(files.iter().map(|(name, bytes)| (format!("{place}{name}"), hash(bytes))));
+        files
+    }
+
+    /// Keeps these files, these words of single bindings by name, and nothing else. What fails is tried again by the next call.
+    pub fn keep<'a>(&mut self, files: impl Iterator<Item = (&'a str, &'a [u8])>, needed: impl Iterator<Item = (&'a str, String)>) {
+        let Some(folder) = self.folder.clone() else { return };
+        // Names of objects have no underscore.
+        let needed: BTreeMap<String, String> =
+            needed.map(|(name, text)| (place(&format!("{}.yaml", name.replacen('/', "_", 1))), text)).collect();
+        let mut all: BTreeMap<&str, &[u8]> = files.collect();
+        all.extend(needed.iter().map(|(name, text)| (name.as_str(), text.as_bytes())));
+        let gone: Vec<String> = self.kept.keys().filter(|name| !all.contains_key(name.as_str())).cloned().collect();
+        let mut failed = None;
+        for name in gone {
+            match fs::remove_file(folder.join(&name)) {
+                Err(error) if error.kind() != io::ErrorKind::NotFound => failed = Some(error),
+                _ => drop(self.kept.remove(&name)),
             }
         }
-        memory
-    }
-
-    /// What was kept of single bindings.
-    pub fn needed(&self) -> &BTreeMap<String, String> {
-        &self.needed
-    }
-
-    /// Keeps what the files do not say any more, and nothing else of single bindings.
-    pub fn keep_needed(&mut self, right: &LastRight) {
-        // Names of objects have no underscore.
-        let now: BTreeMap<String, String> =
-            right.needed().map(|(name, text)| (format!("{}.yaml", name.replacen('/', "_", 1)), text)).collect();
-        for (name, text) in now.iter().filter(|(name, text)| self.needed.get(*name) != Some(*text)) {
-            self.tried(name, |folder| {
-                fs::create_dir_all(folder.join(NEEDED))?;
-                whole::write(&folder.join(NEEDED).join(name), text.as_bytes(), |_| Ok(()))
-            });
+        for (name, bytes) in all {
+            let hash = hash(bytes);
+            if self.kept.get(name) != Some(&hash) {
+                match write(&folder.join(name), bytes) {
+                    Ok(()) => drop(self.kept.insert(name.to_owned(), hash)),
+                    Err(error) => failed = Some(error),
+                }
+            }
         }
-        for name in self.needed.keys().filter(|name| !now.contains_key(*name)) {
-            self.forget(&format!("{NEEDED}/{name}"));
+        let behind = failed.map(|error| error.to_string());
+        if let Some(error) = behind.as_ref().filter(|_| behind != self.behind) {
+            warn!(folder = %folder.display(), error, "failed to keep manifests for the next start");
         }
-        self.needed = now;
+        self.behind = behind;
     }
 
-    /// The names of what was kept.
-    pub fn names(&self) -> Vec<String> {
-        self.folder.as_deref().and_then(|folder| super::names(folder).ok()).unwrap_or_default()
+    /// The folder, and why it does not hold what it should, if that is so. The daemon works on; it is the next start that may miss it.
+    pub fn behind(&self) -> Option<(&Path, &str)> {
+        self.folder.as_deref().zip(self.behind.as_deref())
     }
+}
 
-    /// What was kept of a file.
-    pub fn recall(&self, name: &str) -> Option<Vec<u8>> {
-        super::load(&self.folder.as_ref()?.join(name)).ok()?
-    }
+fn place(file: &str) -> String {
+    format!("{NEEDED}/{file}")
+}
 
-    /// Keeps what a file says.
-    pub fn keep(&self, name: &str, bytes: &[u8]) {
-        self.tried(name, |folder| {
-            fs::create_dir_all(folder)?;
-            whole::write(&folder.join(name), bytes, |_| Ok(()))
-        });
-    }
+fn hash(bytes: &[u8]) -> u64 {
+    let mut hash = Fnv::default();
+    hash.write(bytes);
+    hash.finish()
+}
 
-    /// Forgets a file.
-    pub fn forget(&self, name: &str) {
-        self.tried(name, |folder| match fs::remove_file(folder.join(name)) {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
-            other => other,
-        });
-    }
-
-    /// Without a memory the daemon works on; it is the next start that may miss it.
-    fn tried(&self, name: &str, write: impl FnOnce(&Path) -> io::Result<()>) {
-        if let Some(folder) = &self.folder
-            && let Err(error) = write(folder)
-        {
-            warn!(file = name, folder = %folder.display(), %error, "failed to keep a manifest for the next start");
-        }
-    }
+fn write(path: &Path, bytes: &[u8]) -> io::Result<()> {
+    path.parent().map_or(Ok(()), fs::create_dir_all)?;
+    whole::write(path, bytes, |_| Ok(()))
 }

@@ -15,7 +15,7 @@ use super::writers::Writers;
 /// A change is read after this long without another one, and after [`PATIENCE`] in any case.
 const QUIET: Duration = Duration::from_millis(50);
 const PATIENCE: Duration = Duration::from_secs(1);
-/// How often the folder is read where it cannot be watched.
+/// How often the folder is read where it cannot be watched, or something failed.
 const POLL: Duration = Duration::from_secs(5);
 
 /// What the reading thread waits for.
@@ -40,10 +40,11 @@ impl Watch {
         }
     }
 
-    /// Waits for a change and the quiet after it, or for the end of a write of which nobody tells. False when it is time to stop.
-    pub fn wait(&self, signals: &Receiver<Signal>, writers: &Writers) -> bool {
+    /// Waits for a change and the quiet after it, or for the end of a write of which nobody tells, or not for long when something is to be tried
+    /// `again`. False when it is time to stop.
+    pub fn wait(&self, signals: &Receiver<Signal>, writers: &Writers, again: bool) -> bool {
         let written = writers.until().map(|until| until.saturating_duration_since(Instant::now()));
-        let limit = written.or(self.0.is_none().then_some(POLL));
+        let limit = written.or((again || self.0.is_none()).then_some(POLL));
         let first = match limit {
             None => signals.recv().unwrap_or(Signal::Stop),
             Some(limit) => match signals.recv_timeout(limit) {

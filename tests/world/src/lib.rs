@@ -19,6 +19,7 @@ mod advertise;
 pub mod alone;
 pub mod build;
 pub mod check;
+pub mod clock;
 pub mod cloud;
 pub mod cluster;
 pub mod command;
