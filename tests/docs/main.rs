@@ -5,6 +5,7 @@ mod manifests;
 mod names;
 mod page;
 mod structure;
+mod units;
 
 use page::Page;
 
