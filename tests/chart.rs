@@ -101,7 +101,7 @@ fn whole(value: Value) -> Value {
 }
 
 #[test]
-fn agents_are_not_privileged_and_have_two_capabilities() {
+fn agents_are_not_privileged_and_have_three_capabilities() {
     for values in EVERY_VALUES {
         let objects = rendered(values);
         let expected = json!({
