@@ -79,7 +79,7 @@ pub fn text(report: &Report) -> String {
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use super::*;
     use crate::daemon::metrics::lint::lint;
     use crate::proxy::report::PortReport;
@@ -105,14 +105,18 @@ mod tests {
         }
     }
 
+    /// The text of a process that has one port, which waits.
+    pub(crate) fn with_a_port() -> String {
+        text(&Report { ready: true, problems: Vec::new(), ports: vec![port(State::Waiting)], free_descriptors: 9 })
+    }
+
     #[test]
     fn every_state_is_told_and_names_and_help_are_as_prometheus_advises() {
-        let of = |ports| text(&Report { ready: true, problems: Vec::new(), ports, free_descriptors: 9 });
-        let nothing = of(Vec::new());
+        let nothing = text(&Report { ready: true, problems: Vec::new(), ports: Vec::new(), free_descriptors: 9 });
         for state in State::ALL {
             assert!(nothing.contains(&format!("egressd_proxy_ports{{state=\"{}\"}} 0\n", state.word())), "{nothing}");
         }
-        let one = of(vec![port(State::Waiting)]);
+        let one = with_a_port();
         assert!(one.contains("egressd_proxy_ports{state=\"Waiting\"} 1\n"), "{one}");
         assert_eq!(lint(&one), Vec::<String>::new());
     }

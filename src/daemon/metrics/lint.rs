@@ -33,10 +33,10 @@ const ENDS: [(&str, &str); 5] =
     [("_total", "counter"), ("_bucket", "histogram"), ("_count", "histogram"), ("_sum", "histogram"), ("_info", "info")];
 
 /// A line of a value: its name, its labels and their values.
-fn sample(line: &str) -> (&str, Vec<(&str, &str)>) {
+pub(crate) fn sample(line: &str) -> (&str, Vec<(&str, &str)>) {
     let (series, _) = line.rsplit_once(' ').unwrap_or((line, ""));
     let (name, labels) = series.split_once('{').unwrap_or((series, ""));
-    (name, labels.trim_end_matches('}').split("\",").filter_map(|label| label.split_once("=\"")).collect())
+    (name, labels.trim_end_matches("\"}").split("\",").filter_map(|label| label.split_once("=\"")).collect())
 }
 
 fn is_snake_case(name: &str) -> bool {

@@ -1,6 +1,6 @@
-//! What is told at a start, of what the chart's dashboard and alerts ask, and whether Prometheus' advice is kept.
+//! What is told at a start and later, and whether Prometheus' advice is kept.
 
-use std::collections::BTreeSet;
+mod asked;
 
 use super::lint::lint;
 use super::*;
@@ -83,23 +83,4 @@ fn what_prometheus_advises_against_is_found() {
     }
     let once = metric("egressd_flows", "gauge", "Flows", "egressd_flows{a=\"b\"}");
     assert_eq!(lint(&format!("{once}{once}")).len(), 2, "a metric, and a series, that are there twice");
-}
-
-#[test]
-fn the_charts_dashboard_and_alerts_ask_for_what_is_counted() {
-    let dashboard = concat!(
-        include_str!("../../../charts/egressd/files/dashboard.json"),
-        include_str!("../../../charts/egressd/templates/monitoring/prometheusrule.yaml")
-    );
-    let states = dashboard.replace('\\', "");
-    for state in states.split("state=\"").skip(1).filter_map(|rest| rest.split('"').next()) {
-        assert!(WORDS.contains(&state), "{state}");
-    }
-    let asked = dashboard.split("egressd_").skip(1).filter_map(|after| after.split(|c: char| !c.is_ascii_lowercase() && c != '_').next());
-    let asked: BTreeSet<_> = asked.map(|name| format!("egressd_{name}")).collect();
-    assert!(asked.len() > 5, "{asked:?}");
-    let text = told(&Metrics::new(), Vec::new(), Drops::default()) + &controller::text(&Standing::default());
-    for name in asked {
-        assert!(series(&text, &name).1 > 0, "{name} is not in\n{text}");
-    }
 }
