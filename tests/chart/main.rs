@@ -1,5 +1,6 @@
 //! What the chart renders, by `helm` itself, with its own values and those of `tests/chart`. `tests/chart_cluster` installs it.
 
+mod distributions;
 mod monitoring;
 
 use std::{collections::BTreeSet, env, fs, path::PathBuf, process::Command};
