@@ -79,19 +79,20 @@ release: ## Builds the programs: target/release/egressd and kubectl-egress
 	@echo 'make: builds egressd, optimised: some minutes the first time'
 	cargo build --release
 
-# What the chart installs: a static binary and an archive to load, in target/image. The flag for the last crate alone spares a second build
+# What the chart installs: static binaries and an archive to load, in target/image. The flag for the last crate alone spares a second build
 # of the others; what was linked before is put back, for whoever runs it.
 version := $(shell sed -n 's/^version = "\(.*\)"/\1/p' Cargo.toml)
-image: ## Builds a static binary and a container image: target/image
-	cargo rustc --release --bin egressd -- -C target-feature=+crt-static
-	install -D --mode 755 $(target)/release/egressd $(target)/image/egressd
+image: ## Builds static binaries and a container image: target/image
+	for program in egressd kubectl-egress; do \
+	  cargo rustc --release --bin $$program -- -C target-feature=+crt-static && \
+	  install -D --mode 755 $(target)/release/$$program $(target)/image/$$program || exit 1; done
 	image/archive.sh $(target)/image egressd:$(version) $(target)/image/egressd.tar
 	cargo build --release
 
-# A Debian package, a tarball of the same files, and the bill of materials. Its binary needs the C library of this machine or a newer one; `make
-# image` has a static one, which needs none.
-packages: needs-packages release ## Builds a Debian package, a tarball and a bill of materials: target/packages
-	packaging/build.sh $(target)/release $(target)/packages
+# A Debian package, a tarball of the same files, the bill of materials, and kubectl's plugin for krew. The binaries need the C library of this
+# machine or a newer one; `make image` has static ones, which need none.
+packages: needs-packages release ## Builds a Debian package, a tarball, a bill of materials and a krew plugin (RELEASES=https://...): target/packages
+	packaging/build.sh $(target)/release $(target)/packages $(RELEASES)
 
 # Says what is missing, and installs nothing: this may be a server with an engine of its own.
 needs-packages:

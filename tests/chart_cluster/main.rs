@@ -329,6 +329,13 @@ fn the_image_on_a_node() {
     let announce = n1.enter(|| command::run(&["sysctl", "-n", "net.ipv4.conf.eth1.arp_announce"]));
     assert_eq!(announce.trim(), "2", "it is written through the mount");
 
+    // kubectl's plugin is in the image, too, and is the pod's account there.
+    let plugin = |command: &[&str]| {
+        cluster.api.kubectl(&[&["-n", INSTALLED, "exec", "deployment/egressd-controller", "--", "kubectl-egress"], command].concat())
+    };
+    let told = plugin(&["status", "--all-namespaces"]);
+    assert!(told.contains("crawler"), "{told}");
+
     let container = "/spec/template/spec/containers/0";
     let without = |missing: &str| {
         let left: Vec<_> = ["NET_ADMIN", "NET_BROADCAST", "NET_RAW"].into_iter().filter(|capability| *capability != missing).collect();
