@@ -3,6 +3,7 @@
 mod commands;
 mod manifests;
 mod names;
+mod needs;
 mod page;
 mod structure;
 mod units;
