@@ -1,4 +1,4 @@
-# An image with egressd alone: a static binary needs nothing beside it. `make image` puts the binary where this expects it:
+# An image with egressd and kubectl's plugin alone: static binaries need nothing beside them. `make image` puts them where this expects them:
 # docker build --file Dockerfile --build-arg VERSION=0.1.0 --tag egressd:0.1.0 target/image
 FROM scratch
 ARG VERSION=unknown
@@ -7,4 +7,5 @@ LABEL org.opencontainers.image.description="Gives every container its own way ou
 LABEL org.opencontainers.image.licenses="Apache-2.0"
 LABEL org.opencontainers.image.version="$VERSION"
 COPY egressd /bin/egressd
+COPY kubectl-egress /bin/kubectl-egress
 ENTRYPOINT ["/bin/egressd"]

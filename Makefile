@@ -4,7 +4,7 @@ target := $(abspath $(or $(CARGO_TARGET_DIR),target))
 # Outside of the clone: what is built once for all clones. tests/go.sh uses it, too.
 cache := $(or $(EGRESSD_CACHE),$(or $(XDG_CACHE_HOME),$(HOME)/.cache)/egressd)
 
-.PHONY: help demo demo-forwarder demo-inbound demo-kubernetes test test-ui vm fuzz soak bench bench-inbound count install needs needs-go release image packages needs-packages next-version engines cluster cloud debian lint generated licences site
+.PHONY: help demo demo-forwarder demo-inbound demo-kubernetes test test-ui vm fuzz soak bench bench-inbound count install needs needs-go needs-build release image packages needs-packages next-version engines cluster cloud debian lint generated licences site
 # What is installed comes before what is built with it.
 .NOTPARALLEL:
 
@@ -74,24 +74,29 @@ needs:
 needs-go:
 	@tests/needs.sh go
 
+# What a build needs, in a line each, instead of what a build script says of it.
+needs-build:
+	@packaging/needs.sh cargo cc protoc
+
 # The tests run this binary: what a user gets, not what they were built with.
-release: ## Builds the programs: target/release/egressd and kubectl-egress
+release: needs-build ## Builds the programs: target/release/egressd and kubectl-egress
 	@echo 'make: builds egressd, optimised: some minutes the first time'
 	cargo build --release
 
-# What the chart installs: a static binary and an archive to load, in target/image. The flag for the last crate alone spares a second build
+# What the chart installs: static binaries and an archive to load, in target/image. The flag for the last crate alone spares a second build
 # of the others; what was linked before is put back, for whoever runs it.
 version := $(shell sed -n 's/^version = "\(.*\)"/\1/p' Cargo.toml)
-image: ## Builds a static binary and a container image: target/image
-	cargo rustc --release --bin egressd -- -C target-feature=+crt-static
-	install -D --mode 755 $(target)/release/egressd $(target)/image/egressd
+image: needs-build ## Builds static binaries and a container image: target/image
+	for program in egressd kubectl-egress; do \
+	  cargo rustc --release --bin $$program -- -C target-feature=+crt-static && \
+	  install -D --mode 755 $(target)/release/$$program $(target)/image/$$program || exit 1; done
 	image/archive.sh $(target)/image egressd:$(version) $(target)/image/egressd.tar
 	cargo build --release
 
-# A Debian package, a tarball of the same files, and the bill of materials. Its binary needs the C library of this machine or a newer one; `make
-# image` has a static one, which needs none.
-packages: needs-packages release ## Builds a Debian package, a tarball and a bill of materials: target/packages
-	packaging/build.sh $(target)/release $(target)/packages
+# A Debian package, a tarball of the same files, the bill of materials, and kubectl's plugin for krew. The binaries need the C library of this
+# machine or a newer one; `make image` has static ones, which need none.
+packages: needs-packages release ## Builds a Debian package, a tarball, a bill of materials and a krew plugin (RELEASES=https://...): target/packages
+	packaging/build.sh $(target)/release $(target)/packages $(RELEASES)
 
 next-version: ## Makes the tree a new version's, and prints the notes: VERSION=0.2.0 make next-version
 	@packaging/release.sh '$(VERSION)'
@@ -120,7 +125,7 @@ debian:
 	tests/debian.sh $(target)/tmp/debian.tar
 
 # The program for the cloud's side, and the EC2 emulator that its tests use, from Python's registry: half a minute once for all clones.
-cloud:
+cloud: needs-build
 	cargo build --release --package egressd-cloud
 	tests/cloud/build.sh $(target)/tmp/cloud
 

@@ -1,6 +1,6 @@
 #!/bin/bash
 # archive.sh DIR NAME:TAG OUT.tar: what `docker build --file Dockerfile DIR` and `docker save` make, without Docker: an archive that docker,
-# podman and containerd load. It reads of the Dockerfile what that has: labels, one file to copy, the program. The same files in, the same
+# podman and containerd load. It reads of the Dockerfile what that has: labels, files to copy, the program. The same files in, the same
 # archive out.
 set -euo pipefail
 [ $# = 3 ] || { echo "usage: $0 DIR NAME:TAG OUT.tar" >&2; exit 2; }
@@ -13,11 +13,12 @@ trap 'rm -rf "$work"' EXIT
 of() { sed -n "s/^$1 //p" "$dockerfile"; }
 unknown=$(grep -vE '^(#|FROM scratch$|ARG VERSION=|LABEL |COPY |ENTRYPOINT |$)' "$dockerfile" || true)
 [ -z "$unknown" ] || { echo "$dockerfile: this script knows nothing of: $unknown" >&2; exit 1; }
-read -r source target < <(of COPY)
 
 tar=(tar --sort=name --owner=0 --group=0 --numeric-owner --mtime=@0 --format=ustar)
-mkdir -p "$work/root$(dirname "$target")" "$work/image"
-install -m 755 "$from/$source" "$work/root$target"
+mkdir -p "$work/image"
+while read -r source target; do
+  install -D -m 755 "$from/$source" "$work/root$target"
+done < <(of COPY)
 "${tar[@]}" -C "$work/root" -cf "$work/image/layer.tar" .
 layer=$(sha256sum "$work/image/layer.tar" | cut -d' ' -f1)
 

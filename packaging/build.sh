@@ -1,8 +1,10 @@
 #!/bin/bash
-# build.sh PROGRAMS OUT: makes of the folder with the built programs (`egressd`, `kubectl-egress`) a Debian package, a tarball of its files,
-# and the bill of materials, in OUT. The same programs and commit in, the same bytes out: times are the commit's (SOURCE_DATE_EPOCH).
+# build.sh PROGRAMS OUT [ADDRESS]: makes of the folder with the built programs (`egressd`, `kubectl-egress`) a Debian package, a tarball of its files,
+# the bill of materials, and kubectl's plugin alone with its manifest for krew, in OUT. ADDRESS is the folder on the web that the plugin's tarball
+# will be in. The same programs and commit in, the same bytes out: times are the commit's (SOURCE_DATE_EPOCH).
 set -euo pipefail
 programs=$(realpath "${1:?folder with the built programs}") out=$(realpath -m "${2:?folder for the packages}")
+address=${3:-https://releases.egressd.example}
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 umask 022
 export LC_ALL=C
@@ -69,4 +71,12 @@ find "$root" -exec touch --no-dereference --date "@$SOURCE_DATE_EPOCH" {} +
 dpkg-deb --root-owner-group --uniform-compression -Zzstd -z9 --build "$root" "$out/$name.deb" >/dev/null
 dpkg-deb --fsys-tarfile "$out/$name.deb" | gzip --no-name >"$out/$name.tar.gz"
 cp "$documentation/egressd.cdx.json" "$out/egressd.cdx.json"
-printf '%s\n' "$out/$name.deb" "$out/$name.tar.gz" "$out/egressd.cdx.json"
+
+plugin=kubectl-egress_${version}_linux_$architecture.tar.gz
+install -D --mode 755 "$programs/kubectl-egress" "$work/plugin/kubectl-egress"
+install --mode 644 LICENSE "$work/plugin/LICENSE"
+tar --sort=name --owner=0 --group=0 --numeric-owner --mtime="@$SOURCE_DATE_EPOCH" --directory "$work/plugin" --create . | gzip --no-name >"$out/$plugin"
+sum=$(sha256sum "$out/$plugin" | cut -d ' ' -f 1)
+sed "1d; s|@VERSION@|$version|; s|@ARCHITECTURE@|$architecture|; s|@ADDRESS@|$address|; s|@ARCHIVE@|$plugin|; s|@SHA256@|$sum|" \
+  packaging/krew/egress.yaml >"$out/egress.yaml"
+printf '%s\n' "$out/$name.deb" "$out/$name.tar.gz" "$out/egressd.cdx.json" "$out/$plugin" "$out/egress.yaml"

@@ -1,4 +1,4 @@
-//! Whatever reads bytes that others wrote, as functions of bytes: for `tests/inputs.rs`, which searches for some seconds, and for `make fuzz`,
+//! Whatever reads bytes that others wrote, as functions of bytes: for `tests/readers.rs`, which searches for some seconds, and for `make fuzz`,
 //! which searches as long as it is let. None may panic, hang, or take more than [`LIMIT`], whatever it is given.
 
 use std::collections::BTreeMap;

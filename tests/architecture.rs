@@ -52,13 +52,14 @@ const IMPURE: [&str; 21] = [
 ];
 
 /// Hosts that the tree may point at: all are public, and none is a mirror.
-const HOSTS: [&str; 10] = [
+const HOSTS: [&str; 11] = [
     "docs.cilium.io",
     "docs.docker.com",
     "github.com",
     "go.dev",
     "ifconfig.me",
     "keepachangelog.com",
+    "krew.sigs.k8s.io",
     "rustup.rs",
     "semver.org",
     "www.apache.org",

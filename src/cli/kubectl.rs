@@ -21,7 +21,7 @@ use crate::report::cluster;
 pub struct Kubectl {
     #[command(subcommand)]
     command: Command,
-    /// The kubeconfig; as kubectl finds it when not given
+    /// The kubeconfig; as kubectl finds it when not given, in a pod its account
     #[arg(long, global = true, value_name = "PATH")]
     kubeconfig: Option<PathBuf>,
     /// The context of it
@@ -83,7 +83,8 @@ impl Kubectl {
         let options = KubeConfigOptions { context: self.context, ..KubeConfigOptions::default() };
         let config = match &self.kubeconfig {
             Some(path) => Config::from_custom_kubeconfig(Kubeconfig::read_from(path)?, &options).await?,
-            None => Config::from_kubeconfig(&options).await?,
+            None if options.context.is_some() => Config::from_kubeconfig(&options).await?,
+            None => Config::infer().await?,
         };
         let client = Client::try_from(config)?;
         match self.command {

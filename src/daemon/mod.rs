@@ -18,7 +18,7 @@ mod inbound;
 mod ipvs;
 mod keeper;
 mod lock;
-mod metrics;
+pub(crate) mod metrics;
 mod nat;
 pub mod question;
 mod retry;

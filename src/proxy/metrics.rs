@@ -8,7 +8,7 @@ use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::info::Info;
 use prometheus_client::registry::Registry;
 
-use super::report::Report;
+use super::report::{Report, State};
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct ByState {
@@ -41,6 +41,9 @@ pub fn text(report: &Report) -> String {
     let (problems, descriptors) = (Gauge::<i64>::default(), Gauge::<i64>::default());
     problems.set(report.problems.len().try_into().unwrap_or(i64::MAX));
     descriptors.set(report.free_descriptors.try_into().unwrap_or(i64::MAX));
+    for state in State::ALL {
+        ports.get_or_create(&ByState { state: state.word() }).set(0);
+    }
     for port in &report.ports {
         ports.get_or_create(&ByState { state: port.state.word() }).inc();
         let (proxy, namespace) = (port.proxy.clone(), port.network_namespace.clone());
@@ -73,4 +76,48 @@ pub fn text(report: &Report) -> String {
     // Writing into a String cannot fail.
     let _ = encode(&mut text, &registry);
     text
+}
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use super::*;
+    use crate::daemon::metrics::lint::lint;
+    use crate::proxy::report::PortReport;
+
+    fn port(state: State) -> PortReport {
+        let text = |text: &str| text.to_owned();
+        let (proxy, network_namespace, protocol, address) = (text("shop/web"), text("blue"), text("tcp"), text("127.0.0.1:80"));
+        let (reason, unreachable, open, accepted, refused, unreached) = (None, None, 1, 2, 3, 4);
+        PortReport {
+            proxy,
+            network_namespace,
+            protocol,
+            address,
+            state,
+            reason,
+            unreachable,
+            open,
+            accepted,
+            refused,
+            unreached,
+            bytes_up: 5,
+            bytes_down: 6,
+        }
+    }
+
+    /// The text of a process that has one port, which waits.
+    pub(crate) fn with_a_port() -> String {
+        text(&Report { ready: true, problems: Vec::new(), ports: vec![port(State::Waiting)], free_descriptors: 9 })
+    }
+
+    #[test]
+    fn every_state_is_told_and_names_and_help_are_as_prometheus_advises() {
+        let nothing = text(&Report { ready: true, problems: Vec::new(), ports: Vec::new(), free_descriptors: 9 });
+        for state in State::ALL {
+            assert!(nothing.contains(&format!("egressd_proxy_ports{{state=\"{}\"}} 0\n", state.word())), "{nothing}");
+        }
+        let one = with_a_port();
+        assert!(one.contains("egressd_proxy_ports{state=\"Waiting\"} 1\n"), "{one}");
+        assert_eq!(lint(&one), Vec::<String>::new());
+    }
 }

@@ -11,7 +11,7 @@ mod datagram;
 mod header;
 mod http;
 mod limits;
-mod metrics;
+pub(crate) mod metrics;
 mod namespaces;
 mod opener;
 mod pipe;

@@ -67,6 +67,8 @@ pub enum State {
 }
 
 impl State {
+    pub const ALL: [Self; 3] = [Self::Listening, Self::Waiting, Self::Failing];
+
     /// As metrics name it.
     pub fn word(self) -> &'static str {
         match self {

@@ -31,7 +31,8 @@ fn main() -> ExitCode {
         Scenario::new("a pool that bindings leave by is deleted by force only", pools::pools_in_use),
         Scenario::new("who may edit a namespace may edit its bindings, and not their status", editors),
         Scenario::new("agents and controllers have the names that they need and no others", agents_rights),
-        Scenario::new("the image runs on a node with two capabilities, and says which one is missing", the_image_on_a_node).with_cluster(),
+        Scenario::new("the image runs on a node with three capabilities, and says which one is missing", the_image_on_a_node)
+            .with_cluster(),
     ])
 }
 
@@ -328,18 +329,28 @@ fn the_image_on_a_node() {
     let announce = n1.enter(|| command::run(&["sysctl", "-n", "net.ipv4.conf.eth1.arp_announce"]));
     assert_eq!(announce.trim(), "2", "it is written through the mount");
 
+    // kubectl's plugin is in the image, too, and is the pod's account there.
+    let plugin = |command: &[&str]| {
+        cluster.api.kubectl(&[&["-n", INSTALLED, "exec", "deployment/egressd-controller", "--", "kubectl-egress"], command].concat())
+    };
+    let told = plugin(&["status", "--all-namespaces"]);
+    assert!(told.contains("crawler"), "{told}");
+
     let container = "/spec/template/spec/containers/0";
-    let only = |capability: &str| json!({ "path": format!("{container}/securityContext/capabilities/add"), "value": [capability] });
+    let without = |missing: &str| {
+        let left: Vec<_> = ["NET_ADMIN", "NET_BROADCAST", "NET_RAW"].into_iter().filter(|capability| *capability != missing).collect();
+        json!({ "path": format!("{container}/securityContext/capabilities/add"), "value": left })
+    };
     let patch = |mut change: Value| {
         change["op"] = json!("replace");
         let change = json!([change]).to_string();
         cluster.api.kubectl(&["-n", INSTALLED, "patch", "daemonset", "egressd", "--type=json", "-p", &change]);
     };
-    for (left, missing) in [("NET_BROADCAST", "CAP_NET_ADMIN"), ("NET_ADMIN", "CAP_NET_BROADCAST")] {
-        patch(only(left));
+    for missing in ["NET_ADMIN", "NET_BROADCAST", "NET_RAW"] {
+        patch(without(missing));
         until("an agent says what it lacks", || {
             let logs = cluster.api.try_kubectl(&["-n", INSTALLED, "logs", "--prefix", "-l", "app.kubernetes.io/name=egressd"])?;
-            if logs.contains(missing) && logs.contains("Operation not permitted") { Ok(()) } else { Err(logs) }
+            if logs.contains(&format!("CAP_{missing}")) && logs.contains("Operation not permitted") { Ok(()) } else { Err(logs) }
         });
         n1.leaves_by(&pod.netns, Nic::Eth1).unwrap_or_else(|error| panic!("the kernel works on: {error}"));
         cluster.upgrade(&["--set=runtime.socket="]).unwrap_or_else(|error| panic!("{error}"));

@@ -3,8 +3,10 @@
 mod commands;
 mod manifests;
 mod names;
+mod needs;
 mod page;
 mod structure;
+mod units;
 
 use page::Page;
 

@@ -82,7 +82,7 @@ fn every_label_is_one_of_the_grammar() {
         for (line, text) in page.prose().chain(typed) {
             for name in words(text, "egress.", |c| c.is_ascii_lowercase() || c == '-') {
                 // `egress.rs` and its like are files; a dot at the end of a sentence is no label.
-                if !["egress.", "egress.rs", "egress.conf", "egress.md"].contains(&name) {
+                if !["egress.", "egress.rs", "egress.conf", "egress.md", "egress.yaml"].contains(&name) {
                     found(line, if known(name) { Ok(()) } else { Err(format!("there is no label {name}")) });
                 }
             }
@@ -188,4 +188,29 @@ fn every_value_that_the_page_of_the_chart_tells_of_is_one_of_the_chart() {
     assert!(told.len() > 40, "{told:?}");
     let missing = told.iter().filter(|path| values.pointer(&format!("/{}", path.replace('.', "/"))).is_none());
     assert_none(&missing.map(|path| format!("the chart has no value {path}")).collect::<Vec<_>>());
+}
+
+/// What `make engines cluster` builds, by its module's name.
+const BUILT: [(&str, &str); 5] = [
+    ("tests/engines/go.mod", "github.com/moby/moby/v2"),
+    ("tests/cluster/programs/containerd/go.mod", "github.com/containerd/containerd/v2"),
+    ("tests/cluster/programs/nerdctl/go.mod", "github.com/containerd/nerdctl/v2"),
+    ("tests/cluster/programs/kubernetes/go.mod", "k8s.io/kubernetes"),
+    ("tests/cluster/programs/helm/go.mod", "helm.sh/helm/v3"),
+];
+
+#[test]
+fn the_page_of_compatibility_tells_the_versions_that_the_tests_build() {
+    let page = Page::read("docs/compatibility.md");
+    let tested: Vec<_> = page.prose().filter_map(|(_, line)| Some(line.split('|').nth(2)?.to_owned())).collect();
+    let missing = BUILT.iter().filter_map(|(file, module)| {
+        let text = text_of(file);
+        let words =
+            text.lines().filter_map(|line| line.trim_start().trim_start_matches("require ").strip_prefix(module)?.strip_prefix(" v"));
+        let version =
+            words.map(|rest| rest.split(' ').next().unwrap_or_default()).next().unwrap_or_else(|| panic!("{file} has no {module}"));
+        let is_told = tested.iter().any(|cell| cell.split([' ', ',', ';']).any(|word| word == version));
+        (!is_told).then(|| format!("docs/compatibility.md does not tell that {module} {version} is tested"))
+    });
+    assert_none(&missing.collect::<Vec<_>>());
 }

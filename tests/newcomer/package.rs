@@ -7,6 +7,7 @@ use std::{
     process::Command,
 };
 
+use serde_json::Value;
 use world::{
     FOLDER, Scenario, built,
     command::{run, try_run},
@@ -86,7 +87,7 @@ fn reproducible() -> PathBuf {
         let script = concat!(env!("CARGO_MANIFEST_DIR"), "/packaging/build.sh");
         let line = format!("{habits}; exec {script} {} {}", programs.display(), out.display());
         let files: Vec<_> = run(&["bash", "-c", &line]).lines().map(PathBuf::from).collect();
-        assert_eq!(files.len(), 3, "a package, a tarball and a bill of materials: {files:?}");
+        assert_eq!(files.len(), 5, "a package, a tarball, a bill of materials, a plugin and its manifest: {files:?}");
         files
     };
     let first = build("first", "umask 022");
@@ -98,7 +99,29 @@ fn reproducible() -> PathBuf {
     let contents = run(&["dpkg-deb", "--contents", &first[0].to_string_lossy()]);
     let times: BTreeSet<_> = contents.lines().filter_map(|line| line.split_whitespace().nth(4)).collect();
     assert_eq!(times.len(), 1, "all is of the commit's time: {times:?}");
+    plugin(&first[3], &first[4]);
     first[0].clone()
+}
+
+/// krew takes the manifest by its name, the tarball by its sum, and of that the files that the manifest names.
+fn plugin(archive: &Path, manifest: &Path) {
+    let plugin: Value = serde_saphyr::from_str(&fs::read_to_string(manifest).expect("built")).expect("YAML");
+    assert_eq!(manifest.file_stem().and_then(|name| name.to_str()), plugin["metadata"]["name"].as_str());
+    assert_eq!(plugin["spec"]["version"], concat!("v", env!("CARGO_PKG_VERSION")));
+    let platform = &plugin["spec"]["platforms"][0];
+    let (name, archive) = (archive.file_name().and_then(|name| name.to_str()).expect("a name"), archive.to_string_lossy());
+    assert_eq!(platform["uri"], format!("https://releases.egressd.example/{name}"));
+    let sum = run(&["sha256sum", &archive]);
+    assert_eq!(platform["sha256"].as_str(), sum.split(' ').next(), "{sum}");
+    let folder = format!("{FOLDER}/plugin");
+    fs::create_dir_all(&folder).expect("a folder");
+    run(&["tar", "--extract", "--gzip", "--file", &archive, "--directory", &folder]);
+    for file in platform["files"].as_array().expect("files") {
+        let from = file["from"].as_str().expect("a file");
+        assert!(Path::new(&folder).join(from).is_file(), "{from} is in the tarball");
+    }
+    let program = format!("{folder}/{}", platform["bin"].as_str().expect("a program"));
+    assert_eq!(run(&[&program, "--version"]).trim(), concat!("kubectl egress ", env!("CARGO_PKG_VERSION")));
 }
 
 fn tables() -> String {

@@ -60,6 +60,22 @@ request.userInfo.username == 'system:serviceaccount:{{ .Release.Namespace }}:{{ 
 {{ regexFind "[0-9]+$" .Values.metrics.address }}
 {{- end }}
 
+{{/* Where the Services are that a ServiceMonitor selects, and what it asks of both kinds of endpoints. */}}
+{{- define "egressd.monitor.from" -}}
+namespaceSelector:
+  matchNames: [{{ .Release.Namespace }}]
+{{- end }}
+{{- define "egressd.monitor.endpoint" -}}
+port: metrics
+interval: {{ .interval }}
+{{- with .scrapeTimeout }}
+scrapeTimeout: {{ . }}
+{{- end }}
+{{- with .metricRelabelings }}
+metricRelabelings: {{- toYaml . | nindent 2 }}
+{{- end }}
+{{- end }}
+
 {{/* A probe: kubelet is on the node, as the agent is, so it asks where the agent listens. */}}
 {{- define "egressd.probe" -}}
 {{- $host := include "egressd.metrics.host" .root -}}

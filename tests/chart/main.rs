@@ -1,5 +1,8 @@
 //! What the chart renders, by `helm` itself, with its own values and those of `tests/chart`. `tests/chart_cluster` installs it.
 
+mod distributions;
+mod monitoring;
+
 use std::{collections::BTreeSet, env, fs, path::PathBuf, process::Command};
 
 use serde_json::{Value, json};
@@ -71,20 +74,27 @@ fn helm_finds_nothing_to_say_about_the_chart() {
     }
 }
 
+/// How many definitions there are, and what Helm is to do with them at uninstall.
+fn definitions(objects: &[Value]) -> (usize, BTreeSet<&str>) {
+    let all = objects.iter().filter(|object| object["kind"] == "CustomResourceDefinition");
+    let policies = all.clone().map(|object| object["metadata"]["annotations"]["helm.sh/resource-policy"].as_str().unwrap_or("go"));
+    (all.count(), policies.collect())
+}
+
 #[test]
-fn the_charts_definitions_are_the_generated_ones_and_are_kept_at_uninstall() {
+fn the_charts_definitions_are_the_generated_ones_and_are_kept_at_uninstall_unless_told_otherwise() {
     let objects = rendered(EVERY_VALUES[0]);
     let generated = egressd::api::definitions::all();
     for (file, text) in &generated {
         let mut expected = whole(yaml(text));
         let name = expected["metadata"]["name"].as_str().expect("it has a name").to_owned();
         let found = find(&objects, "CustomResourceDefinition", &name).unwrap_or_else(|| panic!("{file} is not rendered"));
-        assert_eq!(found["metadata"]["annotations"]["helm.sh/resource-policy"], "keep", "{name}");
         expected["metadata"] = found["metadata"].clone();
         assert!(*found == expected, "{name} is another one in the chart: write it anew with UPDATE_GENERATED=1 cargo test --lib generated");
     }
-    let all = objects.iter().filter(|object| object["kind"] == "CustomResourceDefinition");
-    assert_eq!(all.count(), generated.len(), "there are no others");
+    assert_eq!(definitions(&objects), (generated.len(), ["keep"].into()), "there are no others");
+    assert_eq!(definitions(&rendered("tests/chart/full.yaml")), (generated.len(), ["go"].into()));
+    assert_eq!(definitions(&rendered("tests/chart/bare.yaml")), (0, [].into()));
 }
 
 /// The same with whole numbers as such: the generator writes 64.0.
@@ -101,7 +111,7 @@ fn whole(value: Value) -> Value {
 }
 
 #[test]
-fn agents_are_not_privileged_and_have_two_capabilities() {
+fn agents_are_not_privileged_and_have_three_capabilities() {
     for values in EVERY_VALUES {
         let objects = rendered(values);
         let expected = json!({
@@ -157,6 +167,7 @@ fn values_reach_the_agent() {
         "--inside=fd00::/8",
         "--allow-raw-exits",
         "--log-json",
+        "--fast-path=auto",
     ] {
         assert!(arguments.contains(&expected), "{expected}: {arguments:?}");
     }
@@ -185,6 +196,13 @@ fn values_reach_the_agent() {
     let usual = rendered(EVERY_VALUES[0]);
     let arguments = strings(&container(&usual)["args"]);
     assert!(!arguments.contains(&"--allow-raw-exits"), "{arguments:?}");
+    for off in ["off", "false"] {
+        let objects = render(EVERY_VALUES[0], &["--set", &format!("fastPath={off}")]).unwrap_or_else(|error| panic!("{error}"));
+        assert!(
+            !strings(&container(&objects)["args"]).iter().any(|argument| argument.starts_with("--fast-path")),
+            "YAML reads off as false"
+        );
+    }
     assert_eq!(container(&usual)["image"], format!("egressd:{}", env!("CARGO_PKG_VERSION")));
 }
 
@@ -233,6 +251,7 @@ fn controllers_are_a_deployment_with_an_account_of_their_own_and_no_rights_on_a_
             (&pod["hostNetwork"], &pod["volumes"], &pod["securityContext"]["runAsNonRoot"]),
             (&Value::Null, &Value::Null, &json!(true))
         );
+        assert_eq!(pod["securityContext"]["seccompProfile"]["type"], "RuntimeDefault", "{values}");
         let context = &pod["containers"][0]["securityContext"];
         assert_eq!((&context["capabilities"], &context["readOnlyRootFilesystem"]), (&json!({ "drop": ["ALL"] }), &json!(true)), "{values}");
         // The DaemonSet's selector is one label: a controller's pod must not have it.
@@ -245,7 +264,12 @@ fn controllers_are_a_deployment_with_an_account_of_their_own_and_no_rights_on_a_
     let usual = rendered(EVERY_VALUES[0]);
     assert_eq!(find(&usual, "Deployment", "egressd-controller").expect("it is there")["spec"]["replicas"], 2);
     assert!(find(&usual, "PodDisruptionBudget", "egressd-controller").is_some());
+    let of =
+        |objects: &[Value]| find(objects, "Deployment", "egressd-controller").expect("it is there")["spec"]["template"]["spec"].clone();
     let full = rendered("tests/chart/full.yaml");
+    assert_eq!(of(&usual)["securityContext"]["runAsUser"], 65532);
+    let context = &of(&full)["securityContext"];
+    assert_eq!((&context["runAsUser"], &context["fsGroup"]), (&Value::Null, &json!(7)), "the platform's user");
     let pod = &find(&full, "Deployment", "egressd-controller").expect("it is there")["spec"]["template"]["spec"];
     assert_eq!((&pod["serviceAccountName"], &pod["nodeSelector"]["trusted"]), (&json!("leaders"), &json!("yes")));
     assert!(find(&rendered("tests/chart/bare.yaml"), "PodDisruptionBudget", "egressd-controller").is_none(), "one of one may go");
@@ -317,42 +341,6 @@ fn no_role_has_a_wildcard_or_reads_secrets() {
 }
 
 #[test]
-fn monitoring_is_there_when_asked_for_and_refused_where_nobody_could_reach_it() {
-    assert!(kinds(&rendered(EVERY_VALUES[0])).is_disjoint(&["ServiceMonitor", "Service", "ConfigMap"].into()));
-    for values in ["tests/chart/full.yaml", "examples/helm/values.yaml"] {
-        let objects = rendered(values);
-        let monitor = find(&objects, "ServiceMonitor", "egressd").expect("it is asked for");
-        assert_eq!(monitor["metadata"]["labels"]["release"], "prometheus");
-        let service = find(&objects, "Service", "egressd-metrics").expect("it is what the monitor selects");
-        assert_eq!(service["spec"]["clusterIP"], "None");
-        let controllers = find(&objects, "Service", "egressd-controller-metrics").expect("it is what their monitor selects");
-        assert_eq!(
-            controllers["spec"]["selector"],
-            find(&objects, "Deployment", "egressd-controller").expect("it is there")["spec"]["selector"]["matchLabels"]
-        );
-        let dashboard = find(&objects, "ConfigMap", "egressd-dashboard").expect("it is asked for");
-        let dashboard: Value = serde_json::from_str(dashboard["data"]["egressd.json"].as_str().expect("text")).expect("JSON");
-        assert_eq!(dashboard["title"], "egressd");
-    }
-    let objects = rendered("tests/chart/full.yaml");
-    let rules = find(&objects, "PrometheusRule", "egressd").expect("it is asked for");
-    assert_eq!(rules["metadata"]["labels"]["release"], "prometheus");
-    let rules = rules["spec"]["groups"][0]["rules"].as_array().expect("alerts");
-    assert!(
-        rules.iter().all(|rule| {
-            let of_nodes = rule["annotations"]["summary"].as_str().is_some_and(|text| text.contains("{{ $labels.node }}"));
-            of_nodes || rule["annotations"]["description"].as_str().is_some_and(|text| text.contains("deployment/egressd-controller"))
-        }),
-        "{rules:?}"
-    );
-    for address in ["127.0.0.1:9464", "127.0.1.1:9464", "[::1]:9464"] {
-        let set = format!("metrics.address={address}");
-        let refused = render("examples/helm/values.yaml", &["--set", &set]).expect_err("nobody would reach it");
-        assert!(refused.contains("only the node itself reaches") && refused.contains("0.0.0.0:9464"), "{refused}");
-    }
-}
-
-#[test]
 fn slips_in_values_are_refused_by_name() {
     for (slip, named) in [
         ("rawExit=true", "rawExit"),
@@ -365,7 +353,13 @@ fn slips_in_values_are_refused_by_name() {
         ("inside[0]=10.0.0.1", "inside"),
         ("metrics.address=9464", "address"),
         ("monitoring.serviceMonitor.enable=true", "enable"),
-        ("crds.enabled=true", "enabled"),
+        ("crds.install=true", "install"),
+        ("crds.keep=yes", "keep"),
+        ("fastPath=on", "fastPath"),
+        ("monitoring.serviceMonitor.scrapeTimeout=5", "scrapeTimeout"),
+        ("monitoring.serviceMonitor.namespace=Net", "namespace"),
+        ("controller.podSecurityContext.runAsNonRoot=false", "runAsNonRoot"),
+        ("controller.podSecurityContext.runAsUser=0", "runAsUser"),
         ("updateStrategy.rollingUpdate.maxUnavailable=0", "maxUnavailable"),
         ("updateStrategy.rollingUpdate.maxSurge=1", "maxSurge"),
         ("extraEnv[0].value=x", "extraEnv"),
