@@ -67,6 +67,8 @@ pub fn steps_lose_nothing(world: &World, options: &[&str], engine: &impl Runs, c
         world.bind(&Binding::of(&plain.netns).to(world, Nic::Eth1));
         world.await_nic("netns/plain", Nic::Eth1);
         shows(&egressd, hours);
+        // What holds a namespace keeps its interfaces, and who has one may send.
+        drop(web);
         engine.end(&name);
         world.unbind("plain");
         until("nobody is bound", || {
