@@ -10,6 +10,7 @@ trap 'rm -rf "$work"' EXIT
 cargo test --workspace --no-run
 status=0
 for test in "docker:no first packet of" "kubernetes:send in their first instruction" "programs:first packets of programs" "cloud:killed at any call" "upgrade:0.1.0" \
+  "proxy:all served, by a few" "proxy:idle connections" "proxy:come and go" \
   "kubernetes:goes from pod to pod" "readers:no input harms its reader"; do
   EGRESSD_SOAK=1 cargo test --workspace --test "${test%%:*}" -- "${test#*:}" 2>&1 | tee -a "$work/output" || status=1
 done

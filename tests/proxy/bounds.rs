@@ -2,26 +2,19 @@
 
 use std::{
     fs,
-    io::{Read, Write},
     net::{TcpListener, TcpStream},
-    thread,
-    time::{Duration, Instant},
 };
 
 use socket2::{Domain, Protocol, Socket, Type};
-use world::{Netns, command, status::until};
+use world::{Netns, status::until};
 
 use crate::support::{
-    Proxy, SERVER, ask, at, await_listening, await_port, connect, echo, fetch, folder, hello, inside, is_refused, manifest, port, server,
+    Proxy, SERVER, alive, ask, at, await_listening, await_port, connect, echo, fetch, folder, hello, is_refused, manifest, port, server,
     status, write,
 };
 
 const LISTEN: &str = "address: 0.0.0.0, port: 8000";
 const DIAL: &str = "address: 127.0.0.1, port: 80";
-
-fn alive(stream: &mut TcpStream) -> bool {
-    stream.write_all(b"x").is_ok() && stream.read_exact(&mut [0]).is_ok()
-}
 
 pub fn connections() {
     let (host, ns1, ns2) = (Netns::host(), Netns::add("ns1"), Netns::add("ns2"));
@@ -235,36 +228,4 @@ pub fn rights() {
     let _proxy = Proxy::start_by(&["setpriv", "--bounding-set", "-all,+net_bind_service,+sys_admin"], &[]);
     await_listening(2);
     assert_eq!(ask(&ns1, at("127.0.0.1:443")).expect("it is served"), "hello");
-}
-
-pub fn thousands() {
-    const NAMESPACES: usize = 100;
-    const PORTS: usize = 20;
-    server(&Netns::host(), SERVER, hello);
-    let names: Vec<String> = (0..NAMESPACES).map(|number| format!("n{number}")).collect();
-    for name in &names {
-        command::run(&["ip", "netns", "add", name]);
-    }
-    let listed = names.join(", ");
-    for port in 0..PORTS {
-        let protocol = if port % 2 == 0 { "TCP" } else { "UDP" };
-        let listen = format!("networkNamespaces: [{listed}], protocol: {protocol}, address: 0.0.0.0, port: {}", 8000 + port);
-        manifest(&format!("p{port}"), &listen, DIAL, "");
-    }
-    let began = Instant::now();
-    let proxy = Proxy::start();
-    await_listening(NAMESPACES * PORTS);
-    let took = began.elapsed();
-    let (threads, memory) = (proxy.number("Threads"), proxy.number("VmRSS"));
-    println!("{} ports in {NAMESPACES} namespaces: open after {took:?}, {threads} threads, {memory} kB", NAMESPACES * PORTS);
-    assert!(threads <= 16, "{threads} threads");
-    for name in [&names[0], &names[NAMESPACES - 1]] {
-        let netns = inside(name);
-        assert_eq!(ask(&netns, at("127.0.0.1:8000")).expect("it is served"), "hello");
-        assert_eq!(ask(&netns, at("127.0.0.1:8018")).expect("it is served"), "hello");
-    }
-    thread::sleep(Duration::from_millis(200));
-    let idle = proxy.processor_time();
-    thread::sleep(Duration::from_secs(2));
-    println!("at rest for 2 s: {} ticks of processor time", proxy.processor_time() - idle);
 }

@@ -3,29 +3,24 @@
 use std::{
     fs,
     io::{Read, Write},
-    net::{SocketAddr, TcpListener, TcpStream},
+    net::{SocketAddr, TcpListener},
     process::Command,
     thread,
     time::{Duration, Instant},
 };
 
 use world::{
-    Netns, command,
+    Netns, command, count,
     status::{until, until_within},
 };
 
 use crate::support::{
-    PATIENCE, Proxy, SERVER, ask, at, await_listening, await_port, connect, echo, fetch, folder, hello, inside, manifest, port, server,
-    status,
+    PATIENCE, Proxy, SERVER, alive, ask, at, await_listening, await_port, connect, echo, fetch, folder, hello, inside, manifest, port,
+    server, status,
 };
 
 const LISTEN: &str = "address: 0.0.0.0, port: 8000";
 const DIAL: &str = "address: 127.0.0.1, port: 80";
-
-/// Sends a byte and waits for it to come back.
-fn alive(stream: &mut TcpStream) -> bool {
-    stream.write_all(b"x").is_ok() && stream.read_exact(&mut [0]).is_ok()
-}
 
 /// A namespace that nothing of ours holds, with a link into it.
 fn add(number: usize) -> String {
@@ -47,16 +42,16 @@ fn links() -> usize {
 }
 
 pub fn come_and_go() {
-    const MANY: usize = 500;
+    let many = count(500, 2_000);
     server(&Netns::host(), SERVER, echo);
-    let names: Vec<String> = (0..MANY).map(|number| format!("n{number}")).collect();
+    let names: Vec<String> = (0..many).map(|number| format!("n{number}")).collect();
     manifest("many", &format!("networkNamespaces: [{}], {LISTEN}", names.join(", ")), DIAL, "");
     manifest("udp", &format!("networkNamespaces: [{}], protocol: UDP, {LISTEN}", names.join(", ")), DIAL, "");
     let proxy = Proxy::start();
     await_listening(0);
     let before = proxy.descriptors();
     let mut delays = Vec::new();
-    for number in 0..MANY {
+    for number in 0..many {
         let name = format!("n{number}");
         command::run(&["ip", "netns", "add", &name]);
         if number % 50 == 0 {
@@ -79,9 +74,9 @@ pub fn come_and_go() {
         drop((stream, netns));
     }
     println!("from the end of `ip netns add` until its port is open: {delays:?}");
-    await_listening(2 * MANY);
-    println!("{} ports, {} threads, {} kB", 2 * MANY, proxy.number("Threads"), proxy.number("VmRSS"));
-    assert_eq!(links(), MANY);
+    await_listening(2 * many);
+    println!("{} ports, {} threads, {} kB", 2 * many, proxy.number("Threads"), proxy.number("VmRSS"));
+    assert_eq!(links(), many);
     for name in &names {
         command::run(&["ip", "netns", "del", name]);
     }

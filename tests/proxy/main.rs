@@ -3,6 +3,7 @@
 mod bounds;
 mod exits;
 mod life;
+mod load;
 mod support;
 mod tcp;
 mod udp;
@@ -34,7 +35,9 @@ fn main() -> ExitCode {
         Scenario::new("it needs two capabilities, and says so", bounds::rights),
         Scenario::new("a kernel without SCTP is named with its cure, and other ports are served", bounds::no_sctp),
         Scenario::new("a port that another program has is opened once it is free", bounds::a_taken_port),
-        Scenario::new("2,000 ports in 100 namespaces, by a few threads", bounds::thousands).shown(),
+        Scenario::new("2,000 ports in 200 namespaces are all served, by a few threads", load::thousands_of_ports).shown(),
+        Scenario::new("a thousand idle connections go on, and keep no new one waiting", load::idle_connections).shown(),
+        Scenario::new("UDP: of a stream of datagrams each is answered to its client", load::datagrams).shown(),
         Scenario::new("what is dialled from an exit's address leaves by that exit's NIC", exits::by_source),
     ];
     world::harness::main_of_waiting(scenarios)

@@ -174,6 +174,11 @@ pub fn connect(netns: &Netns, to: SocketAddr) -> io::Result<TcpStream> {
     Ok(stream)
 }
 
+/// Whether what is sent to [`echo`] comes back.
+pub fn alive(stream: &mut TcpStream) -> bool {
+    stream.write_all(b"x").is_ok() && stream.read_exact(&mut [0]).is_ok()
+}
+
 /// Whether a call is taken and then answered by nothing but a reset, which may come before the call has returned.
 pub fn is_refused(netns: &Netns, to: SocketAddr) -> bool {
     connect(netns, to).and_then(|mut stream| stream.read(&mut [0])).is_err_and(|error| error.kind() == io::ErrorKind::ConnectionReset)
