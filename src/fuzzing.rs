@@ -56,7 +56,7 @@ fn manifests(bytes: &[u8]) {
     let (ruleset, sysctls) = (Ruleset::default(), BTreeMap::new());
     let observed = Observed { kernel: &facts.kernel, ruleset: &ruleset, sysctls: &sysctls, ahead: &[] };
     let plan = Planner::default().plan(&outcome, &observed, &past.departed, true);
-    let _ = plan.to_string();
+    let _ = plan.words(&facts.kernel);
 }
 
 fn host() -> Facts {

@@ -14,7 +14,9 @@ mod ruleset;
 #[cfg(test)]
 mod samples;
 pub mod uapi;
+mod words;
 
 pub use change::{Change, Flowtable};
 pub use diff::diff;
 pub use ruleset::*;
+pub use words::NameOf;

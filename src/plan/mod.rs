@@ -22,7 +22,6 @@ pub mod tables;
 mod tests;
 
 use std::collections::BTreeMap;
-use std::fmt;
 
 use crate::model::facts::KernelFacts;
 use crate::model::resolve::Outcome;
@@ -124,32 +123,22 @@ impl Plan {
         let flows_stay = self.cuts.is_empty() && self.server_cuts.is_empty();
         self.sysctls.is_empty() && self.before.is_empty() && self.ruleset.is_empty() && flows_stay && self.after.is_empty()
     }
-}
 
-/// One line for each step.
-impl fmt::Display for Plan {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+    /// One line for each step, as a command of a shell, as far as there is one.
+    pub fn words(&self, kernel: &KernelFacts) -> String {
         if self.is_empty() {
-            return writeln!(f, "nothing to change");
+            return "nothing to change\n".to_owned();
         }
-        for (key, value) in &self.sysctls {
-            writeln!(f, "sysctl {key} = {value}")?;
-        }
-        for step in &self.before {
-            writeln!(f, "{}", step.words(&self.names))?;
-        }
-        for change in &self.ruleset {
-            writeln!(f, "{change}")?;
-        }
-        for step in &self.after {
-            writeln!(f, "{}", step.words(&self.names))?;
-        }
-        for cut in &self.cuts {
-            writeln!(f, "{cut}")?;
-        }
-        for cut in &self.server_cuts {
-            writeln!(f, "{cut}")?;
-        }
-        Ok(())
+        let nothing = Ruleset::default();
+        let target = self.target.as_ref().unwrap_or(&nothing);
+        let name = |index| kernel.links.get(&index).map(|link| link.name.clone());
+        let steps = |steps: &[RouteStep]| steps.iter().map(|step| step.words(&self.names).to_string()).collect::<Vec<_>>();
+        let mut lines: Vec<String> = self.sysctls.iter().map(|(key, value)| format!("sysctl -w {key}='{value}'")).collect();
+        lines.extend(steps(&self.before));
+        lines.extend(self.ruleset.iter().map(|change| format!("nft '{}'", change.words(target, &name))));
+        lines.extend(steps(&self.after));
+        lines.extend(self.cuts.iter().map(ToString::to_string));
+        lines.extend(self.server_cuts.iter().map(ToString::to_string));
+        lines.into_iter().map(|line| line + "\n").collect()
     }
 }

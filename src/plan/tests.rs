@@ -333,7 +333,7 @@ fn tables_come_before_rules_and_rules_before_marks() {
         RouteStep::AddRule(_) => 3,
         RouteStep::DeleteRule(_) | RouteStep::DeleteRoute(_) | RouteStep::DeleteAddress { .. } => 4,
     };
-    assert!(plan.before.is_sorted_by_key(kind), "{plan}");
+    assert!(plan.before.is_sorted_by_key(kind), "{plan:?}");
     assert!(plan.after.is_empty() && !plan.ruleset.is_empty());
 }
 

@@ -47,6 +47,28 @@ fn the_listing_loads_again() {
     });
 }
 
+/// Gives `nft` the commands that make a ruleset, as far as it can write them.
+pub fn load_words(wanted: &Ruleset, mut can: impl FnMut(&str) -> bool) {
+    let name = |index| (index == 1).then(|| "lo".to_owned());
+    let changes = diff(wanted, &Ruleset::default());
+    let words: Vec<String> = changes.iter().map(|change| change.words(wanted, &name)).filter(|words| can(words)).collect();
+    let output = load(&words.join("\n"));
+    assert!(output.status.success(), "{}\n{}", String::from_utf8_lossy(&output.stderr), words.join("\n"));
+}
+
+/// What a dry run prints is what `nft` takes, and it makes the same of it.
+#[test]
+fn changes_in_words_are_taken_by_nft_for_the_same() {
+    in_namespace(|| {
+        let mut nft = Nft::open().unwrap();
+        put(&mut nft, &everything());
+        let listing = golden_listing().replace("\tflags owner\n\n", "");
+        nft.commit(&[Change::DeleteTable(Family::Ip), Change::DeleteTable(Family::Ip6), Change::DeleteTable(Family::Bridge)]).unwrap();
+        load_words(&everything(), |_| true);
+        assert_eq!(golden_listing(), listing);
+    });
+}
+
 #[test]
 fn a_batch_with_one_bad_change_changes_nothing_and_names_it() {
     in_namespace(|| {

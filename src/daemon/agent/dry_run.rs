@@ -34,7 +34,7 @@ impl Agent {
             plan = self.plan(None);
         }
         match plan {
-            Ok(plan) => print!("{plan}"),
+            Ok(plan) => print!("{}", plan.words(&self.facts.kernel)),
             Err(failure) => warn!("{failure}"),
         }
         self.ipvs.planned(&self.outcome, &mut self.kernel).iter().for_each(|step| println!("{step}"));
