@@ -1,6 +1,7 @@
 //! An agent whose API server is not well, by its packets and by what it says of itself. That it works with a real one is in `tests/kubernetes`.
 
 use std::collections::BTreeSet;
+use std::net::Ipv4Addr;
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
@@ -10,6 +11,7 @@ use world::status::until;
 use world::{Container, Egressd, Nic, Scenario, ScriptedApi, World};
 
 const BINDINGS: &str = "egressd.dev/egressbindings";
+const REPORTS: &str = "egressd.dev/egressnodes";
 /// What an agent watches, without its own DaemonSet.
 const KINDS: [&str; 6] = [BINDINGS, "egressd.dev/egresspools", "namespaces", "pods", "nodes", "configmaps"];
 /// For scenarios that wait until the agent is not ready, and until it asks again.
@@ -19,6 +21,7 @@ fn main() -> ExitCode {
     let mut scenarios = Vec::new();
     let mut add = |name: &str, run: fn()| scenarios.push(Scenario::new(name, run).within(LONG));
     add("an API server that is lost is seen in status, metrics and readiness until it is back", a_lost_api_server_is_seen);
+    add("a pod that no link leads to, and that the host reaches by a NIC, is refused", a_pod_beside_the_host_is_refused);
     add("watches that are begun anew, and lists that are, are no loss", watches_begun_anew_are_no_loss);
     world::harness::main(scenarios)
 }
@@ -32,11 +35,16 @@ fn stage() -> (World, ScriptedApi, Container) {
     let api = world.netns().enter(ScriptedApi::start);
     api.put("nodes", json!({ "metadata": { "name": "n1" } }));
     api.put("namespaces", json!({ "metadata": { "name": "shop" } }));
-    let status = json!({ "phase": "Running", "podIPs": [{ "ip": pod.address }] });
-    api.put("pods", json!({ "metadata": { "namespace": "shop", "name": "web" }, "spec": { "nodeName": "n1" }, "status": status }));
+    run(&api, "web", pod.address);
     world.leaves_by(&pod.netns, Nic::Eth0).expect("nothing is bound yet");
     bind(&world, &api, Nic::Eth1);
     (world, api, pod)
+}
+
+/// A pod of the node.
+fn run(api: &ScriptedApi, name: &str, address: Ipv4Addr) {
+    let status = json!({ "phase": "Running", "podIPs": [{ "ip": address }] });
+    api.put("pods", json!({ "metadata": { "namespace": "shop", "name": name }, "spec": { "nodeName": "n1" }, "status": status }));
 }
 
 fn bind(world: &World, api: &ScriptedApi, nic: Nic) {
@@ -83,4 +91,19 @@ fn watches_begun_anew_are_no_loss() {
     bind(&world, &api, Nic::Eth0);
     world.await_nic("pod/shop/web", Nic::Eth0);
     world.leaves_by(&pod.netns, Nic::Eth0).expect("what happens then is heard");
+}
+
+/// One on a NIC of its own, as SR-IOV or macvlan gives it: in the NICs' subnet, and on no link of the host. One in the pods' subnet may be gone.
+fn a_pod_beside_the_host_is_refused() {
+    let (world, api, _pod) = stage();
+    run(&api, "beside", Ipv4Addr::new(172, 31, 0, 77));
+    run(&api, "gone", Ipv4Addr::new(172, 28, 0, 77));
+    let _egressd = start(&world, &api);
+    world.await_rows("pod/shop/beside", |row| row["state"] == "Refused" && row["reason"] == "DatapathBypassed");
+    world.await_state("pod/shop/gone", "Waiting");
+    until("the node reports it", || {
+        let report = api.get(REPORTS, "n1").unwrap_or_default()["spec"]["bindings"][0].clone();
+        let told = (report["workloads"] == 3, report["programmed"] == 1, report["failing"] == 1, report["reason"] == "DatapathBypassed");
+        if told == (true, true, true, true) { Ok(()) } else { Err(report.to_string()) }
+    });
 }
