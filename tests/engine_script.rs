@@ -1,10 +1,6 @@
 //! A Docker engine that is not well, or is not Docker: wrong dates, odd answers, silence, losses. What counts is by which NIC packets leave.
 
-use std::{
-    process::ExitCode,
-    thread,
-    time::{Duration, Instant},
-};
+use std::{process::ExitCode, thread, time::Duration};
 
 use serde_json::{Value, json};
 use world::{
@@ -77,18 +73,6 @@ fn has_no_row(world: &World, workload: &str) -> Result<(), String> {
     if rows.iter().any(|row| row["workload"] == workload) { Err(format!("{status:#}")) } else { Ok(()) }
 }
 
-fn problem(world: &World, words: &[&str]) -> Result<(), String> {
-    let status = world.status();
-    let problems = status["problems"].as_array().expect("a list of problems");
-    let said = problems.iter().filter_map(Value::as_str).any(|line| words.iter().all(|word| line.contains(word)));
-    if said { Ok(()) } else { Err(format!("no problem with {words:?}: {problems:?}")) }
-}
-
-fn no_problems(world: &World) -> Result<(), String> {
-    let problems = world.status()["problems"].clone();
-    if problems == json!([]) { Ok(()) } else { Err(problems.to_string()) }
-}
-
 fn leaves_by(world: &World, container: &Container, nic: Nic) {
     world.leaves_by(&container.netns, nic).unwrap_or_else(|error| panic!("{error}"));
 }
@@ -120,7 +104,7 @@ fn only_what_is_made_is_placed(dates: Dates) {
     create_network(&engine, "running");
     create_network(&engine, "shop");
     let _egressd = world.egressd_for_script();
-    until("the engine has been listed", || no_problems(&world));
+    until("the engine has been listed", || world.no_problems());
     let asks = |engine: &Scripted| engine.asked().into_iter().filter(|line| line.starts_with("POST")).collect::<Vec<_>>();
     let labels = json!({ "egress.network": "shop" });
     engine.create("made", &labels);
@@ -130,11 +114,11 @@ fn only_what_is_made_is_placed(dates: Dates) {
         if both { Ok(()) } else { Err(format!("{asked:?}")) }
     });
     engine.remove("made");
-    until("all is asked", || no_problems(&world));
+    until("all is asked", || world.no_problems());
     let before = asks(&engine);
     // Its start is told in the same breath as its making: egressd was not there to listen meanwhile.
     engine.run("running", "running", running.address, &labels, json!({}));
-    until("it is left where it is", || problem(&world, &["container running", "is not moved"]));
+    until("it is left where it is", || world.problem(&["container running", "is not moved"]));
     assert_eq!(asks(&engine), before);
 }
 
@@ -189,9 +173,9 @@ fn an_odd_container_harms_only_itself() {
     run(&engine, &world, &web, json!({}));
     world.await_nic("web", Nic::Eth1);
     leaves_by(&world, &web, Nic::Eth1);
-    until("the broken one is named", || problem(&world, &["container broken", "failed to read"]));
+    until("the broken one is named", || world.problem(&["container broken", "failed to read"]));
     engine.remove("broken");
-    until("it is gone", || no_problems(&world));
+    until("it is gone", || world.no_problems());
 }
 
 fn a_network_that_does_not_answer() {
@@ -211,12 +195,12 @@ fn a_network_that_does_not_answer() {
     // The list shows its address once the start is over.
     world.await_nic("stuck", Nic::Eth1);
     until_within(Duration::from_secs(45), Duration::from_millis(200), "the network is named", || {
-        problem(&world, &["network stuck", "no whole answer"])
+        world.problem(&["network stuck", "no whole answer"])
     });
     leaves_by(&world, &web, Nic::Eth1);
     engine.answer(&format!("/networks/{}", network_id("stuck")), None);
     // The question that is on its way has to end first.
-    until_within(Duration::from_secs(45), Duration::from_millis(200), "it answers again", || no_problems(&world));
+    until_within(Duration::from_secs(45), Duration::from_millis(200), "it answers again", || world.no_problems());
 }
 
 fn an_unknown_network() {
@@ -273,23 +257,8 @@ fn a_lost_engine_is_seen() {
     run(&engine, &world, &web, json!({}));
     let _egressd = world.egressd_for_script();
     world.await_nic("web", Nic::Eth1);
-    until("it is ready", || world.fetch("/readyz").map(drop).map_err(|error| error.to_string()));
-    assert_eq!(world.metric("egressd_source_up{source=\"docker\"}"), 1);
-    let lost = Instant::now();
-    engine.go_away();
-    until("status says so", || problem(&world, &["docker is away since 20"]));
-    assert_eq!(world.metric("egressd_source_up{source=\"docker\"}"), 0);
-    leaves_by(&world, &web, Nic::Eth1);
-    until_within(Duration::from_secs(45), Duration::from_millis(200), "it is not ready any more", || match world.fetch("/readyz") {
-        Ok(_) => Err("it is ready".to_owned()),
-        Err(_) => Ok(()),
-    });
-    assert!(lost.elapsed() > Duration::from_secs(25), "a restart of the engine is no reason: {:?}", lost.elapsed());
-    engine.listen();
-    until("it is back", || no_problems(&world));
-    assert_eq!(world.metric("egressd_source_up{source=\"docker\"}"), 1);
-    world.fetch("/readyz").expect("it is ready again");
-    leaves_by(&world, &web, Nic::Eth1);
+    let (lose, return_) = (|| engine.go_away(), || engine.listen());
+    world.source_is_lost("docker", "docker", lose, || leaves_by(&world, &web, Nic::Eth1), return_);
 }
 
 fn lists_that_fail(manner: Manner) {
@@ -301,11 +270,11 @@ fn lists_that_fail(manner: Manner) {
     engine.answer("/containers/json", Some(manner));
     let _egressd = world.egressd_for_script();
     until_within(Duration::from_secs(45), Duration::from_millis(200), "status says why", || {
-        problem(&world, &["docker has not answered yet", "its containers"])
+        world.problem(&["docker has not told all yet, tried since 20", "its containers"])
     });
     engine.answer("/containers/json", None);
     // The next question may have been asked before, and is waited for as long.
-    until_within(Duration::from_secs(45), Duration::from_millis(200), "all is well", || no_problems(&world));
+    until_within(Duration::from_secs(45), Duration::from_millis(200), "all is well", || world.no_problems());
     world.await_nic("web", Nic::Eth1);
     leaves_by(&world, &web, Nic::Eth1);
 }

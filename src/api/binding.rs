@@ -32,11 +32,11 @@ use crate::model::ports;
     selectable = ".spec.pool.name",
     printcolumn(name = "Exits", type_ = "string", json_path = ".status.exits"),
     printcolumn(name = "Workloads", type_ = "integer", json_path = ".status.summary.workloads"),
-    printcolumn(name = "Programmed", type_ = "string", json_path = ".status.conditions[?(@.type==\"Programmed\")].status"),
+    printcolumn(name = "Ready", type_ = "string", json_path = ".status.conditions[?(@.type==\"Ready\")].status"),
     printcolumn(name = "Pool", type_ = "string", json_path = ".spec.pool.name", priority = "1"),
     printcolumn(name = "Failing", type_ = "integer", json_path = ".status.summary.failing", priority = "1"),
     printcolumn(name = "Nodes", type_ = "integer", json_path = ".status.summary.nodes", priority = "1"),
-    printcolumn(name = "Reason", type_ = "string", json_path = ".status.conditions[?(@.type==\"Programmed\")].reason", priority = "1"),
+    printcolumn(name = "Reason", type_ = "string", json_path = ".status.conditions[?(@.type==\"Ready\")].reason", priority = "1"),
     printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp")
 )]
 #[serde(rename_all = "camelCase")]

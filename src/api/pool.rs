@@ -111,7 +111,7 @@ pub struct AllowedNamespaces {
 pub struct EgressPoolStatus {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub observed_generation: Option<i64>,
-    /// `Accepted`, and `Available`: False when a binding got fewer addresses than it asked for.
+    /// `Accepted`; `Available`: False when a binding got fewer addresses than it asked for; and `Ready`: True when both are.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["type"]))]
     pub conditions: Vec<Condition>,

@@ -11,7 +11,7 @@ pub struct EgressBindingStatus {
     /// The `metadata.generation` that this status is about.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub observed_generation: Option<i64>,
-    /// `Accepted`, `ResolvedRefs` and `Programmed`; each False with the reason and the cure.
+    /// `Accepted`, `ResolvedRefs` and `Programmed`, each False with the reason and the cure; and `Ready`: True when all of these are.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["type"]))]
     pub conditions: Vec<Condition>,

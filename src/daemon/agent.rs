@@ -106,6 +106,7 @@ impl Agent {
         let mut sources = Sources::default();
         options.docker.iter().for_each(|_| sources.expect(sources::DOCKER));
         options.containerd.iter().for_each(|_| sources.expect(sources::CONTAINERD));
+        options.cluster.iter().for_each(|_| sources.expect(sources::KUBERNETES));
         let mut facts = Facts::of(Cluster::new(options.cluster.as_ref().is_some_and(|cluster| cluster.raw_exits), &options.inside));
         // Until the runtime has spoken nobody knows where a pod is, whatever the API server says of addresses.
         facts.sandboxes = options.containerd.is_some().then(BTreeMap::new);
@@ -245,10 +246,11 @@ impl Agent {
         self.failing.failed(failure, Instant::now());
     }
 
-    /// Tells the cluster what became of its bindings here.
+    /// Tells the cluster what became of its bindings here. Not that its API server is away: when that is written it is over.
     fn report(&self) {
         if let Some(reporter) = self.reporter.as_ref().filter(|_| !self.silent.any()) {
-            reporter.report(&self.facts.cluster.node, node::spec(&self.facts, &self.outcome, self.problems()));
+            let problems = self.problems_but(Some(sources::KUBERNETES));
+            reporter.report(&self.facts.cluster.node, node::spec(&self.facts, &self.outcome, problems));
         }
     }
 

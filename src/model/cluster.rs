@@ -50,9 +50,13 @@ pub enum ClusterChange {
     InsideUnsaid,
     /// The agents' own DaemonSet; `None` when there is none.
     DaemonSet(Option<DaemonSet>),
+    /// The API server is away, and why; what was known stays.
+    Lost(String),
+    /// It answers again, on all that it is asked about.
+    Found,
     /// What keeps something from being read, and the cure; `None` once it is well again. What was known of it stays.
     Trouble {
-        /// A resource (`egresspools.egressd.dev`), an object, or the API server.
+        /// A resource (`egresspools.egressd.dev`) or an object.
         about: String,
         /// A sentence that names it.
         problem: Option<String>,
@@ -152,6 +156,7 @@ impl Cluster {
             }
             ClusterChange::InsideUnsaid => replace(&mut self.inside_asked, true),
             ClusterChange::DaemonSet(daemonset) => replace(&mut self.daemonset, Some(daemonset)),
+            ClusterChange::Lost(_) | ClusterChange::Found => false,
             ClusterChange::Trouble { about, problem: Some(problem) } => put(&mut self.troubles, about, problem),
             ClusterChange::Trouble { about, problem: None } => self.troubles.remove(&about).is_some(),
         };

@@ -102,6 +102,10 @@ pub enum Reason {
     DatapathBypassed {
         bridge: String,
     },
+    /// No link of this host leads to the pod that has the address: it has a NIC of its own, or a part of one.
+    OnNoLink {
+        address: IpAddr,
+    },
     /// The kernel refused what its way needs.
     NotProgrammed {
         error: String,
@@ -277,6 +281,12 @@ impl fmt::Display for Reason {
             Self::NotAnUplink { interface, why } => write!(f, "{interface} {why}"),
             Self::DatapathBypassed { bridge } => {
                 write!(f, "{bridge} is a bridge of a NIC, so its packets to the router pass this host by; put it on a bridge of its own")
+            }
+            Self::OnNoLink { address } => {
+                write!(
+                    f,
+                    "no link of this node leads to {address}: the pod has a link of its own on a NIC (macvlan, ipvlan, SR-IOV, host-device), so its packets pass this host's netfilter by; have its CNI network use the plugin bridge or ptp, or leave the pod out of the binding's podSelector"
+                )
             }
             Self::NotProgrammed { error } => {
                 write!(f, "the kernel refused what it needs ({error}); see the problems of status, and mend what they name")

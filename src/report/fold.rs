@@ -27,6 +27,7 @@ use crate::model::pool::{Allocation, Holders, Lender, allocate};
 use crate::model::reason::Reason;
 pub use binding::{ACCEPTED, AGENT_SILENT, NO_WORKLOADS, PROGRAMMED, RESOLVED};
 use binding::{Case, Report};
+pub use condition::READY;
 use condition::Verdict;
 pub use events::{Event, Tale};
 use events::{Lending, Told};

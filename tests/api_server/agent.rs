@@ -21,6 +21,8 @@ pub struct Agent {
     runtime: Runtime,
     source: Source,
     pub cluster: Cluster,
+    /// Why the API server is away.
+    away: Option<String>,
 }
 
 impl Agent {
@@ -28,24 +30,47 @@ impl Agent {
         let runtime = Builder::new_current_thread().enable_all().build().expect("a runtime can be made");
         let client = runtime.block_on(client(Some(Path::new(kubeconfig)))).expect("the kubeconfig is good");
         let scope = Scope { node: NODE.to_owned(), namespace: AGENTS.to_owned(), daemonset: Some("egressd".to_owned()) };
-        Self { runtime, source: Source::new(client, scope), cluster: Cluster::new(true, &[]) }
+        Self { runtime, source: Source::new(client, scope), cluster: Cluster::new(true, &[]), away: None }
     }
 
     /// Listens until what is known is so, and returns what was heard.
     pub fn until(&mut self, what: &str, so: impl Fn(&Cluster) -> bool) -> Vec<ClusterChange> {
+        self.until_it(what, |agent| so(&agent.cluster))
+    }
+
+    /// Listens until the API server is away.
+    pub fn until_away(&mut self) -> Vec<ClusterChange> {
+        self.until_it("it is away", |agent| agent.away.is_some())
+    }
+
+    /// Listens until the API server answers on all kinds.
+    pub fn until_back(&mut self) {
+        self.until_it("it is back", |agent| agent.away.is_none());
+    }
+
+    fn until_it(&mut self, what: &str, so: impl Fn(&Self) -> bool) -> Vec<ClusterChange> {
         let start = Instant::now();
         let mut heard = Vec::new();
-        while !so(&self.cluster) {
+        while !so(self) {
             let left = PATIENCE.saturating_sub(start.elapsed());
             let next = self.runtime.block_on(async { tokio::time::timeout(left, self.source.next()).await });
             let batch = next.unwrap_or_else(|_| panic!("never: {what}; heard {heard:#?}; known: {:#?}", self.cluster));
             assert!(!batch.is_empty(), "a batch has something in it");
             for change in batch {
                 heard.push(change.clone());
-                self.cluster.apply(change);
+                self.take(change);
             }
         }
         heard
+    }
+
+    fn take(&mut self, change: ClusterChange) {
+        match &change {
+            ClusterChange::Lost(why) => self.away = Some(why.clone()),
+            ClusterChange::Found => self.away = None,
+            _ => {}
+        }
+        self.cluster.apply(change);
     }
 
     /// Listens until all kinds were told.
@@ -60,7 +85,7 @@ impl Agent {
             let left = time.saturating_sub(start.elapsed());
             let next = self.runtime.block_on(async { tokio::time::timeout(left, self.source.next()).await });
             let Ok(batch) = next else { return };
-            batch.into_iter().for_each(|change| _ = self.cluster.apply(change));
+            batch.into_iter().for_each(|change| self.take(change));
         }
     }
 }

@@ -2,6 +2,8 @@
 //!
 //! Every check of packets is made twice in the same world: without egressd, where it has to fail, and with it.
 
+use std::cell::RefCell;
+
 use world::containerd::{Containerd, Release, SOCKET};
 use world::status::until;
 use world::{Netns, Nic, World};
@@ -49,4 +51,21 @@ pub fn a_labelled_container_leaves_by_its_nic(release: Release) {
     // Who comes after it has nothing of it.
     containerd.remove("default", "blue");
     until("a namespace that nobody is known to have is held on a guarded bridge", || world.leaves_not_at_all(&blue));
+}
+
+pub fn a_lost_containerd_is_seen(release: Release) {
+    let world = World::builder().ipv6(false).rp_filter(1).build();
+    let bridge = world.bridge("plain0", 28);
+    world.masquerade(&bridge);
+    let containerd = RefCell::new(Containerd::start(release));
+    let exit = format!("egress.ip={}", world.layout.address(Nic::Eth1));
+    let gateway = format!("egress.gateway={}", world.layout.gateway(Nic::Eth1));
+    let blue = world.container("blue", &bridge, 10).netns;
+    containerd.borrow().run("default", "blue", &["--label", &exit, "--label", &gateway, "--with-ns", "network:/run/netns/blue"]);
+    world.leaves_by(&blue, Nic::Eth1).expect_err("it is not bound yet");
+    let _egressd = world.egressd_alone_with(&["--containerd-socket", SOCKET]);
+    world.await_nic("default/blue", Nic::Eth1);
+    let (lose, return_) = (|| containerd.borrow_mut().kill(), || containerd.borrow_mut().come_back());
+    let holds = || world.leaves_by(&blue, Nic::Eth1).expect("what is programmed stays");
+    world.source_is_lost("containerd", "containerd", lose, holds, return_);
 }

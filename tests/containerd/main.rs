@@ -33,6 +33,7 @@ fn main() -> ExitCode {
             block_on(source::many_are_told(release, Some(Duration::from_millis(20))));
         });
         add("a labelled container leaves by its NIC", egress::a_labelled_container_leaves_by_its_nic);
+        add("a containerd that is lost is seen in status, metrics and readiness until it is back", egress::a_lost_containerd_is_seen);
         add("nerdctl: no first packet goes astray, and no last one", nerdctl::no_first_packet_goes_astray);
         add("nerdctl: a bridge is guarded as long as a container is made for it", |release| {
             nerdctl::a_bridge_is_guarded_as_long_as_a_container_is_made_for_it(release);

@@ -19,8 +19,10 @@ pub fn lent() {
 
         write(&lab.nodes(), "n1", report(&early, 2, 0)).await;
         lab.until("early", |binding| says(binding, "Programmed", "True", "Programmed")).await;
+        lab.server.kubectl(&["wait", "--for=condition=Ready", "--timeout=1s", "--namespace=shop", "egressbinding/early"]);
         write(&lab.nodes(), "n2", report(&early, 3, 3)).await;
         let failing = lab.until("early", |binding| says(binding, "Programmed", "False", "InterfaceDown")).await;
+        assert!(says(&failing, "Ready", "False", "InterfaceDown"), "{failing:?}");
         let status = failing.status.expect("a status");
         assert_eq!((status.summary.workloads, status.summary.programmed, status.failing_nodes[0].node.as_str()), (5, 2, "n2"));
         // More of the same is no news.

@@ -5,6 +5,7 @@ use tokio::sync::watch;
 use super::Agent;
 use crate::daemon::metrics::Now;
 use crate::daemon::question::{Call, Question, Response};
+use crate::daemon::sources::Name;
 use crate::daemon::started;
 use crate::model::ports::Protocol;
 use crate::plan::engine;
@@ -52,11 +53,13 @@ impl Agent {
 
     /// What could not be read or done, each with its cure.
     pub(super) fn problems(&self) -> Vec<String> {
+        self.problems_but(None)
+    }
+
+    /// The same without what is wrong with one of the sources.
+    pub(super) fn problems_but(&self, source: Option<Name>) -> Vec<String> {
         let mut problems: Vec<String> = self.facts.manifests.errors.iter().map(|e| format!("{}: {}", e.object, e.error)).collect();
-        problems.extend(self.sources.problems());
-        if self.silent.cluster {
-            problems.push("the API server has not told all yet: nothing is taken away until it has".to_owned());
-        }
+        problems.extend(self.sources.problems(source));
         problems.extend(self.facts.cluster.troubles.values().cloned());
         problems.extend(self.outcome.uplinks.problems.iter().cloned());
         problems.extend(self.outcome.inbound.problems.iter().cloned());

@@ -11,6 +11,7 @@ use super::{Agent, sleep_until};
 use crate::daemon::keeper::Keeper;
 use crate::daemon::{Told, cutter, gateways, keeper, sources};
 use crate::effects::nft::Notice;
+use crate::model::cluster::ClusterChange;
 use crate::model::facts::{EngineChange, KernelChange};
 use crate::model::health::Verdict;
 use crate::model::pod::RuntimeChange;
@@ -69,6 +70,7 @@ impl Agent {
                             info!(containers = containers.len(), "engine listed");
                             self.silent.engine = false;
                             self.sources.found(sources::DOCKER);
+                            self.sources.told(sources::DOCKER);
                         }
                         EngineChange::Lost(why) => self.sources.lost(sources::DOCKER, why.clone()),
                         // Its start is a millisecond behind: no round comes first.
@@ -89,6 +91,7 @@ impl Agent {
                             info!(sandboxes = sandboxes.len(), "container runtime listed");
                             dirty |= std::mem::take(&mut self.silent.runtime);
                             self.sources.found(sources::CONTAINERD);
+                            self.sources.told(sources::CONTAINERD);
                         }
                         RuntimeChange::Lost(why) => self.sources.lost(sources::CONTAINERD, why.clone()),
                         _ => {}
@@ -100,11 +103,17 @@ impl Agent {
             Told::Cluster(changes) => {
                 let mut dirty = false;
                 for change in changes {
+                    match &change {
+                        ClusterChange::Lost(why) => self.sources.lost(sources::KUBERNETES, why.clone()),
+                        ClusterChange::Found => self.sources.found(sources::KUBERNETES),
+                        _ => {}
+                    }
                     dirty |= self.facts.cluster.apply(change);
                 }
                 if self.silent.cluster && self.facts.cluster.whole() {
                     info!("API server listed");
                     self.silent.cluster = false;
+                    self.sources.told(sources::KUBERNETES);
                 }
                 return dirty;
             }

@@ -105,7 +105,7 @@ impl Followers {
                                 "not there, or kept from us: name the subnets that it would tell by `inside` in the chart's values"
                             );
                         }
-                        Some(problem) => warn!(problem = problem.told(resource).1, "failed to watch; trying again"),
+                        Some(problem) => warn!(resource, problem = problem.told(resource).1, "failed to watch; trying again"),
                         None => {}
                     }
                     said = problem;

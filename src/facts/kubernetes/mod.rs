@@ -70,8 +70,9 @@ impl Source {
 
     /// Waits for changes and gives all that are there, in order. May be dropped and called again without loss.
     ///
-    /// Never fails. The first word on each kind is [`Word::All`]. While a kind cannot be read, a [`ClusterChange::Trouble`] says why, and
-    /// what was told of it stays true; it is tried again after 1 to 30 s, and what changed meanwhile is told then.
+    /// Never fails. The first word on each kind is [`Word::All`]. While a kind cannot be read, a [`ClusterChange::Trouble`] says why, or
+    /// [`ClusterChange::Lost`] when it is the API server that is away, and what was told of it stays true; it is tried again after 1 to 60 s, and
+    /// what changed meanwhile is told then. A watch that is only begun anew is no loss.
     pub async fn next(&mut self) -> Vec<ClusterChange> {
         let running = self.running.get_or_insert_with(|| start(&self.client, &self.scope));
         let mut batch = Vec::new();

@@ -28,7 +28,9 @@ const WATCH: u32 = 5 * 60;
 /// A watch that is silent for so much longer is taken for dead. Bookmarks would come each minute, but not of a kind of which nothing happens:
 /// that takes word from etcd, which by its defaults gives it every ten minutes only.
 const GRACE: u32 = 10;
-/// How long the API server may take for the first word of an answer, and for a whole list.
+/// The same of a watch that had a bookmark: from then on they come each minute, whatever happens (the API server's `nextBookmarkTime`).
+const BOOKMARKED: Duration = Duration::from_secs(150);
+/// How long the API server may take for the first word of an answer, for each further one of a list that is streamed, and for a whole list.
 const ANSWER: Duration = Duration::from_secs(60);
 /// A connection that lived this long ended for a reason of its own: the next attempt is made at once.
 const SETTLED: Duration = Duration::from_secs(10);
@@ -137,7 +139,7 @@ where
         // What is listed by the watch itself, until that list ends.
         let mut listing = self.lists().then(BTreeMap::new);
         let seconds = WATCH + at_random(Duration::from_secs(WATCH.into())).as_secs() as u32;
-        let silence = Duration::from_secs((seconds + GRACE).into());
+        let mut silence = Duration::from_secs((seconds + GRACE).into());
         let parameters = WatchParams {
             field_selector: self.kind.fields.clone(),
             timeout: Some(seconds),
@@ -157,7 +159,12 @@ where
             hear(Heard::Problem(None));
         }
         loop {
-            let Ok(Some(event)) = timeout(silence, events.next()).await else { return Ok(End::Over) };
+            let event = match timeout(if listing.is_some() { ANSWER } else { silence }, events.next()).await {
+                Ok(Some(event)) => event,
+                // Nothing is known of the objects yet: that is more than a watch to be gone on with.
+                Err(_) if listing.is_some() => return Err(Problem::Away { cause: "it stopped in the middle of a list".to_owned() }),
+                Ok(None) | Err(_) => return Ok(End::Over),
+            };
             match event {
                 Ok(WatchEvent::Added(object) | WatchEvent::Modified(object)) => {
                     let version = object.resource_version();
@@ -181,10 +188,10 @@ where
                     self.book.gone(&key).into_iter().for_each(|said| hear(Heard::Said(said)));
                 }
                 Ok(WatchEvent::Bookmark(bookmark)) => {
-                    if bookmark.metadata.annotations.contains_key(LIST_ENDS)
-                        && let Some(listing) = listing.take()
-                    {
-                        self.whole(listing.into_iter().collect(), hear);
+                    if bookmark.metadata.annotations.contains_key(LIST_ENDS) {
+                        listing.take().into_iter().for_each(|listing| self.whole(listing.into_iter().collect(), hear));
+                    } else if listing.is_none() {
+                        silence = silence.min(BOOKMARKED);
                     }
                     if listing.is_none() {
                         self.version = Some(bookmark.metadata.resource_version);

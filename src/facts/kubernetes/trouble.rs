@@ -7,9 +7,6 @@ use kube::core::Status;
 use crate::facts::cause::root;
 use crate::model::cluster::ClusterChange;
 
-/// What a trouble of all kinds alike is about.
-const SERVER: &str = "API server";
-
 /// Why a request failed.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Problem {
@@ -51,7 +48,7 @@ impl Problem {
     }
 
     /// What it is about, and a sentence.
-    pub fn told(&self, resource: &str) -> (String, String) {
+    pub fn told(&self, resource: &str) -> (About, String) {
         let sentence = match self {
             Self::Unknown if !resource.ends_with(".egressd.dev") => {
                 format!("the API server does not know {resource}; this egressd needs Kubernetes 1.31 or newer")
@@ -67,16 +64,20 @@ impl Problem {
             }
             Self::Refused { verb, message } => format!("failed to {verb} {resource}: the API server says: {message}"),
             Self::Unauthorized { message } => {
-                let sentence = format!("the API server does not accept who we are ({message}); look at the token or the kubeconfig");
-                return (SERVER.to_owned(), sentence);
+                return (About::Server, format!("it does not accept who we are ({message}); look at the token or the kubeconfig"));
             }
-            Self::Away { cause } => {
-                let sentence = format!("the API server is away ({cause}); what it last said stays in force, and it is asked again");
-                return (SERVER.to_owned(), sentence);
-            }
+            Self::Away { cause } => return (About::Server, cause.clone()),
         };
-        (resource.to_owned(), sentence)
+        (About::Resource, sentence)
     }
+}
+
+/// What a problem is about.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum About {
+    /// The API server, whatever it is asked for.
+    Server,
+    Resource,
 }
 
 /// The troubles of all kinds. What is wrong with the API server itself is told once, and not for each kind.
@@ -88,21 +89,26 @@ pub struct Troubles {
 impl Troubles {
     /// Takes in what is the matter with a resource now, and gives what is to be told.
     pub fn set(&mut self, resource: &'static str, problem: Option<Problem>) -> Vec<ClusterChange> {
-        let before = self.told();
+        let before = self.told(resource);
         match problem {
             Some(problem) => drop(self.problems.insert(resource, problem)),
             None => drop(self.problems.remove(resource)),
         }
-        let now = self.told();
-        let well = before.keys().filter(|about| !now.contains_key(*about)).map(|about| (about.clone(), None));
-        let ill =
-            now.iter().filter(|(about, text)| before.get(*about) != Some(text)).map(|(about, text)| (about.clone(), Some(text.clone())));
-        well.chain(ill).map(|(about, problem)| ClusterChange::Trouble { about, problem }).collect()
+        let now = self.told(resource);
+        let away = (before.0 != now.0).then(|| now.0.map_or(ClusterChange::Found, ClusterChange::Lost));
+        let trouble = (before.1 != now.1).then(|| ClusterChange::Trouble { about: resource.to_owned(), problem: now.1 });
+        away.into_iter().chain(trouble).collect()
     }
 
-    fn told(&self) -> BTreeMap<String, String> {
+    /// Why the API server is away, and what is wrong with the resource alone.
+    fn told(&self, resource: &str) -> (Option<String>, Option<String>) {
+        let about = |wanted, (name, problem): (&&str, &Problem)| {
+            let (about, sentence) = problem.told(name);
+            (about == wanted).then_some(sentence)
+        };
         // Of several the first stays, so that their words do not take turns.
-        self.problems.iter().rev().map(|(resource, problem)| problem.told(resource)).collect()
+        let away = self.problems.iter().find_map(|one| about(About::Server, one));
+        (away, self.problems.get_key_value(resource).and_then(|one| about(About::Resource, one)))
     }
 }
 
@@ -120,24 +126,31 @@ mod tests {
         assert!(problem.contains(contains), "{problem}");
     }
 
-    fn well(about: &str) -> Vec<ClusterChange> {
-        vec![ClusterChange::Trouble { about: about.to_owned(), problem: None }]
+    fn well(about: &str) -> ClusterChange {
+        ClusterChange::Trouble { about: about.to_owned(), problem: None }
+    }
+
+    fn lost(why: &str) -> ClusterChange {
+        ClusterChange::Lost(why.to_owned())
     }
 
     #[test]
     fn each_answer_becomes_a_sentence_with_the_cure() {
-        for (code, about, cure) in [
-            (401, SERVER, "look at the token"),
-            (403, "egresspools.egressd.dev", "may not watch egresspools.egressd.dev; give the agent's ServiceAccount `list` and `watch`"),
-            (404, "egresspools.egressd.dev", "egressd crd | kubectl apply -f -"),
-            (422, "egresspools.egressd.dev", "failed to watch egresspools.egressd.dev: the API server says: so"),
-            (429, SERVER, "is away (so)"),
-            (503, SERVER, "what it last said stays in force"),
+        for (code, cure) in [
+            (403, "may not watch egresspools.egressd.dev; give the agent's ServiceAccount `list` and `watch`"),
+            (404, "egressd crd | kubectl apply -f -"),
+            (422, "failed to watch egresspools.egressd.dev: the API server says: so"),
         ] {
             let mut troubles = Troubles::default();
             let problem = Problem::of_status("watch", &status(code, "so"));
-            told(about, cure, &troubles.set("egresspools.egressd.dev", Some(problem)));
-            assert_eq!(troubles.set("egresspools.egressd.dev", None), well(about));
+            told("egresspools.egressd.dev", cure, &troubles.set("egresspools.egressd.dev", Some(problem)));
+            assert_eq!(troubles.set("egresspools.egressd.dev", None), [well("egresspools.egressd.dev")]);
+        }
+        for (code, why) in [(401, "it does not accept who we are (so); look at the token or the kubeconfig"), (429, "so"), (503, "so")] {
+            let mut troubles = Troubles::default();
+            let problem = Problem::of_status("watch", &status(code, "so"));
+            assert_eq!(troubles.set("egresspools.egressd.dev", Some(problem)), [lost(why)]);
+            assert_eq!(troubles.set("egresspools.egressd.dev", None), [ClusterChange::Found]);
         }
     }
 
@@ -151,11 +164,11 @@ mod tests {
     fn a_server_that_is_away_is_told_once_for_all_kinds_until_the_last_is_read_again() {
         let away = |cause: &str| Some(Problem::Away { cause: cause.to_owned() });
         let mut troubles = Troubles::default();
-        told(SERVER, "is away (refused)", &troubles.set("nodes", away("refused")));
+        assert_eq!(troubles.set("nodes", away("refused")), [lost("refused")]);
         assert_eq!(troubles.set("pods", away("timed out")), []);
         assert_eq!(troubles.set("pods", away("refused")), []);
         assert_eq!(troubles.set("nodes", None), []);
-        assert_eq!(troubles.set("pods", None), well(SERVER));
+        assert_eq!(troubles.set("pods", None), [ClusterChange::Found]);
         assert_eq!(troubles.set("pods", None), []);
     }
 
@@ -164,7 +177,9 @@ mod tests {
         let mut troubles = Troubles::default();
         troubles.set("pods", Some(Problem::Away { cause: "refused".to_owned() }));
         let changes = troubles.set("pods", Some(Problem::Forbidden { verb: "list" }));
-        assert_eq!(changes[..1], well(SERVER));
+        assert_eq!(changes[..1], [ClusterChange::Found]);
         told("pods", "may not list pods", &changes[1..]);
+        let changes = troubles.set("pods", Some(Problem::Away { cause: "refused".to_owned() }));
+        assert_eq!(changes, [lost("refused"), well("pods")]);
     }
 }

@@ -26,7 +26,7 @@ impl Reason {
             Self::GatewayConflict { .. } => "GatewayConflict",
             Self::TooManyWays { .. } => "TooManyWays",
             Self::NotAnUplink { .. } => "NotAnUplink",
-            Self::DatapathBypassed { .. } => "DatapathBypassed",
+            Self::DatapathBypassed { .. } | Self::OnNoLink { .. } => "DatapathBypassed",
             Self::AddressTaken { .. } => "AddressTaken",
             Self::NotProgrammed { .. } => "NotProgrammed",
             Self::NotServed(_) => "NotServed",

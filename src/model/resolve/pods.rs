@@ -13,7 +13,7 @@ use ipnet::IpNet;
 
 use super::super::binding::{Asked, Binding};
 use super::super::cluster::Seen;
-use super::super::facts::{IfIndex, Link};
+use super::super::facts::{IfIndex, Link, LinkKind};
 use super::super::known::Facts;
 use super::super::pod::{NetworkNamespace, Owner, Pod, Sandbox};
 use super::super::port_owners::Request;
@@ -115,7 +115,11 @@ impl<'a> Resolver<'a> {
                     Owner::Pod(told) => {
                         let newer = spoken_for.insert(&told.uid);
                         let pod = self.api_pod(&told.uid).map_or(told, |seen| &seen.pod);
-                        let place = self.place(sandbox, &mut namespaces);
+                        let place = self.place(sandbox, &mut namespaces).map(|place| match place {
+                            // Its plugins are done before the kubelet tells an address: no link of theirs is still to come.
+                            Place::Nowhere if has_namespace(sandbox) && !pod.finished => self.beside(&pod.addresses, true).unwrap_or(place),
+                            place => place,
+                        });
                         // An older sandbox of the same pod counts only while it still has addresses.
                         if newer || matches!(place, Some(Place::At(_))) {
                             workloads.extend(place.map(|place| pod_at(pod, index, place)));
@@ -141,7 +145,8 @@ impl<'a> Resolver<'a> {
             let place = match () {
                 () if pod.host_network => Place::Refused(Reason::NotServed(refuse_host_network())),
                 () if runtime || pod.addresses.is_empty() => Place::Nowhere,
-                () => Place::Said(pod.addresses.clone(), *place),
+                // Its link may be gone already, where nobody but the API server tells of the pod.
+                () => self.beside(&pod.addresses, false).unwrap_or_else(|| Place::Said(pod.addresses.clone(), *place)),
             };
             workloads.push(pod_at(pod, index, place));
         }
@@ -167,6 +172,15 @@ impl<'a> Resolver<'a> {
         }
         let sources = self.sources(nsid);
         Some(if sources.is_empty() { Place::Nowhere } else { Place::At(sources) })
+    }
+
+    /// Where a pod with these addresses is when no link of this host leads to it, and the host itself reaches it by a NIC: beside the host. Where
+    /// the host has no route to it but a default one, that is so if it has `no_other_place`.
+    fn beside(&self, addresses: &[IpAddr], no_other_place: bool) -> Option<Place> {
+        let address = *addresses.first()?;
+        let shown = addresses.iter().any(|address| self.facts.kernel.near_ends_of(*address).next().is_some());
+        let beside = self.toward(address.into()).map_or(no_other_place, |link| self.uplinks.nics.contains_key(&link.index) || is_nic(link));
+        (!shown && beside).then_some(Place::Refused(Reason::OnNoLink { address }))
     }
 
     fn settle(&self, owner: u64, workload: Workload, guards: &BTreeMap<IfIndex, Guard>, pending: &mut Pending) {
@@ -201,6 +215,20 @@ impl<'a> Resolver<'a> {
             Place::Said(..) | Place::Nowhere | Place::Refused(_) => {}
         }
     }
+}
+
+/// A NIC, or what is built upon one, and nothing that leads to workloads.
+fn is_nic(link: &Link) -> bool {
+    match &link.kind {
+        LinkKind::Bond | LinkKind::Vlan | LinkKind::Macvlan | LinkKind::Ipvlan => true,
+        LinkKind::Other(kind) => kind.is_empty(),
+        _ => false,
+    }
+}
+
+/// It runs in a network namespace of its own.
+fn has_namespace(sandbox: &Sandbox) -> bool {
+    matches!(sandbox.network, NetworkNamespace::Named(_) | NetworkNamespace::Numbered(_))
 }
 
 fn pod_at(pod: &Arc<Pod>, index: &PodIndex, place: Place) -> Workload {

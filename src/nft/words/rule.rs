@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use ipnet::IpNet;
 
-use super::value::{Kind, NameOf, number, write};
+use super::value::{Kind, NameOf, number, verdict, write};
 use crate::nft::{Bytes, CmpOp, Ct, Datatype, Expr, Family, Kept, Meta, PayloadBase, Refusal, Register, Rule, Target, Update, Verdict};
 
 /// What a register holds.
@@ -32,16 +32,6 @@ pub fn words(rule: &Rule, family: Family, name: NameOf<'_>) -> String {
     let mut reader = Reader { registers: BTreeMap::new(), words: Vec::new(), family, name };
     rule.exprs.iter().for_each(|expr| reader.read(expr));
     reader.words.join(" ")
-}
-
-pub fn verdict(verdict: &Verdict) -> String {
-    match verdict {
-        Verdict::Accept => "accept".to_owned(),
-        Verdict::Drop => "drop".to_owned(),
-        Verdict::Return => "return".to_owned(),
-        Verdict::Jump(chain) => format!("jump {chain}"),
-        Verdict::Goto(chain) => format!("goto {chain}"),
-    }
 }
 
 impl Reader<'_> {

@@ -4,7 +4,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use ipnet::IpNet;
 
-use crate::nft::{Bytes, Data, Datatype, Key, Set};
+use crate::nft::{Bytes, Data, Datatype, Key, Set, Verdict};
 
 /// The name of an interface, by its number.
 pub type NameOf<'a> = &'a dyn Fn(u32) -> Option<String>;
@@ -65,7 +65,7 @@ pub fn element(set: Option<&Set>, key: &Key, data: Option<&Data>, name: NameOf<'
     });
     let key = fields.collect::<Vec<_>>().join(" . ");
     match (data, set.data) {
-        (Some(Data::Verdict(verdict)), _) => format!("{key} : {}", super::rule::verdict(verdict)),
+        (Some(Data::Verdict(verdict)), _) => format!("{key} : {}", self::verdict(verdict)),
         (Some(Data::Value(value)), Some(kind)) => format!("{key} : {}", write(Kind::Of(kind), value.as_slice(), false, name)),
         _ => key,
     }
@@ -125,6 +125,17 @@ pub fn write(kind: Kind, bytes: &[u8], network_order: bool, name: NameOf<'_>) ->
             .get(number as usize)
             .map_or_else(|| number.to_string(), |word| (*word).to_owned()),
         _ => number.to_string(),
+    }
+}
+
+/// What becomes of a packet.
+pub fn verdict(verdict: &Verdict) -> String {
+    match verdict {
+        Verdict::Accept => "accept".to_owned(),
+        Verdict::Drop => "drop".to_owned(),
+        Verdict::Return => "return".to_owned(),
+        Verdict::Jump(chain) => format!("jump {chain}"),
+        Verdict::Goto(chain) => format!("goto {chain}"),
     }
 }
 

@@ -5,6 +5,7 @@ use kube::ResourceExt;
 use serde::Serialize;
 
 use super::super::columns::columns;
+use super::super::fold::READY;
 use super::super::table::below;
 use super::cell;
 use crate::api::binding::EgressBinding;
@@ -70,13 +71,9 @@ fn row(binding: &EgressBinding) -> [String; 9] {
     ]
 }
 
-/// The first condition that is not True; the last one if all are.
+/// What all conditions come to.
 pub(super) fn verdict(conditions: &[Condition]) -> Option<&Condition> {
-    let of = |kind: &str| conditions.iter().find(|condition| condition.type_ == kind);
-    let all = [super::super::fold::ACCEPTED, super::super::fold::RESOLVED, super::super::fold::PROGRAMMED].map(of);
-    // One that is Unknown because of another says less than that one.
-    let not = |status: &str| all.into_iter().flatten().find(|condition| condition.status == status);
-    not("False").or_else(|| not("Unknown")).or(all[2])
+    conditions.iter().find(|condition| condition.type_ == READY)
 }
 
 fn notes(binding: &EgressBinding) -> Vec<String> {

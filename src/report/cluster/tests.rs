@@ -28,6 +28,7 @@ fn crawler() -> EgressBinding {
             condition("Accepted", "True", "Accepted", "it is well written"),
             condition("ResolvedRefs", "True", "ResolvedRefs", "all that it refers to is there"),
             condition("Programmed", "False", "NoExitOnNode", "1 of 3 workloads have no usable exit, on 1 nodes; n2: no NIC holds it"),
+            condition("Ready", "False", "NoExitOnNode", "1 of 3 workloads have no usable exit, on 1 nodes; n2: no NIC holds it"),
         ],
         "exits": ["172.31.0.14"],
         "summary": { "nodes": 2, "workloads": 3, "programmed": 2, "failing": 1 },

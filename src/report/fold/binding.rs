@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use k8s_openapi::jiff::Timestamp;
 
-use super::condition::{Verdict, find};
+use super::condition::{Verdict, conditions, find};
 use crate::api::node::NodeBinding;
 use crate::api::status::{EgressBindingStatus, FailingNode, Summary};
 use crate::model::binding::ExitSpec;
@@ -70,10 +70,10 @@ impl Case<'_> {
             Ok(exits) => exits.iter().map(|exit| exit.address.to_string()).collect(),
             Err(_) => self.kept.iter().map(ToString::to_string).collect(),
         };
-        let conditions = [(ACCEPTED, self.accepted.clone()), (RESOLVED, resolved), (PROGRAMMED, programmed)];
+        let verdicts = [(ACCEPTED, self.accepted.clone()), (RESOLVED, resolved), (PROGRAMMED, programmed)];
         EgressBindingStatus {
             observed_generation: Some(self.generation),
-            conditions: conditions.map(|(kind, verdict)| verdict.condition(kind, self.generation, self.before, now)).into(),
+            conditions: conditions(verdicts, self.generation, self.before, now),
             failing_nodes: self.failing().take(MAX_NODES).map(|(node, report)| failing_node(node, report)).collect(),
             pool: self.pool.filter(|_| !exits.is_empty()),
             exits,

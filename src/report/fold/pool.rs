@@ -6,7 +6,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use k8s_openapi::jiff::Timestamp;
 
 use super::binding::ACCEPTED;
-use super::condition::Verdict;
+use super::condition::{Verdict, conditions};
 use crate::api::object::FORCE;
 use crate::api::pool::EgressPoolStatus;
 use crate::model::pool::Pool;
@@ -45,10 +45,9 @@ pub(super) fn status(pool: &Pool, lent: &Lent<'_>, before: &[Condition], now: Ti
         () if lent.owed.is_empty() => Verdict::yes(AVAILABLE, "every binding has as many addresses as it asks for".to_owned()),
         () => Verdict::no(EXHAUSTED, owed(&lent.owed)),
     };
-    let conditions = [(ACCEPTED, accepted), (AVAILABLE, available)];
     EgressPoolStatus {
         observed_generation: Some(pool.generation),
-        conditions: conditions.map(|(kind, verdict)| verdict.condition(kind, pool.generation, before, now)).into(),
+        conditions: conditions([(ACCEPTED, accepted), (AVAILABLE, available)], pool.generation, before, now),
         addresses: i64::try_from(pool.size()).unwrap_or(i64::MAX),
         allocated: i64::try_from(lent.addresses).unwrap_or(i64::MAX),
         bindings: i64::try_from(lent.bindings).unwrap_or(i64::MAX),

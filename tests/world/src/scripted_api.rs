@@ -93,9 +93,10 @@ impl ScriptedApi {
         path
     }
 
-    /// What is said to whom from now on; `None` is the usual.
+    /// What is said to whom from now on; `None` is the usual. A watch that is [`Answer::Reset`] ends, also one that has begun.
     pub fn script(&self, rule: impl Fn(&Request) -> Option<Answer> + Send + 'static) {
         self.state().rule = Some(Box::new(rule));
+        self.shared.changed.notify_all();
     }
 
     /// Puts an object there, or in an other's place. `resource` as in a path: `egressd.dev/egressbindings`, `namespaces`.
@@ -174,11 +175,12 @@ fn watch(shared: &Shared, request: &Request, wire: &mut wire::Wire) -> std::io::
         lines.iter().try_for_each(|line| wire.line(line))?;
         version = now;
     }
-    loop {
+    while !matches!(state.rule.as_ref().and_then(|rule| rule(request)), Some(Answer::Reset)) {
         for (at, line) in state.store.since(request, version) {
             wire.line(&line)?;
             version = at;
         }
         state = shared.changed.wait_timeout(state, Duration::from_secs(1)).expect("no test panics while it has it").0;
     }
+    Ok(())
 }

@@ -7,12 +7,14 @@ use std::{
     time::{Duration, Instant},
 };
 
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use crate::{layout::Nic, machine::Machine, vm};
 
 /// How long the daemon may take to do as it is told: many times what it takes.
 const PATIENCE: Duration = Duration::from_secs(5);
+/// How long it may take until a source is not taken for well, or for away, any more: it is asked again after up to a minute.
+const LOSS: Duration = Duration::from_secs(75);
 /// How much slower an emulated processor is, on a machine that is busy.
 const SLOW: u32 = 8;
 /// Where the daemon serves metrics unless told otherwise.
@@ -44,6 +46,46 @@ impl Machine {
             let all = !rows.is_empty() && rows.iter().all(|row| good(row));
             if all { Ok(()) } else { Err(format!("{status:#}")) }
         });
+    }
+
+    /// Whether `egressd status` tells a problem that has all these words.
+    pub fn problem(&self, words: &[&str]) -> Result<(), String> {
+        let status = self.status();
+        let problems = status["problems"].as_array().expect("a list of problems");
+        let said = problems.iter().filter_map(Value::as_str).any(|line| words.iter().all(|word| line.contains(word)));
+        if said { Ok(()) } else { Err(format!("no problem with {words:?}: {problems:?}")) }
+    }
+
+    /// Whether `egressd status` tells no problem.
+    pub fn no_problems(&self) -> Result<(), String> {
+        let problems = self.status()["problems"].clone();
+        if problems == json!([]) { Ok(()) } else { Err(problems.to_string()) }
+    }
+
+    /// A source is lost and comes back. Status says so with the words and the time, and what is programmed `holds`; the agent is alive all the
+    /// time, and not ready once the source is away for longer than a restart takes.
+    pub fn source_is_lost(&self, source: &str, words: &str, lose: impl FnOnce(), holds: impl Fn(), return_: impl FnOnce()) {
+        let up = || self.metric(&format!("egressd_source_up{{source=\"{source}\"}}"));
+        let ready = || self.fetch("/readyz").map(drop).map_err(|error| error.to_string());
+        until("it is ready", ready);
+        assert_eq!(up(), 1);
+        let lost = Instant::now();
+        lose();
+        until_within(LOSS, Duration::from_millis(20), "status says so", || self.problem(&[&format!("{words} is away since 20")]));
+        assert_eq!(up(), 0);
+        holds();
+        until_within(LOSS, Duration::from_millis(200), "it is not ready any more", || match ready() {
+            Ok(()) => Err("it is ready".to_owned()),
+            Err(_) => Ok(()),
+        });
+        assert!(lost.elapsed() > Duration::from_secs(25), "a restart is no reason: {:?}", lost.elapsed());
+        self.fetch("/healthz").expect("nobody is to start it anew for that");
+        holds();
+        return_();
+        until_within(LOSS, Duration::from_millis(200), "it is back", || self.no_problems());
+        assert_eq!(up(), 1);
+        until("it is ready again", ready);
+        holds();
     }
 
     /// What the daemon's HTTP server answers, or the failure that it reports.

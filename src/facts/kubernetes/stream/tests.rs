@@ -58,6 +58,10 @@ fn list_ends(version: &str) -> Value {
     event("BOOKMARK", json!({"kind": "ConfigMap", "apiVersion": "v1", "metadata": metadata}))
 }
 
+fn bookmark(version: &str) -> Value {
+    event("BOOKMARK", json!({"kind": "ConfigMap", "apiVersion": "v1", "metadata": {"resourceVersion": version}}))
+}
+
 /// What was asked, and what was heard, until there are no answers left.
 async fn follow_through(answers: impl IntoIterator<Item = Answer>) -> (Vec<String>, Vec<String>) {
     let answers = Mutex::new(VecDeque::from_iter(answers));
@@ -132,10 +136,36 @@ async fn a_watch_goes_on_where_it_ended_or_fell_silent() {
 
 #[tokio::test(start_paused = true)]
 async fn a_bookmark_moves_the_place_to_go_on_from() {
-    let bookmark = event("BOOKMARK", json!({"kind": "ConfigMap", "apiVersion": "v1", "metadata": {"resourceVersion": "40"}}));
-    let (asked, heard) = follow_through([Answer::Ended(vec![list_ends("10"), bookmark]), Answer::Silent(vec![])]).await;
+    let (asked, heard) = follow_through([Answer::Ended(vec![list_ends("10"), bookmark("40")]), Answer::Silent(vec![])]).await;
     assert_eq!(asked, ["stream", "watch 40"]);
     assert_eq!(heard, ["well", "all ", "well"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_watch_that_had_a_bookmark_and_has_no_more_is_dead_and_one_without_may_be_silent() {
+    for (said, last, least, most) in [(vec![bookmark("40")], "watch 40", 150, 160), (vec![], "watch 10", 310, 620)] {
+        let begun = Instant::now();
+        let (asked, heard) =
+            follow_through([Answer::Ended(vec![list_ends("10")]), Answer::Silent(said), Answer::Ended(vec![bookmark("50")])]).await;
+        assert_eq!((asked[2].as_str(), asked.len()), (last, 3));
+        assert_eq!(heard, ["well", "all ", "well", "well"], "that is no loss");
+        let seconds = begun.elapsed().as_secs();
+        assert!((least..most).contains(&seconds), "after {seconds} s");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_list_that_stops_half_way_is_an_api_server_that_is_away_and_begins_anew() {
+    let begun = Instant::now();
+    let (asked, heard) = follow_through([
+        Answer::Silent(vec![event("ADDED", object("a", "5", "1"))]),
+        Answer::Ended(vec![event("ADDED", object("b", "6", "2")), list_ends("10")]),
+    ])
+    .await;
+    assert_eq!(asked, ["stream", "stream"]);
+    assert_eq!(heard, [r#"Away { cause: "it stopped in the middle of a list" }"#, "well", "all 2"]);
+    let seconds = begun.elapsed().as_secs();
+    assert!((60..70).contains(&seconds), "after {seconds} s, and not after a watch's time");
 }
 
 #[tokio::test(start_paused = true)]

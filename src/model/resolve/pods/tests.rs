@@ -184,6 +184,54 @@ fn a_finished_pod_s_address_is_nobody_s() {
     assert_eq!(rows(&outcome(&mut facts, &mut past)), []);
 }
 
+/// The route of a subnet of pods.
+fn route(facts: &mut Facts, subnet: &str, interface: IfIndex) {
+    let (mut routes, rules) = (facts.kernel.routes.clone(), facts.kernel.rules.clone());
+    routes.push(Route { interface: Some(interface), ..Route::new(254, subnet.parse().expect("a prefix")) });
+    facts.kernel.apply(KernelChange::Routing { routes, rules });
+}
+
+fn only_reason(outcome: &Outcome) -> Option<(&'static str, String)> {
+    let [Row { state: State::Refused(reason), .. }] = outcome.rows.as_slice() else { return None };
+    Some((reason.word(), reason.to_string()))
+}
+
+#[test]
+fn a_pod_on_a_link_of_its_own_on_a_nic_is_refused_once_it_has_an_address() {
+    let (mut facts, mut past) = (node(), Past::default());
+    names(&mut facts, &[("cni-1", 5)]);
+    facts.apply_runtime(RuntimeChange::Snapshot(vec![sandbox(pod("a", "crawler", &[]), "cni-1", 1)]));
+    assert_eq!(rows(&outcome(&mut facts, &mut past)), [("pod/shop/a".to_owned(), None, "waiting")], "its link may still come");
+    facts.cluster.apply(ClusterChange::Pods(Word::One(pod("a", "crawler", &["192.0.2.7"]))));
+    let (word, sentence) = only_reason(&outcome(&mut facts, &mut past)).expect("it is refused");
+    assert_eq!(word, "DatapathBypassed");
+    assert!(sentence.contains("no link of this node leads to 192.0.2.7") && sentence.contains("bridge or ptp"), "{sentence}");
+    // A link that leads to it, late as it is, is what counts.
+    plug(&mut facts, 11, 5, "192.0.2.7/24");
+    assert_eq!(rows(&outcome(&mut facts, &mut past)), [("pod/shop/a".to_owned(), Some(11), "bound")]);
+    facts.kernel.apply(KernelChange::LinkGone(11));
+    route(&mut facts, "192.0.2.0/24", BRIDGE);
+    assert_eq!(rows(&outcome(&mut facts, &mut past)), [("pod/shop/a".to_owned(), None, "waiting")], "it belongs on the bridge");
+}
+
+#[test]
+fn without_a_runtime_a_pod_that_the_host_reaches_by_a_nic_is_refused_and_no_other() {
+    let (mut facts, mut past) = (node(), Past::default());
+    facts.kernel.apply(KernelChange::Link(link(4, "eth2", LinkKind::Other(String::new()))));
+    facts.kernel.apply(KernelChange::Link(link(5, "cilium_host", LinkKind::Veth)));
+    route(&mut facts, "172.31.0.0/20", 3);
+    route(&mut facts, "198.51.100.0/24", 4);
+    route(&mut facts, "10.244.1.0/24", BRIDGE);
+    route(&mut facts, "10.0.0.0/24", 5);
+    for (address, refused) in
+        [("172.31.0.77", true), ("198.51.100.7", true), ("10.244.1.7", false), ("10.0.0.7", false), ("192.0.2.7", false)]
+    {
+        facts.cluster.apply(ClusterChange::Pods(Word::All(vec![pod("a", "crawler", &[address])])));
+        let outcome = outcome(&mut facts, &mut past);
+        assert_eq!(only_reason(&outcome).is_some(), refused, "{address}: {:?}", outcome.rows);
+    }
+}
+
 #[test]
 fn a_pod_of_the_host_s_network_is_refused() {
     let (mut facts, mut past) = (node(), Past::default());

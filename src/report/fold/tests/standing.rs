@@ -123,3 +123,22 @@ fn an_older_state_of_an_object_is_not_taken_for_news() {
     cluster.world.apply(Change::Bindings(Word::One(well_read(object))));
     assert_eq!(cluster.exits("crawler"), ["10.0.0.4"]);
 }
+
+#[test]
+fn a_binding_and_a_pool_are_ready_when_their_other_conditions_are_true() {
+    let mut cluster = Cluster::new();
+    let ready = |conditions: &[Condition]| {
+        let ready = condition(conditions, READY);
+        (format!("{} {}", ready.status, ready.reason), ready.observed_generation)
+    };
+    let said = |what: &str| (what.to_owned(), Some(1));
+    let of = |cluster: &Cluster, name: &str| ready(&cluster.status_of(name).expect("a status").conditions);
+    let writes = cluster.pool("10.0.0.4", "10.0.0.4").binding("a", &count(1)).binding("b", &count(1)).fold();
+    assert_eq!((of(&cluster, "a"), of(&cluster, "b")), (said("Unknown Pending"), said("False PoolExhausted")));
+    assert_eq!(ready(&writes.pools[0].status.conditions), said("False PoolExhausted"));
+    cluster.report("n1", "a", [2, 2, 0], None).fold();
+    assert_eq!(of(&cluster, "a"), said("True Programmed"));
+    cluster.world.apply(Change::Bindings(Word::Gone("shop/a".to_owned())));
+    let writes = cluster.after(20).fold();
+    assert_eq!((of(&cluster, "b"), ready(&writes.pools[0].status.conditions)), (said("True NoWorkloads"), said("True Available")));
+}
