@@ -385,7 +385,7 @@ fn what_is_taken_away_goes_in_the_reverse_order_and_leaves_nothing() {
     assert!(gone.before.is_empty() && tables_of(&gone).tables.is_empty());
     let first_route = gone.after.iter().position(|s| matches!(s, RouteStep::DeleteRoute(_)));
     let last_rule = gone.after.iter().rposition(|s| matches!(s, RouteStep::DeleteRule(_)));
-    assert!(last_rule < first_route, "{gone}");
+    assert!(last_rule < first_route, "{gone:?}");
     apply(&mut facts, &gone.after);
     assert_eq!((facts.kernel.routes.len(), facts.kernel.rules.len()), (found.routes.len(), found.rules.len()));
     assert!(facts.kernel.links.values().all(|l| l.group == 0));

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use ipnet::IpNet;
 
 use super::value::{Kind, NameOf, number, verdict, write};
-use crate::nft::{Bytes, CmpOp, Ct, Datatype, Expr, Family, Kept, Meta, PayloadBase, Refusal, Register, Rule, Target, Update, Verdict};
+use crate::nft::{Bytes, CmpOp, Ct, Datatype, Expr, Family, Kept, Meta, PayloadBase, Refusal, Register, Rule, Target, Update};
 
 /// What a register holds.
 #[derive(Clone, Debug)]

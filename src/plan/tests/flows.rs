@@ -57,7 +57,7 @@ fn what_a_routed_subnet_began_ends_when_it_is_held_though_nobody_knows_its_inter
     for (more, keeps_open) in [("", true), ("  existingFlows: Reset\n", false)] {
         bind(&mut facts, more);
         let held = plan(&facts, &mut past, tables_of(&before));
-        assert_eq!(held.cuts, [Cut { keeps_open, ..Cut::all("10.5.0.0/24".parse().unwrap()) }], "{held}");
+        assert_eq!(held.cuts, [Cut { keeps_open, ..Cut::all("10.5.0.0/24".parse().unwrap()) }], "{held:?}");
         assert_eq!(plan(&facts, &mut past, tables_of(&held)).cuts, [], "once is enough");
     }
     bind(&mut facts, "  whenUnavailable: Fallback\n");
@@ -99,8 +99,8 @@ fn flows_of_who_was_unbound_end_before_the_tables_go_whoever_ends_them() {
     let mut next = Past::default();
     read_back(&left, &facts.kernel, &mut next);
     let finished = plan(&facts, &mut next, &left);
-    assert!(tables_of(&finished).tables.is_empty(), "{finished}");
-    assert!(finished.cuts.iter().any(|cut| cut.source.to_string() == ADDRESS && cut.keep.is_empty()), "{finished}");
+    assert!(tables_of(&finished).tables.is_empty(), "{finished:?}");
+    assert!(finished.cuts.iter().any(|cut| cut.source.to_string() == ADDRESS && cut.keep.is_empty()), "{finished:?}");
 }
 
 #[test]

@@ -117,8 +117,8 @@ fn an_address_that_is_taken_away_is_put_back_and_nothing_else_changes() {
     let gone = IpNet::from(ip(EXIT));
     facts.kernel.apply(KernelChange::AddressGone(Place { nsid: None, index: ETH0 }, gone));
     let again = plan(&facts, &mut past, tables_of(&first));
-    assert_eq!((again.before.len(), addresses(&again).len()), (1, 1), "{again}");
-    assert!(again.ruleset.is_empty() && again.after.is_empty() && again.cuts.is_empty(), "{again}");
+    assert_eq!((again.before.len(), addresses(&again).len()), (1, 1), "{again:?}");
+    assert!(again.ruleset.is_empty() && again.after.is_empty() && again.cuts.is_empty(), "{again:?}");
 }
 
 #[test]

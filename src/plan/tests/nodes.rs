@@ -81,7 +81,7 @@ fn of_two_routes_that_cannot_stand_side_by_side_the_first_is_taken_once() {
     let done = plan(&facts, &mut past, &Ruleset::default());
     apply(&mut facts, &done.before);
     let rest = plan(&facts, &mut past, tables_of(&done));
-    assert!(rest.is_empty(), "{rest}");
+    assert!(rest.is_empty(), "{rest:?}");
 }
 
 #[test]
@@ -106,7 +106,7 @@ fn the_ways_come_and_go_with_main_s_and_a_restart_plans_nothing() {
     let mut next = Past::default();
     read_back(tables_of(&done), &facts.kernel, &mut next);
     let again = plan(&facts, &mut next, tables_of(&done));
-    assert!(again.is_empty(), "{again}");
+    assert!(again.is_empty(), "{again:?}");
 
     let link = facts.kernel.links[&ETH0].clone();
     facts.kernel.apply(KernelChange::Link(Link { carrier: false, ..link.clone() }));
@@ -115,8 +115,8 @@ fn the_ways_come_and_go_with_main_s_and_a_restart_plans_nothing() {
 
     facts.kernel.routes.retain(|r| r.table != MAIN || r.destination.to_string() != PODS);
     let gone = plan(&facts, &mut past, tables_of(&done));
-    assert!(gone.before.is_empty(), "{gone}");
-    assert!(matches!(gone.after.as_slice(), [RouteStep::DeleteRule(_), RouteStep::DeleteRoute(_), ..]), "{gone}");
+    assert!(gone.before.is_empty(), "{gone:?}");
+    assert!(matches!(gone.after.as_slice(), [RouteStep::DeleteRule(_), RouteStep::DeleteRoute(_), ..]), "{gone:?}");
     apply(&mut facts, &gone.after);
     assert!(facts.kernel.routes.iter().all(|r| r.destination.to_string() != PODS));
 }

@@ -256,7 +256,7 @@ fn a_restart_plans_nothing_and_gives_the_same_marks() {
     let mut past = Past::default();
     read_back(tables_of(&first), &facts.kernel, &mut past);
     let again = plan(&facts, &mut past, tables_of(&first));
-    assert!(again.ruleset.is_empty() && again.before.is_empty() && again.after.is_empty(), "{again}");
+    assert!(again.ruleset.is_empty() && again.before.is_empty() && again.after.is_empty(), "{again:?}");
 }
 
 #[test]

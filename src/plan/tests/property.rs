@@ -61,7 +61,7 @@ proptest! {
             observed = tables_of(&done).clone();
             apply(&mut facts, &done.after);
             let rest = plan(&facts, &mut past, &observed);
-            prop_assert!(rest.is_empty(), "after {event:?}: {rest}");
+            prop_assert!(rest.is_empty(), "after {event:?}: {rest:?}");
         }
     }
 
@@ -80,7 +80,7 @@ proptest! {
         apply(&mut facts, &whole.before);
         apply(&mut facts, &whole.after);
         let rest = plan(&facts, &mut past, tables_of(&whole));
-        prop_assert!(rest.is_empty(), "{rest}");
+        prop_assert!(rest.is_empty(), "{rest:?}");
     }
 
     #[test]
