@@ -14,6 +14,7 @@ pub mod inbound;
 pub mod ipvs;
 mod program_flows;
 pub mod read_back;
+pub mod resets;
 pub mod routing;
 pub mod step;
 pub mod sysctls;
@@ -29,6 +30,7 @@ use crate::model::resolve::Outcome;
 use crate::nft::{Change, Ruleset, diff};
 use flows::Cut;
 use inbound::ServerCut;
+use resets::Resets;
 use routing::Routing;
 use step::{Names, RouteStep};
 use tables::Departed;
@@ -54,6 +56,8 @@ pub struct Plan {
     pub cuts: Vec<Cut>,
     /// The same of servers that have left.
     pub server_cuts: Vec<ServerCut>,
+    /// Connections of programs to end, at the same time.
+    pub resets: Option<Resets>,
     /// Who was bound until now, and whose flows are being ended.
     pub departed: Departed,
 }
@@ -110,6 +114,7 @@ impl Planner {
             disarm,
             cuts,
             server_cuts: inbound::server_cuts(observed.ruleset, &desired, observed.kernel),
+            resets: program_flows::resets(observed.ruleset, &desired, outcome),
             ruleset,
             target: Some(desired),
             departed,
@@ -121,7 +126,7 @@ impl Planner {
 impl Plan {
     /// Nothing has to change.
     pub fn is_empty(&self) -> bool {
-        let flows_stay = self.cuts.is_empty() && self.server_cuts.is_empty();
+        let flows_stay = self.cuts.is_empty() && self.server_cuts.is_empty() && self.resets.is_none();
         self.sysctls.is_empty() && self.before.is_empty() && self.ruleset.is_empty() && flows_stay && self.after.is_empty()
     }
 }
@@ -149,6 +154,9 @@ impl fmt::Display for Plan {
         }
         for cut in &self.server_cuts {
             writeln!(f, "{cut}")?;
+        }
+        if let Some(resets) = &self.resets {
+            writeln!(f, "{resets}")?;
         }
         Ok(())
     }

@@ -9,7 +9,7 @@ use super::columns::list;
 use super::drops::Drops;
 use super::flows::protocol;
 use crate::contract::{MARK_MASK, UPLINK_GROUP};
-use crate::model::binding::{Destination, Source, Traffic};
+use crate::model::binding::{Destination, ExistingFlows, Source, Traffic};
 use crate::model::facts::{Family, Link, Route, RouteKind};
 use crate::model::known::Facts;
 use crate::model::resolve::Outcome;
@@ -116,7 +116,7 @@ fn bound(out: &mut String, facts: &Facts, outcome: &Outcome, row: &Row, exit: &E
         if let Some(how) = inside(facts, outcome, to) {
             return writeln!(out, "  inside    {to} is not outside: {how}; source and route stay as they are");
         }
-        if let Some(traffic) = traffic.filter(|t| !reaches(t, to)) {
+        if let Some(traffic) = traffic.filter(|t| !t.reaches(to)) {
             return writeln!(out, "  not ours  {to} is outside what the binding is for ({}): it goes the host's way", describe(traffic));
         }
     }
@@ -152,6 +152,13 @@ fn bound(out: &mut String, facts: &Facts, outcome: &Outcome, row: &Row, exit: &E
         }
     }
     writeln!(out, "  flow      leaves as {}, which is all that tells its way from then on", exit.address)?;
+    if of_host {
+        let how = if row.binding.as_ref().is_some_and(|binding| binding.existing_flows == ExistingFlows::Reset) { "end" } else { "go on" };
+        writeln!(
+            out,
+            "  before    connections that were open with another address before the program had this exit {how} (existingFlows)"
+        )?;
+    }
     writeln!(
         out,
         "  route     packet mark {:#x}/{MARK_MASK:#x}, table {}: {}",
@@ -208,11 +215,6 @@ fn main(facts: &Facts) -> impl Iterator<Item = &Route> {
 fn most_specific<'a>(routes: impl Iterator<Item = &'a Route>, to: IpAddr) -> Option<&'a Route> {
     let covers = routes.filter(|r| r.kind == RouteKind::Unicast && r.destination.contains(&to));
     covers.max_by_key(|r| (r.destination.prefix_len(), std::cmp::Reverse(r.metric)))
-}
-
-fn reaches(traffic: &Traffic, to: IpAddr) -> bool {
-    let fits = |d: &Destination| d.cidr.contains(&to) && !d.except.iter().any(|e| e.contains(&to));
-    traffic.to().is_empty() || traffic.to().iter().any(fits)
 }
 
 fn describe(traffic: &Traffic) -> String {

@@ -1,5 +1,6 @@
 //! Unchanged programs of the host: by control group, by user, by systemd unit, and started by `egressd exec`.
 
+mod before;
 mod bound;
 mod everybody;
 mod exec;
@@ -26,6 +27,11 @@ fn main() -> ExitCode {
         }));
     }
     scenarios.extend([
+        Scenario::new("connections from before a binding go on, and datagrams begin anew", before::keep),
+        Scenario::new("a binding that resets ends the connections from before it, and no others", before::reset),
+        Scenario::new("a binding that resets ends its own connections of an exit that another has, too", before::reset_beside_another),
+        Scenario::new("a connection that a binding resets does not leave, daemon alive or dead", before::reset_by_the_rules_alone),
+        Scenario::new("where all programs are bound, connections from before go on or end, as the binding says", before::all_programs),
         Scenario::new("a program of a user leaves by its exit", bound::a_user),
         Scenario::new(
             "programs of two bindings leave by two exits of one NIC, and the one that takes precedence has both's",

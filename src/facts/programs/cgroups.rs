@@ -1,6 +1,6 @@
 //! Control groups of version 2, by path, and those of systemd's units.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashMap};
 use std::fs;
 use std::io;
 use std::os::unix::fs::{DirEntryExt, MetadataExt};
@@ -75,6 +75,20 @@ fn units(root: &Path, slice: &str, wanted: &Wanted, watch: &mut Watch, facts: &m
             facts.units.entry(name).or_default().insert(path);
         }
     }
+}
+
+/// The group above each, but for those right below the root; none where there is no hierarchy.
+pub fn groups_above() -> HashMap<u64, u64> {
+    let mut above = HashMap::new();
+    let Ok(root) = hierarchy() else { return above };
+    let mut left: Vec<(String, u64)> = groups(&root, "");
+    while let Some((path, id)) = left.pop() {
+        for (name, child) in groups(&root, &path) {
+            above.insert(child, id);
+            left.push((format!("{path}/{name}"), child));
+        }
+    }
+    above
 }
 
 /// The groups right below one, by name, with their numbers; none when it is gone.

@@ -14,7 +14,7 @@ use tracing::warn;
 
 use super::kernel::{Watches, watches};
 use crate::model::programs::{ProgramFacts, Wanted};
-pub use cgroups::hierarchy;
+pub use cgroups::{groups_above, hierarchy};
 
 /// How often it is looked without an event: a hierarchy may be mounted.
 const SELDOM: Duration = Duration::from_secs(60);

@@ -57,6 +57,11 @@ impl Programs {
         crate::status::until("the control group is empty", || fs::remove_dir(&folder).map_err(|error| error.to_string()));
     }
 
+    /// Moves a running program into one.
+    pub fn move_to(&self, cgroup: &str, running: &Running) {
+        fs::write(self.folder(cgroup).join("cgroup.procs"), running.child.id().to_string()).expect("root may");
+    }
+
     /// Whether it is there.
     pub fn exists(&self, cgroup: &str) -> bool {
         self.folder(cgroup).exists()
