@@ -77,6 +77,19 @@ fn by_address(path: &str, address: IpAddr) -> Binding {
     Binding { exits: vec![ExitSpec::new(address)], ..Binding::plain(Source::Exec, &address.to_string(), selector) }
 }
 
+/// The template that a systemd unit is an instance of.
+pub fn template_of(unit: &str) -> Option<String> {
+    let (prefix, instance) = unit.split_once('@')?;
+    let (_, kind) = instance.rsplit_once('.')?;
+    Some(format!("{prefix}@.{kind}"))
+}
+
+/// Where systemd has the instances of a template, if that is one: each below the slice of the template, whose name has no dash but its first.
+pub fn instances_of(unit: &str) -> Option<String> {
+    let (prefix, _) = unit.split_once("@.")?;
+    Some(format!("/system.slice/system-{}.slice/{unit}", prefix.replace('-', "\\x2d")))
+}
+
 /// How many levels a control group is below the root.
 pub fn level(path: &str) -> u32 {
     path.split('/').filter(|part| !part.is_empty()).count() as u32
@@ -116,6 +129,15 @@ mod tests {
         for shared in ["/batch", "/system.slice/batch.service", "/user.slice/user-1000.slice"] {
             assert_eq!(guarded_parent(shared), None, "{shared}");
         }
+    }
+
+    #[test]
+    fn instances_of_a_template_are_below_its_slice() {
+        assert_eq!(template_of("batch@1.service").as_deref(), Some("batch@.service"));
+        assert_eq!(template_of("batch@a@b.c.service").as_deref(), Some("batch@.service"));
+        assert_eq!(template_of("batch.service"), None);
+        assert_eq!(instances_of("web-batch@.service").as_deref(), Some("/system.slice/system-web\\x2dbatch.slice/web-batch@.service"));
+        assert_eq!((instances_of("batch@1.service"), instances_of("batch.service")), (None, None));
     }
 
     #[test]

@@ -52,6 +52,7 @@ fn main() -> ExitCode {
         Scenario::new("the first packets of programs in groups made anew leave by the exit or not at all", first::groups_made_anew),
         Scenario::new("a group made anew below a bound one does not leave by the exit of that", first::below_a_bound_group),
         Scenario::new("a unit's group is found, and found again after a restart", first::a_unit),
+        Scenario::new("instances of a template leave by its exit from their first packet", first::instances_of_a_template),
         Scenario::new("a closed socket's last packets leave by its exit", first::orphans),
         Scenario::new("a killed daemon changes nothing, and what is made anew meanwhile is held", faults::a_killed_daemon),
         Scenario::new("without its NIC a program is held or falls back, and goes on when that is back", faults::the_nic_goes),

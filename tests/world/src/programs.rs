@@ -79,7 +79,7 @@ impl Programs {
     /// The program in a control group, which is made when it is not there: nothing is between that and its first act.
     pub fn within(&self, cgroup: &str) -> Program<'_> {
         let folder = self.folder(cgroup);
-        let join = format!("mkdir -p {0} && echo $$ >{0}/cgroup.procs && exec \"$@\"", folder.display());
+        let join = format!("mkdir -p '{0}' && echo $$ >'{0}/cgroup.procs' && exec \"$@\"", folder.display());
         self.program().through(&["sh", "-c", &join, "sh"])
     }
 }
