@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::model::programs::ProgramFacts;
+use crate::model::workload::Row;
 
 const EXIT: [u8; 4] = [172, 31, 0, 14];
 
@@ -320,6 +321,22 @@ fn what_is_not_there_yet_waits_and_says_so() {
     let rows = resolve(&facts, &mut Past::default()).programs.rows;
     let words: BTreeSet<&str> = rows.iter().filter_map(|row| row.state.reason()).map(crate::model::reason::Reason::word).collect();
     assert_eq!(words, ["NoSuchCgroup", "NoSuchUser", "UnitNotRunning"].into());
+}
+
+#[test]
+fn without_control_groups_users_are_bound_and_the_rest_is_told_what_needs_none() {
+    let mut facts =
+        with(host(), &[binding("all", "users: [crawler], cgroups: [/jobs/batch], systemdUnits: [crawler.service]", &by("172.31.0.14"))]);
+    facts.programs = facts.programs.without_cgroups("none is mounted".to_owned());
+    let outcome = resolve(&facts, &mut Past::default());
+    let told = |row: &Row| row.state.reason().map(ToString::to_string).unwrap_or_default();
+    let told: Vec<(String, String)> = outcome.programs.rows.iter().map(|row| (row.subject.to_string(), told(row))).collect();
+    let [(user, bound), rest @ ..] = told.as_slice() else { panic!("{told:?}") };
+    assert!(user == "user/crawler" && bound.is_empty() && rest.len() == 2, "{told:?}");
+    for (_, why) in rest {
+        assert!(why.contains("none is mounted") && why.contains("hostSelector.users") && why.contains("egressd exec --namespace"), "{why}");
+    }
+    assert_eq!(said(&planned(&facts), 998, &[]), Said::Exit(EXIT.into()));
 }
 
 #[test]
