@@ -49,6 +49,8 @@ pub struct ProgramFacts {
     pub no_cgroups: Option<String>,
     /// The kernel has no conntrack zones.
     pub no_zones: bool,
+    /// The resolver of the host itself that programs ask for names.
+    pub stub: Option<IpAddr>,
     /// Those of `egressd exec --ip`.
     pub bindings: Vec<Arc<Binding>>,
 }
@@ -57,7 +59,7 @@ impl ProgramFacts {
     /// Users alone, where control groups cannot be told apart.
     #[must_use]
     pub fn without_cgroups(self, why: String) -> Self {
-        Self { users: self.users, no_zones: self.no_zones, no_cgroups: Some(why), ..Self::default() }
+        Self { users: self.users, no_zones: self.no_zones, stub: self.stub, no_cgroups: Some(why), ..Self::default() }
     }
 
     /// With the bindings that follow from control groups of `egressd exec --ip`.

@@ -159,6 +159,9 @@ fn bound(out: &mut String, facts: &Facts, outcome: &Outcome, row: &Row, exit: &E
             "  before    connections that were open with another address before the program had this exit {how} (existingFlows)"
         )?;
     }
+    if let Some(names) = names(facts, row) {
+        writeln!(out, "  names     {names}")?;
+    }
     writeln!(
         out,
         "  route     packet mark {:#x}/{MARK_MASK:#x}, table {}: {}",
@@ -172,6 +175,15 @@ fn bound(out: &mut String, facts: &Facts, outcome: &Outcome, row: &Row, exit: &E
         Some(public) => writeln!(out, "  source    {}{ports}, which the outside sees as {public}", exit.address),
         None => writeln!(out, "  source    {}{ports}", exit.address),
     }
+}
+
+/// What becomes of the names that programs look up, where another program asks for them.
+fn names(facts: &Facts, row: &Row) -> Option<String> {
+    // Of all programs that one is one.
+    let entry = row.entry.filter(|entry| entry.is_of_host() && *entry != Entry::Everybody);
+    let stub = facts.programs.stub.filter(|_| entry.is_some())?;
+    let cure = "bind that one, too (systemdUnits: [systemd-resolved.service], for instance), or give the program a resolv.conf of its own";
+    Some(format!("are asked of the resolver at {stub}, whose queries leave by its own way: {cure}"))
 }
 
 /// How the way's table leads there.
@@ -235,3 +247,6 @@ fn describe(traffic: &Traffic) -> String {
         (false, false) => format!("to {}, {}", to.join(", "), ports.join(", ")),
     }
 }
+
+#[cfg(test)]
+mod tests;
