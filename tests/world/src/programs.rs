@@ -158,9 +158,13 @@ impl Program<'_> {
 
     /// Whether a host answers its ping.
     pub fn ping(&self, to: IpAddr) -> Result<String, String> {
-        let mut whole = self.before.clone();
-        whole.extend(["ping", "-n", "-c1", "-W2", &to.to_string()].map(str::to_owned));
-        command::try_run(&whole.iter().map(String::as_str).collect::<Vec<_>>())
+        self.instead(&["ping", "-n", "-c1", "-W2", &to.to_string()])
+    }
+
+    /// Starts another program in the same way, and returns what it prints.
+    pub fn instead(&self, arguments: &[&str]) -> Result<String, String> {
+        let before = self.before.iter().map(String::as_str);
+        command::try_run(&before.chain(arguments.iter().copied()).collect::<Vec<_>>())
     }
 
     fn output(&self, act: &str) -> Result<String, String> {
