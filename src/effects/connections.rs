@@ -1,12 +1,12 @@
-//! Open connections of the host's programs, by their sockets: those that a binding resets are ended.
+//! Open connections of the host's programs, by their sockets: conntrack is to know them, and those that a binding resets are ended.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::net::SocketAddr;
 
 use nix::libc;
 use tracing::warn;
 
-use super::conntrack::Flow;
+use super::conntrack::{Flow, Flows};
 use crate::facts::cause::with_causes;
 use crate::facts::programs::groups_above;
 use crate::model::facts::Family;
@@ -14,6 +14,41 @@ use crate::model::ports::Protocol;
 use crate::netlink::sockets::{self, Connection};
 use crate::netlink::{self, Channel};
 use crate::plan::resets::{self, Resets};
+
+/// Has conntrack follow all that are open, as if it had from their beginning: what it sees of one that it does not know would pass for the first
+/// packet of a new one, and leave by the exit.
+pub fn follow() {
+    let followed = Connections::read().and_then(|mut connections| {
+        let mut listening = HashSet::new();
+        for family in [Family::V4, Family::V6] {
+            let all = connections.channel.dump(&sockets::dump(Protocol::Tcp, family), |message| sockets::socket(&message))?;
+            listening.extend(all.into_iter().map(|socket| socket.port));
+        }
+        Ok((connections, listening))
+    });
+    let (connections, listening) = match followed {
+        Ok(followed) => followed,
+        Err(error) => {
+            let error = with_causes(&error);
+            return warn!(
+                error,
+                "failed to read open sockets (load the kernel's module tcp_diag): open connections of bound programs may end"
+            );
+        }
+    };
+    let add = || {
+        let mut flows = Flows::open()?;
+        for [own, other] in connections.open.keys().copied().filter(|[own, _]| !own.ip().is_loopback()) {
+            // Who has called came to a port that somebody listens on.
+            let (source, destination) = if listening.contains(&own.port()) { (other, own) } else { (own, other) };
+            flows.follow(source, destination)?;
+        }
+        Ok::<(), super::conntrack::Error>(())
+    };
+    if let Err(error) = add() {
+        warn!(error = with_causes(&error), "failed to have conntrack follow open connections: those of bound programs may end");
+    }
+}
 
 /// All that are open, and the hands on them.
 pub struct Connections {

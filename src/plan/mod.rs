@@ -45,6 +45,9 @@ pub struct Plan {
     /// When the tables are to go: who is bound, ahead of everything. The rest holds flows that had an exit back until they have ended;
     /// without it they would go on by the host's NIC with the exit's address.
     pub disarm: Vec<Change>,
+    /// Ahead of the batch, conntrack is to follow the host's open connections: the tables may make it begin, and it would know none when programs
+    /// are bound.
+    pub follows: bool,
     /// One atomic batch.
     pub ruleset: Vec<Change>,
     /// What the tables are once the batch is applied; `None` where that is known already.
@@ -115,6 +118,7 @@ impl Planner {
             cuts,
             server_cuts: inbound::server_cuts(observed.ruleset, &desired, observed.kernel),
             resets: program_flows::resets(observed.ruleset, &desired, outcome),
+            follows: observed.ruleset.tables.is_empty() && !desired.tables.is_empty(),
             ruleset,
             target: Some(desired),
             departed,
@@ -142,6 +146,9 @@ impl fmt::Display for Plan {
         }
         for step in &self.before {
             writeln!(f, "{}", step.words(&self.names))?;
+        }
+        if self.follows {
+            writeln!(f, "have conntrack follow the open connections of this host")?;
         }
         for change in &self.ruleset {
             writeln!(f, "{change}")?;

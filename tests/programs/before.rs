@@ -82,6 +82,31 @@ pub fn keep() {
     assert!(explained.contains("had this exit end"), "{explained}");
 }
 
+/// Nothing has conntrack follow the host's connections before the first binding.
+pub fn not_followed() {
+    let world = World::builder().build();
+    let programs = Programs::new();
+    programs.make(BATCH);
+    let batch = programs.within(BATCH);
+    let mut before = flows(&batch, &world);
+    let served = batch.serve("0.0.0.0:8090".parse().expect("an address"));
+    served.seen.as_ref().expect("the port is free");
+    let mut called = Flow::open(&world.internet, (Nic::Eth0.eip(), 8090).into()).expect("it is served");
+    let _egressd = world.egressd_alone();
+    let known = world.host.run(&["conntrack", "-L"]);
+    assert!(known.is_empty(), "{known}");
+    bind(&world, WHO, Nic::Eth1, "");
+    assert_leaves_by(&world, &batch, Nic::Eth1);
+    assert_go_on(&mut before, &world, Nic::Eth0, "it keeps what is open");
+    called.ask().expect("who has called goes on");
+    let listed = world.egressctl(&["flows"]).expect("it answers");
+    let inbound = |line: &&str| line.contains(":8090") && line.contains("eth0");
+    assert_eq!(listed.lines().filter(inbound).count(), 0, "it was called, and has not called: {listed}");
+    bind(&world, WHO, Nic::Eth1, RESET);
+    assert_ended(&mut before, &world);
+    called.ask().expect("who has called goes on");
+}
+
 pub fn reset() {
     let world = world();
     let programs = Programs::new();
