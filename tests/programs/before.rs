@@ -1,6 +1,7 @@
 //! Flows from before a binding took hold of their program, or gave it another exit.
 
 use std::net::{IpAddr, SocketAddr};
+use std::thread;
 
 use world::{
     Nic, Programs, World,
@@ -80,6 +81,31 @@ pub fn keep() {
     assert_ended(&mut before, &world);
     let explained = world.egressctl(&["explain", ROW]).expect("it is known");
     assert!(explained.contains("had this exit end"), "{explained}");
+}
+
+pub fn ping() {
+    let world = world();
+    let programs = Programs::new();
+    programs.make(BATCH);
+    let (batch, server) = (programs.within(BATCH), servers(&world)[0].ip().to_string());
+    let _egressd = world.egressd_alone();
+    let leaves = |by: Nic| {
+        world.forget();
+        until("pings leave by the NIC", || {
+            let seen = world.seen();
+            if seen.by(by) > 2 { Ok(()) } else { Err(seen.to_string()) }
+        });
+        world.seen()
+    };
+    thread::scope(|scope| {
+        let running = scope.spawn(|| batch.instead(&["ping", "-n", "-i0.1", "-c60", "-w30", &server]));
+        leaves(Nic::Eth0);
+        bind(&world, WHO, Nic::Eth1, "");
+        leaves(Nic::Eth1);
+        let seen = leaves(Nic::Eth1);
+        assert_eq!(seen.by(Nic::Eth0), 0, "{seen}");
+        running.join().expect("it does not panic").expect("it is answered");
+    });
 }
 
 /// Nothing has conntrack follow the host's connections before the first binding.

@@ -28,6 +28,7 @@ fn main() -> ExitCode {
     }
     scenarios.extend([
         Scenario::new("connections from before a binding go on, and datagrams begin anew", before::keep),
+        Scenario::new("a ping that is running begins anew with the binding of its program", before::ping),
         Scenario::new("connections that conntrack has not followed before the first binding go on, too", before::not_followed),
         Scenario::new("a binding that resets ends the connections from before it, and no others", before::reset),
         Scenario::new("a binding that resets ends its own connections of an exit that another has, too", before::reset_beside_another),
