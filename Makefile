@@ -4,7 +4,7 @@ target := $(abspath $(or $(CARGO_TARGET_DIR),target))
 # Outside of the clone: what is built once for all clones. tests/go.sh uses it, too.
 cache := $(or $(EGRESSD_CACHE),$(or $(XDG_CACHE_HOME),$(HOME)/.cache)/egressd)
 
-.PHONY: help demo demo-forwarder demo-inbound demo-kubernetes test test-ui vm fuzz soak bench bench-inbound count install needs needs-go needs-build release image packages needs-packages next-version engines cluster cloud debian lint generated licences site
+.PHONY: help demo demo-forwarder demo-inbound demo-programs demo-kubernetes test test-ui vm fuzz soak bench bench-inbound count install needs needs-go needs-build release image packages needs-packages next-version engines cluster cloud debian lint generated licences site
 # What is installed comes before what is built with it.
 .NOTPARALLEL:
 
@@ -19,6 +19,9 @@ demo-forwarder: install needs release ## Shows a forwarder with one NIC and six 
 
 demo-inbound: install needs release ## Shows a port of the host that three servers behind it share
 	cargo test --quiet --test demo_inbound
+
+demo-programs: install needs release ## Shows a program of the host that is started twice, by two exits
+	cargo test --quiet --test demo_programs
 
 # Wants Go as well: it builds the programs of a Kubernetes cluster, ten minutes once.
 demo-kubernetes: install needs-go image cluster ## The same with pods in a real cluster (needs Rust and Go; 20 minutes the first time)

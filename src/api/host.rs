@@ -25,7 +25,7 @@ pub struct HostSelector {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 256), inner(length(min = 1, max = 4096)))]
     pub cgroups: Vec<String>,
-    /// Units of the system's systemd by their whole name: a service, a slice or a scope.
+    /// Units of the system's systemd by their whole name: a service, a slice or a scope. A template, `batch@.service`, is all its instances.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 256), inner(length(min = 1, max = 255)))]
     pub systemd_units: Vec<String>,

@@ -6,13 +6,16 @@ use std::sync::mpsc;
 use std::time::{Duration, Instant};
 
 use ipnet::IpNet;
-use tracing::{debug, info};
+use tracing::{debug, info, warn};
 
 use super::{Teller, Told, threads};
+use crate::effects::connections::Connections;
 use crate::effects::conntrack::{Ended, Error, Flow, Flows};
 use crate::effects::kernel::Failure;
+use crate::facts::cause::with_causes;
 use crate::plan::flows::{Cut, ends};
 use crate::plan::inbound::ServerCut;
+use crate::plan::resets::Resets;
 
 /// A look takes the time of a walk through the whole of conntrack's hash, 10 ms where it is empty and has the size of a large machine's. Jobs
 /// that come right after one wait this many times as long as it took, and then go together: a hundred starts at once are no hundred walks.
@@ -29,6 +32,8 @@ pub(super) const STEP: &str = "ending the flows of old addresses";
 /// Work for the thread.
 pub(super) enum Job {
     Cut(Vec<Cut>, Vec<ServerCut>),
+    /// End connections of programs, with their sockets. What is asked last holds.
+    Reset(Resets),
     /// Tell the loop which addresses flows were translated to.
     Survey,
     /// Try again what failed.
@@ -54,6 +59,7 @@ struct Left {
     /// The table could not be read: the cuts, oldest first.
     cuts: Vec<Cut>,
     server_cuts: Vec<ServerCut>,
+    resets: Option<Resets>,
     /// The kernel refused to delete them.
     flows: Vec<Flow>,
 }
@@ -75,6 +81,7 @@ pub(super) fn start(tell: Teller) -> mpsc::Sender<Job> {
                         left.cuts.extend(cuts);
                         left.server_cuts.extend(server_cuts);
                     }
+                    Job::Reset(resets) => left.resets = Some(resets),
                     Job::Survey => survey = true,
                     Job::Again => {}
                     Job::Tell(done) => asked.push(done),
@@ -106,7 +113,7 @@ pub(super) fn finish(cutter: &mpsc::Sender<Job>) {
 /// # Errors
 /// When not all of them could be ended.
 pub(super) fn cut_now(cuts: &[Cut], server_cuts: &[ServerCut]) -> Result<(), Failure> {
-    let mut left = Left { cuts: cuts.to_vec(), server_cuts: server_cuts.to_vec(), flows: Vec::new() };
+    let mut left = Left { cuts: cuts.to_vec(), server_cuts: server_cuts.to_vec(), ..Left::default() };
     work_off(Flows::open(), &mut left, false).failure.map_or(Ok(()), Err)
 }
 
@@ -118,6 +125,7 @@ fn work_off(flows: Result<Flows, Error>, left: &mut Left, survey: bool) -> Repor
         Ok((borne, ended)) => {
             let sources = left.cuts.drain(..).map(|cut| cut.source).collect();
             left.server_cuts.clear();
+            left.resets = None;
             left.flows = ended.left;
             Report { failure: ended.error.as_ref().map(fails), ended: sources, borne: survey.then_some(borne) }
         }
@@ -138,6 +146,7 @@ fn round(flows: Result<Flows, Error>, left: &Left, refused: Vec<Flow>) -> Result
     left.server_cuts.iter().for_each(|cut| of_server.entry(cut.server).or_default().push(cut));
     let is_subnet = |net: &IpNet| net.prefix_len() < net.max_prefix_len();
     let subnets: Vec<&Vec<&Cut>> = of.iter().filter(|(source, _)| is_subnet(source)).map(|(_, cuts)| cuts).collect();
+    let mut sockets = left.resets.as_ref().and_then(|resets| Some((sockets()?, resets)));
     let mut borne = BTreeSet::new();
     let mut end = |flows: &mut Flows| {
         flows.end(|flow| {
@@ -145,7 +154,8 @@ fn round(flows: Result<Flows, Error>, left: &Left, refused: Vec<Flow>) -> Result
             let mut asked = of.get(&source).into_iter().chain(subnets.iter().copied());
             let served = || of_server.get(&flow.reply_source).into_iter().flatten();
             let ends = asked.any(|cuts| ends(cuts, flow.source, flow.is_open_connection(), translated))
-                || served().any(|cut| cut.hits(flow.destination, flow.protocol, flow.destination_port));
+                || served().any(|cut| cut.hits(flow.destination, flow.protocol, flow.destination_port))
+                || sockets.as_mut().is_some_and(|(sockets, resets)| sockets.end(flow, resets));
             if !ends && translated != flow.source {
                 borne.insert(translated);
             }
@@ -169,6 +179,18 @@ fn round(flows: Result<Flows, Error>, left: &Left, refused: Vec<Flow>) -> Result
     // What was refused still bears its exit.
     borne.extend(ended.left.iter().map(|flow| flow.reply_destination));
     Ok((borne, ended))
+}
+
+/// The sockets of open connections, where the kernel tells of them.
+fn sockets() -> Option<Connections> {
+    let read = Connections::read().inspect_err(|error| {
+        let error = with_causes(error);
+        warn!(
+            error,
+            "failed to read open sockets (load the kernel's module tcp_diag): connections that a binding resets end with their next packet"
+        );
+    });
+    read.ok()
 }
 
 #[cfg(test)]

@@ -14,6 +14,7 @@ use nix::libc::{O_NOFOLLOW, O_PATH, RT_TABLE_MAIN, RTM_NEWROUTE};
 use nix::mount::{MsFlags, mount};
 use nix::sched::{CloneFlags, unshare};
 
+use crate::facts::programs::{RESOLVER, servers_in};
 use crate::model::facts::{Family, IfIndex, Route};
 use crate::model::isolated::{Ends, LINKS, NoEnds};
 use crate::netlink::{self, Channel, link, nexthop, routing};
@@ -27,9 +28,7 @@ const LOOPBACK: IfIndex = 1;
 const STATIC: u8 = 4;
 /// How long the link may take to come up; it takes less than a millisecond.
 const CARRIER: Duration = Duration::from_secs(1);
-/// Where programs look for name servers (resolv.conf(5)).
-const RESOLVER: &str = "/etc/resolv.conf";
-/// The same with the servers that a stub on a loopback address asks itself: systemd-resolved's, NetworkManager's.
+/// What [`RESOLVER`] is with the servers that a stub on a loopback address asks itself: systemd-resolved's, NetworkManager's.
 const UPSTREAM: [&str; 2] = ["/run/systemd/resolve/resolv.conf", "/run/NetworkManager/no-stub-resolv.conf"];
 
 /// Why there is no namespace.
@@ -79,8 +78,8 @@ pub fn resolver(servers: &[IpAddr]) -> Result<Option<String>, Error> {
 }
 
 fn resolver_of(servers: &[IpAddr], own: &str, upstream: &[String]) -> Result<Option<String>, Error> {
-    let reached = |text: &str| named(text).into_iter().filter(|server| !server.is_loopback()).collect::<Vec<_>>();
-    let servers = match (servers, named(own)) {
+    let reached = |text: &str| servers_in(text).into_iter().filter(|server| !server.is_loopback()).collect::<Vec<_>>();
+    let servers = match (servers, servers_in(own)) {
         ([], own_servers) if own_servers.iter().all(|server| !server.is_loopback()) => return Ok(None),
         ([], _) => {
             upstream.iter().chain([&own.to_owned()]).map(|text| reached(text)).find(|found| !found.is_empty()).ok_or(Error::NoServer)?
@@ -90,11 +89,6 @@ fn resolver_of(servers: &[IpAddr], own: &str, upstream: &[String]) -> Result<Opt
     let rest = own.lines().filter(|line| line.split_whitespace().next() != Some("nameserver"));
     let servers = servers.iter().map(|server| format!("nameserver {server}\n"));
     Ok(Some(servers.chain(rest.map(|line| format!("{line}\n"))).collect()))
-}
-
-fn named(text: &str) -> Vec<IpAddr> {
-    let words = text.lines().filter_map(|line| line.split_whitespace().collect::<Vec<_>>().try_into().ok());
-    words.filter_map(|[key, server]: [&str; 2]| if key == "nameserver" { server.parse().ok() } else { None }).collect()
 }
 
 /// What the namespace is to have.

@@ -5,6 +5,7 @@ use std::path::Path;
 
 use tracing::{debug, trace};
 
+use super::connections;
 use super::fast_path::{self, FastPath};
 use super::nft::{self, Nft};
 use super::route::Routing;
@@ -255,6 +256,9 @@ impl Kernel {
             // The same, and what it shares with the next plan's target need not be compared again.
             self.mirror = plan.target.or(self.mirror.take());
         } else {
+            if plan.follows {
+                connections::follow();
+            }
             match self.nft.commit(&plan.ruleset) {
                 Ok(committed) => {
                     trace!(messages = committed.messages, bytes = committed.bytes, "nftables batch");

@@ -1,6 +1,7 @@
 //! What changes the world: each effect carries out plain steps, and says which of them failed.
 
 pub mod boot;
+pub mod connections;
 pub mod conntrack;
 pub mod docker;
 pub mod fast_path;

@@ -188,6 +188,12 @@ impl Traffic {
         &self.ports
     }
 
+    /// Whether it is for some port of a destination.
+    pub fn reaches(&self, to: IpAddr) -> bool {
+        let fits = |d: &Destination| d.cidr.contains(&to) && !d.except.iter().any(|e| e.contains(&to));
+        self.to.is_empty() || self.to.iter().any(fits)
+    }
+
     /// Nothing is left to the host's way.
     pub fn is_everything(&self) -> bool {
         self.to.is_empty() && self.ports.is_empty()

@@ -49,6 +49,8 @@ pub struct ProgramFacts {
     pub no_cgroups: Option<String>,
     /// The kernel has no conntrack zones.
     pub no_zones: bool,
+    /// The resolver of the host itself that programs ask for names.
+    pub stub: Option<IpAddr>,
     /// Those of `egressd exec --ip`.
     pub bindings: Vec<Arc<Binding>>,
 }
@@ -57,7 +59,7 @@ impl ProgramFacts {
     /// Users alone, where control groups cannot be told apart.
     #[must_use]
     pub fn without_cgroups(self, why: String) -> Self {
-        Self { users: self.users, no_zones: self.no_zones, no_cgroups: Some(why), ..Self::default() }
+        Self { users: self.users, no_zones: self.no_zones, stub: self.stub, no_cgroups: Some(why), ..Self::default() }
     }
 
     /// With the bindings that follow from control groups of `egressd exec --ip`.
@@ -75,6 +77,19 @@ impl ProgramFacts {
 fn by_address(path: &str, address: IpAddr) -> Binding {
     let selector = Selector::Host(HostSelector { cgroups: vec![path.to_owned()], ..HostSelector::default() });
     Binding { exits: vec![ExitSpec::new(address)], ..Binding::plain(Source::Exec, &address.to_string(), selector) }
+}
+
+/// The template that a systemd unit is an instance of.
+pub fn template_of(unit: &str) -> Option<String> {
+    let (prefix, instance) = unit.split_once('@')?;
+    let (_, kind) = instance.rsplit_once('.')?;
+    Some(format!("{prefix}@.{kind}"))
+}
+
+/// Where systemd has the instances of a template, if that is one: each below the slice of the template, whose name has no dash but its first.
+pub fn instances_of(unit: &str) -> Option<String> {
+    let (prefix, _) = unit.split_once("@.")?;
+    Some(format!("/system.slice/system-{}.slice/{unit}", prefix.replace('-', "\\x2d")))
 }
 
 /// How many levels a control group is below the root.
@@ -116,6 +131,15 @@ mod tests {
         for shared in ["/batch", "/system.slice/batch.service", "/user.slice/user-1000.slice"] {
             assert_eq!(guarded_parent(shared), None, "{shared}");
         }
+    }
+
+    #[test]
+    fn instances_of_a_template_are_below_its_slice() {
+        assert_eq!(template_of("batch@1.service").as_deref(), Some("batch@.service"));
+        assert_eq!(template_of("batch@a@b.c.service").as_deref(), Some("batch@.service"));
+        assert_eq!(template_of("batch.service"), None);
+        assert_eq!(instances_of("web-batch@.service").as_deref(), Some("/system.slice/system-web\\x2dbatch.slice/web-batch@.service"));
+        assert_eq!((instances_of("batch@1.service"), instances_of("batch.service")), (None, None));
     }
 
     #[test]

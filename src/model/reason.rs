@@ -320,7 +320,7 @@ impl fmt::Display for Reason {
             Self::NoCgroups { why } => {
                 write!(
                     f,
-                    "control groups of version 2 cannot be used here ({why}); boot with systemd.unified_cgroup_hierarchy=1, or mount -t cgroup2 none DIR"
+                    "control groups of version 2 cannot be used here ({why}); boot with systemd.unified_cgroup_hierarchy=1, or mount -t cgroup2 none DIR; what needs none is to name users (hostSelector.users), and to start the program by egressd exec --namespace"
                 )
             }
             Self::NoExitOnNode => {

@@ -27,5 +27,6 @@ pub fn message(kind: u16, flags: u16, body: &impl Emitable) -> Message {
 
 /// Reads a message as each kind that is asked for, whatever it is (see [`crate::fuzzing`]).
 pub fn read_any(message: &Received<'_>) {
-    let _ = (routing::route(message), rule::rule(message), nexthop::object(message), sockets::socket(message), fdb::entry(message));
+    let _ = (routing::route(message), rule::rule(message), nexthop::object(message), fdb::entry(message));
+    let _ = (sockets::socket(message), sockets::connection(message));
 }

@@ -14,6 +14,7 @@ pub mod inbound;
 pub mod ipvs;
 mod program_flows;
 pub mod read_back;
+pub mod resets;
 pub mod routing;
 pub mod step;
 pub mod sysctls;
@@ -28,6 +29,7 @@ use crate::model::resolve::Outcome;
 use crate::nft::{Change, Ruleset, diff};
 use flows::Cut;
 use inbound::ServerCut;
+use resets::Resets;
 use routing::Routing;
 use step::{Names, RouteStep};
 use tables::Departed;
@@ -42,6 +44,8 @@ pub struct Plan {
     /// When the tables are to go: who is bound, ahead of everything. The rest holds flows that had an exit back until they have ended;
     /// without it they would go on by the host's NIC with the exit's address.
     pub disarm: Vec<Change>,
+    /// Ahead of the batch, conntrack is to follow the host's open connections: the first tables may make it begin, and programs are bound by them.
+    pub follows: bool,
     /// One atomic batch.
     pub ruleset: Vec<Change>,
     /// What the tables are once the batch is applied; `None` where that is known already.
@@ -53,6 +57,8 @@ pub struct Plan {
     pub cuts: Vec<Cut>,
     /// The same of servers that have left.
     pub server_cuts: Vec<ServerCut>,
+    /// Connections of programs to end, at the same time.
+    pub resets: Option<Resets>,
     /// Who was bound until now, and whose flows are being ended.
     pub departed: Departed,
 }
@@ -109,6 +115,8 @@ impl Planner {
             disarm,
             cuts,
             server_cuts: inbound::server_cuts(observed.ruleset, &desired, observed.kernel),
+            resets: program_flows::resets(observed.ruleset, &desired, outcome),
+            follows: observed.ruleset.tables.is_empty() && !outcome.programs.rows.is_empty(),
             ruleset,
             target: Some(desired),
             departed,
@@ -120,7 +128,7 @@ impl Planner {
 impl Plan {
     /// Nothing has to change.
     pub fn is_empty(&self) -> bool {
-        let flows_stay = self.cuts.is_empty() && self.server_cuts.is_empty();
+        let flows_stay = self.cuts.is_empty() && self.server_cuts.is_empty() && self.resets.is_none();
         self.sysctls.is_empty() && self.before.is_empty() && self.ruleset.is_empty() && flows_stay && self.after.is_empty()
     }
 
@@ -135,10 +143,12 @@ impl Plan {
         let steps = |steps: &[RouteStep]| steps.iter().map(|step| step.words(&self.names).to_string()).collect::<Vec<_>>();
         let mut lines: Vec<String> = self.sysctls.iter().map(|(key, value)| format!("sysctl -w {key}='{value}'")).collect();
         lines.extend(steps(&self.before));
+        lines.extend(self.follows.then(|| "have conntrack follow the open connections of this host".to_owned()));
         lines.extend(self.ruleset.iter().map(|change| format!("nft '{}'", change.words(target, &name))));
         lines.extend(steps(&self.after));
         lines.extend(self.cuts.iter().map(ToString::to_string));
         lines.extend(self.server_cuts.iter().map(ToString::to_string));
+        lines.extend(self.resets.iter().map(ToString::to_string));
         lines.into_iter().map(|line| line + "\n").collect()
     }
 }

@@ -2,50 +2,72 @@
 //!
 //! Their source is the host's own and tells no program, so what is left is the exit: flows that were translated to one that no program has
 //! any more. Where all who had it are still bound, only those without a connection, whose next packet begins anew, unless a binding of theirs
-//! resets.
+//! resets. Where programs are bound anew, what has no connection and was not translated begins anew, too. Which connections a binding resets
+//! is asked of their sockets ([`Resets`]).
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
 use ipnet::IpNet;
 
-use super::datapath::{names, programs};
+use super::datapath::names;
+use super::datapath::programs::{self, Who};
 use super::elements::{address_of, number_at, number_in, source_of};
 use super::flows::Cut;
-use crate::model::binding::ExistingFlows;
+use super::resets::{Resets, is_reset};
 use crate::model::resolve::Outcome;
-use crate::model::workload::Row;
-use crate::nft::{Bytes, Data, Family, Key, Ruleset, Table};
+use crate::nft::{Bytes, Family, Key, Ruleset, Table};
+
+/// Users, control groups or all programs that are bound, each with its exits.
+type Leads = BTreeMap<Who, BTreeSet<IpAddr>>;
 
 /// The flows that end when `observed` becomes `desired`.
 pub fn cuts(observed: &Ruleset, desired: &Ruleset, outcome: &Outcome) -> Vec<Cut> {
-    let of = |family: Family, v6| {
-        let before = observed.tables.get(&family)?;
-        Some(cuts_of(before, desired.tables.get(&family), outcome, v6))
+    let of = |v6| {
+        let [before, after] = tables(observed, desired, v6);
+        cuts_of(before, after, outcome, v6)
     };
-    [of(Family::Ip, false), of(Family::Ip6, true)].into_iter().flatten().flatten().collect()
+    [of(false), of(true)].concat()
 }
 
-fn cuts_of(before: &Table, after: Option<&Table>, outcome: &Outcome, v6: bool) -> Vec<Cut> {
-    let lost = exits(Some(before), v6);
-    let left = exits(after, v6);
+/// The connections that end with that: where the rules end those of others than before, or let others go on.
+pub fn resets(observed: &Ruleset, desired: &Ruleset, outcome: &Outcome) -> Option<Resets> {
+    let changes = |v6| {
+        let [before, after] = tables(observed, desired, v6).map(|table| {
+            let sets = table.into_iter().flat_map(|table| &table.sets).filter(|(name, _)| programs::is_of_resets(name));
+            sets.map(|(name, set)| (name, &set.elements)).collect::<BTreeMap<_, _>>()
+        });
+        before != after
+    };
+    [false, true].into_iter().any(changes).then(|| Resets::of(outcome)).flatten()
+}
+
+fn tables<'a>(observed: &'a Ruleset, desired: &'a Ruleset, v6: bool) -> [Option<&'a Table>; 2] {
+    [observed, desired].map(|ruleset| ruleset.tables.get(&Family::ip(v6)))
+}
+
+fn cuts_of(before: Option<&Table>, after: Option<&Table>, outcome: &Outcome, v6: bool) -> Vec<Cut> {
+    let (had, have) = (leads(before, v6), leads(after, v6));
+    let (lost, left) = (exits(before, v6), exits(after, v6));
     let lost: Vec<IpAddr> = lost.difference(&left).copied().collect();
-    if lost.is_empty() {
-        return Vec::new();
-    }
-    let still: BTreeSet<Key> = after.into_iter().flat_map(bound).map(|(key, _)| key).collect();
-    let resets: BTreeSet<Key> = outcome.programs.rows.iter().filter(|row| resets(row)).filter_map(programs::key_of).collect();
+    let resets: BTreeSet<Who> = outcome.programs.rows.iter().filter(|row| is_reset(row)).filter_map(programs::who).collect();
     // Which of those that had an exit began a flow is not known: they all have to be bound still, and to keep what is open.
-    let keeps = |exit: IpAddr| holders(before, exit, v6).iter().all(|key| still.contains(key) && !resets.contains(key));
-    let own = before.sets.get(names::OWN).into_iter().flat_map(|set| set.elements.keys());
-    let own: BTreeSet<IpAddr> = own.filter_map(|key| source_of(key, v6)).map(|(_, address)| address).collect();
+    let keeps = |exit: IpAddr| {
+        let mut holders = had.iter().filter(|(_, exits)| exits.contains(&exit)).map(|(who, _)| who);
+        holders.all(|who| have.contains_key(who) && !resets.contains(who))
+    };
+    let own = [before, after].into_iter().flatten().filter_map(|table| table.sets.get(names::OWN));
+    let own = own.flat_map(|set| set.elements.keys().filter_map(|key| source_of(key, v6)));
+    let own: BTreeSet<IpAddr> = own.map(|(_, address)| address).collect();
     let cut = |source: IpAddr, exit: IpAddr, keeps_open| Cut { only: Some(exit), keeps_open, ..Cut::all(IpNet::from(source)) };
     // What had the address already was not translated.
     let of_exit = |exit: &IpAddr| {
         let (exit, keeps_open) = (*exit, keeps(*exit));
         own.iter().filter(move |source| **source != exit).map(move |source| cut(*source, exit, keeps_open))
     };
-    lost.iter().flat_map(of_exit).collect()
+    let anew = have.keys().any(|who| !had.contains_key(who));
+    let untranslated = own.iter().filter(|_| anew).map(|source| cut(*source, *source, true));
+    lost.iter().flat_map(of_exit).chain(untranslated).collect()
 }
 
 /// The exits that programs leave by.
@@ -54,27 +76,21 @@ fn exits(table: Option<&Table>, v6: bool) -> BTreeSet<IpAddr> {
     elements.filter_map(|data| address_of(data, v6)).collect()
 }
 
-/// Users and control groups that left by an exit.
-fn holders(table: &Table, exit: IpAddr, v6: bool) -> BTreeSet<Key> {
+fn leads(table: Option<&Table>, v6: bool) -> Leads {
+    let Some(table) = table else { return Leads::new() };
+    let bound = table.sets.iter().filter(|(name, set)| names::is_of_programs(name) && set.data.is_some());
+    let bound = bound.flat_map(|(name, set)| set.elements.iter().map(move |(key, data)| (programs::who_in(name, *key), data)));
+    let bound = bound.filter_map(|(who, data)| Some((who, number_in(data).filter(|policy| *policy != 0)?)));
+    let mut of: BTreeMap<u32, BTreeSet<IpAddr>> = BTreeMap::new();
+    bound.map(|(who, policy)| (who, of.entry(policy).or_insert_with(|| exits_of(table, policy, v6)).clone())).collect()
+}
+
+/// The exits of a policy.
+fn exits_of(table: &Table, policy: u32, v6: bool) -> BTreeSet<IpAddr> {
     let elements = |set: &str| table.sets.get(set).into_iter().flat_map(|set| &*set.elements);
-    let leads = elements(names::PROGRAM_EXITS).filter(|(_, data)| address_of(data, v6) == Some(exit));
-    let marks: BTreeSet<u32> = leads.filter_map(|(key, _)| number_at(key, size_of::<u32>())).collect();
-    let is_one = |data: &Data| number_in(data).is_some_and(|mark| marks.contains(&mark));
-    let has = |policy: u32| {
-        let own = Key::one(Bytes::of_number(policy));
-        let chosen = table.sets.get(names::PROGRAM_MARKS).and_then(|set| set.elements.get(&own));
-        chosen.is_some_and(is_one) || elements(&programs::slots(policy)).any(|(_, data)| is_one(data))
-    };
-    bound(table).filter(|(_, policy)| has(*policy)).map(|(key, _)| key).collect()
-}
-
-fn resets(row: &Row) -> bool {
-    row.binding.as_ref().is_some_and(|binding| binding.existing_flows == ExistingFlows::Reset)
-}
-
-/// Users and control groups that are bound, each with its policy.
-fn bound(table: &Table) -> impl Iterator<Item = (Key, u32)> {
-    let sets = table.sets.iter().filter(|(name, set)| names::is_of_programs(name) && set.data.is_some());
-    let elements = sets.flat_map(|(_, set)| &*set.elements);
-    elements.filter_map(|(key, data)| Some((*key, number_in(data).filter(|policy| *policy != 0)?)))
+    let chosen = table.sets.get(names::PROGRAM_MARKS).and_then(|set| set.elements.get(&Key::one(Bytes::of_number(policy))));
+    let slots = programs::slots(policy);
+    let marks: BTreeSet<u32> = chosen.into_iter().chain(elements(&slots).map(|(_, data)| data)).filter_map(number_in).collect();
+    let has = |key: &Key| number_at(key, size_of::<u32>()).is_some_and(|mark| marks.contains(&mark));
+    elements(names::PROGRAM_EXITS).filter(|(key, _)| has(key)).filter_map(|(_, data)| address_of(data, v6)).collect()
 }

@@ -143,7 +143,7 @@ fn table(outcome: &Outcome, rows: &[Stood], kernel: &KernelFacts, v6: bool, made
     for (policy, shares) in outcome.spreads.iter().filter(|(_, shares)| shares.shares.iter().any(|one| one.exit.address.is_ipv6() == v6)) {
         spread::add(&mut table, *policy, shares, v6, &mut made.spread);
     }
-    programs::add(&mut table, &outcome.programs, v6);
+    programs::add(&mut table, outcome, v6);
     source_ports::add(&mut table, &outcome.uplinks.source_ports(), v6);
     traffics.extend(programs::traffics(&outcome.programs, v6));
     inbound::add(&mut table, outcome, kernel, v6, &mut made.inbound);

@@ -9,7 +9,7 @@ use super::columns::list;
 use super::drops::Drops;
 use super::flows::protocol;
 use crate::contract::{MARK_MASK, UPLINK_GROUP};
-use crate::model::binding::{Destination, Source, Traffic};
+use crate::model::binding::{Destination, ExistingFlows, Source, Traffic};
 use crate::model::facts::{Family, Link, Route, RouteKind};
 use crate::model::known::Facts;
 use crate::model::resolve::Outcome;
@@ -116,7 +116,7 @@ fn bound(out: &mut String, facts: &Facts, outcome: &Outcome, row: &Row, exit: &E
         if let Some(how) = inside(facts, outcome, to) {
             return writeln!(out, "  inside    {to} is not outside: {how}; source and route stay as they are");
         }
-        if let Some(traffic) = traffic.filter(|t| !reaches(t, to)) {
+        if let Some(traffic) = traffic.filter(|t| !t.reaches(to)) {
             return writeln!(out, "  not ours  {to} is outside what the binding is for ({}): it goes the host's way", describe(traffic));
         }
     }
@@ -152,6 +152,16 @@ fn bound(out: &mut String, facts: &Facts, outcome: &Outcome, row: &Row, exit: &E
         }
     }
     writeln!(out, "  flow      leaves as {}, which is all that tells its way from then on", exit.address)?;
+    if of_host {
+        let how = if row.binding.as_ref().is_some_and(|binding| binding.existing_flows == ExistingFlows::Reset) { "end" } else { "go on" };
+        writeln!(
+            out,
+            "  before    connections that were open with another address before the program had this exit {how} (existingFlows)"
+        )?;
+    }
+    if let Some(names) = names(facts, row) {
+        writeln!(out, "  names     {names}")?;
+    }
     writeln!(
         out,
         "  route     packet mark {:#x}/{MARK_MASK:#x}, table {}: {}",
@@ -165,6 +175,15 @@ fn bound(out: &mut String, facts: &Facts, outcome: &Outcome, row: &Row, exit: &E
         Some(public) => writeln!(out, "  source    {}{ports}, which the outside sees as {public}", exit.address),
         None => writeln!(out, "  source    {}{ports}", exit.address),
     }
+}
+
+/// What becomes of the names that programs look up, where another program asks for them.
+fn names(facts: &Facts, row: &Row) -> Option<String> {
+    // Of all programs that one is one.
+    let entry = row.entry.filter(|entry| entry.is_of_host() && *entry != Entry::Everybody);
+    let stub = facts.programs.stub.filter(|_| entry.is_some())?;
+    let cure = "bind that one, too (systemdUnits: [systemd-resolved.service], for instance), or give the program a resolv.conf of its own";
+    Some(format!("are asked of the resolver at {stub}, whose queries leave by its own way: {cure}"))
 }
 
 /// How the way's table leads there.
@@ -210,11 +229,6 @@ fn most_specific<'a>(routes: impl Iterator<Item = &'a Route>, to: IpAddr) -> Opt
     covers.max_by_key(|r| (r.destination.prefix_len(), std::cmp::Reverse(r.metric)))
 }
 
-fn reaches(traffic: &Traffic, to: IpAddr) -> bool {
-    let fits = |d: &Destination| d.cidr.contains(&to) && !d.except.iter().any(|e| e.contains(&to));
-    traffic.to().is_empty() || traffic.to().iter().any(fits)
-}
-
 fn describe(traffic: &Traffic) -> String {
     let destination = |d: &Destination| match d.except.as_slice() {
         [] => d.cidr.to_string(),
@@ -233,3 +247,6 @@ fn describe(traffic: &Traffic) -> String {
         (false, false) => format!("to {}, {}", to.join(", "), ports.join(", ")),
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -61,7 +61,7 @@ pub struct OpenFlow {
     pub destination: IpAddr,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub destination_port: Option<u16>,
-    /// The address that it leaves as or was called at; absent of a flow that is not translated, as those inside are.
+    /// The address that it leaves as or was called at; absent of a workload's flow that is not translated, as those inside are.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub exit: Option<IpAddr>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -87,6 +87,8 @@ pub struct Owners {
     subnets: Vec<(IpNet, String)>,
     nics: BTreeMap<IpAddr, String>,
     exits: BTreeMap<IpAddr, Option<String>>,
+    /// Programs of the host are bound, so what it sends with a NIC's own address is told, too.
+    of_host: bool,
 }
 
 /// Whose a flow is, and by which exit it goes.
@@ -110,7 +112,7 @@ impl Owners {
             match net {
                 Some(net) if is_host(net) => drop(owners.hosts.insert(net.addr(), workload.workload.clone())),
                 // All addresses: the host's programs, which share them with everybody.
-                Some(net) if net.prefix_len() == 0 => {}
+                Some(net) if net.prefix_len() == 0 => owners.of_host = true,
                 Some(net) => owners.subnets.push((net, workload.workload.clone())),
                 None => {}
             }
@@ -150,7 +152,7 @@ impl Owners {
     }
 
     /// Whose a flow is, by its four addresses: who began it and whom it called, and who answers to whom. `None`: it is no workload's, and
-    /// bears no exit of one.
+    /// bears no exit of one, nor a NIC's address where programs of the host are bound.
     pub fn owner(&self, source: IpAddr, destination: IpAddr, answers: IpAddr, answered: IpAddr) -> Option<Owned<'_>> {
         let translated = (answered != source).then_some(answered);
         if let Some(workload) = self.workload(source) {
@@ -160,7 +162,8 @@ impl Owners {
             let called = (destination != answers).then_some(destination);
             return Some(Owned { workload: Some(workload), direction: Direction::In, exit: called });
         }
-        let exit = Some(answered).filter(|exit| self.exits.contains_key(exit))?;
+        let is_own = self.of_host && source == answered && self.nics.contains_key(&source);
+        let exit = Some(answered).filter(|exit| is_own || self.exits.contains_key(exit))?;
         Some(Owned { workload: None, direction: Direction::Out, exit: Some(exit) })
     }
 }

@@ -5,7 +5,9 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use egressd::effects::nft::Nft;
-use egressd::model::binding::{Binding, BindingName, Destination, ExitSpec, HostSelector, Selector, Source, SourcePorts, Spread, Traffic};
+use egressd::model::binding::{
+    Binding, BindingName, Destination, ExistingFlows, ExitSpec, HostSelector, Selector, Source, SourcePorts, Spread, Traffic,
+};
 use egressd::model::facts::{KernelChange, KernelFacts, Link, LinkKind};
 use egressd::model::health::AllDown;
 use egressd::model::inbound::{Balance, ClientSource, Limits};
@@ -31,7 +33,7 @@ use crate::rulesets::load_words;
 
 const PORTS: SourcePorts = SourcePorts { first: 40_000, last: 49_999 };
 
-/// A user, and a control group that is bound for some traffic; new groups beside it are held.
+/// A user, and a control group and all others that are bound for some traffic, by bindings that reset; new groups beside it are held.
 fn host_programs(v6: bool, limited: &Traffic) -> Programs {
     let exit = Exit { address: if v6 { "2001:db8::1" } else { "192.0.2.1" }.parse().unwrap(), interface: 3, way: 1, ports: Some(PORTS) };
     let binding = |name: &str, traffic: &Traffic| Binding {
@@ -39,6 +41,7 @@ fn host_programs(v6: bool, limited: &Traffic) -> Programs {
         traffic: traffic.clone(),
         ..Binding::plain(Source::File, name, Selector::Host(HostSelector::default()))
     };
+    let resets = |name: &str| Binding { existing_flows: ExistingFlows::Reset, ..binding(name, limited) };
     let row = |entry, binding: Binding| Row {
         subject: Subject::Programs("program".into()),
         network: None,
@@ -52,8 +55,8 @@ fn host_programs(v6: bool, limited: &Traffic) -> Programs {
     Programs {
         rows: vec![
             row(Entry::User { uid: 998 }, binding("a", &Traffic::default())),
-            row(Entry::Cgroup { id: 77, level: 2 }, binding("b", limited)),
-            row(Entry::Everybody, binding("c", limited)),
+            row(Entry::Cgroup { id: 77, level: 2 }, resets("b")),
+            row(Entry::Everybody, resets("c")),
         ],
         picked: [(3, exit.address)].into(),
         marks: [(exit, 9)].into(),
@@ -209,7 +212,7 @@ fn the_datapaths_rules_are_taken_by_the_kernel_and_listed_by_nft() {
                 isolated: all,
             };
             table.chains.extend(chains(shape));
-            programs::add(table, &host_programs(v6, &limited), v6);
+            programs::add(table, &Outcome { programs: host_programs(v6, &limited), ..Outcome::default() }, v6);
             for (number, spread) in [Spread::RoundRobin, Spread::Random, Spread::BySource, Spread::ByDestination].into_iter().enumerate() {
                 let address = |host: u8| {
                     if v6 { IpAddr::from([0x2001, 0xdb8, 0, 0, 0, 0, 0, host.into()]) } else { IpAddr::from([198, 51, 100, host]) }
@@ -239,6 +242,9 @@ fn the_datapaths_rules_are_taken_by_the_kernel_and_listed_by_nft() {
             "meta mark set meta skuid map @programs-0-users goto program",
             "meta mark set socket cgroupv2 level 2 map @programs-1-cgroups-2 goto program",
             "socket cgroupv2 level 2 vmap @programs-1-cgroups-2-limited",
+            "meta l4proto tcp socket cgroupv2 level 2 vmap @programs-1-cgroups-2-resets",
+            "jump every_program_resets",
+            "ip saddr @program_resets-",
             "oif . ip saddr != @programs-all-picked accept",
             "udp sport 68 udp dport 67 accept",
             "meta skuid != 4294967295 meta mark set iif map @programs-all goto program",

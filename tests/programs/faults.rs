@@ -192,6 +192,7 @@ pub fn bad_input() {
         ("up", "cgroups: [/jobs/../batch]", "is not a path of a control group"),
         ("deep", &format!("cgroups: [/deep{}]", "/down".repeat(300)), "is more than 128 levels below the root"),
         ("unit", "systemdUnits: [crawler]", "is not the whole name of a unit"),
+        ("template", "systemdUnits: ['crawler@.slice']", "is not the whole name of a unit"),
         ("user", "users: ['a b']", "is not a user's name"),
     ];
     for (name, who, why) in wrong {

@@ -90,6 +90,40 @@ pub fn a_unit() {
     }
 }
 
+pub fn instances_of_a_template() {
+    let world = World::builder().ipv6(false).build();
+    let programs = Programs::new();
+    let slice = "/system.slice/system-web\\x2dbatch.slice";
+    let instance = |name: &str| format!("{slice}/web-batch@{name}.service");
+    programs.make(slice);
+    programs.make("/system.slice/other@1.service");
+    let shout = |name: &str| {
+        let ((), seen) = world.watch(|| programs.within(&instance(name)).shout(SERVER.into()));
+        seen
+    };
+    assert!(shout("0").by(Nic::Eth0) > 0, "without egressd it leaves by the default route");
+    programs.remove(&instance("0"));
+    world.bind(&binding(&world, "batch", "systemdUnits: ['web-batch@.service']", Nic::Eth1));
+    let mut egressd = world.egressd_alone();
+    await_state(&world, "unit/web-batch@.service", "Waiting");
+    // The first one, too, since the slice is there.
+    for number in 0..count(10, 100) {
+        let seen = shout(&number.to_string());
+        assert_eq!(seen.by(Nic::Eth0), 0, "{seen}");
+    }
+    await_state(&world, "unit/web-batch@3.service", "Bound");
+    for name in ["0", "3"] {
+        assert_leaves_by(&world, &programs.within(&instance(name)), Nic::Eth1);
+    }
+    assert_leaves_by(&world, &programs.within("/system.slice/other@1.service"), Nic::Eth0);
+    egressd.kill();
+    let seen = shout("later");
+    assert!(seen.is_empty(), "it is held until it is known: {seen}");
+    egressd.start();
+    await_state(&world, "unit/web-batch@later.service", "Bound");
+    assert_leaves_by(&world, &programs.within(&instance("later")), Nic::Eth1);
+}
+
 pub fn orphans() {
     let world = World::builder().build();
     let programs = Programs::new();

@@ -1,5 +1,6 @@
 //! Unchanged programs of the host: by control group, by user, by systemd unit, and started by `egressd exec`.
 
+mod before;
 mod bound;
 mod everybody;
 mod exec;
@@ -26,6 +27,13 @@ fn main() -> ExitCode {
         }));
     }
     scenarios.extend([
+        Scenario::new("connections from before a binding go on, and datagrams begin anew", before::keep),
+        Scenario::new("a ping that is running begins anew with the binding of its program", before::ping),
+        Scenario::new("connections that conntrack has not followed before the first binding go on, too", before::not_followed),
+        Scenario::new("a binding that resets ends the connections from before it, and no others", before::reset),
+        Scenario::new("a binding that resets ends its own connections of an exit that another has, too", before::reset_beside_another),
+        Scenario::new("a connection that a binding resets does not leave, daemon alive or dead", before::reset_by_the_rules_alone),
+        Scenario::new("where all programs are bound, connections from before go on or end, as the binding says", before::all_programs),
         Scenario::new("a program of a user leaves by its exit", bound::a_user),
         Scenario::new(
             "programs of two bindings leave by two exits of one NIC, and the one that takes precedence has both's",
@@ -46,6 +54,7 @@ fn main() -> ExitCode {
         Scenario::new("the first packets of programs in groups made anew leave by the exit or not at all", first::groups_made_anew),
         Scenario::new("a group made anew below a bound one does not leave by the exit of that", first::below_a_bound_group),
         Scenario::new("a unit's group is found, and found again after a restart", first::a_unit),
+        Scenario::new("instances of a template leave by its exit from their first packet", first::instances_of_a_template),
         Scenario::new("a closed socket's last packets leave by its exit", first::orphans),
         Scenario::new("a killed daemon changes nothing, and what is made anew meanwhile is held", faults::a_killed_daemon),
         Scenario::new("without its NIC a program is held or falls back, and goes on when that is back", faults::the_nic_goes),

@@ -7,6 +7,8 @@ use crate::model::binding::{HostSelector as Programs, Selector};
 
 /// Kinds of systemd units that have a control group.
 const KINDS: [&str; 5] = ["service", "slice", "scope", "socket", "mount"];
+/// Those of them whose templates have instances with one.
+const TEMPLATES: [&str; 2] = ["service", "socket"];
 /// Levels of a control group below the root. nf_tables looks at 255 at most, those above a container's own root among them.
 const DEEPEST: usize = 128;
 
@@ -67,6 +69,11 @@ fn cgroup(text: &str) -> Result<String, Fault> {
 fn unit(text: &str) -> Result<String, Fault> {
     let wrong = || Fault::new(format!("{} is not the whole name of a unit", shown(text)));
     let (name, kind) = text.rsplit_once('.').ok_or_else(wrong)?;
-    let named = !name.is_empty() && !name.ends_with('@') && !name.contains(|c: char| c == '/' || c.is_whitespace() || c.is_control());
+    // Of these systemd has no templates.
+    let template = name.ends_with('@') && !TEMPLATES.contains(&kind);
+    let named = !name.is_empty()
+        && !name.starts_with('@')
+        && !template
+        && !name.contains(|c: char| c == '/' || c.is_whitespace() || c.is_control());
     if named && KINDS.contains(&kind) && text != "-.slice" { Ok(text.to_owned()) } else { Err(wrong()) }
 }

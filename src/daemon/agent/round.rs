@@ -14,6 +14,7 @@ use crate::model::ways;
 use crate::plan::ahead::plan_ahead;
 use crate::plan::flows::Cut;
 use crate::plan::read_back::{read_back, spills};
+use crate::plan::resets::Resets;
 use crate::plan::{Observed, Plan, engine, few, sysctls};
 
 impl Agent {
@@ -70,6 +71,7 @@ impl Agent {
         }
         self.few = 0;
         let (empty, cuts, server_cuts) = (plan.is_empty(), plan.cuts.clone(), plan.server_cuts.clone());
+        let mut resets = plan.resets.clone();
         self.past.departed.clone_from(&plan.departed);
         if plan.target.as_ref().is_some_and(|target| target.tables.is_empty()) && !(plan.disarm.is_empty() && cuts.is_empty()) {
             let disarmed =
@@ -95,6 +97,7 @@ impl Agent {
             // What an earlier run did not come to.
             let departed = self.past.departed.iter().map(|(_, address)| Cut::all((*address).into())).collect();
             let _ = self.cutter.send(Job::Cut(departed, Vec::new()));
+            resets = Resets::of(&self.outcome);
         }
         let flows_stay = cuts.is_empty() && server_cuts.is_empty();
         self.tell(&done, cuts.len() + server_cuts.len(), began);
@@ -113,6 +116,9 @@ impl Agent {
             let _ = self.cutter.send(Job::Cut(cuts, server_cuts));
         } else if again {
             let _ = self.cutter.send(Job::Again);
+        }
+        if let Some(resets) = resets.filter(|_| !done.batch_refused) {
+            let _ = self.cutter.send(Job::Reset(resets));
         }
         self.settle(done);
         self.remember(began);

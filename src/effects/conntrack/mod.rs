@@ -3,7 +3,7 @@
 //! Filters are ours, in user space: the kernel's own compare IPv6 addresses the wrong way round (seen on Linux 6.18), and kernels
 //! before 5.8 take a filtered deletion for a flush. 60,000 entries are read in well under 100 ms.
 
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
 use nix::libc;
 
@@ -14,9 +14,11 @@ use crate::netlink::{self, Channel};
 use crate::wire::netfilter::{kind, message};
 use crate::wire::{Message, Received, address, attributes, find, flags, messages, number_be};
 
+mod follow;
 #[cfg(test)]
 mod tests;
 
+const NEW: u16 = kind(libc::NFNL_SUBSYS_CTNETLINK as u16, 0);
 const GET: u16 = kind(libc::NFNL_SUBSYS_CTNETLINK as u16, 1);
 const DELETE: u16 = kind(libc::NFNL_SUBSYS_CTNETLINK as u16, 2);
 /// `AF_UNSPEC`: both families.
@@ -57,6 +59,13 @@ pub enum Error {
     Open(#[source] netlink::Error),
     #[error("failed to read the conntrack entries")]
     Read(#[source] netlink::Error),
+    #[error("failed to add a conntrack entry of {source_address} to {destination}")]
+    Add {
+        source_address: SocketAddr,
+        destination: SocketAddr,
+        #[source]
+        source: netlink::Error,
+    },
     #[error("failed to delete the conntrack entry of {source_address} to {destination} (protocol {protocol})")]
     Delete {
         source_address: IpAddr,
@@ -107,6 +116,10 @@ pub struct Flow {
 
 /// `IPS_SEEN_REPLY` of `linux/netfilter/nf_conntrack_common.h`.
 const SEEN_REPLY: u32 = 1 << 1;
+/// `IPS_ASSURED`.
+const ASSURED: u32 = 1 << 2;
+/// `IPS_CONFIRMED`.
+const CONFIRMED: u32 = 1 << 3;
 
 impl Flow {
     /// Whether anybody answered it.
@@ -334,41 +347,46 @@ fn tuple(value: &[u8]) -> Option<Tuple> {
 
 fn deletion(flow: &Flow) -> Message {
     let mut message = message(DELETE, 0, family_number(flow.family), 0);
-    message.nest(CTA_TUPLE_ORIG, |tuple| {
-        tuple.nest(CTA_TUPLE_IP, |addresses| {
-            let (source, destination) = match flow.family {
-                Family::V4 => (CTA_IP_V4_SRC, CTA_IP_V4_DST),
-                Family::V6 => (CTA_IP_V6_SRC, CTA_IP_V6_DST),
-            };
-            addresses.put_address(source, flow.source);
-            addresses.put_address(destination, flow.destination);
-        });
-        tuple.nest(CTA_TUPLE_PROTO, |protocol| {
-            protocol.put(CTA_PROTO_NUM, &[flow.protocol]);
-            let [high, low] = flow.destination_port.to_be_bytes();
-            let icmp = match i32::from(flow.protocol) {
-                libc::IPPROTO_ICMP => Some(ICMP),
-                libc::IPPROTO_ICMPV6 => Some(ICMPV6),
-                _ => None,
-            };
-            if let Some([identifier, kind, code]) = icmp {
-                protocol.put(identifier, &flow.source_port.to_be_bytes());
-                protocol.put(kind, &[high]);
-                protocol.put(code, &[low]);
-            } else {
-                protocol.put(CTA_PROTO_SRC_PORT, &flow.source_port.to_be_bytes());
-                protocol.put(CTA_PROTO_DST_PORT, &[high, low]);
-            }
-        });
-        if flow.own_zone != 0 {
-            tuple.put(CTA_TUPLE_ZONE, &flow.own_zone.to_be_bytes());
-        }
-    });
+    let &Flow { protocol, source, destination, source_port, destination_port, own_zone: zone, .. } = flow;
+    put_tuple(&mut message, CTA_TUPLE_ORIG, &Tuple { protocol, source, destination, source_port, destination_port, zone });
     message.put(CTA_ID, &flow.id.to_be_bytes());
     if flow.zone != 0 {
         message.put(CTA_ZONE, &flow.zone.to_be_bytes());
     }
     message
+}
+
+fn put_tuple(message: &mut Message, kind: u16, one: &Tuple) {
+    message.nest(kind, |tuple| {
+        tuple.nest(CTA_TUPLE_IP, |addresses| {
+            let (source, destination) = match Family::of(one.source) {
+                Family::V4 => (CTA_IP_V4_SRC, CTA_IP_V4_DST),
+                Family::V6 => (CTA_IP_V6_SRC, CTA_IP_V6_DST),
+            };
+            addresses.put_address(source, one.source);
+            addresses.put_address(destination, one.destination);
+        });
+        tuple.nest(CTA_TUPLE_PROTO, |protocol| {
+            protocol.put(CTA_PROTO_NUM, &[one.protocol]);
+            let [high, low] = one.destination_port.to_be_bytes();
+            let icmp = match i32::from(one.protocol) {
+                libc::IPPROTO_ICMP => Some(ICMP),
+                libc::IPPROTO_ICMPV6 => Some(ICMPV6),
+                _ => None,
+            };
+            if let Some([identifier, kind, code]) = icmp {
+                protocol.put(identifier, &one.source_port.to_be_bytes());
+                protocol.put(kind, &[high]);
+                protocol.put(code, &[low]);
+            } else {
+                protocol.put(CTA_PROTO_SRC_PORT, &one.source_port.to_be_bytes());
+                protocol.put(CTA_PROTO_DST_PORT, &[high, low]);
+            }
+        });
+        if one.zone != 0 {
+            tuple.put(CTA_TUPLE_ZONE, &one.zone.to_be_bytes());
+        }
+    });
 }
 
 fn short_be(value: &[u8]) -> Option<u16> {

@@ -1,13 +1,13 @@
 //! Control groups of version 2, by path, and those of systemd's units.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashMap};
 use std::fs;
 use std::io;
 use std::os::unix::fs::{DirEntryExt, MetadataExt};
 use std::path::{Path, PathBuf};
 
 use super::{Watch, below};
-use crate::model::programs::{ProgramFacts, Wanted, guarded_parent, with_ancestors};
+use crate::model::programs::{ProgramFacts, Wanted, guarded_parent, instances_of, template_of, with_ancestors};
 use crate::model::started::EXEC;
 
 /// A slice in which no unit of the system's is: the pods', thousands perhaps.
@@ -39,7 +39,9 @@ pub(super) fn look(root: &Path, wanted: &Wanted, watch: &mut Watch, facts: &mut 
     if !wanted.units.is_empty() {
         units(root, "", wanted, watch, facts);
     }
-    let found: Vec<String> = facts.units.values().flatten().cloned().collect();
+    // Below the slice of a template another instance may come, though none is there.
+    let instances = wanted.units.iter().filter_map(|unit| instances_of(unit));
+    let found: Vec<String> = facts.units.values().flatten().cloned().chain(instances).collect();
     let mut parents: BTreeSet<&str> = BTreeSet::from([EXEC]);
     for path in wanted.cgroups.iter().chain(&found) {
         parents.extend(guarded_parent(path));
@@ -71,10 +73,24 @@ fn units(root: &Path, slice: &str, wanted: &Wanted, watch: &mut Watch, facts: &m
         if name.ends_with(".slice") && name != PODS {
             units(root, &path, wanted, watch, facts);
         }
-        if wanted.units.contains(&name) {
-            facts.units.entry(name).or_default().insert(path);
+        for unit in template_of(&name).into_iter().chain([name]).filter(|unit| wanted.units.contains(unit)) {
+            facts.units.entry(unit).or_default().insert(path.clone());
         }
     }
+}
+
+/// The group above each, but for those right below the root; none where there is no hierarchy.
+pub fn groups_above() -> HashMap<u64, u64> {
+    let mut above = HashMap::new();
+    let Ok(root) = hierarchy() else { return above };
+    let mut left: Vec<(String, u64)> = groups(&root, "");
+    while let Some((path, id)) = left.pop() {
+        for (name, child) in groups(&root, &path) {
+            above.insert(child, id);
+            left.push((format!("{path}/{name}"), child));
+        }
+    }
+    above
 }
 
 /// The groups right below one, by name, with their numbers; none when it is gone.
@@ -104,6 +120,10 @@ mod tests {
         for path in [
             "system.slice/crawler.service",
             "app.slice/app-a.slice/web.service/sub",
+            "system.slice/system-batch.slice/batch@1.service",
+            "system.slice/system-batch.slice/batch@2.service",
+            "system.slice/system-batch.slice/batch@2.socket",
+            "system.slice/system-idle.slice/other.scope",
             "jobs/batch/below",
             "jobs/other",
             "kubepods.slice/web.service",
@@ -114,12 +134,16 @@ mod tests {
         let wanted = Wanted {
             users: BTreeSet::new(),
             cgroups: names(&["/jobs/batch", "/absent"]),
-            units: names(&["crawler.service", "web.service"]),
+            units: names(&["crawler.service", "web.service", "batch@.service", "batch@1.service", "idle@.service"]),
         };
         let (mut facts, runtime) = (ProgramFacts::default(), tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap());
         runtime.block_on(async { look(root.path(), &wanted, &mut Watch::new(), &mut facts) });
         assert_eq!(facts.units["crawler.service"], names(&["/system.slice/crawler.service"]).into_iter().collect());
         assert_eq!(facts.units["web.service"], names(&["/app.slice/app-a.slice/web.service"]).into_iter().collect());
+        let [one, two] = ["/system.slice/system-batch.slice/batch@1.service", "/system.slice/system-batch.slice/batch@2.service"];
+        assert_eq!(facts.units["batch@.service"], names(&[one, two]).into_iter().collect());
+        assert_eq!(facts.units["batch@1.service"], names(&[one]).into_iter().collect());
+        assert!(!facts.units.contains_key("idle@.service"));
         let paths: Vec<&str> = facts.cgroups.keys().map(String::as_str).collect();
         assert_eq!(
             paths,
@@ -129,7 +153,13 @@ mod tests {
                 "/jobs",
                 "/jobs/batch",
                 "/jobs/other",
-                "/system.slice/crawler.service"
+                "/system.slice/crawler.service",
+                "/system.slice/system-batch.slice",
+                one,
+                two,
+                "/system.slice/system-batch.slice/batch@2.socket",
+                "/system.slice/system-idle.slice",
+                "/system.slice/system-idle.slice/other.scope",
             ]
         );
     }

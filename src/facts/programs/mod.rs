@@ -1,6 +1,7 @@
 //! Users and control groups of the host's own programs: looked up for what bindings name, and again whenever one comes, goes or is made anew.
 
 mod cgroups;
+mod names;
 mod users;
 
 use std::collections::BTreeMap;
@@ -14,7 +15,8 @@ use tracing::warn;
 
 use super::kernel::{Watches, watches};
 use crate::model::programs::{ProgramFacts, Wanted};
-pub use cgroups::hierarchy;
+pub use cgroups::{groups_above, hierarchy};
+pub use names::{RESOLVER, servers_in};
 
 /// How often it is looked without an event: a hierarchy may be mounted.
 const SELDOM: Duration = Duration::from_secs(60);
@@ -56,7 +58,8 @@ impl Source {
 /// Each folder is watched before it is read: what comes after that is an event.
 fn look(wanted: &Wanted, before: Option<&ProgramFacts>, watch: &mut Watch) -> ProgramFacts {
     let users = users::users(&wanted.users, before.map(|before| &before.users), watch);
-    let mut facts = ProgramFacts { users, ..ProgramFacts::default() };
+    let stub = names::stub().filter(|_| *wanted != Wanted::default());
+    let mut facts = ProgramFacts { users, stub, ..ProgramFacts::default() };
     match hierarchy() {
         Ok(root) => cgroups::look(&root, wanted, watch, &mut facts),
         Err(error) => facts.no_cgroups = Some(error.to_string()),

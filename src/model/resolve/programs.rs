@@ -9,7 +9,7 @@ use super::super::facts::{Family, is_link_local};
 use super::super::known::Facts;
 use super::super::outcome::{Guarded, Programs};
 use super::super::picked::picked;
-use super::super::programs::{ProgramFacts, children, guarded_parent, level, with_ancestors};
+use super::super::programs::{ProgramFacts, children, guarded_parent, instances_of, level, with_ancestors};
 use super::super::reason::Reason;
 use super::super::select::{Held, precedence};
 use super::super::spread::spreads;
@@ -34,7 +34,7 @@ struct Named<'a> {
     /// What cannot be told yet.
     waiting: Vec<(String, Held, Reason)>,
     /// Groups that are asked for, whether they are there or not.
-    asked: BTreeSet<&'a str>,
+    asked: BTreeSet<String>,
     /// What those of `egressd exec` were made for. No other binding has a program in them, whoever it is by.
     started: BTreeMap<&'a str, Held>,
 }
@@ -96,7 +96,7 @@ fn number(exit: Exit, uplinks: &Uplinks, numbers: &mut Numbers, used: &mut BTree
 }
 
 impl<'a> Named<'a> {
-    fn selector(&mut self, facts: &ProgramFacts, selector: &'a HostSelector, held: &Held) {
+    fn selector(&mut self, facts: &ProgramFacts, selector: &HostSelector, held: &Held) {
         if selector.all {
             self.add(Known::Everybody, EVERYBODY.to_owned(), held);
         }
@@ -107,12 +107,13 @@ impl<'a> Named<'a> {
             }
         }
         for path in &selector.cgroups {
-            self.asked.insert(path);
+            self.asked.insert(path.clone());
             let absent = || Reason::NoSuchCgroup { path: path.clone() };
             self.cgroup(facts, path, format!("cgroup{path}"), held, absent);
         }
         for unit in &selector.units {
             let name = format!("unit/{unit}");
+            self.asked.extend(instances_of(unit));
             let mut paths = facts.units.get(unit).into_iter().flatten().peekable();
             if paths.peek().is_none() {
                 let absent = facts.no_cgroups.clone().map(|why| Reason::NoCgroups { why });
@@ -120,7 +121,9 @@ impl<'a> Named<'a> {
                 continue;
             }
             for path in paths {
-                self.cgroup(facts, path, name.clone(), held, || Reason::UnitNotRunning { unit: unit.clone() });
+                // Of a template each instance by itself.
+                let name = format!("unit/{}", path.rsplit('/').next().unwrap_or(unit));
+                self.cgroup(facts, path, name, held, || Reason::UnitNotRunning { unit: unit.clone() });
             }
         }
     }
@@ -168,7 +171,7 @@ impl<'a> Named<'a> {
     /// The groups whose new children are held. What `egressd exec` started for a binding that is gone is held, too.
     fn guarded(&self, facts: &ProgramFacts) -> BTreeSet<Guarded> {
         let units = facts.units.values().flatten().map(String::as_str);
-        let mut parents: BTreeSet<&str> = self.asked.iter().copied().chain(units).filter_map(guarded_parent).collect();
+        let mut parents: BTreeSet<&str> = self.asked.iter().map(String::as_str).chain(units).filter_map(guarded_parent).collect();
         parents.insert(EXEC);
         let guard = |parent: &str| {
             let named = |path: &str| self.known.contains_key(&Known::Cgroup(path.to_owned()));

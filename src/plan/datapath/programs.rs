@@ -20,9 +20,9 @@ use super::shape::Shape;
 use super::spill::{self, Spill};
 use super::spread::{numbered, slot};
 use super::{drops, names, source_ports, traffic};
-use crate::contract::{FLAG, FLAG_MASK, MARK_MASK, PRIORITY_OUTPUT, PRIORITY_ZONES};
+use crate::contract::{FLAG, FLAG_MASK, MARK_MASK, PRIORITY_OUTPUT};
 use crate::model::binding::Traffic;
-use crate::model::outcome::Programs;
+use crate::model::outcome::{Outcome, Programs};
 use crate::model::policy::{NO_EXIT, Standing, standing};
 use crate::model::ports::Protocol;
 use crate::model::spread::Shares;
@@ -34,9 +34,14 @@ use crate::nft::build::{
     socket_cgroup, socket_user,
 };
 use crate::nft::{Base, Bytes, Chain, ChainKind, Change, Data, Datatype, Elements, Family, Hook, Key, Refusal, Rule, Set, Table, Verdict};
-use crate::plan::elements::number_in;
+use crate::plan::resets::is_reset;
 
 mod everybody;
+mod resets;
+mod zones;
+
+pub use resets::is_one as is_of_resets;
+pub use zones::trial as trial_of_zones;
 
 /// `LOOPBACK_IFINDEX`: the same in every network namespace.
 const LOOPBACK: u32 = 1;
@@ -47,9 +52,20 @@ const UDP: u32 = Protocol::Udp.number() as u32;
 /// The datum of programs that leave by the default route; policies have other numbers.
 const FREE: u32 = 0;
 
+/// Whether the element of one of [`names::OF_PROGRAMS`] stands for all programs, and its key.
+pub type Who = (bool, Key);
+
 /// What a row's programs are looked up by.
-pub fn key_of(row: &Row) -> Option<Key> {
-    row.entry.and_then(By::of).map(|(_, key)| Key::one(key))
+pub fn who(row: &Row) -> Option<Who> {
+    match row.entry? {
+        Entry::Everybody => Some((true, everybody::key())),
+        other => By::of(other).map(|(_, key)| (false, Key::one(key))),
+    }
+}
+
+/// What an element of a set of programs stands for.
+pub fn who_in(set: &str, key: Key) -> Who {
+    (set == everybody::POLICY, key)
 }
 
 /// The set of the slots of a policy that spreads, which lead to marks.
@@ -115,41 +131,6 @@ pub fn trial() -> Vec<Change> {
     vec![Change::AddChain(Family::Ip, chain.clone(), Some(base)), Change::AddRule(Family::Ip, chain, rule)]
 }
 
-/// The same of conntrack's zones.
-pub fn trial_of_zones() -> Vec<Change> {
-    let chain = "trial".to_owned();
-    vec![Change::AddChain(Family::Ip, chain.clone(), Some(ZONES)), Change::AddRule(Family::Ip, chain, rule().set_zone(1).done())]
-}
-
-/// Where zones are set.
-const ZONES: Base = Base { kind: ChainKind::Filter, hook: Hook::Output, priority: PRIORITY_ZONES };
-
-/// Adds the chains and sets of zones: datagrams get that of their policy, whose number's lowest bit is set. Answers are found without it, in the
-/// zone that is everybody's, where source NAT gives each flow a port of its own. A connection is told from the one before by its first packet.
-fn add_zones(table: &mut Table) {
-    let of_programs = table.sets.iter().filter(|(name, set)| names::is_of_programs(name) && set.data == Some(Datatype::Mark));
-    // All the others need none: those that have one are told from them by it.
-    let of_programs = of_programs.filter(|(name, _)| *name != everybody::POLICY);
-    let of_programs: Vec<(String, Set)> = of_programs.map(|(name, set)| (name.clone(), set.clone())).collect();
-    for (name, set) in of_programs {
-        let zone = |data: &Data| match number_in(data) {
-            None | Some(FREE) => Data::Verdict(Verdict::Accept),
-            Some(policy) => Data::Verdict(Verdict::Goto(format!("zone-{policy:08x}"))),
-        };
-        let elements: Elements = set.elements.iter().map(|(key, data)| (*key, zone(data))).collect();
-        for policy in set.elements.values().filter_map(number_in).filter(|policy| *policy != FREE) {
-            let rule = rule().set_zone(policy as u16).accept();
-            table.chains.insert(format!("zone-{policy:08x}"), Chain::regular([rule]));
-        }
-        table.sets.insert(zones(&name), Set { elements, data: Some(Datatype::Verdict), ..set });
-    }
-}
-
-/// The set that has the zones of those that are in another one.
-fn zones(set: &str) -> String {
-    format!("{set}-zones")
-}
-
 /// What of a program's socket is looked up in one set.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum By {
@@ -189,11 +170,12 @@ impl By {
     }
 }
 
-/// One look-up: a set of policies, and of the kinds of traffic that some are limited to.
+/// One look-up: a set of policies, of the kinds of traffic that some are limited to, and of those whose connections may have to end.
 #[derive(Debug, Default)]
 struct Lookup {
     policies: Elements,
     limited: Elements,
+    resets: Elements,
 }
 
 /// Look-ups that follow one another: those of users, or those of control groups, of bindings none of which takes precedence over one of the
@@ -201,14 +183,15 @@ struct Lookup {
 type Tier = BTreeMap<By, Lookup>;
 
 /// Adds the chains and sets of programs to a table of that family; nothing when there are none.
-pub fn add(table: &mut Table, programs: &Programs, v6: bool) {
-    let tiers = tiers(programs, v6);
+pub fn add(table: &mut Table, outcome: &Outcome, v6: bool) {
+    let programs = &outcome.programs;
+    let (tiers, reset) = (tiers(programs, v6), bound(programs, v6).any(|(row, _)| is_reset(row)));
     let mut first: Vec<Rule> = left_alone(table, v6);
     // Ahead of all look-ups: a new group below a bound one may be another binding's, and would leave by the exit of the group above.
     guards(table, programs, &mut first);
     let (mut later, mut in_zones): (Vec<Rule>, Vec<Rule>) = Default::default();
     for (number, tier) in tiers.into_iter().enumerate() {
-        for (by, Lookup { policies, limited }) in tier.into_iter().rev() {
+        for (by, Lookup { policies, limited, resets }) in tier.into_iter().rev() {
             let set = by.set(number);
             if !limited.is_empty() {
                 let limits = format!("{set}-limited");
@@ -216,22 +199,29 @@ pub fn add(table: &mut Table, programs: &Programs, v6: bool) {
                 table.sets.insert(limits, Set { elements: limited, ..Set::map([by.datatype()], Datatype::Verdict) });
             }
             first.push(rule().set_mark(map(set.as_str(), [by.operand()])).goto("program"));
-            in_zones.push(rule().is(l4proto(), UDP).vmap(zones(&set).as_str(), [by.operand()]));
+            in_zones.push(rule().is(l4proto(), UDP).vmap(zones::set(&set).as_str(), [by.operand()]));
+            if reset && !resets.is_empty() {
+                let ended = resets::set(&set);
+                later.push(rule().is(l4proto(), TCP).vmap(ended.as_str(), [by.operand()]));
+                table.sets.insert(ended, Set { elements: resets, ..Set::map([by.datatype()], Datatype::Verdict) });
+            }
             later.push(rule().is_not(map(set.as_str(), [by.operand()]), FREE).goto("bound_flow"));
             table.sets.insert(set, Set { elements: policies, ..Set::map([by.datatype()], Datatype::Mark) });
         }
     }
     if let Some(rules) = everybody::add(table, programs, v6) {
         first.push(rule().goto(everybody::CHAIN));
-        later.push(everybody::later());
+        later.extend(everybody::later(table, programs, v6));
         table.chains.insert(everybody::CHAIN.to_owned(), Chain::regular(rules));
     }
     if !table.sets.keys().any(|name| names::is_of_programs(name)) {
         return;
     }
+    if reset {
+        resets::add(table, outcome, v6);
+    }
     if !in_zones.is_empty() && !programs.no_zones {
-        add_zones(table);
-        table.chains.insert("zones".to_owned(), Chain::base(ZONES.kind, ZONES.hook, ZONES.priority, in_zones));
+        zones::add(table, in_zones);
     }
     for (exit, number) in programs.marks.iter().filter(|(exit, _)| exit.address.is_ipv6() == v6) {
         let key = Bytes::of_number(exit.interface).number(ways::mark(*number));
@@ -293,6 +283,7 @@ fn tiers(programs: &Programs, v6: bool) -> Vec<Tier> {
         let Some((_, tier)) = tiers.last_mut() else { continue };
         let lookup = tier.entry(by).or_default();
         lookup.policies.insert(Key::one(key), Data::mark(policy));
+        lookup.resets.extend(resets::verdict(row).map(|verdict| (Key::one(key), verdict)));
         if let Some(traffic) = limits(row) {
             lookup.limited.insert(Key::one(key), Data::Verdict(Verdict::Jump(traffic::name(traffic))));
         }

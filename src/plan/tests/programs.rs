@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::model::programs::ProgramFacts;
+use crate::model::workload::Row;
 
 const EXIT: [u8; 4] = [172, 31, 0, 14];
 
@@ -147,7 +148,10 @@ fn without_its_nic_a_program_is_held_and_its_datagrams_begin_anew() {
     facts.kernel.apply(KernelChange::Link(Link { up: false, carrier: false, ..eth1 }));
     let held = plan(&facts, &mut past, tables_of(&first));
     assert_eq!(said(&held, 998, &[]), Said::NoExit);
-    let of_exit = |plan: &Plan| plan.cuts.iter().filter(|cut| cut.only == Some(EXIT.into())).cloned().collect::<Vec<_>>();
+    let of_exit = |plan: &Plan| {
+        let translated = plan.cuts.iter().filter(|cut| cut.only == Some(EXIT.into()) && cut.source != IpNet::from(IpAddr::from(EXIT)));
+        translated.cloned().collect::<Vec<_>>()
+    };
     assert!(of_exit(&held).iter().any(|cut| cut.keeps_open && cut.source == "172.31.0.8/32".parse().unwrap()), "{:?}", held.cuts);
     let freed =
         plan(&with(host(), &[binding("other", "cgroups: [/jobs/batch]", &by("172.31.0.8"))]), &mut Past::default(), tables_of(&first));
@@ -174,6 +178,59 @@ fn connections_end_with_their_own_binding_alone() {
         assert!(keeps(first, &[crawler(&eth0, ""), batch(", existingFlows: Reset")]), "another binding resets");
         assert!(!keeps(first, &[crawler(&eth0, ", existingFlows: Reset"), batch("")]), "its own resets");
         assert!(!keeps(first, &[batch("")]), "its own is gone");
+    }
+}
+
+#[test]
+fn connections_end_that_have_another_address_than_the_exits_of_a_binding_that_resets() {
+    let eth1 = by("172.31.0.14");
+    let batch = |more: &str| binding("batch", "cgroups: [/jobs/batch]", &format!("{eth1}, priority: 2, {more}"));
+    let of = |bindings: &[String]| planned(&with(host(), bindings)).resets;
+    let ends = |resets: &Resets, (user, groups): (u32, &[u64]), to: &str, translated: &str| {
+        let (source, destination) = ("172.31.0.8:5000".parse().unwrap(), to.parse().unwrap());
+        resets.ends(&resets::Connection { source, destination, user, mark: 0, groups }, translated.parse().unwrap())
+    };
+    let (outside, as_before) = ("198.51.100.10:443", "172.31.0.8");
+    assert_eq!(of(&[batch("existingFlows: Keep")]), None);
+    let user = binding("crawler", "users: [crawler]", &format!("{eth1}, priority: 1"));
+    let big = binding("big", "cgroups: [/jobs/batch/big]", &format!("{eth1}, priority: 3"));
+    let resets = of(&[batch("existingFlows: Reset"), user.clone(), big]).expect("one resets");
+    assert!(ends(&resets, (0, &[11, 10]), outside, as_before));
+    assert!(ends(&resets, (998, &[11, 10]), outside, as_before), "its group comes before its user");
+    assert!(!ends(&resets, (0, &[11, 10]), outside, "172.31.0.14"), "it has the exit");
+    for (who, why) in
+        [((998, &[13, 10][..]), "the user's binding keeps"), ((0, &[12, 11, 10]), "the group below has another"), ((0, &[10]), "nobody's")]
+    {
+        assert!(!ends(&resets, who, outside, as_before), "{why}");
+    }
+    for inside in ["172.19.0.5:80", "127.0.0.1:80", "169.254.169.254:80", "172.31.0.14:80"] {
+        assert!(!ends(&resets, (0, &[11, 10]), inside, as_before), "{inside}");
+    }
+    let some = of(&[batch("existingFlows: Reset, to: [{cidr: 198.51.100.0/24}], ports: [{protocol: TCP, port: 443}]")]).expect("it resets");
+    let to = |to: &str| ends(&some, (0, &[11]), to, as_before);
+    assert_eq!([outside, "198.51.100.10:80", "203.0.113.1:443"].map(to), [true, false, false], "what the binding is for");
+    let all = of(&[binding("all", "all: true", &format!("{eth1}, existingFlows: Reset")), user]).expect("one resets");
+    assert!(ends(&all, (0, &[]), outside, as_before) && !ends(&all, (998, &[]), outside, as_before));
+    // Once it is so, a round changes nothing, and asks no socket.
+    let facts = with(host(), &[batch("existingFlows: Reset")]);
+    let first = planned(&facts);
+    assert_eq!(plan(&facts, &mut Past::default(), tables_of(&first)).resets, None);
+    let more = with(host(), &[batch("existingFlows: Reset, spread: Random")]);
+    assert!(plan(&more, &mut Past::default(), tables_of(&first)).resets.is_some());
+}
+
+#[test]
+fn what_has_no_connection_begins_anew_where_programs_are_bound_anew_alone() {
+    let own = |plan: &Plan| {
+        let untranslated = plan.cuts.iter().filter(|cut| cut.only.is_some_and(|only| cut.source == IpNet::from(only)));
+        untranslated.map(|cut| (cut.source.to_string(), cut.keeps_open)).collect::<Vec<_>>()
+    };
+    for who in ["users: [crawler]", "all: true"] {
+        let facts = with(host(), &[binding("one", who, &by("172.31.0.14"))]);
+        let first = planned(&facts);
+        assert_eq!(own(&first), ["172.31.0.8/32", "172.31.0.14/32"].map(|source| (source.to_owned(), true)), "{who}");
+        let again = plan(&facts, &mut Past::default(), tables_of(&first));
+        assert_eq!((own(&again), first.follows, again.follows), (Vec::new(), true, false), "{who}");
     }
 }
 
@@ -265,6 +322,22 @@ fn what_is_not_there_yet_waits_and_says_so() {
     let rows = resolve(&facts, &mut Past::default()).programs.rows;
     let words: BTreeSet<&str> = rows.iter().filter_map(|row| row.state.reason()).map(crate::model::reason::Reason::word).collect();
     assert_eq!(words, ["NoSuchCgroup", "NoSuchUser", "UnitNotRunning"].into());
+}
+
+#[test]
+fn without_control_groups_users_are_bound_and_the_rest_is_told_what_needs_none() {
+    let mut facts =
+        with(host(), &[binding("all", "users: [crawler], cgroups: [/jobs/batch], systemdUnits: [crawler.service]", &by("172.31.0.14"))]);
+    facts.programs = facts.programs.without_cgroups("none is mounted".to_owned());
+    let outcome = resolve(&facts, &mut Past::default());
+    let told = |row: &Row| row.state.reason().map(ToString::to_string).unwrap_or_default();
+    let told: Vec<(String, String)> = outcome.programs.rows.iter().map(|row| (row.subject.to_string(), told(row))).collect();
+    let [(user, bound), rest @ ..] = told.as_slice() else { panic!("{told:?}") };
+    assert!(user == "user/crawler" && bound.is_empty() && rest.len() == 2, "{told:?}");
+    for (_, why) in rest {
+        assert!(why.contains("none is mounted") && why.contains("hostSelector.users") && why.contains("egressd exec --namespace"), "{why}");
+    }
+    assert_eq!(said(&planned(&facts), 998, &[]), Said::Exit(EXIT.into()));
 }
 
 #[test]

@@ -65,7 +65,11 @@ fn a_flow_of_nobody_is_told_only_if_it_bears_an_exit_of_a_workload() {
     let owners = owners();
     let of_host = owner(&owners, ["172.31.0.8", "198.51.100.10", "198.51.100.10", "172.31.0.15"]);
     assert_eq!(of_host, Some((None, Direction::Out, Some("172.31.0.15".to_owned()))));
-    assert_eq!(owner(&owners, ["172.31.0.8", "198.51.100.10", "198.51.100.10", "172.31.0.8"]), None);
+    let untranslated = ["172.31.0.8", "198.51.100.10", "198.51.100.10", "172.31.0.8"];
+    let as_before = Some((None, Direction::Out, Some("172.31.0.8".to_owned())));
+    assert_eq!(owner(&owners, untranslated), as_before, "it may be from before its program was bound");
+    assert_eq!(owner(&owners, ["172.31.0.9", "198.51.100.10", "198.51.100.10", "172.31.0.9"]), None, "no NIC's address");
+    assert_eq!(owner(&Owners { of_host: false, ..owners }, untranslated), None, "no programs are bound");
 }
 
 #[test]

@@ -57,6 +57,11 @@ impl Programs {
         crate::status::until("the control group is empty", || fs::remove_dir(&folder).map_err(|error| error.to_string()));
     }
 
+    /// Moves a running program into one.
+    pub fn move_to(&self, cgroup: &str, running: &Running) {
+        fs::write(self.folder(cgroup).join("cgroup.procs"), running.child.id().to_string()).expect("root may");
+    }
+
     /// Whether it is there.
     pub fn exists(&self, cgroup: &str) -> bool {
         self.folder(cgroup).exists()
@@ -74,7 +79,7 @@ impl Programs {
     /// The program in a control group, which is made when it is not there: nothing is between that and its first act.
     pub fn within(&self, cgroup: &str) -> Program<'_> {
         let folder = self.folder(cgroup);
-        let join = format!("mkdir -p {0} && echo $$ >{0}/cgroup.procs && exec \"$@\"", folder.display());
+        let join = format!("mkdir -p '{0}' && echo $$ >'{0}/cgroup.procs' && exec \"$@\"", folder.display());
         self.program().through(&["sh", "-c", &join, "sh"])
     }
 }
@@ -153,9 +158,13 @@ impl Program<'_> {
 
     /// Whether a host answers its ping.
     pub fn ping(&self, to: IpAddr) -> Result<String, String> {
-        let mut whole = self.before.clone();
-        whole.extend(["ping", "-n", "-c1", "-W2", &to.to_string()].map(str::to_owned));
-        command::try_run(&whole.iter().map(String::as_str).collect::<Vec<_>>())
+        self.instead(&["ping", "-n", "-c1", "-W2", &to.to_string()])
+    }
+
+    /// Starts another program in the same way, and returns what it prints.
+    pub fn instead(&self, arguments: &[&str]) -> Result<String, String> {
+        let before = self.before.iter().map(String::as_str);
+        command::try_run(&before.chain(arguments.iter().copied()).collect::<Vec<_>>())
     }
 
     fn output(&self, act: &str) -> Result<String, String> {

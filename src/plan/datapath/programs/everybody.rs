@@ -4,14 +4,15 @@
 //! was: what the kernel sends by itself (tunnels, resets), what has an address of its own, what another program marked for a route, what
 //! conntrack does not follow, DHCP, and link-local destinations.
 
-use super::{FREE, UDP, limits, rows};
+use super::{FREE, TCP, UDP, bound, limits, resets, rows};
 use crate::model::outcome::Programs;
 use crate::model::policy::{Standing, standing};
 use crate::model::workload::Entry;
 use crate::nft::build::{RuleBuilder, ct_state, daddr, dport, iif, l4proto, map, mark, oif, rule, saddr, socket_user, sport};
-use crate::nft::{Bytes, Data, Datatype, Key, Rule, Set, Table, Verdict};
+use crate::nft::{Bytes, Chain, Data, Datatype, Key, Rule, Set, Table, Verdict};
 use crate::plan::datapath::flow::NO_FLOW;
 use crate::plan::datapath::traffic;
+use crate::plan::resets::is_reset;
 
 /// Behind all other look-ups.
 pub const CHAIN: &str = "every_program";
@@ -19,6 +20,8 @@ pub const CHAIN: &str = "every_program";
 pub const POLICY: &str = "programs-all";
 /// The chain of what the binding is limited to.
 const LIMITED: &str = "programs-all-limited";
+/// The chain of connections that may have to end.
+const RESETS: &str = "every_program_resets";
 /// Output interface and source of sockets that have not chosen their address.
 const PICKED: &str = "programs-all-picked";
 /// No user has it (`INVALID_UID`): what has a socket of a process has another one, and what has none has no user at all.
@@ -29,7 +32,7 @@ const DHCP: [[u32; 2]; 2] = [[68, 67], [546, 547]];
 /// Adds the sets, and returns the rules of the chain; `None`: no binding is for all programs.
 pub fn add(table: &mut Table, programs: &Programs, v6: bool) -> Option<Vec<Rule>> {
     let row = rows(programs, v6).find(|row| row.entry == Some(Entry::Everybody))?;
-    let own = Key::one(Bytes::of_number(0));
+    let own = key();
     let mut policies = Set::map([Datatype::IfIndex], Datatype::Mark);
     // Who falls back is not looked up: a mark of another program's stays.
     if let Standing::Bound(policy) = standing(row) {
@@ -50,9 +53,21 @@ pub fn add(table: &mut Table, programs: &Programs, v6: bool) -> Option<Vec<Rule>
     Some(rules)
 }
 
-/// Later packets of flows whose exit is the address that they had already.
-pub fn later() -> Rule {
-    rule().is_not(map(POLICY, [iif()]), FREE).goto("bound_flow")
+/// The key of the sets: the host's packets come in by no interface.
+pub fn key() -> Key {
+    Key::one(Bytes::of_number(0))
+}
+
+/// Later packets of flows that were not translated: those whose exit is the address that they had already, and those from before the binding.
+pub fn later(table: &mut Table, programs: &Programs, v6: bool) -> Vec<Rule> {
+    let mut later = Vec::new();
+    if let Some((_, policy)) = bound(programs, v6).find(|(row, _)| row.entry == Some(Entry::Everybody) && is_reset(row)) {
+        let rules = left_alone(v6).into_iter().chain([of_a_process().goto(&resets::chain(policy))]);
+        table.chains.insert(RESETS.to_owned(), Chain::regular(rules.collect::<Vec<_>>()));
+        later.push(rule().is(l4proto(), TCP).is_not(map(POLICY, [iif()]), FREE).jump(RESETS));
+    }
+    later.push(rule().is_not(map(POLICY, [iif()]), FREE).goto("bound_flow"));
+    later
 }
 
 fn of_a_process() -> RuleBuilder {
