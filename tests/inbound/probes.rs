@@ -154,4 +154,11 @@ pub fn dead() {
     until("another server has its client", || ask(port));
     clients.iter().for_each(|(port, _)| ask(*port).expect("the others stay"));
     assert_eq!(servers[of].calls(), before, "it has no client");
+    // While nobody is healthy it is refused, and whoever is so first has it.
+    servers.iter().for_each(|server| block(server, "DROP"));
+    servers.iter().for_each(|server| await_health(&world, "udp/", server, "Unhealthy"));
+    ask(port).expect_err("nobody is healthy");
+    unblock(&servers[of]);
+    await_health(&world, "udp/", &servers[of], "Healthy");
+    until("one server has its client", || ask(port));
 }
