@@ -7,7 +7,7 @@
 use std::{collections::BTreeMap, net::IpAddr, process::ExitCode, time::Duration};
 
 use world::{
-    Binding, Netns, Scenario, World,
+    Binding, Scenario, World,
     layout::{PORT, SERVER},
     segment::Segment,
     status::until,
@@ -37,7 +37,7 @@ fn demo() {
         "their default route. They open {CONNECTIONS} connections by turn to a server on the internet ({SERVER}), which counts whom it sees.\n"
     );
 
-    let before = connections(&servers);
+    let before = talk::peers(&servers, (SERVER, PORT).into(), CONNECTIONS);
     print("Without egressd, all are masqueraded:", &before);
 
     bind(&world, 5);
@@ -45,13 +45,13 @@ fn demo() {
     println!("{}", manifest(5).text());
     let _egressd = world.egressd_for_manifests();
     await_exits(&world, 6);
-    let by_turn = connections(&servers);
+    let by_turn = talk::peers(&servers, (SERVER, PORT).into(), CONNECTIONS);
     print("With egressd, each new connection takes the next of them:", &by_turn);
 
     let mut open: Vec<Flow> = (0..6).map(|_| Flow::open(&servers[0], (SERVER, PORT).into()).expect("the server answers")).collect();
     bind(&world, 4);
     await_exits(&world, 5);
-    let without = connections(&servers);
+    let without = talk::peers(&servers, (SERVER, PORT).into(), CONNECTIONS);
     print("One address is taken out of the manifest:", &without);
     let kept = open.iter_mut().filter_map(|flow| flow.ask().ok()).count();
     println!("\nConnections that were open before, one by each address, and go on: {kept} of 6.");
@@ -62,7 +62,7 @@ fn demo() {
         if there { Ok(()) } else { Err("it is not".to_owned()) }
     });
     await_exits(&world, 5);
-    let put_back = connections(&servers);
+    let put_back = talk::peers(&servers, (SERVER, PORT).into(), CONNECTIONS);
     print("Another program takes 10.5.0.98 from the NIC, and egressd puts it back at once:", &put_back);
     println!("\negressd's own view:\n");
     println!("{}", world.egressctl(&["status"]).unwrap_or_else(|error| panic!("{error}")));
@@ -96,16 +96,6 @@ fn await_exits(world: &World, number: usize) {
         let all = rows.len() == 2 && rows.iter().all(|row| row["exits"].as_array().map(Vec::len) == Some(number));
         if all { Ok(()) } else { Err(format!("{status:#}")) }
     });
-}
-
-/// How many connections the server saw from each address.
-fn connections(servers: &[Netns; 2]) -> BTreeMap<IpAddr, usize> {
-    let mut seen = BTreeMap::new();
-    for number in 0..CONNECTIONS {
-        let peer = talk::ask_tcp(&servers[number % 2], (SERVER, PORT).into()).expect("the server answers");
-        *seen.entry(peer.ip()).or_default() += 1;
-    }
-    seen
 }
 
 fn print(what: &str, seen: &BTreeMap<IpAddr, usize>) {

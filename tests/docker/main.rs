@@ -18,6 +18,7 @@ mod proxy;
 mod published;
 mod replace;
 mod restart;
+mod spread;
 mod support;
 
 use std::process::ExitCode;
@@ -34,6 +35,7 @@ fn main() -> ExitCode {
         clock::scenarios(),
         published::scenarios(),
         inbound::scenarios(),
+        spread::scenarios(),
         replace::scenarios(),
         networks::scenarios(),
         labels::scenarios(),

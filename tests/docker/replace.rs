@@ -1,16 +1,10 @@
 //! Containers of a published port that are replaced one by one while clients call.
 
-use std::{
-    net::SocketAddr,
-    sync::{
-        Arc, Mutex,
-        atomic::{AtomicBool, Ordering},
-    },
-    thread,
-};
+use std::net::SocketAddr;
 
 use world::{
     Binding, Docker, Engine, Nic, Scenario, World,
+    callers::Callers,
     docker::{IMAGE, WEB_PORT},
     s1,
     status::until,
@@ -41,7 +35,7 @@ fn await_healthy(world: &World, count: usize) {
 }
 
 fn replaced() {
-    let world = Arc::new(World::builder().build());
+    let world = World::builder().build();
     let docker = world.docker(Engine::Debian);
     s1::create_network(&world, &docker);
     let at: SocketAddr = (world.layout.eip(Nic::Eth1), CALLED).into();
@@ -54,30 +48,15 @@ fn replaced() {
     let _egressd = world.egressd_for_docker();
     world.forget_neighbours();
     await_healthy(&world, 3);
-    let (over, answers) = (Arc::new(AtomicBool::new(false)), Arc::new(Mutex::new(Vec::new())));
-    let callers: Vec<_> = (0..2)
-        .map(|_| {
-            let (world, over, answers) = (Arc::clone(&world), Arc::clone(&over), Arc::clone(&answers));
-            thread::spawn(move || {
-                while !over.load(Ordering::Relaxed) {
-                    let answer = get(&world.internet, at, "/index.html").map_err(|error| error.to_string());
-                    answers.lock().expect("no caller panics while it holds the lock").push(answer);
-                }
-            })
-        })
-        .collect();
+    let internet = world.internet.clone();
+    let callers = Callers::start(2, move || get(&internet, at, "/index.html"));
     for number in 1..=3 {
         start(&docker, &format!("new-{number}"));
         await_healthy(&world, 4);
         docker.cli(&["stop", &format!("old-{number}")]);
         await_healthy(&world, 3);
     }
-    over.store(true, Ordering::Relaxed);
-    callers.into_iter().for_each(|caller| caller.join().expect("it calls to the end"));
-    let answers = answers.lock().expect("they are done").clone();
-    let lost: Vec<_> = answers.iter().filter_map(|answer| answer.as_ref().err()).collect();
-    assert!(lost.is_empty(), "{} of {}: {lost:?}", lost.len(), answers.len());
-    let mut names: Vec<_> = answers.iter().flatten().map(|name| name.trim()).collect();
+    let mut names: Vec<String> = callers.end().iter().map(|name| name.trim().to_owned()).collect();
     names.sort_unstable();
     names.dedup();
     assert_eq!(names, ["new-1", "new-2", "new-3", "old-1", "old-2", "old-3"]);

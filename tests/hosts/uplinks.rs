@@ -159,7 +159,7 @@ fn a_nic_that_comes_anew() {
         world.await_state("netns/blue", "Dropped");
         world.leaves_not_at_all(blue).unwrap_or_else(|error| panic!("round {round}: {error}"));
         segment.plug_again(world);
-        segment.address(world, 7);
+        segment.address(world, 7, 2);
         world.await_rows("netns/blue", |row| row["state"] == "Bound" && row["nic"] == "eth2");
     }
     router.serves(world, blue).unwrap_or_else(|error| panic!("after all: {error}"));
@@ -180,7 +180,7 @@ fn a_reconnecting_default() {
     for round in 0..130 {
         world.host.run(&["ip", "link", "del", "ppp0"]);
         segment.plug_again(world);
-        segment.address(world, 7);
+        segment.address(world, 7, 2);
         default(1);
         until_within(Duration::from_secs(5), Duration::from_millis(5), "it is an uplink", || {
             let status = world.status();
@@ -224,7 +224,7 @@ fn an_address_on_two_nics() {
     let (one, other) = (Segment::plug(world, "eth2"), Segment::plug(world, "eth3"));
     let router = one.router(world, 7);
     let elsewhere = other.silent_router("r9", 7, 1);
-    other.address(world, 7);
+    other.address(world, 7, 2);
     // Of the two subnets the first one's is the host's way there.
     router.serves(world, blue).expect_err("it is not bound");
     world.bind(&Binding::of(blue).with(&router.exits(true)));
@@ -243,7 +243,7 @@ fn an_address_on_two_nics() {
         } else {
             world.host.run(&["ip", "address", "flush", "dev", "eth2"]);
             thread::sleep(Duration::from_millis(200));
-            one.address(world, 7);
+            one.address(world, 7, 2);
         }
     }
 }

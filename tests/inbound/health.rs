@@ -22,15 +22,16 @@ use crate::{CALLED, Server, TARGET, called, publish, stage};
 /// Asks each tenth of a second.
 const TCP: &str = "health: {tcp: {}, intervalMilliseconds: 100}";
 
-/// New connections to the server come to nothing, in both families; those that are open go on.
-fn block(server: &Server, how: &str) {
+/// New connections to a port of the server come to nothing, in both families; those that are open go on.
+pub fn block(server: &Server, port: u16, how: &str) {
     for iptables in ["iptables", "ip6tables"] {
-        let rule = format!("{iptables} -I INPUT -p tcp --dport {TARGET} --syn -j {how}");
+        let rule = format!("{iptables} -I INPUT -p tcp --dport {port} --syn -j {how}");
         server.at.netns.run(&rule.split(' ').collect::<Vec<_>>());
     }
 }
 
-fn unblock(server: &Server) {
+/// What was blocked at the server passes again.
+pub fn unblock(server: &Server) {
     for iptables in ["iptables", "ip6tables"] {
         server.at.netns.run(&[iptables, "-F", "INPUT"]);
     }
@@ -55,7 +56,7 @@ fn call<const N: usize>(world: &World, bridge: &Bridge, times: usize, servers: [
 }
 
 /// Waits until so many of eth1's entries of servers, two for each (by TCP of both families), are in this state.
-fn await_health(world: &World, health: &str, expected: usize) {
+pub fn await_health(world: &World, health: &str, expected: usize) {
     until(&format!("{expected} are {health}"), || {
         let status = world.status();
         let services = status["services"]
@@ -80,7 +81,7 @@ pub fn by_tcp() {
     let mut egressd = world.egressd_alone();
     world.forget_neighbours();
     let at = called(&world, Nic::Eth1)[0];
-    block(all[0], "REJECT --reject-with tcp-reset");
+    block(all[0], TARGET, "REJECT --reject-with tcp-reset");
     let failed = (0..6).filter(|_| ask_tcp(&world.internet, at).is_err()).count();
     assert_eq!(failed, 2, "nobody asks for its health");
     unblock(all[0]);
@@ -93,7 +94,7 @@ pub fn by_tcp() {
     assert_eq!(call(&world, &bridge, 3, all), [2, 2, 2]);
     let mut flows: Vec<Flow> = (0..3).map(|_| Flow::open(&world.internet, at).expect("it is served")).collect();
     for (how, why) in [("REJECT --reject-with tcp-reset", "Connection refused"), ("DROP", "no answer within 100 ms")] {
-        block(all[1], how);
+        block(all[1], TARGET, how);
         await_health(&world, "Unhealthy", 2);
         assert_eq!(call(&world, &bridge, 4, all), [4, 0, 4], "{how}");
         assert!(flows.iter_mut().all(|flow| flow.ask().is_ok()), "open connections go on");
@@ -133,7 +134,7 @@ pub fn all_down() {
     until("the firewalls have the rule", || ask_tcp(&world.internet, at).map(drop).map_err(|error| error.to_string()));
     let mut flow = Flow::open(&world.internet, at).expect("it is served");
     // A port of UDP has the same health.
-    all.iter().for_each(|server| block(server, "REJECT --reject-with tcp-reset"));
+    all.iter().for_each(|server| block(server, TARGET, "REJECT --reject-with tcp-reset"));
     await_health(&world, "Unhealthy", 6);
     for at in called(&world, Nic::Eth1) {
         let error = ask_tcp(&world.internet, at).expect_err("nobody is healthy");

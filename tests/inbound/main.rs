@@ -1,6 +1,7 @@
 //! Calls to ports of the exits go to the workloads that serve them: by turn, at random, by a hash; servers that come and go.
 
 mod affinity;
+mod calls;
 mod front;
 mod health;
 mod ipvs;
@@ -63,6 +64,12 @@ fn main() -> ExitCode {
     scenarios
         .push(Scenario::new("a server that answers no request by TLS gets no new connection, whoever signed for it", probes::by_https));
     scenarios.push(Scenario::new("a server that answers no datagram gets no new ones", probes::by_datagrams));
+    scenarios.push(Scenario::new("a client of a server that answers no datagram any more goes to another one", probes::dead));
+    scenarios.push(Scenario::new(
+        "no call is lost while egressd is killed and started again, and none goes to a server that is gone",
+        calls::killed,
+    ));
+    scenarios.push(Scenario::new("no call is lost while all servers are replaced one by one", calls::replaced));
     world::harness::main_of_waiting(scenarios)
 }
 

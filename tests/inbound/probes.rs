@@ -5,9 +5,9 @@ use std::{
     process::{Child, Command, Stdio},
 };
 
-use world::{Nic, World, command, status::until};
+use world::{Nic, World, command, status::until, talk::ask_udp_from};
 
-use crate::{CALLED, Server, TARGET, assert_unserved, call, called, publish, stage};
+use crate::{CALLED, Server, TARGET, assert_unserved, call, called, health::unblock, publish, stage};
 
 /// Waits until eth1's entries of this server, of both families, are in this state.
 fn await_health(world: &World, protocol: &str, server: &Server, health: &str) {
@@ -114,9 +114,7 @@ pub fn by_datagrams() {
             let inbound = format!("{}:{CALLED}/udp", world.layout.address(Nic::Eth1));
             let explained = world.egressctl(&["explain", "--inbound", &inbound]).expect("it answers");
             assert!(explained.contains(&format!("unhealthy ({why})")), "{explained}");
-            for iptables in ["iptables", "ip6tables"] {
-                all[1].at.netns.run(&[iptables, "-F", "INPUT"]);
-            }
+            unblock(all[1]);
             await_health(&world, "udp/", all[1], "Healthy");
         }
     }
@@ -124,4 +122,43 @@ pub fn by_datagrams() {
     all.iter().for_each(|server| await_health(&world, "udp/", server, "Unhealthy"));
     world::talk::ask_udp(&world.internet, called(&world, Nic::Eth1)[0]).expect_err("nobody is healthy");
     assert!(world.status()["services"].to_string().contains("its answer has no"), "{:#}", world.status()["services"]);
+}
+
+/// A client that goes on with one socket, as most do: each of its datagrams would keep its flow alive.
+pub fn dead() {
+    let world = World::builder().build();
+    let (_, servers) = stage(&world);
+    publish(&world, &servers.each_ref(), "");
+    assert_unserved(&world);
+    let _egressd = world.egressd_alone();
+    world.forget_neighbours();
+    let at = called(&world, Nic::Eth1)[0];
+    let ask = |port: u16| ask_udp_from(&world.internet, ([0; 4], port).into(), at).map(drop).map_err(|error| error.to_string());
+    // By turn each server has one of them.
+    let clients = [5000, 5001, 5002].map(|port| {
+        let before = servers.each_ref().map(Server::calls);
+        ask(port).expect("it is served");
+        (port, (0..3).find(|at| servers[*at].calls() > before[*at]).expect("one of them answers"))
+    });
+    let (port, of) = clients[0];
+    assert!(clients[1..].iter().all(|(_, other)| *other != of), "{clients:?}");
+    block(&servers[of], "DROP");
+    ask(port).expect_err("nobody asks for its health");
+    unblock(&servers[of]);
+    publish(&world, &servers.each_ref(), ", health: {udp: {send: who}, intervalMilliseconds: 100}");
+    servers.iter().for_each(|server| await_health(&world, "udp/", server, "Healthy"));
+    clients.iter().for_each(|(port, _)| ask(*port).expect("it is served"));
+    block(&servers[of], "DROP");
+    await_health(&world, "udp/", &servers[of], "Unhealthy");
+    let before = servers[of].calls();
+    until("another server has its client", || ask(port));
+    clients.iter().for_each(|(port, _)| ask(*port).expect("the others stay"));
+    assert_eq!(servers[of].calls(), before, "it has no client");
+    // While nobody is healthy it is refused, and whoever is so first has it.
+    servers.iter().for_each(|server| block(server, "DROP"));
+    servers.iter().for_each(|server| await_health(&world, "udp/", server, "Unhealthy"));
+    ask(port).expect_err("nobody is healthy");
+    unblock(&servers[of]);
+    await_health(&world, "udp/", &servers[of], "Healthy");
+    until("one server has its client", || ask(port));
 }

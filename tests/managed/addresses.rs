@@ -58,7 +58,7 @@ pub fn put_back() {
     // As a network manager does that starts anew: nothing stays, and its own address comes later than ours.
     stage.world.host.ip(&format!("addr flush dev {NIC} scope global\naddr flush dev {NIC} scope host"));
     exits.iter().for_each(|address| stage.await_on_nic(*address, true));
-    stage.segment.address(&stage.world, crate::stage::SUBNET);
+    stage.segment.address(&stage.world, crate::stage::SUBNET, 2);
     stage.await_exits(&exits);
     open.ask().expect("the flow goes on");
     stage.serves(&exits);

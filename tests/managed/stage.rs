@@ -37,8 +37,7 @@ impl Stage {
 
     /// An exit of the router's subnet in each family, with these further fields.
     pub fn exits(&self, addresses: &[IpAddr], fields: &str) -> String {
-        let gateway = |of: &IpAddr| self.router.own().into_iter().find(|own| own.is_ipv4() == of.is_ipv4()).expect("it has both");
-        let exits: Vec<String> = addresses.iter().map(|a| format!("{{address: '{a}', gateway: '{}', {fields}}}", gateway(a))).collect();
+        let exits: Vec<String> = addresses.iter().map(|address| self.router.exit(address, fields)).collect();
         format!("exits: [{}]", exits.join(", "))
     }
 

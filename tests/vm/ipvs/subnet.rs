@@ -19,8 +19,7 @@ fn numbered(number: u8) -> [IpAddr; 2] {
 pub fn answered() {
     let world = World::builder().build();
     let segment = Segment::plug(&world, "lan9");
-    segment.address(&world, 30);
-    let [director, _] = numbered(2);
+    let [director, _] = segment.address(&world, 30, 2);
     let called = numbered(20).map(|address| SocketAddr::new(address, CALLED));
     world.host.ip(&format!("addr add {}/32 dev lan9\naddr add {}/128 dev lan9 nodad", called[0].ip(), called[1].ip()));
     let client = segment.client("client", 30, 50);

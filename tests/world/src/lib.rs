@@ -18,6 +18,7 @@
 mod advertise;
 pub mod alone;
 pub mod build;
+pub mod callers;
 pub mod check;
 pub mod clock;
 pub mod cloud;

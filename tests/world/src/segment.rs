@@ -48,18 +48,19 @@ impl Segment {
     /// A router at 10.`subnet`.0.1 and `fd10:subnet::1`, and the host's own addresses, which end in 2.
     pub fn router(&self, world: &World, subnet: u8) -> Router {
         let router = self.silent_router(&format!("r{subnet}"), subnet, 1);
-        self.address(world, subnet);
+        self.address(world, subnet, 2);
         router
     }
 
-    /// The host's own addresses in a router's subnet.
-    pub fn address(&self, world: &World, subnet: u8) {
-        let host = Router::numbered(subnet, 2);
+    /// Gives the host the addresses in a router's subnet that end in this number.
+    pub fn address(&self, world: &World, subnet: u8, number: u8) -> [IpAddr; 2] {
+        let [v4, v6] = Router::numbered(subnet, number);
         world.host.ip(&format!(
-            "addr add {}/24 dev {2}
-             addr add {}/64 dev {2} nodad",
-            host[0], host[1], self.nic
+            "addr add {v4}/24 dev {0}
+             addr add {v6}/64 dev {0} nodad",
+            self.nic
         ));
+        [v4, v6]
     }
 
     /// Makes it a tunnel to the router: the host asks for no neighbours, and what it sends is the router's.
@@ -170,6 +171,12 @@ impl Router {
         let exits: Vec<String> =
             self.host().into_iter().zip(self.own()).map(|(at, own)| format!("{{address: '{at}'{}}}", gateway(own))).collect();
         format!("exits: [{}]", exits.join(", "))
+    }
+
+    /// An address as an exit of a binding, with this router as its gateway, and with these further fields.
+    pub fn exit(&self, address: &IpAddr, fields: &str) -> String {
+        let gateway = self.own().into_iter().find(|own| own.is_ipv4() == address.is_ipv4()).expect("it has both");
+        format!("{{address: '{address}', gateway: '{gateway}', {fields}}}")
     }
 
     /// What has come by it, by source.

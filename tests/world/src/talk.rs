@@ -4,6 +4,7 @@
 //! stays open until the client shuts it down, and each line sent is answered the same way, so that a flow can be kept.
 
 use std::{
+    collections::BTreeMap,
     io::{self, BufRead, BufReader, Read, Write},
     net::{IpAddr, Shutdown, SocketAddr, TcpListener, TcpStream, UdpSocket},
     sync::{
@@ -146,6 +147,16 @@ pub fn ask_tcp(netns: &Netns, to: SocketAddr) -> io::Result<SocketAddr> {
     let seen = flow.seen;
     flow.close()?;
     Ok(seen)
+}
+
+/// Asks a server by so many new TCP connections, one client after the other; how often it saw whom.
+pub fn peers(clients: &[Netns], to: SocketAddr, times: usize) -> BTreeMap<IpAddr, usize> {
+    let mut peers = BTreeMap::new();
+    for client in clients.iter().cycle().take(times) {
+        let peer = ask_tcp(client, to).unwrap_or_else(|error| panic!("{} to {to}: {error}", client.name()));
+        *peers.entry(peer.ip()).or_default() += 1;
+    }
+    peers
 }
 
 /// Asks a server by one datagram from a new port.

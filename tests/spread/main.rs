@@ -1,5 +1,9 @@
 //! Several exits for one binding: by turn, at random, by a hash; weights, draining, and exits that go.
 
+mod ping;
+mod size;
+mod stage;
+
 use std::{
     collections::{BTreeMap, BTreeSet},
     net::{IpAddr, Ipv4Addr, Ipv6Addr},
@@ -11,6 +15,7 @@ use world::{
     layout::{PORT, SERVER},
     status::until,
     talk::{Flow, shout},
+    traffic::nobody,
 };
 
 fn main() -> ExitCode {
@@ -27,6 +32,11 @@ fn main() -> ExitCode {
     scenarios.push(Scenario::new("an exit that goes takes no new flow, and comes back", an_exit_goes));
     scenarios.push(Scenario::new("an exit that drains takes no new flow and keeps its open ones", draining));
     scenarios.push(Scenario::new("unbound, spread flows end", unbound));
+    scenarios.push(Scenario::new("each echo stream of a subnet or a container keeps one exit, and streams are spread", ping::streams));
+    scenarios.push(Scenario::new("3,000 connections by turn are six exits' alike, also of four senders at once", size::by_turn));
+    scenarios.push(Scenario::new("3,000 connections have exactly their parts by weight", size::by_weight));
+    scenarios.push(Scenario::new("3,000 connections at random are six exits' alike, and no turn", size::at_random));
+    scenarios.push(Scenario::new("a binding whose exits exist in part, or not at all, harms no other one's turn", spoiled));
     world::harness::main_of_waiting(scenarios)
 }
 
@@ -267,4 +277,37 @@ fn unbound() {
         flow.ask().expect_err("it was ended");
     }
     world.leaves_by(&blue.netns, Nic::Eth0).expect("it goes the host's way");
+}
+
+fn spoiled() {
+    let world = World::builder().ipv6(false).build();
+    let (blue, lan) = (stage(&world), world.lan());
+    let [first, second] = [1, 2].map(|number| more(&world, Nic::Eth1, number)[0]);
+    let (first_exit, second_exit) = (exit(&world, Nic::Eth1, &first), exit(&world, Nic::Eth1, &second));
+    let nowhere = exit(&world, Nic::Eth1, &[172, 31, 0, 99].into());
+    bind(&world, &blue, &[first_exit.clone(), second_exit.clone()], "RoundRobin");
+    let _egressd = world.egressd_alone();
+    // Both send in turn: what one of them begins takes nobody else's turn.
+    let parts = || {
+        let ((), seen) = world.watch(|| {
+            for _ in 0..10 {
+                blue.shout_as(blue.address.into());
+                shout(&lan.netns, lan.address.into(), nobody(SERVER.into()));
+            }
+        });
+        let own = world.layout.address(Nic::Eth0).into();
+        (counts(&seen, Nic::Eth1, [first, second]), seen.count(Nic::Eth0, own))
+    };
+    assert_eq!(parts(), ([5, 5], 10), "the subnet is not bound");
+    for (exits, spread, state, theirs) in [
+        (vec![nowhere.clone()], "RoundRobin", "Dropped", 0),
+        (vec![nowhere, first_exit.clone()], "RoundRobin", "Bound", 10),
+        (vec![first_exit, second_exit], "Sometimes", "Dropped", 0),
+    ] {
+        let exits = format!("exits: [{}]", exits.join(", "));
+        world.bind(&Binding::new("lan", "addresses: [10.9.0.0/24]").with(&exits).with(&format!("spread: {spread}")));
+        world.await_handled();
+        world.await_state("10.9.0.0/24", state);
+        assert_eq!(parts(), ([5 + theirs, 5], 0), "{exits}, {spread}: {:#}", world.status());
+    }
 }
