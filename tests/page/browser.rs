@@ -80,9 +80,10 @@ fn shows_and_follows() {
     chrome.until("document.querySelectorAll('#exits tr').length > 0");
     assert_eq!(chrome.value("window.moved"), json!([]), "nothing moves while it is loaded");
     let _flow = Flow::open(&blue.netns, (SERVER, PORT).into()).expect("it leaves");
-    let exit = format!("exits: [{{address: {}, publicAddress: 203.0.113.7}}]", world.layout.address(Nic::Eth0));
-    world.bind(&Binding::of(&neighbour.netns).with(&exit));
-    let bound = "[...document.querySelectorAll('#ways tr.level2')].filter(row => row.innerText.includes('neighbour') && (row.innerText.includes('Bound') && row.innerText.includes('203.0.113.7') || row.innerText.includes('NoExitInFamily'))).length === 2";
+    let own = [world.layout.address(Nic::Eth0).to_string(), world.layout.address6(Nic::Eth0).to_string()];
+    let exits = own.map(|address| format!("{{address: '{address}', publicAddress: '{address}0'}}")).join(", ");
+    world.bind(&Binding::of(&neighbour.netns).with(&format!("exits: [{exits}]")));
+    let bound = "[...document.querySelectorAll('#ways tr.level2')].filter(row => row.innerText.includes('neighbour') && row.innerText.includes('Bound') && row.children[6].textContent === row.children[3].textContent + '0').length === 2";
     let taken = chrome.time_until(bound);
     chrome.until("document.querySelector('#changes tr').innerText.includes('neighbour')");
     chrome.until("[...document.querySelectorAll('#exits tr')].some(row => row.children[0].textContent === '172.31.0.14' && row.children[2].textContent >= '1')");

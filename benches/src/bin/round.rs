@@ -71,7 +71,7 @@ fn main() {
         let changed = resolve_few(&facts, &mut past, &mut outcome, &mut census, &touched).expect("it is nobody else's");
         let plan = few::plan_few(&outcome, &facts.kernel, &mut mirror, &changed, &past.departed);
         parts.entry("8 one container by itself, all of it").or_default().push(began.elapsed());
-        assert!(!plan.ruleset.is_empty() && plan.ruleset.len() < 20, "a few elements come and go: {plan}");
+        assert!(!plan.ruleset.is_empty() && plan.ruleset.len() < 20, "a few elements come and go: {plan:?}");
     }
     for round in 0..ROUNDS {
         let began = Instant::now();
