@@ -306,6 +306,8 @@ fn cleaned_up() {
     world.forget_neighbours();
     let status = world.status();
     assert_eq!(status["services"].as_array().map(Vec::len), Some(8), "two protocols, NICs and families: {status:#}");
+    let mut engines = status["services"].as_array().into_iter().flatten().map(|service| &service["engine"]);
+    assert!(engines.all(|engine| engine == "Nftables"), "{status:#}");
     let shown = world.egressctl(&["status"]).expect("it answers");
     assert!(shown.contains(&format!("tcp/{}:{CALLED}", world.layout.address(Nic::Eth1))), "{shown}");
     assert_eq!((world.metric("egressd_services"), world.metric("egressd_servers")), (8, 24));

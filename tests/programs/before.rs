@@ -5,7 +5,7 @@ use std::thread;
 
 use world::{
     Nic, Programs, World,
-    layout::PORT,
+    layout::{PORT, SERVER},
     programs::{Program, Running},
     status::until,
     talk::{self, Flow},
@@ -138,8 +138,16 @@ pub fn reset() {
     let programs = Programs::new();
     programs.make(BATCH);
     let bridge = world.bridge("plain0", 28);
+    world.masquerade(&bridge);
     let container = world.container("blue", &bridge, 10);
     let _guests = talk::serve(&container.netns, &[container.address.into()], &[PORT]);
+    let _unbound = Flow::open(&container.netns, (SERVER, PORT).into()).expect("it is masqueraded");
+    // By its number: an entry that is cut is made anew with the next packet.
+    let entry = || {
+        let listed = world.host.run(&["conntrack", "-L", "-s", &container.address.to_string(), "-p", "tcp", "-o", "id"]);
+        listed.split_whitespace().find(|word| word.starts_with("id=")).map(str::to_owned)
+    };
+    let unbound = entry().expect("conntrack follows it");
     let (batch, root) = (programs.within(BATCH), programs.program());
     let mut before = flows(&batch, &world);
     let mut others = flows(&root, &world);
@@ -157,6 +165,7 @@ pub fn reset() {
     assert_ended(&mut before, &world);
     assert_leaves_by(&world, &batch, Nic::Eth1);
     let stay = |others: &mut Vec<_>, inside: &mut Running, called: &mut Flow| {
+        assert_eq!(entry().as_ref(), Some(&unbound), "what no program of the host has is not looked at");
         assert_go_on(others, &world, Nic::Eth0, "another program's");
         inside.ask().expect("what is inside goes on");
         called.ask().expect("who has called goes on");

@@ -124,3 +124,18 @@ pub fn inside(kernel: &KernelFacts, uplinks: &BTreeSet<IfIndex>) -> Inside {
     all.tables.remove(&MAIN);
     all
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_default_route_comes_before_parts_of_one_and_one_for_some_sources_behind() {
+        let route = |net: &str, interface, metric| Route { interface: Some(interface), metric, ..Route::new(MAIN, net.parse().unwrap()) };
+        let from = Route { from: "10.1.0.0/16".parse().ok(), ..route("0.0.0.0/0", 4, 0) };
+        let halves = ["0.0.0.0/1", "128.0.0.0/1"].map(|half| route(half, 3, 0));
+        let mut kernel = KernelFacts::default();
+        kernel.routes = halves.into_iter().chain([from, route("0.0.0.0/0", 2, 100)]).collect();
+        assert_eq!(defaults(&kernel).iter().map(|default| default.interface).collect::<Vec<_>>(), [2, 3, 4]);
+    }
+}

@@ -355,7 +355,9 @@ fn an_event_tells_each_change_once() {
     assert_eq!(reasons(&cluster.report("n1", "crawler", [9, 9, 0], None).fold()), Vec::<&str>::new(), "more of the same");
     assert_eq!(reasons(&cluster.report("n1", "crawler", [0, 0, 0], None).fold()), Vec::<&str>::new(), "nobody is selected");
     assert_eq!(reasons(&cluster.report("n1", "crawler", [1, 1, 0], None).fold()), Vec::<&str>::new(), "and again as before");
-    assert_eq!(reasons(&cluster.report("n1", "crawler", [1, 0, 1], Some("InterfaceDown")).fold()), ["InterfaceDown"]);
+    let failing = cluster.report("n1", "crawler", [1, 0, 1], Some("InterfaceDown")).fold();
+    assert_eq!(reasons(&failing), ["InterfaceDown"]);
+    assert!(!writes.events[0].tale.warning && failing.events[0].tale.warning, "the one is in order, the other is not");
 }
 
 #[test]

@@ -112,6 +112,17 @@ fn an_answer_that_is_older_than_the_end_says_nothing() {
 }
 
 #[test]
+fn whoever_leaves_one_of_two_networks_keeps_the_addresses_on_the_other() {
+    let mut one = listed(true, Some("10.0.0.2"));
+    one.attachments[0].network_id = "n1".to_owned();
+    let other = ("n2".to_owned(), "other".to_owned(), vec![ip("10.1.0.2")]);
+    one.attachments.push(Attachment { network_id: other.0, network: other.1, addresses: other.2, gateway_priority: 0 });
+    let mut book = known(vec![one]);
+    let left = book.event(Event::Disconnected { container: "c1".to_owned(), network: "n1".to_owned() });
+    assert_eq!(told(&left), Some((true, vec![ip("10.1.0.2")])));
+}
+
+#[test]
 fn a_container_whose_address_comes_before_its_labels_is_told_once_with_both() {
     let mut book = known(vec![]);
     let endpoint = connect(&mut book);

@@ -60,6 +60,9 @@ fn what_a_pool_lends_is_told_to_whoever_gets_it_and_to_whoever_owns_the_pool() {
     let told = |writes: &Writes| -> Vec<(String, String)> {
         let about = |event: &Event| event.about.kind.clone().unwrap_or_default();
         let lends = |event: &&Event| event.tale.reason.starts_with("Addresses");
+        // Who loses one is warned.
+        let warns = |event: &Event| event.about.kind.as_deref() == Some("EgressBinding") && event.tale.action == "Release";
+        assert!(writes.events.iter().filter(lends).all(|event| event.tale.warning == warns(event)), "{:?}", writes.events);
         writes.events.iter().filter(lends).map(|event| (about(event), event.tale.note.clone())).collect()
     };
     let pair = |kind: &str, note: &str| (kind.to_owned(), note.to_owned());
