@@ -111,7 +111,7 @@ pub fn left_alone() {
         let other = if nic == Nic::Eth0 { Nic::Eth1 } else { Nic::Eth0 };
         assert!(seen.by(nic) > 0 && seen.by(other) == 0, "answers leave by the NIC that was called: {seen}");
     }
-    // A client of DHCP renews its lease where the address is.
+    // A client of DHCP renews its lease where the address is, and a cloud tells what a machine is on the link that it looks at.
     let eth0 = world.layout.address(Nic::Eth0);
     let send = |from: SocketAddr, to: SocketAddr| {
         let sent = world.host.enter(|| UdpSocket::bind(from).and_then(|socket| socket.send_to(b"?", to)));
@@ -122,6 +122,7 @@ pub fn left_alone() {
         ((unspecified, 68), (SERVER, 67), Nic::Eth0),
         ((unspecified, 6868), (SERVER, 67), Nic::Eth1),
         ((eth0, 68), (SERVER, 67), Nic::Eth0),
+        ((unspecified, 8000), (Ipv4Addr::new(169, 254, 169, 254), 80), Nic::Eth0),
     ] {
         let ((), seen) = world.watch(|| send(from.into(), to.into()));
         assert!(seen.by(by) > 0 && seen.0.len() == 1, "{from:?}: {seen}");
