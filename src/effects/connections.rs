@@ -18,15 +18,15 @@ use crate::plan::resets::{self, Resets};
 /// Has conntrack follow all that are open, as if it had from their beginning: what it sees of one that it does not know would pass for the first
 /// packet of a new one, and leave by the exit.
 pub fn follow() {
-    let followed = Connections::read().and_then(|mut connections| {
+    let followed = channel().and_then(|mut channel| {
         let mut listening = HashSet::new();
         for family in [Family::V4, Family::V6] {
-            let all = connections.channel.dump(&sockets::dump(Protocol::Tcp, family), |message| sockets::socket(&message))?;
+            let all = channel.dump(&sockets::dump(Protocol::Tcp, family), |message| sockets::socket(&message))?;
             listening.extend(all.into_iter().map(|socket| socket.port));
         }
-        Ok((connections, listening))
+        Ok((open(&mut channel)?, listening))
     });
-    let (connections, listening) = match followed {
+    let (open, listening) = match followed {
         Ok(followed) => followed,
         Err(error) => {
             let error = with_causes(&error);
@@ -38,7 +38,7 @@ pub fn follow() {
     };
     let add = || {
         let mut flows = Flows::open()?;
-        for [own, other] in connections.open.keys().copied().filter(|[own, _]| !own.ip().is_loopback()) {
+        for [own, other] in open.into_keys().filter(|[own, _]| !own.ip().is_loopback()) {
             // Who has called came to a port that somebody listens on.
             let (source, destination) = if listening.contains(&own.port()) { (other, own) } else { (own, other) };
             flows.follow(source, destination)?;
@@ -50,10 +50,23 @@ pub fn follow() {
     }
 }
 
+fn channel() -> Result<Channel, netlink::Error> {
+    Channel::open(netlink_sys::protocols::NETLINK_SOCK_DIAG)
+}
+
+/// All that are open, by this end and the other one.
+fn open(channel: &mut Channel) -> Result<HashMap<[SocketAddr; 2], Connection>, netlink::Error> {
+    let mut open = HashMap::new();
+    for family in [Family::V4, Family::V6] {
+        let all = channel.dump(&sockets::dump_connections(family), |message| sockets::connection(&message))?;
+        open.extend(all.into_iter().map(|connection| ([connection.source, connection.destination], connection)));
+    }
+    Ok(open)
+}
+
 /// All that are open, and the hands on them.
 pub struct Connections {
     channel: Channel,
-    /// By this end and the other one.
     open: HashMap<[SocketAddr; 2], Connection>,
     /// The group above each.
     above: HashMap<u64, u64>,
@@ -67,12 +80,8 @@ impl Connections {
     /// # Errors
     /// When the kernel does not tell of sockets.
     pub fn read() -> Result<Self, netlink::Error> {
-        let mut channel = Channel::open(netlink_sys::protocols::NETLINK_SOCK_DIAG)?;
-        let mut open = HashMap::new();
-        for family in [Family::V4, Family::V6] {
-            let all = channel.dump(&sockets::dump_connections(family), |message| sockets::connection(&message))?;
-            open.extend(all.into_iter().map(|connection| ([connection.source, connection.destination], connection)));
-        }
+        let mut channel = channel()?;
+        let open = open(&mut channel)?;
         Ok(Self { channel, open, above: groups_above(), refused: false })
     }
 

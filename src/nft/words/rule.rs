@@ -164,28 +164,31 @@ impl Reader<'_> {
         format!("{text} {op}{value}")
     }
 
-    /// What a number is set to.
-    fn number(&mut self, from: Register) -> String {
+    /// What a register holds, used up by that: its words, or its value as `written`.
+    fn held(&mut self, from: Register, written: impl FnOnce(&[u8]) -> String) -> String {
         match self.registers.remove(&from) {
-            Some(Held::Value(value)) if value.as_slice().len() == 2 => number(value.as_slice(), false).to_string(),
-            Some(Held::Value(value)) => write(Kind::Of(Datatype::Mark), value.as_slice(), false, self.name),
-            held => held.as_ref().map_or_else(|| "?".to_owned(), text_of),
+            Some(Held::Value(value)) => written(value.as_slice()),
+            Some(Held::Words { text, .. }) => text,
+            None => "?".to_owned(),
         }
+    }
+
+    /// What a number is set to: a mark, or a zone of two bytes.
+    fn number(&mut self, from: Register) -> String {
+        let name = self.name;
+        self.held(from, |value| match value.len() {
+            2 => number(value, false).to_string(),
+            _ => write(Kind::Of(Datatype::Mark), value, false, name),
+        })
     }
 
     fn address(&mut self, family: Family, from: Register) -> String {
-        let kind = Kind::Of(Datatype::address(family == Family::Ip6));
-        match self.registers.remove(&from) {
-            Some(Held::Value(value)) => write(kind, value.as_slice(), false, self.name),
-            held => held.as_ref().map_or_else(|| "?".to_owned(), text_of),
-        }
+        let (name, kind) = (self.name, Kind::Of(Datatype::address(family == Family::Ip6)));
+        self.held(from, |value| write(kind, value, false, name))
     }
 
     fn port(&mut self, from: Register) -> String {
-        match self.registers.remove(&from) {
-            Some(Held::Value(value)) => number(value.as_slice(), true).to_string(),
-            held => held.as_ref().map_or_else(|| "?".to_owned(), text_of),
-        }
+        self.held(from, |value| number(value, true).to_string())
     }
 
     fn translated(&self, how: &str, family: Family, address: &str, ports: Option<String>) -> String {
