@@ -7,7 +7,6 @@ use world::{
     container::Bridge,
     egressd::{Egressd, manifests},
     layout::{PORT, SERVER},
-    status::until,
     talk::Flow,
 };
 
@@ -66,7 +65,7 @@ fn kill_changes_nothing(subnets: Subnets) {
         bound(&world, &blue);
         flow.ask().expect("it goes on");
         egressd.start();
-        until("egressd is ready", || world.fetch("/readyz").map(drop).map_err(|error| error.to_string()));
+        world.await_ready();
         thread::sleep(Duration::from_millis(200));
         assert_eq!(world.metric("egressd_kernel_changes_total"), 0, "{}", egressd.log());
         before.assert_same(&world.state(), "the daemon's start changes nothing");

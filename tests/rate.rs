@@ -8,7 +8,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use world::{Binding, Netns, Nic, Scenario, World, layout::PORT, status::until};
+use world::{Binding, Netns, Nic, Scenario, World, layout::PORT};
 
 /// Bytes a second of `8Mbit`.
 const RATE: f64 = 1_000_000.0;
@@ -117,7 +117,7 @@ fn holds() {
     let (bytes, _) = sends(&world, &blue.netns, Nic::Eth1, SHORT);
     assert!(bytes < 4.0 * RATE, "the limit stays when the daemon dies: {bytes} bytes in {SHORT:?}");
     egressd.start();
-    until("egressd is ready", || world.fetch("/readyz").map(drop).map_err(|error| error.to_string()));
+    world.await_ready();
     let dropped = over(&world);
     // What stays on the host is not counted.
     let listener = green.netns.enter(|| TcpListener::bind((IpAddr::from(green.address), PORT))).expect("nobody listens there");

@@ -182,7 +182,7 @@ fn spills() {
     egressd.kill();
     assert_eq!(parts(13_000..13_100, full), [0, 100], "what is known stays when the daemon dies");
     egressd.start();
-    until("egressd is ready", || world.fetch("/readyz").map(drop).map_err(|error| error.to_string()));
+    world.await_ready();
     assert_eq!(parts(14_000..14_100, full), [0, 100], "and when it is back");
     // Without another exit the flows for which no port is left are lost.
     bind(&world, &blue, &exits[..1], "RoundRobin");

@@ -105,7 +105,7 @@ pub fn by_reason_bridge_and_workload() {
     let counted = counts.of("NoExit", "ip");
     egressd.kill();
     egressd.start();
-    until("all sources have spoken", || world.fetch("/readyz").map(drop).map_err(|error| error.to_string()));
+    world.await_ready();
     assert_eq!((counts.of("NoExit", "ip"), of(&blue), world.metric("egressd_kernel_changes_total")), (counted, before, 0));
 }
 
@@ -156,7 +156,7 @@ pub fn of_translated_flows() {
     let ((), seen) = world.watch(|| (0..3).for_each(|_| assert_eq!(send(), 10)));
     assert!(seen.is_empty(), "{seen}");
     egressd.start();
-    until("all sources have spoken", || world.fetch("/readyz").map(drop).map_err(|error| error.to_string()));
+    world.await_ready();
     let counts = Counts(&world);
     assert_eq!((counts.of("Seal", "ip"), counts.by("plain0", "Seal", "ip")), (Some(3), 3));
     let of = |container: &Container| counts.of_workload(&container.address.to_string());

@@ -8,7 +8,7 @@ use world::{
     talk::{ask_tcp, ask_udp_from},
 };
 
-use crate::{Server, assert_unserved, called, publish, stage};
+use crate::{Server, called, publish, served, stage};
 
 /// The server that answers this call.
 fn answered(servers: &[Server], ask: impl FnOnce() -> std::io::Result<SocketAddr>) -> usize {
@@ -35,9 +35,7 @@ pub fn stays() {
         world.internet.ip(&format!("addr add 198.51.100.{client}/24 dev wan"));
     }
     publish(&world, &[one, two, three], "");
-    assert_unserved(&world);
-    let mut egressd = world.egressd_alone();
-    world.forget_neighbours();
+    let mut egressd = served(&world);
     let at = called(&world, Nic::Eth1);
     let of = |at: SocketAddr| (0..3).map(|_| answered(&servers, || ask_tcp(&world.internet, at))).collect::<Vec<_>>();
     for at in at {
@@ -60,7 +58,7 @@ pub fn stays() {
     egressd.kill();
     assert_eq!(dealt(&world, &servers, 5003), first, "while egressd is dead");
     egressd.start();
-    until("all sources have spoken", || world.fetch("/readyz").map(drop).map_err(|error| error.to_string()));
+    world.await_ready();
     assert_eq!(world.metric("egressd_kernel_changes_total"), 0, "nothing has changed");
     assert_eq!(dealt(&world, &servers, 5004), first, "after its restart");
     assert_eq!(at.map(of), tcp);

@@ -5,14 +5,13 @@ use std::net::IpAddr;
 use world::{
     Nic, World,
     callers::Callers,
-    status::until,
     talk::{ask_tcp, serve},
 };
 
 use crate::{
-    Server, assert_unserved, called,
+    Server, called,
     health::{await_health, block},
-    publish, stage,
+    publish, served, stage,
 };
 
 /// Clients that call at once.
@@ -31,9 +30,7 @@ pub fn killed() {
     let world = World::builder().build();
     let (_, [one, two, three]) = stage(&world);
     publish(&world, &[&one, &two, &three], "");
-    assert_unserved(&world);
-    let mut egressd = world.egressd_alone();
-    world.forget_neighbours();
+    let mut egressd = served(&world);
     let callers = callers(&world);
     callers.await_each(CALLS);
     publish(&world, &[&one, &three], "");
@@ -47,7 +44,7 @@ pub fn killed() {
         egressd.kill();
         callers.await_each(CALLS);
         egressd.start();
-        until("all sources have spoken", || world.fetch("/readyz").map(drop).map_err(|error| error.to_string()));
+        world.await_ready();
         callers.await_each(CALLS);
     }
     let answered = callers.end().len();
@@ -67,9 +64,7 @@ pub fn replaced() {
         publish(&world, &serving.iter().collect::<Vec<_>>(), &health);
     };
     publish(&serving);
-    assert_unserved(&world);
-    let mut egressd = world.egressd_alone();
-    world.forget_neighbours();
+    let mut egressd = served(&world);
     await_health(&world, "Healthy", 2 * serving.len());
     let callers = callers(&world);
     let mut calls = 0;

@@ -109,7 +109,7 @@ pub fn by_tcp() {
         egressd.kill();
         assert_eq!(call(&world, &bridge, 2, all), [2, 0, 2], "while egressd is dead");
         egressd.start();
-        until("all sources have spoken", || world.fetch("/readyz").map(drop).map_err(|error| error.to_string()));
+        world.await_ready();
         assert_eq!(call(&world, &bridge, 2, all), [2, 0, 2], "after its restart");
         await_health(&world, "Unhealthy", 2);
         assert_eq!(world.metric("egressd_kernel_changes_total"), 0, "nothing has changed");

@@ -12,7 +12,7 @@ use world::{
     talk::{Flow, ask_tcp, ask_udp},
 };
 
-use crate::{CALLED, Server, TARGET, assert_unserved, called, publish, stage};
+use crate::{CALLED, Server, TARGET, called, publish, served, stage};
 
 fn open(world: &World, at: SocketAddr) -> Flow {
     Flow::open(&world.internet, at).unwrap_or_else(|error| panic!("{at}: {error}: {:#}", world.status()["dropped"]))
@@ -37,9 +37,7 @@ pub fn of_servers() {
     let all = servers.each_ref();
     let calls = || all.map(Server::calls);
     publish(&world, &all, "");
-    assert_unserved(&world);
-    let mut egressd = world.egressd_alone();
-    world.forget_neighbours();
+    let mut egressd = served(&world);
     for at in called(&world, Nic::Eth1) {
         publish(&world, &all, "");
         world.await_handled();
@@ -71,7 +69,7 @@ pub fn of_servers() {
         egressd.kill();
         assert_refused(ask_tcp(&world.internet, at));
         egressd.start();
-        until("all sources have spoken", || world.fetch("/readyz").map(drop).map_err(|error| error.to_string()));
+        world.await_ready();
         assert_refused(ask_tcp(&world.internet, at));
         // Whose connections end takes new ones, whoever's turn it is.
         let (ended, kept): (Vec<_>, Vec<_>) = flows.into_iter().partition(|(server, _)| *server != 0);
@@ -95,9 +93,7 @@ pub fn of_clients() {
     let world = World::builder().build();
     let (_, servers) = stage(&world);
     publish(&world, &servers.each_ref(), "");
-    assert_unserved(&world);
-    let _egressd = world.egressd_alone();
-    world.forget_neighbours();
+    let _egressd = served(&world);
     let at = |nic| called(&world, nic);
     type Ask = fn(&Netns, SocketAddr) -> io::Result<SocketAddr>;
     // A connection is refused, a datagram dropped.

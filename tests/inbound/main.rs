@@ -15,7 +15,7 @@ use std::{
 };
 
 use world::{
-    Binding, Nic, Scenario, Subnets, World,
+    Binding, Egressd, Nic, Scenario, Subnets, World,
     published::{self, CALLED, Server, TARGET, assert_by_turn, called, publish, stage},
     status::until,
     talk::{Flow, ask_tcp, ask_udp, ask_udp_from, serve},
@@ -84,6 +84,14 @@ fn assert_unserved(world: &World) {
     assert_eq!(error.kind(), std::io::ErrorKind::ConnectionRefused, "the host answers: {error}");
 }
 
+/// Starts egressd for what is published, which nobody serves until then. The cloud asks for its NICs anew.
+fn served(world: &World) -> Egressd {
+    assert_unserved(world);
+    let egressd = world.egressd_alone();
+    world.forget_neighbours();
+    egressd
+}
+
 fn by_turn(subnets: Subnets) {
     let world = World::builder().subnets(subnets).rp_filter(1).build();
     let (_, servers) = stage(&world);
@@ -98,9 +106,7 @@ fn at_random() {
     let world = World::builder().build();
     let (_, servers) = stage(&world);
     publish(&world, &servers.each_ref(), ", balance: Random");
-    assert_unserved(&world);
-    let _egressd = world.egressd_alone();
-    world.forget_neighbours();
+    let _egressd = served(&world);
     let calls = call(&world, 75, servers.each_ref());
     assert_eq!(calls.iter().sum::<usize>(), 150);
     // Chi-square with two degrees of freedom: one run in 10^6 is beyond 27.6.
@@ -112,9 +118,7 @@ fn by_source() {
     let world = World::builder().build();
     let (_, servers) = stage(&world);
     publish(&world, &servers.each_ref(), ", balance: BySource");
-    assert_unserved(&world);
-    let mut egressd = world.egressd_alone();
-    world.forget_neighbours();
+    let mut egressd = served(&world);
     let before = call(&world, 6, servers.each_ref());
     assert!(before.iter().all(|calls| [0, 6, 12].contains(calls)), "one server for each client: {before:?}");
     egressd.kill();
@@ -140,9 +144,7 @@ fn scaled() {
     let world = World::builder().build();
     let (bridge, [one, two, three]) = stage(&world);
     publish(&world, &[&one, &two], "");
-    assert_unserved(&world);
-    let _egressd = world.egressd_alone();
-    world.forget_neighbours();
+    let _egressd = served(&world);
     let at = called(&world, Nic::Eth1)[0];
     let open = || Flow::open(&world.internet, at).expect("it is served");
     let mut flows: Vec<Flow> = (0..2).map(|_| open()).collect();
@@ -234,9 +236,7 @@ fn masqueraded() {
     let world = World::builder().build();
     let (bridge, servers) = stage(&world);
     publish(&world, &servers.each_ref(), "");
-    assert_unserved(&world);
-    let _egressd = world.egressd_alone();
-    world.forget_neighbours();
+    let _egressd = served(&world);
     let peers = || called(&world, Nic::Eth1).map(|at| ask_tcp(&world.internet, at).expect("it is served").ip());
     let hosts = [IpAddr::from(bridge.address(1)), bridge.address6(1).into()];
     assert!(peers().iter().all(|peer| !hosts.contains(peer)), "it sees its client: {:?}", peers());
@@ -277,16 +277,14 @@ fn killed() {
     let world = World::builder().build();
     let (_, servers) = stage(&world);
     publish(&world, &servers.each_ref(), ", clientSource: Masquerade");
-    assert_unserved(&world);
-    let mut egressd = world.egressd_alone();
-    world.forget_neighbours();
+    let mut egressd = served(&world);
     let at = called(&world, Nic::Eth1)[0];
     let mut flow = Flow::open(&world.internet, at).expect("it is served");
     let before = world.state();
     egressd.kill();
     assert_eq!(call(&world, 3, servers.each_ref()), [2, 2, 2], "new calls are served while it is dead");
     egressd.start();
-    until("all sources have spoken", || world.fetch("/readyz").map(drop).map_err(|error| error.to_string()));
+    world.await_ready();
     assert_eq!(world.metric("egressd_kernel_changes_total"), 0);
     before.assert_same(&world.state(), "the next start changes nothing");
     flow.ask().expect("it goes on");
@@ -301,9 +299,7 @@ fn cleaned_up() {
     }
     let before = world.state();
     publish(&world, &servers.each_ref(), "");
-    assert_unserved(&world);
-    let mut egressd = world.egressd_alone();
-    world.forget_neighbours();
+    let mut egressd = served(&world);
     let status = world.status();
     assert_eq!(status["services"].as_array().map(Vec::len), Some(8), "two protocols, NICs and families: {status:#}");
     let mut engines = status["services"].as_array().into_iter().flatten().map(|service| &service["engine"]);

@@ -8,7 +8,7 @@ use world::{
     talk::{ask_tcp, ask_udp},
 };
 
-use crate::{CALLED, Server, TARGET, assert_unserved, called, stage};
+use crate::{CALLED, Server, TARGET, called, served, stage};
 
 /// Waits until `status` has a problem with these words.
 fn await_problem(world: &World, words: &[&str]) {
@@ -152,9 +152,7 @@ pub fn taken() {
     let inbound = |from: u16, to: u16| format!("inbound: [{{protocol: TCP, port: {from}, endPort: {to}}}]");
     world.bind(&Binding::of(&one.at.netns).to(&world, Nic::Eth1).with(&inbound(TARGET, TARGET)).with("priority: 1"));
     world.bind(&Binding::of(&two.at.netns).to(&world, Nic::Eth1).with(&inbound(1000, 2000)));
-    assert_unserved(&world);
-    let _egressd = world.egressd_alone();
-    world.forget_neighbours();
+    let _egressd = served(&world);
     let called = SocketAddr::new(called(&world, Nic::Eth1)[0].ip(), TARGET);
     for _ in 0..4 {
         ask_tcp(&world.internet, called).expect("the first one serves it");
@@ -175,9 +173,7 @@ pub fn stays() {
     let inbound = |more: &str| format!("inbound: [{{protocol: TCP, port: {TARGET}{more}}}]");
     let serving = of(&one).with(&inbound(""));
     world.bind(&serving);
-    assert_unserved(&world);
-    let mut egressd = world.egressd_alone();
-    world.forget_neighbours();
+    let mut egressd = served(&world);
     let at = SocketAddr::new(called(&world, Nic::Eth1)[0].ip(), TARGET);
     until("it is served", || ask_tcp(&world.internet, at).map(drop).map_err(|error| error.to_string()));
     let mut open = world::talk::Flow::open(&world.internet, at).expect("it is served");

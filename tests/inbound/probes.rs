@@ -7,7 +7,7 @@ use std::{
 
 use world::{Nic, World, command, status::until, talk::ask_udp_from};
 
-use crate::{CALLED, Server, TARGET, assert_unserved, call, called, health::unblock, publish, stage};
+use crate::{CALLED, Server, TARGET, call, called, health::unblock, publish, served, stage};
 
 /// Waits until eth1's entries of this server, of both families, are in this state.
 fn await_health(world: &World, protocol: &str, server: &Server, health: &str) {
@@ -68,9 +68,7 @@ pub fn by_https() {
     ]);
     let health = |scheme: &str| format!(", health: {{http: {{path: /ready, scheme: {scheme}, port: {PORT}}}, intervalMilliseconds: 100}}");
     publish(&world, &all, "");
-    assert_unserved(&world);
-    let _egressd = world.egressd_alone();
-    world.forget_neighbours();
+    let _egressd = served(&world);
     let [_one, two, _three] = all.map(|server| TlsServer::start(server, PORT));
     publish(&world, &all, &health("HTTPS"));
     all.iter().for_each(|server| await_health(&world, "tcp/", server, "Healthy"));
@@ -100,9 +98,7 @@ pub fn by_datagrams() {
     let (_, servers) = stage(&world);
     let all = servers.each_ref();
     publish(&world, &all, "");
-    assert_unserved(&world);
-    let _egressd = world.egressd_alone();
-    world.forget_neighbours();
+    let _egressd = served(&world);
     let health = |probe: &str| format!(", health: {{udp: {{{probe}}}, intervalMilliseconds: 100}}");
     // Servers answer with the address that they see.
     for probe in ["send: who", "sendBase64: AAEC, expect: ' '"] {
@@ -129,9 +125,7 @@ pub fn dead() {
     let world = World::builder().build();
     let (_, servers) = stage(&world);
     publish(&world, &servers.each_ref(), "");
-    assert_unserved(&world);
-    let _egressd = world.egressd_alone();
-    world.forget_neighbours();
+    let _egressd = served(&world);
     let at = called(&world, Nic::Eth1)[0];
     let ask = |port: u16| ask_udp_from(&world.internet, ([0; 4], port).into(), at).map(drop).map_err(|error| error.to_string());
     // By turn each server has one of them.

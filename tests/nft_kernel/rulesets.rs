@@ -33,14 +33,20 @@ fn nft_lists_all_of_it_as_the_golden_file_has_it() {
     });
 }
 
+/// How `nft` lists a ruleset when it has no owner; nothing of it is left.
+fn listed(ruleset: &Ruleset) -> String {
+    let mut nft = Nft::open().unwrap();
+    put(&mut nft, ruleset);
+    // nft 1.0.6 does not know the flag "persist".
+    let listing = golden_listing().replace("\tflags owner\n\n", "");
+    nft.commit(&[Change::DeleteTable(Family::Ip), Change::DeleteTable(Family::Ip6), Change::DeleteTable(Family::Bridge)]).unwrap();
+    listing
+}
+
 #[test]
 fn the_listing_loads_again() {
     in_namespace(|| {
-        let mut nft = Nft::open().unwrap();
-        put(&mut nft, &everything());
-        // nft 1.0.6 does not know the flag "persist".
-        let listing = golden_listing().replace("\tflags owner\n\n", "");
-        nft.commit(&[Change::DeleteTable(Family::Ip), Change::DeleteTable(Family::Ip6), Change::DeleteTable(Family::Bridge)]).unwrap();
+        let listing = listed(&everything());
         let output = load(&listing);
         assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
         assert_eq!(golden_listing(), listing);
@@ -60,10 +66,7 @@ pub fn load_words(wanted: &Ruleset, mut can: impl FnMut(&str) -> bool) {
 #[test]
 fn changes_in_words_are_taken_by_nft_for_the_same() {
     in_namespace(|| {
-        let mut nft = Nft::open().unwrap();
-        put(&mut nft, &everything());
-        let listing = golden_listing().replace("\tflags owner\n\n", "");
-        nft.commit(&[Change::DeleteTable(Family::Ip), Change::DeleteTable(Family::Ip6), Change::DeleteTable(Family::Bridge)]).unwrap();
+        let listing = listed(&everything());
         load_words(&everything(), |_| true);
         assert_eq!(golden_listing(), listing);
     });

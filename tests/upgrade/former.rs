@@ -9,7 +9,7 @@ use std::{
 };
 
 use serde_json::Value;
-use world::{State, World, command, egressd::manifests, service::Service, status::until};
+use world::{State, World, command, egressd::manifests, service::Service};
 
 /// Where the daemon keeps what it changed.
 const LEDGER: &str = "/run/egressd/sysctl.json";
@@ -29,7 +29,7 @@ impl Former {
         let mut command = Command::new(program);
         command.args(["run", "--no-docker", "--manifests"]).arg(manifests());
         let service = world.enter(|| Service::start("former", command));
-        until("it is ready", || world.fetch("/readyz").map(drop).map_err(|error| error.to_string()));
+        world.await_ready();
         if env::var_os("UPDATE_GENERATED").is_some() {
             fs::write(recorded("kernel.sh"), script(world, &found.difference(&world.state()))).expect("the tree is ours");
             fs::copy(LEDGER, recorded("sysctl.json")).expect("the tree is ours");

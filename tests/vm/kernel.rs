@@ -30,7 +30,7 @@ fn without_an_owner() {
     egressd.kill();
     plain.blue_by_eth1("dead");
     egressd.start();
-    until("egressd is ready", || world.fetch("/readyz").map(drop).map_err(|error| error.to_string()));
+    world.await_ready();
     thread::sleep(Duration::from_millis(200));
     assert_eq!(world.metric("egressd_kernel_changes_total"), 0, "{}", egressd.log());
     world.host.run(&["nft", "flush", "ruleset"]);

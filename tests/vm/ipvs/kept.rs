@@ -37,7 +37,7 @@ pub fn kept() {
     egressd.kill();
     assert_eq!(call(&world, 3, servers.each_ref()), [1, 1, 1], "new calls are served while it is dead");
     egressd.start();
-    until("all sources have spoken", || world.fetch("/readyz").map(drop).map_err(|error| error.to_string()));
+    world.await_ready();
     thread::sleep(Duration::from_secs(2));
     assert_eq!(world.metric("egressd_kernel_changes_total"), 0, "{}", egressd.log());
     assert_eq!(listed_services(&world), running, "the next start changes nothing");

@@ -70,7 +70,7 @@ impl World {
         fs::create_dir_all(manifests()).expect("/run is ours");
         let folder = manifests();
         let egressd = self.egressd(&[&["--no-docker", "--manifests", &folder.to_string_lossy()], arguments].concat());
-        until("egressd is ready", || self.fetch("/readyz").map(drop).map_err(|error| error.to_string()));
+        self.await_ready();
         egressd
     }
 

@@ -54,7 +54,7 @@ pub fn steps_lose_nothing(world: &World, options: &[&str], engine: &impl Runs, c
     fs::create_dir_all(&folder).expect("/run is ours");
     let folder = folder.to_string_lossy();
     let egressd = world.egressd_started_in(&[&["--manifests", &folder], options].concat(), &clock.variables());
-    until("egressd is ready", || world.fetch("/readyz").map(drop).map_err(|error| error.to_string()));
+    world.await_ready();
     let bridge = world.bridge("plain0", 29);
     world.masquerade(&bridge);
     let plain = world.container("plain", &bridge, 10);

@@ -97,6 +97,11 @@ impl Machine {
         if answer.lines().next().is_some_and(|line| line.contains(" 200 ")) { Ok(answer) } else { Err(io::Error::other(answer)) }
     }
 
+    /// Waits until egressd says that it is ready: all its sources have spoken.
+    pub fn await_ready(&self) {
+        until("egressd is ready", || self.fetch("/readyz").map(drop).map_err(|error| error.to_string()));
+    }
+
     /// One metric without labels: `egressd_kernel_changes_total`.
     pub fn metric(&self, name: &str) -> u64 {
         let text = self.fetch("/metrics").expect("metrics are served");
