@@ -2,9 +2,11 @@
 //!
 //! A binding that *names* addresses may share them with others that name them. A binding that asks for a *number* of addresses has them alone:
 //! [`allocate`](allocate::allocate) decides once for the cluster which ones. What was decided is in the binding's status, so that it survives
-//! restarts and other bindings, and an allocation that stands there is taken away by no other binding.
+//! restarts and other bindings, and an allocation that stands there is taken away by no other binding. A [`Record`](record::Record) beside the
+//! bindings has the same, for those whose status was lost.
 
 pub mod allocate;
+pub mod record;
 
 use std::collections::BTreeSet;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
@@ -18,6 +20,7 @@ use super::labels::{Labels, bears};
 use super::objects::{ApiBinding, Known, Namespace};
 use super::reason::Reason;
 pub use allocate::{Allocation, Holders, allocate, holders};
+pub use record::{Entry, Record};
 
 /// An `EgressPool`.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]

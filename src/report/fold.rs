@@ -8,6 +8,7 @@ mod condition;
 mod events;
 mod nodes;
 mod pool;
+mod record;
 mod world;
 
 use std::borrow::Cow;
@@ -23,7 +24,7 @@ use crate::api::pool::{EgressPool, EgressPoolStatus};
 use crate::api::status::EgressBindingStatus;
 use crate::model::labels::Labels;
 use crate::model::objects::ApiBinding;
-use crate::model::pool::{Allocation, Holders, Lender, allocate};
+use crate::model::pool::{Allocation, Holders, Lender, Record, allocate};
 use crate::model::reason::Reason;
 pub use binding::{ACCEPTED, AGENT_SILENT, NO_WORKLOADS, PROGRAMMED, RESOLVED};
 use binding::{Case, Report};
@@ -34,6 +35,7 @@ use events::{Lending, Told};
 use nodes::Heard;
 use pool::Lent;
 pub use pool::{AVAILABLE, EXHAUSTED};
+pub use record::RECORD;
 use world::Written;
 pub use world::{Change, Named, Teller, World};
 
@@ -48,6 +50,8 @@ pub struct Writes {
     pub events: Vec<Event>,
     /// What the agents are to be told to be inside.
     pub inside: Option<String>,
+    /// The record of what pools lend: the data of its ConfigMap.
+    pub record: Option<BTreeMap<String, String>>,
     /// When to look again though nothing is said.
     pub again: Option<Timestamp>,
 }
@@ -98,6 +102,7 @@ pub struct Past {
     seen: BTreeMap<String, (i64, Timestamp)>,
     told: Told,
     heard: Heard,
+    record: record::Seen,
     /// Addresses in writes that are on their way, by the binding's uid: they are given to nobody else meanwhile.
     on_their_way: BTreeMap<String, Vec<IpAddr>>,
 }
@@ -105,7 +110,8 @@ pub struct Past {
 /// Decides everything anew. Deterministic in all that is given; nothing while a kind was not listed whole yet.
 pub fn fold(world: &World, past: &mut Past, clock: Clock) -> Writes {
     let mut writes = Writes { inside: inside(world), ..Writes::default() };
-    let (Some(bindings), Some(pools), Some(namespaces), Some(_)) = (&world.bindings, &world.pools, &world.namespaces, &world.reports)
+    let (Some(bindings), Some(pools), Some(namespaces), Some(_), Some(recorded)) =
+        (&world.bindings, &world.pools, &world.namespaces, &world.reports, &world.recorded)
     else {
         return writes;
     };
@@ -113,13 +119,17 @@ pub fn fold(world: &World, past: &mut Past, clock: Clock) -> Writes {
     let lender = Lender { pools: Some(&world.lending), namespaces: Some(namespaces), node: &nowhere, raw_exits: world.raw_exits };
     let read: BTreeMap<&String, Cow<'_, ApiBinding>> =
         bindings.iter().filter_map(|(key, written)| Some((key, past.with_writes(written.read.as_ref().ok()?)))).collect();
-    let allocations = allocate(&lender, read.iter().map(|(key, api)| (*key, &**api)));
+    let unsaid = past.record.look(&record::read(recorded), |key| read.get(&key.to_owned()).map(|api| &**api), clock.steady);
+    let allocations = allocate(&lender, read.iter().map(|(key, api)| (*key, &**api)), &unsaid);
     let holders = holders_of(&allocations);
     past.forget_all_but(bindings.values(), pools.values().map(|pool| &pool.object));
     let silent = past.heard.look(world, clock);
-    writes.again = silent.next;
+    writes.again = silent.next.into_iter().chain(past.record.until(&unsaid)).min();
     let by_binding = by_binding(world, &silent.nodes);
-    let mut lent: BTreeMap<&str, Lent<'_>> = BTreeMap::new();
+    let (mut lent, mut said): (BTreeMap<&str, Lent<'_>>, _) = (BTreeMap::new(), Record::default());
+    for (pool, binding, address) in record::kept(&unsaid) {
+        lent.entry(pool).or_default().kept.push((address, binding));
+    }
     for (key, written) in bindings {
         let object = written.object();
         let reports = by_binding.get(object.metadata.uid.as_deref().unwrap_or_default()).map_or(&[][..], Vec::as_slice);
@@ -139,6 +149,7 @@ pub fn fold(world: &World, past: &mut Past, clock: Clock) -> Writes {
         if let Some(api) = api {
             note(&mut lent, world, key, api, allocations.get(key), &status);
         }
+        record::enter(&mut said, key, &status);
         if object.status.as_ref() == Some(&status) {
             continue;
         }
@@ -163,6 +174,8 @@ pub fn fold(world: &World, past: &mut Past, clock: Clock) -> Writes {
         writes.events.extend(past.told.tell(object, events::of_pool(&before), events::of_pool(&status), clock.steady));
         writes.pools.push(PoolWrite { name: name.clone(), of: Precondition::of(object), status });
     }
+    let next = record::text(&past.record.next(&unsaid, said));
+    writes.record = Some(next).filter(|next| next != recorded);
     writes
 }
 

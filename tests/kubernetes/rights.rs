@@ -165,7 +165,8 @@ fn rest(cluster: &Cluster) {
 /// All that agents and controllers write, with its versions.
 fn versions(cluster: &Cluster) -> Vec<(String, String)> {
     let kinds = "egressnodes.egressd.dev,egressbindings.egressd.dev,egresspools.egressd.dev";
-    let (objects, inside) = (cluster.api.get(&[kinds, "-A"]), cluster.api.get(&["-n", NAMESPACE, "configmap", "egressd-inside"]));
+    let objects = cluster.api.get(&[kinds, "-A"]);
+    let maps = ["egressd-inside", "egressd-allocations"].map(|name| cluster.api.get(&["-n", NAMESPACE, "configmap", name]));
     let of = |object: &Value| {
         let metadata = &object["metadata"];
         // An agent's report is written anew every two minutes, with another time.
@@ -178,7 +179,7 @@ fn versions(cluster: &Cluster) -> Vec<(String, String)> {
         };
         (format!("{} {}", object["kind"], metadata["name"]), version)
     };
-    objects["items"].as_array().expect("a list").iter().chain([&inside]).map(of).collect()
+    objects["items"].as_array().expect("a list").iter().chain(&maps).map(of).collect()
 }
 
 /// The verb that an agent or a controller lacks is named, with its resource, and what is bound stays so.

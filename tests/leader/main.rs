@@ -23,6 +23,7 @@ fn main() -> ExitCode {
         Scenario::new("who stops hands the Lease over at once", lease::handed_over),
         Scenario::new("a binding gets an address, its status and its Events; exhaustion is told, and what is free is lent", status::lent),
         Scenario::new("status belongs to egressd and spec to who wrote it, and nothing is written when nothing changed", status::owned),
+        Scenario::new("bindings that come back without a status, in another order, get the addresses that they had", status::restored),
         Scenario::new("a report goes with its node, and is not written when it says the same", status::reported),
         Scenario::new("kubectl egress shows bindings, a pod and a node, and says what is missing", kubectl::shown),
     ])

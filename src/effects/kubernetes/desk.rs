@@ -17,6 +17,7 @@ pub enum Key {
     /// The object with this uid.
     Object(String),
     Inside,
+    Record,
     /// Each is another one.
     Event(u64),
 }

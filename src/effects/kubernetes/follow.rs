@@ -1,6 +1,6 @@
 //! What the holder of the Lease watches besides what each agent does: all bindings and pools with their status, all nodes, and what they report.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Debug;
 use std::sync::Arc;
 
@@ -25,7 +25,7 @@ use crate::facts::kubernetes::book::{Entry, Said};
 use crate::facts::kubernetes::stream::{Heard, Kind, follow};
 use crate::facts::kubernetes::{CIDRS, INSIDE, Problem, read};
 use crate::model::cluster::Word;
-use crate::report::fold::{Change, Named, Teller};
+use crate::report::fold::{Change, Named, RECORD, Teller};
 use crate::report::inside;
 
 /// Follows all of it for as long as the tasks are kept. Needs the verbs `list` and `watch` on each kind.
@@ -47,6 +47,15 @@ pub fn start(client: &Client, namespace: &str, tell: &UnboundedSender<Change>) -
             Word::All(all) => all.into_iter().next().flatten(),
             Word::One(text) => text,
             Word::Gone(_) => None,
+        })
+    });
+
+    let kind = Kind { api: Api::namespaced(client(), namespace), fields: named(RECORD), read: recorded };
+    followers.add("configmaps", kind, |word| {
+        Change::Recorded(match word {
+            Word::All(all) => all.into_iter().next().unwrap_or_default(),
+            Word::One(data) => data,
+            Word::Gone(_) => BTreeMap::new(),
         })
     });
 
@@ -145,6 +154,10 @@ fn report(object: DynamicObject) -> Entry<Named<EgressNodeSpec>> {
 
 fn told(object: ConfigMap) -> Entry<Option<String>> {
     (object.name_any(), Ok(object.data.and_then(|mut data| data.remove(CIDRS))))
+}
+
+fn recorded(object: ConfigMap) -> Entry<BTreeMap<String, String>> {
+    (object.name_any(), Ok(object.data.unwrap_or_default()))
 }
 
 fn node(object: Node) -> Entry<Named<BTreeSet<IpNet>>> {

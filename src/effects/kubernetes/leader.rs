@@ -149,7 +149,7 @@ impl Desks {
 
     /// Begins those writes whose objects may be written now, and says when the next of the others may.
     fn send(&mut self, writes: Writes, past: &mut Past) -> Option<Instant> {
-        let Writes { bindings, pools, events, inside, again: _ } = writes;
+        let Writes { bindings, pools, events, inside, record, again: _ } = writes;
         let now = Instant::now();
         // A fold takes time, and the thread that makes it renews the Lease.
         if now >= *self.until.borrow() {
@@ -178,6 +178,9 @@ impl Desks {
         }
         if let Some(text) = inside.filter(|_| may(&self.objects, &Key::Inside)) {
             self.objects.send(Key::Inside, write::tell_inside(self.client.clone(), self.names.clone(), text));
+        }
+        if let Some(data) = record.filter(|_| may(&self.objects, &Key::Record)) {
+            self.objects.send(Key::Record, write::record(self.client.clone(), self.names.clone(), data));
         }
         for event in events {
             // One that is refused is not told again: it is news only once.

@@ -1,5 +1,7 @@
 //! Each kind of write that a fold decides on.
 
+use std::collections::BTreeMap;
+
 use k8s_openapi::api::core::v1::ConfigMap;
 use k8s_openapi::api::events::v1::Event as KubeEvent;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::MicroTime;
@@ -20,7 +22,7 @@ use crate::api::object;
 use crate::api::pool::EgressPool;
 use crate::facts::kubernetes::{CIDRS, INSIDE};
 use crate::model::cluster::Word;
-use crate::report::fold::{BindingWrite, Change, Event, PoolWrite, Precondition};
+use crate::report::fold::{BindingWrite, Change, Event, PoolWrite, Precondition, RECORD};
 
 /// As long as an object's name may be.
 const MAX_NAME: usize = 253;
@@ -65,14 +67,20 @@ async fn status(
 }
 
 pub async fn tell_inside(client: Client, names: Names, text: String) -> Outcome {
-    let api: Api<ConfigMap> = Api::namespaced(client, &names.namespace);
-    let map = ConfigMap {
-        metadata: ObjectMeta { name: Some(INSIDE.to_owned()), ..ObjectMeta::default() },
-        data: Some([(CIDRS.to_owned(), text.clone())].into()),
-        ..ConfigMap::default()
-    };
-    ask("patch", "configmaps", api.patch(INSIDE, &PatchParams::apply(MANAGER).force(), &Patch::Apply(&map))).await?;
+    config_map(client, names, INSIDE, [(CIDRS.to_owned(), text.clone())].into()).await?;
     Ok(Some(Change::ToldInside(Some(text))))
+}
+
+pub async fn record(client: Client, names: Names, data: BTreeMap<String, String>) -> Outcome {
+    config_map(client, names, RECORD, data.clone()).await?;
+    Ok(Some(Change::Recorded(data)))
+}
+
+async fn config_map(client: Client, names: Names, name: &str, data: BTreeMap<String, String>) -> Result<(), super::error::Error> {
+    let api: Api<ConfigMap> = Api::namespaced(client, &names.namespace);
+    let metadata = ObjectMeta { name: Some(name.to_owned()), ..ObjectMeta::default() };
+    let map = ConfigMap { metadata, data: Some(data), ..ConfigMap::default() };
+    ask("patch", "configmaps", api.patch(name, &PatchParams::apply(MANAGER).force(), &Patch::Apply(&map))).await.map(drop)
 }
 
 /// `kube::runtime::events::Recorder` is not used: it takes two notes of one reason for one Event, and keeps the first note.

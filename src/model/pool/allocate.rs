@@ -1,12 +1,13 @@
 //! Who gets which addresses of a pool, for the whole cluster at once.
 //!
 //! The order of claims: what a binding names and has already; what a binding has by number already; then new claims, the oldest binding first.
-//! So nobody loses an address to a binding that came later, or was edited later, whatever that one names.
+//! So nobody loses an address to a binding that came later, or was edited later, whatever that one names. A binding without a status has what
+//! the record says.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
-use super::{Lender, Pool, Reason};
+use super::{Lender, Pool, Reason, Record};
 use crate::model::binding::Wanted;
 use crate::model::objects::ApiBinding;
 
@@ -61,6 +62,12 @@ impl Asking<'_> {
         let lent = self.api.allocated.iter().copied().filter(|a| self.pool.is_none_or(|pool| pool.still_lends(*a)));
         lent.take(self.count)
     }
+
+    /// Addresses of its pool that it had, as the record says.
+    fn recorded(&self, record: &Record) -> impl Iterator<Item = IpAddr> {
+        let had = self.pool.map_or(&[][..], |pool| record.of(&pool.name, self.key));
+        had.iter().copied().filter(|address| self.pool.is_some_and(|pool| pool.contains(*address)))
+    }
 }
 
 /// All claims on pools, those by number with the oldest binding first.
@@ -96,12 +103,23 @@ fn keep<'a>(asking: &[Asking<'a>], naming: &[Naming<'_>]) -> Vec<(&'a str, Vec<I
     asking.iter().map(|one| (one.key, one.standing().filter(|address| taken.insert(*address)).collect())).collect()
 }
 
-/// Who gets which addresses, of all bindings that ask a pool for a number of them, by the bindings' keys.
-pub fn allocate<'a>(lender: &'a Lender<'_>, bindings: impl Iterator<Item = (&'a String, &'a ApiBinding)>) -> BTreeMap<String, Allocation> {
+/// Who gets which addresses, of all bindings that ask a pool for a number of them, by the bindings' keys. `record`: what was lent to bindings whose
+/// status does not say so.
+pub fn allocate<'a>(
+    lender: &'a Lender<'_>,
+    bindings: impl Iterator<Item = (&'a String, &'a ApiBinding)>,
+    record: &Record,
+) -> BTreeMap<String, Allocation> {
     let (asking, naming) = claims(lender, bindings);
-    let kept = keep(&asking, &naming);
+    let mut kept = keep(&asking, &naming);
     let mut taken: BTreeSet<IpAddr> = kept.iter().flat_map(|(_, kept)| kept).copied().collect();
     taken.extend(naming.iter().flat_map(Naming::standing));
+    for (one, (_, addresses)) in asking.iter().zip(&mut kept) {
+        let more = one.count.saturating_sub(addresses.len());
+        addresses.extend(one.recorded(record).filter(|address| taken.insert(*address)).take(more));
+    }
+    taken.extend(record.addresses(false));
+    let released = record.addresses(true);
     // Since when each address is named by somebody who has it not yet.
     let mut named: BTreeMap<IpAddr, u64> = BTreeMap::new();
     for one in &naming {
@@ -113,11 +131,12 @@ pub fn allocate<'a>(lender: &'a Lender<'_>, bindings: impl Iterator<Item = (&'a 
     let mut all = BTreeMap::new();
     for (one, (_, mut addresses)) in asking.iter().zip(kept) {
         let pool = || one.pool.iter().flat_map(|pool| &pool.blocks).flat_map(|block| block.addresses());
-        // Rather one that nobody names. Without such a one, whoever is older gets it.
-        let unnamed = pool().filter(|a| !named.contains_key(a));
+        // Rather one that nobody names, and of these one that nobody may come back for. Without such a one, whoever is older gets it.
+        let unnamed = pool().filter(|a| !named.contains_key(a) && !released.contains(a));
+        let again = released.iter().copied().filter(|a| !named.contains_key(a) && one.pool.is_some_and(|pool| pool.contains(*a)));
         let younger = pool().filter(|a| named.get(a).is_some_and(|since| one.api.binding.created < *since));
         let more = one.count.saturating_sub(addresses.len());
-        addresses.extend(unnamed.chain(younger).filter(|a| taken.insert(*a)).take(more));
+        addresses.extend(unnamed.chain(again).chain(younger).filter(|a| taken.insert(*a)).take(more));
         let missing = one.count.saturating_sub(addresses.len());
         all.insert(one.key.to_owned(), Allocation { addresses, missing });
     }

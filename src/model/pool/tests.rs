@@ -39,7 +39,7 @@ fn lender<'a>(pools: &'a Known<Pool>, node: &'a Labels) -> Lender<'a> {
 fn allocated(pool: Pool, bindings: &[ApiBinding]) -> Vec<(Vec<String>, usize)> {
     let (pools, node) = (known(pool), Labels::new());
     let keyed: Vec<(String, &ApiBinding)> = bindings.iter().map(|b| (b.name.clone(), b)).collect();
-    let all = allocate(&lender(&pools, &node), keyed.iter().map(|(key, b)| (key, *b)));
+    let all = allocate(&lender(&pools, &node), keyed.iter().map(|(key, b)| (key, *b)), &Record::default());
     let of = |b: &ApiBinding| all.get(&b.name).cloned().unwrap_or_default();
     bindings.iter().map(of).map(|a| (a.addresses.iter().map(ToString::to_string).collect(), a.missing)).collect()
 }
@@ -117,7 +117,7 @@ fn whoever_names_an_address_of_another_pool_takes_nothing() {
     stranger.binding = Arc::new(Binding { pool: Some(request), ..Binding::clone(&stranger.binding) });
     let (node, keys) = (Labels::new(), ["held".to_owned(), "stranger".to_owned()]);
     let lender = lender(&pools, &node);
-    let all = allocate(&lender, keys.iter().zip([&held, &stranger]));
+    let all = allocate(&lender, keys.iter().zip([&held, &stranger]), &Record::default());
     assert_eq!(all["held"].addresses, [address("10.0.0.4")]);
     let refused = lender.exits(&stranger, &[], &Holders::new());
     assert_eq!(refused, Err(Reason::AddressNotInPool { address: address("10.0.0.4"), pool: "small".to_owned() }));
@@ -188,7 +188,7 @@ mod property {
         let lender = lender(&pools, &node);
         let before = all.to_vec();
         let keyed: Vec<(String, &ApiBinding)> = before.iter().map(|b| (b.name.clone(), b)).collect();
-        let got = allocate(&lender, keyed.iter().map(|(key, b)| (key, *b)));
+        let got = allocate(&lender, keyed.iter().map(|(key, b)| (key, *b)), &Record::default());
         let holders: Holders = got.iter().flat_map(|(key, got)| got.addresses.iter().map(|a| (*a, key.clone()))).collect();
         for one in all {
             let allocated = got.get(&one.name).map_or(&one.allocated, |got| &got.addresses);

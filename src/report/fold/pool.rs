@@ -7,6 +7,7 @@ use k8s_openapi::jiff::Timestamp;
 
 use super::binding::ACCEPTED;
 use super::condition::{Verdict, conditions};
+use super::record::RECORD;
 use crate::api::object::FORCE;
 use crate::api::pool::EgressPoolStatus;
 use crate::model::pool::Pool;
@@ -32,6 +33,8 @@ pub(super) struct Lent<'a> {
     pub bindings: usize,
     /// Addresses that are in no block of it any more, and whose they still are.
     pub outside: Vec<(IpAddr, &'a str)>,
+    /// Addresses that are kept for bindings which are not there, or have not got them back yet.
+    pub kept: Vec<(IpAddr, &'a str)>,
 }
 
 pub(super) fn status(pool: &Pool, lent: &Lent<'_>, before: &[Condition], now: Timestamp) -> EgressPoolStatus {
@@ -43,7 +46,7 @@ pub(super) fn status(pool: &Pool, lent: &Lent<'_>, before: &[Condition], now: Ti
     let available = match () {
         () if accepted.status != "True" => accepted.clone(),
         () if lent.owed.is_empty() => Verdict::yes(AVAILABLE, "every binding has as many addresses as it asks for".to_owned()),
-        () => Verdict::no(EXHAUSTED, owed(&lent.owed)),
+        () => Verdict::no(EXHAUSTED, owed(lent)),
     };
     EgressPoolStatus {
         observed_generation: Some(pool.generation),
@@ -55,18 +58,30 @@ pub(super) fn status(pool: &Pool, lent: &Lent<'_>, before: &[Condition], now: Ti
 }
 
 fn outside(pool: &str, outside: &[(IpAddr, &str)]) -> String {
-    let named: Vec<String> = outside.iter().take(MAX_NAMED).map(|(address, binding)| format!("{address} ({binding})")).collect();
-    let more = outside.len().saturating_sub(MAX_NAMED);
-    let more = if more == 0 { String::new() } else { format!(" and {more} others") };
     format!(
-        "the spec is valid; {}{more} are in no block any more and stay lent until their bindings let go; to take them back now: kubectl annotate egresspool {pool} {FORCE}=true",
-        named.join(", ")
+        "the spec is valid; {} are in no block any more and stay lent until their bindings let go; to take them back now: kubectl annotate egresspool {pool} {FORCE}=true",
+        named(outside)
     )
 }
 
-fn owed(owed: &[(&str, usize)]) -> String {
-    let named: Vec<String> = owed.iter().take(MAX_NAMED).map(|(binding, missing)| format!("{binding} ({missing})")).collect();
-    let more = owed.len().saturating_sub(MAX_NAMED);
+fn owed(lent: &Lent<'_>) -> String {
+    let names: Vec<String> = lent.owed.iter().take(MAX_NAMED).map(|(binding, missing)| format!("{binding} ({missing})")).collect();
+    let more = lent.owed.len().saturating_sub(MAX_NAMED);
     let more = if more == 0 { String::new() } else { format!(" and {more} other bindings") };
-    format!("addresses are missing for {}{more}; add a block, or let a binding go", named.join(", "))
+    let kept = match lent.kept.as_slice() {
+        [] => String::new(),
+        kept => format!(
+            "; {} are kept for bindings that a restore may bring back, for an hour: to free them now, delete their lines from ConfigMap {RECORD}",
+            named(kept)
+        ),
+    };
+    format!("addresses are missing for {}{more}; add a block, or let a binding go{kept}", names.join(", "))
+}
+
+/// The first of them, each with its binding, and how many more there are.
+fn named(addresses: &[(IpAddr, &str)]) -> String {
+    let named: Vec<String> = addresses.iter().take(MAX_NAMED).map(|(address, binding)| format!("{address} ({binding})")).collect();
+    let more = addresses.len().saturating_sub(MAX_NAMED);
+    let more = if more == 0 { String::new() } else { format!(" and {more} others") };
+    format!("{}{more}", named.join(", "))
 }

@@ -13,6 +13,7 @@ use crate::api::object::{self, Lenient};
 use crate::model::cluster::Word;
 use crate::model::objects::Namespace;
 
+mod restored;
 mod standing;
 
 /// A cluster, its Lease holder and a clock.
@@ -30,6 +31,7 @@ impl Cluster {
         world.apply(Change::Pools(Word::All(Vec::new())));
         world.apply(Change::Namespaces(Word::All(vec![Namespace { name: "shop".to_owned(), labels: Labels::new() }])));
         world.apply(Change::Reports(Word::All(Vec::new())));
+        world.apply(Change::Recorded(BTreeMap::new()));
         Self { world, past: Past::default(), now: Timestamp::from_second(1_000).expect("a time") }
     }
 
@@ -90,6 +92,7 @@ impl Cluster {
             pool.object.status = Some(write.status.clone());
             self.world.apply(Change::Pools(Word::One(pool.into())));
         }
+        writes.record.iter().for_each(|data| self.world.apply(Change::Recorded(data.clone())));
         writes
     }
 
@@ -199,6 +202,8 @@ fn nothing_is_decided_before_every_kind_was_listed() {
     let now = Timestamp::from_second(1_000).expect("a time");
     assert_eq!(fold(&world, &mut Past::default(), at(now)), Writes::default());
     world.apply(Change::Reports(Word::All(Vec::new())));
+    assert_eq!(fold(&world, &mut Past::default(), at(now)), Writes::default());
+    world.apply(Change::Recorded(BTreeMap::new()));
     assert_eq!(fold(&world, &mut Past::default(), at(now)).bindings.len(), 1);
 }
 

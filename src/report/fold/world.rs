@@ -27,6 +27,8 @@ pub enum Change {
     Inside(Teller, Word<Named<BTreeSet<IpNet>>>),
     /// What the agents are told to be inside; `None` when they are told nothing.
     ToldInside(Option<String>),
+    /// The record of what pools lend, as it is written: the data of its ConfigMap.
+    Recorded(BTreeMap<String, String>),
 }
 
 /// Who says what is inside.
@@ -69,6 +71,7 @@ pub struct World {
     pub(super) deleted: BTreeMap<String, EgressNodeSpec>,
     pub(super) inside: BTreeMap<Teller, BTreeMap<String, BTreeSet<IpNet>>>,
     pub(super) told_inside: Option<Option<String>>,
+    pub(super) recorded: Option<BTreeMap<String, String>>,
     /// Whether bindings may name exits themselves.
     pub(super) raw_exits: bool,
 }
@@ -110,6 +113,7 @@ impl World {
                 self.inside.insert(teller, known);
             }
             Change::ToldInside(text) => self.told_inside = Some(text),
+            Change::Recorded(data) => self.recorded = Some(data),
         }
     }
 
