@@ -7,11 +7,13 @@ mod held;
 mod identity;
 mod others;
 mod support;
+mod tagged;
 mod uplinks;
 
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
-    let groups = [uplinks::scenarios(), identity::scenarios(), held::scenarios(), gone::scenarios(), others::scenarios()];
+    let groups =
+        [uplinks::scenarios(), identity::scenarios(), tagged::scenarios(), held::scenarios(), gone::scenarios(), others::scenarios()];
     world::harness::main_of_waiting(groups.into_iter().flatten().collect())
 }

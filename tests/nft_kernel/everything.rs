@@ -26,6 +26,8 @@ pub fn everything() -> Ruleset {
         [
             rule().is(protocol(), 0x0800).found("owners4", [iif(), saddr(false)]).accept(),
             rule().is(protocol(), 0x86dd).found("owned6", [saddr(true)]).counter("Spoofed").drop(),
+            rule().is(protocol(), 0x8100).is(outer_vlan(), 0).drop(),
+            rule().is(protocol(), 0x88a8).is(inner_vlan(), 0).drop(),
         ],
     );
     let mut table = Table::default();

@@ -5,6 +5,9 @@ use std::net::IpAddr;
 use crate::contract::HASH_SEED;
 use crate::nft::{Bytes, Ct, Expr, Meta, PayloadBase, Register, Target};
 
+/// Where a VLAN tag has its number; the rest is priority (IEEE 802.1Q, 9.6).
+const VLAN_ID: u32 = 0x0fff;
+
 /// What a rule looks at, or sets a mark to.
 #[derive(Clone, Debug)]
 pub struct Operand {
@@ -146,6 +149,16 @@ pub fn ether_saddr() -> Operand {
     Source::Payload(PayloadBase::Link, 6, 6).into()
 }
 
+/// The number of the VLAN tag (IEEE 802.1Q) that the kernel has taken off a frame which has another one. The rule has to test [`protocol`] first.
+pub fn outer_vlan() -> Operand {
+    Operand::from(Source::Payload(PayloadBase::Link, 14, 2)).and(VLAN_ID)
+}
+
+/// The number of the tag that is left. The rule has to test [`protocol`] first.
+pub fn inner_vlan() -> Operand {
+    Operand::from(Source::Payload(PayloadBase::Network, 0, 2)).and(VLAN_ID)
+}
+
 /// `arp saddr ip`: whose hardware address an ARP packet tells (RFC 826). The rule has to test [`protocol`] first.
 pub fn arp_sender() -> Operand {
     Source::Payload(PayloadBase::Network, 14, 4).into()
@@ -254,7 +267,7 @@ impl Operand {
             }
         }
         if self.mask != u32::MAX || self.bits != 0 {
-            exprs.push(Expr::Bitwise { from: to, to, mask: Bytes::of_number(self.mask), xor: Bytes::of_number(self.bits) });
+            exprs.push(Expr::Bitwise { from: to, to, mask: self.number(self.mask), xor: self.number(self.bits) });
         }
         if network_order && !self.is_in_network_order() {
             exprs.push(Expr::ToNetworkOrder { from: to, to });

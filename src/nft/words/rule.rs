@@ -134,9 +134,11 @@ impl Reader<'_> {
             let ones: u32 = mask.as_slice().iter().map(|byte| byte.count_ones()).sum();
             prefix = u8::try_from(ones).ok();
         } else {
-            let [mask, bits] = [mask, xor].map(|value| number(value.as_slice(), false));
+            // A field of a packet is in network order, and shorter.
+            let field = mask.as_slice().len() == 2;
+            let [mask, bits] = [mask, xor].map(|value| number(value.as_slice(), field));
             if mask != u64::from(u32::MAX) {
-                text += &format!(" & {mask:#010x}");
+                text += &if field { format!(" & {mask:#06x}") } else { format!(" & {mask:#010x}") };
             }
             if bits != 0 {
                 text += &format!(" | {bits:#010x}");

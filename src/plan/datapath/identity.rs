@@ -10,10 +10,14 @@ use super::rules::ETHERTYPE;
 use super::sets::Sets;
 use super::{drops, names};
 use crate::contract::PRIORITY_BRIDGE;
-use crate::nft::build::{Operand, RuleBuilder, arp_sender, icmpv6_type, iif, l4proto, nd_target, protocol, rule, saddr};
+use crate::nft::build::{
+    Operand, RuleBuilder, arp_sender, icmpv6_type, iif, inner_vlan, l4proto, nd_target, outer_vlan, protocol, rule, saddr,
+};
 use crate::nft::{Chain, ChainKind, Datatype, Hook, Set, Table};
 
 const ETHERTYPE_ARP: u32 = 0x0806;
+/// VLAN tags of customers and of providers (IEEE 802.1Q).
+const TAGS: [u32; 2] = [0x8100, 0x88a8];
 /// IANA protocol number of ICMPv6, and its neighbour advertisement (RFC 4861).
 const ICMPV6: u32 = 58;
 const ADVERTISEMENT: u32 = 136;
@@ -36,7 +40,10 @@ pub fn table() -> (BTreeMap<String, Chain>, Sets) {
     };
     // Most frames are IPv4's: theirs are the first rules. An owner's advertisement may tell of another's address.
     let told = [told_by_another(arp, 0, arp_sender()), told_by_another(advertisement, 1, nd_target())];
-    let rules: Vec<_> = owned_by(false).into_iter().chain(told).chain(owned_by(true)).collect();
+    // The kernel takes one tag off ahead of this chain, and behind it all that have the number 0: what they hide would be a neighbour's packet then.
+    let hidden = TAGS.into_iter().flat_map(|tag| [outer_vlan(), inner_vlan()].map(|number| (tag, number)));
+    let hidden = hidden.map(|(tag, number)| drop_for(rule().is(protocol(), tag).is(number, 0), drops::SPOOFED));
+    let rules: Vec<_> = owned_by(false).into_iter().chain(told).chain(owned_by(true)).chain(hidden).collect();
     let chain = Chain::base(ChainKind::Filter, Hook::Prerouting, PRIORITY_BRIDGE, rules);
     let owners = |address| Set::of([Datatype::IfIndex, address]);
     let owned = |address| Set::of([address]);
