@@ -29,6 +29,12 @@ pub enum Reason {
         address: IpAddr,
         interface: String,
     },
+    /// Another NIC holds it, too, and the host itself sends by that one.
+    AddressOnTwoNics {
+        address: IpAddr,
+        interface: String,
+        other: String,
+    },
     /// egressd is to put the address on a NIC, and looks whether another machine has it.
     AddressProbed {
         address: IpAddr,
@@ -218,6 +224,12 @@ impl fmt::Display for Reason {
             }
             Self::AddressNotReady { address, interface } => {
                 write!(f, "{address} on {interface} is tentative or a duplicate; see ip -6 address show dev {interface}")
+            }
+            Self::AddressOnTwoNics { address, interface, other } => {
+                write!(
+                    f,
+                    "{address} is on {interface} and on {other}, by which the host itself sends with it; give one of them another address, or leave by {other}"
+                )
             }
             Self::AddressProbed { address, interface } => {
                 write!(f, "{address} is put on {interface} once its neighbours were asked whether one of them has it, in about a second")

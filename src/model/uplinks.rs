@@ -9,6 +9,7 @@ mod managed;
 mod named;
 pub mod outside;
 mod place;
+mod shared;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
@@ -293,6 +294,7 @@ impl Survey<'_> {
     ) -> Result<Exit, Reason> {
         let family = Family::of(address);
         let Some(uplink) = self.uplinks.nics.get(&nic) else { return Err(Reason::AddressNotFound { address }) };
+        self.not_shared(address, uplink)?;
         let interface = uplink.name.clone();
         let (up, own_way) = (uplink.up, uplink.way);
         let own_gateway = own_way.and_then(|number| self.uplinks.ways.get(&number)?.gateways.get(&family).copied());
@@ -362,13 +364,8 @@ impl Survey<'_> {
 
     /// Which way answers and flows go, and what is inside.
     fn finish(&mut self) {
+        self.called();
         let uplinks = &mut *self.uplinks;
-        for nic in uplinks.nics.values() {
-            let Some(way) = nic.way.and_then(|number| uplinks.ways.get(&number)) else { continue };
-            // What calls a link-local address is on the link.
-            let served = nic.addresses.iter().filter(|a| way.gateways.contains_key(&Family::of(**a)) && !is_link_local(**a));
-            uplinks.called.extend(served.map(|address| (*address, way.number)));
-        }
         // The one gateway that all bindings of an address name is its gateway for everybody, where the NIC has none.
         for (address, named) in &self.named {
             let [gateway] = named.as_slice() else { continue };

@@ -20,6 +20,7 @@ pub fn scenarios() -> Vec<Scenario> {
         Scenario::new("a NIC that comes anew under the same name is the exit's NIC again", a_nic_that_comes_anew),
         Scenario::new("the guard holds after 130 interfaces have had the default route", a_reconnecting_default),
         Scenario::new("who calls another NIC's address through a tunnel is answered through the tunnel", calls_through_a_tunnel),
+        Scenario::new("of two lines with one address, the host's own stays its own", one_address_by_two_routers),
         Scenario::new("an address on two NICs is told, and its exit does not move at a restart", an_address_on_two_nics),
     ];
     for (name, lines) in DEFAULTS {
@@ -246,6 +247,50 @@ fn an_address_on_two_nics() {
             one.address(world, 7, 2);
         }
     }
+}
+
+/// The routers of two lines have one address, and gave the host one. Its own traffic, and answers to who calls it, leave by the first line.
+fn one_address_by_two_routers() {
+    let plain = Plain::new(World::builder().build());
+    let (world, blue) = (&plain.world, &plain.blue.netns);
+    let (first, second) = (Segment::plug(world, "eth2"), Segment::plug(world, "eth3"));
+    let router = first.router(world, 7);
+    let _elsewhere = second.silent_router("r9", 7, 1);
+    let [address, address6] = second.address(world, 7, 2);
+    let [at, at6] = router.own();
+    world.host.ip(&format!(
+        "route add default via {at} dev eth2 metric 500
+         route add default via {at} dev eth3 metric 600
+         route add default via {at6} dev eth2 metric 2500
+         route add default via {at6} dev eth3 metric 2600"
+    ));
+    talk::serve(&world.host, &[address, address6], &[PORT]);
+    let answered = |when: &str| {
+        for called in [address, address6] {
+            Flow::open(&router.netns, (called, PORT).into()).unwrap_or_else(|error| panic!("{when}: {called} is called: {error}"));
+        }
+    };
+    answered("without egressd");
+    let row = format!("netns/{}", blue.name());
+    for exits in ["exits: [{interface: eth3}]".to_owned(), format!("exits: [{{address: {address}, interface: eth3}}]")] {
+        world.bind(&Binding::of(blue).with(&exits));
+        let _egressd = world.egressd_alone();
+        until("it is refused", || {
+            let status = world.status();
+            let mut rows = status["workloads"].as_array().into_iter().flatten().filter(|found| found["workload"] == row);
+            let told = |found: &serde_json::Value| {
+                let message = found["message"].as_str().unwrap_or_default();
+                found["reason"] == "AddressOnTwoNics" && message.starts_with(&format!("{address} is on eth3 and on eth2,"))
+            };
+            if rows.any(told) { Ok(()) } else { Err(format!("{status:#}")) }
+        });
+        answered("while it is refused");
+        router.serves(world, blue).expect_err("it is held");
+    }
+    world.bind(&Binding::of(blue).with("exits: [{interface: eth2}]"));
+    let _egressd = world.egressd_alone();
+    until("it is bound to the first line", || router.serves_as(world, blue, &[address]));
+    answered("while somebody is bound to the first line");
 }
 
 /// Whether packets with the host's addresses came by a router.

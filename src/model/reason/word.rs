@@ -11,6 +11,7 @@ impl Reason {
             Self::AddressNotFound { .. } => "AddressNotFound",
             Self::AddressNotOnInterface { .. } => "AddressNotOnInterface",
             Self::AddressNotReady { .. } => "AddressNotReady",
+            Self::AddressOnTwoNics { .. } => "AddressOnTwoNics",
             Self::AddressProbed { .. } => "AddressProbed",
             Self::AddressDuplicate { .. } => "AddressDuplicate",
             Self::NoNicForAddress { .. } | Self::NoNicForRouted { .. } => "NoNicForAddress",

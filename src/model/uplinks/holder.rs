@@ -30,7 +30,7 @@ pub fn address_of(kernel: &KernelFacts, spec: &ExitSpec, nic: IfIndex) -> Result
     })
 }
 
-/// The NIC that holds an exit's address. Of several the one that is up and has a way, then the oldest: the same after a restart.
+/// The NIC that holds an exit's address. Of several the one that is up and that the host sends by first, then the oldest: the same after a restart.
 ///
 /// # Errors
 /// When no interface holds it, or none that leads outside.
@@ -61,8 +61,8 @@ pub fn holder(kernel: &KernelFacts, spec: &ExitSpec, defaults: &[Default], inner
     holders.sort_by_key(|link| link.index);
     let rank = |link: &&&Link| {
         let near = spec.gateway.is_none_or(|gateway| own(kernel, link.index).any(|a| a.net.contains(&gateway)));
-        let way = defaults.iter().any(|d| d.interface == link.index);
-        (!near, !(link.up && link.carrier), !way, link.index)
+        let way = defaults.iter().position(|d| d.interface == link.index && d.family == Family::of(address)).unwrap_or(usize::MAX);
+        (!near, !(link.up && link.carrier), way, link.index)
     };
     if let Some(link) = holders.iter().filter(|link| reason(link).is_none()).min_by_key(rank) {
         return Ok(link.index);

@@ -1,0 +1,42 @@
+//! One address on several NICs, as two routers may give it: all that tells which NIC a flow with it goes by is what the host would do.
+
+use std::net::IpAddr;
+
+use super::super::facts::{Family, IfIndex, is_link_local};
+use super::super::reason::Reason;
+use super::holder::own;
+use super::{Survey, Uplink};
+
+impl Survey<'_> {
+    /// The place of a NIC among those that the host sends by, the first one before all others.
+    fn rank(&self, nic: IfIndex, family: Family) -> usize {
+        self.defaults.iter().position(|default| default.family == family && default.interface == nic).unwrap_or(usize::MAX)
+    }
+
+    /// # Errors
+    /// When another uplink holds an exit's address, and the host sends by that one first: flows of its own, and answers to its callers, bear the
+    /// address, too.
+    pub(super) fn not_shared(&self, address: IpAddr, nic: &Uplink) -> Result<(), Reason> {
+        let family = Family::of(address);
+        let own_rank = self.rank(nic.index, family);
+        let others = self.uplinks.nics.values().filter(|other| other.index != nic.index && self.rank(other.index, family) < own_rank);
+        let mut holders = others.filter(|other| own(self.kernel, other.index).any(|a| a.net.addr() == address));
+        let refused = |other: &Uplink| Reason::AddressOnTwoNics { address, interface: nic.name.clone(), other: other.name.clone() };
+        holders.next().map_or(Ok(()), |other| Err(refused(other)))
+    }
+
+    /// By which way each address of the uplinks is answered.
+    pub(super) fn called(&mut self) {
+        let mut called = Vec::new();
+        for nic in self.uplinks.nics.values() {
+            let Some(way) = nic.way.and_then(|number| self.uplinks.ways.get(&number)) else { continue };
+            // What calls a link-local address is on the link.
+            let served = nic.addresses.iter().filter(|a| way.gateways.contains_key(&Family::of(**a)) && !is_link_local(**a));
+            called.extend(served.map(|address| (*address, self.rank(nic.index, Family::of(*address)), !nic.holds_exit, way.number)));
+        }
+        called.sort_unstable();
+        for (address, _, _, number) in called {
+            self.uplinks.called.entry(address).or_insert(number);
+        }
+    }
+}
