@@ -67,6 +67,9 @@ pub const PRIORITY_FAST: i32 = 320;
 /// Priority of the flowtable among what looks at frames as a device gets them: behind others' filters (0).
 pub const PRIORITY_FLOWTABLE: i32 = 100;
 
+/// Preference of the policy rules for the host's own addresses, where another program has put the kernel's behind ours. Rules of one preference
+/// are asked in the order in which they were added, so these have one of their own.
+pub const PREFERENCE_LOCAL: u32 = PREFERENCE_INSIDE - 1;
 /// Preference of the policy rules that find what is inside, ahead of the ways' rules.
 pub const PREFERENCE_INSIDE: u32 = 1560;
 /// Preference of the policy rules `fwmark WAY lookup table`.

@@ -10,12 +10,13 @@ use super::managed::At;
 pub type Asked = BTreeMap<At, Option<IpAddr>>;
 
 /// The address of the gateway's NIC that asks for it: one of the gateway's subnet, if there is one. It is asked from no address that the NIC does not
-/// hold any more: whoever has it by then would lose it in the gateway's cache.
+/// hold any more: whoever has it by then would lose it in the gateway's cache. A gateway that is on every link (`fe80::1`, as router advertisements
+/// have it, or 169.254.1.1) is asked from any: a link's own link-local addresses are no facts, and any of its addresses may ask (RFC 4861, 7.2.2).
 pub fn asked_from(kernel: &KernelFacts, (nic, gateway): At) -> Option<IpAddr> {
     let held =
         kernel.addresses_at(Place { nsid: None, index: nic }).filter(|a| a.usable && Family::of(a.net.addr()) == Family::of(gateway));
-    let of_scope = held.filter(|a| is_link_local(a.net.addr()) == is_link_local(gateway));
-    of_scope.min_by_key(|a| (!a.net.contains(&gateway), a.ours, !a.primary)).map(|a| a.net.addr())
+    let may = held.filter(|a| is_link_local(gateway) || !is_link_local(a.net.addr()));
+    may.min_by_key(|a| (!a.net.contains(&gateway), a.temporary, a.ours, !a.primary)).map(|a| a.net.addr())
 }
 
 /// The gateways that are dead just now, each on its NIC.
@@ -126,11 +127,13 @@ mod tests {
         add("10.5.0.2/24", |a| a);
         add("10.5.0.3/24", |a| Address { primary: false, ..a });
         add("fd10:5::2/64", |a| Address { usable: false, ..a });
-        add("fe80::2/64", |a| a);
+        add("fd10:6::3/64", |a| Address { temporary: true, ..a });
+        add("fd10:6::2/64", |a| a);
         let of = |kernel: &KernelFacts, gateway: &str| asked_from(kernel, (4, ip(gateway)));
         assert_eq!(of(&kernel, "10.5.0.1"), Some(ip("10.5.0.2")));
-        assert_eq!(of(&kernel, "fe80::1"), Some(ip("fe80::2")));
-        assert_eq!(of(&kernel, "fd10:5::1"), None, "it is not proven yet");
+        assert_eq!(of(&kernel, "fe80::1"), Some(ip("fd10:6::2")), "a router advertisement's");
+        assert_eq!(of(&kernel, "169.254.1.1"), Some(ip("192.0.2.7")), "a provider's");
+        assert_eq!(of(&kernel, "fd10:5::1"), Some(ip("fd10:6::2")), "that of its subnet is not proven yet");
         for (gone, next) in [("10.5.0.2/24", Some("10.5.0.3")), ("10.5.0.3/24", Some("192.0.2.7")), ("192.0.2.7/24", Some("10.5.0.98"))] {
             kernel.apply(KernelChange::AddressGone(place, gone.parse().unwrap()));
             assert_eq!(of(&kernel, "10.5.0.1"), next.map(ip));

@@ -9,7 +9,7 @@ use ipnet::IpNet;
 use super::step::RouteStep;
 use crate::contract::{
     FLAG, FLAG_MASK, MARK_MASK, METRIC_LAST, PREFERENCE_FROM, PREFERENCE_FROM_INSIDE, PREFERENCE_FROM_NODES, PREFERENCE_INSIDE,
-    PREFERENCE_WAY, PROTOCOL, TABLE_BASE, TABLE_NODES, UPLINK_GROUP,
+    PREFERENCE_LOCAL, PREFERENCE_WAY, PROTOCOL, TABLE_BASE, TABLE_NODES, UPLINK_GROUP,
 };
 use crate::model::facts::{Family, KernelFacts, Route, RouteKind, Rule, is_link_local};
 use crate::model::resolve::Outcome;
@@ -49,7 +49,7 @@ impl Routing {
             }
             // Where another program has put the host's own addresses behind (as for VRFs), they are looked up ahead of the ways all the same.
             if !local_first(kernel, family, first) {
-                routing.rules.insert(marked(rule(family, first, LOCAL)));
+                routing.rules.insert(marked(rule(family, first.saturating_sub(PREFERENCE_INSIDE - PREFERENCE_LOCAL), LOCAL)));
             }
             routing.rules.insert(by_mark(outcome, family, 0));
             routing.routes.insert(last(family, TABLE_BASE));
@@ -75,7 +75,7 @@ impl Routing {
         for (address, way) in outcome.uplinks.held() {
             let (from, family) = (Some(IpNet::from(address)), Family::of(address));
             if behind.contains(&(family, true)) {
-                routing.rules.insert(Rule { from, ..rule(family, PREFERENCE_FROM_INSIDE, LOCAL) });
+                routing.rules.insert(Rule { from, ..rule(family, PREFERENCE_LOCAL, LOCAL) });
             }
             routing.rules.insert(Rule { from, ..inside(family, PREFERENCE_FROM_INSIDE) });
             if reached.contains(&family) {

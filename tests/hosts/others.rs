@@ -159,9 +159,11 @@ fn local_moved_behind() {
     rule(&plain, "add pref 32765 lookup local");
     rule(&plain, "del pref 0");
     let own = Nic::ALL.map(|nic| world.layout.own(nic));
-    talk::serve(&world.host, &own.concat(), &[PORT]);
+    let ([a, b, ..], [c, d, e, ..]) = (blue.address.octets(), blue.address6.segments());
+    let bridge: [IpAddr; 2] = [[a, b, 0, 1].into(), [c, d, e, 0, 0, 0, 0, 1].into()];
+    talk::serve(&world.host, &[own.concat(), bridge.to_vec()].concat(), &[PORT]);
     let reached = |when: &str| {
-        for &at in own.iter().flatten() {
+        for &at in own.iter().flatten().chain(&bridge) {
             let source: IpAddr = if at.is_ipv4() { blue.address.into() } else { blue.address6.into() };
             let seen = blue.ask_tcp((at, PORT)).unwrap_or_else(|error| panic!("{when}: {at} from the workload: {error}"));
             assert_eq!(seen.ip(), source, "{when}: {at} from the workload");

@@ -43,9 +43,13 @@ fn await_lost(stage: &Stage, lost: bool) {
 
 /// Until the daemon has heard an answer in each family: who never answered is not dead later.
 fn await_known(egressd: &Egressd) {
+    await_answers(egressd, ["10.5.0.1", "fd10:5::1"]);
+}
+
+fn await_answers(egressd: &Egressd, gateways: [&str; 2]) {
     until("the router has answered", || {
         let log = egressd.log();
-        let known = ["10.5.0.1", "fd10:5::1"].iter().all(|gateway| log.contains(&format!("gateway={gateway} dead=false")));
+        let known = gateways.iter().all(|gateway| log.contains(&format!("gateway={gateway} dead=false")));
         if known { Ok(()) } else { Err(log) }
     });
 }
@@ -108,6 +112,27 @@ pub fn alone() {
     assert_eq!(open.ask().expect("a connection goes on by its exit"), borne);
     assert_ne!(borne.ip(), by_default.ip());
     stage.serves(&numbered(2));
+}
+
+pub fn on_every_link() {
+    const GATEWAYS: [&str; 2] = ["169.254.7.1", "fe80::7"];
+    let stage = Stage::new();
+    let [v4, v6] = GATEWAYS;
+    stage.router.netns.ip(&format!("addr add {v4}/32 dev eth0\naddr add {v6}/64 dev eth0 nodad"));
+    let exits = numbered(2);
+    let named = [format!("{{address: '{}', gateway: '{v4}'}}", exits[0]), format!("{{address: '{}', gateway: '{v6}'}}", exits[1])];
+    stage.world.bind(&Binding::of(&stage.blue.netns).with(&format!("exits: [{}]", named.join(", "))));
+    let egressd = stage.world.egressd_alone();
+    stage.await_exits(&exits);
+    await_answers(&egressd, GATEWAYS);
+    stage.serves(&exits);
+    stage.mute(true);
+    let said = stage.await_reason("GatewayDead");
+    assert!(said.iter().all(|line| GATEWAYS.iter().any(|gateway| line.contains(gateway))), "{said:?}");
+    stage.holds_back();
+    stage.mute(false);
+    stage.await_exits(&exits);
+    stage.serves(&exits);
 }
 
 pub fn silent() {

@@ -28,6 +28,7 @@ fn main() -> ExitCode {
         Scenario::new("status and explain show the public address of an exit", routed::public),
         Scenario::new("exits of a spread whose gateway is dead take no new flow, until it is back", gateways::spread),
         Scenario::new("a single exit whose gateway is dead follows whenUnavailable", gateways::alone),
+        Scenario::new("a gateway with a link-local address, as router advertisements have it, is asked, too", gateways::on_every_link),
         Scenario::new("a gateway that never answered is never called dead", gateways::silent),
         Scenario::new("a gateway that is dead is dead after a restart, and one that dies meanwhile is found", gateways::restart),
         Scenario::new("no gateway is asked from an address that has gone to another machine", gateways::moved),

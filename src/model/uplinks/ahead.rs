@@ -53,13 +53,14 @@ pub fn place(kernel: &KernelFacts, family: Family) -> Result<u32, String> {
     })
 }
 
-/// Whether a packet is looked up among the host's own addresses ahead of all that has this preference or a later one.
+/// Whether a packet is looked up among the host's own addresses ahead of all that has this preference or a later one. (Of one preference, that is
+/// first which was added first.)
 pub fn local_first(kernel: &KernelFacts, family: Family, preference: u32) -> bool {
     let plain =
         |rule: &Rule| !rule.not && rule.from.is_none() && rule.to.is_none() && rule.iif.is_none() && rule.oif.is_none() && !rule.other;
     kernel.rules.iter().any(|rule| {
         let local = rule.action == RuleAction::Table && rule.table == LOCAL && rule.protocol != PROTOCOL;
-        local && rule.family == family && rule.preference <= preference && plain(rule) && rule.selected_mark().1 == 0
+        local && rule.family == family && rule.preference < preference && plain(rule) && rule.selected_mark().1 == 0
     })
 }
 
@@ -105,7 +106,7 @@ mod tests {
     fn addresses_of_the_host_come_first_as_long_as_nobody_moves_them() {
         let first = |rules: &[Rule]| local_first(&host(rules), Family::V4, PREFERENCE_INSIDE);
         assert!(first(&[rule(0, LOCAL)]));
-        assert!(!first(&[rule(32_765, LOCAL)]));
+        assert!(!first(&[rule(32_765, LOCAL)]) && !first(&[rule(PREFERENCE_INSIDE, LOCAL)]));
         assert!(!first(&[Rule { iif: Some("eth0".to_owned()), ..rule(0, LOCAL) }]));
     }
 }
