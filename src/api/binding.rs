@@ -100,8 +100,8 @@ pub struct EgressBindingSpec {
     /// the workload's or the destination's address (`BySource`, `ByDestination`). A flow keeps the exit that it began with.
     #[serde(default)]
     pub spread: Spread,
-    /// How fast the workloads send outside, all of them together on a node: what is over it is dropped. For instance `20Mbit`; kbit, Mbit and Gbit
-    /// are thousands of bits a second. Not for programs of the host.
+    /// How fast the workloads send outside, all of them together on a node: what is over it is dropped. For instance `20Mbit`, at most `100Gbit`;
+    /// kbit, Mbit and Gbit are thousands of bits a second. Not for programs of the host.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 32))]
     pub rate: Option<String>,

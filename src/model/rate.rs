@@ -12,8 +12,11 @@ pub struct Rate {
 }
 
 impl Rate {
-    /// Slowest and fastest, in bits a second.
-    pub const BITS: std::ops::RangeInclusive<u64> = 64_000..=400_000_000_000;
+    /// Slowest and fastest, in bits a second. The kernel counts a bucket of rate and burst in nanoseconds for a byte, in 64 bits (`nft_limit_init`):
+    /// since 6.8 it refuses more than 18.4 GB in all, and before it took that for something else.
+    pub const BITS: std::ops::RangeInclusive<u64> = 64_000..=100_000_000_000;
+    /// Most bytes that may leave at once.
+    pub const BURST: u32 = 1 << 30;
     /// What the kernel is told, in percent. Its bucket holds a second's worth more than the burst (`nft_limit_init`) and is full after a pause: ten
     /// seconds would have eleven seconds' bytes. And of a packet that the NIC is to cut into many it counts one header, which is up to 4 percent.
     const TOLD: u64 = 95;

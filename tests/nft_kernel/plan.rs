@@ -24,7 +24,8 @@ use egressd::model::spread::{Share, Shares};
 use egressd::model::started::Started;
 use egressd::model::uplinks::{Exit, Uplink};
 use egressd::model::workload::{Entry, Row, State, Subject};
-use egressd::nft::{Family, Ruleset};
+use egressd::nft::build::rule;
+use egressd::nft::{Chain, Family, Ruleset, diff};
 use egressd::plan::datapath::{Shape, chains, programs, source_ports, spread, traffic};
 use egressd::plan::tables;
 
@@ -299,6 +300,24 @@ fn the_datapaths_rules_are_taken_by_the_kernel_and_listed_by_nft() {
 
 /// What `nft` 1.0.6 lists and does not read: a map's number that is compared, a turn or a hash as the key of marks, all interfaces as a range, an
 /// address of neighbour discovery beside an interface, and a port without a protocol ahead of it.
+/// One that the kernel refuses would take all bindings' changes along.
+#[test]
+fn the_largest_limits_that_can_be_written_are_taken_by_the_kernel() {
+    in_namespace(|| {
+        let taken = |rate: Rate| {
+            let (bytes, burst) = rate.limit();
+            let mut ruleset = Ruleset::default();
+            let chain = Chain::regular([rule().over(bytes, burst).drop()]);
+            ruleset.tables.entry(Family::Inet).or_default().chains.insert("rate".to_owned(), chain);
+            let mut nft = Nft::open().unwrap();
+            let present = nft.read().unwrap();
+            nft.commit(&diff(&ruleset, &present)).is_ok()
+        };
+        assert!(taken(Rate { bytes: Rate::BITS.end() / 8, burst: Rate::BURST }));
+        assert!(!taken(Rate { bytes: 2 * Rate::BITS.end() / 8, burst: Rate::BURST }), "there is a limit");
+    });
+}
+
 #[test]
 fn the_datapaths_rules_in_words_are_taken_by_nft() {
     in_namespace(|| {

@@ -154,9 +154,10 @@ pub fn outer_vlan() -> Operand {
     Operand::from(Source::Payload(PayloadBase::Link, 14, 2)).and(VLAN_ID)
 }
 
-/// The number of the tag that is left. The rule has to test [`protocol`] first.
+/// The number of the tag that is left, of the header as it came in (`nft` 1.0.6 ends where a rule reads it from the network header). The rule has to
+/// test [`protocol`] first.
 pub fn inner_vlan() -> Operand {
-    Operand::from(Source::Payload(PayloadBase::Network, 0, 2)).and(VLAN_ID)
+    Operand::from(Source::Payload(PayloadBase::Link, 18, 2)).and(VLAN_ID)
 }
 
 /// `arp saddr ip`: whose hardware address an ARP packet tells (RFC 826). The rule has to test [`protocol`] first.
