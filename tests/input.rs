@@ -1,8 +1,8 @@
 //! Bad input: one clear error that names the object, the field and the cure. Whoever is meant by it is held, all others go on.
 
-use std::process::ExitCode;
+use std::process::{Command, ExitCode};
 
-use world::{Binding, Nic, Scenario, Subnets, World, status::until};
+use world::{Binding, FOLDER, Nic, Scenario, Subnets, World, egressd, status::until};
 
 fn main() -> ExitCode {
     let mut scenarios = Vec::new();
@@ -21,7 +21,31 @@ fn main() -> ExitCode {
         .push(Scenario::new("whom a binding named before its selector turned bad is held, through a restart", a_selector_that_turns_bad));
     scenarios.push(Scenario::new("of two manifests of one name the one in force stays, and whom the other one names is held", doubled));
     scenarios.push(Scenario::new("a binding that turns bad never turns into masquerade", a_binding_that_turns_bad_is_held));
+    scenarios.push(Scenario::new("a flag wins over a variable, and one that says false is none", variables_that_count_for_nothing));
     world::harness::main_of_waiting(scenarios)
+}
+
+fn variables_that_count_for_nothing() {
+    let _world = World::builder().build();
+    let run = |flags: &[&str], variables: &[(&str, &str)]| {
+        let mut command = Command::new(egressd::program());
+        command.args(["run", "--dry-run", "--manifests", FOLDER]).args(flags).envs(variables.iter().copied());
+        let output = command.output().expect("it starts");
+        (output.status.code(), String::from_utf8_lossy(&output.stderr).into_owned())
+    };
+    let (none, docker) = (["--no-docker"], ["--docker-socket", "/run/none.sock"]);
+    let taken: [(&[&str], &[(&str, &str)]); 4] = [
+        (&none, &[("EGRESSD_NO_METRICS", "false"), ("EGRESSD_METRICS_ADDRESS", "127.0.0.1:1")]),
+        (&["--no-docker", "--no-metrics"], &[("EGRESSD_METRICS_ADDRESS", "127.0.0.1:1")]),
+        (&none, &[("EGRESSD_DOCKER_SOCKET", "/run/none.sock")]),
+        (&docker, &[("EGRESSD_NO_DOCKER", "true")]),
+    ];
+    for (flags, variables) in taken {
+        let (code, said) = run(flags, variables);
+        assert_eq!(code, Some(0), "{flags:?} {variables:?}: {said}");
+    }
+    let (code, said) = run(&["--no-docker", "--docker-socket", "/run/none.sock"], &[]);
+    assert!(code == Some(2) && said.contains("cannot be used with"), "two flags that do not go together: {said}");
 }
 
 /// The rest of a spec for the namespace `red`, and what the error has to name: the field, and a word of the cure.

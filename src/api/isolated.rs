@@ -3,6 +3,8 @@
 
 use std::net::IpAddr;
 
+use ipnet::{IpNet, Ipv4Net};
+
 use super::labels;
 use crate::model::isolated::Isolated;
 use crate::model::started::Started;
@@ -19,6 +21,17 @@ const LONGEST: usize = 255;
 /// What is wrong with it, and the cure.
 pub fn published(text: &str) -> Result<String, String> {
     labels::publish(text).map(|_| text.to_owned()).map_err(|fault| fault.message("8090/tcp"))
+}
+
+/// The subnet of a program's link, as the command line names it.
+///
+/// # Errors
+/// What is wrong with it, and the cure.
+pub fn subnet(text: &str) -> Result<Ipv4Net, String> {
+    match super::subnet(text)? {
+        IpNet::V4(net) => Ok(net),
+        IpNet::V6(_) => Err(format!("`{text}` is of IPv6; write for instance `10.213.0.0/30`")),
+    }
 }
 
 /// The alias that says this; `publish` as [`published`] takes it. `None` when it is longer than the kernel keeps.

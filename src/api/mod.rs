@@ -31,3 +31,11 @@ mod values;
 pub fn exit_address(text: &str) -> Result<std::net::IpAddr, String> {
     values::exit_address(text).map_err(|fault| fault.message("172.31.0.14"))
 }
+
+/// A subnet, as a command line names it.
+///
+/// # Errors
+/// What is wrong with it, and the cure.
+pub fn subnet(text: &str) -> Result<ipnet::IpNet, String> {
+    values::cidr(text).map_err(|fault| fault.message("10.0.0.0/8"))
+}

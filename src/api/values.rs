@@ -175,9 +175,16 @@ pub fn source(net: IpNet) -> Result<IpNet, Fault> {
     }
 }
 
+/// A subnet in text. Its address is read by the rules of an address: with a leading zero, which other programs take for octal, it is none.
+fn net(text: &str) -> Option<IpNet> {
+    let (address, length) = text.split_once('/')?;
+    let digits = !length.is_empty() && length.bytes().all(|byte| byte.is_ascii_digit()) && (length == "0" || !length.starts_with('0'));
+    IpNet::new(address.parse().ok()?, length.parse().ok().filter(|_| digits)?).ok()
+}
+
 /// A subnet: with a prefix length, without host bits.
 pub fn cidr(text: &str) -> Result<IpNet, Fault> {
-    let Ok(net) = text.parse::<IpNet>() else {
+    let Some(net) = net(text) else {
         let fault = Fault::new(format!("{} is not a subnet", shown(text)));
         return Err(match text.parse::<IpAddr>() {
             Ok(address) => fault.cure(format!("write `{}` for this one address", IpNet::from(address))),

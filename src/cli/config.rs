@@ -13,6 +13,7 @@ use clap::parser::ValueSource;
 use clap::{Arg, ArgAction, ArgMatches, Command};
 use serde_json::Value;
 
+use super::variables::{against, source};
 use crate::api::document::{Documents, MAX_FILE};
 use crate::api::nearest::nearest;
 
@@ -63,15 +64,8 @@ fn looked_up(command: &Command, arguments: &[OsString]) -> Option<(ArgMatches, P
 
 /// A flag or a variable says it, or says something that does not go with it.
 fn is_decided(command: &Command, argument: &Arg, given: &ArgMatches) -> bool {
-    let says = |argument: &Arg| {
-        let source = given.try_contains_id(argument.get_id().as_str()).ok().and_then(|_| given.value_source(argument.get_id().as_str()));
-        matches!(source, Some(ValueSource::CommandLine | ValueSource::EnvVariable))
-    };
-    let against = command.get_arguments().filter(|other| {
-        command.get_arg_conflicts_with(other).iter().any(|one| one.get_id() == argument.get_id())
-            || command.get_arg_conflicts_with(argument).iter().any(|one| one.get_id() == other.get_id())
-    });
-    says(argument) || against.into_iter().any(says)
+    let says = |argument: &Arg| matches!(source(given, argument), Some(ValueSource::CommandLine | ValueSource::EnvVariable));
+    says(argument) || against(command, argument).into_iter().any(says)
 }
 
 /// What the file says, as arguments of each option. What stands below a command's name is for that one, and wins there.

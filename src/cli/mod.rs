@@ -14,6 +14,7 @@ mod output;
 mod proxy;
 mod run;
 mod show;
+mod variables;
 mod verify;
 
 use std::ffi::OsString;
@@ -21,7 +22,7 @@ use std::io::{IsTerminal, Write};
 use std::net::IpAddr;
 use std::path::PathBuf;
 
-use clap::{Args, CommandFactory, Parser, Subcommand};
+use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand};
 use ipnet::Ipv4Net;
 use output::Output;
 use show::Inbound;
@@ -50,8 +51,11 @@ const AHEAD: [&str; 4] = ["--config", "--state-dir", "--boot-guard", "--sysctl-r
 /// # Errors
 /// When the file is wrong.
 pub fn parse(args: impl IntoIterator<Item = OsString>) -> anyhow::Result<Cli> {
-    let completed = config::complete(&Cli::command(), behind_the_command(args))?;
-    Ok(Cli::try_parse_from(completed.arguments).unwrap_or_else(|error| {
+    let arguments = behind_the_command(args);
+    let command = variables::without_overruled(Cli::command(), &arguments);
+    let completed = config::complete(&command, arguments)?;
+    let parsed = command.try_get_matches_from(completed.arguments).and_then(|given| Cli::from_arg_matches(&given));
+    Ok(parsed.unwrap_or_else(|error| {
         if error.use_stderr() && !completed.added.is_empty() {
             eprintln!("egressd: by the file of options: {}", completed.added.join(", "));
         }
@@ -255,7 +259,7 @@ struct NamespaceArgs {
     #[arg(long, requires = "namespace", value_parser = crate::api::isolated::published, value_name = "[ADDRESS:]PORT[:PORT][/PROTOCOL]")]
     publish: Vec<String>,
     /// IPv4 subnet of the link between the namespace and the host, a /30 or /31; one that this host has no route to when not given
-    #[arg(long, requires = "namespace", value_name = "CIDR")]
+    #[arg(long, requires = "namespace", value_parser = crate::api::isolated::subnet, value_name = "CIDR")]
     subnet: Option<Ipv4Net>,
     /// Name server for the namespace; when not given those of the host, or of whom its stub on a loopback address asks; may be repeated
     #[arg(long, requires = "namespace", value_name = "ADDRESS")]
@@ -332,6 +336,8 @@ pub fn log(json: bool) {
         .with_env_filter(filter.unwrap_or_else(|_| "info".into()))
         .with_writer(std::io::stderr)
         .with_target(false)
+        // It would be told on stderr, and end the process where that cannot be written to either.
+        .log_internal_errors(false)
         .with_ansi(std::io::stderr().is_terminal());
     if json {
         builder.json().init()

@@ -37,7 +37,7 @@ pub(super) struct RunArgs {
     #[command(flatten)]
     cluster: ClusterArgs,
     /// Treat this subnet as inside: traffic to it never uses an exit; may be repeated
-    #[arg(long, env = "EGRESSD_INSIDE", value_delimiter = ',', value_name = "CIDR")]
+    #[arg(long, env = "EGRESSD_INSIDE", value_parser = crate::api::subnet, value_delimiter = ',', value_name = "CIDR")]
     inside: Vec<IpNet>,
     /// Address for /metrics, /healthz and /readyz
     #[arg(long, env = "EGRESSD_METRICS_ADDRESS", default_value = "127.0.0.1:9464", value_name = "ADDRESS:PORT")]

@@ -1,5 +1,6 @@
 //! The daemon's Unix socket: one request and one answer a connection, each a line of JSON.
 
+use std::fs;
 use std::io::{self, BufRead, BufReader, Write};
 use std::net::IpAddr;
 use std::os::unix::fs::PermissionsExt;
@@ -11,7 +12,7 @@ use serde::{Deserialize, Serialize};
 use tokio::io::{AsyncBufReadExt, AsyncWriteExt};
 use tokio::net::UnixListener;
 use tokio::time::timeout;
-use tracing::{debug, warn};
+use tracing::{debug, info, warn};
 
 use super::desk::{Desk, FlowsError};
 use super::question::{Call, Question, Response, counted, dropped, put};
@@ -53,6 +54,8 @@ const FLOWS: usize = 20_000;
 const PATIENCE: Duration = Duration::from_secs(10);
 /// How long after a client that could not be taken the next is.
 const PAUSE: Duration = Duration::from_millis(200);
+/// How often it is looked whether the socket is still in its folder.
+const LOOK: Duration = Duration::from_secs(5);
 
 pub(super) fn path(state: &Path) -> PathBuf {
     state.join("egressd.sock")
@@ -61,22 +64,48 @@ pub(super) fn path(state: &Path) -> PathBuf {
 /// Serves the socket in the state folder, for root only.
 pub(super) fn serve(state: &Path, tell: Teller, desk: Desk) -> Result<(), Error> {
     let path = path(state);
-    let fault = |source| Error::Serve { what: path.display().to_string(), source };
-    match std::fs::remove_file(&path) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(fault(error)),
-        _ => {}
-    }
-    let listener = UnixListener::bind(&path).map_err(fault)?;
-    std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o600)).map_err(fault)?;
-    tokio::spawn(take(listener, tell, desk));
+    let listener = bind(&path).map_err(|source| Error::Serve { what: path.display().to_string(), source })?;
+    tokio::spawn(take(listener, path, tell, desk));
     Ok(())
 }
 
+fn bind(path: &Path) -> io::Result<UnixListener> {
+    match fs::remove_file(path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+        _ => {}
+    }
+    let listener = UnixListener::bind(path)?;
+    fs::set_permissions(path, fs::Permissions::from_mode(0o600))?;
+    Ok(listener)
+}
+
+/// Makes the socket anew where it was removed, perhaps with its folder.
+fn renew(listener: &mut UnixListener, path: &Path) {
+    if fs::symlink_metadata(path).is_ok() {
+        return;
+    }
+    match path.parent().map_or(Ok(()), fs::create_dir_all).and_then(|()| bind(path)) {
+        Ok(anew) => {
+            *listener = anew;
+            info!(path = %path.display(), "the control socket was removed, and is there again");
+        }
+        Err(error) => warn!(path = %path.display(), %error, "the control socket was removed, and cannot be made anew; trying again"),
+    }
+}
+
 /// Takes clients for ever. When there are no file descriptors left, clients wait until there are.
-async fn take(listener: UnixListener, tell: Teller, desk: Desk) {
+async fn take(mut listener: UnixListener, path: PathBuf, tell: Teller, desk: Desk) {
     let mut warned: Option<Instant> = None;
+    let mut look = tokio::time::interval(LOOK);
     loop {
-        match listener.accept().await {
+        let accepted = tokio::select! {
+            accepted = listener.accept() => accepted,
+            _ = look.tick() => {
+                renew(&mut listener, &path);
+                continue;
+            }
+        };
+        match accepted {
             Ok((stream, _)) => {
                 let (tell, desk) = (tell.clone(), desk.clone());
                 tokio::spawn(async move {

@@ -32,7 +32,7 @@ mod transitions;
 mod ui;
 pub mod withdraw;
 
-use std::io;
+use std::io::{self, IsTerminal};
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -325,17 +325,24 @@ fn listen_to_containerd(mut source: containerd::Source, tell: Teller) {
 /// The first signal stops the process, which may wait for what is under way. The second ends the process at once, as if nobody listened to it.
 pub fn listen_to_signals(stop: impl FnOnce() + Send + 'static) {
     use tokio::signal::unix::{SignalKind, signal};
-    let (terminate, interrupt) = (SignalKind::terminate(), SignalKind::interrupt());
-    let (mut terminated, mut interrupted) = match (signal(terminate), signal(interrupt)) {
-        (Ok(terminated), Ok(interrupted)) => (terminated, interrupted),
-        (Err(error), _) | (_, Err(error)) => return warn!(%error, "failed to listen to signals"),
+    let (terminate, interrupt, hangup) = (SignalKind::terminate(), SignalKind::interrupt(), SignalKind::hangup());
+    let (mut terminated, mut interrupted, mut hung_up) = match (signal(terminate), signal(interrupt), signal(hangup)) {
+        (Ok(terminated), Ok(interrupted), Ok(hung_up)) => (terminated, interrupted, hung_up),
+        (Err(error), ..) | (_, Err(error), _) | (.., Err(error)) => return warn!(%error, "failed to listen to signals"),
     };
+    let by_hand = io::stderr().is_terminal();
     tokio::spawn(async move {
-        let mut next = async || {
+        let mut next = async || loop {
             tokio::select! {
-                _ = terminated.recv() => terminate,
-                _ = interrupted.recv() => interrupt,
+                _ = terminated.recv() => break terminate,
+                _ = interrupted.recv() => break interrupt,
+                _ = hung_up.recv() => {}
             }
+            // A terminal that went away, or a habit: nothing has to be read again, since all is watched.
+            if by_hand {
+                break hangup;
+            }
+            info!("SIGHUP: nothing to do, what egressd reads is watched");
         };
         next().await;
         stop();

@@ -154,7 +154,7 @@ impl Folder {
             tell(
                 folder,
                 format!(
-                    "cannot be written: {error}; make room, or name another --state-dir: the next start may not know what manifests say now"
+                    "cannot be written: {error}; let egressd write there (is the disk full?), or name another --state-dir: the next start may not know what manifests say now"
                 ),
             );
         }

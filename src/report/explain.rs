@@ -26,7 +26,7 @@ const MANY: usize = 8;
 pub fn explain(facts: &Facts, outcome: &Outcome, drops: &Drops, workload: &str, destination: Option<IpAddr>) -> Option<String> {
     let rows: Vec<&Row> = outcome.all_rows().filter(|row| named(row, workload)).collect();
     if rows.is_empty() {
-        let container = facts.containers().find(|c| c.name == workload || c.id.starts_with(workload))?;
+        let container = facts.containers().find(|c| c.name == workload || (!workload.is_empty() && c.id.starts_with(workload)))?;
         return Some(format!("{}: no binding selects it; it goes the host's way\n", container.name));
     }
     let mut out = String::new();

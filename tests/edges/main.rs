@@ -2,6 +2,7 @@
 
 mod drops;
 mod full_disk;
+mod taken_away;
 
 use std::{
     fs,
@@ -33,6 +34,9 @@ fn main() -> ExitCode {
         Scenario::new("of more sources than are remembered all packets are counted by interface", drops::more_sources_than_remembered),
         Scenario::new("metrics tell of NICs, exits and bindings as they are", metrics_tell),
         Scenario::new("a state folder without room is a problem, and no end", full_disk::is_told),
+        Scenario::new("a socket or a state folder that is removed is made anew", taken_away::state_folder),
+        Scenario::new("a folder of manifests that is mounted over is read", taken_away::folder_of_manifests),
+        Scenario::new("a log that cannot be written, and a hangup, are no end", taken_away::log_and_terminal),
         Scenario::new("a service manager hears of the start, of the loop's life and of the end", a_service_manager),
     ];
     world::harness::main(scenarios)

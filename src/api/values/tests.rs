@@ -51,6 +51,9 @@ fn a_gateway_has_its_exits_family_and_is_another_address() {
 
 #[test]
 fn a_subnet_has_a_prefix_length_and_no_host_bits() {
+    for text in ["010.0.0.0/8", "10.0.0.0/08", "10.0.0.0/+8", "10.00.0.0/16", "10.0.0.0/", "::/0x0"] {
+        assert!(refusal(cidr(text), "10.0.0.0/8").ends_with("is not a subnet; write for instance `10.0.0.0/8`"), "{text}");
+    }
     assert!(cidr("10.0.0.0/24").is_ok() && cidr("::/0").is_ok() && cidr("10.0.0.7/32").is_ok());
     for (text, expected) in [
         ("10.0.0.7/24", "`10.0.0.7/24` has host bits set; write `10.0.0.0/24`"),

@@ -15,6 +15,10 @@ use crate::fnv::Fnv;
 /// The folder, among the copies, of what single bindings said that their files do not say any more.
 const NEEDED: &str = "bindings";
 
+/// Bytes that a file's name may have without its ending (`NAME_MAX`), and of a longer one what stands ahead of its hash.
+const LONGEST: usize = 250;
+const CUT: usize = 200;
+
 /// A folder of copies.
 pub struct Memory {
     folder: Option<PathBuf>,
@@ -58,9 +62,7 @@ impl Memory {
     /// Keeps these files, these words of single bindings by name, and nothing else. What fails is tried again by the next call.
     pub fn keep<'a>(&mut self, files: impl Iterator<Item = (&'a str, &'a [u8])>, needed: impl Iterator<Item = (&'a str, String)>) {
         let Some(folder) = self.folder.clone() else { return };
-        // Names of objects have no underscore.
-        let needed: BTreeMap<String, String> =
-            needed.map(|(name, text)| (place(&format!("{}.yaml", name.replacen('/', "_", 1))), text)).collect();
+        let needed: BTreeMap<String, String> = needed.map(|(name, text)| (place(&file(name)), text)).collect();
         let mut all: BTreeMap<&str, &[u8]> = files.collect();
         all.extend(needed.iter().map(|(name, text)| (name.as_str(), text.as_bytes())));
         let gone: Vec<String> = self.kept.keys().filter(|name| !all.contains_key(name.as_str())).cloned().collect();
@@ -93,6 +95,15 @@ impl Memory {
     }
 }
 
+/// A file for a binding: names of objects have no underscore. Namespace and name together may be longer than a file's name.
+fn file(binding: &str) -> String {
+    let name = binding.replacen('/', "_", 1);
+    match name.get(..CUT).filter(|_| name.len() > LONGEST) {
+        Some(cut) => format!("{cut}_{:016x}.yaml", hash(name.as_bytes())),
+        None => format!("{name}.yaml"),
+    }
+}
+
 fn place(file: &str) -> String {
     format!("{NEEDED}/{file}")
 }
@@ -106,4 +117,24 @@ fn hash(bytes: &[u8]) -> u64 {
 fn write(path: &Path, bytes: &[u8]) -> io::Result<()> {
     path.parent().map_or(Ok(()), fs::create_dir_all)?;
     whole::write(path, bytes, |_| Ok(()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_binding_with_the_longest_name_said_is_kept_for_the_next_start() {
+        let state = tempfile::tempdir().unwrap();
+        let long = |end: char| format!("shop/{}{end}", "x".repeat(252));
+        let names = ["shop/web".to_owned(), long('a'), long('b')];
+        let (mut memory, _) = Memory::open(Some(state.path().join("manifests")));
+        memory.keep(std::iter::empty(), names.iter().map(|name| (name.as_str(), format!("of {name}"))));
+        assert_eq!(memory.behind(), None);
+        let (_, mut recalled) = Memory::open(Some(state.path().join("manifests")));
+        recalled.needed.sort_unstable();
+        let mut expected = names.map(|name| format!("of {name}"));
+        expected.sort_unstable();
+        assert_eq!(recalled.needed, expected);
+    }
 }

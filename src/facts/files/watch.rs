@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::fs;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender};
 use std::time::{Duration, Instant};
@@ -15,7 +16,7 @@ use super::writers::Writers;
 /// A change is read after this long without another one, and after [`PATIENCE`] in any case.
 const QUIET: Duration = Duration::from_millis(50);
 const PATIENCE: Duration = Duration::from_secs(1);
-/// How often the folder is read where it cannot be watched, or something failed.
+/// How often the folder is read where it cannot be watched, or something failed, and how often it is looked whether it is the same one.
 const POLL: Duration = Duration::from_secs(5);
 
 /// What the reading thread waits for.
@@ -25,33 +26,37 @@ pub enum Signal {
     Stop,
 }
 
-/// Watches until it is dropped; `None` when the kernel gives no watch.
-pub struct Watch(Option<RecommendedWatcher>);
+/// Watches until it is dropped.
+pub struct Watch {
+    /// `None` when the kernel gives no watch.
+    watcher: Option<RecommendedWatcher>,
+    folder: PathBuf,
+    /// Which folder the path led to: of a mount over it, or of an end of one, nobody tells.
+    led_to: Option<(u64, u64)>,
+}
 
 impl Watch {
     /// Sends [`Signal::Change`] for what happens to `folder` from now on.
     pub fn new(folder: &Path, signal: &Sender<Signal>, writers: &Writers) -> Self {
-        match start(folder, signal.clone(), writers.clone()) {
-            Ok(watcher) => Self(Some(watcher)),
-            Err(error) => {
-                warn!(folder = %folder.display(), %error, "failed to watch the folder of manifests; reading it every {} s", POLL.as_secs());
-                Self(None)
-            }
-        }
+        let led_to = leads_to(folder);
+        let watcher = start(folder, signal.clone(), writers.clone()).inspect_err(|error| {
+            warn!(folder = %folder.display(), %error, "failed to watch the folder of manifests; reading it every {} s", POLL.as_secs());
+        });
+        Self { watcher: watcher.ok(), folder: folder.to_owned(), led_to }
     }
 
     /// Waits for a change and the quiet after it, or for the end of a write of which nobody tells, or not for long when something is to be tried
     /// `again`. False when it is time to stop.
     pub fn wait(&self, signals: &Receiver<Signal>, writers: &Writers, again: bool) -> bool {
         let written = writers.until().map(|until| until.saturating_duration_since(Instant::now()));
-        let limit = written.or((again || self.0.is_none()).then_some(POLL));
-        let first = match limit {
-            None => signals.recv().unwrap_or(Signal::Stop),
-            Some(limit) => match signals.recv_timeout(limit) {
-                Ok(signal) => signal,
-                Err(RecvTimeoutError::Timeout) => return true,
-                Err(RecvTimeoutError::Disconnected) => Signal::Stop,
-            },
+        let limit = written.or((again || self.watcher.is_none()).then_some(POLL));
+        let first = loop {
+            match signals.recv_timeout(limit.unwrap_or(POLL)) {
+                Ok(signal) => break signal,
+                Err(RecvTimeoutError::Timeout) if limit.is_some() || leads_to(&self.folder) != self.led_to => return true,
+                Err(RecvTimeoutError::Timeout) => {}
+                Err(RecvTimeoutError::Disconnected) => break Signal::Stop,
+            }
         };
         if first == Signal::Stop {
             return false;
@@ -65,6 +70,11 @@ impl Watch {
             }
         }
     }
+}
+
+/// Device and number of the folder that a path leads to.
+fn leads_to(path: &Path) -> Option<(u64, u64)> {
+    fs::metadata(path).ok().map(|about| (about.dev(), about.ino()))
 }
 
 fn start(folder: &Path, signal: Sender<Signal>, writers: Writers) -> notify::Result<RecommendedWatcher> {

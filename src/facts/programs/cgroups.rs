@@ -6,6 +6,8 @@ use std::io;
 use std::os::unix::fs::{DirEntryExt, MetadataExt};
 use std::path::{Path, PathBuf};
 
+use nix::sys::statfs::{CGROUP2_SUPER_MAGIC, statfs};
+
 use super::{Watch, below};
 use crate::model::programs::{ProgramFacts, Wanted, guarded_parent, instances_of, template_of, with_ancestors};
 use crate::model::started::EXEC;
@@ -16,21 +18,22 @@ const PODS: &str = "kubepods.slice";
 /// Where the hierarchy of version 2 is mounted.
 ///
 /// # Errors
-/// When it is not, or cannot be told.
+/// When it is not, or cannot be told, or only where another mount hides it.
 pub fn hierarchy() -> io::Result<PathBuf> {
     let mounts = fs::read_to_string("/proc/self/mountinfo")?;
-    mounted(&mounts).ok_or_else(|| io::Error::other("none is mounted"))
+    let there = |place: &PathBuf| statfs(place).is_ok_and(|about| about.filesystem_type() == CGROUP2_SUPER_MAGIC);
+    mounted(&mounts).find(there).ok_or_else(|| io::Error::other("none is mounted, or another mount hides it"))
 }
 
 /// `mountinfo` of proc(5): the root of the mount is the fourth field, its place the fifth, the type follows a dash.
-fn mounted(mounts: &str) -> Option<PathBuf> {
+fn mounted(mounts: &str) -> impl Iterator<Item = PathBuf> {
     let place = |line: &str| {
         let (mount, kind) = line.split_once(" - ")?;
         let mut fields = mount.split(' ').skip(3);
         let (root, place) = (fields.next()?, fields.next()?);
         (root == "/" && kind.split(' ').next() == Some("cgroup2")).then(|| PathBuf::from(place))
     };
-    mounts.lines().find_map(place)
+    mounts.lines().filter_map(place)
 }
 
 /// Looks for all that is wanted, for guarded groups above it, and for the children of these.
@@ -108,6 +111,7 @@ mod tests {
     fn the_hierarchy_is_found_where_it_is_mounted_as_a_whole() {
         let hybrid =
             "34 24 0:29 / /sys/fs/cgroup rw - tmpfs tmpfs rw\n41 34 0:36 / /sys/fs/cgroup/unified rw,nosuid - cgroup2 cgroup2 rw\n";
+        let mounted = |mounts: &str| mounted(mounts).next();
         assert_eq!(mounted(hybrid), Some("/sys/fs/cgroup/unified".into()));
         let part = "41 34 0:36 /docker/1 /sys/fs/cgroup rw - cgroup2 cgroup2 rw\n";
         assert_eq!(mounted(part), None);

@@ -109,7 +109,7 @@ prop_compose! {
         ports in proptest::collection::vec((prop_oneof![Just(Protocol::Tcp), Just(Protocol::Udp), Just(Protocol::Sctp)], 1u16.., 1u16..), 0..4),
         spread in prop_oneof![Just(Spread::RoundRobin), Just(Spread::Random), Just(Spread::BySource), Just(Spread::ByDestination)],
         (fallback, reset, priority) in any::<(bool, bool, i32)>(),
-        rate in proptest::option::of((8_000_u64..50_000_000_000, 0_u32..1 << 30)),
+        rate in proptest::option::of((Rate::BITS.start() / 8..=Rate::BITS.end() / 8, 0..=Rate::BURST)),
     ) -> Binding {
         let rate = rate.filter(|_| !matches!(selector, Selector::Host(_))).map(|(bytes, burst)| Rate { bytes, burst });
         let mut exits = exits;
