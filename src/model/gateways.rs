@@ -132,7 +132,7 @@ mod tests {
         let of = |kernel: &KernelFacts, gateway: &str| asked_from(kernel, (4, ip(gateway)));
         assert_eq!(of(&kernel, "10.5.0.1"), Some(ip("10.5.0.2")));
         assert_eq!(of(&kernel, "fe80::1"), Some(ip("fd10:6::2")), "a router advertisement's");
-        assert_eq!(of(&kernel, "169.254.1.1"), Some(ip("192.0.2.7")), "a provider's");
+        assert_eq!(of(&kernel, "169.254.1.1"), Some(ip("10.5.0.2")), "a provider's");
         assert_eq!(of(&kernel, "fd10:5::1"), Some(ip("fd10:6::2")), "that of its subnet is not proven yet");
         for (gone, next) in [("10.5.0.2/24", Some("10.5.0.3")), ("10.5.0.3/24", Some("192.0.2.7")), ("192.0.2.7/24", Some("10.5.0.98"))] {
             kernel.apply(KernelChange::AddressGone(place, gone.parse().unwrap()));

@@ -3,6 +3,9 @@
 //! An address alone proves nothing. Its first owner keeps it; of several ports that hold it, one that is known as nobody else's comes first,
 //! then the oldest: nobody takes a neighbour's exit by putting its address on an interface. When the port is gone, a new one with that address
 //! may be a successor's: it counts only once the engine has spoken of the container again, or where the kernel itself proves the port.
+//!
+//! An engine may tell one address of two containers. While its owner's port is there, the address stays that owner's; of two that nothing tells
+//! apart neither has it.
 
 use std::cell::OnceCell;
 use std::net::IpAddr;
@@ -51,12 +54,14 @@ pub struct PortOwners {
 pub struct Owner {
     port: IfIndex,
     told: u64,
+    /// `None`: an earlier run knew.
+    owner: Option<u64>,
 }
 
 impl PortOwners {
     /// What the kernel was left with.
     pub fn read_back(&mut self, bridge: IfIndex, address: IpAddr, port: IfIndex) {
-        self.owners.insert((bridge, address), Owner { port, told: 0 });
+        self.owners.insert((bridge, address), Owner { port, told: 0, owner: None });
     }
 
     /// Answers all requests, which come in the order of their keys, and for one key in the order in which they are believed. An address that
@@ -123,8 +128,8 @@ pub trait Others {
 /// The request that gets the address, and who owns it from now on: `None` and the former owner while that one is gone and nobody may follow.
 fn decide(group: &[&Request], before: Option<Owner>, others: &impl Others) -> (Option<usize>, Option<Owner>) {
     let proven = || (0..group.len()).filter(|at| group[*at].proven);
-    let engine = group.iter().position(|request| !request.proven);
-    let of = |at: usize, port| (Some(at), Some(Owner { port, told: group[at].told }));
+    let engine = one_of_the_engines(group, before);
+    let of = |at: usize, port| (Some(at), Some(Owner { port, told: group[at].told, owner: Some(group[at].owner) }));
     if let Some(Owner { port, .. }) = before {
         let mut living = proven().chain(engine).filter(|at| group[*at].ports.contains(&port));
         if let Some(at) = living.next() {
@@ -141,6 +146,21 @@ fn decide(group: &[&Request], before: Option<Owner>, others: &impl Others) -> (O
         return (None, before);
     }
     pick(request, others).map_or((None, before), |port| of(at, port))
+}
+
+/// Whose the address is, of those of whom an engine tells it: its owner's while the port is there, else whose it was said to be last.
+fn one_of_the_engines(group: &[&Request], before: Option<Owner>) -> Option<usize> {
+    let mut all = (0..group.len()).filter(|at| !group[*at].proven);
+    let (first, second) = (all.next()?, all.next());
+    let Some(second) = second else { return Some(first) };
+    let stays = |owner: &Owner| group[first].ports.contains(&owner.port);
+    if let Some(Owner { owner, .. }) = before.filter(stays) {
+        let at = (0..group.len()).find(|at| !group[*at].proven && Some(group[*at].owner) == owner);
+        if at.is_some() || owner.is_none() {
+            return at;
+        }
+    }
+    (group[first].told != group[second].told).then_some(first)
 }
 
 fn pick(request: &Request, others: &impl Others) -> Option<IfIndex> {
@@ -225,6 +245,30 @@ mod tests {
         assert_eq!(assign(&mut owners, &[30], 1), Answer::Gone);
         assert_eq!(assign(&mut owners, &[30], 1), Answer::Gone);
         assert_eq!(assign(&mut owners, &[30], 2), Answer::Port(30));
+    }
+
+    #[test]
+    fn an_engine_that_tells_an_owners_address_of_another_takes_it_from_nobody() {
+        let mut owners = PortOwners::default();
+        let (victim, ghost) = (request(&[20], 1), Request { owner: 2, ..request(&[20], 5) });
+        assert_eq!(owners.assign(&[&victim]), [Answer::Port(20)]);
+        assert_eq!(owners.assign(&[&ghost, &victim]), [Answer::Taken(1), Answer::Port(20)]);
+        // Nothing tells them apart after a restart.
+        let mut after = PortOwners::default();
+        after.read_back(BRIDGE, key().1, 20);
+        let (ghost, victim) = (Request { told: 1, ..ghost }, victim);
+        assert_eq!(after.assign(&[&ghost, &victim]), [Answer::Gone, Answer::Gone]);
+        assert_eq!(after.assign(&[&victim]), [Answer::Port(20)], "the other one is gone");
+        assert_eq!(PortOwners::default().assign(&[&ghost, &victim]), [Answer::Gone, Answer::Gone]);
+    }
+
+    #[test]
+    fn who_gets_an_address_from_one_that_is_gone_is_not_kept_waiting_by_the_engines_late_word() {
+        let mut owners = PortOwners::default();
+        let (before, next) = (request(&[20], 1), Request { owner: 2, ..request(&[30], 2) });
+        assert_eq!(owners.assign(&[&before]), [Answer::Port(20)]);
+        let before = Request { ports: vec![30], ..before };
+        assert_eq!(owners.assign(&[&next, &before]), [Answer::Port(30), Answer::Taken(0)]);
     }
 
     #[test]

@@ -77,6 +77,11 @@ pub enum Reason {
     GatewayNotFound {
         interface: String,
     },
+    /// The gateway that the binding names is this host.
+    GatewayIsOwn {
+        interface: String,
+        gateway: IpAddr,
+    },
     /// It answered before, and does not any more.
     GatewayDead {
         interface: String,
@@ -270,6 +275,9 @@ impl fmt::Display for Reason {
             }
             Self::GatewayNotFound { interface } => {
                 write!(f, "{interface} has no default route to learn its gateway from; name it (egress.gateway, exits[].gateway)")
+            }
+            Self::GatewayIsOwn { interface, gateway } => {
+                write!(f, "the gateway {gateway} is an address of this host; name the router at {interface}, or leave the gateway out")
             }
             Self::GatewayDead { interface, gateway } => {
                 write!(

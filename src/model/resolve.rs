@@ -16,7 +16,7 @@ use std::sync::Arc;
 use ipnet::IpNet;
 
 use super::binding::{Binding, RoutedSource, Selector};
-use super::facts::{Attachment, IfIndex, Link, LinkKind, Network, RouteKind, is_link_local};
+use super::facts::{Attachment, IfIndex, KernelFacts, Link, LinkKind, Network, RouteKind, is_link_local};
 use super::known::{Facts, Known};
 pub use super::outcome::{Guard, Outcome};
 use super::overlap::without_overlaps;
@@ -134,7 +134,7 @@ impl Pending {
         for ((request, row), answer) in self.requests.iter().zip(answers) {
             match answer {
                 Answer::Port(port) => self.rows[*row].entry = Some(Entry::Port { port, bridge: request.key.0 }),
-                Answer::Taken(by) if request.proven => {
+                Answer::Taken(by) if request.proven || self.is_late(*row, &self.requests[by].0, request) => {
                     let by = self.rows[self.requests[by].1].subject.to_string();
                     self.rows[*row].state = State::Refused(Reason::OwnedByAnother { address: request.key.1, by });
                     self.rows[*row].entry = None;
@@ -145,6 +145,11 @@ impl Pending {
         }
     }
 
+    /// Somebody asks for the address of one that was there before. (Who was there before is about to go.)
+    fn is_late(&self, row: usize, owner: &Request, late: &Request) -> bool {
+        self.rows[row].binding.is_some() && late.told >= owner.told
+    }
+
     /// A row that is known by its network namespace. A bridge's port still has to be the first that has the address.
     fn proven(&mut self, entry: Entry, address: IpAddr, owner: u64, row: Row) {
         if let Entry::Port { port, bridge } = entry {
@@ -153,6 +158,11 @@ impl Pending {
         }
         self.rows.push(Row { address: Some(IpNet::from(address)), entry: Some(entry), ..row });
     }
+}
+
+/// The bridge of this name; nothing when there is no link of this name, or one that is no bridge.
+fn bridge_named(kernel: &KernelFacts, name: &str) -> Option<IfIndex> {
+    kernel.link(name).filter(|link| link.kind == LinkKind::Bridge).map(|link| link.index)
 }
 
 /// Facts by the keys that this needs.
@@ -179,11 +189,7 @@ impl<'a> Resolver<'a> {
     }
 
     fn bridge(&self, network: &Network) -> Option<IfIndex> {
-        self.bridge_named(network.bridge.as_deref()?)
-    }
-
-    fn bridge_named(&self, name: &str) -> Option<IfIndex> {
-        self.facts.kernel.link(name).filter(|link| link.kind == LinkKind::Bridge).map(|link| link.index)
+        bridge_named(&self.facts.kernel, network.bridge.as_deref()?)
     }
 
     /// The ports of a bridge that hold an address, oldest first.

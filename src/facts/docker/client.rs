@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use futures::future::{Either, Fuse, select};
 use futures::{FutureExt, Stream};
-use http_body_util::{BodyExt, Empty};
+use http_body_util::{BodyExt, Empty, Limited};
 use hyper::body::{Body, Bytes, Frame, Incoming};
 use hyper::client::conn::http1::{Connection, handshake};
 use hyper::{Request, Response, StatusCode, header};
@@ -23,6 +23,8 @@ use super::wire;
 
 /// Podman says its own API's version in each answer.
 const LIBPOD: &str = "libpod-api-version";
+/// Bytes of an answer. A list of 500 containers has some megabytes, unless they have thousands of labels each.
+const LONGEST_ANSWER: usize = 256 << 20;
 /// An engine writes one event a line; a longer one cannot be told from a stream of nonsense.
 const LONGEST_EVENT: usize = 16 << 20;
 
@@ -39,6 +41,8 @@ pub enum AskError {
     Slow(Duration),
     #[error("failed to read the engine's answer: {0}")]
     Read(#[from] serde_json::Error),
+    #[error("the engine's answer is longer than {LONGEST_ANSWER} bytes")]
+    Endless,
     #[error("an event is longer than {LONGEST_EVENT} bytes")]
     Long,
 }
@@ -81,7 +85,7 @@ impl Client {
                 let response = sender.send_request(request(path, query)).await?;
                 let libpod = response.headers().get(LIBPOD).and_then(|version| version.to_str().ok()).map(str::to_owned);
                 let status = response.status();
-                let body = response.into_body().collect().await?.to_bytes();
+                let body = Limited::new(response.into_body(), LONGEST_ANSWER).collect().await.map_err(unread)?.to_bytes();
                 if status.is_success() { Ok(Answer { body, libpod }) } else { Err(refused(status, &body)) }
             };
             // The connection ends with its only user.
@@ -201,6 +205,10 @@ pub fn escaped(text: &str) -> String {
         }
     }
     escaped
+}
+
+fn unread(error: Box<dyn std::error::Error + Send + Sync>) -> AskError {
+    error.downcast::<hyper::Error>().map_or(AskError::Endless, |error| AskError::Talk(*error))
 }
 
 fn refused(status: StatusCode, body: &[u8]) -> AskError {

@@ -1,6 +1,6 @@
 //! The questions that are asked of an engine.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::path::PathBuf;
 
 use serde_json::{Value, json};
@@ -64,18 +64,23 @@ impl Client {
         self.containers(&[("filters", &json!({ "id": ids }).to_string())]).await
     }
 
-    /// The newest first, page by page; one that is made meanwhile has an event.
+    /// The newest first, page by page; one that is made meanwhile has an event. An engine that takes no note of where a page is to begin answers with
+    /// what is known already: that is the end.
     pub async fn all_containers(&self) -> Result<List<Listed>, AskError> {
         let mut all = List { entries: Vec::new(), broken: Vec::new() };
-        let mut last: Option<String> = None;
+        let (mut last, mut known): (Option<String>, HashSet<String>) = (None, HashSet::new());
         loop {
             let before = last.map_or(Value::Object(Default::default()), |last| json!({ "before": [last] })).to_string();
             let page = self.containers(&[("limit", &PAGE.to_string()), ("filters", &before)]).await?;
             let whole = page.entries.len() + page.broken.len() >= PAGE;
             last = page.entries.last().map(|last| last.id.clone());
-            all.entries.extend(page.entries.into_iter().map(read::container));
-            all.broken.extend(page.broken);
-            if !whole || last.is_none() {
+            let before = known.len();
+            all.entries.extend(page.entries.into_iter().filter(|one| known.insert(one.id.clone())).map(read::container));
+            let is_news = known.len() > before;
+            if is_news || before == 0 {
+                all.broken.extend(page.broken);
+            }
+            if !whole || !is_news {
                 return Ok(all);
             }
         }

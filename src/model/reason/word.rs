@@ -21,6 +21,7 @@ impl Reason {
             Self::NoAddressOnInterface { .. } => "NoAddressOnInterface",
             Self::InterfaceDown { .. } => "InterfaceDown",
             Self::GatewayNotFound { .. } => "GatewayNotFound",
+            Self::GatewayIsOwn { .. } => "GatewayIsOwn",
             Self::GatewayDead { .. } => "GatewayDead",
             Self::Away { why: Away::Cloud { .. }, .. } => "CloudPending",
             Self::Away { why: Away::Probe { .. }, .. } => "ProbeFailed",

@@ -9,12 +9,13 @@ use super::super::pod::NetworkNamespace;
 use super::super::reason::Reason;
 use super::super::uplinks::Inner;
 use super::super::workload::{Entry, Row, State};
-use super::{Guard, Resolver};
+use super::{Guard, Resolver, bridge_named};
 
 impl<'a> Resolver<'a> {
     /// Where workloads are known to be, whatever they ask for.
     pub(super) fn inner(facts: &'a Facts, pod_bridges: &BTreeSet<IfIndex>) -> Inner<'a> {
-        let bridges = facts.networks.values().filter_map(|n| Some(facts.kernel.link(n.bridge.as_deref()?)?.index));
+        // An engine's list may have a bridge's name that a NIC has by now.
+        let bridges = facts.networks.values().filter_map(|network| bridge_named(&facts.kernel, network.bridge.as_deref()?));
         let mut inner = Inner { links: bridges.chain(pod_bridges.iter().copied()).collect(), facts };
         let named = facts.manifests.bindings.iter().filter_map(|binding| match &binding.selector {
             Selector::Namespaces(names) => Some(names),

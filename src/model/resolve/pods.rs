@@ -21,7 +21,7 @@ use super::super::reason::Reason;
 use super::super::select::{Held, PodIndex};
 use super::super::served::{refuse_host_network, refuse_mode};
 use super::super::workload::{Entry, Row, State, Subject, choose};
-use super::{Guard, Pending, Resolver, blank};
+use super::{Guard, Pending, Resolver, blank, bridge_named};
 
 /// Owners of pods' addresses are numbered from here. (Containers are told by hashes.)
 const FIRST_OWNER: u64 = u64::MAX / 2;
@@ -94,7 +94,7 @@ impl<'a> Resolver<'a> {
             Owner::Container { bridges, .. } => Some(bridges),
             Owner::Pod(_) => None,
         });
-        names.flatten().filter_map(|name| self.bridge_named(name))
+        names.flatten().filter_map(|name| bridge_named(&self.facts.kernel, name))
     }
 
     /// Bridges of the ports that lead to pods' namespaces, by their names: the kernel tells of those before the runtime tells of the pod.

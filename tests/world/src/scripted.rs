@@ -51,6 +51,7 @@ struct Script {
     dates: Option<Dates>,
     /// Events are told to nobody.
     muted: bool,
+    unpaged: bool,
     /// Answers as Podman, with the devices of its networks by id.
     devices: Option<BTreeMap<String, String>>,
     listeners: Vec<UnixStream>,
@@ -111,6 +112,11 @@ impl Scripted {
         let mut script = self.script();
         script.manners.retain(|(known, _)| known != path);
         script.manners.extend(manner.map(|manner| (path.to_owned(), manner)));
+    }
+
+    /// Takes no note of where a page of the list is to begin, from now on.
+    pub fn know_no_pages(&self) {
+        self.script().unpaged = true;
     }
 
     /// Speaks as Podman does, which hides a bridge's device from Docker's API.
@@ -233,7 +239,7 @@ impl Script {
             return (200, devices.map(|(id, device)| json!({ "id": id, "network_interface": device })).collect());
         }
         match path {
-            "/containers/json" if filter("before") => (200, json!([])),
+            "/containers/json" if filter("before") && !self.unpaged => (200, json!([])),
             "/containers/json" => (200, self.containers.values().filter(|one| listed(one)).cloned().collect()),
             "/networks" => (200, self.networks.values().filter(|one| listed(one)).cloned().collect()),
             "/version" => (200, json!({ "Version": "99.0", "ApiVersion": "1.41", "MinAPIVersion": "1.24" })),

@@ -1,5 +1,7 @@
 //! A Docker engine that is not well, or is not Docker: wrong dates, odd answers, silence, losses. What counts is by which NIC packets leave.
 
+mod claims;
+
 use std::{process::ExitCode, thread, time::Duration};
 
 use serde_json::{Value, json};
@@ -33,6 +35,10 @@ fn main() -> ExitCode {
     add("a container on a network that is not known says so, and is bound once it is", an_unknown_network);
     add("internal networks and networks without a bridge here are not bound", networks_that_cannot_be);
     add("Podman's bridges are found by its own API", podman);
+    add("an address that the engine tells of two stays its owner's, and is nobody's where nothing tells which", claims::an_address_of_two);
+    add("a container that names another gateway takes none from who was there, whatever their names", claims::another_gateway);
+    add("a network with the name of a NIC takes it from nobody", claims::a_network_with_a_nics_name);
+    add("an engine that knows no pages is asked once more, and no further", claims::an_engine_without_pages);
     add("an engine that is lost is seen in status, metrics and readiness until it is back", a_lost_engine_is_seen);
     for manner in [Manner::Half, Manner::Reset, Manner::Error] {
         scenarios.push(Scenario::new(format!("{manner:?} in place of the list: status says why, and all is well afterwards"), move || {
