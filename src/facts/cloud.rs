@@ -75,6 +75,10 @@ impl Source {
 
 fn mark(path: &Path) -> io::Result<Mark> {
     let metadata = std::fs::metadata(path)?;
+    if !metadata.is_file() {
+        // A FIFO would block.
+        return Err(io::Error::other("not a regular file"));
+    }
     Ok((metadata.modified()?, std::os::unix::fs::MetadataExt::ino(&metadata)))
 }
 

@@ -124,7 +124,7 @@ mod tests {
     #[test]
     fn a_turn_is_each_exit_as_often_as_its_weight_says() {
         assert_eq!(slots(Spread::RoundRobin, &[share(1, 1), share(2, 1), share(3, 1)]), [1, 2, 3]);
-        assert_eq!(slots(Spread::RoundRobin, &[share(1, 5), share(2, 1), share(3, 1)]), [1, 1, 2, 1, 3, 1, 1]);
+        assert_eq!(slots(Spread::RoundRobin, &[share(1, 5), share(2, 1), share(3, 1)]), [1, 1, 2, 1, 1, 3, 1]);
         assert_eq!(slots(Spread::Random, &[share(1, 50), share(2, 100)]), [2, 1, 2]);
     }
 

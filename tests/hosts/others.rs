@@ -33,6 +33,9 @@ pub fn scenarios() -> Vec<Scenario> {
     for hook in ["forward", "postrouting"] {
         scenarios
             .push(Scenario::new(format!("a mark that another program sets in {hook} leaves the exit alone"), move || a_late_mark(hook)));
+        scenarios.push(Scenario::new(format!("a mark that another program sets in {hook} leaves exits by turn alone"), move || {
+            a_late_mark_and_turns(hook)
+        }));
     }
     scenarios
 }
@@ -202,6 +205,36 @@ fn a_late_mark(hook: &str) {
     egressd.kill();
     plain.blue_by_eth1("without the daemon");
     plain.free_by_eth0("it is not bound");
+}
+
+/// As tc is told of packets, and as Calico marks what its policy accepts: other bits, or all of them.
+fn a_late_mark_and_turns(hook: &str) {
+    let plain = Plain::new(World::builder().build());
+    let (world, blue) = (&plain.world, &plain.blue);
+    let exits = Nic::ALL.map(|nic| {
+        let address: IpAddr = world.layout.address(nic).into();
+        format!("{{address: {address}, gateway: '{}'}}", world.gateway(nic, address))
+    });
+    world.bind(&Binding::of(&blue.netns).with(&format!("exits: [{}], spread: RoundRobin", exits.join(", "))));
+    let _egressd = world.egressd_alone();
+    let turn = |when: &str| {
+        let ask = || blue.ask_tcp((SERVER, PORT)).unwrap_or_else(|error| panic!("{when}: {error}")).ip();
+        let seen: Vec<IpAddr> = (0..6).map(|_| ask()).collect();
+        for nic in Nic::ALL {
+            let own = seen.iter().filter(|address| **address == IpAddr::from(nic.eip())).count();
+            assert_eq!(own, 3, "{when}: {seen:?}");
+        }
+    };
+    until("both exits are there", || blue.ask_tcp((SERVER, PORT)).map(drop).map_err(|error| error.to_string()));
+    turn("without it");
+    for set in ["10", "meta mark | 0x10000", "meta mark | 0x100"] {
+        let shaper = format!("chain shaper {{ type filter hook {hook} priority mangle; counter meta mark set {set}; }};");
+        world.host.nft(&format!("table inet shaper {{ {shaper} }};"));
+        turn(set);
+        let listed = world.host.run(&["nft", "list", "table", "inet", "shaper"]);
+        assert!(!listed.contains("packets 0 "), "the packets came by it: {listed}");
+        world.host.nft("delete table inet shaper");
+    }
 }
 
 /// The proxy that the kernel's documentation has (tproxy.rst), with its mark.

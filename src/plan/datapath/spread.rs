@@ -15,7 +15,7 @@ use crate::model::binding::Spread;
 use crate::model::spread::Shares;
 use crate::model::uplinks::Exit;
 use crate::model::ways;
-use crate::nft::build::{Operand, constant, daddr, fib_oif, hash_of, map, mark, random, ranges, rule, saddr, turn};
+use crate::nft::build::{Operand, constant, daddr, fib_oif, hash_of, map, mark, oif, random, ranges, rule, saddr, turn};
 use crate::nft::{Bytes, Chain, Data, Datatype, Elements, Family, Key, Rule, Set, Table, Verdict};
 
 /// Fragments that were made before, by policy: a hash over thousands of exits is worked out once, and not in each round.
@@ -154,12 +154,18 @@ impl Choice<'_> {
         self.slots.iter().for_each(|exit| by_way.entry(exit.way).or_default().push(*exit));
         let hashed = matches!(self.spread, Spread::BySource | Spread::ByDestination);
         let datatype = if jumps { Datatype::Verdict } else { Datatype::address(self.v6) };
+        // Behind the routing its NIC tells a way, whatever another program has made of the mark; but where two of them have one NIC.
+        let alone = |way: u8| {
+            let nic = by_way[&way][0].interface;
+            by_way.iter().all(|(other, exits)| *other == way || exits[0].interface != nic)
+        };
         let mut rules = Vec::new();
         for (way, own) in &by_way {
             // By turn, a way's slots are its own; a hash finds the slot again that it found in `prerouting`.
             let set = format!("{}slots-{}", self.kind, self.name);
+            let own_nic = own[0].interface;
             let (set, own) = if hashed { (set, &self.slots) } else { (format!("{set}-{way}"), own) };
-            let of_way = rule().is(mark().and(MARK_MASK), ways::mark(*way));
+            let of_way = if alone(*way) { rule().is(oif(), own_nic) } else { rule().is(mark().and(MARK_MASK), ways::mark(*way)) };
             let slot = slot(self.spread, own.len(), self.v6);
             rules.push(match jumps {
                 true => of_way.vmap(set.as_str(), [slot]),
