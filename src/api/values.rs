@@ -24,6 +24,8 @@ use crate::model::ports::{Ports, Protocol};
 pub const MAX_ITEMS: usize = 256;
 /// Errors, and warnings, that one object reports; the rest is counted.
 pub const MAX_REPORTED: usize = 20;
+/// The shortest prefix of a bridge's subnet: that of 10.0.0.0/8.
+const LARGEST_SUBNET: u8 = 8;
 /// Characters of a user's value that an error repeats.
 const MAX_SHOWN: usize = 64;
 
@@ -305,7 +307,11 @@ pub fn subnet(net: IpNet, others: &[IpNet]) -> Result<IpNet, Fault> {
     if net.max_prefix_len() - net.prefix_len() < 2 {
         return Err(Fault::new(format!("`{net}` has no room for containers")));
     }
-    Ok(net)
+    if net.prefix_len() < LARGEST_SUBNET {
+        return Err(Fault::new(format!("`{net}` is larger than a /{LARGEST_SUBNET}")));
+    }
+    let reserved = unusable(net.addr()).or(is_link_local(net.addr()).then_some("is link-local"));
+    reserved.map_or(Ok(net), |reason| Err(Fault::new(format!("`{net}` {reason}"))))
 }
 
 /// The bridge's own address: inside one of the subnets, the only one there.

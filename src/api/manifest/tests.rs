@@ -331,6 +331,10 @@ fn a_network_is_read_whole_or_not_at_all() {
     for (spec, expected) in [
         ("", "spec.subnets: is missing; write `subnets:` and its value"),
         ("subnets: []", "spec.subnets: is empty; write for instance `[172.19.0.0/16]`"),
+        ("subnets: [0.0.0.0/0]", "spec.subnets[0]: `0.0.0.0/0` is larger than a /8; write for instance `172.19.0.0/16`"),
+        ("subnets: [127.0.0.0/8]", "spec.subnets[0]: `127.0.0.0/8` is a loopback address; write for instance `172.19.0.0/16`"),
+        ("subnets: [224.0.0.0/8]", "spec.subnets[0]: `224.0.0.0/8` is a multicast address; write for instance `172.19.0.0/16`"),
+        ("subnets: ['fe80::/64']", "spec.subnets[0]: `fe80::/64` is link-local; write for instance `172.19.0.0/16`"),
         ("subnets: [172.19.0.1/16]", "spec.subnets[0]: `172.19.0.1/16` has host bits set; write `172.19.0.0/16`"),
         (
             "subnets: [172.19.0.0/16, 172.20.0.0/16]",
