@@ -275,7 +275,7 @@ fn a_route_by_advertisement(subnets: Subnets) {
     assert!(!route().is_empty());
     world.leaves_by(&blue, Nic::Eth1).expect_err("it is not bound");
     world.bind(&Binding::of(&blue).with(&format!("exits: [{}]", exits.join(", "))));
-    let _egressd = world.egressd_alone();
+    let egressd = world.egressd_alone();
     world.await_nic("netns/blue", Nic::Eth1);
     let forwarding = || world.host.run(&["sysctl", "-n", "net.ipv6.conf.all.forwarding"]);
     assert_eq!(forwarding().trim(), "1", "it is needed");
@@ -283,4 +283,14 @@ fn a_route_by_advertisement(subnets: Subnets) {
     thread::sleep(Duration::from_secs(3));
     assert!(route().contains("expires"), "the advertised route is gone");
     world.leaves_by(&blue, Nic::Eth1).unwrap_or_else(|error| panic!("{error}"));
+    drop(egressd);
+    world.cleanup();
+    assert_eq!(forwarding().trim(), "1", "the bridge needs it");
+    let lose = || world.host.run(&["ip", "-6", "route", "del", "default", "proto", "ra", "dev", "eth1"]);
+    lose();
+    until("the router's advertisement is heard", || if route().is_empty() { Err("no route".to_owned()) } else { Ok(()) });
+    world.host.sysctl("ipv6/conf/eth1/accept_ra", "1");
+    lose();
+    thread::sleep(Duration::from_secs(3));
+    assert!(route().is_empty(), "with 1 the kernel hears none");
 }

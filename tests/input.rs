@@ -34,7 +34,8 @@ fn variables_that_count_for_nothing() {
         (output.status.code(), String::from_utf8_lossy(&output.stderr).into_owned())
     };
     let (none, docker) = (["--no-docker"], ["--docker-socket", "/run/none.sock"]);
-    let taken: [(&[&str], &[(&str, &str)]); 4] = [
+    type Given<'a> = (&'a [&'a str], &'a [(&'a str, &'a str)]);
+    let taken: [Given<'_>; 4] = [
         (&none, &[("EGRESSD_NO_METRICS", "false"), ("EGRESSD_METRICS_ADDRESS", "127.0.0.1:1")]),
         (&["--no-docker", "--no-metrics"], &[("EGRESSD_METRICS_ADDRESS", "127.0.0.1:1")]),
         (&none, &[("EGRESSD_DOCKER_SOCKET", "/run/none.sock")]),

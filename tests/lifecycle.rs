@@ -165,6 +165,7 @@ fn a_dry_run_changes_nothing() {
     ] {
         assert!(printed.lines().any(|printed| printed.starts_with(&line)), "no {line} in the plan:\n{printed}");
     }
+    assert!(printed.ends_with(" none of them made; addresses of workloads: 2 Bound\n"), "{printed}");
     // What is not bound to this world's tables is what a shell does with it.
     let plain = printed.lines().filter(|line| line.starts_with("sysctl ") || line.starts_with("ip ")).collect::<Vec<_>>();
     world.host.run(&["sh", "-e", "-c", &plain.join("\n")]);

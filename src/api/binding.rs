@@ -100,8 +100,8 @@ pub struct EgressBindingSpec {
     /// the workload's or the destination's address (`BySource`, `ByDestination`). A flow keeps the exit that it began with.
     #[serde(default)]
     pub spread: Spread,
-    /// How fast the workloads send outside, all of them together on a node: what is over it is dropped. For instance `20Mbit`, at most `100Gbit`;
-    /// kbit, Mbit and Gbit are thousands of bits a second. Not for programs of the host.
+    /// How fast the workloads send outside, all of them together on a node: what is over it is dropped. For instance `20Mbit`; bit, kbit, Mbit or
+    /// Gbit a second, from `64kbit` to `100Gbit`. Not for programs of the host.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 32))]
     pub rate: Option<String>,
@@ -117,22 +117,22 @@ pub struct EgressBindingSpec {
     /// Through what, when an administrator lends the addresses. In a cluster only.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub pool: Option<PoolReference>,
-    /// For traffic to where. Everything that is outside when not given; what does not match goes the host's way.
+    /// For traffic to where. Everything that is outside when not given; what does not match takes the host's default route, as without egressd.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 256))]
     pub to: Vec<Destination>,
-    /// For which protocols and ports. All when not given; what does not match goes the host's way.
+    /// For which protocols and ports. All when not given; what does not match takes the host's default route.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 256))]
     pub ports: Vec<PortRange>,
-    /// What happens while no exit is usable: `Drop`, or `Fallback` to the host's default way.
+    /// What happens while no exit is usable: `Drop`, or `Fallback` to the host's default route.
     #[serde(default)]
     pub when_unavailable: WhenUnavailable,
     /// What happens to open connections when their exit changes: `Keep` or `Reset`. UDP, and calls that nobody has answered yet, begin anew always.
     #[serde(default)]
     pub existing_flows: ExistingFlows,
-    /// Of two bindings for one workload the higher wins; then the cluster before a file before a label, then the older of two in the
-    /// cluster, then the name.
+    /// Of two bindings for one workload the higher wins; of one priority the cluster's, then a file's, then a label's, then the older of two in
+    /// the cluster, then the first name.
     #[serde(default)]
     pub priority: i32,
 }
@@ -266,7 +266,7 @@ pub struct Destination {
     /// A subnet, for instance `0.0.0.0/0`.
     #[schemars(length(max = 64))]
     pub cidr: String,
-    /// Subnets within it that go the host's way.
+    /// Subnets within it that take the host's default route.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 256), inner(length(max = 64)))]
     pub except: Vec<String>,

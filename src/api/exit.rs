@@ -57,7 +57,7 @@ pub struct Exit {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 15))]
     pub interface: Option<String>,
-    /// Next hop; found from the NIC's routes when not given.
+    /// Next hop; when not given, that of the NIC's default route, else the router of another NIC in the same subnet.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 64))]
     pub gateway: Option<String>,

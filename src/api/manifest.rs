@@ -137,11 +137,15 @@ impl<'a> Head<'a> {
         let given = top.get("kind").unwrap_or(&Value::Null);
         let kinds = [BINDING, network::KIND, pool::KIND, proxy::KIND];
         let kind = kinds.into_iter().find(|kind| given == kind).ok_or_else(|| {
-            let cure = match given.as_str().and_then(|kind| nearest(kind, kinds)) {
-                Some(kind) => format!("did you mean `{kind}`?"),
-                None => format!("write one of {}, and keep other manifests out of this folder", schema::listed(kinds.into_iter())),
+            let all = schema::listed(kinds.into_iter());
+            let message = match (given, given.as_str().and_then(|kind| nearest(kind, kinds))) {
+                (Value::Null, _) => format!("is missing; write one of {all}"),
+                (_, Some(kind)) => format!("{} is not read here; did you mean `{kind}`?", text_of(given)),
+                (_, None) => {
+                    format!("{} is not read here; write one of {all}, and keep other manifests out of this folder", text_of(given))
+                }
             };
-            refused("kind", format!("{} is not read here; {cure}", text_of(given)))
+            refused("kind", message)
         })?;
         let metadata = top.get("metadata").unwrap_or(&Value::Null);
         let text = |field: &str| match &metadata[field] {
@@ -168,7 +172,10 @@ impl<'a> Head<'a> {
     fn check(&mut self, spec: &Value, faults: &mut Faults) -> bool {
         let version = self.top.get("apiVersion").unwrap_or(&Value::Null);
         if version != API_VERSION {
-            faults.push("apiVersion", || format!("{} is not read here; write `{API_VERSION}`", text_of(version)));
+            faults.push("apiVersion", || match version {
+                Value::Null => format!("is missing; write `{API_VERSION}`"),
+                _ => format!("{} is not read here; write `{API_VERSION}`", text_of(version)),
+            });
         }
         foreign(self.top, &TOP, "document", "indent it below `spec:`", faults);
         if let Some(metadata) = self.top.get("metadata").and_then(Value::as_object) {

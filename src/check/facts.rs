@@ -10,6 +10,8 @@ use crate::nft::decode::AnyChain;
 pub const CAP_NET_BROADCAST: u64 = 1 << 11;
 /// `CAP_NET_ADMIN`, as a bit of `CapEff`.
 pub const CAP_NET_ADMIN: u64 = 1 << 12;
+/// `CAP_NET_RAW`, as a bit of `CapEff`.
+pub const CAP_NET_RAW: u64 = 1 << 13;
 
 /// A host.
 #[derive(Clone, Debug, Default)]

@@ -24,7 +24,7 @@ pub fn findings(facts: &Facts) -> Vec<Finding> {
 fn nat_ahead(chain: &AnyChain) -> Option<Finding> {
     let priority = chain.base.filter(|_| chain.is_nat_ahead_of_ours())?.priority;
     let subject = format!("NAT chain {chain}");
-    let cure = format!("give it a priority above {PRIORITY_SNAT} (`srcnat` is 100), or let it pass by what comes from bound workloads");
+    let cure = format!("give it a priority above {PRIORITY_SNAT} (`srcnat` is 100), or let it accept what comes from bound workloads");
     Some(match chain.uses {
         0 => Finding::warn(subject, format!("its priority {priority} is ahead of egressd's {PRIORITY_SNAT}; it is empty so far"), cure),
         _ => {

@@ -1,6 +1,6 @@
 //! The kernel: its version, its parts, what this process may do, and settings.
 
-use super::facts::{CAP_NET_ADMIN, CAP_NET_BROADCAST, Facts};
+use super::facts::{CAP_NET_ADMIN, CAP_NET_BROADCAST, CAP_NET_RAW, Facts};
 use super::finding::Finding;
 use crate::model::release;
 
@@ -60,13 +60,17 @@ fn privileges(facts: &Facts) -> Vec<Finding> {
         (CAP_NET_ADMIN, "CAP_NET_ADMIN", "to set rules, routes and link groups"),
         (CAP_NET_BROADCAST, "CAP_NET_BROADCAST", "to hear the addresses inside containers before they send"),
     ];
-    let missing = needed.iter().filter(|(bit, ..)| facts.capabilities & bit == 0);
+    let lacks = |bit| facts.capabilities & bit == 0;
+    let cure = |name: &str| format!("run as root, or with {name} (`AmbientCapabilities=` of a unit, `--cap-add` of a container)");
+    let missing = needed.iter().filter(|(bit, ..)| lacks(*bit));
     let mut findings: Vec<_> = missing
-        .map(|(_, name, what_for)| {
-            let cure = format!("run as root, or with {name} (`AmbientCapabilities=` of a unit, `--cap-add` of a container)");
-            Finding::fail(*name, format!("this process lacks it; it is needed {what_for}"), cure)
-        })
+        .map(|(_, name, what_for)| Finding::fail(*name, format!("this process lacks it; it is needed {what_for}"), cure(name)))
         .collect();
+    if lacks(CAP_NET_RAW) {
+        let message = "this process lacks it: gateways and neighbours cannot be asked (ARP, neighbour discovery), so a dead gateway is not \
+                       noticed, and no address with `assignment: Managed` is put on a NIC";
+        findings.push(Finding::warn("CAP_NET_RAW", message, cure("CAP_NET_RAW")));
+    }
     if !facts.sysctls_writable {
         let cure =
             "run it with /proc/sys writable (`ProtectKernelTunables=no` in a unit), or with the host's mounted elsewhere (`--sysctl-root`)";
@@ -77,7 +81,7 @@ fn privileges(facts: &Facts) -> Vec<Finding> {
         });
     }
     if findings.is_empty() {
-        findings.push(Finding::ok("privileges", "CAP_NET_ADMIN, CAP_NET_BROADCAST, /proc/sys writable"));
+        findings.push(Finding::ok("privileges", "CAP_NET_ADMIN, CAP_NET_BROADCAST, CAP_NET_RAW, /proc/sys writable"));
     }
     findings
 }

@@ -9,6 +9,7 @@ use std::os::unix::fs::FileTypeExt;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, bail};
+use clap::error::{ContextKind, ContextValue};
 use clap::parser::ValueSource;
 use clap::{Arg, ArgAction, ArgMatches, Command};
 use serde_json::Value;
@@ -25,6 +26,30 @@ pub const FILE: &str = "/etc/egressd/config.yaml";
 pub struct Completed {
     pub arguments: Vec<OsString>,
     pub added: Vec<String>,
+    /// The file that they are from.
+    pub file: PathBuf,
+}
+
+impl Completed {
+    /// What is wrong with the value of an option that the file added, in one line; `None`: the error is not about such a value.
+    pub fn fault(&self, error: &clap::Error) -> Option<String> {
+        let text = |kind| match error.get(kind) {
+            Some(ContextValue::String(text)) => Some(text.as_str()),
+            _ => None,
+        };
+        // With what stands for its value: `--inside <CIDR>`.
+        let option = text(ContextKind::InvalidArg)?.split(' ').next()?;
+        let name = option.strip_prefix("--").filter(|_| self.added.iter().any(|added| added == option))?;
+        let why = match (error.get(ContextKind::ValidValue), std::error::Error::source(error)) {
+            (Some(ContextValue::Strings(all)), _) => format!("has to be one of {}", all.join(", ")),
+            (_, Some(source)) => source.to_string(),
+            _ => return None,
+        };
+        let value = format!("`{}`", text(ContextKind::InvalidValue).unwrap_or_default());
+        let why = if why.contains(&value) { why } else { format!("{value} cannot be read: {why}") };
+        let command = self.arguments.get(1).map_or_else(|| "run".into(), |command| command.to_string_lossy());
+        Some(format!("{}: {name}: {why}; see `egressd {command} --help`", self.file.display()))
+    }
 }
 
 /// Completes the arguments of a command by what the file says of its options. Where none is named, the usual one may be missing. The
@@ -34,10 +59,10 @@ pub struct Completed {
 /// When the file cannot be read, or has something else than options of `command`'s subcommands.
 pub fn complete(command: &Command, mut arguments: Vec<OsString>) -> anyhow::Result<Completed> {
     let mut added = Vec::new();
-    let Some((given, file)) = looked_up(command, &arguments) else { return Ok(Completed { arguments, added }) };
+    let Some((given, file)) = looked_up(command, &arguments) else { return Ok(Completed { arguments, added, file: PathBuf::new() }) };
     let subcommand = given.subcommand().and_then(|(name, given)| Some((command.find_subcommand(name)?, given)));
     let Some((subcommand, given)) = subcommand.filter(|(subcommand, _)| may_be_in_a_file(subcommand).next().is_some()) else {
-        return Ok(Completed { arguments, added });
+        return Ok(Completed { arguments, added, file });
     };
     // Right behind the command: what follows may be the arguments of another program.
     let behind = arguments.iter().position(|argument| *argument == *subcommand.get_name()).map_or(arguments.len(), |at| at + 1);
@@ -50,7 +75,7 @@ pub fn complete(command: &Command, mut arguments: Vec<OsString>) -> anyhow::Resu
         }
     }
     arguments.splice(behind..behind, more);
-    Ok(Completed { arguments, added })
+    Ok(Completed { arguments, added, file })
 }
 
 /// The arguments as far as they can be read, and the file to look into; `None` when there is none.

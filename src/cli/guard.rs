@@ -23,7 +23,7 @@ pub fn guard(file: &Path) -> anyhow::Result<()> {
     let list = |names: &std::collections::BTreeSet<String>| names.iter().cloned().collect::<Vec<_>>().join(", ");
     match remembered.bridges.is_empty() {
         true => println!("no bridge was guarded: nothing to do"),
-        false => println!("until egressd runs, nothing begins on {} that leads outside", list(&remembered.bridges)),
+        false => println!("until egressd runs, what is on {} cannot begin to talk to the outside", list(&remembered.bridges)),
     }
     Ok(())
 }

@@ -94,7 +94,12 @@ impl Kubectl {
                 output.print(&cluster::listed(&bindings), || cluster::status(&bindings))
             }
             Command::Explain { pod, namespace } => {
-                let found = namespace.of::<Pod>(&client).get(&pod).await.map_err(|error| Error::of("get", format!("pods {pod}"), error))?;
+                let found =
+                    namespace.of::<Pod>(&client).get_opt(&pod).await.map_err(|error| Error::of("get", format!("pods {pod}"), error))?;
+                let Some(found) = found else {
+                    let of = namespace.namespace.as_deref().unwrap_or(client.default_namespace());
+                    anyhow::bail!("there is no pod {pod} in the namespace {of}; see kubectl get pods --all-namespaces")
+                };
                 let bindings = list(&namespace.of(&client)).await?;
                 let node = match found.spec.as_ref().and_then(|spec| spec.node_name.as_deref()) {
                     Some(node) => report(client, node).await?,

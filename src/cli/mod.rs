@@ -22,6 +22,7 @@ use std::io::{IsTerminal, Write};
 use std::net::IpAddr;
 use std::path::PathBuf;
 
+use anyhow::bail;
 use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand};
 use ipnet::Ipv4Net;
 use output::Output;
@@ -31,7 +32,7 @@ use show::Inbound;
 const EXIT_CODES: &str = "Exit codes: 0 done, 1 failed (`check`: something has to be mended first), 2 wrong arguments.
 Each option that names an environment variable is also read from that, and from the file of --config by its long name: a flag wins over a variable, and a variable over the file.";
 
-/// Gives every container its own way out: the NIC, the gateway and the public address that its binding says.
+/// Gives every container its own way out: the NIC, the gateway and the public address that its labels or a manifest say.
 #[derive(Debug, Parser)]
 #[command(name = "egressd", version, about, after_help = EXIT_CODES)]
 pub struct Cli {
@@ -49,18 +50,23 @@ const AHEAD: [&str; 4] = ["--config", "--state-dir", "--boot-guard", "--sysctl-r
 /// wrong.
 ///
 /// # Errors
-/// When the file is wrong.
+/// When the file is wrong, or a value in it.
 pub fn parse(args: impl IntoIterator<Item = OsString>) -> anyhow::Result<Cli> {
     let arguments = behind_the_command(args);
     let command = variables::without_overruled(Cli::command(), &arguments);
     let completed = config::complete(&command, arguments)?;
-    let parsed = command.try_get_matches_from(completed.arguments).and_then(|given| Cli::from_arg_matches(&given));
-    Ok(parsed.unwrap_or_else(|error| {
-        if error.use_stderr() && !completed.added.is_empty() {
-            eprintln!("egressd: by the file of options: {}", completed.added.join(", "));
-        }
-        error.exit()
-    }))
+    let parsed = command.try_get_matches_from(&completed.arguments).and_then(|given| Cli::from_arg_matches(&given));
+    let error = match parsed {
+        Ok(cli) => return Ok(cli),
+        Err(error) => error,
+    };
+    if let Some(fault) = completed.fault(&error) {
+        bail!(fault);
+    }
+    if error.use_stderr() && !completed.added.is_empty() {
+        eprintln!("egressd: {} says {}", completed.file.display(), completed.added.join(", "));
+    }
+    error.exit()
 }
 
 /// Puts options that stand ahead of the command behind it: each belongs to the commands that use it, and scripts may have it there.
@@ -117,7 +123,7 @@ enum Command {
     Flows {
         #[command(flatten)]
         state: StateArgs,
-        /// As status names it, an address, or pod/NAME
+        /// A WORKLOAD of `egressd status`, an address, or pod/NAME
         workload: Option<String>,
         /// How to print it
         #[arg(short, long, value_enum, default_value_t)]
@@ -135,7 +141,7 @@ enum Command {
         /// A call to this port of an exit instead: who serves it, and who answers the client whose address follows
         #[arg(long, value_name = "ADDRESS:PORT[/udp]")]
         inbound: Option<Inbound>,
-        /// A container's name or id, an address, pod/NAME, or netns/NAME
+        /// A WORKLOAD of `egressd status` (NAME, netns/NAME, user/NAME, unit/NAME, host/all, ...), a container's id, an address, or pod/NAME
         #[arg(required_unless_present = "inbound")]
         workload: Option<String>,
         /// Where to, an address or a name; the outside at large when not given
@@ -191,7 +197,7 @@ enum Command {
         #[arg(long, env = "EGRESSD_BOOT_GUARD", value_name = "FILE")]
         boot_guard: PathBuf,
     },
-    /// Take everything of egressd out of the kernel (stop the daemon first)
+    /// Take everything of egressd out of the kernel (stop the daemon first, and name the file of the boot guard)
     Cleanup {
         #[command(flatten)]
         state: StateArgs,

@@ -48,7 +48,7 @@ pub(super) struct RunArgs {
     /// Serve the page that shows all this, and its API, at this loopback address, as 127.0.0.1:9467. Every user of this host can read it
     #[arg(long, env = "EGRESSD_UI_ADDRESS", value_parser = loopback, value_name = "ADDRESS:PORT")]
     ui_address: Option<SocketAddr>,
-    /// Let open flows of bound workloads pass by a flowtable of nftables, where the kernel has them: half the work for each packet, but no
+    /// Forward open flows of bound workloads by a flowtable of nftables, where the kernel has them: half the work for each packet, but no
     /// other program's chain sees them
     #[arg(long, env = "EGRESSD_FAST_PATH", value_enum, default_value_t, value_name = "WHEN")]
     fast_path: FastPath,
@@ -60,7 +60,7 @@ pub(super) struct RunArgs {
     log_json: bool,
 }
 
-/// Whether flows are to pass by a flowtable.
+/// Whether flows are forwarded by a flowtable.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
 enum FastPath {
     /// Where the kernel has them

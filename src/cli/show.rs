@@ -13,7 +13,7 @@ use k8s_openapi::jiff::Timestamp;
 use super::output::Output;
 use crate::daemon::control::{Request, ask};
 use crate::daemon::question::{Call, Response};
-use crate::report::status::Status;
+use crate::report::status::{self, Status};
 use crate::report::{flows, table};
 
 /// Between two prints of `--watch`.
@@ -106,7 +106,7 @@ fn another() -> anyhow::Error {
 }
 
 fn unknown(workload: &str) -> anyhow::Error {
-    anyhow!("egressd knows no workload {workload}; see `egressd status` for those it knows")
+    anyhow!(status::unknown(workload))
 }
 
 /// Prints the way of a workload; for a name, to each of its addresses.
@@ -138,7 +138,9 @@ impl FromStr for Inbound {
             "udp" => true,
             _ => return Err(format!("{protocol} is not one of tcp, udp")),
         };
-        let called = called.parse().map_err(|_| format!("{called} is no address and port; write for instance 172.31.0.14:27017/tcp"))?;
+        let called = called
+            .parse()
+            .map_err(|_| format!("{called} is no address and port; write for instance 172.31.0.14:27017, or 172.31.0.14:53/udp"))?;
         Ok(Self { called, udp })
     }
 }

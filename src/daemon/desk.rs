@@ -15,7 +15,7 @@ use super::tally::{self, Reader, Reading};
 use crate::effects::kernel::Failure;
 use crate::report::drops::Dropped;
 use crate::report::flows::{Flows, Owners};
-use crate::report::status::{Status, Workload};
+use crate::report::status::{Status, Workload, unknown};
 
 /// How long what was counted is told again.
 const FRESH: Duration = Duration::from_secs(1);
@@ -135,7 +135,7 @@ impl Desk {
 /// Why the flows of a workload are not listed.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum FlowsError {
-    #[error("egressd knows no workload {0}")]
+    #[error("{}", unknown(.0))]
     Unknown(String),
     #[error("{0}")]
     Unread(Failure),

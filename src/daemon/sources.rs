@@ -23,7 +23,8 @@ pub(super) struct Name {
 
 const KEPT: &str = "what is known of it stays, new containers get no exit";
 
-pub(super) const DOCKER: Name = Name { label: "docker", called: "docker", meanwhile: KEPT, cure: "see --docker-socket" };
+pub(super) const DOCKER: Name =
+    Name { label: "docker", called: "docker", meanwhile: KEPT, cure: "see --docker-socket, and --no-docker where there is none" };
 pub(super) const CONTAINERD: Name = Name { label: "containerd", called: "containerd", meanwhile: KEPT, cure: "see --containerd-socket" };
 pub(super) const KUBERNETES: Name = Name {
     label: "kubernetes",

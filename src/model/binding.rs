@@ -8,6 +8,7 @@ use std::sync::Arc;
 
 use ipnet::IpNet;
 
+use super::address::Family;
 use super::field_error::FieldError;
 use super::health::ExitProbe;
 use super::inbound::Inbound;
@@ -18,7 +19,7 @@ use super::reason::Reason;
 pub use super::source_ports::SourcePorts;
 use crate::fnv::Fnv;
 
-/// Where a binding was written. The order is that of precedence at equal priority and age.
+/// Where a binding was written. The order is that of precedence at equal priority: it comes ahead of age.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Source {
     /// The API server.
@@ -126,6 +127,14 @@ pub enum Assignment {
 }
 
 impl ExitSpec {
+    /// As it was written: an address, or the name of the interface whose own address it is.
+    pub fn written(&self) -> String {
+        match &self.interface {
+            Some(interface) if self.address.is_unspecified() => interface.clone(),
+            _ => self.address.to_string(),
+        }
+    }
+
     /// An address, and nothing else said.
     pub fn new(address: IpAddr) -> Self {
         Self {
@@ -186,6 +195,11 @@ impl Traffic {
     /// Empty means every protocol and port.
     pub fn ports(&self) -> &[Ports] {
         &self.ports
+    }
+
+    /// Whether some of it goes to destinations of this family.
+    pub fn concerns(&self, family: Family) -> bool {
+        self.to.is_empty() || self.to.iter().any(|destination| Family::of(destination.cidr.addr()) == family)
     }
 
     /// Whether it is for some port of a destination.

@@ -274,7 +274,10 @@ impl fmt::Display for Reason {
                 write!(f, "{interface} is down or has no carrier; ip link set {interface} up, or look at its cable")
             }
             Self::GatewayNotFound { interface } => {
-                write!(f, "{interface} has no default route to learn its gateway from; name it (egress.gateway, exits[].gateway)")
+                write!(
+                    f,
+                    "{interface} has no default route, and no other NIC knows a router in its subnet; name its gateway (egress.gateway, exits[].gateway)"
+                )
             }
             Self::GatewayIsOwn { interface, gateway } => {
                 write!(f, "the gateway {gateway} is an address of this host; name the router at {interface}, or leave the gateway out")
@@ -300,12 +303,12 @@ impl fmt::Display for Reason {
             }
             Self::NotAnUplink { interface, why } => write!(f, "{interface} {why}"),
             Self::DatapathBypassed { bridge } => {
-                write!(f, "{bridge} is a bridge of a NIC, so its packets to the router pass this host by; put it on a bridge of its own")
+                write!(f, "{bridge} is a bridge of a NIC, so its packets to the router bypass this host; put it on a bridge of its own")
             }
             Self::OnNoLink { address } => {
                 write!(
                     f,
-                    "no link of this node leads to {address}: the pod has a link of its own on a NIC (macvlan, ipvlan, SR-IOV, host-device), so its packets pass this host's netfilter by; have its CNI network use the plugin bridge or ptp, or leave the pod out of the binding's podSelector"
+                    "no link of this node leads to {address}: the pod has a link of its own on a NIC (macvlan, ipvlan, SR-IOV, host-device), so its packets bypass this host's netfilter; have its CNI network use the plugin bridge or ptp, or leave the pod out of the binding's podSelector"
                 )
             }
             Self::NotProgrammed { error } => {

@@ -113,7 +113,7 @@ pub enum State {
     Dropped(Reason),
     /// Bound without a usable exit: it goes the host's way, as asked.
     FellBack(Reason),
-    /// Known, and bound by nobody.
+    /// Known, and bound by nobody; or its binding is for nothing of this family.
     Free,
     /// No address yet.
     Waiting(Reason),
@@ -158,5 +158,11 @@ pub fn choose(uplinks: &Uplinks, binding: &Binding, address: IpAddr) -> State {
             None => drop(first.get_or_insert(Reason::AddressNotFound { address: spec.address })),
         }
     }
-    without(first.unwrap_or(Reason::NoExitInFamily(Family::of(address))))
+    let family = Family::of(address);
+    match first {
+        Some(reason) => without(reason),
+        // All of the family is what the binding is not for.
+        None if !binding.traffic.concerns(family) => State::Free,
+        None => without(Reason::NoExitInFamily(family)),
+    }
 }

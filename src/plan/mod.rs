@@ -134,9 +134,6 @@ impl Plan {
 
     /// One line for each step, as a command of a shell, as far as there is one.
     pub fn words(&self, kernel: &KernelFacts) -> String {
-        if self.is_empty() {
-            return "nothing to change\n".to_owned();
-        }
         let nothing = Ruleset::default();
         let target = self.target.as_ref().unwrap_or(&nothing);
         let name = |index| kernel.links.get(&index).map(|link| link.name.clone());

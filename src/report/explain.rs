@@ -1,6 +1,7 @@
 //! `egressd explain`: what happens to a packet of a workload, step by step, and why.
 
 pub mod inbound;
+mod spread;
 
 use std::fmt::Write;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
@@ -8,8 +9,10 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use super::columns::list;
 use super::drops::Drops;
 use super::flows::protocol;
+use super::lost::lost;
+use super::status::shown;
 use crate::contract::{MARK_MASK, UPLINK_GROUP};
-use crate::model::binding::{Destination, ExistingFlows, Source, Traffic};
+use crate::model::binding::{Binding, Destination, ExistingFlows, Source, Traffic};
 use crate::model::facts::{Family, Link, Route, RouteKind};
 use crate::model::known::Facts;
 use crate::model::resolve::Outcome;
@@ -24,18 +27,21 @@ const MANY: usize = 8;
 /// What becomes of the packets of `workload` (a name, an address, or a container's id) to `destination`, or to the outside at large.
 /// `None`: no such workload is known.
 pub fn explain(facts: &Facts, outcome: &Outcome, drops: &Drops, workload: &str, destination: Option<IpAddr>) -> Option<String> {
-    let rows: Vec<&Row> = outcome.all_rows().filter(|row| named(row, workload)).collect();
+    let mut rows: Vec<&Row> = outcome.all_rows().filter(|row| named(row, workload)).collect();
+    if rows.is_empty() {
+        rows = subnet_of(outcome, workload);
+    }
     if rows.is_empty() {
         let container = facts.containers().find(|c| c.name == workload || (!workload.is_empty() && c.id.starts_with(workload)))?;
-        return Some(format!("{}: no binding selects it; it goes the host's way\n", container.name));
+        return Some(format!("{}: no binding selects it; it takes the host's default route\n", container.name));
     }
     let mut out = String::new();
     for row in rows.iter().filter(|r| same_family(r, destination)) {
         // Writing into a String cannot fail.
-        let _ = one(&mut out, facts, outcome, row, destination);
+        let _ = one(&mut out, facts, outcome, row, spread::Ends { source: source(row, workload), destination });
         let dropped = drops.of(row, outcome);
         if !dropped.is_empty() {
-            let _ = writeln!(out, "  lost      packets dropped: {}", list(&dropped));
+            let _ = writeln!(out, "  counted   packets dropped: {}", list(&dropped));
         }
     }
     if let (true, Some(to)) = (out.is_empty(), destination) {
@@ -55,6 +61,22 @@ fn named(row: &Row, name: &str) -> bool {
     id || row.subject.to_string() == name || row.address.is_some_and(|net| net.to_string() == name || net.addr().to_string() == name)
 }
 
+/// The rows of the smallest subnet that has this address, if it is one.
+fn subnet_of<'a>(outcome: &'a Outcome, name: &str) -> Vec<&'a Row> {
+    let Ok(address) = name.parse::<IpAddr>() else { return Vec::new() };
+    let has = |row: &&Row| matches!(row.subject, Subject::Source(net) if net.contains(&address));
+    let length = |row: &&Row| row.address.map_or(0, |net| net.prefix_len());
+    let most = outcome.rows.iter().filter(has).map(|row| length(&row)).max();
+    outcome.rows.iter().filter(has).filter(|row| Some(length(row)) == most).collect()
+}
+
+/// The address that a row's packets have: its own, or the one of its subnet that is asked for.
+fn source(row: &Row, name: &str) -> Option<IpAddr> {
+    let net = row.address?;
+    let asked = name.parse().ok().filter(|address| net.contains(address));
+    if net.prefix_len() == net.max_prefix_len() { Some(net.addr()) } else { asked }
+}
+
 fn same_family(row: &Row, destination: Option<IpAddr>) -> bool {
     match (row.address, destination) {
         (Some(net), Some(to)) => net.addr().is_ipv4() == to.is_ipv4(),
@@ -62,15 +84,19 @@ fn same_family(row: &Row, destination: Option<IpAddr>) -> bool {
     }
 }
 
-fn one(out: &mut String, facts: &Facts, outcome: &Outcome, row: &Row, destination: Option<IpAddr>) -> std::fmt::Result {
-    let address = row.address.map_or_else(|| "no address yet".to_owned(), |net| net.addr().to_string());
-    writeln!(out, "{} ({address})", row.subject)?;
+fn one(out: &mut String, facts: &Facts, outcome: &Outcome, row: &Row, ends: spread::Ends) -> std::fmt::Result {
+    let (subject, address) = (row.subject.to_string(), row.address.map_or_else(|| "no address yet".to_owned(), shown));
+    if subject == address {
+        writeln!(out, "{subject}")?
+    } else {
+        writeln!(out, "{subject} ({address})")?
+    }
     match &row.binding {
         Some(binding) => writeln!(out, "  binding   {}", binding.name)?,
-        None => writeln!(out, "  binding   none: it is known to be unbound, and goes the host's way")?,
+        None => writeln!(out, "  binding   none: it is known to be unbound, and takes the host's default route")?,
     }
     for loser in &row.losers {
-        writeln!(out, "            {loser} asked for it too, and comes after it (priority, then age, then source, then name)")?;
+        writeln!(out, "            {loser} asked for it too, and comes after it (priority, then source, then age, then name)")?;
     }
     let link = |index| facts.kernel.links.get(&index).map_or("?", |l: &Link| l.name.as_str());
     match row.entry {
@@ -82,7 +108,7 @@ fn one(out: &mut String, facts: &Facts, outcome: &Outcome, row: &Row, destinatio
         None => writeln!(out, "  known by  nothing yet: no interface of this host shows its address")?,
     }
     match &row.state {
-        State::Bound(exit) => bound(out, facts, outcome, row, exit, destination),
+        State::Bound(exit) => bound(out, facts, outcome, row, exit, ends),
         State::Dropped(reason) => {
             writeln!(out, "  dropped   it has no usable exit: {reason}")?;
             let fallback = match row.binding.as_ref().map(|binding| binding.name.source) {
@@ -92,18 +118,21 @@ fn one(out: &mut String, facts: &Facts, outcome: &Outcome, row: &Row, destinatio
             };
             writeln!(out, "            ({fallback} would send it by the default route)")
         }
-        State::FellBack(reason) => writeln!(out, "  fallback  it goes the host's way: {reason}"),
+        State::FellBack(reason) => writeln!(out, "  fallback  it takes the host's default route: {reason}"),
         State::Waiting(reason) | State::Refused(reason) => {
             writeln!(out, "  {}   {reason}", crate::report::status::word(row).to_lowercase())
         }
-        State::Free => Ok(()),
+        State::Free => {
+            let Some(binding) = &row.binding else { return Ok(()) };
+            let traffic = describe(&binding.traffic);
+            writeln!(out, "  not ours  the binding is for nothing of this family ({traffic}): it takes the host's default route")
+        }
     }
 }
 
-fn bound(out: &mut String, facts: &Facts, outcome: &Outcome, row: &Row, exit: &Exit, destination: Option<IpAddr>) -> std::fmt::Result {
-    let Some(way) = outcome.uplinks.ways.get(&exit.way) else { return Ok(()) };
+fn bound(out: &mut String, facts: &Facts, outcome: &Outcome, row: &Row, first: &Exit, ends: spread::Ends) -> std::fmt::Result {
     let traffic = row.binding.as_ref().map(|b| &b.traffic);
-    if let Some(to) = destination {
+    if let Some(to) = ends.destination {
         if is_host(facts, to) {
             return writeln!(
                 out,
@@ -117,23 +146,18 @@ fn bound(out: &mut String, facts: &Facts, outcome: &Outcome, row: &Row, exit: &E
             return writeln!(out, "  inside    {to} is not outside: {how}; source and route stay as they are");
         }
         if let Some(traffic) = traffic.filter(|t| !t.reaches(to)) {
-            return writeln!(out, "  not ours  {to} is outside what the binding is for ({}): it goes the host's way", describe(traffic));
+            return writeln!(
+                out,
+                "  not ours  {to} is outside what the binding is for ({}): it takes the host's default route",
+                describe(traffic)
+            );
         }
     }
     if let Some(traffic) = traffic.filter(|t| !t.is_everything()) {
-        writeln!(out, "  traffic   {}; the rest goes the host's way", describe(traffic))?;
+        writeln!(out, "  traffic   {}; the rest takes the host's default route", describe(traffic))?;
     }
     let of_host = row.entry.is_some_and(Entry::is_of_host);
-    let exits = outcome.exits_of(row);
-    if let (Some(binding), [_, _, ..]) = (&row.binding, exits.as_slice()) {
-        let all: Vec<IpAddr> = exits.iter().map(|exit| exit.address).collect();
-        writeln!(
-            out,
-            "  spread    {:?}: each new flow leaves as one of {}; what follows is the first one's way",
-            binding.spread,
-            list(&all)
-        )?;
-    }
+    let exit = &spread::write(out, outcome, row, *first, ends)?;
     for ((number, to, port), closed) in outcome.shares_of(row).iter().flat_map(|shares| &shares.closed).take(MANY) {
         let to = SocketAddr::new(*to, *port);
         writeln!(
@@ -146,11 +170,27 @@ fn bound(out: &mut String, facts: &Facts, outcome: &Outcome, row: &Row, exit: &E
     if let Some(rate) = row.binding.as_ref().and_then(|binding| binding.rate).filter(|_| !of_host) {
         writeln!(out, "  rate      {rate}, all workloads of the binding together; more is dropped")?;
     }
-    for spec in row.binding.iter().flat_map(|binding| &binding.exits) {
-        if let Some(Err(reason)) = outcome.uplinks.exit(spec).filter(|_| Family::of(spec.address) == Family::of(exit.address)) {
-            writeln!(out, "  lost      {}: {reason}", spec.address)?;
-        }
+    if let Some(binding) = &row.binding {
+        others(out, outcome, binding, Family::of(exit.address))?;
     }
+    way(out, facts, outcome, row, exit, ends.destination)
+}
+
+/// The exits of the binding that take no new flow.
+fn others(out: &mut String, outcome: &Outcome, binding: &Binding, family: Family) -> std::fmt::Result {
+    for spec in binding.exits.iter().filter(|spec| spec.draining && Family::of(spec.address) == family) {
+        writeln!(out, "  draining  {}: it gets no new flow, and those that have it go on", spec.written())?;
+    }
+    for exit in lost(binding, &outcome.uplinks, family) {
+        writeln!(out, "  lost      {}: {}", exit.exits, exit.message)?;
+    }
+    Ok(())
+}
+
+/// How what leaves by an exit goes on.
+fn way(out: &mut String, facts: &Facts, outcome: &Outcome, row: &Row, exit: &Exit, destination: Option<IpAddr>) -> std::fmt::Result {
+    let Some(way) = outcome.uplinks.ways.get(&exit.way) else { return Ok(()) };
+    let of_host = row.entry.is_some_and(Entry::is_of_host);
     writeln!(out, "  flow      leaves as {}, which is all that tells its way from then on", exit.address)?;
     if of_host {
         let how = if row.binding.as_ref().is_some_and(|binding| binding.existing_flows == ExistingFlows::Reset) { "end" } else { "go on" };
@@ -232,7 +272,7 @@ fn most_specific<'a>(routes: impl Iterator<Item = &'a Route>, to: IpAddr) -> Opt
 fn describe(traffic: &Traffic) -> String {
     let destination = |d: &Destination| match d.except.as_slice() {
         [] => d.cidr.to_string(),
-        except => format!("{} except {}", d.cidr, list(except)),
+        except => format!("{} (except {})", d.cidr, list(except)),
     };
     let to: Vec<String> = traffic.to().iter().map(destination).collect();
     let ports = traffic.ports().iter().map(|p| {
@@ -244,7 +284,7 @@ fn describe(traffic: &Traffic) -> String {
         (true, true) => "everything".to_owned(),
         (false, true) => format!("to {}", to.join(", ")),
         (true, false) => ports.join(", "),
-        (false, false) => format!("to {}, {}", to.join(", "), ports.join(", ")),
+        (false, false) => format!("{}, to {}", ports.join(", "), to.join(", ")),
     }
 }
 

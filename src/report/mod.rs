@@ -9,6 +9,7 @@ pub mod flows;
 pub mod fold;
 pub mod inside;
 mod ipvs;
+pub mod lost;
 pub mod node;
 pub mod ports;
 pub mod services;

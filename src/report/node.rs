@@ -101,7 +101,8 @@ impl<'a> Workload<'a> {
         });
         match failing {
             Some(reason) => Fate::Failing(reason),
-            None if bound => Fate::Programmed,
+            // With rows that its binding is for nothing of there is nothing to wait for.
+            None if bound || self.rows.iter().all(|row| row.state == State::Free) => Fate::Programmed,
             None => Fate::Pending,
         }
     }

@@ -9,10 +9,13 @@ use k8s_openapi::jiff::Timestamp;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use super::columns::list;
 use super::drops::{Dropped, DroppedFor, Drops};
+use super::lost::{LostExit, lost};
 use super::ports;
 use super::services::{ServiceStatus, services};
-use crate::model::binding::{Binding, BindingName};
+use crate::model::binding::{Binding, BindingName, Compose, ExitSpec, Selector};
+use crate::model::facts::Family;
 use crate::model::field_error::FieldError;
 use crate::model::known::Facts;
 use crate::model::port_use::PortUse;
@@ -82,6 +85,12 @@ pub struct Workload {
     /// What the outside sees of each of them, as far as somebody says.
     #[serde(skip_serializing_if = "BTreeMap::is_empty", default)]
     pub public_addresses: BTreeMap<IpAddr, IpAddr>,
+    /// The part of the new flows that each of them gets, 1 to 100; absent where all have the same.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty", default)]
+    pub weights: BTreeMap<IpAddr, u16>,
+    /// Exits of its binding that get no new flow, as they are written; flows that have them go on.
+    #[serde(skip_serializing_if = "Vec::is_empty", default)]
+    pub draining: Vec<String>,
     /// How: `RoundRobin`, `Random`, `BySource` or `ByDestination`.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub spread: Option<String>,
@@ -127,6 +136,12 @@ pub struct BindingStatus {
     /// Workloads that another binding has instead: `web-1 (file/shop/crawler)`.
     #[serde(skip_serializing_if = "Vec::is_empty", default)]
     pub lost: Vec<String>,
+    /// Its exits that are not used just now, while others of their family are.
+    #[serde(skip_serializing_if = "Vec::is_empty", default)]
+    pub lost_exits: Vec<LostExit>,
+    /// What its `containerSelector` demands, where no container of this host fits it: `names: crawler`.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub fits_nobody: Option<String>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
@@ -187,6 +202,11 @@ pub fn word(row: &Row) -> &'static str {
     }
 }
 
+/// What is answered where a name is no workload's.
+pub fn unknown(workload: &str) -> String {
+    format!("no workload is called `{workload}`; `egressd status` lists all")
+}
+
 /// A moment as RFC 3339, to the millisecond.
 pub fn time(at: Timestamp) -> String {
     format!("{at:.3}")
@@ -226,6 +246,8 @@ fn workload(row: &Row, outcome: &Outcome, counted: &Counted, since: Option<Times
         binding: row.binding.as_ref().map(|b| b.name.to_string()),
         exit: exit.map(|e| e.address),
         public_address: exit.and_then(|exit| outcome.public_of(row, exit)),
+        weights: weights(row, outcome),
+        draining: draining(row),
         spread: row.binding.as_ref().filter(|_| !exits.is_empty()).map(|binding| format!("{:?}", binding.spread)),
         exits,
         public_addresses,
@@ -240,6 +262,21 @@ fn workload(row: &Row, outcome: &Outcome, counted: &Counted, since: Option<Times
         flows,
         dropped: counted.drops.of(row, outcome),
     }
+}
+
+/// The weights of its exits, unless each gets as much as any other.
+fn weights(row: &Row, outcome: &Outcome) -> BTreeMap<IpAddr, u16> {
+    let Some(shares) = outcome.shares_of(row) else { return BTreeMap::new() };
+    let all: BTreeMap<IpAddr, u16> = shares.shares.iter().map(|share| (share.exit.address, share.weight)).collect();
+    let differ = all.values().collect::<BTreeSet<_>>().len() > 1;
+    if differ { all } else { BTreeMap::new() }
+}
+
+/// The exits of its binding and family that drain.
+fn draining(row: &Row) -> Vec<String> {
+    let (Some(binding), Some(net)) = (&row.binding, row.address) else { return Vec::new() };
+    let drain = binding.exits.iter().filter(|spec| spec.draining && Family::of(spec.address) == Family::of(net.addr()));
+    drain.map(ExitSpec::written).collect()
 }
 
 fn nics(uplinks: &Uplinks) -> Vec<UplinkStatus> {
@@ -267,7 +304,7 @@ pub fn bindings(facts: &Facts) -> impl Iterator<Item = &Binding> {
 fn of_bindings(facts: &Facts, outcome: &Outcome) -> Vec<BindingStatus> {
     let mut all: BTreeMap<BindingName, BindingStatus> = BTreeMap::new();
     for binding in bindings(facts) {
-        all.insert(binding.name.clone(), begin(binding));
+        all.insert(binding.name.clone(), begin(binding, outcome));
     }
     for row in outcome.all_rows() {
         let winner = row.binding.as_ref().map(|b| &b.name);
@@ -281,10 +318,41 @@ fn of_bindings(facts: &Facts, outcome: &Outcome) -> Vec<BindingStatus> {
             }
         }
     }
+    for binding in &facts.manifests.bindings {
+        if let Some(status) = all.get_mut(&binding.name).filter(|status| status.workloads == 0 && status.lost.is_empty()) {
+            status.fits_nobody = demands(&binding.selector);
+        }
+    }
     all.into_values().collect()
 }
 
-fn begin(binding: &Binding) -> BindingStatus {
+/// What a selector of containers demands. Others have a row for whatever they name, there or not.
+fn demands(selector: &Selector) -> Option<String> {
+    let Selector::Containers { names, match_labels, compose } = selector else { return None };
+    let labels: Vec<String> = match_labels.iter().map(|(key, value)| format!("{key}={value}")).collect();
+    let service = |compose: &Compose| match &compose.service {
+        Some(service) => format!("compose: {}, service {service}", compose.project),
+        None => format!("compose: {}", compose.project),
+    };
+    let all = [
+        (!names.is_empty()).then(|| format!("names: {}", list(names))),
+        (!labels.is_empty()).then(|| format!("matchLabels: {}", list(&labels))),
+        compose.as_ref().map(service),
+    ];
+    Some(all.into_iter().flatten().collect::<Vec<_>>().join("; "))
+}
+
+/// The exits that are not used, of families of which others are.
+fn unused(binding: &Binding, outcome: &Outcome) -> Vec<LostExit> {
+    let usable = |family: &Family| {
+        let mut of = binding.exits.iter().filter(|spec| Family::of(spec.address) == *family && !spec.draining);
+        of.any(|spec| matches!(outcome.uplinks.exit(spec), Some(Ok(_))))
+    };
+    let families = [Family::V4, Family::V6].into_iter().filter(|_| binding.exits.len() > 1).filter(usable);
+    families.flat_map(|family| lost(binding, &outcome.uplinks, family)).collect()
+}
+
+fn begin(binding: &Binding, outcome: &Outcome) -> BindingStatus {
     BindingStatus {
         binding: binding.name.to_string(),
         accepted: binding.is_accepted(),
@@ -292,5 +360,7 @@ fn begin(binding: &Binding) -> BindingStatus {
         workloads: 0,
         programmed: 0,
         lost: Vec::new(),
+        lost_exits: unused(binding, outcome),
+        fits_nobody: None,
     }
 }

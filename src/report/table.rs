@@ -6,7 +6,10 @@ use k8s_openapi::jiff::Timestamp;
 
 use super::columns::{columns, list, or_dash};
 use super::services;
-use super::status::{Status, Workload};
+use super::status::{BindingStatus, Status, Workload};
+
+/// Lines that are said of the exits of one binding.
+const MANY: usize = 8;
 
 /// Lines of text below a table, after a blank one.
 pub(super) fn below(notes: &[String]) -> String {
@@ -31,12 +34,12 @@ fn row(w: &Workload, now: Timestamp, wide: bool) -> [String; 12] {
         or_dash(w.address.clone()),
         or_dash(w.binding.clone()),
         or_dash(w.exit.map(|first| if wide { all_exits(first, w) } else { exits(first, &w.exits) })),
-        or_dash(w.public_address),
+        or_dash(if wide && !w.exits.is_empty() { all_public(w) } else { w.public_address.map(|public| public.to_string()) }),
         or_dash(w.nic.clone()),
         or_dash(w.gateway),
         w.state.clone(),
         or_dash(w.since.as_deref().and_then(|since| since.parse().ok()).map(|since| age(since, now))),
-        w.flows.to_string(),
+        if is_everybodys(w) { "-".to_owned() } else { w.flows.to_string() },
         or_dash(w.reason.clone()),
     ]
 }
@@ -72,13 +75,29 @@ fn exits(first: IpAddr, all: &[IpAddr]) -> String {
     }
 }
 
-/// All exits, and how new flows are spread over them.
+/// All exits, each with its weight, and how new flows are spread over them; then those that drain.
 fn all_exits(first: IpAddr, w: &Workload) -> String {
+    let weighted = |exit: &IpAddr| match w.weights.get(exit) {
+        Some(weight) => format!("{exit}*{weight}"),
+        None => exit.to_string(),
+    };
     let spread = w.spread.as_ref().map_or_else(String::new, |spread| format!(" ({spread})"));
-    match w.exits.as_slice() {
+    let taken = match w.exits.as_slice() {
         [] | [_] => first.to_string(),
-        several => several.iter().map(ToString::to_string).collect::<Vec<_>>().join(",") + &spread,
-    }
+        several => several.iter().map(weighted).collect::<Vec<_>>().join(",") + &spread,
+    };
+    w.draining.iter().fold(taken, |all, exit| format!("{all},{exit} (draining)"))
+}
+
+/// What the outside sees of each exit, in their order; nothing where nobody says it of any.
+fn all_public(w: &Workload) -> Option<String> {
+    let all = w.exits.iter().map(|exit| or_dash(w.public_addresses.get(exit)));
+    (!w.public_addresses.is_empty()).then(|| all.collect::<Vec<_>>().join(","))
+}
+
+/// Programs of the host, whose source tells nobody which flows are theirs.
+fn is_everybodys(w: &Workload) -> bool {
+    w.address.as_deref().is_some_and(|address| address.ends_with("/0"))
 }
 
 /// How long ago, in the two largest units, as kubectl's AGE.
@@ -113,8 +132,12 @@ fn notes(status: &Status) -> Vec<String> {
         );
         notes.extend(w.warnings.iter().map(|m| format!("{who}: {m}")));
     }
-    for b in status.bindings.iter().filter(|b| b.workloads == 0) {
-        notes.extend(b.errors.iter().map(|e| format!("{}: {e}", b.binding)));
+    for b in &status.bindings {
+        notes.extend(b.errors.iter().filter(|_| b.workloads == 0).map(|e| format!("{}: {e}", b.binding)));
+        let nobody =
+            b.fits_nobody.iter().map(|demands| format!("{}: its containerSelector fits no container of this host ({demands})", b.binding));
+        notes.extend(nobody);
+        notes.extend(lost_exits(b));
     }
     let dropped: Vec<_> = status.dropped.iter().filter(|d| d.packets > 0).collect();
     if !dropped.is_empty() {
@@ -124,6 +147,13 @@ fn notes(status: &Status) -> Vec<String> {
     notes.extend(status.problems.iter().cloned());
     notes.dedup();
     notes
+}
+
+/// What is said of a binding's exits that are not used: of many the first ones.
+fn lost_exits(b: &BindingStatus) -> impl Iterator<Item = String> + '_ {
+    let told = b.lost_exits.iter().take(MANY).map(|lost| format!("{}: exit {} is not used: {}", b.binding, lost.exits, lost.message));
+    let more = b.lost_exits.len().checked_sub(MANY).filter(|more| *more > 0);
+    told.chain(more.map(|more| format!("{}: {more} more exits are not used, see `egressd status -o json`", b.binding)))
 }
 
 #[cfg(test)]

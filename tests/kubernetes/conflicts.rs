@@ -195,7 +195,7 @@ fn bad_ones(cluster: &Cluster) -> [Bad; 5] {
             node: "n2",
             pool: Some(json!({ "blocks": block(on_n2) })),
             reason: "GatewayNotFound",
-            cure: "eth1 has no default route to learn its gateway from; name it",
+            cure: "eth1 has no default route, and no other NIC knows a router in its subnet; name its gateway",
         },
         Bad {
             name: "no-pool",

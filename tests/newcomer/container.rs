@@ -35,6 +35,8 @@ fn in_a_container() {
     crawler.run(&world, &docker);
     until("it is bound", || crawler.leaves(&world, &docker));
     crawler.is_reached(&world).unwrap_or_else(|error| panic!("{error}"));
+    let checked = docker.try_cli(&["exec", "egressd", "egressd", "check"]).unwrap_or_else(|said| said);
+    assert!(checked.contains("/proc/sys writable") && !checked.contains("read-only"), "{checked}");
 
     let upgrade = text_of("upgrade.md");
     let row = upgrade.lines().find(|line| line.contains("cleanup --sysctl-root")).expect("the page says how it is uninstalled");

@@ -5,6 +5,7 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr, UdpSocket};
 use world::{
     Binding, Nic, Programs, World,
     layout::{PORT, SERVER, SERVER6},
+    status::until,
     talk,
 };
 
@@ -174,6 +175,40 @@ pub fn without_exits() {
 }
 
 /// A probe of an exit tells of that one, though its socket has the address that the kernel would pick.
+pub fn one_family() {
+    let world = World::builder().build();
+    let programs = Programs::new();
+    let exit = format!("exits: [{{address: {}}}]", world.layout.address(Nic::Eth1));
+    let all = || Binding::new("all", "hostSelector: {all: true}").with(&exit);
+    let states = || -> Vec<String> {
+        let status = world.status();
+        let rows = status["workloads"].as_array().into_iter().flatten();
+        rows.map(|row| format!("{} {}", row["address"].as_str().unwrap_or_default(), row["state"].as_str().unwrap_or_default())).collect()
+    };
+    world.bind(&all());
+    let _egressd = world.egressd_alone();
+    until("a family without an exit is dropped", || match states() {
+        states if states == ["0.0.0.0/0 Bound", "::/0 Dropped"] => Ok(()),
+        other => Err(format!("{other:?}")),
+    });
+    let program = programs.program();
+    let [v4, v6] = servers(&world)[..] else { panic!("a server of each family") };
+    program.tcp(v6).expect_err("it is held");
+    world.bind(&all().with("to: [{cidr: 0.0.0.0/0}]"));
+    until("a family that the binding is not for is as without it", || match states() {
+        states if states == ["0.0.0.0/0 Bound", "::/0 Unbound"] => Ok(()),
+        other => Err(format!("{other:?}")),
+    });
+    let ((), seen) = world.watch(|| {
+        for server in [v4, v6] {
+            program.tcp(server).expect("it leaves");
+        }
+    });
+    assert!(seen.by(Nic::Eth1) > 0 && seen.by(Nic::Eth0) > 0, "{seen}");
+    let explained = world.egressctl(&["explain", ALL, &SERVER6.to_string()]).expect("it is known");
+    assert!(explained.contains("  not ours  the binding is for nothing of this family"), "{explained}");
+}
+
 pub fn probes() {
     let world = World::builder().ipv6(false).build();
     let bridge = world.bridge("plain0", 28);

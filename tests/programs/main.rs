@@ -49,6 +49,7 @@ fn main() -> ExitCode {
         Scenario::new("where all programs are bound, what is not theirs to send stays as it was", everybody::left_alone),
         Scenario::new("where all programs are bound, a socket keeps the address that it is bound to", everybody::own_addresses),
         Scenario::new("where all programs are bound, egressd's own probes go their way", everybody::probes),
+        Scenario::new("all programs are held in a family without an exit, unless the binding is not for it", everybody::one_family),
         Scenario::new("all programs are held without an exit, or fall back", everybody::without_exits),
         Scenario::new("programs of two bindings leave as one exit with the source ports of each", bound::source_ports),
         Scenario::new("the first packets of programs in groups made anew leave by the exit or not at all", first::groups_made_anew),

@@ -151,6 +151,8 @@ fn weights() {
     let _egressd = world.egressd_alone();
     let seen = begin(&world, &blue, 40);
     assert_parts(&seen, Nic::Eth1, [one, two, five], [5, 10, 25]);
+    let wide = world.egressctl(&["status", "-o", "wide"]).expect("it prints a table");
+    assert!(wide.contains(&format!("{}*1,{}*2,{}*5 (RoundRobin)", one[0], two[0], five[0])), "{wide}");
 }
 
 fn a_subnet() {
@@ -162,6 +164,8 @@ fn a_subnet() {
     world.bind(&Binding::new("lan", "addresses: [10.9.0.0/24]").with(&range).with("spread: RoundRobin"));
     let _egressd = world.egressd_alone();
     let ((), seen) = world.watch(|| (0..10).for_each(|_| shout(&lan.netns, lan.address.into(), (SERVER, 9).into())));
+    let explained = world.egressctl(&["explain", &lan.address.to_string()]).expect("its subnet is known");
+    assert!(explained.starts_with("10.9.0.0/24\n"), "{explained}");
     assert_eq!(counts(&seen, Nic::Eth1, [first, second]), [5, 5], "{seen}");
 }
 
@@ -203,6 +207,11 @@ fn by_source() {
     egressd.start();
     world.await_handled();
     assert_eq!(chosen(), before);
+    for (one, exits) in many.iter().zip(before.values()) {
+        let explained = world.egressctl(&["explain", &format!("netns/{}", one.netns.name())]).expect("it is known");
+        let told = |(_, exit): &(Nic, IpAddr)| explained.contains(&format!("  source    {exit}\n"));
+        assert!(exits.iter().all(told), "{exits:?}\n{explained}");
+    }
 }
 
 fn by_destination() {
@@ -216,6 +225,9 @@ fn by_destination() {
         let to = IpAddr::from([203, 0, 113, last]);
         let ((), seen) = world.watch(|| (0..4).for_each(|_| shout(&blue.netns, blue.address.into(), (to, 9).into())));
         assert_eq!((seen.0.len(), seen.by(Nic::Eth1)), (1, 4), "one exit for one destination: {seen}");
+        let explained = world.egressctl(&["explain", &format!("netns/{}", blue.netns.name()), &to.to_string()]).expect("it is known");
+        let (_, exit) = seen.0.keys().next().expect("there is one");
+        assert!(explained.contains(&format!("  source    {exit}\n")), "{seen}\n{explained}");
         different.extend(seen.0.into_keys());
     }
     assert_eq!(different.len(), 3, "not one for all: {different:?}");
@@ -254,6 +266,10 @@ fn draining() {
     open.ask().expect("it goes on by the exit that drains");
     let ((), seen) = world.watch(|| (0..6).for_each(|_| blue.shout_as(blue.address.into())));
     assert_eq!(counts(&seen, Nic::Eth1, [own, other]), [0, 6], "{seen}");
+    let wide = world.egressctl(&["status", "-o", "wide"]).expect("it prints a table");
+    assert!(wide.contains(&format!("{other},{own} (draining)")), "{wide}");
+    let explained = world.egressctl(&["explain", &format!("netns/{}", blue.netns.name())]).expect("it is known");
+    assert!(explained.contains(&format!("  draining  {own}: it gets no new flow")), "{explained}");
     bind(&world, &blue, &[format!("{{address: '{own}', draining: true}}")], "RoundRobin");
     until("it says why", || {
         let row = world.status()["workloads"][0].clone();

@@ -198,6 +198,7 @@ fn what_surrounds_the_spec_is_checked_too() {
     let good = with("containerSelector: { names: [crawler] }\nexits: [{ address: 172.31.0.14 }]");
     for (from, to, expected) in [
         ("v1alpha1", "v1", "apiVersion: `egressd.dev/v1` is not read here; write `egressd.dev/v1alpha1`"),
+        ("apiVersion: egressd.dev/v1alpha1\n", "", "apiVersion: is missing; write `egressd.dev/v1alpha1`"),
         ("namespace:", "namspace:", "metadata: unknown field `namspace`; did you mean `namespace`?"),
         ("spec:", "exits: []\nspec:", "document: unknown field `exits`; indent it below `spec:`"),
     ] {
@@ -206,6 +207,11 @@ fn what_surrounds_the_spec_is_checked_too() {
     }
     for (from, to, expected) in [
         ("EgressBinding", "EgresBinding", "crawler.yaml: kind: `EgresBinding` is not read here; did you mean `EgressBinding`?"),
+        (
+            "kind: EgressBinding\n",
+            "",
+            "crawler.yaml: kind: is missing; write one of `EgressBinding`, `EgressNetwork`, `EgressPool`, `EgressProxy`",
+        ),
         (
             "EgressBinding",
             "Deployment",

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use crate::check::facts::{CAP_NET_ADMIN, CAP_NET_BROADCAST, Docker, Facts, Feature, Networkd};
+use crate::check::facts::{CAP_NET_ADMIN, CAP_NET_BROADCAST, CAP_NET_RAW, Docker, Facts, Feature, Networkd};
 use crate::check::finding::{Finding, Level};
 use crate::check::findings::all;
 use crate::contract::{PROTOCOL, TABLE_BASE, UPLINK_GROUP};
@@ -30,7 +30,7 @@ fn host() -> Facts {
     ];
     Facts {
         kernel: "6.18.44".to_owned(),
-        capabilities: CAP_NET_ADMIN | CAP_NET_BROADCAST,
+        capabilities: CAP_NET_ADMIN | CAP_NET_BROADCAST | CAP_NET_RAW,
         sysctls_writable: true,
         sysctls: sysctls.map(|(key, value)| (key.to_owned(), value.to_owned())).into(),
         features: vec![(NO_FEATURE, None)],
@@ -133,10 +133,12 @@ fn a_part_that_the_kernel_refuses_fails_with_its_module() {
 #[test]
 fn each_missing_privilege_is_named_with_what_it_is_for() {
     assert!(
-        only(|f| f.capabilities = CAP_NET_ADMIN)
+        only(|f| f.capabilities &= !CAP_NET_BROADCAST)
             .contains("FAIL  CAP_NET_BROADCAST: this process lacks it; it is needed to hear the addresses")
     );
-    assert!(only(|f| f.capabilities = CAP_NET_BROADCAST).contains("FAIL  CAP_NET_ADMIN"));
+    assert!(only(|f| f.capabilities &= !CAP_NET_ADMIN).contains("FAIL  CAP_NET_ADMIN"));
+    let raw = only(|f| f.capabilities &= !CAP_NET_RAW);
+    assert!(raw.starts_with("warn  CAP_NET_RAW: this process lacks it: gateways and neighbours cannot be asked"), "{raw}");
 }
 
 #[test]

@@ -116,3 +116,19 @@ fn what_cannot_be_read_is_named_with_its_cure() {
     let missing = complete(&Cli::command(), missing).expect_err("it was named");
     assert!(missing.to_string().contains("does not exist"), "{missing}");
 }
+
+#[test]
+fn a_value_that_cannot_be_read_is_one_line_with_the_file_the_option_and_the_cure() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let file = folder.path().join("config.yaml");
+    let fault = |text: &str, line: &str| {
+        fs::write(&file, text).expect("written");
+        let line = format!("egressd run --config {}{line}", file.display());
+        let completed = complete(&Cli::command(), line.split(' ').map(OsString::from).collect()).expect("it names options");
+        completed.fault(&Cli::command().try_get_matches_from(&completed.arguments).expect_err("it is wrong"))
+    };
+    let said = |option: &str, why: &str| Some(format!("{}: {option}: {why}; see `egressd run --help`", file.display()));
+    assert_eq!(fault("inside: 10.0.0.0", ""), said("inside", "`10.0.0.0` is not a subnet; write `10.0.0.0/32` for this one address"));
+    assert_eq!(fault("fast-path: on", ""), said("fast-path", "`on` cannot be read: has to be one of auto, off"));
+    assert_eq!(fault("no-docker: true", " --inside 10.0.0.0"), None, "it is a flag's");
+}

@@ -1,5 +1,6 @@
 //! `egressd run --dry-run`: the plan, printed instead of carried out.
 
+use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use tokio::sync::mpsc;
@@ -7,7 +8,9 @@ use tracing::warn;
 
 use super::Agent;
 use crate::daemon::{Error, Told};
+use crate::model::outcome::Outcome;
 use crate::plan::engine;
+use crate::report::status;
 
 /// How long it waits for an engine that does not answer.
 const PATIENCE: Duration = Duration::from_secs(3);
@@ -33,14 +36,33 @@ impl Agent {
             self.hear_until(deadline, told, known).await;
             plan = self.plan(None);
         }
-        match plan {
-            Ok(plan) => print!("{}", plan.words(&self.facts.kernel)),
-            Err(failure) => warn!("{failure}"),
-        }
-        self.ipvs.planned(&self.outcome, &mut self.kernel).iter().for_each(|step| println!("{step}"));
-        for step in engine::steps(&self.facts) {
-            println!("{}: {step:?}", step.object());
-        }
+        let mut lines: Vec<String> = match plan {
+            Ok(plan) if plan.is_empty() => Vec::new(),
+            Ok(plan) => plan.words(&self.facts.kernel).lines().map(str::to_owned).collect(),
+            Err(failure) => {
+                warn!("{failure}");
+                Vec::new()
+            }
+        };
+        lines.extend(self.ipvs.planned(&self.outcome, &mut self.kernel).iter().map(ToString::to_string));
+        lines.extend(engine::steps(&self.facts).iter().map(|step| format!("{}: {step:?}", step.object())));
+        lines.push(if lines.is_empty() { "nothing to change".to_owned() } else { summary(lines.len(), &self.outcome) });
+        lines.iter().for_each(|line| println!("{line}"));
         Ok(())
     }
+}
+
+/// The last line: how much would change, and what would become of the workloads that ask for an exit.
+fn summary(changes: usize, outcome: &Outcome) -> String {
+    let mut states: BTreeMap<&str, usize> = BTreeMap::new();
+    for row in outcome.all_rows().filter(|row| row.binding.is_some()) {
+        *states.entry(status::word(row)).or_default() += 1;
+    }
+    let states: Vec<String> = states.iter().map(|(state, count)| format!("{count} {state}")).collect();
+    let of = if states.is_empty() {
+        "no workload asks for an exit".to_owned()
+    } else {
+        format!("addresses of workloads: {}", states.join(", "))
+    };
+    format!("# {changes} lines of changes, none of them made; {of}")
 }

@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::daemon::desk::{Desk, FlowsError};
 use crate::daemon::question::{Question, Response, dropped};
+use crate::report::status::unknown;
 
 /// Flows of one answer, at most.
 const FLOWS: usize = 1_000;
@@ -101,7 +102,7 @@ pub(super) async fn explain(State(desk): State<Desk>, query: Result<Query<FromTo
     };
     match desk.put(Question::Explain { workload: from, destination, drops: dropped().await }).await {
         Some(Response::Text(text)) => Ok(json(&Explanation { text })),
-        Some(Response::Unknown(workload)) => Err(problem(StatusCode::NOT_FOUND, format!("egressd knows no workload {workload}"))),
+        Some(Response::Unknown(workload)) => Err(problem(StatusCode::NOT_FOUND, unknown(&workload))),
         _ => Err(stopping()),
     }
 }

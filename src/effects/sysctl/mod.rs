@@ -17,6 +17,7 @@ use crate::facts::whole;
 mod tests;
 
 const LEDGER: &str = "sysctl.json";
+const FORWARD_V6: &str = "net/ipv6/conf/all/forwarding";
 
 /// Why a setting could not be read, remembered or written.
 #[derive(Debug, thiserror::Error)]
@@ -81,6 +82,8 @@ pub enum Why {
     ChangedSince,
     /// It is forwarding, and others on this host need it by now.
     ForwardingNeeded,
+    /// It lets the kernel learn routes from routers though the host forwards IPv6, which it still does.
+    StillForwards,
 }
 
 impl fmt::Display for LeftAlone {
@@ -88,6 +91,9 @@ impl fmt::Display for LeftAlone {
         let why = match self.why {
             Why::ChangedSince => "somebody else has set it since",
             Why::ForwardingNeeded => "others on this host forward too",
+            Why::StillForwards => {
+                "IPv6 forwarding stays on, and with 1 the kernel would not renew a default route that a router advertises"
+            }
         };
         write!(f, "{} = {}: {why}", self.key, self.value)
     }
@@ -163,13 +169,17 @@ impl Sysctls {
     }
 
     /// Puts every setting back as it was, while it still holds our value, and empties the ledger. `forwarding_needed` says that
-    /// others on this host forward too (a bridge that is not ours, a container engine): then forwarding stays on.
+    /// others on this host forward too (a bridge that is not ours, a container engine): then forwarding stays on. Where that of IPv6 does, so do
+    /// the settings by which the kernel still heeds router advertisements.
     ///
     /// # Errors
     /// At the first setting that cannot be written; those that are done are out of the ledger then.
     pub fn restore_all(&mut self, forwarding_needed: bool) -> Result<Vec<LeftAlone>, Error> {
         let mut left = Vec::new();
-        while let Some((key, entry)) = self.ledger.first_key_value() {
+        let forwards_v6 = self.keeps_forwarding_v6(forwarding_needed);
+        // Those that ask how forwarding will be come first: whoever goes on after a failure finds it in the ledger.
+        while let Some((key, entry)) = self.ledger.iter().find(|(key, _)| is_advertisements(key)).or_else(|| self.ledger.first_key_value())
+        {
             let (key, entry) = (key.clone(), entry.clone());
             match read_at(&self.root, &key) {
                 // The NIC is gone, and its settings with it.
@@ -182,12 +192,22 @@ impl Sysctls {
                 Ok(value) if forwarding_needed && is_forwarding(&key) => {
                     left.push(LeftAlone { key: key.clone(), value, why: Why::ForwardingNeeded });
                 }
+                Ok(value) if forwards_v6 && is_advertisements(&key) => {
+                    left.push(LeftAlone { key: key.clone(), value, why: Why::StillForwards });
+                }
                 Ok(_) => self.write(&key, &entry.before)?,
             }
             self.ledger.remove(&key);
             self.save()?;
         }
         Ok(left)
+    }
+
+    /// Whether this host, which was no IPv6 router when forwarding was set, is one also when everything has been put back.
+    fn keeps_forwarding_v6(&self, forwarding_needed: bool) -> bool {
+        let Some(entry) = self.ledger.get(FORWARD_V6) else { return false };
+        let now = read_at(&self.root, FORWARD_V6);
+        now.is_ok_and(|now| now != entry.before && (forwarding_needed || !entry.ours.contains(&now)))
     }
 
     fn write(&self, key: &str, value: &str) -> Result<(), Error> {
@@ -212,6 +232,11 @@ fn read_at(root: &Path, key: &str) -> Result<String, Error> {
 /// Whether this turns a host into a router.
 fn is_forwarding(key: &str) -> bool {
     key == "net/ipv4/ip_forward" || (key.starts_with("net/ipv") && key.ends_with("/forwarding"))
+}
+
+/// Whether this says if the kernel learns routes from router advertisements: with 1 it does unless it forwards, with 2 in any case.
+fn is_advertisements(key: &str) -> bool {
+    key.starts_with("net/ipv6/conf/") && key.ends_with("/accept_ra")
 }
 
 /// A key with slashes between its parts.

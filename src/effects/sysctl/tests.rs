@@ -5,6 +5,8 @@ use crate::netlink::testing::{alone, run};
 
 const FORWARD: &str = "net/ipv4/ip_forward";
 const FILTER: &str = "net/ipv4/conf/eth1.5/rp_filter";
+/// In the order of keys one of them is ahead of the setting for forwarding, and one behind.
+const ADVERTISED: [&str; 2] = ["net/ipv6/conf/aether0/accept_ra", "net/ipv6/conf/eth0/accept_ra"];
 
 struct Host {
     folder: tempfile::TempDir,
@@ -14,7 +16,7 @@ impl Host {
     fn new() -> Self {
         let folder = tempfile::tempdir().unwrap();
         let host = Self { folder };
-        for key in [FORWARD, FILTER] {
+        for key in [FORWARD, FILTER, FORWARD_V6].into_iter().chain(ADVERTISED) {
             fs::create_dir_all(host.root().join(key).parent().unwrap()).unwrap();
             host.write(key, "0\n");
         }
@@ -103,6 +105,29 @@ fn forwarding_stays_on_while_others_need_it() {
     let expected = LeftAlone { key: FORWARD.into(), value: "1".into(), why: Why::ForwardingNeeded };
     assert_eq!(left, [expected]);
     assert_eq!(host.read(FORWARD), "1");
+}
+
+/// A host with advertised default routes, as the daemon leaves it; then it is cleaned up.
+fn cleaned_up(forwarded_before: &str, forwarding_needed: bool) -> ([String; 3], Vec<LeftAlone>) {
+    let host = Host::new();
+    host.write(FORWARD_V6, forwarded_before);
+    for key in ADVERTISED {
+        host.write(key, "1\n");
+        host.start().set(key, "2").unwrap();
+    }
+    host.start().set(FORWARD_V6, "1").unwrap();
+    let left = host.start().restore_all(forwarding_needed).unwrap();
+    ([FORWARD_V6, ADVERTISED[0], ADVERTISED[1]].map(|key| host.read(key)), left)
+}
+
+#[test]
+fn advertised_default_routes_are_renewed_while_forwarding_of_ipv6_stays_on() {
+    let (settings, left) = cleaned_up("0", true);
+    assert_eq!(settings, ["1", "2", "2"]);
+    let advertised = left.iter().filter(|left| left.why == Why::StillForwards).map(|left| left.key.as_str());
+    assert_eq!(advertised.collect::<Vec<_>>(), ADVERTISED);
+    assert_eq!(cleaned_up("1", true).0, ["1", "1", "1"], "it was on before, and is as it was found");
+    assert_eq!(cleaned_up("0", false), (["0", "1", "1"].map(str::to_owned), Vec::new()), "nobody forwards any more");
 }
 
 #[test]

@@ -64,7 +64,8 @@ fn serves(row: &Row) -> bool {
     let there = match &row.state {
         State::Bound(_) | State::FellBack(_) => true,
         State::Dropped(reason) => *reason != Reason::BeingPlaced,
-        State::Free | State::Waiting(_) | State::Refused(_) => false,
+        State::Free => row.binding.is_some(),
+        State::Waiting(_) | State::Refused(_) => false,
     };
     there && row.entry.is_some() && row.address.is_some_and(|net| net.prefix_len() == net.max_prefix_len())
 }
