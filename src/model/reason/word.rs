@@ -53,6 +53,8 @@ impl Reason {
             Self::NotAllocated { .. } => "NotAllocated",
             Self::PoolExhausted { .. } => "PoolExhausted",
             Self::RawExits => "RawExitsNotAllowed",
+            Self::PortNotLent { .. } => "PortNotLent",
+            Self::PortServed { .. } | Self::PortTaken { .. } => "PortTaken",
         }
     }
 }

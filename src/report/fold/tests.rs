@@ -72,6 +72,7 @@ impl Cluster {
             failing,
             reason: reason.map(str::to_owned),
             message: reason.map(|reason| format!("the sentence of {reason}")),
+            ..NodeBinding::default()
         };
         let reported_at = Some(Time(self.now));
         let value = EgressNodeSpec { bindings: vec![binding], reported_at, ..EgressNodeSpec::default() };
