@@ -399,7 +399,10 @@ impl fmt::Display for Reason {
                 write!(f, "exits are not allowed in this cluster's bindings; name a pool (spec.pool), or let the chart allow rawExits")
             }
             Self::PortNotLent { ports, pool: Some(pool) } => {
-                write!(f, "EgressPool {pool} does not lend {ports}; add it to the pool's spec.inboundPorts, or publish a port that it lends")
+                write!(
+                    f,
+                    "EgressPool {pool} does not lend {ports}; add it to the pool's spec.inboundPorts, or publish a port that it lends"
+                )
             }
             Self::PortNotLent { ports, pool: None } => {
                 write!(f, "nobody lends {ports} to a binding that names exits itself; name a pool whose spec.inboundPorts has it")

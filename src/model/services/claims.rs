@@ -70,14 +70,18 @@ fn order(binding: &Binding) -> (Reverse<i32>, Source, u64, &BindingName) {
     (if source == Source::Api { Reverse(0) } else { priority }, source, created, name)
 }
 
-/// Whether a row can be a server: it has an address, the kernel shows where, and it stays there. Whether it has an exit does not matter.
+/// Whether a row can be a server: it has an address, the kernel shows where, and it stays there. Whether it has an exit does not matter. Of a pod
+/// the API server has to tell the address: what else its namespace has, it may have given itself, and one that was deleted by force has none.
 fn serves(row: &Row) -> bool {
     let there = match &row.state {
         State::Bound(_) | State::FellBack(_) => true,
         State::Dropped(reason) => *reason != Reason::BeingPlaced,
         State::Free | State::Waiting(_) | State::Refused(_) => false,
     };
-    there && row.entry.is_some() && row.address.is_some_and(|net| net.prefix_len() == net.max_prefix_len())
+    let Some(net) = row.address.filter(|net| there && row.entry.is_some() && net.prefix_len() == net.max_prefix_len()) else {
+        return false;
+    };
+    if let Subject::Pod(pod) = &row.subject { pod.addresses.contains(&net.addr()) } else { true }
 }
 
 /// What is known of exits and servers.

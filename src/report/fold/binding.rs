@@ -78,7 +78,8 @@ impl Case<'_> {
             Err(_) => self.kept.iter().map(ToString::to_string).collect(),
         };
         let published = self.published().map(|verdict| (PUBLISHED, verdict));
-        let verdicts = [(ACCEPTED, self.accepted.clone()), (RESOLVED, resolved)].into_iter().chain(published).chain([(PROGRAMMED, programmed)]);
+        let verdicts =
+            [(ACCEPTED, self.accepted.clone()), (RESOLVED, resolved)].into_iter().chain(published).chain([(PROGRAMMED, programmed)]);
         EgressBindingStatus {
             observed_generation: Some(self.generation),
             conditions: conditions(verdicts, self.generation, self.before, now),

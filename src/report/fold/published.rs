@@ -1,6 +1,6 @@
 //! Whether the ports that a binding publishes are served: by what its pool lends, and by what the nodes report.
 
-use super::binding::{Case, PUBLISHED};
+use super::binding::{AGENT_SILENT, Case, PUBLISHED};
 use super::condition::Verdict;
 use crate::api::node::NodeService;
 use crate::model::reason::Reason;
@@ -26,6 +26,10 @@ impl Case<'_> {
         if let Some((node, unserved)) = unserved {
             return Verdict::no(&unserved.reason, format!("{node}: {}", unserved.message));
         }
+        if let Some(silent) = self.reports.iter().find(|report| report.silent && !report.binding.services.is_empty()) {
+            let text = format!("the agent of {} reports nothing any more; look at its pod and log", silent.node);
+            return Verdict::unknown(AGENT_SILENT, text);
+        }
         let services: Vec<&NodeService> = current().flat_map(|(_, report)| &report.services).collect();
         let idle: Vec<&str> = services.iter().filter(|one| one.ready == 0).map(|one| one.service.as_str()).collect();
         match (services.len(), idle.first()) {
@@ -35,7 +39,8 @@ impl Case<'_> {
             (0, _) => Verdict::pending("no node has reported on its ports yet".to_owned()),
             (all, None) => Verdict::yes(PUBLISHED, format!("{all} ports are served")),
             (all, Some(first)) => {
-                let text = format!("{} of {all} ports are served; {first} has no pod on its node that gets new connections", all - idle.len());
+                let text =
+                    format!("{} of {all} ports are served; {first} has no pod on its node that gets new connections", all - idle.len());
                 Verdict::yes(PUBLISHED, text)
             }
         }

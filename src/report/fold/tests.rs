@@ -13,6 +13,7 @@ use crate::api::object::{self, Lenient};
 use crate::model::cluster::Word;
 use crate::model::objects::Namespace;
 
+mod published;
 mod restored;
 mod standing;
 

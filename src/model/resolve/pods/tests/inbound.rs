@@ -141,7 +141,8 @@ fn the_older_binding_has_a_port_whatever_its_priority_and_whoever_served_it() {
     assert_eq!(only(&alone), http("mail/web", "10.244.1.2"));
     let both = outcome(&mut with(lent(), vec![younger, older]), &mut past).inbound;
     assert_eq!(only(&both), http("shop/web", "10.244.1.1"));
-    let text = "api/mail/web: spec.inbound[0].port: tcp/172.31.0.14:80 is served by api/shop/web; choose another port, or take that one out";
+    let text =
+        "api/mail/web: spec.inbound[0].port: tcp/172.31.0.14:80 is served by api/shop/web; choose another port, or take that one out";
     assert_eq!(told(&both), [(Some("PortTaken"), text.to_owned())]);
     // Of the same age, the name decides.
     let same = ["shop", "mail"].map(|namespace| publishes(namespace, (1, 0), &[tcp(80, 80)]));
@@ -170,4 +171,28 @@ fn an_exit_without_a_pod_on_its_node_is_a_service_that_nobody_serves_and_one_on_
     facts.kernel.apply(KernelChange::AddressGone(Spot { nsid: None, index: 3 }, address("172.31.0.14/20").net));
     let elsewhere = outcome(&mut facts, &mut Past::default()).inbound;
     assert_eq!((said(&elsewhere), told(&elsewhere)), (Vec::new(), Vec::new()), "that is for the node that has it to tell");
+}
+
+#[test]
+fn a_pod_serves_at_the_address_that_the_api_server_tells_and_at_no_other_that_its_namespace_has() {
+    let mut facts = with(pool(vec![tcp(80, 80)]), vec![publishes("shop", (1, 0), &[tcp(80, 80)])]);
+    names(&mut facts, &[("cni-1", 1)]);
+    let told = |uid: &str| Pod { uid: uid.to_owned(), addresses: Vec::new(), ..pod_of("shop", 1) };
+    facts.apply_runtime(RuntimeChange::Snapshot(vec![sandbox(told("pod-shop"), "cni-1", 1)]));
+    facts.kernel.apply(KernelChange::Address(Spot { nsid: Some(1), index: 2 }, address("10.0.0.1/24")));
+    let servers = |facts: &mut Facts| {
+        let outcome = outcome(facts, &mut Past::default());
+        assert!(is_bound(&outcome));
+        only(&outcome.inbound).2
+    };
+    assert_eq!(servers(&mut facts), http("", "10.244.1.1").2);
+    facts.cluster.apply(ClusterChange::Pods(Word::Gone("pod-shop".to_owned())));
+    assert_eq!(servers(&mut facts), [], "it was deleted by force, and still runs");
+    // Its namesake comes before it is gone.
+    plug(&mut facts, 13, 3, "10.244.1.3/24");
+    names(&mut facts, &[("cni-1", 1), ("cni-3", 3)]);
+    facts.cluster.apply(ClusterChange::Pods(Word::One(Pod { uid: "again".to_owned(), ..pod_of("shop", 3) })));
+    let sandboxes = vec![sandbox(told("pod-shop"), "cni-1", 1), sandbox(told("again"), "cni-3", 2)];
+    facts.apply_runtime(RuntimeChange::Snapshot(sandboxes));
+    assert_eq!(servers(&mut facts), http("", "10.244.1.3").2);
 }
