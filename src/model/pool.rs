@@ -20,7 +20,7 @@ use super::inbound::Inbound;
 use super::labels::{Labels, bears};
 use super::objects::{ApiBinding, Known, Namespace};
 use super::ports::Ports;
-use super::reason::Reason;
+use super::reason::{PortRefusal, Reason};
 pub use allocate::{Allocation, Holders, allocate, holders};
 pub use record::{Entry, Record};
 
@@ -41,7 +41,7 @@ pub struct Pool {
     /// Ports of its addresses that bindings may publish, each once: what adjoins is one range.
     pub inbound_ports: Vec<Ports>,
     /// What `egressd-cloud` keeps for it; the agent has no use for it.
-    pub aws: Option<Aws>,
+    pub aws: Option<Box<Aws>>,
     /// Its administrator takes back at once what it has lent and no longer contains.
     pub forced: bool,
     /// What is wrong with it; a pool with errors lends nothing.
@@ -130,7 +130,7 @@ impl Pool {
             IpAddr::V6(_) => None,
         };
         let addresses: BTreeSet<Ipv4Addr> = self.blocks.iter().flat_map(|block| block.addresses()).filter_map(v4).collect();
-        Some(CloudPool { name: self.name.clone(), addresses: addresses.into_iter().collect(), aws })
+        Some(CloudPool { name: self.name.clone(), addresses: addresses.into_iter().collect(), aws: *aws })
     }
 
     /// Whether a namespace may use it.
@@ -209,7 +209,7 @@ impl Lender<'_> {
         let lent = name.and_then(|name| self.pools?.get(name)).map_or(&[][..], |pool| &pool.inbound_ports);
         let refusal = |ports: Ports| match lent.iter().any(|lent| lent.contains(&ports)) {
             true => None,
-            false => Some(Reason::PortNotLent { ports, pool: name.cloned() }),
+            false => Some(Reason::Port(PortRefusal::NotLent { ports, pool: name.cloned() })),
         };
         api.binding.inbound.iter().map(|entry| Inbound { refusal: refusal(entry.ports), ..entry.clone() }).collect()
     }

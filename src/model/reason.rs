@@ -10,7 +10,7 @@ pub use super::away::Away;
 use super::field_error::FieldError;
 pub use super::not_a_host::NotAHost;
 pub use super::not_an_uplink::NotAnUplink;
-use super::ports::Ports;
+pub use super::port_refusal::PortRefusal;
 
 /// Why there is no usable exit, or no binding at all.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -209,24 +209,8 @@ pub enum Reason {
     },
     /// It names exits itself, which is not allowed here.
     RawExits,
-    /// It publishes ports that its pool does not lend; without a pool nobody lends any.
-    PortNotLent {
-        ports: Ports,
-        pool: Option<String>,
-    },
-    /// Another binding serves the port.
-    PortServed {
-        /// `tcp/172.31.0.14:80`.
-        service: String,
-        by: String,
-    },
-    /// A program of this host, or another container, has the port.
-    PortTaken {
-        /// As above.
-        service: String,
-        /// Who has it, and the cure.
-        by: String,
-    },
+    /// A port that it publishes is not served.
+    Port(PortRefusal),
 }
 
 impl fmt::Display for Reason {
@@ -398,19 +382,7 @@ impl fmt::Display for Reason {
             Self::RawExits => {
                 write!(f, "exits are not allowed in this cluster's bindings; name a pool (spec.pool), or let the chart allow rawExits")
             }
-            Self::PortNotLent { ports, pool: Some(pool) } => {
-                write!(
-                    f,
-                    "EgressPool {pool} does not lend {ports}; add it to the pool's spec.inboundPorts, or publish a port that it lends"
-                )
-            }
-            Self::PortNotLent { ports, pool: None } => {
-                write!(f, "nobody lends {ports} to a binding that names exits itself; name a pool whose spec.inboundPorts has it")
-            }
-            Self::PortServed { service, by } => {
-                write!(f, "{service} is served by {by}; choose another port, or take that one out")
-            }
-            Self::PortTaken { service, by } => write!(f, "{service} is taken by {by}"),
+            Self::Port(refusal) => write!(f, "{refusal}"),
         }
     }
 }

@@ -88,7 +88,7 @@ pub fn egress_pool(name: &str, generation: i64, spec: &EgressPoolSpec) -> Pool {
     let aws = cloud::aws(name, spec, &blocks, &mut faults);
     Pool {
         name: name.to_owned(),
-        aws,
+        aws: aws.map(Box::new),
         generation,
         blocks,
         interface,

@@ -16,7 +16,7 @@ use crate::model::inbound::{ClientSource, Inbound};
 use crate::model::ipvs::KernelIpvs;
 use crate::model::listeners::Taken;
 use crate::model::ports::{Called, Ports, Protocol};
-use crate::model::reason::Reason;
+use crate::model::reason::{PortRefusal, Reason};
 use crate::model::select::precedence;
 use crate::model::uplinks::Uplinks;
 use crate::model::workload::{Entry, Row, State, Subject};
@@ -251,7 +251,7 @@ impl Claims<'_> {
         if let Some((_, there)) = self.services.range_mut(of_protocol).next_back().filter(|(_, there)| there.ports.last >= ports.first) {
             let both_labels = binding.name.source == Source::Label && there.binding.source == Source::Label;
             if !(both_labels && there.ports == ports) {
-                return Err(InTheWay::Port(Reason::PortServed { service: there.called(), by: there.binding.to_string() }));
+                return Err(InTheWay::Port(Reason::Port(PortRefusal::Served { service: there.called(), by: there.binding.to_string() })));
             }
             if let Some((field, differs)) = differing(there, inbound) {
                 let message = format!("{} is shared with {}, which {differs}; give both the same", there.called(), there.binding);
@@ -311,7 +311,7 @@ impl Claims<'_> {
             self.note(binding, at, "port", message, None);
         } else {
             self.services.remove(&(address, ports.protocol, ports.first));
-            self.refuse(binding, at, &Reason::PortTaken { service, by: holder });
+            self.refuse(binding, at, &Reason::Port(PortRefusal::Taken { service, by: holder }));
         }
     }
 }

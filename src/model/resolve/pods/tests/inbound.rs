@@ -75,8 +75,11 @@ fn with(pool: Pool, bindings: Vec<ApiBinding>) -> Facts {
     facts
 }
 
-/// Each service with its binding, and its servers with their weights.
-fn said(services: &Services) -> Vec<(String, &str, Vec<(String, u16)>)> {
+/// Servers with their weights.
+type Servers = Vec<(String, u16)>;
+
+/// Each service with its binding, and its servers.
+fn said(services: &Services) -> Vec<(String, &str, Servers)> {
     let servers = |service: &Service| service.servers.iter().map(|server| (server.address.to_string(), server.weight)).collect();
     services.all.iter().map(|one| (one.called(), one.binding.name.as_str(), servers(one))).collect()
 }
@@ -85,12 +88,12 @@ fn told(services: &Services) -> Vec<(Option<&'static str>, String)> {
     services.problems.iter().map(|problem| (problem.word, problem.to_string())).collect()
 }
 
-fn http(binding: &str, server: &str) -> (String, String, Vec<(String, u16)>) {
+fn http(binding: &str, server: &str) -> (String, String, Servers) {
     ("tcp/172.31.0.14:80".to_owned(), binding.to_owned(), vec![(server.to_owned(), 1)])
 }
 
 /// The only service.
-fn only(services: &Services) -> (String, String, Vec<(String, u16)>) {
+fn only(services: &Services) -> (String, String, Servers) {
     let all = said(services);
     let [(called, binding, servers)] = all.as_slice() else { panic!("{all:?}") };
     (called.clone(), (*binding).to_owned(), servers.clone())
