@@ -2,7 +2,7 @@
 //!
 //! A binding that *names* addresses may share them with others that name them. A binding that asks for a *number* of addresses has them alone:
 //! [`allocate`](allocate::allocate) decides once for the cluster which ones. What was decided is in the binding's status, so that it survives
-//! restarts and other bindings, and an allocation that stands there is taken away by no other binding. A [`Record`](record::Record) beside the
+//! restarts and other bindings, and an allocation that stands there is taken away by no other binding. A [`Record`] beside the
 //! bindings has the same, for those whose status was lost.
 
 pub mod allocate;

@@ -15,11 +15,11 @@ impl Case<'_> {
         if !self.is_accepted() {
             return Verdict::pending("it is not accepted".to_owned());
         }
-        if let Some((at, reason)) = self.inbound.iter().enumerate().find_map(|(at, entry)| Some((at, entry.refusal.as_ref()?))) {
-            return Verdict::no(reason.word(), format!("spec.inbound[{at}].port: {reason}"));
-        }
         if self.exits.is_err() {
             return Verdict::pending("its references are not resolved".to_owned());
+        }
+        if let Some((at, reason)) = self.inbound.iter().enumerate().find_map(|(at, entry)| Some((at, entry.refusal.as_ref()?))) {
+            return Verdict::no(reason.word(), format!("spec.inbound[{at}].port: {reason}"));
         }
         let current = || self.spoken().filter(|(_, report)| !self.is_behind(report));
         let unserved = current().find_map(|(node, report)| Some((node, report.unserved.as_ref()?)));
