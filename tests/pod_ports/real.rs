@@ -23,6 +23,7 @@ const SLOW_TO_END: &str = "trap 'sleep 4; exit 0' TERM; while :; do sleep 0.1; d
 pub fn each_node_serves_its_own(proxy: Proxy) {
     let cluster = Cluster::builder().proxy(proxy).build();
     let served = [("one", "n1"), ("two", "n1"), ("three", "n2")].map(|(name, node)| run(&cluster, name, node));
+    cluster.run("beside", "n1", &[]);
     for node in cluster.nodes() {
         node.netns().run(&["iptables", "-P", "FORWARD", "DROP"]);
     }
@@ -53,6 +54,19 @@ pub fn each_node_serves_its_own(proxy: Proxy) {
         node.no_problems().unwrap_or_else(|error| panic!("{}: {error}", node.name));
     }
     ends_without_a_lost_call(&cluster, n1, &served);
+    // Else they would not reach themselves by a Service any more.
+    assert_eq!(hairpins(n1), 2, "the network plugin gives each port hairpin mode");
+    cluster.api.kubectl(&["delete", "egressbinding", "web"]);
+    until("nobody serves it", || match ask_tcp(&cluster.internet, called(n1)) {
+        Ok(_) => Err("it is served".to_owned()),
+        Err(_) => Ok(()),
+    });
+    assert_eq!(hairpins(n1), 2, "and they keep it");
+}
+
+/// How many ports of the pods' bridge let frames leave by the port that they came in by.
+fn hairpins(node: &Node) -> usize {
+    node.netns().run(&["ip", "-d", "link", "show", "master", "cni0"]).matches("hairpin on").count()
 }
 
 /// A pod that is deleted serves on for some seconds. Whoever calls meanwhile is answered, and at last by the other one.

@@ -272,3 +272,25 @@ fn this_host_itself_is_no_server() {
     let own = "file/default/web: spec.inbound[0].servers: 172.31.0.14 is an address of this host itself";
     assert!(told(&services).iter().any(|problem| problem.starts_with(own)), "{:?}", services.problems);
 }
+
+#[test]
+fn hairpin_mode_goes_with_the_last_service_unless_ports_that_serve_nothing_have_it_as_well() {
+    for (of_all, off) in [(false, vec![104]), (true, Vec::new())] {
+        let (mut facts, mut past) = (host(), Past::default());
+        start(&mut facts, 4, &[IP, ("egress.publish", "80")]);
+        start(&mut facts, 5, &[IP]);
+        for port in if of_all { vec![104, 105] } else { Vec::new() } {
+            facts.kernel.apply(KernelChange::Hairpin(port, true));
+        }
+        let modes = |plan: &Plan| -> Vec<(IfIndex, bool)> {
+            let steps = plan.before.iter().chain(&plan.after);
+            steps.filter_map(|step| if let RouteStep::SetHairpin { index, on } = step { Some((*index, *on)) } else { None }).collect()
+        };
+        let first = plan(&facts, &mut past, &Ruleset::default());
+        assert_eq!(modes(&first), if of_all { Vec::new() } else { vec![(104, true)] });
+        facts.kernel.apply(KernelChange::Hairpin(104, true));
+        start(&mut facts, 4, &[IP]);
+        let second = plan(&facts, &mut past, tables_of(&first));
+        assert_eq!(modes(&second), off.into_iter().map(|port| (port, false)).collect::<Vec<_>>());
+    }
+}
