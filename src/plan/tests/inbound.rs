@@ -288,8 +288,8 @@ fn hairpin_mode_goes_with_the_last_service_unless_ports_that_serve_nothing_have_
         };
         let first = plan(&facts, &mut past, &Ruleset::default());
         assert_eq!(modes(&first), if of_all { Vec::new() } else { vec![(104, true)] });
-        facts.kernel.apply(KernelChange::Hairpin(104, true));
         start(&mut facts, 4, &[IP]);
+        facts.kernel.apply(KernelChange::Hairpin(104, true));
         let second = plan(&facts, &mut past, tables_of(&first));
         assert_eq!(modes(&second), off.into_iter().map(|port| (port, false)).collect::<Vec<_>>());
     }
