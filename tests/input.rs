@@ -25,6 +25,9 @@ fn main() -> ExitCode {
     world::harness::main_of_waiting(scenarios)
 }
 
+/// Flags, and variables beside them.
+type Options<'a> = (&'a [&'a str], &'a [(&'a str, &'a str)]);
+
 fn variables_that_count_for_nothing() {
     let _world = World::builder().build();
     let run = |flags: &[&str], variables: &[(&str, &str)]| {
@@ -34,8 +37,7 @@ fn variables_that_count_for_nothing() {
         (output.status.code(), String::from_utf8_lossy(&output.stderr).into_owned())
     };
     let (none, docker) = (["--no-docker"], ["--docker-socket", "/run/none.sock"]);
-    type Given<'a> = (&'a [&'a str], &'a [(&'a str, &'a str)]);
-    let taken: [Given<'_>; 4] = [
+    let taken: [Options<'_>; 4] = [
         (&none, &[("EGRESSD_NO_METRICS", "false"), ("EGRESSD_METRICS_ADDRESS", "127.0.0.1:1")]),
         (&["--no-docker", "--no-metrics"], &[("EGRESSD_METRICS_ADDRESS", "127.0.0.1:1")]),
         (&none, &[("EGRESSD_DOCKER_SOCKET", "/run/none.sock")]),

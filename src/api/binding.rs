@@ -58,8 +58,8 @@ use crate::model::ports;
         "message": "hostSelector is for manifest files on a node, whose own programs it names; here give podSelector"
     },
     {
-        "rule": "!has(self.inbound)",
-        "message": "inbound is for manifest files on a node: a namespace does not own the node's ports; here use a Service"
+        "rule": "!has(self.inbound) || size(self.inbound) == 0 || has(self.pool)",
+        "message": "ports are lent by a pool (its inboundPorts): give a pool, for instance pool: {name: public}, or leave inbound out"
     },
     {
         "rule": "!has(self.exits) || self.exits.all(exit, !has(exit.assignment) || exit.assignment == 'Existing')",
@@ -110,9 +110,18 @@ pub struct EgressBindingSpec {
     #[schemars(length(max = 32))]
     pub burst: Option<String>,
     /// What comes in by the exits, and goes to the workloads: calls to an exit's address on these ports are shared among those of its family.
-    /// In files only.
+    /// In a cluster the pool has to lend the ports (`inboundPorts`), and a node's exits lead to its own pods alone.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    #[schemars(length(max = 64))]
+    #[schemars(length(max = 64), extend("x-kubernetes-validations" = [
+        {
+            "rule": "self.all(one, !has(one.clientSource) || one.clientSource != 'RouteBack')",
+            "message": "clientSource RouteBack is for manifest files on a node: each new pod's network namespace would have to be given a rule; say Masquerade"
+        },
+        {
+            "rule": "self.all(one, self.exists_one(other, other.protocol == one.protocol && other.port <= (has(one.endPort) ? one.endPort : one.port) && one.port <= (has(other.endPort) ? other.endPort : other.port)))",
+            "message": "two entries have a port in common; keep one of them"
+        }
+    ]))]
     pub inbound: Vec<Inbound>,
     /// Through what, when an administrator lends the addresses. In a cluster only.
     #[serde(default, skip_serializing_if = "Option::is_none")]

@@ -36,7 +36,7 @@ pub struct EgressNodeSpec {
     /// NICs that hold an exit or a default route.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub nics: Vec<NodeNic>,
-    /// One for each binding that selects workloads on this node.
+    /// One for each binding that selects workloads on this node, or publishes ports of its exits.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub bindings: Vec<NodeBinding>,
     /// Workloads whose exit is in force.
@@ -93,4 +93,33 @@ pub struct NodeBinding {
     /// The same in a sentence, with the cure.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub message: Option<String>,
+    /// Ports of its exits that this node serves for it; at most 64.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 64))]
+    pub services: Vec<NodeService>,
+    /// Why a port that it publishes is not served here.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub unserved: Option<Unserved>,
+}
+
+/// A port of an exit of the node, or a range of ports, and the pods that serve it.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct NodeService {
+    /// Protocol, address and port: `tcp/172.31.0.14:80`.
+    pub service: String,
+    /// Pods of the binding on the node.
+    pub servers: i64,
+    /// Those of them that get new connections.
+    pub ready: i64,
+}
+
+/// Why a port is not served.
+#[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Deserialize, Serialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Unserved {
+    /// One word, as in a condition.
+    pub reason: String,
+    /// The same in a sentence, with the field and the cure.
+    pub message: String,
 }

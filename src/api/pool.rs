@@ -8,6 +8,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::cloud::PoolCloud;
+use super::inbound::InboundProtocol;
 
 /// `kind` of a pool in files.
 pub const KIND: &str = "EgressPool";
@@ -56,6 +57,10 @@ pub struct EgressPoolSpec {
     /// Namespaces that may use the pool. None may when not given.
     #[serde(default)]
     pub allowed_namespaces: AllowedNamespaces,
+    /// Ports of its addresses that bindings of these namespaces may publish (`spec.inbound`). None when not given. In a cluster only.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 64))]
+    pub inbound_ports: Vec<LentPorts>,
     /// What a cloud's API is asked for, by `egressd-cloud`. In files only.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub cloud: Option<PoolCloud>,
@@ -92,6 +97,25 @@ pub struct Block {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 64))]
     pub end: Option<String>,
+}
+
+/// A port that bindings may publish, or a range of ports.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+#[schemars(extend("x-kubernetes-validations" = [{
+    "rule": "!has(self.endPort) || self.endPort >= self.port",
+    "message": "the range is reversed: endPort is below port"
+}]))]
+pub struct LentPorts {
+    /// `TCP` or `UDP`.
+    pub protocol: InboundProtocol,
+    /// The port, or the first one of a range.
+    #[schemars(range(min = 1, max = 65535))]
+    pub port: i32,
+    /// The last port of a range.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1, max = 65535))]
+    pub end_port: Option<i32>,
 }
 
 /// A namespace may use the pool when it is named, or when it bears all the labels (if there are any).

@@ -11,7 +11,8 @@ pub struct EgressBindingStatus {
     /// The `metadata.generation` that this status is about.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub observed_generation: Option<i64>,
-    /// `Accepted`, `ResolvedRefs` and `Programmed`, each False with the reason and the cure; and `Ready`: True when all of these are.
+    /// `Accepted`, `ResolvedRefs`, `Published` (of a binding that publishes ports) and `Programmed`, each False with the reason and the cure; and
+    /// `Ready`: True when all of these are.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["type"]))]
     pub conditions: Vec<Condition>,
@@ -28,6 +29,23 @@ pub struct EgressBindingStatus {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 10), extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["node"]))]
     pub failing_nodes: Vec<FailingNode>,
+    /// Ports of its exits that are served, each by the node that has the address; at most 64.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 64), extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["service", "node"]))]
+    pub services: Vec<PublishedPort>,
+}
+
+/// A port of an exit, or a range of ports, on the node that has the address.
+#[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Deserialize, Serialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct PublishedPort {
+    /// Protocol, address and port: `tcp/172.31.0.14:80`.
+    pub service: String,
+    pub node: String,
+    /// Pods there that serve it.
+    pub servers: i64,
+    /// Those of them that get new connections.
+    pub ready: i64,
 }
 
 /// Why a binding is not in force on a node.

@@ -246,10 +246,10 @@ impl Agent {
         self.failing.failed(failure, Instant::now());
     }
 
-    /// Tells the cluster what became of its bindings here. Not that its API server is away: when that is written it is over.
+    /// Tells the cluster what became of its bindings here.
     fn report(&self) {
         if let Some(reporter) = self.reporter.as_ref().filter(|_| !self.silent.any()) {
-            let problems = self.problems_but(Some(sources::KUBERNETES));
+            let problems = self.problems_for(answer::Audience::Cluster);
             reporter.report(&self.facts.cluster.node, node::spec(&self.facts, &self.outcome, problems));
         }
     }

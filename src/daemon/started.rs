@@ -59,9 +59,8 @@ pub(super) fn readiness_behind(link: IfIndex, facts: &Facts, outcome: &Outcome, 
     let ready = of_rows(|| outcome.rows.iter().filter(|row| of_link(row.entry)));
     let Some((link, Response::Ready(true))) = facts.kernel.links.get(&link).map(|link| (link, &ready)) else { return ready };
     let name = isolated::name(&link.name);
-    let wrong = format!("{name}: ");
-    if let Some(problem) = outcome.inbound.problems.iter().find_map(|problem| problem.strip_prefix(&wrong)) {
-        return Response::Refused(problem.to_owned());
+    if let Some(problem) = outcome.inbound.problems.iter().find(|problem| problem.binding == name) {
+        return Response::Refused(problem.error.to_string());
     }
     let published = link.isolated.iter().flat_map(|program| &program.inbound).map(|inbound| inbound.ports);
     let serves =

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use super::health::{AllDown, HealthCheck};
 use super::ipvs::{Engine, Thresholds};
 use super::ports::Ports;
+use super::reason::Reason;
 
 /// Calls to the binding's exits that go to its workloads.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -35,6 +36,8 @@ pub struct Inbound {
     /// Seconds that a client goes to the same workload after its last new connection; `None`: each is shared out by itself.
     pub affinity: Option<u32>,
     pub limits: Limits,
+    /// It is well written, and may not be published: nothing else of the binding depends on it.
+    pub refusal: Option<Reason>,
 }
 
 /// Which new connections are let in.

@@ -33,6 +33,7 @@ pub mod pod;
 pub mod policy;
 pub mod pool;
 pub mod port_owners;
+pub mod port_refusal;
 pub mod port_use;
 pub mod ports;
 pub mod programs;

@@ -20,6 +20,15 @@ pub struct Pod {
     pub host_network: bool,
     /// `Succeeded` or `Failed`: what its status says of addresses is somebody else's by now.
     pub finished: bool,
+    /// Its deletion was asked for (`metadata.deletionTimestamp`).
+    pub terminating: bool,
+}
+
+impl Pod {
+    /// It is about to end, or has ended: nobody is to call it any more.
+    pub fn leaves(&self) -> bool {
+        self.terminating || self.finished
+    }
 }
 
 /// What has a network namespace in a container runtime: a pod's sandbox, or a container by itself.

@@ -2,7 +2,7 @@
 //!
 //! A binding that *names* addresses may share them with others that name them. A binding that asks for a *number* of addresses has them alone:
 //! [`allocate`](allocate::allocate) decides once for the cluster which ones. What was decided is in the binding's status, so that it survives
-//! restarts and other bindings, and an allocation that stands there is taken away by no other binding. A [`Record`](record::Record) beside the
+//! restarts and other bindings, and an allocation that stands there is taken away by no other binding. A [`Record`] beside the
 //! bindings has the same, for those whose status was lost.
 
 pub mod allocate;
@@ -16,9 +16,11 @@ use ipnet::{IpAddrRange, IpNet, Ipv4AddrRange, Ipv6AddrRange};
 use super::binding::{Binding, ExitSpec, Wanted};
 use super::cloud::{Aws, CloudPool};
 use super::field_error::FieldError;
+use super::inbound::Inbound;
 use super::labels::{Labels, bears};
 use super::objects::{ApiBinding, Known, Namespace};
-use super::reason::Reason;
+use super::ports::Ports;
+use super::reason::{PortRefusal, Reason};
 pub use allocate::{Allocation, Holders, allocate, holders};
 pub use record::{Entry, Record};
 
@@ -36,8 +38,10 @@ pub struct Pool {
     pub allowed_names: BTreeSet<String>,
     /// Labels of the namespaces that may use it; none by label when empty.
     pub allowed_labels: Labels,
+    /// Ports of its addresses that bindings may publish, each once: what adjoins is one range.
+    pub inbound_ports: Vec<Ports>,
     /// What `egressd-cloud` keeps for it; the agent has no use for it.
-    pub aws: Option<Aws>,
+    pub aws: Option<Box<Aws>>,
     /// Its administrator takes back at once what it has lent and no longer contains.
     pub forced: bool,
     /// What is wrong with it; a pool with errors lends nothing.
@@ -126,7 +130,7 @@ impl Pool {
             IpAddr::V6(_) => None,
         };
         let addresses: BTreeSet<Ipv4Addr> = self.blocks.iter().flat_map(|block| block.addresses()).filter_map(v4).collect();
-        Some(CloudPool { name: self.name.clone(), addresses: addresses.into_iter().collect(), aws })
+        Some(CloudPool { name: self.name.clone(), addresses: addresses.into_iter().collect(), aws: *aws })
     }
 
     /// Whether a namespace may use it.
@@ -156,7 +160,10 @@ impl Lender<'_> {
     pub fn grant(&self, api: &ApiBinding, holders: &Holders) -> Binding {
         let mut binding = Binding::clone(&api.binding);
         match self.exits(api, &api.allocated, holders).and_then(|exits| self.here(api).map(|()| exits)) {
-            Ok(exits) => binding.exits = exits,
+            Ok(exits) => {
+                binding.exits = exits;
+                binding.inbound = self.inbound(api);
+            }
             Err(reason) => binding.refusal = Some(reason),
         }
         binding
@@ -193,6 +200,18 @@ impl Lender<'_> {
         };
         let exits: Vec<ExitSpec> = addresses.iter().filter(|a| pool.still_lends(**a)).map(|a| pool.exit(*a)).collect();
         if exits.is_empty() { Err(Reason::NotAllocated { pool: pool.name.clone() }) } else { Ok(exits) }
+    }
+
+    /// What a binding publishes, with the refusals of what nobody lends to it. Ports are the pool owner's as its addresses are: a namespace has
+    /// none by itself, and none at exits that it names itself.
+    pub fn inbound(&self, api: &ApiBinding) -> Vec<Inbound> {
+        let name = api.binding.pool.as_ref().map(|request| &request.pool);
+        let lent = name.and_then(|name| self.pools?.get(name)).map_or(&[][..], |pool| &pool.inbound_ports);
+        let refusal = |ports: Ports| match lent.iter().any(|lent| lent.contains(&ports)) {
+            true => None,
+            false => Some(Reason::Port(PortRefusal::NotLent { ports, pool: name.cloned() })),
+        };
+        api.binding.inbound.iter().map(|entry| Inbound { refusal: refusal(entry.ports), ..entry.clone() }).collect()
     }
 
     /// Whether this node serves the binding's pool.

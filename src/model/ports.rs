@@ -35,6 +35,11 @@ impl Ports {
         self.protocol == protocol && (self.first..=self.last).contains(&port)
     }
 
+    /// Whether all ports of the other ones are among these.
+    pub fn contains(&self, other: &Self) -> bool {
+        self.protocol == other.protocol && self.first <= other.first && other.last <= self.last
+    }
+
     /// Whether they have a port in common.
     pub fn meets(&self, other: &Self) -> bool {
         self.protocol == other.protocol && self.first <= other.last && other.first <= self.last

@@ -10,6 +10,7 @@ pub use super::away::Away;
 use super::field_error::FieldError;
 pub use super::not_a_host::NotAHost;
 pub use super::not_an_uplink::NotAnUplink;
+pub use super::port_refusal::PortRefusal;
 
 /// Why there is no usable exit, or no binding at all.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -208,6 +209,8 @@ pub enum Reason {
     },
     /// It names exits itself, which is not allowed here.
     RawExits,
+    /// A port that it publishes is not served.
+    Port(PortRefusal),
 }
 
 impl fmt::Display for Reason {
@@ -382,6 +385,7 @@ impl fmt::Display for Reason {
             Self::RawExits => {
                 write!(f, "exits are not allowed in this cluster's bindings; name a pool (spec.pool), or let the chart allow rawExits")
             }
+            Self::Port(refusal) => write!(f, "{refusal}"),
         }
     }
 }

@@ -2,15 +2,18 @@
 //!
 //! A call to an exit's address on such a port goes to one of the servers, by destination NAT on its first packet. A port of an address is one
 //! binding's, that of the binding which serves it already, or else of the one that takes precedence; containers whose labels publish the same
-//! share it. What a program of the host, or another container by the engine's own means, has already is refused.
+//! share it. In a cluster it is the oldest binding's that its pool lends it to. What a program of the host, or another container by the engine's
+//! own means, has already is refused.
 
 mod claims;
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
 use super::binding::BindingName;
+use super::field_error::FieldError;
 use super::health::{AllDown, Check, Verdict};
 use super::inbound::{Balance, ClientSource, Limits};
 use super::ipvs::{Engine, Thresholds};
@@ -108,7 +111,7 @@ pub struct Services {
     /// By address and ports.
     pub all: Vec<Service>,
     /// What is not served, and why, each with its cure.
-    pub problems: Vec<String>,
+    pub problems: Vec<Problem>,
     /// The ports that bindings ask for, each of them another one's: of these it has to be known who listens there.
     pub asked: Arc<BTreeSet<Called>>,
     /// Some are not served yet, since that is not known.
@@ -117,6 +120,21 @@ pub struct Services {
     pub ipvs: bool,
     /// What servers are to be asked for their health.
     pub checks: Arc<BTreeSet<Check>>,
+}
+
+/// What is wrong with a port that a binding publishes.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Problem {
+    pub binding: BindingName,
+    /// One word for machines; `None` where the port is served all the same.
+    pub word: Option<&'static str>,
+    pub error: FieldError,
+}
+
+impl fmt::Display for Problem {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: {}", self.binding, self.error)
+    }
 }
 
 /// What was served until now, and who got the new connections.
@@ -151,13 +169,13 @@ impl Services {
     }
 }
 
-/// The services that the bindings of files ask for, and the labels of the rows. What was served until now keeps its port, whoever listens there
+/// The services that the bindings of files and of the API server ask for, and the labels of the rows. What was served until now keeps its port, whoever listens there
 /// since: no program of the host takes a service away, and no other binding.
 pub fn services(rows: &[Row], facts: &Facts, uplinks: &Uplinks, (served, holders): (&Served, &Holders)) -> Services {
     let taken = Taken::new(facts.listeners.as_ref(), facts.containers());
     claims(
         rows,
-        &facts.manifests.bindings,
+        facts.manifests.bindings.iter().chain(facts.cluster.granted().bindings()),
         Known { uplinks, taken: &taken, verdicts: &facts.verdicts, ipvs: facts.ipvs.as_ref(), kernel: &facts.kernel, served, holders },
     )
 }

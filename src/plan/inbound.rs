@@ -77,15 +77,22 @@ fn begun_before(observed: &Ruleset, desired: &Ruleset) -> Vec<ServerCut> {
 }
 
 /// Ports of servers that begin to let frames leave by the port that they came in by, and ports of former servers that end it. Where frames pass
-/// iptables (br_netfilter), a call that its own turn brings back to its server never leaves the bridge, and no bridge does that by itself.
+/// iptables (br_netfilter), a call that its own turn brings back to its server never leaves the bridge, and no bridge does that by itself. Where
+/// ports that are nobody's server have it, whoever made the bridge wants it for all (a CNI plugin's `hairpinMode`), and it stays.
 pub fn hairpins(observed: &Ruleset, desired: &Ruleset, kernel: &KernelFacts) -> (Vec<RouteStep>, Vec<RouteStep>) {
     let (before, after) = (ports(observed), ports(desired));
     let step = |port: &IfIndex, on: bool| {
         let link = kernel.links.get(port).filter(|link| link.kind == LinkKind::Veth && link.hairpin != on)?;
         Some(RouteStep::SetHairpin { index: link.index, on })
     };
+    let is_of_all = |port: &IfIndex| {
+        let bridge = kernel.links.get(port).and_then(|link| link.master);
+        let others = kernel.links.values().filter(|link| link.hairpin && link.kind == LinkKind::Veth && link.master == bridge);
+        others.map(|link| &link.index).any(|other| !before.contains(other) && !after.contains(other))
+    };
     let on = after.iter().filter_map(|port| step(port, true)).collect();
-    (on, before.difference(&after).filter_map(|port| step(port, false)).collect())
+    let off = before.difference(&after).filter_map(|port| step(port, false).filter(|_| !is_of_all(port)));
+    (on, off.collect())
 }
 
 /// The ports of bridges that lead to servers.

@@ -8,6 +8,7 @@ mod condition;
 mod events;
 mod nodes;
 mod pool;
+mod published;
 mod record;
 mod world;
 
@@ -26,7 +27,7 @@ use crate::model::labels::Labels;
 use crate::model::objects::ApiBinding;
 use crate::model::pool::{Allocation, Holders, Lender, Record, allocate};
 use crate::model::reason::Reason;
-pub use binding::{ACCEPTED, AGENT_SILENT, NO_WORKLOADS, PROGRAMMED, RESOLVED};
+pub use binding::{ACCEPTED, AGENT_SILENT, NO_WORKLOADS, PROGRAMMED, PUBLISHED, RESOLVED};
 use binding::{Case, Report};
 pub use condition::READY;
 use condition::Verdict;
@@ -240,6 +241,7 @@ fn case<'a>(
         pool: None,
         kept: Vec::new(),
         missing: None,
+        inbound: Vec::new(),
         reports: &[],
         settled: false,
     };
@@ -260,7 +262,7 @@ fn case<'a>(
         .and_then(|allocation| Some(Reason::PoolExhausted { pool: pool.clone()?, missing: allocation.missing }));
     // What is wrong with its pool does not cost it its addresses.
     let kept = if matches!(exits, Err(Reason::PoolInvalid { .. })) { allocated.clone() } else { Vec::new() };
-    Case { pool, kept, missing, ..case(accepted, exits) }
+    Case { pool, kept, missing, inbound: lender.inbound(api), ..case(accepted, exits) }
 }
 
 /// What nodes report of each binding, by its uid; nodes in the order of their names.

@@ -4,17 +4,20 @@ use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::net::IpAddr;
 
-use crate::api::node::{EgressNodeSpec, NodeBinding, NodeNic};
+use crate::api::node::{EgressNodeSpec, NodeBinding, NodeNic, NodeService, Unserved};
 use crate::model::binding::Source;
 use crate::model::facts::IfIndex;
 use crate::model::known::Facts;
 use crate::model::reason::Reason;
 use crate::model::resolve::Outcome;
+use crate::model::services::{Service, Services};
 use crate::model::uplinks::Uplink;
 use crate::model::workload::{Row, State, Subject};
 
 /// As many problems as the resource's schema lets through.
 const MAX_PROBLEMS: usize = 32;
+/// As many services of a binding.
+const MAX_SERVICES: usize = 64;
 
 /// The report of an outcome. Equal outcomes give equal reports, in whatever order their rows are. `problems` is what could not be read or done.
 pub fn spec(facts: &Facts, outcome: &Outcome, problems: impl IntoIterator<Item = String>) -> EgressNodeSpec {
@@ -33,6 +36,7 @@ pub fn spec(facts: &Facts, outcome: &Outcome, problems: impl IntoIterator<Item =
             }
         }
     }
+    published(&outcome.inbound, &mut bindings);
     let problems: BTreeSet<String> = problems.into_iter().collect();
     EgressNodeSpec {
         version: env!("CARGO_PKG_VERSION").to_owned(),
@@ -44,6 +48,24 @@ pub fn spec(facts: &Facts, outcome: &Outcome, problems: impl IntoIterator<Item =
         failing: all.failing,
         problems: problems.into_iter().take(MAX_PROBLEMS).collect(),
     }
+}
+
+/// Adds what comes in by the exits of the API server's bindings, and what does not.
+fn published<'a>(services: &'a Services, bindings: &mut BTreeMap<&'a str, Counts<'a>>) {
+    for service in services.all.iter().filter(|service| service.binding.source == Source::Api) {
+        bindings.entry(&service.binding.name).or_default().services.push(node_service(service));
+    }
+    for problem in services.problems.iter().filter(|problem| problem.binding.source == Source::Api) {
+        let Some(word) = problem.word else { continue };
+        let unserved = Unserved { reason: word.to_owned(), message: problem.error.to_string() };
+        let counts = bindings.entry(&problem.binding.name).or_default();
+        counts.unserved = Some(counts.unserved.take().map_or(unserved.clone(), |least| least.min(unserved)));
+    }
+}
+
+fn node_service(service: &Service) -> NodeService {
+    let count = |of: usize| i64::try_from(of).unwrap_or(i64::MAX);
+    NodeService { service: service.called(), servers: count(service.servers.len()), ready: count(service.weighted().len()) }
 }
 
 fn nics(outcome: &Outcome, used: &BTreeMap<IfIndex, BTreeSet<IpAddr>>) -> Vec<NodeNic> {
@@ -132,6 +154,9 @@ struct Counts<'a> {
     reason: Option<&'a Reason>,
     /// A binding that has workloads which this one selects, too. The least, as above.
     winner: Option<&'a str>,
+    services: Vec<NodeService>,
+    /// The least, as above.
+    unserved: Option<Unserved>,
 }
 
 impl<'a> Counts<'a> {
@@ -166,6 +191,8 @@ impl<'a> Counts<'a> {
             failing: self.failing,
             reason: reason.as_ref().map(|reason| reason.word().to_owned()),
             message: reason.as_ref().map(ToString::to_string),
+            services: self.services.into_iter().take(MAX_SERVICES).collect(),
+            unserved: self.unserved,
         }
     }
 }

@@ -63,13 +63,29 @@ fn good_bindings() -> Vec<Value> {
         with(json!({ "exits": null, "pool": { "name": "public" } })),
         with(json!({ "exits": null, "pool": { "name": "public", "count": 3 } })),
         with(json!({ "exits": null, "pool": { "name": "public", "addresses": ["172.31.0.14", "2001:db8::1"] } })),
+        with(json!({ "exits": null, "pool": { "name": "public" }, "inbound": many_ports(64) })),
+        with(json!({ "inbound": [] })),
     ]
+}
+
+/// So many entries of `inbound`, each a range beside the one before, with all that it may have.
+fn many_ports(count: usize) -> Vec<Value> {
+    let entry = |n: usize| {
+        json!({
+            "protocol": if n.is_multiple_of(2) { "TCP" } else { "UDP" }, "port": 1000 + 10 * n, "endPort": 1009 + 10 * n,
+            "balance": "BySource", "clientSource": "Masquerade", "health": { "tcp": { "port": 80 } }, "allDown": "KeepAll", "affinity": "60s",
+            "drainSeconds": 30, "newConnectionsPerSecond": 10,
+        })
+    };
+    (0..count).map(entry).collect()
 }
 
 /// A spec, the field that is named, and words of the cure.
 fn bad_bindings() -> Vec<(Value, &'static str, &'static str)> {
     let exit = |exit: Value| with(json!({ "exits": [exit] }));
     let pool = |pool: Value| with(json!({ "exits": null, "pool": pool }));
+    let published = |inbound: Value| with(json!({ "exits": null, "pool": { "name": "public" }, "inbound": inbound }));
+    let tcp = |port: u16| json!({ "protocol": "TCP", "port": port });
     let selector = |expression: Value| with(json!({ "podSelector": { "matchExpressions": [expression] } }));
     let too_many: Vec<Value> = (0..257).map(|n| json!({ "address": format!("10.0.{}.{}", n / 250, n % 250 + 1) })).collect();
     let neither =
@@ -108,6 +124,19 @@ fn bad_bindings() -> Vec<(Value, &'static str, &'static str)> {
         (selector(json!({ "key": "a", "operator": "In" })), "spec.podSelector.matchExpressions[0]", "In and NotIn need values"),
         (selector(json!({ "key": "a", "operator": "Exists", "values": ["b"] })), "spec.podSelector.matchExpressions[0]", "take none"),
         (selector(json!({ "key": "a", "operator": "Like" })), "spec.podSelector.matchExpressions[0].operator", "supported values"),
+        (with(json!({ "inbound": many_ports(1) })), "spec", "ports are lent by a pool (its inboundPorts): give a pool"),
+        (
+            published(json!([tcp(80), { "protocol": "TCP", "port": 70, "endPort": 80 }])),
+            "spec.inbound",
+            "two entries have a port in common",
+        ),
+        (
+            published(json!([{ "protocol": "TCP", "port": 80, "engine": "Ipvs", "clientSource": "RouteBack" }])),
+            "spec.inbound",
+            "say Masquerade",
+        ),
+        (published(json!([{ "protocol": "SCTP", "port": 80 }])), "spec.inbound[0].protocol", r#"supported values: "TCP", "UDP""#),
+        (published(json!(many_ports(65))), "spec.inbound", "must have at most 64 items"),
         (pool(json!({})), "spec.pool.name", "Required value"),
         (pool(json!({ "name": "public", "addresses": [] })), "spec.pool.addresses", "should have at least 1 items"),
         (pool(json!({ "name": "public", "addresses": ["x"] })), "spec.pool.addresses", "write addresses alone, for instance 172.31.0.14"),
@@ -123,12 +152,15 @@ fn good_pools() -> Vec<Value> {
         json!({ "blocks": [{ "cidr": "2001:db8::/120" }, { "start": "172.31.0.14", "end": "172.31.0.20" }] }),
         json!({ "blocks": blocks, "gateway": "10.0.0.1", "interface": "eth1", "nodeSelector": { "egress": "yes" },
             "allowedNamespaces": { "names": ["shop"], "matchLabels": { "egress": "yes" } } }),
+        json!({ "blocks": [{ "cidr": "172.31.0.16/28" }],
+            "inboundPorts": [{ "protocol": "TCP", "port": 80, "endPort": 90 }, { "protocol": "UDP", "port": 65535 }] }),
     ]
 }
 
 fn bad_pools() -> Vec<(Value, &'static str, &'static str)> {
     let block = |block: Value| json!({ "blocks": [block] });
     let range = |start: &str, end: &str| json!({ "blocks": [{ "start": start, "end": end }] });
+    let lent = |ports: Value| json!({ "blocks": [{ "cidr": "172.31.0.16/28" }], "inboundPorts": [ports] });
     let shape = "give either cidr, for instance 172.31.0.16/28, or start and end";
     let family = "start and end have to be addresses of one family";
     vec![
@@ -142,6 +174,10 @@ fn bad_pools() -> Vec<(Value, &'static str, &'static str)> {
         (range("a", "b"), "spec.blocks[0]", family),
         (json!({ "blocks": [{ "cidr": "172.31.0.16/28" }], "gateway": "gw" }), "spec.gateway", "write the next hop's address alone"),
         (json!({ "blocks": [{ "cidr": "172.31.0.16/28" }], "gateway": "fd00::1" }), "spec.gateway", "make a pool for each family"),
+        (lent(json!({ "protocol": "TCP", "port": 90, "endPort": 80 })), "spec.inboundPorts[0]", "endPort is below port"),
+        (lent(json!({ "protocol": "TCP", "port": 0 })), "spec.inboundPorts[0].port", "greater than or equal to 1"),
+        (lent(json!({ "protocol": "TCP", "port": 1, "endPort": 65536 })), "spec.inboundPorts[0].endPort", "less than or equal to 65535"),
+        (lent(json!({ "protocol": "SCTP", "port": 1 })), "spec.inboundPorts[0].protocol", r#"supported values: "TCP", "UDP""#),
         (json!({ "blocks": [{ "cidr": "172.31.0.16/28" }], "interface": "" }), "spec.interface", "should be at least 1 chars long"),
     ]
 }

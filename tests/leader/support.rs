@@ -143,6 +143,7 @@ pub fn report(of: &EgressBinding, workloads: i64, failing: i64) -> EgressNodeSpe
         failing,
         reason: (failing > 0).then(|| "InterfaceDown".to_owned()),
         message: (failing > 0).then(|| "eth1 is down".to_owned()),
+        ..NodeBinding::default()
     };
     EgressNodeSpec { bindings: vec![binding], bound: workloads - failing, failing, ..EgressNodeSpec::default() }
 }

@@ -223,6 +223,7 @@ impl Published {
             drain: None,
             affinity: None,
             limits: Limits::default(),
+            refusal: None,
         }
     }
 }

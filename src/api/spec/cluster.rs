@@ -2,7 +2,7 @@
 
 use super::super::binding::{EgressBindingSpec, LabelExpression, LabelOperator};
 use super::super::pool::{self, EgressPoolSpec};
-use super::super::values::{self, Fault, Faults};
+use super::super::values::{self, Fault, Faults, MAX_ITEMS};
 use super::{cloud, optional, take};
 use crate::model::binding::{BindingName, PoolRequest, Selector, Source, Wanted};
 use crate::model::labels::{Demand, LabelSelector, Values};
@@ -79,10 +79,16 @@ pub fn egress_pool(name: &str, generation: i64, spec: &EgressPoolSpec) -> Pool {
     if let Some(fault) = gateway.and_then(|gateway| blocks.iter().find_map(|b| values::check_gateway(b.first(), gateway).err())) {
         faults.push("spec.gateway", || fault.message("172.31.0.1"));
     }
+    let mut lent = Vec::new();
+    for (i, ports) in spec.inbound_ports.iter().enumerate().take(MAX_ITEMS) {
+        let field = if ports.end_port.is_some() { "endPort" } else { "port" };
+        let range = values::port_range(ports.protocol.into(), ports.port, ports.end_port.unwrap_or(ports.port));
+        take(&mut faults, || format!("spec.inboundPorts[{i}].{field}"), "443", range, &mut lent);
+    }
     let aws = cloud::aws(name, spec, &blocks, &mut faults);
     Pool {
         name: name.to_owned(),
-        aws,
+        aws: aws.map(Box::new),
         generation,
         blocks,
         interface,
@@ -90,6 +96,7 @@ pub fn egress_pool(name: &str, generation: i64, spec: &EgressPoolSpec) -> Pool {
         nodes: spec.node_selector.clone(),
         allowed_names: spec.allowed_namespaces.names.iter().cloned().collect(),
         allowed_labels: spec.allowed_namespaces.match_labels.clone(),
+        inbound_ports: values::merge_ports(lent),
         forced: false,
         errors: faults.finish(),
     }

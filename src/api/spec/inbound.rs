@@ -6,7 +6,7 @@ use std::net::IpAddr;
 use super::health::health;
 use super::{ipvs, optional, take};
 use crate::api::binding::EgressBindingSpec;
-use crate::api::inbound::ServerWeight;
+use crate::api::inbound::{ClientSource, ServerWeight};
 use crate::api::values::{self, Fault, Faults, MAX_ITEMS, affinity};
 use crate::model::binding::{BindingName, Source};
 use crate::model::inbound::{Inbound, Limits};
@@ -15,12 +15,6 @@ use crate::model::ipvs::Engine;
 /// Each entry as written; none of them overlaps another.
 pub fn inbound(name: &BindingName, spec: &EgressBindingSpec, faults: &mut Faults) -> Vec<Inbound> {
     let mut all: Vec<Inbound> = Vec::new();
-    if name.source == Source::Api && !spec.inbound.is_empty() {
-        faults.push("spec.inbound", || {
-            "is for manifest files on a node: a namespace does not own the node's ports; use a Service".to_owned()
-        });
-        return all;
-    }
     if spec.host_selector.is_some() && !spec.inbound.is_empty() {
         faults.push("spec.inbound", || {
             "is given beside `hostSelector`: programs of this host are reached at its addresses as they are; leave one of them out"
@@ -49,6 +43,12 @@ pub fn inbound(name: &BindingName, spec: &EgressBindingSpec, faults: &mut Faults
             take(faults, || path("targetPort"), "1234", one, &mut target);
         }
         let (engine, thresholds) = (ipvs::engine(&path, entry, faults), ipvs::thresholds(&path("servers"), entry, faults));
+        if name.source == Source::Api && entry.client_source == ClientSource::RouteBack {
+            faults.push(&path("clientSource"), || {
+                "is for manifest files on a node: each new pod's network namespace would have to be given a rule; say `Masquerade`"
+                    .to_owned()
+            });
+        }
         let weights = weights(&path("servers"), &entry.servers, faults);
         let range = entry.end_port.is_some_and(|end| end != entry.port);
         let health = entry.health.as_ref().and_then(|one| health(&path("health"), one, range, faults));
@@ -85,6 +85,7 @@ pub fn inbound(name: &BindingName, spec: &EgressBindingSpec, faults: &mut Faults
             drain: entry.drain_seconds.and_then(|seconds| seconds.try_into().ok()),
             affinity,
             limits,
+            refusal: None,
         }));
     }
     if !all.is_empty() {

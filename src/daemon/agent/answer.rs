@@ -5,12 +5,21 @@ use tokio::sync::watch;
 use super::Agent;
 use crate::daemon::metrics::Now;
 use crate::daemon::question::{Call, Question, Response};
-use crate::daemon::sources::Name;
+use crate::daemon::sources;
 use crate::daemon::started;
+use crate::model::binding::Source;
 use crate::model::ports::Protocol;
 use crate::plan::engine;
 use crate::report::explain;
 use crate::report::status::Status;
+
+/// Who is told of problems.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Audience {
+    Node,
+    /// Not that its API server is away: when that is written it is over. What is wrong with ports of its bindings is told with these.
+    Cluster,
+}
 
 impl Agent {
     /// A number that goes up whenever an answer may have changed.
@@ -53,16 +62,18 @@ impl Agent {
 
     /// What could not be read or done, each with its cure.
     pub(super) fn problems(&self) -> Vec<String> {
-        self.problems_but(None)
+        self.problems_for(Audience::Node)
     }
 
-    /// The same without what is wrong with one of the sources.
-    pub(super) fn problems_but(&self, source: Option<Name>) -> Vec<String> {
+    /// Those of them that are for these.
+    pub(super) fn problems_for(&self, audience: Audience) -> Vec<String> {
+        let in_cluster = audience == Audience::Cluster;
         let mut problems: Vec<String> = self.facts.manifests.errors.iter().map(|e| format!("{}: {}", e.object, e.error)).collect();
-        problems.extend(self.sources.problems(source));
+        problems.extend(self.sources.problems(in_cluster.then_some(sources::KUBERNETES)));
         problems.extend(self.facts.cluster.troubles.values().cloned());
         problems.extend(self.outcome.uplinks.problems.iter().cloned());
-        problems.extend(self.outcome.inbound.problems.iter().cloned());
+        let ports = self.outcome.inbound.problems.iter().filter(|problem| !in_cluster || problem.binding.source != Source::Api);
+        problems.extend(ports.map(ToString::to_string));
         problems.extend(self.facts.listeners.iter().filter_map(|listeners| listeners.problem.clone()));
         let unread = self.facts.engine_problems.iter().chain(&self.facts.runtime_problems);
         problems.extend(unread.map(|(object, problem)| format!("{object}: {problem}")));

@@ -128,7 +128,16 @@ fn pod(mut labels: HashMap<String, String>, host_network: bool) -> Result<Pod, F
     let mut take = |label| labels.remove(label).filter(|value| !value.is_empty()).ok_or(Fault::NoLabel(label));
     let (uid, namespace, name) = (take(POD_UID)?, take(POD_NAMESPACE)?, take(POD_NAME)?);
     labels.remove(KIND);
-    Ok(Pod { uid, namespace, name, labels: labels.into_iter().collect(), addresses: Vec::new(), host_network, finished: false })
+    Ok(Pod {
+        uid,
+        namespace,
+        name,
+        labels: labels.into_iter().collect(),
+        addresses: Vec::new(),
+        host_network,
+        finished: false,
+        terminating: false,
+    })
 }
 
 fn network(spec: &[u8]) -> Result<Network, Fault> {

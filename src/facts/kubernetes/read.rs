@@ -99,6 +99,7 @@ pub fn node(object: PartialObjectMeta<core::Node>) -> Entry<Node> {
 pub fn pod(object: PodObject) -> Entry<Pod> {
     let (name, namespace) = (object.name_any(), object.namespace().unwrap_or_default());
     let Object { metadata, spec, status, .. } = object;
+    let terminating = metadata.deletion_timestamp.is_some();
     let mirrored = metadata.annotations.and_then(|mut annotations| annotations.remove(MIRROR));
     let (phase, ips) = status.map_or((None, None), |status| (status.phase, status.pod_ips));
     let pod = Pod {
@@ -109,6 +110,7 @@ pub fn pod(object: PodObject) -> Entry<Pod> {
         addresses: ips.into_iter().flatten().filter_map(|ip| ip.ip?.parse().ok()).collect(),
         host_network: spec.host_network.unwrap_or_default(),
         finished: matches!(phase.as_deref(), Some("Succeeded" | "Failed")),
+        terminating,
     };
     (pod.uid.clone(), Ok(pod))
 }

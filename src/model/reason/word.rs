@@ -1,6 +1,6 @@
 //! Reasons as machines have them.
 
-use super::{Away, Reason};
+use super::{Away, PortRefusal, Reason};
 
 impl Reason {
     /// One word for machines, as in a condition's `reason`.
@@ -53,6 +53,8 @@ impl Reason {
             Self::NotAllocated { .. } => "NotAllocated",
             Self::PoolExhausted { .. } => "PoolExhausted",
             Self::RawExits => "RawExitsNotAllowed",
+            Self::Port(PortRefusal::NotLent { .. }) => "PortNotLent",
+            Self::Port(PortRefusal::Served { .. } | PortRefusal::Taken { .. }) => "PortTaken",
         }
     }
 }

@@ -1,12 +1,13 @@
 //! Who has which port: the binding that had it, or else the one that takes precedence, if nobody of the host has it.
 
+use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::sync::Arc;
 
 use foldhash::HashMap;
 
-use super::{Endpoint, Health, Holders, Served, Server, Service, Services};
+use super::{Endpoint, Health, Holders, Problem, Served, Server, Service, Services};
 use crate::model::binding::{Binding, BindingName, Source};
 use crate::model::facts::{Container, IfIndex, KernelFacts, Place};
 use crate::model::field_error::FieldError;
@@ -15,10 +16,13 @@ use crate::model::inbound::{ClientSource, Inbound};
 use crate::model::ipvs::KernelIpvs;
 use crate::model::listeners::Taken;
 use crate::model::ports::{Called, Ports, Protocol};
-use crate::model::reason::Reason;
+use crate::model::reason::{PortRefusal, Reason};
 use crate::model::select::precedence;
 use crate::model::uplinks::Uplinks;
 use crate::model::workload::{Entry, Row, State, Subject};
+
+/// What a port that is not served for another reason is told as, in a word.
+const NOT_SERVED: &str = "NotServed";
 
 /// Those of one binding that serve.
 struct Candidate<'a> {
@@ -27,11 +31,11 @@ struct Candidate<'a> {
     rows: Vec<usize>,
 }
 
-/// The services that the bindings of files ask for, and the labels of the rows.
-pub fn claims(rows: &[Row], listed: &[Arc<Binding>], known: Known<'_>) -> Services {
+/// The services that listed bindings ask for, and the labels of the rows.
+pub fn claims<'a>(rows: &'a [Row], listed: impl Iterator<Item = &'a Arc<Binding>>, known: Known<'_>) -> Services {
     let asks = |binding: &Binding| !binding.inbound.is_empty() && binding.stands();
     let mut candidates: BTreeMap<&BindingName, Candidate> = BTreeMap::new();
-    for binding in listed.iter().filter(|binding| asks(binding)) {
+    for binding in listed.filter(|binding| asks(binding)) {
         candidates.insert(&binding.name, Candidate { binding, rows: Vec::new() });
     }
     for (at, row) in rows.iter().enumerate() {
@@ -42,8 +46,9 @@ pub fn claims(rows: &[Row], listed: &[Arc<Binding>], known: Known<'_>) -> Servic
         }
     }
     let mut ordered: Vec<Candidate> = candidates.into_values().collect();
-    ordered.sort_by(|a, b| precedence(a.binding).cmp(&precedence(b.binding)));
-    let ipvs = ordered.iter().any(|candidate| candidate.binding.inbound.iter().any(|inbound| inbound.engine.ipvs().is_some()));
+    ordered.sort_by(|a, b| order(a.binding).cmp(&order(b.binding)));
+    let published = |binding: &Binding| binding.inbound.iter().any(|entry| entry.refusal.is_none() && entry.engine.ipvs().is_some());
+    let ipvs = ordered.iter().any(|candidate| published(candidate.binding));
     let mut claims =
         Claims { rows, known, services: BTreeMap::new(), asked: BTreeSet::new(), checks: BTreeSet::new(), problems: Vec::new() };
     for right in [Right::Serves, Right::Had, Right::Asks] {
@@ -59,7 +64,14 @@ pub fn claims(rows: &[Row], listed: &[Arc<Binding>], known: Known<'_>) -> Servic
     Services { all, problems, asked: Arc::new(asked), pending: !waiting.is_empty(), ipvs, checks: Arc::new(checks) }
 }
 
-/// Whether a row can be a server: it has an address, the kernel shows where, and it stays there. Whether it has an exit does not matter.
+/// Who comes first where several ask for a port. Of the API server's bindings that is the oldest: a namespace gives itself what priority it likes.
+fn order(binding: &Binding) -> (Reverse<i32>, Source, u64, &BindingName) {
+    let (priority, source, created, name) = precedence(binding);
+    (if source == Source::Api { Reverse(0) } else { priority }, source, created, name)
+}
+
+/// Whether a row can be a server: it has an address, the kernel shows where, and it stays there. Whether it has an exit does not matter. Of a pod
+/// the API server has to tell the address: what else its namespace has, it may have given itself, and one that was deleted by force has none.
 fn serves(row: &Row) -> bool {
     let there = match &row.state {
         State::Bound(_) | State::FellBack(_) => true,
@@ -67,7 +79,10 @@ fn serves(row: &Row) -> bool {
         State::Free => row.binding.is_some(),
         State::Waiting(_) | State::Refused(_) => false,
     };
-    there && row.entry.is_some() && row.address.is_some_and(|net| net.prefix_len() == net.max_prefix_len())
+    let Some(net) = row.address.filter(|net| there && row.entry.is_some() && net.prefix_len() == net.max_prefix_len()) else {
+        return false;
+    };
+    if let Subject::Pod(pod) = &row.subject { pod.addresses.contains(&net.addr()) } else { true }
 }
 
 /// What is known of exits and servers.
@@ -98,7 +113,11 @@ impl Known<'_> {
         self.kernel.own_links_with(address).next().is_some()
     }
 
+    /// A pod's address may have been another namespace's a moment ago, so in a cluster nobody has a port by who served it.
     fn right(&self, binding: &Binding, called: Called, servers: impl Iterator<Item = Endpoint>) -> Right {
+        if binding.name.source == Source::Api {
+            return Right::Asks;
+        }
         let mut servers = servers;
         if servers.any(|server| meeting(self.served, called).any(|before| before.contains(&server))) {
             return Right::Serves;
@@ -122,7 +141,7 @@ struct Claims<'a> {
     services: BTreeMap<(IpAddr, Protocol, u16), Service>,
     asked: BTreeSet<Called>,
     checks: BTreeSet<Check>,
-    problems: Vec<String>,
+    problems: Vec<Problem>,
 }
 
 impl Claims<'_> {
@@ -138,6 +157,11 @@ impl Claims<'_> {
             }
         }
         for (at, inbound) in binding.inbound.iter().enumerate() {
+            if let Some(reason) = &inbound.refusal {
+                let concerns = right == Right::Asks && !(exits.is_empty() && servers.is_empty());
+                concerns.then(|| self.refuse(binding, at, reason));
+                continue;
+            }
             if right == Right::Asks {
                 self.tell_missing(binding, at, inbound);
                 self.tell_own(binding, at, inbound, own.iter().map(|(_, address, _)| *address));
@@ -155,7 +179,8 @@ impl Claims<'_> {
                     of_family.map(|(row, server, entry)| self.server(inbound, called, (*row, *server, *entry))).collect();
                 match self.claim(binding, inbound, address, own) {
                     Ok(()) => self.yield_to(candidate, at, called, nic),
-                    Err((field, message)) => self.problem(binding, at, field, message),
+                    Err(InTheWay::Port(reason)) => self.refuse(binding, at, &reason),
+                    Err(InTheWay::Field(field, message)) => self.problem(binding, at, field, message),
                 }
             }
             if of_other_family && right == Right::Asks {
@@ -166,8 +191,12 @@ impl Claims<'_> {
         }
     }
 
-    /// Tells of the addresses that are not there: nobody is called at them. (An interface's own may be of one family alone.)
+    /// Tells of the addresses that are not there: nobody is called at them. (An interface's own may be of one family alone, and in a cluster other
+    /// nodes have the others.)
     fn tell_missing(&mut self, binding: &Binding, at: usize, inbound: &Inbound) {
+        if binding.name.source == Source::Api {
+            return;
+        }
         let written = binding.exits.iter().filter(|spec| !spec.draining && !spec.address.is_unspecified());
         let named = written.filter(|spec| inbound.address.is_none_or(|named| named == spec.address));
         for spec in named.filter(|spec| self.known.uplinks.holder(spec).is_none()).collect::<Vec<_>>() {
@@ -189,6 +218,15 @@ impl Claims<'_> {
     }
 
     fn problem(&mut self, binding: &Binding, at: usize, field: &str, message: String) {
+        self.note(binding, at, field, message, Some(NOT_SERVED));
+    }
+
+    /// A port that is another one's, or that nobody lends.
+    fn refuse(&mut self, binding: &Binding, at: usize, reason: &Reason) {
+        self.note(binding, at, "port", reason.to_string(), Some(reason.word()));
+    }
+
+    fn note(&mut self, binding: &Binding, at: usize, field: &str, message: String, word: Option<&'static str>) {
         let field = match (binding.name.source, field) {
             (Source::Label, "balance") => "egress.balance".to_owned(),
             (Source::Label, "clientSource") => "egress.client-source".to_owned(),
@@ -200,48 +238,25 @@ impl Claims<'_> {
             (Source::Exec, _) => "--publish".to_owned(),
             _ => format!("spec.inbound[{at}].{field}"),
         };
-        self.problems.push(format!("{}: {}", binding.name, FieldError { field, message }));
+        self.problems.push(Problem { binding: binding.name.clone(), word, error: FieldError { field, message } });
     }
 
-    /// Gives a binding the ports of an address, or its share of them; else the field that is in the way, and why.
-    fn claim(&mut self, binding: &Binding, inbound: &Inbound, address: IpAddr, servers: Vec<Server>) -> Result<(), (&'static str, String)> {
+    /// Gives a binding the ports of an address, or its share of them; else what is in the way.
+    fn claim(&mut self, binding: &Binding, inbound: &Inbound, address: IpAddr, servers: Vec<Server>) -> Result<(), InTheWay> {
         let ports = inbound.ports;
         if let (Some(balancer), Some(ipvs)) = (inbound.engine.ipvs(), self.known.ipvs) {
-            ipvs.serves((address, ports), &super::called(address, ports), balancer)?;
+            let served = ipvs.serves((address, ports), &super::called(address, ports), balancer);
+            served.map_err(|(field, message)| InTheWay::Field(field, message))?;
         }
         let of_protocol = (address, ports.protocol, 0)..=(address, ports.protocol, ports.last);
         if let Some((_, there)) = self.services.range_mut(of_protocol).next_back().filter(|(_, there)| there.ports.last >= ports.first) {
-            let (what, other) = (there.called(), &there.binding);
-            let both_labels = binding.name.source == Source::Label && other.source == Source::Label;
+            let both_labels = binding.name.source == Source::Label && there.binding.source == Source::Label;
             if !(both_labels && there.ports == ports) {
-                return Err(("port", format!("{what} is served by {other}; choose another port, or take that one out")));
+                return Err(InTheWay::Port(Reason::Port(PortRefusal::Served { service: there.called(), by: there.binding.to_string() })));
             }
-            if there.engine != inbound.engine {
-                return Err((
-                    "engine",
-                    format!("{what} is shared with {other}, which has another engine or scheduler; give both the same"),
-                ));
-            }
-            if there.balance != inbound.balance {
-                return Err(("balance", format!("{what} is shared with {other}, which balances in another way; give both the same")));
-            }
-            if there.client_source != inbound.client_source {
-                return Err((
-                    "clientSource",
-                    format!("{what} is shared with {other}, which treats clients' addresses in another way; give both the same"),
-                ));
-            }
-            if there.all_down != inbound.all_down {
-                return Err((
-                    "allDown",
-                    format!("{what} is shared with {other}, which serves it in another way while nobody is healthy; give both the same"),
-                ));
-            }
-            if there.affinity != inbound.affinity {
-                return Err((
-                    "affinity",
-                    format!("{what} is shared with {other}, which keeps clients at a server for another time; give both the same"),
-                ));
+            if let Some((field, differs)) = differing(there, inbound) {
+                let message = format!("{} is shared with {}, which {differs}; give both the same", there.called(), there.binding);
+                return Err(InTheWay::Field(field, message));
             }
             there.servers.extend(servers);
             return Ok(());
@@ -255,7 +270,8 @@ impl Claims<'_> {
 
     fn server(&mut self, inbound: &Inbound, called: Called, (row, address, entry): (usize, IpAddr, Entry)) -> Server {
         let port = port_of(inbound);
-        let weight = inbound.weights.get(&address).copied().unwrap_or(inbound.weight);
+        let leaves = matches!(&self.rows[row].subject, Subject::Pod(pod) if pod.leaves());
+        let weight = if leaves { 0 } else { inbound.weights.get(&address).copied().unwrap_or(inbound.weight) };
         let thresholds = inbound.thresholds.get(&address).copied().unwrap_or_default();
         let routes_back = inbound.client_source == ClientSource::RouteBack;
         let route_back = if routes_back { self.beside(address, entry) } else { None };
@@ -290,14 +306,34 @@ impl Claims<'_> {
         };
         let Some(holder) = self.known.taken.by(called, nic, is_server) else { return };
         let (address, ports) = called;
-        let name = super::called(address, ports);
+        let service = super::called(address, ports);
         if self.known.served.contains_key(&called) {
-            self.problem(binding, at, "port", format!("{name} stays with the binding, which had it first, and is wanted by {holder}"));
+            let message = format!("{service} stays with the binding, which had it first, and is wanted by {holder}");
+            self.note(binding, at, "port", message, None);
         } else {
             self.services.remove(&(address, ports.protocol, ports.first));
-            self.problem(binding, at, "port", format!("{name} is taken by {holder}"));
+            self.refuse(binding, at, &Reason::Port(PortRefusal::Taken { service, by: holder }));
         }
     }
+}
+
+/// Why a binding does not get ports, or its share of them.
+enum InTheWay {
+    Port(Reason),
+    /// The field that is in the way, and why.
+    Field(&'static str, String),
+}
+
+/// The field in which an entry is not as the service that it would share, and what that one does instead.
+fn differing(there: &Service, inbound: &Inbound) -> Option<(&'static str, &'static str)> {
+    let fields = [
+        ("engine", there.engine != inbound.engine, "has another engine or scheduler"),
+        ("balance", there.balance != inbound.balance, "balances in another way"),
+        ("clientSource", there.client_source != inbound.client_source, "treats clients' addresses in another way"),
+        ("allDown", there.all_down != inbound.all_down, "serves it in another way while nobody is healthy"),
+        ("affinity", there.affinity != inbound.affinity, "keeps clients at a server for another time"),
+    ];
+    fields.into_iter().find(|(_, differs, _)| *differs).map(|(field, _, what)| (field, what))
 }
 
 /// The port that its servers listen on; of a range `None`.

@@ -13,6 +13,11 @@ fn services(facts: &Facts) -> Services {
     resolve(facts, &mut Past::default()).inbound
 }
 
+/// What is wrong, as it is told.
+fn told(services: &Services) -> Vec<String> {
+    services.problems.iter().map(ToString::to_string).collect()
+}
+
 /// Services with the last bytes of their servers' addresses.
 fn said(services: &Services) -> Vec<(String, Vec<u8>)> {
     let last = |address: IpAddr| if let IpAddr::V4(v4) = address { v4.octets()[3] } else { 0 };
@@ -26,7 +31,7 @@ fn containers_that_publish_the_same_share_it() {
     start(&mut facts, 5, &[IP, ("egress.publish", "80"), ("egress.weight", "3")]);
     let services = services(&facts);
     assert_eq!(said(&services), [("tcp/172.31.0.14:80".to_owned(), vec![4, 5]), ("udp/172.31.0.14:53".to_owned(), vec![4])]);
-    assert_eq!(services.problems, Vec::<String>::new());
+    assert_eq!(told(&services), Vec::<String>::new());
     let servers = &services.all[0].servers;
     assert_eq!((servers[0].port, servers[1].port, servers[1].weight), (Some(8080), Some(80), 3));
 }
@@ -41,7 +46,7 @@ fn the_younger_that_serves_a_port_in_another_way_is_refused() {
     start(&mut facts, 8, &[IP, ("egress.publish", "80/udp")]);
     let services = services(&facts);
     assert_eq!(said(&services), [("tcp/172.31.0.14:80".to_owned(), vec![4]), ("udp/172.31.0.14:80".to_owned(), vec![8])]);
-    for (problem, words) in services.problems.iter().zip([
+    for (problem, words) in told(&services).iter().zip([
         "label/web-5: egress.balance: tcp/172.31.0.14:80 is shared with label/web-4",
         "label/web-6: egress.client-source: tcp/172.31.0.14:80 is shared with label/web-4",
         "label/web-7: egress.publish: tcp/172.31.0.14:80 is served by label/web-4; choose another port",
@@ -62,7 +67,7 @@ fn a_workload_of_the_other_family_alone_is_told() {
     facts.manifests = Index::new(manifest::parse([("six.yaml", manifest.as_bytes())]));
     let services = services(&facts);
     assert_eq!(said(&services), [("tcp/172.31.0.14:80".to_owned(), vec![])]);
-    assert!(services.problems[0].starts_with("file/default/six: spec.inbound[0].port: none of its workloads"), "{:?}", services.problems);
+    assert!(told(&services)[0].starts_with("file/default/six: spec.inbound[0].port: none of its workloads"), "{:?}", services.problems);
 }
 
 #[test]
@@ -129,7 +134,7 @@ fn a_server_that_comes_or_goes_leaves_the_clients_of_others_alone() {
     assert!(!touched(&second), "{:?}", second.ruleset);
     // Another container with another time is refused.
     start(&mut facts, 7, &[IP, ("egress.publish", "80"), ("egress.affinity", "1h")]);
-    let problems = services(&facts).problems;
+    let problems = told(&services(&facts));
     assert!(problems[0].starts_with("label/web-7: egress.affinity: tcp/172.31.0.14:80 is shared with label/web-4"), "{problems:?}");
 }
 
@@ -153,13 +158,13 @@ fn a_port_is_served_once_nobody_is_known_to_have_it() {
     let known = services(&facts);
     assert_eq!((said(&known), known.pending), (vec![("tcp/172.31.0.14:80".to_owned(), vec![4])], false));
     let problem = "label/web-4: egress.publish: tcp/172.31.0.14:20-30 is taken by sshd (process 812), which listens on 0.0.0.0:22; stop it";
-    assert!(known.problems[0].starts_with(problem), "{:?}", known.problems);
+    assert!(told(&known)[0].starts_with(problem), "{:?}", known.problems);
     // Who was served before goes on, and the other is told.
     let mut past = Past::default();
     past.served.insert((IpAddr::from([172, 31, 0, 14]), Ports { protocol: Protocol::Tcp, first: 20, last: 30 }), [].into());
     let held = resolve(&facts, &mut past).inbound;
     assert_eq!(said(&held).len(), 2);
-    assert!(held.problems[0].contains("stays with the binding, which had it first, and is wanted by sshd"), "{:?}", held.problems);
+    assert!(told(&held)[0].contains("stays with the binding, which had it first, and is wanted by sshd"), "{:?}", held.problems);
 }
 
 #[test]
@@ -177,7 +182,7 @@ fn a_port_that_an_engine_publishes_is_refused_unless_its_container_serves_it() {
     let taken = services(&facts);
     assert_eq!(said(&taken), []);
     let problem = "label/web-4: egress.publish: tcp/172.31.0.14:80 is taken by container web-5, which the engine publishes at 0.0.0.0:80";
-    assert!(taken.problems.len() == 1 && taken.problems[0].starts_with(problem), "{:?}", taken.problems);
+    assert!(taken.problems.len() == 1 && told(&taken)[0].starts_with(problem), "{:?}", taken.problems);
     start(&mut facts, 5, &[]);
     publish(&mut facts, 4, &[IP, ("egress.publish", "80")]);
     assert_eq!(said(&services(&facts)), [("tcp/172.31.0.14:80".to_owned(), vec![4])]);
@@ -220,7 +225,7 @@ fn a_port_stays_with_the_binding_that_serves_it_whoever_else_comes() {
         let inbound = resolve(&facts, &mut past).inbound;
         past.serve(&inbound, true);
         let named: Vec<_> = inbound.all.iter().map(|one| (one.binding.name.clone(), one.servers.len())).collect();
-        (named, inbound.problems)
+        (named, told(&inbound))
     };
     let m = |servers| vec![("default/m".to_owned(), servers)];
     assert_eq!(round(asking(&[("m", 4, &port(""))]), false).0, m(1));
@@ -264,6 +269,28 @@ fn this_host_itself_is_no_server() {
     facts.manifests = Index::new(manifest::parse([("web.yaml", text.as_bytes())]));
     let services = services(&facts);
     assert_eq!(said(&services), [("tcp/172.31.0.14:80".to_owned(), vec![4])]);
-    let told = "file/default/web: spec.inbound[0].servers: 172.31.0.14 is an address of this host itself";
-    assert!(services.problems.iter().any(|problem| problem.starts_with(told)), "{:?}", services.problems);
+    let own = "file/default/web: spec.inbound[0].servers: 172.31.0.14 is an address of this host itself";
+    assert!(told(&services).iter().any(|problem| problem.starts_with(own)), "{:?}", services.problems);
+}
+
+#[test]
+fn hairpin_mode_goes_with_the_last_service_unless_ports_that_serve_nothing_have_it_as_well() {
+    for (of_all, off) in [(false, vec![104]), (true, Vec::new())] {
+        let (mut facts, mut past) = (host(), Past::default());
+        start(&mut facts, 4, &[IP, ("egress.publish", "80")]);
+        start(&mut facts, 5, &[IP]);
+        for port in if of_all { vec![104, 105] } else { Vec::new() } {
+            facts.kernel.apply(KernelChange::Hairpin(port, true));
+        }
+        let modes = |plan: &Plan| -> Vec<(IfIndex, bool)> {
+            let steps = plan.before.iter().chain(&plan.after);
+            steps.filter_map(|step| if let RouteStep::SetHairpin { index, on } = step { Some((*index, *on)) } else { None }).collect()
+        };
+        let first = plan(&facts, &mut past, &Ruleset::default());
+        assert_eq!(modes(&first), if of_all { Vec::new() } else { vec![(104, true)] });
+        start(&mut facts, 4, &[IP]);
+        facts.kernel.apply(KernelChange::Hairpin(104, true));
+        let second = plan(&facts, &mut past, tables_of(&first));
+        assert_eq!(modes(&second), off.into_iter().map(|port| (port, false)).collect::<Vec<_>>());
+    }
 }

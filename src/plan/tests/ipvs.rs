@@ -49,7 +49,7 @@ fn a_port_waits_until_ipvs_was_looked_at_and_is_refused_by_what_is_in_the_way() 
     ] {
         let refused = with(ipvs);
         assert_eq!(refused.all, []);
-        assert!(refused.problems[0].starts_with(&format!("label/web-4: {words}")), "{:?}", refused.problems);
+        assert!(refused.problems[0].to_string().starts_with(&format!("label/web-4: {words}")), "{:?}", refused.problems);
     }
 }
 

@@ -10,6 +10,7 @@ use super::status::verdict;
 use crate::api::binding::EgressBinding;
 use crate::api::node::EgressNode;
 use crate::api::object::{self, Lenient};
+use crate::api::status::PublishedPort;
 use crate::model::binding::Binding;
 use crate::model::pod;
 use crate::model::select::PodIndex;
@@ -59,6 +60,10 @@ fn write(out: &mut String, pod: &Pod, bindings: &[EgressBinding], node: Option<&
     match winner.status.as_ref().and_then(|status| verdict(&status.conditions)) {
         Some(condition) => writeln!(out, "  state     {}: {}", condition.reason, condition.message)?,
         None => writeln!(out, "  state     no agent has looked at the binding yet; see whether egressd runs in this cluster")?,
+    }
+    for port in winner.status.iter().flat_map(|status| &status.services) {
+        let PublishedPort { service, node, servers, ready } = port;
+        writeln!(out, "  serves    {service} on {node}, with {servers} pods, of which {ready} get new connections")?;
     }
     match (place, node) {
         (None, _) => writeln!(out, "  node      it is on none yet"),

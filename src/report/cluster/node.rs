@@ -32,6 +32,21 @@ pub fn node(node: &EgressNode) -> String {
             }),
         ));
     }
-    let reasons = spec.bindings.iter().filter_map(|b| Some(format!("{}/{}: {}", b.namespace, b.name, b.message.as_ref()?)));
+    let services: Vec<_> = spec.bindings.iter().flat_map(|b| b.services.iter().map(move |service| (b, service))).collect();
+    if !services.is_empty() {
+        out.push('\n');
+        out.push_str(&columns(
+            ["SERVICE", "NAMESPACE", "BINDING", "SERVERS", "READY"],
+            services.into_iter().map(|(b, service)| {
+                let counts = [service.servers, service.ready].map(|count| count.to_string());
+                let [servers, ready] = counts;
+                [service.service.clone(), b.namespace.clone(), b.name.clone(), servers, ready]
+            }),
+        ));
+    }
+    let reasons = spec.bindings.iter().flat_map(|b| {
+        let told = b.message.iter().chain(b.unserved.iter().map(|unserved| &unserved.message));
+        told.map(move |message| format!("{}/{}: {message}", b.namespace, b.name))
+    });
     out + &below(&reasons.chain(spec.problems.iter().cloned()).collect::<Vec<_>>())
 }

@@ -5,7 +5,8 @@ use serde_json::{Value, json};
 
 use super::*;
 use crate::api::binding::EgressBinding;
-use crate::api::node::EgressNode;
+use crate::api::node::{EgressNode, NodeService, Unserved};
+use crate::api::status::PublishedPort;
 
 fn condition(kind: &str, status: &str, reason: &str, message: &str) -> Value {
     json!({ "type": kind, "status": status, "reason": reason, "message": message, "lastTransitionTime": "2026-01-01T00:00:00Z" })
@@ -160,4 +161,25 @@ shop/crawler: no NIC holds it
 the container runtime has not answered yet
 ";
     assert_eq!(node(&n2()), text);
+}
+
+#[test]
+fn ports_that_a_node_serves_are_shown_with_their_pods_and_what_is_not_served_below() {
+    let mut node_of_it = n2();
+    let report = &mut node_of_it.spec.bindings[0];
+    report.services = vec![NodeService { service: "tcp/172.31.0.15:80".to_owned(), servers: 2, ready: 1 }];
+    let message = "spec.inbound[1].port: tcp/172.31.0.15:22 is taken by sshd".to_owned();
+    report.unserved = Some(Unserved { reason: "PortTaken".to_owned(), message });
+    let text = node(&node_of_it);
+    let table = "
+SERVICE             NAMESPACE  BINDING  SERVERS  READY
+tcp/172.31.0.15:80  shop       crawler  2        1
+";
+    assert!(text.contains(table), "{text}");
+    assert!(text.contains("\nshop/crawler: spec.inbound[1].port: tcp/172.31.0.15:22 is taken by sshd\n"), "{text}");
+    let mut binding = crawler();
+    let services = &mut binding.status.as_mut().expect("it has one").services;
+    services.push(PublishedPort { service: "tcp/172.31.0.15:80".to_owned(), node: "n2".to_owned(), servers: 2, ready: 1 });
+    let text = explain(&running(), &[binding], Some(&node_of_it));
+    assert!(text.contains("\n  serves    tcp/172.31.0.15:80 on n2, with 2 pods, of which 1 get new connections\n"), "{text}");
 }

@@ -144,7 +144,7 @@ fn not_served(out: &mut String, outcome: &Outcome, called: SocketAddr, protocol:
     // What is refused names the address and the port as they are called.
     let of = format!("{protocol}/{}", SocketAddr::new(called.ip(), 0));
     let of = of.trim_end_matches('0');
-    for problem in outcome.inbound.problems.iter().filter(|problem| problem.contains(of)) {
+    for problem in outcome.inbound.problems.iter().filter(|problem| problem.error.message.contains(of)) {
         writeln!(out, "  problem   {problem}")?;
     }
     Ok(())

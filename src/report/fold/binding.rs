@@ -6,9 +6,10 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use k8s_openapi::jiff::Timestamp;
 
 use super::condition::{Verdict, conditions, find};
-use crate::api::node::NodeBinding;
-use crate::api::status::{EgressBindingStatus, FailingNode, Summary};
+use crate::api::node::{NodeBinding, NodeService};
+use crate::api::status::{EgressBindingStatus, FailingNode, PublishedPort, Summary};
 use crate::model::binding::ExitSpec;
+use crate::model::inbound::Inbound;
 use crate::model::reason::Reason;
 
 /// The spec is well written and may be used here.
@@ -17,11 +18,15 @@ pub const ACCEPTED: &str = "Accepted";
 pub const RESOLVED: &str = "ResolvedRefs";
 /// Its workloads leave by its exits.
 pub const PROGRAMMED: &str = "Programmed";
+/// The ports that it publishes are served; a condition of bindings that publish some.
+pub const PUBLISHED: &str = "Published";
 /// Reason of [`PROGRAMMED`] when nobody is selected: nothing is left to do.
 pub const NO_WORKLOADS: &str = "NoWorkloads";
 
 /// As many failing nodes as the resource's schema lets through.
 const MAX_NODES: usize = 10;
+/// As many services.
+const MAX_SERVICES: usize = 64;
 
 /// Reason of [`PROGRAMMED`] when it is not known what the workloads of a node do, as its agent reports nothing any more.
 pub const AGENT_SILENT: &str = "AgentSilent";
@@ -49,6 +54,8 @@ pub(super) struct Case<'a> {
     pub kept: Vec<IpAddr>,
     /// How many of the addresses that it asks for by number are missing, and of which pool.
     pub missing: Option<Reason>,
+    /// What it publishes, with what nobody lends to it; empty when it publishes nothing.
+    pub inbound: Vec<Inbound>,
     /// By node, in the order of names.
     pub reports: &'a [Report<'a>],
     /// Every node has had the time to report.
@@ -70,18 +77,32 @@ impl Case<'_> {
             Ok(exits) => exits.iter().map(|exit| exit.address.to_string()).collect(),
             Err(_) => self.kept.iter().map(ToString::to_string).collect(),
         };
-        let verdicts = [(ACCEPTED, self.accepted.clone()), (RESOLVED, resolved), (PROGRAMMED, programmed)];
+        let published = self.published().map(|verdict| (PUBLISHED, verdict));
+        let verdicts =
+            [(ACCEPTED, self.accepted.clone()), (RESOLVED, resolved)].into_iter().chain(published).chain([(PROGRAMMED, programmed)]);
         EgressBindingStatus {
             observed_generation: Some(self.generation),
             conditions: conditions(verdicts, self.generation, self.before, now),
             failing_nodes: self.failing().take(MAX_NODES).map(|(node, report)| failing_node(node, report)).collect(),
+            services: self.services().take(MAX_SERVICES).collect(),
             pool: self.pool.filter(|_| !exits.is_empty()),
             exits,
             summary,
         }
     }
 
-    fn is_accepted(&self) -> bool {
+    /// The ports that are served.
+    fn services(&self) -> impl Iterator<Item = PublishedPort> {
+        let all = self.spoken().flat_map(|(node, report)| report.services.iter().map(move |service| (node, service)));
+        all.map(|(node, NodeService { service, servers, ready })| PublishedPort {
+            service: service.clone(),
+            node: node.to_owned(),
+            servers: *servers,
+            ready: *ready,
+        })
+    }
+
+    pub(super) fn is_accepted(&self) -> bool {
         self.accepted.status == "True"
     }
 
@@ -140,7 +161,7 @@ impl Case<'_> {
     }
 
     /// What is said by nodes whose word counts.
-    fn spoken(&self) -> impl Iterator<Item = (&str, &NodeBinding)> {
+    pub(super) fn spoken(&self) -> impl Iterator<Item = (&str, &NodeBinding)> {
         self.reports.iter().filter(|report| !report.silent).map(|report| (report.node, report.binding))
     }
 
@@ -152,7 +173,7 @@ impl Case<'_> {
     }
 
     /// The node speaks of an earlier generation, or has not heard yet which addresses the binding was given.
-    fn is_behind(&self, report: &NodeBinding) -> bool {
+    pub(super) fn is_behind(&self, report: &NodeBinding) -> bool {
         let waits = report.reason.as_deref() == Some(Reason::NotAllocated { pool: String::new() }.word());
         report.generation != self.generation || (waits && self.exits.is_ok())
     }

@@ -7,7 +7,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use k8s_openapi::jiff::{SignedDuration, Timestamp};
 use kube::Resource;
 
-use super::binding::{ACCEPTED, PROGRAMMED, RESOLVED};
+use super::binding::{ACCEPTED, PROGRAMMED, PUBLISHED, RESOLVED};
 use super::condition::find;
 use super::pool::{AVAILABLE, EXHAUSTED, LENT_OUTSIDE};
 use crate::api::pool::EgressPoolStatus;
@@ -59,7 +59,8 @@ impl Tale {
 /// What the status of a binding is worth. Nothing while it is on its way, and when nobody is selected.
 pub(super) fn of_binding(status: &EgressBindingStatus) -> Option<Tale> {
     let refused = |action, kind| Tale::of(action, find(&status.conditions, kind));
-    refused("Accept", ACCEPTED).or_else(|| refused("Resolve", RESOLVED)).or_else(|| programmed(status))
+    let first = refused("Accept", ACCEPTED).or_else(|| refused("Resolve", RESOLVED)).or_else(|| refused("Publish", PUBLISHED));
+    first.or_else(|| programmed(status))
 }
 
 /// Without counts, so that the next pod is no news.

@@ -13,6 +13,7 @@ use crate::api::object::{self, Lenient};
 use crate::model::cluster::Word;
 use crate::model::objects::Namespace;
 
+mod published;
 mod restored;
 mod standing;
 
@@ -72,6 +73,7 @@ impl Cluster {
             failing,
             reason: reason.map(str::to_owned),
             message: reason.map(|reason| format!("the sentence of {reason}")),
+            ..NodeBinding::default()
         };
         let reported_at = Some(Time(self.now));
         let value = EgressNodeSpec { bindings: vec![binding], reported_at, ..EgressNodeSpec::default() };

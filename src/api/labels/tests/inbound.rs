@@ -28,6 +28,7 @@ fn published(address: Option<&str>, protocol: Protocol, (first, last): (u16, u16
         drain: None,
         affinity: None,
         limits: Limits::default(),
+        refusal: None,
     }
 }
 

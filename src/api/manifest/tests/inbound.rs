@@ -43,6 +43,7 @@ fn ports_are_served_by_addresses_containers_and_namespaces() {
             drain: None,
             affinity: None,
             limits: Limits::default(),
+            refusal: None,
         };
         let udp = Inbound {
             ports: Ports { protocol: Protocol::Udp, first: 5000, last: 5010 },

@@ -101,7 +101,10 @@ fn pods_are_read_in_all_their_states() {
     let ips = json!([{"ip": "10.244.1.7"}, {"ip": "fd00::7"}]);
     let running = read(Value::Null, spec.clone(), json!({"phase": "Running", "podIP": "10.244.1.7", "podIPs": ips}));
     assert_eq!(running.addresses, ["10.244.1.7".parse::<IpAddr>().unwrap(), "fd00::7".parse().unwrap()]);
-    assert!(!running.finished && !running.host_network);
+    assert!(!running.finished && !running.host_network && !running.terminating);
+    let going = json!({"name": "web", "namespace": "shop", "uid": "u", "deletionTimestamp": "1970-01-01T00:01:40Z"});
+    let going = pod(object(json!({"metadata": going, "spec": spec, "status": {"phase": "Running"}}))).1.expect("pods are always told");
+    assert!(going.terminating && !going.finished && going.leaves());
     for phase in ["Succeeded", "Failed"] {
         assert!(read(Value::Null, spec.clone(), json!({"phase": phase, "podIPs": ips})).finished);
     }

@@ -9,6 +9,8 @@ use crate::model::objects::ApiBinding;
 use crate::model::pod::RuntimeChange;
 use crate::model::resolve::{Outcome, Past, resolve};
 
+mod inbound;
+
 const BRIDGE: IfIndex = 10;
 
 fn link(index: IfIndex, name: &str, kind: LinkKind) -> Link {
