@@ -123,7 +123,7 @@ pub enum Assignment {
 
 impl Assignment {
     /// Not said, or said to be as usual.
-    fn is_existing(&self) -> bool {
+    pub(super) fn is_existing(&self) -> bool {
         *self == Self::Existing
     }
 }

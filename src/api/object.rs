@@ -7,6 +7,7 @@ use serde::de::DeserializeOwned;
 use serde_json::Value;
 
 use super::binding::EgressBinding;
+use super::places;
 use super::pool::EgressPool;
 use super::spec;
 use super::status::EgressBindingStatus;
@@ -83,7 +84,8 @@ pub fn pool(read: &Lenient<EgressPool>) -> Pool {
     let Lenient { object, unread } = read;
     let pool = spec::egress_pool(&object.name_any(), object.metadata.generation.unwrap_or_default(), &object.spec);
     let forced = object.annotations().get(FORCE).is_some_and(|value| value == "true");
-    Pool { forced, errors: merge(unread, pool.errors), ..pool }
+    let places = object.status.as_ref().map(|status| places::read(&status.nodes)).unwrap_or_default();
+    Pool { forced, places, errors: merge(unread, pool.errors), ..pool }
 }
 
 /// A field that cannot be read is not missing: that would be a second error about the same thing.

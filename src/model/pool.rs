@@ -6,6 +6,7 @@
 //! bindings has the same, for those whose status was lost.
 
 pub mod allocate;
+mod place;
 pub mod record;
 
 use std::collections::BTreeSet;
@@ -13,13 +14,14 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use ipnet::{IpAddrRange, IpNet, Ipv4AddrRange, Ipv6AddrRange};
 
-use super::binding::{Binding, ExitSpec, Wanted};
+use super::binding::{Assignment, Binding, ExitSpec, Wanted};
 use super::cloud::{Aws, CloudPool};
 use super::field_error::FieldError;
 use super::labels::{Labels, bears};
-use super::objects::{ApiBinding, Known, Namespace};
+use super::objects::{ApiBinding, Known, Namespace, Node};
 use super::reason::Reason;
 pub use allocate::{Allocation, Holders, allocate, holders};
+pub use place::{Candidate, Candidates, MAX_PLACED, Places, place};
 pub use record::{Entry, Record};
 
 /// An `EgressPool`.
@@ -36,6 +38,9 @@ pub struct Pool {
     pub allowed_names: BTreeSet<String>,
     /// Labels of the namespaces that may use it; none by label when empty.
     pub allowed_labels: Labels,
+    pub assignment: Assignment,
+    /// The node of each address that is not `Existing`, as the pool's status says: it may be another one's by now, and nobody else uses it.
+    pub places: Places,
     /// What `egressd-cloud` keeps for it; the agent has no use for it.
     pub aws: Option<Aws>,
     /// Its administrator takes back at once what it has lent and no longer contains.
@@ -137,7 +142,18 @@ impl Pool {
 
     fn exit(&self, address: IpAddr) -> ExitSpec {
         let gateway = self.gateway.filter(|gateway| gateway.is_ipv4() == address.is_ipv4());
-        ExitSpec { interface: self.interface.clone(), gateway, ..ExitSpec::new(address) }
+        ExitSpec { interface: self.interface.clone(), gateway, assignment: self.assignment, ..ExitSpec::new(address) }
+    }
+
+    /// Whether each of its addresses is given to one node.
+    pub fn is_placed(&self) -> bool {
+        self.assignment != Assignment::Existing
+    }
+
+    /// The exits that a node has of it, whoever is bound to them.
+    pub fn exits_of<'a>(&'a self, node: &'a str) -> impl Iterator<Item = ExitSpec> + 'a {
+        let own = self.places.iter().filter(move |(_, place)| self.is_placed() && *place == node);
+        own.map(|(address, _)| self.exit(*address))
     }
 }
 
@@ -145,8 +161,8 @@ impl Pool {
 pub struct Lender<'a> {
     pub pools: Option<&'a Known<Pool>>,
     pub namespaces: Option<&'a Known<Namespace>>,
-    /// Labels of this node.
-    pub node: &'a Labels,
+    /// This node.
+    pub node: &'a Node,
     /// Whether bindings may name exits themselves.
     pub raw_exits: bool,
 }
@@ -155,7 +171,7 @@ impl Lender<'_> {
     /// The binding with what its pool gives it on this node. `holders`: who has which address alone.
     pub fn grant(&self, api: &ApiBinding, holders: &Holders) -> Binding {
         let mut binding = Binding::clone(&api.binding);
-        match self.exits(api, &api.allocated, holders).and_then(|exits| self.here(api).map(|()| exits)) {
+        match self.exits(api, &api.allocated, holders).and_then(|exits| self.here(api, exits)) {
             Ok(exits) => binding.exits = exits,
             Err(reason) => binding.refusal = Some(reason),
         }
@@ -195,13 +211,21 @@ impl Lender<'_> {
         if exits.is_empty() { Err(Reason::NotAllocated { pool: pool.name.clone() }) } else { Ok(exits) }
     }
 
-    /// Whether this node serves the binding's pool.
-    fn here(&self, api: &ApiBinding) -> Result<(), Reason> {
+    /// Those of the exits that this node may use.
+    fn here(&self, api: &ApiBinding, mut exits: Vec<ExitSpec>) -> Result<Vec<ExitSpec>, Reason> {
         let name = api.binding.pool.as_ref().map(|request| &request.pool);
-        match name.and_then(|name| self.pools?.get(name)) {
-            Some(pool) if !bears(self.node, &pool.nodes) => Err(Reason::PoolNotOnNode { pool: pool.name.clone() }),
-            _ => Ok(()),
+        let Some(pool) = name.and_then(|name| self.pools?.get(name)) else { return Ok(exits) };
+        if !bears(&self.node.labels, &pool.nodes) {
+            return Err(Reason::PoolNotOnNode { pool: pool.name.clone() });
         }
+        if pool.is_placed() {
+            let first = exits.first().map(|exit| exit.address);
+            exits.retain(|exit| pool.places.get(&exit.address) == Some(&self.node.name));
+            if let (true, Some(address)) = (exits.is_empty(), first) {
+                return Err(Reason::PlacedElsewhere { pool: pool.name.clone(), address, node: pool.places.get(&address).cloned() });
+            }
+        }
+        Ok(exits)
     }
 
     /// The pool, when this namespace may use it.

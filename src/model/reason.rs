@@ -176,6 +176,14 @@ pub enum Reason {
     PoolNotOnNode {
         pool: String,
     },
+    /// The pool gave the binding's addresses to other nodes.
+    PlacedElsewhere {
+        pool: String,
+        /// The first of them.
+        address: IpAddr,
+        /// Its node, once it has one.
+        node: Option<String>,
+    },
     NoSuchPool {
         pool: String,
     },
@@ -354,6 +362,15 @@ impl fmt::Display for Reason {
             }
             Self::PoolNotOnNode { pool } => {
                 write!(f, "the nodeSelector of pool {pool} does not select this node; label the node, or keep the binding's pods off it")
+            }
+            Self::PlacedElsewhere { pool, address, node: Some(node) } => {
+                write!(
+                    f,
+                    "EgressPool {pool} gave no address of the binding to this node ({address} is on {node}); ask for more addresses, or keep the binding's pods on nodes that have one"
+                )
+            }
+            Self::PlacedElsewhere { pool, address, node: None } => {
+                write!(f, "EgressPool {pool} gave {address} to no node yet; its condition Assigned says why")
             }
             Self::NoSuchPool { pool } => write!(f, "there is no EgressPool {pool}; see kubectl get egresspools for the names"),
             Self::PoolInvalid { pool, error } => write!(f, "EgressPool {pool} lends nothing: {error}"),

@@ -4,9 +4,9 @@ use super::super::binding::{EgressBindingSpec, LabelExpression, LabelOperator};
 use super::super::pool::{self, EgressPoolSpec};
 use super::super::values::{self, Fault, Faults};
 use super::{cloud, optional, take};
-use crate::model::binding::{BindingName, PoolRequest, Selector, Source, Wanted};
+use crate::model::binding::{Assignment, BindingName, PoolRequest, Selector, Source, Wanted};
 use crate::model::labels::{Demand, LabelSelector, Values};
-use crate::model::pool::{Block, Pool};
+use crate::model::pool::{Block, MAX_PLACED, Places, Pool};
 
 /// Which pods are meant. An object's other selectors are refused by its schema already, where the definition is of this version.
 pub(super) fn pods(name: &BindingName, spec: &EgressBindingSpec, faults: &mut Faults) -> Option<Selector> {
@@ -79,6 +79,13 @@ pub fn egress_pool(name: &str, generation: i64, spec: &EgressPoolSpec) -> Pool {
     if let Some(fault) = gateway.and_then(|gateway| blocks.iter().find_map(|b| values::check_gateway(b.first(), gateway).err())) {
         faults.push("spec.gateway", || fault.message("172.31.0.1"));
     }
+    let assignment = Assignment::from(spec.assignment);
+    let size = blocks.iter().map(|block| block.size()).fold(0, u128::saturating_add);
+    if assignment != Assignment::Existing && size > MAX_PLACED as u128 {
+        faults.push("spec.blocks", || {
+            format!("have {size} addresses, and at most {MAX_PLACED} are given to nodes; make them smaller, or several pools of them")
+        });
+    }
     let aws = cloud::aws(name, spec, &blocks, &mut faults);
     Pool {
         name: name.to_owned(),
@@ -90,6 +97,8 @@ pub fn egress_pool(name: &str, generation: i64, spec: &EgressPoolSpec) -> Pool {
         nodes: spec.node_selector.clone(),
         allowed_names: spec.allowed_namespaces.names.iter().cloned().collect(),
         allowed_labels: spec.allowed_namespaces.match_labels.clone(),
+        assignment,
+        places: Places::new(),
         forced: false,
         errors: faults.finish(),
     }

@@ -65,12 +65,13 @@ impl Verdict {
 
 /// The conditions of an object, of which the last given says that all is done, and [`READY`] behind them: with the reason of the first that is
 /// False, else of the first that is Unknown, else of the last.
-pub(super) fn conditions<const N: usize>(
-    verdicts: [(&str, Verdict); N],
+pub(super) fn conditions<'a>(
+    verdicts: impl IntoIterator<Item = (&'a str, Verdict)>,
     generation: i64,
     before: &[Condition],
     now: Timestamp,
 ) -> Vec<Condition> {
+    let verdicts: Vec<(&str, Verdict)> = verdicts.into_iter().collect();
     // One that is Unknown because of another says less than that one.
     let first = |status| verdicts.iter().find(|(_, verdict)| verdict.status == status);
     let ready = first("False").or_else(|| first("Unknown")).or(verdicts.last()).map(|(_, verdict)| (READY, verdict.clone()));

@@ -11,8 +11,10 @@ use crate::api::binding::EgressBinding;
 use crate::api::node::NodeBinding;
 use crate::api::object::{self, Lenient};
 use crate::model::cluster::Word;
+use crate::model::labels::Labels;
 use crate::model::objects::Namespace;
 
+mod placed;
 mod restored;
 mod standing;
 
@@ -392,7 +394,8 @@ fn the_agents_are_told_what_is_inside_once_all_have_spoken_who_know() {
     let mut cluster = Cluster::new();
     let net = |text: &str| BTreeSet::from([text.parse().expect("a subnet")]);
     let all = |text: &str| Word::All(vec![Named { name: "one".to_owned(), value: net(text) }]);
-    cluster.world.apply(Change::Inside(Teller::Nodes, all("10.244.0.0/24")));
+    let node = ClusterNode { inside: net("10.244.0.0/24"), ..ClusterNode::default() };
+    cluster.world.apply(Change::Nodes(Word::All(vec![Named { name: "one".to_owned(), value: node }])));
     cluster.world.apply(Change::Inside(Teller::ApiServer, Word::All(Vec::new())));
     cluster.world.apply(Change::ToldInside(None));
     assert_eq!(cluster.fold().inside, None, "the services' subnets may still come");

@@ -43,12 +43,12 @@ fn a_node_whose_clock_is_wrong_is_heard_all_the_same() {
 #[test]
 fn a_report_that_is_deleted_is_no_word_that_nobody_is_selected() {
     let mut cluster = served();
-    let node = |name: &str| Named { name: name.to_owned(), value: BTreeSet::new() };
-    cluster.world.apply(Change::Inside(Teller::Nodes, Word::All(vec![node("n1")])));
+    let node = |name: &str| Named { name: name.to_owned(), value: ClusterNode::default() };
+    cluster.world.apply(Change::Nodes(Word::All(vec![node("n1")])));
     cluster.world.apply(Change::Reports(Word::Gone("n1".to_owned())));
     cluster.fold();
     assert_eq!(cluster.conditions("crawler")[2], "Unknown AgentSilent");
-    cluster.world.apply(Change::Inside(Teller::Nodes, Word::Gone("n1".to_owned())));
+    cluster.world.apply(Change::Nodes(Word::Gone("n1".to_owned())));
     cluster.after(60).fold();
     assert_eq!(cluster.conditions("crawler")[2], "True NoWorkloads", "its node is gone, and its pods with it");
 }
