@@ -1,20 +1,24 @@
 //! Objects of the API server to the model's types. A newer definition may let in what this version cannot read: that is an error of the object's
 //! own, and spoils neither its other fields nor a list that it is in.
 
+use std::net::IpAddr;
+
 use kube::ResourceExt;
 use kube::core::DynamicObject;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
 use super::binding::EgressBinding;
+use super::cloud::CloudAddress;
 use super::places;
 use super::pool::EgressPool;
 use super::spec;
 use super::status::EgressBindingStatus;
 use crate::model::binding::{Binding, BindingName, Source};
+use crate::model::cloud::{AddressReport, Interface};
 use crate::model::field_error::FieldError;
 use crate::model::objects::ApiBinding;
-use crate::model::pool::Pool;
+use crate::model::pool::{Places, Pool};
 
 /// Annotation of a pool by which its administrator takes back what is in use: `true`.
 pub const FORCE: &str = "egressd.dev/force";
@@ -85,7 +89,32 @@ pub fn pool(read: &Lenient<EgressPool>) -> Pool {
     let pool = spec::egress_pool(&object.name_any(), object.metadata.generation.unwrap_or_default(), &object.spec);
     let forced = object.annotations().get(FORCE).is_some_and(|value| value == "true");
     let places = object.status.as_ref().map(|status| places::read(&status.nodes)).unwrap_or_default();
-    Pool { forced, places, errors: merge(unread, pool.errors), ..pool }
+    let cloud = object.status.as_ref().and_then(|status| status.cloud.as_ref());
+    let shown = cloud.iter().flat_map(|cloud| &cloud.addresses).filter_map(|shown| report(shown, &places)).collect();
+    let errors = pool.errors.iter().cloned().chain(without_node(&pool)).collect();
+    Pool { forced, places, shown, errors: merge(unread, errors), ..pool }
+}
+
+/// What the cloud shows of an address. On the network interface of a node that has it no longer it cannot be used.
+fn report(shown: &CloudAddress, places: &Places) -> Option<(IpAddr, AddressReport)> {
+    let address = shown.address.parse().ok()?;
+    let moves = shown.node.as_ref().filter(|node| places.get(&address).is_some_and(|place| place != *node));
+    let message = moves.map_or_else(|| shown.message.clone(), |node| format!("is still the network interface's of node {node}"));
+    let report = AddressReport {
+        ready: shown.ready && moves.is_none(),
+        public_address: shown.public_address.as_deref().and_then(|public| public.parse().ok()),
+        elastic_address: shown.elastic_address.clone(),
+        message,
+    };
+    Some((address, report))
+}
+
+/// Of which network interface a cloud is to be asked for says the address's node, or the pool.
+fn without_node(pool: &Pool) -> Option<FieldError> {
+    let nic = pool.aws.as_ref().map(|aws| &aws.interface).filter(|_| !pool.is_placed())?;
+    let message = "does not say which node's; write `spec.assignment: Managed`, so that each address has a node, or name the network interface";
+    let error = FieldError { field: "spec.cloud.aws.networkInterface".to_owned(), message: message.to_owned() };
+    (!matches!(nic, Interface::Id(_))).then_some(error)
 }
 
 /// A field that cannot be read is not missing: that would be a second error about the same thing.

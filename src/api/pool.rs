@@ -7,7 +7,7 @@ use kube::CustomResource;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::cloud::PoolCloud;
+use super::cloud::{PoolCloud, PoolCloudStatus};
 use super::exit::Assignment;
 
 /// `kind` of a pool in files.
@@ -63,7 +63,7 @@ pub struct EgressPoolSpec {
     /// Namespaces that may use the pool. None may when not given.
     #[serde(default)]
     pub allowed_namespaces: AllowedNamespaces,
-    /// What a cloud's API is asked for, by `egressd-cloud`. In files only.
+    /// What a cloud's API is asked for, by `egressd-cloud`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub cloud: Option<PoolCloud>,
 }
@@ -136,6 +136,8 @@ pub struct EgressPoolStatus {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 4096))]
     pub nodes: Vec<PoolNode>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cloud: Option<PoolCloudStatus>,
 }
 
 /// What a pool gave a node.

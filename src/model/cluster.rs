@@ -25,6 +25,17 @@ pub enum Word<T> {
     Gone(String),
 }
 
+impl<T> Word<T> {
+    /// Takes it into what is known of the kind.
+    pub fn hear<V>(self, known: &mut Option<BTreeMap<String, V>>, keyed: impl Fn(T) -> (String, V)) {
+        match self {
+            Self::All(all) => *known = Some(all.into_iter().map(keyed).collect()),
+            Self::One(one) => known.get_or_insert_default().extend([keyed(one)]),
+            Self::Gone(key) => drop(known.as_mut().and_then(|known| known.remove(&key))),
+        }
+    }
+}
+
 /// What an object is known by: `namespace/name`, or a name.
 pub trait Keyed {
     fn key(&self) -> String;
@@ -222,6 +233,11 @@ impl Cluster {
     /// For each pool what it gives this node, as a binding that binds nobody: its addresses are put where they belong before anybody leaves by them.
     pub fn own_exits(&self) -> impl Iterator<Item = &Binding> {
         self.own.iter()
+    }
+
+    /// The pool with `cloud` that has an address.
+    pub fn cloud_pool(&self, address: IpAddr) -> Option<&Pool> {
+        self.pools.iter().flatten().map(|(_, pool)| &**pool).find(|pool| pool.aws.is_some() && pool.contains(address))
     }
 
     /// Whether a pool gives the address to another node.

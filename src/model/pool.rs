@@ -15,7 +15,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use ipnet::{IpAddrRange, IpNet, Ipv4AddrRange, Ipv6AddrRange};
 
 use super::binding::{Assignment, Binding, ExitSpec, Wanted};
-use super::cloud::{Aws, CloudPool};
+use super::cloud::{AddressReports, Aws, CloudPool};
 use super::field_error::FieldError;
 use super::labels::{Labels, bears};
 use super::objects::{ApiBinding, Known, Namespace, Node};
@@ -41,8 +41,10 @@ pub struct Pool {
     pub assignment: Assignment,
     /// The node of each address that is not `Existing`, as the pool's status says: it may be another one's by now, and nobody else uses it.
     pub places: Places,
-    /// What `egressd-cloud` keeps for it; the agent has no use for it.
+    /// What `egressd-cloud` keeps for it.
     pub aws: Option<Aws>,
+    /// What the cloud shows of its addresses, as its status says.
+    pub shown: AddressReports,
     /// Its administrator takes back at once what it has lent and no longer contains.
     pub forced: bool,
     /// What is wrong with it; a pool with errors lends nothing.
@@ -131,7 +133,7 @@ impl Pool {
             IpAddr::V6(_) => None,
         };
         let addresses: BTreeSet<Ipv4Addr> = self.blocks.iter().flat_map(|block| block.addresses()).filter_map(v4).collect();
-        Some(CloudPool { name: self.name.clone(), addresses: addresses.into_iter().collect(), aws })
+        Some(CloudPool { name: self.name.clone(), addresses: addresses.into_iter().collect(), aws, host: None })
     }
 
     /// Whether a namespace may use it.

@@ -4,7 +4,7 @@
 //! survives whoever made it.
 
 mod binding;
-mod condition;
+pub(super) mod condition;
 mod events;
 mod nodes;
 mod placed;
@@ -174,7 +174,8 @@ pub fn fold(world: &World, past: &mut Past, clock: Clock) -> Writes {
         let places = nodes.as_ref().map_or_else(|| pool.places.clone(), |nodes| place(pool, outside, nodes));
         let assigned = placed::verdict(pool, &places, world, &silent.nodes);
         let status = pool::status(pool, &lent, (&places, assigned), &before.conditions, clock.wall);
-        if object.status.as_ref() == Some(&status) {
+        // What the cloud shows is another's to write.
+        if object.status.is_some() && (EgressPoolStatus { cloud: None, ..before.clone() }) == status {
             continue;
         }
         writes.events.extend(past.told.tell(object, events::of_pool(&before), events::of_pool(&status), clock.steady));

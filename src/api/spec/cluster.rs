@@ -4,6 +4,7 @@ use super::super::binding::{EgressBindingSpec, LabelExpression, LabelOperator};
 use super::super::pool::{self, EgressPoolSpec};
 use super::super::values::{self, Fault, Faults};
 use super::{cloud, optional, take};
+use crate::model::cloud::AddressReports;
 use crate::model::binding::{Assignment, BindingName, PoolRequest, Selector, Source, Wanted};
 use crate::model::labels::{Demand, LabelSelector, Values};
 use crate::model::pool::{Block, MAX_PLACED, Places, Pool};
@@ -90,6 +91,7 @@ pub fn egress_pool(name: &str, generation: i64, spec: &EgressPoolSpec) -> Pool {
     Pool {
         name: name.to_owned(),
         aws,
+        shown: AddressReports::new(),
         generation,
         blocks,
         interface,

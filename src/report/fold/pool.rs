@@ -66,6 +66,7 @@ pub(super) fn status(
         allocated: i64::try_from(lent.addresses).unwrap_or(i64::MAX),
         bindings: i64::try_from(lent.bindings).unwrap_or(i64::MAX),
         nodes: places::write(places),
+        cloud: None,
     }
 }
 

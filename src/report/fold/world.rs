@@ -105,23 +105,23 @@ impl World {
                     .pools
                     .as_ref()
                     .is_some_and(|all| is_older(&new.object, all.get(&new.object.name_any()).map(|pool| &pool.object))) => {}
-            Change::Bindings(word) => hear(&mut self.bindings, word, |lenient: Arc<Lenient<EgressBinding>>| {
+            Change::Bindings(word) => word.hear(&mut self.bindings, |lenient: Arc<Lenient<EgressBinding>>| {
                 (key(&lenient.object), Written { read: object::binding(&lenient), lenient })
             }),
             Change::Pools(word) => {
-                hear(&mut self.pools, word, |pool: Arc<Lenient<EgressPool>>| (pool.object.name_any(), pool));
+                word.hear(&mut self.pools, |pool: Arc<Lenient<EgressPool>>| (pool.object.name_any(), pool));
                 let pools = self.pools.iter().flatten();
                 self.lending = pools.map(|(name, pool)| (name.clone(), Arc::new(object::pool(pool)))).collect();
             }
-            Change::Namespaces(word) => hear(&mut self.namespaces, word, |namespace: Namespace| (namespace.key(), Arc::new(namespace))),
+            Change::Namespaces(word) => word.hear(&mut self.namespaces, |namespace: Namespace| (namespace.key(), Arc::new(namespace))),
             Change::Reports(word) => self.hear_reports(word),
             Change::Inside(teller, word) => {
                 let mut known = self.inside.remove(&teller);
-                hear(&mut known, word, |one: Named<BTreeSet<IpNet>>| (one.name, one.value));
+                word.hear(&mut known, |one: Named<BTreeSet<IpNet>>| (one.name, one.value));
                 self.inside.insert(teller, known.unwrap_or_default());
             }
             Change::Nodes(word) => {
-                hear(&mut self.nodes, word, |one: Named<ClusterNode>| (one.name, one.value));
+                word.hear(&mut self.nodes, |one: Named<ClusterNode>| (one.name, one.value));
                 self.deleted.retain(|node, _| self.nodes.as_ref().is_some_and(|nodes| nodes.contains_key(node)));
             }
             Change::ToldInside(text) => self.told_inside = Some(text),
@@ -137,7 +137,7 @@ impl World {
             }
             Word::One(_) => BTreeMap::new(),
         };
-        hear(&mut self.reports, word, |one: Named<EgressNodeSpec>| (one.name, one.value));
+        word.hear(&mut self.reports, |one: Named<EgressNodeSpec>| (one.name, one.value));
         let reports = self.reports.get_or_insert_default();
         self.deleted.retain(|node, _| !reports.contains_key(node));
         // A report that goes with its node is no loss.
@@ -156,12 +156,4 @@ fn is_older<K: ResourceExt>(new: &K, known: Option<&K>) -> bool {
     let version = |object: &K| object.resource_version().and_then(|version| version.parse::<u64>().ok());
     let Some(known) = known.filter(|known| known.uid() == new.uid()) else { return false };
     matches!((version(new), version(known)), (Some(new), Some(known)) if new < known)
-}
-
-fn hear<T, V>(known: &mut Option<BTreeMap<String, V>>, word: Word<T>, keyed: impl Fn(T) -> (String, V)) {
-    match word {
-        Word::All(all) => *known = Some(all.into_iter().map(keyed).collect()),
-        Word::One(one) => known.get_or_insert_default().extend([keyed(one)]),
-        Word::Gone(key) => drop(known.as_mut().and_then(|known| known.remove(&key))),
-    }
 }
