@@ -8,4 +8,7 @@ LABEL org.opencontainers.image.licenses="Apache-2.0"
 LABEL org.opencontainers.image.version="$VERSION"
 COPY egressd /bin/egressd
 COPY kubectl-egress /bin/kubectl-egress
+COPY egressd-cloud /bin/egressd-cloud
+# By which egressd-cloud knows the cloud.
+COPY ca-certificates.crt /etc/ssl/certs/ca-certificates.crt
 ENTRYPOINT ["/bin/egressd"]

@@ -215,7 +215,8 @@ fn policies_and_definitions_can_be_left_out() {
     let usual = ["egressd-lease", "egressd-nodes", "egressd-pools", "egressd-pools-in-use", "egressd-status"];
     let expected = |names: &[&str]| names.iter().map(|name| (*name).to_owned()).collect::<BTreeSet<_>>();
     assert_eq!(policies(&rendered(EVERY_VALUES[0])), expected(&[&usual[..], &["egressd-raw-exits"]].concat()));
-    assert_eq!(policies(&rendered("tests/chart/full.yaml")), expected(&usual), "raw exits are allowed there");
+    let with_cloud = [&usual[..], &["egressd-pool-status"]].concat();
+    assert_eq!(policies(&rendered("tests/chart/full.yaml")), expected(&with_cloud), "raw exits are allowed there");
     let bare = rendered("tests/chart/bare.yaml");
     let only = ["ClusterRole", "ClusterRoleBinding", "DaemonSet", "Deployment", "Pod", "Role", "RoleBinding", "ServiceAccount"];
     assert_eq!(kinds(&bare), only.into());
@@ -223,17 +224,21 @@ fn policies_and_definitions_can_be_left_out() {
 
 #[test]
 fn everything_that_names_an_account_names_the_same_one() {
-    let usual = render(EVERY_VALUES[0], &[]).unwrap_or_else(|error| panic!("{error}"));
+    let usual = render(EVERY_VALUES[0], &["--set", "cloud.enabled=true"]).unwrap_or_else(|error| panic!("{error}"));
     let count = |objects: &[Value], text: &str| -> usize { objects.iter().map(|object| object.to_string().matches(text).count()).sum() };
-    for (value, account) in [("serviceAccount.name", "egressd"), ("controller.serviceAccount.name", "egressd-controller")] {
-        let other = render(EVERY_VALUES[0], &["--set", &format!("{value}=other")]).unwrap_or_else(|error| panic!("{error}"));
+    for (value, account) in [
+        ("serviceAccount.name", "egressd"),
+        ("controller.serviceAccount.name", "egressd-controller"),
+        ("cloud.serviceAccount.name", "egressd-cloud"),
+    ] {
+        let other = render(EVERY_VALUES[0], &["--set", &format!("cloud.enabled=true,{value}=other")]).unwrap_or_else(|error| panic!("{error}"));
         for named in ["system:serviceaccount:net:NAME'", r#""kind":"ServiceAccount","name":"NAME""#, r#""serviceAccountName":"NAME""#] {
             let [before, after] = [(account, &usual), ("other", &other)].map(|(name, all)| count(all, &named.replace("NAME", name)));
             assert!(before > 0, "{named}");
             assert_eq!((before, count(&other, &named.replace("NAME", account))), (after, 0), "{named}");
         }
     }
-    let nobody = "serviceAccount.create=false,controller.serviceAccount.create=false,rbac.create=false,rbac.aggregateRoles=false";
+    let nobody = "cloud.enabled=true,cloud.serviceAccount.create=false,serviceAccount.create=false,controller.serviceAccount.create=false,rbac.create=false,rbac.aggregateRoles=false";
     let without = render(EVERY_VALUES[0], &["--set", nobody]);
     assert!(kinds(&without.unwrap_or_else(|error| panic!("{error}"))).is_disjoint(&["ServiceAccount", "ClusterRole", "Role"].into()));
 }
@@ -273,6 +278,48 @@ fn controllers_are_a_deployment_with_an_account_of_their_own_and_no_rights_on_a_
     let pod = &find(&full, "Deployment", "egressd-controller").expect("it is there")["spec"]["template"]["spec"];
     assert_eq!((&pod["serviceAccountName"], &pod["nodeSelector"]["trusted"]), (&json!("leaders"), &json!("yes")));
     assert!(find(&rendered("tests/chart/bare.yaml"), "PodDisruptionBudget", "egressd-controller").is_none(), "one of one may go");
+}
+
+/// It has the cloud's credentials, so it is none of the others, and it is there only where somebody asks for it.
+#[test]
+fn egressd_cloud_is_a_deployment_of_its_own_that_writes_a_part_of_a_status_and_nothing_else() {
+    for values in [EVERY_VALUES[0], "tests/chart/bare.yaml", "examples/helm/values.yaml"] {
+        assert!(rendered(values).iter().all(|object| object["metadata"]["name"] != "egressd-cloud"), "{values}: nobody asked for it");
+    }
+    let usual = render(EVERY_VALUES[0], &["--set", "cloud.enabled=true"]).unwrap_or_else(|error| panic!("{error}"));
+    let full = rendered("tests/chart/full.yaml");
+    for objects in [&usual, &full] {
+        let deployment = find(objects, "Deployment", "egressd-cloud").expect("it is asked for");
+        let pod = &deployment["spec"]["template"]["spec"];
+        let others = [
+            &find(objects, "DaemonSet", "egressd").expect("it is there")["spec"]["template"]["spec"]["serviceAccountName"],
+            &find(objects, "Deployment", "egressd-controller").expect("it is there")["spec"]["template"]["spec"]["serviceAccountName"],
+        ];
+        assert!(pod["serviceAccountName"].is_string() && !others.contains(&&pod["serviceAccountName"]), "{pod}");
+        assert_eq!((&pod["hostNetwork"], &pod["volumes"]), (&Value::Null, &Value::Null), "it has nothing of a node");
+        let container = &pod["containers"][0];
+        assert_eq!((&container["command"], &container["image"]), (&json!(["/bin/egressd-cloud"]), &self::container(objects)["image"]));
+        assert_eq!(container["securityContext"]["capabilities"], json!({ "drop": ["ALL"] }));
+        assert_eq!(strings(&container["args"])[..2], ["run", "--kubernetes"]);
+        let labels = &deployment["spec"]["template"]["metadata"]["labels"];
+        assert_eq!(labels["app.kubernetes.io/name"], "egressd-cloud", "the DaemonSet's selector is another name");
+        let role = find(objects, "ClusterRole", "egressd-cloud").expect("it has one");
+        for rule in role["rules"].as_array().expect("rules") {
+            let writes = strings(&rule["verbs"]).iter().any(|verb| !["list", "watch"].contains(verb));
+            assert!(!writes || rule["resources"] == json!(["egresspools/status"]), "{rule}");
+        }
+    }
+    let pod = &find(&full, "Deployment", "egressd-cloud").expect("it is there")["spec"]["template"]["spec"];
+    let arguments = strings(&pod["containers"][0]["args"]);
+    for expected in ["--interval-seconds=60", "--region=eu-central-1", "--log-json"] {
+        assert!(arguments.contains(&expected), "{expected}: {arguments:?}");
+    }
+    let account = find(&full, "ServiceAccount", "buyers").expect("it is made");
+    let identity = "arn:aws:iam::123456789012:role/egressd-cloud";
+    assert_eq!(account["metadata"]["annotations"]["eks.amazonaws.com/role-arn"], identity);
+    assert_eq!((&pod["nodeSelector"]["trusted"], &pod["securityContext"]["runAsUser"]), (&json!("yes"), &Value::Null));
+    let last = pod["containers"][0]["env"].as_array().and_then(|env| env.last()).expect("variables");
+    assert_eq!(last["name"], "AWS_ENDPOINT_URL");
 }
 
 /// A stolen agent's token writes its own node's report, and nothing that concerns the cluster.
@@ -360,6 +407,10 @@ fn slips_in_values_are_refused_by_name() {
         ("monitoring.serviceMonitor.namespace=Net", "namespace"),
         ("controller.podSecurityContext.runAsNonRoot=false", "runAsNonRoot"),
         ("controller.podSecurityContext.runAsUser=0", "runAsUser"),
+        ("cloud.enable=true", "enable"),
+        ("cloud.region=Frankfurt", "region"),
+        ("cloud.intervalSeconds=0", "intervalSeconds"),
+        ("cloud.podSecurityContext.runAsUser=0", "runAsUser"),
         ("updateStrategy.rollingUpdate.maxUnavailable=0", "maxUnavailable"),
         ("updateStrategy.rollingUpdate.maxSurge=1", "maxSurge"),
         ("extraEnv[0].value=x", "extraEnv"),

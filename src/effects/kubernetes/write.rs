@@ -51,12 +51,11 @@ async fn status(
     status: &impl Serialize,
     manager: &str,
 ) -> Result<Option<DynamicObject>, super::error::Error> {
-    let patch = json!({
-        "apiVersion": kind.api_version,
-        "kind": kind.kind,
-        "metadata": { "name": name, "uid": of.uid, "resourceVersion": of.version },
-        "status": status,
-    });
+    let mut metadata = json!({ "name": name, "uid": of.uid });
+    if let Some(version) = &of.version {
+        metadata["resourceVersion"] = json!(version);
+    }
+    let patch = json!({ "apiVersion": kind.api_version, "kind": kind.kind, "metadata": metadata, "status": status });
     let (parameters, patch) = (PatchParams::apply(manager).force(), Patch::Apply(&patch));
     match ask("patch", format!("{}.{}/status", kind.plural, kind.group), api.patch_status(name, &parameters, &patch)).await {
         Ok(object) => Ok(Some(without_managers(object))),
