@@ -1,4 +1,4 @@
-# An image with egressd and kubectl's plugin alone: static binaries need nothing beside them. `make image` puts them where this expects them:
+# An image with egressd, egressd-cloud and kubectl's plugin alone: static binaries need nothing beside them. `make image` puts them where this expects them:
 # docker build --file Dockerfile --build-arg VERSION=0.1.0 --tag egressd:0.1.0 target/image
 FROM scratch
 ARG VERSION=unknown

@@ -112,7 +112,8 @@ fn report(shown: &CloudAddress, places: &Places) -> Option<(IpAddr, AddressRepor
 /// Of which network interface a cloud is to be asked for says the address's node, or the pool.
 fn without_node(pool: &Pool) -> Option<FieldError> {
     let nic = pool.aws.as_ref().map(|aws| &aws.interface).filter(|_| !pool.is_placed())?;
-    let message = "does not say which node's; write `spec.assignment: Managed`, so that each address has a node, or name the network interface";
+    let message =
+        "does not say which node's; write `spec.assignment: Managed`, so that each address has a node, or name the network interface";
     let error = FieldError { field: "spec.cloud.aws.networkInterface".to_owned(), message: message.to_owned() };
     (!matches!(nic, Interface::Id(_))).then_some(error)
 }
@@ -121,4 +122,55 @@ fn without_node(pool: &Pool) -> Option<FieldError> {
 fn merge(unread: &[FieldError], said: Vec<FieldError>) -> Vec<FieldError> {
     let said = said.into_iter().filter(|error| unread.iter().all(|other| other.field != error.field));
     unread.iter().cloned().chain(said).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn read(spec: &Value, status: &Value) -> Pool {
+        let object = json!({ "metadata": { "name": "web" }, "spec": spec, "status": status });
+        pool(&egress_pool(serde_json::from_value(object).expect("an object")))
+    }
+
+    #[test]
+    fn a_cluster_s_pool_with_cloud_says_whose_network_interface_is_meant() {
+        let of = |fields: &str| {
+            let blocks = r#""blocks": [{ "cidr": "10.0.1.94/31" }]"#;
+            read(&serde_json::from_str(&format!("{{ {blocks}, {fields} }}")).expect("JSON"), &Value::Null)
+        };
+        assert_eq!(of(r#""assignment": "Managed", "cloud": { "aws": {} }"#).errors, []);
+        assert_eq!(of(r#""cloud": { "aws": { "networkInterface": "eni-1" } }"#).errors, []);
+        for vague in [r#""cloud": { "aws": {} }"#, r#""cloud": { "aws": { "deviceIndex": 1 } }"#] {
+            let error = of(vague).errors.first().map(ToString::to_string).unwrap_or_default();
+            assert!(
+                error.starts_with("spec.cloud.aws.networkInterface: does not say which node's; write `spec.assignment: Managed`"),
+                "{error}"
+            );
+        }
+    }
+
+    #[test]
+    fn more_addresses_than_a_status_can_name_are_refused() {
+        let spec = |cloud: &Value| json!({ "blocks": [{ "cidr": "10.0.0.0/19" }], "assignment": "Routed", "cloud": cloud });
+        for (cloud, most) in [(Value::Null, "4096"), (json!({ "aws": {} }), "1000")] {
+            let errors: Vec<String> = read(&spec(&cloud), &Value::Null).errors.iter().map(ToString::to_string).collect();
+            assert!(errors.iter().any(|error| error.starts_with("spec.blocks: have 8192 addresses") && error.contains(most)), "{errors:?}");
+        }
+    }
+
+    #[test]
+    fn what_the_cloud_shows_on_a_node_that_has_the_address_no_longer_is_not_ready() {
+        let shown = |node: &str| {
+            let nodes = json!([{ "name": "n1", "addresses": ["10.0.1.94"] }]);
+            let address = json!({ "address": "10.0.1.94", "node": node, "publicAddress": "203.0.113.41", "ready": true });
+            let spec = json!({ "blocks": [{ "cidr": "10.0.1.94/31" }], "assignment": "Managed", "cloud": { "aws": {} } });
+            read(&spec, &json!({ "nodes": nodes, "cloud": { "addresses": [address] } })).shown.into_values().next().expect("it is shown")
+        };
+        assert!(shown("n1").ready && shown("n1").public_address.is_some());
+        let moves = shown("n2");
+        assert_eq!((moves.ready, moves.message.as_str()), (false, "is still the network interface's of node n2"));
+    }
 }

@@ -40,7 +40,11 @@ pub fn markdown() -> String {
     for (kind, named, schema) in [
         ("EgressBinding", " `metadata.name` and `metadata.namespace` (`default` when not given) name the binding.", &*schema::BINDING),
         ("EgressNetwork", "", &*schema::NETWORK),
-        (pool::KIND, " In files `egressd-cloud` reads it, and `egressd run` does nothing with it.", &*schema::POOL),
+        (
+            pool::KIND,
+            " In files `egressd-cloud` reads it, and `egressd run` does nothing with it but wait for what that says of its addresses.",
+            &*schema::POOL,
+        ),
         (proxy::KIND, " `egressd run` does nothing with it: one folder may hold manifests for both.", &*schema::PROXY),
     ] {
         let about = schema["description"].as_str().unwrap_or_default();

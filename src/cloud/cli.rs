@@ -10,8 +10,8 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use egressd::report::columns::columns;
 
 use crate::aws::policy;
-use crate::model::report::AddressReport;
 use crate::cluster::Access;
+use crate::model::report::AddressReport;
 use crate::run::{self, Office, Options, Place, Release};
 use crate::state::Status;
 
@@ -200,8 +200,7 @@ impl Cli {
                 runtime.block_on(run::release(options, print)).map(|()| true)
             }
             Command::Policy { place } => {
-                let pools = runtime.block_on(run::pools(&place.place()))?;
-                let pools: Vec<_> = pools.iter().map(|pool| (**pool).clone()).collect();
+                let pools = runtime.block_on(run::wishes(&place.place()))?;
                 anyhow::ensure!(!pools.is_empty(), "no pool has `cloud`: no permission is needed");
                 print(serde_json::to_string_pretty(&policy::policy(&pools))?);
                 Ok(true)

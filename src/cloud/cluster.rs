@@ -9,9 +9,9 @@ use anyhow::Context;
 use egressd::api::cloud::PoolCloudStatus;
 use egressd::effects::kubernetes::lease::{CLOUD, Candidate};
 use egressd::effects::kubernetes::write_cloud;
-use egressd::facts::kubernetes::clouds::{ClusterPool, Clouds, Source};
+use egressd::facts::kubernetes::clouds::{Clouds, ClusterPool, Source};
 use egressd::facts::kubernetes::{self, Client};
-use egressd::model::cloud::CloudPool;
+use egressd::model::cloud::{CloudPool, Host, Interface};
 use egressd::report::cloud::status;
 use jiff::Timestamp;
 use tokio::sync::{oneshot, watch};
@@ -70,6 +70,13 @@ impl Cluster {
         wanted
     }
 
+    /// All pools, whether their nodes are known yet or not: what they may ask for.
+    pub fn whole(&self) -> Vec<CloudPool> {
+        let pools = self.clouds.pools.values().filter_map(|one| one.pool.cloud());
+        let host = |pool: &CloudPool| (!matches!(pool.aws.interface, Interface::Id(_))).then(Host::default);
+        pools.map(|pool| CloudPool { host: host(&pool), ..pool }).collect()
+    }
+
     /// Writes what is known of the pools into their status, where it is not there already. When to try again what failed.
     pub async fn tell(&mut self, known: &[(&CloudPool, &PoolReport)]) -> Option<Instant> {
         let writes: Vec<(String, String, Option<PoolCloudStatus>)> =
@@ -126,7 +133,7 @@ pub async fn hold(access: &Access, lost: impl FnOnce() + Send + 'static) -> anyh
     info!(identity = access.identity, "looks after the cluster's pools");
     let (stop, mut stopped) = oneshot::channel();
     let task = tokio::spawn(async move {
-        let (until, _) = watch::channel(candidate.until().into());
+        let (until, _) = watch::channel(candidate.until());
         tokio::select! {
             () = candidate.keep(&until) => lost(),
             _ = &mut stopped => candidate.release().await,

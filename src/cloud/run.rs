@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::Ipv4Addr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
@@ -217,6 +217,24 @@ async fn look(aws: &mut Aws, pool: &mut Pool, memory: &mut Memory, options: &Opt
     }
 }
 
+/// What the pools may ask for, whatever nodes there are.
+///
+/// # Errors
+/// When they cannot be read, or one of them is wrong.
+pub async fn wishes(place: &Place) -> anyhow::Result<Vec<CloudPool>> {
+    match place {
+        Place::Files(_) => Ok(pools(place).await?.iter().map(|pool| (**pool).clone()).collect()),
+        Place::Cluster { kubeconfig } => Ok(read(kubeconfig.as_deref()).await?.0.whole()),
+    }
+}
+
+/// The cluster, once it has said what there is.
+async fn read(kubeconfig: Option<&Path>) -> anyhow::Result<(Cluster, Wanted)> {
+    let mut cluster = Cluster::connect(kubeconfig).await?;
+    let wanted = tokio::time::timeout(ANSWER, cluster.next()).await;
+    Ok((cluster, wanted.context("the API server does not say which pools there are; see the warnings above")?))
+}
+
 /// The pools, as they are now: in a cluster each node's part by itself.
 ///
 /// # Errors
@@ -224,11 +242,7 @@ async fn look(aws: &mut Aws, pool: &mut Pool, memory: &mut Memory, options: &Opt
 pub async fn pools(place: &Place) -> anyhow::Result<Vec<Arc<CloudPool>>> {
     let wanted = match place {
         Place::Files(folder) => Wanted::of_files(watch(folder)?.next().await),
-        Place::Cluster { kubeconfig } => {
-            let mut cluster = Cluster::connect(kubeconfig.as_deref()).await?;
-            let wanted = tokio::time::timeout(ANSWER, cluster.next()).await;
-            wanted.context("the API server does not say which pools there are; see the warnings above")?
-        }
+        Place::Cluster { kubeconfig } => read(kubeconfig.as_deref()).await?.1,
     };
     let mut pools = BTreeMap::new();
     let errors = take(wanted, &mut pools);

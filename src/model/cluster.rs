@@ -219,7 +219,8 @@ impl Cluster {
         if !self.whole() || !std::mem::take(&mut self.stale) {
             return;
         }
-        let lender = Lender { pools: self.pools.as_ref(), namespaces: self.namespaces.as_ref(), node: &self.node, raw_exits: self.raw_exits };
+        let lender =
+            Lender { pools: self.pools.as_ref(), namespaces: self.namespaces.as_ref(), node: &self.node, raw_exits: self.raw_exits };
         let bindings = || self.bindings.iter().flatten().map(|(key, binding)| (key, &**binding));
         let holders = holders(&lender, bindings());
         self.granted = PodIndex::new(bindings().map(|(_, binding)| lender.grant(binding, &holders)).collect());

@@ -42,7 +42,7 @@ pub struct Pool {
     /// The node of each address that is not `Existing`, as the pool's status says: it may be another one's by now, and nobody else uses it.
     pub places: Places,
     /// What `egressd-cloud` keeps for it.
-    pub aws: Option<Aws>,
+    pub aws: Option<Box<Aws>>,
     /// What the cloud shows of its addresses, as its status says.
     pub shown: AddressReports,
     /// Its administrator takes back at once what it has lent and no longer contains.
@@ -127,7 +127,7 @@ impl Pool {
     /// What it asks of a cloud. `None` when it asks nothing, or has errors.
     pub fn cloud(&self) -> Option<CloudPool> {
         // A pool of a cluster may be as large as a private network.
-        let aws = self.aws.clone().filter(|_| self.errors.is_empty())?;
+        let aws = *self.aws.clone().filter(|_| self.errors.is_empty())?;
         let v4 = |address| match address {
             IpAddr::V4(address) => Some(address),
             IpAddr::V6(_) => None,

@@ -231,7 +231,8 @@ fn everything_that_names_an_account_names_the_same_one() {
         ("controller.serviceAccount.name", "egressd-controller"),
         ("cloud.serviceAccount.name", "egressd-cloud"),
     ] {
-        let other = render(EVERY_VALUES[0], &["--set", &format!("cloud.enabled=true,{value}=other")]).unwrap_or_else(|error| panic!("{error}"));
+        let other =
+            render(EVERY_VALUES[0], &["--set", &format!("cloud.enabled=true,{value}=other")]).unwrap_or_else(|error| panic!("{error}"));
         for named in ["system:serviceaccount:net:NAME'", r#""kind":"ServiceAccount","name":"NAME""#, r#""serviceAccountName":"NAME""#] {
             let [before, after] = [(account, &usual), ("other", &other)].map(|(name, all)| count(all, &named.replace("NAME", name)));
             assert!(before > 0, "{named}");
@@ -319,7 +320,7 @@ fn egressd_cloud_is_a_deployment_of_its_own_that_writes_a_part_of_a_status_and_n
     assert_eq!(account["metadata"]["annotations"]["eks.amazonaws.com/role-arn"], identity);
     assert_eq!((&pod["nodeSelector"]["trusted"], &pod["securityContext"]["runAsUser"]), (&json!("yes"), &Value::Null));
     let last = pod["containers"][0]["env"].as_array().and_then(|env| env.last()).expect("variables");
-    assert_eq!(last["name"], "AWS_ENDPOINT_URL");
+    assert_eq!(last["name"], "AWS_EC2_METADATA_DISABLED");
 }
 
 /// A stolen agent's token writes its own node's report, and nothing that concerns the cluster.

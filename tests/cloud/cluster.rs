@@ -106,7 +106,14 @@ fn rights(lab: &Lab) {
     let refused = |event: &&Value| event["responseStatus"]["code"] == 401 || event["responseStatus"]["code"] == 403;
     assert!(!requests.is_empty() && !requests.iter().any(|event| refused(&event)), "{:?}", requests.iter().find(refused));
     let buyer = lab.token("egressd-cloud", "one");
-    for (verb, what) in [("list", "secrets"), ("list", "pods"), ("patch", "egressbindings.egressd.dev/status"), ("patch", "egresspools.egressd.dev"), ("create", "egressnodes.egressd.dev"), ("patch", "nodes")] {
+    for (verb, what) in [
+        ("list", "secrets"),
+        ("list", "pods"),
+        ("patch", "egressbindings.egressd.dev/status"),
+        ("patch", "egresspools.egressd.dev"),
+        ("create", "egressnodes.egressd.dev"),
+        ("patch", "nodes"),
+    ] {
         let (what, sub) = what.split_once('/').unwrap_or((what, ""));
         let sub = format!("--subresource={sub}");
         lab.api.kubectl_as(&buyer, &["auth", "can-i", verb, what, &sub], "").expect_err(what);
@@ -120,12 +127,15 @@ fn rights(lab: &Lab) {
     let said = write(&buyer, nodes, "stolen").expect_err("who has which address is the controller's to say");
     assert!(said.contains("egressd-cloud writes status.cloud of a pool, and nothing else of its status"), "{said}");
     let leader = lab.token("egressd-controller", "leader");
-    let said = write(&leader, "{cloud: {addresses: [{address: 10.0.1.94, ready: true}]}}", "stolen").expect_err("that is egressd-cloud's to say");
+    let said =
+        write(&leader, "{cloud: {addresses: [{address: 10.0.1.94, ready: true}]}}", "stolen").expect_err("that is egressd-cloud's to say");
     assert!(said.contains("status.cloud of a pool is egressd-cloud's to write"), "{said}");
     let agent = lab.token("egressd", "leader");
     let said = write(&agent, nodes, "stolen").expect_err("an agent decides nothing");
     assert!(said.contains("cannot patch resource \"egresspools/status\""), "{said}");
-    let lease = format!("{{apiVersion: coordination.k8s.io/v1, kind: Lease, metadata: {{name: other, namespace: {NAMESPACE}}}, spec: {{holderIdentity: one}}}}");
+    let lease = format!(
+        "{{apiVersion: coordination.k8s.io/v1, kind: Lease, metadata: {{name: other, namespace: {NAMESPACE}}}, spec: {{holderIdentity: one}}}}"
+    );
     let said = lab.api.kubectl_as(&buyer, &["create", "-f", "-"], &lease).expect_err("it is not its own");
     assert!(said.contains("egressd-cloud takes the one of its own name"), "{said}");
 }
@@ -190,7 +200,8 @@ impl Lab {
         let bound = format!("--bound-object-name={node}");
         let agent = self.own("egressd", node, &["--bound-object-kind=Node", &bound]);
         let nics = json!([{ "name": NIC, "up": true, "addresses": addresses }]);
-        let report = json!({ "apiVersion": "egressd.dev/v1alpha1", "kind": "EgressNode", "metadata": { "name": node }, "spec": { "nics": nics } });
+        let report =
+            json!({ "apiVersion": "egressd.dev/v1alpha1", "kind": "EgressNode", "metadata": { "name": node }, "spec": { "nics": nics } });
         let apply = ["apply", "--server-side", "--field-manager=egressd", "-f", "-"];
         until("the agent may report", || self.api.kubectl_as(&agent, &apply, &report.to_string()));
     }
@@ -209,7 +220,11 @@ impl Lab {
     fn await_condition(&self, place: &str, kind: &str, status: &str) -> String {
         let of = |pool: &Value| {
             let conditions = pool.pointer(&format!("/{place}/conditions")).and_then(Value::as_array);
-            conditions.into_iter().flatten().find(|one| one["type"] == kind && one["observedGeneration"] == pool["metadata"]["generation"]).cloned()
+            conditions
+                .into_iter()
+                .flatten()
+                .find(|one| one["type"] == kind && one["observedGeneration"] == pool["metadata"]["generation"])
+                .cloned()
         };
         let pool = self.api.await_object(&["egresspool", "web"], |pool| of(pool).is_some_and(|one| one["status"] == status));
         of(&pool).expect("it was there")["message"].as_str().unwrap_or_default().to_owned()
@@ -220,7 +235,10 @@ impl Lab {
         let pool = self.api.get(&["egresspool", "web"]);
         let state = self.cloud.state();
         let one = |shown: &Value| {
-            assert_eq!((&shown["node"], &shown["ready"], &shown["networkInterface"]), (&json!(node), &json!(true), &json!(self.cloud.id("nic"))));
+            assert_eq!(
+                (&shown["node"], &shown["ready"], &shown["networkInterface"]),
+                (&json!(node), &json!(true), &json!(self.cloud.id("nic")))
+            );
             let elastic = &state["elastic"][shown["elasticAddress"].as_str().expect("it has one")];
             assert_eq!(elastic["private"], shown["address"], "{state}");
             shown["publicAddress"].as_str().expect("it has one").to_owned()

@@ -33,7 +33,9 @@ pub(super) fn aws(name: &str, spec: &EgressPoolSpec, blocks: &[Block], faults: &
     let size = blocks.iter().map(|block| block.size()).fold(0, u128::saturating_add);
     let of_nodes = spec.assignment != Assignment::Existing;
     if of_nodes && size > MAX_OF_NODES {
-        faults.push("spec.blocks", || format!("have {size} addresses, and a pool with `cloud` has at most {MAX_OF_NODES}; make several pools of them"));
+        faults.push("spec.blocks", || {
+            format!("have {size} addresses, and a pool with `cloud` has at most {MAX_OF_NODES}; make several pools of them")
+        });
     } else if !of_nodes && size > MAX_ADDRESSES {
         faults.push("spec.blocks", || {
             format!("have {size} addresses; a network interface has at most {MAX_ADDRESSES}: name those that are to be assigned")

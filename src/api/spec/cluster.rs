@@ -4,8 +4,8 @@ use super::super::binding::{EgressBindingSpec, LabelExpression, LabelOperator};
 use super::super::pool::{self, EgressPoolSpec};
 use super::super::values::{self, Fault, Faults};
 use super::{cloud, optional, take};
-use crate::model::cloud::AddressReports;
 use crate::model::binding::{Assignment, BindingName, PoolRequest, Selector, Source, Wanted};
+use crate::model::cloud::AddressReports;
 use crate::model::labels::{Demand, LabelSelector, Values};
 use crate::model::pool::{Block, MAX_PLACED, Places, Pool};
 
@@ -87,7 +87,7 @@ pub fn egress_pool(name: &str, generation: i64, spec: &EgressPoolSpec) -> Pool {
             format!("have {size} addresses, and at most {MAX_PLACED} are given to nodes; make them smaller, or several pools of them")
         });
     }
-    let aws = cloud::aws(name, spec, &blocks, &mut faults);
+    let aws = cloud::aws(name, spec, &blocks, &mut faults).map(Box::new);
     Pool {
         name: name.to_owned(),
         aws,

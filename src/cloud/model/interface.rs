@@ -37,7 +37,9 @@ pub fn choose<'a>(pool: &CloudPool, nics: &'a [Nic]) -> Result<&'a Nic, String> 
             let within = nics.iter().filter(|nic| nic.subnet.contains(first));
             within.min_by_key(|nic| index(nic).unwrap_or(u32::MAX)).ok_or_else(|| {
                 let whose = whose();
-                format!("{whose} has no network interface in the subnet of {first}; attach one, or name it by `spec.cloud.aws.networkInterface`")
+                format!(
+                    "{whose} has no network interface in the subnet of {first}; attach one, or name it by `spec.cloud.aws.networkInterface`"
+                )
             })
         }
     }

@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Debug;
 use std::net::IpAddr;
+use std::sync::Arc;
 
 use k8s_openapi::api::core::v1::Node;
 use kube::core::{ApiResource, DynamicObject};
@@ -31,7 +32,7 @@ const REGION: &str = "topology.kubernetes.io/region";
 #[derive(Clone, Debug, PartialEq)]
 pub struct ClusterPool {
     pub uid: String,
-    pub pool: Pool,
+    pub pool: Arc<Pool>,
     pub status: Option<PoolCloudStatus>,
 }
 
@@ -141,7 +142,7 @@ fn pool(object: DynamicObject) -> Entry<ClusterPool> {
     let (name, uid) = (object.name_any(), object.uid().unwrap_or_default());
     let read = object::egress_pool(object);
     let status = read.object.status.as_ref().and_then(|status| status.cloud.clone());
-    (name, Ok(ClusterPool { uid, pool: object::pool(&read), status }))
+    (name, Ok(ClusterPool { uid, pool: object::pool(&read).into(), status }))
 }
 
 fn node(object: Node) -> Entry<(String, Machine)> {

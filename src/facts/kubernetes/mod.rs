@@ -15,8 +15,8 @@ mod trouble;
 
 use k8s_openapi::api::apps::v1::DaemonSet;
 use k8s_openapi::api::core::v1::{ConfigMap, Pod};
-use kube::core::ApiResource;
 use kube::Api;
+use kube::core::ApiResource;
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 
