@@ -1,4 +1,4 @@
-# An image with egressd and kubectl's plugin alone: static binaries need nothing beside them. `make image` puts them where this expects them:
+# An image with egressd, egressd-cloud and kubectl's plugin alone: static binaries need nothing beside them. `make image` puts them where this expects them:
 # docker build --file Dockerfile --build-arg VERSION=0.1.0 --tag egressd:0.1.0 target/image
 FROM scratch
 ARG VERSION=unknown
@@ -8,4 +8,7 @@ LABEL org.opencontainers.image.licenses="Apache-2.0"
 LABEL org.opencontainers.image.version="$VERSION"
 COPY egressd /bin/egressd
 COPY kubectl-egress /bin/kubectl-egress
+COPY egressd-cloud /bin/egressd-cloud
+# By which egressd-cloud knows the cloud.
+COPY ca-certificates.crt /etc/ssl/certs/ca-certificates.crt
 ENTRYPOINT ["/bin/egressd"]

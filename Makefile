@@ -93,6 +93,9 @@ image: needs-build ## Builds static binaries and a container image: target/image
 	for program in egressd kubectl-egress; do \
 	  cargo rustc --release --bin $$program -- -C target-feature=+crt-static && \
 	  install -D --mode 755 $(target)/release/$$program $(target)/image/$$program || exit 1; done
+	cargo rustc --release --package egressd-cloud --bin egressd-cloud -- -C target-feature=+crt-static
+	install -D --mode 755 $(target)/release/egressd-cloud $(target)/image/egressd-cloud
+	install -D --mode 644 /etc/ssl/certs/ca-certificates.crt $(target)/image/ca-certificates.crt
 	image/archive.sh $(target)/image egressd:$(version) $(target)/image/egressd.tar
 	cargo build --release
 

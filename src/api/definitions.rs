@@ -12,19 +12,8 @@ pub fn all() -> [(&'static str, String); 3] {
     [
         ("egressbinding.yaml", yaml(serde_json::to_value(EgressBinding::crd()))),
         ("egressnode.yaml", yaml(serde_json::to_value(EgressNode::crd()))),
-        ("egresspool.yaml", yaml(serde_json::to_value(EgressPool::crd()).map(without_cloud))),
+        ("egresspool.yaml", yaml(serde_json::to_value(EgressPool::crd()))),
     ]
-}
-
-/// `cloud` is for pools in files, which `egressd-cloud` reads: in a cluster nobody would do what it says.
-fn without_cloud(mut definition: Value) -> Value {
-    let versions = definition["spec"]["versions"].as_array_mut().into_iter().flatten();
-    for version in versions {
-        if let Some(fields) = version["schema"]["openAPIV3Schema"]["properties"]["spec"]["properties"].as_object_mut() {
-            fields.remove("cloud");
-        }
-    }
-    definition
 }
 
 fn yaml(definition: Result<Value, serde_json::Error>) -> String {

@@ -75,7 +75,8 @@ pub struct Exit {
     pub source_ports: Option<String>,
     /// Who puts the address where it is. `Existing`: somebody else, it is on a NIC. `Managed`: egressd adds it to its NIC (`interface`, else the one
     /// with its subnet) unless a neighbour has it, keeps it there, and takes it away when nobody asks for it any more. `Routed`: it is on no NIC, the
-    /// network routes it to this host; it leaves by `interface`, else by the default route. `Managed` and `Routed` in files only.
+    /// network routes it to this host; it leaves by `interface`, else by the default route. `Managed` and `Routed`
+    /// in files only: in a cluster a pool says so (`assignment` of an EgressPool).
     #[serde(default, skip_serializing_if = "Assignment::is_existing")]
     pub assignment: Assignment,
     /// What the exit has to reach: while that does not answer it takes no new flow. Not for one that is `Routed`, on no NIC.
@@ -123,7 +124,7 @@ pub enum Assignment {
 
 impl Assignment {
     /// Not said, or said to be as usual.
-    fn is_existing(&self) -> bool {
+    pub(super) fn is_existing(&self) -> bool {
         *self == Self::Existing
     }
 }

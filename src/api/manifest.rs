@@ -294,7 +294,11 @@ fn egress_pool(mut head: Head<'_>) -> Result<Pool, Vec<FieldError>> {
     let readable = head.check(&schema::POOL, &mut faults);
     let spec = (readable && faults.is_empty()).then(|| serde_json::from_value::<EgressPoolSpec>(head.spec).ok()).flatten();
     let Some(spec) = spec else { return Err(faults.finish()) };
-    let pool = spec::egress_pool(&head.name, 0, &spec);
+    let mut pool = spec::egress_pool(&head.name, 0, &spec);
+    if pool.is_placed() {
+        let message = "is for pools of a cluster; leave it out here, and write it at the exits of the bindings".to_owned();
+        pool.errors.push(FieldError { field: "spec.assignment".to_owned(), message });
+    }
     if pool.errors.is_empty() { Ok(pool) } else { Err(pool.errors) }
 }
 

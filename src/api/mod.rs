@@ -16,6 +16,7 @@ pub mod nearest;
 pub mod network;
 pub mod node;
 pub mod object;
+pub mod places;
 pub mod pool;
 pub mod proxy;
 pub mod reference;

@@ -39,6 +39,10 @@ pub struct EgressNodeSpec {
     /// One for each binding that selects workloads on this node, or publishes ports of its exits.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub bindings: Vec<NodeBinding>,
+    /// Addresses that pools gave to this node and that cannot be used, 64 at most.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 64))]
+    pub addresses: Vec<NodeAddress>,
     /// Workloads whose exit is in force.
     #[serde(default)]
     pub bound: i64,
@@ -68,6 +72,20 @@ pub struct NodeNic {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(with = "Vec<String>")]
     pub exits: Vec<IpAddr>,
+}
+
+/// An address that a pool gave to the node, and that cannot be used.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct NodeAddress {
+    /// The pool.
+    pub pool: String,
+    #[schemars(with = "String")]
+    pub address: IpAddr,
+    /// Why: one word.
+    pub reason: String,
+    /// The same in a sentence, with the cure.
+    pub message: String,
 }
 
 /// What became of a binding on the node.

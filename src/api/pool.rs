@@ -7,7 +7,8 @@ use kube::CustomResource;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::cloud::PoolCloud;
+use super::cloud::{PoolCloud, PoolCloudStatus};
+use super::exit::Assignment;
 use super::inbound::InboundProtocol;
 
 /// `kind` of a pool in files.
@@ -37,10 +38,10 @@ pub const KIND: &str = "EgressPool";
     "message": "the gateway has to be of the blocks' family; make a pool for each family"
 }]))]
 pub struct EgressPoolSpec {
-    /// The addresses. A node serves those that one of its NICs holds.
+    /// The addresses. A node serves those that one of its NICs holds, or that it was given (`assignment`).
     #[schemars(length(min = 1, max = 64))]
     pub blocks: Vec<Block>,
-    /// NIC that holds them; the one that has the address when not given.
+    /// NIC that holds them; the one that has the address, or its subnet, when not given.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 15))]
     pub interface: Option<String>,
@@ -54,6 +55,12 @@ pub struct EgressPoolSpec {
     /// Nodes that serve the pool, by label; all when not given.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub node_selector: BTreeMap<String, String>,
+    /// Who puts the addresses where they are. `Existing`: somebody else, a NIC of a node holds each. `Managed`: each is given to one node
+    /// (`status.nodes`), whose agent adds it to a NIC unless a neighbour has it, keeps it there, and takes it away when it is given to another
+    /// node. `Routed`: each is given to one node as well, and is on no NIC: the network routes it there. An address stays with its node until that is
+    /// deleted or no longer selected. In a cluster only; in files it is a field of the exits.
+    #[serde(default, skip_serializing_if = "Assignment::is_existing")]
+    pub assignment: Assignment,
     /// Namespaces that may use the pool. None may when not given.
     #[serde(default)]
     pub allowed_namespaces: AllowedNamespaces,
@@ -61,7 +68,7 @@ pub struct EgressPoolSpec {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 64))]
     pub inbound_ports: Vec<LentPorts>,
-    /// What a cloud's API is asked for, by `egressd-cloud`. In files only.
+    /// What a cloud's API is asked for, by `egressd-cloud`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub cloud: Option<PoolCloud>,
 }
@@ -135,7 +142,8 @@ pub struct AllowedNamespaces {
 pub struct EgressPoolStatus {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub observed_generation: Option<i64>,
-    /// `Accepted`; `Available`: False when a binding got fewer addresses than it asked for; and `Ready`: True when both are.
+    /// `Accepted`; `Available`: False when a binding got fewer addresses than it asked for; `Assigned`, unless somebody else puts the addresses where
+    /// they are: True when each is where it was given to; and `Ready`: True when all of these are.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["type"]))]
     pub conditions: Vec<Condition>,
@@ -148,4 +156,21 @@ pub struct EgressPoolStatus {
     /// How many bindings leave by its addresses.
     #[serde(default)]
     pub bindings: i64,
+    /// The nodes that addresses were given to, by the controller alone. An agent goes by this.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 4096))]
+    pub nodes: Vec<PoolNode>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cloud: Option<PoolCloudStatus>,
+}
+
+/// What a pool gave a node.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct PoolNode {
+    pub name: String,
+    /// Addresses, and ranges of them: `10.0.1.64-10.0.1.95`.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 4096))]
+    pub addresses: Vec<String>,
 }

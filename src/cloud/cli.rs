@@ -5,13 +5,14 @@ use std::net::Ipv4Addr;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use clap::builder::BoolishValueParser;
+use clap::builder::{BoolishValueParser, NonEmptyStringValueParser};
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use egressd::report::columns::columns;
 
 use crate::aws::policy;
+use crate::cluster::Access;
 use crate::model::report::AddressReport;
-use crate::run::{self, Options, Release};
+use crate::run::{self, Office, Options, Place, Release};
 use crate::state::Status;
 
 /// Keeps the cloud as egressd's pools say: private and elastic addresses, the source/destination check, route tables.
@@ -29,10 +30,47 @@ pub struct Cli {
 }
 
 #[derive(Debug, Args)]
-struct Folder {
+struct Where {
     /// Folder of manifests; what counts are pools with `cloud`
-    #[arg(long, env = "EGRESSD_MANIFESTS", value_name = "DIR")]
-    manifests: PathBuf,
+    #[arg(long, env = "EGRESSD_MANIFESTS", required_unless_present = "kubernetes", conflicts_with = "kubernetes", value_name = "DIR")]
+    manifests: Option<PathBuf>,
+    /// Pools of the API server instead: the network interfaces are those of the cluster's nodes
+    #[arg(long, env = "EGRESSD_KUBERNETES", value_parser = BoolishValueParser::new())]
+    kubernetes: bool,
+    /// How to reach the API server; as in a pod when not given
+    #[arg(long, env = "EGRESSD_KUBECONFIG", requires = "kubernetes", value_name = "PATH")]
+    kubeconfig: Option<PathBuf>,
+}
+
+impl Where {
+    fn place(self) -> Place {
+        match self.manifests {
+            Some(folder) if !self.kubernetes => Place::Files(folder),
+            _ => Place::Cluster { kubeconfig: self.kubeconfig },
+        }
+    }
+}
+
+#[derive(Debug, Args)]
+struct Process {
+    /// Name of this process's pod, which tells it from others that wait for the Lease
+    #[arg(long, env = "POD_NAME", required_if_eq("kubernetes", "true"), value_parser = NonEmptyStringValueParser::new(), value_name = "NAME")]
+    pod_name: Option<String>,
+    /// Namespace of the Lease by which one process at a time looks after a cluster's pools
+    #[arg(long, env = "POD_NAMESPACE", default_value = "egressd", value_name = "NAME")]
+    namespace: String,
+}
+
+impl Process {
+    fn office(self, place: Place, state: PathBuf) -> Office {
+        match place {
+            Place::Files(manifests) => Office::Host { manifests, state },
+            Place::Cluster { kubeconfig } => {
+                let identity = self.pod_name.unwrap_or_default();
+                Office::Cluster(Access { kubeconfig, namespace: self.namespace, identity })
+            }
+        }
+    }
 }
 
 #[derive(Debug, Args)]
@@ -58,14 +96,16 @@ struct Settle {
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// Read the pools of a folder, which is watched, and keep the cloud as they say. Nothing is taken away
+    /// Read the pools of a folder, or of a cluster, which are watched, and keep the cloud as they say. Nothing is taken away
     Run {
         #[command(flatten)]
-        folder: Folder,
+        place: Where,
         #[command(flatten)]
         region: Region,
         #[command(flatten)]
         state: State,
+        #[command(flatten)]
+        process: Process,
         /// End as soon as nothing is left to do
         #[arg(long)]
         once: bool,
@@ -89,12 +129,12 @@ enum Command {
         #[arg(short, long, value_enum, default_value_t)]
         output: Output,
     },
-    /// Give back what a pool has and no longer asks for: all of it once its manifest is gone. Only what egressd took is touched
+    /// Give back what a pool has and no longer asks for: all of it once the pool is gone. Only what egressd took is touched
     Release {
         /// The pool's name
         pool: String,
         #[command(flatten)]
-        folder: Folder,
+        place: Where,
         #[command(flatten)]
         region: Region,
         /// The network interface, where several have a pool of this name
@@ -106,10 +146,10 @@ enum Command {
         #[arg(long)]
         dry_run: bool,
     },
-    /// Print the IAM policy that the pools of a folder need, as JSON
+    /// Print the IAM policy that the pools need, as JSON
     Policy {
         #[command(flatten)]
-        folder: Folder,
+        place: Where,
     },
 }
 
@@ -128,19 +168,19 @@ impl Cli {
     pub fn run(self) -> anyhow::Result<bool> {
         let runtime = egressd::cli::runtime()?;
         match self.command {
-            Command::Run { folder, region, state, once, dry_run, interval_seconds, settle, log_json } => {
+            Command::Run { place, region, state, process, once, dry_run, interval_seconds, settle, log_json } => {
                 egressd::cli::log(log_json);
+                let place = place.place();
+                if dry_run {
+                    return runtime.block_on(run::rehearse(&place, region.region, print)).map(|()| true);
+                }
                 let options = Options {
-                    manifests: folder.manifests,
-                    state: state.state_dir,
+                    office: process.office(place, state.state_dir),
                     region: region.region,
                     interval: Duration::from_secs(interval_seconds),
                     window: Duration::from_secs(settle.settle_seconds),
                     once,
                 };
-                if dry_run {
-                    return runtime.block_on(run::rehearse(options, print)).map(|()| true);
-                }
                 // Told to stop it has done what it was for.
                 let ready = runtime.block_on(run::run(options))?;
                 Ok(ready || !once)
@@ -154,15 +194,14 @@ impl Cli {
                 }
                 Ok(true)
             }
-            Command::Release { pool, folder, region, network_interface, settle, dry_run } => {
+            Command::Release { pool, place, region, network_interface, settle, dry_run } => {
                 let window = Duration::from_secs(settle.settle_seconds);
-                let options = Release { pool, manifests: folder.manifests, region: region.region, nic: network_interface, window, dry_run };
+                let options = Release { pool, place: place.place(), region: region.region, nic: network_interface, window, dry_run };
                 runtime.block_on(run::release(options, print)).map(|()| true)
             }
-            Command::Policy { folder } => {
-                let pools = runtime.block_on(run::pools(&folder.manifests))?;
-                let pools: Vec<_> = pools.iter().map(|pool| (**pool).clone()).collect();
-                anyhow::ensure!(!pools.is_empty(), "no pool of {} has `cloud`: no permission is needed", folder.manifests.display());
+            Command::Policy { place } => {
+                let pools = runtime.block_on(run::wishes(&place.place()))?;
+                anyhow::ensure!(!pools.is_empty(), "no pool has `cloud`: no permission is needed");
                 print(serde_json::to_string_pretty(&policy::policy(&pools))?);
                 Ok(true)
             }

@@ -8,8 +8,10 @@
 
 pub mod aws;
 pub mod cli;
+pub mod cluster;
 pub mod keeper;
 pub mod model;
 pub mod provider;
 pub mod run;
 pub mod state;
+mod wanted;

@@ -1,6 +1,7 @@
-//! `egressd-cloud run` and `release`: the pools of a folder, each looked at when it is due.
+//! `egressd-cloud run`, each pool looked at when it is due, and `release`.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::net::Ipv4Addr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -10,31 +11,53 @@ use anyhow::Context;
 use egressd::daemon::listen_to_signals;
 use egressd::facts::files;
 use egressd::model::cloud::{Aws as Spec, CloudPool, ElasticAddresses, Interface};
-use egressd::model::manifests::Manifests;
 use tokio::sync::Notify;
 use tracing::{info, warn};
 
 use crate::aws::Aws;
-use crate::keeper::{self, Failures, Memory};
+use crate::cluster::{self, Access, Cluster};
+use crate::keeper::{self, Memory};
 use crate::model::answers::supposed;
 use crate::model::facts::Nic;
 use crate::model::release::{self, Kept};
-use crate::model::report::{PoolReport, Reason};
+use crate::model::report::Reason;
 use crate::provider::Provider;
 use crate::state::{self, Status};
+use crate::wanted::{Pool, Wanted, take, watch};
 
-/// Objects whose errors the agent tells.
-const OTHERS: [&str; 3] = ["EgressBinding ", "EgressNetwork ", "EgressProxy "];
 /// How long to wait after a reading that failed.
 const UNREAD: Duration = Duration::from_secs(10);
+
+/// How long the API server may take to say which pools there are.
+const ANSWER: Duration = Duration::from_secs(30);
+
+/// Where pools are read.
+#[derive(Clone, Debug)]
+pub enum Place {
+    /// A folder of manifests.
+    Files(PathBuf),
+    /// The API server.
+    Cluster {
+        /// `None`: as in a pod.
+        kubeconfig: Option<PathBuf>,
+    },
+}
+
+/// Who looks after the pools, and where it is told what became of them.
+#[derive(Clone, Debug)]
+pub enum Office {
+    Host {
+        manifests: PathBuf,
+        /// Folder of the status.
+        state: PathBuf,
+    },
+    Cluster(Access),
+}
 
 /// What `egressd-cloud run` was asked for.
 #[derive(Clone, Debug)]
 pub struct Options {
-    /// Folder of manifests.
-    pub manifests: PathBuf,
-    /// Folder of the status.
-    pub state: PathBuf,
+    pub office: Office,
     /// Region of pools that name none.
     pub region: Option<String>,
     /// How often a pool is read that is as it is to be.
@@ -45,49 +68,130 @@ pub struct Options {
     pub once: bool,
 }
 
-/// One pool, and what is known of it.
-struct Pool {
-    pool: Arc<CloudPool>,
-    failures: Failures,
-    report: PoolReport,
-    due: Instant,
-    over: bool,
+/// What tells this process to stop.
+#[derive(Clone, Default)]
+struct Stop {
+    flag: Arc<AtomicBool>,
+    told: Arc<Notify>,
+    /// It is no more this process that looks after the pools.
+    lost: Arc<AtomicBool>,
+}
+
+impl Stop {
+    fn stop(&self) {
+        self.flag.store(true, Ordering::Relaxed);
+        self.told.notify_one();
+    }
+
+    fn is_stopped(&self) -> bool {
+        self.flag.load(Ordering::Relaxed)
+    }
+}
+
+/// The desk of a process that looks after pools.
+enum Desk {
+    Host { manifests: Box<files::Source>, held: state::Held },
+    Cluster { cluster: Box<Cluster>, held: cluster::Held },
+}
+
+impl Desk {
+    /// `None`: told to stop before it was this one's turn.
+    async fn open(office: &Office, stop: &Stop) -> anyhow::Result<Option<Self>> {
+        match office {
+            Office::Host { manifests, state } => {
+                let held = state::hold(state)?;
+                Ok(Some(Self::Host { manifests: Box::new(watch(manifests)?), held }))
+            }
+            Office::Cluster(access) => {
+                let on_loss = stop.clone();
+                let lost = move || {
+                    on_loss.lost.store(true, Ordering::Relaxed);
+                    on_loss.stop();
+                };
+                let held = tokio::select! {
+                    held = cluster::hold(access, lost) => held?,
+                    () = stop.told.notified() => return Ok(None),
+                };
+                Ok(Some(Self::Cluster { cluster: Box::new(Cluster::connect(access.kubeconfig.as_deref()).await?), held }))
+            }
+        }
+    }
+
+    /// What is wanted next. May be dropped without loss.
+    async fn next(&mut self) -> Wanted {
+        match self {
+            Self::Host { manifests, .. } => Wanted::of_files(manifests.next().await),
+            Self::Cluster { cluster, .. } => cluster.next().await,
+        }
+    }
+
+    /// Tells what is known; when to do so again where that failed.
+    async fn tell(&mut self, pools: &BTreeMap<String, Pool>, status: &Status) -> anyhow::Result<Option<Instant>> {
+        match self {
+            Self::Host { held, .. } => {
+                status.write(&held.folder).with_context(|| format!("failed to write to {}", held.folder.display()))?;
+                Ok(None)
+            }
+            Self::Cluster { cluster, .. } => {
+                let known: Vec<_> = pools.values().map(|pool| (&*pool.pool, &pool.report)).collect();
+                Ok(cluster.tell(&known).await)
+            }
+        }
+    }
+
+    async fn close(self) {
+        if let Self::Cluster { held, .. } = self {
+            held.release().await;
+        }
+    }
 }
 
 /// Looks after the pools until it is told to stop (SIGTERM, SIGINT), or with `once` until nothing is left to do.
 /// Says whether everything is as the pools ask.
 ///
 /// # Errors
-/// When it cannot start, or the status cannot be written.
+/// When it cannot start, the status cannot be written, or another process looks after the cluster's pools by now.
 pub async fn run(options: Options) -> anyhow::Result<bool> {
-    let held = state::hold(&options.state)?;
-    let mut manifests = watch(&options.manifests)?;
+    let stop = Stop::default();
+    let by_signal = stop.clone();
+    listen_to_signals(move || by_signal.stop());
+    let Some(mut desk) = Desk::open(&options.office, &stop).await? else { return Ok(true) };
+    let ready = keep(&mut desk, &options, &stop).await;
+    desk.close().await;
+    anyhow::ensure!(!stop.lost.load(Ordering::Relaxed), "lost the Lease: another egressd-cloud may look after the pools by now");
+    ready
+}
+
+async fn keep(desk: &mut Desk, options: &Options, stop: &Stop) -> anyhow::Result<bool> {
     let mut aws = Aws::new(options.region.clone())?;
-    let (stopped, stop) = (Arc::new(AtomicBool::new(false)), Arc::new(Notify::new()));
-    let (flag, told) = (Arc::clone(&stopped), Arc::clone(&stop));
-    listen_to_signals(move || {
-        flag.store(true, Ordering::Relaxed);
-        told.notify_one();
-    });
     let mut memory = Memory::new(options.window);
     let mut pools: BTreeMap<String, Pool> = BTreeMap::new();
-    let mut errors = take(manifests.next().await, &mut pools);
+    let mut errors = tokio::select! {
+        wanted = desk.next() => take(wanted, &mut pools),
+        () = stop.told.notified() => return Ok(true),
+    };
+    errors.iter().for_each(|error| warn!("{error}"));
     info!(version = env!("CARGO_PKG_VERSION"), pools = pools.len(), "egressd-cloud runs");
     loop {
         for pool in pools.values_mut().filter(|pool| pool.due <= Instant::now()) {
-            look(&mut aws, pool, &mut memory, &options, || stopped.load(Ordering::Relaxed)).await;
+            look(&mut aws, pool, &mut memory, options, || stop.is_stopped()).await;
         }
         let reports = pools.iter().map(|(name, pool)| (name.clone(), pool.report.clone())).collect();
         let status = Status { pools: reports, errors: errors.clone() };
-        status.write(&held.folder).with_context(|| format!("failed to write to {}", held.folder.display()))?;
-        if stopped.load(Ordering::Relaxed) || (options.once && pools.values().all(|pool| pool.over)) {
+        let again = desk.tell(&pools, &status).await?;
+        let told = again.is_none();
+        if stop.is_stopped() || (options.once && told && pools.values().all(|pool| pool.over)) {
             return Ok(status.is_ready());
         }
-        let due = pools.values().map(|pool| pool.due).min().unwrap_or_else(|| Instant::now() + options.interval);
+        let due = pools.values().map(|pool| pool.due).chain(again).min().unwrap_or_else(|| Instant::now() + options.interval);
         tokio::select! {
-            said = manifests.next() => errors = take(said, &mut pools),
+            wanted = desk.next() => {
+                let now = take(wanted, &mut pools);
+                now.iter().filter(|error| !errors.contains(error)).for_each(|error| warn!("{error}"));
+                errors = now;
+            }
             () = tokio::time::sleep_until(due.into()) => {}
-            () = stop.notified() => {}
+            () = stop.told.notified() => {}
         }
     }
 }
@@ -113,58 +217,35 @@ async fn look(aws: &mut Aws, pool: &mut Pool, memory: &mut Memory, options: &Opt
     }
 }
 
-fn watch(folder: &Path) -> anyhow::Result<files::Source> {
-    files::Source::new(folder, Path::new(""), None).with_context(|| format!("failed to read manifests of {}", folder.display()))
-}
-
-/// Takes what manifests say now, and returns what is wrong. A pool that is wrong now stays as it was, and from one that is gone nothing is
-/// taken away.
-fn take(said: Manifests, pools: &mut BTreeMap<String, Pool>) -> Vec<String> {
-    let mut errors = Vec::new();
-    let mut wrong = BTreeSet::new();
-    for error in said.errors.iter().filter(|error| !OTHERS.iter().any(|kind| error.object.starts_with(kind))) {
-        let mut message = format!("{}: {}", error.object, error.error);
-        if let Some(name) = error.object.strip_prefix("EgressPool ").filter(|name| pools.contains_key(*name)) {
-            wrong.insert(name.to_owned());
-            message += " (what it said before stays in force)";
-        }
-        warn!("{message}");
-        errors.push(message);
-    }
-    let names: BTreeSet<&str> = said.pools.iter().map(|pool| pool.name.as_str()).collect();
-    pools.retain(|name, _| {
-        let stays = names.contains(name.as_str()) || wrong.contains(name);
-        if !stays {
-            info!(pool = name, "the pool is gone; what it has in the cloud stays until `egressd-cloud release {name}`");
-        }
-        stays
-    });
-    for pool in said.pools {
-        match pools.get_mut(&pool.name) {
-            Some(known) if known.pool == pool => {}
-            Some(known) => (known.pool, known.due, known.over) = (pool, Instant::now(), false),
-            None => {
-                let new = Pool {
-                    pool: Arc::clone(&pool),
-                    failures: Failures::default(),
-                    report: PoolReport::default(),
-                    due: Instant::now(),
-                    over: false,
-                };
-                pools.insert(pool.name.clone(), new);
-            }
-        }
-    }
-    errors
-}
-
-/// The pools of a folder, as it is now.
+/// What the pools may ask for, whatever nodes there are.
 ///
 /// # Errors
-/// When the folder cannot be read, or one of its pools is wrong.
-pub async fn pools(folder: &Path) -> anyhow::Result<Vec<Arc<CloudPool>>> {
+/// When they cannot be read, or one of them is wrong.
+pub async fn wishes(place: &Place) -> anyhow::Result<Vec<CloudPool>> {
+    match place {
+        Place::Files(_) => Ok(pools(place).await?.iter().map(|pool| (**pool).clone()).collect()),
+        Place::Cluster { kubeconfig } => Ok(read(kubeconfig.as_deref()).await?.0.whole()),
+    }
+}
+
+/// The cluster, once it has said what there is.
+async fn read(kubeconfig: Option<&Path>) -> anyhow::Result<(Cluster, Wanted)> {
+    let mut cluster = Cluster::connect(kubeconfig).await?;
+    let wanted = tokio::time::timeout(ANSWER, cluster.next()).await;
+    Ok((cluster, wanted.context("the API server does not say which pools there are; see the warnings above")?))
+}
+
+/// The pools, as they are now: in a cluster each node's part by itself.
+///
+/// # Errors
+/// When they cannot be read, or one of them is wrong.
+pub async fn pools(place: &Place) -> anyhow::Result<Vec<Arc<CloudPool>>> {
+    let wanted = match place {
+        Place::Files(folder) => Wanted::of_files(watch(folder)?.next().await),
+        Place::Cluster { kubeconfig } => read(kubeconfig.as_deref()).await?.1,
+    };
     let mut pools = BTreeMap::new();
-    let errors = take(watch(folder)?.next().await, &mut pools);
+    let errors = take(wanted, &mut pools);
     anyhow::ensure!(errors.is_empty(), "{}", errors.join("\n"));
     Ok(pools.into_values().map(|pool| pool.pool).collect())
 }
@@ -173,7 +254,7 @@ pub async fn pools(folder: &Path) -> anyhow::Result<Vec<Arc<CloudPool>>> {
 #[derive(Clone, Debug)]
 pub struct Release {
     pub pool: String,
-    pub manifests: PathBuf,
+    pub place: Place,
     pub region: Option<String>,
     /// `None`: the one that bears the pool's tag.
     pub nic: Option<String>,
@@ -187,10 +268,10 @@ pub struct Release {
 /// # Errors
 /// When a call fails, or what is meant cannot be told.
 pub async fn release(options: Release, mut told: impl FnMut(String)) -> anyhow::Result<()> {
-    let pools = pools(&options.manifests).await?;
+    let pools = pools(&options.place).await?;
     let mut aws = Aws::new(options.region.clone())?;
-    let asked = pools.iter().find(|pool| pool.name == options.pool);
-    let region = options.region.clone().or_else(|| asked.and_then(|pool| pool.aws.region.clone()));
+    let named: Vec<&CloudPool> = pools.iter().map(|pool| &**pool).filter(|pool| pool.name == options.pool).collect();
+    let region = options.region.clone().or_else(|| named.first().and_then(|pool| pool.aws.region.clone()));
     let nic = match &options.nic {
         Some(nic) => nic.clone(),
         None => one(&options.pool, aws.interfaces_of(&options.pool, region.as_deref()).await?)?,
@@ -200,14 +281,14 @@ pub async fn release(options: Release, mut told: impl FnMut(String)) -> anyhow::
     let here = |pool: &&Arc<CloudPool>| !matches!(&pool.aws.interface, Interface::Id(id) if *id != nic);
     let others = pools.iter().filter(here);
     let kept = Kept {
-        addresses: asked.map(|pool| pool.addresses.iter().copied().collect()),
+        addresses: asked(&mut aws, &named, &nic).await?,
         forwards: others.clone().any(|pool| pool.aws.forwards),
         tables: others.flat_map(|pool| pool.aws.route_tables.iter().cloned()).collect(),
     };
     // Elastic addresses are read whatever the pool asked for.
     let elastic = Some(ElasticAddresses::Allocate);
     let spec = Spec { region, interface, elastic, forwards: false, route_tables: Vec::new() };
-    let pool = CloudPool { name: options.pool.clone(), addresses: Vec::new(), aws: spec };
+    let pool = CloudPool { name: options.pool.clone(), addresses: Vec::new(), aws: spec, host: None };
     loop {
         let made = give_back(&mut aws, &pool, &kept, options.dry_run, &mut told).await?;
         if made == 0 || options.dry_run {
@@ -216,6 +297,18 @@ pub async fn release(options: Release, mut told: impl FnMut(String)) -> anyhow::
         // What was done before this began may have been shown late.
         tokio::time::sleep(options.window).await;
     }
+}
+
+/// What a pool still asks of a network interface; `None`: there is no such pool any more.
+async fn asked(aws: &mut Aws, parts: &[&CloudPool], nic: &str) -> anyhow::Result<Option<BTreeSet<Ipv4Addr>>> {
+    let mut asked = BTreeSet::new();
+    for part in parts {
+        // Other nodes have other addresses of it.
+        if part.host.is_none() || aws.read(part).await?.nic.id == nic {
+            asked.extend(part.addresses.iter().copied());
+        }
+    }
+    Ok((!parts.is_empty()).then_some(asked))
 }
 
 /// Reads once, and makes the calls that are due after that. Returns how many.
@@ -252,9 +345,9 @@ fn one(pool: &str, nics: Vec<Nic>) -> anyhow::Result<String> {
 ///
 /// # Errors
 /// When the cloud cannot be read.
-pub async fn rehearse(options: Options, mut told: impl FnMut(String)) -> anyhow::Result<()> {
-    let pools = pools(&options.manifests).await?;
-    let mut aws = Aws::new(options.region)?;
+pub async fn rehearse(place: &Place, region: Option<String>, mut told: impl FnMut(String)) -> anyhow::Result<()> {
+    let pools = pools(place).await?;
+    let mut aws = Aws::new(region)?;
     for pool in pools {
         let (calls, report) = keeper::rehearse(&mut aws, &pool).await.with_context(|| format!("pool {}", pool.name))?;
         told(format!("EgressPool {} on {}: {} calls", pool.name, report.network_interface.unwrap_or_default(), calls.len()));

@@ -20,7 +20,7 @@ impl fmt::Display for Away {
             Self::Cloud { pool, message: None } => {
                 write!(
                     f,
-                    "is an address of the pool {pool}, and egressd-cloud has not said yet that the cloud shows it; see egressd-cloud status"
+                    "is an address of the pool {pool}, and egressd-cloud has not said yet that the cloud shows it; see egressd-cloud status, or in a cluster the pool's own status"
                 )
             }
             Self::Probe { to, why } => {

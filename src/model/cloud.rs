@@ -1,6 +1,6 @@
 //! What a pool asks of a cloud.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr};
 
 use serde::{Deserialize, Serialize};
@@ -12,6 +12,38 @@ pub struct CloudPool {
     /// In order, each once.
     pub addresses: Vec<Ipv4Addr>,
     pub aws: Aws,
+    /// Whose network interface is meant; `None`: that of the machine that `egressd-cloud` runs on.
+    pub host: Option<Host>,
+}
+
+/// A node of a cluster, as a cloud knows it.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Host {
+    /// Its name in the cluster.
+    pub node: String,
+    /// Its id in the cloud.
+    pub instance: String,
+    /// Addresses of its NIC that the pool's `interface` names; none when the pool names none.
+    pub holds: BTreeSet<Ipv4Addr>,
+}
+
+/// What is known of a node of a cluster.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Machine {
+    /// `spec.providerID`.
+    pub provider: Option<String>,
+    /// By its label `topology.kubernetes.io/region`.
+    pub region: Option<String>,
+    /// The addresses of its NICs by their names, as its agent reports them.
+    pub nics: BTreeMap<String, BTreeSet<IpAddr>>,
+}
+
+impl Machine {
+    /// Its id in Amazon EC2, `i-0123456789abcdef0`, by `aws:///ZONE/ID`.
+    pub fn instance(&self) -> Option<&str> {
+        let path = self.provider.as_deref()?.strip_prefix("aws://")?;
+        path.rsplit('/').next().filter(|id| id.starts_with("i-"))
+    }
 }
 
 /// `spec.cloud.aws` of an `EgressPool`.
@@ -32,9 +64,9 @@ pub struct Aws {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Interface {
     Id(String),
-    /// Of this instance, by its device index.
+    /// Of the instance, by its device index.
     Device(u32),
-    /// Of this instance, the first in the addresses' subnet.
+    /// Of the instance, the first in the addresses' subnet.
     InSubnet,
 }
 

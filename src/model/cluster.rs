@@ -1,24 +1,19 @@
 //! What the API server says, as far as this node is concerned: plain data that its source fills in.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use ipnet::IpNet;
 
+use super::binding::{Binding, Selector, Source};
 use super::labels::{Demand, Labels, bears};
+pub use super::objects::Node;
 use super::objects::{ApiBinding, Known, Namespace};
 use super::pod::Pod;
 use super::pool::{Lender, Pool, holders};
 use super::select::PodIndex;
 use super::{put, replace};
-
-/// The node that this agent runs on.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Node {
-    pub name: String,
-    pub uid: String,
-    pub labels: Labels,
-}
 
 /// Something of one kind was said.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -28,6 +23,17 @@ pub enum Word<T> {
     One(T),
     /// By key.
     Gone(String),
+}
+
+impl<T> Word<T> {
+    /// Takes it into what is known of the kind.
+    pub fn hear<V>(self, known: &mut Option<BTreeMap<String, V>>, keyed: impl Fn(T) -> (String, V)) {
+        match self {
+            Self::All(all) => *known = Some(all.into_iter().map(keyed).collect()),
+            Self::One(one) => known.get_or_insert_default().extend([keyed(one)]),
+            Self::Gone(key) => drop(known.as_mut().and_then(|known| known.remove(&key))),
+        }
+    }
 }
 
 /// What an object is known by: `namespace/name`, or a name.
@@ -129,6 +135,10 @@ pub struct Cluster {
     raw_exits: bool,
     /// The bindings with what their pools give them.
     granted: PodIndex,
+    /// What pools give this node, whoever is bound to it.
+    own: Vec<Binding>,
+    /// Addresses that pools give to other nodes.
+    elsewhere: BTreeSet<IpAddr>,
     stale: bool,
     places: u64,
 }
@@ -210,16 +220,43 @@ impl Cluster {
             return;
         }
         let lender =
-            Lender { pools: self.pools.as_ref(), namespaces: self.namespaces.as_ref(), node: &self.node.labels, raw_exits: self.raw_exits };
+            Lender { pools: self.pools.as_ref(), namespaces: self.namespaces.as_ref(), node: &self.node, raw_exits: self.raw_exits };
         let bindings = || self.bindings.iter().flatten().map(|(key, binding)| (key, &**binding));
         let holders = holders(&lender, bindings());
         self.granted = PodIndex::new(bindings().map(|(_, binding)| lender.grant(binding, &holders)).collect());
+        let placed = || self.pools.iter().flatten().map(|(_, pool)| &**pool).filter(|pool| pool.is_placed());
+        self.own = placed().map(|pool| exits_of(pool, &self.node.name)).filter(|own| !own.exits.is_empty()).collect();
+        let others = placed().flat_map(|pool| &pool.places).filter(|(_, node)| **node != self.node.name);
+        self.elsewhere = others.map(|(address, _)| *address).collect();
+        self.own.iter().flat_map(|own| &own.exits).for_each(|own| _ = self.elsewhere.remove(&own.address));
+    }
+
+    /// For each pool what it gives this node, as a binding that binds nobody: its addresses are put where they belong before anybody leaves by them.
+    pub fn own_exits(&self) -> impl Iterator<Item = &Binding> {
+        self.own.iter()
+    }
+
+    /// The pool with `cloud` that has an address.
+    pub fn cloud_pool(&self, address: IpAddr) -> Option<&Pool> {
+        self.pools.iter().flatten().map(|(_, pool)| &**pool).find(|pool| pool.aws.is_some() && pool.contains(address))
+    }
+
+    /// Whether a pool gives the address to another node.
+    pub fn is_elsewhere(&self, address: IpAddr) -> bool {
+        self.elsewhere.contains(&address)
     }
 
     /// The bindings with what their pools give them, as of the last [`Cluster::grant`].
     pub fn granted(&self) -> &PodIndex {
         &self.granted
     }
+}
+
+/// What a pool gives a node. Whoever names one of the addresses takes precedence.
+fn exits_of(pool: &Pool, node: &str) -> Binding {
+    let nobody = Selector::Addresses(Vec::new());
+    let exits = pool.exits_of(node).collect();
+    Binding { exits, priority: i32::MIN, created: u64::MAX, ..Binding::plain(Source::Api, &pool.name, nobody) }
 }
 
 fn hear<T: Keyed + Eq>(known: &mut Option<Known<T>>, word: Word<T>) -> bool {

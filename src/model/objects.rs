@@ -28,5 +28,13 @@ pub struct Namespace {
     pub labels: Labels,
 }
 
+/// A node of the cluster, as an agent knows the one that it runs on.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Node {
+    pub name: String,
+    pub uid: String,
+    pub labels: Labels,
+}
+
 /// Objects of one kind, by key.
 pub type Known<T> = BTreeMap<String, Arc<T>>;

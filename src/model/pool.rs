@@ -6,6 +6,7 @@
 //! bindings has the same, for those whose status was lost.
 
 pub mod allocate;
+mod place;
 pub mod record;
 
 use std::collections::BTreeSet;
@@ -13,15 +14,16 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use ipnet::{IpAddrRange, IpNet, Ipv4AddrRange, Ipv6AddrRange};
 
-use super::binding::{Binding, ExitSpec, Wanted};
-use super::cloud::{Aws, CloudPool};
+use super::binding::{Assignment, Binding, ExitSpec, Wanted};
+use super::cloud::{AddressReports, Aws, CloudPool};
 use super::field_error::FieldError;
 use super::inbound::Inbound;
 use super::labels::{Labels, bears};
-use super::objects::{ApiBinding, Known, Namespace};
+use super::objects::{ApiBinding, Known, Namespace, Node};
 use super::ports::Ports;
 use super::reason::{PortRefusal, Reason};
 pub use allocate::{Allocation, Holders, allocate, holders};
+pub use place::{Candidate, Candidates, MAX_PLACED, Places, place};
 pub use record::{Entry, Record};
 
 /// An `EgressPool`.
@@ -40,8 +42,13 @@ pub struct Pool {
     pub allowed_labels: Labels,
     /// Ports of its addresses that bindings may publish, each once: what adjoins is one range.
     pub inbound_ports: Vec<Ports>,
-    /// What `egressd-cloud` keeps for it; the agent has no use for it.
+    pub assignment: Assignment,
+    /// The node of each address that is not `Existing`, as the pool's status says: it may be another one's by now, and nobody else uses it.
+    pub places: Places,
+    /// What `egressd-cloud` keeps for it.
     pub aws: Option<Box<Aws>>,
+    /// What the cloud shows of its addresses, as its status says.
+    pub shown: AddressReports,
     /// Its administrator takes back at once what it has lent and no longer contains.
     pub forced: bool,
     /// What is wrong with it; a pool with errors lends nothing.
@@ -124,13 +131,13 @@ impl Pool {
     /// What it asks of a cloud. `None` when it asks nothing, or has errors.
     pub fn cloud(&self) -> Option<CloudPool> {
         // A pool of a cluster may be as large as a private network.
-        let aws = self.aws.clone().filter(|_| self.errors.is_empty())?;
+        let aws = *self.aws.clone().filter(|_| self.errors.is_empty())?;
         let v4 = |address| match address {
             IpAddr::V4(address) => Some(address),
             IpAddr::V6(_) => None,
         };
         let addresses: BTreeSet<Ipv4Addr> = self.blocks.iter().flat_map(|block| block.addresses()).filter_map(v4).collect();
-        Some(CloudPool { name: self.name.clone(), addresses: addresses.into_iter().collect(), aws: *aws })
+        Some(CloudPool { name: self.name.clone(), addresses: addresses.into_iter().collect(), aws, host: None })
     }
 
     /// Whether a namespace may use it.
@@ -141,7 +148,18 @@ impl Pool {
 
     fn exit(&self, address: IpAddr) -> ExitSpec {
         let gateway = self.gateway.filter(|gateway| gateway.is_ipv4() == address.is_ipv4());
-        ExitSpec { interface: self.interface.clone(), gateway, ..ExitSpec::new(address) }
+        ExitSpec { interface: self.interface.clone(), gateway, assignment: self.assignment, ..ExitSpec::new(address) }
+    }
+
+    /// Whether each of its addresses is given to one node.
+    pub fn is_placed(&self) -> bool {
+        self.assignment != Assignment::Existing
+    }
+
+    /// The exits that a node has of it, whoever is bound to them.
+    pub fn exits_of<'a>(&'a self, node: &'a str) -> impl Iterator<Item = ExitSpec> + 'a {
+        let own = self.places.iter().filter(move |(_, place)| self.is_placed() && *place == node);
+        own.map(|(address, _)| self.exit(*address))
     }
 }
 
@@ -149,8 +167,8 @@ impl Pool {
 pub struct Lender<'a> {
     pub pools: Option<&'a Known<Pool>>,
     pub namespaces: Option<&'a Known<Namespace>>,
-    /// Labels of this node.
-    pub node: &'a Labels,
+    /// This node.
+    pub node: &'a Node,
     /// Whether bindings may name exits themselves.
     pub raw_exits: bool,
 }
@@ -159,7 +177,7 @@ impl Lender<'_> {
     /// The binding with what its pool gives it on this node. `holders`: who has which address alone.
     pub fn grant(&self, api: &ApiBinding, holders: &Holders) -> Binding {
         let mut binding = Binding::clone(&api.binding);
-        match self.exits(api, &api.allocated, holders).and_then(|exits| self.here(api).map(|()| exits)) {
+        match self.exits(api, &api.allocated, holders).and_then(|exits| self.here(api, exits)) {
             Ok(exits) => {
                 binding.exits = exits;
                 binding.inbound = self.inbound(api);
@@ -214,13 +232,21 @@ impl Lender<'_> {
         api.binding.inbound.iter().map(|entry| Inbound { refusal: refusal(entry.ports), ..entry.clone() }).collect()
     }
 
-    /// Whether this node serves the binding's pool.
-    fn here(&self, api: &ApiBinding) -> Result<(), Reason> {
+    /// Those of the exits that this node may use.
+    fn here(&self, api: &ApiBinding, mut exits: Vec<ExitSpec>) -> Result<Vec<ExitSpec>, Reason> {
         let name = api.binding.pool.as_ref().map(|request| &request.pool);
-        match name.and_then(|name| self.pools?.get(name)) {
-            Some(pool) if !bears(self.node, &pool.nodes) => Err(Reason::PoolNotOnNode { pool: pool.name.clone() }),
-            _ => Ok(()),
+        let Some(pool) = name.and_then(|name| self.pools?.get(name)) else { return Ok(exits) };
+        if !bears(&self.node.labels, &pool.nodes) {
+            return Err(Reason::PoolNotOnNode { pool: pool.name.clone() });
         }
+        if pool.is_placed() {
+            let first = exits.first().map(|exit| exit.address);
+            exits.retain(|exit| pool.places.get(&exit.address) == Some(&self.node.name));
+            if let (true, Some(address)) = (exits.is_empty(), first) {
+                return Err(Reason::PlacedElsewhere { pool: pool.name.clone(), address, node: pool.places.get(&address).cloned() });
+            }
+        }
+        Ok(exits)
     }
 
     /// The pool, when this namespace may use it.

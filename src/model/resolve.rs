@@ -79,7 +79,8 @@ impl<'a> Ground<'a> {
         let named: Vec<&Binding> = listed.chain(labels).chain(pods::labels(facts)).collect();
         let exec = programs::by_address(facts, &named);
         let inner = Resolver::inner(facts, &past.pod_bridges);
-        let uplinks = Uplinks::discover(&facts.kernel, named.into_iter().chain(exec.iter().map(Arc::as_ref)), &inner, &mut past.memory);
+        let all = named.into_iter().chain(exec.iter().map(Arc::as_ref)).chain(facts.cluster.own_exits());
+        let uplinks = Uplinks::discover(&facts.kernel, all, &inner, &mut past.memory);
         Self { bound, exec, uplinks }
     }
 

@@ -89,6 +89,8 @@ pub struct Uplinks {
     pub tunnelled: BTreeSet<(IfIndex, IpNet)>,
     /// Addresses that egressd puts on NICs, with what a probe found.
     pub managed: BTreeMap<At, Option<Verdict>>,
+    /// Addresses of ours that are another node's now. They go at once, whoever still bears them: the other node waits for that.
+    pub elsewhere: BTreeSet<IpAddr>,
     /// Gateways of exits, each on its NIC: they are asked whether they are there.
     pub gateways: Asked,
     /// What exits are to reach.
@@ -122,6 +124,8 @@ impl Uplinks {
                 }
             }
         }
+        let ours = kernel.own_addresses().filter(|(_, address)| address.ours).map(|(_, address)| address.net.addr());
+        uplinks.elsewhere = ours.filter(|address| inner.facts.cluster.is_elsewhere(*address)).collect();
         if !any {
             return uplinks;
         }

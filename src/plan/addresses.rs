@@ -20,7 +20,7 @@ pub fn steps(outcome: &Outcome, kernel: &KernelFacts) -> (Vec<RouteStep>, Vec<Ro
         match uplinks.managed.get(&(index, net.addr())) {
             Some(Some(Verdict::Taken(_))) => false,
             Some(_) => true,
-            None => borne.is_some_and(|way| way.key.nic == index),
+            None => borne.is_some_and(|way| way.key.nic == index) && !uplinks.elsewhere.contains(&net.addr()),
         }
     };
     let delete = ours.filter(|(index, net)| !kept(*index, net)).map(|(index, net)| RouteStep::DeleteAddress { index, net }).collect();

@@ -4,9 +4,10 @@
 //! survives whoever made it.
 
 mod binding;
-mod condition;
+pub(super) mod condition;
 mod events;
 mod nodes;
+mod placed;
 mod pool;
 mod published;
 mod record;
@@ -23,9 +24,8 @@ use super::inside;
 use crate::api::node::EgressNodeSpec;
 use crate::api::pool::{EgressPool, EgressPoolStatus};
 use crate::api::status::EgressBindingStatus;
-use crate::model::labels::Labels;
-use crate::model::objects::ApiBinding;
-use crate::model::pool::{Allocation, Holders, Lender, Record, allocate};
+use crate::model::objects::{ApiBinding, Node};
+use crate::model::pool::{Allocation, Holders, Lender, Record, allocate, place};
 use crate::model::reason::Reason;
 pub use binding::{ACCEPTED, AGENT_SILENT, NO_WORKLOADS, PROGRAMMED, PUBLISHED, RESOLVED};
 use binding::{Case, Report};
@@ -34,11 +34,12 @@ use condition::Verdict;
 pub use events::{Event, Tale};
 use events::{Lending, Told};
 use nodes::Heard;
+pub use placed::{ASSIGNED, NO_NODE};
 use pool::Lent;
 pub use pool::{AVAILABLE, EXHAUSTED};
 pub use record::RECORD;
 use world::Written;
-pub use world::{Change, Named, Teller, World};
+pub use world::{Change, ClusterNode, Named, Teller, World};
 
 /// How long after a binding was written "no node reports on it" means that it selects nobody: twice a node's longest pause between reports.
 const GRACE: SignedDuration = SignedDuration::from_secs(10);
@@ -116,7 +117,7 @@ pub fn fold(world: &World, past: &mut Past, clock: Clock) -> Writes {
     else {
         return writes;
     };
-    let nowhere = Labels::new();
+    let nowhere = Node::default();
     let lender = Lender { pools: Some(&world.lending), namespaces: Some(namespaces), node: &nowhere, raw_exits: world.raw_exits };
     let read: BTreeMap<&String, Cow<'_, ApiBinding>> =
         bindings.iter().filter_map(|(key, written)| Some((key, past.with_writes(written.read.as_ref().ok()?)))).collect();
@@ -164,12 +165,18 @@ pub fn fold(world: &World, past: &mut Past, clock: Clock) -> Writes {
         let (namespace, name) = (object.namespace().unwrap_or_default(), object.name_any());
         writes.bindings.push(BindingWrite { namespace, name, of: Precondition::of(object), status });
     }
+    let nodes = placed::candidates(world, &silent.nodes);
     for (name, lenient) in pools {
         let object = &lenient.object;
         let Some(pool) = world.lending.get(name) else { continue };
         let before = object.status.clone().unwrap_or_default();
-        let status = pool::status(pool, lent.get(name.as_str()).unwrap_or(&Lent::default()), &before.conditions, clock.wall);
-        if object.status.as_ref() == Some(&status) {
+        let lent = lent.remove(name.as_str()).unwrap_or_default();
+        let outside = lent.outside.iter().map(|(address, _)| *address);
+        let places = nodes.as_ref().map_or_else(|| pool.places.clone(), |nodes| place(pool, outside, nodes));
+        let assigned = placed::verdict(pool, &places, world, &silent.nodes);
+        let status = pool::status(pool, &lent, (&places, assigned), &before.conditions, clock.wall);
+        // What the cloud shows is another's to write.
+        if object.status.is_some() && (EgressPoolStatus { cloud: None, ..before.clone() }) == status {
             continue;
         }
         writes.events.extend(past.told.tell(object, events::of_pool(&before), events::of_pool(&status), clock.steady));
@@ -308,9 +315,11 @@ fn note<'a>(
 
 /// What the agents are to be told to be inside, if it is not what they are told. Nothing before all have spoken who know.
 fn inside(world: &World) -> Option<String> {
-    let all = [Teller::Nodes, Teller::Services, Teller::ApiServer].iter().all(|teller| world.inside.contains_key(teller));
+    let nodes = world.nodes.as_ref()?;
+    let all = [Teller::Services, Teller::ApiServer].iter().all(|teller| world.inside.contains_key(teller));
     let told = world.told_inside.as_ref().filter(|_| all)?;
-    let text = inside::text(world.inside.values().flat_map(BTreeMap::values));
+    let nodes = nodes.values().map(|node| &node.inside);
+    let text = inside::text(nodes.chain(world.inside.values().flat_map(BTreeMap::values)));
     (text != told.as_deref().unwrap_or_default()).then_some(text)
 }
 

@@ -1,6 +1,7 @@
 //! What people and machines are told.
 
 pub mod changes;
+pub mod cloud;
 pub mod cluster;
 pub mod columns;
 pub mod drops;

@@ -4,7 +4,7 @@ use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::net::IpAddr;
 
-use crate::api::node::{EgressNodeSpec, NodeBinding, NodeNic, NodeService, Unserved};
+use crate::api::node::{EgressNodeSpec, NodeAddress, NodeBinding, NodeNic, NodeService, Unserved};
 use crate::model::binding::Source;
 use crate::model::facts::IfIndex;
 use crate::model::known::Facts;
@@ -18,6 +18,8 @@ use crate::model::workload::{Row, State, Subject};
 const MAX_PROBLEMS: usize = 32;
 /// As many services of a binding.
 const MAX_SERVICES: usize = 64;
+/// As many addresses that cannot be used.
+const MAX_ADDRESSES: usize = 64;
 
 /// The report of an outcome. Equal outcomes give equal reports, in whatever order their rows are. `problems` is what could not be read or done.
 pub fn spec(facts: &Facts, outcome: &Outcome, problems: impl IntoIterator<Item = String>) -> EgressNodeSpec {
@@ -44,6 +46,7 @@ pub fn spec(facts: &Facts, outcome: &Outcome, problems: impl IntoIterator<Item =
         reported_at: None,
         nics: nics(outcome, &used),
         bindings: bindings.into_iter().map(|(name, counts)| counts.of_binding(name, facts)).collect(),
+        addresses: addresses(facts, outcome),
         bound: all.programmed,
         failing: all.failing,
         problems: problems.into_iter().take(MAX_PROBLEMS).collect(),
@@ -83,6 +86,21 @@ fn nics(outcome: &Outcome, used: &BTreeMap<IfIndex, BTreeSet<IpAddr>>) -> Vec<No
         .collect();
     nics.sort_by(|a, b| a.name.cmp(&b.name));
     nics
+}
+
+/// What pools gave this node, and cannot be used.
+fn addresses(facts: &Facts, outcome: &Outcome) -> Vec<NodeAddress> {
+    let given = facts.cluster.own_exits().flat_map(|own| own.exits.iter().map(|exit| (&own.name.name, exit)));
+    let failing = given.filter_map(|(pool, exit)| Some((pool, exit.address, outcome.uplinks.exit(exit)?.as_ref().err()?)));
+    // One that neighbours are being asked for will be there in a moment.
+    let failing = failing.filter(|(.., reason)| !matches!(reason, Reason::AddressProbed { .. }));
+    let told = failing.map(|(pool, address, reason)| NodeAddress {
+        pool: pool.clone(),
+        address,
+        reason: reason.word().to_owned(),
+        message: reason.to_string(),
+    });
+    told.take(MAX_ADDRESSES).collect()
 }
 
 /// The routers of a NIC's own way.

@@ -1,5 +1,6 @@
 //! What the chart renders, by `helm` itself, with its own values and those of `tests/chart`. `tests/chart_cluster` installs it.
 
+mod deployments;
 mod distributions;
 mod monitoring;
 
@@ -215,7 +216,8 @@ fn policies_and_definitions_can_be_left_out() {
     let usual = ["egressd-lease", "egressd-nodes", "egressd-pools", "egressd-pools-in-use", "egressd-status"];
     let expected = |names: &[&str]| names.iter().map(|name| (*name).to_owned()).collect::<BTreeSet<_>>();
     assert_eq!(policies(&rendered(EVERY_VALUES[0])), expected(&[&usual[..], &["egressd-raw-exits"]].concat()));
-    assert_eq!(policies(&rendered("tests/chart/full.yaml")), expected(&usual), "raw exits are allowed there");
+    let with_cloud = [&usual[..], &["egressd-pool-status"]].concat();
+    assert_eq!(policies(&rendered("tests/chart/full.yaml")), expected(&with_cloud), "raw exits are allowed there");
     let bare = rendered("tests/chart/bare.yaml");
     let only = ["ClusterRole", "ClusterRoleBinding", "DaemonSet", "Deployment", "Pod", "Role", "RoleBinding", "ServiceAccount"];
     assert_eq!(kinds(&bare), only.into());
@@ -223,59 +225,27 @@ fn policies_and_definitions_can_be_left_out() {
 
 #[test]
 fn everything_that_names_an_account_names_the_same_one() {
-    let usual = render(EVERY_VALUES[0], &[]).unwrap_or_else(|error| panic!("{error}"));
+    let usual = render(EVERY_VALUES[0], &["--set", "cloud.enabled=true"]).unwrap_or_else(|error| panic!("{error}"));
     let count = |objects: &[Value], text: &str| -> usize { objects.iter().map(|object| object.to_string().matches(text).count()).sum() };
-    for (value, account) in [("serviceAccount.name", "egressd"), ("controller.serviceAccount.name", "egressd-controller")] {
-        let other = render(EVERY_VALUES[0], &["--set", &format!("{value}=other")]).unwrap_or_else(|error| panic!("{error}"));
+    for (value, account) in [
+        ("serviceAccount.name", "egressd"),
+        ("controller.serviceAccount.name", "egressd-controller"),
+        ("cloud.serviceAccount.name", "egressd-cloud"),
+    ] {
+        let other =
+            render(EVERY_VALUES[0], &["--set", &format!("cloud.enabled=true,{value}=other")]).unwrap_or_else(|error| panic!("{error}"));
         for named in ["system:serviceaccount:net:NAME'", r#""kind":"ServiceAccount","name":"NAME""#, r#""serviceAccountName":"NAME""#] {
             let [before, after] = [(account, &usual), ("other", &other)].map(|(name, all)| count(all, &named.replace("NAME", name)));
             assert!(before > 0, "{named}");
             assert_eq!((before, count(&other, &named.replace("NAME", account))), (after, 0), "{named}");
         }
     }
-    let nobody = "serviceAccount.create=false,controller.serviceAccount.create=false,rbac.create=false,rbac.aggregateRoles=false";
+    let nobody = "cloud.enabled=true,cloud.serviceAccount.create=false,serviceAccount.create=false,controller.serviceAccount.create=false,rbac.create=false,rbac.aggregateRoles=false";
     let without = render(EVERY_VALUES[0], &["--set", nobody]);
     assert!(kinds(&without.unwrap_or_else(|error| panic!("{error}"))).is_disjoint(&["ServiceAccount", "ClusterRole", "Role"].into()));
 }
 
 /// Who decides for the cluster is nobody that runs on every node, and has nothing of a node.
-#[test]
-fn controllers_are_a_deployment_with_an_account_of_their_own_and_no_rights_on_a_node() {
-    for values in EVERY_VALUES {
-        let objects = rendered(values);
-        let deployment = find(&objects, "Deployment", "egressd-controller").expect("it is there");
-        let pod = &deployment["spec"]["template"]["spec"];
-        let agents = find(&objects, "DaemonSet", "egressd").expect("there are agents");
-        assert_ne!(pod["serviceAccountName"], agents["spec"]["template"]["spec"]["serviceAccountName"], "{values}");
-        assert_eq!(
-            (&pod["hostNetwork"], &pod["volumes"], &pod["securityContext"]["runAsNonRoot"]),
-            (&Value::Null, &Value::Null, &json!(true))
-        );
-        assert_eq!(pod["securityContext"]["seccompProfile"]["type"], "RuntimeDefault", "{values}");
-        let context = &pod["containers"][0]["securityContext"];
-        assert_eq!((&context["capabilities"], &context["readOnlyRootFilesystem"]), (&json!({ "drop": ["ALL"] }), &json!(true)), "{values}");
-        // The DaemonSet's selector is one label: a controller's pod must not have it.
-        let labels = &deployment["spec"]["template"]["metadata"]["labels"];
-        assert_ne!(labels["app.kubernetes.io/name"], agents["spec"]["selector"]["matchLabels"]["app.kubernetes.io/name"], "{values}");
-        let arguments = strings(&pod["containers"][0]["args"]);
-        let raw = strings(&container(&objects)["args"]).contains(&"--allow-raw-exits");
-        assert_eq!((arguments.first(), arguments.contains(&"--allow-raw-exits")), (Some(&"controller"), raw), "{values}");
-    }
-    let usual = rendered(EVERY_VALUES[0]);
-    assert_eq!(find(&usual, "Deployment", "egressd-controller").expect("it is there")["spec"]["replicas"], 2);
-    assert!(find(&usual, "PodDisruptionBudget", "egressd-controller").is_some());
-    let of =
-        |objects: &[Value]| find(objects, "Deployment", "egressd-controller").expect("it is there")["spec"]["template"]["spec"].clone();
-    let full = rendered("tests/chart/full.yaml");
-    assert_eq!(of(&usual)["securityContext"]["runAsUser"], 65532);
-    let context = &of(&full)["securityContext"];
-    assert_eq!((&context["runAsUser"], &context["fsGroup"]), (&Value::Null, &json!(7)), "the platform's user");
-    let pod = &find(&full, "Deployment", "egressd-controller").expect("it is there")["spec"]["template"]["spec"];
-    assert_eq!((&pod["serviceAccountName"], &pod["nodeSelector"]["trusted"]), (&json!("leaders"), &json!("yes")));
-    assert!(find(&rendered("tests/chart/bare.yaml"), "PodDisruptionBudget", "egressd-controller").is_none(), "one of one may go");
-}
-
-/// A stolen agent's token writes its own node's report, and nothing that concerns the cluster.
 #[test]
 fn agents_may_write_their_own_report_and_nothing_else() {
     let objects = rendered(EVERY_VALUES[0]);
@@ -360,6 +330,10 @@ fn slips_in_values_are_refused_by_name() {
         ("monitoring.serviceMonitor.namespace=Net", "namespace"),
         ("controller.podSecurityContext.runAsNonRoot=false", "runAsNonRoot"),
         ("controller.podSecurityContext.runAsUser=0", "runAsUser"),
+        ("cloud.enable=true", "enable"),
+        ("cloud.region=Frankfurt", "region"),
+        ("cloud.intervalSeconds=0", "intervalSeconds"),
+        ("cloud.podSecurityContext.runAsUser=0", "runAsUser"),
         ("updateStrategy.rollingUpdate.maxUnavailable=0", "maxUnavailable"),
         ("updateStrategy.rollingUpdate.maxSurge=1", "maxSurge"),
         ("extraEnv[0].value=x", "extraEnv"),

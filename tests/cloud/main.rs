@@ -1,6 +1,7 @@
 //! The cloud's side of pools, against an EC2 emulator: moto, with `patches.py` for what it lacks, and `emulator.py` in front for what a real
 //! cloud does to its callers (too many calls, readings that lag behind, permissions that are missing).
 
+mod cluster;
 mod faults;
 mod ownership;
 mod support;
@@ -19,6 +20,7 @@ fn main() -> ExitCode {
         Scenario::new("credentials come from the environment, a web identity, or the instance's role", credentials_have_an_order),
         Scenario::new("what is wrong with a pool is named with its field, and the good one goes on", bad_pools_are_named),
     ];
+    scenarios.extend(cluster::scenarios());
     scenarios.extend(ownership::scenarios());
     scenarios.extend(faults::scenarios());
     world::harness::main_of_waiting(scenarios)

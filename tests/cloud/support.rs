@@ -83,14 +83,20 @@ impl Cloud {
 
     /// `egressd-cloud` with its folders and the emulator.
     pub fn program(&self, arguments: &[&str], environment: &[(&str, &str)]) -> Command {
-        let mut command = Command::new(egressd::companion("egressd-cloud"));
-        command.args(arguments);
+        let mut command = self.bare(arguments, environment);
         if arguments[0] != "status" {
             command.arg("--manifests").arg(manifests());
         }
         if matches!(arguments[0], "run" | "status") {
             command.arg("--state-dir").arg(FOLDER);
         }
+        command
+    }
+
+    /// `egressd-cloud` with the emulator alone.
+    pub fn bare(&self, arguments: &[&str], environment: &[(&str, &str)]) -> Command {
+        let mut command = Command::new(egressd::companion("egressd-cloud"));
+        command.args(arguments);
         let endpoint = format!("http://127.0.0.1:{PORT}");
         command.env("AWS_ENDPOINT_URL", &endpoint).env("AWS_EC2_METADATA_SERVICE_ENDPOINT", &endpoint);
         command.envs(environment.iter().copied());

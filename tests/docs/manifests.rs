@@ -28,7 +28,8 @@ fn taken(block: &Block) -> Result<(), String> {
     block.text.split("\n---\n").try_for_each(|document| {
         let value: Value = serde_saphyr::from_str(document).map_err(|error| error.to_string())?;
         match (value["kind"].as_str(), &value["spec"], &value["services"]) {
-            (Some("EgressPool"), ..) => pool(value),
+            // What a host's `egressd-cloud` reads says nothing of nodes.
+            (Some("EgressPool"), spec, _) if spec["cloud"].is_null() || !spec["assignment"].is_null() => pool(value),
             (Some("EgressBinding"), spec, _) if !spec["podSelector"].is_null() => binding(value),
             (Some(_), ..) => file(document),
             (None, Value::Object(_), _) => {

@@ -8,6 +8,7 @@ mod conflicts;
 mod first_packet;
 mod leaving;
 mod life;
+mod managed;
 mod pools;
 mod reach;
 mod reused;
@@ -26,6 +27,7 @@ fn main() -> ExitCode {
         conflicts::scenarios(),
         rights::scenarios(),
         life::scenarios(),
+        managed::scenarios(),
         boot::scenarios(),
         reused::scenarios(),
         leaving::scenarios(),

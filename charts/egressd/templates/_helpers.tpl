@@ -10,6 +10,10 @@ has to be refused, as it is by Helm when the names are taken.
 {{ include "egressd.controller.selector" . }}
 {{ include "egressd.labels.release" . }}
 {{- end }}
+{{- define "egressd.cloud.labels" -}}
+{{ include "egressd.cloud.selector" . }}
+{{ include "egressd.labels.release" . }}
+{{- end }}
 {{- define "egressd.labels.release" -}}
 app.kubernetes.io/instance: {{ .Release.Name }}
 app.kubernetes.io/version: {{ .Chart.AppVersion | quote }}
@@ -30,6 +34,11 @@ helm.sh/chart: {{ .Chart.Name }}-{{ .Chart.Version }}
 {{ .Values.controller.serviceAccount.name | default "egressd-controller" }}
 {{- end }}
 
+{{/* Who talks to the cloud. */}}
+{{- define "egressd.cloud.serviceAccount" -}}
+{{ .Values.cloud.serviceAccount.name | default "egressd-cloud" }}
+{{- end }}
+
 {{- define "egressd.selector" -}}
 app.kubernetes.io/name: egressd
 {{- end }}
@@ -38,12 +47,19 @@ app.kubernetes.io/name: egressd
 app.kubernetes.io/name: egressd-controller
 {{- end }}
 
-{{/* CEL: whether a request is by an agent, or by a controller. */}}
+{{- define "egressd.cloud.selector" -}}
+app.kubernetes.io/name: egressd-cloud
+{{- end }}
+
+{{/* CEL: whether a request is by an agent, by a controller, or by egressd-cloud. */}}
 {{- define "egressd.by.agent" -}}
 request.userInfo.username == 'system:serviceaccount:{{ .Release.Namespace }}:{{ include "egressd.serviceAccount" . }}'
 {{- end }}
 {{- define "egressd.by.controller" -}}
 request.userInfo.username == 'system:serviceaccount:{{ .Release.Namespace }}:{{ include "egressd.controller.serviceAccount" . }}'
+{{- end }}
+{{- define "egressd.by.cloud" -}}
+request.userInfo.username == 'system:serviceaccount:{{ .Release.Namespace }}:{{ include "egressd.cloud.serviceAccount" . }}'
 {{- end }}
 
 {{- define "egressd.image" -}}

@@ -3,6 +3,7 @@
 use serde_json::Value;
 
 use super::super::cloud::AwsCloud;
+use super::super::exit::Assignment;
 use super::super::pool::EgressPoolSpec;
 use super::super::values::{Faults, shown};
 use crate::model::cloud::{Aws, ElasticAddresses, Interface};
@@ -10,6 +11,8 @@ use crate::model::pool::Block;
 
 /// More addresses than any network interface has, and as many as one filter of EC2 takes.
 const MAX_ADDRESSES: u128 = 200;
+/// As many of all nodes as the pool's status has room for.
+const MAX_OF_NODES: u128 = 1000;
 /// EC2's limits of a tag, in characters.
 const MAX_TAG: [usize; 2] = [128, 256];
 /// With what `egressd-cloud` puts before it, a pool's name is a tag's key.
@@ -28,7 +31,12 @@ pub(super) fn aws(name: &str, spec: &EgressPoolSpec, blocks: &[Block], faults: &
         faults.push("spec.cloud.aws", || "is for IPv4 addresses; make a pool without `cloud` for those of IPv6".to_owned());
     }
     let size = blocks.iter().map(|block| block.size()).fold(0, u128::saturating_add);
-    if size > MAX_ADDRESSES {
+    let of_nodes = spec.assignment != Assignment::Existing;
+    if of_nodes && size > MAX_OF_NODES {
+        faults.push("spec.blocks", || {
+            format!("have {size} addresses, and a pool with `cloud` has at most {MAX_OF_NODES}; make several pools of them")
+        });
+    } else if !of_nodes && size > MAX_ADDRESSES {
         faults.push("spec.blocks", || {
             format!("have {size} addresses; a network interface has at most {MAX_ADDRESSES}: name those that are to be assigned")
         });
@@ -128,7 +136,7 @@ mod tests {
             route_tables: vec!["rtb-1".to_owned()],
         };
         let addresses = [94, 95, 96].map(|last| [10, 0, 1, last].into()).to_vec();
-        assert_eq!(*said.pools[0], CloudPool { name: "web".to_owned(), addresses, aws });
+        assert_eq!(*said.pools[0], CloudPool { name: "web".to_owned(), addresses, aws, host: None });
     }
 
     #[test]

@@ -4,9 +4,10 @@ use super::super::binding::{EgressBindingSpec, LabelExpression, LabelOperator};
 use super::super::pool::{self, EgressPoolSpec};
 use super::super::values::{self, Fault, Faults, MAX_ITEMS};
 use super::{cloud, optional, take};
-use crate::model::binding::{BindingName, PoolRequest, Selector, Source, Wanted};
+use crate::model::binding::{Assignment, BindingName, PoolRequest, Selector, Source, Wanted};
+use crate::model::cloud::AddressReports;
 use crate::model::labels::{Demand, LabelSelector, Values};
-use crate::model::pool::{Block, Pool};
+use crate::model::pool::{Block, MAX_PLACED, Places, Pool};
 
 /// Which pods are meant. An object's other selectors are refused by its schema already, where the definition is of this version.
 pub(super) fn pods(name: &BindingName, spec: &EgressBindingSpec, faults: &mut Faults) -> Option<Selector> {
@@ -85,10 +86,18 @@ pub fn egress_pool(name: &str, generation: i64, spec: &EgressPoolSpec) -> Pool {
         let range = values::port_range(ports.protocol.into(), ports.port, ports.end_port.unwrap_or(ports.port));
         take(&mut faults, || format!("spec.inboundPorts[{i}].{field}"), "443", range, &mut lent);
     }
-    let aws = cloud::aws(name, spec, &blocks, &mut faults);
+    let assignment = Assignment::from(spec.assignment);
+    let size = blocks.iter().map(|block| block.size()).fold(0, u128::saturating_add);
+    if assignment != Assignment::Existing && size > MAX_PLACED as u128 {
+        faults.push("spec.blocks", || {
+            format!("have {size} addresses, and at most {MAX_PLACED} are given to nodes; make them smaller, or several pools of them")
+        });
+    }
+    let aws = cloud::aws(name, spec, &blocks, &mut faults).map(Box::new);
     Pool {
         name: name.to_owned(),
-        aws: aws.map(Box::new),
+        aws,
+        shown: AddressReports::new(),
         generation,
         blocks,
         interface,
@@ -97,6 +106,8 @@ pub fn egress_pool(name: &str, generation: i64, spec: &EgressPoolSpec) -> Pool {
         allowed_names: spec.allowed_namespaces.names.iter().cloned().collect(),
         allowed_labels: spec.allowed_namespaces.match_labels.clone(),
         inbound_ports: values::merge_ports(lent),
+        assignment,
+        places: Places::new(),
         forced: false,
         errors: faults.finish(),
     }

@@ -42,7 +42,7 @@ pub fn exits(source: Source, spec: &EgressBindingSpec, faults: &mut Faults) -> V
         if exit.assignment != Assignment::Existing {
             if source == Source::Api {
                 faults.push(&path("assignment"), || {
-                    "is for manifest files on a node: here every node would have the address; leave it out, and add the address to one node's NIC"
+                    "is for manifest files on a node: here every node would have the address; name a pool (`spec.pool`), which has this field as well"
                         .to_owned()
                 });
             } else if addresses.is_none() && exit.interface.is_some() {

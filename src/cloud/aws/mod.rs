@@ -116,7 +116,13 @@ impl Provider for Aws {
         let region = self.region(pool.aws.region.as_deref()).await?;
         let query = match &pool.aws.interface {
             Interface::Id(id) => query::filter("network-interface-id", [id.clone()]),
-            _ => query::filter("attachment.instance-id", [self.instance().await?]),
+            _ => {
+                let instance = match &pool.host {
+                    Some(host) => host.instance.clone(),
+                    None => self.instance().await?,
+                };
+                query::filter("attachment.instance-id", [instance])
+            }
         };
         let nics = self.network_interfaces(&region, query).await?;
         let nic = interface::choose(pool, &nics).map_err(Error::Interface)?.clone();

@@ -105,6 +105,18 @@ fn elastic(pools: &[CloudPool], names: &BTreeSet<&str>, nics: &[String], stateme
             },
         }));
     }
+    // An address that moves to another node takes its elastic address along.
+    if pools.iter().any(|pool| pool.host.is_some()) {
+        let mut condition = of_pools("aws:ResourceTag");
+        condition["ForAllValues:StringLike"] = json!({ "aws:TagKeys": "egressd.dev/*" });
+        statements.push(json!({
+            "Sid": "MoveAddresses",
+            "Effect": "Allow",
+            "Action": "ec2:CreateTags",
+            "Resource": elastics,
+            "Condition": condition,
+        }));
+    }
     statements.push(json!({
         "Sid": "AssociateAddresses",
         "Effect": "Allow",

@@ -6,7 +6,7 @@ use std::net::Ipv4Addr;
 use egressd::model::cloud::{CloudPool, ElasticAddresses};
 
 use super::call::{Call, Plan};
-use super::facts::{Elastic, Facts};
+use super::facts::{Elastic, Facts, Tags};
 use super::report::{Aspect, Reason};
 use super::tags::{self, Claim};
 
@@ -48,10 +48,15 @@ pub(super) fn plan(pool: &CloudPool, facts: &Facts, plan: &mut Plan) {
         match own(pool, facts, address) {
             Own::Free(elastic) => associate(facts, elastic, address, plan),
             Own::Elsewhere(elastic) => taken_away(elastic, address, plan),
+            Own::Left(elastic) => {
+                let tags = Tags::from([(tags::NIC.to_owned(), facts.nic.id.clone())]);
+                let reason = format!("{} is for {address}, which is this network interface's now", elastic.public);
+                plan.call(ASPECT, Call::Tag { id: elastic.id.clone(), tags }, reason);
+            }
             Own::None => match source {
                 ElasticAddresses::Allocate if room > 0 => {
                     room -= 1;
-                    let tags = tags::elastic(&pool.name, &facts.nic.id, address, true);
+                    let tags = tags::elastic(&pool.name, &facts.nic, address, true);
                     plan.call(ASPECT, Call::Allocate { tags }, format!("{address} has no elastic address"));
                 }
                 ElasticAddresses::Allocate => short.push(address),
@@ -61,7 +66,7 @@ pub(super) fn plan(pool: &CloudPool, facts: &Facts, plan: &mut Plan) {
                     offered.sort_by(|a, b| a.id.cmp(&b.id));
                     match offered.into_iter().find(|elastic| chosen.insert(&elastic.id)) {
                         Some(elastic) => {
-                            let tags = tags::elastic(&pool.name, &facts.nic.id, address, false);
+                            let tags = tags::elastic(&pool.name, &facts.nic, address, false);
                             let reason = format!("{} is free, bears {key}={value}, and is for {address}", elastic.public);
                             plan.call(ASPECT, Call::Tag { id: elastic.id.clone(), tags }, reason);
                         }
@@ -125,6 +130,8 @@ fn in_place(pool: &CloudPool, facts: &Facts, address: Ipv4Addr, plan: &mut Plan)
 enum Own<'a> {
     Free(&'a Elastic),
     Elsewhere(&'a Elastic),
+    /// It was for the address at a network interface of another node of the cluster, and leads nowhere.
+    Left(&'a Elastic),
     None,
 }
 
@@ -134,8 +141,14 @@ fn own<'a>(pool: &CloudPool, facts: &'a Facts, address: Ipv4Addr) -> Own<'a> {
     match ours.first() {
         Some(elastic) if elastic.association.is_none() => Own::Free(elastic),
         Some(elastic) => Own::Elsewhere(elastic),
-        None => Own::None,
+        None => facts.elastics.iter().find(|elastic| is_left(pool, facts, elastic, address)).map_or(Own::None, Own::Left),
     }
+}
+
+/// Whether the address has it from another node, which is gone: in one subnet there is no other such address.
+fn is_left(pool: &CloudPool, facts: &Facts, elastic: &Elastic, address: Ipv4Addr) -> bool {
+    let same = |claim: Claim<'_>| claim.pool == pool.name && claim.private == address && claim.subnet == Some(&facts.nic.subnet.id);
+    pool.host.is_some() && elastic.association.is_none() && tags::claim(elastic).is_some_and(same)
 }
 
 fn associate(facts: &Facts, elastic: &Elastic, address: Ipv4Addr, plan: &mut Plan) {

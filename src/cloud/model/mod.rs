@@ -4,6 +4,7 @@
 
 pub mod answers;
 pub mod call;
+pub mod cluster;
 pub mod elastic;
 pub mod facts;
 pub mod interface;

@@ -98,7 +98,7 @@ fn elastics(pool: &str, asked: &BTreeSet<Ipv4Addr>, facts: &Facts, plan: &mut Pl
             }
             None if claim.allocated => plan.call(aspect, Call::Release { id }, format!("was allocated for {}", claim.private)),
             None => {
-                let keys = [tags::POOL, tags::NIC, tags::PRIVATE].map(str::to_owned).to_vec();
+                let keys = [tags::POOL, tags::NIC, tags::PRIVATE, tags::SUBNET].map(str::to_owned).to_vec();
                 plan.call(aspect, Call::Untag { id, keys }, "is free again for others");
             }
         }

@@ -6,7 +6,7 @@
 use std::collections::BTreeSet;
 use std::net::Ipv4Addr;
 
-use super::facts::{Elastic, Tags};
+use super::facts::{Elastic, Nic, Tags};
 
 /// On an elastic address: the pool that has it.
 pub const POOL: &str = "egressd.dev/pool";
@@ -14,6 +14,8 @@ pub const POOL: &str = "egressd.dev/pool";
 pub const NIC: &str = "egressd.dev/network-interface";
 /// On an elastic address: the private address that it is for.
 pub const PRIVATE: &str = "egressd.dev/private-address";
+/// On an elastic address: the subnet of that private address. No two machines of a subnet have one address, whatever their network interfaces are.
+pub const SUBNET: &str = "egressd.dev/subnet";
 /// On an elastic address: egressd has allocated it, and may release it.
 pub const ALLOCATED: &str = "egressd.dev/allocated";
 /// On a network interface, with the pool's name behind it: the addresses that were assigned for the pool.
@@ -29,10 +31,10 @@ pub const NO_ROUTE: &str = "none";
 const MAX_VALUE: usize = 256;
 
 /// Tags of an elastic address that is for `private` of `nic`.
-pub fn elastic(pool: &str, nic: &str, private: Ipv4Addr, allocated: bool) -> Tags {
+pub fn elastic(pool: &str, nic: &Nic, private: Ipv4Addr, allocated: bool) -> Tags {
     let private = private.to_string();
-    let tags = [(POOL, pool), (NIC, nic), (PRIVATE, &private), (ALLOCATED, "true")];
-    tags[..if allocated { 4 } else { 3 }].iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect()
+    let tags = [(POOL, pool), (NIC, &nic.id), (PRIVATE, &private), (SUBNET, &nic.subnet.id), (ALLOCATED, "true")];
+    tags[..if allocated { 5 } else { 4 }].iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect()
 }
 
 /// What an elastic address's tags say.
@@ -41,13 +43,21 @@ pub struct Claim<'a> {
     pub pool: &'a str,
     pub nic: &'a str,
     pub private: Ipv4Addr,
+    /// `None` of those that earlier versions took.
+    pub subnet: Option<&'a str>,
     pub allocated: bool,
 }
 
 /// Who has it, if it is egressd's at all.
 pub fn claim(elastic: &Elastic) -> Option<Claim<'_>> {
     let tag = |key: &str| elastic.tags.get(key).map(String::as_str);
-    Some(Claim { pool: tag(POOL)?, nic: tag(NIC)?, private: tag(PRIVATE)?.parse().ok()?, allocated: tag(ALLOCATED) == Some("true") })
+    Some(Claim {
+        pool: tag(POOL)?,
+        nic: tag(NIC)?,
+        private: tag(PRIVATE)?.parse().ok()?,
+        subnet: tag(SUBNET),
+        allocated: tag(ALLOCATED) == Some("true"),
+    })
 }
 
 /// The addresses that were assigned for the pool, by the network interface's tags.

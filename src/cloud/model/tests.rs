@@ -3,11 +3,11 @@
 use std::collections::BTreeMap;
 use std::net::Ipv4Addr;
 
-use egressd::model::cloud::{Aws, CloudPool, ElasticAddresses, Interface};
+use egressd::model::cloud::{Aws, CloudPool, ElasticAddresses, Host, Interface};
 
 use super::answers::supposed;
 use super::call::{Answer, Call};
-use super::facts::{DefaultRoute, Elastic, Facts, Limits, Nic, NicAddress, Subnet, Tags, Target};
+use super::facts::{Association, DefaultRoute, Elastic, Facts, Limits, Nic, NicAddress, Subnet, Tags, Target};
 use super::outcome::report;
 use super::plan::plan;
 use super::release::{Kept, release};
@@ -26,19 +26,23 @@ fn pool(last: &[u8]) -> CloudPool {
         forwards: true,
         route_tables: vec!["rtb-1".to_owned(), "rtb-2".to_owned()],
     };
-    CloudPool { name: "web".to_owned(), addresses: last.iter().copied().map(address).collect(), aws }
+    CloudPool { name: "web".to_owned(), addresses: last.iter().copied().map(address).collect(), aws, host: None }
 }
 
-/// A NIC with its primary address, a table that leads to a gateway and one that leads nowhere, and an elastic address of somebody else.
-fn cloud() -> Facts {
-    let nic = Nic {
-        id: "eni-1".to_owned(),
+fn nic(id: &str) -> Nic {
+    Nic {
+        id: id.to_owned(),
         subnet: Subnet { id: "subnet-1".to_owned(), range: Some((address(0), address(255))) },
         attachment: Some(("i-1".to_owned(), 0)),
         addresses: vec![NicAddress { address: address(10), public: None }],
         source_dest_check: true,
         ..Nic::default()
-    };
+    }
+}
+
+/// A NIC with its primary address, a table that leads to a gateway and one that leads nowhere, and an elastic address of somebody else.
+fn cloud() -> Facts {
+    let nic = nic("eni-1");
     let gateway = DefaultRoute { target: Some(Target::of("igw-1")), alive: true };
     let tables = BTreeMap::from([("rtb-1".to_owned(), gateway), ("rtb-2".to_owned(), DefaultRoute { target: None, alive: false })]);
     let foreign = Elastic { id: "eipalloc-0".to_owned(), public: address(0), association: None, tags: Tags::new() };
@@ -128,7 +132,7 @@ fn what_was_on_the_nic_before_is_used_and_not_given_back() {
 fn no_call_touches_what_bears_no_tag_of_the_pool() {
     let (pool, mut facts) = (pool(&[94]), cloud());
     // Another host's pool of the same name.
-    let tags = tags::elastic("web", "eni-2", address(94), true);
+    let tags = tags::elastic("web", &nic("eni-2"), address(94), true);
     facts.elastics.push(Elastic { id: "eipalloc-9".to_owned(), public: address(9), association: None, tags });
     let foreign = facts.elastics.clone();
     converge(&pool, &mut facts, usize::MAX);
@@ -140,7 +144,7 @@ fn no_call_touches_what_bears_no_tag_of_the_pool() {
 fn a_second_address_that_was_allocated_for_one_is_released_once_the_first_leads_there() {
     let (pool, mut facts) = (pool(&[94]), cloud());
     converge(&pool, &mut facts, usize::MAX);
-    let tags = tags::elastic("web", "eni-1", address(94), true);
+    let tags = tags::elastic("web", &nic("eni-1"), address(94), true);
     facts.elastics.push(Elastic { id: "eipalloc-z".to_owned(), public: address(8), association: None, tags });
     let due = plan(&pool, &facts).calls;
     assert_eq!(due.iter().map(|planned| &planned.call).collect::<Vec<_>>(), [&Call::Release { id: "eipalloc-z".to_owned() }]);
@@ -166,4 +170,25 @@ fn what_is_not_shown_yet_is_not_ready() {
     let report = report(&pool, &shown, &plan(&pool, &facts), &[]);
     assert!(!report.ready && !report.addresses[&address(94)].ready, "{report:?}");
     assert!(report.conditions.values().all(|condition| condition.reason == Reason::Pending), "{report:?}");
+}
+
+#[test]
+fn an_address_of_a_cluster_keeps_its_elastic_address_on_another_node_once_nothing_leads_there_any_more() {
+    let (mut pool, mut facts) = (pool(&[94]), cloud());
+    let tags = tags::elastic("web", &nic("eni-2"), address(94), true);
+    let association = Association { id: "eipassoc-9".to_owned(), nic: Some("eni-2".to_owned()), private: Some(address(94)) };
+    facts.elastics.push(Elastic { id: "eipalloc-9".to_owned(), public: address(9), association: Some(association), tags });
+    pool.host = Some(Host { node: "n2".to_owned(), instance: "i-1".to_owned(), ..Host::default() });
+    let elsewhere = facts.clone();
+    facts.elastics[1].association = None;
+    let mut other = facts.clone();
+    other.elastics[1].tags.insert(tags::SUBNET.to_owned(), "subnet-2".to_owned());
+    for (facts, adopted) in [(facts, true), (elsewhere, false), (other, false)] {
+        let mut facts = facts;
+        let made = converge(&pool, &mut facts, usize::MAX);
+        let allocated = made.iter().any(|call| matches!(call, Call::Allocate { .. }));
+        assert_eq!(allocated, !adopted, "{made:?}");
+        let claim = tags::claim(&facts.elastics[1]).expect("its tags stay");
+        assert_eq!(claim.nic, if adopted { "eni-1" } else { "eni-2" });
+    }
 }

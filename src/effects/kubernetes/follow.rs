@@ -25,7 +25,7 @@ use crate::facts::kubernetes::book::{Entry, Said};
 use crate::facts::kubernetes::stream::{Heard, Kind, follow};
 use crate::facts::kubernetes::{CIDRS, INSIDE, Problem, read};
 use crate::model::cluster::Word;
-use crate::report::fold::{Change, Named, RECORD, Teller};
+use crate::report::fold::{Change, ClusterNode, Named, RECORD, Teller};
 use crate::report::inside;
 
 /// Follows all of it for as long as the tasks are kept. Needs the verbs `list` and `watch` on each kind.
@@ -60,7 +60,7 @@ pub fn start(client: &Client, namespace: &str, tell: &UnboundedSender<Change>) -
     });
 
     let kind = Kind { api: Api::all(client()), fields: None, read: node };
-    followers.add("nodes", kind, |word| Change::Inside(Teller::Nodes, word));
+    followers.add("nodes", kind, Change::Nodes);
     let kind = Kind { api: Api::all(client()), fields: None, read: services };
     followers.add_if_there("servicecidrs.networking.k8s.io", kind, |word| Change::Inside(Teller::Services, word));
     // The API server keeps its own addresses there, under that name.
@@ -160,8 +160,13 @@ fn recorded(object: ConfigMap) -> Entry<BTreeMap<String, String>> {
     (object.name_any(), Ok(object.data.unwrap_or_default()))
 }
 
-fn node(object: Node) -> Entry<Named<BTreeSet<IpNet>>> {
-    (object.name_any(), Ok(Named { name: object.name_any(), value: inside::of_node(&object) }))
+fn node(object: Node) -> Entry<Named<ClusterNode>> {
+    let inside = inside::of_node(&object);
+    let name = object.name_any();
+    let conditions = object.status.and_then(|status| status.conditions).unwrap_or_default();
+    let ready = conditions.iter().all(|condition| condition.type_ != "Ready" || condition.status == "True");
+    let value = ClusterNode { labels: object.metadata.labels.unwrap_or_default(), inside, ready };
+    (name.clone(), Ok(Named { name, value }))
 }
 
 fn services(object: ServiceCIDR) -> Entry<Named<BTreeSet<IpNet>>> {

@@ -13,7 +13,7 @@ use tokio::time::{Instant, sleep_until, timeout};
 use tracing::{debug, warn};
 
 use super::desk::{Desk, Key, Outcome};
-use super::lease::{Candidate, Standing};
+use super::lease::{CONTROLLERS, Candidate, Standing};
 use super::{Names, follow, write};
 use crate::report::fold::{Clock, Past, World, Writes, fold};
 
@@ -65,7 +65,7 @@ impl Leader {
 
 /// Until told to stop, or until the other end is dropped.
 async fn run(client: Client, names: Names, raw_exits: bool, mut stop: oneshot::Receiver<()>, standing: watch::Sender<Standing>) {
-    let mut candidate = Candidate::new(client.clone(), &names.namespace, &names.pod, standing.clone());
+    let mut candidate = Candidate::new(client.clone(), &names.namespace, CONTROLLERS, &names.pod, standing.clone());
     loop {
         tokio::select! {
             _ = &mut stop => return,

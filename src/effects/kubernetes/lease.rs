@@ -17,8 +17,10 @@ use tracing::{debug, info, warn};
 use super::error::{Error, ask};
 use crate::facts::backoff::at_random;
 
-/// Name of the Lease, in the namespace of agents and controllers.
-pub const NAME: &str = "egressd";
+/// Name of the controllers' Lease, in the namespace of agents and controllers.
+pub const CONTROLLERS: &str = "egressd";
+/// Name of the Lease of `egressd-cloud`, there as well.
+pub const CLOUD: &str = "egressd-cloud";
 const LEASES: &str = "leases.coordination.k8s.io";
 /// A record that has not changed for so long is nobody's.
 const LASTS: Duration = Duration::from_secs(15);
@@ -45,6 +47,7 @@ pub struct Standing {
 /// One controller's view of the Lease.
 pub struct Candidate {
     api: Api<Lease>,
+    name: &'static str,
     identity: String,
     /// The record as it was last seen, and since when it is so.
     seen: Option<(LeaseSpec, Instant)>,
@@ -62,10 +65,10 @@ enum Turn {
 }
 
 impl Candidate {
-    /// `identity` tells this controller from the others, and `standing` is told what it is. Needs the verbs `get`, `create` and `update` on `leases`.
-    pub fn new(client: Client, namespace: &str, identity: &str, standing: watch::Sender<Standing>) -> Self {
+    /// `name` is the Lease's, `identity` tells this controller from the others, and `standing` is told what it is. Needs the verbs `get`, `create` and `update` on `leases`.
+    pub fn new(client: Client, namespace: &str, name: &'static str, identity: &str, standing: watch::Sender<Standing>) -> Self {
         let (api, identity) = (Api::namespaced(client, namespace), identity.to_owned());
-        Self { api, identity, seen: None, lease: None, renewed: Instant::now(), standing }
+        Self { api, name, identity, seen: None, lease: None, renewed: Instant::now(), standing }
     }
 
     /// Waits until this controller holds the Lease.
@@ -74,7 +77,7 @@ impl Candidate {
         loop {
             let pause = match self.try_acquire().await {
                 Ok(Turn::Take) => {
-                    info!(identity = self.identity, "is the leader: writes the bindings' and pools' status");
+                    info!(lease = self.name, identity = self.identity, "is the leader");
                     self.heard(true);
                     return;
                 }
@@ -98,8 +101,8 @@ impl Candidate {
 
     async fn try_acquire(&mut self) -> Result<Turn, Error> {
         let begun = Instant::now();
-        let Some(lease) = ask("get", LEASES, self.api.get_opt(NAME)).await? else {
-            let lease = Lease { metadata: ObjectMeta { name: Some(NAME.to_owned()), ..ObjectMeta::default() }, spec: None };
+        let Some(lease) = ask("get", LEASES, self.api.get_opt(self.name)).await? else {
+            let lease = Lease { metadata: ObjectMeta { name: Some(self.name.to_owned()), ..ObjectMeta::default() }, spec: None };
             let lease = Lease { spec: Some(self.record(None)), ..lease };
             self.lease = Some(ask("create", LEASES, self.api.create(&PostParams::default(), &lease)).await?);
             self.renewed = begun;
@@ -180,7 +183,7 @@ impl Candidate {
         match self.replace(lease).await {
             // Somebody changed the object, but perhaps not its holder.
             Err(error) if error.is_conflict() => {
-                let lease = ask("get", LEASES, self.api.get(NAME)).await?;
+                let lease = ask("get", LEASES, self.api.get(self.name)).await?;
                 let mine = lease.spec.as_ref().and_then(|spec| spec.holder_identity.as_ref()) == Some(&self.identity);
                 self.lease = mine.then_some(lease);
                 Ok(mine)
@@ -195,7 +198,7 @@ impl Candidate {
         let spec = lease.spec.get_or_insert_default();
         spec.holder_identity = None;
         spec.lease_duration_seconds = Some(1);
-        if let Err(error) = ask("update", LEASES, self.api.replace(NAME, &PostParams::default(), &lease)).await {
+        if let Err(error) = ask("update", LEASES, self.api.replace(self.name, &PostParams::default(), &lease)).await {
             debug!(%error, "failed to release the Lease; it ends by itself");
         }
     }
@@ -203,7 +206,7 @@ impl Candidate {
     async fn replace(&mut self, mut lease: Lease) -> Result<(), Error> {
         lease.spec = Some(self.record(lease.spec.as_ref()));
         let begun = Instant::now();
-        self.lease = Some(ask("update", LEASES, self.api.replace(NAME, &PostParams::default(), &lease)).await?);
+        self.lease = Some(ask("update", LEASES, self.api.replace(self.name, &PostParams::default(), &lease)).await?);
         self.renewed = begun;
         Ok(())
     }

@@ -9,8 +9,12 @@ mod pace;
 pub mod reporter;
 mod write;
 
+pub use write::cloud as write_cloud;
+
 /// Owner of the fields that this program writes (server-side apply).
 const MANAGER: &str = "egressd";
+/// The same of `egressd-cloud`.
+const CLOUD_MANAGER: &str = "egressd-cloud";
 
 /// What the controllers of a cluster call themselves.
 #[derive(Clone, Debug)]

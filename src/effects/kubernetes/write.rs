@@ -16,8 +16,9 @@ use tracing::debug;
 use super::desk::Outcome;
 use super::error::ask;
 use super::follow::without_managers;
-use super::{MANAGER, Names};
+use super::{CLOUD_MANAGER, MANAGER, Names};
 use crate::api::binding::EgressBinding;
+use crate::api::cloud::PoolCloudStatus;
 use crate::api::object;
 use crate::api::pool::EgressPool;
 use crate::facts::kubernetes::{CIDRS, INSIDE};
@@ -30,13 +31,13 @@ const MAX_NAME: usize = 253;
 pub async fn binding(client: Client, write: BindingWrite) -> Outcome {
     let kind = ApiResource::erase::<EgressBinding>(&());
     let api = Api::namespaced_with(client, &write.namespace, &kind);
-    let written = status(api, &kind, &write.name, &write.of, &write.status).await?;
+    let written = status(api, &kind, &write.name, &write.of, &write.status, MANAGER).await?;
     Ok(written.map(|object| Change::Bindings(Word::One(object::egress_binding(object).into()))))
 }
 
 pub async fn pool(client: Client, write: PoolWrite) -> Outcome {
     let kind = ApiResource::erase::<EgressPool>(&());
-    let written = status(Api::all_with(client, &kind), &kind, &write.name, &write.of, &write.status).await?;
+    let written = status(Api::all_with(client, &kind), &kind, &write.name, &write.of, &write.status, MANAGER).await?;
     Ok(written.map(|object| Change::Pools(Word::One(object::egress_pool(object).into()))))
 }
 
@@ -48,14 +49,14 @@ async fn status(
     name: &str,
     of: &Precondition,
     status: &impl Serialize,
+    manager: &str,
 ) -> Result<Option<DynamicObject>, super::error::Error> {
-    let patch = json!({
-        "apiVersion": kind.api_version,
-        "kind": kind.kind,
-        "metadata": { "name": name, "uid": of.uid, "resourceVersion": of.version },
-        "status": status,
-    });
-    let (parameters, patch) = (PatchParams::apply(MANAGER).force(), Patch::Apply(&patch));
+    let mut metadata = json!({ "name": name, "uid": of.uid });
+    if let Some(version) = &of.version {
+        metadata["resourceVersion"] = json!(version);
+    }
+    let patch = json!({ "apiVersion": kind.api_version, "kind": kind.kind, "metadata": metadata, "status": status });
+    let (parameters, patch) = (PatchParams::apply(manager).force(), Patch::Apply(&patch));
     match ask("patch", format!("{}.{}/status", kind.plural, kind.group), api.patch_status(name, &parameters, &patch)).await {
         Ok(object) => Ok(Some(without_managers(object))),
         Err(error) if error.is_gone() || error.is_conflict() => {
@@ -64,6 +65,17 @@ async fn status(
         }
         Err(error) => Err(error),
     }
+}
+
+/// What the cloud shows of a pool: a part of its status of its own, with an owner of its own. `None` takes it away.
+///
+/// # Errors
+/// When the API server refuses it, or does not answer. A pool that is gone, or another one by now, is none.
+pub async fn cloud(client: Client, pool: &str, uid: &str, shown: Option<&PoolCloudStatus>) -> Result<(), super::error::Error> {
+    let kind = ApiResource::erase::<EgressPool>(&());
+    let of = Precondition { uid: uid.to_owned(), version: None };
+    let part = shown.map_or_else(|| json!({}), |shown| json!({ "cloud": shown }));
+    status(Api::all_with(client, &kind), &kind, pool, &of, &part, CLOUD_MANAGER).await.map(drop)
 }
 
 pub async fn tell_inside(client: Client, names: Names, text: String) -> Outcome {

@@ -6,6 +6,7 @@
 
 pub(crate) mod book;
 mod client;
+pub mod clouds;
 mod connector;
 pub(crate) mod read;
 pub(crate) mod request;
@@ -14,8 +15,8 @@ mod trouble;
 
 use k8s_openapi::api::apps::v1::DaemonSet;
 use k8s_openapi::api::core::v1::{ConfigMap, Pod};
+use kube::Api;
 use kube::core::ApiResource;
-use kube::{Api, Client};
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 
@@ -27,6 +28,7 @@ use stream::{Heard, Kind, follow};
 use trouble::Troubles;
 
 pub use client::{Error, client};
+pub use kube::Client;
 pub use read::CIDRS;
 pub(crate) use trouble::Problem;
 

@@ -31,13 +31,13 @@ fn known(pool: Pool) -> Known<Pool> {
     Known::from([(pool.name.clone(), Arc::new(pool))])
 }
 
-fn lender<'a>(pools: &'a Known<Pool>, node: &'a Labels) -> Lender<'a> {
+fn lender<'a>(pools: &'a Known<Pool>, node: &'a Node) -> Lender<'a> {
     Lender { pools: Some(pools), namespaces: None, node, raw_exits: false }
 }
 
 /// What each gets, in the order given.
 fn allocated(pool: Pool, bindings: &[ApiBinding]) -> Vec<(Vec<String>, usize)> {
-    let (pools, node) = (known(pool), Labels::new());
+    let (pools, node) = (known(pool), Node::default());
     let keyed: Vec<(String, &ApiBinding)> = bindings.iter().map(|b| (b.name.clone(), b)).collect();
     let all = allocate(&lender(&pools, &node), keyed.iter().map(|(key, b)| (key, *b)), &Record::default());
     let of = |b: &ApiBinding| all.get(&b.name).cloned().unwrap_or_default();
@@ -86,7 +86,7 @@ fn these(text: &str) -> Wanted {
 
 /// What each leaves with, or why it does not, in the order given.
 fn exits(pool: Pool, bindings: &[ApiBinding]) -> Vec<Result<String, Reason>> {
-    let (pools, node) = (known(pool), Labels::new());
+    let (pools, node) = (known(pool), Node::default());
     let lender = lender(&pools, &node);
     let keyed: Vec<(String, &ApiBinding)> = bindings.iter().map(|b| (b.name.clone(), b)).collect();
     let holders = holders(&lender, keyed.iter().map(|(key, b)| (key, *b)));
@@ -115,7 +115,7 @@ fn whoever_names_an_address_of_another_pool_takes_nothing() {
     let mut stranger = binding("stranger", 2, these("10.0.0.4"));
     let request = PoolRequest { pool: "small".to_owned(), wanted: these("10.0.0.4") };
     stranger.binding = Arc::new(Binding { pool: Some(request), ..Binding::clone(&stranger.binding) });
-    let (node, keys) = (Labels::new(), ["held".to_owned(), "stranger".to_owned()]);
+    let (node, keys) = (Node::default(), ["held".to_owned(), "stranger".to_owned()]);
     let lender = lender(&pools, &node);
     let all = allocate(&lender, keys.iter().zip([&held, &stranger]), &Record::default());
     assert_eq!(all["held"].addresses, [address("10.0.0.4")]);
@@ -184,7 +184,7 @@ mod property {
 
     /// What a leader writes into the statuses.
     fn settle(all: &mut [ApiBinding]) {
-        let (pools, node) = (known(pool("10.0.0.1", "10.0.0.6")), Labels::new());
+        let (pools, node) = (known(pool("10.0.0.1", "10.0.0.6")), Node::default());
         let lender = lender(&pools, &node);
         let before = all.to_vec();
         let keyed: Vec<(String, &ApiBinding)> = before.iter().map(|b| (b.name.clone(), b)).collect();
@@ -240,7 +240,8 @@ fn what_a_binding_may_not_have_is_refused_with_the_reason() {
     let these = |text: &str| Wanted::These(vec![address(text)]);
     let word = |pool: Pool, raw: bool, one: &ApiBinding, node: &[(&str, &str)]| {
         let pools = known(pool);
-        let node = node.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect();
+        let labels = node.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect();
+        let node = Node { name: "n1".to_owned(), labels, ..Node::default() };
         let lender = Lender { raw_exits: raw, ..lender(&pools, &node) };
         let granted = lender.grant(one, &Holders::new());
         granted.refusal.map_or_else(|| format!("{:?}", granted.exits[0].address), |reason| reason.word().to_owned())
@@ -267,7 +268,7 @@ fn a_namespace_that_loses_the_label_loses_the_pool() {
     let label = Labels::from([("egress".to_owned(), "yes".to_owned())]);
     let pools = known(Pool { allowed_names: BTreeSet::new(), allowed_labels: label.clone(), ..pool("10.0.0.4", "10.0.0.5") });
     let one = binding("one", 1, Wanted::These(vec![address("10.0.0.4")]));
-    let node = Labels::new();
+    let node = Node::default();
     let refusal = |labels: Labels| {
         let namespaces = Known::from([("shop".to_owned(), Arc::new(Namespace { name: "shop".to_owned(), labels }))]);
         Lender { namespaces: Some(&namespaces), ..lender(&pools, &node) }.grant(&one, &Holders::new()).refusal
@@ -275,4 +276,24 @@ fn a_namespace_that_loses_the_label_loses_the_pool() {
     assert_eq!(refusal(label), None);
     let gone = Reason::NamespaceNotAllowed { pool: "public".to_owned(), namespace: "shop".to_owned() };
     assert_eq!(refusal(Labels::new()), Some(gone));
+}
+
+#[test]
+fn a_node_leaves_by_those_addresses_that_it_was_given_and_says_who_has_the_others() {
+    let places = Places::from([(address("10.0.0.4"), "n1".to_owned()), (address("10.0.0.5"), "n2".to_owned())]);
+    let pools = known(Pool { assignment: Assignment::Managed, places, ..pool("10.0.0.4", "10.0.0.6") });
+    let on = |name: &str, named: &[&str]| {
+        let node = Node { name: name.to_owned(), ..Node::default() };
+        let one = binding("one", 1, Wanted::These(named.iter().map(|text| address(text)).collect()));
+        let granted = lender(&pools, &node).grant(&one, &Holders::new());
+        let exits: Vec<String> = granted.exits.iter().map(|exit| format!("{:?} {}", exit.assignment, exit.address)).collect();
+        (exits, granted.refusal)
+    };
+    assert_eq!(on("n1", &["10.0.0.4", "10.0.0.5"]), (vec!["Managed 10.0.0.4".to_owned()], None));
+    assert_eq!(on("n2", &["10.0.0.4", "10.0.0.5"]), (vec!["Managed 10.0.0.5".to_owned()], None));
+    let elsewhere = |text: &str, node: Option<&str>| {
+        Some(Reason::PlacedElsewhere { pool: "public".to_owned(), address: address(text), node: node.map(str::to_owned) })
+    };
+    assert_eq!(on("n1", &["10.0.0.5"]), (Vec::new(), elsewhere("10.0.0.5", Some("n2"))));
+    assert_eq!(on("n1", &["10.0.0.6"]), (Vec::new(), elsewhere("10.0.0.6", None)));
 }

@@ -43,7 +43,7 @@ impl Reason {
             Self::NoSuchCgroup { .. } => "NoSuchCgroup",
             Self::UnitNotRunning { .. } => "UnitNotRunning",
             Self::NoCgroups { .. } => "NoCgroups",
-            Self::NoExitOnNode | Self::PoolNotOnNode { .. } => "NoExitOnNode",
+            Self::NoExitOnNode | Self::PoolNotOnNode { .. } | Self::PlacedElsewhere { .. } => "NoExitOnNode",
             Self::Draining { .. } => "Draining",
             Self::NoSuchPool { .. } => "PoolNotFound",
             Self::PoolInvalid { .. } => "PoolInvalid",

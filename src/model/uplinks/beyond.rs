@@ -15,13 +15,15 @@ impl Survey<'_> {
     pub(super) fn beyond(&mut self, spec: &ExitSpec, address: IpAddr, exit: Result<Exit, Reason>) -> Result<Exit, Reason> {
         let facts = self.inner.facts;
         let check = spec.probe.as_ref().map(|probe| probe.check(address));
-        let report = facts.cloud.get(&address);
+        let of_cluster = facts.cluster.cloud_pool(address);
+        let report = facts.cloud.get(&address).or_else(|| of_cluster.and_then(|pool| pool.shown.get(&address)));
         self.uplinks.public.extend(report.and_then(|report| Some((address, report.public_address?.into()))));
         let verdict = check.as_ref().and_then(|check| facts.verdicts.get(check));
         let away = |why| Err(Reason::Away { address, why });
-        let exit = match (exit, facts.manifests.pool_of(address), verdict) {
+        let pool = facts.manifests.pool_of(address).map(|pool| &pool.name).or(of_cluster.map(|pool| &pool.name));
+        let exit = match (exit, pool, verdict) {
             (Ok(_), Some(pool), _) if !report.is_some_and(|report| report.ready) => {
-                away(Away::Cloud { pool: pool.name.clone(), message: report.map(|report| report.message.clone()) })
+                away(Away::Cloud { pool: pool.clone(), message: report.map(|report| report.message.clone()) })
             }
             (Ok(_), _, Some(Verdict::Unhealthy(why))) => {
                 let to = spec.probe.as_ref().map(|probe| probe.to).unwrap_or_else(|| (address, 0).into());

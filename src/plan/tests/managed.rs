@@ -1,8 +1,12 @@
 //! Addresses that egressd puts on NICs, and exits that are on none.
 
 use super::*;
+use crate::model::binding::Assignment;
+use crate::model::cloud::{AddressReport, AddressReports, Aws, Interface};
+use crate::model::cluster::{ClusterChange, Node, Word};
 use crate::model::facts::Mac;
 use crate::model::managed::Verdict;
+use crate::model::pool::{Block, Places, Pool};
 use crate::model::reason::Reason;
 
 const EXIT: &str = "172.31.0.98";
@@ -154,4 +158,69 @@ fn what_is_for_a_routed_exit_and_no_flow_of_ours_goes_nowhere() {
     assert!(words.contains(&"ip route replace blackhole 192.0.2.96/30 table 254 metric 4294967295".to_owned()), "{words:#?}");
     assert!(!words.iter().any(|step| step.contains("from 192.0.2.")), "no program of the host can have it: {words:#?}");
     assert_eq!((reason(&facts, &mut past), addresses(&plan)), (None, vec![]));
+}
+
+/// A node of a cluster with a pool of one managed address, which is given to a node.
+fn in_a_cluster(given: &str, pool: Pool) -> Facts {
+    let mut facts = host();
+    let blocks = vec![Block::of(IpNet::from(ip(EXIT)))];
+    let places = [(ip(EXIT), given.to_owned())].into();
+    let pool = Pool { name: "public".to_owned(), blocks, assignment: Assignment::Managed, places, ..pool };
+    for change in [
+        ClusterChange::Bindings(Word::All(Vec::new())),
+        ClusterChange::Namespaces(Word::All(Vec::new())),
+        ClusterChange::Pods(Word::All(Vec::new())),
+        ClusterChange::InsideUnsaid,
+        ClusterChange::Node(Node { name: "n1".to_owned(), ..Node::default() }),
+        ClusterChange::Pools(Word::All(vec![pool])),
+    ] {
+        facts.cluster.apply(change);
+    }
+    facts.cluster.grant();
+    facts.probes.note((ETH0, ip(EXIT)), Verdict::Free);
+    facts
+}
+
+#[test]
+fn a_pools_address_is_put_on_the_nic_of_the_node_that_it_was_given_to_and_taken_off_any_other_at_once() {
+    let mut past = Past::default();
+    let added = format!("ip address add {EXIT}/32 dev eth0 scope host preferred_lft 0 noprefixroute");
+    assert_eq!(addresses(&plan(&in_a_cluster("n2", Pool::default()), &mut past, &Ruleset::default())), [""; 0]);
+    let mut facts = in_a_cluster("n1", Pool::default());
+    start(&mut facts, 10, &[("egress.ip", "172.31.0.14")]);
+    assert_eq!(addresses(&plan(&facts, &mut past, &Ruleset::default())), [added], "before anybody is bound to it");
+    ours(&mut facts, ETH0);
+    assert_eq!(addresses(&plan(&facts, &mut past, &Ruleset::default())), [""; 0]);
+    // Flows may bear it still, which would keep an address that nobody asks for.
+    let pools = facts.cluster.pools.take();
+    let pool = pools.iter().flatten().map(|(_, pool)| Pool::clone(pool)).next().expect("there is one");
+    let gone = |places| ClusterChange::Pools(Word::All(vec![Pool { places, ..pool.clone() }]));
+    facts.cluster.apply(gone(Places::new()));
+    facts.cluster.grant();
+    assert_eq!(addresses(&plan(&facts, &mut past, &Ruleset::default())), [""; 0], "it is nobody else's");
+    facts.cluster.apply(gone([(ip(EXIT), "n2".to_owned())].into()));
+    facts.cluster.grant();
+    assert_eq!(addresses(&plan(&facts, &mut past, &Ruleset::default())), [format!("ip address delete {EXIT}/32 dev eth0")]);
+}
+
+#[test]
+fn a_pools_address_is_used_once_its_status_says_that_the_cloud_shows_it() {
+    let aws = Aws { region: None, interface: Interface::InSubnet, elastic: None, forwards: false, route_tables: Vec::new() };
+    let exit = |shown: AddressReports| {
+        let mut facts = in_a_cluster("n1", Pool { aws: Some(Box::new(aws.clone())), shown, ..Pool::default() });
+        ours(&mut facts, ETH0);
+        let outcome = resolve(&facts, &mut Past::default());
+        let spec = &facts.cluster.own_exits().next().expect("it is this node's").exits[0];
+        let report = crate::report::node::spec(&facts, &outcome, []);
+        let word = outcome.uplinks.exit(spec).expect("it is looked for").as_ref().err().map(Reason::word);
+        (word, report.addresses.first().map(|one| one.reason.clone()), outcome.uplinks.public.get(&ip(EXIT)).copied())
+    };
+    let shown = |ready| {
+        let public_address = Some([203, 0, 113, 41].into());
+        AddressReports::from([(ip(EXIT), AddressReport { ready, public_address, ..AddressReport::default() })])
+    };
+    let pending = Some("CloudPending".to_owned());
+    assert_eq!(exit(AddressReports::new()), (Some("CloudPending"), pending.clone(), None));
+    assert_eq!(exit(shown(false)), (Some("CloudPending"), pending, Some(ip("203.0.113.41"))));
+    assert_eq!(exit(shown(true)), (None, None, Some(ip("203.0.113.41"))));
 }

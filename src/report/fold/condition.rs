@@ -16,7 +16,7 @@ const MAX_ERRORS: usize = 3;
 
 /// What a condition says.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Verdict {
+pub(in crate::report) struct Verdict {
     pub status: &'static str,
     pub reason: String,
     pub message: String,
@@ -65,7 +65,7 @@ impl Verdict {
 
 /// The conditions of an object, of which the last given says that all is done, and [`READY`] behind them: with the reason of the first that is
 /// False, else of the first that is Unknown, else of the last.
-pub(super) fn conditions<'a>(
+pub(in crate::report) fn conditions<'a>(
     verdicts: impl IntoIterator<Item = (&'a str, Verdict)>,
     generation: i64,
     before: &[Condition],

@@ -9,6 +9,7 @@ use kube::Resource;
 
 use super::binding::{ACCEPTED, PROGRAMMED, PUBLISHED, RESOLVED};
 use super::condition::find;
+use super::placed::ASSIGNED;
 use super::pool::{AVAILABLE, EXHAUSTED, LENT_OUTSIDE};
 use crate::api::pool::EgressPoolStatus;
 use crate::api::status::EgressBindingStatus;
@@ -85,7 +86,8 @@ pub(super) fn of_pool(status: &EgressPoolStatus) -> Option<Tale> {
     let tale = || Tale::warning("Allocate", EXHAUSTED, "bindings ask for more addresses than it has; add a block, or let a binding go");
     let accepted = find(&status.conditions, ACCEPTED);
     let outside = accepted.filter(|c| c.reason == LENT_OUTSIDE).map(|c| Tale::warning("Allocate", LENT_OUTSIDE, &c.message));
-    Tale::of("Accept", accepted).or_else(|| exhausted.then(tale)).or(outside)
+    let assigned = || Tale::of("Assign", find(&status.conditions, ASSIGNED));
+    Tale::of("Accept", accepted).or_else(|| exhausted.then(tale)).or(outside).or_else(assigned)
 }
 
 /// Addresses that a pool lends to a binding, or does so no longer.

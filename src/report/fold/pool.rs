@@ -7,10 +7,12 @@ use k8s_openapi::jiff::Timestamp;
 
 use super::binding::ACCEPTED;
 use super::condition::{Verdict, conditions};
+use super::placed::ASSIGNED;
 use super::record::RECORD;
 use crate::api::object::FORCE;
+use crate::api::places;
 use crate::api::pool::EgressPoolStatus;
-use crate::model::pool::Pool;
+use crate::model::pool::{Places, Pool};
 
 /// Every binding has as many addresses of it as it asks for.
 pub const AVAILABLE: &str = "Available";
@@ -37,7 +39,14 @@ pub(super) struct Lent<'a> {
     pub kept: Vec<(IpAddr, &'a str)>,
 }
 
-pub(super) fn status(pool: &Pool, lent: &Lent<'_>, before: &[Condition], now: Timestamp) -> EgressPoolStatus {
+/// `placed`: the node of each address, and what became of them there.
+pub(super) fn status(
+    pool: &Pool,
+    lent: &Lent<'_>,
+    (places, assigned): (&Places, Option<Verdict>),
+    before: &[Condition],
+    now: Timestamp,
+) -> EgressPoolStatus {
     let accepted = match pool.errors.as_slice() {
         [] if lent.outside.is_empty() => Verdict::yes(ACCEPTED, "the spec is valid".to_owned()),
         [] => Verdict::yes(LENT_OUTSIDE, outside(&pool.name, &lent.outside)),
@@ -48,12 +57,16 @@ pub(super) fn status(pool: &Pool, lent: &Lent<'_>, before: &[Condition], now: Ti
         () if lent.owed.is_empty() => Verdict::yes(AVAILABLE, "every binding has as many addresses as it asks for".to_owned()),
         () => Verdict::no(EXHAUSTED, owed(lent)),
     };
+    let assigned = assigned.map(|assigned| (ASSIGNED, if accepted.status == "True" { assigned } else { accepted.clone() }));
+    let verdicts = [(ACCEPTED, accepted), (AVAILABLE, available)].into_iter().chain(assigned);
     EgressPoolStatus {
         observed_generation: Some(pool.generation),
-        conditions: conditions([(ACCEPTED, accepted), (AVAILABLE, available)], pool.generation, before, now),
+        conditions: conditions(verdicts, pool.generation, before, now),
         addresses: i64::try_from(pool.size()).unwrap_or(i64::MAX),
         allocated: i64::try_from(lent.addresses).unwrap_or(i64::MAX),
         bindings: i64::try_from(lent.bindings).unwrap_or(i64::MAX),
+        nodes: places::write(places),
+        cloud: None,
     }
 }
 

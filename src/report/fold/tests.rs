@@ -11,8 +11,10 @@ use crate::api::binding::EgressBinding;
 use crate::api::node::NodeBinding;
 use crate::api::object::{self, Lenient};
 use crate::model::cluster::Word;
+use crate::model::labels::Labels;
 use crate::model::objects::Namespace;
 
+mod placed;
 mod published;
 mod restored;
 mod standing;
@@ -387,20 +389,4 @@ fn a_new_holder_of_the_lease_does_not_tell_again_what_stands() {
     cluster.past = Past::default();
     let writes = cluster.report("n1", "crawler", [3, 0, 3], Some("InterfaceDown")).fold();
     assert_eq!((writes.bindings.len(), writes.events.len()), (1, 0));
-}
-
-#[test]
-fn the_agents_are_told_what_is_inside_once_all_have_spoken_who_know() {
-    let mut cluster = Cluster::new();
-    let net = |text: &str| BTreeSet::from([text.parse().expect("a subnet")]);
-    let all = |text: &str| Word::All(vec![Named { name: "one".to_owned(), value: net(text) }]);
-    cluster.world.apply(Change::Inside(Teller::Nodes, all("10.244.0.0/24")));
-    cluster.world.apply(Change::Inside(Teller::ApiServer, Word::All(Vec::new())));
-    cluster.world.apply(Change::ToldInside(None));
-    assert_eq!(cluster.fold().inside, None, "the services' subnets may still come");
-    cluster.world.apply(Change::Inside(Teller::Services, all("10.96.0.0/16")));
-    let text = cluster.fold().inside.expect("all is known");
-    assert_eq!(text, "10.96.0.0/16\n10.244.0.0/24\n");
-    cluster.world.apply(Change::ToldInside(Some(text)));
-    assert_eq!(cluster.fold().inside, None);
 }

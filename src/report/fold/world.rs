@@ -12,6 +12,7 @@ use crate::api::object::{self, Lenient};
 use crate::api::pool::EgressPool;
 use crate::model::cluster::{Keyed, Word};
 use crate::model::field_error::FieldError;
+use crate::model::labels::Labels;
 use crate::model::objects::{ApiBinding, Known, Namespace};
 use crate::model::pool::Pool;
 
@@ -21,6 +22,7 @@ pub enum Change {
     Bindings(Word<Arc<Lenient<EgressBinding>>>),
     Pools(Word<Arc<Lenient<EgressPool>>>),
     Namespaces(Word<Namespace>),
+    Nodes(Word<Named<ClusterNode>>),
     /// What nodes report, by node.
     Reports(Word<Named<EgressNodeSpec>>),
     /// What is inside, by who says so.
@@ -31,10 +33,19 @@ pub enum Change {
     Recorded(BTreeMap<String, String>),
 }
 
-/// Who says what is inside.
+/// What matters of a node.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct ClusterNode {
+    pub labels: Labels,
+    /// What of it is inside: its addresses and its pods' subnets.
+    pub inside: BTreeSet<IpNet>,
+    /// Its kubelet does not say, and nobody says of it, that it is not ready.
+    pub ready: bool,
+}
+
+/// Who says what is inside, besides the nodes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Teller {
-    Nodes,
     Services,
     ApiServer,
 }
@@ -66,6 +77,7 @@ pub struct World {
     pub(super) pools: Option<BTreeMap<String, Arc<Lenient<EgressPool>>>>,
     pub(super) lending: Known<Pool>,
     pub(super) namespaces: Option<Known<Namespace>>,
+    pub(super) nodes: Option<BTreeMap<String, ClusterNode>>,
     pub(super) reports: Option<BTreeMap<String, EgressNodeSpec>>,
     /// The last reports of nodes that are still there, and whose report was deleted.
     pub(super) deleted: BTreeMap<String, EgressNodeSpec>,
@@ -93,24 +105,24 @@ impl World {
                     .pools
                     .as_ref()
                     .is_some_and(|all| is_older(&new.object, all.get(&new.object.name_any()).map(|pool| &pool.object))) => {}
-            Change::Bindings(word) => hear(&mut self.bindings, word, |lenient: Arc<Lenient<EgressBinding>>| {
+            Change::Bindings(word) => word.hear(&mut self.bindings, |lenient: Arc<Lenient<EgressBinding>>| {
                 (key(&lenient.object), Written { read: object::binding(&lenient), lenient })
             }),
             Change::Pools(word) => {
-                hear(&mut self.pools, word, |pool: Arc<Lenient<EgressPool>>| (pool.object.name_any(), pool));
+                word.hear(&mut self.pools, |pool: Arc<Lenient<EgressPool>>| (pool.object.name_any(), pool));
                 let pools = self.pools.iter().flatten();
                 self.lending = pools.map(|(name, pool)| (name.clone(), Arc::new(object::pool(pool)))).collect();
             }
-            Change::Namespaces(word) => hear(&mut self.namespaces, word, |namespace: Namespace| (namespace.key(), Arc::new(namespace))),
+            Change::Namespaces(word) => word.hear(&mut self.namespaces, |namespace: Namespace| (namespace.key(), Arc::new(namespace))),
             Change::Reports(word) => self.hear_reports(word),
             Change::Inside(teller, word) => {
                 let mut known = self.inside.remove(&teller);
-                hear(&mut known, word, |one: Named<BTreeSet<IpNet>>| (one.name, one.value));
-                let known = known.unwrap_or_default();
-                if teller == Teller::Nodes {
-                    self.deleted.retain(|node, _| known.contains_key(node));
-                }
-                self.inside.insert(teller, known);
+                word.hear(&mut known, |one: Named<BTreeSet<IpNet>>| (one.name, one.value));
+                self.inside.insert(teller, known.unwrap_or_default());
+            }
+            Change::Nodes(word) => {
+                word.hear(&mut self.nodes, |one: Named<ClusterNode>| (one.name, one.value));
+                self.deleted.retain(|node, _| self.nodes.as_ref().is_some_and(|nodes| nodes.contains_key(node)));
             }
             Change::ToldInside(text) => self.told_inside = Some(text),
             Change::Recorded(data) => self.recorded = Some(data),
@@ -125,11 +137,11 @@ impl World {
             }
             Word::One(_) => BTreeMap::new(),
         };
-        hear(&mut self.reports, word, |one: Named<EgressNodeSpec>| (one.name, one.value));
+        word.hear(&mut self.reports, |one: Named<EgressNodeSpec>| (one.name, one.value));
         let reports = self.reports.get_or_insert_default();
         self.deleted.retain(|node, _| !reports.contains_key(node));
         // A report that goes with its node is no loss.
-        let nodes = self.inside.get(&Teller::Nodes);
+        let nodes = self.nodes.as_ref();
         let lost = before.into_iter().filter(|(node, _)| !reports.contains_key(node) && nodes.is_some_and(|all| all.contains_key(node)));
         self.deleted.extend(lost);
     }
@@ -144,12 +156,4 @@ fn is_older<K: ResourceExt>(new: &K, known: Option<&K>) -> bool {
     let version = |object: &K| object.resource_version().and_then(|version| version.parse::<u64>().ok());
     let Some(known) = known.filter(|known| known.uid() == new.uid()) else { return false };
     matches!((version(new), version(known)), (Some(new), Some(known)) if new < known)
-}
-
-fn hear<T, V>(known: &mut Option<BTreeMap<String, V>>, word: Word<T>, keyed: impl Fn(T) -> (String, V)) {
-    match word {
-        Word::All(all) => *known = Some(all.into_iter().map(keyed).collect()),
-        Word::One(one) => known.get_or_insert_default().extend([keyed(one)]),
-        Word::Gone(key) => drop(known.as_mut().and_then(|known| known.remove(&key))),
-    }
 }

@@ -3,7 +3,11 @@
 //! Counting and dropping is done where the wires end, before anything else sees the packet (`netdev` ingress), by a ruleset in
 //! a namespace that egressd has no hand in. A real cloud's anti-spoofing is by NIC in the same way.
 
-use std::{collections::BTreeMap, fmt, net::IpAddr};
+use std::{
+    collections::BTreeMap,
+    fmt,
+    net::{IpAddr, Ipv4Addr},
+};
 
 use serde_json::Value;
 
@@ -223,6 +227,12 @@ impl Cloud {
         seen
     }
 
+    /// Gives the NIC a further address, which the internet sees as it is; or takes it away.
+    pub(crate) fn assign(&self, layout: Layout, nic: Nic, address: Ipv4Addr, own: bool) {
+        let verb = if own { "add" } else { "delete" };
+        self.netns.nft(&format!("{verb} element netdev {} own_{} {{ {address} }}", table(layout), nic.name()));
+    }
+
     /// Begins counting anew.
     pub(crate) fn forget(&self, layout: Layout) {
         let table = table(layout);
@@ -251,11 +261,12 @@ fn port_rules(layout: Layout, nic: Nic, routed: &Routed) -> String {
         Nic::Eth1 => String::new(),
     };
     // Where two NICs of one subnet answer for each other, what is carried would come in by either.
-    let claimed = if routed.to.is_empty() { String::new() } else { format!("arp operation reply arp saddr ip != {own} drop") };
+    let claimed = if routed.to.is_empty() { String::new() } else { format!("arp operation reply arp saddr ip != @own_{name} drop") };
     format!(
         "table netdev {table} {{
             set {name}_ip {{ type ipv4_addr; size 65535; flags dynamic; }}
             set {name}_ip6 {{ type ipv6_addr; size 65535; flags dynamic; }}
+            set own_{name} {{ type ipv4_addr; elements = {{ {own} }} }}
             chain {name} {{
                 type filter hook ingress device \"{port}\" priority -500; policy accept;
                 {claimed}
@@ -264,7 +275,7 @@ fn port_rules(layout: Layout, nic: Nic, routed: &Routed) -> String {
                 ip6 saddr {{ fe80::/10, :: }} accept
                 ip6 hoplimit 255 icmpv6 type {{ nd-router-solicit, nd-neighbor-solicit, nd-neighbor-advert }} accept
                 update @{name}_ip6 {{ ip6 saddr counter }}
-                ip saddr != {own} drop
+                ip saddr != @own_{name} drop
                 ip6 saddr != {own6} drop
             }}
         }}"

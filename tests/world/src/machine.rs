@@ -2,7 +2,7 @@
 
 use std::{
     io,
-    net::{IpAddr, SocketAddr},
+    net::{IpAddr, Ipv4Addr, SocketAddr},
     sync::Arc,
 };
 
@@ -73,6 +73,11 @@ impl Machine {
             IpAddr::V4(_) => self.layout.gateway(nic).into(),
             IpAddr::V6(_) => self.layout.gateway6(nic).into(),
         }
+    }
+
+    /// Gives the NIC a further address in the cloud, or takes it away: without, what bears it is dropped as foreign. On the machine nothing changes.
+    pub fn assign(&self, nic: Nic, address: Ipv4Addr, own: bool) {
+        self.cloud.assign(self.layout, nic, address, own);
     }
 
     /// What has left the machine since the last [`Machine::forget`], counted beyond the NICs, ahead of the cloud's anti-spoofing.

@@ -14,7 +14,7 @@ impl Waiting {
     fn new() -> Self {
         let uri = kube::Config::new("http://127.0.0.1:1".parse().expect("an address"));
         let client = Client::try_from(uri).expect("a client that is not used");
-        Self { candidate: Candidate::new(client, "egressd", "me", watch::Sender::default()), start: Instant::now() }
+        Self { candidate: Candidate::new(client, "egressd", CONTROLLERS, "me", watch::Sender::default()), start: Instant::now() }
     }
 
     /// Looks at a record that was renewed at `renewed`, `after` seconds from the start by our clock.

@@ -43,12 +43,12 @@ fn a_node_whose_clock_is_wrong_is_heard_all_the_same() {
 #[test]
 fn a_report_that_is_deleted_is_no_word_that_nobody_is_selected() {
     let mut cluster = served();
-    let node = |name: &str| Named { name: name.to_owned(), value: BTreeSet::new() };
-    cluster.world.apply(Change::Inside(Teller::Nodes, Word::All(vec![node("n1")])));
+    let node = |name: &str| Named { name: name.to_owned(), value: ClusterNode::default() };
+    cluster.world.apply(Change::Nodes(Word::All(vec![node("n1")])));
     cluster.world.apply(Change::Reports(Word::Gone("n1".to_owned())));
     cluster.fold();
     assert_eq!(cluster.conditions("crawler")[2], "Unknown AgentSilent");
-    cluster.world.apply(Change::Inside(Teller::Nodes, Word::Gone("n1".to_owned())));
+    cluster.world.apply(Change::Nodes(Word::Gone("n1".to_owned())));
     cluster.after(60).fold();
     assert_eq!(cluster.conditions("crawler")[2], "True NoWorkloads", "its node is gone, and its pods with it");
 }
@@ -144,4 +144,21 @@ fn a_binding_and_a_pool_are_ready_when_their_other_conditions_are_true() {
     cluster.world.apply(Change::Bindings(Word::Gone("shop/a".to_owned())));
     let writes = cluster.after(20).fold();
     assert_eq!((of(&cluster, "b"), ready(&writes.pools[0].status.conditions)), (said("True NoWorkloads"), said("True Available")));
+}
+
+#[test]
+fn the_agents_are_told_what_is_inside_once_all_have_spoken_who_know() {
+    let mut cluster = Cluster::new();
+    let net = |text: &str| BTreeSet::from([text.parse().expect("a subnet")]);
+    let all = |text: &str| Word::All(vec![Named { name: "one".to_owned(), value: net(text) }]);
+    let node = ClusterNode { inside: net("10.244.0.0/24"), ..ClusterNode::default() };
+    cluster.world.apply(Change::Nodes(Word::All(vec![Named { name: "one".to_owned(), value: node }])));
+    cluster.world.apply(Change::Inside(Teller::ApiServer, Word::All(Vec::new())));
+    cluster.world.apply(Change::ToldInside(None));
+    assert_eq!(cluster.fold().inside, None, "the services' subnets may still come");
+    cluster.world.apply(Change::Inside(Teller::Services, all("10.96.0.0/16")));
+    let text = cluster.fold().inside.expect("all is known");
+    assert_eq!(text, "10.96.0.0/16\n10.244.0.0/24\n");
+    cluster.world.apply(Change::ToldInside(Some(text)));
+    assert_eq!(cluster.fold().inside, None);
 }
