@@ -1,7 +1,5 @@
 //! What runs once in a cluster, beside the agents.
 
-use serde_json::{Value, json};
-
 use super::*;
 
 #[test]
@@ -81,5 +79,3 @@ fn egressd_cloud_is_a_deployment_of_its_own_that_writes_a_part_of_a_status_and_n
     let last = pod["containers"][0]["env"].as_array().and_then(|env| env.last()).expect("variables");
     assert_eq!(last["name"], "AWS_EC2_METADATA_DISABLED");
 }
-
-/// A stolen agent's token writes its own node's report, and nothing that concerns the cluster.

@@ -246,6 +246,7 @@ fn everything_that_names_an_account_names_the_same_one() {
 }
 
 /// Who decides for the cluster is nobody that runs on every node, and has nothing of a node.
+/// A stolen agent's token writes its own node's report, and nothing that concerns the cluster.
 #[test]
 fn agents_may_write_their_own_report_and_nothing_else() {
     let objects = rendered(EVERY_VALUES[0]);
