@@ -2,7 +2,7 @@
 
 use super::Register;
 
-/// `update @set { KEY timeout T [limit rate over R/second burst B packets | counter] }`: puts the key into a set that rules fill, or makes it stay
+/// `update @set { KEY timeout T [limit rate over R/second burst B packets | counter] [: meta mark] }`: puts the key into a set that rules fill, or makes it stay
 /// as long again. Where the set is full the rule ends.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Update {
@@ -21,6 +21,8 @@ pub enum Kept {
     Rate(Rate),
     /// A counter of packets.
     Counter,
+    /// In a map, what a register holds. An element that is there already keeps what it has.
+    Value(Register),
 }
 
 /// A token bucket.

@@ -233,6 +233,14 @@ impl RuleBuilder {
         self.put(set, key.into(), milliseconds, Kept::Counter)
     }
 
+    /// `update @map { key timeout … : meta mark }`
+    pub fn keep_mark(mut self, map: &str, key: impl Into<Vec<Operand>>, milliseconds: u64) -> Self {
+        let behind = load_key(&mut self.exprs, &key.into(), 0, false);
+        self.exprs.push(Expr::Meta { key: Meta::Mark, to: behind });
+        self.exprs.push(Expr::Update(Update { set: map.to_owned(), from: 0, timeout: milliseconds, keeps: Kept::Value(behind) }));
+        self
+    }
+
     fn put(mut self, set: &str, key: Vec<Operand>, timeout: u64, keeps: Kept) -> Self {
         load_key(&mut self.exprs, &key, 0, false);
         self.exprs.push(Expr::Update(Update { set: set.to_owned(), from: 0, timeout, keeps }));

@@ -346,6 +346,8 @@ pub enum Ct {
     ReplySaddr { v6: bool },
     /// Source of the original direction: who began the flow, ahead of any translation.
     OriginalSaddr { v6: bool },
+    /// What tells a flow from all others that there are, from its first packet on.
+    Id,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

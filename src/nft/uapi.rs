@@ -174,6 +174,8 @@ pub const NFT_CT_DST_IP: u32 = 20;
 pub const NFT_CT_DST_IP6: u32 = 22;
 pub const NFT_CT_SRC_IP: u32 = 19;
 pub const NFT_CT_SRC_IP6: u32 = 21;
+/// Since Linux 5.1.
+pub const NFT_CT_ID: u32 = 23;
 /// `IP_CT_DIR_ORIGINAL`, `IP_CT_DIR_REPLY`.
 pub const IP_CT_DIR_ORIGINAL: u8 = 0;
 pub const IP_CT_DIR_REPLY: u8 = 1;
@@ -238,6 +240,7 @@ pub const ICMPV6_ADDR_UNREACH: u8 = 3;
 pub const NFTA_DYNSET_SET_NAME: u16 = 1;
 pub const NFTA_DYNSET_OP: u16 = 3;
 pub const NFTA_DYNSET_SREG_KEY: u16 = 4;
+pub const NFTA_DYNSET_SREG_DATA: u16 = 5;
 /// Milliseconds, 8 bytes.
 pub const NFTA_DYNSET_TIMEOUT: u16 = 6;
 pub const NFTA_DYNSET_EXPR: u16 = 7;

@@ -328,6 +328,7 @@ fn the_datapaths_rules_in_words_are_taken_by_nft() {
                 || [" numgen ", " jhash "].iter().any(|number| words.contains(number))
                 || words.contains("0-4294967295 . ")
                 || words.contains(". icmpv6 taddr")
+                || words.contains(" ct id ")
                 || words.contains(" server-") && words.contains("dnat to ") && !words.contains("meta l4proto");
             taken += usize::from(!refused);
             !refused

@@ -235,6 +235,34 @@ pub fn marked_by_others() {
     assert!(world.foreign().is_empty(), "{}", world.foreign());
 }
 
+/// As tc is told of packets: all of the mark, or some of its bits.
+pub fn marked_for_tc() {
+    let world = World::builder().build();
+    let programs = Programs::new();
+    programs.make(BATCH);
+    world.bind(&binding(&world, "batch", "cgroups: [/jobs/batch]", Nic::Eth1));
+    world.bind(&binding(&world, "crawler", "users: ['4242']", Nic::Eth1));
+    let (batch, crawler) = (programs.within(BATCH), programs.program().user(4242));
+    leaves_by(&world, &batch, Nic::Eth1).expect_err("it is not bound");
+    let mut egressd = world.egressd_alone();
+    for set in ["10", "0", "meta mark & 0xffffff00 | 0x10", "meta mark | 0x100"] {
+        let shaper =
+            format!("chain shaper {{ type filter hook postrouting priority mangle; oifname \"eth*\" counter meta mark set {set}; }};");
+        world.host.nft(&format!("table inet shaper {{ {shaper} }};"));
+        for when in ["alive", "dead"] {
+            for program in [&batch, &crawler] {
+                leaves_by(&world, program, Nic::Eth1).unwrap_or_else(|error| panic!("{set}, {when}: {error}"));
+            }
+            assert_leaves_by(&world, &programs.program(), Nic::Eth0);
+            if when == "alive" { egressd.kill() } else { egressd.start() }
+        }
+        let listed = world.host.run(&["nft", "list", "table", "inet", "shaper"]);
+        assert!(!listed.contains("packets 0 "), "the packets came by it: {listed}");
+        world.host.nft("delete table inet shaper");
+    }
+    assert!(world.foreign().is_empty(), "{}", world.foreign());
+}
+
 pub fn one_port_one_after_the_other() {
     let world = World::builder().build();
     let programs = Programs::new();

@@ -43,6 +43,7 @@ fn main() -> ExitCode {
         Scenario::new("a bound program is called at the other NIC's address, and answers by that", bound::called_at_the_other_nic),
         Scenario::new("a binding for some ports leaves the rest to the default route", bound::some_ports),
         Scenario::new("marks that other programs set in output lead no bound program elsewhere", bound::marked_by_others),
+        Scenario::new("marks that other programs set in postrouting take no bound program's exit away", bound::marked_for_tc),
         Scenario::new("programs that send from one port to one server leave each by its own exit", bound::one_port_one_after_the_other),
         Scenario::new("programs' flows are spread over exits by turn", bound::by_turn),
         Scenario::new("all programs of the host leave by three exits by turn, daemon alive or dead", everybody::by_turn),

@@ -129,6 +129,11 @@ pub fn ct_original_saddr(v6: bool) -> Operand {
     Source::Ct(Ct::OriginalSaddr { v6 }).into()
 }
 
+/// `ct id`
+pub fn ct_id() -> Operand {
+    Source::Ct(Ct::Id).into()
+}
+
 /// `ct status`: `IPS_*`.
 pub fn ct_status() -> Operand {
     Source::Ct(Ct::Status).into()
@@ -309,9 +314,11 @@ impl Operand {
     }
 }
 
-pub(super) fn load_key(exprs: &mut Vec<Expr>, key: &[Operand], mut to: Register, network_order: bool) {
+/// Puts the fields into the slots from `to` on; which is the next one.
+pub(super) fn load_key(exprs: &mut Vec<Expr>, key: &[Operand], mut to: Register, network_order: bool) -> Register {
     for field in key {
         field.load(exprs, to, network_order);
         to += field.slots();
     }
+    to
 }

@@ -199,6 +199,7 @@ fn update(w: &mut Message, change: &Update) {
             w.put_text(NFTA_EXPR_NAME, "limit");
             w.nest(NFTA_EXPR_DATA, |w| over(w, NFT_LIMIT_PKTS, per_second.into(), burst));
         }),
+        Kept::Value(from) => w.put_be32(NFTA_DYNSET_SREG_DATA, slot(from)),
         // From 0.
         Kept::Counter => w.nest(NFTA_DYNSET_EXPR, |w| w.put_text(NFTA_EXPR_NAME, "counter")),
     }
@@ -243,6 +244,7 @@ fn ct(key: Ct) -> u32 {
         Ct::Status => NFT_CT_STATUS,
         Ct::ReplyDaddr { v6: false } | Ct::OriginalDaddr { v6: false } => NFT_CT_DST_IP,
         Ct::ReplyDaddr { v6: true } | Ct::OriginalDaddr { v6: true } => NFT_CT_DST_IP6,
+        Ct::Id => NFT_CT_ID,
         Ct::ReplySaddr { v6: false } | Ct::OriginalSaddr { v6: false } => NFT_CT_SRC_IP,
         Ct::ReplySaddr { v6: true } | Ct::OriginalSaddr { v6: true } => NFT_CT_SRC_IP6,
     }
@@ -253,7 +255,7 @@ fn direction(key: Ct) -> Option<u8> {
     match key {
         Ct::ReplyDaddr { .. } | Ct::ReplySaddr { .. } => Some(IP_CT_DIR_REPLY),
         Ct::OriginalDaddr { .. } | Ct::OriginalSaddr { .. } => Some(IP_CT_DIR_ORIGINAL),
-        Ct::Direction | Ct::State | Ct::Status => None,
+        Ct::Direction | Ct::State | Ct::Status | Ct::Id => None,
     }
 }
 

@@ -204,12 +204,13 @@ impl Reader<'_> {
 
     fn update(&mut self, Update { set, from, timeout, keeps }: &Update) -> String {
         let stays = if timeout % 1_000 == 0 { format!("{}s", timeout / 1_000) } else { format!("{timeout}ms") };
+        let value = if let Kept::Value(from) = keeps { format!(" : {}", self.take(*from).0) } else { String::new() };
         let keeps = match keeps {
-            Kept::Nothing => String::new(),
+            Kept::Nothing | Kept::Value(_) => String::new(),
             Kept::Rate(rate) => format!(" limit rate over {}/second burst {} packets", rate.per_second, rate.burst),
             Kept::Counter => " counter".to_owned(),
         };
-        format!("update @{set} {{ {} timeout {stays}{keeps} }}", self.key(*from))
+        format!("update @{set} {{ {} timeout {stays}{keeps}{value} }}", self.key(*from))
     }
 }
 
@@ -249,6 +250,7 @@ fn ct(key: Ct) -> Held {
         Ct::ReplyDaddr { v6 } => of("ct reply ip daddr", v6),
         Ct::OriginalDaddr { v6 } => of("ct original ip daddr", v6),
         Ct::ReplySaddr { v6 } => of("ct reply ip saddr", v6),
+        Ct::Id => Held::new("ct id", Kind::Number),
         Ct::OriginalSaddr { v6 } => of("ct original ip saddr", v6),
     }
 }

@@ -144,6 +144,10 @@ fn source_nat(shape: Shape) -> Vec<Rule> {
     rules.extend(present([
         shape.program_ports.then(programs::source_ports),
         shape.programs.then(|| programs::source_nat(v6)),
+        // Another program took the mark away.
+        shape.programs.then(programs::again),
+        (shape.programs && shape.program_ports).then(programs::source_ports),
+        shape.programs.then(|| programs::source_nat(v6)),
         Some(rule().found(names::INSIDE_HOSTS, [oif(), daddr(v6)]).accept()),
         Some(rule().found(ranges(names::INSIDE_ROUTES), [oif(), daddr(v6)]).accept()),
         shape.programs.then(programs::redirected),

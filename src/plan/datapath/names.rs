@@ -48,6 +48,8 @@ pub const PROGRAM_MARKS: &str = "program_marks";
 pub const PROGRAM_EXITS: &str = "program_exits";
 /// Output NIC, mark: the chain of programs' flows with a range of source ports.
 pub const PROGRAM_PORTS: &str = "program_ports";
+/// Flow of the host's programs whose first packet is under way: its mark.
+pub const BEGUN: &str = "begun";
 /// Policy of the host's programs: the chain that shares its new flows among several exits.
 pub const PROGRAM_SPREADS: &str = "program_spreads";
 /// Output interface, destination: what only a tunnel leads to.

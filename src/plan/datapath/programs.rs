@@ -36,10 +36,12 @@ use crate::nft::build::{
 use crate::nft::{Base, Bytes, Chain, ChainKind, Change, Data, Datatype, Elements, Family, Hook, Key, Refusal, Rule, Set, Table, Verdict};
 use crate::plan::resets::is_reset;
 
+mod begun;
 mod everybody;
 mod resets;
 mod zones;
 
+pub(super) use begun::again;
 pub use resets::is_one as is_of_resets;
 pub use zones::trial as trial_of_zones;
 
@@ -217,6 +219,7 @@ pub fn add(table: &mut Table, outcome: &Outcome, v6: bool) {
     if !table.sets.keys().any(|name| names::is_of_programs(name)) {
         return;
     }
+    begun::add(table);
     if reset {
         resets::add(table, outcome, v6);
     }
@@ -342,6 +345,7 @@ fn choose(spreads: bool, refused: &str, v6: bool) -> Vec<Rule> {
         rules.push(rule().vmap(names::PROGRAM_SPREADS, [mark()]));
     }
     rules.push(rule().set_mark(map(names::PROGRAM_MARKS, [mark()])).done());
+    rules.push(begun::keep());
     rules.push(rule().is(mark().and(FLAG_MASK), FLAG).accept());
     // A call by TCP is told of its first packet's fate by an answer alone; what else is sent gets the error of the way that leads nowhere.
     rules.push(rule().is(l4proto(), TCP).goto(refused));

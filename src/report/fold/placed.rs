@@ -7,7 +7,7 @@ use super::binding::AGENT_SILENT;
 use super::condition::Verdict;
 use super::world::World;
 use crate::api::node::EgressNodeSpec;
-use crate::model::pool::{Candidate, Candidates, Places, Pool};
+use crate::model::pool::{Candidate, Candidates, MAX_PLACED, Places, Pool};
 
 /// Each address is where it was given to.
 pub const ASSIGNED: &str = "Assigned";
@@ -29,7 +29,8 @@ pub(super) fn verdict(pool: &Pool, places: &Places, world: &World, silent: &BTre
     if !pool.is_placed() {
         return None;
     }
-    let unplaced = pool.blocks.iter().flat_map(|block| block.addresses()).filter(|address| !places.contains_key(address)).count();
+    let own = pool.blocks.iter().flat_map(|block| block.addresses()).take(MAX_PLACED);
+    let unplaced = own.filter(|address| !places.contains_key(address)).count();
     if unplaced > 0 {
         let text = format!(
             "{unplaced} of {} addresses have no node: none that spec.nodeSelector selects is ready and has an agent that reports; see kubectl get nodes --show-labels, and kubectl get egressnodes",
