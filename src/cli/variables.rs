@@ -18,7 +18,8 @@ pub fn without_overruled(command: Command, arguments: &[OsString]) -> Command {
 fn is_overruled(command: &Command, argument: &Arg, given: &ArgMatches) -> bool {
     let id = argument.get_id().as_str();
     let against = against(command, argument);
-    let says_no = matches!(argument.get_action(), ArgAction::SetTrue) && !given.get_flag(id);
+    let says_yes = || given.try_get_one::<bool>(id).is_ok_and(|says| says == Some(&true));
+    let says_no = matches!(argument.get_action(), ArgAction::SetTrue) && !says_yes();
     let by_flag = || against.iter().any(|other| source(given, other) == Some(ValueSource::CommandLine));
     source(given, argument) == Some(ValueSource::EnvVariable) && !against.is_empty() && (says_no || by_flag())
 }

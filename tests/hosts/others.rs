@@ -162,8 +162,8 @@ fn local_moved_behind() {
     rule(&plain, "add pref 32765 lookup local");
     rule(&plain, "del pref 0");
     let own = Nic::ALL.map(|nic| world.layout.own(nic));
-    let ([a, b, ..], [c, d, e, ..]) = (blue.address.octets(), blue.address6.segments());
-    let bridge: [IpAddr; 2] = [[a, b, 0, 1].into(), [c, d, e, 0, 0, 0, 0, 1].into()];
+    let ([a, b, ..], [c, d, e, f, ..]) = (blue.address.octets(), blue.address6.segments());
+    let bridge: [IpAddr; 2] = [[a, b, 0, 1].into(), [c, d, e, f, 0, 0, 0, 1].into()];
     talk::serve(&world.host, &[own.concat(), bridge.to_vec()].concat(), &[PORT]);
     let reached = |when: &str| {
         for &at in own.iter().flatten().chain(&bridge) {
