@@ -151,6 +151,11 @@ impl Numbers {
         self.exits.entry(exit).or_insert(None);
     }
 
+    /// The way of flows that bear an exit, as far as it is known.
+    pub fn way_of(&self, exit: IpAddr) -> Option<WayKey> {
+        self.exits.get(&exit).copied().flatten()
+    }
+
     /// Exits that somebody is bound to, or was, with their ways, as far as these are known.
     pub fn exits(&self) -> impl Iterator<Item = (IpAddr, Option<WayKey>)> + '_ {
         self.exits.iter().map(|(exit, way)| (*exit, *way))

@@ -4,7 +4,6 @@ use std::net::IpAddr;
 
 use super::super::facts::{Family, IfIndex, is_link_local};
 use super::super::reason::Reason;
-use super::holder::own;
 use super::{Survey, Uplink};
 
 impl Survey<'_> {
@@ -19,8 +18,9 @@ impl Survey<'_> {
     pub(super) fn not_shared(&self, address: IpAddr, nic: &Uplink) -> Result<(), Reason> {
         let family = Family::of(address);
         let own_rank = self.rank(nic.index, family);
-        let others = self.uplinks.nics.values().filter(|other| other.index != nic.index && self.rank(other.index, family) < own_rank);
-        let mut holders = others.filter(|other| own(self.kernel, other.index).any(|a| a.net.addr() == address));
+        let others = self.kernel.own_links_with(address).filter(|link| link.index != nic.index);
+        let others = others.filter_map(|link| self.uplinks.nics.get(&link.index));
+        let mut holders = others.filter(|other| self.rank(other.index, family) < own_rank);
         let refused = |other: &Uplink| Reason::AddressOnTwoNics { address, interface: nic.name.clone(), other: other.name.clone() };
         holders.next().map_or(Ok(()), |other| Err(refused(other)))
     }

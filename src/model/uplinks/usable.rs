@@ -17,7 +17,7 @@ impl Survey<'_> {
     /// rank, the one that was there before.
     pub(super) fn exits(&mut self, mut placed: Vec<Placed>) {
         let mut ways: BTreeMap<IpAddr, WayKey> = BTreeMap::new();
-        placed.sort_by_key(|placed| (placed.rank, !self.was_there(placed)));
+        placed.sort_by_cached_key(|placed| (placed.rank, !self.was_there(placed)));
         for Placed { spec, nic, address, .. } in placed {
             let exit = self.usable(spec.gateway, (nic, address), &mut ways).map(|exit| Exit { ports: spec.source_ports, ..exit });
             let exit = self.beyond(&spec, address, exit);
@@ -91,7 +91,7 @@ impl Survey<'_> {
     /// Whether flows with an exit's address went that way before.
     fn was_there(&self, Placed { spec, nic, address, .. }: &Placed) -> bool {
         let key = WayKey { nic: *nic, gateway: self.other_gateway(spec.gateway, *nic, Family::of(*address)) };
-        self.memory.numbers.exits().any(|(exit, before)| exit == *address && before == Some(key))
+        self.memory.numbers.way_of(*address) == Some(key)
     }
 
     /// A gateway that a binding names, unless it is the NIC's own.
