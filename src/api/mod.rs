@@ -25,6 +25,8 @@ pub mod spec;
 pub mod status;
 mod values;
 
+pub use values::printable;
+
 /// An address of a NIC, as a command line names it.
 ///
 /// # Errors

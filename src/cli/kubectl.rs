@@ -44,7 +44,8 @@ enum Command {
     },
     /// Show which binding has a pod, what it gives it, and what the pod's node says of that
     Explain {
-        /// The pod's name
+        /// The pod's name, or `pod/NAME`
+        #[arg(value_parser = pod_name)]
         pod: String,
         #[command(flatten)]
         namespace: Namespace,
@@ -112,6 +113,15 @@ impl Kubectl {
                 None => anyhow::bail!("node {name} reports nothing; see kubectl get egressnodes for those that do"),
             },
         }
+    }
+}
+
+/// A pod as kubectl's other commands have it, too.
+fn pod_name(text: &str) -> Result<String, String> {
+    match text.split_once('/') {
+        None => Ok(text.to_owned()),
+        Some(("pod" | "pods" | "po", name)) => Ok(name.to_owned()),
+        Some((kind, _)) => Err(format!("`{kind}` is not what it explains; name a pod, as in pod/web")),
     }
 }
 

@@ -1,7 +1,8 @@
 //! `/metrics`, `/healthz` and `/readyz`, and the server that all of the program's HTTP has: bounded in connections and in time.
 
+mod places;
+
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
-use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
@@ -11,13 +12,12 @@ use axum::response::{IntoResponse, Response as HttpResponse};
 use axum::routing::get;
 use hyper::server::conn::http1;
 use hyper_util::rt::{TokioIo, TokioTimer};
-use hyper_util::service::TowerToHyperService;
 use nix::errno::Errno;
 use tokio::net::TcpListener;
-use tokio::sync::Semaphore;
 use tokio::time::timeout;
 use tracing::{debug, info, warn};
 
+use self::places::Places;
 use super::question::{Question, Response, counted, put};
 use super::retry;
 use super::{Teller, Told};
@@ -26,8 +26,6 @@ use crate::facts::backoff::Backoff;
 /// The content type of OpenMetrics 1.0.
 const OPEN_METRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 
-/// Connections at once of one address; who comes later waits until one ends.
-const CONNECTIONS: usize = 64;
 /// How long a client may take for the head of a request, and stay between two requests.
 const HEAD: Duration = Duration::from_secs(10);
 /// How long a connection may last, whatever it is used for: a client that does not read its answer ends with it.
@@ -84,11 +82,10 @@ pub(crate) fn serve_on(served: Served, address: SocketAddr, router: Router, told
 
 /// Takes clients for ever, so many at once.
 async fn take(listener: TcpListener, router: Router) {
-    let places = Arc::new(Semaphore::new(CONNECTIONS));
+    let mut places = Places::default();
     let mut http = http1::Builder::new();
     http.timer(TokioTimer::new()).header_read_timeout(HEAD);
     loop {
-        let place = Arc::clone(&places).acquire_owned().await.expect("nobody closes it");
         let stream = match listener.accept().await {
             Ok((stream, _)) => stream,
             // One that has gone again, or no descriptors.
@@ -98,12 +95,14 @@ async fn take(listener: TcpListener, router: Router) {
                 continue;
             }
         };
-        let connection = http.serve_connection(TokioIo::new(stream), TowerToHyperService::new(router.clone()));
-        tokio::spawn(async move {
+        places.free().await;
+        let (answering, service) = places::service(router.clone());
+        let connection = http.serve_connection(TokioIo::new(stream), service);
+        let task = tokio::spawn(async move {
             // Both ends are a client that has gone or is late.
             let _ = timeout(LIFE, connection).await;
-            drop(place);
         });
+        places.take(task.abort_handle(), answering);
     }
 }
 

@@ -8,6 +8,7 @@ mod watch;
 mod writers;
 
 use std::collections::BTreeMap;
+use std::ffi::OsString;
 use std::fs;
 use std::io::{self, Read};
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
@@ -129,8 +130,12 @@ impl Folder {
     }
 
     fn read(&mut self) -> Manifests {
+        let mut nameless = Vec::new();
         let (files, trouble) = match self.names() {
-            Ok(names) => (names.into_iter().filter_map(|name| self.file(name)).collect::<Vec<_>>(), None),
+            Ok(Names { readable, odd }) => {
+                nameless = odd;
+                (readable.into_iter().filter_map(|name| self.file(name)).collect::<Vec<_>>(), None)
+            }
             // Not an empty folder, but one that cannot be looked into: all of it stays.
             Err(trouble) => {
                 let as_before =
@@ -147,6 +152,9 @@ impl Folder {
             let error = FieldError { field: "folder".to_owned(), message };
             manifests.errors.push(ManifestError { object: folder.display().to_string(), error });
         };
+        for name in nameless {
+            tell(&self.path.join(name), "has a name that is not UTF-8, and is not read; rename it".to_owned());
+        }
         if let Some(trouble) = trouble {
             tell(&self.path, format!("{trouble} (what it said before stays in force)"));
         }
@@ -162,18 +170,19 @@ impl Folder {
     }
 
     /// Names of the files that are manifests, or why they cannot be told, with the cure.
-    fn names(&mut self) -> Result<Vec<String>, String> {
+    fn names(&mut self) -> Result<Names, String> {
         let listed = fs::metadata(&self.path).and_then(|about| Ok((about.dev(), names(&self.path)?)));
-        let (device, names) = listed.map_err(|error| match error.kind() {
+        let (device, mut names) = listed.map_err(|error| match error.kind() {
             io::ErrorKind::NotFound => "does not exist; make it, and leave it empty if nothing is to be bound".to_owned(),
             _ => format!("cannot be listed: {error}; name a folder that root can read"),
         })?;
-        if names.is_empty() && !self.whole.is_empty() && self.device.is_some_and(|before| before != device) {
+        if names.readable.is_empty() && !self.whole.is_empty() && self.device.is_some_and(|before| before != device) {
             return Err("is empty, and on another file system than it was; mount that again, or restart egressd if nothing is to be bound"
                 .to_owned());
         }
         self.device = Some(device);
-        Ok(names.into_iter().filter(|name| self.apart != self.path.join(name)).collect())
+        names.readable.retain(|name| self.apart != self.path.join(name));
+        Ok(names)
     }
 
     /// `None` when there is no such file any more.
@@ -222,21 +231,34 @@ impl Folder {
     }
 }
 
-/// Names of files that are manifests by their ending, sorted.
-fn names(folder: &Path) -> io::Result<Vec<String>> {
-    let mut names = Vec::new();
+/// Names of files that are manifests by their ending.
+#[derive(Default)]
+struct Names {
+    /// Sorted.
+    readable: Vec<String>,
+    /// Not in UTF-8.
+    odd: Vec<OsString>,
+}
+
+fn names(folder: &Path) -> io::Result<Names> {
+    let mut names = Names::default();
     for entry in fs::read_dir(folder)? {
-        // A name that is not UTF-8 cannot be shown, nor written by accident.
-        let Ok(name) = entry?.file_name().into_string() else {
+        let name = entry?.file_name();
+        if !is_manifest(&name.to_string_lossy()) {
             continue;
-        };
-        let ending = name.rsplit_once('.').map(|(_, ending)| ending);
-        if !name.starts_with('.') && matches!(ending, Some("yaml" | "yml" | "json")) {
-            names.push(name);
+        }
+        match name.into_string() {
+            Ok(name) => names.readable.push(name),
+            Err(name) => names.odd.push(name),
         }
     }
-    names.sort();
+    names.readable.sort();
     Ok(names)
+}
+
+fn is_manifest(name: &str) -> bool {
+    let ending = name.rsplit_once('.').map(|(_, ending)| ending.to_ascii_lowercase());
+    !name.starts_with('.') && matches!(ending.as_deref(), Some("yaml" | "yml" | "json"))
 }
 
 /// A file's bytes: one more than allowed at most, so that the size can be judged.

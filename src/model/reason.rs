@@ -142,6 +142,10 @@ pub enum Reason {
     },
     /// It runs, and its address is not known yet.
     NoAddressYet,
+    /// It has an address, and no port of a bridge or link of this host shows it.
+    NotSeenYet,
+    /// No link of this host leads into its network namespace.
+    NoLinkYet,
     NoRouteToSource {
         net: ipnet::IpNet,
     },

@@ -247,7 +247,8 @@ impl<'a> Resolver<'a> {
         };
         let sources = self.sources(*nsid);
         if sources.is_empty() {
-            pending.rows.push(bare(State::Waiting(Reason::NoAddressYet)));
+            let has_link = !self.ends(*nsid).is_empty();
+            pending.rows.push(bare(State::Waiting(if has_link { Reason::NoAddressYet } else { Reason::NoLinkYet })));
         }
         let owner = u64::MAX - pending.rows.len() as u64;
         for (entry, address) in sources {

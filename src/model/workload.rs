@@ -106,6 +106,16 @@ pub struct Row {
     pub state: State,
 }
 
+impl Row {
+    /// Why it is not served, or not yet.
+    pub fn reason(&self) -> Option<&Reason> {
+        match &self.state {
+            State::Bound(_) if self.entry.is_none() => Some(&Reason::NotSeenYet),
+            state => state.reason(),
+        }
+    }
+}
+
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum State {
     Bound(Exit),

@@ -65,8 +65,8 @@ impl Change {
             to: word(row).to_owned(),
             exit: exit.map(|exit| exit.address),
             nic: exit.map(|exit| outcome.uplinks.name(exit.interface).to_owned()),
-            reason: row.state.reason().map(|reason| reason.word().to_owned()),
-            message: row.state.reason().map(ToString::to_string),
+            reason: row.reason().map(|reason| reason.word().to_owned()),
+            message: row.reason().map(ToString::to_string),
         }
     }
 }

@@ -77,6 +77,20 @@ pub fn a_network_with_a_nics_name() {
     leaves_by(&world, &web, Nic::Eth1);
 }
 
+/// As Podman does with a network that is removed by force, and a proxy that tells events twice.
+pub fn an_end_that_is_none() {
+    let world = world();
+    let engine = world.scripted_engine();
+    let web = stage(&world, "web", 28);
+    create_network(&engine, "web");
+    run(&engine, &world, &web, json!({}));
+    let _egressd = world.egressd_for_script();
+    world.await_nic("web", Nic::Eth1);
+    engine.lie_of_the_end("web", "web");
+    world.await_handled_by(&engine);
+    leaves_by(&world, &web, Nic::Eth1);
+}
+
 /// A list of a full page, by an engine that answers the same page again.
 pub fn an_engine_without_pages() {
     let world = world();

@@ -38,6 +38,7 @@ fn main() -> ExitCode {
     add("an address that the engine tells of two stays its owner's, and is nobody's where nothing tells which", claims::an_address_of_two);
     add("a container that names another gateway takes none from who was there, whatever their names", claims::another_gateway);
     add("a network with the name of a NIC takes it from nobody", claims::a_network_with_a_nics_name);
+    add("an end that an engine tells of what is still there is believed of neither container nor network", claims::an_end_that_is_none);
     add("an engine that knows no pages is asked once more, and no further", claims::an_engine_without_pages);
     add("an engine that is lost is seen in status, metrics and readiness until it is back", a_lost_engine_is_seen);
     for manner in [Manner::Half, Manner::Reset, Manner::Error] {

@@ -156,17 +156,12 @@ impl Book {
     pub fn event(&mut self, event: Event) -> Outcome {
         self.touch(event.object());
         match event {
-            Event::Created { id, .. } | Event::Started(id) | Event::Renamed(id) => Outcome::ask(Ask::Container(id)),
+            // Whether a container or a network is gone, only the engine's list says: some engines tell the end of what stays.
+            Event::Created { id, .. } | Event::Started(id) | Event::Renamed(id) | Event::Destroyed(id) => Outcome::ask(Ask::Container(id)),
             Event::Died(id) => {
                 let change = self.change(&id, Slot::stopped);
                 let ask = self.is_unknown(&id).then_some(Ask::ContainerLater(id));
                 Outcome::of(change, ask)
-            }
-            Event::Destroyed(id) => {
-                let before = self.problems.clone();
-                self.problems.forgive(&id);
-                let changes = self.gone(&id).into_iter().chain(self.problems.unless(&before));
-                Outcome { changes: changes.collect(), asks: Vec::new() }
             }
             Event::Connected { container, network, name, driver } => {
                 let seek = self.seek(&network);
@@ -177,8 +172,7 @@ impl Book {
                 let change = self.change(&container, |slot| slot.left(&network));
                 Outcome::of(change, Some(Ask::ContainerLater(container)))
             }
-            Event::NetworkCreated(id) => Outcome::ask(Ask::Network(id)),
-            Event::NetworkDestroyed(id) => Outcome::of(self.network_gone(&id), None),
+            Event::NetworkCreated(id) | Event::NetworkDestroyed(id) => Outcome::ask(Ask::Network(id)),
         }
     }
 
@@ -269,7 +263,10 @@ impl Book {
             outcome.add(self.listed(one, settled));
         }
         asked.retain(|asked| list.broken.iter().all(|one| one.id != asked.id));
-        outcome.changes.extend(asked.iter().filter_map(|one| self.gone(&one.id)));
+        for one in asked {
+            self.problems.forgive(&one.id);
+            outcome.changes.extend(self.gone(&one.id));
+        }
         self.problems.note("container", &list.broken);
         outcome.changes.extend(self.problems.unless(&before));
         outcome

@@ -52,7 +52,7 @@ impl Memory {
 
     /// The files of a folder, which are kept from now on as `place` and their names.
     fn load(&mut self, folder: &Path, place: &str) -> Vec<(String, Vec<u8>)> {
-        let names = super::names(folder).unwrap_or_default().into_iter();
+        let names = super::names(folder).unwrap_or_default().readable.into_iter();
         let read = names.filter_map(|name| super::load(&folder.join(&name)).ok()?.map(|bytes| (name, bytes)));
         let files: Vec<(String, Vec<u8>)> = read.collect();
         self.kept.extend(files.iter().map(|(name, bytes)| (format!("{place}{name}"), hash(bytes))));

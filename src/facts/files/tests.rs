@@ -45,8 +45,10 @@ async fn files_are_followed_as_they_come_change_and_go() {
     write(folder.path(), "a.yaml", &binding("a", "172.31.0.8"));
     write(folder.path(), "notes.txt", "not ours");
     write(folder.path(), ".a.yaml.swp", "an editor's");
+    write(folder.path(), "loud.YAML", &binding("loud", "172.31.0.7"));
     let mut source = Source::new(folder.path(), Path::new("/nowhere"), None).expect("a thread");
-    assert_eq!(exits(&next(&mut source).await), ["default/a 172.31.0.8"]);
+    assert_eq!(exits(&next(&mut source).await), ["default/a 172.31.0.8", "default/loud 172.31.0.7"]);
+    fs::remove_file(folder.path().join("loud.YAML")).expect("removed");
     write(
         folder.path(),
         "b.json",
@@ -198,6 +200,17 @@ async fn reading_a_folder_is_not_taken_for_a_change_of_it() {
     assert!(signals.recv_timeout(Duration::from_millis(300)).is_err());
     write(folder.path(), "a.yaml", &binding("a", "172.31.0.9"));
     assert_eq!(signals.recv_timeout(SOON), Ok(Signal::Change));
+}
+
+#[tokio::test]
+async fn a_name_that_is_not_utf8_is_a_problem() {
+    use std::os::unix::ffi::OsStrExt;
+    let folder = tempfile::tempdir().expect("a folder");
+    let odd = folder.path().join(std::ffi::OsStr::from_bytes(b"caf\xe9.yaml"));
+    fs::write(&odd, binding("a", "172.31.0.8")).expect("written");
+    let read = next(&mut Source::new(folder.path(), Path::new("/nowhere"), None).expect("a thread")).await;
+    let [ManifestError { object, error }] = read.errors.as_slice() else { panic!("{:?}", read.errors) };
+    assert!(object.contains("caf") && error.message.contains("rename it"), "{object}: {error}");
 }
 
 #[tokio::test]

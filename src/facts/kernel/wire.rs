@@ -186,12 +186,14 @@ pub fn link_left(message: &Received<'_>) -> Option<Left> {
 pub fn interface_address(message: &Received<'_>) -> Option<(IfIndex, Address)> {
     let head: &[u8; ADDRESS_FIXED] = message.payload.get(..ADDRESS_FIXED)?.try_into().ok()?;
     let [_, length, short_flags, scope, index @ ..] = *head;
-    let (mut flags, mut local, mut any, mut ours) = (u32::from(short_flags), None, None, false);
+    let (mut flags, mut local, mut any, mut ours, mut added) = (u32::from(short_flags), None, None, false, 0);
     for (kind, value) in attributes_after(message.payload, ADDRESS_FIXED) {
         match kind {
             // On a point-to-point link IFA_ADDRESS is the other end's.
             libc::IFA_LOCAL => local = address(value),
             libc::IFA_ADDRESS => any = address(value),
+            // Two lifetimes, then when it was added, and when it was changed.
+            libc::IFA_CACHEINFO => added = value.get(8..12).and_then(number).unwrap_or(added),
             own::FLAGS => flags = number(value).unwrap_or(flags),
             _ => ours |= own::says_ours(kind, value),
         }
@@ -209,6 +211,7 @@ pub fn interface_address(message: &Received<'_>) -> Option<(IfIndex, Address)> {
         peer: any.filter(|any| *any != net.addr()),
         scope,
         ours,
+        added,
     };
     let link_local = matches!(net, IpNet::V6(v6) if v6.addr().is_unicast_link_local());
     (!link_local).then_some((u32::from_ne_bytes(index), address))

@@ -107,12 +107,14 @@ pub struct Address {
     pub scope: u8,
     /// egressd put it there.
     pub ours: bool,
+    /// When it was added, in hundredths of a second since boot (`cstamp` of `IFA_CACHEINFO`); 0 where that is not told.
+    pub added: u32,
 }
 
 impl Address {
     /// A usable address as `ip address add` makes one.
     pub fn new(net: IpNet) -> Self {
-        Self { net, usable: true, primary: true, temporary: false, deprecated: false, peer: None, scope: 0, ours: false }
+        Self { net, usable: true, primary: true, temporary: false, deprecated: false, peer: None, scope: 0, ours: false, added: 0 }
     }
 }
 

@@ -120,6 +120,15 @@ impl fmt::Display for Reason {
                 write!(f, "the engine does not tell which bridge network {network} is on; make the network anew with a device name")
             }
             Self::NoAddressYet => write!(f, "it has no address yet; it gets its exit with its address"),
+            Self::NotSeenYet => {
+                write!(f, "no interface of this host shows its address yet; look for its link (ip link show type veth), and for its bridge's (bridge link)")
+            }
+            Self::NoLinkYet => {
+                write!(
+                    f,
+                    "no link of this host leads into it, so what it sends, if it has a link on a NIC (macvlan, ipvlan) or lies behind another namespace, bypasses this host's routing; give it a veth whose other end is on this host"
+                )
+            }
             Self::NoRouteToSource { net } => {
                 write!(f, "no route says which interface {net} comes in by; name the interface of that address")
             }

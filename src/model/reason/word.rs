@@ -36,6 +36,8 @@ impl Reason {
             Self::NoSuchNetwork { .. } => "NoSuchNetwork",
             Self::NoSuchBridge { .. } => "NoSuchBridge",
             Self::NoAddressYet => "NoAddressYet",
+            Self::NotSeenYet => "NotSeenYet",
+            Self::NoLinkYet => "NoLinkYet",
             Self::NoRouteToSource { .. } => "NoRouteToSource",
             Self::Overlap { .. } => "Overlap",
             Self::NoSuchNamespace { .. } => "NoSuchNamespace",

@@ -13,21 +13,35 @@ pub fn own(kernel: &KernelFacts, index: IfIndex) -> impl Iterator<Item = &Addres
     kernel.addresses_at(Place { nsid: None, index })
 }
 
-/// The address of an exit on its NIC. An interface's own is the first that is neither for privacy nor about to go; it is followed as it changes.
+/// The address of an exit on its NIC. An interface's own is what the host's packets to its gateway have: what the route says, or the oldest of the
+/// gateway's subnet (`inet_select_addr`); one that is for privacy, about to go, or egressd's comes last. It is followed as it changes.
 ///
 /// # Errors
 /// When the interface has none.
-pub fn address_of(kernel: &KernelFacts, spec: &ExitSpec, nic: IfIndex) -> Result<IpAddr, Reason> {
+pub fn address_of(kernel: &KernelFacts, spec: &ExitSpec, nic: IfIndex, defaults: &[Default]) -> Result<IpAddr, Reason> {
     if !spec.address.is_unspecified() {
         return Ok(spec.address);
     }
     let family = Family::of(spec.address);
     let of_family = own(kernel, nic).filter(|a| Family::of(a.net.addr()) == family && a.scope == 0 && !a.temporary);
-    let best = of_family.filter(|a| a.usable).min_by_key(|a| (a.deprecated, !a.primary));
+    let default = defaults.iter().find(|d| d.interface == nic && d.family == family);
+    let gateway = spec.gateway.or(default.and_then(|d| d.gateway.address));
+    let said = default.filter(|_| spec.gateway.is_none()).and_then(|d| d.source);
+    let is_near = |a: &Address| gateway.is_some_and(|gateway| a.net.contains(&gateway));
+    let rank = |a: &&Address| {
+        let address = a.net.addr();
+        (said != Some(address), a.deprecated, a.ours, !a.primary, !is_near(a), is_unique_local(address), a.added)
+    };
+    let best = of_family.filter(|a| a.usable).min_by_key(rank);
     best.map(|a| a.net.addr()).ok_or_else(|| match own(kernel, nic).any(|a| Family::of(a.net.addr()) != family && a.scope == 0) {
         true => Reason::NoExitInFamily(family),
         false => Reason::NoAddressOnInterface { interface: kernel.links.get(&nic).map_or_else(String::new, |link| link.name.clone()) },
     })
+}
+
+/// Of IPv6's addresses for a site (RFC 4193), which the outside does not answer.
+fn is_unique_local(address: IpAddr) -> bool {
+    matches!(address, IpAddr::V6(v6) if v6.is_unique_local())
 }
 
 /// The NIC that holds an exit's address. Of several the one that is up and that the host sends by first, then the oldest: the same after a restart.
@@ -111,4 +125,58 @@ fn leads_out(kernel: &KernelFacts, bridge: &Link, named: Option<IpAddr>, default
         // A veth whose peer is in this namespace is the bridge's own gateway, or leads to another bridge.
         None => port.kind != LinkKind::Veth,
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::facts::{Route, RouteKind};
+    use crate::model::uplinks::outside::{MAIN, defaults};
+
+    const NIC: IfIndex = 1;
+
+    fn own_address(spec: &ExitSpec, route: Option<Route>, addresses: &[Address]) -> String {
+        let mut kernel = KernelFacts::default();
+        kernel.addresses.insert(Place { nsid: None, index: NIC }, addresses.iter().copied().collect());
+        kernel.routes = route.into_iter().collect();
+        address_of(&kernel, spec, NIC, &defaults(&kernel)).expect("it has some").to_string()
+    }
+
+    fn spec(family: Family) -> ExitSpec {
+        ExitSpec { interface: Some("eth1".to_owned()), ..ExitSpec::new(family.everything().addr()) }
+    }
+
+    fn by(gateway: &str) -> Route {
+        let gateway: IpAddr = gateway.parse().unwrap();
+        let everything = Family::of(gateway).everything();
+        Route { gateway: Some(gateway), interface: Some(NIC), kind: RouteKind::Unicast, ..Route::new(MAIN, everything) }
+    }
+
+    fn added(net: &str, added: u32) -> Address {
+        Address { added, ..Address::new(net.parse().unwrap()) }
+    }
+
+    #[test]
+    fn an_interface_s_own_address_is_of_its_gateway_s_subnet_or_what_the_route_says() {
+        let all = [added("10.9.9.9/24", 1), added("172.31.15.200/32", 4), added("172.31.16.14/20", 2), added("172.31.16.3/24", 3)];
+        let v4 = spec(Family::V4);
+        assert_eq!(own_address(&v4, Some(by("172.31.16.1")), &all), "172.31.16.14", "the older of two");
+        let said = Route { source: "172.31.15.200".parse().ok(), ..by("172.31.16.1") };
+        assert_eq!(own_address(&v4, Some(said.clone()), &all), "172.31.15.200");
+        let named = ExitSpec { gateway: "10.9.9.1".parse().ok(), ..v4.clone() };
+        assert_eq!(own_address(&named, Some(said), &all), "10.9.9.9", "the binding's own gateway is another's subnet");
+        assert_eq!(own_address(&v4, None, &all), "10.9.9.9", "the oldest");
+        let ours = Address { ours: true, ..added("10.0.0.1/32", 0) };
+        assert_eq!(own_address(&v4, None, &[ours, all[1]]), "172.31.15.200", "egressd's are others' exits");
+    }
+
+    #[test]
+    fn of_ipv6_it_is_one_that_the_outside_answers_and_that_stays() {
+        let all = [added("fd00::9/64", 1), added("2001:db8:2::9/64", 3), added("2001:db8:1::9/64", 2)];
+        let v6 = spec(Family::V6);
+        assert_eq!(own_address(&v6, Some(by("fe80::1")), &all), "2001:db8:1::9", "the older one");
+        let going = Address { deprecated: true, ..all[2] };
+        assert_eq!(own_address(&v6, Some(by("fe80::1")), &[all[0], all[1], going]), "2001:db8:2::9");
+        assert_eq!(own_address(&v6, Some(by("fd00::1")), &all[..1]), "fd00::9");
+    }
 }

@@ -1,6 +1,7 @@
 //! Which routes lead outside: the default routes of every table that a policy rule reaches, and what amounts to one.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
 
 use ipnet::IpNet;
 
@@ -20,6 +21,8 @@ pub struct Default {
     pub family: Family,
     pub interface: IfIndex,
     pub gateway: Gateway,
+    /// The address that the route says the host's own packets have (`RTA_PREFSRC`).
+    pub source: Option<IpAddr>,
     pub metric: u32,
     /// It is `0.0.0.0/0` or `::/0` itself, for all sources, and not a part.
     whole: bool,
@@ -59,8 +62,8 @@ pub fn defaults(kernel: &KernelFacts) -> Vec<Default> {
         for (address, interface, onlink) in route.hops() {
             let Some(interface) = interface else { continue };
             let gateway = Gateway { address, onlink, mtu: route.mtu(), table: route.table };
-            let default =
-                Default { family, interface, gateway, metric: route.metric, whole: length == 0 && route.from.is_none() && route.tos == 0 };
+            let whole = length == 0 && route.from.is_none() && route.tos == 0;
+            let default = Default { family, interface, gateway, source: route.source, metric: route.metric, whole };
             if length == 0 {
                 all.push(default);
             } else {

@@ -35,7 +35,7 @@ impl Survey<'_> {
                 Assignment::Managed => self.managed(spec),
                 Assignment::Routed => self.routed(spec),
             };
-            match nic.and_then(|nic| Ok((nic, address_of(self.kernel, spec, nic)?))) {
+            match nic.and_then(|nic| Ok((nic, address_of(self.kernel, spec, nic, self.defaults)?))) {
                 Ok((nic, address)) => {
                     self.uplinks.placed.insert(spec.clone(), (nic, address));
                     let rank = (Reverse(binding.priority), binding.name.source);

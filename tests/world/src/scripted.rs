@@ -194,6 +194,14 @@ impl Scripted {
         script.tell(&["die", "destroy"].map(|action| event("container", action, &container_id(name), json!({ "name": name }))));
     }
 
+    /// Says that a container, and its network, have gone, though both are there.
+    pub fn lie_of_the_end(&self, name: &str, network: &str) {
+        self.script().tell(&[
+            event("network", "destroy", &network_id(network), json!({ "name": network, "type": "bridge" })),
+            event("container", "destroy", &container_id(name), json!({ "name": name })),
+        ]);
+    }
+
     fn script(&self) -> MutexGuard<'_, Script> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }

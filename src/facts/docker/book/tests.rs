@@ -153,10 +153,21 @@ fn only_a_container_that_was_told_of_is_said_to_be_gone() {
     let mut book = known(vec![]);
     let endpoint = connect(&mut book);
     book.addresses(&endpoint, Some(vec![ip("10.0.0.2")]));
-    let destroyed = || Event::Destroyed("c1".to_owned());
-    assert_eq!(book.event(destroyed()), Outcome::default());
+    let is_gone = |book: &mut Book| {
+        let asked = vec![Asked { id: "c1".to_owned(), era: book.era("c1"), settled: false }];
+        book.relisted(asked, List { entries: vec![], broken: vec![] }).changes
+    };
+    assert_eq!(is_gone(&mut book), []);
     relisted(&mut book, 0, false, listed(false, None));
-    assert_eq!(book.event(destroyed()).changes, [EngineChange::ContainerGone("c1".to_owned())]);
+    assert_eq!(is_gone(&mut book), [EngineChange::ContainerGone("c1".to_owned())]);
+}
+
+#[test]
+fn an_end_is_believed_once_the_engine_has_been_asked() {
+    let mut book = known(vec![listed(true, Some("10.0.0.2"))]);
+    assert_eq!(book.event(Event::Destroyed("c1".to_owned())), Outcome::ask(Ask::Container("c1".to_owned())));
+    assert_eq!(book.event(Event::NetworkDestroyed("n1".to_owned())), Outcome::ask(Ask::Network("n1".to_owned())));
+    assert_eq!(book.network_found("n1", None), Some(EngineChange::NetworkGone("n1".to_owned())));
 }
 
 #[test]
