@@ -220,6 +220,7 @@ mod tests {
             entry: None,
             binding: Some(Held::Listed(Arc::new(Binding::plain(Source::File, "shop/crawler", Selector::Addresses(Vec::new()))))),
             losers: Vec::new(),
+            beside: Vec::new(),
             state,
         }
     }

@@ -54,7 +54,7 @@ pub struct KernelFacts {
     /// Where each address is.
     holders: HashMap<IpAddr, Vec<Place>>,
     /// Our end of each veth whose far end is in another namespace.
-    near_ends: HashMap<Place, IfIndex>,
+    near_ends: BTreeMap<Place, IfIndex>,
     /// Links that are on top of another one, or a veth's end whose peer may be here.
     stacked: BTreeSet<IfIndex>,
     /// Links that lead to programs in network namespaces of their own.
@@ -138,6 +138,12 @@ impl KernelFacts {
     /// Our end of the veth whose far end this is.
     pub fn near_end(&self, far: Place) -> Option<&Link> {
         self.links.get(self.near_ends.get(&far)?)
+    }
+
+    /// Our ends of all veths that lead into a namespace.
+    pub fn ends_of(&self, nsid: i32) -> impl Iterator<Item = &Link> {
+        let there = |index| Place { nsid: Some(nsid), index };
+        self.near_ends.range(there(0)..=there(IfIndex::MAX)).filter_map(|(_, near)| self.links.get(near))
     }
 
     /// Links that are on top of another one, with that one: a VLAN or macvlan, or the end of a veth whose peer is in this namespace.

@@ -68,6 +68,11 @@ impl Outcome {
         std::iter::once(entry.interface()).chain(faces.into_iter().flatten().copied())
     }
 
+    /// The same of all entries of a row.
+    pub fn entrances<'a>(&'a self, row: &'a Row) -> impl Iterator<Item = IfIndex> + 'a {
+        row.entries().flat_map(|entry| self.interfaces(entry))
+    }
+
     /// The exits that new flows of a row leave by: none when it has none, several when they are spread.
     pub fn exits_of(&self, row: &Row) -> Vec<Exit> {
         let State::Bound(first) = &row.state else { return Vec::new() };

@@ -1,14 +1,14 @@
 //! From facts to rows: the whole of the model, in one pass.
 
 pub mod census;
+mod beside;
 mod containers;
 pub mod few;
 mod inner;
 mod pods;
 mod programs;
 
-use std::cell::OnceCell;
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::slice::from_ref;
 use std::sync::Arc;
@@ -100,7 +100,8 @@ impl<'a> Ground<'a> {
         resolver.refuse_bypassed(&mut pending.rows);
         // What is beside a NIC on its own bridge is the network's, and nobody's to guard.
         guards.retain(|bridge, _| !uplinks.nics.contains_key(bridge));
-        let rows = if pending.rows.len() > engines { without_overlaps(pending.rows) } else { pending.rows };
+        let mut rows = if pending.rows.len() > engines { without_overlaps(pending.rows) } else { pending.rows };
+        resolver.find_beside(&mut rows);
         let faces = resolver.faces(&rows, &guards);
         let programs = programs::programs(facts, &exec, &uplinks, &mut past.memory.numbers);
         let mut spreads = spreads(&rows, &uplinks, &facts.full);
@@ -171,8 +172,6 @@ struct Resolver<'a> {
     facts: &'a Facts,
     uplinks: &'a Uplinks,
     networks: BTreeMap<&'a str, &'a Network>,
-    /// Our ends of the veths that lead into each namespace; looked up only when somebody is known by the namespace.
-    ends: OnceCell<HashMap<i32, Vec<&'a Link>>>,
 }
 
 impl<'a> Resolver<'a> {
@@ -182,7 +181,7 @@ impl<'a> Resolver<'a> {
             networks.insert(&network.id, network);
             networks.insert(&network.name, network);
         }
-        Self { facts, uplinks, networks, ends: OnceCell::new() }
+        Self { facts, uplinks, networks }
     }
 
     fn network(&self, attachment: &Attachment) -> Option<&'a Network> {
@@ -201,22 +200,10 @@ impl<'a> Resolver<'a> {
         ports
     }
 
-    /// Our ends of the veths that lead into a namespace.
-    fn ends(&self, nsid: i32) -> &[&'a Link] {
-        let ends = self.ends.get_or_init(|| {
-            let mut ends: HashMap<i32, Vec<&Link>> = HashMap::new();
-            for link in self.facts.kernel.links.values() {
-                link.peer_nsid.into_iter().for_each(|nsid| ends.entry(nsid).or_default().push(link));
-            }
-            ends
-        });
-        ends.get(&nsid).map_or(&[], Vec::as_slice)
-    }
-
     /// The addresses in a namespace, with where each enters here.
     fn sources(&self, nsid: i32) -> Vec<(Entry, IpAddr)> {
         let mut sources = Vec::new();
-        for link in self.ends(nsid) {
+        for link in self.facts.kernel.ends_of(nsid) {
             let Some(far) = link.far_end() else { continue };
             let entry = self.entry(link);
             let addresses = self.facts.kernel.addresses_at(far).map(|a| a.net.addr()).filter(leaves);
@@ -247,7 +234,7 @@ impl<'a> Resolver<'a> {
         };
         let sources = self.sources(*nsid);
         if sources.is_empty() {
-            let has_link = !self.ends(*nsid).is_empty();
+            let has_link = self.facts.kernel.ends_of(*nsid).next().is_some();
             pending.rows.push(bare(State::Waiting(if has_link { Reason::NoAddressYet } else { Reason::NoLinkYet })));
         }
         let owner = u64::MAX - pending.rows.len() as u64;
@@ -314,6 +301,7 @@ fn blank(subject: Subject, held: &[Held]) -> Row {
         default_route: false,
         address: None,
         entry: None,
+        beside: Vec::new(),
         binding: held.first().cloned(),
         losers: held.iter().skip(1).map(|h| h.name.clone()).collect(),
         state: State::Waiting(Reason::NoAddressYet),

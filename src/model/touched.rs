@@ -53,14 +53,21 @@ impl Touched {
         let before = kernel.links.get(&index);
         for far in before.into_iter().chain(now).filter_map(Link::far_end) {
             self.addresses.extend(kernel.addresses_at(far).map(|address| address.net.addr()));
-            self.namespaces.extend(far.nsid);
+            far.nsid.into_iter().for_each(|nsid| self.namespace(nsid, kernel));
         }
         self.links.entry(index).or_insert_with(|| before.cloned());
     }
 
+    /// Who is there may have its addresses by each of its links.
+    fn namespace(&mut self, nsid: i32, kernel: &KernelFacts) {
+        self.namespaces.insert(nsid);
+        let far_ends = kernel.ends_of(nsid).filter_map(Link::far_end);
+        self.addresses.extend(far_ends.flat_map(|far| kernel.addresses_at(far)).map(|address| address.net.addr()));
+    }
+
     fn address(&mut self, (nsid, index): (i32, IfIndex), address: IpAddr, kernel: &KernelFacts) {
         self.addresses.insert(address);
-        self.namespaces.insert(nsid);
+        self.namespace(nsid, kernel);
         if let Some(near) = kernel.near_end(Place { nsid: Some(nsid), index }) {
             self.links.entry(near.index).or_insert_with(|| Some(near.clone()));
         }

@@ -3,6 +3,7 @@
 pub mod ahead;
 mod beyond;
 mod exit;
+mod gateway;
 mod holder;
 mod lost;
 mod managed;
@@ -29,7 +30,7 @@ use super::ways::{Gateway, Numbers, Way, WayKey};
 pub use exit::Exit;
 use holder::{not_an_uplink, own};
 use managed::Taken;
-use outside::{Default as DefaultRoute, Inside, MAIN};
+use outside::{Default as DefaultRoute, Inside};
 
 /// Where workloads are known to be.
 #[derive(Clone, Debug)]
@@ -243,35 +244,6 @@ impl Survey<'_> {
             }
         }
         number
-    }
-
-    /// A NIC's default route; else the one that its link took along when it went down; else the router that it shares with another NIC; else
-    /// nothing where everything is on the link.
-    fn own_gateway(&mut self, link: &Link, family: Family) -> Option<Gateway> {
-        let key = (link.index, family);
-        let downs = self.kernel.downs(link.index);
-        let of_nic = |d: &&DefaultRoute| d.interface == link.index && d.family == family;
-        if let Some(found) = self.defaults.iter().find(of_nic) {
-            self.memory.gateways.insert(key, (found.gateway, downs));
-            return Some(found.gateway);
-        }
-        // A static route goes with its link and does not come back with it; one that is deleted while the link is up is meant to be gone.
-        match self.memory.gateways.get(&key) {
-            Some((gateway, then)) if !(link.up && *then == downs) => return Some(*gateway),
-            _ => drop(self.memory.gateways.remove(&key)),
-        }
-        let has_address = own(self.kernel, link.index).any(|a| Family::of(a.net.addr()) == family);
-        let alone = (link.point_to_point || link.no_arp) && has_address;
-        self.shared_gateway(link.index, family)
-            .or_else(|| alone.then_some(Gateway { address: None, onlink: false, mtu: None, table: MAIN }))
-    }
-
-    /// Another NIC's gateway, when it is on a subnet of this one too: several NICs in one subnet share their router.
-    fn shared_gateway(&self, nic: IfIndex, family: Family) -> Option<Gateway> {
-        let near = |gateway: IpAddr| own(self.kernel, nic).any(|a| a.net.contains(&gateway));
-        let mut others = self.defaults.iter().filter(|d| d.family == family && d.gateway.table == MAIN);
-        let route = others.find(|d| d.gateway.address.is_some_and(near))?;
-        Some(Gateway { onlink: false, mtu: None, ..route.gateway })
     }
 
     /// Which way answers and flows go, and what is inside.

@@ -100,6 +100,8 @@ pub struct Row {
     /// A host address, except for a routed subnet. Of the host's programs all of the family, whatever address they have.
     pub address: Option<IpNet>,
     pub entry: Option<Entry>,
+    /// By which other links of the same workload packets with this address come in.
+    pub beside: Vec<Entry>,
     pub binding: Option<Held>,
     /// Bindings that would have had it too.
     pub losers: Vec<BindingName>,
@@ -107,6 +109,11 @@ pub struct Row {
 }
 
 impl Row {
+    /// Wherever its packets enter this host.
+    pub fn entries(&self) -> impl Iterator<Item = Entry> {
+        self.entry.into_iter().chain(self.beside.iter().copied().filter(|_| self.entry.is_some()))
+    }
+
     /// Why it is not served, or not yet.
     pub fn reason(&self) -> Option<&Reason> {
         match &self.state {

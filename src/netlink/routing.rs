@@ -21,6 +21,7 @@ const FIXED: usize = 12;
 /// Length of `struct rtnexthop`: length, flags, weight less one, interface.
 const HOP_FIXED: usize = 8;
 const RTA_NH_ID: u16 = 30;
+const RTA_PREF: u16 = 20;
 /// A text, unlike all other metrics.
 const RTAX_CC_ALGO: u16 = 16;
 const RTM_F_CLONED: u32 = 0x200;
@@ -93,6 +94,7 @@ pub fn route(message: &Received<'_>) -> Option<ReadRoute> {
             libc::RTA_PRIORITY => route.metric = number(value)?,
             libc::RTA_PREFSRC => route.source = address(value),
             libc::RTA_ENCAP => route.encap = true,
+            RTA_PREF => route.router_preference = value.first().map_or(0, |bits| router_preference(*bits)),
             RTA_NH_ID => object = number(value),
             libc::RTA_METRICS => {
                 let numbers = attributes(value).filter(|(kind, _)| *kind != RTAX_CC_ALGO);
@@ -115,6 +117,15 @@ pub fn route(message: &Received<'_>) -> Option<ReadRoute> {
     route.destination = IpNet::new(destination, destination_length).ok()?;
     let matters = route.table != u32::from(libc::RT_TABLE_LOCAL) && !is_for_the_link_only(destination);
     matters.then_some(ReadRoute { route, object })
+}
+
+/// Two bits with a sign; the value that is reserved counts as medium (RFC 4191, 2.1).
+fn router_preference(bits: u8) -> i8 {
+    match bits & 3 {
+        1 => 1,
+        3 => -1,
+        _ => 0,
+    }
 }
 
 /// The next hops in `RTA_MULTIPATH`.

@@ -69,9 +69,15 @@ pub fn cuts<'a>(
         return Vec::new();
     }
     let mut of: HashMap<Entrance, &Row> = HashMap::default();
+    // Who comes in by one link less is bound by the others as before.
+    let mut of_net: HashMap<IpNet, &Row> = HashMap::default();
+    let nets: HashSet<IpNet> = touched.iter().map(|(_, net)| *net).collect();
     for row in rows {
-        let (Some(entry), Some(net)) = (row.entry, row.address) else { continue };
-        let entrances = outcome.interfaces(entry).map(|interface| (interface, net));
+        let (Some(_), Some(net)) = (row.entry, row.address) else { continue };
+        if nets.contains(&net) {
+            of_net.insert(net, row);
+        }
+        let entrances = outcome.entrances(row).map(|interface| (interface, net));
         entrances.filter(|entrance| touched.contains(entrance)).for_each(|entrance| {
             of.insert(entrance, row);
         });
@@ -86,7 +92,8 @@ pub fn cuts<'a>(
         }
     }
     let former = gone.iter().map(|address| Cut { keep: exits.remove(address).unwrap_or_default(), ..Cut::all(IpNet::from(*address)) });
-    former.chain(touched.iter().flat_map(|entrance| cut(*entrance, of.get(entrance).copied(), (observed, desired), outcome))).collect()
+    let row = |entrance: &Entrance| of.get(entrance).or_else(|| of_net.get(&entrance.1)).copied();
+    former.chain(touched.iter().flat_map(|entrance| cut(*entrance, row(entrance), (observed, desired), outcome))).collect()
 }
 
 /// The cuts of routed sources that are held from now on, though nobody knows by which interface they come: what they began before goes on by the
@@ -128,7 +135,8 @@ fn cut(entrance: Entrance, row: Option<&Row>, (observed, desired): (&Ruleset, &R
             exits.into_iter().chain(none).map(|exit| Cut { only: Some(exit), keeps_open, ..all.clone() }).collect()
         }
         (Some(Standing::Bound(_)), Some(binding)) => {
-            let same = limits(observed, entrance) == limits(desired, entrance);
+            let now = row.and_then(|row| Some((row.entry?.interface(), entrance.1))).unwrap_or(entrance);
+            let same = limits(observed, entrance) == limits(desired, now);
             // What the binding was for, and is not any more, has the exit's address all the same.
             let keep = row.filter(|_| same || !was_bound).map(|row| outcome.borne_by(row)).unwrap_or_default();
             // A label is as old as its container: no flow of it can be older, unless it fell back.

@@ -236,7 +236,7 @@ fn is_inside(subnet: IpNet, inside: &BTreeSet<IpNet>) -> bool {
 fn put_into(table: u32, routes: impl Iterator<Item = Route>) -> Vec<Route> {
     let mut first: BTreeMap<(IpNet, u32), Route> = BTreeMap::new();
     for route in routes {
-        let copy = Route { table, protocol: PROTOCOL, expires: None, ..route };
+        let copy = Route { table, protocol: PROTOCOL, expires: None, router_preference: 0, ..route };
         first.entry((copy.destination, copy.metric)).or_insert(copy);
     }
     first.into_values().collect()

@@ -93,10 +93,10 @@ fn forwarders<'a>(outcome: &Outcome, kernel: &'a KernelFacts) -> BTreeSet<&'a st
     let spread = outcome.spreads.values().flat_map(|shares| &shares.shares).map(|share| share.exit);
     let mut links: BTreeSet<IfIndex> = spread.filter(|exit| exit.address.is_ipv4()).map(|exit| exit.interface).collect();
     for row in &outcome.rows {
-        if let (State::Bound(exit), Some(entry)) = (&row.state, row.entry)
+        if let (State::Bound(exit), Some(_)) = (&row.state, row.entry)
             && exit.address.is_ipv4()
         {
-            links.extend(outcome.interfaces(entry).chain([exit.interface]));
+            links.extend(outcome.entrances(row).chain([exit.interface]));
         }
     }
     links.into_iter().filter_map(|index| Some(kernel.links.get(&index)?.name.as_str())).collect()

@@ -85,10 +85,10 @@ pub fn hold(tables: &mut Ruleset, departed: &Departed) {
 }
 
 /// The keys of an address in the sets of who owns what: by each of these ports, and by whichever.
-pub fn owner_keys(ports: &BTreeSet<IfIndex>, address: IpAddr) -> [(&'static str, Vec<Key>); 2] {
+pub fn owner_keys(ports: &BTreeSet<IfIndex>, address: IpAddr) -> [(&'static str, Vec<Key>); 3] {
     let family = usize::from(address.is_ipv6());
-    let by_port = ports.iter().map(|port| source(*port, address)).collect();
-    [(names::OWNERS[family], by_port), (names::OWNED[family], vec![Key::one(Bytes::default().address(address))])]
+    let by_port: Vec<Key> = ports.iter().map(|port| source(*port, address)).collect();
+    [(names::OWNERS[family], by_port.clone()), (names::BESIDE[family], by_port), (names::OWNED[family], vec![Key::one(Bytes::default().address(address))])]
 }
 
 /// A row, and what the kernel knows its source by.
@@ -109,6 +109,7 @@ fn bridge(rows: &[Stood], kernel: &KernelFacts) -> Table {
         for other in kernel.near_ends_of(address).filter(|link| link.master.is_some_and(|master| master != bridge)) {
             sets.put(names::OWNERS[family], source(other.index, address), Data::None);
         }
+        row.beside.iter().for_each(|entry| sets.put(names::BESIDE[family], source(entry.link(), address), Data::None));
     }
     let mut table = sets.with(chains);
     datapath::add_identity_drops(&mut table);
@@ -169,7 +170,7 @@ fn guard_programs(sets: &mut Sets, rows: &[Stood], kernel: &KernelFacts, v6: boo
 fn sources<'a>(sets: &mut Sets, outcome: &Outcome, rows: &[Stood<'a>], v6: bool) -> BTreeMap<String, &'a Traffic> {
     let mut traffics: BTreeMap<String, &Traffic> = BTreeMap::new();
     for (row, standing) in rows {
-        let (Some(entry), Some(net)) = (row.entry, row.address) else { continue };
+        let (Some(_), Some(net)) = (row.entry, row.address) else { continue };
         if net.addr().is_ipv6() != v6 {
             continue;
         }
@@ -177,11 +178,12 @@ fn sources<'a>(sets: &mut Sets, outcome: &Outcome, rows: &[Stood<'a>], v6: bool)
         let valid = !matches!(standing, Standing::Bound(NO_EXIT));
         let limited = row.binding.as_ref().map(|b| &b.traffic).filter(|t| valid && !t.is_everything());
         let limited = limited.map(|traffic| (traffic::name(traffic), traffic));
-        for interface in outcome.interfaces(entry) {
+        let is_guarded = row.entries().any(|entry| guarded(outcome, entry));
+        for interface in outcome.entrances(row) {
             match standing {
                 Standing::Bound(policy) => bound(sets, outcome, row, (interface, net), *policy, limited.as_ref().map(|(name, _)| name)),
                 Standing::Free => {
-                    if guarded(outcome, entry) {
+                    if is_guarded {
                         sets.put(names::KNOWN, source(interface, net.addr()), Data::None);
                     }
                     fell_back(sets, row, interface, net);

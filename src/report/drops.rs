@@ -102,7 +102,7 @@ impl Drops {
             let reasons = self.by_source.range((link, first)..=(link, last)).flat_map(|(_, reasons)| reasons);
             reasons.for_each(|(reason, packets)| *all.entry(reason).or_default() += packets);
         };
-        for link in outcome.interfaces(entry) {
+        for link in outcome.entrances(row) {
             add(link, net.network(), last_of(net));
         }
         if let Entry::Port { port, .. } = entry {
@@ -157,6 +157,7 @@ mod tests {
             entry: Some(entry),
             binding: None,
             losers: Vec::new(),
+            beside: Vec::new(),
             state: State::Free,
         }
     }

@@ -51,6 +51,8 @@ pub struct Route {
     pub interface: Option<IfIndex>,
     /// Priority; the kernel's default for IPv6 is 1024.
     pub metric: u32,
+    /// Of routers with one metric the one that is preferred: 1 high, 0 medium, -1 low (`RTA_PREF`, RFC 4191).
+    pub router_preference: i8,
     pub source: Option<IpAddr>,
     pub onlink: bool,
     /// All next hops of a route that has several, from the route itself (`RTA_MULTIPATH`) or from the nexthop object that it names (`RTA_NH_ID`).
@@ -78,6 +80,7 @@ impl Route {
             kind: RouteKind::Unicast,
             gateway: None,
             interface: None,
+            router_preference: 0,
             metric: 0,
             source: None,
             onlink: false,

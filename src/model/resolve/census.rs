@@ -180,21 +180,23 @@ impl Kinds {
 
     /// A source that is bound has a policy, which leads somewhere, and comes in by its bridge; and a binding for some traffic has chains.
     pub(super) fn row(&mut self, row: &Row) {
-        let (bridge, v6) = (row.entry.map(Entry::interface), row.address.map(|net| net.addr().is_ipv6()));
+        let (is_there, v6) = (row.entry.is_some(), row.address.map(|net| net.addr().is_ipv6()));
         let exit = if let State::Bound(exit) = &row.state { Some(exit) } else { None };
         if exit.is_some() {
             let mut hash = Fnv::default();
             (exit, v6).hash(&mut hash);
             self.note(hash);
         }
-        if let (Standing::Bound(policy), Some(bridge)) = (standing(row), bridge) {
-            let mut hash = Fnv::default();
-            (policy, exit, bridge, v6).hash(&mut hash);
-            self.note(hash);
+        if let Standing::Bound(policy) = standing(row) {
+            for bridge in row.entries().map(Entry::interface) {
+                let mut hash = Fnv::default();
+                (policy, exit, bridge, v6).hash(&mut hash);
+                self.note(hash);
+            }
         }
         if let Some(traffic) = row.binding.as_ref().map(|binding| &binding.traffic).filter(|traffic| !traffic.is_everything()) {
             let mut hash = Fnv::default();
-            (traffic.number(), bridge.is_some(), v6, matches!(standing(row), Standing::Bound(NO_EXIT))).hash(&mut hash);
+            (traffic.number(), is_there, v6, matches!(standing(row), Standing::Bound(NO_EXIT))).hash(&mut hash);
             self.note(hash);
         }
     }

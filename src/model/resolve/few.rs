@@ -17,7 +17,7 @@ use super::super::port_owners::{Decided, Key, Others, PortOwners};
 use super::super::select::Held;
 use super::super::touched::Touched;
 use super::super::uplinks::outside;
-use super::super::workload::{Row, Subject};
+use super::super::workload::{Entry, Row, Subject};
 use super::census::{Census, Kinds, is_plain};
 use super::containers::owner;
 use super::inner::is_face;
@@ -79,9 +79,18 @@ pub fn resolve_few<'a>(
         return None;
     }
     pending.answered(answers);
+    for row in &mut pending.rows {
+        row.beside = resolver.beside(row);
+        // By another link its address may be somebody else's.
+        if let (false, Some(net), Subject::Container(container)) = (row.beside.is_empty(), row.address, &row.subject)
+            && (census.is_apart(net.addr()) || census.at(net.addr()).iter().any(|other| other.id != container.id))
+        {
+            return None;
+        }
+    }
     let spans: Vec<Range<usize>> = ids.iter().map(|id| span(&outcome.rows[..census.rows], id)).collect();
     let old = || spans.iter().flat_map(|span| &outcome.rows[span.clone()]);
-    let is_guarded = |row: &Row| row.entry.is_none_or(|entry| outcome.guards.get(&entry.interface()) == Some(&Guard::Closed));
+    let is_guarded = |row: &Row| row.entries().all(|entry| outcome.guards.get(&entry.interface()) == Some(&Guard::Closed));
     if !pending.rows.iter().chain(old()).all(is_guarded) {
         return None;
     }
@@ -91,7 +100,7 @@ pub fn resolve_few<'a>(
         return None;
     }
     keys.extend(pending.requests.iter().map(|(request, _)| request.key));
-    let ports = old().filter_map(|row| Some(row.entry?.link())).chain(touched.links.keys().copied());
+    let ports = old().flat_map(Row::entries).map(Entry::link).chain(touched.links.keys().copied());
     let mut changed = Changed {
         ports: ports.collect(),
         addresses: keys.iter().map(|(_, address)| *address).chain(touched.addresses.iter().copied()).collect(),

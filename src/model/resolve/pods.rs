@@ -100,7 +100,7 @@ impl<'a> Resolver<'a> {
     /// Bridges of the ports that lead to pods' namespaces, by their names: the kernel tells of those before the runtime tells of the pod.
     fn pod_ports(&self) -> impl Iterator<Item = IfIndex> {
         let namespaces = self.facts.kernel.namespaces.iter().filter(|(name, _)| name.starts_with(POD_NAMESPACE));
-        namespaces.flat_map(|(_, nsid)| self.ends(*nsid)).filter_map(|link| link.master)
+        namespaces.flat_map(|(_, nsid)| self.facts.kernel.ends_of(*nsid)).filter_map(|link| link.master)
     }
 
     fn workloads(&self, index: &PodIndex) -> Vec<Workload> {
@@ -117,7 +117,7 @@ impl<'a> Resolver<'a> {
                         let pod = self.api_pod(&told.uid).map_or(told, |seen| &seen.pod);
                         let place = self.place(sandbox, &mut namespaces).map(|place| match place {
                             // Its plugins are done before the kubelet tells an address: no link of theirs is still to come.
-                            Place::Nowhere if has_namespace(sandbox) && !pod.finished => self.beside(&pod.addresses, true).unwrap_or(place),
+                            Place::Nowhere if has_namespace(sandbox) && !pod.finished => self.on_no_link(&pod.addresses, true).unwrap_or(place),
                             place => place,
                         });
                         // An older sandbox of the same pod counts only while it still has addresses.
@@ -146,7 +146,7 @@ impl<'a> Resolver<'a> {
                 () if pod.host_network => Place::Refused(Reason::NotServed(refuse_host_network())),
                 () if runtime || pod.addresses.is_empty() => Place::Nowhere,
                 // Its link may be gone already, where nobody but the API server tells of the pod.
-                () => self.beside(&pod.addresses, false).unwrap_or_else(|| Place::Said(pod.addresses.clone(), *place)),
+                () => self.on_no_link(&pod.addresses, false).unwrap_or_else(|| Place::Said(pod.addresses.clone(), *place)),
             };
             workloads.push(pod_at(pod, index, place));
         }
@@ -176,7 +176,7 @@ impl<'a> Resolver<'a> {
 
     /// Where a pod with these addresses is when no link of this host leads to it, and the host itself reaches it by a NIC: beside the host. Where
     /// the host has no route to it but a default one, that is so if it has `no_other_place`.
-    fn beside(&self, addresses: &[IpAddr], no_other_place: bool) -> Option<Place> {
+    fn on_no_link(&self, addresses: &[IpAddr], no_other_place: bool) -> Option<Place> {
         let address = *addresses.first()?;
         let shown = addresses.iter().any(|address| self.facts.kernel.near_ends_of(*address).next().is_some());
         let beside = self.toward(address.into()).map_or(no_other_place, |link| self.uplinks.nics.contains_key(&link.index) || is_nic(link));

@@ -33,7 +33,9 @@ pub fn address_of(kernel: &KernelFacts, spec: &ExitSpec, nic: IfIndex, defaults:
         (said != Some(address), a.deprecated, a.ours, !a.primary, !is_near(a), is_unique_local(address), a.added)
     };
     let best = of_family.filter(|a| a.usable).min_by_key(rank);
-    best.map(|a| a.net.addr()).ok_or_else(|| match own(kernel, nic).any(|a| Family::of(a.net.addr()) != family && a.scope == 0) {
+    // That a line has no IPv6 is usual; that it has no IPv4 is not.
+    let speaks_v4 = || own(kernel, nic).any(|a| a.net.addr().is_ipv4() && a.scope == 0);
+    best.map(|a| a.net.addr()).ok_or_else(|| match family == Family::V6 && speaks_v4() {
         true => Reason::NoExitInFamily(family),
         false => Reason::NoAddressOnInterface { interface: kernel.links.get(&nic).map_or_else(String::new, |link| link.name.clone()) },
     })

@@ -23,7 +23,10 @@ pub struct Default {
     pub gateway: Gateway,
     /// The address that the route says the host's own packets have (`RTA_PREFSRC`).
     pub source: Option<IpAddr>,
+    /// The sources that the route is for, where it is not for all.
+    pub from: Option<IpNet>,
     pub metric: u32,
+    router_preference: i8,
     /// It is `0.0.0.0/0` or `::/0` itself, for all sources, and not a part.
     whole: bool,
 }
@@ -63,7 +66,8 @@ pub fn defaults(kernel: &KernelFacts) -> Vec<Default> {
             let Some(interface) = interface else { continue };
             let gateway = Gateway { address, onlink, mtu: route.mtu(), table: route.table };
             let whole = length == 0 && route.from.is_none() && route.tos == 0;
-            let default = Default { family, interface, gateway, source: route.source, metric: route.metric, whole };
+            let Route { source, from, metric, router_preference, .. } = *route;
+            let default = Default { family, interface, gateway, source, from, metric, router_preference, whole };
             if length == 0 {
                 all.push(default);
             } else {
@@ -73,7 +77,7 @@ pub fn defaults(kernel: &KernelFacts) -> Vec<Default> {
     }
     // A VPN that takes everything often leaves the default route alone, and adds halves of it, or all but the private ranges.
     all.extend(parts.into_values().filter(|(covered, part)| *covered >= much_of(part.family)).map(|(_, part)| part));
-    all.sort_by_key(|d| (d.gateway.table != MAIN, !d.whole, d.metric, d.gateway.table, d.interface));
+    all.sort_by_key(|d| (d.gateway.table != MAIN, !d.whole, d.metric, -d.router_preference, d.gateway.table, d.interface));
     all
 }
 

@@ -4,6 +4,7 @@ use std::net::IpAddr;
 
 use super::super::facts::{Family, IfIndex, is_link_local};
 use super::super::reason::Reason;
+use super::super::ways::WayKey;
 use super::{Survey, Uplink};
 
 impl Survey<'_> {
@@ -25,17 +26,32 @@ impl Survey<'_> {
         holders.next().map_or(Ok(()), |other| Err(refused(other)))
     }
 
+    /// The addresses whose packets have another gateway than others of their NIC.
+    fn apart(&self) -> Vec<(IpAddr, IfIndex, IpAddr)> {
+        let of = |nic: &Uplink, address: IpAddr| {
+            let gateway = self.looked_up(nic.index, address);
+            Some((address, nic.index, self.other_gateway(gateway, nic.index, Family::of(address))?))
+        };
+        let nics = self.uplinks.nics.values();
+        nics.flat_map(|nic| nic.addresses.iter().filter(|a| !is_link_local(**a)).filter_map(move |address| of(nic, *address))).collect()
+    }
+
     /// By which way each address of the uplinks is answered.
     pub(super) fn called(&mut self) {
         let mut called = Vec::new();
+        for (address, nic, gateway) in self.apart() {
+            let (up, holds_exit) = self.uplinks.nics.get(&nic).map_or((false, false), |nic| (nic.up, nic.holds_exit));
+            let number = self.other_way(WayKey { nic, gateway: Some(gateway) }, up, gateway, None);
+            called.extend(number.map(|number| (address, self.rank(nic, Family::of(address)), !holds_exit, 0, number)));
+        }
         for nic in self.uplinks.nics.values() {
             let Some(way) = nic.way.and_then(|number| self.uplinks.ways.get(&number)) else { continue };
             // What calls a link-local address is on the link.
             let served = nic.addresses.iter().filter(|a| way.gateways.contains_key(&Family::of(**a)) && !is_link_local(**a));
-            called.extend(served.map(|address| (*address, self.rank(nic.index, Family::of(*address)), !nic.holds_exit, way.number)));
+            called.extend(served.map(|address| (*address, self.rank(nic.index, Family::of(*address)), !nic.holds_exit, 1, way.number)));
         }
         called.sort_unstable();
-        for (address, _, _, number) in called {
+        for (address, .., number) in called {
             self.uplinks.called.entry(address).or_insert(number);
         }
     }

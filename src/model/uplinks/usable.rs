@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 
+use super::super::binding::ExitSpec;
 use super::super::facts::{Family, IfIndex, is_link_local};
 use super::super::gateways::asked_from;
 use super::super::reason::Reason;
@@ -19,7 +20,7 @@ impl Survey<'_> {
         let mut ways: BTreeMap<IpAddr, WayKey> = BTreeMap::new();
         placed.sort_by_cached_key(|placed| (placed.rank, !self.was_there(placed)));
         for Placed { spec, nic, address, .. } in placed {
-            let exit = self.usable(spec.gateway, (nic, address), &mut ways).map(|exit| Exit { ports: spec.source_ports, ..exit });
+            let exit = self.usable(self.gateway_for(&spec, nic, address), (nic, address), &mut ways).map(|exit| Exit { ports: spec.source_ports, ..exit });
             let exit = self.beyond(&spec, address, exit);
             self.uplinks.exits.insert(spec, exit);
         }
@@ -73,7 +74,8 @@ impl Survey<'_> {
         ways.insert(address, key);
         self.memory.numbers.uses(address, key);
         let gateway = self.uplinks.ways.get(&way).and_then(|way| way.gateways.get(&family)?.address).filter(|_| !alone);
-        if let Some(gateway) = gateway {
+        let stood_in_for = if other.is_none() { self.stood_in_for(nic, family) } else { None };
+        for gateway in gateway.into_iter().chain(stood_in_for) {
             self.uplinks.gateways.entry((nic, gateway)).or_insert_with(|| asked_from(self.kernel, (nic, gateway)));
         }
         if !up {
@@ -90,12 +92,25 @@ impl Survey<'_> {
 
     /// Whether flows with an exit's address went that way before.
     fn was_there(&self, Placed { spec, nic, address, .. }: &Placed) -> bool {
-        let key = WayKey { nic: *nic, gateway: self.other_gateway(spec.gateway, *nic, Family::of(*address)) };
+        let gateway = self.gateway_for(spec, *nic, *address);
+        let key = WayKey { nic: *nic, gateway: self.other_gateway(gateway, *nic, Family::of(*address)) };
         self.memory.numbers.way_of(*address) == Some(key)
     }
 
-    /// A gateway that a binding names, unless it is the NIC's own.
-    fn other_gateway(&self, named: Option<IpAddr>, nic: IfIndex, family: Family) -> Option<IpAddr> {
+    /// The gateway that an exit's binding names; else that of its address. Where the NIC has none, it is what another binding names for it.
+    fn gateway_for(&self, spec: &ExitSpec, nic: IfIndex, address: IpAddr) -> Option<IpAddr> {
+        let named = || {
+            let none = self.gateway_of(nic, Family::of(address)).is_none();
+            self.named.get(&address).filter(|_| none)?.first().copied()
+        };
+        // Flows that masquerade gave the address have the NIC's own gateway, and their address does not tell them from others.
+        let own = self.gateway_of(nic, Family::of(address)).and_then(|own| own.address);
+        let found = || self.found_for(nic, address).filter(|_| !own.is_some_and(|own| self.is_masquerade(nic, address, own)));
+        spec.gateway.or_else(found).or_else(named)
+    }
+
+    /// A gateway that is not the NIC's own.
+    pub(super) fn other_gateway(&self, named: Option<IpAddr>, nic: IfIndex, family: Family) -> Option<IpAddr> {
         let own = self.gateway_of(nic, family);
         let alone = self.is_alone(nic);
         let is_own = |own: Gateway, gateway| own.address == Some(gateway) || (own.address.is_none() && alone);
@@ -103,7 +118,7 @@ impl Survey<'_> {
     }
 
     /// The NIC's own gateway.
-    fn gateway_of(&self, nic: IfIndex, family: Family) -> Option<Gateway> {
+    pub(super) fn gateway_of(&self, nic: IfIndex, family: Family) -> Option<Gateway> {
         let way = self.uplinks.nics.get(&nic)?.way?;
         self.uplinks.ways.get(&way)?.gateways.get(&family).copied()
     }
@@ -120,10 +135,12 @@ impl Survey<'_> {
     }
 
     /// The way by a gateway that is not the NIC's own.
-    fn other_way(&mut self, key: WayKey, up: bool, address: IpAddr, own_gateway: Option<Gateway>) -> Option<u8> {
-        let on_subnet = own(self.kernel, key.nic).any(|a| a.net.contains(&address)) || is_link_local(address);
-        let table = own_gateway.map_or_else(|| self.table_toward(key.nic, address), |own| own.table);
-        let gateway = Gateway { address: Some(address), onlink: !on_subnet, mtu: None, table };
+    pub(super) fn other_way(&mut self, key: WayKey, up: bool, address: IpAddr, own_gateway: Option<Gateway>) -> Option<u8> {
+        let gateway = self.route_by(key.nic, address).unwrap_or_else(|| {
+            let on_subnet = own(self.kernel, key.nic).any(|a| a.net.contains(&address)) || is_link_local(address);
+            let table = own_gateway.map_or_else(|| self.table_toward(key.nic, address), |own| own.table);
+            Gateway { address: Some(address), onlink: !on_subnet, mtu: None, table }
+        });
         self.way(key, up, BTreeMap::from([(Family::of(address), gateway)]))
     }
 

@@ -28,14 +28,19 @@ pub fn table() -> (BTreeMap<String, Chain>, Sets) {
     let arp = rule().is(protocol(), ETHERTYPE_ARP);
     let advertisement = rule().is(protocol(), ETHERTYPE[1]).is(l4proto(), ICMPV6).is(icmpv6_type(), ADVERTISEMENT);
     let told_by_another = |rule: RuleBuilder, family: usize, address: Operand| {
-        drop_for(rule.found(names::OWNED[family], [address.clone()]).not_found(names::OWNERS[family], [iif(), address]), drops::SPOOFED)
+        let port = [iif(), address.clone()];
+        let owned = rule.found(names::OWNED[family], [address]);
+        drop_for(owned.not_found(names::OWNERS[family], port.clone()).not_found(names::BESIDE[family], port), drops::SPOOFED)
     };
     let owned_by = |v6: bool| {
         let family = usize::from(v6);
         let of_family = || rule().is(protocol(), ETHERTYPE[family]);
         [
             of_family().found(names::OWNERS[family], [iif(), saddr(v6)]).accept(),
-            drop_for(of_family().found(names::OWNED[family], [saddr(v6)]), drops::SPOOFED),
+            drop_for(
+                of_family().found(names::OWNED[family], [saddr(v6)]).not_found(names::BESIDE[family], [iif(), saddr(v6)]),
+                drops::SPOOFED,
+            ),
         ]
     };
     // Most frames are IPv4's: theirs are the first rules. An owner's advertisement may tell of another's address.
@@ -50,6 +55,8 @@ pub fn table() -> (BTreeMap<String, Chain>, Sets) {
     let sets = Sets::new([
         (names::OWNERS[0], owners(Datatype::Ipv4)),
         (names::OWNERS[1], owners(Datatype::Ipv6)),
+        (names::BESIDE[0], owners(Datatype::Ipv4)),
+        (names::BESIDE[1], owners(Datatype::Ipv6)),
         (names::OWNED[0], owned(Datatype::Ipv4)),
         (names::OWNED[1], owned(Datatype::Ipv6)),
     ]);

@@ -96,6 +96,8 @@ pub const VIRTUAL: &str = "virtual";
 pub const ROUTED_BACK: &str = "routed_back";
 /// Bridge family: port, source.
 pub const OWNERS: [&str; 2] = ["owners4", "owners6"];
+/// Bridge family: port, source of the same workload at another port, which owns it.
+pub const BESIDE: [&str; 2] = ["beside4", "beside6"];
 /// Bridge family: source that a port owns.
 pub const OWNED: [&str; 2] = ["owned4", "owned6"];
 /// The sets of the ip families whose elements are one source's each.

@@ -36,11 +36,11 @@ pub fn table(outcome: &Outcome) -> Option<Table> {
     let mut limits: BTreeMap<String, Rate> = BTreeMap::new();
     let mut subnets = BTreeSet::new();
     for row in &outcome.rows {
-        let (Some(entry), Some(net), Some(binding)) = (row.entry, row.address, &row.binding) else { continue };
+        let (Some(_), Some(net), Some(binding)) = (row.entry, row.address, &row.binding) else { continue };
         let Some(rate) = binding.rate else { continue };
         let chain = chain(binding.shared_name());
         let family = usize::from(net.addr().is_ipv6());
-        for interface in outcome.interfaces(entry) {
+        for interface in outcome.entrances(row) {
             let (set, key) = element(family, interface, net);
             sets.put(set, key, Data::Verdict(Verdict::Jump(chain.clone())));
             if set == RATES_NETS[family] {

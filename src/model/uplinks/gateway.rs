@@ -1,0 +1,113 @@
+//! The gateway of a NIC, and of each of its addresses where they have several.
+
+use std::net::IpAddr;
+
+use super::super::facts::{Family, IfIndex, Link, Rule, RuleAction, is_link_local};
+use super::super::ways::Gateway;
+use super::Survey;
+use super::holder::own;
+use super::outside::{Default as DefaultRoute, MAIN};
+use crate::contract::PROTOCOL;
+
+/// The preference of the kernel's rule for the main table.
+const PREFERENCE_MAIN: u32 = 32_766;
+
+impl<'a> Survey<'a> {
+    /// A NIC's default route; else the one that its link took along when it went down; else the router that it shares with another NIC; else
+    /// nothing where everything is on the link.
+    pub(super) fn own_gateway(&mut self, link: &Link, family: Family) -> Option<Gateway> {
+        let key = (link.index, family);
+        let downs = self.kernel.downs(link.index);
+        if let Some(found) = self.alive(link.index, family) {
+            self.memory.gateways.insert(key, (found.gateway, downs));
+            return Some(found.gateway);
+        }
+        // A static route goes with its link and does not come back with it; one that is deleted while the link is up is meant to be gone.
+        match self.memory.gateways.get(&key) {
+            Some((gateway, then)) if !(link.up && *then == downs) => return Some(*gateway),
+            _ => drop(self.memory.gateways.remove(&key)),
+        }
+        let has_address = own(self.kernel, link.index).any(|a| Family::of(a.net.addr()) == family);
+        let alone = (link.point_to_point || link.no_arp) && has_address;
+        self.shared_gateway(link.index, family)
+            .or_else(|| alone.then_some(Gateway { address: None, onlink: false, mtu: None, table: MAIN }))
+    }
+
+    /// The default routes of a NIC, in the order in which they are used.
+    fn of_nic(&self, nic: IfIndex, family: Family) -> impl Iterator<Item = &'a DefaultRoute> + use<'a> {
+        self.defaults.iter().filter(move |d| d.interface == nic && d.family == family)
+    }
+
+    /// The first default route of a NIC, unless its router is dead and another one of the same link answers.
+    fn alive(&self, nic: IfIndex, family: Family) -> Option<&'a DefaultRoute> {
+        let first = self.of_nic(nic, family).next()?;
+        let is_dead =
+            |d: &DefaultRoute| d.gateway.address.is_some_and(|gateway| self.inner.facts.dead_gateways.contains((nic, gateway)));
+        let instead = || self.of_nic(nic, family).find(|other| !is_dead(other) && self.is_beside(first, other));
+        Some(if is_dead(first) { instead().unwrap_or(first) } else { first })
+    }
+
+    /// Whether two routers are for the same addresses: on one subnet, or both by their link-local addresses.
+    fn is_beside(&self, one: &DefaultRoute, other: &DefaultRoute) -> bool {
+        let (Some(a), Some(b)) = (one.gateway.address, other.gateway.address) else { return false };
+        let subnets = || own(self.kernel, one.interface).any(|address| address.net.contains(&a) && address.net.contains(&b));
+        one.from == other.from && ((is_link_local(a) && is_link_local(b)) || subnets())
+    }
+
+    /// The router that a NIC's default route names, where another one stands in for it: it is asked whether it is back.
+    pub(super) fn stood_in_for(&self, nic: IfIndex, family: Family) -> Option<IpAddr> {
+        let first = self.of_nic(nic, family).next()?.gateway.address;
+        first.filter(|_| self.alive(nic, family).is_some_and(|alive| alive.gateway.address != first))
+    }
+
+    /// The gateway that the host's own packets from an address have on its NIC, where it is not the NIC's: a policy rule leads them to a table
+    /// with another default route, or a default route is for them alone (IPv6).
+    pub(super) fn looked_up(&self, nic: IfIndex, address: IpAddr) -> Option<IpAddr> {
+        let is_from = |rule: &&Rule| {
+            let plain = rule.protocol != PROTOCOL && rule.action == RuleAction::Table && !rule.not && !rule.other;
+            let for_all = rule.mark.is_none() && rule.to.is_none() && rule.oif.is_none() && rule.iif.as_deref().is_none_or(|iif| iif == "lo");
+            let from = rule.from.is_some_and(|from| from.prefix_len() > 0 && from.contains(&address));
+            plain && for_all && from && rule.preference < PREFERENCE_MAIN
+        };
+        let family = Family::of(address);
+        let holds = |d: &&DefaultRoute| d.from.is_none_or(|from| from.contains(&address));
+        let mut rules: Vec<&Rule> = self.kernel.rules.iter().filter(is_from).collect();
+        rules.sort_by_key(|rule| rule.preference);
+        let by_rule = || rules.iter().find_map(|rule| self.of_nic(nic, family).filter(holds).find(|d| d.gateway.table == rule.table));
+        // Without a rule the narrowest route of the sources that it is in.
+        let by_source = || {
+            let narrow = self.of_nic(nic, family).filter(|d| d.from.is_some()).filter(holds);
+            narrow.max_by_key(|d| d.from.map(|from| from.prefix_len()))
+        };
+        // The first may be for others alone.
+        let first = self.of_nic(nic, family).next().filter(|first| !holds(first));
+        let for_all = || first.and_then(|_| self.of_nic(nic, family).find(holds));
+        by_rule().or_else(by_source).or_else(for_all)?.gateway.address
+    }
+
+    /// The gateway of an exit for which its binding names none: the one that the host's own packets have; else what a default route says has that
+    /// address, or is in its subnet.
+    pub(super) fn found_for(&self, nic: IfIndex, address: IpAddr) -> Option<IpAddr> {
+        let family = Family::of(address);
+        let said = || self.of_nic(nic, family).find(|d| d.source == Some(address));
+        let is_near = |gateway: IpAddr| own(self.kernel, nic).any(|a| a.net.addr() == address && a.net.contains(&gateway));
+        let near = || self.of_nic(nic, family).find(|d| d.gateway.address.is_some_and(is_near));
+        // A NIC's first is for all that no other one is for, and for those that it is near to itself.
+        let first = self.of_nic(nic, family).next().and_then(|first| first.gateway.address);
+        let is_first = first.is_some_and(is_near);
+        self.looked_up(nic, address).or_else(|| said().or_else(|| if is_first { None } else { near() })?.gateway.address)
+    }
+
+    /// The default route of a NIC by a router.
+    pub(super) fn route_by(&self, nic: IfIndex, gateway: IpAddr) -> Option<Gateway> {
+        self.of_nic(nic, Family::of(gateway)).find(|d| d.gateway.address == Some(gateway)).map(|d| d.gateway)
+    }
+
+    /// Another NIC's gateway, when it is on a subnet of this one too: several NICs in one subnet share their router.
+    fn shared_gateway(&self, nic: IfIndex, family: Family) -> Option<Gateway> {
+        let near = |gateway: IpAddr| own(self.kernel, nic).any(|a| a.net.contains(&gateway));
+        let mut others = self.defaults.iter().filter(|d| d.family == family && d.gateway.table == MAIN);
+        let route = others.find(|d| d.gateway.address.is_some_and(near))?;
+        Some(Gateway { onlink: false, mtu: None, ..route.gateway })
+    }
+}
