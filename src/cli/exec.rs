@@ -17,7 +17,7 @@ use nix::errno::Errno;
 use nix::unistd::{User, initgroups, setgid, setuid};
 
 use crate::api;
-use crate::daemon::control::{Request, ask};
+use crate::daemon::control::{Request, ask, network_namespace};
 use crate::daemon::question::Response;
 use crate::effects::isolation::{self, Isolation};
 use crate::effects::programs::Group;
@@ -82,6 +82,7 @@ pub fn enter(state: &Path, by: By, isolated: Option<Isolated>) -> anyhow::Result
     if started_in(&cgroup).as_ref() != Some(&started) {
         bail!("that is not a binding's name; write NAMESPACE/NAME, for instance shop/crawler");
     }
+    same_network(state)?;
     if let Some(isolated) = isolated {
         return isolate(state, &started, &isolated);
     }
@@ -95,6 +96,19 @@ pub fn enter(state: &Path, by: By, isolated: Option<Isolated>) -> anyhow::Result
             group.leave();
             Err(error)
         }
+    }
+}
+
+/// The rules for a control group are in the daemon's network namespace: in another one they hold nobody.
+fn same_network(state: &Path) -> anyhow::Result<()> {
+    let own = network_namespace().context("failed to look at /proc/self/ns/net")?;
+    match ask(state, &Request::Namespace)? {
+        Response::Text(daemon) if daemon == own => Ok(()),
+        Response::Text(_) => bail!(
+            "this is another network namespace than egressd's, where its rules hold nobody; call it from the host's (nsenter --net=/proc/1/ns/net), or bind this namespace (networkNamespaces)"
+        ),
+        Response::Refused(why) => bail!(why),
+        _ => bail!("egressd gave another answer than was asked for"),
     }
 }
 

@@ -120,6 +120,8 @@ pub struct Services {
     pub ipvs: bool,
     /// What servers are to be asked for their health.
     pub checks: Arc<BTreeSet<Check>>,
+    /// Whose ports are that cannot be served just now, as where the exit's address is away.
+    pub away: Holders,
 }
 
 /// What is wrong with a port that a binding publishes.
@@ -153,7 +155,8 @@ impl Services {
 
     /// Whose the ports are now.
     pub fn holders(&self) -> Holders {
-        self.all.iter().map(|service| ((service.address, service.ports), service.binding.clone())).collect()
+        let served = self.all.iter().map(|service| ((service.address, service.ports), service.binding.clone()));
+        self.away.clone().into_iter().chain(served).collect()
     }
 
     /// The rows behind a place among them have moved by so many.

@@ -77,7 +77,10 @@ impl Routing {
             if behind.contains(&(family, true)) {
                 routing.rules.insert(Rule { from, ..rule(family, PREFERENCE_LOCAL, LOCAL) });
             }
-            routing.rules.insert(Rule { from, ..inside(family, PREFERENCE_FROM_INSIDE) });
+            // What a VPN has in a table of its own goes there, whatever address it has.
+            for table in outcome.uplinks.inside.tables.iter().chain([&MAIN]) {
+                routing.rules.insert(Rule { from, table: *table, ..inside(family, PREFERENCE_FROM_INSIDE) });
+            }
             if reached.contains(&family) {
                 routing.rules.insert(Rule { from, ..rule(family, PREFERENCE_FROM_NODES, TABLE_NODES) });
             }

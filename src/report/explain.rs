@@ -27,9 +27,13 @@ const MANY: usize = 8;
 /// What becomes of the packets of `workload` (a name, an address, or a container's id) to `destination`, or to the outside at large.
 /// `None`: no such workload is known.
 pub fn explain(facts: &Facts, outcome: &Outcome, drops: &Drops, workload: &str, destination: Option<IpAddr>) -> Option<String> {
-    let mut rows: Vec<&Row> = outcome.all_rows().filter(|row| named(row, workload)).collect();
+    let mut rows: Vec<&Row> = match workload.parse() {
+        Ok(address) => holding(outcome, address),
+        Err(_) => outcome.all_rows().filter(|row| named(row, workload)).collect(),
+    };
+    // Its name may be the first address of what is left of a subnet to others.
     if rows.is_empty() {
-        rows = subnet_of(outcome, workload);
+        rows = outcome.all_rows().filter(|row| named(row, workload)).collect();
     }
     if rows.is_empty() {
         let container = facts.containers().find(|c| c.name == workload || (!workload.is_empty() && c.id.starts_with(workload)))?;
@@ -61,13 +65,13 @@ fn named(row: &Row, name: &str) -> bool {
     id || row.subject.to_string() == name || row.address.is_some_and(|net| net.to_string() == name || net.addr().to_string() == name)
 }
 
-/// The rows of the smallest subnet that has this address, if it is one.
-fn subnet_of<'a>(outcome: &'a Outcome, name: &str) -> Vec<&'a Row> {
-    let Ok(address) = name.parse::<IpAddr>() else { return Vec::new() };
-    let has = |row: &&Row| matches!(row.subject, Subject::Source(net) if net.contains(&address));
-    let length = |row: &&Row| row.address.map_or(0, |net| net.prefix_len());
-    let most = outcome.rows.iter().filter(has).map(|row| length(&row)).max();
-    outcome.rows.iter().filter(has).filter(|row| Some(length(row)) == most).collect()
+/// The rows of the smallest part of a subnet that has this address, those that are known by an interface first: they are what the kernel looks up.
+fn holding(outcome: &Outcome, address: IpAddr) -> Vec<&Row> {
+    let of_host = |row: &Row| row.entry.is_some_and(Entry::is_of_host);
+    let has = |row: &&Row| !of_host(row) && row.address.is_some_and(|net| net.contains(&address));
+    let rank = |row: &Row| (row.entry.is_some(), row.address.map_or(0, |net| net.prefix_len()));
+    let most = outcome.all_rows().filter(has).map(rank).max();
+    outcome.all_rows().filter(has).filter(|row| Some(rank(row)) == most).collect()
 }
 
 /// The address that a row's packets have: its own, or the one of its subnet that is asked for.

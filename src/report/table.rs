@@ -1,5 +1,6 @@
 //! The report as a table for a terminal.
 
+use std::collections::BTreeSet;
 use std::net::IpAddr;
 
 use k8s_openapi::jiff::Timestamp;
@@ -132,8 +133,10 @@ fn notes(status: &Status) -> Vec<String> {
         );
         notes.extend(w.warnings.iter().map(|m| format!("{who}: {m}")));
     }
+    // A row that waits for whom it is for tells that, and nothing of what its binding has wrong besides.
+    let told: BTreeSet<&str> = status.workloads.iter().filter_map(|w| w.message.as_deref()).collect();
     for b in &status.bindings {
-        notes.extend(b.errors.iter().filter(|_| b.workloads == 0).map(|e| format!("{}: {e}", b.binding)));
+        notes.extend(b.errors.iter().filter(|error| !told.contains(error.as_str())).map(|e| format!("{}: {e}", b.binding)));
         let nobody =
             b.fits_nobody.iter().map(|demands| format!("{}: its containerSelector fits no container of this host ({demands})", b.binding));
         notes.extend(nobody);

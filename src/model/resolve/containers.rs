@@ -84,7 +84,10 @@ impl<'a> Resolver<'a> {
                 ..row(container, Some(attachment), held, state)
             };
             if let Some(error) = refuse_network(network) {
-                pending.rows.push(of(State::Refused(Reason::NotServed(error))));
+                // Whoever asks for nothing is where it is meant to be.
+                if binding.is_some() {
+                    pending.rows.push(of(State::Refused(Reason::NotServed(error))));
+                }
                 continue;
             }
             if attachment.addresses.is_empty() && binding.is_some() {

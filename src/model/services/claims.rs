@@ -55,13 +55,20 @@ pub fn claims<'a>(rows: &'a [Row], listed: impl Iterator<Item = &'a Arc<Binding>
         ordered.iter().for_each(|candidate| claims.take(candidate, right));
     }
     let Claims { services, asked, checks, problems, known, .. } = claims;
+    let asks_still = |name: &BindingName, ports: &Ports| {
+        let mut of = ordered.iter().filter(|candidate| candidate.binding.name == *name);
+        of.any(|candidate| candidate.binding.inbound.iter().any(|entry| entry.refusal.is_none() && entry.ports.meets(ports)))
+    };
+    let is_taken = |(address, ports): &Called| services.values().any(|service| service.address == *address && service.ports.meets(ports));
+    let away = known.holders.iter().filter(|(called, holder)| asks_still(holder, &called.1) && !is_taken(called));
+    let away = away.map(|(called, holder)| (*called, holder.clone())).collect();
     let is_free = |service: &Service| {
         let called = (service.address, service.ports);
         let is_looked_at = service.engine.ipvs().is_none() || known.ipvs.is_some();
         is_looked_at && (known.served.contains_key(&called) || known.taken.is_known(called))
     };
     let (all, waiting): (Vec<_>, Vec<_>) = services.into_values().partition(is_free);
-    Services { all, problems, asked: Arc::new(asked), pending: !waiting.is_empty(), ipvs, checks: Arc::new(checks) }
+    Services { all, problems, asked: Arc::new(asked), pending: !waiting.is_empty(), ipvs, checks: Arc::new(checks), away }
 }
 
 /// Who comes first where several ask for a port. Of the API server's bindings that is the oldest: a namespace gives itself what priority it likes.

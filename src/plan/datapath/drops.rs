@@ -9,13 +9,15 @@ use std::net::IpAddr;
 use super::flow::{NO_FLOW, ORIGINAL, REPLY};
 use crate::contract::FLAG;
 use crate::model::facts::IfIndex;
-use crate::nft::build::{Operand, RuleBuilder, constant, ct_direction, ct_original_saddr, ct_reply_saddr, ct_state, iif, rule, saddr};
-use crate::nft::{Bytes, Chain, Datatype, Family, Key, Rule, Set, Table};
+use crate::nft::build::{
+    Operand, RuleBuilder, constant, ct_direction, ct_original_saddr, ct_reply_saddr, ct_state, fib_oif, fib_type, iif, rule, saddr,
+};
+use crate::nft::{Bytes, Chain, Datatype, Family, Key, Refusal, Rule, Set, Table};
 use crate::plan::elements::{number_at, source_of};
 
 /// A source that nobody vouches for, on its way to somewhere that is not known to be inside.
 pub const GUARD: &str = "Guard";
-/// A bound source without a usable exit: the program gets "unreachable".
+/// A bound source without a usable exit: the program gets "unreachable" (RFC 792, 4443).
 pub const NO_EXIT: &str = "NoExit";
 /// What has a way would leave by another NIC than that way's, or with another address than that NIC's.
 pub const SEAL: &str = "Seal";
@@ -34,6 +36,8 @@ pub const SPOOFED: &str = "Spoofed";
 
 /// The reasons of the ip families, whatever is bound.
 const ALWAYS: [&str; 5] = [GUARD, NO_EXIT, SEAL, FOREIGN_MARK, DEPARTED];
+/// `RTN_UNICAST` of `linux/rtnetlink.h`: not this host's, and not for many.
+const UNICAST: u32 = 1;
 /// Milliseconds that the packets of a source, or of an interface, are remembered after the last one.
 const REMEMBERED: u64 = 24 * 60 * 60 * 1000;
 /// Sources of one reason, at most: whoever sends with invented addresses fills no more. What finds no room is counted by interface and reason.
@@ -105,8 +109,11 @@ fn add_sets_of(table: &mut Table, reason: &'static str, versions: &[bool]) {
 pub fn chains(v6: bool) -> impl Iterator<Item = (String, Chain)> {
     let by_source = [GUARD, FOREIGN_MARK, DEPARTED]
         .map(|reason| (chain(reason), [count(reason, v6, [iif(), saddr(v6)]).as_slice(), &[rule().counter(reason).drop()]].concat()));
-    // Its mark says already that there is no way, and programs get an error at once.
-    let no_exit = [count(NO_EXIT, v6, [iif(), saddr(v6)]).as_slice(), &[rule().counter(NO_EXIT).accept()]].concat();
+    // Its mark says already that there is no way, but what is inside is reached all the same. The route that ends its table would answer, too, and
+    // less often than a connection is tried: the kernel holds both that a packet has no route, and the answer, against one limit of a second.
+    let inside = [rule().is_not(fib_type(), UNICAST).accept(), rule().is_not(fib_oif(), 0).accept()];
+    let end = rule().counter(NO_EXIT).reject(Refusal::Host { v6 });
+    let no_exit = [inside.as_slice(), &count(NO_EXIT, v6, [iif(), saddr(v6)]), &[end]].concat();
     let all = by_source.into_iter().chain([(chain(NO_EXIT), no_exit), (chain(SEAL), sealed(v6))]);
     all.map(|(name, rules)| (name, Chain::regular(rules)))
 }
