@@ -68,6 +68,8 @@ pub struct Memory {
     pub numbers: Numbers,
     /// Gateways of default routes, with how often the link had gone down when they were seen.
     gateways: BTreeMap<(IfIndex, Family), (Gateway, u32)>,
+    /// Routers that a NIC has from another one, with that one, and how often its link had gone down.
+    shared_gateways: BTreeMap<(IfIndex, Family), (Gateway, IfIndex, u32)>,
     /// The NIC of each address that egressd puts on one: its subnet may be taken from it for a while.
     managed: BTreeMap<IpAddr, IfIndex>,
 }
@@ -83,6 +85,8 @@ pub struct Uplinks {
     placed: BTreeMap<ExitSpec, (IfIndex, IpAddr)>,
     /// The way of answers to who called an address; 0 is not in it.
     pub called: BTreeMap<IpAddr, u8>,
+    /// Addresses that a policy rule of the host leads out by their NIC: its own sockets need no rule of ours.
+    pub led: BTreeSet<IpAddr>,
     /// The way of flows that bear an exit; 0 when it is gone.
     pub borne: BTreeMap<IpAddr, u8>,
     pub inside: Inside,
@@ -262,6 +266,7 @@ impl Survey<'_> {
         let ways: BTreeSet<WayKey> = uplinks.ways.values().map(|way| way.key).collect();
         self.memory.numbers.keep_only(&ways);
         self.memory.gateways.retain(|(nic, _), _| self.kernel.links.contains_key(nic));
+        self.memory.shared_gateways.retain(|(nic, _), _| self.kernel.links.contains_key(nic));
         self.memory.managed.retain(|address, nic| uplinks.managed.contains_key(&(*nic, *address)));
         let number = |key: WayKey| uplinks.ways.values().find(|way| way.key == key).map_or(0, |way| way.number);
         uplinks.borne = self.memory.numbers.exits().map(|(exit, key)| (exit, key.map_or(0, number))).collect();

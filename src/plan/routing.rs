@@ -74,15 +74,19 @@ impl Routing {
         let behind = [Family::V4, Family::V6].map(|family| (family, !local_first(kernel, family, PREFERENCE_FROM_INSIDE)));
         for (address, way) in outcome.uplinks.held() {
             let (from, family) = (Some(IpNet::from(address)), Family::of(address));
+            if reached.contains(&family) {
+                routing.rules.insert(Rule { from, ..rule(family, PREFERENCE_FROM_NODES, TABLE_NODES) });
+            }
+            // Its table has more than the NIC's routes: holes, and what goes by a VPN.
+            if outcome.uplinks.led.contains(&address) {
+                continue;
+            }
             if behind.contains(&(family, true)) {
                 routing.rules.insert(Rule { from, ..rule(family, PREFERENCE_LOCAL, LOCAL) });
             }
             // What a VPN has in a table of its own goes there, whatever address it has.
             for table in outcome.uplinks.inside.tables.iter().chain([&MAIN]) {
                 routing.rules.insert(Rule { from, table: *table, ..inside(family, PREFERENCE_FROM_INSIDE) });
-            }
-            if reached.contains(&family) {
-                routing.rules.insert(Rule { from, ..rule(family, PREFERENCE_FROM_NODES, TABLE_NODES) });
             }
             routing.rules.insert(Rule { from, ..rule(family, PREFERENCE_FROM, way.table()) });
         }

@@ -88,7 +88,11 @@ pub fn hold(tables: &mut Ruleset, departed: &Departed) {
 pub fn owner_keys(ports: &BTreeSet<IfIndex>, address: IpAddr) -> [(&'static str, Vec<Key>); 3] {
     let family = usize::from(address.is_ipv6());
     let by_port: Vec<Key> = ports.iter().map(|port| source(*port, address)).collect();
-    [(names::OWNERS[family], by_port.clone()), (names::BESIDE[family], by_port), (names::OWNED[family], vec![Key::one(Bytes::default().address(address))])]
+    [
+        (names::OWNERS[family], by_port.clone()),
+        (names::BESIDE[family], by_port),
+        (names::OWNED[family], vec![Key::one(Bytes::default().address(address))]),
+    ]
 }
 
 /// A row, and what the kernel knows its source by.
@@ -105,8 +109,9 @@ fn bridge(rows: &[Stood], kernel: &KernelFacts) -> Table {
         }
         sets.put(names::OWNERS[family], source(port, address), Data::None);
         sets.one(names::OWNED[family], Bytes::default().address(address), Data::None);
-        // Another bridge may have the same subnet.
-        for other in kernel.near_ends_of(address).filter(|link| link.master.is_some_and(|master| master != bridge)) {
+        // Another bridge may have the same subnet; where the workload has a port there as well, the address is its own.
+        let is_own = |master: IfIndex| master == bridge || row.beside.iter().any(|entry| entry.bridge() == Some(master));
+        for other in kernel.near_ends_of(address).filter(|link| link.master.is_some_and(|master| !is_own(master))) {
             sets.put(names::OWNERS[family], source(other.index, address), Data::None);
         }
         row.beside.iter().for_each(|entry| sets.put(names::BESIDE[family], source(entry.link(), address), Data::None));

@@ -6,6 +6,7 @@ mod gone;
 mod held;
 mod identity;
 mod others;
+mod several;
 mod support;
 mod tagged;
 mod uplinks;
@@ -13,7 +14,14 @@ mod uplinks;
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
-    let groups =
-        [uplinks::scenarios(), identity::scenarios(), tagged::scenarios(), held::scenarios(), gone::scenarios(), others::scenarios()];
+    let groups = [
+        uplinks::scenarios(),
+        identity::scenarios(),
+        tagged::scenarios(),
+        held::scenarios(),
+        gone::scenarios(),
+        others::scenarios(),
+        several::scenarios(),
+    ];
     world::harness::main_of_waiting(groups.into_iter().flatten().collect())
 }

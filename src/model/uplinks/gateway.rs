@@ -41,8 +41,7 @@ impl<'a> Survey<'a> {
     /// The first default route of a NIC, unless its router is dead and another one of the same link answers.
     fn alive(&self, nic: IfIndex, family: Family) -> Option<&'a DefaultRoute> {
         let first = self.of_nic(nic, family).next()?;
-        let is_dead =
-            |d: &DefaultRoute| d.gateway.address.is_some_and(|gateway| self.inner.facts.dead_gateways.contains((nic, gateway)));
+        let is_dead = |d: &DefaultRoute| d.gateway.address.is_some_and(|gateway| self.inner.facts.dead_gateways.contains((nic, gateway)));
         let instead = || self.of_nic(nic, family).find(|other| !is_dead(other) && self.is_beside(first, other));
         Some(if is_dead(first) { instead().unwrap_or(first) } else { first })
     }
@@ -63,17 +62,8 @@ impl<'a> Survey<'a> {
     /// The gateway that the host's own packets from an address have on its NIC, where it is not the NIC's: a policy rule leads them to a table
     /// with another default route, or a default route is for them alone (IPv6).
     pub(super) fn looked_up(&self, nic: IfIndex, address: IpAddr) -> Option<IpAddr> {
-        let is_from = |rule: &&Rule| {
-            let plain = rule.protocol != PROTOCOL && rule.action == RuleAction::Table && !rule.not && !rule.other;
-            let for_all = rule.mark.is_none() && rule.to.is_none() && rule.oif.is_none() && rule.iif.as_deref().is_none_or(|iif| iif == "lo");
-            let from = rule.from.is_some_and(|from| from.prefix_len() > 0 && from.contains(&address));
-            plain && for_all && from && rule.preference < PREFERENCE_MAIN
-        };
         let family = Family::of(address);
         let holds = |d: &&DefaultRoute| d.from.is_none_or(|from| from.contains(&address));
-        let mut rules: Vec<&Rule> = self.kernel.rules.iter().filter(is_from).collect();
-        rules.sort_by_key(|rule| rule.preference);
-        let by_rule = || rules.iter().find_map(|rule| self.of_nic(nic, family).filter(holds).find(|d| d.gateway.table == rule.table));
         // Without a rule the narrowest route of the sources that it is in.
         let by_source = || {
             let narrow = self.of_nic(nic, family).filter(|d| d.from.is_some()).filter(holds);
@@ -82,7 +72,24 @@ impl<'a> Survey<'a> {
         // The first may be for others alone.
         let first = self.of_nic(nic, family).next().filter(|first| !holds(first));
         let for_all = || first.and_then(|_| self.of_nic(nic, family).find(holds));
-        by_rule().or_else(by_source).or_else(for_all)?.gateway.address
+        self.led_by(nic, address).or_else(by_source).or_else(for_all)?.gateway.address
+    }
+
+    /// The default route that a policy rule for an address leads to, if it is by the address's NIC.
+    pub(super) fn led_by(&self, nic: IfIndex, address: IpAddr) -> Option<&'a DefaultRoute> {
+        let is_from = |rule: &&Rule| {
+            let plain = rule.protocol != PROTOCOL && rule.action == RuleAction::Table && !rule.not && !rule.other;
+            let for_all =
+                rule.mark.is_none() && rule.to.is_none() && rule.oif.is_none() && rule.iif.as_deref().is_none_or(|iif| iif == "lo");
+            let from = rule.from.is_some_and(|from| from.prefix_len() > 0 && from.contains(&address));
+            plain && for_all && from && rule.preference < PREFERENCE_MAIN
+        };
+        let holds = |d: &&DefaultRoute| d.from.is_none_or(|from| from.contains(&address));
+        let mut rules: Vec<&Rule> = self.kernel.rules.iter().filter(is_from).collect();
+        rules.sort_by_key(|rule| rule.preference);
+        // The first of them says where the packet goes, unless it says nothing.
+        let first = rules.iter().find(|rule| self.defaults.iter().any(|d| d.gateway.table == rule.table && holds(&d)))?;
+        self.of_nic(nic, Family::of(address)).filter(holds).find(|d| d.gateway.table == first.table)
     }
 
     /// The gateway of an exit for which its binding names none: the one that the host's own packets have; else what a default route says has that
@@ -103,11 +110,23 @@ impl<'a> Survey<'a> {
         self.of_nic(nic, Family::of(gateway)).find(|d| d.gateway.address == Some(gateway)).map(|d| d.gateway)
     }
 
-    /// Another NIC's gateway, when it is on a subnet of this one too: several NICs in one subnet share their router.
-    fn shared_gateway(&self, nic: IfIndex, family: Family) -> Option<Gateway> {
+    /// Another NIC's gateway, when it is on a subnet of this one too: several NICs in one subnet share their router. That NIC's route goes with its
+    /// link, and the router does not.
+    fn shared_gateway(&mut self, nic: IfIndex, family: Family) -> Option<Gateway> {
         let near = |gateway: IpAddr| own(self.kernel, nic).any(|a| a.net.contains(&gateway));
         let mut others = self.defaults.iter().filter(|d| d.family == family && d.gateway.table == MAIN);
-        let route = others.find(|d| d.gateway.address.is_some_and(near))?;
-        Some(Gateway { onlink: false, mtu: None, ..route.gateway })
+        if let Some(route) = others.find(|d| d.gateway.address.is_some_and(near)) {
+            let gateway = Gateway { onlink: false, mtu: None, ..route.gateway };
+            self.memory.shared_gateways.insert((nic, family), (gateway, route.interface, self.kernel.downs(route.interface)));
+            return Some(gateway);
+        }
+        let (gateway, other, downs) = *self.memory.shared_gateways.get(&(nic, family))?;
+        // A route that is deleted while its link stays up is meant to be gone.
+        let deleted = self.kernel.links.get(&other).is_some_and(|link| link.up && self.kernel.downs(other) == downs);
+        if deleted || !gateway.address.is_some_and(near) {
+            self.memory.shared_gateways.remove(&(nic, family));
+            return None;
+        }
+        Some(gateway)
     }
 }

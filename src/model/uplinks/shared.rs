@@ -38,6 +38,9 @@ impl Survey<'_> {
 
     /// By which way each address of the uplinks is answered.
     pub(super) fn called(&mut self) {
+        let exits: Vec<(IfIndex, IpAddr)> = self.uplinks.placed.values().copied().collect();
+        let led = exits.into_iter().filter(|(nic, address)| self.led_by(*nic, *address).is_some()).map(|(_, address)| address);
+        self.uplinks.led = led.collect();
         let mut called = Vec::new();
         for (address, nic, gateway) in self.apart() {
             let (up, holds_exit) = self.uplinks.nics.get(&nic).map_or((false, false), |nic| (nic.up, nic.holds_exit));

@@ -56,6 +56,31 @@ fn the_younger_that_serves_a_port_in_another_way_is_refused() {
 }
 
 #[test]
+fn a_port_stays_whose_it_is_while_the_exit_is_away() {
+    let (mut facts, mut past) = (host(), Past::default());
+    let mut round = |facts: &Facts| {
+        let inbound = resolve(facts, &mut past).inbound;
+        past.serve(&inbound, true);
+        said(&inbound)
+    };
+    start(&mut facts, 5, &[IP, ("egress.publish", "80")]);
+    let own = [("tcp/172.31.0.14:80".to_owned(), vec![5])];
+    assert_eq!(round(&facts), own);
+    // It would come first.
+    start(&mut facts, 4, &[IP, ("egress.publish", "80"), ("egress.balance", "random")]);
+    assert_eq!(round(&facts), own);
+    let place = Place { nsid: None, index: ETH1 };
+    let address = *facts.kernel.addresses_at(place).find(|address| address.net.addr().to_string() == IP.1).expect("it is there");
+    facts.kernel.apply(KernelChange::AddressGone(place, address.net));
+    assert_eq!(round(&facts), []);
+    facts.kernel.apply(KernelChange::Address(place, address));
+    assert_eq!(round(&facts), own);
+    let first = facts.containers.values().find(|known| known.container.name == "web-5").expect("it runs").container.id.clone();
+    facts.apply(EngineChange::ContainerGone(first));
+    assert_eq!(round(&facts), [("tcp/172.31.0.14:80".to_owned(), vec![4])], "nobody else asks for it");
+}
+
+#[test]
 fn a_workload_of_the_other_family_alone_is_told() {
     let mut facts = host();
     let manifest = "apiVersion: egressd.dev/v1alpha1\nkind: EgressBinding\nmetadata: {name: six}\nspec: {addresses: ['fd00::2/128'], exits: [{address: 172.31.0.14}], inbound: [{protocol: TCP, port: 80}]}\n";

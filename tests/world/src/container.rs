@@ -107,6 +107,43 @@ impl World {
         container
     }
 
+    /// Connects a running container to another network, by which its default route goes from then on, as an engine does where that one's name
+    /// comes first.
+    pub fn connect(&self, container: &Container, bridge: &Bridge, number: u8) {
+        let (name, host_side) = (container.netns.name(), format!("w-{}", container.netns.name()));
+        self.host.ip(&format!(
+            "link add {host_side} type veth peer name eth1 netns {name}
+             link set {host_side} master {} up",
+            bridge.name
+        ));
+        container.netns.ip(&format!(
+            "addr add {}/16 dev eth1
+             link set eth1 up
+             route replace default via {} dev eth1",
+            bridge.address(number),
+            bridge.address(1)
+        ));
+        if bridge.ipv6 {
+            container.netns.ip(&format!(
+                "addr add {}/64 dev eth1 nodad
+                 route replace default via {} dev eth1",
+                bridge.address6(number),
+                bridge.address6(1)
+            ));
+        }
+    }
+
+    /// Takes it off that network again.
+    pub fn disconnect(&self, container: &Container, bridge: &Bridge) {
+        self.host.ip(&format!("link del w-{}", container.netns.name()));
+        let own = &container.bridge;
+        assert_ne!(own.name, bridge.name, "the network that it was made on stays");
+        container.netns.ip(&format!("route replace default via {}", own.address(1)));
+        if own.ipv6 {
+            container.netns.ip(&format!("route add default via {}", own.address6(1)));
+        }
+    }
+
     /// Removes a container and makes it anew with the same name and addresses.
     pub fn renew(&self, container: Container) -> Container {
         let (name, bridge, number) = (container.netns.name().to_owned(), container.bridge.clone(), container.number);
