@@ -51,6 +51,7 @@ fn host_programs(v6: bool, limited: &Traffic) -> Programs {
         entry: Some(entry),
         binding: Some(Held::Listed(Arc::new(binding))),
         losers: Vec::new(),
+        beside: Vec::new(),
         state: State::Bound(exit),
     };
     Programs {
@@ -127,6 +128,7 @@ fn limited_by_rate() -> Row {
         entry: Some(Entry::Routed { interface: 5 }),
         binding: Some(Held::Listed(Arc::new(Binding { rate, ..Binding::plain(Source::File, "default/lan", selector) }))),
         losers: Vec::new(),
+        beside: Vec::new(),
         state: State::Dropped(Reason::BeingPlaced),
     }
 }

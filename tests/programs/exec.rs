@@ -90,10 +90,17 @@ pub fn refused() {
     let output = output.expect("it can be run");
     assert!(output.status.code() == Some(125) && String::from_utf8_lossy(&output.stderr).contains("are you root?"), "{output:?}");
     let elsewhere = world::Netns::add("elsewhere");
-    let output = Command::new("ip").args(["netns", "exec", elsewhere.name()]).arg(egressd::program()).args(["exec", "--ip", &address, "--", "true"]).output();
+    let output = Command::new("ip")
+        .args(["netns", "exec", elsewhere.name()])
+        .arg(egressd::program())
+        .args(["exec", "--ip", &address, "--", "true"])
+        .output();
     let output = output.expect("it can be run");
     let said = String::from_utf8_lossy(&output.stderr);
-    assert!(output.status.code() == Some(125) && said.contains("another network namespace"), "its rules would hold nobody there: {output:?}");
+    assert!(
+        output.status.code() == Some(125) && said.contains("another network namespace"),
+        "its rules would hold nobody there: {output:?}"
+    );
     assert_eq!(ended(&["--ip", &address, "--", "/no/such/program"]).0, Some(127));
     assert_eq!(ended(&["--ip", &address, "--", "/etc/passwd"]).0, Some(126));
     assert_eq!(ended(&["--", "true"]).0, Some(2), "by what is not said");

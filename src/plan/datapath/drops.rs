@@ -82,9 +82,18 @@ pub fn drop_for(rule: RuleBuilder, reason: &'static str) -> Rule {
     rule.goto(&chain(reason))
 }
 
-/// The policy has no usable exit. The way's table ends in `unreachable`, so the program gets an error at once; the inside still works.
+/// The policy has no usable exit: the workload is answered so. The inside still works.
 pub fn no_way(bits: u32) -> Rule {
     drop_for(rule().set_mark(constant(FLAG | bits)), NO_EXIT)
+}
+
+/// The same of a program of the host: the way's table ends in `unreachable`, so it gets an error at once.
+pub fn no_way_of_program() -> Rule {
+    rule().set_mark(constant(FLAG)).goto(&chain_of_program())
+}
+
+fn chain_of_program() -> String {
+    format!("{}-program", chain(NO_EXIT))
 }
 
 /// The chain that counts what is dropped for a reason, and drops it.
@@ -113,8 +122,10 @@ pub fn chains(v6: bool) -> impl Iterator<Item = (String, Chain)> {
     // less often than a connection is tried: the kernel holds both that a packet has no route, and the answer, against one limit of a second.
     let inside = [rule().is_not(fib_type(), UNICAST).accept(), rule().is_not(fib_oif(), 0).accept()];
     let end = rule().counter(NO_EXIT).reject(Refusal::Host { v6 });
-    let no_exit = [inside.as_slice(), &count(NO_EXIT, v6, [iif(), saddr(v6)]), &[end]].concat();
-    let all = by_source.into_iter().chain([(chain(NO_EXIT), no_exit), (chain(SEAL), sealed(v6))]);
+    let counted = count(NO_EXIT, v6, [iif(), saddr(v6)]);
+    let no_exit = [inside.as_slice(), &counted, &[end]].concat();
+    let of_program = [counted.as_slice(), &[rule().counter(NO_EXIT).accept()]].concat();
+    let all = by_source.into_iter().chain([(chain(NO_EXIT), no_exit), (chain_of_program(), of_program), (chain(SEAL), sealed(v6))]);
     all.map(|(name, rules)| (name, Chain::regular(rules)))
 }
 

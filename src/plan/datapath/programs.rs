@@ -12,7 +12,7 @@ use std::net::IpAddr;
 
 use ipnet::IpNet;
 
-use super::drops::{drop_for, no_way};
+use super::drops::{drop_for, no_way_of_program};
 use super::flow::{CONFIRMED, NO_FLOW, ORIGINAL, REPLY, TRANSLATED};
 use super::names::OF_PROGRAMS;
 use super::rules::{ours, to_inside};
@@ -349,7 +349,7 @@ fn choose(spreads: bool, refused: &str, v6: bool) -> Vec<Rule> {
     rules.push(rule().is(mark().and(FLAG_MASK), FLAG).accept());
     // A call by TCP is told of its first packet's fate by an answer alone; what else is sent gets the error of the way that leads nowhere.
     rules.push(rule().is(l4proto(), TCP).goto(refused));
-    rules.push(no_way(0));
+    rules.push(no_way_of_program());
     rules
 }
 
