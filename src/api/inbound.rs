@@ -19,6 +19,10 @@ use crate::model::{health, inbound, ports};
         "message": "the ports of a range stay as they are: leave endPort or targetPort out"
     },
     {
+        "rule": "!has(self.lastResort) || size(self.lastResort) == 0 || !has(self.allDown) || self.allDown != 'KeepAll'",
+        "message": "allDown: KeepAll leaves no call for lastResort: leave one of them out"
+    },
+    {
         "rule": "!has(self.endPort) || !has(self.maxConnections)",
         "message": "connections are counted for one port: leave endPort or maxConnections out"
     }
@@ -68,6 +72,11 @@ pub struct Inbound {
     /// error (`Refuse`), or they go to all workloads as if health was not looked at (`KeepAll`).
     #[serde(default)]
     pub all_down: AllDown,
+    /// Where calls go while no workload is healthy, or none is there: at most one server of each family, which need not be a workload. It is not
+    /// asked for its health. What is open there goes on when workloads are back. Not with `allDown: KeepAll`, and not for pods.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 2))]
+    pub last_resort: Vec<LastResort>,
     /// Seconds after which the open connections of a workload end that gets no new ones any more, since its weight is 0 or it is bound no longer.
     /// When not given they go on until they end by themselves.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -106,6 +115,19 @@ pub struct ServerWeight {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 1))]
     pub lower_threshold: Option<i32>,
+}
+
+/// A server that gets calls while no workload does (a "sorry server").
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct LastResort {
+    /// Its address. A route beside the default one has to lead to it.
+    #[schemars(length(max = 64))]
+    pub address: String,
+    /// The port that it listens on; that of the workloads when not given. Not with a range.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1, max = 65535))]
+    pub port: Option<i32>,
 }
 
 /// What workloads are asked: one of `tcp`, `http` and `udp`. Probes come from this host, with its address towards the workload.

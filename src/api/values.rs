@@ -139,10 +139,18 @@ fn unusable(address: IpAddr) -> Option<&'static str> {
 
 /// An address that packets can leave with.
 pub fn exit_address(text: &str) -> Result<IpAddr, Fault> {
+    routed_address(text, "write the address that the NIC has towards its gateway")
+}
+
+/// The address of a server that calls are brought to, by routes.
+pub fn last_resort_address(text: &str) -> Result<IpAddr, Fault> {
+    routed_address(text, "write one that a route leads to")
+}
+
+fn routed_address(text: &str, cure: &str) -> Result<IpAddr, Fault> {
     let address = host_address(text)?;
     if is_link_local(address) {
-        return Err(Fault::new(format!("{} is a link-local address, which no router forwards", shown(text)))
-            .cure("write the address that the NIC has towards its gateway"));
+        return Err(Fault::new(format!("{} is a link-local address, which no router forwards", shown(text))).cure(cure));
     }
     Ok(address)
 }

@@ -50,6 +50,7 @@ pub mod source_ports;
 pub mod spread;
 pub mod started;
 pub mod touched;
+pub mod toward;
 pub mod uplinks;
 pub mod ways;
 pub mod workload;

@@ -35,7 +35,7 @@ pub fn sysctls(redirects: &BTreeSet<String>) -> Vec<(String, &'static str)> {
 pub fn redirects(outcome: &Outcome, kernel: &KernelFacts) -> BTreeSet<String> {
     let virtual_services = outcome.inbound.all.iter().filter(|service| service.engine.ipvs().is_some() && service.address.is_ipv4());
     let entries =
-        virtual_services.flat_map(|service| &service.servers).map(|server| server.entry.bridge().unwrap_or(server.entry.interface()));
+        virtual_services.flat_map(|service| service.places()).map(|(_, _, entry)| entry.bridge().unwrap_or(entry.interface()));
     entries.filter_map(|index| Some(kernel.links.get(&index)?.name.clone())).collect()
 }
 
@@ -117,7 +117,9 @@ fn of_service(service: &Service) -> Option<Virtual> {
         (server.endpoint(), RealServer { weight, thresholds: server.thresholds, ..RealServer::default() })
     };
     let settings = Settings { scheduler: balancer.scheduler.name().to_owned(), persistence, flags: 0 };
-    Some(Virtual { settings, servers: service.servers.iter().map(server).collect() })
+    // What is open of the server of last resort drains once servers are back, as with any that is wanted no more.
+    let last = service.resorted().map(|last| (last.endpoint(), RealServer { weight: 1, ..RealServer::default() }));
+    Some(Virtual { settings, servers: service.servers.iter().map(server).chain(last).collect() })
 }
 
 /// What is known of servers beside what is wanted of them.

@@ -46,6 +46,21 @@ pub struct ServiceStatus {
     /// The binding that had the port first.
     pub binding: String,
     pub servers: Vec<ServerStatus>,
+    /// Who gets the calls while no server does.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub last_resort: Option<LastResortStatus>,
+}
+
+/// The server of last resort of a port.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct LastResortStatus {
+    pub address: IpAddr,
+    /// The port that was called when it is not given.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub port: Option<u16>,
+    /// No server gets new connections: they go here.
+    pub in_use: bool,
 }
 
 /// A workload that serves a port.
@@ -122,6 +137,11 @@ fn of_service(service: &Service, outcome: &Outcome, full: &BTreeSet<LimitedServe
         new_connections_per_second: service.limits.per_client,
         binding: service.binding.to_string(),
         servers: service.servers.iter().map(server).collect(),
+        last_resort: service.last_resort.map(|last| LastResortStatus {
+            address: last.address,
+            port: last.port,
+            in_use: service.resorted().is_some(),
+        }),
     }
 }
 
@@ -137,6 +157,9 @@ pub fn render(services: &[ServiceStatus]) -> String {
             0 => "none".clone_into(&mut servers),
             many if many > SHOWN => servers.push_str(&format!(" +{}", many - SHOWN)),
             _ => {}
+        }
+        if let Some(last) = service.last_resort.as_ref().filter(|last| last.in_use) {
+            servers.push_str(&format!("; {} (last resort, in use)", place(last.address, last.port)));
         }
         [service.service.clone(), service.binding.clone(), service.balance.clone(), service.client_source.clone(), servers]
     });
@@ -160,10 +183,14 @@ pub fn render(services: &[ServiceStatus]) -> String {
     text
 }
 
+fn place(address: IpAddr, port: Option<u16>) -> String {
+    port.map_or_else(|| address.to_string(), |port| SocketAddr::new(address, port).to_string())
+}
+
 impl ServerStatus {
     /// Where it is.
     fn at(&self) -> String {
-        self.port.map_or_else(|| self.address.to_string(), |port| SocketAddr::new(self.address, port).to_string())
+        place(self.address, self.port)
     }
 
     /// Why it gets no new connections.

@@ -59,7 +59,8 @@ pub fn servers(table: &mut Table, service: &Service, slots: &str, slot: Operand,
         let (address, port) = endpoint;
         let chain = server_name("server", service, endpoint);
         let mut rules = Vec::new();
-        if service.limits.per_server.is_some() {
+        // The server of last resort has no limit.
+        if service.limits.per_server.is_some() && service.servers.iter().any(|server| server.endpoint() == endpoint) {
             let full = limited_name("full", LimitedServer { address, protocol: service.ports.protocol, port });
             rules.push(rule().found(full.as_str(), [l4proto()]).ret());
             others.push(rule().jump(&chain));

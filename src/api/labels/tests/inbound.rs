@@ -25,6 +25,7 @@ fn published(address: Option<&str>, protocol: Protocol, (first, last): (u16, u16
         thresholds: BTreeMap::new(),
         health: None,
         all_down: AllDown::Refuse,
+        last_resort: Vec::new(),
         drain: None,
         affinity: None,
         limits: Limits::default(),

@@ -40,6 +40,7 @@ fn ports_are_served_by_addresses_containers_and_namespaces() {
             thresholds: BTreeMap::new(),
             health: None,
             all_down: AllDown::Refuse,
+            last_resort: Vec::new(),
             drain: None,
             affinity: None,
             limits: Limits::default(),
