@@ -118,6 +118,10 @@ pub struct EgressBindingSpec {
             "message": "clientSource RouteBack is for manifest files on a node: each new pod's network namespace would have to be given a rule; say Masquerade"
         },
         {
+            "rule": "self.all(one, !has(one.lastResort) || size(one.lastResort) == 0)",
+            "message": "lastResort is for manifest files on a node: in a cluster calls go to the pods of the binding alone; take it out"
+        },
+        {
             "rule": "self.all(one, self.exists_one(other, other.protocol == one.protocol && other.port <= (has(one.endPort) ? one.endPort : one.port) && one.port <= (has(other.endPort) ? other.endPort : other.port)))",
             "message": "two entries have a port in common; keep one of them"
         }

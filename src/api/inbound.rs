@@ -3,8 +3,9 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use super::binding::Protocol;
 use super::ipvs::{Engine, Persistence, Scheduler};
-use crate::model::{health, inbound, ports};
+use crate::model::{health, inbound};
 
 /// A port of the exits, or a range of ports, that the workloads serve.
 #[derive(Clone, Debug, PartialEq, Deserialize, Serialize, JsonSchema)]
@@ -28,8 +29,8 @@ use crate::model::{health, inbound, ports};
     }
 ]))]
 pub struct Inbound {
-    /// `TCP` or `UDP`.
-    pub protocol: InboundProtocol,
+    /// `TCP`, `UDP` or `SCTP`.
+    pub protocol: Protocol,
     /// The port that is called, or the first one of a range.
     #[schemars(range(min = 1, max = 65535))]
     pub port: i32,
@@ -57,8 +58,8 @@ pub struct Inbound {
     pub persistence: Option<Persistence>,
     /// The address that the workloads see of a client: its own (`Preserve`), for which their answers have to come back through this host, or
     /// this host's address towards them (`Masquerade`). With `Preserve` clients beside a workload, on one bridge or link, are masqueraded all the
-    /// same. With `RouteBack`, for the engine `Ipvs`, they are not: a rule in the workload's network namespace has to lead its answers back through
-    /// this host; `egressd status` has the commands.
+    /// same. With `RouteBack`, for the engine `Ipvs`, they are not: a rule in the workload's network namespace leads its answers back through this
+    /// host. egressd makes it where the workload is on this host and it may enter the namespace; else `egressd status` has the commands.
     #[serde(default)]
     pub client_source: ClientSource,
     /// Weights of single workloads; that of all others is 1.
@@ -243,22 +244,6 @@ impl From<AllDown> for health::AllDown {
         match all_down {
             AllDown::Refuse => Self::Refuse,
             AllDown::KeepAll => Self::KeepAll,
-        }
-    }
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
-#[serde(rename_all = "UPPERCASE")]
-pub enum InboundProtocol {
-    Tcp,
-    Udp,
-}
-
-impl From<InboundProtocol> for ports::Protocol {
-    fn from(protocol: InboundProtocol) -> Self {
-        match protocol {
-            InboundProtocol::Tcp => Self::Tcp,
-            InboundProtocol::Udp => Self::Udp,
         }
     }
 }

@@ -42,6 +42,7 @@ pub mod rate;
 pub mod reason;
 pub mod release;
 pub mod resolve;
+pub mod route_back;
 pub mod select;
 pub mod served;
 pub mod services;

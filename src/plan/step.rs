@@ -161,6 +161,12 @@ pub fn rule_words(rule: &Rule) -> String {
             words += &format!(" {word} {name}");
         }
     }
+    if let Some(number) = rule.ip_protocol {
+        words += &format!(" ipproto {number}");
+    }
+    if let Some((first, last)) = rule.source_ports {
+        words += &format!(" sport {first}-{last}");
+    }
     if rule.other {
         words += " and more";
     }

@@ -14,7 +14,7 @@ use crate::model::ports::Protocol;
 pub const PUBLISH: Label = Label {
     name: "egress.publish",
     effect: Effect::Exit,
-    grammar: "published {`,` published}, published = [address `:`] port [`-` port | `:` port] [`/` protocol], protocol `tcp` or `udp`; an IPv6 address stands in brackets",
+    grammar: "published {`,` published}, published = [address `:`] port [`-` port | `:` port] [`/` protocol], protocol `tcp`, `udp` or `sctp`; an IPv6 address stands in brackets",
     meaning: "Ports of the exits' addresses that the container serves: the exit (each of them when not given), the port that is called (or a range), and the container's own port. Containers that publish the same share its connections.",
     example: "27017:1234/tcp",
     read: |draft, value| list(value, published).map(|all| draft.inbound.publish = all),
@@ -57,7 +57,7 @@ pub const CLIENT_SOURCE: Label = Label {
     name: "egress.client-source",
     effect: Effect::Exit,
     grammar: "`preserve`, `masquerade` or `route-back`",
-    meaning: "The address that the container sees of who calls a published port: the client's own, or the host's. `preserve` when not given. With `route-back`, for IPVS, the client's own also where it is beside the container, which a rule in the container's network namespace is needed for.",
+    meaning: "The address that the container sees of who calls a published port: the client's own, or the host's. `preserve` when not given. With `route-back`, for IPVS, the client's own also where it is beside the container, by a rule in the container's network namespace.",
     example: "preserve",
     read: |draft, value| {
         let choices =
@@ -127,7 +127,8 @@ pub const LAST_RESORT: Label = Label {
     example: "10.0.0.9:8080",
     read: |draft, value| {
         let all = list(value, last_resort)?;
-        let second = all.iter().enumerate().find(|(at, one)| all[..*at].iter().any(|other| other.address.is_ipv4() == one.address.is_ipv4()));
+        let second =
+            all.iter().enumerate().find(|(at, one)| all[..*at].iter().any(|other| other.address.is_ipv4() == one.address.is_ipv4()));
         if let Some((_, LastResort { address, .. })) = second {
             return Err(Fault::new(format!("`{address}` is a second one of its family")).cure("keep one of each family"));
         }
@@ -211,7 +212,9 @@ pub fn of(draft: &Draft, exits: &[ExitSpec], errors: &mut Faults) -> Vec<Inbound
             });
         }
         if ports.first != ports.last && last_resort.iter().any(|last| last.port.is_some()) {
-            errors.push(LAST_RESORT.name, || format!("has a port, and `{ports}` is a range, whose ports stay as they are; leave the port out"));
+            errors.push(LAST_RESORT.name, || {
+                format!("has a port, and `{ports}` is a range, whose ports stay as they are; leave the port out")
+            });
         }
         if ports.first != ports.last && engine != Engine::Nftables {
             errors
@@ -281,11 +284,7 @@ pub fn publish(text: &str) -> Result<Inbound, Fault> {
 fn published(text: &str) -> Result<Published, Fault> {
     let wrong = || Fault::new(format!("{} is not a published port", shown(text)));
     let (rest, protocol) = text.split_once('/').unwrap_or((text, "tcp"));
-    let protocol = match protocol.to_ascii_lowercase().as_str() {
-        "tcp" => Protocol::Tcp,
-        "udp" => Protocol::Udp,
-        _ => return Err(Fault::new(format!("{} is not one of `tcp`, `udp`", shown(protocol)))),
-    };
+    let protocol = values::protocol(protocol)?;
     let (address, ports) = match rest.strip_prefix('[') {
         Some(rest) => {
             let (address, ports) = rest.split_once("]:").ok_or_else(wrong)?;

@@ -19,10 +19,13 @@ pub fn last_resort(
         return Vec::new();
     }
     if name.source == Source::Api {
-        faults.push(&own, || "is for manifest files on a node: in a cluster calls go to the pods of the binding alone; take it out".to_owned());
+        faults.push(&own, || {
+            "is for manifest files on a node: in a cluster calls go to the pods of the binding alone; take it out".to_owned()
+        });
     }
     if entry.all_down == AllDown::KeepAll {
-        faults.push(&own, || "gets no call beside `allDown: KeepAll`, which sends calls to all workloads; leave one of them out".to_owned());
+        faults
+            .push(&own, || "gets no call beside `allDown: KeepAll`, which sends calls to all workloads; leave one of them out".to_owned());
     }
     let mut all: Vec<LastResort> = Vec::new();
     for (i, written) in entry.last_resort.iter().enumerate().take(MAX_ITEMS) {

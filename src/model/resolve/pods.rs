@@ -180,7 +180,8 @@ impl<'a> Resolver<'a> {
     fn on_no_link(&self, addresses: &[IpAddr], no_other_place: bool) -> Option<Place> {
         let address = *addresses.first()?;
         let shown = addresses.iter().any(|address| self.facts.kernel.near_ends_of(*address).next().is_some());
-        let beside = toward(&self.facts.kernel, address.into()).map_or(no_other_place, |link| self.uplinks.nics.contains_key(&link.index) || is_nic(link));
+        let beside = toward(&self.facts.kernel, address.into())
+            .map_or(no_other_place, |link| self.uplinks.nics.contains_key(&link.index) || is_nic(link));
         (!shown && beside).then_some(Place::Refused(Reason::OnNoLink { address }))
     }
 

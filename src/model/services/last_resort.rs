@@ -4,8 +4,8 @@ use std::net::IpAddr;
 
 use ipnet::IpNet;
 
-use super::claims::Claims;
 use super::LastServer;
+use super::claims::Claims;
 use crate::model::binding::Binding;
 use crate::model::inbound::{Inbound, LastResort};
 use crate::model::toward::toward;

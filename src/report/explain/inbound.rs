@@ -21,7 +21,7 @@ pub fn explain(outcome: &Outcome, called: SocketAddr, protocol: Protocol, client
 }
 
 fn write(out: &mut String, outcome: &Outcome, called: SocketAddr, protocol: Protocol, client: Option<IpAddr>) -> std::fmt::Result {
-    let word = if protocol == Protocol::Udp { "udp" } else { "tcp" };
+    let word = protocol.name();
     writeln!(out, "{word}/{called}")?;
     let has = |service: &&Service| service.address == called.ip() && service.ports.has(protocol, called.port());
     let Some(service) = outcome.inbound.all.iter().find(has) else { return not_served(out, outcome, called, word) };
@@ -66,7 +66,11 @@ fn write(out: &mut String, outcome: &Outcome, called: SocketAddr, protocol: Prot
         )?;
     }
     if let Some(last) = &service.last_resort {
-        let uses = if service.resorted().is_some() { "gets all calls: no server gets new connections" } else { "gets no call while a server does" };
+        let uses = if service.resorted().is_some() {
+            "gets all calls: no server gets new connections"
+        } else {
+            "gets no call while a server does"
+        };
         writeln!(out, "  last      resort {}: {uses}", at(last.address, last.port))?;
         if service.resorted().is_some() {
             return Ok(());
