@@ -124,3 +124,6 @@ impl Drop for Back<'_> {
         }
     }
 }
+
+#[cfg(test)]
+pub mod tests;

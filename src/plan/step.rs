@@ -161,14 +161,12 @@ pub fn rule_words(rule: &Rule) -> String {
             words += &format!(" {word} {name}");
         }
     }
-    if let Some(number) = rule.ip_protocol {
-        words += &format!(" ipproto {number}");
-    }
-    if let Some((first, last)) = rule.source_ports {
-        words += &format!(" sport {first}-{last}");
-    }
     if rule.other {
         words += " and more";
+    }
+    // Of rules that were read this is part of the rest.
+    if let (false, Some(number), Some((first, last))) = (rule.other, rule.ip_protocol, rule.source_ports) {
+        words += &format!(" ipproto {number} sport {first}-{last}");
     }
     words += &match rule.action {
         RuleAction::Table if rule.l3mdev => " lookup [l3mdev-table]".to_owned(),

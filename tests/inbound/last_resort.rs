@@ -116,7 +116,9 @@ pub fn gets_calls() {
     publish(&world, &[&one], &format!(", {TCP}, {last}, affinity: 10m, maxConnections: 1"));
     await_health(&world, "Healthy", 2);
     world.await_handled();
-    assert_eq!(call(&world, &sorry).0, 0);
+    let before = sorry.list().len();
+    ask_tcp(&world.internet, at).expect("its server serves");
+    assert_eq!(sorry.list().len(), before);
     world.remove(one.at);
     await_in_use(&world, 2);
     world.await_handled();
