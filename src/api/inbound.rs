@@ -3,8 +3,8 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::binding::Protocol;
 use super::ipvs::{Engine, Persistence, Scheduler};
+use super::protocol::Protocol;
 use crate::model::{health, inbound};
 
 /// A port of the exits, or a range of ports, that the workloads serve.

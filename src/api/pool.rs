@@ -7,9 +7,9 @@ use kube::CustomResource;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::binding::Protocol;
 use super::cloud::{PoolCloud, PoolCloudStatus};
 use super::exit::Assignment;
+use super::protocol::Protocol;
 
 /// `kind` of a pool in files.
 pub const KIND: &str = "EgressPool";

@@ -14,7 +14,8 @@ use crate::effects::route_back::{self, Hands};
 use crate::model::facts::KernelFacts;
 use crate::model::replace;
 use crate::model::resolve::Outcome;
-use crate::model::route_back::{RouteBack, RoutedBack, wanted};
+use crate::model::route_back::{RouteBack, RoutedBack};
+use crate::model::ways_back::ways_back;
 
 /// How often all namespaces are looked at while any has something of ours: nobody tells of changes in them.
 const LOOK: Duration = Duration::from_secs(2);
@@ -37,7 +38,7 @@ impl Watch {
 
     /// Takes note of what an outcome needs. What an earlier run left goes with the first that is told.
     pub fn want(&mut self, outcome: &Outcome, kernel: &KernelFacts) {
-        let changed = replace(&mut self.wanted, wanted(outcome, kernel));
+        let changed = replace(&mut self.wanted, ways_back(outcome, kernel));
         let first = replace(&mut self.looked, true);
         let left = first && route_back::has_left_something(&self.state);
         if !changed && !left {

@@ -54,6 +54,7 @@ pub mod touched;
 pub mod toward;
 pub mod uplinks;
 pub mod ways;
+pub mod ways_back;
 pub mod workload;
 
 /// Puts a value in another's place; whether they differ.

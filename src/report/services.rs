@@ -14,8 +14,8 @@ use crate::model::ipvs::Engine;
 use crate::model::known::Facts;
 use crate::model::ports::Ports;
 use crate::model::resolve::Outcome;
-use crate::model::route_back::RouteBack;
 use crate::model::services::{Health, LimitedServer, Server, Service};
+use crate::model::ways_back::way_back;
 
 /// Servers that a row of the table names.
 const SHOWN: usize = 3;
@@ -102,7 +102,7 @@ pub fn services(facts: &Facts, outcome: &Outcome, full: &BTreeSet<LimitedServer>
 }
 
 fn of_service(service: &Service, facts: &Facts, outcome: &Outcome, full: &BTreeSet<LimitedServer>) -> ServiceStatus {
-    let routed_back = |server: &Server| facts.routed_back.get(&RouteBack::of(service, server, &facts.kernel)?);
+    let routed_back = |server: &Server| facts.routed_back.get(&way_back(service, server, &facts.kernel)?);
     let Ports { first, last, .. } = service.ports;
     let health = |server: &Server| match &server.health {
         Health::Unchecked => (None, None),
