@@ -34,7 +34,7 @@ pub fn sysctls(redirects: &BTreeSet<String>) -> Vec<(String, &'static str)> {
 /// would tell them to send these to the client itself.
 pub fn redirects(outcome: &Outcome, kernel: &KernelFacts) -> BTreeSet<String> {
     let virtual_services = outcome.inbound.all.iter().filter(|service| service.engine.ipvs().is_some() && service.address.is_ipv4());
-    let entries = virtual_services.flat_map(|service| service.places()).map(|(_, _, entry)| entry.bridge().unwrap_or(entry.interface()));
+    let entries = virtual_services.flat_map(Service::places).map(|(_, _, entry)| entry.bridge().unwrap_or(entry.interface()));
     entries.filter_map(|index| Some(kernel.links.get(&index)?.name.clone())).collect()
 }
 

@@ -21,7 +21,7 @@ pub fn steps(wanted: &[(RouteBack, IfIndex)], routes: &[Route], rules: &[Rule]) 
     let own_rules = || rules.iter().filter(|rule| rule.table == TABLE_ROUTE_BACK && rule.protocol == PROTOCOL);
     let (is_route, is_rule) = (
         |one: &Route, other: &Route| (one.destination, one.gateway, one.interface) == (other.destination, other.gateway, other.interface),
-        |one: &Rule, other: &Rule| key(one) == key(other),
+        is_alike,
     );
     let mut steps = Vec::new();
     steps.extend(wanted_routes.values().filter(|one| !own_routes().any(|there| is_route(one, there))).cloned().map(RouteStep::AddRoute));
@@ -37,8 +37,10 @@ pub fn steps(wanted: &[(RouteBack, IfIndex)], routes: &[Route], rules: &[Rule]) 
     steps
 }
 
-fn key(rule: &Rule) -> (Family, u32, Option<IpNet>, Option<u8>, Option<(u16, u16)>) {
-    (rule.family, rule.preference, rule.from, rule.ip_protocol, rule.source_ports)
+/// Whether they are the same rule of ours. (What was read says more of itself.)
+fn is_alike(one: &Rule, other: &Rule) -> bool {
+    (one.preference, one.from) == (other.preference, other.from)
+        && (one.ip_protocol, one.source_ports) == (other.ip_protocol, other.source_ports)
 }
 
 fn route(via: IpAddr, interface: IfIndex) -> Route {

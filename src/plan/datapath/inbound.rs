@@ -213,7 +213,7 @@ pub fn add(table: &mut Table, outcome: &Outcome, kernel: &KernelFacts, v6: bool,
     add_servers(table, services.iter().copied(), [names::SERVING, names::SERVING_RANGES]);
     add_servers(table, services.iter().filter(is_masqueraded).copied(), [names::MASQUERADED, names::MASQUERADED_RANGES]);
     admission::add_limits(table, services.iter().copied(), v6);
-    let entries: BTreeSet<Entry> = services.iter().flat_map(|service| service.places()).map(|(_, _, entry)| entry).collect();
+    let entries: BTreeSet<Entry> = services.iter().copied().flat_map(Service::places).map(|(_, _, entry)| entry).collect();
     for (into, out, nets) in entries.iter().flat_map(|entry| beside(*entry, outcome, kernel, v6)) {
         for net in IpNet::aggregate(&nets) {
             put(table, names::HAIRPINS, Key::pair_prefix(into, out, net), Data::None);
