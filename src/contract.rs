@@ -84,6 +84,9 @@ pub const PREFERENCE_FROM: u32 = 1564;
 pub const TABLE_BASE: u32 = 15600;
 /// Table of the ways to what is inside behind other nodes: the last of ours.
 pub const TABLE_NODES: u32 = TABLE_BASE + WAY_MAX as u32 + 1;
+/// Preference of the policy rules in the network namespaces of servers whose answers are routed back through this host: where `ip rule` puts
+/// the first one, so ahead of main alone.
+pub const PREFERENCE_ROUTE_BACK: u32 = 32_765;
 /// Table in the network namespaces of servers whose answers are routed back through this host. Here it is not used.
 pub const TABLE_ROUTE_BACK: u32 = TABLE_NODES + 1;
 /// Metric of the last route of each of our tables: unreachable.

@@ -12,9 +12,9 @@ use serde::{Deserialize, Serialize};
 pub use super::exit::{Assignment, Exit};
 pub use super::host::HostSelector;
 use super::inbound::Inbound;
+use super::protocol::Protocol;
 use super::status::EgressBindingStatus;
 use crate::model::binding as model;
-use crate::model::ports;
 
 /// Which workloads leave this node through which exits, and for what traffic.
 #[allow(clippy::duplicated_attributes, reason = "each column has a type")]
@@ -116,6 +116,10 @@ pub struct EgressBindingSpec {
         {
             "rule": "self.all(one, !has(one.clientSource) || one.clientSource != 'RouteBack')",
             "message": "clientSource RouteBack is for manifest files on a node: each new pod's network namespace would have to be given a rule; say Masquerade"
+        },
+        {
+            "rule": "self.all(one, !has(one.lastResort) || size(one.lastResort) == 0)",
+            "message": "lastResort is for manifest files on a node: in a cluster calls go to the pods of the binding alone; take it out"
         },
         {
             "rule": "self.all(one, self.exists_one(other, other.protocol == one.protocol && other.port <= (has(one.endPort) ? one.endPort : one.port) && one.port <= (has(other.endPort) ? other.endPort : other.port)))",
@@ -298,24 +302,6 @@ pub struct PortRange {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 1, max = 65535))]
     pub end_port: Option<i32>,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
-#[serde(rename_all = "UPPERCASE")]
-pub enum Protocol {
-    Tcp,
-    Udp,
-    Sctp,
-}
-
-impl From<Protocol> for ports::Protocol {
-    fn from(protocol: Protocol) -> Self {
-        match protocol {
-            Protocol::Tcp => Self::Tcp,
-            Protocol::Udp => Self::Udp,
-            Protocol::Sctp => Self::Sctp,
-        }
-    }
 }
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]

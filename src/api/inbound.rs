@@ -4,7 +4,8 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::ipvs::{Engine, Persistence, Scheduler};
-use crate::model::{health, inbound, ports};
+use super::protocol::Protocol;
+use crate::model::{health, inbound};
 
 /// A port of the exits, or a range of ports, that the workloads serve.
 #[derive(Clone, Debug, PartialEq, Deserialize, Serialize, JsonSchema)]
@@ -19,13 +20,17 @@ use crate::model::{health, inbound, ports};
         "message": "the ports of a range stay as they are: leave endPort or targetPort out"
     },
     {
+        "rule": "!has(self.lastResort) || size(self.lastResort) == 0 || !has(self.allDown) || self.allDown != 'KeepAll'",
+        "message": "allDown: KeepAll leaves no call for lastResort: leave one of them out"
+    },
+    {
         "rule": "!has(self.endPort) || !has(self.maxConnections)",
         "message": "connections are counted for one port: leave endPort or maxConnections out"
     }
 ]))]
 pub struct Inbound {
-    /// `TCP` or `UDP`.
-    pub protocol: InboundProtocol,
+    /// `TCP`, `UDP` or `SCTP`.
+    pub protocol: Protocol,
     /// The port that is called, or the first one of a range.
     #[schemars(range(min = 1, max = 65535))]
     pub port: i32,
@@ -53,8 +58,8 @@ pub struct Inbound {
     pub persistence: Option<Persistence>,
     /// The address that the workloads see of a client: its own (`Preserve`), for which their answers have to come back through this host, or
     /// this host's address towards them (`Masquerade`). With `Preserve` clients beside a workload, on one bridge or link, are masqueraded all the
-    /// same. With `RouteBack`, for the engine `Ipvs`, they are not: a rule in the workload's network namespace has to lead its answers back through
-    /// this host; `egressd status` has the commands.
+    /// same. With `RouteBack`, for the engine `Ipvs`, they are not: a rule in the workload's network namespace leads its answers back through this
+    /// host. egressd makes it where the workload is on this host and it may enter the namespace; else `egressd status` has the commands.
     #[serde(default)]
     pub client_source: ClientSource,
     /// Weights of single workloads; that of all others is 1.
@@ -68,6 +73,11 @@ pub struct Inbound {
     /// error (`Refuse`), or they go to all workloads as if health was not looked at (`KeepAll`).
     #[serde(default)]
     pub all_down: AllDown,
+    /// Where calls go while no workload is healthy, or none is there: at most one server of each family, which need not be a workload. It is not
+    /// asked for its health. What is open there goes on when workloads are back. Not with `allDown: KeepAll`, and not for pods.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 2))]
+    pub last_resort: Vec<LastResort>,
     /// Seconds after which the open connections of a workload end that gets no new ones any more, since its weight is 0 or it is bound no longer.
     /// When not given they go on until they end by themselves.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -106,6 +116,19 @@ pub struct ServerWeight {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 1))]
     pub lower_threshold: Option<i32>,
+}
+
+/// A server that gets calls while no workload does (a "sorry server").
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct LastResort {
+    /// Its address. A route beside the default one has to lead to it.
+    #[schemars(length(max = 64))]
+    pub address: String,
+    /// The port that it listens on; that of the workloads when not given. Not with a range.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1, max = 65535))]
+    pub port: Option<i32>,
 }
 
 /// What workloads are asked: one of `tcp`, `http` and `udp`. Probes come from this host, with its address towards the workload.
@@ -221,22 +244,6 @@ impl From<AllDown> for health::AllDown {
         match all_down {
             AllDown::Refuse => Self::Refuse,
             AllDown::KeepAll => Self::KeepAll,
-        }
-    }
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
-#[serde(rename_all = "UPPERCASE")]
-pub enum InboundProtocol {
-    Tcp,
-    Udp,
-}
-
-impl From<InboundProtocol> for ports::Protocol {
-    fn from(protocol: InboundProtocol) -> Self {
-        match protocol {
-            InboundProtocol::Tcp => Self::Tcp,
-            InboundProtocol::Udp => Self::Udp,
         }
     }
 }

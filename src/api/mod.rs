@@ -18,6 +18,7 @@ pub mod node;
 pub mod object;
 pub mod places;
 pub mod pool;
+pub mod protocol;
 pub mod proxy;
 pub mod reference;
 mod schema;

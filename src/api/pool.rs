@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use super::cloud::{PoolCloud, PoolCloudStatus};
 use super::exit::Assignment;
-use super::inbound::InboundProtocol;
+use super::protocol::Protocol;
 
 /// `kind` of a pool in files.
 pub const KIND: &str = "EgressPool";
@@ -114,8 +114,8 @@ pub struct Block {
     "message": "the range is reversed: endPort is below port"
 }]))]
 pub struct LentPorts {
-    /// `TCP` or `UDP`.
-    pub protocol: InboundProtocol,
+    /// `TCP`, `UDP` or `SCTP`.
+    pub protocol: Protocol,
     /// The port, or the first one of a range.
     #[schemars(range(min = 1, max = 65535))]
     pub port: i32,

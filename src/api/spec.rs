@@ -7,6 +7,7 @@ mod health;
 mod host;
 mod inbound;
 mod ipvs;
+mod last_resort;
 mod lenient;
 mod rate;
 

@@ -139,10 +139,18 @@ fn unusable(address: IpAddr) -> Option<&'static str> {
 
 /// An address that packets can leave with.
 pub fn exit_address(text: &str) -> Result<IpAddr, Fault> {
+    routed_address(text, "write the address that the NIC has towards its gateway")
+}
+
+/// The address of a server that calls are brought to, by routes.
+pub fn last_resort_address(text: &str) -> Result<IpAddr, Fault> {
+    routed_address(text, "write one that a route leads to")
+}
+
+fn routed_address(text: &str, cure: &str) -> Result<IpAddr, Fault> {
     let address = host_address(text)?;
     if is_link_local(address) {
-        return Err(Fault::new(format!("{} is a link-local address, which no router forwards", shown(text)))
-            .cure("write the address that the NIC has towards its gateway"));
+        return Err(Fault::new(format!("{} is a link-local address, which no router forwards", shown(text))).cure(cure));
     }
     Ok(address)
 }
@@ -244,17 +252,15 @@ pub fn object_name(text: &str, longest: usize) -> Result<String, Fault> {
     Err(Fault::new(format!("{} is not an object name {rule}", shown(text))))
 }
 
+/// `tcp`, `udp` or `sctp`, however they are written.
+pub fn protocol(text: &str) -> Result<Protocol, Fault> {
+    Protocol::named(text).ok_or_else(|| Fault::new(format!("{} is not one of `tcp`, `udp`, `sctp`", shown(text))))
+}
+
 /// `tcp/443`, `udp/53`, `sctp/1000-2000`.
 pub fn ports(text: &str) -> Result<Ports, Fault> {
     let (protocol, range) = text.split_once('/').ok_or_else(|| Fault::new(format!("{} is not a protocol and a port", shown(text))))?;
-    let protocol = match protocol.to_ascii_lowercase().as_str() {
-        "tcp" => Protocol::Tcp,
-        "udp" => Protocol::Udp,
-        "sctp" => Protocol::Sctp,
-        _ => {
-            return Err(Fault::new(format!("{} is not one of `tcp`, `udp`, `sctp`", shown(protocol))));
-        }
-    };
+    let protocol = self::protocol(protocol)?;
     let port = |text: &str| -> Result<i32, Fault> {
         text.parse().map_err(|_| Fault::new(format!("{} is not a port or a range of ports (1 to 65535)", shown(range))))
     };

@@ -16,7 +16,7 @@ pub async fn cleanup(state: &Path, sysctls: &Path, boot_guard: Option<&Path>) ->
     for change in Source::open()?.next().await? {
         facts.apply(change);
     }
-    let withdrawn = withdraw::withdraw(&mut Kernel::open(state, sysctls)?, &facts, boot_guard)?;
+    let withdrawn = withdraw::withdraw(&mut Kernel::open(state, sysctls)?, &facts, state, boot_guard)?;
     println!("{} changes taken back, {} flows ended", withdrawn.done.steps, withdrawn.flows);
     for line in withdrawn.left {
         println!("left as it is: {line}");

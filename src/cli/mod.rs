@@ -139,7 +139,7 @@ enum Command {
         #[command(flatten)]
         state: StateArgs,
         /// A call to this port of an exit instead: who serves it, and who answers the client whose address follows
-        #[arg(long, value_name = "ADDRESS:PORT[/udp]")]
+        #[arg(long, value_name = "ADDRESS:PORT[/PROTOCOL]")]
         inbound: Option<Inbound>,
         /// A WORKLOAD of `egressd status` (NAME, netns/NAME, user/NAME, unit/NAME, host/all, ...), a container's id, an address, or pod/NAME
         #[arg(required_unless_present = "inbound")]

@@ -13,6 +13,7 @@ use k8s_openapi::jiff::Timestamp;
 use super::output::Output;
 use crate::daemon::control::{Request, ask};
 use crate::daemon::question::{Call, Response};
+use crate::model::ports::Protocol;
 use crate::report::status::{self, Status};
 use crate::report::{flows, table};
 
@@ -125,7 +126,7 @@ pub fn explain(state: &Path, workload: &str, destination: Option<&str>) -> anyho
 #[derive(Clone, Debug)]
 pub struct Inbound {
     called: SocketAddr,
-    udp: bool,
+    protocol: Protocol,
 }
 
 impl FromStr for Inbound {
@@ -133,22 +134,18 @@ impl FromStr for Inbound {
 
     fn from_str(text: &str) -> Result<Self, String> {
         let (called, protocol) = text.split_once('/').unwrap_or((text, "tcp"));
-        let udp = match protocol.to_ascii_lowercase().as_str() {
-            "tcp" => false,
-            "udp" => true,
-            _ => return Err(format!("{protocol} is not one of tcp, udp")),
-        };
+        let protocol = Protocol::named(protocol).ok_or_else(|| format!("{protocol} is not one of tcp, udp, sctp"))?;
         let called = called
             .parse()
             .map_err(|_| format!("{called} is no address and port; write for instance 172.31.0.14:27017, or 172.31.0.14:53/udp"))?;
-        Ok(Self { called, udp })
+        Ok(Self { called, protocol })
     }
 }
 
 /// Prints what becomes of a call to a port, by this client if one is given.
-pub fn explain_inbound(state: &Path, Inbound { called, udp }: Inbound, client: Option<&str>) -> anyhow::Result<()> {
+pub fn explain_inbound(state: &Path, Inbound { called, protocol }: Inbound, client: Option<&str>) -> anyhow::Result<()> {
     let client = client.map(|text| text.parse().with_context(|| format!("{text} is no address of a client"))).transpose()?;
-    match ask(state, &Request::ExplainInbound(Call { called, udp, client }))? {
+    match ask(state, &Request::ExplainInbound(Call { called, protocol, client }))? {
         Response::Text(text) => Ok(std::io::stdout().write_all(text.as_bytes())?),
         _ => Err(another()),
     }

@@ -24,7 +24,7 @@ use super::retry::Retries;
 use super::sources::{self, Sources};
 use super::systemd::Manager;
 use super::transitions::Transitions;
-use super::{Options, Teller, Told, addresses, fast_path, gates, gateways, ipvs, nat, spill};
+use super::{Options, Teller, Told, addresses, fast_path, gates, gateways, ipvs, nat, route_back, spill};
 use crate::effects::kernel::{Failure, Kernel};
 use crate::effects::kubernetes::reporter::Reporter;
 use crate::model::cluster::Cluster;
@@ -87,6 +87,7 @@ pub(super) struct Agent {
     fast_path: fast_path::Watch,
     inbound: Inbound,
     ipvs: ipvs::Watch,
+    route_back: route_back::Watch,
     transitions: Transitions,
     manager: Manager,
     calls: Calls,
@@ -142,6 +143,7 @@ impl Agent {
             fast_path: fast_path::Watch::new(options.fast_path),
             inbound: Inbound::start(&tell),
             ipvs: ipvs::Watch::default(),
+            route_back: route_back::Watch::new(options.state.clone(), tell.clone()),
             transitions: Transitions::default(),
             manager: Manager::new(),
             boot_guard: options.boot_guard.clone().filter(|_| !options.dry_run).map(|file| Keeper::start(file, tell.clone())),

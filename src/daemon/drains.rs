@@ -102,6 +102,7 @@ mod tests {
             balance: Balance::RoundRobin,
             client_source: ClientSource::Preserve,
             all_down: AllDown::Refuse,
+            last_resort: None,
             affinity: None,
             limits: Limits::default(),
             binding: BindingName { source: Source::File, name: "default/web".to_owned() },

@@ -106,7 +106,7 @@ fn free(limited: &Limited) -> Vec<LimitedServer> {
 
 /// The server of an open flow to a published port.
 fn server(flow: &Flow) -> Option<LimitedServer> {
-    let protocol = [Protocol::Tcp, Protocol::Udp].into_iter().find(|protocol| protocol.number() == flow.protocol)?;
+    let protocol = Protocol::numbered(flow.protocol)?;
     let open = flow.destination != flow.reply_source && !flow.tcp_state.is_some_and(|state| CLOSED.contains(&state));
     open.then_some(LimitedServer { address: flow.reply_source, protocol, port: flow.reply_source_port })
 }

@@ -22,6 +22,7 @@ pub(crate) mod metrics;
 mod nat;
 pub mod question;
 mod retry;
+mod route_back;
 mod sources;
 mod spill;
 mod started;
@@ -58,6 +59,7 @@ use crate::model::manifests::Manifests;
 use crate::model::pod::RuntimeChange;
 use crate::model::port_use::Full;
 use crate::model::programs::ProgramFacts;
+use crate::model::route_back::RoutedBack;
 use crate::model::services::LimitedServer;
 use crate::plan::engine::EngineStep;
 use agent::Agent;
@@ -127,6 +129,8 @@ pub(crate) enum Told {
     Listeners(Listeners),
     /// What a server's answers have come to.
     Health(Check, Verdict),
+    /// What became of the routes back of servers.
+    RoutedBack(RoutedBack),
     /// Servers that were full, and are not any more.
     ServersFree(Vec<LimitedServer>),
     /// Somebody touched nftables.
@@ -232,7 +236,7 @@ pub async fn run(options: Options) -> Result<(), Error> {
     systemd::stopping();
     agent.finish();
     if agent.is_dismissed(&mut told).await {
-        agent.withdraw(options.boot_guard.as_deref())?;
+        agent.withdraw(&options.state, options.boot_guard.as_deref())?;
         agent.take_leave().await;
     } else {
         info!("egressd stops; what it programmed stays");

@@ -11,6 +11,7 @@ use tracing::debug;
 use super::{Teller, Told, tally};
 use crate::effects::nft::{drops, full};
 use crate::model::facts::IfIndex;
+use crate::model::ports::Protocol;
 use crate::model::started::Started;
 use crate::report::changes::Changes;
 use crate::report::drops::Drops;
@@ -22,8 +23,7 @@ use crate::report::status::{Counted, Status};
 #[serde(rename_all = "camelCase")]
 pub struct Call {
     pub called: SocketAddr,
-    /// By UDP, and else by TCP.
-    pub udp: bool,
+    pub protocol: Protocol,
     /// Who calls.
     pub client: Option<IpAddr>,
 }

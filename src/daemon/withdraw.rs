@@ -11,6 +11,7 @@ use crate::effects::isolation;
 use crate::effects::kernel::{Done, Failure, Kernel};
 use crate::effects::nft;
 use crate::effects::programs;
+use crate::effects::route_back;
 use crate::model::facts::{KernelFacts, LinkKind};
 use crate::model::resolve::Outcome;
 use crate::netlink;
@@ -47,11 +48,12 @@ pub enum Error {
     BootGuard(#[source] boot::Error),
 }
 
-/// Takes tables, rules, routes and link groups away, ends the flows that had an exit, and puts sysctls back. The next boot guards nothing.
+/// Takes tables, rules, routes and link groups away, ends the flows that had an exit, and puts sysctls back. The next boot guards nothing. `state`
+/// is the state directory.
 ///
 /// # Errors
 /// Steps that failed by themselves are in the result; an error means that what would have had to come first did not work.
-pub fn withdraw(kernel: &mut Kernel, facts: &KernelFacts, boot_guard: Option<&Path>) -> Result<Withdrawn, Error> {
+pub fn withdraw(kernel: &mut Kernel, facts: &KernelFacts, state: &Path, boot_guard: Option<&Path>) -> Result<Withdrawn, Error> {
     kernel.remove_fast_path(facts).map_err(Error::FastPath)?;
     let observed = kernel.ruleset().map_err(Error::Read)?.clone();
     let observed = Observed { kernel: facts, ruleset: &observed, sysctls: &BTreeMap::new(), ahead: &[] };
@@ -78,6 +80,7 @@ pub fn withdraw(kernel: &mut Kernel, facts: &KernelFacts, boot_guard: Option<&Pa
     let (mut done, mut left) = kernel.withdraw(plan, bridges);
     done.steps += served;
     left.extend(programs::clean());
+    left.extend(route_back::withdraw(state));
     boot_guard.map_or(Ok(()), boot::remove).map_err(Error::BootGuard)?;
     Ok(Withdrawn { done, left, flows })
 }

@@ -3,6 +3,7 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::fs;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -16,6 +17,8 @@ use crate::model::ports::{Called, Ports, Protocol};
 use crate::netlink::sockets::{self, Socket};
 use crate::netlink::{Channel, Error};
 
+/// What the kernel has once it has SCTP.
+const SCTP: &str = "/proc/net/sctp";
 /// How often they are looked up as long as any port is asked for.
 const EVERY: Duration = Duration::from_secs(2);
 
@@ -75,7 +78,7 @@ pub fn look(asked: Arc<BTreeSet<Called>>, holders: &mut HashMap<u32, Holder>) ->
         Ok(sockets) => sockets,
         Err(error) => {
             listeners.problem = Some(format!(
-                "which ports programs of this host listen on cannot be read ({}), so published ports may take their calls; load the kernel's modules tcp_diag and udp_diag",
+                "which ports programs of this host listen on cannot be read ({}), so published ports may take their calls; load the kernel's modules tcp_diag, udp_diag and, for SCTP, sctp_diag",
                 with_causes(&error)
             ));
             return listeners;
@@ -84,7 +87,7 @@ pub fn look(asked: Arc<BTreeSet<Called>>, holders: &mut HashMap<u32, Holder>) ->
     name_holders(sockets.iter().map(|(_, socket)| socket), holders);
     let mut all: BTreeMap<_, Vec<Listener>> = BTreeMap::new();
     for (protocol, socket) in sockets {
-        let Socket { address, port, dual_stack, interface, user, inode } = socket;
+        let Socket { address, port, dual_stack, interface, user, inode, .. } = socket;
         let holder = holders.get(&inode).cloned().unwrap_or(Holder::User(user));
         let listener = Listener { protocol, address, port, dual_stack, interface, holder };
         all.entry((protocol, port)).or_default().push(listener);
@@ -102,7 +105,9 @@ pub fn look(asked: Arc<BTreeSet<Called>>, holders: &mut HashMap<u32, Holder>) ->
 fn read(ports: &BTreeSet<Ports>) -> Result<Vec<(Protocol, Socket)>, Error> {
     let mut channel = Channel::open(netlink_sys::protocols::NETLINK_SOCK_DIAG)?;
     let mut all = Vec::new();
-    for protocol in [Protocol::Tcp, Protocol::Udp] {
+    // Asking for sockets of SCTP would bring its modules. Without them nobody listens.
+    let is_there = |protocol: &Protocol| *protocol != Protocol::Sctp || Path::new(SCTP).exists();
+    for protocol in Protocol::ALL.into_iter().filter(is_there) {
         let ranges: Vec<&Ports> = ports.iter().filter(|ports| ports.protocol == protocol).collect();
         if ranges.is_empty() {
             continue;
@@ -110,7 +115,9 @@ fn read(ports: &BTreeSet<Ports>) -> Result<Vec<(Protocol, Socket)>, Error> {
         let wanted = Marked::new(&ranges);
         for family in [Family::V4, Family::V6] {
             let sockets = channel.dump(&sockets::dump(protocol, family), |message| {
-                sockets::socket(&message).filter(|socket| wanted.has(socket.port)).map(|socket| (protocol, socket))
+                let socket = sockets::socket(&message).filter(|socket| wanted.has(socket.port))?;
+                // Of SCTP the kernel tells those of clients, too.
+                (socket.listens || protocol == Protocol::Udp).then_some((protocol, socket))
             });
             all.extend(sockets?);
         }

@@ -31,6 +31,8 @@ pub struct Inbound {
     /// How it is found out whether a workload serves; `None`: one does as long as it is there.
     pub health: Option<Arc<HealthCheck>>,
     pub all_down: AllDown,
+    /// Where calls go while no workload takes new ones: at most one of each family.
+    pub last_resort: Vec<LastResort>,
     /// Seconds that a workload which gets no new connections any more may take to end those that it has; `None`: as long as it likes.
     pub drain: Option<u32>,
     /// Seconds that a client goes to the same workload after its last new connection; `None`: each is shared out by itself.
@@ -38,6 +40,14 @@ pub struct Inbound {
     pub limits: Limits,
     /// It is well written, and may not be published: nothing else of the binding depends on it.
     pub refusal: Option<Reason>,
+}
+
+/// A server of last resort: it is not asked for its health, and gets no call while a workload takes new ones.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct LastResort {
+    pub address: IpAddr,
+    /// The port that it listens on; that of the workloads when not given.
+    pub port: Option<u16>,
 }
 
 /// Which new connections are let in.

@@ -18,6 +18,7 @@ use super::pod::{NetworkNamespace, Owner, RuntimeChange, Sandbox};
 use super::port_use::Full;
 use super::programs::ProgramFacts;
 use super::replace;
+use super::route_back::RoutedBack;
 use super::select::Index;
 use super::touched::Touched;
 
@@ -47,6 +48,8 @@ pub struct Facts {
     pub verdicts: HashMap<Check, Verdict>,
     /// What is known of IPVS; `None` while nobody has looked. It is looked at once a binding asks for it.
     pub ipvs: Option<KernelIpvs>,
+    /// What became of the routes back of servers that are in network namespaces of this host.
+    pub routed_back: RoutedBack,
     pub cluster: Cluster,
     /// What the cloud shows of addresses.
     pub cloud: AddressReports,

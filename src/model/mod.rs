@@ -42,6 +42,7 @@ pub mod rate;
 pub mod reason;
 pub mod release;
 pub mod resolve;
+pub mod route_back;
 pub mod select;
 pub mod served;
 pub mod services;
@@ -50,8 +51,10 @@ pub mod source_ports;
 pub mod spread;
 pub mod started;
 pub mod touched;
+pub mod toward;
 pub mod uplinks;
 pub mod ways;
+pub mod ways_back;
 pub mod workload;
 
 /// Puts a value in another's place; whether they differ.

@@ -16,7 +16,7 @@ use std::sync::Arc;
 use ipnet::IpNet;
 
 use super::binding::{Binding, RoutedSource, Selector};
-use super::facts::{Attachment, IfIndex, KernelFacts, Link, LinkKind, Network, RouteKind, is_link_local};
+use super::facts::{Attachment, IfIndex, KernelFacts, Link, LinkKind, Network, is_link_local};
 use super::known::{Facts, Known};
 pub use super::outcome::{Guard, Outcome};
 use super::overlap::without_overlaps;
@@ -25,7 +25,7 @@ use super::reason::Reason;
 use super::select::Held;
 use super::services::{Holders, Served, Services, services};
 use super::spread::{keep_turns, spreads};
-use super::uplinks::outside::MAIN;
+use super::toward::toward;
 use super::uplinks::{Memory, Uplinks};
 use super::workload::{Entry, Row, State, Subject, choose};
 
@@ -267,7 +267,7 @@ impl<'a> Resolver<'a> {
     fn link_of(&self, source: &RoutedSource) -> Result<&'a Link, Reason> {
         match &source.interface {
             Some(name) => self.facts.kernel.link(name).ok_or_else(|| Reason::NoSuchInterface { interface: name.clone() }),
-            None => self.toward(source.net).ok_or(Reason::NoRouteToSource { net: source.net }),
+            None => toward(&self.facts.kernel, source.net).ok_or(Reason::NoRouteToSource { net: source.net }),
         }
     }
 
@@ -277,14 +277,6 @@ impl<'a> Resolver<'a> {
             Some(bridge) => Entry::Port { port: link.index, bridge },
             None => Entry::Routed { interface: link.index },
         }
-    }
-
-    /// The interface that main's most specific route to a subnet names.
-    fn toward(&self, net: IpNet) -> Option<&'a Link> {
-        let routes = self.facts.kernel.routes.iter().filter(|r| r.table == MAIN && r.kind == RouteKind::Unicast);
-        let covers = routes.filter(|r| r.destination.prefix_len() > 0 && r.destination.contains(&net));
-        let best = covers.max_by_key(|r| (r.destination.prefix_len(), std::cmp::Reverse(r.metric)))?;
-        self.facts.kernel.links.get(&best.interface?)
     }
 }
 

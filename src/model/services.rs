@@ -6,6 +6,7 @@
 //! own means, has already is refused.
 
 mod claims;
+mod last_resort;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
@@ -35,6 +36,8 @@ pub struct Service {
     pub balance: Balance,
     pub client_source: ClientSource,
     pub all_down: AllDown,
+    /// Who gets the calls while no server takes new ones.
+    pub last_resort: Option<LastServer>,
     /// Seconds that a client goes to the same server after its last new connection.
     pub affinity: Option<u32>,
     pub limits: Limits,
@@ -62,6 +65,22 @@ pub struct Server {
     pub entry: Entry,
     /// The place of its row among the outcome's.
     pub row: usize,
+}
+
+/// A server of last resort. Nobody asks for its health, and it is no workload.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct LastServer {
+    pub address: IpAddr,
+    /// `None` for a range, whose ports stay as they are.
+    pub port: Option<u16>,
+    pub entry: Entry,
+}
+
+impl LastServer {
+    /// Where it listens.
+    pub fn endpoint(&self) -> Endpoint {
+        (self.address, self.port.unwrap_or(0))
+    }
 }
 
 /// What is known of a server's health.
@@ -148,7 +167,7 @@ pub type Holders = BTreeMap<Called, BindingName>;
 impl Services {
     /// What is served now.
     pub fn served(&self) -> Served {
-        let served = self.all.iter().filter(|service| !service.servers.is_empty());
+        let served = self.all.iter().filter(|service| service.has_servers());
         let of = |service: &Service| service.weighted().into_iter().map(|(endpoint, _)| endpoint).collect();
         served.map(|service| ((service.address, service.ports), of(service))).collect()
     }
@@ -202,10 +221,27 @@ impl Service {
         let of = |takes: fn(&Server) -> bool| -> Vec<_> {
             self.servers.iter().filter(|server| takes(server)).map(|server| (server.endpoint(), server.weight)).collect()
         };
-        match of(Server::takes) {
-            none if none.is_empty() && self.all_down == AllDown::KeepAll => of(|server| server.weight > 0),
-            some => some,
+        match (of(Server::takes), self.all_down) {
+            (none, AllDown::KeepAll) if none.is_empty() => of(|server| server.weight > 0),
+            (none, AllDown::Refuse) if none.is_empty() => self.last_resort.iter().map(|server| (server.endpoint(), 1)).collect(),
+            (some, _) => some,
         }
+    }
+
+    /// Somebody may get its calls, be it the server of last resort.
+    pub fn has_servers(&self) -> bool {
+        !self.servers.is_empty() || self.last_resort.is_some()
+    }
+
+    /// Where calls may go: each server's address and port (`None` for a range), and how it is reached; the server of last resort, too.
+    pub fn places(&self) -> impl Iterator<Item = (IpAddr, Option<u16>, Entry)> {
+        let servers = self.servers.iter().map(|server| (server.address, server.port, server.entry));
+        servers.chain(self.last_resort.iter().map(|server| (server.address, server.port, server.entry)))
+    }
+
+    /// The server of last resort, while it gets the calls.
+    pub fn resorted(&self) -> Option<&LastServer> {
+        self.last_resort.as_ref().filter(|_| !self.servers.iter().any(Server::takes))
     }
 
     /// The service as its callers know it, `tcp/172.31.0.14:27017`.

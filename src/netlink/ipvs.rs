@@ -109,8 +109,7 @@ pub fn change(family: u16, called: Called, change: &Change<'_>) -> Message {
 pub fn service(message: &Received<'_>) -> Option<(Called, Settings)> {
     let body = nested(message, CMD_ATTR_SERVICE)?;
     let v6 = short(find(body, SVC_ATTR_AF)?)? == libc::AF_INET6 as u16;
-    let number_of = short(find(body, SVC_ATTR_PROTOCOL)?)?;
-    let protocol = [Protocol::Tcp, Protocol::Udp, Protocol::Sctp].into_iter().find(|known| u16::from(known.number()) == number_of)?;
+    let protocol = u8::try_from(short(find(body, SVC_ATTR_PROTOCOL)?)?).ok().and_then(Protocol::numbered)?;
     let address = address(find(body, SVC_ATTR_ADDR)?, v6)?;
     let port = port(find(body, SVC_ATTR_PORT)?)?;
     let given = find(body, SVC_ATTR_FLAGS).and_then(number)?;

@@ -3,7 +3,7 @@
 use ipnet::IpNet;
 use netlink_packet_route::AddressFamily;
 use netlink_packet_route::route::RouteProtocol;
-use netlink_packet_route::rule::{self as packet, RuleAttribute, RuleFlags, RuleHeader, RuleMessage};
+use netlink_packet_route::rule::{self as packet, RuleAttribute, RuleFlags, RuleHeader, RuleMessage, RulePortRange};
 use nix::libc;
 
 use super::routing::{family_number, family_of};
@@ -34,8 +34,10 @@ const FRA_OIFNAME: u16 = 17;
 const FRA_L3MDEV: u16 = 19;
 const FRA_UID_RANGE: u16 = 20;
 const FRA_PROTOCOL: u16 = 21;
-/// The IP protocol, ports, and whatever later kernels select by.
 const FRA_IP_PROTO: u16 = 22;
+const FRA_SPORT_RANGE: u16 = 23;
+/// Destination ports, and whatever later kernels select by.
+const FRA_DPORT_RANGE: u16 = 24;
 /// "No such suppressor".
 const NONE: u32 = u32::MAX;
 
@@ -71,7 +73,9 @@ pub fn rule(message: &Received<'_>) -> Option<Rule> {
             FRA_SUPPRESS_PREFIXLEN => rule.suppress_prefix_length = number(value).filter(|n| *n != NONE),
             FRA_SUPPRESS_IFGROUP => rule.suppress_group = number(value).filter(|n| *n != NONE),
             FRA_PROTOCOL => rule.protocol = value.first().copied().unwrap_or_default(),
-            FRA_TUN_ID | FRA_UID_RANGE | FRA_IP_PROTO.. => rule.other = true,
+            FRA_IP_PROTO => (rule.other, rule.ip_protocol) = (true, value.first().copied()),
+            FRA_SPORT_RANGE => (rule.other, rule.source_ports) = (true, range(value)),
+            FRA_TUN_ID | FRA_UID_RANGE | FRA_DPORT_RANGE.. => rule.other = true,
             _ => {}
         }
     }
@@ -88,6 +92,12 @@ pub fn rule(message: &Received<'_>) -> Option<Rule> {
         rule.table = 0;
     }
     Some(rule)
+}
+
+/// `struct fib_rule_port_range`.
+fn range(value: &[u8]) -> Option<(u16, u16)> {
+    let port = |at: usize| Some(u16::from_ne_bytes(*value.get(at..)?.first_chunk()?));
+    Some((port(0)?, port(2)?))
 }
 
 /// Writes a policy rule, to be added or (with `RTM_DELRULE`) to be taken away. What it selects by and was not read is not written.
@@ -118,6 +128,8 @@ pub fn write(kind: u16, flags: u16, rule: &Rule) -> Message {
     attributes.extend(rule.mask.map(RuleAttribute::FwMask));
     attributes.extend(rule.suppress_prefix_length.map(RuleAttribute::SuppressPrefixLen));
     attributes.extend(rule.suppress_group.map(RuleAttribute::SuppressIfGroup));
+    attributes.extend(rule.ip_protocol.map(|number| RuleAttribute::IpProtocol(number.into())));
+    attributes.extend(rule.source_ports.map(|(start, end)| RuleAttribute::SourcePortRange(RulePortRange { start, end })));
     super::message(kind, flags, &message)
 }
 

@@ -38,6 +38,8 @@ pub struct Socket {
     /// Of IPv4 also where an IPv6 socket is bound to the mapped form of it.
     pub address: IpAddr,
     pub port: u16,
+    /// It is in the state `TCP_LISTEN`; of UDP none is.
+    pub listens: bool,
     /// An IPv6 socket that takes calls by IPv4, too, if it is bound to `::`.
     pub dual_stack: bool,
     /// What it is bound to by `SO_BINDTODEVICE`.
@@ -46,7 +48,7 @@ pub struct Socket {
     pub inode: u32,
 }
 
-/// The message that asks for all of a family: TCP sockets that listen, UDP sockets that are connected to nobody.
+/// The message that asks for all of a family: TCP sockets that listen, SCTP sockets, UDP sockets that are connected to nobody.
 pub fn dump(protocol: Protocol, family: Family) -> Message {
     let states = match protocol {
         Protocol::Udp => 1 << CLOSE,
@@ -136,6 +138,7 @@ pub fn socket(message: &Received<'_>) -> Option<Socket> {
     (port != 0).then(|| Socket {
         address,
         port,
+        listens: u32::from(head[1]) == LISTEN,
         dual_stack: is_v6 && !v6_only,
         interface: Some(number(40)).filter(|index| *index != 0),
         user: number(64),

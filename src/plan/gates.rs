@@ -47,7 +47,7 @@ impl Wanted {
     /// What an outcome needs, and what the kernel's links ask for.
     pub fn of(outcome: &Outcome, kernel: &KernelFacts) -> Self {
         let mut wanted = Self::default();
-        for service in outcome.inbound.all.iter().filter(|service| !service.servers.is_empty()) {
+        for service in outcome.inbound.all.iter().filter(|service| service.has_servers()) {
             let family = Family::ip(service.address.is_ipv6());
             wanted.0.insert((Whose::Ports, family));
             if service.engine.ipvs().is_some() {

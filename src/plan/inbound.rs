@@ -63,7 +63,8 @@ pub fn server_cuts(observed: &Ruleset, desired: &Ruleset, kernel: &KernelFacts) 
     cuts
 }
 
-/// Datagrams to ports that nobody served before: their flows lead to this host itself, and each packet keeps them alive.
+/// Flows to ports that nobody served before, and that lead to this host itself: of datagrams each packet keeps them alive, and of SCTP each call
+/// from the port that was refused before. (Of TCP a new call ends the flow of a refused one.)
 fn begun_before(observed: &Ruleset, desired: &Ruleset) -> Vec<ServerCut> {
     let mut cuts = Vec::new();
     for (family, after) in desired.tables.iter().filter(|(family, _)| **family != Family::Bridge) {
@@ -71,7 +72,7 @@ fn begun_before(observed: &Ruleset, desired: &Ruleset) -> Vec<ServerCut> {
         let before = observed.tables.get(family);
         let new = services(after).filter(|(key, _)| !before.is_some_and(|before| services_has(before, key)));
         let called = new.filter_map(|(key, _)| cut(key, address_in(key.first.as_slice(), v6)?, v6));
-        cuts.extend(called.filter(|cut| cut.protocol == Protocol::Udp.number()));
+        cuts.extend(called.filter(|cut| cut.protocol != Protocol::Tcp.number()));
     }
     cuts
 }
@@ -164,7 +165,7 @@ fn endpoint_in(data: &Data, v6: bool) -> Option<Endpoint> {
 fn called(key: &Key, v6: bool) -> Option<Called> {
     let first = key.first.as_slice();
     let at = if v6 { 16 } else { 4 };
-    let protocol = [Protocol::Tcp, Protocol::Udp].into_iter().find(|protocol| first.get(at) == Some(&protocol.number()))?;
+    let protocol = first.get(at).copied().and_then(Protocol::numbered)?;
     let port = |bytes: &[u8]| Some(u16::from_be_bytes(*bytes.get(at + 4..)?.first_chunk()?));
     let last = key.last.map_or_else(|| port(first), |last| port(last.as_slice()))?;
     Some((address_in(first, v6)?, Ports { protocol, first: port(first)?, last }))

@@ -34,8 +34,7 @@ pub fn sysctls(redirects: &BTreeSet<String>) -> Vec<(String, &'static str)> {
 /// would tell them to send these to the client itself.
 pub fn redirects(outcome: &Outcome, kernel: &KernelFacts) -> BTreeSet<String> {
     let virtual_services = outcome.inbound.all.iter().filter(|service| service.engine.ipvs().is_some() && service.address.is_ipv4());
-    let entries =
-        virtual_services.flat_map(|service| &service.servers).map(|server| server.entry.bridge().unwrap_or(server.entry.interface()));
+    let entries = virtual_services.flat_map(Service::places).map(|(_, _, entry)| entry.bridge().unwrap_or(entry.interface()));
     entries.filter_map(|index| Some(kernel.links.get(&index)?.name.clone())).collect()
 }
 
@@ -81,7 +80,11 @@ impl fmt::Display for IpvsStep {
             Self::DeleteServer(_, endpoint) => ("-d", Some(endpoint)),
         };
         let (address, ports) = self.called();
-        let option = if ports.protocol == Protocol::Udp { "-u" } else { "-t" };
+        let option = match ports.protocol {
+            Protocol::Tcp => "-t",
+            Protocol::Udp => "-u",
+            Protocol::Sctp => "--sctp-service",
+        };
         write!(f, "ipvsadm {service} {option} {}", SocketAddr::new(address, ports.first))?;
         if let Some((address, port)) = server {
             write!(f, " -r {}", SocketAddr::new(*address, *port))?;
@@ -117,7 +120,9 @@ fn of_service(service: &Service) -> Option<Virtual> {
         (server.endpoint(), RealServer { weight, thresholds: server.thresholds, ..RealServer::default() })
     };
     let settings = Settings { scheduler: balancer.scheduler.name().to_owned(), persistence, flags: 0 };
-    Some(Virtual { settings, servers: service.servers.iter().map(server).collect() })
+    // What is open of the server of last resort drains once servers are back, as with any that is wanted no more.
+    let last = service.resorted().map(|last| (last.endpoint(), RealServer { weight: 1, ..RealServer::default() }));
+    Some(Virtual { settings, servers: service.servers.iter().map(server).chain(last).collect() })
 }
 
 /// What is known of servers beside what is wanted of them.
@@ -191,11 +196,11 @@ fn ended(called: Called, (address, _): Endpoint, there: &RealServer, ends: &Ends
     ports.protocol == Protocol::Udp || ends.gone.contains(&address) || (is_drained && there.weight == 0)
 }
 
-/// The flows that have to end for a new virtual service: of datagrams that the host itself has answered until now, each packet keeps the flow.
+/// The flows that have to end for a new virtual service: what the host itself has answered until now (see [`super::inbound`]).
 pub fn begun_before(steps: &[IpvsStep]) -> Vec<ServerCut> {
     let new =
         steps.iter().filter_map(|step| if let IpvsStep::AddService((address, ports), _) = step { Some((*address, *ports)) } else { None });
-    new.filter(|(_, ports)| ports.protocol == Protocol::Udp)
+    new.filter(|(_, ports)| ports.protocol != Protocol::Tcp)
         .map(|(address, ports)| ServerCut {
             server: address,
             called: address,

@@ -15,6 +15,7 @@ pub mod ipvs;
 mod program_flows;
 pub mod read_back;
 pub mod resets;
+pub mod route_back;
 pub mod routing;
 pub mod step;
 pub mod sysctls;

@@ -164,6 +164,10 @@ pub fn rule_words(rule: &Rule) -> String {
     if rule.other {
         words += " and more";
     }
+    // Of rules that were read this is part of the rest.
+    if let (false, Some(number), Some((first, last))) = (rule.other, rule.ip_protocol, rule.source_ports) {
+        words += &format!(" ipproto {number} sport {first}-{last}");
+    }
     words += &match rule.action {
         RuleAction::Table if rule.l3mdev => " lookup [l3mdev-table]".to_owned(),
         RuleAction::Table => format!(" lookup {}", table_name(rule.table)),

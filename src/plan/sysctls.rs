@@ -42,7 +42,7 @@ pub fn wanted(outcome: &Outcome, kernel: &KernelFacts, now: &BTreeMap<String, St
         }
     };
     let bound = |v6: bool| {
-        let serves = |service: &Service| service.address.is_ipv6() == v6 && !service.servers.is_empty();
+        let serves = |service: &Service| service.address.is_ipv6() == v6 && service.has_servers();
         outcome.rows.iter().any(|row| matches!(&row.state, State::Bound(exit) if exit.address.is_ipv6() == v6))
             || outcome.inbound.all.iter().any(serves)
     };

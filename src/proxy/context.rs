@@ -7,9 +7,10 @@ use std::sync::{Arc, PoisonError, RwLock};
 use tokio_util::sync::CancellationToken;
 
 use super::limits::Descriptors;
-use super::opener::{NamespaceId, Opener};
+use super::opener::Opener;
 use super::pipe::Pipes;
 use super::workers::Workers;
+use crate::effects::enter::NamespaceId;
 use crate::model::proxy::{Dial, Namespace};
 
 /// One life of a namespace under its name.

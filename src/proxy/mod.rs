@@ -1,5 +1,5 @@
 //! `egressd proxy`: ports inside many network namespaces, served by one process. A process of its own, since it has to enter namespaces
-//! (`CAP_SYS_ADMIN`), which the agent never does.
+//! (`CAP_SYS_ADMIN`), which the agent does for one thing alone (`clientSource: RouteBack`).
 //!
 //! One loop decides (`control`), one thread enters namespaces (`opener`), a few serve (`workers`).
 
@@ -35,13 +35,14 @@ use tracing::{info, warn};
 
 use crate::daemon;
 use crate::daemon::systemd::{self, Manager};
+use crate::effects::enter::NamespaceId;
 use crate::facts::files;
 use containers::Containers;
 use context::{Context, Scopes};
 use control::Control;
 use limits::Descriptors;
 use namespaces::Namespaces;
-use opener::{NamespaceId, Opener};
+use opener::Opener;
 use pipe::Pipes;
 use workers::Workers;
 

@@ -15,7 +15,7 @@ use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 use tokio::time::{Instant, sleep_until};
 
-use super::opener::NamespaceId;
+use crate::effects::enter::NamespaceId;
 use crate::facts::kernel::{self, Watches};
 
 /// After a change of mounts all are looked at, but not more often than this: there may be thousands, of a host's many containers.

@@ -1,60 +1,16 @@
 //! The one thread that enters other network namespaces: in, make sockets, out. A socket keeps the namespace that it was made in (socket(2)), so
 //! any thread may serve it afterwards.
-//!
-//! Nobody may go on in a wrong namespace: a thread that does not find its way back ends the process.
 
 use std::any::Any;
-use std::fs::{self, File, Metadata};
 use std::io;
-use std::os::unix::fs::MetadataExt;
 use std::panic::{self, AssertUnwindSafe};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::mpsc;
 use std::thread;
 
-use nix::errno::Errno;
-use nix::sched::{CloneFlags, setns};
 use tokio::sync::oneshot;
 
-use crate::facts::kernel;
-
-/// Which namespace a file stands for: device and inode of nsfs, the same as long as anything holds the namespace (ioctl_nsfs(2)).
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct NamespaceId {
-    device: u64,
-    inode: u64,
-}
-
-impl From<Metadata> for NamespaceId {
-    fn from(about: Metadata) -> Self {
-        Self { device: about.dev(), inode: about.ino() }
-    }
-}
-
-impl NamespaceId {
-    /// Of what is at this path now; `None` when that is no namespace (yet). Want of descriptors or memory says nothing: it is what it was before.
-    pub fn at(path: &Path, before: Option<Self>) -> Option<Self> {
-        let look = || {
-            let now = Self::from(fs::metadata(path)?);
-            if before == Some(now) {
-                return Ok(before);
-            }
-            let file = kernel::open(path)?;
-            Ok(if kernel::is_namespace(&file) { Some(Self::from(file.metadata()?)) } else { None })
-        };
-        look().unwrap_or_else(|error: io::Error| if is_shortage(&error) { before } else { None })
-    }
-
-    /// Of the calling thread. It takes no descriptor: there may be none.
-    pub fn own() -> io::Result<Self> {
-        fs::metadata(kernel::OWN).map(Self::from)
-    }
-}
-
-fn is_shortage(error: &io::Error) -> bool {
-    let shortages = [Errno::EMFILE, Errno::ENFILE, Errno::ENOMEM];
-    error.raw_os_error().is_some_and(|code| shortages.contains(&Errno::from_raw(code)))
-}
+use crate::effects::enter::{Home, NamespaceId};
 
 /// Gives work to the thread.
 #[derive(Clone)]
@@ -105,54 +61,6 @@ impl Opener {
 
 fn message(panic: &(dyn Any + Send)) -> &str {
     panic.downcast_ref::<&str>().copied().or_else(|| panic.downcast_ref::<String>().map(String::as_str)).unwrap_or("no message")
-}
-
-/// Where the thread belongs.
-struct Home {
-    file: File,
-    id: NamespaceId,
-}
-
-impl Home {
-    fn new() -> io::Result<Self> {
-        let file = kernel::own_namespace()?;
-        let id = file.metadata()?.into();
-        Ok(Self { file, id })
-    }
-
-    fn visit<T>(&self, path: &Path, id: NamespaceId, work: impl FnOnce() -> io::Result<T>) -> io::Result<T> {
-        let gone = || io::Error::new(io::ErrorKind::NotFound, "the network namespace is gone");
-        let file = kernel::open(path).map_err(|error| if is_shortage(&error) { error } else { gone() })?;
-        if !kernel::is_namespace(&file) || NamespaceId::from(file.metadata()?) != id {
-            return Err(gone());
-        }
-        setns(&file, CloneFlags::CLONE_NEWNET).map_err(|errno| match errno {
-            Errno::EINVAL => io::Error::new(io::ErrorKind::InvalidInput, "this is a namespace of another kind; name a network namespace"),
-            errno => errno.into(),
-        })?;
-        // From here on the thread comes back, whatever happens.
-        let _back = Back(self);
-        // The open file would keep the namespace.
-        drop(file);
-        work()
-    }
-
-    fn come_back(&self) -> io::Result<()> {
-        setns(&self.file, CloneFlags::CLONE_NEWNET)?;
-        if NamespaceId::own()? == self.id { Ok(()) } else { Err(io::Error::other("this is another network namespace")) }
-    }
-}
-
-struct Back<'a>(&'a Home);
-
-impl Drop for Back<'_> {
-    fn drop(&mut self) {
-        if let Err(error) = self.0.come_back() {
-            // Written by hand: nothing that could fail or panic comes between.
-            eprintln!("egressd: failed to leave a network namespace: {error}; ending, as nothing may be served in a wrong one");
-            std::process::abort();
-        }
-    }
 }
 
 #[cfg(test)]

@@ -4,7 +4,6 @@ use std::net::IpAddr;
 
 use crate::contract::TABLE_ROUTE_BACK;
 use crate::model::inbound::ClientSource;
-use crate::model::ports::Protocol;
 use crate::model::services::{Server, Service};
 
 /// Commands for the server's network namespace, in one line; nothing for services of another kind. A later call of the same commands is an error of
@@ -18,7 +17,7 @@ pub fn route_back(service: &Service, server: &Server) -> Option<String> {
         // Of IPv6 no setting of this host keeps it from telling the server of the client beside it.
         IpAddr::V6(_) => (" -6", "sysctl -w net.ipv6.conf.DEV.accept_redirects=0 && "),
     };
-    let protocol = if service.ports.protocol == Protocol::Udp { "udp" } else { "tcp" };
+    let protocol = service.ports.protocol.name();
     let via = server.route_back.map_or_else(|| "THIS_HOST".to_owned(), |address| address.to_string());
     let (address, port) = (server.address, server.port.unwrap_or(service.ports.first));
     Some(format!(

@@ -11,9 +11,11 @@ use super::ipvs;
 use crate::model::health::Verdict;
 use crate::model::inbound::{Balance, ClientSource};
 use crate::model::ipvs::Engine;
+use crate::model::known::Facts;
 use crate::model::ports::Ports;
 use crate::model::resolve::Outcome;
 use crate::model::services::{Health, LimitedServer, Server, Service};
+use crate::model::ways_back::way_back;
 
 /// Servers that a row of the table names.
 const SHOWN: usize = 3;
@@ -46,6 +48,21 @@ pub struct ServiceStatus {
     /// The binding that had the port first.
     pub binding: String,
     pub servers: Vec<ServerStatus>,
+    /// Who gets the calls while no server does.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub last_resort: Option<LastResortStatus>,
+}
+
+/// The server of last resort of a port.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct LastResortStatus {
+    pub address: IpAddr,
+    /// The port that was called when it is not given.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub port: Option<u16>,
+    /// No server gets new connections: they go here.
+    pub in_use: bool,
 }
 
 /// A workload that serves a port.
@@ -65,20 +82,27 @@ pub struct ServerStatus {
     /// `Healthy`, `Unhealthy`, or `Unknown` before its first answer; not given where nobody asks.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub health: Option<String>,
-    /// The commands that its network namespace needs, where its answers are to be routed back through this host.
+    /// The commands that its network namespace needs, where its answers are to be routed back through this host and egressd has not done so.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub route_back: Option<String>,
+    /// egressd keeps the rule in its network namespace by which its answers come back through this host.
+    #[serde(skip_serializing_if = "std::ops::Not::not", default)]
+    pub routed_back: bool,
+    /// Why egressd cannot.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub not_routed_back: Option<String>,
     /// What was wrong with its last probe when it became unhealthy.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub reason: Option<String>,
 }
 
 /// All services of an outcome.
-pub fn services(outcome: &Outcome, full: &BTreeSet<LimitedServer>) -> Vec<ServiceStatus> {
-    outcome.inbound.all.iter().map(|service| of_service(service, outcome, full)).collect()
+pub fn services(facts: &Facts, outcome: &Outcome, full: &BTreeSet<LimitedServer>) -> Vec<ServiceStatus> {
+    outcome.inbound.all.iter().map(|service| of_service(service, facts, outcome, full)).collect()
 }
 
-fn of_service(service: &Service, outcome: &Outcome, full: &BTreeSet<LimitedServer>) -> ServiceStatus {
+fn of_service(service: &Service, facts: &Facts, outcome: &Outcome, full: &BTreeSet<LimitedServer>) -> ServiceStatus {
+    let routed_back = |server: &Server| facts.routed_back.get(&way_back(service, server, &facts.kernel)?);
     let Ports { first, last, .. } = service.ports;
     let health = |server: &Server| match &server.health {
         Health::Unchecked => (None, None),
@@ -94,7 +118,9 @@ fn of_service(service: &Service, outcome: &Outcome, full: &BTreeSet<LimitedServe
         full: server
             .port
             .is_some_and(|port| full.contains(&LimitedServer { address: server.address, protocol: service.ports.protocol, port })),
-        route_back: ipvs::route_back(service, server),
+        route_back: ipvs::route_back(service, server).filter(|_| routed_back(server) != Some(&Ok(()))),
+        routed_back: routed_back(server) == Some(&Ok(())),
+        not_routed_back: routed_back(server).and_then(|done| done.clone().err()),
         health: health(server).0,
         reason: health(server).1,
     };
@@ -122,6 +148,11 @@ fn of_service(service: &Service, outcome: &Outcome, full: &BTreeSet<LimitedServe
         new_connections_per_second: service.limits.per_client,
         binding: service.binding.to_string(),
         servers: service.servers.iter().map(server).collect(),
+        last_resort: service.last_resort.map(|last| LastResortStatus {
+            address: last.address,
+            port: last.port,
+            in_use: service.resorted().is_some(),
+        }),
     }
 }
 
@@ -138,6 +169,9 @@ pub fn render(services: &[ServiceStatus]) -> String {
             many if many > SHOWN => servers.push_str(&format!(" +{}", many - SHOWN)),
             _ => {}
         }
+        if let Some(last) = service.last_resort.as_ref().filter(|last| last.in_use) {
+            servers.push_str(&format!("; {} (last resort, in use)", place(last.address, last.port)));
+        }
         [service.service.clone(), service.binding.clone(), service.balance.clone(), service.client_source.clone(), servers]
     });
     let mut text = format!("\n{}", columns(["SERVICE", "BINDING", "BALANCE", "SOURCE", "SERVERS"], rows));
@@ -149,8 +183,9 @@ pub fn render(services: &[ServiceStatus]) -> String {
     }
     for (service, server) in services.iter().flat_map(|service| service.servers.iter().map(move |server| (service, server))) {
         if let Some(commands) = &server.route_back {
+            let why = server.not_routed_back.as_ref().map(|why| format!(" (egressd cannot: {why})")).unwrap_or_default();
             text.push_str(&format!(
-                "\n{}, {}, needs in its network namespace, for {}:\n  {commands}\n",
+                "\n{}, {}, needs in its network namespace, for {}{why}:\n  {commands}\n",
                 server.workload,
                 server.at(),
                 service.service
@@ -160,10 +195,14 @@ pub fn render(services: &[ServiceStatus]) -> String {
     text
 }
 
+fn place(address: IpAddr, port: Option<u16>) -> String {
+    port.map_or_else(|| address.to_string(), |port| SocketAddr::new(address, port).to_string())
+}
+
 impl ServerStatus {
     /// Where it is.
     fn at(&self) -> String {
-        self.port.map_or_else(|| self.address.to_string(), |port| SocketAddr::new(self.address, port).to_string())
+        place(self.address, self.port)
     }
 
     /// Why it gets no new connections.

@@ -177,7 +177,7 @@ impl Status {
             workloads,
             bindings: of_bindings(facts, outcome),
             uplinks: nics(&outcome.uplinks),
-            services: services(outcome, &counted.full),
+            services: services(facts, outcome, &counted.full),
             guarded: guarded.map(|(index, _)| name(index)).collect(),
             dropped: counted.drops.told(&facts.kernel),
             fast_path: None,

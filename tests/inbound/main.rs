@@ -5,6 +5,7 @@ mod calls;
 mod front;
 mod health;
 mod ipvs;
+mod last_resort;
 mod limits;
 mod ports;
 mod probes;
@@ -55,6 +56,10 @@ fn main() -> ExitCode {
     scenarios
         .push(Scenario::new("a server that does not answer gets no new connection until it does, also after a restart", health::by_tcp));
     scenarios.push(Scenario::new("while no server is healthy calls are refused, or go to all, and open ones go on", health::all_down));
+    scenarios.push(Scenario::new(
+        "a server of last resort gets all calls while no server does, none while one is up, and open ones go on",
+        last_resort::gets_calls,
+    ));
     scenarios.push(Scenario::new("a server that answers a GET with an error gets no new connection", health::by_http));
     scenarios.push(Scenario::new("a server with weight 0 drains", health::drains));
     scenarios.push(Scenario::new("a client stays at its server for a time, also after a restart, until that server goes", affinity::stays));

@@ -87,6 +87,7 @@ fn services(exit: IpAddr) -> [Service; 4] {
         balance: Balance::RoundRobin,
         client_source: ClientSource::Masquerade,
         all_down: AllDown::Refuse,
+        last_resort: None,
         affinity: None,
         limits: Limits::default(),
         binding: BindingName { source: Source::File, name: "default/front".into() },

@@ -8,6 +8,7 @@ mod ipvs;
 mod kernel;
 mod kinds;
 mod sctp;
+mod sctp_inbound;
 
 use std::{process::ExitCode, time::Duration};
 
@@ -31,6 +32,7 @@ const MODULES: [&str; 12] = [
 ];
 
 fn main() -> ExitCode {
-    let groups = [kinds::scenarios(), kernel::scenarios(), ipvs::scenarios(), sctp::scenarios(), fast_path::scenarios()];
+    let groups =
+        [kinds::scenarios(), kernel::scenarios(), ipvs::scenarios(), sctp::scenarios(), sctp_inbound::scenarios(), fast_path::scenarios()];
     world::vm::main(&MODULES, groups.into_iter().flatten().map(|scenario| scenario.within(LIMIT)).collect())
 }

@@ -25,24 +25,25 @@ pub fn scenarios() -> Vec<Scenario> {
 
 /// A message, with how it was sent.
 #[derive(Debug, PartialEq)]
-struct Message {
+pub struct Message {
     stream: u16,
     ppid: u32,
     unordered: bool,
-    payload: Vec<u8>,
+    pub payload: Vec<u8>,
 }
 
 /// Runs a test's side of an association.
-fn run<T>(work: impl Future<Output = T>) -> T {
+pub fn run<T>(work: impl Future<Output = T>) -> T {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("there is an epoll");
     runtime.block_on(async { tokio::time::timeout(PATIENCE, work).await.expect("in time") })
 }
 
-fn socket(netns: &Netns) -> Socket {
+fn socket(netns: &Netns, v6: bool) -> Socket {
     let runtime = Handle::current();
     netns.enter(|| {
         let _entered = runtime.enter();
-        let socket = Socket::new_v4(SocketToAssociation::OneToOne).expect("the kernel has SCTP");
+        let new = if v6 { Socket::new_v6 } else { Socket::new_v4 };
+        let socket = new(SocketToAssociation::OneToOne).expect("the kernel has SCTP");
         socket.options().set_init_params(InitParams::streams(32, 32)).expect("it is not connected");
         // The longest message has to fit.
         setsockopt(&socket, sockopt::SndBufForce, &(2 << 20)).expect("root may");
@@ -51,13 +52,20 @@ fn socket(netns: &Netns) -> Socket {
     })
 }
 
-fn listener(netns: &Netns, at: SocketAddr) -> Listener {
-    let socket = socket(netns);
+/// Listens in a namespace.
+pub fn listener(netns: &Netns, at: SocketAddr) -> Listener {
+    let socket = socket(netns, at.is_ipv6());
     socket.bind(at).and_then(|()| socket.listen(16)).unwrap_or_else(|error| panic!("failed to listen on {at}: {error}"))
 }
 
-async fn connect(netns: &Netns, to: SocketAddr) -> io::Result<ConnectedSocket> {
-    Ok(socket(netns).connect(to).await?.0)
+/// Calls from a namespace.
+pub async fn connect(netns: &Netns, to: SocketAddr) -> io::Result<ConnectedSocket> {
+    Ok(socket(netns, to.is_ipv6()).connect(to).await?.0)
+}
+
+/// Sends a message on the first stream.
+pub async fn say(to: &ConnectedSocket, text: &str) {
+    send(to, &Message { stream: 0, ppid: 0, unordered: false, payload: text.as_bytes().to_vec() }).await;
 }
 
 async fn send(to: &ConnectedSocket, message: &Message) {
@@ -66,7 +74,7 @@ async fn send(to: &ConnectedSocket, message: &Message) {
 }
 
 /// The next message; nothing at the end.
-async fn receive(from: &ConnectedSocket) -> io::Result<Option<Message>> {
+pub async fn receive(from: &ConnectedSocket) -> io::Result<Option<Message>> {
     loop {
         match from.recv().await? {
             None => return Ok(None),

@@ -7,14 +7,14 @@ use super::label::{Draft, Effect, InboundDraft, Label, Published, choice, list};
 use crate::api::values::{self, Fault, Faults, shown};
 use crate::model::binding::ExitSpec;
 use crate::model::health::{AllDown, HealthCheck, Probe};
-use crate::model::inbound::{Balance, ClientSource, Inbound, Limits};
+use crate::model::inbound::{Balance, ClientSource, Inbound, LastResort, Limits};
 use crate::model::ipvs::{Balancer, Engine, Scheduler};
 use crate::model::ports::Protocol;
 
 pub const PUBLISH: Label = Label {
     name: "egress.publish",
     effect: Effect::Exit,
-    grammar: "published {`,` published}, published = [address `:`] port [`-` port | `:` port] [`/` protocol], protocol `tcp` or `udp`; an IPv6 address stands in brackets",
+    grammar: "published {`,` published}, published = [address `:`] port [`-` port | `:` port] [`/` protocol], protocol `tcp`, `udp` or `sctp`; an IPv6 address stands in brackets",
     meaning: "Ports of the exits' addresses that the container serves: the exit (each of them when not given), the port that is called (or a range), and the container's own port. Containers that publish the same share its connections.",
     example: "27017:1234/tcp",
     read: |draft, value| list(value, published).map(|all| draft.inbound.publish = all),
@@ -57,7 +57,7 @@ pub const CLIENT_SOURCE: Label = Label {
     name: "egress.client-source",
     effect: Effect::Exit,
     grammar: "`preserve`, `masquerade` or `route-back`",
-    meaning: "The address that the container sees of who calls a published port: the client's own, or the host's. `preserve` when not given. With `route-back`, for IPVS, the client's own also where it is beside the container, which a rule in the container's network namespace is needed for.",
+    meaning: "The address that the container sees of who calls a published port: the client's own, or the host's. `preserve` when not given. With `route-back`, for IPVS, the client's own also where it is beside the container, by a rule in the container's network namespace.",
     example: "preserve",
     read: |draft, value| {
         let choices =
@@ -119,6 +119,24 @@ pub const ALL_DOWN: Label = Label {
     },
 };
 
+pub const LAST_RESORT: Label = Label {
+    name: "egress.last-resort",
+    effect: Effect::Exit,
+    grammar: "server [`,` server], server = address [`:` port]; an IPv6 address with a port stands in brackets; one of each family",
+    meaning: "Where calls to published ports go while no container is healthy: a server that is not asked for its health. On the container's own port unless another one is given.",
+    example: "10.0.0.9:8080",
+    read: |draft, value| {
+        let all = list(value, last_resort)?;
+        let second =
+            all.iter().enumerate().find(|(at, one)| all[..*at].iter().any(|other| other.address.is_ipv4() == one.address.is_ipv4()));
+        if let Some((_, LastResort { address, .. })) = second {
+            return Err(Fault::new(format!("`{address}` is a second one of its family")).cure("keep one of each family"));
+        }
+        draft.inbound.last_resort = all;
+        Ok(())
+    },
+};
+
 pub const AFFINITY: Label = Label {
     name: "egress.affinity",
     effect: Effect::Exit,
@@ -130,7 +148,7 @@ pub const AFFINITY: Label = Label {
 
 /// The published ports of a container with these exits.
 pub fn of(draft: &Draft, exits: &[ExitSpec], errors: &mut Faults) -> Vec<Inbound> {
-    let InboundDraft { publish, ipvs, balance, scheduler, client_source, weight, health, all_down, affinity } = &draft.inbound;
+    let InboundDraft { publish, ipvs, balance, scheduler, client_source, weight, health, all_down, last_resort, affinity } = &draft.inbound;
     let told = [
         (ENGINE, ipvs.is_some()),
         (SCHEDULER, scheduler.is_some()),
@@ -139,6 +157,7 @@ pub fn of(draft: &Draft, exits: &[ExitSpec], errors: &mut Faults) -> Vec<Inbound
         (WEIGHT, weight.is_some()),
         (HEALTH, health.is_some()),
         (ALL_DOWN, all_down.is_some()),
+        (LAST_RESORT, !last_resort.is_empty()),
         (AFFINITY, affinity.is_some()),
     ];
     for (label, _) in told.iter().filter(|(_, given)| *given && publish.is_empty()) {
@@ -166,6 +185,11 @@ pub fn of(draft: &Draft, exits: &[ExitSpec], errors: &mut Faults) -> Vec<Inbound
     if engine != Engine::Nftables && affinity.is_some() {
         errors.push(AFFINITY.name, || "is for the engine `nftables`; take it out, or write a manifest with `persistence`".to_owned());
     }
+    if *all_down == Some(AllDown::KeepAll) && !last_resort.is_empty() {
+        errors.push(LAST_RESORT.name, || {
+            format!("gets no call beside `{}=keep-all`, which sends calls to all containers; leave one of them out", ALL_DOWN.name)
+        });
+    }
     for address in publish.iter().filter_map(|one| one.address) {
         // An interface's own address is not known here.
         if exits.iter().all(|exit| exit.address != address && !exit.address.is_unspecified()) {
@@ -187,6 +211,11 @@ pub fn of(draft: &Draft, exits: &[ExitSpec], errors: &mut Faults) -> Vec<Inbound
                 format!("asks no port, and `{ports}` is a range; name the port that is asked, for instance `tcp:8081`")
             });
         }
+        if ports.first != ports.last && last_resort.iter().any(|last| last.port.is_some()) {
+            errors.push(LAST_RESORT.name, || {
+                format!("has a port, and `{ports}` is a range, whose ports stay as they are; leave the port out")
+            });
+        }
         if ports.first != ports.last && engine != Engine::Nftables {
             errors
                 .push(ENGINE.name, || format!("`ipvs` serves single ports, and `{ports}` is a range; publish each port, or take this out"));
@@ -198,6 +227,7 @@ pub fn of(draft: &Draft, exits: &[ExitSpec], errors: &mut Faults) -> Vec<Inbound
             weight: weight.unwrap_or(1),
             health: health.clone(),
             all_down: all_down.unwrap_or_default(),
+            last_resort: last_resort.clone(),
             affinity: *affinity,
             ..one.plain()
         });
@@ -220,12 +250,29 @@ impl Published {
             thresholds: BTreeMap::new(),
             health: None,
             all_down: AllDown::default(),
+            last_resort: Vec::new(),
             drain: None,
             affinity: None,
             limits: Limits::default(),
             refusal: None,
         }
     }
+}
+
+/// `10.0.0.9`, `10.0.0.9:8080`, `fd00::9`, `[fd00::9]:8080`.
+fn last_resort(text: &str) -> Result<LastResort, Fault> {
+    let (address, port) = match text.strip_prefix('[') {
+        Some(rest) => rest.split_once("]:").map_or((text, None), |(address, port)| (address, Some(port))),
+        None => match text.split_once(':') {
+            Some((address, port)) if address.contains('.') => (address, Some(port)),
+            _ => (text, None),
+        },
+    };
+    let number = |port: &str| {
+        let number = port.parse().map_err(|_| Fault::new(format!("{} is no address and port", shown(text))))?;
+        values::port_range(Protocol::Tcp, number, number).map(|ports| ports.first)
+    };
+    Ok(LastResort { address: values::last_resort_address(address)?, port: port.map(number).transpose()? })
 }
 
 /// One published port, by the grammar of the label, with nothing else said of how it is served.
@@ -237,11 +284,7 @@ pub fn publish(text: &str) -> Result<Inbound, Fault> {
 fn published(text: &str) -> Result<Published, Fault> {
     let wrong = || Fault::new(format!("{} is not a published port", shown(text)));
     let (rest, protocol) = text.split_once('/').unwrap_or((text, "tcp"));
-    let protocol = match protocol.to_ascii_lowercase().as_str() {
-        "tcp" => Protocol::Tcp,
-        "udp" => Protocol::Udp,
-        _ => return Err(Fault::new(format!("{} is not one of `tcp`, `udp`", shown(protocol)))),
-    };
+    let protocol = values::protocol(protocol)?;
     let (address, ports) = match rest.strip_prefix('[') {
         Some(rest) => {
             let (address, ports) = rest.split_once("]:").ok_or_else(wrong)?;

@@ -9,6 +9,7 @@ use crate::api::nearest::nearest;
 use crate::api::values::{Fault, MAX_ITEMS, shown};
 use crate::model::binding::{Assignment, ExistingFlows, ExitSpec, Spread, WhenUnavailable};
 use crate::model::health::{AllDown, HealthCheck};
+use crate::model::inbound::LastResort;
 use crate::model::inbound::{Balance, ClientSource};
 use crate::model::ipvs::Scheduler;
 use crate::model::ports::Ports;
@@ -80,6 +81,7 @@ pub struct InboundDraft {
     pub weight: Option<u16>,
     pub health: Option<Arc<HealthCheck>>,
     pub all_down: Option<AllDown>,
+    pub last_resort: Vec<LastResort>,
     pub affinity: Option<u32>,
 }
 

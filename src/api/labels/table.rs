@@ -9,7 +9,7 @@ use crate::api::values::{self, Fault, MAX_ADDRESSES, shown};
 use crate::model::binding::{Assignment, ExistingFlows, Spread, WhenUnavailable};
 
 /// Every label of ours.
-pub static LABELS: [Label; 25] = [
+pub static LABELS: [Label; 26] = [
     Label {
         name: "egress.ip",
         effect: Effect::Exit,
@@ -109,6 +109,7 @@ pub static LABELS: [Label; 25] = [
     inbound::WEIGHT,
     inbound::HEALTH,
     inbound::ALL_DOWN,
+    inbound::LAST_RESORT,
     inbound::AFFINITY,
     Label {
         name: "egress.unavailable",

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::optional;
-use crate::api::inbound::{Health, HttpProbe, InboundProtocol, Scheme, TcpProbe, UdpProbe};
+use crate::api::inbound::{Health, HttpProbe, Scheme, TcpProbe, UdpProbe};
 use crate::api::values::{self, Fault, Faults};
 use crate::model::health::{HealthCheck, Probe};
 use crate::model::ports::Protocol;
@@ -28,7 +28,7 @@ pub fn health(path: &str, health: &Health, range: bool, faults: &mut Faults) -> 
     if range && port.is_none() {
         faults.push(&format!("{path}.{field}"), || "is missing, and a range has no port of its own; name the one that is asked".to_owned());
     }
-    let port = port.map(|port| values::port_range(Protocol::from(InboundProtocol::Tcp), port, port).map(|ports| ports.first));
+    let port = port.map(|port| values::port_range(Protocol::Tcp, port, port).map(|ports| ports.first));
     let port = optional(faults, || format!("{path}.{field}"), "8081", port);
     let (interval, failures) = (u32::try_from(*interval).ok()?, u16::try_from(*failures).ok()?);
     Some(Arc::new(HealthCheck { probe: probe?, port, interval, failures }))

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::net::IpAddr;
 
 use super::health::health;
+use super::last_resort::last_resort;
 use super::{ipvs, optional, take};
 use crate::api::binding::EgressBindingSpec;
 use crate::api::inbound::{ClientSource, ServerWeight};
@@ -52,6 +53,7 @@ pub fn inbound(name: &BindingName, spec: &EgressBindingSpec, faults: &mut Faults
         let weights = weights(&path("servers"), &entry.servers, faults);
         let range = entry.end_port.is_some_and(|end| end != entry.port);
         let health = entry.health.as_ref().and_then(|one| health(&path("health"), one, range, faults));
+        let last_resort = last_resort(name, &path, (entry, range), faults);
         let affinity = optional(faults, || path("affinity"), "60s", entry.affinity.as_deref().map(affinity));
         if range && entry.max_connections.is_some() {
             faults.push(&path("maxConnections"), || {
@@ -82,6 +84,7 @@ pub fn inbound(name: &BindingName, spec: &EgressBindingSpec, faults: &mut Faults
             thresholds,
             health,
             all_down: entry.all_down.into(),
+            last_resort,
             drain: entry.drain_seconds.and_then(|seconds| seconds.try_into().ok()),
             affinity,
             limits,

@@ -8,7 +8,6 @@ use crate::daemon::question::{Call, Question, Response};
 use crate::daemon::sources;
 use crate::daemon::started;
 use crate::model::binding::Source;
-use crate::model::ports::Protocol;
 use crate::plan::engine;
 use crate::report::explain;
 use crate::report::status::Status;
@@ -39,8 +38,7 @@ impl Agent {
                 let explained = explain::explain(&self.facts, &self.outcome, &drops, &workload, destination);
                 explained.map_or(Response::Unknown(workload), Response::Text)
             }
-            Question::ExplainInbound(Call { called, udp, client }) => {
-                let protocol = if udp { Protocol::Udp } else { Protocol::Tcp };
+            Question::ExplainInbound(Call { called, protocol, client }) => {
                 Response::Text(explain::inbound::explain(&self.outcome, called, protocol, client))
             }
             Question::Metrics(counted) => Response::Text(self.metrics.text(&Now {

@@ -144,6 +144,10 @@ impl Agent {
                 }
                 self.facts.verdicts.insert(check, verdict);
             }
+            Told::RoutedBack(now) => {
+                self.facts.routed_back = now;
+                return false;
+            }
             Told::ServersFree(servers) => {
                 self.kernel.free(&servers);
                 return false;

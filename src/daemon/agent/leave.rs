@@ -29,13 +29,13 @@ impl Agent {
     }
 
     /// Takes everything of ours out of the kernel.
-    pub fn withdraw(&mut self, boot_guard: Option<&Path>) -> Result<(), Error> {
+    pub fn withdraw(&mut self, state: &Path, boot_guard: Option<&Path>) -> Result<(), Error> {
         info!("no agent is wanted here any more: taking everything of egressd out of the kernel");
         // It would make the file anew.
         if let Some(keeper) = self.boot_guard.take() {
             keeper.end();
         }
-        let withdrawn = withdraw::withdraw(&mut self.kernel, &self.facts.kernel, boot_guard)?;
+        let withdrawn = withdraw::withdraw(&mut self.kernel, &self.facts.kernel, state, boot_guard)?;
         info!(changes = withdrawn.done.steps, flows = withdrawn.flows, failures = ?withdrawn.done.failures, left = ?withdrawn.left, "withdrawn");
         Ok(())
     }

@@ -109,6 +109,9 @@ impl Agent {
             self.facts.dead_gateways.retain(&self.outcome.uplinks.gateways);
         }
         self.ipvs.want(&self.outcome, &self.facts.kernel);
+        if !self.silent.any() {
+            self.route_back.want(&self.outcome, &self.facts.kernel);
+        }
         self.past.serve(&self.outcome.inbound, !self.silent.any());
         self.inbound.note(&self.outcome.inbound, &self.outcome.uplinks.probes, &mut self.facts.verdicts);
         // Flows end once the rules are right. What was refused is planned anew, with its cuts.

@@ -120,11 +120,7 @@ fn attachment(network: String, endpoint: wire::Endpoint, running: bool) -> Attac
 
 /// A port that is published, by a protocol that is served here.
 fn published(port: wire::Port) -> Option<Published> {
-    let protocol = match port.protocol.as_str() {
-        "tcp" => Protocol::Tcp,
-        "udp" => Protocol::Udp,
-        _ => return None,
-    };
+    let protocol = Protocol::named(&port.protocol)?;
     Some(Published { protocol, port: port.public?, address: port.address.parse().ok()? })
 }
 

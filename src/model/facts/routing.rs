@@ -159,8 +159,12 @@ pub struct Rule {
     pub not: bool,
     /// It looks up the table of the packet's VRF, and holds for such packets only.
     pub l3mdev: bool,
-    /// It selects by something that is not read: type of service, ports, IP protocol, users, a tunnel's id.
+    /// It selects by more than is said above: type of service, ports, IP protocol, users, a tunnel's id.
     pub other: bool,
+    /// The IP protocol among that, by its IANA number.
+    pub ip_protocol: Option<u8>,
+    /// The source ports, first and last.
+    pub source_ports: Option<(u16, u16)>,
     pub action: RuleAction,
     /// Table to look up; 0 when it looks up none, or that of a VRF.
     pub table: u32,
@@ -196,6 +200,8 @@ impl Rule {
             not: false,
             l3mdev: false,
             other: false,
+            ip_protocol: None,
+            source_ports: None,
             action: RuleAction::Table,
             table,
             suppress_prefix_length: None,

@@ -20,6 +20,7 @@ use super::super::port_owners::Request;
 use super::super::reason::Reason;
 use super::super::select::{Held, PodIndex};
 use super::super::served::{refuse_host_network, refuse_mode};
+use super::super::toward::toward;
 use super::super::workload::{Entry, Row, State, Subject, choose};
 use super::{Guard, Pending, Resolver, blank, bridge_named};
 
@@ -181,7 +182,8 @@ impl<'a> Resolver<'a> {
     fn on_no_link(&self, addresses: &[IpAddr], no_other_place: bool) -> Option<Place> {
         let address = *addresses.first()?;
         let shown = addresses.iter().any(|address| self.facts.kernel.near_ends_of(*address).next().is_some());
-        let beside = self.toward(address.into()).map_or(no_other_place, |link| self.uplinks.nics.contains_key(&link.index) || is_nic(link));
+        let beside = toward(&self.facts.kernel, address.into())
+            .map_or(no_other_place, |link| self.uplinks.nics.contains_key(&link.index) || is_nic(link));
         (!shown && beside).then_some(Place::Refused(Reason::OnNoLink { address }))
     }
 

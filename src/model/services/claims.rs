@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use foldhash::HashMap;
 
-use super::{Endpoint, Health, Holders, Problem, Served, Server, Service, Services};
+use super::{Endpoint, Health, Holders, LastServer, Problem, Served, Server, Service, Services};
 use crate::model::binding::{Binding, BindingName, Source};
 use crate::model::facts::{Container, IfIndex, KernelFacts, Place};
 use crate::model::field_error::FieldError;
@@ -121,15 +121,18 @@ impl Known<'_> {
     }
 
     /// A pod's address may have been another namespace's a moment ago, so in a cluster nobody has a port by who served it.
-    fn right(&self, binding: &Binding, called: Called, servers: impl Iterator<Item = Endpoint>) -> Right {
+    fn right(&self, binding: &Binding, called: Called, servers: impl Iterator<Item = Endpoint>, last: Option<Endpoint>) -> Right {
         if binding.name.source == Source::Api {
             return Right::Asks;
         }
         let mut servers = servers;
-        if servers.any(|server| meeting(self.served, called).any(|before| before.contains(&server))) {
+        let got_calls = |server: Endpoint| meeting(self.served, called).any(|before| before.contains(&server));
+        if servers.any(got_calls) {
             return Right::Serves;
         }
-        if meeting(self.holders, called).any(|holder| *holder == binding.name) { Right::Had } else { Right::Asks }
+        // Several bindings may name one server of last resort.
+        let had = meeting(self.holders, called).any(|holder| *holder == binding.name) || last.is_some_and(got_calls);
+        if had { Right::Had } else { Right::Asks }
     }
 }
 
@@ -141,7 +144,7 @@ fn meeting<T>(of: &BTreeMap<Called, T>, (address, ports): Called) -> impl Iterat
 }
 
 /// Ports that are somebody's.
-struct Claims<'a> {
+pub(super) struct Claims<'a> {
     rows: &'a [Row],
     known: Known<'a>,
     /// By address, protocol and first port; none overlaps another.
@@ -152,6 +155,16 @@ struct Claims<'a> {
 }
 
 impl Claims<'_> {
+    /// What the kernel has.
+    pub(super) fn kernel(&self) -> &KernelFacts {
+        self.known.kernel
+    }
+
+    /// This host has the address.
+    pub(super) fn is_own(&self, address: IpAddr) -> bool {
+        self.known.is_own(address)
+    }
+
     /// Takes the ports to which the binding has this right.
     fn take(&mut self, candidate: &Candidate, right: Right) {
         let binding = candidate.binding;
@@ -172,6 +185,7 @@ impl Claims<'_> {
             if right == Right::Asks {
                 self.tell_missing(binding, at, inbound);
                 self.tell_own(binding, at, inbound, own.iter().map(|(_, address, _)| *address));
+                self.tell_last_resort(binding, at, inbound);
             }
             let mut of_other_family = !servers.is_empty() && !exits.is_empty();
             for (nic, address) in exits.iter().copied().filter(|(_, address)| inbound.address.is_none_or(|named| named == *address)) {
@@ -179,7 +193,8 @@ impl Claims<'_> {
                 let called = (address, inbound.ports);
                 of_other_family &= of_family.clone().next().is_none();
                 let endpoints = of_family.clone().map(|(_, server, _)| (*server, port_of(inbound).unwrap_or(0)));
-                if self.known.right(binding, called, endpoints) != right {
+                let last = self.last_resort(inbound, address);
+                if self.known.right(binding, called, endpoints, last.as_ref().map(LastServer::endpoint)) != right {
                     continue;
                 }
                 let own: Vec<Server> =
@@ -224,7 +239,7 @@ impl Claims<'_> {
         }
     }
 
-    fn problem(&mut self, binding: &Binding, at: usize, field: &str, message: String) {
+    pub(super) fn problem(&mut self, binding: &Binding, at: usize, field: &str, message: String) {
         self.note(binding, at, field, message, Some(NOT_SERVED));
     }
 
@@ -239,6 +254,7 @@ impl Claims<'_> {
             (Source::Label, "clientSource") => "egress.client-source".to_owned(),
             (Source::Label, "affinity") => "egress.affinity".to_owned(),
             (Source::Label, "allDown") => "egress.all-down".to_owned(),
+            (Source::Label, "lastResort") => "egress.last-resort".to_owned(),
             (Source::Label, "engine") => "egress.engine".to_owned(),
             (Source::Label, "scheduler") => "egress.scheduler".to_owned(),
             (Source::Label, _) => "egress.publish".to_owned(),
@@ -250,7 +266,7 @@ impl Claims<'_> {
 
     /// Gives a binding the ports of an address, or its share of them; else what is in the way.
     fn claim(&mut self, binding: &Binding, inbound: &Inbound, address: IpAddr, servers: Vec<Server>) -> Result<(), InTheWay> {
-        let ports = inbound.ports;
+        let (ports, last_resort) = (inbound.ports, self.last_resort(inbound, address));
         if let (Some(balancer), Some(ipvs)) = (inbound.engine.ipvs(), self.known.ipvs) {
             let served = ipvs.serves((address, ports), &super::called(address, ports), balancer);
             served.map_err(|(field, message)| InTheWay::Field(field, message))?;
@@ -261,7 +277,7 @@ impl Claims<'_> {
             if !(both_labels && there.ports == ports) {
                 return Err(InTheWay::Port(Reason::Port(PortRefusal::Served { service: there.called(), by: there.binding.to_string() })));
             }
-            if let Some((field, differs)) = differing(there, inbound) {
+            if let Some((field, differs)) = differing(there, inbound, last_resort) {
                 let message = format!("{} is shared with {}, which {differs}; give both the same", there.called(), there.binding);
                 return Err(InTheWay::Field(field, message));
             }
@@ -270,7 +286,7 @@ impl Claims<'_> {
         }
         let Inbound { engine, balance, client_source, all_down, affinity, limits, .. } = *inbound;
         let binding = binding.name.clone();
-        let service = Service { address, ports, engine, balance, client_source, all_down, affinity, limits, binding, servers };
+        let service = Service { address, ports, engine, balance, client_source, all_down, last_resort, affinity, limits, binding, servers };
         self.services.insert((address, ports.protocol, ports.first), service);
         Ok(())
     }
@@ -332,12 +348,13 @@ enum InTheWay {
 }
 
 /// The field in which an entry is not as the service that it would share, and what that one does instead.
-fn differing(there: &Service, inbound: &Inbound) -> Option<(&'static str, &'static str)> {
+fn differing(there: &Service, inbound: &Inbound, last_resort: Option<LastServer>) -> Option<(&'static str, &'static str)> {
     let fields = [
         ("engine", there.engine != inbound.engine, "has another engine or scheduler"),
         ("balance", there.balance != inbound.balance, "balances in another way"),
         ("clientSource", there.client_source != inbound.client_source, "treats clients' addresses in another way"),
         ("allDown", there.all_down != inbound.all_down, "serves it in another way while nobody is healthy"),
+        ("lastResort", there.last_resort != last_resort, "has another server of last resort"),
         ("affinity", there.affinity != inbound.affinity, "keeps clients at a server for another time"),
     ];
     fields.into_iter().find(|(_, differs, _)| *differs).map(|(field, _, what)| (field, what))

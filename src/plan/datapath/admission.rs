@@ -59,7 +59,8 @@ pub fn servers(table: &mut Table, service: &Service, slots: &str, slot: Operand,
         let (address, port) = endpoint;
         let chain = server_name("server", service, endpoint);
         let mut rules = Vec::new();
-        if service.limits.per_server.is_some() {
+        // The server of last resort has no limit.
+        if service.limits.per_server.is_some() && service.servers.iter().any(|server| server.endpoint() == endpoint) {
             let full = limited_name("full", LimitedServer { address, protocol: service.ports.protocol, port });
             rules.push(rule().found(full.as_str(), [l4proto()]).ret());
             others.push(rule().jump(&chain));
@@ -112,7 +113,7 @@ pub fn free(server: LimitedServer) -> [Change; 2] {
 /// The server that bytes of a key of [`names::FULL`] stand for.
 pub fn server_in(bytes: &[u8], v6: bool) -> Option<LimitedServer> {
     let rest = bytes.get(if v6 { 16 } else { 4 }..)?;
-    let protocol = [Protocol::Tcp, Protocol::Udp].into_iter().find(|protocol| rest.first() == Some(&protocol.number()))?;
+    let protocol = rest.first().copied().and_then(Protocol::numbered)?;
     Some(LimitedServer { address: address_in(bytes, v6)?, protocol, port: u16::from_be_bytes(*rest.get(4..)?.first_chunk()?) })
 }
 
@@ -122,12 +123,11 @@ fn key(LimitedServer { address, protocol, port }: LimitedServer) -> Key {
 
 /// The chain that counts and refuses calls: by the address that is called, since clients are everybody. Adds it.
 fn refused(table: &mut Table, service: &Service, reason: &'static str, v6: bool) -> String {
-    let place = if service.ports.protocol == Protocol::Tcp { "tcp" } else { "udp" };
-    drops::add_end(table, (reason, place), v6, [iif(), daddr(v6)], refuse(rule().counter(reason), service))
+    drops::add_end(table, (reason, service.ports.protocol.name()), v6, [iif(), daddr(v6)], refuse(rule().counter(reason), service))
 }
 
 /// Refuses a call. An ICMP error about a datagram would not bear the address that was called (the kernel takes that of the route to the client),
-/// and so leave by another NIC: datagrams are just dropped.
+/// and so leave by another NIC: datagrams are just dropped. So are calls by SCTP, whose abort no rule can send.
 fn refuse(rule: RuleBuilder, service: &Service) -> Rule {
     if service.ports.protocol == Protocol::Tcp { rule.reject(Refusal::TcpReset) } else { rule.drop() }
 }

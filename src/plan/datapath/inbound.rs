@@ -15,7 +15,7 @@ use super::rules::Chains;
 use super::shape::Shape;
 use super::{admission, ipvs, names};
 use crate::contract::{PRIORITY_DNAT, PRIORITY_INBOUND_SNAT};
-use crate::model::facts::{IfIndex, KernelFacts, Place};
+use crate::model::facts::{IfIndex, KernelFacts, LinkKind, Place};
 use crate::model::inbound::{Balance, ClientSource, Limits};
 use crate::model::ipvs::Engine;
 use crate::model::ports::Ports;
@@ -193,7 +193,7 @@ fn sets(v6: bool) -> [(&'static str, Set); 9] {
 /// Adds the services of the table's family that somebody serves.
 pub fn add(table: &mut Table, outcome: &Outcome, kernel: &KernelFacts, v6: bool, made: &mut Made) {
     // What is open of a virtual service may go on without a server that takes anything new.
-    let is_served = |service: &Service| !service.servers.is_empty() || service.engine.ipvs().is_some();
+    let is_served = |service: &Service| service.has_servers() || service.engine.ipvs().is_some();
     let of_family = |service: &&Service| service.address.is_ipv6() == v6 && is_served(service);
     let services: Vec<&Service> = outcome.inbound.all.iter().filter(of_family).collect();
     if services.is_empty() {
@@ -213,7 +213,7 @@ pub fn add(table: &mut Table, outcome: &Outcome, kernel: &KernelFacts, v6: bool,
     add_servers(table, services.iter().copied(), [names::SERVING, names::SERVING_RANGES]);
     add_servers(table, services.iter().filter(is_masqueraded).copied(), [names::MASQUERADED, names::MASQUERADED_RANGES]);
     admission::add_limits(table, services.iter().copied(), v6);
-    let entries: BTreeSet<Entry> = services.iter().flat_map(|service| &service.servers).map(|server| server.entry).collect();
+    let entries: BTreeSet<Entry> = services.iter().copied().flat_map(Service::places).map(|(_, _, entry)| entry).collect();
     for (into, out, nets) in entries.iter().flat_map(|entry| beside(*entry, outcome, kernel, v6)) {
         for net in IpNet::aggregate(&nets) {
             put(table, names::HAIRPINS, Key::pair_prefix(into, out, net), Data::None);
@@ -245,10 +245,10 @@ fn add_servers<'a>(table: &mut Table, services: impl Iterator<Item = &'a Service
     let mut all: BTreeSet<(IpAddr, u8, u16, u16)> = BTreeSet::new();
     for service in services {
         let Ports { protocol, first, last } = service.ports;
-        for server in &service.servers {
-            match server.port {
-                Some(port) => put(table, single, port_key(server.address, protocol.number(), port), Data::None),
-                None => _ = all.insert((server.address, protocol.number(), first, last)),
+        for (address, port, _) in service.places() {
+            match port {
+                Some(port) => put(table, single, port_key(address, protocol.number(), port), Data::None),
+                None => _ = all.insert((address, protocol.number(), first, last)),
             }
         }
     }
@@ -272,8 +272,9 @@ fn beside(entry: Entry, outcome: &Outcome, kernel: &KernelFacts, v6: bool) -> Ve
         let own = kernel.addresses_at(Place { nsid: None, index: interface }).map(|address| address.net.trunc());
         own.filter(|net| net.addr().is_ipv6() == v6).collect()
     };
-    let Some(bridge) = entry.bridge() else {
-        let interface = entry.interface();
+    let interface = entry.interface();
+    let is_bridge = kernel.links.get(&interface).is_some_and(|link| link.kind == LinkKind::Bridge);
+    let Some(bridge) = entry.bridge().or_else(|| is_bridge.then_some(interface)) else {
         return vec![(interface, interface, on_link(interface))];
     };
     let everywhere: IpNet = if v6 { Ipv6Net::default().into() } else { Ipv4Net::default().into() };

@@ -54,6 +54,19 @@ fn what_is_as_it_should_be_is_left_alone_whatever_goes_on() {
 }
 
 #[test]
+fn a_service_of_sctp_is_one_of_its_own_option() {
+    let sctp = called(Protocol::Sctp, 3868);
+    let desired = table(sctp, "rr", [(1, server(1, 0))]);
+    assert_eq!(
+        commands(&desired, &Table::new(), &[sctp], &Ends::default()),
+        [
+            "ipvsadm -A --sctp-service 172.31.0.14:3868 -s rr",
+            "ipvsadm -a --sctp-service 172.31.0.14:3868 -r 10.0.0.1:1234 -m -w 1 -x 0 -y 0",
+        ]
+    );
+}
+
+#[test]
 fn what_another_program_changed_is_put_back() {
     let tcp = called(Protocol::Tcp, 80);
     let desired = table(tcp, "rr", [(1, server(1, 0)), (2, server(1, 0))]);

@@ -6,6 +6,7 @@ use crate::model::listeners::{Holder, Listener, Listeners};
 use crate::model::ports::{Ports, Protocol};
 use crate::model::services::Services;
 use crate::nft::Family as Table;
+use crate::plan::read_back::read_back;
 
 const IP: (&str, &str) = ("egress.ip", "172.31.0.14");
 
@@ -78,6 +79,60 @@ fn a_port_stays_whose_it_is_while_the_exit_is_away() {
     let first = facts.containers.values().find(|known| known.container.name == "web-5").expect("it runs").container.id.clone();
     facts.apply(EngineChange::ContainerGone(first));
     assert_eq!(round(&facts), [("tcp/172.31.0.14:80".to_owned(), vec![4])], "nobody else asks for it");
+}
+
+#[test]
+fn calls_go_to_the_server_of_last_resort_while_no_server_takes_any() {
+    let labels = [IP, ("egress.publish", "80:8080"), ("egress.last-resort", "172.19.0.9:81"), ("egress.weight", "0")];
+    let mut facts = host();
+    start(&mut facts, 4, &labels);
+    let last = (IpAddr::from([172, 19, 0, 9]), 81);
+    let down = services(&facts);
+    assert_eq!((down.all[0].weighted(), down.all[0].resorted().is_some()), (vec![(last, 1)], true));
+    assert!(down.served().values().any(|servers| *servers == [last]), "it is served");
+    start(&mut facts, 5, &labels[..3]);
+    let up = services(&facts);
+    assert_eq!((up.all[0].weighted(), up.all[0].resorted()), (vec![((IpAddr::from([172, 19, 0, 5]), 8080), 1)], None));
+    // Two that share a port have the same.
+    start(&mut facts, 6, &[IP, ("egress.publish", "80:8080"), ("egress.last-resort", "172.19.0.8")]);
+    // One that no route leads to is told.
+    start(&mut facts, 7, &[IP, ("egress.publish", "81"), ("egress.last-resort", "198.51.100.9")]);
+    let all = services(&facts);
+    for (problem, words) in told(&all).iter().zip([
+        "label/web-6: egress.last-resort: tcp/172.31.0.14:80 is shared with label/web-4, which has another server of last resort",
+        "label/web-7: egress.last-resort: 198.51.100.9 is not used: no route but the default one leads to it",
+    ]) {
+        assert!(problem.starts_with(words), "{problem}");
+    }
+    assert_eq!((told(&all).len(), all.all[1].last_resort), (2, None));
+}
+
+#[test]
+fn a_binding_with_nobody_has_its_port_by_its_last_resort_after_a_restart() {
+    let (mut facts, mut past) = (host(), Past::default());
+    let binding = |name: &str, more: &str| {
+        format!(
+            "apiVersion: egressd.dev/v1alpha1\nkind: EgressBinding\nmetadata: {{name: {name}}}\nspec: {{networkNamespaces: [{name}], exits: [{{address: 172.31.0.14}}], inbound: [{{protocol: TCP, port: 80{more}}}]}}\n"
+        )
+    };
+    let later = binding("zoo", ", lastResort: [{address: 172.19.0.9}]");
+    facts.manifests = Index::new(manifest::parse([("zoo.yaml", later.as_bytes())]));
+    let first = plan(&facts, &mut past, &Ruleset::default());
+    // The next process knows no more than the tables. The other one would take precedence.
+    let (mut past, other) = (Past::default(), binding("ape", ""));
+    read_back(tables_of(&first), &facts.kernel, &mut past);
+    facts.manifests = Index::new(manifest::parse([("ape.yaml", other.as_bytes()), ("zoo.yaml", later.as_bytes())]));
+    let services = resolve(&facts, &mut past).inbound;
+    assert_eq!(services.all[0].binding.to_string(), "file/default/zoo", "{:?}", services.problems);
+}
+
+#[test]
+fn a_call_by_sctp_that_was_refused_ends_when_its_port_is_served() {
+    let (mut facts, mut past) = (host(), Past::default());
+    start(&mut facts, 4, &[IP, ("egress.publish", "80,3868/sctp")]);
+    let cuts = plan(&facts, &mut past, &Ruleset::default()).server_cuts;
+    let [cut] = cuts.as_slice() else { panic!("{cuts:?}") };
+    assert_eq!((cut.server, cut.protocol, cut.ports), (IpAddr::from([172, 31, 0, 14]), 132, (3868, 3868)));
 }
 
 #[test]

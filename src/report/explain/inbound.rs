@@ -21,7 +21,7 @@ pub fn explain(outcome: &Outcome, called: SocketAddr, protocol: Protocol, client
 }
 
 fn write(out: &mut String, outcome: &Outcome, called: SocketAddr, protocol: Protocol, client: Option<IpAddr>) -> std::fmt::Result {
-    let word = if protocol == Protocol::Udp { "udp" } else { "tcp" };
+    let word = protocol.name();
     writeln!(out, "{word}/{called}")?;
     let has = |service: &&Service| service.address == called.ip() && service.ports.has(protocol, called.port());
     let Some(service) = outcome.inbound.all.iter().find(has) else { return not_served(out, outcome, called, word) };
@@ -64,6 +64,17 @@ fn write(out: &mut String, outcome: &Outcome, called: SocketAddr, protocol: Prot
             limit.unwrap_or_default(),
             standing(server, gets)
         )?;
+    }
+    if let Some(last) = &service.last_resort {
+        let uses = if service.resorted().is_some() {
+            "gets all calls: no server gets new connections"
+        } else {
+            "gets no call while a server does"
+        };
+        writeln!(out, "  last      resort {}: {uses}", at(last.address, last.port))?;
+        if service.resorted().is_some() {
+            return Ok(());
+        }
     }
     if weighted.is_empty() {
         return writeln!(out, "  call      is refused by this host: no server gets new connections");
@@ -114,10 +125,12 @@ fn ipvs(balancer: Balancer, v6: bool) -> String {
 /// Workload, address and port.
 fn named(server: &Server, outcome: &Outcome) -> String {
     let workload = outcome.rows.get(server.row).map(|row| row.subject.to_string()).unwrap_or_default();
-    match server.port {
-        Some(port) => format!("{workload} at {}", SocketAddr::new(server.address, port)),
-        None => format!("{workload} at {}, on the port that is called", server.address),
-    }
+    format!("{workload} at {}", at(server.address, server.port))
+}
+
+/// Address and port.
+fn at(address: IpAddr, port: Option<u16>) -> String {
+    port.map_or_else(|| format!("{address}, on the port that is called"), |port| SocketAddr::new(address, port).to_string())
 }
 
 /// Why a server gets new connections, or not.

@@ -1,6 +1,8 @@
 //! Published ports with the engine IPVS. (The kernel of this machine may have none.)
 
 mod kept;
+mod last_resort;
+mod route_back;
 mod schedulers;
 mod subnet;
 
@@ -17,8 +19,13 @@ pub fn scenarios() -> Vec<Scenario> {
     vec![
         Scenario::new("IPVS: calls to both NICs' exits go by turn, each answered by its NIC, through firewalls that drop", by_turn),
         Scenario::new("IPVS: client, director and servers in one subnet", subnet::answered),
+        Scenario::new("IPVS: answers of servers on the host go back through it by a rule that egressd keeps", route_back::kept),
         Scenario::new("IPVS: schedulers, persistence, weights and thresholds are the kernel's", schedulers::all),
         Scenario::new("IPVS: what another program does to it is put right, a restart changes nothing, cleanup takes all away", kept::kept),
+        Scenario::new(
+            "IPVS: a server of last resort gets all calls while no server does, and none while one is up",
+            last_resort::gets_calls,
+        ),
         Scenario::new("IPVS: servers that drain, fail or die touch nobody else's connections", kept::servers_come_and_go),
     ]
 }

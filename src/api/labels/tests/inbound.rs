@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use super::*;
 use crate::model::health::{AllDown, HealthCheck, Probe};
-use crate::model::inbound::{Balance, ClientSource, Inbound, Limits};
+use crate::model::inbound::{Balance, ClientSource, Inbound, LastResort, Limits};
 use crate::model::ipvs::{Balancer, Engine, Scheduler};
 
 fn of(publish: &str) -> Binding {
@@ -25,6 +25,7 @@ fn published(address: Option<&str>, protocol: Protocol, (first, last): (u16, u16
         thresholds: BTreeMap::new(),
         health: None,
         all_down: AllDown::Refuse,
+        last_resort: Vec::new(),
         drain: None,
         affinity: None,
         limits: Limits::default(),
@@ -34,7 +35,7 @@ fn published(address: Option<&str>, protocol: Protocol, (first, last): (u16, u16
 
 #[test]
 fn a_published_port_has_an_address_a_target_and_a_protocol_or_not() {
-    let all = of("27017, 27018:1234/tcp, 172.31.0.14:8000-8010/UDP, [2001:db8::14]:53:5353/udp, 172.31.0.14:443");
+    let all = of("27017, 27018:1234/tcp, 172.31.0.14:8000-8010/UDP, [2001:db8::14]:53:5353/udp, 172.31.0.14:443, 3868/sctp");
     assert_eq!(all.errors, []);
     assert_eq!(
         all.inbound,
@@ -44,6 +45,7 @@ fn a_published_port_has_an_address_a_target_and_a_protocol_or_not() {
             published(Some("172.31.0.14"), Protocol::Udp, (8000, 8010), None),
             published(Some("2001:db8::14"), Protocol::Udp, (53, 53), Some(5353)),
             published(Some("172.31.0.14"), Protocol::Tcp, (443, 443), None),
+            published(None, Protocol::Sctp, (3868, 3868), None),
         ]
     );
 }
@@ -91,6 +93,34 @@ fn a_container_is_asked_for_its_health() {
 }
 
 #[test]
+fn a_container_names_a_server_of_last_resort() {
+    let labels = |more: &[(&'static str, &'static str)]| [&[("egress.ip", "172.31.0.14"), ("egress.publish", "80")], more].concat();
+    let last = |address: &str, port| LastResort { address: ip(address), port };
+    for (text, expected) in [
+        ("10.0.0.9:8080, fd00::9", vec![last("10.0.0.9", Some(8080)), last("fd00::9", None)]),
+        ("[fd00::9]:8080", vec![last("fd00::9", Some(8080))]),
+    ] {
+        let binding = binding_of(labels(&[("egress.last-resort", text)]));
+        assert_eq!((binding.errors.as_slice(), &binding.inbound[0].last_resort), (&[][..], &expected), "{text}");
+    }
+    for (text, part) in [
+        ("10.0.0.9,10.0.0.8", "one of each family"),
+        ("10.0.0.9:0", "not a port"),
+        ("10.0.0.9:http", "is no address and port"),
+        ("web", "`web`"),
+        ("[fd00::9", "[fd00::9"),
+        ("fe80::1", "link-local"),
+    ] {
+        let errors = errors_of(labels(&[("egress.last-resort", text)]));
+        assert!(errors.len() == 1 && errors[0].starts_with("egress.last-resort: ") && errors[0].contains(part), "{text}: {errors:?}");
+    }
+    let beside = errors_of(labels(&[("egress.last-resort", "10.0.0.9"), ("egress.all-down", "keep-all")]));
+    assert!(beside[0].starts_with("egress.last-resort: gets no call beside `egress.all-down=keep-all`"), "{beside:?}");
+    let range = errors_of([("egress.ip", "172.31.0.14"), ("egress.publish", "80-81"), ("egress.last-resort", "10.0.0.9:80")]);
+    assert!(range[0].starts_with("egress.last-resort: has a port, and `tcp/80-81` is a range"), "{range:?}");
+}
+
+#[test]
 fn what_is_wrong_with_a_published_port_is_told_with_its_cure() {
     for (publish, part) in [
         ("0:80", "`0` is not a port (1 to 65535)"),
@@ -98,7 +128,7 @@ fn what_is_wrong_with_a_published_port_is_told_with_its_cure() {
         ("80:65536", "`65536` is not a port"),
         ("90-80", "is reversed; write `80-90`"),
         ("80-90:80", "gives a range one port; the ports of a range stay as they are"),
-        ("80/sctp", "`sctp` is not one of `tcp`, `udp`"),
+        ("80/dccp", "`dccp` is not one of `tcp`, `udp`, `sctp`"),
         ("http", "`http` is not a published port; write for instance `27017:1234/tcp`"),
         ("1:2:3", "`1:2:3` is not a published port"),
         ("[2001:db8::14:80", "is not a published port"),

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use super::*;
 use crate::model::health::{AllDown, HealthCheck, Probe};
-use crate::model::inbound::{Balance, ClientSource, Inbound, Limits};
+use crate::model::inbound::{Balance, ClientSource, Inbound, LastResort, Limits};
 use crate::model::ipvs::{Balancer, Engine, Persistence, Scheduler, Thresholds};
 use crate::model::ports::{Ports, Protocol};
 
@@ -40,6 +40,7 @@ fn ports_are_served_by_addresses_containers_and_namespaces() {
             thresholds: BTreeMap::new(),
             health: None,
             all_down: AllDown::Refuse,
+            last_resort: Vec::new(),
             drain: None,
             affinity: None,
             limits: Limits::default(),
@@ -73,6 +74,17 @@ fn servers_have_weights_and_are_asked_for_their_health() {
 }
 
 #[test]
+fn a_port_has_a_server_of_last_resort_in_each_family() {
+    let read = read_spec(
+        "networkNamespaces: [a]\ninbound: [{ protocol: SCTP, port: 80, lastResort: [{ address: 10.0.0.9, port: 8080 }, { address: 'fd00::9' }] }, { protocol: TCP, port: 80, endPort: 81, engine: Nftables, lastResort: [{ address: 10.0.0.9 }] }]",
+    );
+    let [sctp, range] = read.bindings[0].inbound.as_slice() else { panic!("{:?}", read.bindings[0]) };
+    let last = |address: &str, port| LastResort { address: address.parse().expect("an address"), port };
+    assert_eq!((sctp.ports.protocol, &sctp.last_resort), (Protocol::Sctp, &vec![last("10.0.0.9", Some(8080)), last("fd00::9", None)]));
+    assert_eq!(range.last_resort, [last("10.0.0.9", None)]);
+}
+
+#[test]
 fn what_is_wrong_with_health_is_told_with_field_and_cure() {
     for (health, parts) in [
         ("health: {}", ["spec.inbound[0].health", "give one of `tcp`, `http` and `udp`"]),
@@ -95,6 +107,14 @@ fn what_is_wrong_with_health_is_told_with_field_and_cure() {
         ("health: { tcp: {}, failures: 0 }", ["spec.inbound[0].health.failures", "1"]),
         ("endPort: 81, health: { tcp: {} }", ["spec.inbound[0].health.tcp.port", "a range has no port of its own"]),
         ("drainSeconds: 0", ["spec.inbound[0].drainSeconds", "0"]),
+        ("allDown: KeepAll, lastResort: [{ address: 10.0.0.9 }]", ["spec.inbound[0].lastResort", "leave one of them out"]),
+        ("lastResort: [{ address: 10.0.0.9 }, { address: 10.0.0.8 }]", ["spec.inbound[0].lastResort[1].address", "one of each family"]),
+        ("lastResort: [{ address: 10.0.0.0/24 }]", ["spec.inbound[0].lastResort[0].address", "10.0.0.0/24"]),
+        ("lastResort: [{ address: 169.254.169.254 }]", ["spec.inbound[0].lastResort[0].address", "link-local"]),
+        ("lastResort: [{ address: 127.0.0.1 }]", ["spec.inbound[0].lastResort[0].address", "loopback"]),
+        ("lastResort: [{ address: 10.0.0.9, port: 0 }]", ["spec.inbound[0].lastResort[0].port", "0"]),
+        ("endPort: 81, lastResort: [{ address: 10.0.0.9, port: 80 }]", ["spec.inbound[0].lastResort[0].port", "the ports of a range stay"]),
+        ("lastResort: [{ port: 80 }]", ["spec.inbound[0].lastResort[0]", "address"]),
         ("allDown: Sorry", ["spec.inbound[0].allDown", "KeepAll"]),
         ("servers: [{ address: 10.0.0.0/24, weight: 1 }]", ["spec.inbound[0].servers[0].address", "10.0.0.0/24"]),
         ("servers: [{ address: 10.0.0.2, weight: 1 }, { address: 10.0.0.2, weight: 2 }]", ["spec.inbound[0].servers[1].address", "twice"]),
@@ -114,7 +134,7 @@ fn what_is_wrong_with_a_port_is_told_with_field_and_cure() {
         ("inbound: [{ protocol: TCP, port: 80, targetPort: 0 }]", ["spec.inbound[0].targetPort", "0"]),
         ("inbound: [{ protocol: TCP, port: 80, endPort: 81, targetPort: 80 }]", ["spec.inbound[0].targetPort", "endPort"]),
         ("inbound: [{ protocol: TCP, port: 80 }, { protocol: TCP, port: 79, endPort: 81 }]", ["spec.inbound[1].endPort", "given twice"]),
-        ("inbound: [{ protocol: SCTP, port: 80 }]", ["spec.inbound[0].protocol", "UDP"]),
+        ("inbound: [{ protocol: DCCP, port: 80 }]", ["spec.inbound[0].protocol", "SCTP"]),
         ("inbound: [{ port: 80 }]", ["spec.inbound[0]", "protocol"]),
         ("inbound: [{ protocol: TCP, port: 80, balance: Sideways }]", ["spec.inbound[0].balance", "BySource"]),
         ("inbound: [{ protocol: TCP, port: 80, clientSource: Hide }]", ["spec.inbound[0].clientSource", "Masquerade"]),

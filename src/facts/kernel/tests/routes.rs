@@ -146,7 +146,8 @@ fn every_selector_and_action_of_a_rule_is_read() {
         assert_eq!(v4(10), full);
         assert_eq!(v4(11), Rule { oif: Some("eth2".to_owned()), ..plain(11) });
         assert_eq!(v4(12), Rule { l3mdev: true, table: 0, ..plain(12) });
-        for preference in [13, 14, 15] {
+        assert_eq!(v4(14), Rule { other: true, ip_protocol: Some(6), ..plain(14) });
+        for preference in [13, 15] {
             assert_eq!(v4(preference), Rule { other: true, ..plain(preference) });
         }
         assert_eq!(v4(16), acts(16, RuleAction::Goto(32766)));
@@ -155,7 +156,8 @@ fn every_selector_and_action_of_a_rule_is_read() {
         assert_eq!(v4(19), acts(19, RuleAction::Unreachable));
         let prohibited = Rule { from: "fd00::/16".parse().ok(), ..acts(10, RuleAction::Prohibit) };
         assert_eq!(rule(Family::V6, 10), Rule { family: Family::V6, ..prohibited });
-        assert!(rule(Family::V6, 11).other);
+        let by_port = rule(Family::V6, 11);
+        assert_eq!((by_port.other, by_port.source_ports), (true, Some((53, 53))));
     });
 }
 

@@ -29,6 +29,7 @@ fn entry(ports: Ports) -> Inbound {
         thresholds: BTreeMap::new(),
         health: None,
         all_down: AllDown::KeepAll,
+        last_resort: Vec::new(),
         drain: None,
         affinity: None,
         limits: Limits::default(),
