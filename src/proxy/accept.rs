@@ -70,7 +70,7 @@ pub async fn listen<L: Accept>(
 ) {
     let admit = |stream, client| {
         let proxy = port.proxy();
-        let place = port.admit(proxy.limits.open, &context.descriptors, DESCRIPTORS);
+        let place = context.admit(&port, &proxy, DESCRIPTORS);
         let call = Call { client, proxy, port: Arc::clone(&port), scope: Arc::clone(&scope), context: Arc::clone(&context) };
         serve(stream, call, place);
     };
