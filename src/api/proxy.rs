@@ -20,7 +20,7 @@ pub use read::proxy;
     version = "v1alpha1",
     kind = "EgressProxy",
     namespaced,
-    shortname = "egp",
+    shortname = "egx",
     derive = "PartialEq",
     doc = "Opens a port in pods, and joins each connection to it with one that is dialled from the same pod.",
     category = "egress",

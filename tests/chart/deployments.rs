@@ -118,7 +118,10 @@ fn the_proxy_has_an_account_of_its_own_that_only_reads_its_objects_and_two_capab
         }
         assert_eq!(pod["terminationGracePeriodSeconds"], grace);
         let probe = &container["readinessProbe"]["httpGet"];
-        assert_eq!((&probe["host"], probe["port"].to_string()), (&json!("127.0.0.1"), address.rsplit(':').next().expect("a port").to_owned()));
+        assert_eq!(
+            (&probe["host"], probe["port"].to_string()),
+            (&json!("127.0.0.1"), address.rsplit(':').next().expect("a port").to_owned())
+        );
         let role = find(objects, "ClusterRole", "egressd-proxy").expect("it has one");
         let only = json!([{ "apiGroups": ["egressd.dev"], "resources": ["egressproxies"], "verbs": ["list", "watch"] }]);
         assert_eq!(role["rules"], only, "it reads its objects and writes nothing");

@@ -29,8 +29,8 @@ pub fn two_tenants() {
         cluster.api.kubectl(&["create", "namespace", tenant]);
         cluster.api.kubectl(&["wait", "-n", tenant, "--for=create", "serviceaccount/default", "--timeout=90s"]);
     }
-    let [shop, mail, other] =
-        [("shop", "web", "web"), ("mail", "web", "web"), ("shop", "other", "other")].map(|(tenant, name, app)| run(&cluster, tenant, name, app));
+    let [shop, mail, other] = [("shop", "web", "web"), ("mail", "web", "web"), ("shop", "other", "other")]
+        .map(|(tenant, name, app)| run(&cluster, tenant, name, app));
     on_the_nodes_network(&cluster);
     let _agents = agents(&cluster);
     let _proxy = proxy(&cluster, node);

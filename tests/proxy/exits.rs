@@ -38,7 +38,9 @@ pub fn by_source() {
         seen(port + 2).expect_err("the host has no such address: never by another one");
         await_port("blue", &format!("127.0.0.1:{}", port + 1), "an exit", |port| port["warning"].is_null());
         await_port("blue", &format!("127.0.0.1:{}", port + 2), "told to be no exit", |port| {
-            port["warning"].as_str().is_some_and(|warning| warning.contains("is no exit") && warning.contains("leaves by the host's routes"))
+            port["warning"]
+                .as_str()
+                .is_some_and(|warning| warning.contains("is no exit") && warning.contains("leaves by the host's routes"))
         });
     }
     assert_eq!(world.status()["problems"], serde_json::json!([]), "the agent passes over what is the proxy's");
@@ -67,7 +69,7 @@ fn local(port: u16) -> SocketAddr {
 }
 
 /// Where what is sent comes back, on each server.
-const ECHO: u16 = PORT + 1;
+const ECHO: u16 = 7777;
 
 pub fn by_binding() {
     let world = World::builder().build();
@@ -81,7 +83,9 @@ pub fn by_binding() {
     let servers = world.servers();
     for (port, at) in (8000..).step_by(10).zip(&servers) {
         server(&world.internet, SocketAddr::new(*at, ECHO), echo);
-        for (number, to, binding) in [(0, PORT, ""), (1, PORT, ", binding: crawler"), (2, ECHO, ", binding: crawler"), (3, PORT, ", binding: nobodys")] {
+        for (number, to, binding) in
+            [(0, PORT, ""), (1, PORT, ", binding: crawler"), (2, ECHO, ", binding: crawler"), (3, PORT, ", binding: nobodys")]
+        {
             let listen = format!("networkNamespaces: [blue], address: 127.0.0.1, port: {}", port + number);
             manifest(&format!("p{}", port + number), &listen, &format!("address: '{at}', port: {to}{binding}"), "");
         }
@@ -129,7 +133,7 @@ pub fn by_binding() {
     assert!(reset.iter_mut().all(alive));
     world.bind(&crawler(Nic::Eth1).with("existingFlows: Reset"));
     await_exit(Nic::Eth1);
-    until("open connections end with their exit", || match reset.iter_mut().filter(|stream| alive(stream)).count() {
+    until("open connections end with their exit", || match reset.iter_mut().map(alive).filter(|alive| *alive).count() {
         0 => Ok(()),
         open => Err(format!("{open} are open")),
     });
