@@ -43,14 +43,17 @@ pub fn leaving(asked: &Asked, facts: &Facts, outcome: &Outcome) -> Leaving {
             Some(binding) => by_binding(binding, family(*ipv6), outcome),
             None => none(isolated::missing(name)),
         },
-        Asked::Source(address) if outcome.uplinks.exits().any(|exit| exit.address == *address) => {
-            Leaving { exits: vec![*address], ..Leaving::default() }
-        }
+        Asked::Source(address) if is_held(*address, outcome) => Leaving { exits: vec![*address], ..Leaving::default() },
         Asked::Source(address) => none(format!(
             "{address} is no exit of a binding of this host: what has it leaves by the host's routes; name it in the exits of a binding"
         )),
         Asked::Pod { pod, binding, ipv6 } => of_pod(pod, binding, family(*ipv6), outcome),
     }
+}
+
+/// Whether what the host dials from an address leaves by that address's NIC.
+fn is_held(address: IpAddr, outcome: &Outcome) -> bool {
+    outcome.uplinks.held().any(|(held, _)| held == address)
 }
 
 fn family(ipv6: bool) -> Family {
@@ -68,9 +71,12 @@ fn by_binding(binding: &Binding, family: Family, outcome: &Outcome) -> Leaving {
     }
     let resets = binding.existing_flows == ExistingFlows::Reset;
     match choose(&outcome.uplinks, binding, family.unspecified()) {
-        State::Bound(_) => {
-            let exits = spread::turn(&outcome.uplinks, binding, family).iter().map(|exit| exit.address).collect();
-            Leaving { exits, reason: None, resets }
+        State::Bound(first) => {
+            let mut exits: Vec<IpAddr> = spread::turn(&outcome.uplinks, binding, family).iter().map(|exit| exit.address).collect();
+            exits.retain(|exit| is_held(*exit, outcome));
+            let on_no_nic =
+                || format!("{} is on no NIC, so that nothing can be dialled from it; name an exit that a NIC has", first.address);
+            Leaving { reason: exits.is_empty().then(on_no_nic), exits, resets }
         }
         // What it would fall back to has another address: the proxy's word is that it is the exit's.
         state => {

@@ -29,6 +29,8 @@ pub struct Exits {
 #[derive(Default)]
 struct Known {
     of: BTreeMap<Asked, Exit>,
+    /// What open connections live in whose exit their binding does not have any more.
+    former: Vec<(IpAddr, Arc<Scope>)>,
     /// Why the agent does not answer.
     away: Option<String>,
 }
@@ -60,7 +62,8 @@ impl Exits {
         let (state, kept) = (state.to_owned(), Arc::clone(&known));
         tokio::spawn(async move {
             loop {
-                let all = told.borrow_and_update().clone();
+                let mut all = told.borrow_and_update().clone();
+                all.extend(lock(&kept).about_former());
                 if all.is_empty() {
                     if told.changed().await.is_err() {
                         return;
@@ -69,7 +72,7 @@ impl Exits {
                 }
                 let state = state.clone();
                 let answers = spawn_blocking(move || ask_all(&state, all)).await;
-                answers.into_iter().flatten().for_each(|(asked, answer)| lock(&kept).take(asked, answer));
+                answers.into_iter().flatten().for_each(|(asked, answer)| lock(&kept).take(&asked, answer));
                 tokio::select! {
                     changed = told.changed() => if changed.is_err() { return },
                     () = sleep(PAUSE) => {}
@@ -81,7 +84,7 @@ impl Exits {
 
     /// Says what is of interest from now on.
     pub fn want(&self, wanted: BTreeSet<Asked>) {
-        lock(&self.known).of.retain(|asked, _| wanted.contains(asked));
+        lock(&self.known).want(&wanted);
         self.wanted.send_if_modified(|before| crate::model::replace(before, wanted));
     }
 
@@ -134,12 +137,33 @@ fn ask_all(state: &Path, all: BTreeSet<Asked>) -> Vec<(Asked, Answer)> {
 }
 
 impl Known {
-    fn take(&mut self, asked: Asked, answer: Answer) {
+    fn want(&mut self, wanted: &BTreeSet<Asked>) {
+        let (of, unwanted) = std::mem::take(&mut self.of).into_iter().partition(|(asked, _)| wanted.contains(asked));
+        self.of = of;
+        let unwanted: BTreeMap<Asked, Exit> = unwanted;
+        self.former.extend(unwanted.into_values().flat_map(|exit| exit.scopes));
+        for asked in wanted {
+            self.of.entry(asked.clone()).or_default();
+        }
+    }
+
+    /// Whether the host still leads out what has a former exit. Those that nothing is open of are forgotten.
+    fn about_former(&mut self) -> impl Iterator<Item = Asked> + '_ {
+        self.former.retain(|(_, scope)| Arc::strong_count(scope) > 1);
+        self.former.iter().map(|(exit, _)| Asked::Source(*exit))
+    }
+
+    fn take(&mut self, asked: &Asked, answer: Answer) {
         match answer {
             Ok(leaving) => {
                 self.away = None;
-                let exit = self.of.entry(asked.clone()).or_default();
-                leaving.into_iter().for_each(|leaving| exit.take(&asked, leaving));
+                let Some(leaving) = leaving else { return };
+                if let (Asked::Source(source), true) = (asked, leaving.exits.is_empty()) {
+                    self.former.iter().filter(|(exit, _)| exit == source).for_each(|(_, scope)| scope.gone.cancel());
+                }
+                if let Some(exit) = self.of.get_mut(asked) {
+                    self.former.extend(exit.take(asked, leaving));
+                }
             }
             Err(error) => {
                 let why = format!("{error}; exits of bindings are those that it named last");
@@ -163,22 +187,23 @@ impl Known {
 }
 
 impl Exit {
-    fn take(&mut self, asked: &Asked, leaving: Leaving) {
+    /// Gives what open connections live in whose exit is not among those that can be used now.
+    fn take(&mut self, asked: &Asked, leaving: Leaving) -> Vec<(IpAddr, Arc<Scope>)> {
         if self.leaving.as_ref() == Some(&leaving) {
-            return;
+            return Vec::new();
         }
         match &leaving.reason {
             Some(reason) => warn!(?asked, reason, "no exit can be used"),
             None => info!(?asked, exits = ?leaving.exits, "connections leave by these exits from now on"),
         }
-        self.scopes.retain(|exit, scope| {
-            let stays = leaving.exits.contains(exit);
-            if !stays && leaving.resets {
-                scope.gone.cancel();
-            }
-            stays
-        });
+        let (stay, former) = std::mem::take(&mut self.scopes).into_iter().partition(|(exit, _)| leaving.exits.contains(exit));
+        self.scopes = stay;
+        let former: BTreeMap<IpAddr, Arc<Scope>> = former;
+        if leaving.resets {
+            former.values().for_each(|scope| scope.gone.cancel());
+        }
         self.leaving = Some(leaving);
+        former.into_iter().collect()
     }
 
     fn way(&mut self, asked: &Asked, scope: &Arc<Scope>) -> Option<Way> {
@@ -215,7 +240,8 @@ mod tests {
 
     fn known(answer: Leaving) -> Exits {
         let exits = Exits { known: Arc::default(), wanted: watch::channel(BTreeSet::new()).0 };
-        lock(&exits.known).take(asked(), Ok(Some(answer)));
+        exits.want([asked()].into());
+        lock(&exits.known).take(&asked(), Ok(Some(answer)));
         exits
     }
 
@@ -226,9 +252,16 @@ mod tests {
             let ways: Vec<Way> = (0..4).map(|_| exits.leave(&asked(), &host()).unwrap_or_else(|why| panic!("{why}"))).collect();
             let sources: Vec<String> = ways.iter().map(|way| way.source.unwrap().to_string()).collect();
             assert_eq!(sources, ["172.31.0.1", "172.31.0.2", "172.31.0.2", "172.31.0.1"]);
-            lock(&exits.known).take(asked(), Ok(Some(leaving(&[1], resets))));
+            lock(&exits.known).take(&asked(), Ok(Some(leaving(&[1], resets))));
             let ended: Vec<bool> = ways.iter().map(|way| way.scope.gone.is_cancelled()).collect();
             assert_eq!(ended, [false, resets, resets, false]);
+            // No binding names it any more, so that the host would lead it another way.
+            let former: Vec<Asked> = lock(&exits.known).about_former().collect();
+            assert_eq!(former, [Asked::Source([172, 31, 0, 2].into())]);
+            lock(&exits.known).take(&former[0], Ok(Some(leaving(&[], false))));
+            assert!(ways[1].scope.gone.is_cancelled() && !ways[0].scope.gone.is_cancelled());
+            drop(ways);
+            assert_eq!(lock(&exits.known).about_former().count(), 0);
         }
     }
 
@@ -237,13 +270,13 @@ mod tests {
         let exits = known(leaving(&[], false));
         assert_eq!(exits.refusal(&asked()).as_deref(), Some("its NIC is down"));
         assert!(exits.leave(&asked(), &host()).is_err());
-        lock(&exits.known).take(asked(), Ok(Some(leaving(&[1], false))));
-        lock(&exits.known).take(asked(), Err(AskError::Late));
+        lock(&exits.known).take(&asked(), Ok(Some(leaving(&[1], false))));
+        lock(&exits.known).take(&asked(), Err(AskError::Late));
         assert_eq!(exits.refusal(&asked()), None);
         assert!(exits.leave(&asked(), &host()).is_ok() && exits.problem().is_some());
         let other = Asked::Binding { binding: "default/other".to_owned(), ipv6: false };
         assert_eq!(exits.refusal(&other), exits.problem(), "nothing is known of it");
-        lock(&exits.known).take(asked(), Ok(None));
+        lock(&exits.known).take(&asked(), Ok(None));
         assert_eq!((exits.refusal(&asked()), exits.problem()), (None, None), "a new agent has not heard of everything yet");
     }
 

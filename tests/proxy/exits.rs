@@ -2,7 +2,8 @@
 
 use std::{
     io::Read,
-    net::{IpAddr, SocketAddr},
+    net::{IpAddr, SocketAddr, TcpStream},
+    time::Duration,
 };
 
 use world::{Binding, Netns, Nic, World, layout::PORT, status::until, talk::parse};
@@ -122,21 +123,31 @@ pub fn by_binding() {
 
     let mut kept = open();
     assert!(kept.iter_mut().all(alive));
+    let all_end = |open: &mut Vec<TcpStream>| {
+        until("open connections end", || match open.iter_mut().map(alive).filter(|alive| *alive).count() {
+            0 => Ok(()),
+            open => Err(format!("{open} are open")),
+        });
+    };
+    world.bind(&Binding::new("other", "networkNamespaces: [nobody]").to(&world, Nic::Eth1));
+    world.await_handled();
     world.bind(&crawler(Nic::Eth0));
     await_exit(Nic::Eth0);
     leaves_by(Nic::Eth0);
+    std::thread::sleep(Duration::from_secs(1));
     assert!(kept.iter_mut().all(alive), "what is open goes on as it began");
+    world.unbind("other");
+    all_end(&mut kept);
 
+    // Its former exit is another binding's again: it ends for all that.
+    world.bind(&Binding::new("other", "networkNamespaces: [nobody]").to(&world, Nic::Eth0));
     world.bind(&crawler(Nic::Eth0).with("existingFlows: Reset"));
     world.await_handled();
     let mut reset = open();
     assert!(reset.iter_mut().all(alive));
     world.bind(&crawler(Nic::Eth1).with("existingFlows: Reset"));
     await_exit(Nic::Eth1);
-    until("open connections end with their exit", || match reset.iter_mut().map(alive).filter(|alive| *alive).count() {
-        0 => Ok(()),
-        open => Err(format!("{open} are open")),
-    });
+    all_end(&mut reset);
 
     egressd.kill();
     leaves_by(Nic::Eth1);
