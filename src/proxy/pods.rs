@@ -54,16 +54,14 @@ impl Pods {
     /// Waits until something has changed. May be dropped while it waits.
     pub async fn changed(&mut self) -> Changed {
         let Some(cluster) = &mut self.cluster else { return pending().await };
-        loop {
-            tokio::select! {
-                Some(proxies) = cluster.objects.next() => {
-                    self.proxies = proxies;
-                    return Changed::Proxies(Manifests { proxies: self.proxies.all.clone(), ..Manifests::default() });
-                }
-                changes = cluster.runtime.next() => {
-                    changes.into_iter().for_each(|change| take(&mut self.sandboxes, &mut self.lost, change));
-                    return Changed::Pods;
-                }
+        tokio::select! {
+            proxies = cluster.objects.next() => {
+                self.proxies = proxies;
+                Changed::Proxies(Manifests { proxies: self.proxies.all.clone(), ..Manifests::default() })
+            }
+            changes = cluster.runtime.next() => {
+                changes.into_iter().for_each(|change| take(&mut self.sandboxes, &mut self.lost, change));
+                Changed::Pods
             }
         }
     }

@@ -49,20 +49,21 @@ impl Source {
         Self { told, all: None, errors: BTreeMap::new(), problem: None, _follower: follower }
     }
 
-    /// Waits for a change, and gives all that there is then; `None` of the objects until they were listed. May be dropped and called again
-    /// without loss.
-    pub async fn next(&mut self) -> Option<Proxies> {
-        let mut heard = Vec::new();
-        if self.told.recv_many(&mut heard, usize::MAX).await == 0 {
-            // The follower does not end by itself.
-            return std::future::pending().await;
-        }
-        heard.into_iter().for_each(|heard| self.take(heard));
-        let problem = self.problem.as_ref().map(|problem| problem.told(RESOURCE).1);
-        let all = self.all.as_ref().map(|all| all.values().cloned().collect::<Vec<_>>());
-        match (all, problem) {
-            (None, None) => None,
-            (all, problem) => Some(Proxies { all: all.unwrap_or_default(), errors: self.errors.clone(), problem }),
+    /// Waits for a change, and gives all that there is then: never before the objects were listed, unless it is known why they cannot be. May be
+    /// dropped and called again without loss.
+    pub async fn next(&mut self) -> Proxies {
+        loop {
+            let mut heard = Vec::new();
+            if self.told.recv_many(&mut heard, usize::MAX).await == 0 {
+                // The follower does not end by itself.
+                return std::future::pending().await;
+            }
+            heard.into_iter().for_each(|heard| self.take(heard));
+            let problem = self.problem.as_ref().map(|problem| problem.told(RESOURCE).1);
+            if self.all.is_some() || problem.is_some() {
+                let all = self.all.iter().flat_map(BTreeMap::values).cloned().collect();
+                return Proxies { all, errors: self.errors.clone(), problem };
+            }
         }
     }
 

@@ -8,10 +8,9 @@ fn a_pods_connections_leave_by_the_binding_that_it_has_and_no_other() {
     let mut facts = node();
     plug(&mut facts, 11, 1, "10.244.0.5/24");
     plug(&mut facts, 12, 2, "10.244.0.6/24");
-    facts.cluster.apply(ClusterChange::Pods(Word::All(vec![
-        pod("web-1", "crawler", &["10.244.0.5"]).into(),
-        pod("web-2", "other", &["10.244.0.6"]).into(),
-    ])));
+    facts
+        .cluster
+        .apply(ClusterChange::Pods(Word::All(vec![pod("web-1", "crawler", &["10.244.0.5"]), pod("web-2", "other", &["10.244.0.6"])])));
     let outcome = resolve(&facts, &mut Past::default());
     let asked = |pod: &str, binding: &str, ipv6| Asked::Pod { pod: pod.to_owned(), binding: binding.to_owned(), ipv6 };
     let of = |asked: &Asked| leaving(asked, &facts, &outcome);
