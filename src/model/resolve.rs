@@ -1,7 +1,7 @@
 //! From facts to rows: the whole of the model, in one pass.
 
-pub mod census;
 mod beside;
+pub mod census;
 mod containers;
 pub mod few;
 mod inner;

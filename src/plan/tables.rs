@@ -88,7 +88,11 @@ pub fn hold(tables: &mut Ruleset, departed: &Departed) {
 pub fn owner_keys(ports: &BTreeSet<IfIndex>, address: IpAddr) -> [(&'static str, Vec<Key>); 3] {
     let family = usize::from(address.is_ipv6());
     let by_port: Vec<Key> = ports.iter().map(|port| source(*port, address)).collect();
-    [(names::OWNERS[family], by_port.clone()), (names::BESIDE[family], by_port), (names::OWNED[family], vec![Key::one(Bytes::default().address(address))])]
+    [
+        (names::OWNERS[family], by_port.clone()),
+        (names::BESIDE[family], by_port),
+        (names::OWNED[family], vec![Key::one(Bytes::default().address(address))]),
+    ]
 }
 
 /// A row, and what the kernel knows its source by.

@@ -11,8 +11,9 @@ use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, warn};
 
-use super::context::{Context, Scope};
+use super::context::Context;
 use super::port::{Place, Port};
+use super::scope::Scope;
 use crate::facts::backoff::Backoff;
 use crate::model::proxy::Proxy;
 

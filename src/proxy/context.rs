@@ -11,24 +11,9 @@ use super::limits::Descriptors;
 use super::opener::{NamespaceId, Opener};
 use super::pipe::Pipes;
 use super::port::{Place, Port};
+use super::scope::Scope;
 use super::workers::Workers;
 use crate::model::proxy::{Dial, Namespace, Proxy};
-
-/// One life of a namespace under its name.
-#[derive(Debug)]
-pub struct Scope {
-    /// Which one it is; `None` for the host's own.
-    pub id: Option<NamespaceId>,
-    /// Cancelled when the name is gone, or means another namespace. Nothing of ours keeps the namespace after that.
-    pub gone: CancellationToken,
-}
-
-impl Scope {
-    /// A part of it, which may end ahead of it.
-    pub fn within(&self) -> Self {
-        Self { id: self.id, gone: self.gone.child_token() }
-    }
-}
 
 /// The namespaces that manifests name and that are there.
 #[derive(Default)]

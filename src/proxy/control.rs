@@ -9,11 +9,12 @@ use tokio::runtime::Handle;
 use tracing::{info, warn};
 
 use super::containers::Containers;
-use super::context::{Context, Scope};
+use super::context::Context;
 use super::namespaces::Namespaces;
 use super::pods::Pods;
 use super::port::Port;
 use super::report::Report;
+use super::scope::Scope;
 use super::served::{Opened, Served};
 use super::sockets;
 use crate::model::field_error::ManifestError;

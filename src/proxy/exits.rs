@@ -12,7 +12,7 @@ use tokio::task::spawn_blocking;
 use tokio::time::sleep;
 use tracing::{info, warn};
 
-use super::context::Scope;
+use super::scope::Scope;
 use crate::daemon::control::{AskError, Request, ask};
 use crate::daemon::question::Response;
 use crate::model::leave::{Asked, Leaving};

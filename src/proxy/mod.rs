@@ -20,6 +20,7 @@ mod pods;
 mod port;
 mod relay;
 pub mod report;
+mod scope;
 mod sctp;
 mod served;
 mod sockets;

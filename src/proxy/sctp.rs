@@ -12,9 +12,10 @@ use tokio::runtime::Handle;
 use tokio_util::sync::CancellationToken;
 
 use super::accept::{self, Call};
-use super::context::{Context, Scope};
+use super::context::Context;
 use super::port::{Place, Port};
 use super::relay::{Activity, Count};
+use super::scope::Scope;
 use super::sockets::{self, STREAMS};
 
 /// Accepts associations until the namespace is gone, or `retire` asks to end; then what is waiting is still taken.

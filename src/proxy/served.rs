@@ -11,11 +11,12 @@ use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
-use super::context::{Context, Scope};
+use super::context::Context;
 use super::exits::Exits;
 use super::limits::Permit;
 use super::port::{Port, Unreached};
 use super::report::{PortReport, State, Unreachable};
+use super::scope::Scope;
 use super::sockets::Listener;
 use super::{sctp, tcp, udp};
 use crate::facts::backoff::Backoff;

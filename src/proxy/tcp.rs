@@ -13,10 +13,11 @@ use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
 use super::accept::{self, Call};
-use super::context::{Context, Scope};
+use super::context::Context;
 use super::header::{self, Ends};
 use super::port::{Place, Port};
 use super::relay::Relay;
+use super::scope::Scope;
 use super::sockets;
 use crate::model::proxy::{ProxyProtocol, Transport};
 

@@ -16,9 +16,10 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, warn};
 
-use super::context::{Context, Scope};
+use super::context::Context;
 use super::datagram::{self, LARGEST, Path};
 use super::port::{Place, Port};
+use super::scope::Scope;
 use super::sockets;
 use crate::facts::kernel;
 use crate::model::proxy::Transport;

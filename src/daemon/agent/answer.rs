@@ -8,7 +8,7 @@ use crate::daemon::question::{Call, Question, Response};
 use crate::daemon::sources;
 use crate::daemon::started;
 use crate::model::binding::Source;
-use crate::model::leave;
+use crate::model::leaving::leaving;
 use crate::model::ports::Protocol;
 use crate::plan::engine;
 use crate::report::explain;
@@ -55,7 +55,7 @@ impl Agent {
             Question::Exec(started) => started::readiness(&started, &self.facts, &self.outcome),
             Question::Isolated(link) => started::readiness_behind(link, &self.facts, &self.outcome, self.gates.is_settled()),
             Question::Leave(_) if self.silent.any() => Response::Ready(false),
-            Question::Leave(asked) => Response::Leaving(leave::leaving(&asked, &self.facts, &self.outcome)),
+            Question::Leave(asked) => Response::Leaving(leaving(&asked, &self.facts, &self.outcome)),
             Question::Ready => {
                 let well = self.failing.is_empty() && self.beside.is_empty() && self.sources.are_fresh();
                 Response::Ready(!self.silent.any() && !self.outcome.inbound.pending && well)

@@ -18,7 +18,7 @@ fn row() -> Row {
         entry: None,
         binding: None,
         losers: Vec::new(),
-            beside: Vec::new(),
+        beside: Vec::new(),
         state: State::Free,
     }
 }

@@ -121,7 +121,10 @@ impl fmt::Display for Reason {
             }
             Self::NoAddressYet => write!(f, "it has no address yet; it gets its exit with its address"),
             Self::NotSeenYet => {
-                write!(f, "no interface of this host shows its address yet; look for its link (ip link show type veth), and for its bridge's (bridge link)")
+                write!(
+                    f,
+                    "no interface of this host shows its address yet; look for its link (ip link show type veth), and for its bridge's (bridge link)"
+                )
             }
             Self::NoLinkYet => {
                 write!(

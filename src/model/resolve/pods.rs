@@ -117,7 +117,9 @@ impl<'a> Resolver<'a> {
                         let pod = self.api_pod(&told.uid).map_or(told, |seen| &seen.pod);
                         let place = self.place(sandbox, &mut namespaces).map(|place| match place {
                             // Its plugins are done before the kubelet tells an address: no link of theirs is still to come.
-                            Place::Nowhere if has_namespace(sandbox) && !pod.finished => self.on_no_link(&pod.addresses, true).unwrap_or(place),
+                            Place::Nowhere if has_namespace(sandbox) && !pod.finished => {
+                                self.on_no_link(&pod.addresses, true).unwrap_or(place)
+                            }
                             place => place,
                         });
                         // An older sandbox of the same pod counts only while it still has addresses.

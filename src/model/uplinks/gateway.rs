@@ -41,8 +41,7 @@ impl<'a> Survey<'a> {
     /// The first default route of a NIC, unless its router is dead and another one of the same link answers.
     fn alive(&self, nic: IfIndex, family: Family) -> Option<&'a DefaultRoute> {
         let first = self.of_nic(nic, family).next()?;
-        let is_dead =
-            |d: &DefaultRoute| d.gateway.address.is_some_and(|gateway| self.inner.facts.dead_gateways.contains((nic, gateway)));
+        let is_dead = |d: &DefaultRoute| d.gateway.address.is_some_and(|gateway| self.inner.facts.dead_gateways.contains((nic, gateway)));
         let instead = || self.of_nic(nic, family).find(|other| !is_dead(other) && self.is_beside(first, other));
         Some(if is_dead(first) { instead().unwrap_or(first) } else { first })
     }
@@ -65,7 +64,8 @@ impl<'a> Survey<'a> {
     pub(super) fn looked_up(&self, nic: IfIndex, address: IpAddr) -> Option<IpAddr> {
         let is_from = |rule: &&Rule| {
             let plain = rule.protocol != PROTOCOL && rule.action == RuleAction::Table && !rule.not && !rule.other;
-            let for_all = rule.mark.is_none() && rule.to.is_none() && rule.oif.is_none() && rule.iif.as_deref().is_none_or(|iif| iif == "lo");
+            let for_all =
+                rule.mark.is_none() && rule.to.is_none() && rule.oif.is_none() && rule.iif.as_deref().is_none_or(|iif| iif == "lo");
             let from = rule.from.is_some_and(|from| from.prefix_len() > 0 && from.contains(&address));
             plain && for_all && from && rule.preference < PREFERENCE_MAIN
         };

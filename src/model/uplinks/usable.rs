@@ -20,7 +20,9 @@ impl Survey<'_> {
         let mut ways: BTreeMap<IpAddr, WayKey> = BTreeMap::new();
         placed.sort_by_cached_key(|placed| (placed.rank, !self.was_there(placed)));
         for Placed { spec, nic, address, .. } in placed {
-            let exit = self.usable(self.gateway_for(&spec, nic, address), (nic, address), &mut ways).map(|exit| Exit { ports: spec.source_ports, ..exit });
+            let exit = self
+                .usable(self.gateway_for(&spec, nic, address), (nic, address), &mut ways)
+                .map(|exit| Exit { ports: spec.source_ports, ..exit });
             let exit = self.beyond(&spec, address, exit);
             self.uplinks.exits.insert(spec, exit);
         }

@@ -29,7 +29,7 @@ fn row(pod: &str, address: &str, binding: &Held, state: State) -> Row {
         entry: Some(Entry::Port { port: 11, bridge: 10 }),
         binding: Some(binding.clone()),
         losers: Vec::new(),
-            beside: Vec::new(),
+        beside: Vec::new(),
         state,
     }
 }

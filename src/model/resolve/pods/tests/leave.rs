@@ -1,7 +1,8 @@
 //! By what connections of `egressd proxy` leave: a pod's exit, if it is the named binding's.
 
 use super::*;
-use crate::model::leave::{Asked, leaving};
+use crate::model::leave::Asked;
+use crate::model::leaving::leaving;
 
 #[test]
 fn a_pods_connections_leave_by_the_binding_that_it_has_and_no_other() {
@@ -11,7 +12,7 @@ fn a_pods_connections_leave_by_the_binding_that_it_has_and_no_other() {
     facts
         .cluster
         .apply(ClusterChange::Pods(Word::All(vec![pod("web-1", "crawler", &["10.244.0.5"]), pod("web-2", "other", &["10.244.0.6"])])));
-    let outcome = resolve(&facts, &mut Past::default());
+    let outcome = outcome(&mut facts, &mut Past::default());
     let asked = |pod: &str, binding: &str, ipv6| Asked::Pod { pod: pod.to_owned(), binding: binding.to_owned(), ipv6 };
     let of = |asked: &Asked| leaving(asked, &facts, &outcome);
     let bound = of(&asked("shop/web-1", "shop/crawler", false));
@@ -29,8 +30,8 @@ fn a_pods_connections_leave_by_the_binding_that_it_has_and_no_other() {
 
 #[test]
 fn an_address_is_an_exit_when_a_binding_names_it() {
-    let facts = node();
-    let outcome = resolve(&facts, &mut Past::default());
+    let mut facts = node();
+    let outcome = outcome(&mut facts, &mut Past::default());
     let of = |address: &str| leaving(&Asked::Source(address.parse().unwrap()), &facts, &outcome);
     assert_eq!(of("172.31.0.14").reason, None);
     let reason = of("172.31.0.15").reason.unwrap_or_default();
@@ -39,8 +40,8 @@ fn an_address_is_an_exit_when_a_binding_names_it() {
 
 #[test]
 fn a_binding_that_no_file_has_is_named() {
-    let facts = node();
-    let outcome = resolve(&facts, &mut Past::default());
+    let mut facts = node();
+    let outcome = outcome(&mut facts, &mut Past::default());
     let asked = Asked::Binding { binding: "shop/crawler".to_owned(), ipv6: false };
     let leaving = leaving(&asked, &facts, &outcome);
     assert!(leaving.exits.is_empty(), "a binding of the cluster is no file's: a tenant is not to dial from the node");
