@@ -6,13 +6,15 @@ use serde_json::Value;
 use super::binding::EgressBinding;
 use super::node::EgressNode;
 use super::pool::EgressPool;
+use super::proxy::EgressProxy;
 
 /// Name of the file in `crds/` and its content, for each definition.
-pub fn all() -> [(&'static str, String); 3] {
+pub fn all() -> [(&'static str, String); 4] {
     [
         ("egressbinding.yaml", yaml(serde_json::to_value(EgressBinding::crd()))),
         ("egressnode.yaml", yaml(serde_json::to_value(EgressNode::crd()))),
         ("egresspool.yaml", yaml(serde_json::to_value(EgressPool::crd()))),
+        ("egressproxy.yaml", yaml(serde_json::to_value(EgressProxy::crd()))),
     ]
 }
 

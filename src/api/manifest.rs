@@ -308,7 +308,7 @@ fn egress_proxy(mut head: Head<'_>) -> Result<Proxy, Vec<FieldError>> {
     let readable = head.check(&schema::PROXY, &mut faults);
     let spec = (readable && faults.is_empty()).then(|| serde_json::from_value::<EgressProxySpec>(head.spec).ok()).flatten();
     match spec {
-        Some(spec) => proxy::proxy(head.name, &spec),
+        Some(spec) => proxy::proxy(Source::File, head.name, &spec),
         None => Err(faults.finish()),
     }
 }

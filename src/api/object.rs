@@ -12,13 +12,17 @@ use super::binding::EgressBinding;
 use super::cloud::CloudAddress;
 use super::places;
 use super::pool::EgressPool;
+use super::proxy::{self, EgressProxySpec};
+use super::schema;
 use super::spec;
 use super::status::EgressBindingStatus;
+use super::values::Faults;
 use crate::model::binding::{Binding, BindingName, Source};
 use crate::model::cloud::{AddressReport, Interface};
 use crate::model::field_error::FieldError;
 use crate::model::objects::ApiBinding;
 use crate::model::pool::{Places, Pool};
+use crate::model::proxy::Proxy;
 
 /// Annotation of a pool by which its administrator takes back what is in use: `true`.
 pub const FORCE: &str = "egressd.dev/force";
@@ -81,6 +85,21 @@ pub fn binding(read: &Lenient<EgressBinding>) -> Result<ApiBinding, Vec<FieldErr
         allocated,
         binding: binding.into(),
     })
+}
+
+/// The proxy that an object asks for. What this version cannot read spoils the whole object: it is served as it is written, or not at all.
+///
+/// # Errors
+/// All that is wrong with it.
+pub fn proxy(object: &DynamicObject) -> Result<Proxy, Vec<FieldError>> {
+    let name = format!("{}/{}", object.namespace().unwrap_or_default(), object.name_any());
+    let mut spec = object.data.get("spec").cloned().unwrap_or_default();
+    let mut faults = Faults::default();
+    let readable = schema::check(&schema::PROXY, &mut spec, "spec", &mut faults) && faults.is_empty();
+    match readable.then(|| serde_json::from_value::<EgressProxySpec>(spec).ok()).flatten() {
+        Some(spec) => proxy::proxy(Source::Api, name, &spec),
+        None => Err(faults.finish()),
+    }
 }
 
 /// The pool that an object describes, with what is wrong in its `errors`.

@@ -1,23 +1,50 @@
-//! The `EgressProxy` document: ports that `egressd proxy` serves inside network namespaces. Files only, so it is no custom resource.
+//! The `EgressProxy` document and custom resource: ports that `egressd proxy` serves inside network namespaces. In a cluster these are the
+//! namespaces of pods, and nothing else can be named.
 
-// A length of time; no clock.
-use core::time::Duration;
-use std::net::{IpAddr, SocketAddr};
+mod read;
 
+use kube::CustomResource;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::binding::ContainerSelector;
-use super::spec;
-use super::values::{self, Fault, Faults};
-use crate::model::field_error::FieldError;
-use crate::model::proxy as model;
+use super::binding::{ContainerSelector, PodSelector};
 pub use crate::model::proxy::KIND;
+pub use read::proxy;
 
 /// Ports that one process, `egressd proxy`, serves inside network namespaces. Each connection to such a port is joined with one that is dialled
-/// from a namespace of your choice.
-#[derive(Clone, Debug, PartialEq, Deserialize, Serialize, JsonSchema)]
+/// from a namespace of your choice; in a cluster from the pod's own.
+#[allow(clippy::duplicated_attributes, reason = "each column has a type")]
+#[derive(CustomResource, Clone, Debug, PartialEq, Deserialize, Serialize, JsonSchema)]
+#[kube(
+    group = "egressd.dev",
+    version = "v1alpha1",
+    kind = "EgressProxy",
+    namespaced,
+    shortname = "egx",
+    derive = "PartialEq",
+    doc = "Opens a port in pods, and joins each connection to it with one that is dialled from the same pod.",
+    category = "egress",
+    printcolumn(name = "Protocol", type_ = "string", json_path = ".spec.listen.protocol"),
+    printcolumn(name = "Port", type_ = "integer", json_path = ".spec.listen.port"),
+    printcolumn(name = "Server", type_ = "string", json_path = ".spec.dial.address"),
+    printcolumn(name = "Binding", type_ = "string", json_path = ".spec.dial.binding"),
+    printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp")
+)]
 #[serde(rename_all = "camelCase")]
+#[schemars(extend("x-kubernetes-validations" = [
+    {
+        "rule": "has(self.listen.podSelector)",
+        "message": "say where: give listen.podSelector, for instance {matchLabels: {app: crawler}}"
+    },
+    {
+        "rule": "!has(self.listen.networkNamespaces) && !has(self.listen.containerSelector)",
+        "message": "listen.networkNamespaces and listen.containerSelector are for manifest files on a node: a namespace does not own them; here give listen.podSelector"
+    },
+    {
+        "rule": "(!has(self.dial.networkNamespace) || self.dial.networkNamespace == '') && !has(self.dial.source)",
+        "message": "dial.networkNamespace and dial.source are for manifest files on a node: here connections are dialled from the pod itself; leave them out, and name a binding of this namespace if you like"
+    }
+]))]
 pub struct EgressProxySpec {
     /// Where clients call.
     pub listen: Listen,
@@ -43,19 +70,23 @@ pub struct EgressProxySpec {
     pub trusted_sources: Vec<String>,
 }
 
-/// The port that clients call. It takes `networkNamespaces`, `containerSelector`, or both.
+/// The port that clients call. In files it takes `networkNamespaces`, `containerSelector`, or both; in a cluster `podSelector`.
 #[derive(Clone, Debug, PartialEq, Deserialize, Serialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Listen {
     /// The namespaces in which the port is opened: names as `ip netns` lists them, absolute paths, or `""` for the one that `egressd proxy` runs
-    /// in. One that does not exist yet is served as soon as it does.
+    /// in. One that does not exist yet is served as soon as it does. In files only.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 4096), inner(length(max = 4095)))]
     pub network_namespaces: Option<Vec<String>>,
     /// Containers of a Docker engine in which the port is opened, those that fit all that is given here: as soon as one runs, and as long as it
-    /// runs. One that has the host's network is passed over.
+    /// runs. One that has the host's network is passed over. In files only.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub container_selector: Option<ContainerSelector>,
+    /// Pods of the object's own namespace in which the port is opened: as soon as one has its network, and as long as it has. Labels count as
+    /// they were when the pod was made. One that has the node's network is passed over. In a cluster only.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pod_selector: Option<PodSelector>,
     /// What is served.
     #[serde(default)]
     pub protocol: Protocol,
@@ -70,7 +101,8 @@ pub struct Listen {
 #[derive(Clone, Debug, PartialEq, Deserialize, Serialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Dial {
-    /// The namespace that is dialled from, written as in `listen`; the one that `egressd proxy` runs in when not given.
+    /// The namespace that is dialled from, written as in `listen`; the one that `egressd proxy` runs in when not given. In files only: in a
+    /// cluster connections are dialled from the pod that was called.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     #[schemars(length(max = 4095))]
     pub network_namespace: String,
@@ -80,9 +112,14 @@ pub struct Dial {
     #[schemars(range(min = 1, max = 65535))]
     pub port: i32,
     /// The address to dial from, one that the namespace has. An exit of the host (which `egressd run` serves) leaves by its own NIC and gateway.
-    /// While the address is not there no connection is made: never one from another address.
+    /// While the address is not there no connection is made: never one from another address. In files only.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub source: Option<String>,
+    /// Name of an `EgressBinding` of the object's own namespace by whose exit connections leave, the one that it has just now. While it has none
+    /// that can be used, new connections are reset. In files the host dials by it; in a cluster the pod has to be bound by it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 253))]
+    pub binding: Option<String>,
     /// Whether a TCP connection begins with a PROXY protocol header, which tells the server who the client is.
     #[serde(default)]
     pub proxy_protocol: ProxyProtocol,
@@ -163,143 +200,6 @@ impl Default for Sctp {
     fn default() -> Self {
         Self { idle_seconds: 3600, shutdown_seconds: 60 }
     }
-}
-
-/// The proxy that a spec asks for.
-///
-/// # Errors
-/// All that is wrong with it. Nothing of it is served then.
-pub fn proxy(name: String, spec: &EgressProxySpec) -> Result<model::Proxy, Vec<FieldError>> {
-    let mut faults = Faults::default();
-    let (listen, containers) = listen(spec, &mut faults);
-    let dial = dial(spec, &mut faults);
-    let trusted = trusted(spec, &mut faults);
-    let (Some(dial), true) = (dial, faults.is_empty()) else {
-        return Err(faults.finish());
-    };
-    if let Some(own) = listen.iter().find(|endpoint| is_own(endpoint, &dial)) {
-        faults.push("spec.dial", || format!("is {own}, where this proxy itself listens; dial the server's own address and port"));
-        return Err(faults.finish());
-    }
-    let seconds = |seconds: u32| Duration::from_secs(seconds.into());
-    let limits = match spec.listen.protocol {
-        Protocol::Tcp => model::Limits {
-            open: spec.max_connections as usize,
-            idle: seconds(spec.tcp.idle_seconds),
-            half_closed: seconds(spec.tcp.half_closed_seconds),
-        },
-        Protocol::Udp => {
-            let idle = seconds(spec.udp.idle_seconds);
-            model::Limits { open: spec.udp.sessions as usize, idle, half_closed: idle }
-        }
-        Protocol::Sctp => model::Limits {
-            open: spec.max_connections as usize,
-            idle: seconds(spec.sctp.idle_seconds),
-            half_closed: seconds(spec.sctp.shutdown_seconds),
-        },
-    };
-    Ok(model::Proxy { name, listen, containers, dial, limits, trusted })
-}
-
-fn listen(spec: &EgressProxySpec, faults: &mut Faults) -> (Vec<model::Endpoint>, Option<model::InContainers>) {
-    let Listen { network_namespaces, container_selector, protocol, address, port } = &spec.listen;
-    let address = take(faults, "spec.listen.address", "0.0.0.0", values::listen_address(address));
-    let port = take(faults, "spec.listen.port", "8000", values::port(*port));
-    let transport = match protocol {
-        Protocol::Tcp => model::Transport::Tcp,
-        Protocol::Udp => model::Transport::Udp,
-        Protocol::Sctp => model::Transport::Sctp,
-    };
-    if network_namespaces.is_none() && container_selector.is_none() {
-        faults.push("spec.listen", || {
-            "says not where; give `networkNamespaces`, for instance `[\"\", blue]`, where `\"\"` is the host, or `containerSelector`"
-                .to_owned()
-        });
-    }
-    if network_namespaces.as_ref().is_some_and(Vec::is_empty) {
-        faults.push("spec.listen.networkNamespaces", || "is empty; write for instance `[\"\", blue]`, where `\"\"` is the host".to_owned());
-    }
-    let containers = container_selector.as_ref().and_then(|given| spec::containers("spec.listen.containerSelector", given, faults));
-    let containers = match (containers, address, port) {
-        (Some(selector), Some(address), Some(port)) => {
-            Some(model::InContainers { selector, transport, address: SocketAddr::new(address, port) })
-        }
-        _ => None,
-    };
-    let mut endpoints = Vec::new();
-    for (i, name) in network_namespaces.iter().flatten().enumerate() {
-        let field = format!("spec.listen.networkNamespaces[{i}]");
-        let namespace = take(faults, &field, "blue", namespace(name));
-        let (Some(namespace), Some(address), Some(port)) = (namespace, address, port) else { continue };
-        let endpoint = model::Endpoint { namespace, transport, address: SocketAddr::new(address, port) };
-        if endpoints.contains(&endpoint) {
-            faults.push(&field, || format!("{} is given twice; keep one", values::shown(name)));
-        } else {
-            endpoints.push(endpoint);
-        }
-    }
-    (endpoints, containers)
-}
-
-fn dial(spec: &EgressProxySpec, faults: &mut Faults) -> Option<model::Dial> {
-    let Dial { network_namespace, address, port, source, proxy_protocol } = &spec.dial;
-    let namespace = take(faults, "spec.dial.networkNamespace", "blue", namespace(network_namespace));
-    let address = take(faults, "spec.dial.address", "10.0.0.2", values::server_address(address));
-    let port = take(faults, "spec.dial.port", "80", values::port(*port));
-    let source = source.as_deref().map(|source| take(faults, "spec.dial.source", "10.0.1.98", values::exit_address(source)));
-    let proxy_protocol = match proxy_protocol {
-        ProxyProtocol::None => model::ProxyProtocol::None,
-        ProxyProtocol::V1 => model::ProxyProtocol::V1,
-        ProxyProtocol::V2 => model::ProxyProtocol::V2,
-    };
-    if spec.listen.protocol != Protocol::Tcp && proxy_protocol != model::ProxyProtocol::None {
-        faults.push("spec.dial.proxyProtocol", || "is for TCP alone; write `None`, or serve TCP".to_owned());
-    }
-    if let (Some(address), Some(Some(source))) = (address, source)
-        && address.is_ipv4() != source.is_ipv4()
-    {
-        let (source, address) = (values::family(source), values::family(address));
-        faults.push("spec.dial.source", || format!("is {source}, but the server's address is {address}; write an {address} address"));
-    }
-    let dial = model::Dial { namespace: namespace?, address: SocketAddr::new(address?, port?), source: source.flatten(), proxy_protocol };
-    Some(dial)
-}
-
-fn trusted(spec: &EgressProxySpec, faults: &mut Faults) -> Vec<ipnet::IpNet> {
-    if spec.listen.protocol != Protocol::Tcp && !spec.trusted_sources.is_empty() {
-        faults.push("spec.trustedSources", || "is for TCP alone; take it out, or serve TCP".to_owned());
-    }
-    let nets = spec.trusted_sources.iter().enumerate();
-    nets.filter_map(|(i, net)| take(faults, &format!("spec.trustedSources[{i}]"), "10.0.0.0/24", values::cidr(net))).collect()
-}
-
-/// A name, an absolute path, or nothing for the host.
-fn namespace(text: &str) -> Result<model::Namespace, Fault> {
-    if text.is_empty() {
-        return Ok(model::Namespace::Host);
-    }
-    let wrong = |why: &str| Err(Fault::new(format!("{} {why}", values::shown(text))));
-    if text.chars().any(char::is_control) {
-        return wrong("has a control character");
-    }
-    if text.starts_with('/') {
-        return Ok(model::Namespace::path(text));
-    }
-    if text.contains('/') || matches!(text, "." | "..") || text.len() > 255 {
-        return wrong("is neither a namespace's name nor an absolute path");
-    }
-    Ok(model::Namespace::named(text))
-}
-
-/// Whether a dialled connection would come back to the same proxy for ever.
-fn is_own(endpoint: &model::Endpoint, dial: &model::Dial) -> bool {
-    let (own, to) = (endpoint.address, dial.address);
-    let covers = |own: IpAddr, to: IpAddr| own == to || (own.is_unspecified() && own.is_ipv4() == to.is_ipv4() && to.is_loopback());
-    endpoint.namespace == dial.namespace && own.port() == to.port() && covers(own.ip(), to.ip())
-}
-
-fn take<T>(faults: &mut Faults, field: &str, example: &str, value: Result<T, Fault>) -> Option<T> {
-    value.map_err(|fault| faults.push(field, || fault.message(example))).ok()
 }
 
 #[cfg(test)]

@@ -18,7 +18,7 @@ use super::values::{self, Fault, Faults, MAX_ITEMS};
 use crate::model::binding::{Binding, BindingName, Compose, Destination, RoutedSource, Selector, Source, Traffic};
 use crate::model::field_error::FieldError;
 use crate::model::ports::Ports;
-pub use cluster::egress_pool;
+pub use cluster::{egress_pool, labels};
 use exits::exits;
 use inbound::inbound;
 pub use lenient::lenient;

@@ -9,8 +9,10 @@ mod exec;
 mod guard;
 mod install;
 pub mod kubectl;
+mod log;
 mod man;
 mod output;
+mod proxies;
 mod proxy;
 mod run;
 mod show;
@@ -18,13 +20,14 @@ mod variables;
 mod verify;
 
 use std::ffi::OsString;
-use std::io::{IsTerminal, Write};
+use std::io::Write;
 use std::net::IpAddr;
 use std::path::PathBuf;
 
 use anyhow::bail;
 use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand};
 use ipnet::Ipv4Net;
+pub use log::log;
 use output::Output;
 use show::Inbound;
 
@@ -226,6 +229,8 @@ enum Command {
     },
     /// Serve ports inside network namespaces, as EgressProxy manifests say
     Proxy(proxy::ProxyArgs),
+    /// Show the ports of `egressd proxy`: where each is, what it dials, by which exit, its state and its connections
+    Proxies(proxies::ProxiesArgs),
     /// Print the CustomResourceDefinitions
     Crd,
     /// Print the reference of labels and manifests
@@ -314,6 +319,7 @@ impl Cli {
                 Ok(said.iter().try_for_each(|line| writeln!(out, "{line}"))?)
             }
             Command::Proxy(args) => proxy::run(args, self.config),
+            Command::Proxies(args) => Ok(out.write_all(proxies::proxies(&args)?.as_bytes())?),
             Command::Crd => Ok(crd::crd(out)?),
             Command::Reference => Ok(crd::reference(out)?),
             Command::Version => Ok(writeln!(out, "egressd {}", env!("CARGO_PKG_VERSION"))?),
@@ -331,28 +337,6 @@ impl Cli {
 /// One thread does all: the loop is the only place where anything is decided.
 pub fn runtime() -> std::io::Result<tokio::runtime::Runtime> {
     tokio::runtime::Builder::new_current_thread().enable_all().build()
-}
-
-/// Logs go to stderr, coloured for people only; `RUST_LOG` says how much.
-pub fn log(json: bool) {
-    let wanted = std::env::var("RUST_LOG").unwrap_or_default();
-    let filter = tracing_subscriber::EnvFilter::try_new(if wanted.is_empty() { "info" } else { wanted.as_str() });
-    let refused = filter.as_ref().err().map(ToString::to_string);
-    let builder = tracing_subscriber::fmt()
-        .with_env_filter(filter.unwrap_or_else(|_| "info".into()))
-        .with_writer(std::io::stderr)
-        .with_target(false)
-        // It would be told on stderr, and end the process where that cannot be written to either.
-        .log_internal_errors(false)
-        .with_ansi(std::io::stderr().is_terminal());
-    if json {
-        builder.json().init()
-    } else {
-        builder.init()
-    }
-    if let Some(error) = refused {
-        tracing::warn!("failed to read RUST_LOG={wanted}: {error}; it is taken for info");
-    }
 }
 
 #[cfg(test)]

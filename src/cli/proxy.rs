@@ -7,14 +7,28 @@ use std::time::Duration;
 use clap::Args;
 use clap::builder::BoolishValueParser;
 
-use super::{DOCKER, log, runtime};
-use crate::proxy::{self, Options};
+use super::{DOCKER, StateArgs, log, runtime};
+use crate::proxy::{self, ClusterOptions, Options};
+
+/// Where containerd's socket is unless told otherwise.
+const CONTAINERD: &str = "/run/containerd/containerd.sock";
 
 #[derive(Debug, Args)]
 pub(super) struct ProxyArgs {
+    #[command(flatten)]
+    state: StateArgs,
     /// Folder of manifests (EgressProxy), watched; other kinds in it are passed over
-    #[arg(long, env = "EGRESSD_MANIFESTS", value_name = "DIR")]
-    manifests: PathBuf,
+    #[arg(long, env = "EGRESSD_MANIFESTS", required_unless_present = "kubernetes", value_name = "DIR")]
+    manifests: Option<PathBuf>,
+    /// Serve the EgressProxy objects of a Kubernetes cluster in the pods of this node, instead of manifests
+    #[arg(long, env = "EGRESSD_KUBERNETES", value_parser = BoolishValueParser::new(), conflicts_with = "manifests")]
+    kubernetes: bool,
+    /// How to reach the API server; as in a pod when not given
+    #[arg(long, env = "EGRESSD_KUBECONFIG", requires = "kubernetes", value_name = "PATH")]
+    kubeconfig: Option<PathBuf>,
+    /// containerd's socket, which tells the pods of this node
+    #[arg(long, env = "EGRESSD_CONTAINERD_SOCKET", default_value = CONTAINERD, value_name = "PATH")]
+    containerd_socket: PathBuf,
     /// Docker's socket, for listen.containerSelector; it need not be there yet
     #[arg(long, env = "EGRESSD_DOCKER_SOCKET", default_value = DOCKER, value_name = "PATH")]
     docker_socket: PathBuf,
@@ -35,8 +49,11 @@ pub(super) struct ProxyArgs {
 /// Runs the proxy.
 pub(super) fn run(args: ProxyArgs, config: PathBuf) -> anyhow::Result<()> {
     log(args.log_json);
+    let ProxyArgs { kubernetes, kubeconfig, containerd_socket: containerd, .. } = args;
     let options = Options {
-        manifests: args.manifests,
+        manifests: args.manifests.filter(|_| !kubernetes),
+        cluster: kubernetes.then_some(ClusterOptions { kubeconfig, containerd }),
+        state: args.state.state_dir,
         config,
         docker: args.docker_socket,
         metrics: (!args.no_metrics).then_some(args.metrics_address),

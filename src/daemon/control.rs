@@ -18,6 +18,7 @@ use super::desk::{Desk, FlowsError};
 use super::question::{Call, Question, Response, counted, dropped, put};
 use super::{Error, Teller, retry, started};
 use crate::model::facts::IfIndex;
+use crate::model::leave::Asked;
 use crate::model::started::Started;
 
 /// What can be asked.
@@ -45,6 +46,8 @@ pub enum Request {
     Exec(Started),
     /// The same of the program behind a link of this host, which `egressd exec --namespace` has made.
     Isolated(IfIndex),
+    /// By which exits connections leave that another process dials (`egressd proxy`).
+    Leave(Asked),
 }
 
 /// Longest request that is read, in bytes.
@@ -147,6 +150,7 @@ async fn answer(stream: tokio::net::UnixStream, tell: Teller, desk: Desk) -> io:
         Request::Namespace => Some(network_namespace().map_or_else(|error| Response::Refused(error.to_string()), Response::Text)),
         Request::Ready => put(Question::Ready, &tell).await,
         Request::Exec(started) => started::await_ready(|| Question::Exec(started.clone()), &tell).await,
+        Request::Leave(asked) => put(Question::Leave(asked), &tell).await,
         Request::Isolated(link) => started::await_ready(|| Question::Isolated(link), &tell).await,
     };
     if let Some(response) = response {

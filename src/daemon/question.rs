@@ -11,6 +11,7 @@ use tracing::debug;
 use super::{Teller, Told, tally};
 use crate::effects::nft::{drops, full};
 use crate::model::facts::IfIndex;
+use crate::model::leave::{Asked, Leaving};
 use crate::model::ports::Protocol;
 use crate::model::started::Started;
 use crate::report::changes::Changes;
@@ -50,6 +51,8 @@ pub(crate) enum Question {
     Exec(Started),
     /// The same of the program behind a link of this host.
     Isolated(IfIndex),
+    /// By which exits connections leave that another process dials; not ready while sources have not spoken.
+    Leave(Asked),
 }
 
 /// What is answered.
@@ -63,6 +66,7 @@ pub enum Response {
     /// No such workload.
     Unknown(String),
     Ready(bool),
+    Leaving(Leaving),
     /// Why it is not done, with the cure.
     Refused(String),
 }

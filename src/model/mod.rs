@@ -20,6 +20,8 @@ pub mod isolated;
 pub mod jhash;
 pub mod known;
 pub mod labels;
+pub mod leave;
+pub mod leaving;
 pub mod listeners;
 pub mod managed;
 pub mod manifests;

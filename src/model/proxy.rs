@@ -14,6 +14,9 @@ use super::binding::Selector;
 use super::facts::Container;
 use super::field_error::{FieldError, ManifestError};
 use super::fits::fits;
+use super::labels::LabelSelector;
+use super::leave::Asked;
+use super::pod::Pod;
 
 /// Kind of the objects that say which ports are served.
 pub const KIND: &str = "EgressProxy";
@@ -30,6 +33,8 @@ pub enum Namespace {
     File(PathBuf),
     /// Of one run of a container: the file that its engine keeps for it.
     Container { name: String, file: PathBuf },
+    /// Of a pod, `NAMESPACE/NAME`: the file that its runtime keeps for it.
+    Pod { name: String, file: PathBuf },
 }
 
 impl Namespace {
@@ -50,7 +55,7 @@ impl Namespace {
     pub fn file(&self) -> Option<&Path> {
         match self {
             Self::Host => None,
-            Self::File(path) | Self::Container { file: path, .. } => Some(path),
+            Self::File(path) | Self::Container { file: path, .. } | Self::Pod { file: path, .. } => Some(path),
         }
     }
 }
@@ -60,6 +65,7 @@ impl fmt::Display for Namespace {
         match self {
             Self::Host => f.write_str("host"),
             Self::Container { name, .. } => write!(f, "container {name}"),
+            Self::Pod { name, .. } => write!(f, "pod {name}"),
             Self::File(path) => match path.strip_prefix(NAMED[0]) {
                 Ok(name) if name.components().count() == 1 => name.display().fmt(f),
                 _ => path.display().fmt(f),
@@ -114,11 +120,35 @@ pub enum ProxyProtocol {
 /// Where connections go to, and from where.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Dial {
-    pub namespace: Namespace,
+    /// `None`: the one of the port that was called.
+    pub namespace: Option<Namespace>,
     pub address: SocketAddr,
     /// The address that sockets are bound to before they connect.
     pub source: Option<IpAddr>,
+    /// The binding by whose exit connections leave, `NAMESPACE/NAME`.
+    pub binding: Option<String>,
     pub proxy_protocol: ProxyProtocol,
+}
+
+impl Dial {
+    /// The namespace that is dialled from when a port of the namespace `called` is.
+    pub fn from<'a>(&'a self, called: &'a Namespace) -> &'a Namespace {
+        self.namespace.as_ref().unwrap_or(called)
+    }
+
+    /// What the agent is asked about the exit of the binding.
+    pub fn asked(&self, called: &Namespace) -> Option<Asked> {
+        let (binding, ipv6) = (self.binding.clone()?, self.address.is_ipv6());
+        Some(match self.from(called) {
+            Namespace::Pod { name, .. } => Asked::Pod { pod: name.clone(), binding, ipv6 },
+            _ => Asked::Binding { binding, ipv6 },
+        })
+    }
+
+    /// The same about a source of the host's.
+    pub fn asked_source(&self, called: &Namespace) -> Option<Asked> {
+        self.source.filter(|_| *self.from(called) == Namespace::Host).map(Asked::Source)
+    }
 }
 
 /// Bounds of each port that a proxy serves.
@@ -148,6 +178,37 @@ impl InContainers {
     }
 }
 
+/// A port that is opened in pods of this node.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct InPods {
+    /// The namespace of the pods.
+    pub namespace: String,
+    pub labels: LabelSelector,
+    pub transport: Transport,
+    pub address: SocketAddr,
+}
+
+impl InPods {
+    /// Whether it is opened in this one. The node's network is no pod's.
+    pub fn fits(&self, pod: &Pod) -> bool {
+        !pod.host_network && pod.namespace == self.namespace && self.labels.selects(&pod.labels)
+    }
+}
+
+/// A pod of this node, with the file of its network namespace.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RunningPod {
+    pub pod: Arc<Pod>,
+    pub file: PathBuf,
+}
+
+/// What runs on this host, as far as ports may be opened in it.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Runs<'a> {
+    pub containers: &'a [Running],
+    pub pods: &'a [RunningPod],
+}
+
 /// A container that runs, with the file of its network namespace.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Running {
@@ -163,6 +224,7 @@ pub struct Proxy {
     /// In namespaces that it names.
     pub listen: Vec<Endpoint>,
     pub containers: Option<InContainers>,
+    pub pods: Option<InPods>,
     pub dial: Dial,
     pub limits: Limits,
     /// Clients whose PROXY protocol header is believed, and demanded.
@@ -180,28 +242,32 @@ impl Proxy {
         self.trusted.iter().any(|net| net.contains(&client))
     }
 
-    /// Each port of it, while these containers run.
-    fn endpoints<'a>(&'a self, running: &'a [Running]) -> impl Iterator<Item = Endpoint> + 'a {
+    /// Each port of it, while these run.
+    fn endpoints<'a>(&'a self, runs: Runs<'a>) -> impl Iterator<Item = Endpoint> + 'a {
         let in_containers = self.containers.iter().flat_map(move |ports| {
-            running.iter().filter(|running| ports.fits(&running.container)).map(|Running { container, file }| Endpoint {
+            runs.containers.iter().filter(|running| ports.fits(&running.container)).map(|Running { container, file }| Endpoint {
                 namespace: Namespace::Container { name: container.name.clone(), file: file.clone() },
                 transport: ports.transport,
                 address: ports.address,
             })
         });
-        self.listen.iter().cloned().chain(in_containers)
+        let in_pods = self.pods.iter().flat_map(move |ports| {
+            runs.pods.iter().filter(|running| ports.fits(&running.pod)).map(|RunningPod { pod, file }| Endpoint {
+                namespace: Namespace::Pod { name: format!("{}/{}", pod.namespace, pod.name), file: file.clone() },
+                transport: ports.transport,
+                address: ports.address,
+            })
+        });
+        self.listen.iter().cloned().chain(in_containers).chain(in_pods)
     }
 }
 
-/// Which proxy serves which port, while these containers run. A port that two proxies ask for belongs to the first one; the other one is told.
-pub fn assign<'a>(
-    proxies: impl Iterator<Item = &'a Arc<Proxy>>,
-    running: &[Running],
-) -> (BTreeMap<Endpoint, Arc<Proxy>>, Vec<ManifestError>) {
+/// Which proxy serves which port, while these run. A port that two proxies ask for belongs to the first one; the other one is told.
+pub fn assign<'a>(proxies: impl Iterator<Item = &'a Arc<Proxy>>, runs: Runs<'_>) -> (BTreeMap<Endpoint, Arc<Proxy>>, Vec<ManifestError>) {
     let mut served: BTreeMap<Endpoint, Arc<Proxy>> = BTreeMap::new();
     let mut errors = Vec::new();
     for proxy in proxies {
-        for endpoint in proxy.endpoints(running) {
+        for endpoint in proxy.endpoints(runs) {
             if let Some(first) = served.get(&endpoint).filter(|first| first.name != proxy.name) {
                 let message =
                     format!("{endpoint} is served by {} already; take another port or address, or keep one of them", first.object());
@@ -225,7 +291,8 @@ mod tests {
             name: name.to_owned(),
             listen: listen.collect(),
             containers: None,
-            dial: Dial { namespace: Namespace::Host, address, source: None, proxy_protocol: ProxyProtocol::None },
+            pods: None,
+            dial: Dial { namespace: Some(Namespace::Host), address, source: None, binding: None, proxy_protocol: ProxyProtocol::None },
             limits: Limits { open: 1, idle: Duration::from_secs(1), half_closed: Duration::from_secs(1) },
             trusted: Vec::new(),
         })
@@ -233,7 +300,7 @@ mod tests {
 
     #[test]
     fn a_port_that_two_proxies_ask_for_belongs_to_the_first() {
-        let (served, errors) = assign([proxy("default/a", &["x", "y"]), proxy("default/b", &["y", "z"])].iter(), &[]);
+        let (served, errors) = assign([proxy("default/a", &["x", "y"]), proxy("default/b", &["y", "z"])].iter(), Runs::default());
         assert_eq!(served.values().map(|proxy| proxy.name.as_str()).collect::<Vec<_>>(), ["default/a", "default/a", "default/b"]);
         assert_eq!(errors.len(), 1);
         assert_eq!(errors[0].object, "EgressProxy default/b");
@@ -251,11 +318,33 @@ mod tests {
             let container = Container { name: name.to_owned(), ..Container::default() };
             Running { container: Arc::new(container), file: file.into() }
         };
-        let served = |running: &[Running]| assign([&proxy].into_iter(), running).0.into_keys().collect::<Vec<_>>();
+        let served =
+            |running: &[Running]| assign([&proxy].into_iter(), Runs { containers: running, pods: &[] }).0.into_keys().collect::<Vec<_>>();
         let first = served(&[running("web-1", "/run/docker/netns/a"), running("web-2", "/run/docker/netns/b")]);
         assert_eq!(first.iter().map(ToString::to_string).collect::<Vec<_>>(), ["127.0.0.1:80/sctp in container web-1"]);
         assert_ne!(first, served(&[running("web-1", "/run/docker/netns/c")]));
         assert_eq!(served(&[]), []);
+    }
+
+    #[test]
+    fn a_port_is_opened_in_pods_of_its_own_namespace_alone_and_dials_from_there() {
+        let address = "127.0.0.1:80".parse().unwrap();
+        let pods = Some(InPods { namespace: "shop".to_owned(), labels: LabelSelector::default(), transport: Transport::Tcp, address });
+        let mut proxy = Proxy { pods, ..Proxy::clone(&proxy("shop/a", &[])) };
+        proxy.dial.namespace = None;
+        proxy.dial.binding = Some("shop/crawler".to_owned());
+        let running = |namespace: &str, host_network| {
+            let pod = Pod { namespace: namespace.to_owned(), name: "web".to_owned(), host_network, ..Pod::default() };
+            RunningPod { pod: Arc::new(pod), file: format!("/run/netns/{namespace}").into() }
+        };
+        let (own, another, of_node) = (running("shop", false), running("mail", false), running("shop", true));
+        let pods = [own, another, of_node];
+        let served: Vec<Endpoint> =
+            assign([&Arc::new(proxy.clone())].into_iter(), Runs { containers: &[], pods: &pods }).0.into_keys().collect();
+        assert_eq!(served.iter().map(ToString::to_string).collect::<Vec<_>>(), ["127.0.0.1:80/tcp in pod shop/web"]);
+        assert_eq!(proxy.dial.from(&served[0].namespace), &served[0].namespace);
+        let asked = Asked::Pod { pod: "shop/web".to_owned(), binding: "shop/crawler".to_owned(), ipv6: false };
+        assert_eq!(proxy.dial.asked(&served[0].namespace), Some(asked));
     }
 
     #[test]

@@ -84,6 +84,16 @@ fn shares(uplinks: &Uplinks, binding: &Binding, family: Family) -> Vec<Share> {
     shares
 }
 
+/// One whole turn of the exits that connections of a binding leave by which another process dials: each as often as its weight says. Empty
+/// without a usable one.
+pub fn turn(uplinks: &Uplinks, binding: &Binding, family: Family) -> Vec<Exit> {
+    let shares = shares(uplinks, binding, family);
+    match binding.spread {
+        Spread::FirstUsable => shares.first().map(|share| share.exit).into_iter().collect(),
+        _ => turns(&shares.iter().map(|share| (share.exit, share.weight)).collect::<Vec<_>>()),
+    }
+}
+
 impl Shares {
     /// Its exits, with the source ports that their flows may have.
     pub fn sources(&self) -> impl Iterator<Item = Source> + '_ {

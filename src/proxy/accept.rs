@@ -11,8 +11,9 @@ use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, warn};
 
-use super::context::{Context, Scope};
+use super::context::Context;
 use super::port::{Place, Port};
+use super::scope::Scope;
 use crate::facts::backoff::Backoff;
 use crate::model::proxy::Proxy;
 
@@ -70,7 +71,7 @@ pub async fn listen<L: Accept>(
 ) {
     let admit = |stream, client| {
         let proxy = port.proxy();
-        let place = port.admit(proxy.limits.open, &context.descriptors, DESCRIPTORS);
+        let place = context.admit(&port, &proxy, DESCRIPTORS);
         let call = Call { client, proxy, port: Arc::clone(&port), scope: Arc::clone(&scope), context: Arc::clone(&context) };
         serve(stream, call, place);
     };

@@ -6,21 +6,15 @@ use std::sync::{Arc, PoisonError, RwLock};
 
 use tokio_util::sync::CancellationToken;
 
+use super::exits::{Exits, Way};
 use super::limits::Descriptors;
 use super::opener::Opener;
 use super::pipe::Pipes;
+use super::port::{Place, Port};
+use super::scope::Scope;
 use super::workers::Workers;
 use crate::effects::enter::NamespaceId;
-use crate::model::proxy::{Dial, Namespace};
-
-/// One life of a namespace under its name.
-#[derive(Debug)]
-pub struct Scope {
-    /// Which one it is; `None` for the host's own.
-    pub id: Option<NamespaceId>,
-    /// Cancelled when the name is gone, or means another namespace. Nothing of ours keeps the namespace after that.
-    pub gone: CancellationToken,
-}
+use crate::model::proxy::{Dial, Namespace, Proxy};
 
 /// The namespaces that manifests name and that are there.
 #[derive(Default)]
@@ -70,26 +64,42 @@ pub struct Context {
     pub scopes: Scopes,
     pub descriptors: Descriptors,
     pub pipes: Pipes,
+    pub exits: Exits,
 }
 
 impl Context {
+    /// A place for a new connection that needs so many descriptors; `None` without an exit of its binding, or at a bound: both are counted.
+    pub fn admit(&self, port: &Arc<Port>, proxy: &Proxy, descriptors: usize) -> Option<Place> {
+        if let Some(asked) = proxy.dial.asked(&port.endpoint.namespace)
+            && self.exits.refusal(&asked).is_some()
+        {
+            port.without_exit();
+            return None;
+        }
+        port.admit(proxy.limits.open, &self.descriptors, descriptors)
+    }
+
     /// A socket to dial with, made by `make` in the namespace that is dialled from, and that namespace.
     ///
     /// # Errors
-    /// When the namespace is not there, or the socket cannot be made or bound to its source.
+    /// When the namespace is not there, its binding has no exit, or the socket cannot be made or bound to its source.
     pub async fn dial<T: Send + 'static>(
         &self,
         dial: &Dial,
+        called: &Namespace,
         make: impl FnOnce(&Dial) -> io::Result<T> + Send + 'static,
     ) -> io::Result<(T, Arc<Scope>)> {
-        let gone = || io::Error::new(io::ErrorKind::NotFound, format!("there is no network namespace {}", dial.namespace));
-        let scope = self.scopes.get(&dial.namespace).ok_or_else(gone)?;
-        let socket = match (dial.namespace.file(), scope.id) {
-            (Some(path), Some(id)) => {
-                let dial = dial.clone();
-                self.opener.enter(path.to_owned(), id, move || make(&dial)).await?
-            }
-            _ => make(dial)?,
+        let namespace = dial.from(called);
+        let gone = || io::Error::new(io::ErrorKind::NotFound, format!("there is no network namespace {namespace}"));
+        let scope = self.scopes.get(namespace).ok_or_else(gone)?;
+        let Way { source, scope } = match dial.asked(called) {
+            Some(asked) => self.exits.leave(&asked, &scope).map_err(io::Error::other)?,
+            None => Way { source: dial.source, scope },
+        };
+        let dial = Dial { source, ..dial.clone() };
+        let socket = match (namespace.file(), scope.id) {
+            (Some(path), Some(id)) => self.opener.enter(path.to_owned(), id, move || make(&dial)).await?,
+            _ => make(&dial)?,
         };
         Ok((socket, scope))
     }

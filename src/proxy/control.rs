@@ -3,30 +3,24 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
-use nix::errno::Errno;
 use tokio::runtime::Handle;
-use tokio::task::JoinHandle;
-use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
 use super::containers::Containers;
-use super::context::{Context, Scope};
-use super::limits::Permit;
+use super::context::Context;
 use super::namespaces::Namespaces;
-use super::port::{Port, Unreached};
-use super::report::{PortReport, Report, State, Unreachable};
-use super::sockets::{self, Listener};
-use super::{sctp, tcp, udp};
-use crate::facts::backoff::Backoff;
+use super::pods::Pods;
+use super::port::Port;
+use super::report::Report;
+use super::scope::Scope;
+use super::served::{Opened, Served};
+use super::sockets;
 use crate::model::field_error::ManifestError;
+use crate::model::leave::Asked;
 use crate::model::manifests::Manifests;
-use crate::model::proxy::{Endpoint, InContainers, Namespace, Proxy, assign};
-
-/// Between two tries to open a port, at first and at most.
-const RETRY: [Duration; 2] = [Duration::from_millis(100), Duration::from_secs(10)];
+use crate::model::proxy::{Endpoint, InContainers, Namespace, Proxy, Runs, assign};
 
 /// Objects whose errors the agent tells.
 const OTHERS: [&str; 3] = ["EgressBinding ", "EgressNetwork ", "EgressPool "];
@@ -46,28 +40,6 @@ pub struct Control {
     read: bool,
     /// Nothing is opened any more.
     retired: bool,
-}
-
-/// A port that manifests ask for.
-struct Served {
-    port: Arc<Port>,
-    state: Opened,
-}
-
-enum Opened {
-    /// Its namespace is not there, or it was not tried yet.
-    No,
-    Yes {
-        scope: Arc<Scope>,
-        retire: CancellationToken,
-        task: JoinHandle<()>,
-        _descriptor: Permit,
-    },
-    Failed {
-        error: String,
-        due: Instant,
-        backoff: Backoff,
-    },
 }
 
 impl Control {
@@ -107,11 +79,12 @@ impl Control {
         self.proxies.values().filter_map(|proxy| proxy.containers.clone()).collect()
     }
 
-    /// Finds which ports are to be served now: by manifests, in the containers that run.
-    pub fn assign(&mut self, containers: &Containers, namespaces: &mut Namespaces) {
-        let (wanted, clashes) = assign(self.proxies.values(), &containers.running());
+    /// Finds which ports are to be served now: by manifests, in the containers and pods that run.
+    pub fn assign(&mut self, containers: &Containers, pods: &Pods, namespaces: &mut Namespaces) {
+        let runs = Runs { containers: &containers.running(), pods: &pods.running() };
+        let (wanted, clashes) = assign(self.proxies.values(), runs);
         let wrong = self.errors.iter().chain(&clashes).map(|error| format!("{}: {}", error.object, error.error));
-        self.tell(wrong.chain(containers.problem()).collect());
+        self.tell(wrong.chain(containers.problem()).chain(pods.problems()).collect());
         let leaving = &mut self.leaving;
         leaving.retain(|port| port.open() > 0);
         self.ports.retain(|endpoint, served| {
@@ -128,11 +101,21 @@ impl Control {
                 Some(served) => served.port.set_proxy(&proxy),
                 None => {
                     let port = Arc::new(Port::new(endpoint.clone(), proxy));
-                    self.ports.insert(endpoint, Served { port, state: Opened::No });
+                    self.ports.insert(endpoint, Served::new(port));
                 }
             }
         }
+        self.context.exits.want(self.asked());
         namespaces.want(self.wanted().iter().filter_map(|namespace| namespace.file().map(Into::into)).collect());
+    }
+
+    /// What the agent is to be asked: exits of bindings, and whether sources are exits.
+    fn asked(&self) -> BTreeSet<Asked> {
+        let of_port = |(endpoint, served): (&Endpoint, &Served)| {
+            let dial = &served.port.proxy().dial;
+            [dial.asked(&endpoint.namespace), dial.asked_source(&endpoint.namespace)]
+        };
+        self.ports.iter().flat_map(of_port).flatten().collect()
     }
 
     fn tell(&mut self, problems: Vec<String>) {
@@ -144,17 +127,20 @@ impl Control {
 
     /// Namespaces that have to be watched: those of ports, those that are dialled from, and those that sockets of ours are still in.
     fn wanted(&self) -> BTreeSet<Namespace> {
-        let dialled = self.proxies.values().map(|proxy| &proxy.dial.namespace);
+        let dialled = self.proxies.values().filter_map(|proxy| proxy.dial.namespace.as_ref());
         let named: BTreeSet<&Namespace> = self.ports.keys().map(|endpoint| &endpoint.namespace).chain(dialled).collect();
         named.into_iter().cloned().chain(self.context.scopes.in_use()).collect()
     }
 
     /// Ends what is in namespaces that are gone, and opens what can be opened.
     pub async fn round(&mut self, namespaces: &mut Namespaces) {
+        let home = self.context.home;
         let mut now = BTreeMap::from([(Namespace::Host, None)]);
         now.extend(self.wanted().into_iter().filter_map(|namespace| {
             let id = namespaces.known().get(namespace.file()?).copied()??;
-            Some((namespace, Some(id)))
+            // Whatever a runtime says, the node's network is no pod's.
+            let of_node = matches!(namespace, Namespace::Pod { .. }) && id == home;
+            (!of_node).then_some((namespace, Some(id)))
         }));
         self.context.scopes.set(&now);
         let mut openings: BTreeMap<Namespace, Vec<Endpoint>> = BTreeMap::new();
@@ -246,106 +232,8 @@ impl Control {
 
     /// What there is to say.
     pub fn report(&self) -> Report {
-        let ports = self.ports.values().map(Served::report).collect();
-        Report { ready: self.is_ready(), problems: self.problems.clone(), ports, free_descriptors: self.context.descriptors.free() }
+        let ports = self.ports.values().map(|served| served.report(&self.context.exits)).collect();
+        let problems = self.problems.iter().cloned().chain(self.context.exits.problem()).collect();
+        Report { ready: self.is_ready(), problems, ports, free_descriptors: self.context.descriptors.free() }
     }
-}
-
-impl Served {
-    /// A namespace took its sockets along when it went.
-    fn forget_gone(&mut self, now: Option<Arc<Scope>>) {
-        match &self.state {
-            Opened::Yes { scope, .. } if scope.gone.is_cancelled() => {
-                info!(proxy = self.port.proxy().name, port = %self.port.endpoint, "listens no more: the network namespace is gone");
-            }
-            Opened::Failed { .. } if now.is_none() => {}
-            _ => return,
-        }
-        self.state = Opened::No;
-    }
-
-    fn is_due(&self) -> bool {
-        match &self.state {
-            Opened::No => true,
-            Opened::Yes { .. } => false,
-            Opened::Failed { due, .. } => *due <= Instant::now(),
-        }
-    }
-
-    fn begin(&mut self, opened: io::Result<Listener>, worker: &Handle, scope: &Arc<Scope>, context: &Arc<Context>) {
-        let port = &self.port;
-        let descriptor = context.descriptors.take(1).ok_or_else(|| io::Error::other("no file descriptors are left; raise LimitNOFILE"));
-        let (listener, descriptor) = match opened.and_then(|listener| Ok((listener, descriptor?))) {
-            Ok(opened) => opened,
-            Err(error) => return self.fail(&error),
-        };
-        let retire = CancellationToken::new();
-        let (port, kept, all, ends) = (Arc::clone(port), Arc::clone(scope), Arc::clone(context), retire.clone());
-        let task = match listener {
-            Listener::Tcp(listener) => worker.spawn(tcp::listen(listener, port, kept, all, ends)),
-            Listener::Udp(socket) => worker.spawn(udp::listen(socket, port, kept, all, ends)),
-            Listener::Sctp(listener) => worker.spawn(sctp::listen(listener, port, kept, all, ends)),
-        };
-        let port = &self.port;
-        info!(proxy = port.proxy().name, port = %port.endpoint, "listens");
-        self.state = Opened::Yes { scope: Arc::clone(scope), retire, task, _descriptor: descriptor };
-    }
-
-    fn fail(&mut self, error: &io::Error) {
-        let error = match error.kind() {
-            _ if is_unknown(error) => format!("{error}: this kernel has no SCTP; load it by `modprobe sctp`"),
-            io::ErrorKind::AddrInUse => format!("{error}: another program has the port; stop it, or take another port"),
-            io::ErrorKind::PermissionDenied => format!("{error}: it needs CAP_SYS_ADMIN, and CAP_NET_BIND_SERVICE below port 1024"),
-            _ => error.to_string(),
-        };
-        let mut backoff = match &self.state {
-            Opened::Failed { backoff, .. } => backoff.clone(),
-            _ => Backoff::new(RETRY[0], RETRY[1]),
-        };
-        let known = matches!(&self.state, Opened::Failed { error: before, .. } if *before == error);
-        if !known {
-            warn!(proxy = self.port.proxy().name, port = %self.port.endpoint, "failed to listen: {error}; it is tried again");
-        }
-        self.state = Opened::Failed { error, due: Instant::now() + backoff.wait(), backoff };
-    }
-
-    fn retire(&self) {
-        if let Opened::Yes { retire, .. } = &self.state {
-            retire.cancel();
-        }
-    }
-
-    fn report(&self) -> PortReport {
-        let Port { endpoint, counts, .. } = &*self.port;
-        let (state, reason) = match &self.state {
-            Opened::Yes { .. } => (State::Listening, None),
-            Opened::No => (State::Waiting, Some(format!("there is no network namespace {}", endpoint.namespace))),
-            Opened::Failed { error, .. } => (State::Failing, Some(error.clone())),
-        };
-        let now = |count: &AtomicU64| count.load(Ordering::Relaxed);
-        PortReport {
-            proxy: self.port.proxy().name.clone(),
-            network_namespace: endpoint.namespace.to_string(),
-            protocol: endpoint.transport.to_string(),
-            address: endpoint.address.to_string(),
-            state,
-            reason,
-            unreachable: self
-                .port
-                .unreached()
-                .map(|Unreached { since, error }| Unreachable { since: format!("{since:.3}"), reason: error }),
-            open: self.port.open(),
-            accepted: now(&counts.accepted),
-            refused: now(&counts.refused),
-            unreached: now(&counts.unreached),
-            bytes_up: now(&counts.bytes[0]),
-            bytes_down: now(&counts.bytes[1]),
-        }
-    }
-}
-
-/// Whether the kernel does not know the protocol (socket(2)).
-fn is_unknown(error: &io::Error) -> bool {
-    let unknown = [Errno::EPROTONOSUPPORT, Errno::ESOCKTNOSUPPORT];
-    error.raw_os_error().is_some_and(|code| unknown.contains(&Errno::from_raw(code)))
 }

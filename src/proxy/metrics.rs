@@ -36,7 +36,7 @@ struct ByDirection {
 pub fn text(report: &Report) -> String {
     let ports = Family::<ByState, Gauge>::default();
     let open = Family::<ByPort, Gauge>::default();
-    let [accepted, refused, unreached] = [(); 3].map(|()| Family::<ByPort, Counter>::default());
+    let [accepted, refused, without_exit, unreached] = [(); 4].map(|()| Family::<ByPort, Counter>::default());
     let bytes = Family::<ByDirection, Counter>::default();
     let (problems, descriptors) = (Gauge::<i64>::default(), Gauge::<i64>::default());
     problems.set(report.problems.len().try_into().unwrap_or(i64::MAX));
@@ -52,6 +52,7 @@ pub fn text(report: &Report) -> String {
         open.get_or_create(&by).set(port.open.try_into().unwrap_or(i64::MAX));
         accepted.get_or_create(&by).inc_by(port.accepted);
         refused.get_or_create(&by).inc_by(port.refused);
+        without_exit.get_or_create(&by).inc_by(port.without_exit);
         unreached.get_or_create(&by).inc_by(port.unreached);
         for (direction, count) in [("up", port.bytes_up), ("down", port.bytes_down)] {
             let ByPort { proxy, namespace, protocol, address } = by.clone();
@@ -67,6 +68,11 @@ pub fn text(report: &Report) -> String {
         "refused",
         "New TCP connections and SCTP associations, and datagrams of new UDP clients, that a bound refused",
         refused,
+    );
+    registry.register(
+        "without_exit",
+        "New TCP connections and SCTP associations, and datagrams of new UDP clients, refused because their binding had no exit",
+        without_exit,
     );
     registry.register("unreached", "TCP connections, SCTP associations and UDP sessions whose server could not be reached", unreached);
     registry.register("bytes", "Bytes carried: up to the server, or down to the client", bytes);
@@ -88,7 +94,16 @@ pub(crate) mod tests {
         let text = |text: &str| text.to_owned();
         let (proxy, network_namespace, protocol, address) = (text("shop/web"), text("blue"), text("tcp"), text("127.0.0.1:80"));
         let (reason, unreachable, open, accepted, refused, unreached) = (None, None, 1, 2, 3, 4);
+        let (source, binding, exits, no_exit, warning) = Default::default();
         PortReport {
+            server: text("10.0.0.2:80"),
+            dialled_from: text("host"),
+            source,
+            binding,
+            exits,
+            no_exit,
+            warning,
+            without_exit: 7,
             proxy,
             network_namespace,
             protocol,

@@ -8,6 +8,7 @@ mod containers;
 mod context;
 mod control;
 mod datagram;
+mod exits;
 mod header;
 mod http;
 mod limits;
@@ -15,18 +16,22 @@ pub(crate) mod metrics;
 mod namespaces;
 mod opener;
 mod pipe;
+mod pods;
 mod port;
 mod relay;
-mod report;
+pub mod report;
+mod scope;
 mod sctp;
+mod served;
 mod sockets;
+pub mod table;
 mod tcp;
 mod udp;
 mod workers;
 
 use std::io;
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -36,21 +41,28 @@ use tracing::{info, warn};
 use crate::daemon;
 use crate::daemon::systemd::{self, Manager};
 use crate::effects::enter::NamespaceId;
-use crate::facts::files;
+use crate::facts::{files, kubernetes};
+use crate::model::manifests::Manifests;
 use containers::Containers;
 use context::{Context, Scopes};
 use control::Control;
+use exits::Exits;
 use limits::Descriptors;
 use namespaces::Namespaces;
 use opener::Opener;
 use pipe::Pipes;
+use pods::{Changed, Pods};
 use workers::Workers;
 
 /// What `egressd proxy` was asked for.
 #[derive(Clone, Debug)]
 pub struct Options {
-    /// Folder of manifests.
-    pub manifests: PathBuf,
+    /// Folder of manifests; `None` in a cluster.
+    pub manifests: Option<PathBuf>,
+    /// The cluster whose objects are served in pods of this node, instead of manifests.
+    pub cluster: Option<ClusterOptions>,
+    /// The state folder of the agent, which is asked for the exits of bindings.
+    pub state: PathBuf,
     /// The file of options, which is no manifest.
     pub config: PathBuf,
     /// Docker's socket. It is asked once a manifest selects containers.
@@ -59,6 +71,15 @@ pub struct Options {
     pub metrics: Option<SocketAddr>,
     /// How long open connections may go on after a SIGTERM.
     pub drain: Duration,
+}
+
+/// How a cluster is reached.
+#[derive(Clone, Debug)]
+pub struct ClusterOptions {
+    /// As a pod does when not given.
+    pub kubeconfig: Option<PathBuf>,
+    /// containerd's socket.
+    pub containerd: PathBuf,
 }
 
 /// How often it is looked whether the last connection has ended, once the process is to end.
@@ -75,6 +96,8 @@ pub enum Error {
     Namespaces(#[source] io::Error),
     #[error("failed to read manifests of {folder}")]
     Manifests { folder: PathBuf, source: io::Error },
+    #[error(transparent)]
+    Cluster(#[from] kubernetes::Error),
 }
 
 /// Serves until it is told to stop (SIGTERM, SIGINT). Then it listens no more, and open connections may go on for a while.
@@ -84,8 +107,11 @@ pub async fn run(options: Options) -> Result<(), Error> {
     let home = NamespaceId::own().map_err(Error::Opener)?;
     let workers = Workers::start().map_err(Error::Workers)?;
     let mut namespaces = Namespaces::new().map_err(Error::Namespaces)?;
-    let manifests = files::Source::new(&options.manifests, &options.config, None);
-    let mut manifests = manifests.map_err(|source| Error::Manifests { folder: options.manifests.clone(), source })?;
+    let mut manifests = options.manifests.as_deref().map(|folder| manifests_of(folder, &options.config)).transpose()?;
+    let mut pods = match &options.cluster {
+        Some(cluster) => Pods::of(kubernetes::client(cluster.kubeconfig.as_deref()).await?, &cluster.containerd),
+        None => Pods::default(),
+    };
     let (ask, mut asked) = mpsc::channel(16);
     let (stop, mut stopped) = mpsc::channel(1);
     daemon::listen_to_signals(move || {
@@ -94,7 +120,8 @@ pub async fn run(options: Options) -> Result<(), Error> {
     if let Some(address) = options.metrics {
         http::serve(address, ask.clone());
     }
-    let context = Context { opener, home, workers, scopes: Scopes::default(), descriptors, pipes: Pipes::default() };
+    let (scopes, pipes, exits) = (Scopes::default(), Pipes::default(), Exits::start(&options.state));
+    let context = Context { opener, home, workers, scopes, descriptors, pipes, exits };
     let mut control = Control::new(Arc::new(context));
     let mut containers = Containers::new(&options.docker);
     let mut manager = Manager::new();
@@ -103,12 +130,18 @@ pub async fn run(options: Options) -> Result<(), Error> {
     loop {
         let due = [control.due(), manager.due(), end.map(|end: Instant| end.min(Instant::now() + LOOK))].into_iter().flatten().min();
         tokio::select! {
-            said = manifests.next(), if end.is_none() => {
+            said = next(&mut manifests), if end.is_none() => {
                 control.take(said);
                 containers.want(control.in_containers());
-                control.assign(&containers, &mut namespaces);
+                control.assign(&containers, &pods, &mut namespaces);
             }
-            () = containers.changed() => control.assign(&containers, &mut namespaces),
+            () = containers.changed() => control.assign(&containers, &pods, &mut namespaces),
+            changed = pods.changed(), if end.is_none() => {
+                if let Changed::Proxies(said) = changed {
+                    control.take(said);
+                }
+                control.assign(&containers, &pods, &mut namespaces);
+            }
             changed = namespaces.changed() => {
                 if let Err(error) = changed {
                     warn!(%error, "failed to hear of network namespaces; looking at all of them");
@@ -142,6 +175,17 @@ pub async fn run(options: Options) -> Result<(), Error> {
             warn!(open = control.open(), "egressd proxy stops and ends what is still open (see --drain-seconds)");
             return Ok(());
         }
+    }
+}
+
+fn manifests_of(folder: &Path, config: &Path) -> Result<files::Source, Error> {
+    files::Source::new(folder, config, None).map_err(|source| Error::Manifests { folder: folder.to_owned(), source })
+}
+
+async fn next(manifests: &mut Option<files::Source>) -> Manifests {
+    match manifests {
+        Some(manifests) => manifests.next().await,
+        None => std::future::pending().await,
     }
 }
 

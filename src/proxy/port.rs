@@ -29,6 +29,8 @@ pub struct Counts {
     pub accepted: AtomicU64,
     /// New ones that a bound refused.
     pub refused: AtomicU64,
+    /// New ones that were refused because their binding had no exit that could be used.
+    pub without_exit: AtomicU64,
     /// Those whose server could not be reached.
     pub unreached: AtomicU64,
     /// Bytes from clients, and to them.
@@ -120,6 +122,11 @@ impl Port {
         None
     }
 
+    /// A new one is refused because its binding has no exit.
+    pub fn without_exit(&self) {
+        self.counts.without_exit.fetch_add(1, Ordering::Relaxed);
+    }
+
     /// The server was reached.
     pub fn reached(&self) {
         if self.dial.end() {
@@ -141,7 +148,7 @@ impl Port {
             *self.unreached.lock().unwrap_or_else(PoisonError::into_inner) = Some(since);
             let dial = &proxy.dial;
             let source = dial.source.map(tracing::field::display);
-            warn!(proxy = proxy.name, port = %self.endpoint, server = %dial.address, from = %dial.namespace, source, %error, "failed to reach the server");
+            warn!(proxy = proxy.name, port = %self.endpoint, server = %dial.address, from = %dial.from(&self.endpoint.namespace), source, %error, "failed to reach the server");
         }
     }
 }

@@ -1,9 +1,11 @@
 //! What the process says of itself.
 
-use serde::Serialize;
+use std::net::IpAddr;
+
+use serde::{Deserialize, Serialize};
 
 /// All of it, as `/status` prints it.
-#[derive(Debug, Serialize)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Report {
     /// All manifests have been read, and each port was tried.
@@ -16,7 +18,7 @@ pub struct Report {
 }
 
 /// One port that a manifest asks for.
-#[derive(Debug, Serialize)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct PortReport {
     /// `namespace/name` of the manifest.
@@ -26,12 +28,31 @@ pub struct PortReport {
     pub protocol: String,
     /// Address and port.
     pub address: String,
+    /// Address and port that are dialled.
+    pub server: String,
+    /// The network namespace that is dialled from.
+    pub dialled_from: String,
+    /// The address that is dialled from, as the manifest says.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub source: Option<IpAddr>,
+    /// `namespace/name` of the binding by whose exit connections leave.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub binding: Option<String>,
+    /// Exits of that binding that new connections leave by just now.
+    #[serde(skip_serializing_if = "Vec::is_empty", default)]
+    pub exits: Vec<IpAddr>,
+    /// Why there is none, with the cure: new connections are refused meanwhile.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub no_exit: Option<String>,
+    /// Why the source does not lead out by its own NIC, or why that is not known, with the cure.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub warning: Option<String>,
     pub state: State,
     /// Why it is not listening.
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(skip_serializing_if = "Option::is_none", default)]
     pub reason: Option<String>,
     /// The last call did not reach the server: since when, and why.
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(skip_serializing_if = "Option::is_none", default)]
     pub unreachable: Option<Unreachable>,
     /// TCP connections, SCTP associations or UDP sessions that are open.
     pub open: usize,
@@ -39,6 +60,8 @@ pub struct PortReport {
     pub accepted: u64,
     /// New ones that a bound refused, in all.
     pub refused: u64,
+    /// New ones that were refused because the binding had no exit, in all.
+    pub without_exit: u64,
     /// Those whose server could not be reached, in all.
     pub unreached: u64,
     /// Bytes from clients to the server, in all.
@@ -48,7 +71,7 @@ pub struct PortReport {
 }
 
 /// A server that is not reached.
-#[derive(Debug, Serialize)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Unreachable {
     /// As RFC 3339 has it.
@@ -57,7 +80,7 @@ pub struct Unreachable {
 }
 
 /// What became of a port.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub enum State {
     Listening,
     /// Its network namespace is not there.

@@ -12,9 +12,10 @@ use tokio::runtime::Handle;
 use tokio_util::sync::CancellationToken;
 
 use super::accept::{self, Call};
-use super::context::{Context, Scope};
+use super::context::Context;
 use super::port::{Place, Port};
 use super::relay::{Activity, Count};
+use super::scope::Scope;
 use super::sockets::{self, STREAMS};
 
 /// Accepts associations until the namespace is gone, or `retire` asks to end; then what is waiting is still taken.
@@ -45,7 +46,7 @@ async fn join(client: ConnectedSocket, call: &Call) -> io::Result<()> {
     let streams = InitParams::streams(streams.0, streams.1);
     let worker = Handle::current();
     let dial = &call.proxy.dial;
-    let socket = call.context.dial(dial, move |dial| sockets::dial_sctp(dial, streams, &worker));
+    let socket = call.context.dial(dial, &call.port.endpoint.namespace, move |dial| sockets::dial_sctp(dial, streams, &worker));
     let (server, scope) = call.reach(socket, |socket| async move { Ok(socket.connect(dial.address).await?.0) }).await?;
     abortive(&server)?;
     let relay = async {

@@ -13,10 +13,11 @@ use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
 use super::accept::{self, Call};
-use super::context::{Context, Scope};
+use super::context::Context;
 use super::header::{self, Ends};
 use super::port::{Place, Port};
 use super::relay::Relay;
+use super::scope::Scope;
 use super::sockets;
 use crate::model::proxy::{ProxyProtocol, Transport};
 
@@ -82,7 +83,7 @@ impl Call {
             ends = told.unwrap_or(ends);
         }
         let dial = &self.proxy.dial;
-        let socket = self.context.dial(dial, |dial| sockets::dial(Transport::Tcp, dial));
+        let socket = self.context.dial(dial, &self.port.endpoint.namespace, |dial| sockets::dial(Transport::Tcp, dial));
         let connect = |socket: Socket| async { Abortive::new(TcpSocket::from_std_stream(socket.into()).connect(dial.address).await?) };
         let (mut server, scope) = self.reach(socket, connect).await?;
         self.relay(&scope, self.carry(&client.stream, &mut server.stream, ends)).await?;

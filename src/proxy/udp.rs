@@ -16,9 +16,10 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, warn};
 
-use super::context::{Context, Scope};
+use super::context::Context;
 use super::datagram::{self, LARGEST, Path};
 use super::port::{Place, Port};
+use super::scope::Scope;
 use super::sockets;
 use crate::facts::kernel;
 use crate::model::proxy::Transport;
@@ -115,11 +116,10 @@ impl Server {
 
     async fn begin(&mut self, path: Path, first: &[u8]) {
         let proxy = self.port.proxy();
-        let Some(place) = self.port.admit(proxy.limits.open, &self.context.descriptors, 1) else {
-            return;
-        };
+        let Some(place) = self.context.admit(&self.port, &proxy, 1) else { return };
         let dialled = async {
-            let (socket, scope) = self.context.dial(&proxy.dial, |dial| sockets::dial(Transport::Udp, dial)).await?;
+            let (socket, scope) =
+                self.context.dial(&proxy.dial, &self.port.endpoint.namespace, |dial| sockets::dial(Transport::Udp, dial)).await?;
             socket.connect(&proxy.dial.address.into())?;
             io::Result::Ok((UdpSocket::from(socket), scope))
         };

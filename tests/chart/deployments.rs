@@ -79,3 +79,56 @@ fn egressd_cloud_is_a_deployment_of_its_own_that_writes_a_part_of_a_status_and_n
     let last = pod["containers"][0]["env"].as_array().and_then(|env| env.last()).expect("variables");
     assert_eq!(last["name"], "AWS_EC2_METADATA_DISABLED");
 }
+
+/// It may enter every pod's network, so it is no part of the agent, and it is there only where somebody asks for it.
+#[test]
+fn the_proxy_has_an_account_of_its_own_that_only_reads_its_objects_and_two_capabilities() {
+    for values in [EVERY_VALUES[0], "tests/chart/bare.yaml", "examples/helm/values.yaml"] {
+        assert!(rendered(values).iter().all(|object| object["metadata"]["name"] != "egressd-proxy"), "{values}: nobody asked for it");
+    }
+    let usual = render(EVERY_VALUES[0], &["--set", "proxy.enabled=true"]).unwrap_or_else(|error| panic!("{error}"));
+    let full = rendered("tests/chart/full.yaml");
+    for (objects, account, address, seconds) in
+        [(&usual, "egressd-proxy", "127.0.0.1:9466", (30, 45)), (&full, "openers", "[::]:9998", (5, 20))]
+    {
+        let proxies = find(objects, "DaemonSet", "egressd-proxy").expect("it is asked for");
+        let pod = &proxies["spec"]["template"]["spec"];
+        assert_eq!(pod["serviceAccountName"], account);
+        assert_ne!(pod["serviceAccountName"], self::pod(objects)["serviceAccountName"]);
+        let labels = &proxies["spec"]["template"]["metadata"]["labels"];
+        assert_eq!(labels["app.kubernetes.io/name"], "egressd-proxy", "the agents' selector is another name");
+        let container = &pod["containers"][0];
+        let expected = json!({
+            "runAsUser": 0,
+            "runAsGroup": 0,
+            "privileged": false,
+            "allowPrivilegeEscalation": false,
+            "readOnlyRootFilesystem": true,
+            "capabilities": { "drop": ["ALL"], "add": ["SYS_ADMIN", "NET_BIND_SERVICE"] },
+        });
+        assert_eq!(container["securityContext"], expected);
+        assert_eq!((&pod["hostPID"], &pod["hostIPC"]), (&Value::Null, &Value::Null));
+        let mounts = container["volumeMounts"].as_array().expect("mounts");
+        assert!(mounts.len() == 3 && mounts.iter().all(|mount| mount["readOnly"] == true), "{mounts:?}");
+        let arguments = strings(&container["args"]);
+        assert_eq!(arguments[..2], ["proxy", "--kubernetes"]);
+        let (drain, grace) = seconds;
+        for expected in [format!("--metrics-address={address}"), format!("--drain-seconds={drain}")] {
+            assert!(arguments.contains(&expected.as_str()), "{expected}: {arguments:?}");
+        }
+        assert_eq!(pod["terminationGracePeriodSeconds"], grace);
+        let probe = &container["readinessProbe"]["httpGet"];
+        assert_eq!(
+            (&probe["host"], probe["port"].to_string()),
+            (&json!("127.0.0.1"), address.rsplit(':').next().expect("a port").to_owned())
+        );
+        let role = find(objects, "ClusterRole", "egressd-proxy").expect("it has one");
+        let only = json!([{ "apiGroups": ["egressd.dev"], "resources": ["egressproxies"], "verbs": ["list", "watch"] }]);
+        assert_eq!(role["rules"], only, "it reads its objects and writes nothing");
+        let bound = find(objects, "ClusterRoleBinding", "egressd-proxy").expect("it has it");
+        assert_eq!(bound["subjects"][0]["name"], account);
+        assert!(objects.iter().all(|object| object["kind"] != "RoleBinding" || object["subjects"][0]["name"] != account), "and no other");
+    }
+    let without = render(EVERY_VALUES[0], &["--set", "proxy.enabled=true,runtime.socket="]).expect_err("it knows pods by nothing else");
+    assert!(without.contains("proxy.enabled needs runtime.socket"), "{without}");
+}

@@ -270,7 +270,10 @@ fn whoever_edits_a_namespace_edits_its_bindings_and_not_their_status() {
         assert!(!role["rules"].to_string().contains("/status"), "{role}");
     }
     let edit = find(&objects, "ClusterRole", "egressd-edit").expect("it is there");
-    assert_eq!(edit["rules"][0]["resources"], json!(["egressbindings"]));
+    assert_eq!((&edit["rules"][0]["resources"], &edit["rules"][1]), (&json!(["egressbindings"]), &Value::Null));
+    let with_proxy = render(EVERY_VALUES[0], &["--set", "proxy.enabled=true"]).unwrap_or_else(|error| panic!("{error}"));
+    let edit = find(&with_proxy, "ClusterRole", "egressd-edit").expect("it is there");
+    assert_eq!(edit["rules"][1]["resources"], json!(["egressproxies"]), "who serves nobody is asked by nobody");
     assert_eq!(
         find(&objects, "ClusterRole", "egressd-view").expect("it is there")["metadata"]["labels"]
             .get("rbac.authorization.k8s.io/aggregate-to-nobody"),

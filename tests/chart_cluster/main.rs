@@ -18,6 +18,7 @@ const NAMESPACE: &str = "net";
 /// Accounts of the chart's.
 const AGENTS: &str = "egressd";
 const CONTROLLERS: &str = "egressd-controller";
+const PROXIES: &str = "egressd-proxy";
 
 fn main() -> ExitCode {
     world::harness::main(vec![
@@ -30,7 +31,7 @@ fn main() -> ExitCode {
         Scenario::new("the status of bindings and pools is written by the controller that holds the Lease alone", status_is_the_leaders),
         Scenario::new("a pool that bindings leave by is deleted by force only", pools::pools_in_use),
         Scenario::new("who may edit a namespace may edit its bindings, and not their status", editors),
-        Scenario::new("agents and controllers have the names that they need and no others", agents_rights),
+        Scenario::new("agents, controllers and proxies have the rights that they need and no others", agents_rights),
         Scenario::new("the image runs on a node with three capabilities, and says which one is missing", the_image_on_a_node)
             .with_cluster(),
     ])
@@ -282,7 +283,7 @@ fn editors() {
 }
 
 fn agents_rights() {
-    let api = with_chart(&[]);
+    let api = with_chart(&["--set", "proxy.enabled=true"]);
     let agent = api.service_account(NAMESPACE, AGENTS, &[]);
     let ask = |verb: &str, path: &str| api.kubectl_as(&agent, &[verb, "--raw", path], "");
     let core = format!("/api/v1/namespaces/{NAMESPACE}/configmaps");
@@ -305,6 +306,14 @@ fn agents_rights() {
     }
     for path in nobodys.into_iter().chain([pods, &core, &daemonset]) {
         let refused = decide(path).expect_err(path);
+        assert!(refused.contains("is forbidden"), "{path}: {refused}");
+    }
+    let proxy = api.service_account(NAMESPACE, PROXIES, &[]);
+    let open = |path: &str| api.kubectl_as(&proxy, &["get", "--raw", path], "");
+    open("/apis/egressd.dev/v1alpha1/egressproxies").unwrap_or_else(|error| panic!("{error}"));
+    let all = ["egressbindings", "egresspools", "egressnodes"].map(|kind| format!("/apis/egressd.dev/v1alpha1/{kind}"));
+    for path in nobodys.into_iter().chain([pods, &own, &daemonset]).chain(all.iter().map(String::as_str)) {
+        let refused = open(path).expect_err(path);
         assert!(refused.contains("is forbidden"), "{path}: {refused}");
     }
     let map = |name: &str| {

@@ -31,6 +31,7 @@ fn taken(block: &Block) -> Result<(), String> {
             // What a host's `egressd-cloud` reads says nothing of nodes.
             (Some("EgressPool"), spec, _) if spec["cloud"].is_null() || !spec["assignment"].is_null() => pool(value),
             (Some("EgressBinding"), spec, _) if !spec["podSelector"].is_null() => binding(value),
+            (Some("EgressProxy"), spec, _) if !spec["listen"]["podSelector"].is_null() => proxy(value),
             (Some(_), ..) => file(document),
             (None, Value::Object(_), _) => {
                 file(&format!("apiVersion: {}\nkind: EgressBinding\nmetadata: {{ name: x }}\n{document}", manifest::API_VERSION))
@@ -64,6 +65,11 @@ fn pool(value: Value) -> Result<(), String> {
 fn binding(value: Value) -> Result<(), String> {
     let read = object::binding(&object::egress_binding(dynamic(value)?)).map_err(|errors| format!("{errors:?}"))?;
     none(&read.binding.errors).and(none(&read.binding.warnings))
+}
+
+/// A proxy of a cluster.
+fn proxy(value: Value) -> Result<(), String> {
+    object::proxy(&dynamic(value)?).map(drop).map_err(|errors| format!("{errors:?}"))
 }
 
 fn compose(service: &Value) -> Result<(), String> {

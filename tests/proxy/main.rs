@@ -1,6 +1,7 @@
 //! `egressd proxy`: ports in many network namespaces, served by one process.
 
 mod bounds;
+mod cluster;
 mod exits;
 mod life;
 mod load;
@@ -8,7 +9,7 @@ mod support;
 mod tcp;
 mod udp;
 
-use std::process::ExitCode;
+use std::{process::ExitCode, time::Duration};
 
 use world::Scenario;
 
@@ -39,6 +40,10 @@ fn main() -> ExitCode {
         Scenario::new("a thousand idle connections go on, and keep no new one waiting", load::idle_connections).shown(),
         Scenario::new("UDP: of a stream of datagrams each is answered to its client", load::datagrams).shown(),
         Scenario::new("what is dialled from an exit's address leaves by that exit's NIC", exits::by_source),
+        Scenario::new("what is dialled by a binding leaves by the exit that it has just now, or is refused", exits::by_binding),
+        Scenario::new("in a cluster a tenant's ports are in its own pods alone, and leave by their binding", cluster::two_tenants)
+            .within(Duration::from_secs(300))
+            .with_cluster(),
     ];
     world::harness::main_of_waiting(scenarios)
 }

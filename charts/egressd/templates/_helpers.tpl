@@ -14,6 +14,10 @@ has to be refused, as it is by Helm when the names are taken.
 {{ include "egressd.cloud.selector" . }}
 {{ include "egressd.labels.release" . }}
 {{- end }}
+{{- define "egressd.proxy.labels" -}}
+{{ include "egressd.proxy.selector" . }}
+{{ include "egressd.labels.release" . }}
+{{- end }}
 {{- define "egressd.labels.release" -}}
 app.kubernetes.io/instance: {{ .Release.Name }}
 app.kubernetes.io/version: {{ .Chart.AppVersion | quote }}
@@ -39,6 +43,11 @@ helm.sh/chart: {{ .Chart.Name }}-{{ .Chart.Version }}
 {{ .Values.cloud.serviceAccount.name | default "egressd-cloud" }}
 {{- end }}
 
+{{/* Who opens ports in pods. */}}
+{{- define "egressd.proxy.serviceAccount" -}}
+{{ .Values.proxy.serviceAccount.name | default "egressd-proxy" }}
+{{- end }}
+
 {{- define "egressd.selector" -}}
 app.kubernetes.io/name: egressd
 {{- end }}
@@ -49,6 +58,10 @@ app.kubernetes.io/name: egressd-controller
 
 {{- define "egressd.cloud.selector" -}}
 app.kubernetes.io/name: egressd-cloud
+{{- end }}
+
+{{- define "egressd.proxy.selector" -}}
+app.kubernetes.io/name: egressd-proxy
 {{- end }}
 
 {{/* CEL: whether a request is by an agent, by a controller, or by egressd-cloud. */}}
@@ -99,6 +112,12 @@ httpGet:
   host: {{ has $host (list "0.0.0.0" "::") | ternary "127.0.0.1" $host | quote }}
   port: {{ include "egressd.metrics.port" .root }}
   path: {{ .path }}
+{{- end }}
+
+{{/* The same of the proxy. */}}
+{{- define "egressd.proxy.probe" -}}
+{{- $values := dict "Values" (dict "metrics" (dict "address" .root.Values.proxy.metricsAddress)) -}}
+{{ include "egressd.probe" (dict "root" $values "path" .path) }}
 {{- end }}
 
 {{/*

@@ -42,7 +42,7 @@ fn a_manifest_says_each_port_and_where_it_leads() {
     let namespaces: Vec<String> = proxy.listen.iter().map(|endpoint| endpoint.namespace.to_string()).collect();
     assert_eq!(namespaces, ["host", "blue", "/proc/7/ns/net"]);
     assert!(proxy.listen.iter().all(|endpoint| endpoint.transport == Transport::Udp && endpoint.address == "[::]:53".parse().unwrap()));
-    assert_eq!(proxy.dial.namespace, Namespace::named("red"));
+    assert_eq!(proxy.dial.namespace, Some(Namespace::named("red")));
     assert_eq!(proxy.dial.source, Some("2001:db8::2".parse().unwrap()));
     assert_eq!((proxy.limits.open, proxy.limits.idle.as_secs()), (7, 8));
 }
@@ -53,7 +53,7 @@ fn what_is_not_written_has_its_default() {
         "listen": {"networkNamespaces": ["blue"], "address": "127.0.0.1", "port": 80},
         "dial": {"address": "127.0.0.1", "port": 80},
     }));
-    assert_eq!((proxy.listen[0].transport, &proxy.dial.namespace), (Transport::Tcp, &Namespace::Host));
+    assert_eq!((proxy.listen[0].transport, &proxy.dial.namespace), (Transport::Tcp, &Some(Namespace::Host)));
     assert_eq!(proxy.dial.proxy_protocol, ProxyProtocol::None);
     let limits = proxy.limits;
     assert_eq!((limits.open, limits.idle.as_secs(), limits.half_closed.as_secs()), (10_000, 3600, 300));
@@ -115,6 +115,55 @@ fn a_port_may_be_of_sctp_and_be_opened_in_containers() {
     );
     let found = errors(&json!({"listen": {"address": "0.0.0.0", "port": 1}, "dial": {"address": "10.0.0.2", "port": 80}}));
     assert!(found[0].contains("spec.listen: says not where"), "{found:?}");
+}
+
+#[test]
+fn a_binding_is_of_the_objects_own_namespace_and_dials_by_itself() {
+    let listen = json!({"networkNamespaces": ["blue"], "address": "127.0.0.1", "port": 80});
+    let by = proxy(&json!({"listen": listen, "dial": {"address": "10.0.0.2", "port": 80, "binding": "crawler"}}));
+    assert_eq!((by.dial.binding.as_deref(), by.dial.source), (Some("default/crawler"), None));
+    let dial = json!({"address": "10.0.0.2", "port": 80, "binding": "shop/crawler", "source": "10.0.1.98", "networkNamespace": "red"});
+    let found = errors(&json!({"listen": listen, "dial": dial}));
+    let of = |field: &str| found.iter().any(|error| error.starts_with(&format!("EgressProxy default/web: spec.dial.{field}: ")));
+    assert!(found.len() == 3 && of("binding") && of("source") && of("networkNamespace"), "{found:?}");
+}
+
+fn of_cluster(spec: &Value) -> Result<Proxy, String> {
+    let object = json!({"metadata": {"name": "web", "namespace": "shop"}, "spec": spec});
+    let read = super::super::object::proxy(&serde_json::from_value(object).unwrap());
+    read.map_err(|errors| errors.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n"))
+}
+
+#[test]
+fn in_a_cluster_it_is_of_pods_of_its_namespace_and_names_nothing_of_the_node() {
+    let listen = json!({"podSelector": {"matchLabels": {"app": "web"}}, "address": "127.0.0.1", "port": 80});
+    let dial = json!({"address": "10.0.0.2", "port": 80, "binding": "crawler"});
+    let read = of_cluster(&json!({"listen": listen, "dial": dial})).unwrap();
+    let pods = read.pods.expect("it is for pods");
+    assert_eq!((pods.namespace.as_str(), pods.labels.equal["app"].as_str()), ("shop", "web"));
+    assert_eq!((read.dial.namespace, read.dial.binding.as_deref()), (None, Some("shop/crawler")));
+    assert!(read.listen.is_empty() && read.containers.is_none());
+
+    for (listens, dials, wrong) in [
+        (json!({"networkNamespaces": [""]}), json!({}), "spec.listen.networkNamespaces: is for manifest files"),
+        (json!({"containerSelector": {"names": ["web"]}}), json!({}), "spec.listen.containerSelector: is for manifest files"),
+        (json!({}), json!({"networkNamespace": "/proc/1/ns/net"}), "spec.dial.networkNamespace: is for manifest files"),
+        (json!({}), json!({"source": "10.0.1.98"}), "spec.dial.source: is for manifest files"),
+        (json!({}), json!({"binding": "mail/crawler"}), "spec.dial.binding: `mail/crawler`"),
+        (json!({"podSelector": null}), json!({}), "spec.listen.podSelector: is missing"),
+        (json!({}), json!({"address": "127.0.0.1"}), "spec.dial: is 127.0.0.1:80, where this proxy itself listens"),
+        (json!({"port": 0}), json!({}), "spec.listen.port: `0` is not in 1 to 65535"),
+    ] {
+        let merged = |base: &Value, more: &Value| {
+            let mut all = base.as_object().unwrap().clone();
+            all.extend(more.as_object().unwrap().clone());
+            Value::from(all)
+        };
+        let refused = of_cluster(&json!({"listen": merged(&listen, &listens), "dial": merged(&dial, &dials)})).unwrap_err();
+        assert!(refused.contains(wrong), "{wrong}: {refused}");
+    }
+    let found = errors(&json!({"listen": listen, "dial": {"address": "10.0.0.2", "port": 80}}));
+    assert!(found[0].contains("spec.listen.podSelector: is for a cluster"), "{found:?}");
 }
 
 proptest! {

@@ -1,6 +1,6 @@
 //! What only the API server's objects say: pods, and pools.
 
-use super::super::binding::{EgressBindingSpec, LabelExpression, LabelOperator};
+use super::super::binding::{EgressBindingSpec, LabelExpression, LabelOperator, PodSelector};
 use super::super::pool::{self, EgressPoolSpec};
 use super::super::values::{self, Fault, Faults, MAX_ITEMS};
 use super::{cloud, optional, take};
@@ -25,8 +25,13 @@ pub(super) fn pods(name: &BindingName, spec: &EgressBindingSpec, faults: &mut Fa
         return None;
     };
     let namespace = name.name.split('/').next().unwrap_or_default().to_owned();
+    Some(Selector::Pods { namespace, labels: labels(selector) })
+}
+
+/// Which labels pods have to bear.
+pub fn labels(selector: &PodSelector) -> LabelSelector {
     let demands = selector.match_expressions.iter().map(demand).collect();
-    Some(Selector::Pods { namespace, labels: LabelSelector { equal: selector.match_labels.clone(), demands } })
+    LabelSelector { equal: selector.match_labels.clone(), demands }
 }
 
 fn demand(expression: &LabelExpression) -> Demand {

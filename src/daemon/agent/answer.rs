@@ -8,6 +8,7 @@ use crate::daemon::question::{Call, Question, Response};
 use crate::daemon::sources;
 use crate::daemon::started;
 use crate::model::binding::Source;
+use crate::model::leaving::leaving;
 use crate::plan::engine;
 use crate::report::explain;
 use crate::report::status::Status;
@@ -51,6 +52,8 @@ impl Agent {
             })),
             Question::Exec(started) => started::readiness(&started, &self.facts, &self.outcome),
             Question::Isolated(link) => started::readiness_behind(link, &self.facts, &self.outcome, self.gates.is_settled()),
+            Question::Leave(_) if self.silent.any() => Response::Ready(false),
+            Question::Leave(asked) => Response::Leaving(leaving(&asked, &self.facts, &self.outcome)),
             Question::Ready => {
                 let well = self.failing.is_empty() && self.beside.is_empty() && self.sources.are_fresh();
                 Response::Ready(!self.silent.any() && !self.outcome.inbound.pending && well)

@@ -8,6 +8,7 @@ pub(crate) mod book;
 mod client;
 pub mod clouds;
 mod connector;
+pub mod proxies;
 pub(crate) mod read;
 pub(crate) mod request;
 pub(crate) mod stream;

@@ -23,7 +23,7 @@ fn every_example_of_manifests_is_right() {
         }
         documents += read.bindings.len() + read.networks.len() + read.proxies.len();
     }
-    assert_eq!(documents, 15);
+    assert_eq!(documents, 16);
 }
 
 #[test]

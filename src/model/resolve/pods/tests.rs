@@ -10,6 +10,7 @@ use crate::model::pod::RuntimeChange;
 use crate::model::resolve::{Outcome, Past, resolve};
 
 mod inbound;
+mod leave;
 
 const BRIDGE: IfIndex = 10;
 
