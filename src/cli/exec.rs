@@ -17,8 +17,9 @@ use nix::errno::Errno;
 use nix::unistd::{User, initgroups, setgid, setuid};
 
 use crate::api;
-use crate::daemon::control::{Request, ask, network_namespace};
+use crate::daemon::control::{Request, ask};
 use crate::daemon::question::Response;
+use crate::effects::enter::NamespaceId;
 use crate::effects::isolation::{self, Isolation};
 use crate::effects::programs::Group;
 use crate::model::facts::Family;
@@ -101,9 +102,9 @@ pub fn enter(state: &Path, by: By, isolated: Option<Isolated>) -> anyhow::Result
 
 /// The rules for a control group are in the daemon's network namespace: in another one they hold nobody.
 fn same_network(state: &Path) -> anyhow::Result<()> {
-    let own = network_namespace().context("failed to look at /proc/self/ns/net")?;
+    let own = NamespaceId::own().context("failed to look at this process's network namespace; is /proc there?")?;
     match ask(state, &Request::Namespace)? {
-        Response::Text(daemon) if daemon == own => Ok(()),
+        Response::Text(daemon) if daemon == own.to_string() => Ok(()),
         Response::Text(_) => bail!(
             "this is another network namespace than egressd's, where its rules hold nobody; call it from the host's (nsenter --net=/proc/1/ns/net), or bind this namespace (networkNamespaces)"
         ),

@@ -3,7 +3,7 @@
 use std::fs;
 use std::io::{self, BufRead, BufReader, Write};
 use std::net::IpAddr;
-use std::os::unix::fs::{MetadataExt, PermissionsExt};
+use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
@@ -17,6 +17,7 @@ use tracing::{debug, info, warn};
 use super::desk::{Desk, FlowsError};
 use super::question::{Call, Question, Response, counted, dropped, put};
 use super::{Error, Teller, retry, started};
+use crate::effects::enter::NamespaceId;
 use crate::model::facts::IfIndex;
 use crate::model::leave::Asked;
 use crate::model::started::Started;
@@ -38,7 +39,7 @@ pub enum Request {
     Exits,
     /// What becomes of a call to a port.
     ExplainInbound(Call),
-    /// Which network namespace the daemon is in, as [`network_namespace`] has it.
+    /// Which network namespace the daemon is in, as [`NamespaceId`] is written.
     Namespace,
     /// Whether all sources have spoken and the kernel is as it should be.
     Ready,
@@ -147,7 +148,9 @@ async fn answer(stream: tokio::net::UnixStream, tell: Teller, desk: Desk) -> io:
             Err(error @ FlowsError::Unread(_)) => Response::Refused(error.to_string()),
         }),
         Request::Exits => desk.flows().await.map(Response::Flows),
-        Request::Namespace => Some(network_namespace().map_or_else(|error| Response::Refused(error.to_string()), Response::Text)),
+        Request::Namespace => {
+            Some(NamespaceId::own().map_or_else(|error| Response::Refused(error.to_string()), |id| Response::Text(id.to_string())))
+        }
         Request::Ready => put(Question::Ready, &tell).await,
         Request::Exec(started) => started::await_ready(|| Question::Exec(started.clone()), &tell).await,
         Request::Leave(asked) => put(Question::Leave(asked), &tell).await,
@@ -157,14 +160,6 @@ async fn answer(stream: tokio::net::UnixStream, tell: Teller, desk: Desk) -> io:
         timeout(PATIENCE, write.write_all(&serde_json::to_vec(&response)?)).await??;
     }
     write.shutdown().await
-}
-
-/// The network namespace of this process, as nothing but itself and those in it are called.
-///
-/// # Errors
-/// When /proc is not there.
-pub fn network_namespace() -> io::Result<String> {
-    fs::metadata("/proc/self/ns/net").map(|about| format!("{}:{}", about.dev(), about.ino()))
 }
 
 /// Why the daemon could not be asked.

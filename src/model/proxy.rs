@@ -262,10 +262,19 @@ impl Proxy {
     }
 }
 
-/// Which proxy serves which port, while these run. A port that two proxies ask for belongs to the first one; the other one is told.
-pub fn assign<'a>(proxies: impl Iterator<Item = &'a Arc<Proxy>>, runs: Runs<'_>) -> (BTreeMap<Endpoint, Arc<Proxy>>, Vec<ManifestError>) {
+/// Which proxy serves which port, while these run. A port that two proxies ask for belongs to the one that it belonged to (`before` has its name), or
+/// else to the first one; the other one is told.
+pub fn assign<'a>(
+    proxies: impl Iterator<Item = &'a Arc<Proxy>> + Clone,
+    runs: Runs<'_>,
+    before: &BTreeMap<Endpoint, String>,
+) -> (BTreeMap<Endpoint, Arc<Proxy>>, Vec<ManifestError>) {
     let mut served: BTreeMap<Endpoint, Arc<Proxy>> = BTreeMap::new();
     let mut errors = Vec::new();
+    for proxy in proxies.clone() {
+        let held = proxy.endpoints(runs).filter(|endpoint| before.get(endpoint) == Some(&proxy.name));
+        served.extend(held.map(|endpoint| (endpoint, Arc::clone(proxy))));
+    }
     for proxy in proxies {
         for endpoint in proxy.endpoints(runs) {
             if let Some(first) = served.get(&endpoint).filter(|first| first.name != proxy.name) {
@@ -299,12 +308,17 @@ mod tests {
     }
 
     #[test]
-    fn a_port_that_two_proxies_ask_for_belongs_to_the_first() {
-        let (served, errors) = assign([proxy("default/a", &["x", "y"]), proxy("default/b", &["y", "z"])].iter(), Runs::default());
+    fn a_port_that_two_proxies_ask_for_belongs_to_the_first_or_to_who_had_it() {
+        let both = [proxy("default/a", &["x", "y"]), proxy("default/b", &["y", "z"])];
+        let (served, errors) = assign(both.iter(), Runs::default(), &BTreeMap::new());
         assert_eq!(served.values().map(|proxy| proxy.name.as_str()).collect::<Vec<_>>(), ["default/a", "default/a", "default/b"]);
         assert_eq!(errors.len(), 1);
         assert_eq!(errors[0].object, "EgressProxy default/b");
         assert!(errors[0].error.message.contains("0.0.0.0:8000/tcp in y") && errors[0].error.message.contains("default/a"), "{errors:?}");
+        let before = both[1].listen.iter().map(|endpoint| (endpoint.clone(), "default/b".to_owned())).collect();
+        let (served, errors) = assign(both.iter(), Runs::default(), &before);
+        assert_eq!(served.values().map(|proxy| proxy.name.as_str()).collect::<Vec<_>>(), ["default/a", "default/b", "default/b"]);
+        assert_eq!(errors[0].object, "EgressProxy default/a", "its name comes first, and it came later");
     }
 
     #[test]
@@ -318,8 +332,9 @@ mod tests {
             let container = Container { name: name.to_owned(), ..Container::default() };
             Running { container: Arc::new(container), file: file.into() }
         };
-        let served =
-            |running: &[Running]| assign([&proxy].into_iter(), Runs { containers: running, pods: &[] }).0.into_keys().collect::<Vec<_>>();
+        let served = |running: &[Running]| {
+            assign([&proxy].into_iter(), Runs { containers: running, pods: &[] }, &BTreeMap::new()).0.into_keys().collect::<Vec<_>>()
+        };
         let first = served(&[running("web-1", "/run/docker/netns/a"), running("web-2", "/run/docker/netns/b")]);
         assert_eq!(first.iter().map(ToString::to_string).collect::<Vec<_>>(), ["127.0.0.1:80/sctp in container web-1"]);
         assert_ne!(first, served(&[running("web-1", "/run/docker/netns/c")]));
@@ -340,7 +355,7 @@ mod tests {
         let (own, another, of_node) = (running("shop", false), running("mail", false), running("shop", true));
         let pods = [own, another, of_node];
         let served: Vec<Endpoint> =
-            assign([&Arc::new(proxy.clone())].into_iter(), Runs { containers: &[], pods: &pods }).0.into_keys().collect();
+            assign([&Arc::new(proxy.clone())].into_iter(), Runs { containers: &[], pods: &pods }, &BTreeMap::new()).0.into_keys().collect();
         assert_eq!(served.iter().map(ToString::to_string).collect::<Vec<_>>(), ["127.0.0.1:80/tcp in pod shop/web"]);
         assert_eq!(proxy.dial.from(&served[0].namespace), &served[0].namespace);
         let asked = Asked::Pod { pod: "shop/web".to_owned(), binding: "shop/crawler".to_owned(), ipv6: false };

@@ -16,10 +16,11 @@ mod usable;
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
+use foldhash::HashMap;
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 
 use super::binding::{Assignment, Binding, ExitSpec};
-use super::facts::{Family, IfIndex, KernelFacts, Link, LinkKind};
+use super::facts::{Family, IfIndex, KernelFacts, Link, LinkKind, Rule};
 use super::gateways::Asked;
 use super::health::Check;
 use super::known::Facts;
@@ -135,8 +136,17 @@ impl Uplinks {
             return uplinks;
         }
         let defaults = outside::defaults(kernel);
-        let mut survey =
-            Survey { kernel, defaults: &defaults, inner, memory, uplinks: &mut uplinks, named: BTreeMap::new(), taken: Taken::default() };
+        let mut survey = Survey {
+            kernel,
+            defaults: &defaults,
+            from_rules: gateway::from_rules(kernel),
+            nets: kernel.own_addresses().map(|(nic, address)| ((nic, address.net.addr()), address.net)).collect(),
+            inner,
+            memory,
+            uplinks: &mut uplinks,
+            named: BTreeMap::new(),
+            taken: Taken::default(),
+        };
         let placed = survey.place(&wanted);
         survey.nics();
         survey.exits(placed);
@@ -187,6 +197,10 @@ impl Uplinks {
 struct Survey<'a> {
     kernel: &'a KernelFacts,
     defaults: &'a [DefaultRoute],
+    /// The host's rules for single sources, in their order.
+    from_rules: Vec<&'a Rule>,
+    /// The subnet of each address of the host.
+    nets: HashMap<(IfIndex, IpAddr), IpNet>,
     inner: &'a Inner<'a>,
     memory: &'a mut Memory,
     uplinks: &'a mut Uplinks,

@@ -11,7 +11,7 @@ use super::drops::Drops;
 use super::flows::protocol;
 use super::lost::lost;
 use super::status::shown;
-use crate::contract::{MARK_MASK, UPLINK_GROUP};
+use crate::contract::{MARK_MASK, PROTOCOL, UPLINK_GROUP};
 use crate::model::binding::{Binding, Destination, ExistingFlows, Source, Traffic};
 use crate::model::facts::{Family, Link, Route, RouteKind};
 use crate::model::known::Facts;
@@ -232,7 +232,8 @@ fn names(facts: &Facts, row: &Row) -> Option<String> {
 
 /// How the way's table leads there.
 fn leads(facts: &Facts, way: &Way, exit: &Exit, destination: Option<IpAddr>) -> String {
-    let direct = destination.and_then(|to| most_specific(facts.kernel.routes.iter().filter(|r| r.table == way.table()), to));
+    let direct = destination
+        .and_then(|to| most_specific(facts.kernel.routes.iter().filter(|r| r.table == way.table() && r.kind == RouteKind::Unicast), to));
     match direct.filter(|r| r.destination.prefix_len() > 0) {
         Some(Route { gateway: None, destination, .. }) => format!("{destination} is on the link"),
         Some(Route { gateway: Some(gateway), destination, .. }) => format!("{destination} via {gateway}"),
@@ -255,8 +256,27 @@ fn inside(facts: &Facts, outcome: &Outcome, to: IpAddr) -> Option<String> {
         let by = most_specific(main(facts), to).and_then(|route| route.interface).map_or("?", name);
         return Some(format!("{net} is told to be inside; it goes by {by}"));
     }
-    let route = most_specific(main(facts), to).filter(|r| r.destination.prefix_len() > 0 && !is_outer(facts, &outcome.uplinks, r))?;
-    Some(format!("main routes {} by {}", route.destination, route.interface.map_or("?", name)))
+    let mut tables = outcome.uplinks.inside.tables.iter().chain([&MAIN]);
+    tables.find_map(|table| reached(facts, outcome, *table, to))
+}
+
+/// How a table that is looked up ahead of the ways leads to a destination, or that it lets nothing get there.
+fn reached(facts: &Facts, outcome: &Outcome, table: u32, to: IpAddr) -> Option<String> {
+    let told = if table == MAIN { "main".to_owned() } else { format!("table {table}") };
+    let of_table = facts.kernel.routes.iter().filter(|route| route.table == table && route.protocol != PROTOCOL);
+    let route = most_specific(of_table, to).filter(|route| route.destination.prefix_len() > 0)?;
+    let how = match route.kind {
+        RouteKind::Unicast if is_outer(facts, &outcome.uplinks, route) => return None,
+        RouteKind::Unicast => {
+            let link = route.interface.and_then(|index| facts.kernel.links.get(&index));
+            return Some(format!("{told} routes {} by {}", route.destination, link.map_or("?", |link| &link.name)));
+        }
+        RouteKind::Unreachable => "unreachable",
+        RouteKind::Blackhole => "blackhole",
+        RouteKind::Prohibit => "prohibit",
+        RouteKind::Throw | RouteKind::Other(_) => return None,
+    };
+    Some(format!("{told} lets nothing get to {} ({how})", route.destination))
 }
 
 fn is_outer(facts: &Facts, uplinks: &Uplinks, route: &Route) -> bool {
@@ -269,7 +289,7 @@ fn main(facts: &Facts) -> impl Iterator<Item = &Route> {
 }
 
 fn most_specific<'a>(routes: impl Iterator<Item = &'a Route>, to: IpAddr) -> Option<&'a Route> {
-    let covers = routes.filter(|r| r.kind == RouteKind::Unicast && r.destination.contains(&to));
+    let covers = routes.filter(|r| r.destination.contains(&to));
     covers.max_by_key(|r| (r.destination.prefix_len(), std::cmp::Reverse(r.metric)))
 }
 

@@ -135,7 +135,7 @@ fn bad_bindings() -> Vec<(Value, &'static str, &'static str)> {
             "spec.inbound",
             "say Masquerade",
         ),
-        (published(json!([{ "protocol": "SCTP", "port": 80 }])), "spec.inbound[0].protocol", r#"supported values: "TCP", "UDP""#),
+        (published(json!([{ "protocol": "ICMP", "port": 80 }])), "spec.inbound[0].protocol", r#"supported values: "TCP", "UDP", "SCTP""#),
         (published(json!(many_ports(65))), "spec.inbound", "must have at most 64 items"),
         (pool(json!({})), "spec.pool.name", "Required value"),
         (pool(json!({ "name": "public", "addresses": [] })), "spec.pool.addresses", "should have at least 1 items"),
@@ -177,7 +177,7 @@ fn bad_pools() -> Vec<(Value, &'static str, &'static str)> {
         (lent(json!({ "protocol": "TCP", "port": 90, "endPort": 80 })), "spec.inboundPorts[0]", "endPort is below port"),
         (lent(json!({ "protocol": "TCP", "port": 0 })), "spec.inboundPorts[0].port", "greater than or equal to 1"),
         (lent(json!({ "protocol": "TCP", "port": 1, "endPort": 65536 })), "spec.inboundPorts[0].endPort", "less than or equal to 65535"),
-        (lent(json!({ "protocol": "SCTP", "port": 1 })), "spec.inboundPorts[0].protocol", r#"supported values: "TCP", "UDP""#),
+        (lent(json!({ "protocol": "ICMP", "port": 1 })), "spec.inboundPorts[0].protocol", r#"supported values: "TCP", "UDP", "SCTP""#),
         (json!({ "blocks": [{ "cidr": "172.31.0.16/28" }], "interface": "" }), "spec.interface", "should be at least 1 chars long"),
     ]
 }

@@ -2,7 +2,7 @@
 
 use std::net::IpAddr;
 
-use super::super::facts::{Family, IfIndex, Link, Rule, RuleAction, is_link_local};
+use super::super::facts::{Family, IfIndex, KernelFacts, Link, Rule, RuleAction, is_link_local};
 use super::super::ways::Gateway;
 use super::Survey;
 use super::holder::own;
@@ -11,6 +11,18 @@ use crate::contract::PROTOCOL;
 
 /// The preference of the kernel's rule for the main table.
 const PREFERENCE_MAIN: u32 = 32_766;
+
+/// The host's rules that lead packets of some sources to a table, in their order. There are thousands of ours.
+pub(super) fn from_rules(kernel: &KernelFacts) -> Vec<&Rule> {
+    let is_from = |rule: &&Rule| {
+        let plain = rule.protocol != PROTOCOL && rule.action == RuleAction::Table && !rule.not && !rule.other;
+        let for_all = rule.mark.is_none() && rule.to.is_none() && rule.oif.is_none() && rule.iif.as_deref().is_none_or(|iif| iif == "lo");
+        plain && for_all && rule.from.is_some_and(|from| from.prefix_len() > 0) && rule.preference < PREFERENCE_MAIN
+    };
+    let mut rules: Vec<&Rule> = kernel.rules.iter().filter(is_from).collect();
+    rules.sort_by_key(|rule| rule.preference);
+    rules
+}
 
 impl<'a> Survey<'a> {
     /// A NIC's default route; else the one that its link took along when it went down; else the router that it shares with another NIC; else
@@ -77,18 +89,10 @@ impl<'a> Survey<'a> {
 
     /// The default route that a policy rule for an address leads to, if it is by the address's NIC.
     pub(super) fn led_by(&self, nic: IfIndex, address: IpAddr) -> Option<&'a DefaultRoute> {
-        let is_from = |rule: &&Rule| {
-            let plain = rule.protocol != PROTOCOL && rule.action == RuleAction::Table && !rule.not && !rule.other;
-            let for_all =
-                rule.mark.is_none() && rule.to.is_none() && rule.oif.is_none() && rule.iif.as_deref().is_none_or(|iif| iif == "lo");
-            let from = rule.from.is_some_and(|from| from.prefix_len() > 0 && from.contains(&address));
-            plain && for_all && from && rule.preference < PREFERENCE_MAIN
-        };
         let holds = |d: &&DefaultRoute| d.from.is_none_or(|from| from.contains(&address));
-        let mut rules: Vec<&Rule> = self.kernel.rules.iter().filter(is_from).collect();
-        rules.sort_by_key(|rule| rule.preference);
+        let mut rules = self.from_rules.iter().filter(|rule| rule.from.is_some_and(|from| from.contains(&address)));
         // The first of them says where the packet goes, unless it says nothing.
-        let first = rules.iter().find(|rule| self.defaults.iter().any(|d| d.gateway.table == rule.table && holds(&d)))?;
+        let first = rules.find(|rule| self.defaults.iter().any(|d| d.gateway.table == rule.table && holds(&d)))?;
         self.of_nic(nic, Family::of(address)).filter(holds).find(|d| d.gateway.table == first.table)
     }
 
@@ -97,7 +101,7 @@ impl<'a> Survey<'a> {
     pub(super) fn found_for(&self, nic: IfIndex, address: IpAddr) -> Option<IpAddr> {
         let family = Family::of(address);
         let said = || self.of_nic(nic, family).find(|d| d.source == Some(address));
-        let is_near = |gateway: IpAddr| own(self.kernel, nic).any(|a| a.net.addr() == address && a.net.contains(&gateway));
+        let is_near = |gateway: IpAddr| self.nets.get(&(nic, address)).is_some_and(|net| net.contains(&gateway));
         let near = || self.of_nic(nic, family).find(|d| d.gateway.address.is_some_and(is_near));
         // A NIC's first is for all that no other one is for, and for those that it is near to itself.
         let first = self.of_nic(nic, family).next().and_then(|first| first.gateway.address);

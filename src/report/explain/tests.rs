@@ -4,7 +4,7 @@ use ipnet::IpNet;
 
 use super::*;
 use crate::api::manifest;
-use crate::model::facts::{Address, KernelChange, LinkKind, Place};
+use crate::model::facts::{Address, KernelChange, LinkKind, Place, Rule};
 use crate::model::programs::ProgramFacts;
 use crate::model::resolve::{Past, resolve};
 use crate::model::select::Index;
@@ -117,4 +117,41 @@ fn status_says_which_exits_are_not_used_and_which_selector_fits_nobody() {
     let said = of("containerSelector: {names: [crawlr], matchLabels: {a: b}}, exits: [{address: 172.31.0.14}]");
     let line = "file/default/one: its containerSelector fits no container of this host (names: crawlr; matchLabels: a=b)";
     assert!(said.starts_with("No workload is bound.\n") && said.contains(line), "{said}");
+}
+
+#[test]
+fn what_another_table_takes_and_what_a_table_has_a_hole_for_is_told() {
+    let (mut facts, _) = host("hostSelector: {users: [crawler]}, exits: [{address: 172.31.0.14}]", None);
+    facts.kernel.apply(KernelChange::Link(Link { up: true, ..Link::new(9, "tailscale0".to_owned(), LinkKind::Tun) }));
+    let net = |text: &str| text.parse::<IpNet>().unwrap();
+    facts.kernel.routes.push(Route { interface: Some(9), ..Route::new(52, net("100.64.0.0/10")) });
+    facts.kernel.routes.push(Route { kind: RouteKind::Blackhole, ..Route::new(MAIN, net("10.66.0.0/16")) });
+    facts.kernel.rules.push(Rule::new(Family::V4, 5270, 52));
+    let outcome = resolve(&facts, &mut Past::default());
+    let of = |to: &str| explain(&facts, &outcome, &Drops::default(), "user/crawler", to.parse().ok()).expect("it is bound");
+    for (to, line) in [
+        ("100.64.0.9", "table 52 routes 100.64.0.0/10 by tailscale0"),
+        ("10.66.0.1", "main lets nothing get to 10.66.0.0/16 (blackhole)"),
+        ("198.51.100.1", "172.31.0.14"),
+    ] {
+        assert!(of(to).contains(line), "no {line:?} in\n{}", of(to));
+    }
+}
+
+#[test]
+fn of_subnets_in_one_another_the_smallest_that_has_the_address_is_told() {
+    let (mut facts, _) = host("addresses: [10.0.0.0/8], exits: [{address: 172.31.0.14}]", None);
+    facts.kernel.routes.push(Route { interface: Some(2), ..Route::new(MAIN, "10.0.0.0/8".parse().unwrap()) });
+    let binding = |name: &str, spec: &str| {
+        format!("apiVersion: egressd.dev/v1alpha1\nkind: EgressBinding\nmetadata: {{name: {name}}}\nspec: {{{spec}}}\n")
+    };
+    let wide = binding("wide", "addresses: [10.0.0.0/8], exits: [{address: 172.31.0.14}]");
+    let narrow = binding("narrow", "addresses: [10.0.0.0/24], priority: 10, exits: [{address: 172.31.0.65}]");
+    facts.manifests = Index::new(manifest::parse([("a.yaml", wide.as_bytes()), ("b.yaml", narrow.as_bytes())]));
+    let outcome = resolve(&facts, &mut Past::default());
+    let of = |who: &str| explain(&facts, &outcome, &Drops::default(), who, None).expect("it is bound");
+    for (who, name) in [("10.0.0.6", "file/default/narrow"), ("10.0.0.0", "file/default/narrow"), ("10.1.0.6", "file/default/wide")] {
+        let told = of(who);
+        assert!(told.contains(name) && told.matches("  binding ").count() == 1, "{who}: {told}");
+    }
 }
