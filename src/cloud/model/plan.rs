@@ -75,9 +75,7 @@ fn assign(pool: &CloudPool, facts: &Facts, plan: &mut Plan) {
         }
     }
     let ledger = tags::ledger(&nic.tags, &pool.name);
-    // It may have been noted before it was known that another NIC has it.
-    let is_ours = |address: &&Ipv4Addr| nic.holds(**address) || !limits.taken.contains_key(*address);
-    let noted: BTreeSet<Ipv4Addr> = ledger.iter().filter(is_ours).chain(&fits).copied().collect();
+    let noted: BTreeSet<Ipv4Addr> = ledger.iter().chain(&fits).copied().collect();
     let unknown = tags::ledger_keys(&nic.tags, &pool.name).next().is_none();
     if unknown || noted != ledger {
         let tags = tags::ledger_tags(&pool.name, &noted);
