@@ -11,6 +11,7 @@ mod networks;
 mod nodes;
 mod programs;
 mod property;
+mod routers;
 mod traffic;
 
 use std::collections::{BTreeMap, BTreeSet};

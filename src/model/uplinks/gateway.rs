@@ -74,6 +74,10 @@ impl<'a> Survey<'a> {
     /// The gateway that the host's own packets from an address have on its NIC, where it is not the NIC's: a policy rule leads them to a table
     /// with another default route, or a default route is for them alone (IPv6).
     pub(super) fn looked_up(&self, nic: IfIndex, address: IpAddr) -> Option<IpAddr> {
+        self.looked_up_route(nic, address)?.gateway.address
+    }
+
+    fn looked_up_route(&self, nic: IfIndex, address: IpAddr) -> Option<&'a DefaultRoute> {
         let family = Family::of(address);
         let holds = |d: &&DefaultRoute| d.from.is_none_or(|from| from.contains(&address));
         // Without a rule the narrowest route of the sources that it is in.
@@ -84,7 +88,7 @@ impl<'a> Survey<'a> {
         // The first may be for others alone.
         let first = self.of_nic(nic, family).next().filter(|first| !holds(first));
         let for_all = || first.and_then(|_| self.of_nic(nic, family).find(holds));
-        self.led_by(nic, address).or_else(by_source).or_else(for_all)?.gateway.address
+        self.led_by(nic, address).or_else(by_source).or_else(for_all)
     }
 
     /// The default route that a policy rule for an address leads to, if it is by the address's NIC.
@@ -99,14 +103,13 @@ impl<'a> Survey<'a> {
     /// The gateway of an exit for which its binding names none: the one that the host's own packets have; else what a default route says has that
     /// address, or is in its subnet.
     pub(super) fn found_for(&self, nic: IfIndex, address: IpAddr) -> Option<IpAddr> {
-        let family = Family::of(address);
-        let said = || self.of_nic(nic, family).find(|d| d.source == Some(address));
+        let of_nic = || self.of_nic(nic, Family::of(address));
+        let said = || of_nic().find(|d| d.source == Some(address));
         let is_near = |gateway: IpAddr| self.nets.get(&(nic, address)).is_some_and(|net| net.contains(&gateway));
-        let near = || self.of_nic(nic, family).find(|d| d.gateway.address.is_some_and(is_near));
-        // A NIC's first is for all that no other one is for, and for those that it is near to itself.
-        let first = self.of_nic(nic, family).next().and_then(|first| first.gateway.address);
-        let is_first = first.is_some_and(is_near);
-        self.looked_up(nic, address).or_else(|| said().or_else(|| if is_first { None } else { near() })?.gateway.address)
+        let near = || of_nic().find(|d| d.gateway.address.is_some_and(is_near));
+        let found = self.looked_up_route(nic, address).or_else(said).or_else(near)?.gateway.address;
+        // The router of a NIC's first default route is the NIC's own, or another one stands in for it.
+        found.filter(|_| of_nic().next().is_some_and(|first| first.gateway.address != found))
     }
 
     /// The default route of a NIC by a router.
