@@ -262,17 +262,17 @@ impl Proxy {
     }
 }
 
-/// Which proxy serves which port, while these run. A port that two proxies ask for belongs to the one that it belonged to (`before` has its name), or
-/// else to the first one; the other one is told.
+/// Which proxy serves which port, while these run. A port that two proxies ask for belongs to the one that `had` it, or else to
+/// the first one; the other one is told.
 pub fn assign<'a>(
     proxies: impl Iterator<Item = &'a Arc<Proxy>> + Clone,
     runs: Runs<'_>,
-    before: &BTreeMap<Endpoint, String>,
+    had: impl Fn(&Proxy, &Endpoint) -> bool,
 ) -> (BTreeMap<Endpoint, Arc<Proxy>>, Vec<ManifestError>) {
     let mut served: BTreeMap<Endpoint, Arc<Proxy>> = BTreeMap::new();
     let mut errors = Vec::new();
     for proxy in proxies.clone() {
-        let held = proxy.endpoints(runs).filter(|endpoint| before.get(endpoint) == Some(&proxy.name));
+        let held = proxy.endpoints(runs).filter(|endpoint| had(proxy, endpoint));
         served.extend(held.map(|endpoint| (endpoint, Arc::clone(proxy))));
     }
     for proxy in proxies {
@@ -310,13 +310,12 @@ mod tests {
     #[test]
     fn a_port_that_two_proxies_ask_for_belongs_to_the_first_or_to_who_had_it() {
         let both = [proxy("default/a", &["x", "y"]), proxy("default/b", &["y", "z"])];
-        let (served, errors) = assign(both.iter(), Runs::default(), &BTreeMap::new());
+        let (served, errors) = assign(both.iter(), Runs::default(), |_, _| false);
         assert_eq!(served.values().map(|proxy| proxy.name.as_str()).collect::<Vec<_>>(), ["default/a", "default/a", "default/b"]);
         assert_eq!(errors.len(), 1);
         assert_eq!(errors[0].object, "EgressProxy default/b");
         assert!(errors[0].error.message.contains("0.0.0.0:8000/tcp in y") && errors[0].error.message.contains("default/a"), "{errors:?}");
-        let before = both[1].listen.iter().map(|endpoint| (endpoint.clone(), "default/b".to_owned())).collect();
-        let (served, errors) = assign(both.iter(), Runs::default(), &before);
+        let (served, errors) = assign(both.iter(), Runs::default(), |proxy, _| proxy.name == "default/b");
         assert_eq!(served.values().map(|proxy| proxy.name.as_str()).collect::<Vec<_>>(), ["default/a", "default/b", "default/b"]);
         assert_eq!(errors[0].object, "EgressProxy default/a", "its name comes first, and it came later");
     }
@@ -333,7 +332,7 @@ mod tests {
             Running { container: Arc::new(container), file: file.into() }
         };
         let served = |running: &[Running]| {
-            assign([&proxy].into_iter(), Runs { containers: running, pods: &[] }, &BTreeMap::new()).0.into_keys().collect::<Vec<_>>()
+            assign([&proxy].into_iter(), Runs { containers: running, pods: &[] }, |_, _| false).0.into_keys().collect::<Vec<_>>()
         };
         let first = served(&[running("web-1", "/run/docker/netns/a"), running("web-2", "/run/docker/netns/b")]);
         assert_eq!(first.iter().map(ToString::to_string).collect::<Vec<_>>(), ["127.0.0.1:80/sctp in container web-1"]);
@@ -355,7 +354,7 @@ mod tests {
         let (own, another, of_node) = (running("shop", false), running("mail", false), running("shop", true));
         let pods = [own, another, of_node];
         let served: Vec<Endpoint> =
-            assign([&Arc::new(proxy.clone())].into_iter(), Runs { containers: &[], pods: &pods }, &BTreeMap::new()).0.into_keys().collect();
+            assign([&Arc::new(proxy.clone())].into_iter(), Runs { containers: &[], pods: &pods }, |_, _| false).0.into_keys().collect();
         assert_eq!(served.iter().map(ToString::to_string).collect::<Vec<_>>(), ["127.0.0.1:80/tcp in pod shop/web"]);
         assert_eq!(proxy.dial.from(&served[0].namespace), &served[0].namespace);
         let asked = Asked::Pod { pod: "shop/web".to_owned(), binding: "shop/crawler".to_owned(), ipv6: false };

@@ -82,8 +82,9 @@ impl Control {
     /// Finds which ports are to be served now: by manifests, in the containers and pods that run.
     pub fn assign(&mut self, containers: &Containers, pods: &Pods, namespaces: &mut Namespaces) {
         let runs = Runs { containers: &containers.running(), pods: &pods.running() };
-        let before = self.ports.iter().map(|(endpoint, served)| (endpoint.clone(), served.port.proxy().name.clone())).collect();
-        let (wanted, clashes) = assign(self.proxies.values(), runs, &before);
+        let had =
+            |proxy: &Proxy, endpoint: &Endpoint| self.ports.get(endpoint).is_some_and(|served| served.port.proxy().name == proxy.name);
+        let (wanted, clashes) = assign(self.proxies.values(), runs, had);
         let wrong = self.errors.iter().chain(&clashes).map(|error| format!("{}: {}", error.object, error.error));
         self.tell(wrong.chain(containers.problem()).chain(pods.problems()).collect());
         let leaving = &mut self.leaving;

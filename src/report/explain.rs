@@ -27,11 +27,7 @@ const MANY: usize = 8;
 /// What becomes of the packets of `workload` (a name, an address, or a container's id) to `destination`, or to the outside at large.
 /// `None`: no such workload is known.
 pub fn explain(facts: &Facts, outcome: &Outcome, drops: &Drops, workload: &str, destination: Option<IpAddr>) -> Option<String> {
-    let mut rows: Vec<&Row> = match workload.parse() {
-        Ok(address) => holding(outcome, address),
-        Err(_) => outcome.all_rows().filter(|row| named(row, workload)).collect(),
-    };
-    // Its name may be the first address of what is left of a subnet to others.
+    let mut rows = workload.parse().map_or_else(|_| Vec::new(), |address| holding(outcome, address));
     if rows.is_empty() {
         rows = outcome.all_rows().filter(|row| named(row, workload)).collect();
     }
@@ -62,7 +58,7 @@ fn named(row: &Row, name: &str) -> bool {
         Subject::Pod(pod) => name.strip_prefix("pod/") == Some(pod.name.as_str()),
         _ => false,
     };
-    id || row.subject.to_string() == name || row.address.is_some_and(|net| net.to_string() == name || net.addr().to_string() == name)
+    id || row.subject.to_string() == name || row.address.is_some_and(|net| net.to_string() == name)
 }
 
 /// The rows of the smallest part of a subnet that has this address, those that are known by an interface first: they are what the kernel looks up.

@@ -5,7 +5,7 @@ use std::time::Duration;
 use serde_json::{Value, json};
 use world::{Container, Nic, World, status::until_within};
 
-use super::{create_network, exit, has_no_row, leaves_by, run, stage, world};
+use super::{bound, create_network, exit, has_no_row, leaves_by, run, stage, world};
 
 fn reason(world: &World, workload: &str, reason: &str) {
     world.await_rows(workload, |row| row["reason"] == reason);
@@ -13,21 +13,13 @@ fn reason(world: &World, workload: &str, reason: &str) {
 
 /// An engine may keep an end of a network that nobody has any more.
 pub fn an_address_of_two() {
-    let world = world();
-    let engine = world.scripted_engine();
-    let web = stage(&world, "web", 28);
-    leaves_by(&world, &web, Nic::Eth0);
-    create_network(&engine, "web");
-    run(&engine, &world, &web, json!({}));
-    let mut egressd = world.egressd_for_script();
-    world.await_nic("web", Nic::Eth1);
+    let (world, engine, web, mut egressd) = bound();
     let ghost = |labels: &Value| engine.run("ghost", "web", web.address, labels, json!({}));
     let other = json!({ "egress.ip": world.layout.address(Nic::Eth0).to_string() });
     ghost(&other);
     reason(&world, "ghost", "AddressTaken");
     leaves_by(&world, &web, Nic::Eth1);
-    engine.remove("ghost");
-    until_within(Duration::from_secs(5), Duration::from_millis(50), "it is gone", || has_no_row(&world, "ghost"));
+    world.await_gone(&engine, "ghost");
     ghost(&json!({}));
     world.await_handled_by(&engine);
     leaves_by(&world, &web, Nic::Eth1);
@@ -42,13 +34,7 @@ pub fn an_address_of_two() {
 }
 
 pub fn another_gateway() {
-    let world = world();
-    let engine = world.scripted_engine();
-    let web = stage(&world, "web", 28);
-    create_network(&engine, "web");
-    run(&engine, &world, &web, json!({}));
-    let mut egressd = world.egressd_for_script();
-    world.await_nic("web", Nic::Eth1);
+    let (world, engine, web, mut egressd) = bound();
     let address = world.layout.address(Nic::Eth1);
     let [a, b, c, _] = address.octets();
     for (gateway, told) in [(format!("{a}.{b}.{c}.77"), "GatewayConflict"), (world.layout.address(Nic::Eth0).to_string(), "GatewayIsOwn")] {
@@ -61,20 +47,13 @@ pub fn another_gateway() {
         egressd.start();
         reason(&world, "aa", told);
         leaves_by(&world, &web, Nic::Eth1);
-        engine.remove("aa");
         // No engine gives an id twice, and this one does.
-        until_within(Duration::from_secs(5), Duration::from_millis(50), "it is gone", || has_no_row(&world, "aa"));
+        world.await_gone(&engine, "aa");
     }
 }
 
 pub fn a_network_with_a_nics_name() {
-    let world = world();
-    let engine = world.scripted_engine();
-    let web = stage(&world, "web", 28);
-    create_network(&engine, "web");
-    run(&engine, &world, &web, json!({}));
-    let _egressd = world.egressd_for_script();
-    world.await_nic("web", Nic::Eth1);
+    let (world, engine, web, _egressd) = bound();
     engine.create_network("odd", "eth1", json!({}));
     world.await_handled_by(&engine);
     leaves_by(&world, &web, Nic::Eth1);
@@ -82,13 +61,7 @@ pub fn a_network_with_a_nics_name() {
 
 /// As Podman does with a network that is removed by force, and a proxy that tells events twice.
 pub fn an_end_that_is_none() {
-    let world = world();
-    let engine = world.scripted_engine();
-    let web = stage(&world, "web", 28);
-    create_network(&engine, "web");
-    run(&engine, &world, &web, json!({}));
-    let _egressd = world.egressd_for_script();
-    world.await_nic("web", Nic::Eth1);
+    let (world, engine, web, _egressd) = bound();
     engine.lie_of_the_end("web", "web");
     world.await_handled_by(&engine);
     leaves_by(&world, &web, Nic::Eth1);
@@ -114,6 +87,9 @@ pub fn an_engine_without_pages() {
 /// Waiting for what an engine has told.
 trait Handled {
     fn await_handled_by(&self, engine: &world::Scripted);
+
+    /// Ends a container, and waits until its row is gone.
+    fn await_gone(&self, engine: &world::Scripted, workload: &str);
 }
 
 impl Handled for World {
@@ -121,7 +97,11 @@ impl Handled for World {
     fn await_handled_by(&self, engine: &world::Scripted) {
         engine.run("last", "web", [172, 28, 0, 200], &exit(self), json!({}));
         self.await_rows("last", |_| true);
-        engine.remove("last");
-        world::status::until("it is gone", || has_no_row(self, "last"));
+        self.await_gone(engine, "last");
+    }
+
+    fn await_gone(&self, engine: &world::Scripted, workload: &str) {
+        engine.remove(workload);
+        world::status::until("it is gone", || has_no_row(self, workload));
     }
 }

@@ -7,6 +7,7 @@ use std::{process::ExitCode, thread, time::Duration};
 use serde_json::{Value, json};
 use world::{
     Container, Nic, Scenario, World,
+    egressd::Egressd,
     scripted::{Dates, Manner, Scripted, network_id},
     status::{until, until_within},
 };
@@ -68,6 +69,19 @@ fn exit(world: &World) -> Value {
 fn run(engine: &Scripted, world: &World, container: &Container, more: Value) {
     let name = container.netns.name();
     engine.run(name, name, container.address, &exit(world), more);
+}
+
+/// A container on a network, bound to eth1: without egressd it leaves by eth0.
+fn bound() -> (World, Scripted, Container, Egressd) {
+    let world = world();
+    let engine = world.scripted_engine();
+    let web = stage(&world, "web", 28);
+    leaves_by(&world, &web, Nic::Eth0);
+    create_network(&engine, "web");
+    run(&engine, &world, &web, json!({}));
+    let egressd = world.egressd_for_script();
+    world.await_nic("web", Nic::Eth1);
+    (world, engine, web, egressd)
 }
 
 fn create_network(engine: &Scripted, name: &str) {
@@ -257,13 +271,7 @@ fn podman() {
 }
 
 fn a_lost_engine_is_seen() {
-    let world = world();
-    let engine = world.scripted_engine();
-    let web = stage(&world, "web", 28);
-    create_network(&engine, "web");
-    run(&engine, &world, &web, json!({}));
-    let _egressd = world.egressd_for_script();
-    world.await_nic("web", Nic::Eth1);
+    let (world, engine, web, _egressd) = bound();
     let (lose, return_) = (|| engine.go_away(), || engine.listen());
     world.source_is_lost("docker", "docker", lose, || leaves_by(&world, &web, Nic::Eth1), return_);
 }

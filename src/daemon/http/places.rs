@@ -14,7 +14,7 @@ use tokio::task::AbortHandle;
 use tokio::time::sleep;
 
 /// Connections at once of one address.
-pub(super) const MOST: usize = 64;
+const MOST: usize = 64;
 /// How often it is looked for a place while all are answered.
 const AGAIN: Duration = Duration::from_millis(10);
 

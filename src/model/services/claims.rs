@@ -3,6 +3,7 @@
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
+use std::ops::RangeInclusive;
 use std::sync::Arc;
 
 use foldhash::HashMap;
@@ -55,12 +56,14 @@ pub fn claims<'a>(rows: &'a [Row], listed: impl Iterator<Item = &'a Arc<Binding>
         ordered.iter().for_each(|candidate| claims.take(candidate, right));
     }
     let Claims { services, asked, checks, problems, known, .. } = claims;
+    let bindings: BTreeMap<&BindingName, &Binding> = ordered.iter().map(|candidate| (&candidate.binding.name, candidate.binding)).collect();
     let asks_still = |name: &BindingName, ports: &Ports| {
-        let mut of = ordered.iter().filter(|candidate| candidate.binding.name == *name);
-        of.any(|candidate| candidate.binding.inbound.iter().any(|entry| entry.refusal.is_none() && entry.ports.meets(ports)))
+        let mut entries = bindings.get(name).into_iter().flat_map(|binding| &binding.inbound);
+        entries.any(|entry| entry.refusal.is_none() && entry.ports.meets(ports))
     };
-    let is_taken = |(address, ports): &Called| services.values().any(|service| service.address == *address && service.ports.meets(ports));
-    let away = known.holders.iter().filter(|(called, holder)| asks_still(holder, &called.1) && !is_taken(called));
+    let is_taken =
+        |(address, ports): &Called| services.range(up_to(*address, ports)).next_back().is_some_and(|(_, there)| there.ports.meets(ports));
+    let away = known.holders.iter().filter(|(called, holder)| !is_taken(called) && asks_still(holder, &called.1));
     let away = away.map(|(called, holder)| (*called, holder.clone())).collect();
     let is_free = |service: &Service| {
         let called = (service.address, service.ports);
@@ -143,12 +146,20 @@ fn meeting<T>(of: &BTreeMap<Called, T>, (address, ports): Called) -> impl Iterat
     of.range(of_protocol).rev().take_while(move |((_, there), _)| there.meets(&ports)).map(|(_, what)| what)
 }
 
+/// An address, a protocol, and the first port.
+type First = (IpAddr, Protocol, u16);
+
+/// Where services begin that may meet these ports: of those that are there, none of which overlaps another, only the last one can.
+fn up_to(address: IpAddr, ports: &Ports) -> RangeInclusive<First> {
+    (address, ports.protocol, 0)..=(address, ports.protocol, ports.last)
+}
+
 /// Ports that are somebody's.
 pub(super) struct Claims<'a> {
     rows: &'a [Row],
     known: Known<'a>,
-    /// By address, protocol and first port; none overlaps another.
-    services: BTreeMap<(IpAddr, Protocol, u16), Service>,
+    /// None overlaps another.
+    services: BTreeMap<First, Service>,
     asked: BTreeSet<Called>,
     checks: BTreeSet<Check>,
     problems: Vec<Problem>,
@@ -271,8 +282,8 @@ impl Claims<'_> {
             let served = ipvs.serves((address, ports), &super::called(address, ports), balancer);
             served.map_err(|(field, message)| InTheWay::Field(field, message))?;
         }
-        let of_protocol = (address, ports.protocol, 0)..=(address, ports.protocol, ports.last);
-        if let Some((_, there)) = self.services.range_mut(of_protocol).next_back().filter(|(_, there)| there.ports.last >= ports.first) {
+        if let Some((_, there)) = self.services.range_mut(up_to(address, &ports)).next_back().filter(|(_, there)| there.ports.meets(&ports))
+        {
             let both_labels = binding.name.source == Source::Label && there.binding.source == Source::Label;
             if !(both_labels && there.ports == ports) {
                 return Err(InTheWay::Port(Reason::Port(PortRefusal::Served { service: there.called(), by: there.binding.to_string() })));
