@@ -81,7 +81,8 @@ pub struct EgressBindingSpec {
     /// Who: containers of this node that fit all that is given here. In files only.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub container_selector: Option<ContainerSelector>,
-    /// Who: sources that route through this node; an entry may also be the subnet alone, `10.0.0.0/24`. In files only.
+    /// Who: sources that route through this node; an entry may also be the subnet alone, `10.0.0.0/24`. One address that this host has itself, on
+    /// a link that is no NIC, is the sockets that are bound to it. In files only.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 256))]
     pub addresses: Option<Vec<RoutedSource>>,

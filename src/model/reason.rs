@@ -105,6 +105,10 @@ pub enum Reason {
     TooManyWays {
         interface: String,
     },
+    /// The source is a NIC's own address, which sockets have that choose none.
+    OfUplink {
+        interface: String,
+    },
     /// The interface that holds the address leads to no outside.
     NotAnUplink {
         interface: String,

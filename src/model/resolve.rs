@@ -245,6 +245,17 @@ impl<'a> Resolver<'a> {
 
     fn source(&self, held: &Held, source: &RoutedSource, pending: &mut Pending) {
         let mut row = Row { address: Some(source.net), ..blank(Subject::Source(source.net), from_ref(held)) };
+        if let Some(link) = self.own(source) {
+            // Which address programs have that choose none is the host's own business.
+            if self.uplinks.nics.contains_key(&link.index) {
+                row.state = State::Refused(Reason::OfUplink { interface: link.name.clone() });
+            } else {
+                row.entry = Some(Entry::Socket);
+                row.state = choose(self.uplinks, held, source.net.addr());
+            }
+            pending.rows.push(row);
+            return;
+        }
         match self.link_of(source) {
             Ok(link) => {
                 row.entry = Some(self.entry(link));
@@ -261,6 +272,13 @@ impl<'a> Resolver<'a> {
             Err(reason) => row.state = State::Waiting(reason),
         }
         pending.rows.push(row);
+    }
+
+    /// The link that has a source as an address of this host itself.
+    fn own(&self, source: &RoutedSource) -> Option<&'a Link> {
+        let is_one = source.net.prefix_len() == source.net.max_prefix_len();
+        let mut links = self.facts.kernel.own_links_with(source.net.addr()).filter(|_| is_one);
+        links.find(|link| source.interface.as_ref().is_none_or(|name| *name == link.name))
     }
 
     /// The interface that a source comes in by.

@@ -45,6 +45,8 @@ pub enum Entry {
     Port { port: IfIndex, bridge: IfIndex },
     /// By an interface of its own or of a subnet.
     Routed { interface: IfIndex },
+    /// Not at all: sockets of this host that are bound to the address, which is one of the host's own.
+    Socket,
     /// Not at all: sockets of this host that a user opened.
     User { uid: u32 },
     /// Not at all: sockets of this host that were made in or below a control group, so many levels below the root.
@@ -57,7 +59,7 @@ pub enum Entry {
 pub const EVERYBODY: &str = "host/all";
 
 impl Entry {
-    /// It is programs of this host.
+    /// It is programs of this host, whatever address they have.
     pub fn is_of_host(self) -> bool {
         matches!(self, Self::User { .. } | Self::Cgroup { .. } | Self::Everybody)
     }
@@ -67,7 +69,7 @@ impl Entry {
         match self {
             Self::Port { bridge, .. } => bridge,
             Self::Routed { interface } => interface,
-            Self::User { .. } | Self::Cgroup { .. } | Self::Everybody => 0,
+            Self::Socket | Self::User { .. } | Self::Cgroup { .. } | Self::Everybody => 0,
         }
     }
 
@@ -75,7 +77,7 @@ impl Entry {
     pub fn bridge(self) -> Option<IfIndex> {
         match self {
             Self::Port { bridge, .. } => Some(bridge),
-            Self::Routed { .. } | Self::User { .. } | Self::Cgroup { .. } | Self::Everybody => None,
+            Self::Routed { .. } | Self::Socket | Self::User { .. } | Self::Cgroup { .. } | Self::Everybody => None,
         }
     }
 
@@ -84,7 +86,7 @@ impl Entry {
         match self {
             Self::Port { port, .. } => port,
             Self::Routed { interface } => interface,
-            Self::User { .. } | Self::Cgroup { .. } | Self::Everybody => 0,
+            Self::Socket | Self::User { .. } | Self::Cgroup { .. } | Self::Everybody => 0,
         }
     }
 }

@@ -101,7 +101,7 @@ impl Resets {
                 _ if deepest.is_some() => break,
                 Entry::User { uid } if uid == connection.user => return Some(programs),
                 Entry::Everybody => return Some(programs),
-                Entry::User { .. } | Entry::Port { .. } | Entry::Routed { .. } => {}
+                Entry::User { .. } | Entry::Port { .. } | Entry::Routed { .. } | Entry::Socket => {}
             }
         }
         deepest.map(|(_, programs)| programs)

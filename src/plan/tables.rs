@@ -6,7 +6,7 @@ use std::net::IpAddr;
 use ipnet::IpNet;
 
 use super::datapath::sets::Sets;
-use super::datapath::{self, Shape, drops, gate, inbound, names, programs, rate, source_ports, spread, traffic};
+use super::datapath::{self, Shape, drops, gate, inbound, names, programs, rate, sockets, source_ports, spread, traffic};
 use crate::model::binding::{ExistingFlows, SourcePorts, Traffic};
 use crate::model::facts::{Family as IpFamily, IfIndex, KernelFacts};
 use crate::model::policy::{NO_EXIT, Standing, is_held_unknown, standing};
@@ -150,6 +150,7 @@ fn table(outcome: &Outcome, rows: &[Stood], kernel: &KernelFacts, v6: bool, made
         spread::add(&mut table, *policy, shares, v6, &mut made.spread);
     }
     programs::add(&mut table, outcome, v6);
+    sockets::add(&mut table, outcome.rows.iter(), v6);
     source_ports::add(&mut table, &outcome.uplinks.source_ports(), v6);
     traffics.extend(programs::traffics(&outcome.programs, v6));
     inbound::add(&mut table, outcome, kernel, v6, &mut made.inbound);

@@ -96,7 +96,9 @@ impl Drops {
 
     /// What of a row's workload was dropped, or of the calls to it; the reasons in order.
     pub fn of(&self, row: &Row, outcome: &Outcome) -> Vec<DroppedFor> {
-        let (Some(entry @ (Entry::Port { .. } | Entry::Routed { .. })), Some(net)) = (row.entry, row.address) else { return Vec::new() };
+        let (Some(entry @ (Entry::Port { .. } | Entry::Routed { .. } | Entry::Socket)), Some(net)) = (row.entry, row.address) else {
+            return Vec::new();
+        };
         let mut all: BTreeMap<&str, u64> = BTreeMap::new();
         let mut add = |link: IfIndex, first: IpAddr, last: IpAddr| {
             let reasons = self.by_source.range((link, first)..=(link, last)).flat_map(|(_, reasons)| reasons);

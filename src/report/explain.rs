@@ -102,6 +102,7 @@ fn one(out: &mut String, facts: &Facts, outcome: &Outcome, row: &Row, ends: spre
     match row.entry {
         Some(Entry::Port { port, bridge }) => writeln!(out, "  known by  port {} of bridge {}", link(port), link(bridge))?,
         Some(Entry::Routed { interface }) => writeln!(out, "  known by  interface {}", link(interface))?,
+        Some(Entry::Socket) => writeln!(out, "  known by  the address that sockets of this host are bound to")?,
         Some(Entry::User { uid }) => writeln!(out, "  known by  user {uid} of its sockets")?,
         Some(Entry::Cgroup { id, level }) => writeln!(out, "  known by  control group {id} of its sockets, at level {level}")?,
         Some(Entry::Everybody) => writeln!(out, "  known by  a socket that no other binding names")?,

@@ -26,7 +26,7 @@ use egressd::model::uplinks::{Exit, Uplink};
 use egressd::model::workload::{Entry, Row, State, Subject};
 use egressd::nft::build::rule;
 use egressd::nft::{Chain, Family, Ruleset, diff};
-use egressd::plan::datapath::{Shape, chains, programs, source_ports, spread, traffic};
+use egressd::plan::datapath::{Shape, chains, programs, sockets, source_ports, spread, traffic};
 use egressd::plan::tables;
 
 use crate::lab::*;
@@ -134,6 +134,12 @@ fn limited_by_rate() -> Row {
     }
 }
 
+/// Sockets of an address of the host itself.
+fn socket(v6: bool) -> Row {
+    let net = if v6 { "fd00:18::100/128" } else { "172.18.0.100/32" }.parse().unwrap();
+    Row { subject: Subject::Source(net), address: Some(net), entry: Some(Entry::Socket), ..limited_by_rate() }
+}
+
 /// A program in a network namespace.
 fn isolated() -> KernelFacts {
     let addresses = ["10.213.0.1", "fd65:6772:6573:7364::1"].map(|address| address.parse().unwrap()).to_vec();
@@ -208,6 +214,7 @@ fn the_datapaths_rules_are_taken_by_the_kernel_and_listed_by_nft() {
                 ports_nets: all,
                 program_ports: all,
                 programs: all,
+                sockets: all,
                 services: all,
                 services_ranges: all,
                 server_limits: all,
@@ -217,6 +224,7 @@ fn the_datapaths_rules_are_taken_by_the_kernel_and_listed_by_nft() {
             };
             table.chains.extend(chains(shape));
             programs::add(table, &Outcome { programs: host_programs(v6, &limited), ..Outcome::default() }, v6);
+            sockets::add(table, [socket(v6)].iter(), v6);
             for (number, spread) in [Spread::RoundRobin, Spread::Random, Spread::BySource, Spread::ByDestination].into_iter().enumerate() {
                 let address = |host: u8| {
                     if v6 { IpAddr::from([0x2001, 0xdb8, 0, 0, 0, 0, 0, host.into()]) } else { IpAddr::from([198, 51, 100, host]) }
@@ -253,6 +261,7 @@ fn the_datapaths_rules_are_taken_by_the_kernel_and_listed_by_nft() {
             "udp sport 68 udp dport 67 accept",
             "meta skuid != 4294967295 meta mark set iif map @programs-all goto program",
             "snat to oif . meta mark & 0xffff1fff map @program_exits",
+            "ip saddr @sockets goto sockets",
             "fib daddr . mark oif . ip daddr @inside_routes meta mark set 0x00001001 return",
             "meta mark set numgen inc mod 3 map @ways-80000001",
             "snat to numgen inc mod 2 map @slots-80000001-1",

@@ -9,6 +9,7 @@ mod firewall;
 mod first;
 mod isolated;
 mod lab;
+mod sockets;
 mod verify;
 
 use std::process::ExitCode;
@@ -46,6 +47,9 @@ fn main() -> ExitCode {
         Scenario::new("marks that other programs set in postrouting take no bound program's exit away", bound::marked_for_tc),
         Scenario::new("programs that send from one port to one server leave each by its own exit", bound::one_port_one_after_the_other),
         Scenario::new("programs' flows are spread over exits by turn", bound::by_turn),
+        Scenario::new("programs that listen on bridges' addresses are called at their NICs, and call out by them", sockets::of_bridges),
+        Scenario::new("sockets of a binding's address are held without an exit, told, and begin anew by another", sockets::without_an_exit),
+        Scenario::new("a NIC's own address is nobody's to bind", sockets::of_a_nic),
         Scenario::new("all programs of the host leave by three exits by turn, daemon alive or dead", everybody::by_turn),
         Scenario::new("where all programs are bound, what is not theirs to send stays as it was", everybody::left_alone),
         Scenario::new("where all programs are bound, a socket keeps the address that it is bound to", everybody::own_addresses),

@@ -95,6 +95,12 @@ impl fmt::Display for Reason {
                     "all 127 ways are taken, none is left for {interface}; use fewer NICs and gateways, and fewer exits of programs of the host"
                 )
             }
+            Self::OfUplink { interface } => {
+                write!(
+                    f,
+                    "it is an address of {interface}, which sockets of this host get that choose none; name the programs by hostSelector, or have them listen on an address of a bridge"
+                )
+            }
             Self::NotAnUplink { interface, why } => write!(f, "{interface} {why}"),
             Self::DatapathBypassed { bridge } => {
                 write!(f, "{bridge} is a bridge of a NIC, so its packets to the router bypass this host; put it on a bridge of its own")

@@ -27,6 +27,7 @@ impl Reason {
             Self::Away { why: Away::Probe { .. }, .. } => "ProbeFailed",
             Self::GatewayConflict { .. } => "GatewayConflict",
             Self::TooManyWays { .. } => "TooManyWays",
+            Self::OfUplink { .. } => "AddressOfNic",
             Self::NotAnUplink { .. } => "NotAnUplink",
             Self::DatapathBypassed { .. } | Self::OnNoLink { .. } => "DatapathBypassed",
             Self::AddressTaken { .. } => "AddressTaken",

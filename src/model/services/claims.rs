@@ -154,6 +154,9 @@ fn up_to(address: IpAddr, ports: &Ports) -> RangeInclusive<First> {
     (address, ports.protocol, 0)..=(address, ports.protocol, ports.last)
 }
 
+/// A server's row, its address, and where it is.
+type Placed = (usize, IpAddr, Entry);
+
 /// Ports that are somebody's.
 pub(super) struct Claims<'a> {
     rows: &'a [Row],
@@ -179,8 +182,9 @@ impl Claims<'_> {
     /// Takes the ports to which the binding has this right.
     fn take(&mut self, candidate: &Candidate, right: Right) {
         let binding = candidate.binding;
-        let (own, servers): (Vec<_>, Vec<_>) =
-            one_each(&candidate.rows, self.rows).into_iter().partition(|(_, address, _)| self.known.is_own(*address));
+        let (own, servers): (Vec<_>, Vec<_>) = one_each(&candidate.rows, self.rows)
+            .into_iter()
+            .partition(|(_, address, entry)| *entry != Entry::Socket && self.known.is_own(*address));
         let mut exits: Vec<(IfIndex, IpAddr)> = Vec::new();
         for exit in binding.exits.iter().filter(|spec| !spec.draining).filter_map(|spec| self.known.uplinks.holder(spec)) {
             if !exits.iter().any(|(_, address)| *address == exit.1) {
@@ -195,7 +199,7 @@ impl Claims<'_> {
             }
             if right == Right::Asks {
                 self.tell_missing(binding, at, inbound);
-                self.tell_own(binding, at, inbound, own.iter().map(|(_, address, _)| *address));
+                self.tell_own(binding, at, inbound, &own, &servers);
                 self.tell_last_resort(binding, at, inbound);
             }
             let mut of_other_family = !servers.is_empty() && !exits.is_empty();
@@ -239,10 +243,12 @@ impl Claims<'_> {
     }
 
     /// Tells of servers that are this host itself, whose calls would come back to it.
-    fn tell_own(&mut self, binding: &Binding, at: usize, inbound: &Inbound, own: impl Iterator<Item = IpAddr>) {
-        let named = |address: &IpAddr| self.known.is_own(*address);
-        let weighed: Vec<IpAddr> = inbound.weights.keys().filter(|address| named(address)).copied().collect();
-        for (field, address) in own.map(|address| ("port", address)).chain(weighed.into_iter().map(|address| ("servers", address))) {
+    fn tell_own(&mut self, binding: &Binding, at: usize, inbound: &Inbound, own: &[Placed], servers: &[Placed]) {
+        let serves = |address: &IpAddr| servers.iter().any(|(_, server, _)| server == address);
+        let weighed = inbound.weights.keys().filter(|address| self.known.is_own(**address) && !serves(address)).copied();
+        let weighed: Vec<IpAddr> = weighed.collect();
+        let own = own.iter().map(|(_, address, _)| ("port", *address));
+        for (field, address) in own.chain(weighed.into_iter().map(|address| ("servers", address))) {
             let message = format!(
                 "{address} is an address of this host itself, and no server; name a workload's, or let the program listen at the exit"
             );
@@ -302,7 +308,7 @@ impl Claims<'_> {
         Ok(())
     }
 
-    fn server(&mut self, inbound: &Inbound, called: Called, (row, address, entry): (usize, IpAddr, Entry)) -> Server {
+    fn server(&mut self, inbound: &Inbound, called: Called, (row, address, entry): Placed) -> Server {
         let port = port_of(inbound);
         let leaves = matches!(&self.rows[row].subject, Subject::Pod(pod) if pod.leaves());
         let weight = if leaves { 0 } else { inbound.weights.get(&address).copied().unwrap_or(inbound.weight) };
@@ -377,7 +383,7 @@ fn port_of(inbound: &Inbound) -> Option<u16> {
 }
 
 /// One address of each family for each workload: on the network of its default route, by which it answers, if there are several.
-fn one_each(of: &[usize], rows: &[Row]) -> Vec<(usize, IpAddr, Entry)> {
+fn one_each(of: &[usize], rows: &[Row]) -> Vec<Placed> {
     let mut best: BTreeMap<(String, bool), (bool, IpAddr, usize, Entry)> = BTreeMap::new();
     for at in of {
         let row = &rows[*at];

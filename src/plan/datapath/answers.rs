@@ -33,10 +33,10 @@ pub fn chains(shape: Shape) -> Chains {
                 .accept(),
         ),
     ]);
-    rules.extend(present(programs::output(shape)));
+    rules.extend(programs::output(shape));
     let mut chains = vec![("output", Chain::base(ChainKind::Route, Hook::Output, PRIORITY_OUTPUT, rules))];
-    if shape.programs {
-        chains.push(("behind_output", Chain::base(ChainKind::Route, Hook::Output, PRIORITY_BEHIND_OUTPUT, programs::behind_output())));
+    if shape.programs || shape.sockets {
+        chains.push(("behind_output", Chain::base(ChainKind::Route, Hook::Output, PRIORITY_BEHIND_OUTPUT, programs::behind_output(shape))));
     }
     chains
 }

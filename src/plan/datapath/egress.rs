@@ -114,7 +114,7 @@ fn bound(shape: Shape, net: bool) -> Vec<Rule> {
 }
 
 /// Puts the policy, and then its way, into the packet mark. The policy's number stands there between two rules only.
-fn choose(shape: Shape, net: bool) -> Vec<Rule> {
+pub fn choose(shape: Shape, net: bool) -> Vec<Rule> {
     let key = [iif(), saddr(shape.v6)];
     let policy = if net { map(ranges(names::POLICIES_NETS), key) } else { map(names::POLICIES, key) };
     present([

@@ -23,6 +23,7 @@ mod rules;
 mod seal;
 pub mod sets;
 mod shape;
+pub mod sockets;
 pub mod source_ports;
 pub mod spill;
 pub mod spread;

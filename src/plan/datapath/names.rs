@@ -42,6 +42,8 @@ pub const DEPARTED: &str = "departed";
 pub const FELL_BACK: &str = "fell_back";
 /// The same for subnets.
 pub const FELL_BACK_NETS: &str = "fell_back_nets";
+/// Addresses of the host itself: sockets that are bound to them are.
+pub const SOCKETS: &str = "sockets";
 /// Policy of the host's programs: the mark that tells its exit. A policy without a usable exit is not in it.
 pub const PROGRAM_MARKS: &str = "program_marks";
 /// Output NIC, mark: the exit of programs' flows.

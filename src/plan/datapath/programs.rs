@@ -19,7 +19,7 @@ use super::rules::{ours, to_inside};
 use super::shape::Shape;
 use super::spill::{self, Spill};
 use super::spread::{numbered, slot};
-use super::{drops, names, source_ports, traffic};
+use super::{drops, names, sockets, source_ports, traffic};
 use crate::contract::{FLAG, FLAG_MASK, MARK_MASK, PRIORITY_OUTPUT};
 use crate::model::binding::Traffic;
 use crate::model::outcome::{Outcome, Programs};
@@ -76,27 +76,36 @@ pub fn slots(policy: u32) -> String {
 }
 
 /// The end of the chain `output`.
-pub(super) fn output(shape: Shape) -> [Option<Rule>; 4] {
-    let translated = CONFIRMED | TRANSLATED;
-    [
-        // Whoever has the socket, and though nobody has it any more.
-        Some(rule().is(ct_direction(), ORIGINAL).is(ct_status().and(translated), translated).goto("bound_flow")),
-        shape.programs.then(|| rule().is(ct_direction(), REPLY).accept()),
-        shape.programs.then(|| rule().is(ct_status().and(CONFIRMED), CONFIRMED).goto("program_flows")),
-        shape.programs.then(|| rule().goto("programs")),
-    ]
+pub(super) fn output(shape: Shape) -> Vec<Rule> {
+    let answers = || rule().is(ct_direction(), REPLY).accept();
+    let confirmed = || rule().is(ct_status().and(CONFIRMED), CONFIRMED);
+    let mut rules = vec![translated()];
+    rules.extend((shape.programs || shape.sockets).then(answers));
+    // A socket's address says more than who opened it.
+    rules.extend(shape.sockets.then(|| sockets::output(shape.v6)).into_iter().flatten());
+    if shape.programs {
+        rules.extend([confirmed().goto("program_flows"), rule().goto("programs")]);
+    }
+    rules
+}
+
+/// Later packets of a flow, whoever has the socket, and though nobody has it any more.
+fn translated() -> Rule {
+    let both = CONFIRMED | TRANSLATED;
+    rule().is(ct_direction(), ORIGINAL).is(ct_status().and(both), both).goto("bound_flow")
 }
 
 /// The same for what another program's chain has re-marked since.
-pub(super) fn behind_output() -> [Rule; 5] {
-    let translated = CONFIRMED | TRANSLATED;
-    [
+pub(super) fn behind_output(shape: Shape) -> Vec<Rule> {
+    let mut rules = vec![
         ours().accept(),
-        rule().is(ct_direction(), ORIGINAL).is(ct_status().and(translated), translated).goto("bound_flow"),
+        translated(),
         rule().is(ct_direction(), REPLY).accept(),
         rule().is(ct_status().and(CONFIRMED), CONFIRMED).accept(),
-        rule().goto("programs"),
-    ]
+    ];
+    rules.extend(shape.sockets.then(|| sockets::output(shape.v6)).into_iter().flatten());
+    rules.extend(shape.programs.then(|| rule().goto("programs")));
+    rules
 }
 
 /// The source ports of a first packet.
@@ -146,7 +155,7 @@ impl By {
         match entry {
             Entry::User { uid } => Some((Self::User, Bytes::of_number(uid))),
             Entry::Cgroup { id, level } => Some((Self::Cgroup(level), Bytes::of_cgroup(id))),
-            Entry::Port { .. } | Entry::Routed { .. } | Entry::Everybody => None,
+            Entry::Port { .. } | Entry::Routed { .. } | Entry::Socket | Entry::Everybody => None,
         }
     }
 
@@ -188,7 +197,7 @@ type Tier = BTreeMap<By, Lookup>;
 pub fn add(table: &mut Table, outcome: &Outcome, v6: bool) {
     let programs = &outcome.programs;
     let (tiers, reset) = (tiers(programs, v6), bound(programs, v6).any(|(row, _)| is_reset(row)));
-    let mut first: Vec<Rule> = left_alone(table, v6);
+    let mut first: Vec<Rule> = left_alone(has_inside(table), v6);
     // Ahead of all look-ups: a new group below a bound one may be another binding's, and would leave by the exit of the group above.
     guards(table, programs, &mut first);
     let (mut later, mut in_zones): (Vec<Rule>, Vec<Rule>) = Default::default();
@@ -242,8 +251,7 @@ pub fn add(table: &mut Table, outcome: &Outcome, v6: bool) {
         }
     }
     let spreads = !programs.spreads.is_empty();
-    let refuse = rule().counter(drops::NO_EXIT).reject(Refusal::Host { v6 });
-    let refused = drops::add_end(table, (drops::NO_EXIT, "tcp"), v6, [iif(), saddr(v6)], refuse);
+    let refused = refuse_calls(table, v6);
     table.chains.extend([
         ("programs".to_owned(), Chain::regular(first)),
         ("program_flows".to_owned(), Chain::regular(later)),
@@ -295,17 +303,25 @@ fn tiers(programs: &Programs, v6: bool) -> Vec<Tier> {
 }
 
 /// Destinations that no exit is for. In `output` the interface is still that of the unmarked packet's route.
-fn left_alone(table: &Table, v6: bool) -> Vec<Rule> {
+pub(super) fn left_alone(inside: bool, v6: bool) -> Vec<Rule> {
     let mut rules = vec![
         rule().found(names::INSIDE_LINKS, [oif()]).accept(),
         rule().found(names::INSIDE_HOSTS, [oif(), daddr(v6)]).accept(),
         rule().found(ranges(names::INSIDE_ROUTES), [oif(), daddr(v6)]).accept(),
     ];
     rules.extend(on_the_link(v6).into_iter().map(|net| rule().within(daddr(v6), net).accept()));
-    if table.sets.get(names::INSIDE).is_some_and(|set| !set.elements.is_empty()) {
-        rules.push(to_inside(v6).accept());
-    }
+    rules.extend(inside.then(|| to_inside(v6).accept()));
     rules
+}
+
+fn has_inside(table: &Table) -> bool {
+    table.sets.get(names::INSIDE).is_some_and(|set| !set.elements.is_empty())
+}
+
+/// Adds the chain that answers a connection of the host for which there is no exit, and returns its name.
+pub(super) fn refuse_calls(table: &mut Table, v6: bool) -> String {
+    let refuse = rule().counter(drops::NO_EXIT).reject(Refusal::Host { v6 });
+    drops::add_end(table, (drops::NO_EXIT, "tcp"), v6, [iif(), saddr(v6)], refuse)
 }
 
 /// Multicast and broadcast (RFC 1112, RFC 919), link-local and multicast of IPv6 (RFC 4291).

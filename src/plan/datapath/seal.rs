@@ -18,7 +18,7 @@ pub fn chains(shape: Shape) -> Chains {
         // Another NIC's exit as its source: the packet lost its way.
         Some(drop_for(forwarded(rule()).is_not(map(names::WAYS, [saddr(v6)]), 0), drops::SEAL)),
         Some(programs::sealed(v6)),
-        shape.programs.then(programs::untracked),
+        (shape.programs || shape.sockets).then(programs::untracked),
         shape.inside.then(|| to_inside(v6).accept()),
     ]);
     rules.push(rule().goto("unmarked"));

@@ -47,6 +47,8 @@ pub struct Shape {
     /// Who is bound goes by the default route just now.
     pub fell_back: bool,
     pub fell_back_nets: bool,
+    /// Sockets of the host are bound by their address.
+    pub sockets: bool,
     /// Programs of the host are bound, or held.
     pub programs: bool,
 }
@@ -79,6 +81,7 @@ impl Shape {
             departed: any(names::DEPARTED),
             fell_back: any(names::FELL_BACK),
             fell_back_nets: any(names::FELL_BACK_NETS),
+            sockets: any(names::SOCKETS),
             programs: sets.keys().any(|name| names::is_of_programs(name)),
         }
     }

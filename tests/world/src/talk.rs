@@ -15,6 +15,8 @@ use std::{
     time::Duration,
 };
 
+use socket2::{Domain, Socket, Type};
+
 use crate::netns::Netns;
 
 /// How long a client waits for anything: many times what the way takes, as long as a dropped first packet's repetition.
@@ -109,7 +111,18 @@ pub struct Flow {
 impl Flow {
     /// Connects from the namespace.
     pub fn open(netns: &Netns, to: SocketAddr) -> io::Result<Self> {
-        let stream = netns.enter(|| connect(to))?;
+        Self::over(netns.enter(|| connect(to))?)
+    }
+
+    /// Connects from an address of the namespace.
+    pub fn open_from(netns: &Netns, from: IpAddr, to: SocketAddr) -> io::Result<Self> {
+        let socket = netns.enter(|| Socket::new(Domain::for_address(to), Type::STREAM, None))?;
+        socket.bind(&SocketAddr::new(from, 0).into())?;
+        socket.connect_timeout(&to.into(), PATIENCE)?;
+        Self::over(patient(socket.into())?)
+    }
+
+    fn over(stream: TcpStream) -> io::Result<Self> {
         let mut stream = BufReader::new(stream);
         let seen = parse(&line(&mut stream)?)?;
         Ok(Self { stream, seen })
@@ -196,7 +209,10 @@ pub fn get(netns: &Netns, at: SocketAddr, path: &str) -> io::Result<String> {
 }
 
 fn connect(to: SocketAddr) -> io::Result<TcpStream> {
-    let stream = TcpStream::connect_timeout(&to, PATIENCE)?;
+    patient(TcpStream::connect_timeout(&to, PATIENCE)?)
+}
+
+fn patient(stream: TcpStream) -> io::Result<TcpStream> {
     stream.set_read_timeout(Some(PATIENCE))?;
     stream.set_write_timeout(Some(PATIENCE))?;
     Ok(stream)

@@ -3,7 +3,7 @@
 //! conntrack leaves a connection the address that it began with, and one from before its program was bound was not translated: its address is
 //! everybody's. So it is known by its socket, as a first packet is. Its program is told by a reset, whatever the daemon does meanwhile.
 
-use super::{bound, left_alone, limits};
+use super::{bound, has_inside, left_alone, limits};
 use crate::model::policy::{Standing, standing};
 use crate::model::resolve::Outcome;
 use crate::model::workload::Row;
@@ -45,7 +45,7 @@ pub fn chain(policy: u32) -> String {
 
 /// Adds a chain for each policy of a binding that resets: connections whose address is an exit of it go on, and what it is not for.
 pub fn add(table: &mut Table, outcome: &Outcome, v6: bool) {
-    let mut rules = left_alone(table, v6);
+    let mut rules = left_alone(has_inside(table), v6);
     let reset = rule().counter(drops::DEPARTED).reject(Refusal::TcpReset);
     for (row, policy) in bound(&outcome.programs, v6).filter(|(row, _)| is_reset(row)) {
         let (name, exits) = (chain(policy), outcome.borne_by(row));
