@@ -50,6 +50,7 @@ fn main() -> ExitCode {
         "a port stays with the binding that serves it: another one comes, it is edited, it has an error, egressd is restarted",
         ports::stays,
     ));
+    scenarios.push(Scenario::new("a port stays with its binding while the exit's address is away, for a moment or longer", ports::away));
     scenarios
         .push(Scenario::new("a port that a program of the host has is refused, with who it is, until it goes", ports::taken_by_programs));
     scenarios.push(Scenario::new("who had a port first keeps it, also after a restart", ports::first_come));

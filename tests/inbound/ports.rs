@@ -213,3 +213,39 @@ pub fn stays() {
         if two.calls() > before { Ok(()) } else { Err("the first one serves it still".to_owned()) }
     });
 }
+
+/// A lease that is renewed, say.
+pub fn away() {
+    let world = World::builder().build();
+    let (_, [one, two, _]) = stage(&world);
+    let [a, b, c, d] = world.layout.address(Nic::Eth1).octets();
+    let exit = Ipv4Addr::new(a, b, c, d + 16);
+    world.host.ip(&format!("addr add {exit}/20 dev eth1"));
+    let of = |server: &Server| {
+        let name = server.at.netns.name();
+        let exits = Binding::new(name, &format!("networkNamespaces: [{name}]")).with(&format!("exits: [{{address: {exit}}}]"));
+        exits.with(&format!("inbound: [{{protocol: TCP, port: {TARGET}}}]"))
+    };
+    world.bind(&of(&one));
+    let _egressd = served(&world);
+    let is_served = || {
+        let services = world.status()["services"].clone();
+        if services[0]["binding"].is_null() { Err(services.to_string()) } else { Ok(()) }
+    };
+    until("it is served", is_served);
+    world.bind(&of(&two).with("priority: 9"));
+    await_problem(&world, &["file/default/s11", "is served by file/default/s10"]);
+    for pause in [0, 0, 300, 2500] {
+        world.host.ip(&format!("addr del {exit}/20 dev eth1"));
+        if pause > 0 {
+            until("it is away", || if is_served().is_err() { Ok(()) } else { Err("it is served".to_owned()) });
+            std::thread::sleep(std::time::Duration::from_millis(pause));
+        }
+        world.host.ip(&format!("addr add {exit}/20 dev eth1"));
+        until("it is served again", is_served);
+        world.await_handled();
+        await_problem(&world, &["file/default/s11", "is served by file/default/s10"]);
+        let services = world.status()["services"].to_string();
+        assert!(services.contains("default/s10") && !services.contains("default/s11"), "away for {pause} ms: {services}");
+    }
+}

@@ -61,17 +61,21 @@ pub fn claims<'a>(rows: &'a [Row], listed: impl Iterator<Item = &'a Arc<Binding>
         let mut entries = bindings.get(name).into_iter().flat_map(|binding| &binding.inbound);
         entries.any(|entry| entry.refusal.is_none() && entry.ports.meets(ports))
     };
-    let is_taken =
-        |(address, ports): &Called| services.range(up_to(*address, ports)).next_back().is_some_and(|(_, there)| there.ports.meets(ports));
-    let away = known.holders.iter().filter(|(called, holder)| !is_taken(called) && asks_still(holder, &called.1));
-    let away = away.map(|(called, holder)| (*called, holder.clone())).collect();
     let is_free = |service: &Service| {
         let called = (service.address, service.ports);
         let is_looked_at = service.engine.ipvs().is_none() || known.ipvs.is_some();
-        is_looked_at && (known.served.contains_key(&called) || known.taken.is_known(called))
+        // It was its port while its exit was away, too.
+        let is_held = || known.holders.get(&called) == Some(&service.binding);
+        is_looked_at && (known.served.contains_key(&called) || is_held() || known.taken.is_known(called))
     };
-    let (all, waiting): (Vec<_>, Vec<_>) = services.into_values().partition(is_free);
-    Services { all, problems, asked: Arc::new(asked), pending: !waiting.is_empty(), ipvs, checks: Arc::new(checks), away }
+    let (all, waiting): (BTreeMap<First, Service>, BTreeMap<First, Service>) =
+        services.into_iter().partition(|(_, service)| is_free(service));
+    let is_taken =
+        |(address, ports): &Called| all.range(up_to(*address, ports)).next_back().is_some_and(|(_, there)| there.ports.meets(ports));
+    let away = known.holders.iter().filter(|(called, holder)| !is_taken(called) && asks_still(holder, &called.1));
+    let away = away.map(|(called, holder)| (*called, holder.clone())).collect();
+    let (all, pending) = (all.into_values().collect(), !waiting.is_empty());
+    Services { all, problems, asked: Arc::new(asked), pending, ipvs, checks: Arc::new(checks), away }
 }
 
 /// Who comes first where several ask for a port. Of the API server's bindings that is the oldest: a namespace gives itself what priority it likes.
@@ -149,7 +153,7 @@ fn meeting<T>(of: &BTreeMap<Called, T>, (address, ports): Called) -> impl Iterat
 /// An address, a protocol, and the first port.
 type First = (IpAddr, Protocol, u16);
 
-/// Where services begin that may meet these ports: of those that are there, none of which overlaps another, only the last one can.
+/// Where services begin that may meet these ports: of those that are there, only the last one can.
 fn up_to(address: IpAddr, ports: &Ports) -> RangeInclusive<First> {
     (address, ports.protocol, 0)..=(address, ports.protocol, ports.last)
 }

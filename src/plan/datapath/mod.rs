@@ -6,7 +6,7 @@
 //! `prerouting` (behind everybody's mangle rules) to the end of `postrouting`. ARCHITECTURE.md follows a packet through all of it.
 
 pub mod admission;
-mod answers;
+
 pub mod drops;
 mod egress;
 mod flow;
@@ -16,6 +16,7 @@ mod identity;
 pub mod inbound;
 mod ipvs;
 pub mod names;
+mod output;
 pub mod programs;
 mod published;
 pub mod rate;
@@ -45,7 +46,7 @@ pub fn chains(shape: Shape) -> BTreeMap<String, Chain> {
         inbound::chains(shape),
         gate::chains(shape),
         egress::chains(shape),
-        answers::chains(shape),
+        output::chains(shape),
         guard::chains(shape),
         seal::chains(shape),
     ];

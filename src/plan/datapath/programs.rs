@@ -13,13 +13,12 @@ use std::net::IpAddr;
 use ipnet::IpNet;
 
 use super::drops::{drop_for, no_way_of_program};
-use super::flow::{CONFIRMED, NO_FLOW, ORIGINAL, REPLY, TRANSLATED};
+use super::flow::{NO_FLOW, ORIGINAL, TRANSLATED};
 use super::names::OF_PROGRAMS;
 use super::rules::{ours, to_inside};
-use super::shape::Shape;
 use super::spill::{self, Spill};
 use super::spread::{numbered, slot};
-use super::{drops, names, sockets, source_ports, traffic};
+use super::{drops, names, source_ports, traffic};
 use crate::contract::{FLAG, FLAG_MASK, MARK_MASK, PRIORITY_OUTPUT};
 use crate::model::binding::Traffic;
 use crate::model::outcome::{Outcome, Programs};
@@ -73,39 +72,6 @@ pub fn who_in(set: &str, key: Key) -> Who {
 /// The set of the slots of a policy that spreads, which lead to marks.
 pub fn slots(policy: u32) -> String {
     format!("marks-{policy:08x}")
-}
-
-/// The end of the chain `output`.
-pub(super) fn output(shape: Shape) -> Vec<Rule> {
-    let answers = || rule().is(ct_direction(), REPLY).accept();
-    let confirmed = || rule().is(ct_status().and(CONFIRMED), CONFIRMED);
-    let mut rules = vec![translated()];
-    rules.extend((shape.programs || shape.sockets).then(answers));
-    // A socket's address says more than who opened it.
-    rules.extend(shape.sockets.then(|| sockets::output(shape.v6)).into_iter().flatten());
-    if shape.programs {
-        rules.extend([confirmed().goto("program_flows"), rule().goto("programs")]);
-    }
-    rules
-}
-
-/// Later packets of a flow, whoever has the socket, and though nobody has it any more.
-fn translated() -> Rule {
-    let both = CONFIRMED | TRANSLATED;
-    rule().is(ct_direction(), ORIGINAL).is(ct_status().and(both), both).goto("bound_flow")
-}
-
-/// The same for what another program's chain has re-marked since.
-pub(super) fn behind_output(shape: Shape) -> Vec<Rule> {
-    let mut rules = vec![
-        ours().accept(),
-        translated(),
-        rule().is(ct_direction(), REPLY).accept(),
-        rule().is(ct_status().and(CONFIRMED), CONFIRMED).accept(),
-    ];
-    rules.extend(shape.sockets.then(|| sockets::output(shape.v6)).into_iter().flatten());
-    rules.extend(shape.programs.then(|| rule().goto("programs")));
-    rules
 }
 
 /// The source ports of a first packet.
