@@ -42,6 +42,8 @@ pub struct Facts {
     /// NICs that NetworkManager manages, by index.
     pub network_manager: BTreeSet<IfIndex>,
     pub docker: Option<Docker>,
+    /// The file that nftables.service loads at boot, if it has tables of egressd.
+    pub saved: Option<PathBuf>,
     /// Whether a daemon answers on the state folder's socket.
     pub daemon: Option<bool>,
     /// What could not be gathered.

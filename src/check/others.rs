@@ -1,7 +1,10 @@
 //! Programs that egressd lives with: network managers, Docker, another egressd.
 
+use std::path::Path;
+
 use super::facts::{Docker, Facts, Networkd};
 use super::finding::Finding;
+use crate::contract::TABLE;
 use crate::model::served::refuse_driver;
 
 pub fn findings(facts: &Facts) -> Vec<Finding> {
@@ -9,11 +12,27 @@ pub fn findings(facts: &Facts) -> Vec<Finding> {
     findings.extend(facts.networkd.map(networkd));
     findings.extend(network_manager(facts));
     findings.extend(docker(facts));
+    findings.extend(facts.saved.as_ref().map(|file| saved(file)));
     findings.extend(facts.daemon.map(|runs| match runs {
         true => Finding::ok("egressd", "a daemon runs with this state folder"),
+        false if facts.chains.iter().any(|chain| chain.table == TABLE) => Finding::warn(
+            "egressd",
+            "its rules are in the kernel, and no daemon runs with this state folder: new containers on guarded bridges are held",
+            "start it (systemctl start egressd), or take the rules out: egressd cleanup",
+        ),
         false => Finding::ok("egressd", "no daemon runs with this state folder"),
     }));
     findings
+}
+
+/// What `nft list ruleset` wrote, egressd's tables among all others.
+fn saved(file: &Path) -> Finding {
+    let file = file.display();
+    Finding::warn(
+        "nftables",
+        format!("{file} has tables of egressd, which name interfaces of the moment: nft may refuse the whole file at the next boot"),
+        format!("take the tables {TABLE} out of {file}; egressd makes them itself"),
+    )
 }
 
 /// Since systemd 246 (routes) and 249 (rules) that can be turned off.

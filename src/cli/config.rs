@@ -1,7 +1,7 @@
 //! Options in a file: each by its long name, as `no-docker: true`, for all commands that have it, or below a command's name for that one. A flag
 //! or a variable says otherwise, and wins.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsString;
 use std::fs;
 use std::io::{self, Read};
@@ -14,7 +14,7 @@ use clap::parser::ValueSource;
 use clap::{Arg, ArgAction, ArgMatches, Command};
 use serde_json::Value;
 
-use super::variables::{against, source};
+use super::variables::{against, says_no, source};
 use crate::api::document::{Documents, MAX_FILE};
 use crate::api::nearest::nearest;
 
@@ -90,7 +90,7 @@ fn looked_up(command: &Command, arguments: &[OsString]) -> Option<(ArgMatches, P
 /// A flag or a variable says it, or says something that does not go with it.
 fn is_decided(command: &Command, argument: &Arg, given: &ArgMatches) -> bool {
     let says = |argument: &Arg| matches!(source(given, argument), Some(ValueSource::CommandLine | ValueSource::EnvVariable));
-    says(argument) || against(command, argument).into_iter().any(says)
+    says(argument) || against(command, argument).into_iter().any(|other| says(other) && !says_no(other))
 }
 
 /// What the file says, as arguments of each option. What stands below a command's name is for that one, and wins there.
@@ -106,7 +106,7 @@ fn read(command: &Command, subcommand: &Command, file: &Path) -> anyhow::Result<
             (Some(section), Value::Object(options)) => {
                 for (name, value) in options {
                     let arguments = arguments(&[section], &name, &value).with_context(|| format!("{shown}: {}", section.get_name()))?;
-                    if section.get_name() == subcommand.get_name() {
+                    if is_of(section.get_name(), subcommand.get_name()) {
                         own.insert(name, arguments);
                     }
                 }
@@ -114,12 +114,34 @@ fn read(command: &Command, subcommand: &Command, file: &Path) -> anyhow::Result<
             (_, value) => {
                 let all: Vec<&Command> = command.get_subcommands().collect();
                 let arguments = arguments(&all, &name, &value).with_context(|| shown.to_string())?;
+                if let Some(one) = all.iter().find(|one| has(one, &name)).filter(|_| differs(&all, &name)) {
+                    let below = one.get_name();
+                    bail!(
+                        "{shown}: {name}: commands have different ones; write it below a command's name, as `{below}: {{ {name}: ... }}`"
+                    );
+                }
                 of_all.insert(name, arguments);
             }
         }
     }
     of_all.extend(own);
     Ok(of_all)
+}
+
+/// Whether a section is for a command. `egressd proxies` asks the process that `egressd proxy` is, by that one's options.
+fn is_of(section: &str, command: &str) -> bool {
+    section == command || (section == "proxy" && command == "proxies")
+}
+
+fn has(command: &Command, name: &str) -> bool {
+    may_be_in_a_file(command).any(|option| option.get_long() == Some(name))
+}
+
+/// Whether commands have an option of this name by default with different values: a port, which one of them alone can have.
+fn differs(commands: &[&Command], name: &str) -> bool {
+    let options = commands.iter().flat_map(|command| may_be_in_a_file(command)).filter(|one| one.get_long() == Some(name));
+    let values = options.map(Arg::get_default_values).filter(|values| !values.is_empty());
+    values.collect::<BTreeSet<_>>().len() > 1
 }
 
 /// The one document of the file.

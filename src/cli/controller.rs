@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use clap::Args;
 use clap::builder::{BoolishValueParser, NonEmptyStringValueParser};
 
-use super::{log, runtime};
+use super::{log, runtime, values};
 use crate::daemon::controller::{self, Options};
 
 #[derive(Debug, Args)]
@@ -24,7 +24,7 @@ pub(super) struct ControllerArgs {
     #[arg(long, env = "EGRESSD_ALLOW_RAW_EXITS", value_parser = BoolishValueParser::new())]
     allow_raw_exits: bool,
     /// Address for /metrics, /healthz and /readyz
-    #[arg(long, env = "EGRESSD_METRICS_ADDRESS", default_value = "127.0.0.1:9465", value_name = "ADDRESS:PORT")]
+    #[arg(long, env = "EGRESSD_METRICS_ADDRESS", value_parser = values::listens, default_value = "127.0.0.1:9465", value_name = "ADDRESS:PORT")]
     metrics_address: SocketAddr,
     /// Log as JSON
     #[arg(long, env = "EGRESSD_LOG_JSON", value_parser = BoolishValueParser::new())]

@@ -1,6 +1,7 @@
 //! A service of the outside that tells its callers which address it sees.
 
 use std::net::{IpAddr, SocketAddr, ToSocketAddrs};
+use std::num::NonZeroU16;
 use std::str::FromStr;
 use std::time::Duration;
 
@@ -38,8 +39,13 @@ impl FromStr for Echo {
             return Err(format!("the service is asked by plain http, so that nothing but the address is checked; {example}"));
         }
         let host = uri.host().filter(|host| !host.is_empty()).ok_or_else(|| format!("it names no host; {example}"))?;
+        let port = uri.authority().and_then(|authority| authority.as_str().rsplit_once(host)?.1.strip_prefix(':'));
+        let port = port.map_or(Ok(80), |port| match port.parse::<NonZeroU16>() {
+            Ok(port) => Ok(port.get()),
+            Err(_) => Err(format!("`{port}` is not a port (1 to 65535); {example}")),
+        })?;
         let path = uri.path_and_query().map_or("/", |path| path.as_str());
-        Ok(Self { host: host.trim_matches(['[', ']']).to_owned(), port: uri.port_u16().unwrap_or(80), path: path.to_owned() })
+        Ok(Self { host: host.trim_matches(['[', ']']).to_owned(), port, path: path.to_owned() })
     }
 }
 

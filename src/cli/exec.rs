@@ -64,7 +64,7 @@ pub fn exec(state: &Path, by: By, isolated: Option<Isolated>, user: Option<&str>
         Ok(()) => become_program(program),
         Err(error) => (error.context("nothing was started"), REFUSED),
     };
-    eprintln!("egressd exec: {error:#}");
+    super::output::tell(format_args!("egressd exec: {error:#}"));
     exit(code)
 }
 

@@ -16,6 +16,7 @@ mod proxies;
 mod proxy;
 mod run;
 mod show;
+mod values;
 mod variables;
 mod verify;
 
@@ -29,6 +30,7 @@ use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand};
 use ipnet::Ipv4Net;
 pub use log::log;
 use output::Output;
+pub use output::end;
 use show::Inbound;
 
 /// What scripts may rely on.
@@ -57,7 +59,7 @@ const AHEAD: [&str; 4] = ["--config", "--state-dir", "--boot-guard", "--sysctl-r
 pub fn parse(args: impl IntoIterator<Item = OsString>) -> anyhow::Result<Cli> {
     let arguments = behind_the_command(args);
     let command = variables::without_overruled(Cli::command(), &arguments);
-    let completed = config::complete(&command, arguments)?;
+    let completed = config::complete(&Cli::command(), arguments)?;
     let parsed = command.try_get_matches_from(&completed.arguments).and_then(|given| Cli::from_arg_matches(&given));
     let error = match parsed {
         Ok(cli) => return Ok(cli),
@@ -66,8 +68,13 @@ pub fn parse(args: impl IntoIterator<Item = OsString>) -> anyhow::Result<Cli> {
     if let Some(fault) = completed.fault(&error) {
         bail!(fault);
     }
-    if error.use_stderr() && !completed.added.is_empty() {
-        eprintln!("egressd: {} says {}", completed.file.display(), completed.added.join(", "));
+    if error.use_stderr() {
+        if let Some((variable, option)) = variables::blamed(&Cli::command(), &completed.arguments, &error) {
+            output::tell(format_args!("egressd: the variable {variable} says {option}"));
+        }
+        if !completed.added.is_empty() {
+            output::tell(format_args!("egressd: {} says {}", completed.file.display(), completed.added.join(", ")));
+        }
     }
     error.exit()
 }
@@ -273,7 +280,7 @@ struct NamespaceArgs {
     #[arg(long, requires = "namespace", value_parser = crate::api::isolated::subnet, value_name = "CIDR")]
     subnet: Option<Ipv4Net>,
     /// Name server for the namespace; when not given those of the host, or of whom its stub on a loopback address asks; may be repeated
-    #[arg(long, requires = "namespace", value_name = "ADDRESS")]
+    #[arg(long, requires = "namespace", value_parser = values::name_server, value_name = "ADDRESS")]
     dns: Vec<IpAddr>,
 }
 

@@ -1,7 +1,28 @@
 //! How answers are printed.
 
+use std::fmt::Display;
+use std::io::{self, Write};
+use std::process::ExitCode;
+
 use clap::ValueEnum;
 use serde::Serialize;
+
+/// Writes a line for people. That nobody reads it is no fault.
+pub(super) fn tell(line: impl Display) {
+    drop(writeln!(io::stderr(), "{line}"));
+}
+
+/// Ends a command of this name: what went wrong is told in one line.
+pub fn end(name: &str, result: anyhow::Result<ExitCode>) -> ExitCode {
+    result.unwrap_or_else(|error| {
+        // As in `egressd crd | head`: who reads has enough.
+        if error.downcast_ref::<io::Error>().is_some_and(|error| error.kind() == io::ErrorKind::BrokenPipe) {
+            return ExitCode::SUCCESS;
+        }
+        tell(format_args!("{name}: {error:#}"));
+        ExitCode::FAILURE
+    })
+}
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
 pub(super) enum Output {

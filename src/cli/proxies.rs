@@ -12,8 +12,8 @@ use tokio::net::TcpStream;
 use tokio::time::timeout;
 
 use super::output::Output;
-use super::runtime;
 use super::show::Form;
+use super::{runtime, values};
 use crate::facts::http;
 use crate::proxy::report::Report;
 use crate::proxy::table;
@@ -24,7 +24,7 @@ const PATIENCE: Duration = Duration::from_secs(10);
 #[derive(Debug, Args)]
 pub(super) struct ProxiesArgs {
     /// Where `egressd proxy` serves its status
-    #[arg(long, env = "EGRESSD_PROXY_METRICS_ADDRESS", default_value = "127.0.0.1:9466", value_name = "ADDRESS:PORT")]
+    #[arg(long, env = "EGRESSD_PROXY_METRICS_ADDRESS", value_parser = values::listens, default_value = "127.0.0.1:9466", value_name = "ADDRESS:PORT")]
     metrics_address: SocketAddr,
     /// How to print it
     #[arg(short, long, value_enum, default_value_t)]

@@ -7,7 +7,7 @@ use std::time::Duration;
 use clap::Args;
 use clap::builder::BoolishValueParser;
 
-use super::{DOCKER, StateArgs, log, runtime};
+use super::{DOCKER, StateArgs, log, runtime, values};
 use crate::proxy::{self, ClusterOptions, Options};
 
 /// Where containerd's socket is unless told otherwise.
@@ -33,13 +33,13 @@ pub(super) struct ProxyArgs {
     #[arg(long, env = "EGRESSD_DOCKER_SOCKET", default_value = DOCKER, value_name = "PATH")]
     docker_socket: PathBuf,
     /// Address for /metrics, /status, /healthz and /readyz
-    #[arg(long, env = "EGRESSD_PROXY_METRICS_ADDRESS", default_value = "127.0.0.1:9466", value_name = "ADDRESS:PORT")]
+    #[arg(long, env = "EGRESSD_PROXY_METRICS_ADDRESS", value_parser = values::listens, default_value = "127.0.0.1:9466", value_name = "ADDRESS:PORT")]
     metrics_address: SocketAddr,
     /// Serve no metrics
     #[arg(long, env = "EGRESSD_NO_METRICS", value_parser = BoolishValueParser::new(), conflicts_with = "metrics_address")]
     no_metrics: bool,
     /// How long open connections may go on after SIGTERM; at once when it comes again
-    #[arg(long, env = "EGRESSD_DRAIN_SECONDS", default_value_t = 30, value_name = "SECONDS")]
+    #[arg(long, env = "EGRESSD_DRAIN_SECONDS", value_parser = values::seconds, default_value_t = 30, value_name = "SECONDS")]
     drain_seconds: u32,
     /// Log as JSON
     #[arg(long, env = "EGRESSD_LOG_JSON", value_parser = BoolishValueParser::new())]

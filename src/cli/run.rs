@@ -7,7 +7,7 @@ use clap::builder::BoolishValueParser;
 use clap::{Args, ValueEnum};
 use ipnet::IpNet;
 
-use super::{DOCKER, StateArgs, SysctlArgs, log, runtime};
+use super::{DOCKER, StateArgs, SysctlArgs, log, runtime, values};
 use crate::daemon;
 
 #[derive(Debug, Args)]
@@ -40,13 +40,13 @@ pub(super) struct RunArgs {
     #[arg(long, env = "EGRESSD_INSIDE", value_parser = crate::api::subnet, value_delimiter = ',', value_name = "CIDR")]
     inside: Vec<IpNet>,
     /// Address for /metrics, /healthz and /readyz
-    #[arg(long, env = "EGRESSD_METRICS_ADDRESS", default_value = "127.0.0.1:9464", value_name = "ADDRESS:PORT")]
+    #[arg(long, env = "EGRESSD_METRICS_ADDRESS", value_parser = values::listens, default_value = "127.0.0.1:9464", value_name = "ADDRESS:PORT")]
     metrics_address: SocketAddr,
     /// Serve no metrics
     #[arg(long, env = "EGRESSD_NO_METRICS", value_parser = BoolishValueParser::new(), conflicts_with = "metrics_address")]
     no_metrics: bool,
     /// Serve the page that shows all this, and its API, at this loopback address, as 127.0.0.1:9467. Every user of this host can read it
-    #[arg(long, env = "EGRESSD_UI_ADDRESS", value_parser = loopback, value_name = "ADDRESS:PORT")]
+    #[arg(long, env = "EGRESSD_UI_ADDRESS", value_parser = values::loopback, value_name = "ADDRESS:PORT")]
     ui_address: Option<SocketAddr>,
     /// Forward open flows of bound workloads by a flowtable of nftables, where the kernel has them: half the work for each packet, but no
     /// other program's chain sees them
@@ -102,19 +102,6 @@ impl ClusterArgs {
             daemonset: self.daemonset,
             raw_exits: self.allow_raw_exits,
         })
-    }
-}
-
-/// The page asks nobody who they are, so it is for this host alone.
-fn loopback(text: &str) -> Result<SocketAddr, String> {
-    let address: SocketAddr = text.parse().map_err(|_| "has to be an address with a port, as 127.0.0.1:9467".to_owned())?;
-    let port = address.port();
-    if address.ip().is_loopback() {
-        Ok(address)
-    } else {
-        Err(format!(
-            "has to be a loopback address, as 127.0.0.1:{port}: whoever reaches it can read all; to see it from elsewhere, use ssh -L {port}:127.0.0.1:{port} HOST"
-        ))
     }
 }
 

@@ -2,6 +2,8 @@
 
 use std::ffi::OsString;
 
+use clap::builder::{BoolishValueParser, TypedValueParser};
+use clap::error::{ContextKind, ContextValue};
 use clap::parser::ValueSource;
 use clap::{Arg, ArgAction, ArgMatches, Command};
 
@@ -16,12 +18,30 @@ pub fn without_overruled(command: Command, arguments: &[OsString]) -> Command {
 }
 
 fn is_overruled(command: &Command, argument: &Arg, given: &ArgMatches) -> bool {
-    let id = argument.get_id().as_str();
     let against = against(command, argument);
-    let says_yes = || given.try_get_one::<bool>(id).is_ok_and(|says| says == Some(&true));
-    let says_no = matches!(argument.get_action(), ArgAction::SetTrue) && !says_yes();
     let by_flag = || against.iter().any(|other| source(given, other) == Some(ValueSource::CommandLine));
-    source(given, argument) == Some(ValueSource::EnvVariable) && !against.is_empty() && (says_no || by_flag())
+    source(given, argument) == Some(ValueSource::EnvVariable) && !against.is_empty() && (says_no(argument) || by_flag())
+}
+
+/// The variable of a flag says no. What is neither yes nor no is left to be refused.
+pub fn says_no(argument: &Arg) -> bool {
+    let said = argument.get_env().filter(|_| matches!(argument.get_action(), ArgAction::SetTrue)).and_then(std::env::var_os);
+    let read = |said: OsString| BoolishValueParser::new().parse_ref(&Command::new(""), None, &said).ok();
+    said.and_then(read) == Some(false)
+}
+
+/// The variable that the value is from which an error is about, with its option: clap names the option alone.
+pub fn blamed(command: &Command, arguments: &[OsString], error: &clap::Error) -> Option<(String, String)> {
+    let Some(ContextValue::String(option)) = error.get(ContextKind::InvalidArg) else { return None };
+    let name = option.split(' ').next()?.strip_prefix("--")?;
+    let given = |text: &str| text.strip_prefix("--").is_some_and(|text| text.split('=').next() == Some(name));
+    if arguments.iter().any(|argument| argument.to_str().is_some_and(given)) {
+        return None;
+    }
+    let subcommands = command.get_subcommands().filter(|sub| arguments.iter().any(|argument| *argument == *sub.get_name()));
+    let mut options = subcommands.flat_map(Command::get_arguments).filter(|argument| argument.get_long() == Some(name));
+    let variable = options.find_map(|argument| argument.get_env().filter(|variable| std::env::var_os(variable).is_some()))?;
+    Some((variable.to_string_lossy().into_owned(), format!("--{name}")))
 }
 
 /// The options that do not go with one.

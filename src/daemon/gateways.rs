@@ -15,8 +15,10 @@ use self::memory::Memory;
 use super::{Teller, Told, threads};
 use crate::effects::neighbours::Neighbours;
 use crate::facts::backoff::at_random;
+use crate::model::facts::KernelFacts;
 use crate::model::gateways::{Asked, Dead, Health};
 use crate::model::managed::{At, LinkFamily, by_link, link_of};
+use crate::model::replace;
 use crate::wire::neighbour::Mac;
 
 /// Between two questions to a gateway, less up to a fifth at random: hosts that started together do not ask together.
@@ -29,6 +31,8 @@ const AGAIN: Duration = Duration::from_secs(5);
 pub(crate) enum Report {
     /// A gateway is dead, or back.
     Dead(At, bool),
+    /// The gateways that have been asked for some seconds, and have never answered.
+    Silent(BTreeSet<At>),
     /// Why gateways are not asked.
     Problem(String),
 }
@@ -38,6 +42,7 @@ pub(super) struct Watch {
     wanted: Asked,
     thread: mpsc::Sender<Asked>,
     problem: Option<String>,
+    silent: BTreeSet<At>,
 }
 
 impl Watch {
@@ -46,7 +51,7 @@ impl Watch {
         let memory = Memory::open(state);
         let dead = memory.dead();
         let thread = threads::start("gateways", move |wanted| watch(wanted, memory, &tell));
-        (Self { wanted: Asked::new(), thread, problem: None }, dead)
+        (Self { wanted: Asked::new(), thread, problem: None, silent: BTreeSet::new() }, dead)
     }
 
     /// From now on these are asked, and no others.
@@ -63,9 +68,20 @@ impl Watch {
         self.problem = Some(problem);
     }
 
+    /// Takes note of the gateways that never answered.
+    pub fn silent(&mut self, silent: BTreeSet<At>) {
+        self.silent = silent;
+    }
+
     /// What status should tell.
-    pub fn problem(&self) -> Option<String> {
-        self.problem.clone()
+    pub fn problems<'a>(&'a self, kernel: &'a KernelFacts) -> impl Iterator<Item = String> + 'a {
+        let asked = self.silent.iter().filter(|at| self.wanted.contains_key(at));
+        let silent = asked.filter_map(|(nic, gateway)| Some((&kernel.links.get(nic)?.name, gateway))).map(|(nic, gateway)| {
+            format!(
+                "gateway {gateway} has not answered on {nic} yet, and what leaves by it may reach nobody: `ip neigh show dev {nic}` lists who answers; a binding's `gateway` has to be the router of the NIC's subnet"
+            )
+        });
+        self.problem.iter().cloned().chain(silent)
     }
 }
 
@@ -96,6 +112,7 @@ struct Links {
 fn watch(wanted: &mpsc::Receiver<Asked>, mut memory: Memory, tell: &Teller) {
     let mut gateways: BTreeMap<At, Gateway> = BTreeMap::new();
     let mut links = Links::default();
+    let mut silent = BTreeSet::new();
     loop {
         let pause = || EVERY - at_random(EVERY / 5);
         let Ok(mut given) = threads::all_given(wanted, (!gateways.is_empty()).then(pause)) else { return };
@@ -119,6 +136,10 @@ fn watch(wanted: &mpsc::Receiver<Asked>, mut memory: Memory, tell: &Teller) {
             if tell.send(Told::Gateway(Report::Dead(at, dead))).is_err() {
                 return;
             }
+        }
+        let now: BTreeSet<At> = gateways.iter().filter(|(_, gateway)| gateway.health.is_silent()).map(|(at, _)| *at).collect();
+        if replace(&mut silent, now) {
+            let _ = tell.send(Told::Gateway(Report::Silent(silent.clone())));
         }
         if let Some(problem) = links.problem.take() {
             let _ = tell.send(Told::Gateway(Report::Problem(problem)));

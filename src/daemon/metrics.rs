@@ -22,7 +22,8 @@ use crate::model::services::{Health, Server};
 use crate::nft::Family as Table;
 use crate::plan::datapath::drops;
 use crate::report::drops::{Dropped, DroppedBy};
-use crate::report::status::{Counted, WORDS, bindings, word};
+use crate::report::states::{STATES, states};
+use crate::report::status::{Counted, bindings};
 
 /// The values of the label `accepted`: no and yes.
 const ACCEPTED: [&str; 2] = ["false", "true"];
@@ -175,11 +176,11 @@ impl Metrics {
         for (source, up) in &now.sources {
             self.up.get_or_create(&BySource { source }).set((*up).into());
         }
-        for state in WORDS {
+        for state in STATES {
             self.workloads.get_or_create(&ByState { state }).set(0);
         }
-        for row in now.outcome.all_rows() {
-            self.workloads.get_or_create(&ByState { state: word(row) }).inc();
+        for state in states(now.outcome) {
+            self.workloads.get_or_create(&ByState { state }).inc();
         }
         for accepted in ACCEPTED {
             self.bindings.get_or_create(&ByAcceptance { accepted }).set(0);

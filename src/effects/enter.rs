@@ -4,7 +4,7 @@
 
 use std::fmt;
 use std::fs::{self, File, Metadata};
-use std::io;
+use std::io::{self, Write};
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::str::FromStr;
@@ -119,7 +119,8 @@ impl Drop for Back<'_> {
     fn drop(&mut self) {
         if let Err(error) = self.0.come_back() {
             // Written by hand: nothing that could fail or panic comes between.
-            eprintln!("egressd: failed to leave a network namespace: {error}; ending, as nothing may be served in a wrong one");
+            let last = format!("egressd: failed to leave a network namespace: {error}; ending, as nothing may be served in a wrong one\n");
+            drop(io::stderr().write_all(last.as_bytes()));
             std::process::abort();
         }
     }

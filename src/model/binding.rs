@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::fmt;
 use std::hash::{Hash, Hasher};
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
 use ipnet::IpNet;
@@ -13,7 +13,7 @@ use super::field_error::FieldError;
 use super::health::ExitProbe;
 use super::inbound::Inbound;
 use super::labels::LabelSelector;
-use super::ports::Ports;
+use super::ports::{Ports, Protocol};
 use super::rate::Rate;
 use super::reason::Reason;
 pub use super::source_ports::SourcePorts;
@@ -206,6 +206,12 @@ impl Traffic {
     pub fn reaches(&self, to: IpAddr) -> bool {
         let fits = |d: &Destination| d.cidr.contains(&to) && !d.except.iter().any(|e| e.contains(&to));
         self.to.is_empty() || self.to.iter().any(fits)
+    }
+
+    /// Whether it is for what goes there.
+    pub fn is_for(&self, to: SocketAddr, protocol: Protocol) -> bool {
+        let has = |ports: &Ports| ports.protocol == protocol && (ports.first..=ports.last).contains(&to.port());
+        self.reaches(to.ip()) && (self.ports.is_empty() || self.ports.iter().any(has))
     }
 
     /// Nothing is left to the host's way.

@@ -45,7 +45,7 @@ pub struct Health {
     /// It has answered at least once: one that never did may answer nobody, and is never called dead.
     known: bool,
     dead: bool,
-    /// Questions without an answer, or answers of a dead one, in a row.
+    /// Questions without an answer, or answers of a dead one, in a row. Of one that is not known yet, all questions.
     row: u8,
 }
 
@@ -63,6 +63,13 @@ impl Health {
         self.dead
     }
 
+    /// It has been asked for some seconds, and has never answered.
+    pub fn is_silent(&self) -> bool {
+        !self.known && self.row >= Self::SILENT
+    }
+
+    /// Questions until one that has never answered is told.
+    const SILENT: u8 = 12;
     /// Questions in a row without an answer until it is dead.
     pub const MISSES: u8 = 3;
     /// Answers in a row until it is back.
@@ -70,10 +77,11 @@ impl Health {
 
     /// Takes note of what became of a question; whether it is dead, if that has changed or is known for the first time.
     pub fn note(&mut self, answered: bool) -> Option<bool> {
-        if answered && !std::mem::replace(&mut self.known, true) {
-            return Some(false);
+        if !self.known {
+            (self.known, self.row) = if answered { (true, 0) } else { (false, self.row.saturating_add(1)) };
+            return answered.then_some(false);
         }
-        if answered != self.dead || !self.known {
+        if answered != self.dead {
             self.row = 0;
             return None;
         }
@@ -138,6 +146,15 @@ mod tests {
             kernel.apply(KernelChange::AddressGone(place, gone.parse().unwrap()));
             assert_eq!(of(&kernel, "10.5.0.1"), next.map(ip));
         }
+    }
+
+    #[test]
+    fn who_never_answered_is_told_after_a_while() {
+        let mut health = Health::default();
+        let silent: Vec<bool> = (0..13).map(|_| (health.note(false), health.is_silent()).1).collect();
+        assert_eq!(silent.iter().position(|silent| *silent), Some(11));
+        health.note(true);
+        assert!(!health.is_silent() && (0..20).all(|_| (health.note(false), !health.is_silent()).1), "it is dead by then");
     }
 
     #[test]

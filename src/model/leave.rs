@@ -1,8 +1,10 @@
 //! How connections leave that another process of this host dials (`egressd proxy`): what it asks, and what is answered.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 
 use serde::{Deserialize, Serialize};
+
+use super::ports::Protocol;
 
 /// What is asked.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
@@ -12,8 +14,9 @@ pub enum Asked {
     Binding { binding: String, ipv6: bool },
     /// Whether an address is an exit of this host.
     Source(IpAddr),
-    /// By which exits connections of a pod leave, as far as it is this binding of the cluster that it has; both `NAMESPACE/NAME`.
-    Pod { pod: String, binding: String, ipv6: bool },
+    /// By which exits connections of a pod to this address and port leave, as far as it is this binding of the cluster that it has; both
+    /// `NAMESPACE/NAME`. Its own rules lead them, so they have to be what the binding is for.
+    Pod { pod: String, binding: String, to: SocketAddr, protocol: Protocol },
 }
 
 /// What is answered.

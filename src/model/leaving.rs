@@ -1,6 +1,6 @@
 //! By which exits connections leave that another process of this host dials, by what was resolved.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 
 use super::binding::{Binding, ExistingFlows, Source};
 use super::facts::Family;
@@ -8,6 +8,7 @@ use super::isolated;
 use super::known::Facts;
 use super::leave::{Asked, Leaving};
 use super::outcome::Outcome;
+use super::ports::Protocol;
 use super::spread;
 use super::workload::{Row, State, Subject, choose};
 
@@ -22,7 +23,7 @@ pub fn leaving(asked: &Asked, facts: &Facts, outcome: &Outcome) -> Leaving {
         Asked::Source(address) => none(format!(
             "{address} is no exit of a binding of this host: what has it leaves by the host's routes; name it in the exits of a binding"
         )),
-        Asked::Pod { pod, binding, ipv6 } => of_pod(pod, binding, family(*ipv6), outcome),
+        Asked::Pod { pod, binding, to, protocol } => of_pod(pod, binding, (*to, *protocol), outcome),
     }
 }
 
@@ -62,7 +63,8 @@ fn by_binding(binding: &Binding, family: Family, outcome: &Outcome) -> Leaving {
     }
 }
 
-fn of_pod(pod: &str, binding: &str, family: Family, outcome: &Outcome) -> Leaving {
+fn of_pod(pod: &str, binding: &str, (to, protocol): (SocketAddr, Protocol), outcome: &Outcome) -> Leaving {
+    let family = Family::of(to.ip());
     let is_meant = |row: &&Row| {
         let of_pod = matches!(&row.subject, Subject::Pod(known) if pod.split_once('/') == Some((&known.namespace, &known.name)));
         of_pod && row.address.is_none_or(|net| Family::of(net.addr()) == family)
@@ -70,7 +72,14 @@ fn of_pod(pod: &str, binding: &str, family: Family, outcome: &Outcome) -> Leavin
     let mut reason = None;
     for row in outcome.rows.iter().filter(is_meant) {
         let has = row.binding.as_ref().map(|held| &held.name).filter(|name| name.source == Source::Api);
+        let traffic = row.binding.as_ref().map(|held| &held.traffic);
         match (has, &row.state) {
+            (Some(name), State::Bound(_)) if name.name == binding && !traffic.is_some_and(|traffic| traffic.is_for(to, protocol)) => {
+                let to = format!("{}/{to}", protocol.name());
+                reason = Some(format!(
+                    "the binding {binding} is not for {to}, so that the pod's connections there leave by the node's default route; let its `to` and `ports` have it"
+                ));
+            }
             (Some(name), State::Bound(_)) if name.name == binding => {
                 return Leaving { exits: outcome.exits_of(row).iter().map(|exit| exit.address).collect(), ..Leaving::default() };
             }

@@ -17,6 +17,7 @@ use super::fits::fits;
 use super::labels::LabelSelector;
 use super::leave::Asked;
 use super::pod::Pod;
+use super::ports::Protocol;
 
 /// Kind of the objects that say which ports are served.
 pub const KIND: &str = "EgressProxy";
@@ -82,6 +83,16 @@ pub enum Transport {
     Sctp,
 }
 
+impl From<Transport> for Protocol {
+    fn from(transport: Transport) -> Self {
+        match transport {
+            Transport::Tcp => Self::Tcp,
+            Transport::Udp => Self::Udp,
+            Transport::Sctp => Self::Sctp,
+        }
+    }
+}
+
 impl fmt::Display for Transport {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
@@ -136,18 +147,18 @@ impl Dial {
         self.namespace.as_ref().unwrap_or(called)
     }
 
-    /// What the agent is asked about the exit of the binding.
-    pub fn asked(&self, called: &Namespace) -> Option<Asked> {
-        let (binding, ipv6) = (self.binding.clone()?, self.address.is_ipv6());
-        Some(match self.from(called) {
-            Namespace::Pod { name, .. } => Asked::Pod { pod: name.clone(), binding, ipv6 },
-            _ => Asked::Binding { binding, ipv6 },
+    /// What the agent is asked about the exit of the binding, for calls of this port.
+    pub fn asked(&self, called: &Endpoint) -> Option<Asked> {
+        let (binding, to, protocol) = (self.binding.clone()?, self.address, called.transport.into());
+        Some(match self.from(&called.namespace) {
+            Namespace::Pod { name, .. } => Asked::Pod { pod: name.clone(), binding, to, protocol },
+            _ => Asked::Binding { binding, ipv6: to.is_ipv6() },
         })
     }
 
     /// The same about a source of the host's.
-    pub fn asked_source(&self, called: &Namespace) -> Option<Asked> {
-        self.source.filter(|_| *self.from(called) == Namespace::Host).map(Asked::Source)
+    pub fn asked_source(&self, called: &Endpoint) -> Option<Asked> {
+        self.source.filter(|_| *self.from(&called.namespace) == Namespace::Host).map(Asked::Source)
     }
 }
 
@@ -357,8 +368,9 @@ mod tests {
             assign([&Arc::new(proxy.clone())].into_iter(), Runs { containers: &[], pods: &pods }, |_, _| false).0.into_keys().collect();
         assert_eq!(served.iter().map(ToString::to_string).collect::<Vec<_>>(), ["127.0.0.1:80/tcp in pod shop/web"]);
         assert_eq!(proxy.dial.from(&served[0].namespace), &served[0].namespace);
-        let asked = Asked::Pod { pod: "shop/web".to_owned(), binding: "shop/crawler".to_owned(), ipv6: false };
-        assert_eq!(proxy.dial.asked(&served[0].namespace), Some(asked));
+        let (to, protocol) = (proxy.dial.address, Protocol::Tcp);
+        let asked = Asked::Pod { pod: "shop/web".to_owned(), binding: "shop/crawler".to_owned(), to, protocol };
+        assert_eq!(proxy.dial.asked(&served[0]), Some(asked));
     }
 
     #[test]

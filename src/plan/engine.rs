@@ -4,8 +4,10 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::sync::Arc;
 
+use ipnet::IpNet;
+
 use crate::model::binding::Placement;
-use crate::model::facts::{Container, Network};
+use crate::model::facts::{Container, LinkKind, Network};
 use crate::model::known::Facts;
 use crate::model::manifests::ManagedNetwork;
 
@@ -51,6 +53,7 @@ pub fn steps(facts: &Facts) -> Vec<EngineStep> {
     let wanted: BTreeSet<&str> = facts.manifests.networks.iter().map(|n| n.name.as_str()).collect();
     // The engine changes no network: making one that differs is refused, and that refusal names the difference.
     let missing = facts.manifests.networks.iter().filter(|n| there.get(n.name.as_str()).is_none_or(|found| !same(n, found)));
+    let missing = missing.filter(|network| over_a_nic(facts, network).is_none());
     let mut steps: Vec<EngineStep> = missing.cloned().map(EngineStep::CreateNetwork).collect();
     let ours = facts.networks.values().filter(|n| n.managed && !wanted.contains(n.name.as_str()));
     steps.extend(ours.map(|n| EngineStep::RemoveNetwork(n.name.clone())));
@@ -103,17 +106,52 @@ fn misplaced(container: &Container) -> Option<&Placement> {
 /// What labels of networks and placements could not have, for status.
 pub fn problems(facts: &Facts) -> Vec<String> {
     let mut problems: Vec<String> = facts.networks.values().flat_map(|n| n.problems.iter().cloned()).collect();
+    problems.extend(facts.manifests.networks.iter().filter_map(|network| over_a_nic(facts, network)));
     for container in facts.containers() {
         let Some(asked) = &container.asked else { continue };
         problems.extend(asked.placement.errors.iter().map(|e| format!("container {}: {e}", container.name)));
-        if container.running && !facts.moving.contains(&container.id) && misplaced(container).is_some() {
-            problems.push(format!(
-                "container {}: it runs, and is not moved; remove it and make it anew to put it where its labels say",
-                container.name
-            ));
+        if container.running
+            && !facts.moving.contains(&container.id)
+            && let Some(placement) = misplaced(container)
+        {
+            let name = &container.name;
+            problems.push(match unfit(facts, container, placement) {
+                Some(why) => format!("container {name}: {why}; then remove the container and make it anew: it runs, and is not moved"),
+                None => format!("container {name}: it runs, and is not moved; remove it and make it anew to put it where its labels say"),
+            });
         }
     }
     problems
+}
+
+/// Why a network would take what is behind a NIC away from this host, the NIC's gateway too: it would be on the network's bridge.
+fn over_a_nic(facts: &Facts, network: &ManagedNetwork) -> Option<String> {
+    let (kernel, subnets) = (&facts.kernel, network.subnets.iter().enumerate());
+    let own = || kernel.own_addresses().filter_map(|(index, address)| Some((kernel.links.get(&index)?, address.net.addr())));
+    let met = |net: &IpNet| own().find(|(link, address)| link.kind != LinkKind::Bridge && net.contains(address));
+    let (at, net, (link, address)) = subnets.filter_map(|(at, net)| Some((at, net, met(net)?))).next()?;
+    let name = &network.name;
+    Some(format!(
+        "EgressNetwork {name}: spec.subnets[{at}]: `{net}` has {}'s own address {address}; choose a subnet that no NIC has",
+        link.name
+    ))
+}
+
+/// Why a container could not be put where its labels say though it were made anew, with the cure.
+fn unfit(facts: &Facts, container: &Container, placement: &Placement) -> Option<String> {
+    let on = placement.network.as_ref().or(container.attachments.first().map(|attachment| &attachment.network))?;
+    let Some(network) = facts.networks.values().find(|network| network.name == *on || network.id == *on) else {
+        return Some(format!("there is no network {on}; make it with `docker network create {on}`"));
+    };
+    let address = placement.address?;
+    if !network.subnets.iter().any(|net| net.contains(&address)) {
+        return Some(format!("{address} is not in the subnet of the network {on}; give it another egress.container-ip"));
+    }
+    let has = |other: &&Arc<Container>| {
+        other.id != container.id && other.attachments.iter().any(|at| at.network == network.name && at.addresses.contains(&address))
+    };
+    let holder = facts.containers().find(has)?;
+    Some(format!("{address} on the network {on} is the container {}'s; give one of them another address", holder.name))
 }
 
 /// Whether a network is as a manifest wants it, as far as facts tell.

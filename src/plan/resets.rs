@@ -115,9 +115,7 @@ impl Resets {
 
 impl Reset {
     fn is_for(&self, to: SocketAddr) -> bool {
-        let ports = self.traffic.ports();
-        let mut of_tcp = ports.iter().filter(|ports| ports.protocol == Protocol::Tcp);
-        self.traffic.reaches(to.ip()) && (ports.is_empty() || of_tcp.any(|ports| (ports.first..=ports.last).contains(&to.port())))
+        self.traffic.is_for(to, Protocol::Tcp)
     }
 }
 

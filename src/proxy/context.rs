@@ -14,7 +14,7 @@ use super::port::{Place, Port};
 use super::scope::Scope;
 use super::workers::Workers;
 use crate::effects::enter::NamespaceId;
-use crate::model::proxy::{Dial, Namespace, Proxy};
+use crate::model::proxy::{Dial, Endpoint, Namespace, Proxy};
 
 /// The namespaces that manifests name and that are there.
 #[derive(Default)]
@@ -70,7 +70,7 @@ pub struct Context {
 impl Context {
     /// A place for a new connection that needs so many descriptors; `None` without an exit of its binding, or at a bound: both are counted.
     pub fn admit(&self, port: &Arc<Port>, proxy: &Proxy, descriptors: usize) -> Option<Place> {
-        if let Some(asked) = proxy.dial.asked(&port.endpoint.namespace)
+        if let Some(asked) = proxy.dial.asked(&port.endpoint)
             && self.exits.refusal(&asked).is_some()
         {
             port.without_exit();
@@ -86,10 +86,10 @@ impl Context {
     pub async fn dial<T: Send + 'static>(
         &self,
         dial: &Dial,
-        called: &Namespace,
+        called: &Endpoint,
         make: impl FnOnce(&Dial) -> io::Result<T> + Send + 'static,
     ) -> io::Result<(T, Arc<Scope>)> {
-        let namespace = dial.from(called);
+        let namespace = dial.from(&called.namespace);
         let gone = || io::Error::new(io::ErrorKind::NotFound, format!("there is no network namespace {namespace}"));
         let scope = self.scopes.get(namespace).ok_or_else(gone)?;
         let Way { source, scope } = match dial.asked(called) {

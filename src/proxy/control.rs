@@ -115,7 +115,7 @@ impl Control {
     fn asked(&self) -> BTreeSet<Asked> {
         let of_port = |(endpoint, served): (&Endpoint, &Served)| {
             let dial = &served.port.proxy().dial;
-            [dial.asked(&endpoint.namespace), dial.asked_source(&endpoint.namespace)]
+            [dial.asked(endpoint), dial.asked_source(endpoint)]
         };
         self.ports.iter().flat_map(of_port).flatten().collect()
     }

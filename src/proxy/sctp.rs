@@ -46,7 +46,7 @@ async fn join(client: ConnectedSocket, call: &Call) -> io::Result<()> {
     let streams = InitParams::streams(streams.0, streams.1);
     let worker = Handle::current();
     let dial = &call.proxy.dial;
-    let socket = call.context.dial(dial, &call.port.endpoint.namespace, move |dial| sockets::dial_sctp(dial, streams, &worker));
+    let socket = call.context.dial(dial, &call.port.endpoint, move |dial| sockets::dial_sctp(dial, streams, &worker));
     let (server, scope) = call.reach(socket, |socket| async move { Ok(socket.connect(dial.address).await?.0) }).await?;
     abortive(&server)?;
     let relay = async {

@@ -130,15 +130,15 @@ impl Served {
         };
         let now = |count: &AtomicU64| count.load(Ordering::Relaxed);
         let proxy = self.port.proxy();
-        let (called, dial) = (&endpoint.namespace, &proxy.dial);
-        let (by, source) = (dial.asked(called), dial.asked_source(called));
+        let dial = &proxy.dial;
+        let (by, source) = (dial.asked(endpoint), dial.asked_source(endpoint));
         PortReport {
             proxy: proxy.name.clone(),
             network_namespace: endpoint.namespace.to_string(),
             protocol: endpoint.transport.to_string(),
             address: endpoint.address.to_string(),
             server: dial.address.to_string(),
-            dialled_from: dial.from(called).to_string(),
+            dialled_from: dial.from(&endpoint.namespace).to_string(),
             source: dial.source,
             binding: dial.binding.clone(),
             exits: by.as_ref().map(|asked| exits.of(asked)).unwrap_or_default(),

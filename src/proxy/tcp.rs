@@ -83,7 +83,7 @@ impl Call {
             ends = told.unwrap_or(ends);
         }
         let dial = &self.proxy.dial;
-        let socket = self.context.dial(dial, &self.port.endpoint.namespace, |dial| sockets::dial(Transport::Tcp, dial));
+        let socket = self.context.dial(dial, &self.port.endpoint, |dial| sockets::dial(Transport::Tcp, dial));
         let connect = |socket: Socket| async { Abortive::new(TcpSocket::from_std_stream(socket.into()).connect(dial.address).await?) };
         let (mut server, scope) = self.reach(socket, connect).await?;
         self.relay(&scope, self.carry(&client.stream, &mut server.stream, ends)).await?;

@@ -118,8 +118,7 @@ impl Server {
         let proxy = self.port.proxy();
         let Some(place) = self.context.admit(&self.port, &proxy, 1) else { return };
         let dialled = async {
-            let (socket, scope) =
-                self.context.dial(&proxy.dial, &self.port.endpoint.namespace, |dial| sockets::dial(Transport::Udp, dial)).await?;
+            let (socket, scope) = self.context.dial(&proxy.dial, &self.port.endpoint, |dial| sockets::dial(Transport::Udp, dial)).await?;
             socket.connect(&proxy.dial.address.into())?;
             io::Result::Ok((UdpSocket::from(socket), scope))
         };

@@ -14,5 +14,6 @@ pub mod lost;
 pub mod node;
 pub mod ports;
 pub mod services;
+pub mod states;
 pub mod status;
 pub mod table;

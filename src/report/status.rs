@@ -186,9 +186,6 @@ impl Status {
     }
 }
 
-/// All that [`word`] says.
-pub const WORDS: [&str; 6] = ["Bound", "Dropped", "Fallback", "Unbound", "Waiting", "Refused"];
-
 /// The word for what became of a workload's address. One that no interface shows yet is not in the kernel either.
 pub fn word(row: &Row) -> &'static str {
     match &row.state {

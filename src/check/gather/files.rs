@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use nix::sys::statvfs::{FsFlags, statvfs};
 
 use crate::check::facts::{Facts, Networkd};
+use crate::contract::TABLE;
 use crate::effects::sysctl;
 use crate::model::facts::IfIndex;
 
@@ -26,9 +27,19 @@ pub fn read(root: &Path, sysctls: &Path, facts: &mut Facts) {
     facts.legacy_tables = text("/proc/thread-self/net/ip_tables_names").lines().map(str::to_owned).collect();
     let nics: Vec<_> = facts.nics().map(|nic| nic.name.as_str()).collect();
     facts.sysctls = keys(&nics).filter_map(|key| Some((key.clone(), sysctl::read(sysctls, &key).ok()?))).collect();
+    facts.saved = saved(root);
     // A link to a number, and not to a file.
     facts.networkd = root.join(NETWORKD).is_symlink().then(|| networkd(root));
     facts.network_manager = network_manager(root);
+}
+
+/// Debian's and Fedora's file of nftables.service, if it has our tables.
+fn saved(root: &Path) -> Option<PathBuf> {
+    let has = |file: &PathBuf| {
+        let text = fs::read_to_string(root.join(file.strip_prefix("/").unwrap_or(file))).unwrap_or_default();
+        text.lines().any(|line| matches!(*line.split_whitespace().collect::<Vec<_>>(), ["table", _, TABLE, ..]))
+    };
+    ["/etc/nftables.conf", "/etc/sysconfig/nftables.conf"].map(PathBuf::from).into_iter().find(has)
 }
 
 fn capabilities(status: &str) -> u64 {

@@ -41,7 +41,7 @@ fn a_flag_wins_over_the_file_and_over_what_does_not_go_with_it() {
     assert_eq!(completed("egressd run --manifests /other", "manifests: /etc/egressd").unwrap(), "");
     assert_eq!(completed("egressd run --docker-socket /other", "no-docker: true").unwrap(), "");
     assert_eq!(completed("egressd run --no-docker", "docker-socket: /other").unwrap(), "");
-    assert_eq!(completed("egressd run --no-metrics", "metrics-address: 127.0.0.1:1").unwrap(), "");
+    assert_eq!(completed("egressd run --no-metrics", "run: {metrics-address: '127.0.0.1:1'}").unwrap(), "");
 }
 
 #[test]
@@ -66,8 +66,16 @@ fn another_programs_arguments_are_left_alone() {
 
 #[test]
 fn an_option_below_a_commands_name_is_for_that_one() {
-    let text = "metrics-address: 127.0.0.1:1\nproxy: {metrics-address: '127.0.0.1:2', drain-seconds: 5}\nrun:\n  no-docker: true\n";
+    let text = "proxy: {metrics-address: '127.0.0.1:2', drain-seconds: 5}\nrun:\n  metrics-address: 127.0.0.1:1\n  no-docker: true\n";
     assert_eq!(completed("egressd run", text).unwrap(), "--metrics-address=127.0.0.1:1 --no-docker");
+    assert_eq!(completed("egressd proxies", text).unwrap(), "--metrics-address=127.0.0.1:2", "it asks the proxy");
+    let shared = refused("metrics-address: 127.0.0.1:1");
+    assert!(
+        shared.ends_with(
+            "metrics-address: commands have different ones; write it below a command's name, as `run: { metrics-address: ... }`"
+        ),
+        "{shared}"
+    );
     assert_eq!(completed("egressd proxy --manifests /m", text).unwrap(), "--drain-seconds=5 --metrics-address=127.0.0.1:2");
     let wrong = refused("proxy: {drain-second: 5}");
     assert!(wrong.ends_with("proxy: drain-second: no such option; see `egressd proxy --help`; did you mean drain-seconds?"), "{wrong}");

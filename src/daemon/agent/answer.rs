@@ -7,11 +7,11 @@ use crate::daemon::metrics::Now;
 use crate::daemon::question::{Call, Question, Response};
 use crate::daemon::sources;
 use crate::daemon::started;
-use crate::model::binding::Source;
+use crate::model::binding::{Binding, Source};
 use crate::model::leaving::leaving;
 use crate::plan::engine;
 use crate::report::explain;
-use crate::report::status::Status;
+use crate::report::status::{Status, bindings};
 
 /// Who is told of problems.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -61,6 +61,12 @@ impl Agent {
         }
     }
 
+    /// What is wrong with bindings, and what else could not be read or done.
+    pub(super) fn faults(&self) -> impl Iterator<Item = String> + '_ {
+        let of = |binding: &Binding| binding.errors.iter().map(|error| format!("{}: {error}", binding.name)).collect::<Vec<_>>();
+        bindings(&self.facts).flat_map(of).chain(self.problems())
+    }
+
     /// What could not be read or done, each with its cure.
     pub(super) fn problems(&self) -> Vec<String> {
         self.problems_for(Audience::Node)
@@ -86,7 +92,7 @@ impl Agent {
         problems.extend(self.gates.problems().iter().cloned());
         problems.extend(self.ipvs.problems());
         problems.extend(self.addresses.problems());
-        problems.extend(self.gateways.problem());
+        problems.extend(self.gateways.problems(&self.facts.kernel));
         problems.extend(self.unserved.iter().map(|(_, problem)| problem.clone()));
         problems
     }

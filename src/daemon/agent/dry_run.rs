@@ -46,7 +46,9 @@ impl Agent {
         };
         lines.extend(self.ipvs.planned(&self.outcome, &mut self.kernel).iter().map(ToString::to_string));
         lines.extend(engine::steps(&self.facts).iter().map(|step| format!("{}: {step:?}", step.object())));
-        lines.push(if lines.is_empty() { "nothing to change".to_owned() } else { summary(lines.len(), &self.outcome) });
+        let changes = lines.len();
+        lines.extend(self.faults().map(|fault| format!("# {fault}")));
+        lines.push(if changes == 0 { "nothing to change".to_owned() } else { summary(changes, &self.outcome) });
         lines.iter().for_each(|line| println!("{line}"));
         Ok(())
     }

@@ -173,6 +173,10 @@ impl Agent {
                 return std::mem::take(&mut self.silent.ports) | replace(&mut self.facts.full, full);
             }
             Told::Gateway(gateways::Report::Dead(at, dead)) => return self.facts.dead_gateways.note(at, dead),
+            Told::Gateway(gateways::Report::Silent(silent)) => {
+                self.gateways.silent(silent);
+                return false;
+            }
             Told::Gateway(gateways::Report::Problem(problem)) => {
                 self.gateways.failed(problem);
                 return false;

@@ -43,16 +43,16 @@ fn a_state_is_told_before_anybody_has_it_and_when_nobody_has_it_any_more() {
     let (nothing, of_drops) = (told(&metrics, Vec::new(), Drops::default()), "egressd_dropped_packets_total");
     let (workloads, bindings) = ("egressd_workloads", "egressd_bindings");
     let reasons = series(&nothing, of_drops).1;
-    assert_eq!([series(&nothing, workloads), series(&nothing, bindings)], [(vec![], WORDS.len()), (vec![], 2)], "{nothing}");
+    assert_eq!([series(&nothing, workloads), series(&nothing, bindings)], [(vec![], STATES.len()), (vec![], 2)], "{nothing}");
     assert!(reasons > 10, "{nothing}");
     for family in ["ip", "ip6"] {
         assert!(nothing.contains(&format!("{of_drops}{{reason=\"Seal\",family=\"{family}\"}} 0\n")), "{nothing}");
     }
     let one = told(&metrics, vec![row()], dropped());
-    assert_eq!(series(&one, workloads), (vec!["egressd_workloads{state=\"Unbound\"} 1"], WORDS.len()));
+    assert_eq!(series(&one, workloads), (vec!["egressd_workloads{state=\"Unbound\"} 1"], STATES.len()));
     assert_eq!(series(&one, of_drops), (vec!["egressd_dropped_packets_total{reason=\"Seal\",family=\"ip\"} 3"], reasons));
     let again = told(&metrics, Vec::new(), dropped());
-    assert_eq!((series(&again, workloads), series(&again, of_drops)), ((vec![], WORDS.len()), series(&one, of_drops)));
+    assert_eq!((series(&again, workloads), series(&again, of_drops)), ((vec![], STATES.len()), series(&one, of_drops)));
 }
 
 #[test]

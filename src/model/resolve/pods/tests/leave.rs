@@ -3,6 +3,7 @@
 use super::*;
 use crate::model::leave::Asked;
 use crate::model::leaving::leaving;
+use crate::model::ports::Protocol;
 
 #[test]
 fn a_pods_connections_leave_by_the_binding_that_it_has_and_no_other() {
@@ -13,7 +14,10 @@ fn a_pods_connections_leave_by_the_binding_that_it_has_and_no_other() {
         .cluster
         .apply(ClusterChange::Pods(Word::All(vec![pod("web-1", "crawler", &["10.244.0.5"]), pod("web-2", "other", &["10.244.0.6"])])));
     let outcome = outcome(&mut facts, &mut Past::default());
-    let asked = |pod: &str, binding: &str, ipv6| Asked::Pod { pod: pod.to_owned(), binding: binding.to_owned(), ipv6 };
+    let asked = |pod: &str, binding: &str, ipv6| {
+        let to = if ipv6 { "[2001:db8::1]:80" } else { "198.51.100.1:80" }.parse().unwrap();
+        Asked::Pod { pod: pod.to_owned(), binding: binding.to_owned(), to, protocol: Protocol::Tcp }
+    };
     let of = |asked: &Asked| leaving(asked, &facts, &outcome);
     let bound = of(&asked("shop/web-1", "shop/crawler", false));
     assert_eq!((bound.exits, bound.reason), (vec!["172.31.0.14".parse().unwrap()], None));

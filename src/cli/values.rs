@@ -1,0 +1,43 @@
+//! Values of options that clap has no reader for which says what would be right.
+
+use std::net::{IpAddr, SocketAddr};
+
+/// Where something listens.
+///
+/// # Errors
+/// When it is not an address with a port.
+pub fn listens(text: &str) -> Result<SocketAddr, String> {
+    text.parse().map_err(|_| "has to be an address with a port, as 127.0.0.1:9464".to_owned())
+}
+
+/// The page asks nobody who they are, so it is for this host alone.
+///
+/// # Errors
+/// When it is not an address of the loopback, with a port.
+pub fn loopback(text: &str) -> Result<SocketAddr, String> {
+    let address = listens(text)?;
+    let port = address.port();
+    if address.ip().is_loopback() {
+        Ok(address)
+    } else {
+        Err(format!(
+            "has to be a loopback address, as 127.0.0.1:{port}: whoever reaches it can read all; to see it from elsewhere, use ssh -L {port}:127.0.0.1:{port} HOST"
+        ))
+    }
+}
+
+/// A name server.
+///
+/// # Errors
+/// When it is not an address.
+pub fn name_server(text: &str) -> Result<IpAddr, String> {
+    text.parse().map_err(|_| "has to be an address, as 192.0.2.53".to_owned())
+}
+
+/// How long something may take.
+///
+/// # Errors
+/// When it is not a whole number of seconds.
+pub fn seconds(text: &str) -> Result<u32, String> {
+    text.parse().map_err(|_| "has to be a whole number of seconds, as 30".to_owned())
+}
