@@ -40,8 +40,9 @@ pub const PRIORITY_INBOUND_SNAT: i32 = 94;
 /// Behind source NAT: what leaves an uplink bears one of that NIC's addresses.
 pub const PRIORITY_SEAL: i32 = 110;
 
-/// Packet mark of what egressd sends on its own account: a mark that is not ours and no neighbour's, and nobody's to be routed by. Where all
-/// programs of the host are bound, marked packets are left alone.
+/// Packet mark of what egressd sends on its own account, and of what `egressd proxy` dials from an exit: a mark that is none of a way and no
+/// neighbour's. It goes by the exit that is its source, whatever the host's own rules are. Where all programs of the host are bound, marked
+/// packets are left alone.
 pub const OWN_MARK: u32 = 0x0000_1080;
 
 /// The guard from boot on: in `forward`, where both interfaces are known by name.
@@ -74,12 +75,13 @@ pub const PREFERENCE_LOCAL: u32 = PREFERENCE_INSIDE - 1;
 pub const PREFERENCE_INSIDE: u32 = 1560;
 /// Preference of the policy rules `fwmark WAY lookup table`.
 pub const PREFERENCE_WAY: u32 = 1561;
-/// Preference of the policy rules `from EXIT lookup main`, without its default route and the uplinks.
-pub const PREFERENCE_FROM_INSIDE: u32 = 1562;
+/// Preference of the policy rules `from EXIT lookup main`, without its default route and the uplinks: right ahead of main, since what the host
+/// itself sends goes by the host's own rules first. What bears [`OWN_MARK`] comes here at once, from [`PREFERENCE_WAY`].
+pub const PREFERENCE_FROM_INSIDE: u32 = 32_763;
 /// Preference of the policy rules `from EXIT lookup TABLE_NODES`.
-pub const PREFERENCE_FROM_NODES: u32 = 1563;
+pub const PREFERENCE_FROM_NODES: u32 = 32_764;
 /// Preference of the policy rules `from EXIT lookup table`.
-pub const PREFERENCE_FROM: u32 = 1564;
+pub const PREFERENCE_FROM: u32 = 32_765;
 /// Table of way n is this plus n; of no way, this.
 pub const TABLE_BASE: u32 = 15600;
 /// Table of the ways to what is inside behind other nodes: the last of ours.

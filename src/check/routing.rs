@@ -3,7 +3,8 @@
 use super::facts::Facts;
 use super::finding::Finding;
 use crate::contract::{
-    FLAG, NEIGHBOUR_MASK, PREFERENCE_FROM, PREFERENCE_LOCAL, PREFERENCE_WAY, PROTOCOL, TABLE_BASE, TABLE_NODES, UPLINK_GROUP, WAY,
+    FLAG, NEIGHBOUR_MASK, PREFERENCE_FROM, PREFERENCE_FROM_INSIDE, PREFERENCE_LOCAL, PREFERENCE_WAY, PROTOCOL, TABLE_BASE, TABLE_NODES,
+    UPLINK_GROUP, WAY,
 };
 use crate::model::facts::{Family, LinkKind, Route, Rule};
 use crate::model::uplinks::ahead::{PLACES, may_take};
@@ -28,7 +29,7 @@ pub fn findings(facts: &Facts) -> Vec<Finding> {
 
 /// Those for our marks may stand elsewhere than usual, ahead of another program's.
 fn is_ours(rule: &Rule) -> bool {
-    let usual = (PREFERENCE_LOCAL..=PREFERENCE_FROM).contains(&rule.preference);
+    let usual = (PREFERENCE_LOCAL..=PREFERENCE_WAY).chain(PREFERENCE_FROM_INSIDE..=PREFERENCE_FROM).any(|own| own == rule.preference);
     rule.protocol == PROTOCOL && (usual || rule.mark.is_some_and(|mark| mark & FLAG != 0))
 }
 

@@ -86,6 +86,8 @@ pub struct Uplinks {
     placed: BTreeMap<ExitSpec, (IfIndex, IpAddr)>,
     /// The way of answers to who called an address; 0 is not in it.
     pub called: BTreeMap<IpAddr, u8>,
+    /// The same for calls to workloads, where the host's own answers have another: the router of an exit's own subnet.
+    pub answered: BTreeMap<IpAddr, u8>,
     /// Addresses that a policy rule of the host leads out by their NIC: its own sockets need no rule of ours.
     pub led: BTreeSet<IpAddr>,
     /// The way of flows that bear an exit; 0 when it is gone.

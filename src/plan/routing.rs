@@ -8,10 +8,10 @@ use ipnet::IpNet;
 
 use super::step::RouteStep;
 use crate::contract::{
-    FLAG, FLAG_MASK, MARK_MASK, METRIC_LAST, PREFERENCE_FROM, PREFERENCE_FROM_INSIDE, PREFERENCE_FROM_NODES, PREFERENCE_INSIDE,
+    FLAG, FLAG_MASK, MARK_MASK, METRIC_LAST, OWN_MARK, PREFERENCE_FROM, PREFERENCE_FROM_INSIDE, PREFERENCE_FROM_NODES, PREFERENCE_INSIDE,
     PREFERENCE_LOCAL, PREFERENCE_WAY, PROTOCOL, TABLE_BASE, TABLE_NODES, UPLINK_GROUP,
 };
-use crate::model::facts::{Family, KernelFacts, Route, RouteKind, Rule, is_link_local};
+use crate::model::facts::{Family, KernelFacts, Route, RouteKind, Rule, RuleAction, is_link_local};
 use crate::model::resolve::Outcome;
 use crate::model::uplinks::ahead::{LOCAL, local_first};
 use crate::model::uplinks::outside::MAIN;
@@ -71,6 +71,7 @@ impl Routing {
         let nodes = behind_nodes(outcome, kernel);
         let reached: BTreeSet<Family> = nodes.iter().map(|r| Family::of(r.destination.addr())).collect();
         routing.routes.extend(nodes);
+        let mut from_exits = BTreeSet::new();
         let behind = [Family::V4, Family::V6].map(|family| (family, !local_first(kernel, family, PREFERENCE_FROM_INSIDE)));
         for (address, way) in outcome.uplinks.held() {
             let (from, family) = (Some(IpNet::from(address)), Family::of(address));
@@ -81,6 +82,7 @@ impl Routing {
             if outcome.uplinks.led.contains(&address) {
                 continue;
             }
+            from_exits.insert(family);
             if behind.contains(&(family, true)) {
                 routing.rules.insert(Rule { from, ..rule(family, PREFERENCE_LOCAL, LOCAL) });
             }
@@ -90,6 +92,7 @@ impl Routing {
             }
             routing.rules.insert(Rule { from, ..rule(family, PREFERENCE_FROM, way.table()) });
         }
+        routing.rules.extend(from_exits.into_iter().map(|family| own_probes(outcome, family)));
         routing
     }
 
@@ -159,6 +162,12 @@ fn first(outcome: &Outcome, family: Family) -> u32 {
 fn by_mark(outcome: &Outcome, family: Family, number: u8) -> Rule {
     let preference = first(outcome, family) + PREFERENCE_WAY - PREFERENCE_INSIDE;
     Rule { mark: Some(mark(number)), mask: Some(MARK_MASK), ..rule(family, preference, TABLE_BASE + u32::from(number)) }
+}
+
+/// Leads what bears [`OWN_MARK`] past other programs' rules, to those for the exit that it comes from.
+fn own_probes(outcome: &Outcome, family: Family) -> Rule {
+    let action = RuleAction::Goto(PREFERENCE_FROM_INSIDE);
+    Rule { mark: Some(OWN_MARK), mask: Some(u32::MAX), action, table: 0, ..by_mark(outcome, family, 0) }
 }
 
 /// Metric of the default route of a NIC's own way. That of a further gateway has one more: a restart tells the two by it.

@@ -132,8 +132,10 @@ fn table(outcome: &Outcome, rows: &[Stood], kernel: &KernelFacts, v6: bool, made
     for (address, number) in outcome.uplinks.borne.iter().filter(|(address, _)| address.is_ipv6() == v6) {
         sets.one(names::WAYS, Bytes::default().address(*address), Data::mark(ways::mark(*number)));
     }
-    for (address, number) in outcome.uplinks.called.iter().filter(|(address, _)| address.is_ipv6() == v6) {
-        sets.one(names::CALLED, Bytes::default().address(*address), Data::mark(ways::mark(*number)));
+    for (set, addresses) in [(names::CALLED, &outcome.uplinks.called), (names::ANSWERED, &outcome.uplinks.answered)] {
+        for (address, number) in addresses.iter().filter(|(address, _)| address.is_ipv6() == v6) {
+            sets.one(set, Bytes::default().address(*address), Data::mark(ways::mark(*number)));
+        }
     }
     for nic in outcome.uplinks.nics.values() {
         for address in nic.addresses.iter().filter(|a| a.is_ipv6() == v6) {

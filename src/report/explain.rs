@@ -1,5 +1,6 @@
 //! `egressd explain`: what happens to a packet of a workload, step by step, and why.
 
+mod host;
 pub mod inbound;
 mod spread;
 
@@ -145,6 +146,9 @@ fn bound(out: &mut String, facts: &Facts, outcome: &Outcome, row: &Row, first: &
         }
         if let Some(how) = inside(facts, outcome, to) {
             return writeln!(out, "  inside    {to} is not outside: {how}; source and route stay as they are");
+        }
+        if let Some(how) = host::elsewhere(facts, outcome, to).filter(|_| row.entry == Some(Entry::Everybody)) {
+            return writeln!(out, "  not ours  {how}; source and route stay as they are");
         }
         if let Some(traffic) = traffic.filter(|t| !t.reaches(to)) {
             return writeln!(

@@ -14,6 +14,8 @@ pub fn scenarios() -> Vec<Scenario> {
     let mut scenarios = vec![
         Scenario::new("an interface's own address is its gateway's subnet's, whatever else comes", an_interfaces_own_address),
         Scenario::new("the host's own sockets keep to its tables, whoever else is bound to their address", own_tables),
+        Scenario::new("the host's own sockets keep to its rules, and else leave by the NIC of the exit that they are bound to", own_rules),
+        Scenario::new("what another program translates to an address of the exit's NIC stays on that NIC", translated_ahead),
         Scenario::new("a container's connections go on when its default route moves to another network", another_link),
         Scenario::new("a router that another NIC knows is this one's while that NIC is down", a_shared_router),
         Scenario::new("whoever has no exit is told so at each try", refused_at_each_try),
@@ -72,6 +74,13 @@ fn a_router_for_each_address(how: &str, lines: &str) {
     let mut egressd = world.egressd_alone();
     until("it leaves by its subnet's router", || second.serves(world, blue));
     own("with egressd");
+    talk::serve(blue, &[IpAddr::from(plain.blue.address)], &[8080]);
+    world.bind(&Binding::of(blue).with(&second.exits(false)).with("inbound: [{protocol: TCP, port: 8080}]"));
+    // Its answers by another router would be refused there.
+    until("callers are answered by the router that they called through", || {
+        let called = Flow::open_from(&second.netns, SERVER.into(), (second.host()[0], 8080).into());
+        called.and_then(|mut flow| flow.ask()).map(drop).map_err(|error| error.to_string())
+    });
     world.bind(&Binding::of(red).with(&first.exits(false)));
     until("so does another one", || first.serves(world, red));
     egressd.kill();
@@ -141,6 +150,75 @@ fn own_tables() {
     let _egressd = world.egressd_alone();
     until("it is bound", || router.serves_as(world, blue, &[address]));
     own("with egressd");
+}
+
+/// Rules that select by more than the source.
+fn own_rules() {
+    let plain = Plain::new(World::builder().ipv6(false).build());
+    let (world, blue) = (&plain.world, &plain.blue.netns);
+    let (segment, vpn) = (Segment::plug(world, "eth2"), Segment::plug(world, "vpn0"));
+    let (router, tunnel) = (segment.router(world, 50), vpn.router(world, 7));
+    let address = router.host()[0];
+    world.host.ip("route add default via 10.50.0.1 dev eth2 metric 500\nroute add default via 10.7.0.1 dev vpn0 table 200");
+    let to = SocketAddr::from(([10, 96, 0, 1], PORT));
+    let sent = || {
+        router.forget();
+        tunnel.forget();
+        let sent = world.host.enter(|| std::net::UdpSocket::bind((address, 0)).and_then(|socket| socket.send_to(b"own", to)));
+        let seen = (tunnel.seen().0.contains_key(&address), router.seen().0.contains_key(&address));
+        (sent.is_ok(), seen)
+    };
+    let own = |when: &str| {
+        for (rule, expected) in [
+            ("to 10.96.0.0/16 lookup 200", (true, (true, false))),
+            ("ipproto udp lookup 200", (true, (true, false))),
+            ("iif lo lookup 200", (true, (true, false))),
+            ("uidrange 0-0 lookup 200", (true, (true, false))),
+            ("to 10.96.0.0/16 prohibit", (false, (false, false))),
+            ("to 10.96.0.0/16 blackhole", (false, (false, false))),
+        ] {
+            world.host.ip(&format!("rule add {rule} pref 9000"));
+            if when == "with egressd" {
+                world.await_handled();
+            }
+            assert_eq!(sent(), expected, "{when}: by the tunnel and by the NIC, with a rule {rule}");
+            world.host.ip("rule del pref 9000");
+        }
+    };
+    own("without egressd");
+    assert_eq!(sent().1, (false, false), "without a rule it leaves by the default route");
+    world.bind(&Binding::of(blue).with(&format!("exits: [{{address: {address}}}]")));
+    let _egressd = world.egressd_alone();
+    until("it is bound", || router.serves_as(world, blue, &[address]));
+    own("with egressd");
+    world.await_handled();
+    assert_eq!(sent(), (true, (false, true)), "without a rule it leaves by the exit's NIC");
+}
+
+/// By a NAT chain ahead of egressd's, which `status` tells of.
+fn translated_ahead() {
+    let plain = Plain::new(World::builder().ipv6(false).build());
+    let (world, blue) = (&plain.world, &plain.blue);
+    let segment = Segment::plug(world, "eth2");
+    let router = segment.router(world, 50);
+    let [other, _] = segment.address(world, 50, 66);
+    world.host.ip("route add default via 10.50.0.1 dev eth2 metric 500");
+    router.serves(world, &blue.netns).expect_err("it is not bound");
+    world.bind(&Binding::of(&blue.netns).with(&format!("exits: [{{address: {}}}]", router.host()[0])));
+    let _egressd = world.egressd_alone();
+    until("it is bound", || router.serves_as(world, &blue.netns, &router.host()[..1]));
+    world.host.nft(&format!(
+        "table ip ahead {{ chain c {{ type nat hook postrouting priority 90; ip saddr {} snat to {other}; }} }}",
+        blue.address
+    ));
+    world.await_handled();
+    router.forget();
+    let ((), elsewhere) = world.watch(|| {
+        let mut flow = Flow::open(&blue.netns, (SERVER, PORT).into()).expect("it leaves");
+        (0..3).for_each(|_| drop(flow.ask().expect("its later packets do, too")));
+    });
+    let seen = router.seen();
+    assert!(seen.0.keys().eq([&other]) && elsewhere.is_empty(), "{seen}; elsewhere {elsewhere}");
 }
 
 /// An engine moves the default route to the network whose name comes first. What is open keeps its address, and asks for the new gateway with it.

@@ -202,6 +202,7 @@ fn the_datapaths_rules_are_taken_by_the_kernel_and_listed_by_nft() {
                 limited_nets: all,
                 inside: all,
                 tunnelled: all,
+                answered: all,
                 guards: all,
                 claimed: all,
                 departed: all,

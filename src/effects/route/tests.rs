@@ -142,8 +142,6 @@ fn every_rule_reads_back_as_it_was_written() {
                     ..rule(family, contract::PREFERENCE_INSIDE)
                 },
                 Rule { mark: Some(contract::FLAG | 1), mask: Some(contract::MARK_MASK), ..rule(family, contract::PREFERENCE_WAY) },
-                Rule { from: exit.parse().ok(), table: contract::TABLE_NODES, ..rule(family, contract::PREFERENCE_FROM_NODES) },
-                Rule { from: exit.parse().ok(), ..rule(family, contract::PREFERENCE_FROM) },
                 Rule { to: exit.parse().ok(), not: true, iif: Some("eth1".to_owned()), oif: Some("eth2".to_owned()), ..rule(family, 2000) },
                 Rule { l3mdev: true, table: 0, ..rule(family, 2001) },
                 Rule { action: RuleAction::Goto(3000), table: 0, ..rule(family, 2002) },
@@ -151,6 +149,8 @@ fn every_rule_reads_back_as_it_was_written() {
                 Rule { action: RuleAction::Blackhole, table: 0, ..rule(family, 2004) },
                 Rule { action: RuleAction::Unreachable, table: 0, ..rule(family, 2005) },
                 Rule { action: RuleAction::Prohibit, table: 0, ..rule(family, 2006) },
+                Rule { from: exit.parse().ok(), table: contract::TABLE_NODES, ..rule(family, contract::PREFERENCE_FROM_NODES) },
+                Rule { from: exit.parse().ok(), ..rule(family, contract::PREFERENCE_FROM) },
             ]);
         }
         let mut routing = Routing::open().unwrap();

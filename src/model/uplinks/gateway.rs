@@ -16,7 +16,9 @@ const PREFERENCE_MAIN: u32 = 32_766;
 pub(super) fn from_rules(kernel: &KernelFacts) -> Vec<&Rule> {
     let is_from = |rule: &&Rule| {
         let plain = rule.protocol != PROTOCOL && rule.action == RuleAction::Table && !rule.not && !rule.other;
-        let for_all = rule.mark.is_none() && rule.to.is_none() && rule.oif.is_none() && rule.iif.as_deref().is_none_or(|iif| iif == "lo");
+        // Both halves of all destinations are as good as none.
+        let everywhere = rule.to.is_none_or(|to| to.prefix_len() <= 1);
+        let for_all = rule.mark.is_none() && everywhere && rule.oif.is_none() && rule.iif.as_deref().is_none_or(|iif| iif == "lo");
         plain && for_all && rule.from.is_some_and(|from| from.prefix_len() > 0) && rule.preference < PREFERENCE_MAIN
     };
     let mut rules: Vec<&Rule> = kernel.rules.iter().filter(is_from).collect();

@@ -1,5 +1,6 @@
 //! One address on several NICs, as two routers may give it: all that tells which NIC a flow with it goes by is what the host would do.
 
+use std::collections::BTreeSet;
 use std::net::IpAddr;
 
 use super::super::facts::{Family, IfIndex, is_link_local};
@@ -56,6 +57,21 @@ impl Survey<'_> {
         called.sort_unstable();
         for (address, .., number) in called {
             self.uplinks.called.entry(address).or_insert(number);
+        }
+        self.answered();
+    }
+
+    /// By which way workloads answer who called an exit, where its gateway is found to be another than the NIC's: whatever a binding names, it is
+    /// one gateway for who calls.
+    fn answered(&mut self) {
+        let exits: BTreeSet<(IfIndex, IpAddr)> = self.uplinks.placed.values().copied().collect();
+        for (nic, address) in exits {
+            let Some(gateway) = self.found_for(nic, address) else { continue };
+            let up = self.uplinks.nics.get(&nic).is_some_and(|nic| nic.up);
+            let number = self.other_way(WayKey { nic, gateway: Some(gateway) }, up, gateway, None);
+            if let Some(number) = number.filter(|number| self.uplinks.called.get(&address).is_some_and(|called| called != number)) {
+                self.uplinks.answered.insert(address, number);
+            }
         }
     }
 }

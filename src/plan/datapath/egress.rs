@@ -46,8 +46,8 @@ pub fn chains(shape: Shape) -> Chains {
             Chain::regular(present([
                 Some(rule().is(ct_direction(), REPLY).goto("answer")),
                 shape.departed.then(|| drop_for(rule().found(names::DEPARTED, [iif(), saddr(v6)]), drops::DEPARTED)),
-                Some(is_bound(v6).goto("bound_flow")),
-                shape.nets.then(|| is_bound_net(v6).goto("bound_flow")),
+                Some(is_bound(v6).goto("workload_flow")),
+                shape.nets.then(|| is_bound_net(v6).goto("workload_flow")),
                 shape.fell_back.then(|| translated().found(names::FELL_BACK, key()).goto("bound_flow")),
                 shape.fell_back_nets.then(|| translated().found(ranges(names::FELL_BACK_NETS), key()).goto("bound_flow")),
             ])),
@@ -56,11 +56,17 @@ pub fn chains(shape: Shape) -> Chains {
             "answer",
             Chain::regular(present([
                 shape.tunnelled.then(|| rule().found(ranges(names::TUNNELLED), [fib_oif(), daddr(v6)]).accept()),
+                shape.answered.then(|| rule().set_mark(map(names::ANSWERED, [ct_original_daddr(v6)])).accept()),
                 Some(rule().set_mark(map(names::CALLED, [ct_original_daddr(v6)])).accept()),
                 Some(rule().accept()),
             ])),
         ),
         ("bound_flow", Chain::regular([rule().set_mark(map(names::WAYS, [ct_reply_daddr(v6)])).accept()])),
+        (
+            "workload_flow",
+            // Another program may have translated it ahead of us, to an address of the NIC: it stays there.
+            Chain::regular([names::WAYS, names::CALLED].map(|set| rule().set_mark(map(set, [ct_reply_daddr(v6)])).accept())),
+        ),
         ("bound", Chain::regular(bound(shape, false))),
         ("source_nat", Chain::base(ChainKind::Nat, Hook::Postrouting, PRIORITY_SNAT, source_nat(shape))),
         ("remarked", Chain::regular(remarked(shape))),

@@ -24,6 +24,8 @@ pub const SOURCE_PORTS_NETS: &str = "source_ports_nets";
 pub const WAYS: &str = "ways";
 /// Address of a NIC: the way of answers to who called it.
 pub const CALLED: &str = "called";
+/// The same of exits that workloads answer by another gateway than the host.
+pub const ANSWERED: &str = "answered";
 /// NIC, address: what leaves by that NIC bears one of these.
 pub const OWN: &str = "own";
 /// Interface, source: bound for some destinations or ports only.

@@ -25,6 +25,7 @@ pub fn sets(v6: bool) -> Sets {
         (names::SOURCE_PORTS_NETS, Set::map(left, Datatype::Verdict).with_ranges()),
         (names::WAYS, Set::map([address], Datatype::Mark)),
         (names::CALLED, Set::map([address], Datatype::Mark)),
+        (names::ANSWERED, Set::map([address], Datatype::Mark)),
         (names::OWN, Set::of(source)),
         (names::LIMITED, Set::map(source, Datatype::Verdict)),
         (names::LIMITED_NETS, Set::map(source, Datatype::Verdict).with_ranges()),

@@ -38,6 +38,8 @@ pub struct Shape {
     pub inside: bool,
     /// Tunnels are uplinks.
     pub tunnelled: bool,
+    /// Some exits are answered by a gateway of their own.
+    pub answered: bool,
     /// Bridges are guarded.
     pub guards: bool,
     /// Sources without a port of their own are bound.
@@ -76,6 +78,7 @@ impl Shape {
             isolated: any(names::ISOLATED),
             inside: any(names::INSIDE),
             tunnelled: any(names::TUNNELLED),
+            answered: any(names::ANSWERED),
             guards: any(names::GUARDS),
             claimed: any(names::CLAIMED),
             departed: any(names::DEPARTED),
