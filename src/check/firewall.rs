@@ -1,7 +1,9 @@
 //! Other programs' nftables chains: NAT ahead of ours, forwarding that is dropped, marks.
 
+use std::collections::BTreeSet;
+
 use crate::contract::{PRIORITY_SNAT, TABLE};
-use crate::model::facts::LinkKind;
+use crate::model::facts::{Link, LinkKind};
 use crate::nft::decode::AnyChain;
 use crate::nft::{ChainKind, Hook};
 use crate::plan::gates::{FIREWALLD, trust};
@@ -35,12 +37,9 @@ fn nat_ahead(chain: &AnyChain) -> Option<Finding> {
     })
 }
 
-/// A dropping policy that lets through only what Docker put on its bridges: others need a rule there, which no chain of ours can replace.
+/// A dropping policy lets through only what some rule of its own accepts: no chain of ours can replace that. Docker puts such rules into iptables'
+/// chain and into firewalld, for its bridges, and into nobody else's.
 fn forward(facts: &Facts) -> Vec<Finding> {
-    let dockers: Vec<_> = facts.networks().iter().filter_map(|network| network.bridge.as_deref()).collect();
-    let is_dockers = |name: &str| name == "docker0" || dockers.contains(&name);
-    let bridges: Vec<_> =
-        facts.links.iter().filter(|l| l.kind == LinkKind::Bridge && !is_dockers(&l.name)).map(|l| l.name.as_str()).collect();
     let drops = |chain: &&AnyChain| {
         let forwards = chain.base.is_some_and(|base| base.hook == Hook::Forward && base.kind == ChainKind::Filter);
         forwards && chain.table != TABLE && (chain.drops || is_firewalld(chain))
@@ -48,22 +47,44 @@ fn forward(facts: &Facts) -> Vec<Finding> {
     let mut findings = Vec::new();
     for chain in facts.chains.iter().filter(drops).filter(|chain| matches!(chain.family, "ip" | "ip6" | "inet")) {
         let subject = format!("forward chain {chain}");
-        match bridges.first() {
-            None => findings.push(Finding::ok(subject, "drops what no rule accepts; Docker's rules accept its own bridges")),
-            Some(bridge) => {
-                let message = format!(
-                    "drops what no rule accepts: workloads on {} reach nothing unless rules accept them, and a chain of egressd's cannot overrule it",
-                    bridges.join(", ")
-                );
-                findings.push(Finding::warn(subject, message, format!("unless there is such a rule: {}", accept(facts, chain, bridge))));
+        let knows_docker = is_iptables(chain) || is_firewalld(chain);
+        let dockers: BTreeSet<&str> = dockers(facts).filter(|_| knows_docker).collect();
+        let to_workloads = facts.links.iter().filter(|link| leads_to_workloads(link)).map(|link| link.name.as_str());
+        let others: Vec<&str> = to_workloads.filter(|name| !dockers.contains(name)).collect();
+        let (whose, link) = match (others.first(), facts.nics().next()) {
+            (Some(first), _) => (format!("workloads on {}", others.join(", ")), *first),
+            (None, _) if !dockers.is_empty() => {
+                findings.push(Finding::ok(subject, "drops what no rule accepts; Docker's rules accept its own bridges"));
+                continue;
             }
-        }
+            (None, nic) => ("machines that route through this host".to_owned(), nic.map_or("NIC", |nic| nic.name.as_str())),
+        };
+        let message = format!(
+            "drops what no rule accepts: {whose} reach nothing unless rules accept them, and a chain of egressd's cannot overrule it"
+        );
+        findings.push(Finding::warn(subject, message, format!("unless there is such a rule: {}", accept(facts, chain, link))));
     }
     if facts.legacy_tables.iter().any(|table| table == "filter") {
         let message = "iptables-legacy has a filter table, which is not looked at here";
         findings.push(Finding::ok("iptables-legacy", format!("{message}; `iptables-legacy -S FORWARD` shows whether it drops")));
     }
     findings
+}
+
+/// The bridges of Docker's networks.
+fn dockers(facts: &Facts) -> impl Iterator<Item = &str> {
+    let named = facts.networks().iter().filter_map(|network| network.bridge.as_deref());
+    named.chain(facts.links.iter().map(|link| link.name.as_str()).filter(|name| *name == "docker0"))
+}
+
+/// A bridge, or the end of a veth whose other end is in another network namespace.
+fn leads_to_workloads(link: &Link) -> bool {
+    link.kind == LinkKind::Bridge || (link.kind == LinkKind::Veth && link.master.is_none() && link.peer_nsid.is_some())
+}
+
+/// iptables' own.
+fn is_iptables(chain: &AnyChain) -> bool {
+    matches!(chain.family, "ip" | "ip6") && chain.table == "filter" && chain.chain == "FORWARD"
 }
 
 /// Its chain accepts by policy; its last rule rejects what no zone accepts.
@@ -79,8 +100,7 @@ fn accept(facts: &Facts, chain: &AnyChain, bridge: &str) -> String {
     if facts.chains.iter().any(|c| c.family == chain.family && matches!(c.chain.as_str(), "ufw-user-forward" | "ufw6-user-forward")) {
         return format!("`ufw route allow in on {bridge}`");
     }
-    let of_iptables = matches!(chain.family, "ip" | "ip6") && chain.table == "filter" && chain.chain == "FORWARD";
-    if !of_iptables {
+    if !is_iptables(chain) {
         let insert = format!("nft insert rule {chain}");
         return format!("`{insert} iifname {bridge} accept` and `{insert} oifname {bridge} ct state established,related accept`");
     }

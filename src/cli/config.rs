@@ -68,7 +68,7 @@ pub fn complete(command: &Command, mut arguments: Vec<OsString>) -> anyhow::Resu
     let behind = arguments.iter().position(|argument| *argument == *subcommand.get_name()).map_or(arguments.len(), |at| at + 1);
     let mut more: Vec<OsString> = Vec::new();
     for (name, values) in read(command, subcommand, &file)? {
-        let of = subcommand.get_arguments().find(|argument| argument.get_long() == Some(&name));
+        let of = may_be_in_a_file(subcommand).find(|argument| argument.get_long() == Some(&name));
         if let Some(argument) = of.filter(|argument| !is_decided(subcommand, argument, given)) {
             more.extend(values.into_iter().map(OsString::from));
             added.push(format!("--{}", argument.get_long().unwrap_or_default()));

@@ -41,6 +41,8 @@ enum Verdict {
     /// It leaves by another address than it should.
     Differs,
     Failed,
+    /// The service has no address of its family, and nobody asked for this exit by name.
+    Skipped,
 }
 
 /// Asks from these exits, or from all that somebody leaves by, and prints what came of each. An exit is left by as a program that `egressd exec`
@@ -50,11 +52,16 @@ enum Verdict {
 /// When one differs or fails, or none can be asked.
 pub fn verify(state: &Path, echo: &Echo, exits: &[IpAddr], output: Output) -> anyhow::Result<()> {
     let known = Known::of(&show::ask_status(state)?);
+    let (is_named, has) = (!exits.is_empty(), [echo.at(false)?.is_some(), echo.at(true)?.is_some()]);
     let exits: Vec<IpAddr> = if exits.is_empty() { known.in_use.iter().copied().collect() } else { exits.to_vec() };
     if exits.is_empty() {
         bail!("nobody leaves by an exit; name addresses of this host: egressd verify --echo URL ADDRESS");
     }
-    let all: Vec<Verified> = exits.into_iter().map(|exit| known.compared(exit, seen(state, echo, exit))).collect();
+    let one = |exit: IpAddr| match is_named || has[usize::from(exit.is_ipv6())] {
+        true => known.compared(exit, seen(state, echo, exit)),
+        false => Verified { result: Verdict::Skipped, ..known.compared(exit, seen(state, echo, exit)) },
+    };
+    let all: Vec<Verified> = exits.into_iter().map(one).collect();
     std::io::stdout().write_all(output.print(&all, || table(&all))?.as_bytes())?;
     let wrong = all.iter().filter(|one| matches!(one.result, Verdict::Differs | Verdict::Failed)).count();
     if wrong > 0 {
@@ -88,7 +95,10 @@ impl Known {
             known.nics.extend(uplink.addresses.iter().map(|address| (*address, uplink.nic.clone())));
         }
         for workload in &status.workloads {
-            known.in_use.extend(workload.exit.iter().chain(&workload.exits));
+            // What `egressd exec --ip` started is no binding's, and stays when it has ended.
+            if workload.binding.as_deref().is_none_or(|binding| !binding.starts_with("exec/")) {
+                known.in_use.extend(workload.exit.iter().chain(&workload.exits));
+            }
             known.public.extend(workload.exit.zip(workload.public_address));
             known.public.extend(&workload.public_addresses);
         }

@@ -112,8 +112,8 @@ impl Agent {
         // Until the runtime has spoken nobody knows where a pod is, whatever the API server says of addresses.
         facts.sandboxes = options.containerd.is_some().then(BTreeMap::new);
         facts.listeners = Some(Listeners::default());
-        let (gateways, dead) = gateways::Watch::new(&options.state, tell.clone());
-        facts.dead_gateways = dead;
+        let (gateways, answers) = gateways::Watch::new(&options.state, tell.clone());
+        facts.answers = answers;
         Self {
             cutter: cutter::start(tell.clone()),
             kernel,

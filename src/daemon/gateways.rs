@@ -16,7 +16,7 @@ use super::{Teller, Told, threads};
 use crate::effects::neighbours::Neighbours;
 use crate::facts::backoff::at_random;
 use crate::model::facts::KernelFacts;
-use crate::model::gateways::{Asked, Dead, Health};
+use crate::model::gateways::{Answers, Asked, Health};
 use crate::model::managed::{At, LinkFamily, by_link, link_of};
 use crate::model::replace;
 use crate::wire::neighbour::Mac;
@@ -46,12 +46,12 @@ pub(super) struct Watch {
 }
 
 impl Watch {
-    /// With those that were dead when the daemon ended last, by its state folder: they are until they have answered.
-    pub fn new(state: &Path, tell: Teller) -> (Self, Dead) {
+    /// With what was known of them when the daemon ended last, by its state folder: who was dead is until it has answered.
+    pub fn new(state: &Path, tell: Teller) -> (Self, Answers) {
         let memory = Memory::open(state);
-        let dead = memory.dead();
+        let answers = memory.answers();
         let thread = threads::start("gateways", move |wanted| watch(wanted, memory, &tell));
-        (Self { wanted: Asked::new(), thread, problem: None, silent: BTreeSet::new() }, dead)
+        (Self { wanted: Asked::new(), thread, problem: None, silent: BTreeSet::new() }, answers)
     }
 
     /// From now on these are asked, and no others.

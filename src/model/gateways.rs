@@ -1,4 +1,4 @@
-//! Gateways that answered before, and do not any more.
+//! Which gateways answer, and which did before and do not any more.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
@@ -19,23 +19,35 @@ pub fn asked_from(kernel: &KernelFacts, (nic, gateway): At) -> Option<IpAddr> {
     may.min_by_key(|a| (!a.net.contains(&gateway), a.temporary, a.ours, !a.primary)).map(|a| a.net.addr())
 }
 
-/// The gateways that are dead just now, each on its NIC.
+/// Which gateways answer just now, each on its NIC, and which are dead. Of those that have never answered nothing is said.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Dead(BTreeSet<At>);
+pub struct Answers {
+    alive: BTreeSet<At>,
+    dead: BTreeSet<At>,
+}
 
-impl Dead {
+impl Answers {
     /// Takes note of whether a gateway is dead; whether that is new.
     pub fn note(&mut self, gateway: At, dead: bool) -> bool {
-        if dead { self.0.insert(gateway) } else { self.0.remove(&gateway) }
+        let (now, before) = if dead { (&mut self.dead, &mut self.alive) } else { (&mut self.alive, &mut self.dead) };
+        before.remove(&gateway);
+        now.insert(gateway)
     }
 
     /// Forgets those that are not asked any more.
     pub fn retain(&mut self, asked: &Asked) {
-        self.0.retain(|gateway| asked.contains_key(gateway));
+        self.alive.retain(|gateway| asked.contains_key(gateway));
+        self.dead.retain(|gateway| asked.contains_key(gateway));
     }
 
-    pub fn contains(&self, gateway: At) -> bool {
-        self.0.contains(&gateway)
+    /// It answered before, and does not any more.
+    pub fn is_dead(&self, gateway: At) -> bool {
+        self.dead.contains(&gateway)
+    }
+
+    /// It answers.
+    pub fn is_alive(&self, gateway: At) -> bool {
+        self.alive.contains(&gateway)
     }
 }
 

@@ -9,7 +9,7 @@ use foldhash::HashMap;
 use super::cloud::AddressReports;
 use super::cluster::Cluster;
 use super::facts::{Container, EngineChange, IfIndex, KernelChange, KernelFacts, Network};
-use super::gateways::Dead;
+use super::gateways::Answers;
 use super::health::{Check, Verdict};
 use super::ipvs::KernelIpvs;
 use super::listeners::Listeners;
@@ -57,8 +57,8 @@ pub struct Facts {
     pub probes: Probes,
     /// Exits whose source ports to a destination run out.
     pub full: Full,
-    /// Gateways that do not answer any more.
-    pub dead_gateways: Dead,
+    /// Which gateways answer, and which do not any more.
+    pub answers: Answers,
     /// Whom the changes since the last round are about, as far as they were taken in here.
     pub touched: Touched,
     words: u64,

@@ -111,6 +111,18 @@ pub struct Endpoint {
     pub address: SocketAddr,
 }
 
+impl Endpoint {
+    /// The same of whichever run of a container or a pod.
+    #[must_use]
+    pub fn of_any_run(mut self) -> Self {
+        match &mut self.namespace {
+            Namespace::Container { file, .. } | Namespace::Pod { file, .. } => *file = PathBuf::new(),
+            Namespace::Host | Namespace::File(_) => {}
+        }
+        self
+    }
+}
+
 impl fmt::Display for Endpoint {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}/{} in {}", self.address, self.transport, self.namespace)

@@ -75,6 +75,13 @@ pub struct Memory {
     managed: BTreeMap<IpAddr, IfIndex>,
 }
 
+impl Memory {
+    /// Takes over the gateway of a NIC that an earlier run went on with, though no route named it any more.
+    pub fn read_back(&mut self, nic: IfIndex, family: Family, gateway: Gateway) {
+        self.gateways.insert((nic, family), (gateway, gateway::READ_BACK));
+    }
+}
+
 /// Uplinks, ways and exits as of now.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Uplinks {

@@ -151,9 +151,10 @@ impl State {
 
 /// The exit that a binding gives to an address: the first usable one of its family.
 pub fn choose(uplinks: &Uplinks, binding: &Binding, address: IpAddr) -> State {
-    let without = |reason| match binding.when_unavailable {
-        WhenUnavailable::Drop => State::Dropped(reason),
-        WhenUnavailable::Fallback => State::FellBack(reason),
+    let without = |reason| match (binding.when_unavailable, &reason) {
+        // A family that none was named for is not one whose exits are away: what identity it would show was not asked for.
+        (WhenUnavailable::Drop, _) | (_, Reason::NoExitInFamily(_)) => State::Dropped(reason),
+        (WhenUnavailable::Fallback, _) => State::FellBack(reason),
     };
     if let Some(error) = binding.errors.first() {
         return without(Reason::Invalid(error.clone()));

@@ -8,24 +8,29 @@ use super::datapath::source_ports::of_program;
 use super::datapath::spill::is_of_full;
 use super::elements::{address_in, number_at, number_in, owners, source_of};
 use super::inbound;
-use super::routing::metric;
+use super::routing::{FURTHER, REMEMBERED, metric};
 use crate::contract::{PROTOCOL, WAY};
 use crate::model::binding::SourcePorts;
 use crate::model::facts::{Family as IpFamily, KernelFacts, Route};
 use crate::model::resolve::Past;
 use crate::model::uplinks::Memory;
-use crate::model::ways::{WayKey, of_table};
+use crate::model::uplinks::outside::MAIN;
+use crate::model::ways::{Gateway, WayKey, of_table};
 use crate::nft::{Data, Family, Ruleset, Set};
 
 /// Takes over what the kernel has of ours.
 pub fn read_back(observed: &Ruleset, kernel: &KernelFacts, past: &mut Past) {
+    for (number, route) in defaults(kernel) {
+        let (Some(nic), family) = (route.interface, IpFamily::of(route.destination.addr())) else { continue };
+        let more = route.metric.wrapping_sub(metric(family));
+        past.memory.numbers.read_back(WayKey { nic, gateway: route.gateway.filter(|_| more == FURTHER) }, number);
+        if more == REMEMBERED {
+            let gateway = Gateway { address: route.gateway, onlink: route.onlink, mtu: route.mtu(), table: MAIN };
+            past.memory.read_back(nic, family, gateway);
+        }
+    }
     let Past { memory: Memory { numbers, .. }, port_owners, pod_bridges, departed, served, .. } = past;
     *served = inbound::served(observed);
-    for (number, route) in defaults(kernel) {
-        let Some(nic) = route.interface else { continue };
-        let own = route.metric == metric(IpFamily::of(route.destination.addr()));
-        numbers.read_back(WayKey { nic, gateway: route.gateway.filter(|_| !own) }, number);
-    }
     for (family, v6) in [(Family::Ip, false), (Family::Ip6, true)] {
         let set = |name| observed.tables.get(&family).and_then(|table| table.sets.get(name));
         let numbered = |name| marks(set(name), v6);

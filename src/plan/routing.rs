@@ -14,7 +14,7 @@ use crate::contract::{
 use crate::model::facts::{Family, KernelFacts, Route, RouteKind, Rule, RuleAction, is_link_local};
 use crate::model::resolve::Outcome;
 use crate::model::uplinks::ahead::{LOCAL, local_first};
-use crate::model::uplinks::outside::MAIN;
+use crate::model::uplinks::outside::{LARGEST_PART, MAIN};
 use crate::model::ways::{Way, mark};
 
 /// `RT_SCOPE_LINK`.
@@ -58,7 +58,7 @@ impl Routing {
                 routing.routes.insert(last(family, way.table()));
                 if way.up {
                     let copies = copies(kernel, way, family);
-                    routing.routes.extend(default_route(way, family, &copies));
+                    routing.routes.extend(default_route(kernel, way, family, &copies));
                     routing.routes.extend(copies);
                 }
             }
@@ -170,7 +170,20 @@ fn own_probes(outcome: &Outcome, family: Family) -> Rule {
     Rule { mark: Some(OWN_MARK), mask: Some(u32::MAX), action, table: 0, ..by_mark(outcome, family, 0) }
 }
 
-/// Metric of the default route of a NIC's own way. That of a further gateway has one more: a restart tells the two by it.
+/// What the metric of a further gateway's default route has more than that of a NIC's own: a restart tells the two by it.
+pub const FURTHER: u32 = 1;
+/// What that of a NIC's own gateway has more as long as no route of the host names it: a restart goes on with it all the same.
+pub const REMEMBERED: u32 = 2;
+
+fn remembered(kernel: &KernelFacts, gateway: Option<IpAddr>) -> u32 {
+    let names = |route: &Route| {
+        let is_default = route.protocol != PROTOCOL && route.destination.prefix_len() <= LARGEST_PART;
+        is_default && route.hops().any(|(address, ..)| address == gateway)
+    };
+    if gateway.is_none() || kernel.routes.iter().any(names) { 0 } else { REMEMBERED }
+}
+
+/// Metric of the default route of a NIC's own way.
 pub fn metric(family: Family) -> u32 {
     if family == Family::V4 { 0 } else { METRIC_V6 }
 }
@@ -186,7 +199,7 @@ fn last(family: Family, table: u32) -> Route {
 
 /// The default route of a way. A gateway that none of the table's other routes covers is on the link all the same: the kernel would refuse it
 /// otherwise, as where the NIC's subnet is in no table (`noprefixroute`).
-fn default_route(way: &Way, family: Family, copies: &[Route]) -> Option<Route> {
+fn default_route(kernel: &KernelFacts, way: &Way, family: Family, copies: &[Route]) -> Option<Route> {
     let gateway = way.gateways.get(&family)?;
     let covers = |address: IpAddr| copies.iter().any(|r| r.gateway.is_none() && r.destination.contains(&address));
     // IPv6 has its link-local subnet on every link; IPv4 only where it is configured.
@@ -199,7 +212,7 @@ fn default_route(way: &Way, family: Family, copies: &[Route]) -> Option<Route> {
         onlink: gateway.onlink || uncovered,
         metrics: Route::mtu_only(gateway.mtu),
         scope: if on_link { SCOPE_LINK } else { 0 },
-        metric: metric(family) + u32::from(way.key.gateway.is_some()),
+        metric: metric(family) + if way.key.gateway.is_some() { FURTHER } else { remembered(kernel, gateway.address) },
         ..route(family, way.table())
     })
 }

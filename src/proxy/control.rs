@@ -30,6 +30,8 @@ pub struct Control {
     context: Arc<Context>,
     /// What manifests say that can be served, by name.
     proxies: BTreeMap<String, Arc<Proxy>>,
+    /// Which of them each port is of.
+    holders: BTreeMap<Endpoint, String>,
     /// What is wrong with manifests.
     errors: Vec<ManifestError>,
     problems: Vec<String>,
@@ -48,6 +50,7 @@ impl Control {
         Self {
             context,
             proxies: BTreeMap::new(),
+            holders: BTreeMap::new(),
             errors: Vec::new(),
             problems: Vec::new(),
             ports: BTreeMap::new(),
@@ -82,9 +85,11 @@ impl Control {
     /// Finds which ports are to be served now: by manifests, in the containers and pods that run.
     pub fn assign(&mut self, containers: &Containers, pods: &Pods, namespaces: &mut Namespaces) {
         let runs = Runs { containers: &containers.running(), pods: &pods.running() };
-        let had =
-            |proxy: &Proxy, endpoint: &Endpoint| self.ports.get(endpoint).is_some_and(|served| served.port.proxy().name == proxy.name);
+        let had = |proxy: &Proxy, endpoint: &Endpoint| self.holders.get(&endpoint.clone().of_any_run()) == Some(&proxy.name);
         let (wanted, clashes) = assign(self.proxies.values(), runs, had);
+        // While its container is away, too: that comes again with another namespace.
+        self.holders.retain(|_, holder| self.proxies.contains_key(holder));
+        self.holders.extend(wanted.iter().map(|(endpoint, proxy)| (endpoint.clone().of_any_run(), proxy.name.clone())));
         let wrong = self.errors.iter().chain(&clashes).map(|error| format!("{}: {}", error.object, error.error));
         self.tell(wrong.chain(containers.problem()).chain(pods.problems()).collect());
         let leaving = &mut self.leaving;

@@ -7,8 +7,8 @@ use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use k8s_openapi::jiff::Timestamp;
 use tracing::{info, warn};
 
-use super::limits::{Descriptors, Permit};
-use crate::model::proxy::{Endpoint, Proxy};
+use super::limits::{Descriptors, Full, Permit};
+use crate::model::proxy::{Endpoint, Namespace, Proxy};
 
 /// A port that a manifest asks for. Connections keep it until they end.
 pub struct Port {
@@ -89,6 +89,12 @@ impl Port {
         *self.proxy.write().unwrap_or_else(PoisonError::into_inner) = Arc::clone(proxy);
     }
 
+    /// Whose share of the process's bounds its connections are of: a namespace of the cluster.
+    fn tenant(&self) -> Option<String> {
+        let of_pod = matches!(self.endpoint.namespace, Namespace::Pod { .. });
+        of_pod.then(|| self.proxy().name.split('/').next().unwrap_or_default().to_owned())
+    }
+
     /// Connections or sessions that are open.
     pub fn open(&self) -> usize {
         self.counts.open.load(Ordering::Relaxed)
@@ -99,8 +105,8 @@ impl Port {
         let open = &self.counts.open;
         let below = |now: usize| (now < limit).then_some(now + 1);
         let why = match open.fetch_update(Ordering::Relaxed, Ordering::Relaxed, below) {
-            Ok(before) => match descriptors.take(count) {
-                Some(permit) => {
+            Ok(before) => match descriptors.take(self.tenant().as_deref(), count) {
+                Ok(permit) => {
                     self.counts.accepted.fetch_add(1, Ordering::Relaxed);
                     // A port at its bound refuses and takes by turns: it is below it when a tenth is free.
                     if before + before / 10 < limit && self.full.end() {
@@ -108,9 +114,12 @@ impl Port {
                     }
                     return Some(Place { port: Arc::clone(self), _descriptors: permit });
                 }
-                None => {
+                Err(full) => {
                     open.fetch_sub(1, Ordering::Relaxed);
-                    "the process has no file descriptors left: raise its limit (LimitNOFILE)"
+                    match full {
+                        Full::Process => "the process has no file descriptors left: raise its limit (LimitNOFILE)",
+                        Full::Tenant => "connections of this namespace's objects have as many file descriptors as are left for all others",
+                    }
                 }
             },
             Err(_) => "there are as many as the manifest allows",

@@ -77,7 +77,7 @@ impl Served {
     /// Serves what was opened, in the namespace of `scope`.
     pub fn begin(&mut self, opened: io::Result<Listener>, worker: &Handle, scope: &Arc<Scope>, context: &Arc<Context>) {
         let port = &self.port;
-        let descriptor = context.descriptors.take(1).ok_or_else(|| io::Error::other("no file descriptors are left; raise LimitNOFILE"));
+        let descriptor = context.descriptors.take(None, 1).map_err(|_| io::Error::other("no file descriptors are left; raise LimitNOFILE"));
         let (listener, descriptor) = match opened.and_then(|listener| Ok((listener, descriptor?))) {
             Ok(opened) => opened,
             Err(error) => return self.fail(&error),

@@ -14,8 +14,9 @@ use super::lost::lost;
 use super::status::shown;
 use crate::contract::{MARK_MASK, PROTOCOL, UPLINK_GROUP};
 use crate::model::binding::{Binding, Destination, ExistingFlows, Source, Traffic};
-use crate::model::facts::{Family, Link, Route, RouteKind};
+use crate::model::facts::{Container, Family, Link, Route, RouteKind};
 use crate::model::known::Facts;
+use crate::model::reason::Reason;
 use crate::model::resolve::Outcome;
 use crate::model::uplinks::outside::MAIN;
 use crate::model::uplinks::{Exit, Uplinks};
@@ -33,8 +34,8 @@ pub fn explain(facts: &Facts, outcome: &Outcome, drops: &Drops, workload: &str, 
         rows = outcome.all_rows().filter(|row| named(row, workload)).collect();
     }
     if rows.is_empty() {
-        let container = facts.containers().find(|c| c.name == workload || (!workload.is_empty() && c.id.starts_with(workload)))?;
-        return Some(format!("{}: no binding selects it; it takes the host's default route\n", container.name));
+        let container = facts.containers().find(|c| c.name == workload || is_id(&c.id, workload))?;
+        return Some(format!("{}: {}\n", container.name, without_a_row(facts, container)));
     }
     let mut out = String::new();
     for row in rows.iter().filter(|r| same_family(r, destination)) {
@@ -52,9 +53,33 @@ pub fn explain(facts: &Facts, outcome: &Outcome, drops: &Drops, workload: &str, 
     Some(out)
 }
 
+/// A container's id, or as much of it as `docker ps` prints.
+fn is_id(id: &str, word: &str) -> bool {
+    word.len() >= 12 && id.starts_with(word)
+}
+
+/// What becomes of a container that no row is for.
+fn without_a_row(facts: &Facts, container: &Container) -> String {
+    if !container.running {
+        return match facts.manifests.of(container).first() {
+            Some(held) => format!("it does not run; once it is started it has the binding {}", held.name),
+            None => "it does not run, and no binding selects it".to_owned(),
+        };
+    }
+    let networks = || container.attachments.iter().filter_map(|at| facts.networks.values().find(|network| network.name == at.network));
+    match () {
+        () if container.attachments.is_empty() => "no binding selects it, and it is on no network of its own".to_owned(),
+        () if networks().all(|network| network.internal) => "no binding selects it, and its networks let nothing out (internal)".to_owned(),
+        () if networks().all(|network| network.driver != "bridge") => {
+            "no binding selects it, and its packets pass no bridge of this host".to_owned()
+        }
+        () => "no binding selects it; it takes the host's default route".to_owned(),
+    }
+}
+
 fn named(row: &Row, name: &str) -> bool {
     let id = match &row.subject {
-        Subject::Container(container) => name.len() >= 12 && container.id.starts_with(name),
+        Subject::Container(container) => is_id(&container.id, name),
         // Without its namespace: all of that name.
         Subject::Pod(pod) => name.strip_prefix("pod/") == Some(pod.name.as_str()),
         _ => false,
@@ -109,10 +134,17 @@ fn one(out: &mut String, facts: &Facts, outcome: &Outcome, row: &Row, ends: spre
         Some(Entry::Everybody) => writeln!(out, "  known by  a socket that no other binding names")?,
         None => writeln!(out, "  known by  nothing yet: no interface of this host shows its address")?,
     }
+    let concerned = matches!(row.state, State::Bound(_) | State::Dropped(_) | State::FellBack(_));
+    if let Some(how) = ends.destination.filter(|_| concerned).and_then(|to| not_by_an_exit(facts, outcome, row, to)) {
+        return writeln!(out, "  {how}");
+    }
     match &row.state {
         State::Bound(exit) => bound(out, facts, outcome, row, exit, ends),
         State::Dropped(reason) => {
             writeln!(out, "  dropped   it has no usable exit: {reason}")?;
+            if matches!(reason, Reason::NoExitInFamily(_)) {
+                return Ok(());
+            }
             let fallback = match row.binding.as_ref().map(|binding| binding.name.source) {
                 Some(Source::Label) => "egress.unavailable=fallback",
                 Some(Source::File | Source::Api) => "whenUnavailable: Fallback",
@@ -132,32 +164,33 @@ fn one(out: &mut String, facts: &Facts, outcome: &Outcome, row: &Row, ends: spre
     }
 }
 
+/// Why a destination is reached without an exit, whether the row has one or not.
+fn not_by_an_exit(facts: &Facts, outcome: &Outcome, row: &Row, to: IpAddr) -> Option<String> {
+    let is_program = row.entry.is_some_and(Entry::is_of_host);
+    let its_own = |to: IpAddr| to.is_loopback() || to.is_unspecified();
+    if its_own(to) && !is_program && row.entry != Some(Entry::Socket) {
+        return Some(format!("inside    {to} is the workload itself: nothing of that comes to this host"));
+    }
+    if is_host(facts, to) {
+        return Some(format!(
+            "inside    {to} is this host itself: it answers by the interface that it was asked by, and sees the workload's own address"
+        ));
+    }
+    if to.is_multicast() || to == IpAddr::V4(Ipv4Addr::BROADCAST) {
+        return Some(format!("inside    {to} is for the workload's own subnet, and is not routed"));
+    }
+    if let Some(how) = inside(facts, outcome, to) {
+        return Some(format!("inside    {to} is not outside: {how}; source and route stay as they are"));
+    }
+    if let Some(how) = host::elsewhere(facts, outcome, to).filter(|_| row.entry == Some(Entry::Everybody)) {
+        return Some(format!("not ours  {how}; source and route stay as they are"));
+    }
+    let traffic = row.binding.as_ref().map(|b| &b.traffic).filter(|traffic| !traffic.reaches(to))?;
+    Some(format!("not ours  {to} is outside what the binding is for ({}): it takes the host's default route", describe(traffic)))
+}
+
 fn bound(out: &mut String, facts: &Facts, outcome: &Outcome, row: &Row, first: &Exit, ends: spread::Ends) -> std::fmt::Result {
     let traffic = row.binding.as_ref().map(|b| &b.traffic);
-    if let Some(to) = ends.destination {
-        if is_host(facts, to) {
-            return writeln!(
-                out,
-                "  inside    {to} is this host itself: it answers by the interface that it was asked by, and sees the workload's own address"
-            );
-        }
-        if to.is_multicast() || to == IpAddr::V4(Ipv4Addr::BROADCAST) {
-            return writeln!(out, "  inside    {to} is for the workload's own subnet, and is not routed");
-        }
-        if let Some(how) = inside(facts, outcome, to) {
-            return writeln!(out, "  inside    {to} is not outside: {how}; source and route stay as they are");
-        }
-        if let Some(how) = host::elsewhere(facts, outcome, to).filter(|_| row.entry == Some(Entry::Everybody)) {
-            return writeln!(out, "  not ours  {how}; source and route stay as they are");
-        }
-        if let Some(traffic) = traffic.filter(|t| !t.reaches(to)) {
-            return writeln!(
-                out,
-                "  not ours  {to} is outside what the binding is for ({}): it takes the host's default route",
-                describe(traffic)
-            );
-        }
-    }
     if let Some(traffic) = traffic.filter(|t| !t.is_everything()) {
         writeln!(out, "  traffic   {}; the rest takes the host's default route", describe(traffic))?;
     }

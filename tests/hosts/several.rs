@@ -201,8 +201,8 @@ fn translated_ahead() {
     let (world, blue) = (&plain.world, &plain.blue);
     let segment = Segment::plug(world, "eth2");
     let router = segment.router(world, 50);
-    let [other, _] = segment.address(world, 50, 66);
-    world.host.ip("route add default via 10.50.0.1 dev eth2 metric 500");
+    let other = IpAddr::from([10, 50, 0, 66]);
+    world.host.ip(&format!("addr add {other}/24 dev eth2\nroute add default via 10.50.0.1 dev eth2 metric 500"));
     router.serves(world, &blue.netns).expect_err("it is not bound");
     world.bind(&Binding::of(&blue.netns).with(&format!("exits: [{{address: {}}}]", router.host()[0])));
     let _egressd = world.egressd_alone();

@@ -197,7 +197,18 @@ fn a_nat_chain_ahead_of_ours_fails_and_an_empty_one_warns() {
 fn a_dropping_forward_chain_warns_for_bridges_that_are_not_docker_s() {
     let forward = || AnyChain { drops: true, ..chain("FORWARD", ChainKind::Filter, Hook::Forward, 0) };
     let user = || AnyChain { base: None, ..chain("DOCKER-USER", ChainKind::Filter, Hook::Forward, 0) };
-    fine(|f| f.chains = vec![forward()]);
+    let said = only(|f| f.chains = vec![forward()]);
+    assert!(said.contains("machines that route through this host reach nothing") && said.contains("-i eth0 -j ACCEPT"), "{said}");
+    let said = only(|f| {
+        f.chains = vec![AnyChain { family: "inet", table: "mine".to_owned(), ..forward() }];
+        f.links.push(link(3, "docker0", LinkKind::Bridge));
+    });
+    assert!(said.contains("`nft insert rule inet mine FORWARD iifname docker0 accept`"), "Docker's rules are not in there: {said}");
+    let said = only(|f| {
+        f.chains = vec![forward()];
+        f.links.extend([link(3, "docker0", LinkKind::Bridge), Link { peer_nsid: Some(1), ..link(4, "veth0", LinkKind::Veth) }]);
+    });
+    assert!(said.contains("workloads on veth0 reach nothing"), "{said}");
     fine(|f| {
         f.chains = vec![forward()];
         f.links.push(link(3, "docker0", LinkKind::Bridge));
@@ -232,7 +243,10 @@ fn a_forward_chain_is_opened_by_the_program_that_it_belongs_to() {
         f.chains = vec![firewalld()];
     });
     assert!(said.contains("firewall-cmd --permanent --zone=trusted --add-interface=virbr0") && !said.contains("nft insert"), "{said}");
-    fine(|f| f.chains = vec![firewalld()]);
+    fine(|f| {
+        f.chains = vec![firewalld()];
+        f.links.push(link(3, "docker0", LinkKind::Bridge));
+    });
 }
 
 #[test]

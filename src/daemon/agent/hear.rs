@@ -1,5 +1,6 @@
 //! What the loop is told: it goes into the facts, and says whether anything may follow from it.
 
+use std::collections::BTreeSet;
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Instant;
@@ -8,17 +9,19 @@ use tokio::sync::mpsc;
 use tracing::{debug, info};
 
 use super::{Agent, sleep_until};
+use crate::contract::PROTOCOL;
 use crate::daemon::keeper::Keeper;
 use crate::daemon::{Told, cutter, gateways, keeper, sources};
 use crate::effects::nft::Notice;
 use crate::model::cluster::ClusterChange;
-use crate::model::facts::{EngineChange, KernelChange};
+use crate::model::facts::{EngineChange, KernelChange, Rule};
 use crate::model::health::Verdict;
 use crate::model::pod::RuntimeChange;
 use crate::model::programs::Wanted;
 use crate::model::replace;
 use crate::model::select::Index;
 use crate::plan::engine::{self, EngineStep};
+use crate::plan::routing::Routing;
 
 impl Agent {
     /// Takes in what is told until it is enough, or the deadline has passed, or nobody is left to tell anything.
@@ -52,6 +55,9 @@ impl Agent {
                 for change in changes {
                     let looked = matches!(change, KernelChange::Routing { .. } | KernelChange::Link(_));
                     self.addresses.heard(&change, &self.facts.kernel, &mut self.facts.probes);
+                    if let KernelChange::Routing { rules, .. } = &change {
+                        self.note_lost(rules);
+                    }
                     let new = self.facts.apply_kernel(change);
                     let again = !new && looked && self.looks > 0;
                     self.facts.touched.all |= again;
@@ -172,7 +178,7 @@ impl Agent {
                 self.spill.told = true;
                 return std::mem::take(&mut self.silent.ports) | replace(&mut self.facts.full, full);
             }
-            Told::Gateway(gateways::Report::Dead(at, dead)) => return self.facts.dead_gateways.note(at, dead),
+            Told::Gateway(gateways::Report::Dead(at, dead)) => return self.facts.answers.note(at, dead),
             Told::Gateway(gateways::Report::Silent(silent)) => {
                 self.gateways.silent(silent);
                 return false;
@@ -199,6 +205,20 @@ impl Agent {
             Told::Question(..) | Told::Stop => return false,
         }
         true
+    }
+
+    /// Counts that another program took policy rules of ours away: those that are wanted, and were there until now.
+    fn note_lost(&mut self, now: &[Rule]) {
+        let ours = |rules: &[Rule]| rules.iter().filter(|rule| rule.protocol == PROTOCOL).count();
+        if !self.taken_over || ours(now) >= ours(&self.facts.kernel.rules) {
+            return;
+        }
+        let (before, now): (BTreeSet<&Rule>, BTreeSet<&Rule>) = (self.facts.kernel.rules.iter().collect(), now.iter().collect());
+        let wanted = Routing::desired(&self.outcome, &self.facts.kernel).rules;
+        if wanted.iter().any(|rule| before.contains(rule) && !now.contains(rule)) {
+            info!("our policy rules were taken away by another program");
+            self.metrics.drift.inc();
+        }
     }
 
     /// Somebody changed nftables, or we cannot know; whether our tables have to be looked at.

@@ -106,7 +106,7 @@ impl Agent {
         self.gateways.want(&self.outcome.uplinks.gateways);
         self.spill.want(&self.outcome);
         if !self.silent.any() {
-            self.facts.dead_gateways.retain(&self.outcome.uplinks.gateways);
+            self.facts.answers.retain(&self.outcome.uplinks.gateways);
         }
         self.ipvs.want(&self.outcome, &self.facts.kernel);
         if !self.silent.any() {

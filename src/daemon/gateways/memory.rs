@@ -12,7 +12,7 @@ use tracing::warn;
 
 use crate::facts::whole;
 use crate::model::facts::IfIndex;
-use crate::model::gateways::{Dead, Health};
+use crate::model::gateways::{Answers, Health};
 use crate::model::managed::At;
 
 const FILE: &str = "gateways.json";
@@ -35,13 +35,13 @@ impl Memory {
         Self { file, remembered }
     }
 
-    /// Those that were dead.
-    pub fn dead(&self) -> Dead {
-        let mut dead = Dead::default();
+    /// Those that answered, and those that were dead.
+    pub fn answers(&self) -> Answers {
+        let mut answers = Answers::default();
         for (at, is_dead) in &self.remembered {
-            dead.note(*at, *is_dead);
+            answers.note(*at, *is_dead);
         }
-        dead
+        answers
     }
 
     /// What was known of a gateway that is asked from now on.
@@ -73,15 +73,16 @@ mod tests {
         let healths = [(at(1, 1), Health::remembered(true)), (at(1, 2), Health::remembered(false)), (at(1, 3), Health::default())];
         Memory::open(folder.path()).keep(healths.into_iter().chain([(at(u32::MAX, 4), Health::remembered(true))]));
         let mut next = Memory::open(folder.path());
-        let mut dead = Dead::default();
-        dead.note(at(1, 1), true);
-        assert_eq!(next.dead(), dead);
+        let mut answers = Answers::default();
+        answers.note(at(1, 1), true);
+        answers.note(at(1, 2), false);
+        assert_eq!(next.answers(), answers);
         for (last, health) in
             [(1, Health::remembered(true)), (2, Health::remembered(false)), (3, Health::default()), (4, Health::default())]
         {
             assert_eq!(next.recall(at(1, last)), health);
         }
         fs::write(folder.path().join(FILE), "[[1, 2").unwrap();
-        assert_eq!(Memory::open(folder.path()).dead(), Dead::default());
+        assert_eq!(Memory::open(folder.path()).answers(), Answers::default());
     }
 }

@@ -12,6 +12,9 @@ use crate::contract::PROTOCOL;
 /// The preference of the kernel's rule for the main table.
 const PREFERENCE_MAIN: u32 = 32_766;
 
+/// How often a link had gone down that a run before this one remembered the gateway of.
+pub(super) const READ_BACK: u32 = u32::MAX;
+
 /// The host's rules that lead packets of some sources to a table, in their order. There are thousands of ours.
 pub(super) fn from_rules(kernel: &KernelFacts) -> Vec<&Rule> {
     let is_from = |rule: &&Rule| {
@@ -37,8 +40,10 @@ impl<'a> Survey<'a> {
             return Some(found.gateway);
         }
         // A static route goes with its link and does not come back with it; one that is deleted while the link is up is meant to be gone.
-        match self.memory.gateways.get(&key) {
-            Some((gateway, then)) if !(link.up && *then == downs) => return Some(*gateway),
+        match self.memory.gateways.get(&key).copied() {
+            // A run before this one remembered it; who shares a router may know better by now.
+            Some((gateway, READ_BACK)) => return Some(self.shared_gateway(link.index, family).unwrap_or(gateway)),
+            Some((gateway, then)) if !(link.up && then == downs) => return Some(gateway),
             _ => drop(self.memory.gateways.remove(&key)),
         }
         let has_address = own(self.kernel, link.index).any(|a| Family::of(a.net.addr()) == family);
@@ -52,12 +57,15 @@ impl<'a> Survey<'a> {
         self.defaults.iter().filter(move |d| d.interface == nic && d.family == family)
     }
 
-    /// The first default route of a NIC, unless its router is dead and another one of the same link answers.
+    /// The first default route of a NIC, unless its router is dead and another one of the same link is known to answer.
     fn alive(&self, nic: IfIndex, family: Family) -> Option<&'a DefaultRoute> {
         let first = self.of_nic(nic, family).next()?;
-        let is_dead = |d: &DefaultRoute| d.gateway.address.is_some_and(|gateway| self.inner.facts.dead_gateways.contains((nic, gateway)));
-        let instead = || self.of_nic(nic, family).find(|other| !is_dead(other) && self.is_beside(first, other));
-        Some(if is_dead(first) { instead().unwrap_or(first) } else { first })
+        let (answers, at) = (&self.inner.facts.answers, |d: &DefaultRoute| d.gateway.address.map(|gateway| (nic, gateway)));
+        if !at(first).is_some_and(|first| answers.is_dead(first)) {
+            return Some(first);
+        }
+        let mut others = self.of_nic(nic, family).filter(|other| self.is_beside(first, other));
+        Some(others.find(|other| at(other).is_some_and(|other| answers.is_alive(other))).unwrap_or(first))
     }
 
     /// Whether two routers are for the same addresses: on one subnet, or both by their link-local addresses.
@@ -67,10 +75,10 @@ impl<'a> Survey<'a> {
         one.from == other.from && ((is_link_local(a) && is_link_local(b)) || subnets())
     }
 
-    /// The router that a NIC's default route names, where another one stands in for it: it is asked whether it is back.
-    pub(super) fn stood_in_for(&self, nic: IfIndex, family: Family) -> Option<IpAddr> {
-        let first = self.of_nic(nic, family).next()?.gateway.address;
-        first.filter(|_| self.alive(nic, family).is_some_and(|alive| alive.gateway.address != first))
+    /// The routers that a NIC's default routes name, of which one stands in for another: all are asked all the time.
+    pub(super) fn routers(&self, nic: IfIndex, family: Family) -> Vec<IpAddr> {
+        let Some(first) = self.of_nic(nic, family).next() else { return Vec::new() };
+        self.of_nic(nic, family).filter(|other| self.is_beside(first, other)).filter_map(|other| other.gateway.address).collect()
     }
 
     /// The gateway that the host's own packets from an address have on its NIC, where it is not the NIC's: a policy rule leads them to a table

@@ -13,7 +13,7 @@ use crate::contract::PROTOCOL;
 pub const MAIN: u32 = 254;
 
 /// Prefixes no longer than this may be parts of what amounts to a default route.
-const LARGEST_PART: u8 = 8;
+pub const LARGEST_PART: u8 = 8;
 
 /// A default route, or what amounts to one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -53,6 +53,15 @@ impl Survey<'_> {
         if let Some(gateway) = other.filter(|gateway| self.kernel.own_links_with(*gateway).next().is_some()) {
             return Err(Reason::GatewayIsOwn { interface, gateway });
         }
+        // They are asked whatever becomes of the exit: what is known of who is not asked is forgotten.
+        let of_exit = other.or(own_gateway.and_then(|own| own.address)).filter(|_| !alone);
+        let routers = if alone { Vec::new() } else { self.routers(nic, family) };
+        for gateway in of_exit.into_iter().chain(routers) {
+            self.uplinks.gateways.entry((nic, gateway)).or_insert_with(|| asked_from(self.kernel, (nic, gateway)));
+        }
+        if let Some(gateway) = other.filter(|gateway| up && self.inner.facts.answers.is_dead((nic, *gateway))) {
+            return Err(Reason::GatewayDead { interface, gateway });
+        }
         // A router that is only another NIC's has no flows of others here.
         let own_route = self.defaults.iter().any(|d| d.interface == nic && d.family == family);
         if let (Some(named), Some(own)) = (other, own_gateway.and_then(|own| own.address).filter(|_| own_route))
@@ -75,18 +84,13 @@ impl Survey<'_> {
         let Some(way) = way else { return Err(Reason::TooManyWays { interface }) };
         ways.insert(address, key);
         self.memory.numbers.uses(address, key);
-        let gateway = self.uplinks.ways.get(&way).and_then(|way| way.gateways.get(&family)?.address).filter(|_| !alone);
-        let stood_in_for = if other.is_none() { self.stood_in_for(nic, family) } else { None };
-        for gateway in gateway.into_iter().chain(stood_in_for) {
-            self.uplinks.gateways.entry((nic, gateway)).or_insert_with(|| asked_from(self.kernel, (nic, gateway)));
-        }
         if !up {
             return Err(Reason::InterfaceDown { interface });
         }
         if own(self.kernel, nic).any(|a| a.net.addr() == address && !a.usable) {
             return Err(Reason::AddressNotReady { address, interface });
         }
-        if let Some(gateway) = gateway.filter(|gateway| self.inner.facts.dead_gateways.contains((nic, *gateway))) {
+        if let Some(gateway) = of_exit.filter(|gateway| self.inner.facts.answers.is_dead((nic, *gateway))) {
             return Err(Reason::GatewayDead { interface, gateway });
         }
         Ok(Exit { address, interface: nic, way, ports: None })

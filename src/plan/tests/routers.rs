@@ -19,9 +19,9 @@ fn another_router_of_the_link_stands_in_for_a_dead_one_and_both_are_asked() {
     start(&mut facts, 4, &[("egress.ip", "172.31.0.14")]);
     assert_eq!(gateway(&facts, &mut past), ("172.31.0.1".to_owned(), vec!["172.31.0.1".to_owned()]));
     let dead = (ETH1, "172.31.0.1".parse().expect("an address"));
-    facts.dead_gateways.note(dead, true);
+    facts.answers.note(dead, true);
     let both = vec!["172.31.0.1".to_owned(), "172.31.0.2".to_owned()];
     assert_eq!(gateway(&facts, &mut past), ("172.31.0.2".to_owned(), both));
-    facts.dead_gateways.note(dead, false);
+    facts.answers.note(dead, false);
     assert_eq!(gateway(&facts, &mut past).0, "172.31.0.1");
 }

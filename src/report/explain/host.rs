@@ -9,7 +9,6 @@ use crate::model::known::Facts;
 use crate::model::outcome::Outcome;
 use crate::model::uplinks::ahead::LOCAL;
 use crate::model::uplinks::outside::MAIN;
-use crate::plan::step::{rule_words, table_name};
 
 /// How a destination is reached that the programs of the host, all of them, do not leave for by the binding's exit; `None` where they do, and
 /// where it is told already.
@@ -19,14 +18,14 @@ pub fn elsewhere(facts: &Facts, outcome: &Outcome, to: IpAddr) -> Option<String>
     let (rule, found) = rules.into_iter().find_map(|rule| Some((rule, looked_up(&facts.kernel, rule, to)?)))?;
     let by = match rule.table {
         MAIN => "main".to_owned(),
-        _ => format!("the host's policy rule {} ({})", rule.preference, rule_words(rule)),
+        _ => format!("the host's policy rule {}", rule.preference),
     };
     match found {
         None => Some(format!("{by} lets nothing get there")),
         Some(route) => {
             let picked = |index| outcome.programs.picked.iter().any(|(nic, address)| *nic == index && address.is_ipv4() == to.is_ipv4());
             let link = route.interface.filter(|_| !route.interfaces().any(picked)).and_then(|index| facts.kernel.links.get(&index))?;
-            let table = if rule.table == MAIN { String::new() } else { format!(", table {}", table_name(rule.table)) };
+            let table = if rule.table == MAIN { String::new() } else { format!(", table {}", rule.table) };
             Some(format!("{by} leads it by {}{table} ({})", link.name, route.destination))
         }
     }
