@@ -9,13 +9,15 @@ use std::path::Path;
 use std::sync::mpsc;
 use std::time::{Duration, Instant};
 
+use nix::ifaddrs::getifaddrs;
+use nix::net::if_::if_indextoname;
 use tracing::{debug, info, warn};
 
 use self::memory::Memory;
 use super::{Teller, Told, threads};
 use crate::effects::neighbours::Neighbours;
 use crate::facts::backoff::at_random;
-use crate::model::facts::KernelFacts;
+use crate::model::facts::{KernelFacts, is_link_local};
 use crate::model::gateways::{Answers, Asked, Health};
 use crate::model::managed::{At, LinkFamily, by_link, link_of};
 use crate::model::replace;
@@ -160,9 +162,18 @@ fn round(gateways: &mut BTreeMap<At, Gateway>, links: &mut Links) -> Vec<(At, bo
             gateway.mac = answer;
             changed.extend(gateway.health.note(answer.is_some()).map(|dead| (*at, dead)));
         }
-        gateway.asked = gateway.from.is_some_and(|from| links.ask(*at, from, gateway.mac));
+        let from = gateway.from.or_else(|| link_local_of(*at));
+        gateway.asked = from.is_some_and(|from| links.ask(*at, from, gateway.mac));
     }
     changed
+}
+
+/// The NIC's own link-local address, which alone may ask for a router by its link-local one where the NIC has no other of IPv6.
+fn link_local_of((nic, gateway): At) -> Option<IpAddr> {
+    let is_on_link = |address: &IpAddr| address.is_ipv6() && is_link_local(*address);
+    let name = is_on_link(&gateway).then(|| if_indextoname(nic).ok()).flatten()?;
+    let mut own = getifaddrs().ok()?.filter(|one| name.to_str() == Ok(one.interface_name.as_str()));
+    own.find_map(|one| Some(IpAddr::from(one.address?.as_sockaddr_in6()?.ip())).filter(is_on_link))
 }
 
 impl Links {

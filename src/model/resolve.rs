@@ -102,6 +102,7 @@ impl<'a> Ground<'a> {
         guards.retain(|bridge, _| !uplinks.nics.contains_key(bridge));
         let mut rows = if pending.rows.len() > engines { without_overlaps(pending.rows) } else { pending.rows };
         resolver.find_beside(&mut rows);
+        resolver.guard_beside(&rows, &mut guards);
         let faces = resolver.faces(&rows, &guards);
         let programs = programs::programs(facts, &exec, &uplinks, &mut past.memory.numbers);
         let mut spreads = spreads(&rows, &uplinks, &facts.full);

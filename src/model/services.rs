@@ -7,6 +7,7 @@
 
 mod claims;
 mod last_resort;
+mod rights;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
@@ -24,7 +25,8 @@ use super::ports::{Called, Ports, Protocol};
 use super::slots::{hashed, turns};
 use super::uplinks::Uplinks;
 use super::workload::{Entry, Row};
-use claims::{Known, claims};
+use claims::claims;
+use rights::Known;
 
 /// A port of an exit's address, or a range of ports, with those who serve it.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -6,20 +6,16 @@ use std::net::IpAddr;
 use std::ops::RangeInclusive;
 use std::sync::Arc;
 
-use foldhash::HashMap;
-
-use super::{Endpoint, Health, Holders, LastServer, Problem, Served, Server, Service, Services};
+use super::rights::{Known, Publishing, Right, asks_for, meeting};
+use super::{Health, LastServer, Problem, Server, Service, Services};
 use crate::model::binding::{Binding, BindingName, Source};
 use crate::model::facts::{Container, IfIndex, KernelFacts, Place};
 use crate::model::field_error::FieldError;
-use crate::model::health::{Check, Verdict};
+use crate::model::health::Check;
 use crate::model::inbound::{ClientSource, Inbound};
-use crate::model::ipvs::KernelIpvs;
-use crate::model::listeners::Taken;
 use crate::model::ports::{Called, Ports, Protocol};
 use crate::model::reason::{PortRefusal, Reason};
 use crate::model::select::precedence;
-use crate::model::uplinks::Uplinks;
 use crate::model::workload::{Entry, Row, State, Subject};
 
 /// What a port that is not served for another reason is told as, in a word.
@@ -50,17 +46,13 @@ pub fn claims<'a>(rows: &'a [Row], listed: impl Iterator<Item = &'a Arc<Binding>
     ordered.sort_by(|a, b| order(a.binding).cmp(&order(b.binding)));
     let published = |binding: &Binding| binding.inbound.iter().any(|entry| entry.refusal.is_none() && entry.engine.ipvs().is_some());
     let ipvs = ordered.iter().any(|candidate| published(candidate.binding));
-    let mut claims =
-        Claims { rows, known, services: BTreeMap::new(), asked: BTreeSet::new(), checks: BTreeSet::new(), problems: Vec::new() };
+    let publishing = ordered.iter().map(|candidate| (&candidate.binding.name, candidate.binding)).collect();
+    let (services, asked, checks, problems) = Default::default();
+    let mut claims = Claims { rows, known, publishing, services, asked, checks, problems };
     for right in [Right::Serves, Right::Had, Right::Asks] {
         ordered.iter().for_each(|candidate| claims.take(candidate, right));
     }
-    let Claims { services, asked, checks, problems, known, .. } = claims;
-    let bindings: BTreeMap<&BindingName, &Binding> = ordered.iter().map(|candidate| (&candidate.binding.name, candidate.binding)).collect();
-    let asks_still = |name: &BindingName, ports: &Ports| {
-        let mut entries = bindings.get(name).into_iter().flat_map(|binding| &binding.inbound);
-        entries.any(|entry| entry.refusal.is_none() && entry.ports.meets(ports))
-    };
+    let Claims { services, asked, checks, problems, known, publishing, .. } = claims;
     let is_free = |service: &Service| {
         let called = (service.address, service.ports);
         let is_looked_at = service.engine.ipvs().is_none() || known.ipvs.is_some();
@@ -72,7 +64,7 @@ pub fn claims<'a>(rows: &'a [Row], listed: impl Iterator<Item = &'a Arc<Binding>
         services.into_iter().partition(|(_, service)| is_free(service));
     let is_taken =
         |(address, ports): &Called| all.range(up_to(*address, ports)).next_back().is_some_and(|(_, there)| there.ports.meets(ports));
-    let away = known.holders.iter().filter(|(called, holder)| !is_taken(called) && asks_still(holder, &called.1));
+    let away = known.holders.iter().filter(|(called, holder)| !is_taken(called) && asks_for(&publishing, known.uplinks, holder, called));
     let away = away.map(|(called, holder)| (*called, holder.clone())).collect();
     let (all, pending) = (all.into_values().collect(), !waiting.is_empty());
     Services { all, problems, asked: Arc::new(asked), pending, ipvs, checks: Arc::new(checks), away }
@@ -99,57 +91,6 @@ fn serves(row: &Row) -> bool {
     if let Subject::Pod(pod) = &row.subject { pod.addresses.contains(&net.addr()) } else { true }
 }
 
-/// What is known of exits and servers.
-pub struct Known<'a> {
-    pub uplinks: &'a Uplinks,
-    pub taken: &'a Taken<'a>,
-    pub verdicts: &'a HashMap<Check, Verdict>,
-    pub ipvs: Option<&'a KernelIpvs>,
-    pub kernel: &'a KernelFacts,
-    pub served: &'a Served,
-    pub holders: &'a Holders,
-}
-
-/// What a binding has to a port, the strongest first.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Right {
-    /// Some of its servers got the calls until now, whatever the binding was called.
-    Serves,
-    /// It was its port, though others have to serve it now.
-    Had,
-    /// It asks for it.
-    Asks,
-}
-
-impl Known<'_> {
-    /// This host has the address.
-    fn is_own(&self, address: IpAddr) -> bool {
-        self.kernel.own_links_with(address).next().is_some()
-    }
-
-    /// A pod's address may have been another namespace's a moment ago, so in a cluster nobody has a port by who served it.
-    fn right(&self, binding: &Binding, called: Called, servers: impl Iterator<Item = Endpoint>, last: Option<Endpoint>) -> Right {
-        if binding.name.source == Source::Api {
-            return Right::Asks;
-        }
-        let mut servers = servers;
-        let got_calls = |server: Endpoint| meeting(self.served, called).any(|before| before.contains(&server));
-        if servers.any(got_calls) {
-            return Right::Serves;
-        }
-        // Several bindings may name one server of last resort.
-        let had = meeting(self.holders, called).any(|holder| *holder == binding.name) || last.is_some_and(got_calls);
-        if had { Right::Had } else { Right::Asks }
-    }
-}
-
-/// What is there of an address's ports, as far as these meet the ones that are called. None of them meets another.
-fn meeting<T>(of: &BTreeMap<Called, T>, (address, ports): Called) -> impl Iterator<Item = &T> {
-    let upto = Ports { first: ports.last, last: u16::MAX, ..ports };
-    let of_protocol = (address, Ports { first: 0, last: 0, ..ports })..=(address, upto);
-    of.range(of_protocol).rev().take_while(move |((_, there), _)| there.meets(&ports)).map(|(_, what)| what)
-}
-
 /// An address, a protocol, and the first port.
 type First = (IpAddr, Protocol, u16);
 
@@ -165,6 +106,7 @@ type Placed = (usize, IpAddr, Entry);
 pub(super) struct Claims<'a> {
     rows: &'a [Row],
     known: Known<'a>,
+    publishing: Publishing<'a>,
     /// None overlaps another.
     services: BTreeMap<First, Service>,
     asked: BTreeSet<Called>,
@@ -206,8 +148,9 @@ impl Claims<'_> {
                 self.tell_own(binding, at, inbound, &own, &servers);
                 self.tell_last_resort(binding, at, inbound);
             }
-            let mut of_other_family = !servers.is_empty() && !exits.is_empty();
-            for (nic, address) in exits.iter().copied().filter(|(_, address)| inbound.address.is_none_or(|named| named == *address)) {
+            let named: Vec<_> = exits.iter().copied().filter(|(_, at)| inbound.address.is_none_or(|named| named == *at)).collect();
+            let mut of_other_family = !servers.is_empty() && !named.is_empty();
+            for (nic, address) in named {
                 let of_family = servers.iter().filter(|(_, server, _)| server.is_ipv4() == address.is_ipv4());
                 let called = (address, inbound.ports);
                 of_other_family &= of_family.clone().next().is_none();
@@ -218,7 +161,7 @@ impl Claims<'_> {
                 }
                 let own: Vec<Server> =
                     of_family.map(|(row, server, entry)| self.server(inbound, called, (*row, *server, *entry))).collect();
-                match self.claim(binding, inbound, address, own) {
+                match self.claim(binding, inbound, (address, right), own) {
                     Ok(()) => self.yield_to(candidate, at, called, nic),
                     Err(InTheWay::Port(reason)) => self.refuse(binding, at, &reason),
                     Err(InTheWay::Field(field, message)) => self.problem(binding, at, field, message),
@@ -238,9 +181,17 @@ impl Claims<'_> {
         if binding.name.source == Source::Api {
             return;
         }
-        let written = binding.exits.iter().filter(|spec| !spec.draining && !spec.address.is_unspecified());
-        let named = written.filter(|spec| inbound.address.is_none_or(|named| named == spec.address));
-        for spec in named.filter(|spec| self.known.uplinks.holder(spec).is_none()).collect::<Vec<_>>() {
+        let written = binding.exits.iter().filter(|spec| !spec.address.is_unspecified());
+        let (draining, named): (Vec<_>, Vec<_>) =
+            written.filter(|spec| inbound.address.is_none_or(|named| named == spec.address)).partition(|spec| spec.draining);
+        if let Some(address) = inbound.address.filter(|_| named.is_empty() && draining.is_empty()) {
+            self.problem(binding, at, "address", format!("{address} is no exit of this binding; name one of its exits"));
+        }
+        for spec in draining {
+            let called = super::called(spec.address, inbound.ports);
+            self.problem(binding, at, "port", format!("{called} takes no new calls: its exit drains; take `draining` out to serve it"));
+        }
+        for spec in named.into_iter().filter(|spec| self.known.uplinks.holder(spec).is_none()) {
             let Some(Err(reason)) = self.known.uplinks.exit(spec) else { continue };
             self.problem(binding, at, "port", format!("{} is not served: {reason}", super::called(spec.address, inbound.ports)));
         }
@@ -286,7 +237,13 @@ impl Claims<'_> {
     }
 
     /// Gives a binding the ports of an address, or its share of them; else what is in the way.
-    fn claim(&mut self, binding: &Binding, inbound: &Inbound, address: IpAddr, servers: Vec<Server>) -> Result<(), InTheWay> {
+    fn claim(
+        &mut self,
+        binding: &Binding,
+        inbound: &Inbound,
+        (address, right): (IpAddr, Right),
+        servers: Vec<Server>,
+    ) -> Result<(), InTheWay> {
         let (ports, last_resort) = (inbound.ports, self.last_resort(inbound, address));
         if let (Some(balancer), Some(ipvs)) = (inbound.engine.ipvs(), self.known.ipvs) {
             let served = ipvs.serves((address, ports), &super::called(address, ports), balancer);
@@ -304,6 +261,15 @@ impl Claims<'_> {
             }
             there.servers.extend(servers);
             return Ok(());
+        }
+        // Where its exit drains nobody gets new calls, and it is its port all the same.
+        let called = (address, ports);
+        let mut others = meeting(self.known.holders, called).filter(|holder| **holder != binding.name);
+        // (In a cluster the age of objects alone decides.)
+        let comes_later = right == Right::Asks && binding.name.source != Source::Api;
+        if let Some(holder) = others.find(|holder| comes_later && asks_for(&self.publishing, self.known.uplinks, holder, &called)) {
+            let service = super::called(address, ports);
+            return Err(InTheWay::Port(Reason::Port(PortRefusal::Served { service, by: holder.to_string() })));
         }
         let Inbound { engine, balance, client_source, all_down, affinity, limits, .. } = *inbound;
         let binding = binding.name.clone();
