@@ -208,14 +208,16 @@ fn translated_ahead() {
     let _egressd = world.egressd_alone();
     until("it is bound", || router.serves_as(world, &blue.netns, &router.host()[..1]));
     world.host.nft(&format!(
-        "table ip ahead {{ chain c {{ type nat hook postrouting priority 90; ip saddr {} snat to {other}; }} }}",
+        "table ip ahead {{ chain c {{ type nat hook postrouting priority 90; ip saddr {} snat to {other}; }}; }}",
         blue.address
     ));
     world.await_handled();
     router.forget();
     let ((), elsewhere) = world.watch(|| {
         let mut flow = Flow::open(&blue.netns, (SERVER, PORT).into()).expect("it leaves");
-        (0..3).for_each(|_| drop(flow.ask().expect("its later packets do, too")));
+        for _ in 0..3 {
+            flow.ask().expect("its later packets do, too");
+        }
     });
     let seen = router.seen();
     assert!(seen.0.keys().eq([&other]) && elsewhere.is_empty(), "{seen}; elsewhere {elsewhere}");
