@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use crate::contract::{PRIORITY_SNAT, TABLE};
-use crate::model::facts::{Link, LinkKind};
+use crate::model::facts::LinkKind;
 use crate::nft::decode::AnyChain;
 use crate::nft::{ChainKind, Hook};
 use crate::plan::gates::{FIREWALLD, trust};
@@ -49,8 +49,8 @@ fn forward(facts: &Facts) -> Vec<Finding> {
         let subject = format!("forward chain {chain}");
         let knows_docker = is_iptables(chain) || is_firewalld(chain);
         let dockers: BTreeSet<&str> = dockers(facts).filter(|_| knows_docker).collect();
-        let to_workloads = facts.links.iter().filter(|link| leads_to_workloads(link)).map(|link| link.name.as_str());
-        let others: Vec<&str> = to_workloads.filter(|name| !dockers.contains(name)).collect();
+        let bridges = facts.links.iter().filter(|link| link.kind == LinkKind::Bridge).map(|link| link.name.as_str());
+        let others: Vec<&str> = bridges.filter(|name| !dockers.contains(name)).collect();
         let (whose, link) = match (others.first(), facts.nics().next()) {
             (Some(first), _) => (format!("workloads on {}", others.join(", ")), *first),
             (None, _) if !dockers.is_empty() => {
@@ -75,11 +75,6 @@ fn forward(facts: &Facts) -> Vec<Finding> {
 fn dockers(facts: &Facts) -> impl Iterator<Item = &str> {
     let named = facts.networks().iter().filter_map(|network| network.bridge.as_deref());
     named.chain(facts.links.iter().map(|link| link.name.as_str()).filter(|name| *name == "docker0"))
-}
-
-/// A bridge, or the end of a veth whose other end is in another network namespace.
-fn leads_to_workloads(link: &Link) -> bool {
-    link.kind == LinkKind::Bridge || (link.kind == LinkKind::Veth && link.master.is_none() && link.peer_nsid.is_some())
 }
 
 /// iptables' own.

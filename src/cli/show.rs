@@ -81,11 +81,16 @@ pub fn top(state: &Path) -> anyhow::Result<()> {
     })
 }
 
-/// Prints a text once, or for ever: on a terminal in the place of the one before.
+/// Prints a text once, or for ever: on a terminal in the place of the one before. Who watches goes on over a restart of the daemon.
 fn again_and_again(watch: bool, text: impl Fn() -> anyhow::Result<String>) -> anyhow::Result<()> {
     let out = &mut std::io::stdout();
+    let mut answered = false;
     loop {
-        let text = text()?;
+        let text = match text() {
+            Err(error) if watch && answered => format!("{error:#}; it is asked again\n"),
+            text => text?,
+        };
+        answered = true;
         if watch && out.is_terminal() {
             out.write_all(CLEAR.as_bytes())?;
         }
@@ -155,6 +160,9 @@ pub fn explain_inbound(state: &Path, Inbound { called, protocol }: Inbound, clie
 fn addresses(destination: &str) -> anyhow::Result<Vec<Option<IpAddr>>> {
     if let Ok(address) = destination.parse() {
         return Ok(vec![Some(address)]);
+    }
+    if let Ok(at) = destination.parse::<SocketAddr>() {
+        bail!("{destination} has a port; write the address alone, {}: a binding's ports are in the line `traffic`", at.ip());
     }
     let found = (destination, 0).to_socket_addrs().with_context(|| format!("failed to find the address of {destination}"))?;
     let mut addresses: Vec<_> = found.map(|at| Some(at.ip())).collect();

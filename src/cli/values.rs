@@ -15,7 +15,7 @@ pub fn listens(text: &str) -> Result<SocketAddr, String> {
 /// # Errors
 /// When it is not an address of the loopback, with a port.
 pub fn loopback(text: &str) -> Result<SocketAddr, String> {
-    let address = listens(text)?;
+    let address: SocketAddr = text.parse().map_err(|_| "has to be an address with a port, as 127.0.0.1:9467".to_owned())?;
     let port = address.port();
     if address.ip().is_loopback() {
         Ok(address)

@@ -1,5 +1,6 @@
 //! By which exits connections leave that another process of this host dials, by what was resolved.
 
+use std::collections::BTreeSet;
 use std::net::{IpAddr, SocketAddr};
 
 use super::binding::{Binding, ExistingFlows, Source};
@@ -49,7 +50,8 @@ fn by_binding(binding: &Binding, family: Family, outcome: &Outcome) -> Leaving {
     match choose(&outcome.uplinks, binding, family.unspecified()) {
         State::Bound(first) => {
             let mut exits: Vec<IpAddr> = spread::turn(&outcome.uplinks, binding, family).iter().map(|exit| exit.address).collect();
-            exits.retain(|exit| is_held(*exit, outcome));
+            let held: BTreeSet<IpAddr> = outcome.uplinks.held().map(|(held, _)| held).collect();
+            exits.retain(|exit| held.contains(exit));
             let on_no_nic =
                 || format!("{} is on no NIC, so that nothing can be dialled from it; name an exit that a NIC has", first.address);
             Leaving { reason: exits.is_empty().then(on_no_nic), exits, resets }

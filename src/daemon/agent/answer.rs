@@ -40,7 +40,7 @@ impl Agent {
                 explained.map_or(Response::Unknown(workload), Response::Text)
             }
             Question::ExplainInbound(Call { called, protocol, client }) => {
-                Response::Text(explain::inbound::explain(&self.outcome, called, protocol, client))
+                Response::Text(explain::inbound::explain(&self.facts, &self.outcome, called, protocol, client))
             }
             Question::Metrics(counted) => Response::Text(self.metrics.text(&Now {
                 facts: &self.facts,

@@ -4,27 +4,36 @@ use std::fmt::Write;
 use std::net::{IpAddr, SocketAddr};
 
 use crate::contract::HASH_SEED;
+use crate::model::facts::Published;
 use crate::model::health::{AllDown, Verdict};
 use crate::model::inbound::{Balance, ClientSource};
 use crate::model::ipvs::{Balancer, Engine};
 use crate::model::jhash::slot;
+use crate::model::known::Facts;
 use crate::model::ports::Protocol;
 use crate::model::resolve::Outcome;
 use crate::model::services::{Health, Server, Service, slots};
 
 /// What becomes of a call to this address and port, of this client if one is given.
-pub fn explain(outcome: &Outcome, called: SocketAddr, protocol: Protocol, client: Option<IpAddr>) -> String {
+pub fn explain(facts: &Facts, outcome: &Outcome, called: SocketAddr, protocol: Protocol, client: Option<IpAddr>) -> String {
     let mut out = String::new();
     // Writing into a String cannot fail.
-    let _ = write(&mut out, outcome, called, protocol, client);
+    let _ = write(&mut out, facts, outcome, called, protocol, client);
     out
 }
 
-fn write(out: &mut String, outcome: &Outcome, called: SocketAddr, protocol: Protocol, client: Option<IpAddr>) -> std::fmt::Result {
+fn write(
+    out: &mut String,
+    facts: &Facts,
+    outcome: &Outcome,
+    called: SocketAddr,
+    protocol: Protocol,
+    client: Option<IpAddr>,
+) -> std::fmt::Result {
     let word = protocol.name();
     writeln!(out, "{word}/{called}")?;
     let has = |service: &&Service| service.address == called.ip() && service.ports.has(protocol, called.port());
-    let Some(service) = outcome.inbound.all.iter().find(has) else { return not_served(out, outcome, called, word) };
+    let Some(service) = outcome.inbound.all.iter().find(has) else { return not_served(out, facts, outcome, called, protocol) };
     let how = match (service.engine, service.balance) {
         (Engine::Ipvs(balancer), _) => ipvs(balancer, called.is_ipv6()),
         (_, Balance::RoundRobin) => "by turn".to_owned(),
@@ -149,11 +158,19 @@ fn standing(server: &Server, gets: bool) -> String {
     health + rest
 }
 
-fn not_served(out: &mut String, outcome: &Outcome, called: SocketAddr, protocol: &str) -> std::fmt::Result {
+fn not_served(out: &mut String, facts: &Facts, outcome: &Outcome, called: SocketAddr, protocol: Protocol) -> std::fmt::Result {
+    let at = |one: &Published| {
+        let address = one.address == called.ip() || (one.address.is_unspecified() && one.address.is_ipv4() == called.is_ipv4());
+        address && one.protocol == protocol && one.port == called.port()
+    };
+    if let Some(container) = facts.containers().find(|container| container.running && container.published.iter().any(at)) {
+        return writeln!(out, "  call      goes to container {}, for which the engine publishes this port", container.name);
+    }
+    let protocol = protocol.name();
     if !outcome.uplinks.held().any(|(address, _)| address == called.ip()) {
         return writeln!(out, "  call      is none of egressd's: no binding has {} as an exit", called.ip());
     }
-    writeln!(out, "  call      goes to this host's own programs: no binding serves this port")?;
+    writeln!(out, "  call      goes to this host's own programs, or where another program's rules lead it: no binding serves this port")?;
     // What is refused names the address and the port as they are called.
     let of = format!("{protocol}/{}", SocketAddr::new(called.ip(), 0));
     let of = of.trim_end_matches('0');
