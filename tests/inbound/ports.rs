@@ -221,11 +221,13 @@ pub fn away() {
     let [a, b, c, d] = world.layout.address(Nic::Eth1).octets();
     let exit = Ipv4Addr::new(a, b, c, d + 16);
     world.host.ip(&format!("addr add {exit}/20 dev eth1"));
-    let of = |server: &Server| {
+    let with = |server: &Server, drains: &str| {
         let name = server.at.netns.name();
-        let exits = Binding::new(name, &format!("networkNamespaces: [{name}]")).with(&format!("exits: [{{address: {exit}}}]"));
-        exits.with(&format!("inbound: [{{protocol: TCP, port: {TARGET}}}]"))
+        let exits = format!("exits: [{{address: {exit}{drains}}}]");
+        let inbound = format!("inbound: [{{protocol: TCP, port: {TARGET}}}]");
+        Binding::new(name, &format!("networkNamespaces: [{name}]")).with(&exits).with(&inbound)
     };
+    let of = |server: &Server| with(server, "");
     world.bind(&of(&one));
     let _egressd = served(&world);
     let is_served = || {
@@ -248,4 +250,13 @@ pub fn away() {
         let services = world.status()["services"].to_string();
         assert!(services.contains("default/s10") && !services.contains("default/s11"), "away for {pause} ms: {services}");
     }
+    // One that drains takes no calls, and is its binding's all the same.
+    world.bind(&with(&one, ", draining: true"));
+    await_problem(&world, &["file/default/s10", "takes no new calls: its exit drains"]);
+    await_problem(&world, &["file/default/s11", "is served by file/default/s10"]);
+    is_served().expect_err("nobody gets its calls");
+    world.bind(&of(&one));
+    until("it is served again", is_served);
+    let services = world.status()["services"].to_string();
+    assert!(services.contains("default/s10") && !services.contains("default/s11"), "{services}");
 }
