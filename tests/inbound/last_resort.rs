@@ -91,7 +91,7 @@ pub fn gets_calls() {
     assert!(shown.contains(&format!("{}:{PORT} (last resort, in use)", three.at.address)), "{shown}");
     let explain = || world.egressctl(&["explain", "--inbound", &format!("{}:{CALLED}", world.layout.address(Nic::Eth1))]);
     let explained = explain().expect("it answers");
-    assert!(explained.contains(&format!("resort {}:{PORT}: gets all calls", three.at.address)), "{explained}");
+    assert!(explained.contains(&format!("{}:{PORT}, the server of last resort: gets all calls", three.at.address)), "{explained}");
     egressd.kill();
     assert_eq!(call(&world, &sorry).0, calls, "while egressd is dead");
     egressd.start();

@@ -80,7 +80,7 @@ fn write(
         } else {
             "gets no call while a server does"
         };
-        writeln!(out, "  last      resort {}: {uses}", at(last.address, last.port))?;
+        writeln!(out, "  reserve   {}, the server of last resort: {uses}", at(last.address, last.port))?;
         if service.resorted().is_some() {
             return Ok(());
         }
