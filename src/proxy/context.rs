@@ -6,6 +6,7 @@ use std::sync::{Arc, PoisonError, RwLock};
 
 use tokio_util::sync::CancellationToken;
 
+use super::chains::Chains;
 use super::exits::{Exits, Way};
 use super::limits::Descriptors;
 use super::opener::Opener;
@@ -65,6 +66,7 @@ pub struct Context {
     pub descriptors: Descriptors,
     pub pipes: Pipes,
     pub exits: Exits,
+    pub chains: Chains,
 }
 
 impl Context {

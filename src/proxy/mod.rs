@@ -4,6 +4,7 @@
 //! One loop decides (`control`), one thread enters namespaces (`opener`), a few serve (`workers`).
 
 mod accept;
+mod chains;
 mod containers;
 mod context;
 mod control;
@@ -43,6 +44,7 @@ use crate::daemon::systemd::{self, Manager};
 use crate::effects::enter::NamespaceId;
 use crate::facts::{files, kubernetes};
 use crate::model::manifests::Manifests;
+use chains::Chains;
 use containers::Containers;
 use context::{Context, Scopes};
 use control::Control;
@@ -120,8 +122,8 @@ pub async fn run(options: Options) -> Result<(), Error> {
     if let Some(address) = options.metrics {
         http::serve(address, ask.clone());
     }
-    let (scopes, pipes, exits) = (Scopes::default(), Pipes::default(), Exits::start(&options.state));
-    let context = Context { opener, home, workers, scopes, descriptors, pipes, exits };
+    let (scopes, pipes, exits, chains) = (Scopes::default(), Pipes::default(), Exits::start(&options.state), Chains::default());
+    let context = Context { opener, home, workers, scopes, descriptors, pipes, exits, chains };
     let mut control = Control::new(Arc::new(context));
     let mut containers = Containers::new(&options.docker);
     let mut manager = Manager::new();

@@ -84,8 +84,12 @@ impl Call {
         }
         let dial = &self.proxy.dial;
         let socket = self.context.dial(dial, &self.port.endpoint, |dial| sockets::dial(Transport::Tcp, dial));
-        let connect = |socket: Socket| async { Abortive::new(TcpSocket::from_std_stream(socket.into()).connect(dial.address).await?) };
-        let (mut server, scope) = self.reach(socket, connect).await?;
+        let connect = |socket: Socket| async {
+            let server = Abortive::new(TcpSocket::from_std_stream(socket.into()).connect(dial.address).await?)?;
+            let link = self.context.chains.link(self.client, server.stream.local_addr()?)?;
+            Ok((server, link))
+        };
+        let ((mut server, _link), scope) = self.reach(socket, connect).await?;
         self.relay(&scope, self.carry(&client.stream, &mut server.stream, ends)).await?;
         // Both sides have said their last word.
         client.end();
