@@ -29,7 +29,8 @@ pub fn findings(facts: &Facts) -> Vec<Finding> {
 
 /// Those for our marks may stand elsewhere than usual, ahead of another program's.
 fn is_ours(rule: &Rule) -> bool {
-    let usual = (PREFERENCE_LOCAL..=PREFERENCE_WAY).chain(PREFERENCE_FROM_INSIDE..=PREFERENCE_FROM).any(|own| own == rule.preference);
+    let usual =
+        [PREFERENCE_LOCAL..=PREFERENCE_WAY, PREFERENCE_FROM_INSIDE..=PREFERENCE_FROM].iter().any(|own| own.contains(&rule.preference));
     rule.protocol == PROTOCOL && (usual || rule.mark.is_some_and(|mark| mark & FLAG != 0))
 }
 

@@ -7,7 +7,11 @@ use std::net::{IpAddr, SocketAddr};
 /// # Errors
 /// When it is not an address with a port.
 pub fn listens(text: &str) -> Result<SocketAddr, String> {
-    text.parse().map_err(|_| "has to be an address with a port, as 127.0.0.1:9464".to_owned())
+    endpoint(text, "127.0.0.1:9464")
+}
+
+fn endpoint(text: &str, example: &str) -> Result<SocketAddr, String> {
+    text.parse().map_err(|_| format!("has to be an address with a port, as {example}"))
 }
 
 /// The page asks nobody who they are, so it is for this host alone.
@@ -15,7 +19,7 @@ pub fn listens(text: &str) -> Result<SocketAddr, String> {
 /// # Errors
 /// When it is not an address of the loopback, with a port.
 pub fn loopback(text: &str) -> Result<SocketAddr, String> {
-    let address: SocketAddr = text.parse().map_err(|_| "has to be an address with a port, as 127.0.0.1:9467".to_owned())?;
+    let address = endpoint(text, "127.0.0.1:9467")?;
     let port = address.port();
     if address.ip().is_loopback() {
         Ok(address)

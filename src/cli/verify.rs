@@ -2,10 +2,10 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::Write;
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::path::Path;
 
-use anyhow::bail;
+use anyhow::{anyhow, bail};
 use serde::Serialize;
 
 use super::echo::Echo;
@@ -52,16 +52,12 @@ enum Verdict {
 /// When one differs or fails, or none can be asked.
 pub fn verify(state: &Path, echo: &Echo, exits: &[IpAddr], output: Output) -> anyhow::Result<()> {
     let known = Known::of(&show::ask_status(state)?);
-    let (is_named, has) = (!exits.is_empty(), [echo.at(false)?.is_some(), echo.at(true)?.is_some()]);
+    let is_named = !exits.is_empty();
     let exits: Vec<IpAddr> = if exits.is_empty() { known.in_use.iter().copied().collect() } else { exits.to_vec() };
     if exits.is_empty() {
         bail!("nobody leaves by an exit; name addresses of this host: egressd verify --echo URL ADDRESS");
     }
-    let one = |exit: IpAddr| match is_named || has[usize::from(exit.is_ipv6())] {
-        true => known.compared(exit, seen(state, echo, exit)),
-        false => Verified { result: Verdict::Skipped, ..known.compared(exit, seen(state, echo, exit)) },
-    };
-    let all: Vec<Verified> = exits.into_iter().map(one).collect();
+    let all: Vec<Verified> = exits.into_iter().map(|exit| known.verified(state, echo, (exit, is_named))).collect();
     std::io::stdout().write_all(output.print(&all, || table(&all))?.as_bytes())?;
     let wrong = all.iter().filter(|one| matches!(one.result, Verdict::Differs | Verdict::Failed)).count();
     if wrong > 0 {
@@ -71,10 +67,7 @@ pub fn verify(state: &Path, echo: &Echo, exits: &[IpAddr], output: Output) -> an
 }
 
 /// Which address the service sees this process come from, once it is a program of the exit.
-fn seen(state: &Path, echo: &Echo, exit: IpAddr) -> anyhow::Result<IpAddr> {
-    let Some(at) = echo.at(exit.is_ipv6())? else {
-        bail!("the service has no address of the exit's family");
-    };
+fn seen(state: &Path, echo: &Echo, exit: IpAddr, at: SocketAddr) -> anyhow::Result<IpAddr> {
     exec::enter(state, exec::By { binding: None, ip: Some(exit) }, None)?;
     runtime()?.block_on(echo.ask(at))
 }
@@ -96,13 +89,25 @@ impl Known {
         }
         for workload in &status.workloads {
             // What `egressd exec --ip` started is no binding's, and stays when it has ended.
-            if workload.binding.as_deref().is_none_or(|binding| !binding.starts_with("exec/")) {
+            if !workload.is_of_exec() {
                 known.in_use.extend(workload.exit.iter().chain(&workload.exits));
             }
             known.public.extend(workload.exit.zip(workload.public_address));
             known.public.extend(&workload.public_addresses);
         }
         known
+    }
+
+    /// What comes of an exit that was named, or that somebody leaves by.
+    fn verified(&self, state: &Path, echo: &Echo, (exit, is_named): (IpAddr, bool)) -> Verified {
+        match echo.at(exit.is_ipv6()) {
+            Ok(Some(at)) => self.compared(exit, seen(state, echo, exit, at)),
+            Ok(None) => {
+                let failed = self.compared(exit, Err(anyhow!("the service has no address of the exit's family")));
+                if is_named { failed } else { Verified { result: Verdict::Skipped, ..failed } }
+            }
+            Err(error) => self.compared(exit, Err(error)),
+        }
     }
 
     fn compared(&self, exit: IpAddr, seen: anyhow::Result<IpAddr>) -> Verified {

@@ -149,6 +149,13 @@ impl State {
     }
 }
 
+impl Row {
+    /// Its binding has no exit of its family. While its workload leaves by the other family that is as it was asked for.
+    pub fn is_of_no_family(&self) -> bool {
+        matches!(self.state, State::Dropped(Reason::NoExitInFamily(_)))
+    }
+}
+
 /// The exit that a binding gives to an address: the first usable one of its family.
 pub fn choose(uplinks: &Uplinks, binding: &Binding, address: IpAddr) -> State {
     let without = |reason| match (binding.when_unavailable, &reason) {

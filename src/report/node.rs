@@ -135,7 +135,7 @@ impl<'a> Workload<'a> {
     fn fate(&self) -> Fate<'a> {
         let bound = self.rows.iter().any(|row| row.entry.is_some() && matches!(row.state, State::Bound(_)));
         let failing = self.rows.iter().find_map(|row| match &row.state {
-            State::Dropped(Reason::NoExitInFamily(_)) | State::FellBack(Reason::NoExitInFamily(_)) if bound => None,
+            _ if bound && row.is_of_no_family() => None,
             State::Dropped(reason) | State::FellBack(reason) | State::Refused(reason) => Some(reason),
             State::Bound(_) | State::Free | State::Waiting(_) => None,
         });

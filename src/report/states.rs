@@ -3,7 +3,6 @@
 use std::collections::HashSet;
 
 use super::status::word;
-use crate::model::reason::Reason;
 use crate::model::resolve::Outcome;
 use crate::model::workload::{Row, State};
 
@@ -15,15 +14,11 @@ pub const STATES: [&str; 7] = ["Bound", "Dropped", "Fallback", "Unbound", "Waiti
 /// The state of each row.
 pub fn states(outcome: &Outcome) -> impl Iterator<Item = &'static str> {
     let leaves = |row: &&Row| row.entry.is_some() && matches!(row.state, State::Bound(_));
-    let some = outcome.all_rows().any(is_of_no_family);
+    let some = outcome.all_rows().any(Row::is_of_no_family);
     let bound: HashSet<String> = outcome.all_rows().filter(|_| some).filter(leaves).map(|row| row.subject.to_string()).collect();
     outcome.all_rows().map(
         move |row| {
-            if is_of_no_family(row) && bound.contains(&row.subject.to_string()) { OTHER_FAMILY } else { word(row) }
+            if row.is_of_no_family() && bound.contains(&row.subject.to_string()) { OTHER_FAMILY } else { word(row) }
         },
     )
-}
-
-fn is_of_no_family(row: &Row) -> bool {
-    matches!(row.state, State::Dropped(Reason::NoExitInFamily(_)) | State::FellBack(Reason::NoExitInFamily(_)))
 }

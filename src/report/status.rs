@@ -159,6 +159,13 @@ pub struct UplinkStatus {
     pub holds_exit: bool,
 }
 
+impl Workload {
+    /// `egressd exec --ip` started it, and no binding that somebody wrote is for it.
+    pub fn is_of_exec(&self) -> bool {
+        self.binding.as_deref().is_some_and(|binding| binding.starts_with("exec/"))
+    }
+}
+
 impl Status {
     /// The report of an outcome. `problems` is what the effects and sources ran into, `since` when a row became what it is.
     pub fn of(

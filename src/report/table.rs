@@ -123,8 +123,7 @@ fn notes(status: &Status) -> Vec<String> {
             _ => w.workload.clone(),
         };
         // `egressd exec --ip` asks for one address, and for nothing of the other family.
-        let is_exec = w.binding.as_deref().is_some_and(|binding| binding.starts_with("exec/"));
-        let asked = !(is_exec && w.reason.as_deref() == Some("NoExitInFamily"));
+        let asked = !(w.is_of_exec() && w.reason.as_deref() == Some("NoExitInFamily"));
         notes.extend(w.message.iter().filter(|_| asked).map(|m| format!("{who}: {m}")));
         if !w.dropped.is_empty() {
             notes.push(format!("{who}: packets dropped: {}", list(&w.dropped)));

@@ -6,7 +6,6 @@
 //! `prerouting` (behind everybody's mangle rules) to the end of `postrouting`. ARCHITECTURE.md follows a packet through all of it.
 
 pub mod admission;
-
 pub mod drops;
 mod egress;
 mod flow;
