@@ -75,13 +75,16 @@ pub const PREFERENCE_LOCAL: u32 = PREFERENCE_INSIDE - 1;
 pub const PREFERENCE_INSIDE: u32 = 1560;
 /// Preference of the policy rules `fwmark WAY lookup table`.
 pub const PREFERENCE_WAY: u32 = 1561;
-/// Preference of the policy rules `from EXIT lookup main`, without its default route and the uplinks: right ahead of main, since what the host
-/// itself sends goes by the host's own rules first. What bears [`OWN_MARK`] comes here at once, from [`PREFERENCE_WAY`].
-pub const PREFERENCE_FROM_INSIDE: u32 = 32_763;
-/// Preference of the policy rules `from EXIT lookup TABLE_NODES`.
-pub const PREFERENCE_FROM_NODES: u32 = 32_764;
-/// Preference of the policy rules `from EXIT lookup table`.
+/// Preference of the policy rules `from EXIT goto PREFERENCE_FROM_INSIDE`: the last ahead of main, since what the host itself sends goes by the
+/// host's own rules first. Of the host's with this preference, which `ip rule` gives the first one that has none, they stand behind.
 pub const PREFERENCE_FROM: u32 = 32_765;
+/// Preference of the policy rules `from EXIT lookup main`, without its default route and the uplinks. They and those after them stand behind main
+/// and default, where nothing comes by itself: from [`PREFERENCE_FROM`], and what bears [`OWN_MARK`] from [`PREFERENCE_WAY`] at once.
+pub const PREFERENCE_FROM_INSIDE: u32 = 32_768;
+/// Preference of the policy rules `from EXIT lookup TABLE_NODES`.
+pub const PREFERENCE_FROM_NODES: u32 = 32_769;
+/// Preference of the policy rules `from EXIT lookup table`.
+pub const PREFERENCE_FROM_WAY: u32 = 32_770;
 /// Table of way n is this plus n; of no way, this.
 pub const TABLE_BASE: u32 = 15600;
 /// Table of the ways to what is inside behind other nodes: the last of ours.

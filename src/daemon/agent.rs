@@ -94,6 +94,8 @@ pub(super) struct Agent {
     reporter: Option<Reporter>,
     boot_guard: Option<Keeper>,
     sweep: Option<Instant>,
+    /// A round could not begin: when the next one may.
+    held: Option<Instant>,
     look: Option<Instant>,
     /// When the cluster is to be told.
     news: Option<Instant>,
@@ -150,6 +152,7 @@ impl Agent {
             reporter: None,
             calls: Calls::new(options.docker.clone().filter(|_| !options.dry_run), tell.clone()),
             sweep: None,
+            held: None,
             look: None,
             news: None,
         }
@@ -164,8 +167,7 @@ impl Agent {
     pub async fn run(&mut self, told: &mut mpsc::UnboundedReceiver<Told>) {
         loop {
             let wake = [
-                self.retry(),
-                self.sweep,
+                self.due(),
                 self.look,
                 self.news,
                 self.nat.due(),
@@ -187,7 +189,7 @@ impl Agent {
                 () = sleep_until(wake) => None,
             };
             let began = Instant::now();
-            let mut dirty = [self.retry(), self.sweep].into_iter().any(is_due) | self.ipvs.take_news();
+            let mut dirty = is_due(self.due()) | self.ipvs.take_news();
             self.facts.touched.all |= dirty;
             let mut questions = Vec::new();
             // All that is there already goes into the same round.
@@ -227,10 +229,12 @@ impl Agent {
         done && self.taken_over && !self.silent.any() && self.kernel.known_ruleset().is_some()
     }
 
-    /// When what failed is tried again.
-    fn retry(&self) -> Option<Instant> {
+    /// When there is something to do though nothing changed: what failed is tried again, and exits that nobody uses are looked for. Not before
+    /// what keeps a round from doing it is tried again.
+    fn due(&self) -> Option<Instant> {
         let calls = self.calls.due().filter(|_| !self.silent.engine);
-        [self.failing.due(), self.beside.due(), calls].into_iter().flatten().min()
+        let first = [self.failing.due(), self.beside.due(), calls, self.sweep].into_iter().flatten().min();
+        first.map(|due| self.held.map_or(due, |held| due.max(held)))
     }
 
     /// Puts the virtual services of IPVS right.
@@ -246,6 +250,7 @@ impl Agent {
     fn stopped_by(&mut self, failure: Failure) {
         self.metrics.failures.inc();
         self.failing.failed(failure, Instant::now());
+        self.held = self.failing.due();
     }
 
     /// Tells the cluster what became of its bindings here.

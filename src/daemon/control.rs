@@ -6,6 +6,7 @@ use std::net::IpAddr;
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
+use std::sync::mpsc;
 use std::time::{Duration, Instant};
 
 use serde::{Deserialize, Serialize};
@@ -173,6 +174,8 @@ pub enum AskError {
     Late,
     #[error("failed to talk to egressd")]
     Talk(#[source] io::Error),
+    #[error("egressd stopped before it answered; see its log (journalctl -u egressd)")]
+    Stopped,
     #[error("failed to read egressd's answer; is it of the same version?")]
     Answer(#[source] serde_json::Error),
 }
@@ -183,20 +186,23 @@ const ANSWER: Duration = Duration::from_secs(10);
 /// Asks the daemon of a state folder (for the command line; blocks for 10 seconds at most).
 pub fn ask(state: &Path, request: &Request) -> Result<Response, AskError> {
     let path = path(state);
+    let mut line = serde_json::to_vec(request).map_err(AskError::Answer)?;
+    line.push(b'\n');
+    // A thread of its own: connect(2) waits without end for a daemon that accepts nobody.
+    let (tell, told) = mpsc::channel();
+    std::thread::spawn(move || tell.send(talk(path, &line)));
+    told.recv_timeout(ANSWER).map_err(|_| AskError::Late)?
+}
+
+fn talk(path: PathBuf, line: &[u8]) -> Result<Response, AskError> {
     let mut stream = UnixStream::connect(&path).map_err(|source| match source.kind() {
         io::ErrorKind::PermissionDenied => AskError::Forbidden { path, source },
         _ => AskError::Unreachable { path, source },
     })?;
-    stream.set_read_timeout(Some(ANSWER)).map_err(AskError::Talk)?;
-    let mut line = serde_json::to_vec(request).map_err(AskError::Answer)?;
-    line.push(b'\n');
-    stream.write_all(&line).map_err(AskError::Talk)?;
+    stream.write_all(line).map_err(AskError::Talk)?;
     let mut answer = String::new();
-    BufReader::new(stream).read_line(&mut answer).map_err(|error| match error.kind() {
-        io::ErrorKind::WouldBlock => AskError::Late,
-        _ => AskError::Talk(error),
-    })?;
-    serde_json::from_str(&answer).map_err(AskError::Answer)
+    BufReader::new(stream).read_line(&mut answer).map_err(AskError::Talk)?;
+    if answer.is_empty() { Err(AskError::Stopped) } else { serde_json::from_str(&answer).map_err(AskError::Answer) }
 }
 
 #[cfg(test)]

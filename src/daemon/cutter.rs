@@ -108,13 +108,14 @@ pub(super) fn finish(cutter: &mpsc::Sender<Job>) {
     }
 }
 
-/// Ends flows before anything else is done.
+/// Ends flows before anything else is done, and says how many.
 ///
 /// # Errors
 /// When not all of them could be ended.
-pub(super) fn cut_now(cuts: &[Cut], server_cuts: &[ServerCut]) -> Result<(), Failure> {
-    let mut left = Left { cuts: cuts.to_vec(), server_cuts: server_cuts.to_vec(), ..Left::default() };
-    work_off(Flows::open(), &mut left, false).failure.map_or(Ok(()), Err)
+pub(super) fn cut_now(cuts: &[Cut], server_cuts: &[ServerCut]) -> Result<usize, Error> {
+    let left = Left { cuts: cuts.to_vec(), server_cuts: server_cuts.to_vec(), ..Left::default() };
+    let (_, ended) = round(Flows::open(), &left, Vec::new()).map_err(|(error, _)| error)?;
+    ended.error.map_or(Ok(ended.gone.len()), Err)
 }
 
 /// Carries out what is to do; what cannot be done stays in `left`.

@@ -15,7 +15,7 @@ use super::tally::{self, Reader, Reading};
 use crate::effects::kernel::Failure;
 use crate::report::drops::Dropped;
 use crate::report::flows::{Flows, Owners};
-use crate::report::status::{Status, Workload, unknown};
+use crate::report::status::{Counted, Status, Workload, unknown};
 
 /// How long what was counted is told again.
 const FRESH: Duration = Duration::from_secs(1);
@@ -76,14 +76,19 @@ impl Desk {
             }
             tokio::time::sleep(PAUSE.saturating_sub(last.at.elapsed())).await;
         }
-        let counted = self.counted().await.counted.clone();
+        let counted = self.counters().await;
         let revision = *self.0.revisions.borrow();
-        let Some(Response::Status(status)) = self.put(Question::Status(with_drops(counted).await)).await else { return None };
+        let Some(Response::Status(status)) = self.put(Question::Status(counted)).await else { return None };
         let before = kept.as_ref().map(|last| (last.number, last.fingerprint));
         let snapshot = spawn_blocking(move || Snapshot::of(status, revision, before)).await.ok()?;
         let snapshot = Arc::new(snapshot);
         *kept = Some(Arc::clone(&snapshot));
         Some(snapshot)
+    }
+
+    /// What the kernel has counted, at most a second ago.
+    pub async fn counters(&self) -> Counted {
+        self.counted().await.counted.clone()
     }
 
     /// What leaves and comes in by each exit; `None` when the loop stops.
@@ -112,7 +117,7 @@ impl Desk {
         )
     }
 
-    /// What is in conntrack's table, at most a second old.
+    /// What is in conntrack's table, and what our rules have dropped, at most a second ago.
     async fn counted(&self) -> Arc<Reading> {
         let mut counts = self.0.counts.lock().await;
         if let Some((at, reading)) = &counts.last
@@ -125,7 +130,8 @@ impl Desk {
             let reading = reader.read();
             (reader, reading)
         });
-        let (reader, reading) = read.await.unwrap_or_default();
+        let (reader, mut reading) = read.await.unwrap_or_default();
+        reading.counted = with_drops(reading.counted).await;
         let reading = Arc::new(reading);
         *counts = Counts { reader, last: Some((Instant::now(), Arc::clone(&reading))) };
         reading

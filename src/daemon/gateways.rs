@@ -35,8 +35,8 @@ pub(crate) enum Report {
     Dead(At, bool),
     /// The gateways that have been asked for some seconds, and have never answered.
     Silent(BTreeSet<At>),
-    /// Why gateways are not asked.
-    Problem(String),
+    /// Why gateways are not asked, if so.
+    Problem(Option<String>),
 }
 
 /// The gateways that are asked.
@@ -64,10 +64,10 @@ impl Watch {
         }
     }
 
-    /// Takes note of why gateways are not asked.
-    pub fn failed(&mut self, problem: String) {
-        warn!("{problem}");
-        self.problem = Some(problem);
+    /// Takes note of why gateways are not asked, or that they are.
+    pub fn failed(&mut self, problem: Option<String>) {
+        problem.iter().for_each(|problem| warn!("{problem}"));
+        self.problem = problem;
     }
 
     /// Takes note of the gateways that never answered.
@@ -114,7 +114,7 @@ struct Links {
 fn watch(wanted: &mpsc::Receiver<Asked>, mut memory: Memory, tell: &Teller) {
     let mut gateways: BTreeMap<At, Gateway> = BTreeMap::new();
     let mut links = Links::default();
-    let mut silent = BTreeSet::new();
+    let (mut silent, mut problem) = (BTreeSet::new(), None);
     loop {
         let pause = || EVERY - at_random(EVERY / 5);
         let Ok(mut given) = threads::all_given(wanted, (!gateways.is_empty()).then(pause)) else { return };
@@ -125,6 +125,9 @@ fn watch(wanted: &mpsc::Receiver<Asked>, mut memory: Memory, tell: &Teller) {
                 let known = before.remove(&at);
                 let gateway = known.unwrap_or_else(|| Gateway { health: memory.recall(at), ..Gateway::default() });
                 gateways.insert(at, Gateway { from, ..gateway });
+            }
+            if gateways.is_empty() && problem.take().is_some() {
+                let _ = tell.send(Told::Gateway(Report::Problem(None)));
             }
             // The next round comes at its time.
             continue;
@@ -143,8 +146,8 @@ fn watch(wanted: &mpsc::Receiver<Asked>, mut memory: Memory, tell: &Teller) {
         if replace(&mut silent, now) {
             let _ = tell.send(Told::Gateway(Report::Silent(silent.clone())));
         }
-        if let Some(problem) = links.problem.take() {
-            let _ = tell.send(Told::Gateway(Report::Problem(problem)));
+        if replace(&mut problem, links.problem.clone()) {
+            let _ = tell.send(Told::Gateway(Report::Problem(problem.clone())));
         }
     }
 }
@@ -182,6 +185,9 @@ impl Links {
         let of = by_link(asked.keys());
         self.open.retain(|link, _| of.get(link) == self.of.get(link));
         self.closed.retain(|link, _| of.contains_key(link));
+        if of.is_empty() {
+            self.problem = None;
+        }
         self.of = of;
     }
 
@@ -216,6 +222,7 @@ impl Links {
         };
         neighbours.ask(gateway, from, last)?;
         self.closed.remove(&link);
+        self.problem = None;
         self.open.insert(link, (neighbours, until));
         Ok(true)
     }

@@ -18,7 +18,8 @@ use tokio::time::timeout;
 use tracing::{debug, info, warn};
 
 use self::places::Places;
-use super::question::{Question, Response, counted, put};
+use super::desk::Desk;
+use super::question::{Question, Response};
 use super::retry;
 use super::{Teller, Told};
 use crate::facts::backoff::Backoff;
@@ -45,10 +46,9 @@ pub(crate) struct Served {
 pub(crate) const METRICS: Served = Served { what: "metrics", option: "--metrics-address" };
 
 /// Serves what the loop answers, until the process ends.
-pub(super) fn serve(address: SocketAddr, tell: Teller) {
-    let told = tell.clone();
+pub(super) fn serve(address: SocketAddr, told: Teller, desk: Desk) {
     let router =
-        Router::new().route("/metrics", get(metrics)).route("/healthz", get(healthy)).route("/readyz", get(ready)).with_state(tell);
+        Router::new().route("/metrics", get(metrics)).route("/healthz", get(healthy)).route("/readyz", get(ready)).with_state(desk);
     serve_on(METRICS, address, router, move |problem| drop(told.send(Told::Unserved(METRICS.what, problem))));
 }
 
@@ -126,18 +126,18 @@ pub(crate) fn probed(well: bool) -> StatusCode {
     if well { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE }
 }
 
-async fn metrics(State(tell): State<Teller>) -> HttpResponse {
-    match put(Question::Metrics(counted().await), &tell).await {
+async fn metrics(State(desk): State<Desk>) -> HttpResponse {
+    match desk.put(Question::Metrics(desk.counters().await)).await {
         Some(Response::Text(text)) => open_metrics(text),
         _ => probed(false).into_response(),
     }
 }
 
 /// The loop answers.
-async fn healthy(State(tell): State<Teller>) -> StatusCode {
-    probed(put(Question::Ready, &tell).await.is_some())
+async fn healthy(State(desk): State<Desk>) -> StatusCode {
+    probed(desk.put(Question::Ready).await.is_some())
 }
 
-async fn ready(State(tell): State<Teller>) -> StatusCode {
-    probed(matches!(put(Question::Ready, &tell).await, Some(Response::Ready(true))))
+async fn ready(State(desk): State<Desk>) -> StatusCode {
+    probed(matches!(desk.put(Question::Ready).await, Some(Response::Ready(true))))
 }

@@ -17,7 +17,7 @@ use crate::model::ipvs::{KernelIpvs, Scheduler};
 use crate::model::ports::Called;
 use crate::model::replace;
 use crate::model::resolve::Outcome;
-use crate::model::services::Served;
+use crate::model::services::{Served, Services};
 use crate::plan::inbound::{ServerCut, virtual_services};
 use crate::plan::ipvs::{Ends, IpvsStep, begun_before, desired, redirects, served, steps, sysctls};
 
@@ -32,6 +32,7 @@ const TOLD: Duration = Duration::from_secs(600);
 #[derive(Default)]
 pub(super) struct Watch {
     hands: Option<Ipvs>,
+    unretired: Vec<Failure>,
     due: Option<Instant>,
     /// Some binding asks for it.
     asked: bool,
@@ -141,20 +142,36 @@ impl Watch {
         }
     }
 
-    /// Deletes the services that an outcome has no more. They go ahead of the rules, which say that they are ours.
-    pub fn retire(&mut self, outcome: &Outcome, kernel: &mut Kernel) {
-        let wanted = desired(&outcome.inbound);
+    /// Deletes the services that an outcome has no more. They go ahead of the rules, which say that they are ours; those that are left are told
+    /// to it.
+    pub fn retire(&mut self, services: &mut Services, kernel: &mut Kernel) {
+        self.unretired.clear();
+        let wanted = desired(services);
         let Ok(mut gone) = kernel.ruleset().map(virtual_services) else { return };
         gone.retain(|called| !wanted.contains_key(called));
-        if let Some(hands) = self.hands.as_mut().filter(|_| !gone.is_empty()) {
-            for called in gone {
-                let step = IpvsStep::DeleteService(called);
-                match hands.apply(&step) {
-                    Ok(()) => info!("{step}"),
-                    Err(error) => warn!("{}", with_causes(&error)),
+        for called in gone {
+            let step = IpvsStep::DeleteService(called);
+            match self.apply(&step) {
+                Ok(()) => info!("{step}"),
+                Err(error) => {
+                    self.unretired.push(Failure::of(step.to_string(), &error));
+                    services.left.insert(called);
                 }
             }
         }
+    }
+
+    /// Why services are still there that nobody wants, as the last round found it.
+    pub fn unretired(&self) -> &[Failure] {
+        &self.unretired
+    }
+
+    fn apply(&mut self, step: &IpvsStep) -> Result<(), Error> {
+        let hands = match self.hands.take() {
+            Some(hands) => hands,
+            None => Ipvs::open()?,
+        };
+        self.hands.insert(hands).apply(step)
     }
 
     /// Looks, if it is time to, and puts right what is not as it is wanted.
@@ -191,7 +208,7 @@ impl Watch {
         looked.drifted = self.settled && steps.iter().any(|step| !matches!(step, IpvsStep::DeleteServer(..)));
         let mut done = Vec::new();
         for step in &steps {
-            match self.hands.as_mut().map_or(Err(Error::Missing), |hands| hands.apply(step)) {
+            match self.apply(step) {
                 Ok(()) => {
                     info!("{step}");
                     done.push(step.clone());

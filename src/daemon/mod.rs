@@ -226,7 +226,7 @@ pub async fn run(options: Options) -> Result<(), Error> {
     let desk = Desk::new(tell.clone(), agent.revisions());
     control::serve(&options.state, tell.clone(), desk.clone())?;
     if let Some(address) = options.metrics {
-        http::serve(address, tell.clone());
+        http::serve(address, tell.clone(), desk.clone());
     }
     if let Some(address) = options.ui {
         ui::serve(address, tell.clone(), desk);

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use tracing::{info, warn};
 
 use crate::contract::PRIORITY_SNAT;
-use crate::effects::kernel::Kernel;
+use crate::effects::kernel::{Failure, Kernel};
 
 /// How long after a change of chains they are looked at: kube-proxy and the like change many in a row.
 const SETTLE: Duration = Duration::from_secs(1);
@@ -37,9 +37,13 @@ impl Watch {
         if self.due.is_none_or(|due| due > Instant::now()) {
             return;
         }
-        let Ok(ahead) = kernel.nat_chains_ahead() else {
-            self.due = Some(Instant::now() + AGAIN);
-            return;
+        let ahead = match kernel.nat_chains_ahead() {
+            Ok(ahead) => ahead,
+            Err(error) => {
+                self.due = Some(Instant::now() + AGAIN);
+                let failure = Failure::of("looking for other programs' NAT chains ahead of egressd's", &error);
+                return self.note(vec![failure.to_string()]);
+            }
         };
         self.due = None;
         let problem = |chain: &crate::nft::decode::AnyChain| {
@@ -48,7 +52,10 @@ impl Watch {
                 "NAT chain {chain}: its priority {priority} is ahead of egressd's {PRIORITY_SNAT}: flows that it translates keep its address; give it a priority above {PRIORITY_SNAT} (`srcnat` is 100)"
             )
         };
-        let problems: Vec<String> = ahead.iter().map(problem).collect();
+        self.note(ahead.iter().map(problem).collect());
+    }
+
+    fn note(&mut self, problems: Vec<String>) {
         for problem in problems.iter().filter(|problem| !self.problems.contains(problem)) {
             warn!("{problem}");
         }

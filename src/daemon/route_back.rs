@@ -4,12 +4,11 @@
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::sync::mpsc::{self, RecvTimeoutError};
-use std::thread;
 use std::time::Duration;
 
 use tracing::error;
 
-use super::{Teller, Told};
+use super::{Teller, Told, threads};
 use crate::effects::route_back::{self, Hands};
 use crate::model::facts::KernelFacts;
 use crate::model::replace;
@@ -50,15 +49,14 @@ impl Watch {
 }
 
 fn start(state: PathBuf, tell: Teller) -> mpsc::Sender<BTreeSet<RouteBack>> {
-    let (give, orders) = mpsc::channel();
-    let started = thread::Builder::new().name("route-back".to_owned()).spawn(move || match Hands::new(&state) {
-        Ok(hands) => keep(hands, &state, &orders, &tell),
-        Err(error) => error!(%error, "failed to look after the routes back of servers"),
-    });
-    if let Err(error) = started {
-        error!(%error, "failed to start the thread that looks after the routes back of servers");
-    }
-    give
+    threads::start("route-back", move |orders: &mpsc::Receiver<BTreeSet<RouteBack>>| match Hands::new(&state) {
+        Ok(hands) => keep(hands, &state, orders, &tell),
+        Err(error) => {
+            error!(%error, "failed to look after the routes back of servers");
+            let failed = |wanted: BTreeSet<RouteBack>| wanted.into_iter().map(|one| (one, Err(error.to_string()))).collect();
+            while orders.recv().is_ok_and(|wanted| tell.send(Told::RoutedBack(failed(wanted))).is_ok()) {}
+        }
+    })
 }
 
 fn keep(mut hands: Hands, state: &Path, orders: &mpsc::Receiver<BTreeSet<RouteBack>>, tell: &Teller) {

@@ -3,10 +3,10 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
-use super::ipvs;
+use super::{cutter, ipvs};
 use crate::effects;
 use crate::effects::boot;
-use crate::effects::conntrack::{self, Flow, Flows};
+use crate::effects::conntrack;
 use crate::effects::isolation;
 use crate::effects::kernel::{Done, Failure, Kernel};
 use crate::effects::nft;
@@ -15,7 +15,6 @@ use crate::effects::route_back;
 use crate::model::facts::{KernelFacts, LinkKind};
 use crate::model::resolve::Outcome;
 use crate::netlink;
-use crate::plan::flows::ends;
 use crate::plan::inbound::virtual_services;
 use crate::plan::{Observed, Planner};
 
@@ -67,16 +66,8 @@ pub fn withdraw(kernel: &mut Kernel, facts: &KernelFacts, state: &Path, boot_gua
     let bridges = facts.links.values().any(|l| l.kind == LinkKind::Bridge);
     // While the rest of the tables is there, flows that had an exit leave by its NIC or not at all.
     kernel.disarm(&plan.disarm).map_err(Error::Disarm)?;
-    let cuts: Vec<_> = plan.cuts.iter().collect();
-    let is_served = |flow: &Flow| {
-        let mut cuts = plan.server_cuts.iter().filter(|cut| cut.server == flow.reply_source);
-        cuts.any(|cut| cut.hits(flow.destination, flow.protocol, flow.destination_port))
-    };
-    let has_exit = |flow: &Flow| ends(&cuts, flow.source, flow.is_open_connection(), flow.reply_destination) || is_served(flow);
-    let ended = Flows::open().and_then(|mut flows| flows.end(has_exit)).map_err(Error::Flows)?;
     // Without the tables they would go on by the host's NIC with the exit's address.
-    ended.error.map_or(Ok(()), Err).map_err(Error::Flows)?;
-    let flows = ended.gone.len();
+    let flows = cutter::cut_now(&plan.cuts, &plan.server_cuts).map_err(Error::Flows)?;
     let (mut done, mut left) = kernel.withdraw(plan, bridges);
     done.steps += served;
     left.extend(programs::clean());

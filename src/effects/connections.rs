@@ -38,15 +38,17 @@ pub fn follow() {
     };
     let add = || {
         let mut flows = Flows::open()?;
+        let mut failed = Ok(());
         for [own, other] in open.into_keys().filter(|[own, _]| !own.ip().is_loopback()) {
             // Who has called came to a port that somebody listens on.
             let (source, destination) = if listening.contains(&own.port()) { (other, own) } else { (own, other) };
-            flows.follow(source, destination)?;
+            // One that is refused is no reason to leave out the others.
+            failed = failed.and(flows.follow(source, destination));
         }
-        Ok::<(), super::conntrack::Error>(())
+        failed
     };
     if let Err(error) = add() {
-        warn!(error = with_causes(&error), "failed to have conntrack follow open connections: those of bound programs may end");
+        warn!(error = with_causes(&error), "failed to have conntrack follow all open connections: some of bound programs may end");
     }
 }
 

@@ -47,15 +47,22 @@ impl FromStr for NamespaceId {
 impl NamespaceId {
     /// Of what is at this path now; `None` when that is no namespace (yet). Want of descriptors or memory says nothing: it is what it was before.
     pub fn at(path: &Path, before: Option<Self>) -> Option<Self> {
+        if before.is_some() && fs::metadata(path).ok().map(Self::from) == before {
+            return before;
+        }
+        Self::read(path).unwrap_or(before)
+    }
+
+    /// The same of what is at this path now.
+    ///
+    /// # Errors
+    /// When descriptors or memory run out, which says nothing of the path.
+    pub fn read(path: &Path) -> io::Result<Option<Self>> {
         let look = || {
-            let now = Self::from(fs::metadata(path)?);
-            if before == Some(now) {
-                return Ok(before);
-            }
             let file = kernel::open(path)?;
             Ok(if kernel::is_namespace(&file) { Some(Self::from(file.metadata()?)) } else { None })
         };
-        look().unwrap_or_else(|error: io::Error| if is_shortage(&error) { before } else { None })
+        look().or_else(|error: io::Error| if is_shortage(&error) { Err(error) } else { Ok(None) })
     }
 
     /// Of the calling thread. It takes no descriptor: there may be none.

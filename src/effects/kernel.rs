@@ -58,8 +58,8 @@ pub struct Done {
     pub steps: usize,
     /// Steps that failed.
     pub failures: Vec<Failure>,
-    /// The nftables batch is one of them.
-    pub batch_refused: bool,
+    /// Why the nftables batch was refused, if it was: one of them.
+    pub refused: Option<Failure>,
 }
 
 /// Something that failed, in a reader's words.
@@ -105,17 +105,21 @@ impl Kernel {
     }
 
     /// Why the kernel would not look at the control groups of sockets, if so. Nothing is made.
-    pub fn refuses_programs(&mut self) -> Option<String> {
-        match self.nft.refuses(Family::Ip, programs::trial()) {
-            Ok(None) => None,
-            Ok(Some(error)) => Some(format!("the kernel has no nft_socket: {error}")),
-            Err(error) => Some(Failure::of("trying nft_socket", &error).to_string()),
-        }
+    ///
+    /// # Errors
+    /// When it could not be asked.
+    pub fn refuses_programs(&mut self) -> Result<Option<String>, Failure> {
+        let refused = self.nft.refuses(Family::Ip, programs::trial()).map_err(|error| Failure::of("trying nft_socket", &error))?;
+        Ok(refused.map(|error| format!("the kernel has no nft_socket: {error}")))
     }
 
     /// Whether the kernel has no conntrack zones. Nothing is made.
-    pub fn refuses_zones(&mut self) -> bool {
-        !matches!(self.nft.refuses(Family::Ip, programs::trial_of_zones()), Ok(None))
+    ///
+    /// # Errors
+    /// When it could not be asked.
+    pub fn refuses_zones(&mut self) -> Result<bool, Failure> {
+        let refused = self.nft.refuses(Family::Ip, programs::trial_of_zones());
+        refused.map(|error| error.is_some()).map_err(|error| Failure::of("trying conntrack zones", &error))
     }
 
     /// Our tables as they are.
@@ -243,8 +247,7 @@ impl Kernel {
             && let Err(failure) = self.close_fast_path()
         {
             self.forget();
-            done.fail(failure);
-            done.batch_refused = true;
+            done.refuse(failure);
             return done;
         }
         for (key, value) in &plan.sysctls {
@@ -267,13 +270,12 @@ impl Kernel {
                 }
                 Err(error) => {
                     self.forget();
-                    done.fail(Failure::of("nftables", &error));
-                    done.batch_refused = true;
+                    done.refuse(Failure::of("nftables", &error));
                 }
             }
         }
         // What the tables still lead to has to stay.
-        if !done.batch_refused {
+        if done.refused.is_none() {
             self.route(&plan.after, &plan.names, &mut done);
         }
         done
@@ -287,14 +289,9 @@ impl Kernel {
             Ok((_, closed)) => done.steps += closed.len(),
             Err(failure) => done.fail(failure),
         }
-        let left = match self.sysctls.restore_all(keep_forwarding) {
-            Ok(left) => left.iter().map(ToString::to_string).collect(),
-            Err(error) => {
-                done.fail(Failure::of("sysctls", &error));
-                Vec::new()
-            }
-        };
-        (done, left)
+        let restored = self.sysctls.restore_all(keep_forwarding);
+        restored.failed.iter().for_each(|error| done.fail(Failure::of("putting sysctls back", error)));
+        (done, restored.left.iter().map(ToString::to_string).collect())
     }
 
     fn route(&mut self, steps: &[RouteStep], names: &Names, done: &mut Done) {
@@ -314,6 +311,11 @@ impl Done {
             Ok(()) => self.steps += 1,
             Err(error) => self.fail(Failure::of(what(), &error)),
         }
+    }
+
+    fn refuse(&mut self, failure: Failure) {
+        self.refused = Some(failure.clone());
+        self.fail(failure);
     }
 
     fn fail(&mut self, failure: Failure) {

@@ -53,7 +53,14 @@ impl Hands {
         if wanted.is_empty() && recorded.is_empty() {
             return RoutedBack::new();
         }
-        let files = files();
+        let files = match files() {
+            Ok(files) => files,
+            Err(error) => {
+                let failed = format!("failed to read the network namespaces below {} and {}: {error}", FOLDERS[0], FOLDERS[1]);
+                warn!("{failed}");
+                return wanted.iter().map(|one| (*one, Err(failed.clone()))).collect();
+            }
+        };
         let mut by_namespace: BTreeMap<NamespaceId, Vec<RouteBack>> = recorded.iter().map(|id| (*id, Vec::new())).collect();
         let mut told = RoutedBack::new();
         for one in wanted {
@@ -129,16 +136,25 @@ fn cause(error: &io::Error) -> String {
 }
 
 /// All namespaces that have a file.
-fn files() -> Files {
-    let Ok(mut ask) = Asker::open() else { return Files::new() };
-    let entries = FOLDERS.iter().flat_map(|folder| fs::read_dir(folder).into_iter().flatten().flatten());
+///
+/// # Errors
+/// When they cannot be read: then none may be taken for gone.
+fn files() -> io::Result<Files> {
+    let mut ask = Asker::open().map_err(|error| io::Error::other(with_causes(&error)))?;
     let mut files = Files::new();
-    for path in entries.map(|entry| entry.path()) {
-        let Some(id) = NamespaceId::at(&path, None) else { continue };
-        let number = kernel::open(&path).ok().and_then(|file| ask.nsid(&file).ok().flatten());
-        files.entry(id).or_insert((path, number));
+    for folder in FOLDERS {
+        let entries = match fs::read_dir(folder) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
+            other => other?,
+        };
+        for entry in entries {
+            let path = entry?.path();
+            let Some(id) = NamespaceId::read(&path)? else { continue };
+            let number = kernel::open(&path).ok().and_then(|file| ask.nsid(&file).ok().flatten());
+            files.entry(id).or_insert((path, number));
+        }
     }
-    files
+    Ok(files)
 }
 
 /// Puts the calling thread's namespace right.
@@ -172,7 +188,7 @@ fn put_here(servers: &[RouteBack], folder: &Path) -> io::Result<RoutedBack> {
         done.map_err(|error| io::Error::other(format!("{}: {}", one.address, with_causes(&error))))?;
     }
     if servers.is_empty() {
-        sysctls.restore_all(false).map_err(|error| failed(&error))?;
+        sysctls.restore_all(false).failed.first().map_or(Ok(()), |error| Err(failed(error)))?;
     }
     told.extend(here.iter().map(|(one, _)| (*one, Ok(()))));
     Ok(told)

@@ -143,6 +143,8 @@ pub struct Services {
     pub checks: Arc<BTreeSet<Check>>,
     /// Whose ports are that cannot be served just now, as where the exit's address is away.
     pub away: Holders,
+    /// Virtual services of IPVS that nobody wants any more, and that the kernel still has.
+    pub left: BTreeSet<Called>,
 }
 
 /// What is wrong with a port that a binding publishes.

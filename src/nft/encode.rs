@@ -255,7 +255,7 @@ fn write_set(w: &mut Message, table: &str, name: &str, id: u32, set: &Set) {
         let number = if data == Datatype::Verdict { NFT_DATA_VERDICT } else { type_number(data) };
         w.put_be32(NFTA_SET_DATA_TYPE, number);
         if data != Datatype::Verdict {
-            w.put_be32(NFTA_SET_DATA_LEN, width(data));
+            w.put_be32(NFTA_SET_DATA_LEN, data.width());
         }
     }
     if let Some(most) = set.by_rules {
@@ -265,7 +265,7 @@ fn write_set(w: &mut Message, table: &str, name: &str, id: u32, set: &Set) {
         w.nest(NFTA_SET_DESC, |w| {
             w.nest(NFTA_SET_DESC_CONCAT, |w| {
                 for field in &set.key {
-                    w.nest(NFTA_LIST_ELEM, |w| w.put_be32(NFTA_SET_FIELD_LEN, width(*field)));
+                    w.nest(NFTA_LIST_ELEM, |w| w.put_be32(NFTA_SET_FIELD_LEN, field.width()));
                 }
             });
         });
@@ -328,21 +328,8 @@ fn key_type(fields: &[Datatype]) -> u32 {
 /// Each field begins at a slot of its own. A key of one field is as long as that.
 fn key_length(fields: &[Datatype]) -> u32 {
     match fields {
-        [field] => width(*field),
-        several => several.iter().map(|field| width(*field).next_multiple_of(4)).sum(),
-    }
-}
-
-fn width(field: Datatype) -> u32 {
-    match field {
-        Datatype::Protocol => 1,
-        Datatype::Service => 2,
-        Datatype::Mac => 6,
-        Datatype::Endpoint4 => 8,
-        Datatype::Endpoint6 => 20,
-        Datatype::Ipv6 => 16,
-        Datatype::Cgroup => 8,
-        Datatype::IfIndex | Datatype::Ipv4 | Datatype::Mark | Datatype::Uid | Datatype::Verdict | Datatype::Other(_) => 4,
+        [field] => field.width(),
+        several => several.iter().map(|field| field.width().next_multiple_of(4)).sum(),
     }
 }
 

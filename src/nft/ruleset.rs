@@ -112,6 +112,21 @@ pub enum Datatype {
     Other(u32),
 }
 
+impl Datatype {
+    /// Bytes of a value.
+    pub fn width(self) -> u32 {
+        match self {
+            Self::Protocol => 1,
+            Self::Service => 2,
+            Self::Mac => 6,
+            Self::Cgroup | Self::Endpoint4 => 8,
+            Self::Ipv6 => 16,
+            Self::Endpoint6 => 20,
+            Self::IfIndex | Self::Ipv4 | Self::Mark | Self::Uid | Self::Verdict | Self::Other(_) => 4,
+        }
+    }
+}
+
 /// An element's key: its bytes as in the kernel's registers, and for an interval the last one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Key {

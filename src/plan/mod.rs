@@ -12,6 +12,7 @@ pub mod flows;
 pub mod gates;
 pub mod inbound;
 pub mod ipvs;
+mod keep;
 mod program_flows;
 pub mod read_back;
 pub mod resets;
@@ -91,7 +92,7 @@ impl Planner {
         }
         tables::hold_back(&mut desired, &departed);
         if !whole {
-            tables::keep(&mut desired, observed.ruleset);
+            keep::keep(&mut desired, observed.ruleset);
         }
         let ruleset = diff(&desired, observed.ruleset);
         let routing = Routing::desired(outcome, observed.kernel);

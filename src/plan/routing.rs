@@ -8,8 +8,8 @@ use ipnet::IpNet;
 
 use super::step::RouteStep;
 use crate::contract::{
-    FLAG, FLAG_MASK, MARK_MASK, METRIC_LAST, OWN_MARK, PREFERENCE_FROM, PREFERENCE_FROM_INSIDE, PREFERENCE_FROM_NODES, PREFERENCE_INSIDE,
-    PREFERENCE_LOCAL, PREFERENCE_WAY, PROTOCOL, TABLE_BASE, TABLE_NODES, UPLINK_GROUP,
+    FLAG, FLAG_MASK, MARK_MASK, METRIC_LAST, OWN_MARK, PREFERENCE_FROM, PREFERENCE_FROM_INSIDE, PREFERENCE_FROM_NODES, PREFERENCE_FROM_WAY,
+    PREFERENCE_INSIDE, PREFERENCE_LOCAL, PREFERENCE_WAY, PROTOCOL, TABLE_BASE, TABLE_NODES, UPLINK_GROUP,
 };
 use crate::model::facts::{Family, KernelFacts, Route, RouteKind, Rule, RuleAction, is_link_local};
 use crate::model::resolve::Outcome;
@@ -71,8 +71,8 @@ impl Routing {
         let nodes = behind_nodes(outcome, kernel);
         let reached: BTreeSet<Family> = nodes.iter().map(|r| Family::of(r.destination.addr())).collect();
         routing.routes.extend(nodes);
-        let mut from_exits = BTreeSet::new();
-        let behind = [Family::V4, Family::V6].map(|family| (family, !local_first(kernel, family, PREFERENCE_FROM_INSIDE)));
+        let mut led = BTreeSet::new();
+        let behind = [Family::V4, Family::V6].map(|family| (family, !local_first(kernel, family, PREFERENCE_FROM)));
         for (address, way) in outcome.uplinks.held() {
             let (from, family) = (Some(IpNet::from(address)), Family::of(address));
             if reached.contains(&family) {
@@ -82,7 +82,7 @@ impl Routing {
             if outcome.uplinks.led.contains(&address) {
                 continue;
             }
-            from_exits.insert(family);
+            led.insert(family);
             if behind.contains(&(family, true)) {
                 routing.rules.insert(Rule { from, ..rule(family, PREFERENCE_LOCAL, LOCAL) });
             }
@@ -90,9 +90,10 @@ impl Routing {
             for table in outcome.uplinks.inside.tables.iter().chain([&MAIN]) {
                 routing.rules.insert(Rule { from, table: *table, ..inside(family, PREFERENCE_FROM_INSIDE) });
             }
-            routing.rules.insert(Rule { from, ..rule(family, PREFERENCE_FROM, way.table()) });
+            routing.rules.insert(Rule { from, ..rule(family, PREFERENCE_FROM_WAY, way.table()) });
+            routing.rules.insert(Rule { from, ..from_exits(family, PREFERENCE_FROM) });
         }
-        routing.rules.extend(from_exits.into_iter().map(|family| own_probes(outcome, family)));
+        routing.rules.extend(led.into_iter().map(|family| own_probes(outcome, family)));
         routing
     }
 
@@ -118,6 +119,9 @@ impl Routing {
         routes.sort_by_key(|r| (r.kind == RouteKind::Unicast, r.gateway.is_some()));
         before.extend(routes.into_iter().map(RouteStep::AddRoute));
         before.extend(self.rules.difference(&observed.rules).cloned().map(RouteStep::AddRule));
+        for rule in overtaken(kernel).intersection(&self.rules) {
+            before.extend([RouteStep::DeleteRule(rule.clone()), RouteStep::AddRule(rule.clone())]);
+        }
         let mut after: Vec<RouteStep> = Vec::new();
         after.extend(observed.rules.difference(&self.rules).cloned().map(RouteStep::DeleteRule));
         let replaced = |gone: &&Route| !self.routes.iter().any(|r| same_slot(r, gone));
@@ -166,8 +170,24 @@ fn by_mark(outcome: &Outcome, family: Family, number: u8) -> Rule {
 
 /// Leads what bears [`OWN_MARK`] past other programs' rules, to those for the exit that it comes from.
 fn own_probes(outcome: &Outcome, family: Family) -> Rule {
-    let action = RuleAction::Goto(PREFERENCE_FROM_INSIDE);
-    Rule { mark: Some(OWN_MARK), mask: Some(u32::MAX), action, table: 0, ..by_mark(outcome, family, 0) }
+    let preference = by_mark(outcome, family, 0).preference;
+    Rule { mark: Some(OWN_MARK), mask: Some(u32::MAX), ..from_exits(family, preference) }
+}
+
+/// Leads to the rules by exit address.
+fn from_exits(family: Family, preference: u32) -> Rule {
+    Rule { action: RuleAction::Goto(PREFERENCE_FROM_INSIDE), ..rule(family, preference, 0) }
+}
+
+/// Rules of ours by exit address that another program's of the same preference stands behind: it is the host's, and has to come first.
+fn overtaken(kernel: &KernelFacts) -> BTreeSet<Rule> {
+    let at = |family| kernel.rules.iter().filter(move |r| r.family == family && r.preference == PREFERENCE_FROM);
+    let ahead_of_others = |family| {
+        let rules: Vec<&Rule> = at(family).collect();
+        let others = rules.iter().rposition(|r| r.protocol != PROTOCOL).unwrap_or(0);
+        rules.into_iter().take(others).filter(|r| r.protocol == PROTOCOL).cloned().collect::<Vec<_>>()
+    };
+    [Family::V4, Family::V6].into_iter().flat_map(ahead_of_others).collect()
 }
 
 /// What the metric of a further gateway's default route has more than that of a NIC's own: a restart tells the two by it.

@@ -65,12 +65,17 @@ pub fn of_rows(outcome: &Outcome, rows: &[Row], kernel: &KernelFacts) -> Ruleset
 /// Holds back what leaves from those who were bound until just now.
 pub fn hold_back(desired: &mut Ruleset, departed: &Departed) {
     hold(desired, departed);
-    for (family, v6) in [(Family::Ip, false), (Family::Ip6, true)] {
-        let Some(table) = desired.tables.get_mut(&family) else { continue };
-        let shape = Shape::of(&table.sets, v6);
-        if shape.departed {
-            table.chains.extend(datapath::chains(shape));
-        }
+    if !departed.is_empty() {
+        desired.tables.iter_mut().for_each(|(family, table)| look_up(*family, table));
+    }
+}
+
+/// Makes the rules anew that look up what is in the sets of a table.
+pub fn look_up(family: Family, table: &mut Table) {
+    match family {
+        Family::Ip | Family::Ip6 => table.chains.extend(datapath::chains(Shape::of(&table.sets, family == Family::Ip6))),
+        Family::Inet => table.chains.extend([rate::look_ups(&table.sets)]),
+        Family::Bridge => {}
     }
 }
 
@@ -309,22 +314,6 @@ pub fn inside_set<'a>(inside: impl Iterator<Item = &'a IpNet>, v6: bool) -> Set 
 
 fn source(interface: IfIndex, address: IpAddr) -> Key {
     Key::one(Bytes::default().number(interface).address(address))
-}
-
-/// Puts into `desired` what `observed` has beyond it: for as long as not every source has spoken, nothing is taken away.
-pub fn keep(desired: &mut Ruleset, observed: &Ruleset) {
-    for (family, there) in &observed.tables {
-        let table = desired.tables.entry(*family).or_insert_with(|| there.clone());
-        for (name, chain) in &there.chains {
-            table.chains.entry(name.clone()).or_insert_with(|| chain.clone());
-        }
-        for (name, set) in &there.sets {
-            let wanted = table.sets.entry(name.clone()).or_insert_with(|| set.clone());
-            if !wanted.elements.is_shared_with(&set.elements) {
-                set.elements.iter().for_each(|(key, data)| _ = wanted.elements.entry(*key).or_insert_with(|| data.clone()));
-            }
-        }
-    }
 }
 
 /// The same tables with nobody bound: no flow begins with an exit any more, and those of who was bound are held until they have ended, by

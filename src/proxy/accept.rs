@@ -3,7 +3,7 @@
 use std::io;
 use std::net::{self, SocketAddr};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
@@ -25,6 +25,8 @@ const DESCRIPTORS: usize = 2;
 const PAUSES: [Duration; 2] = [Duration::from_millis(10), Duration::from_secs(1)];
 /// How long it is waited for a call that came before the port was closed: one turn of epoll.
 const LAST: Duration = Duration::from_millis(2);
+/// How long such calls are taken in all.
+const LAST_TURN: Duration = Duration::from_millis(50);
 
 /// What calls are accepted from.
 pub trait Accept: Send + Sync {
@@ -101,8 +103,14 @@ pub async fn listen<L: Accept>(
             }
         }
     }
-    while let Ok(Ok((stream, client))) = timeout(LAST, listener.next()).await {
-        admit(stream, client);
+    // A busy port always has one more, and the next process has it by now.
+    let end = Instant::now() + LAST_TURN;
+    while Instant::now() < end {
+        match timeout(LAST, listener.next()).await {
+            Ok(Ok((stream, client))) => admit(stream, client),
+            Ok(Err(error)) if is_of_connection(&error) => {}
+            Ok(Err(_)) | Err(_) => return,
+        }
     }
 }
 

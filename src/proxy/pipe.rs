@@ -1,8 +1,8 @@
-//! What carries bytes from one socket to another: a buffer for the first of them, a pipe for many. Neither is held while nothing flows.
+//! What carries bytes from one socket to another: a buffer for the first of them, a pipe for many. Neither is held while nobody sends.
 
 use std::io::{self, PipeReader, PipeWriter};
 use std::os::fd::{AsFd, AsRawFd};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use nix::errno::Errno;
 use nix::fcntl::{FcntlArg, SpliceFFlags, fcntl, splice};
@@ -17,6 +17,8 @@ const PIPE: i32 = 256 * 1024;
 pub const MANY: u64 = 64 * 1024;
 /// Pipes that wait for the next burst.
 const KEPT: usize = 32;
+/// Pipes at once, of two descriptors each, beside what is counted: those that carry more have a buffer.
+const MOST: usize = 96;
 
 /// A pipe, empty whenever nobody carries with it.
 pub struct Pipe {
@@ -33,21 +35,40 @@ impl Pipe {
     }
 }
 
-/// Pipes for the next bursts.
+/// The pipes of all bursts.
 #[derive(Default)]
-pub struct Pipes(Mutex<Vec<Pipe>>);
+pub struct Pipes(Mutex<Stock>);
+
+#[derive(Default)]
+struct Stock {
+    kept: Vec<Pipe>,
+    /// Pipes that carry.
+    busy: usize,
+}
 
 impl Pipes {
-    fn take(&self) -> io::Result<Pipe> {
-        let kept = self.0.lock().unwrap_or_else(PoisonError::into_inner).pop();
-        kept.map_or_else(Pipe::new, Ok)
+    /// One, unless there are as many as there may be, or the kernel makes none.
+    fn take(&self) -> Option<Pipe> {
+        let mut stock = self.stock();
+        if stock.busy == MOST {
+            return None;
+        }
+        let pipe = stock.kept.pop().or_else(|| Pipe::new().ok())?;
+        stock.busy += 1;
+        Some(pipe)
     }
 
-    fn put(&self, pipe: Pipe) {
-        let mut kept = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if kept.len() < KEPT {
-            kept.push(pipe);
+    /// Takes one back; `None` is one that still held something.
+    fn put(&self, pipe: Option<Pipe>) {
+        let mut stock = self.stock();
+        stock.busy -= 1;
+        if stock.kept.len() < KEPT {
+            stock.kept.extend(pipe);
         }
+    }
+
+    fn stock(&self) -> MutexGuard<'_, Stock> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -67,7 +88,7 @@ pub struct Carrier<'a> {
 impl<'a> Carrier<'a> {
     /// A pipe for `many` bytes where one is to be had, else a buffer.
     pub fn new(pipes: &'a Pipes, many: bool) -> Self {
-        let pipe = if many { pipes.take().ok() } else { None };
+        let pipe = if many { pipes.take() } else { None };
         let medium = match pipe {
             Some(pipe) => Medium::Pipe(Some(pipe)),
             None => Medium::Buffer { bytes: vec![0; BUFFER].into(), from: 0 },
@@ -115,10 +136,8 @@ impl<'a> Carrier<'a> {
 
 impl Drop for Carrier<'_> {
     fn drop(&mut self) {
-        if let (Medium::Pipe(pipe), 0) = (&mut self.medium, self.held)
-            && let Some(pipe) = pipe.take()
-        {
-            self.pipes.put(pipe);
+        if let Medium::Pipe(pipe) = &mut self.medium {
+            self.pipes.put(pipe.take().filter(|_| self.held == 0));
         }
     }
 }
@@ -138,5 +157,20 @@ fn again(mut call: impl FnMut() -> nix::Result<usize>) -> io::Result<usize> {
             Err(Errno::EINTR) => {}
             done => return Ok(done?),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn pipes_have_a_bound_and_are_used_again() {
+        let pipes = Pipes::default();
+        let carriers: Vec<Carrier> = (0..=MOST).map(|_| Carrier::new(&pipes, true)).collect();
+        assert_eq!(carriers.iter().filter(|carrier| carrier.is_pipe()).count(), MOST, "who comes after them has a buffer");
+        drop(carriers);
+        assert_eq!(pipes.stock().kept.len(), KEPT);
+        assert!(Carrier::new(&pipes, true).is_pipe() && !Carrier::new(&pipes, false).is_pipe());
     }
 }

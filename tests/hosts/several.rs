@@ -168,7 +168,7 @@ fn own_rules() {
         let seen = (tunnel.seen().0.contains_key(&address), router.seen().0.contains_key(&address));
         (sent.is_ok(), seen)
     };
-    let own = |when: &str| {
+    let own = |when: &str, preference: u32| {
         for (rule, expected) in [
             ("to 10.96.0.0/16 lookup 200", (true, (true, false))),
             ("ipproto udp lookup 200", (true, (true, false))),
@@ -177,20 +177,25 @@ fn own_rules() {
             ("to 10.96.0.0/16 prohibit", (false, (false, false))),
             ("to 10.96.0.0/16 blackhole", (false, (false, false))),
         ] {
-            world.host.ip(&format!("rule add {rule} pref 9000"));
+            world.host.ip(&format!("rule add {rule} pref {preference}"));
             if when == "with egressd" {
                 world.await_handled();
             }
             assert_eq!(sent(), expected, "{when}: by the tunnel and by the NIC, with a rule {rule}");
-            world.host.ip("rule del pref 9000");
+            world.host.ip(&format!("rule del pref {preference} {rule}"));
         }
     };
-    own("without egressd");
+    own("without egressd", 9000);
     assert_eq!(sent().1, (false, false), "without a rule it leaves by the default route");
+    // `ip rule` gives them the places right ahead of main.
+    world.host.ip("rule add to 10.97.0.0/16 lookup 200\nrule add to 10.96.0.0/16 lookup 200");
     world.bind(&Binding::of(blue).with(&format!("exits: [{{address: {address}}}]")));
     let _egressd = world.egressd_alone();
     until("it is bound", || router.serves_as(world, blue, &[address]));
-    own("with egressd");
+    assert_eq!(sent(), (true, (true, false)), "the host's rules were there first");
+    world.host.ip("rule del to 10.96.0.0/16 lookup 200");
+    own("with egressd", 9000);
+    own("with egressd", 32765);
     world.await_handled();
     assert_eq!(sent(), (true, (false, true)), "without a rule it leaves by the exit's NIC");
 }

@@ -49,6 +49,7 @@ fn main() -> ExitCode {
         Scenario::new("programs' flows are spread over exits by turn", bound::by_turn),
         Scenario::new("programs that listen on bridges' addresses are called at their NICs, and call out by them", sockets::of_bridges),
         Scenario::new("sockets of a binding's address are held without an exit, told, and begin anew by another", sockets::without_an_exit),
+        Scenario::new("sockets of an address that goes and comes leave by their exit alone", sockets::that_come_anew),
         Scenario::new("a NIC's own address is nobody's to bind", sockets::of_a_nic),
         Scenario::new("all programs of the host leave by three exits by turn, daemon alive or dead", everybody::by_turn),
         Scenario::new("where all programs are bound, what is not theirs to send stays as it was", everybody::left_alone),

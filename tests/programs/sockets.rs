@@ -1,6 +1,6 @@
 //! Sockets of the host that are bound to an address of a binding: programs that listen on an address of a bridge of their own.
 
-use std::net::{IpAddr, Ipv6Addr, SocketAddr};
+use std::net::{IpAddr, Ipv6Addr, SocketAddr, UdpSocket};
 
 use world::{Binding, Nic, World, layout::PORT, talk, talk::Flow};
 
@@ -54,6 +54,8 @@ pub fn of_bridges() {
         talk::serve(&world.host, &addresses(&world, v4, last), &[8090]);
         world.bind(&binding(&world, at).with("inbound: [{protocol: TCP, port: 8090}, {protocol: UDP, port: 8090}]"));
     }
+    let here: Vec<IpAddr> = world.layout.own(Nic::Eth0).into_iter().chain(addresses(&world, BRIDGES[0].1, BRIDGES[0].2)).collect();
+    talk::serve(&world.host, &here, &[8091]);
     let mut daemon = world.egressd_alone();
     let right = |world: &World| {
         for (_, v4, last, nic) in BRIDGES {
@@ -66,6 +68,14 @@ pub fn of_bridges() {
                 });
                 let other = if nic == Nic::Eth0 { Nic::Eth1 } else { Nic::Eth0 };
                 assert!(packets.by(nic) > 0 && packets.by(other) == 0, "it answers by {nic:?}: {packets}");
+            }
+        }
+        // On the host it is called, and calls, as ever: there the kernel takes the called address as the caller's, too.
+        let here = servers(world).into_iter().map(|server| world.layout.private(Nic::Eth0, server.ip()));
+        for (own, other) in addresses(world, BRIDGES[0].1, BRIDGES[0].2).into_iter().zip(here) {
+            for (from, to) in [(own, own), (own, other), (other, own)] {
+                let to = SocketAddr::new(to, 8091);
+                assert_eq!(seen(world, from, to), Ok(from), "{from} calls {to}");
             }
         }
         // Nobody else is moved.
@@ -83,6 +93,44 @@ pub fn of_bridges() {
     let own = BRIDGES[0].1.map(|part| part.to_string()).join(".");
     let explained = world.egressctl(&["explain", &own, &servers(&world)[0].ip().to_string()]).expect("it is known");
     assert!(explained.contains("sockets of this host") && explained.contains("NIC       eth1"), "{explained}");
+}
+
+/// An address that goes and comes: while it comes, what its sockets send waits for egressd.
+pub fn that_come_anew() {
+    let world = World::builder().build();
+    bridges(&world);
+    let (_, v4, last, nic) = BRIDGES[0];
+    let pairs: Vec<(IpAddr, SocketAddr)> = addresses(&world, v4, last).into_iter().zip(servers(&world)).collect();
+    let anew = |neighbour: bool| {
+        for (address, server) in &pairs {
+            let net = format!("{address}/{}", if address.is_ipv4() { "24" } else { "64" });
+            let beside = if address.is_ipv4() { "172.19.0.7/24" } else { "fd19:0:0:100::7/64" };
+            let nodad = if address.is_ipv4() { "" } else { " nodad" };
+            // Where another address of its subnet stays, the subnet's route does, too.
+            if neighbour {
+                world.host.ip(&format!("addr replace {beside} dev br-eip1{nodad}"));
+            }
+            world.host.ip(&format!("addr del {net} dev br-eip1"));
+            world.host.ip(&format!("addr add {net} dev br-eip1{nodad}"));
+            // One that is refused has not left either.
+            world.host.enter(|| (0..5).for_each(|_| _ = UdpSocket::bind((*address, 0)).and_then(|socket| socket.send_to(b"?", *server))));
+        }
+    };
+    let ((), packets) = world.watch(|| anew(false));
+    assert!(packets.by(Nic::Eth0) > 0, "without egressd they leave by the default route: {packets}");
+    world.bind(&binding(&world, 0));
+    let _egressd = world.egressd_alone();
+    for (address, _) in &pairs {
+        await_state(&world, &ipnet(address), "Bound");
+    }
+    for round in 0..12 {
+        let ((), packets) = world.watch(|| anew(round % 2 == 1));
+        assert_eq!(packets.by(Nic::Eth0), 0, "round {round}: {packets}");
+        world.await_handled();
+    }
+    for (address, server) in pairs {
+        assert_eq!(seen(&world, address, server), Ok(world.layout.public(nic, server.ip())), "afterwards it is bound as before");
+    }
 }
 
 pub fn without_an_exit() {

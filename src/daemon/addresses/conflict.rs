@@ -14,6 +14,8 @@ use crate::model::managed::{At, LinkFamily, by_link};
 
 /// Between two looks at what was heard.
 const EVERY: Duration = Duration::from_secs(1);
+/// When a NIC that could not be listened on is tried again.
+const AGAIN: Duration = Duration::from_secs(5);
 /// An address is announced again after a conflict, and not more often than that (`DEFEND_INTERVAL`).
 const DEFEND: Duration = Duration::from_secs(10);
 /// How long after it was heard last a conflict is told.
@@ -77,18 +79,26 @@ impl Conflicts {
 /// The thread; it ends when the sender is dropped.
 fn listen(wanted: &Receiver<BTreeSet<At>>, tell: &Teller) {
     let mut links: BTreeMap<LinkFamily, (BTreeSet<IpAddr>, Neighbours)> = BTreeMap::new();
+    let mut of = BTreeMap::new();
+    let mut again = Instant::now();
     loop {
-        let Ok(mut given) = threads::all_given(wanted, (!links.is_empty()).then_some(EVERY)) else { return };
+        let Ok(mut given) = threads::all_given(wanted, (!of.is_empty()).then_some(EVERY)) else { return };
         if let Some(newest) = given.pop() {
-            let mut of = by_link(&newest);
+            of = by_link(&newest);
             links.retain(|link, (addresses, _)| of.get(link) == Some(addresses));
-            of.retain(|link, _| !links.contains_key(link));
+            again = Instant::now();
+        }
+        if again <= Instant::now() {
+            again = Instant::now() + AGAIN;
+            let missing = of.iter().filter(|(link, _)| !links.contains_key(link));
             // A NIC that is gone or no Ethernet has nobody to listen to, and why a packet socket is refused is told by who probes.
-            links.extend(of.into_iter().filter_map(|((nic, family), addresses)| {
-                let neighbours = Neighbours::open(nic, family, Some(&addresses)).ok()?;
-                Some(((nic, family), (addresses, neighbours)))
-            }));
-            continue;
+            let opened: Vec<_> = missing
+                .filter_map(|((nic, family), addresses)| {
+                    let neighbours = Neighbours::open(*nic, *family, Some(addresses)).ok()?;
+                    Some(((*nic, *family), (addresses.clone(), neighbours)))
+                })
+                .collect();
+            links.extend(opened);
         }
         for ((nic, _), (addresses, neighbours)) in &links {
             let claims = neighbours.claims(Instant::now()).filter(|claim| !claim.is_probe && addresses.contains(&claim.address));

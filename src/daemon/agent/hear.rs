@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use tokio::sync::mpsc;
-use tracing::{debug, info};
+use tracing::{debug, info, warn};
 
 use super::{Agent, sleep_until};
 use crate::contract::PROTOCOL;
@@ -131,11 +131,11 @@ impl Agent {
             }
             Told::Programs(mut facts) => {
                 self.silent.programs = false;
-                facts.no_zones = *self.no_zones.get_or_insert_with(|| self.kernel.refuses_zones());
+                facts.no_zones = self.has_no_zones();
                 if !facts.cgroups.is_empty()
-                    && let Some(why) = self.no_sockets.get_or_insert_with(|| self.kernel.refuses_programs())
+                    && let Some(why) = self.sees_no_groups()
                 {
-                    facts = facts.without_cgroups(why.clone());
+                    facts = facts.without_cgroups(why);
                 }
                 self.facts.programs = facts;
             }
@@ -250,6 +250,28 @@ impl Agent {
             debug!(%failure, "the fast path stays open");
         }
         self.fast_path.disturbed();
+    }
+
+    /// Whether the kernel has no conntrack zones. Where it could not be asked it is asked again when programs change.
+    fn has_no_zones(&mut self) -> bool {
+        if self.no_zones.is_none() {
+            match self.kernel.refuses_zones() {
+                Ok(none) => self.no_zones = Some(none),
+                Err(failure) => warn!(%failure, "datagrams of two programs may pass for one flow until this has been tried again"),
+            }
+        }
+        self.no_zones.unwrap_or(true)
+    }
+
+    /// Why programs cannot be known by their control groups. Where the kernel could not be asked it is asked again when programs change.
+    fn sees_no_groups(&mut self) -> Option<String> {
+        if self.no_sockets.is_none() {
+            match self.kernel.refuses_programs() {
+                Ok(why) => self.no_sockets = Some(why),
+                Err(failure) => return Some(failure.to_string()),
+            }
+        }
+        self.no_sockets.clone().flatten()
     }
 
     /// Flows were ended, or not; whether anything may follow from it.

@@ -52,7 +52,7 @@ impl Agent {
         let done = self.kernel.carry_out(plan);
         self.tell(&done, cuts.len(), began);
         self.transitions.log_few(&self.outcome, changed);
-        if !cuts.is_empty() && !done.batch_refused {
+        if !cuts.is_empty() && done.refused.is_none() {
             let _ = self.cutter.send(Job::Cut(cuts, Vec::new()));
         }
         self.settle(done);
@@ -61,6 +61,7 @@ impl Agent {
     fn round_for_all(&mut self, began: Instant, quiet: bool) {
         self.look = Some(began + LOOK);
         self.failing.begin(began);
+        self.held = None;
         let plan = match self.plan(Some(began)) {
             Ok(plan) => plan,
             Err(failure) => return self.stopped_by(failure),
@@ -77,17 +78,16 @@ impl Agent {
             let disarmed =
                 self.kernel.disarm(&plan.disarm).map_err(|error| Failure::of("taking the bound sources out of tables that go", &error));
             // Without the tables, flows that had an exit would go on by the host's NIC.
-            if let Err(failure) = disarmed.and_then(|()| cutter::cut_now(&plan.cuts, &plan.server_cuts)) {
+            let cut = || cutter::cut_now(&plan.cuts, &plan.server_cuts).map_err(|error| Failure::of(cutter::STEP, &error));
+            if let Err(failure) = disarmed.and_then(|()| cut()) {
                 return self.stopped_by(failure);
             }
         }
         if std::mem::take(&mut self.fresh) {
             self.looks = if plan.before.is_empty() && plan.after.is_empty() { 0 } else { LOOKS };
         }
-        if !self.silent.any() {
-            self.ipvs.retire(&self.outcome, &mut self.kernel);
-        }
         let mut done = self.kernel.carry_out(plan);
+        done.failures.extend_from_slice(self.ipvs.unretired());
         if empty && !self.taken_over {
             done.failures.extend(self.kernel.take_over().err());
         }
@@ -115,12 +115,12 @@ impl Agent {
         self.past.serve(&self.outcome.inbound, !self.silent.any());
         self.inbound.note(&self.outcome.inbound, &self.outcome.uplinks.probes, &mut self.facts.verdicts);
         // Flows end once the rules are right. What was refused is planned anew, with its cuts.
-        if !flows_stay && !done.batch_refused {
+        if !flows_stay && done.refused.is_none() {
             let _ = self.cutter.send(Job::Cut(cuts, server_cuts));
         } else if again {
             let _ = self.cutter.send(Job::Again);
         }
-        if let Some(resets) = resets.filter(|_| !done.batch_refused) {
+        if let Some(resets) = resets.filter(|_| done.refused.is_none()) {
             let _ = self.cutter.send(Job::Reset(resets));
         }
         self.settle(done);
@@ -141,7 +141,7 @@ impl Agent {
     /// Logs what a plan came to, and takes back what was promised to those whose part of it failed: bound means programmed.
     fn tell(&mut self, done: &Done, cuts: usize, began: Instant) {
         self.metrics.changes.inc_by(done.steps as u64);
-        if done.steps > 0 || done.batch_refused || cuts > 0 {
+        if done.steps > 0 || done.refused.is_some() || cuts > 0 {
             self.fast_path.disturbed();
         }
         if done.steps == 0 && cuts == 0 {
@@ -156,7 +156,7 @@ impl Agent {
                 self.outcome.not_programmed(Some(way), &failure.error);
             }
         }
-        if let Some(failure) = done.failures.iter().find(|_| done.batch_refused) {
+        if let Some(failure) = &done.refused {
             self.outcome.not_programmed(None, &failure.error);
         }
     }
@@ -194,17 +194,31 @@ impl Agent {
                 let done = self.kernel.carry_out(ahead);
                 self.metrics.changes.inc_by(done.steps as u64);
                 self.fast_path.disturbed();
-                let microseconds = began.elapsed().as_micros();
-                info!(changes = done.steps, microseconds, "policies of lost exits changed, and the rest follows");
+                if let Some(failure) = done.refused {
+                    moved.clear();
+                    warn!(%failure, "policies of lost exits did not change ahead of the rest");
+                } else {
+                    let microseconds = began.elapsed().as_micros();
+                    info!(changes = done.steps, microseconds, "policies of lost exits changed, and the rest follows");
+                }
             }
         }
         // The rows of the round before go first: at ten thousand addresses they are megabytes, and the new ones take their place.
         drop(std::mem::take(&mut self.outcome));
         self.outcome = ground.resolve(&self.facts, &mut self.past);
+        if began.is_some() && !self.silent.any() {
+            self.ipvs.retire(&mut self.outcome.inbound, &mut self.kernel);
+        }
         let sysctls = self.kernel.sysctls(&sysctls::keys(&self.outcome, &self.facts.kernel));
         if self.kernel.take_drift() {
             info!("our nftables tables were changed by another program while events were lost");
             self.metrics.drift.inc();
+        }
+        // They may have changed since they were read first.
+        if let Err(error) = self.kernel.ruleset() {
+            let failure = unread(error);
+            self.outcome.not_programmed(None, &failure.error);
+            return Err(failure);
         }
         let ruleset = self.kernel.ruleset().map_err(unread)?;
         let observed = Observed { kernel: &self.facts.kernel, ruleset, sysctls: &sysctls, ahead: &moved };

@@ -150,7 +150,7 @@ fn every_rule_reads_back_as_it_was_written() {
                 Rule { action: RuleAction::Unreachable, table: 0, ..rule(family, 2005) },
                 Rule { action: RuleAction::Prohibit, table: 0, ..rule(family, 2006) },
                 Rule { from: exit.parse().ok(), table: contract::TABLE_NODES, ..rule(family, contract::PREFERENCE_FROM_NODES) },
-                Rule { from: exit.parse().ok(), ..rule(family, contract::PREFERENCE_FROM) },
+                Rule { from: exit.parse().ok(), ..rule(family, contract::PREFERENCE_FROM_WAY) },
             ]);
         }
         let mut routing = Routing::open().unwrap();

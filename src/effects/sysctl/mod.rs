@@ -65,7 +65,15 @@ struct Entry {
     ours: BTreeSet<String>,
 }
 
-/// A setting that was not put back.
+/// What came of putting settings back.
+#[derive(Debug, Default)]
+pub struct Restored {
+    pub left: Vec<LeftAlone>,
+    /// Those that could not be put back, and stay in the ledger.
+    pub failed: Vec<Error>,
+}
+
+/// A setting that was not put back, and need not be.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct LeftAlone {
     /// In slash form.
@@ -170,37 +178,45 @@ impl Sysctls {
 
     /// Puts every setting back as it was, while it still holds our value, and empties the ledger. `forwarding_needed` says that
     /// others on this host forward too (a bridge that is not ours, a container engine): then forwarding stays on. Where that of IPv6 does, so do
-    /// the settings by which the kernel still heeds router advertisements.
-    ///
-    /// # Errors
-    /// At the first setting that cannot be written; those that are done are out of the ledger then.
-    pub fn restore_all(&mut self, forwarding_needed: bool) -> Result<Vec<LeftAlone>, Error> {
-        let mut left = Vec::new();
+    /// the settings by which the kernel still heeds router advertisements. One that cannot be written stays in the ledger, and the others go on.
+    pub fn restore_all(&mut self, forwarding_needed: bool) -> Restored {
+        let mut restored = Restored::default();
         let forwards_v6 = self.keeps_forwarding_v6(forwarding_needed);
         // Those that ask how forwarding will be come first: whoever goes on after a failure finds it in the ledger.
-        while let Some((key, entry)) = self.ledger.iter().find(|(key, _)| is_advertisements(key)).or_else(|| self.ledger.first_key_value())
-        {
-            let (key, entry) = (key.clone(), entry.clone());
-            match read_at(&self.root, &key) {
-                // The NIC is gone, and its settings with it.
-                Err(Error::Read { source, .. }) if source.kind() == io::ErrorKind::NotFound => {}
-                Err(error) => return Err(error),
-                Ok(value) if value == entry.before => {}
-                Ok(value) if !entry.ours.contains(&value) => {
-                    left.push(LeftAlone { key: key.clone(), value, why: Why::ChangedSince });
-                }
-                Ok(value) if forwarding_needed && is_forwarding(&key) => {
-                    left.push(LeftAlone { key: key.clone(), value, why: Why::ForwardingNeeded });
-                }
-                Ok(value) if forwards_v6 && is_advertisements(&key) => {
-                    left.push(LeftAlone { key: key.clone(), value, why: Why::StillForwards });
-                }
-                Ok(_) => self.write(&key, &entry.before)?,
+        let (first, then): (Vec<String>, Vec<String>) = self.ledger.keys().cloned().partition(|key| is_advertisements(key));
+        for key in first.into_iter().chain(then) {
+            let put_back = self.restore(&key, forwarding_needed, forwards_v6).and_then(|left| {
+                self.ledger.remove(&key);
+                self.save().map(|()| left)
+            });
+            match put_back {
+                Ok(left) => restored.left.extend(left),
+                Err(error) => restored.failed.push(error),
             }
-            self.ledger.remove(&key);
-            self.save()?;
         }
-        Ok(left)
+        restored
+    }
+
+    /// Puts one setting back, unless it is to be left alone.
+    fn restore(&self, key: &str, forwarding_needed: bool, forwards_v6: bool) -> Result<Option<LeftAlone>, Error> {
+        let Some(entry) = self.ledger.get(key) else { return Ok(None) };
+        let value = match read_at(&self.root, key) {
+            // The NIC is gone, and its settings with it.
+            Err(Error::Read { source, .. }) if source.kind() == io::ErrorKind::NotFound => return Ok(None),
+            other => other?,
+        };
+        let why = if value == entry.before {
+            return Ok(None);
+        } else if !entry.ours.contains(&value) {
+            Why::ChangedSince
+        } else if forwarding_needed && is_forwarding(key) {
+            Why::ForwardingNeeded
+        } else if forwards_v6 && is_advertisements(key) {
+            Why::StillForwards
+        } else {
+            return self.write(key, &entry.before).map(|()| None);
+        };
+        Ok(Some(LeftAlone { key: key.to_owned(), value, why }))
     }
 
     /// Whether this host, which was no IPv6 router when forwarding was set, is one also when everything has been put back.

@@ -41,13 +41,40 @@ impl Host {
     }
 }
 
+impl Restored {
+    /// Nothing failed: what was left alone.
+    fn whole(self) -> Vec<LeftAlone> {
+        assert!(self.failed.is_empty(), "{self:?}");
+        self.left
+    }
+}
+
+#[test]
+fn one_that_cannot_be_put_back_keeps_no_other_from_it() {
+    let host = Host::new();
+    let mut sysctls = host.start();
+    for key in [FILTER, FORWARD, FORWARD_V6] {
+        sysctls.set(key, "1").unwrap();
+    }
+    let broken = host.root().join(FORWARD);
+    fs::remove_file(&broken).unwrap();
+    fs::create_dir(&broken).unwrap();
+    let restored = host.start().restore_all(false);
+    assert!(matches!(restored.failed.as_slice(), [Error::Read { key, .. }] if key == FORWARD), "{restored:?}");
+    assert_eq!((host.read(FILTER), host.read(FORWARD_V6)), ("0".into(), "0".into()));
+    fs::remove_dir(&broken).unwrap();
+    host.write(FORWARD, "1");
+    assert_eq!(host.start().restore_all(false).whole(), [], "it is tried again");
+    assert_eq!(host.read(FORWARD), "0");
+}
+
 #[test]
 fn what_was_set_is_put_back_by_a_later_run() {
     let host = Host::new();
     assert!(host.start().set(FILTER, "2").unwrap());
     assert!(host.start().set(FORWARD, "1").unwrap());
     assert_eq!((host.read(FILTER), host.read(FORWARD)), ("2".into(), "1".into()));
-    assert_eq!(host.start().restore_all(false).unwrap(), []);
+    assert_eq!(host.start().restore_all(false).whole(), []);
     assert_eq!((host.read(FILTER), host.read(FORWARD)), ("0".into(), "0".into()));
 }
 
@@ -61,7 +88,7 @@ fn what_could_not_be_noted_is_not_set_however_often_it_is_tried() {
     }
     fs::create_dir(host.folder.path().join("state")).unwrap();
     assert!(sysctls.set(FILTER, "2").unwrap());
-    assert_eq!(sysctls.restore_all(false).unwrap(), []);
+    assert_eq!(sysctls.restore_all(false).whole(), []);
     assert_eq!(host.read(FILTER), "0");
 }
 
@@ -70,7 +97,7 @@ fn a_setting_that_holds_the_value_already_is_not_ours() {
     let host = Host::new();
     host.write(FORWARD, "1\n");
     assert!(!host.start().set(FORWARD, "1").unwrap());
-    host.start().restore_all(false).unwrap();
+    host.start().restore_all(false).whole();
     assert_eq!(host.read(FORWARD), "1");
 }
 
@@ -79,11 +106,11 @@ fn a_setting_that_somebody_changed_since_is_left_alone() {
     let host = Host::new();
     host.start().set(FILTER, "2").unwrap();
     host.write(FILTER, "1\n");
-    let left = host.start().restore_all(false).unwrap();
+    let left = host.start().restore_all(false).whole();
     let expected = LeftAlone { key: FILTER.into(), value: "1".into(), why: Why::ChangedSince };
     assert_eq!(left, [expected]);
     assert_eq!(host.read(FILTER), "1");
-    assert_eq!(host.start().restore_all(false).unwrap(), [], "it is said once");
+    assert_eq!(host.start().restore_all(false).whole(), [], "it is said once");
 }
 
 #[test]
@@ -93,7 +120,7 @@ fn a_change_by_somebody_else_is_what_a_later_one_of_ours_goes_back_to() {
     sysctls.set(FILTER, "2").unwrap();
     host.write(FILTER, "1\n");
     sysctls.set(FILTER, "2").unwrap();
-    sysctls.restore_all(false).unwrap();
+    sysctls.restore_all(false).whole();
     assert_eq!(host.read(FILTER), "1");
 }
 
@@ -101,7 +128,7 @@ fn a_change_by_somebody_else_is_what_a_later_one_of_ours_goes_back_to() {
 fn forwarding_stays_on_while_others_need_it() {
     let host = Host::new();
     host.start().set(FORWARD, "1").unwrap();
-    let left = host.start().restore_all(true).unwrap();
+    let left = host.start().restore_all(true).whole();
     let expected = LeftAlone { key: FORWARD.into(), value: "1".into(), why: Why::ForwardingNeeded };
     assert_eq!(left, [expected]);
     assert_eq!(host.read(FORWARD), "1");
@@ -116,7 +143,7 @@ fn cleaned_up(forwarded_before: &str, forwarding_needed: bool) -> ([String; 3], 
         host.start().set(key, "2").unwrap();
     }
     host.start().set(FORWARD_V6, "1").unwrap();
-    let left = host.start().restore_all(forwarding_needed).unwrap();
+    let left = host.start().restore_all(forwarding_needed).whole();
     ([FORWARD_V6, ADVERTISED[0], ADVERTISED[1]].map(|key| host.read(key)), left)
 }
 
@@ -138,13 +165,13 @@ fn a_crash_between_the_ledger_and_the_setting_does_no_harm() {
     // As if it was killed after the ledger had the next value, before the setting had.
     sysctls.set(FILTER, "2").unwrap();
     host.write(FILTER, "1\n");
-    assert_eq!(host.start().restore_all(false).unwrap(), []);
+    assert_eq!(host.start().restore_all(false).whole(), []);
     assert_eq!(host.read(FILTER), "0");
 
     // As if it was killed like that at the very first change.
     host.start().set(FILTER, "2").unwrap();
     host.write(FILTER, "0\n");
-    assert_eq!(host.start().restore_all(false).unwrap(), []);
+    assert_eq!(host.start().restore_all(false).whole(), []);
     assert_eq!(host.read(FILTER), "0");
 }
 
@@ -162,7 +189,7 @@ fn a_nic_that_is_gone_has_nothing_to_put_back() {
     let host = Host::new();
     host.start().set(FILTER, "2").unwrap();
     fs::remove_file(host.root().join(FILTER)).unwrap();
-    assert_eq!(host.start().restore_all(false).unwrap(), []);
+    assert_eq!(host.start().restore_all(false).whole(), []);
 }
 
 #[test]
@@ -193,7 +220,7 @@ fn a_real_setting_of_a_vlan_nic_is_set_and_put_back() {
         let ours = if before == "2" { "1" } else { "2" };
         Sysctls::open(root, state.path()).unwrap().set(FILTER, ours).unwrap();
         assert_eq!(read(root, FILTER).unwrap(), ours);
-        Sysctls::open(root, state.path()).unwrap().restore_all(false).unwrap();
+        Sysctls::open(root, state.path()).unwrap().restore_all(false).whole();
         assert_eq!(read(root, FILTER).unwrap(), before);
     });
 }

@@ -65,15 +65,18 @@ impl Client {
     }
 
     /// The newest first, page by page; one that is made meanwhile has an event. An engine that takes no note of where a page is to begin answers with
-    /// what is known already: that is the end.
+    /// what is known already: that is the end. A container that is gone begins no page: then the one that was listed ahead of it does.
     pub async fn all_containers(&self) -> Result<List<Listed>, AskError> {
         let mut all = List { entries: Vec::new(), broken: Vec::new() };
-        let (mut last, mut known): (Option<String>, HashSet<String>) = (None, HashSet::new());
+        let (mut listed, mut known): (Vec<String>, HashSet<String>) = (Vec::new(), HashSet::new());
         loop {
-            let before = last.map_or(Value::Object(Default::default()), |last| json!({ "before": [last] })).to_string();
-            let page = self.containers(&[("limit", &PAGE.to_string()), ("filters", &before)]).await?;
+            let before = listed.last().map_or(Value::Object(Default::default()), |last| json!({ "before": [last] })).to_string();
+            let page = match self.containers(&[("limit", &PAGE.to_string()), ("filters", &before)]).await {
+                Err(error) if error.is_not_found() && listed.pop().is_some() => continue,
+                page => page?,
+            };
             let whole = page.entries.len() + page.broken.len() >= PAGE;
-            last = page.entries.last().map(|last| last.id.clone());
+            listed.extend(page.entries.iter().map(|one| one.id.clone()));
             let before = known.len();
             all.entries.extend(page.entries.into_iter().filter(|one| known.insert(one.id.clone())).map(read::container));
             let is_news = known.len() > before;

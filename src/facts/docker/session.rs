@@ -66,6 +66,8 @@ struct Session {
     later: VecDeque<(Instant, Ask)>,
     /// By network: what the next question is for. There is an entry while a question is on its way.
     endpoints: HashMap<String, Vec<Endpoint>>,
+    /// By network: whether it is asked about once more after the question that is on its way. There is an entry while one is.
+    networks: HashMap<String, bool>,
     /// When everything is listed next; `None` while it is.
     again: Option<Instant>,
     /// Events from before the first list; `None` once that is told.
@@ -91,6 +93,7 @@ async fn follow(socket: &Path, parse: Parse, tell: &mut impl FnMut(EngineChange)
         listing: false,
         later: VecDeque::new(),
         endpoints: HashMap::new(),
+        networks: HashMap::new(),
         again: None,
         early: Some(Vec::new()),
     };
@@ -222,6 +225,9 @@ impl Session {
                 self.ask_endpoints(network, waiting);
             }
             Answer::Network { id, network } => {
+                if self.networks.remove(&id) == Some(true) {
+                    return self.ask(Ask::Network(id));
+                }
                 if network.is_none() && self.book.has_somebody_on(&id) {
                     self.list_again_within(SOON);
                 }
@@ -261,6 +267,11 @@ impl Session {
                 None => self.ask_endpoints(endpoint.network.clone(), vec![endpoint]),
             },
             Ask::Network(id) => {
+                if let Some(again) = self.networks.get_mut(&id) {
+                    *again = true;
+                    return;
+                }
+                self.networks.insert(id.clone(), false);
                 let client = self.client.clone();
                 self.put(async move {
                     let network = client.one_network(&id).await.map_err(failed("a network"))?;

@@ -67,7 +67,7 @@ pub fn claims<'a>(rows: &'a [Row], listed: impl Iterator<Item = &'a Arc<Binding>
     let away = known.holders.iter().filter(|(called, holder)| !is_taken(called) && asks_for(&publishing, known.uplinks, holder, called));
     let away = away.map(|(called, holder)| (*called, holder.clone())).collect();
     let (all, pending) = (all.into_values().collect(), !waiting.is_empty());
-    Services { all, problems, asked: Arc::new(asked), pending, ipvs, checks: Arc::new(checks), away }
+    Services { all, problems, asked: Arc::new(asked), pending, ipvs, checks: Arc::new(checks), away, left: BTreeSet::new() }
 }
 
 /// Who comes first where several ask for a port. Of the API server's bindings that is the oldest: a namespace gives itself what priority it likes.

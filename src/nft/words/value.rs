@@ -52,7 +52,7 @@ pub fn element(set: Option<&Set>, key: &Key, data: Option<&Data>, name: NameOf<'
     let Some(set) = set else { return format!("{key:?}") };
     let mut at = 0;
     let fields = set.key.iter().map(|kind| {
-        let width = width(*kind);
+        let width = kind.width() as usize;
         let field = |bytes: &Bytes| bytes.as_slice().get(at..at + width).unwrap_or_default().to_vec();
         let (first, last) = (field(&key.first), key.last.as_ref().map(field));
         at += width.next_multiple_of(4);
@@ -68,18 +68,6 @@ pub fn element(set: Option<&Set>, key: &Key, data: Option<&Data>, name: NameOf<'
         (Some(Data::Verdict(verdict)), _) => format!("{key} : {}", self::verdict(verdict)),
         (Some(Data::Value(value)), Some(kind)) => format!("{key} : {}", write(Kind::Of(kind), value.as_slice(), false, name)),
         _ => key,
-    }
-}
-
-/// How many bytes a value has.
-fn width(kind: Datatype) -> usize {
-    match kind {
-        Datatype::Ipv6 => 16,
-        Datatype::Cgroup => 8,
-        Datatype::Mac => 6,
-        Datatype::Protocol => 1,
-        Datatype::Service => 2,
-        _ => 4,
     }
 }
 

@@ -7,6 +7,7 @@
 use std::net::IpAddr;
 
 use super::flow::{NO_FLOW, ORIGINAL, REPLY};
+use super::shape::Shape;
 use crate::contract::FLAG;
 use crate::model::facts::IfIndex;
 use crate::nft::build::{
@@ -96,6 +97,11 @@ fn chain_of_program() -> String {
     format!("{}-program", chain(NO_EXIT))
 }
 
+/// The chain that answers a connection of the host for which there is no exit.
+pub fn chain_of_refused_calls() -> String {
+    format!("{}-tcp", chain(NO_EXIT))
+}
+
 /// The chain that counts what is dropped for a reason, and drops it.
 fn chain(reason: &'static str) -> String {
     format!("drop-{reason}")
@@ -114,8 +120,9 @@ fn add_sets_of(table: &mut Table, reason: &'static str, versions: &[bool]) {
     table.sets.insert(links(reason), Set::of([Datatype::IfIndex]).filled_by_rules(MOST_LINKS));
 }
 
-/// The chains that a table of an ip family always has.
-pub fn chains(v6: bool) -> impl Iterator<Item = (String, Chain)> {
+/// The chains of a table of an ip family: those that it always has, and those of programs and sockets of the host.
+pub fn chains(shape: Shape) -> impl Iterator<Item = (String, Chain)> {
+    let v6 = shape.v6;
     let by_source = [GUARD, FOREIGN_MARK, DEPARTED]
         .map(|reason| (chain(reason), [count(reason, v6, [iif(), saddr(v6)]).as_slice(), &[rule().counter(reason).drop()]].concat()));
     // Its mark says already that there is no way, but what is inside is reached all the same. The route that ends its table would answer, too, and
@@ -125,7 +132,12 @@ pub fn chains(v6: bool) -> impl Iterator<Item = (String, Chain)> {
     let counted = count(NO_EXIT, v6, [iif(), saddr(v6)]);
     let no_exit = [inside.as_slice(), &counted, &[end]].concat();
     let of_program = [counted.as_slice(), &[rule().counter(NO_EXIT).accept()]].concat();
-    let all = by_source.into_iter().chain([(chain(NO_EXIT), no_exit), (chain_of_program(), of_program), (chain(SEAL), sealed(v6))]);
+    let refused = [counted.as_slice(), &[rule().counter(NO_EXIT).reject(Refusal::Host { v6 })]].concat();
+    let refused = (shape.programs || shape.sockets).then(|| (chain_of_refused_calls(), refused));
+    let all = by_source
+        .into_iter()
+        .chain([(chain(NO_EXIT), no_exit), (chain_of_program(), of_program), (chain(SEAL), sealed(v6))])
+        .chain(refused);
     all.map(|(name, rules)| (name, Chain::regular(rules)))
 }
 

@@ -4,7 +4,7 @@ use super::drops::{drop_for, no_way};
 use super::flow::{CONFIRMED, EXPECTED, REPLY, TRANSLATED};
 use super::rules::{Chains, ours, present, to_inside};
 use super::shape::Shape;
-use super::{drops, names, programs};
+use super::{drops, names, programs, sockets};
 use crate::contract::{FLAG, FLAG_MASK, MARK_MASK, NEIGHBOUR_MASK, PRIORITY_PREROUTING, PRIORITY_SNAT};
 use crate::nft::build::{
     RuleBuilder, ct_direction, ct_original_daddr, ct_reply_daddr, ct_status, daddr, fib_oif, iif, map, mark, oif, ranges, rule, saddr,
@@ -168,7 +168,8 @@ fn source_nat(shape: Shape) -> Vec<Rule> {
 
 /// A bound source whose mark another program overwrote behind the routing, for shaping: if it leaves by a NIC of an exit, it bears that.
 fn remarked(shape: Shape) -> Vec<Rule> {
-    limits(shape).into_iter().flatten().chain(translations(shape, rule)).collect()
+    let unmarked = shape.sockets.then(sockets::left_alone);
+    unmarked.into_iter().chain(limits(shape).into_iter().flatten()).chain(translations(shape, rule)).collect()
 }
 
 /// Source NAT by output NIC, interface and source, in rules that begin like this.

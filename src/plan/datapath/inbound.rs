@@ -18,7 +18,7 @@ use crate::contract::{PRIORITY_DNAT, PRIORITY_INBOUND_SNAT};
 use crate::model::facts::{IfIndex, KernelFacts, LinkKind, Place};
 use crate::model::inbound::{Balance, ClientSource, Limits};
 use crate::model::ipvs::Engine;
-use crate::model::ports::Ports;
+use crate::model::ports::{Called, Ports};
 use crate::model::resolve::Outcome;
 use crate::model::services::{Endpoint, Service, slots};
 use crate::model::workload::Entry;
@@ -196,11 +196,12 @@ pub fn add(table: &mut Table, outcome: &Outcome, kernel: &KernelFacts, v6: bool,
     let is_served = |service: &Service| service.has_servers() || service.engine.ipvs().is_some();
     let of_family = |service: &&Service| service.address.is_ipv6() == v6 && is_served(service);
     let services: Vec<&Service> = outcome.inbound.all.iter().filter(of_family).collect();
-    if services.is_empty() {
+    let left: Vec<Called> = outcome.inbound.left.iter().filter(|(address, _)| address.is_ipv6() == v6).copied().collect();
+    if services.is_empty() && left.is_empty() {
         return;
     }
     table.sets.extend(sets(v6).map(|(name, set)| (name.to_owned(), set)));
-    if services.iter().any(|service| service.engine.ipvs().is_some()) {
+    if services.iter().any(|service| service.engine.ipvs().is_some()) || !left.is_empty() {
         table.sets.extend(ipvs::sets(v6).map(|(name, set)| (name.to_owned(), set)));
     }
     for service in &services {
@@ -209,6 +210,7 @@ pub fn add(table: &mut Table, outcome: &Outcome, kernel: &KernelFacts, v6: bool,
             Engine::Ipvs(_) => ipvs::add_service(table, service),
         }
     }
+    left.into_iter().for_each(|called| ipvs::add_left(table, called));
     let is_masqueraded = |service: &&&Service| service.client_source == ClientSource::Masquerade;
     add_servers(table, services.iter().copied(), [names::SERVING, names::SERVING_RANGES]);
     add_servers(table, services.iter().filter(is_masqueraded).copied(), [names::MASQUERADED, names::MASQUERADED_RANGES]);

@@ -10,7 +10,7 @@ use super::rules::{Chains, ours};
 use super::shape::Shape;
 use crate::contract::{NEIGHBOUR_MASK, PRIORITY_BEFORE_FORWARD, PRIORITY_BEHIND_FORWARD};
 use crate::model::inbound::ClientSource;
-use crate::model::ports::Ports;
+use crate::model::ports::{Called, Ports};
 use crate::model::services::Service;
 use crate::nft::build::{
     RuleBuilder, SetName, ct_direction, ct_original_daddr, ct_status, dport, iif, l4proto, mark, oif, ranges, rule, saddr,
@@ -21,6 +21,11 @@ use crate::nft::{Bytes, Chain, ChainKind, Data, Hook, Key, Rule, Set, Table};
 /// after a restart, too.
 pub fn sets(v6: bool) -> [(&'static str, Set); 2] {
     [names::VIRTUAL, names::ROUTED_BACK].map(|name| (name, Set::of(called(v6))))
+}
+
+/// Keeps one that could not be deleted ours.
+pub fn add_left(table: &mut Table, (address, ports): Called) {
+    put(table, names::VIRTUAL, port_key(address, ports.protocol.number(), ports.first), Data::None);
 }
 
 /// Adds a virtual service.

@@ -48,8 +48,9 @@ pub fn chains(shape: Shape) -> BTreeMap<String, Chain> {
         output::chains(shape),
         guard::chains(shape),
         seal::chains(shape),
+        sockets::chains(shape),
     ];
-    let mut all: BTreeMap<String, Chain> = drops::chains(shape.v6).collect();
+    let mut all: BTreeMap<String, Chain> = drops::chains(shape).collect();
     for (name, chain) in fragments.into_iter().flatten() {
         let before = all.insert(name.to_owned(), chain);
         debug_assert!(before.is_none(), "two fragments have a chain {name}");

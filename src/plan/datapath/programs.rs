@@ -32,7 +32,7 @@ use crate::nft::build::{
     Operand, constant, ct_direction, ct_state, ct_status, daddr, fib_type, iif, l4proto, map, mark, oif, ranges, rule, saddr,
     socket_cgroup, socket_user,
 };
-use crate::nft::{Base, Bytes, Chain, ChainKind, Change, Data, Datatype, Elements, Family, Hook, Key, Refusal, Rule, Set, Table, Verdict};
+use crate::nft::{Base, Bytes, Chain, ChainKind, Change, Data, Datatype, Elements, Family, Hook, Key, Rule, Set, Table, Verdict};
 use crate::plan::resets::is_reset;
 
 mod begun;
@@ -217,11 +217,10 @@ pub fn add(table: &mut Table, outcome: &Outcome, v6: bool) {
         }
     }
     let spreads = !programs.spreads.is_empty();
-    let refused = refuse_calls(table, v6);
     table.chains.extend([
         ("programs".to_owned(), Chain::regular(first)),
         ("program_flows".to_owned(), Chain::regular(later)),
-        ("program".to_owned(), Chain::regular(choose(spreads, &refused, v6))),
+        ("program".to_owned(), Chain::regular(choose(spreads, v6))),
     ]);
 }
 
@@ -284,12 +283,6 @@ fn has_inside(table: &Table) -> bool {
     table.sets.get(names::INSIDE).is_some_and(|set| !set.elements.is_empty())
 }
 
-/// Adds the chain that answers a connection of the host for which there is no exit, and returns its name.
-pub(super) fn refuse_calls(table: &mut Table, v6: bool) -> String {
-    let refuse = rule().counter(drops::NO_EXIT).reject(Refusal::Host { v6 });
-    drops::add_end(table, (drops::NO_EXIT, "tcp"), v6, [iif(), saddr(v6)], refuse)
-}
-
 /// Multicast and broadcast (RFC 1112, RFC 919), link-local and multicast of IPv6 (RFC 4291).
 fn on_the_link(v6: bool) -> [IpNet; 2] {
     let net = |address: [u16; 8], length| IpNet::new(address.into(), length).expect("the length is within an address");
@@ -317,7 +310,7 @@ fn guards(table: &mut Table, programs: &Programs, rules: &mut Vec<Rule>) {
 }
 
 /// From the policy, which stands in the mark, to the mark of an exit.
-fn choose(spreads: bool, refused: &str, v6: bool) -> Vec<Rule> {
+fn choose(spreads: bool, v6: bool) -> Vec<Rule> {
     let mut rules = vec![rule().is(mark(), FREE).accept()];
     if !v6 {
         // To all of a subnet that some NIC is in, which is its own business.
@@ -330,7 +323,7 @@ fn choose(spreads: bool, refused: &str, v6: bool) -> Vec<Rule> {
     rules.push(begun::keep());
     rules.push(rule().is(mark().and(FLAG_MASK), FLAG).accept());
     // A call by TCP is told of its first packet's fate by an answer alone; what else is sent gets the error of the way that leads nowhere.
-    rules.push(rule().is(l4proto(), TCP).goto(refused));
+    rules.push(rule().is(l4proto(), TCP).goto(&drops::chain_of_refused_calls()));
     rules.push(no_way_of_program());
     rules
 }

@@ -3,7 +3,7 @@
 //! A table of the family `inet`, because a limit is one for both families only in one table. What is over the limit is dropped (policing): a queue
 //! would have to take the place of each NIC's root qdisc, which is everybody's.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 use ipnet::IpNet;
 
@@ -34,7 +34,6 @@ pub fn table(outcome: &Outcome) -> Option<Table> {
         (RATES_NETS[1], Set::map(source(true), Datatype::Verdict).with_ranges()),
     ]);
     let mut limits: BTreeMap<String, Rate> = BTreeMap::new();
-    let mut subnets = BTreeSet::new();
     for row in &outcome.rows {
         let (Some(_), Some(net), Some(binding)) = (row.entry, row.address, &row.binding) else { continue };
         let Some(rate) = binding.rate else { continue };
@@ -43,9 +42,6 @@ pub fn table(outcome: &Outcome) -> Option<Table> {
         for interface in outcome.entrances(row) {
             let (set, key) = element(family, interface, net);
             sets.put(set, key, Data::Verdict(Verdict::Jump(chain.clone())));
-            if set == RATES_NETS[family] {
-                subnets.insert(family);
-            }
         }
         limits.insert(chain, rate);
     }
@@ -53,9 +49,8 @@ pub fn table(outcome: &Outcome) -> Option<Table> {
         return None;
     }
     outcome.uplinks.nics.keys().for_each(|nic| sets.one(UPLINKS, Bytes::of_number(*nic), Data::None));
-    let mut chains: BTreeMap<String, Chain> = limits.into_iter().map(|(name, rate)| (name, Chain::regular([over(rate)]))).collect();
-    chains.insert("rate".to_owned(), Chain::base(ChainKind::Filter, Hook::Forward, PRIORITY_RATE, look_ups(&subnets)));
-    let mut table = sets.with(chains);
+    let mut table = sets.with(limits.into_iter().map(|(name, rate)| (name, Chain::regular([over(rate)]))).collect());
+    table.chains.extend([look_ups(&table.sets)]);
     let of = |version: u8, v6| (rule().is(nfproto(), version.into()), v6, saddr(v6));
     drops::add_families(&mut table, drops::RATE, [of(NFPROTO_IPV4, false), of(NFPROTO_IPV6, true)]);
     Some(table)
@@ -70,16 +65,16 @@ fn element(family: usize, interface: IfIndex, net: IpNet) -> (&'static str, Key)
 }
 
 /// What leaves by a NIC, by a way of ours: in `forward` the source is the workload's still, of answers too.
-fn look_ups(subnets: &BTreeSet<usize>) -> Vec<Rule> {
+pub fn look_ups(sets: &BTreeMap<String, Set>) -> (String, Chain) {
     let mut rules = vec![rule().not_found(UPLINKS, [oif()]).accept()];
     for (family, v6) in [(0, false), (1, true)] {
         let of_family = || ours().is(protocol(), ETHERTYPE[family]);
         rules.push(of_family().vmap(RATES[family], [iif(), saddr(v6)]));
-        if subnets.contains(&family) {
+        if sets.get(RATES_NETS[family]).is_some_and(|set| !set.elements.is_empty()) {
             rules.push(of_family().vmap(ranges(RATES_NETS[family]), [iif(), saddr(v6)]));
         }
     }
-    rules
+    ("rate".to_owned(), Chain::base(ChainKind::Filter, Hook::Forward, PRIORITY_RATE, rules))
 }
 
 fn over(rate: Rate) -> Rule {

@@ -1,7 +1,7 @@
 //! The way to what is inside behind other nodes, from the addresses that are exits.
 
 use super::*;
-use crate::contract::{PREFERENCE_FROM, PREFERENCE_FROM_INSIDE, PREFERENCE_WAY, TABLE_NODES};
+use crate::contract::{PREFERENCE_FROM_INSIDE, PREFERENCE_FROM_WAY, PREFERENCE_WAY, TABLE_NODES};
 use crate::model::cluster::ClusterChange;
 
 const PODS: &str = "10.244.2.0/24";
@@ -43,7 +43,7 @@ fn from_an_exit_the_pods_of_another_node_are_reached_as_main_has_it_whatever_nic
     assert_eq!(rules.iter().map(|r| r.from).collect::<Vec<_>>(), ["172.31.0.14/32".parse().ok()]);
     let at = rules[0].preference;
     // Bridges and overlays may have something more specific. What bears a mark never gets there: an answer leaves as its call came in.
-    assert!([PREFERENCE_WAY, PREFERENCE_FROM_INSIDE, at, PREFERENCE_FROM].is_sorted_by(|a, b| a < b), "{at}");
+    assert!([PREFERENCE_WAY, PREFERENCE_FROM_INSIDE, at, PREFERENCE_FROM_WAY].is_sorted_by(|a, b| a < b), "{at}");
 }
 
 #[test]
