@@ -116,7 +116,13 @@ fn routed(addresses: &[super::binding::RoutedSource], faults: &mut Faults) -> Op
     for (i, source) in addresses.iter().enumerate() {
         let interface =
             optional(faults, || format!("spec.addresses[{i}].interface"), "eth2", source.interface.as_deref().map(values::interface));
-        let net = values::cidr(&source.cidr).and_then(values::source).map(|net| RoutedSource { net, interface });
+        let net = values::cidr(&source.cidr).and_then(values::source).and_then(|net| {
+            if net.prefix_len() == 0 && interface.is_none() {
+                let everything = Fault::new(format!("`{net}` is every source, this host's neighbours and the internet among them"));
+                return Err(everything.cure("name the subnets, or the `interface` that they come in by"));
+            }
+            Ok(RoutedSource { net, interface })
+        });
         take(faults, || format!("spec.addresses[{i}].cidr"), "10.0.0.0/24", net, &mut good);
     }
     if addresses.is_empty() {

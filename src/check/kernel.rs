@@ -134,7 +134,7 @@ fn nic_sysctls(facts: &Facts, nic: &str) -> Vec<Finding> {
         findings.push(Finding::warn(
             format!("net.ipv6.conf.{nic}.accept_ra"),
             "1, but IPv6 forwarding is on, so the kernel ignores router advertisements there: no IPv6 gateway is learned",
-            format!("`sysctl -w net.ipv6.conf.{nic}.accept_ra=2`, if its gateway is to be learned from advertisements"),
+            format!("`sysctl -w net/ipv6/conf/{nic}/accept_ra=2`, if its gateway is to be learned from advertisements"),
         ));
     } else if advertised {
         set.push("accept_ra to 2 before IPv6 forwarding is turned on (which else deletes the advertised default route)");

@@ -8,6 +8,7 @@ use crate::contract::{
 };
 use crate::model::facts::{Family, LinkKind, Route, Rule};
 use crate::model::uplinks::ahead::{PLACES, may_take};
+use crate::plan::routing;
 use crate::plan::step::{rule_words, table_name};
 
 /// Bits of the packet mark that egressd writes.
@@ -80,8 +81,8 @@ fn route(route: &Route) -> Option<Finding> {
             let cure = format!("move it to a table outside {TABLE_BASE} to {TABLE_NODES}");
             Some(Finding::fail(subject(), "somebody else's route in a table of egressd's: bound packets follow it", cure))
         }
-        (false, true) => {
-            let message = format!("it bears egressd's protocol number {PROTOCOL}, but egressd writes to tables from {TABLE_BASE} on only");
+        (false, true) if !routing::is_ours(route) => {
+            let message = format!("it bears egressd's protocol number {PROTOCOL}, but egressd makes no such route");
             Some(Finding::warn(subject(), message, "add it with another `proto`"))
         }
         _ => None,

@@ -60,6 +60,12 @@ impl Echo {
         Ok(all.find(|address| address.is_ipv6() == v6))
     }
 
+    /// As a URL and the header `Host` have it (RFC 9112, 3.2).
+    fn written(&self) -> String {
+        let host = if self.host.contains(':') { format!("[{}]", self.host) } else { self.host.clone() };
+        if self.port == 80 { host } else { format!("{host}:{}", self.port) }
+    }
+
     /// The address that it sees whoever calls this come from: the first one of the family in its answer, whether that is plain text or JSON.
     ///
     /// # Errors
@@ -73,7 +79,7 @@ impl Echo {
 
     async fn get(&self, at: SocketAddr) -> anyhow::Result<String> {
         let stream = TcpStream::connect(at).await.with_context(|| format!("failed to connect to {at}"))?;
-        let host = if self.port == 80 { self.host.clone() } else { format!("{}:{}", self.host, self.port) };
+        let host = self.written();
         let read = async |answer: Response<Incoming>| {
             if !answer.status().is_success() {
                 bail!("{at} answers {}", answer.status());

@@ -57,7 +57,10 @@ pub fn verify(state: &Path, echo: &Echo, exits: &[IpAddr], output: Output) -> an
     if exits.is_empty() {
         bail!("nobody leaves by an exit; name addresses of this host: egressd verify --echo URL ADDRESS");
     }
-    let all: Vec<Verified> = exits.into_iter().map(|exit| known.verified(state, echo, (exit, is_named))).collect();
+    // Looked up ahead of all: this process goes on as a program of each exit, one after the other.
+    let at = [false, true].map(|v6| echo.at(v6));
+    let verified = |exit: IpAddr| known.verified(state, echo, &at[usize::from(exit.is_ipv6())], (exit, is_named));
+    let all: Vec<Verified> = exits.into_iter().map(verified).collect();
     std::io::stdout().write_all(output.print(&all, || table(&all))?.as_bytes())?;
     let wrong = all.iter().filter(|one| matches!(one.result, Verdict::Differs | Verdict::Failed)).count();
     if wrong > 0 {
@@ -99,14 +102,14 @@ impl Known {
     }
 
     /// What comes of an exit that was named, or that somebody leaves by.
-    fn verified(&self, state: &Path, echo: &Echo, (exit, is_named): (IpAddr, bool)) -> Verified {
-        match echo.at(exit.is_ipv6()) {
-            Ok(Some(at)) => self.compared(exit, seen(state, echo, exit, at)),
+    fn verified(&self, state: &Path, echo: &Echo, at: &anyhow::Result<Option<SocketAddr>>, (exit, is_named): (IpAddr, bool)) -> Verified {
+        match at {
+            Ok(Some(at)) => self.compared(exit, seen(state, echo, exit, *at)),
             Ok(None) => {
                 let failed = self.compared(exit, Err(anyhow!("the service has no address of the exit's family")));
                 if is_named { failed } else { Verified { result: Verdict::Skipped, ..failed } }
             }
-            Err(error) => self.compared(exit, Err(error)),
+            Err(error) => self.compared(exit, Err(anyhow!("{error:#}"))),
         }
     }
 

@@ -24,7 +24,7 @@ use super::retry::Retries;
 use super::sources::{self, Sources};
 use super::systemd::Manager;
 use super::transitions::Transitions;
-use super::{Options, Teller, Told, addresses, fast_path, gates, gateways, ipvs, nat, route_back, spill};
+use super::{Options, Teller, Told, addresses, fast_path, gates, gateways, holders, ipvs, nat, route_back, spill};
 use crate::effects::kernel::{Failure, Kernel};
 use crate::effects::kubernetes::reporter::Reporter;
 use crate::model::cluster::Cluster;
@@ -87,6 +87,7 @@ pub(super) struct Agent {
     fast_path: fast_path::Watch,
     inbound: Inbound,
     ipvs: ipvs::Watch,
+    holders: holders::Keeper,
     route_back: route_back::Watch,
     transitions: Transitions,
     manager: Manager,
@@ -115,13 +116,15 @@ impl Agent {
         facts.sandboxes = options.containerd.is_some().then(BTreeMap::new);
         facts.listeners = Some(Listeners::default());
         let (gateways, answers) = gateways::Watch::new(&options.state, tell.clone());
+        let holders = holders::Keeper::open(&options.state);
         facts.answers = answers;
         Self {
             cutter: cutter::start(tell.clone()),
             kernel,
             metrics: Metrics::new(),
             facts,
-            past: Past::default(),
+            past: Past { holders: holders.kept().clone(), ..Past::default() },
+            holders,
             outcome: Outcome::default(),
             planner: Planner::default(),
             fresh: false,

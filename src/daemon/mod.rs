@@ -13,6 +13,7 @@ mod fast_path;
 mod full;
 mod gates;
 mod gateways;
+mod holders;
 pub(crate) mod http;
 mod inbound;
 mod ipvs;

@@ -7,6 +7,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
 use ipnet::IpNet;
+use serde::{Deserialize, Serialize};
 
 use super::address::Family;
 use super::field_error::FieldError;
@@ -20,7 +21,8 @@ pub use super::source_ports::SourcePorts;
 use crate::fnv::Fnv;
 
 /// Where a binding was written. The order is that of precedence at equal priority: it comes ahead of age.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
 pub enum Source {
     /// The API server.
     Api,
@@ -31,7 +33,7 @@ pub enum Source {
 }
 
 /// Full name of a binding: `api/shop/crawler`, `file/shop/crawler`, `label/web-1`, `exec/172.31.0.14`.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct BindingName {
     pub source: Source,
     /// `namespace/name` of an object or a manifest (namespace `default` when it has none); a container's name for labels; an

@@ -46,7 +46,7 @@ impl Protocol {
 }
 
 /// One protocol's ports, first to last.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct Ports {
     pub protocol: Protocol,
     pub first: u16,

@@ -5,7 +5,7 @@ pub mod census;
 mod containers;
 pub mod few;
 mod inner;
-mod pods;
+pub mod pods;
 mod programs;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -40,7 +40,7 @@ pub struct Past {
     pub departed: BTreeSet<(IfIndex, IpAddr)>,
     /// Ports that were served until now.
     pub served: Served,
-    /// Whose they were, as far as this run knows.
+    /// Whose they were, of the run before as well.
     pub holders: Holders,
 }
 
@@ -93,7 +93,7 @@ impl<'a> Ground<'a> {
         pending.reserve(bound.len());
         bound.iter().for_each(|(known, held)| resolver.container(known, held, &guards, &mut pending));
         let engines = pending.rows.len();
-        resolver.pods(facts.cluster.granted(), &mut past.pod_bridges, &mut guards, &mut pending);
+        resolver.pods(facts.cluster.granted(), &mut past.pod_bridges, &past.port_owners, &mut guards, &mut pending);
         resolver.manifests(&mut pending);
         let answers = past.port_owners.assign(&pending.requests());
         pending.answered(answers);
@@ -102,7 +102,6 @@ impl<'a> Ground<'a> {
         guards.retain(|bridge, _| !uplinks.nics.contains_key(bridge));
         let mut rows = if pending.rows.len() > engines { without_overlaps(pending.rows) } else { pending.rows };
         resolver.find_beside(&mut rows);
-        resolver.guard_beside(&rows, &mut guards);
         let faces = resolver.faces(&rows, &guards);
         let programs = programs::programs(facts, &exec, &uplinks, &mut past.memory.numbers);
         let mut spreads = spreads(&rows, &uplinks, &facts.full);

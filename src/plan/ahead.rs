@@ -1,7 +1,7 @@
 //! What policies leave by, changed ahead of all else that follows from a NIC: whoever has a policy, it is one element.
 //!
 //! A round for all takes as long as there are workloads. Nobody's new connection waits for that when an exit is lost: its policies go to the next
-//! exit that the tables lead to already, or nowhere, and the round decides everything else after that.
+//! exit that the tables lead to already, or nowhere, and the round decides everything else after that, programs of the host among it.
 
 use std::collections::{BTreeMap, BTreeSet};
 

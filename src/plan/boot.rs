@@ -33,9 +33,11 @@ pub fn remember(outcome: &Outcome, kernel: &KernelFacts) -> Remembered {
     let name = |index: &IfIndex| kernel.links.get(index).map(|link| link.name.clone());
     // A workload's link has another name after a reboot, and no workload.
     let outlives = |index: &&IfIndex| kernel.links.get(index).is_some_and(|link| link.kind != LinkKind::Veth);
+    let faces = |bridge| outcome.faces.get(bridge).into_iter().flatten().filter(outlives);
     let closed = outcome.guards.iter().filter(|(_, guard)| **guard == Guard::Closed);
     Remembered {
-        bridges: closed.filter_map(|(bridge, _)| name(bridge)).collect(),
+        // What is above a bridge, a VLAN for instance, is what a packet comes in by.
+        bridges: closed.flat_map(|(bridge, _)| [bridge].into_iter().chain(faces(bridge))).filter_map(name).collect(),
         links: outcome.uplinks.inside.links.iter().filter(|index| outlives(index)).filter_map(name).collect(),
         inside: BTreeSet::clone(&outcome.inside),
     }

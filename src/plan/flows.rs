@@ -3,6 +3,7 @@
 //! A flow keeps the address that it began with, so every change of who leaves by what leaves flows behind. They are told by their original
 //! source, and by the address that they were translated to.
 
+use std::cell::LazyCell;
 use std::collections::BTreeSet;
 use std::fmt;
 use std::net::IpAddr;
@@ -92,8 +93,10 @@ pub fn cuts<'a>(
         }
     }
     let former = gone.iter().map(|address| Cut { keep: exits.remove(address).unwrap_or_default(), ..Cut::all(IpNet::from(*address)) });
+    let exits = LazyCell::new(|| exits_in(observed));
+    let had = |entrance: Entrance| exits_before(observed, entrance, &exits);
     let row = |entrance: &Entrance| of.get(entrance).or_else(|| of_net.get(&entrance.1)).copied();
-    former.chain(touched.iter().flat_map(|entrance| cut(*entrance, row(entrance), (observed, desired), outcome))).collect()
+    former.chain(touched.iter().flat_map(|entrance| cut(*entrance, row(entrance), (observed, desired), outcome, &had))).collect()
 }
 
 /// The cuts of routed sources that are held from now on, though nobody knows by which interface they come: what they began before goes on by the
@@ -120,7 +123,13 @@ fn disowned<'a>(changes: impl Iterator<Item = &'a Change>) -> BTreeSet<IpAddr> {
     gone
 }
 
-fn cut(entrance: Entrance, row: Option<&Row>, (observed, desired): (&Ruleset, &Ruleset), outcome: &Outcome) -> Vec<Cut> {
+fn cut(
+    entrance: Entrance,
+    row: Option<&Row>,
+    (observed, desired): (&Ruleset, &Ruleset),
+    outcome: &Outcome,
+    exits_before: &dyn Fn(Entrance) -> BTreeSet<IpAddr>,
+) -> Vec<Cut> {
     let all = Cut::all(entrance.1);
     let was_bound = bound_before(observed, entrance);
     match (row.map(standing), row.and_then(|row| row.binding.as_ref())) {
@@ -129,7 +138,7 @@ fn cut(entrance: Entrance, row: Option<&Row>, (observed, desired): (&Ruleset, &R
             // A connection waits for its exit, which may come back.
             let falls_back = row.is_some_and(|row| matches!(row.state, State::FellBack(_)));
             let keeps_open = falls_back && binding.is_some_and(|binding| binding.existing_flows == ExistingFlows::Keep);
-            let exits = exits_before(observed, entrance);
+            let exits = exits_before(entrance);
             // What had no exit has no flows, and yet it has to be said that none is left.
             let none = exits.is_empty().then(|| IpFamily::of(entrance.1.addr()).unspecified());
             exits.into_iter().chain(none).map(|exit| Cut { only: Some(exit), keeps_open, ..all.clone() }).collect()
@@ -231,19 +240,32 @@ fn element<'a>(ruleset: &'a Ruleset, (interface, net): Entrance, [singles, nets]
 }
 
 /// The exits that a source had: one for each NIC at the most, unless they were spread.
-fn exits_before(observed: &Ruleset, of: Entrance) -> BTreeSet<IpAddr> {
+fn exits_before(observed: &Ruleset, of: Entrance, exits: &HashMap<Entrance, Vec<IpAddr>>) -> BTreeSet<IpAddr> {
     let family = family_of(of.1);
-    let policies = [names::POLICIES, names::POLICIES_NETS].into_iter().filter_map(|name| set_of(observed, family, name));
-    let policies = policies.flat_map(|set| set.elements.iter()).filter(|(key, _)| entrance(key, 0, of.1.addr().is_ipv6()) == Some(of));
-    let policy = policies.filter_map(|(_, data)| number_in(data)).next();
-    let slots = observed.tables.get(&family).into_iter().flat_map(|table| &table.sets);
-    let slots = slots.filter(|(name, _)| policy.is_some() && spread::policy_of(name) == policy).flat_map(|(_, set)| set.elements.values());
-    let sets = [names::EXITS, names::EXITS_NETS].into_iter().filter_map(|name| set_of(observed, family, name));
-    let v6 = family == Family::Ip6;
-    let elements = sets.flat_map(|set| set.elements.iter()).filter(|(key, _)| entrance(key, 4, v6) == Some(of));
-    let data = elements.map(|(_, data)| data).chain(slots);
-    let exit = |data: &Data| if let Data::Value(value) = data { address_in(value.as_slice(), v6) } else { spread::exit_of(data) };
-    data.filter_map(exit).collect()
+    let policy = element(observed, of, [names::POLICIES, names::POLICIES_NETS]).and_then(number_in);
+    let table = observed.tables.get(&family);
+    let slots = policy.zip(table).into_iter().flat_map(|(policy, table)| spread::slots(table, policy));
+    let spread = slots.filter_map(|data| exit_in(data, family == Family::Ip6));
+    exits.get(&of).into_iter().flatten().copied().chain(spread).collect()
+}
+
+/// The exits of all sources, but for those that were spread.
+fn exits_in(observed: &Ruleset) -> HashMap<Entrance, Vec<IpAddr>> {
+    let mut exits: HashMap<Entrance, Vec<IpAddr>> = HashMap::default();
+    for family in [Family::Ip, Family::Ip6] {
+        let v6 = family == Family::Ip6;
+        let sets = [names::EXITS, names::EXITS_NETS].into_iter().filter_map(|name| set_of(observed, family, name));
+        for (key, data) in sets.flat_map(|set| set.elements.iter()) {
+            if let (Some(entrance), Some(exit)) = (entrance(key, 4, v6), exit_in(data, v6)) {
+                exits.entry(entrance).or_default().push(exit);
+            }
+        }
+    }
+    exits
+}
+
+fn exit_in(data: &Data, v6: bool) -> Option<IpAddr> {
+    if let Data::Value(value) = data { address_in(value.as_slice(), v6) } else { spread::exit_of(data) }
 }
 
 fn set_of<'a>(ruleset: &'a Ruleset, family: Family, name: &str) -> Option<&'a Set> {

@@ -97,9 +97,9 @@ impl Planner {
         let ruleset = diff(&desired, observed.ruleset);
         let routing = Routing::desired(outcome, observed.kernel);
         let (mut before, mut after) = routing.steps(&Routing::observed(observed.kernel), observed.kernel);
-        let (added, removed) = addresses::steps(outcome, observed.kernel);
-        before.splice(0..0, added);
-        after.extend(removed);
+        let (first, last) = addresses::steps(outcome, observed.kernel);
+        before.splice(0..0, first);
+        after.extend(last);
         let (on, off) = inbound::hairpins(observed.ruleset, &desired, observed.kernel);
         before.extend(on);
         after.extend(off);

@@ -99,10 +99,8 @@ impl Routing {
 
     /// What of ours the kernel has.
     pub fn observed(kernel: &KernelFacts) -> Self {
-        let of_nobody = |r: &Route| r.table == MAIN && r.kind == RouteKind::Blackhole;
-        let ours = |r: &&Route| r.protocol == PROTOCOL && ((TABLE_BASE..=TABLE_NODES).contains(&r.table) || of_nobody(r));
         Self {
-            routes: kernel.routes.iter().filter(ours).map(comparable).collect(),
+            routes: kernel.routes.iter().filter(|route| is_ours(route)).map(comparable).collect(),
             rules: kernel.rules.iter().filter(|r| r.protocol == PROTOCOL).cloned().collect(),
             groups: kernel.links.values().filter(|l| l.group == UPLINK_GROUP).map(|l| l.index).collect(),
         }
@@ -130,6 +128,12 @@ impl Routing {
         after.extend(observed.groups.difference(&self.groups).filter(|i| kernel.links.contains_key(i)).map(|i| group(i, 0)));
         (before, after)
     }
+}
+
+/// Whether a route is one that egressd makes.
+pub fn is_ours(route: &Route) -> bool {
+    let of_nobody = route.table == MAIN && route.kind == RouteKind::Blackhole;
+    route.protocol == PROTOCOL && ((TABLE_BASE..=TABLE_NODES).contains(&route.table) || of_nobody)
 }
 
 /// Two routes that cannot stand side by side: adding the one replaces the other.

@@ -300,7 +300,9 @@ fn claimed(outcome: &Outcome, rows: &[Stood], v6: bool) -> Set {
     let open = rows.iter().filter(|(_, standing)| matches!(standing, Standing::Bound(_))).map(|(row, _)| row);
     let open = open.filter(|row| row.entry.is_some_and(|entry| !guarded(outcome, entry)));
     let unknown = outcome.rows.iter().filter(|row| is_held_unknown(row));
-    let nets: Vec<IpNet> = open.copied().chain(unknown).filter_map(|row| row.address).collect();
+    // Whoever comes in by one interface, whatever its address: by others it is somebody else.
+    let nets = open.copied().chain(unknown).filter_map(|row| row.address).filter(|net| net.prefix_len() > 0);
+    let nets: Vec<IpNet> = nets.collect();
     inside_set(nets.iter(), v6)
 }
 

@@ -1,14 +1,15 @@
 //! TCP: connections are accepted, dialled on, and joined.
 
 use std::io;
-use std::net;
+use std::net::{self, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
+use nix::libc;
 use socket2::{SockRef, Socket};
 use tokio::io::unix::AsyncFd;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::{TcpSocket, TcpStream};
+use tokio::net::TcpStream;
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
@@ -85,9 +86,11 @@ impl Call {
         let dial = &self.proxy.dial;
         let socket = self.context.dial(dial, &self.port.endpoint, |dial| sockets::dial(Transport::Tcp, dial));
         let connect = |socket: Socket| async {
-            let server = Abortive::new(TcpSocket::from_std_stream(socket.into()).connect(dial.address).await?)?;
-            let link = self.context.chains.link(self.client, server.stream.local_addr()?)?;
-            Ok((server, link))
+            let link = self.context.chains.dial(self.client, || begin(&socket, dial.address))?;
+            let stream = TcpStream::from_std(socket.into())?;
+            stream.writable().await?;
+            stream.take_error()?.map_or(Ok(()), Err)?;
+            Ok((Abortive::new(stream)?, link))
         };
         let ((mut server, _link), scope) = self.reach(socket, connect).await?;
         self.relay(&scope, self.carry(&client.stream, &mut server.stream, ends)).await?;
@@ -103,6 +106,14 @@ impl Call {
         }
         let [up, down] = &self.port.counts.bytes;
         Relay { pipes: &self.context.pipes, limits: self.proxy.limits, counts: [up, down] }.run(client, server).await
+    }
+}
+
+/// Begins a connection, and tells the address that it comes from.
+fn begin(socket: &Socket, to: SocketAddr) -> io::Result<SocketAddr> {
+    match socket.connect(&to.into()) {
+        Err(error) if error.raw_os_error() != Some(libc::EINPROGRESS) => Err(error),
+        _ => socket.local_addr()?.as_socket().ok_or_else(|| io::ErrorKind::AddrNotAvailable.into()),
     }
 }
 

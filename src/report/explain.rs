@@ -138,6 +138,9 @@ fn one(out: &mut String, facts: &Facts, outcome: &Outcome, row: &Row, ends: spre
     if let Some(how) = ends.destination.filter(|_| concerned).and_then(|to| not_by_an_exit(facts, outcome, row, to)) {
         return writeln!(out, "  {how}");
     }
+    if row.entry.is_none() && concerned {
+        return writeln!(out, "  waiting   nothing is programmed for it until an interface shows its address");
+    }
     match &row.state {
         State::Bound(exit) => bound(out, facts, outcome, row, exit, ends),
         State::Dropped(reason) => {
@@ -205,7 +208,7 @@ fn bound(out: &mut String, facts: &Facts, outcome: &Outcome, row: &Row, first: &
             protocol(*number)
         )?;
     }
-    if let Some(rate) = row.binding.as_ref().and_then(|binding| binding.rate).filter(|_| !of_host) {
+    if let Some(rate) = row.binding.as_ref().and_then(|binding| binding.rate).filter(|_| !of_host && row.entry != Some(Entry::Socket)) {
         writeln!(out, "  rate      {rate}, all workloads of the binding together; more is dropped")?;
     }
     if let Some(binding) = &row.binding {

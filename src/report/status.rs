@@ -19,7 +19,7 @@ use crate::model::facts::Family;
 use crate::model::field_error::FieldError;
 use crate::model::known::Facts;
 use crate::model::port_use::PortUse;
-use crate::model::resolve::{Guard, Outcome};
+use crate::model::resolve::{Guard, Outcome, pods};
 use crate::model::services::LimitedServer;
 use crate::model::uplinks::Uplinks;
 use crate::model::ways::Way;
@@ -301,7 +301,7 @@ fn nics(uplinks: &Uplinks) -> Vec<UplinkStatus> {
 
 /// Everything that asks for an exit: files, the cluster, labels.
 pub fn bindings(facts: &Facts) -> impl Iterator<Item = &Binding> {
-    let labels = facts.containers().filter_map(|c| c.asked.as_ref()?.binding.as_ref());
+    let labels = facts.containers().filter_map(|c| c.asked.as_ref()?.binding.as_ref()).chain(pods::labels(facts));
     facts.manifests.bindings.iter().chain(facts.cluster.granted().bindings()).map(Arc::as_ref).chain(labels)
 }
 

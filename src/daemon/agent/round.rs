@@ -113,6 +113,9 @@ impl Agent {
             self.route_back.want(&self.outcome, &self.facts.kernel);
         }
         self.past.serve(&self.outcome.inbound, !self.silent.any());
+        if !self.silent.any() {
+            self.holders.keep(&self.past.holders);
+        }
         self.inbound.note(&self.outcome.inbound, &self.outcome.uplinks.probes, &mut self.facts.verdicts);
         // Flows end once the rules are right. What was refused is planned anew, with its cuts.
         if !flows_stay && done.refused.is_none() {

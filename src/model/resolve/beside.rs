@@ -1,13 +1,11 @@
 //! The other links that lead to a workload. Its kernel sends with any of its addresses by any of them: a connection keeps its address when the
 //! default route moves to another network, as it does where an engine connects one. That links lead to one network namespace, the kernel proves.
 
-use std::collections::BTreeMap;
-
 use foldhash::HashSet;
 
 use super::super::facts::IfIndex;
 use super::super::workload::{Entry, Row, Subject};
-use super::{Guard, Resolver};
+use super::Resolver;
 
 impl Resolver<'_> {
     /// By which other links each row's address comes in. Where another row has it by such a link, it stays that one's.
@@ -22,17 +20,6 @@ impl Resolver<'_> {
             let (address, own) = (rows[at].address, rows[at].entry.map(Entry::interface));
             let is_free = |interface: IfIndex| own == Some(interface) || !address.is_some_and(|net| taken.contains(&(interface, net)));
             rows[at].beside = beside.into_iter().filter(|entry| is_free(entry.interface())).collect();
-        }
-    }
-
-    /// Guards the bridges that a bound workload is being connected to: it sends by the new link as soon as its default route moves there, and with
-    /// an address that nobody has told of yet.
-    pub(super) fn guard_beside(&self, rows: &[Row], guards: &mut BTreeMap<IfIndex, Guard>) {
-        let bound = rows.iter().filter(|row| row.binding.is_some());
-        for bridge in bound.flat_map(|row| &row.beside).filter_map(|entry| entry.bridge()) {
-            let is_open =
-                || self.facts.networks.values().any(|network| network.guard == Some(false) && self.bridge(network) == Some(bridge));
-            guards.entry(bridge).or_insert_with(|| if is_open() { Guard::Open } else { Guard::Closed });
         }
     }
 

@@ -18,19 +18,32 @@ use super::{Guard, Pending, Resolver, blank};
 use crate::fnv::Fnv;
 
 impl<'a> Resolver<'a> {
-    /// A bridge is guarded from the moment that a container that asks for an exit is made for it, until that one is removed.
+    /// A bridge is guarded from the moment that a container that asks for an exit is made for it, until that one is removed. The same of one that a
+    /// link of such a container is on already: it sends by that as soon as its default route moves there, and the engine tells of it later.
     pub(super) fn guards(&self, bound: &[(&Known, Vec<Held>)]) -> BTreeMap<IfIndex, Guard> {
-        let mut asked: BTreeSet<&str> = BTreeSet::new();
+        let (mut asked, mut joined): (BTreeSet<&str>, BTreeSet<IfIndex>) = Default::default();
         for (Known { container, .. }, _) in bound.iter().filter(|(_, held)| !held.is_empty()) {
             asked.extend(self.networks_of(container).map(|network| network.id.as_str()));
+            joined.extend(self.bridges_of(container));
         }
-        let guard = |network: &Network| match network.guard {
+        let guard = |network: &Network, bridge: IfIndex| match network.guard {
             Some(true) => Some(Guard::Closed),
-            Some(false) => asked.contains(network.id.as_str()).then_some(Guard::Open),
-            None => asked.contains(network.id.as_str()).then_some(Guard::Closed),
+            other if asked.contains(network.id.as_str()) || joined.contains(&bridge) => {
+                Some(if other == Some(false) { Guard::Open } else { Guard::Closed })
+            }
+            _ => None,
         };
         let bridges = self.facts.networks.values().filter(|n| n.driver == "bridge");
-        bridges.filter_map(|n| Some((self.bridge(n)?, guard(n)?))).collect()
+        bridges.filter_map(|n| Some((n, self.bridge(n)?))).filter_map(|(n, bridge)| Some((bridge, guard(n, bridge)?))).collect()
+    }
+
+    /// The bridges that some link of a container is a port of.
+    fn bridges_of<'c>(&'c self, container: &'c Container) -> impl Iterator<Item = IfIndex> + 'c {
+        let kernel = &self.facts.kernel;
+        let ports = self.keys_of(container).flat_map(move |(bridge, address)| {
+            kernel.near_ends_of(address).filter(move |link| link.master == Some(bridge)).filter_map(|link| link.peer_nsid)
+        });
+        ports.flat_map(move |nsid| kernel.ends_of(nsid)).filter_map(|link| link.master)
     }
 
     /// The networks that a container is on, or is going to be on.

@@ -5,16 +5,20 @@
 
 use super::drops::drop_for;
 use super::egress::{is_bound, is_bound_net, limits};
+use super::flow::{REPLY, TRANSLATED};
 use super::rules::{Chains, forwarded, present};
 use super::shape::Shape;
 use super::{drops, names};
 use crate::nft::Chain;
-use crate::nft::build::{iif, ranges, rule, saddr};
+use crate::nft::build::{ct_direction, ct_status, iif, ranges, rule, saddr};
 
 /// The chains of this concern.
 pub fn chains(shape: Shape) -> Chains {
     let v6 = shape.v6;
+    // Of a flow that the host translated, so of somebody behind it: a subnet that a binding names may have the server in it.
+    let answers = rule().is(ct_direction(), REPLY).is(ct_status().and(TRANSLATED), TRANSLATED);
     let unmarked = present([
+        (shape.claimed || shape.nets).then(|| answers.accept()),
         Some(is_bound(v6).goto("lost")),
         shape.nets.then(|| is_bound_net(v6).goto("lost")),
         shape.guards.then(|| rule().found(names::GUARDS, [iif()]).goto("guarded")),

@@ -56,6 +56,13 @@ pub fn exit_chain(policy: u32) -> String {
     format!("exit-{policy:08x}")
 }
 
+/// What the slots of a policy lead to that has several exits of one way or of several.
+pub fn slots(table: &Table, policy: u32) -> impl Iterator<Item = &Data> {
+    let prefix = format!("slots-{policy:08x}");
+    let sets = table.sets.range(prefix.clone()..).take_while(move |(name, _)| name.starts_with(&prefix));
+    sets.flat_map(|(_, set)| set.elements.values())
+}
+
 /// The policy that a set of slots is for.
 pub fn policy_of(set: &str) -> Option<u32> {
     let rest = set.strip_prefix("slots-").or_else(|| set.strip_prefix("ways-"))?;

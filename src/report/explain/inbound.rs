@@ -108,7 +108,10 @@ fn write(
             writeln!(out, "  client    {client} has slot {at} of {}: {name}", slots.len())
         }
         (Balance::BySource, None) => writeln!(out, "  client    name its address behind the port, and its server is told"),
-        (_, Some(client)) => writeln!(out, "  client    {client} may get any of them: they take turns whoever calls"),
+        (balance, Some(client)) => {
+            let how = if balance == Balance::Random { "they are chosen at random" } else { "they take turns" };
+            writeln!(out, "  client    {client} may get any of them: {how}, whoever calls")
+        }
         (_, None) => Ok(()),
     }
 }
