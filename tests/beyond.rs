@@ -50,7 +50,7 @@ fn cloud() {
             if good { Ok(()) } else { Err(row.to_string()) }
         });
     };
-    await_message("egressd-cloud has not said yet");
+    await_message("egressd-cloud has not reported yet");
     world.leaves_not_at_all(&blue.netns).expect("the cloud does not show it yet");
     say(address, false, "it has no elastic address");
     await_message("it has no elastic address");

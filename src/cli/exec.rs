@@ -174,7 +174,7 @@ fn has_ipv6() -> bool {
 fn await_ready(state: &Path, request: &Request) -> anyhow::Result<()> {
     match ask(state, request)? {
         Response::Ready(true) => Ok(()),
-        Response::Ready(false) => bail!("its rules are not in the kernel yet; see the problems of `egressd status`"),
+        Response::Ready(false) => bail!("its rules are not in the kernel yet; see the lines below the table of `egressd status`"),
         Response::Refused(why) => bail!(why),
         _ => bail!("egressd gave another answer than was asked for"),
     }

@@ -20,11 +20,11 @@ impl fmt::Display for Away {
             Self::Cloud { pool, message: None } => {
                 write!(
                     f,
-                    "is an address of the pool {pool}, and egressd-cloud has not said yet that the cloud shows it; see egressd-cloud status, or in a cluster the pool's own status"
+                    "is an address of the pool {pool}, and egressd-cloud has not reported yet that the cloud shows it; see egressd-cloud status, or in a cluster the pool's own status"
                 )
             }
             Self::Probe { to, why } => {
-                write!(f, "does not reach {to} ({why}); look at the way there, or probe something else (exits[].probe)")
+                write!(f, "does not reach {to} ({why}); check the path to it, or probe something else (exits[].probe)")
             }
         }
     }

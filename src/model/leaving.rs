@@ -22,7 +22,7 @@ pub fn leaving(asked: &Asked, facts: &Facts, outcome: &Outcome) -> Leaving {
         },
         Asked::Source(address) if is_held(*address, outcome) => Leaving { exits: vec![*address], ..Leaving::default() },
         Asked::Source(address) => none(format!(
-            "{address} is no exit of a binding of this host: what has it leaves by the host's routes; name it in the exits of a binding"
+            "{address} is no exit of a binding of this host, so packets with it use the host's routes; name it in the exits of a binding"
         )),
         Asked::Pod { pod, binding, to, protocol } => of_pod(pod, binding, (*to, *protocol), outcome),
     }
@@ -44,7 +44,7 @@ fn none(reason: String) -> Leaving {
 fn by_binding(binding: &Binding, family: Family, outcome: &Outcome) -> Leaving {
     let name = &binding.name.name;
     if let Some(rate) = binding.rate {
-        return none(format!("the binding {name} has a rate ({rate}), and only what is forwarded is limited; name a binding without"));
+        return none(format!("binding {name} has a rate limit ({rate}), which works for forwarded packets only; name a binding without"));
     }
     let resets = binding.existing_flows == ExistingFlows::Reset;
     match choose(&outcome.uplinks, binding, family.unspecified()) {
@@ -53,12 +53,12 @@ fn by_binding(binding: &Binding, family: Family, outcome: &Outcome) -> Leaving {
             let held: BTreeSet<IpAddr> = outcome.uplinks.held().map(|(held, _)| held).collect();
             exits.retain(|exit| held.contains(exit));
             let on_no_nic =
-                || format!("{} is on no NIC, so that nothing can be dialled from it; name an exit that a NIC has", first.address);
+                || format!("{} is on no NIC, so nothing can connect from it; name an exit that a NIC has", first.address);
             Leaving { reason: exits.is_empty().then(on_no_nic), exits, resets }
         }
         // What it would fall back to has another address: the proxy's word is that it is the exit's.
         state => {
-            let free = || format!("the binding {name} is for nothing of this family; dial an address of the other one");
+            let free = || format!("binding {name} has no traffic in this family; dial an address of the other one");
             let reason = state.reason().map_or_else(free, ToString::to_string);
             Leaving { resets, ..none(reason) }
         }
@@ -79,20 +79,20 @@ fn of_pod(pod: &str, binding: &str, (to, protocol): (SocketAddr, Protocol), outc
             (Some(name), State::Bound(_)) if name.name == binding && !traffic.is_some_and(|traffic| traffic.is_for(to, protocol)) => {
                 let to = format!("{}/{to}", protocol.name());
                 reason = Some(format!(
-                    "the binding {binding} is not for {to}, so that the pod's connections there leave by the node's default route; let its `to` and `ports` have it"
+                    "binding {binding} is not for {to}, so the pod's connections there use the node's default route; include it in `to` and `ports`"
                 ));
             }
             (Some(name), State::Bound(_)) if name.name == binding => {
                 return Leaving { exits: outcome.exits_of(row).iter().map(|exit| exit.address).collect(), ..Leaving::default() };
             }
             (Some(name), state) if name.name == binding => reason = state.reason().map(ToString::to_string).or(reason),
-            (Some(name), _) => reason = Some(format!("the pod has the binding {}; name that one, or take the pod out of it", name.name)),
+            (Some(name), _) => reason = Some(format!("the pod has binding {}; name that one, or stop selecting the pod with it", name.name)),
             (None, _) => {}
         }
     }
     none(
         reason.unwrap_or_else(|| {
-            format!("the pod is not bound by {binding}; let its podSelector fit the pod, or wait for the pod's address")
+            format!("the pod is not bound by {binding}; change its podSelector to select the pod, or wait for the pod's address")
         }),
     )
 }

@@ -121,7 +121,7 @@ impl<'a> Taken<'a> {
         };
         if let Some((published, container)) = published().find(|(_, container)| !serves(container)) {
             let (at, name) = (SocketAddr::new(published.address, published.port), &container.name);
-            return Some(format!("container {name}, which the engine publishes at {at}; take that port from it, or publish another one"));
+            return Some(format!("container {name}, which the engine publishes at {at}; stop publishing it there, or publish another one"));
         }
         // The engine's own proxy listens for what it publishes.
         let is_proxy = |listener: &Listener| published().any(|(published, _)| published.port == listener.port);

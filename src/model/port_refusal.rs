@@ -34,9 +34,9 @@ impl fmt::Display for PortRefusal {
                 )
             }
             Self::NotLent { ports, pool: None } => {
-                write!(f, "nobody lends {ports} to a binding that names exits itself; name a pool whose spec.inboundPorts has it")
+                write!(f, "no pool lends {ports} to a binding that names exits itself; name a pool whose spec.inboundPorts has it")
             }
-            Self::Served { service, by } => write!(f, "{service} is served by {by}; choose another port, or take that one out"),
+            Self::Served { service, by } => write!(f, "{service} is served by {by}; choose another port, or remove that one"),
             Self::Taken { service, by } => write!(f, "{service} is taken by {by}"),
         }
     }

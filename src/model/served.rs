@@ -25,7 +25,7 @@ pub fn refuse_mode(mode: &str) -> Option<FieldError> {
 /// Why a pod with `hostNetwork` cannot be bound.
 pub fn refuse_host_network() -> FieldError {
     let message =
-        "is true: the pod has the node's own addresses, so its packets cannot be told from the node's; take it out of the pod's spec";
+        "is true: the pod has the node's own addresses, so its packets cannot be told from the node's; remove it from the pod's spec";
     FieldError { field: "spec.hostNetwork".to_owned(), message: message.to_owned() }
 }
 
@@ -34,7 +34,7 @@ pub fn refuse_network(network: &Network) -> Option<FieldError> {
     let internal = || FieldError {
         field: "network".to_owned(),
         message: format!(
-            "{} is internal: the engine lets nothing out of it, and a container may be its gateway; put the container on another network as well",
+            "{} is internal: the engine forwards nothing out of it, and a container may be its gateway; connect the container to another network as well",
             network.name
         ),
     };
@@ -46,8 +46,8 @@ pub fn refuse_driver(driver: &str) -> Option<FieldError> {
     let message = match driver {
         "bridge" => return None,
         "host" | "null" => "gives the container no address of its own",
-        "macvlan" | "ipvlan" => "puts the container's packets on the NIC past the host's netfilter and routing",
-        "overlay" => "carries packets between hosts and sends the rest out by a bridge of its own",
+        "macvlan" | "ipvlan" => "sends the container's packets over the NIC past the host's netfilter and routing",
+        "overlay" => "carries packets between hosts and sends the rest out over a bridge of its own",
         _ => "is not one whose packets are known to pass this host's routing",
     };
     let message = format!("driver {driver} {message}; put the container on a bridge network");

@@ -9,7 +9,7 @@ pub fn pools_lend() {
     let api = with_chart(&[]);
     let refuses = |namespace: &str| {
         format!(
-            "EgressPool public does not allow namespace {namespace}; add it to spec.allowedNamespaces, or label the namespace as that asks"
+            "EgressPool public does not allow namespace {namespace}; add it to spec.allowedNamespaces, or give it labels that are selected there"
         )
     };
     for (namespace, pool, words) in [

@@ -144,7 +144,7 @@ fn host_network(cluster: &Cluster) {
     cluster.api.apply(&pod.to_string());
     cluster.api.apply(&binding("host", "host", &by(cluster, Nic::Eth1)));
     let said = await_said(cluster, &["egressbinding", "host"], "Programmed", "False", "NotServed");
-    assert!(said.contains("spec.hostNetwork") && said.contains("take it out of the pod's spec"), "{said}");
+    assert!(said.contains("spec.hostNetwork") && said.contains("remove it from the pod's spec"), "{said}");
     cluster.node("n1").leaves_by(cluster.node("n1").netns(), Nic::Eth0).unwrap_or_else(|error| panic!("the node itself: {error}"));
     assert_eq!(events(cluster, "host"), ["NotServed"]);
 }

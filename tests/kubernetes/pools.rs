@@ -74,7 +74,7 @@ fn by_number(cluster: &Cluster, [first, strayed, second, third]: &[Pod; 4]) {
 
     bind("third");
     let cure = await_said(cluster, &["egressbinding", "third"], "ResolvedRefs", "False", "PoolExhausted");
-    assert!(cure.contains("EgressPool public has 1 too few") && cure.contains("let another binding go"), "{cure}");
+    assert!(cure.contains("EgressPool public lacks 1 of the addresses") && cure.contains("delete another binding"), "{cure}");
     let owed = await_said(cluster, &["egresspool", "public"], "Available", "False", "PoolExhausted");
     assert!(owed.contains("default/third (1)"), "{owed}");
     await_failing(cluster, "third", 1, "NotAllocated");
@@ -136,7 +136,7 @@ fn relabelled(cluster: &Cluster, pod: &Pod) {
     let seen = n1.count(|| {
         label("egress-");
         let cure = await_said(cluster, &["egressbinding", "crawler"], "ResolvedRefs", "False", "NamespaceNotAllowed");
-        assert!(cure.contains("does not allow namespace default; add it to spec.allowedNamespaces, or label the namespace"), "{cure}");
+        assert!(cure.contains("does not allow namespace default; add it to spec.allowedNamespaces, or give it labels"), "{cure}");
         await_failing(cluster, "crawler", 1, "NamespaceNotAllowed");
     });
     assert_eq!(seen.by(Nic::Eth0), 0, "on its way out of the pool: {seen}");

@@ -36,7 +36,7 @@ fn by_router(stage: &Stage) -> usize {
 fn await_lost(stage: &Stage, lost: bool) {
     until(if lost { "the gateway is dead" } else { "the gateway is back" }, || {
         let explained = stage.world.egressctl(&["explain", "netns/blue"])?;
-        let said = explained.matches("does not answer at ens5 any more").count();
+        let said = explained.matches("does not answer on ens5 any more").count();
         if said == if lost { 2 } else { 0 } { Ok(()) } else { Err(explained) }
     });
 }

@@ -26,7 +26,7 @@ pub fn the_older_has_it() {
     lab.await_said("shop", "Published", "True", "Published");
     let told = lab.await_said("mail", "Published", "False", "PortTaken");
     let service = format!("tcp/{}:{CALLED}", at.0);
-    assert_eq!(told, format!("n1: spec.inbound[0].port: {service} is served by api/shop/web; choose another port, or take that one out"));
+    assert_eq!(told, format!("n1: spec.inbound[0].port: {service} is served by api/shop/web; choose another port, or remove that one"));
     assert_eq!(lab.call(6, [&shop, &mail]), [6, 0]);
     lab.leaves_by(&mail, Nic::Eth1).expect("its way out is not touched");
     lab.restart_agent();

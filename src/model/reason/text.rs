@@ -27,45 +27,45 @@ impl fmt::Display for Reason {
             Self::AddressOnTwoNics { address, interface, other } => {
                 write!(
                     f,
-                    "{address} is on {interface} and on {other}, by which the host itself sends with it; give one of them another address, or leave by {other}"
+                    "{address} is on both {interface} and {other}, and this host sends from it over {other}; remove it from one of them, or set the exit's interface to {other}"
                 )
             }
             Self::AddressProbed { address, interface } => {
-                write!(f, "{address} is put on {interface} once its neighbours were asked whether one of them has it, in about a second")
+                write!(f, "checking that no neighbour on {interface} uses {address}; it is added in about a second")
             }
             Self::AddressDuplicate { address, interface, by } => {
                 write!(
                     f,
-                    "{address} is in use at {interface} by {by}, and is not added; take it from that machine, or name another address (they are asked again)"
+                    "{by} uses {address} on {interface} already, so it is not added; remove it from that machine, or name another address (egressd checks again)"
                 )
             }
             Self::NoNicForAddress { address } => {
                 write!(f, "no NIC has a subnet with {address}; name the NIC to put it on (egress.interface, exits[].interface)")
             }
-            Self::NotAHost { address, why } => write!(f, "{address} {why}; name another one"),
+            Self::NotAHost { address, why } => write!(f, "{address} {why}; name another address"),
             Self::AddressContested { address, interface } => {
                 write!(
                     f,
-                    "another program takes {address} off {interface} as often as it is put there; find it by `ip monitor address`, and let it keep \
-                     what it did not add (systemd-networkd: KeepConfiguration=yes; NetworkManager: leave the NIC unmanaged)"
+                    "another program keeps removing {address} from {interface}; find it with `ip monitor address`, and configure it to keep \
+                     addresses that it did not add (systemd-networkd: KeepConfiguration=yes; NetworkManager: leave the NIC unmanaged)"
                 )
             }
             Self::NoNicForRouted { address } => {
                 let family = if address.is_ipv4() { "IPv4" } else { "IPv6" };
                 write!(
                     f,
-                    "{address} is routed to this host, and no NIC has a default route of {family}; name the NIC that it leaves by (exits[].interface)"
+                    "{address} is routed to this host, and no NIC has a default route of {family}; name the NIC that it leaves through (exits[].interface)"
                 )
             }
             Self::NoSuchInterface { interface } => write!(f, "there is no interface {interface}; see ip link for the names"),
             Self::NoAddressOnInterface { interface } => {
                 write!(
                     f,
-                    "{interface} has no address that others reach; the exit is there as soon as it has one: see ip address show dev {interface}"
+                    "{interface} has no address that others reach; the exit works as soon as it has one: see ip address show dev {interface}"
                 )
             }
             Self::InterfaceDown { interface } => {
-                write!(f, "{interface} is down or has no carrier; ip link set {interface} up, or look at its cable")
+                write!(f, "{interface} is down or has no carrier; ip link set {interface} up, or check its cable")
             }
             Self::GatewayNotFound { interface } => {
                 write!(
@@ -79,31 +79,31 @@ impl fmt::Display for Reason {
             Self::GatewayDead { interface, gateway } => {
                 write!(
                     f,
-                    "gateway {gateway} does not answer at {interface} any more; it is asked four times a second: look at it and the way to it, or name another one (egress.gateway, exits[].gateway)"
+                    "gateway {gateway} does not answer on {interface} any more; egressd asks it four times a second: check it and the path to it, or name another one (egress.gateway, exits[].gateway)"
                 )
             }
             Self::Away { address, why } => write!(f, "{address} {why}"),
             Self::GatewayConflict { interface, address, gateway, named } => {
                 write!(
                     f,
-                    "flows with {address} leave {interface} by {gateway}, and a flow's address is all that tells its gateway; name {gateway}, or bind another address of {interface} to {named}"
+                    "flows with {address} leave {interface} through gateway {gateway}, and an address has only one gateway there; name {gateway}, or use another address of {interface} with {named}"
                 )
             }
             Self::TooManyWays { interface } => {
                 write!(
                     f,
-                    "all 127 ways are taken, none is left for {interface}; use fewer NICs and gateways, and fewer exits of programs of the host"
+                    "all 127 ways are in use, none is left for {interface}; use fewer NICs and gateways, and fewer exits of programs of the host"
                 )
             }
             Self::OfUplink { interface } => {
                 write!(
                     f,
-                    "it is an address of {interface}, which sockets of this host get that choose none; name the programs by hostSelector, or have them listen on an address of a bridge"
+                    "{interface}'s address is the default source of this host's own sockets, so it cannot tell one program from another; select programs with hostSelector, or let them listen on a bridge's address"
                 )
             }
             Self::NotAnUplink { interface, why } => write!(f, "{interface} {why}"),
             Self::DatapathBypassed { bridge } => {
-                write!(f, "{bridge} is a bridge of a NIC, so its packets to the router bypass this host; put it on a bridge of its own")
+                write!(f, "{bridge} has a NIC as a port, so the workload's packets to the router bypass this host; put the workload on a bridge without a NIC")
             }
             Self::OnNoLink { address } => {
                 write!(
@@ -112,50 +112,50 @@ impl fmt::Display for Reason {
                 )
             }
             Self::NotProgrammed { error } => {
-                write!(f, "the kernel refused what it needs ({error}); see the problems of status, and mend what they name")
+                write!(f, "the kernel refused a change that this workload needs ({error}); the lines below the table of `egressd status` have the cure")
             }
-            Self::OwnedByAnother { address, by } => write!(f, "{address} is {by}'s on this bridge; give one of them another address"),
-            Self::BeingPlaced => write!(f, "it is being put where its labels say; it gets its exit there"),
+            Self::OwnedByAnother { address, by } => write!(f, "{address} belongs to {by} on this bridge; give one of them another address"),
+            Self::BeingPlaced => write!(f, "egressd is moving it to the network and address of its labels; it gets its exit there"),
             Self::NoSuchNetwork { network } => {
-                write!(f, "network {network} is not known; the engine is being asked for it, see docker network inspect {network}")
+                write!(f, "network {network} is not known yet; egressd is asking the engine, see docker network inspect {network}")
             }
             Self::NoSuchBridge { network, bridge: Some(bridge) } => {
-                write!(f, "this host has no bridge {bridge}, which network {network} is said to be on; run egressd where the engine runs")
+                write!(f, "the engine reports network {network} on bridge {bridge}, which this host does not have; run egressd where the engine runs")
             }
             Self::NoSuchBridge { network, bridge: None } => {
-                write!(f, "the engine does not tell which bridge network {network} is on; make the network anew with a device name")
+                write!(f, "the engine does not report the bridge of network {network}; create the network again with `com.docker.network.bridge.name` set")
             }
             Self::NoAddressYet => write!(f, "it has no address yet; it gets its exit with its address"),
             Self::NotSeenYet => {
                 write!(
                     f,
-                    "no interface of this host shows its address yet; look for its link (ip link show type veth), and for its bridge's (bridge link)"
+                    "its address has not shown up on an interface of this host yet; check its link (ip link show type veth) and its bridge's ports (bridge link)"
                 )
             }
             Self::NoLinkYet => {
                 write!(
                     f,
-                    "no link of this host leads into it, so what it sends, if it has a link on a NIC (macvlan, ipvlan) or lies behind another namespace, bypasses this host's routing; give it a veth whose other end is on this host"
+                    "its namespace has no veth to this host, so its packets bypass this host's routing (macvlan, ipvlan, or a namespace behind another one); connect it with a veth pair"
                 )
             }
             Self::NoRouteToSource { net } => {
-                write!(f, "no route says which interface {net} comes in by; name the interface of that address")
+                write!(f, "no route shows which interface {net} comes in on; name the interface of that address")
             }
             Self::Overlap { with } => {
                 write!(f, "the same source is bound by {with}, which takes precedence; raise priority, or remove one")
             }
             Self::NoSuchNamespace { name } => write!(f, "there is no network namespace {name}; see ip netns for the names"),
             Self::NoSuchUser { user } => {
-                write!(f, "/etc/passwd has no user {user}; add the user, or write the number of one that is known elsewhere (id -u {user})")
+                write!(f, "/etc/passwd has no user {user}; add the user, or write its number (id -u {user}, where it exists)")
             }
-            Self::NoSuchCgroup { path } => write!(f, "there is no control group {path}; its programs get their exit once it is made"),
+            Self::NoSuchCgroup { path } => write!(f, "there is no control group {path}; its programs get their exit once it exists"),
             Self::UnitNotRunning { unit } => {
-                write!(f, "no control group is called {unit}; it gets its exit once it is started, see systemctl status {unit}")
+                write!(f, "no control group is named {unit}; its programs get their exit once it is started, see systemctl status {unit}")
             }
             Self::NoCgroups { why } => {
                 write!(
                     f,
-                    "control groups of version 2 cannot be used here ({why}); boot with systemd.unified_cgroup_hierarchy=1, or mount -t cgroup2 none DIR; what needs none is to name users (hostSelector.users), and to start the program by egressd exec --namespace"
+                    "control groups of version 2 cannot be used here ({why}); boot with systemd.unified_cgroup_hierarchy=1, or mount -t cgroup2 none DIR; without them you can still select users (hostSelector.users), or start the program with egressd exec --namespace"
                 )
             }
             Self::NoExitOnNode => {
@@ -165,7 +165,7 @@ impl fmt::Display for Reason {
                 )
             }
             Self::Draining { address } => {
-                write!(f, "{address} is draining and takes no new flows; give the binding another exit, or take `draining` out")
+                write!(f, "{address} is draining and takes no new flows; give the binding another exit, or remove `draining`")
             }
             Self::PoolNotOnNode { pool } => {
                 write!(f, "the nodeSelector of pool {pool} does not select this node; label the node, or keep the binding's pods off it")
@@ -177,27 +177,27 @@ impl fmt::Display for Reason {
                 )
             }
             Self::PlacedElsewhere { pool, address, node: None } => {
-                write!(f, "EgressPool {pool} gave {address} to no node yet; its condition Assigned says why")
+                write!(f, "EgressPool {pool} gave {address} to no node yet; see its condition Assigned for the reason")
             }
             Self::NoSuchPool { pool } => write!(f, "there is no EgressPool {pool}; see kubectl get egresspools for the names"),
-            Self::PoolInvalid { pool, error } => write!(f, "EgressPool {pool} lends nothing: {error}"),
+            Self::PoolInvalid { pool, error } => write!(f, "EgressPool {pool} is invalid and lends no addresses: {error}"),
             Self::NamespaceNotAllowed { pool, namespace } => {
                 write!(
                     f,
-                    "EgressPool {pool} does not allow namespace {namespace}; add it to spec.allowedNamespaces, or label the namespace as that asks"
+                    "EgressPool {pool} does not allow namespace {namespace}; add it to spec.allowedNamespaces, or give it labels that are selected there"
                 )
             }
             Self::AddressNotInPool { address, pool } => write!(f, "{address} is in no block of EgressPool {pool}; name one that is"),
             Self::AddressTaken { address, by } => {
-                write!(f, "{address} is allocated to EgressBinding {by}; name another address, or let that binding go")
+                write!(f, "{address} is allocated to EgressBinding {by}; name another address, or delete that binding")
             }
             Self::NotAllocated { pool } => {
-                write!(f, "EgressPool {pool} has given it no address yet; kubectl get egresspool {pool} tells whether any is left")
+                write!(f, "EgressPool {pool} has given it no address yet; kubectl get egresspool {pool} shows whether any is left")
             }
             Self::PoolExhausted { pool, missing } => {
                 write!(
                     f,
-                    "EgressPool {pool} has {missing} too few of the addresses that it asks for; add a block to the pool, or let another binding go"
+                    "EgressPool {pool} lacks {missing} of the addresses that the binding asks for; add a block to the pool, or delete another binding"
                 )
             }
             Self::RawExits => {

@@ -189,7 +189,7 @@ impl Claims<'_> {
         }
         for spec in draining {
             let called = super::called(spec.address, inbound.ports);
-            self.problem(binding, at, "port", format!("{called} takes no new calls: its exit drains; take `draining` out to serve it"));
+            self.problem(binding, at, "port", format!("{called} takes no new calls: its exit drains; remove `draining` to serve it"));
         }
         for spec in named.into_iter().filter(|spec| self.known.uplinks.holder(spec).is_none()) {
             let Some(Err(reason)) = self.known.uplinks.exit(spec) else { continue };
@@ -318,7 +318,7 @@ impl Claims<'_> {
         let (address, ports) = called;
         let service = super::called(address, ports);
         if self.known.served.contains_key(&called) {
-            let message = format!("{service} stays with the binding, which had it first, and is wanted by {holder}");
+            let message = format!("{service} stays with the binding, which had it first; {holder} asks for it too");
             self.note(binding, at, "port", message, None);
         } else {
             self.services.remove(&(address, ports.protocol, ports.first));

@@ -47,7 +47,7 @@ pub fn place(kernel: &KernelFacts, family: Family) -> Result<u32, String> {
     first.preference.checked_sub(PLACES).ok_or_else(|| {
         let (ip, preference) = (if family == Family::V4 { "" } else { "IPv6 " }, first.preference);
         format!(
-            "another program's {ip}policy rule {preference} leaves egressd's no place ahead of it: bound traffic that it takes is dropped; give it a \
+            "another program's {ip}policy rule {preference} leaves no place before it for egressd's: bound traffic that matches it is dropped; give it a \
              preference of {PLACES} or more"
         )
     })

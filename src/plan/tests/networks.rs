@@ -68,5 +68,5 @@ fn a_network_whose_bridge_is_not_on_this_host_says_so() {
     assert_eq!((word, sentence.contains("podman1")), ("NoSuchBridge", true), "{sentence}");
     change(&mut facts, |network| network.bridge = None);
     let (word, sentence) = only(&facts);
-    assert_eq!((word, sentence.contains("does not tell which bridge")), ("NoSuchBridge", true), "{sentence}");
+    assert_eq!((word, sentence.contains("does not report the bridge")), ("NoSuchBridge", true), "{sentence}");
 }

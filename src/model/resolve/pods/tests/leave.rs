@@ -22,7 +22,7 @@ fn a_pods_connections_leave_by_the_binding_that_it_has_and_no_other() {
     let bound = of(&asked("shop/web-1", "shop/crawler", false));
     assert_eq!((bound.exits, bound.reason), (vec!["172.31.0.14".parse().unwrap()], None));
     for (pod, binding, ipv6, why) in [
-        ("shop/web-1", "shop/other", false, "the pod has the binding shop/crawler"),
+        ("shop/web-1", "shop/other", false, "the pod has binding shop/crawler"),
         ("shop/web-1", "shop/crawler", true, "the pod is not bound by shop/crawler"),
         ("shop/web-2", "shop/crawler", false, "the pod is not bound by shop/crawler"),
         ("mail/web-1", "shop/crawler", false, "the pod is not bound by shop/crawler"),
@@ -39,7 +39,7 @@ fn an_address_is_an_exit_when_a_binding_names_it() {
     let of = |address: &str| leaving(&Asked::Source(address.parse().unwrap()), &facts, &outcome);
     assert_eq!(of("172.31.0.14").reason, None);
     let reason = of("172.31.0.15").reason.unwrap_or_default();
-    assert!(reason.contains("172.31.0.15 is no exit") && reason.contains("leaves by the host's routes"), "{reason}");
+    assert!(reason.contains("172.31.0.15 is no exit") && reason.contains("use the host's routes"), "{reason}");
 }
 
 #[test]
