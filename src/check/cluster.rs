@@ -27,7 +27,7 @@ fn bypassed(facts: &Facts) -> Option<Finding> {
     let there = |name: &str| facts.links.iter().any(|link| link.name == name);
     let (link, program, cure) = EBPF.into_iter().find(|(link, ..)| there(link))?;
     let message =
-        format!("{link} is here, so {program} may take pods' packets past netfilter and the routing tables: those pods cannot be bound");
+        format!("{link} is here, so {program} may send pods' packets past netfilter and the routing tables: those pods cannot be bound");
     Some(Finding::warn("pods", message, cure))
 }
 
@@ -41,5 +41,5 @@ fn kube_proxy(facts: &Facts) -> Option<Finding> {
         () if chain("nat", "KUBE-SERVICES") => "iptables",
         () => return None,
     };
-    Some(Finding::ok("kube-proxy", format!("it runs in {mode} mode: services are reached as ever, and its marks stay")))
+    Some(Finding::ok("kube-proxy", format!("it runs in {mode} mode: services work as before, and its marks stay")))
 }

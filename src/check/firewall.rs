@@ -28,10 +28,10 @@ fn nat_ahead(chain: &AnyChain) -> Option<Finding> {
     let subject = format!("NAT chain {chain}");
     let cure = format!("give it a priority above {PRIORITY_SNAT} (`srcnat` is 100), or let it accept what comes from bound workloads");
     Some(match chain.uses {
-        0 => Finding::warn(subject, format!("its priority {priority} is ahead of egressd's {PRIORITY_SNAT}; it is empty so far"), cure),
+        0 => Finding::warn(subject, format!("its priority {priority} is before egressd's {PRIORITY_SNAT}; it has no rules yet"), cure),
         _ => {
             let message =
-                format!("its priority {priority} is ahead of egressd's {PRIORITY_SNAT}: flows that it translates keep its address");
+                format!("its priority {priority} is before egressd's {PRIORITY_SNAT}, so flows that it translates do not get their exit");
             Finding::fail(subject, message, cure)
         }
     })
@@ -54,13 +54,13 @@ fn forward(facts: &Facts) -> Vec<Finding> {
         let (whose, link) = match (others.first(), facts.nics().next()) {
             (Some(first), _) => (format!("workloads on {}", others.join(", ")), *first),
             (None, _) if !dockers.is_empty() => {
-                findings.push(Finding::ok(subject, "drops what no rule accepts; Docker's rules accept its own bridges"));
+                findings.push(Finding::ok(subject, "drops packets that no rule accepts; Docker's rules accept its own bridges"));
                 continue;
             }
             (None, nic) => ("machines that route through this host".to_owned(), nic.map_or("NIC", |nic| nic.name.as_str())),
         };
         let message = format!(
-            "drops what no rule accepts: {whose} reach nothing unless rules accept them, and a chain of egressd's cannot overrule it"
+            "drops packets that no rule accepts: {whose} reach nothing unless rules accept them, and a chain of egressd's cannot overrule that"
         );
         findings.push(Finding::warn(subject, message, format!("unless there is such a rule: {}", accept(facts, chain, link))));
     }

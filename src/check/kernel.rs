@@ -21,13 +21,13 @@ pub fn findings(facts: &Facts) -> Vec<Finding> {
 
 fn version(release: &str) -> Finding {
     let Some(version) = release::version(release) else {
-        return Finding::warn("kernel", format!("its version {release:?} is not understood"), "see that it is Linux 5.15 or later");
+        return Finding::warn("kernel", format!("its version {release:?} cannot be read"), "make sure that it is Linux 5.15 or later");
     };
     if version < OLDEST {
         return Finding::fail("kernel", format!("Linux {release} is too old"), "use Linux 5.15 or later");
     }
     let also = if version < OWNED_TABLES {
-        "; before 6.9 `nft flush ruleset` takes egressd's tables away, and bound workloads are without their exit until the daemon has put them back"
+        "; before 6.9 `nft flush ruleset` removes egressd's tables, and bound workloads are without their exit until the daemon has restored them"
     } else {
         ""
     };
@@ -51,14 +51,14 @@ fn features(facts: &Facts) -> Vec<Finding> {
 fn zones(facts: &Facts) -> Option<Finding> {
     let why = facts.no_zones.as_ref()?;
     let message =
-        format!("the kernel refuses them: {why}; two programs of the host that send datagrams from one port to one peer leave by one exit");
+        format!("the kernel refuses them: {why}; two programs of the host that send datagrams from one port to one peer share one exit");
     Some(Finding::warn("conntrack zones", message, "use a kernel with `CONFIG_NF_CONNTRACK_ZONES`, or give each program a port of its own"))
 }
 
 fn privileges(facts: &Facts) -> Vec<Finding> {
     let needed = [
         (CAP_NET_ADMIN, "CAP_NET_ADMIN", "to set rules, routes and link groups"),
-        (CAP_NET_BROADCAST, "CAP_NET_BROADCAST", "to hear the addresses inside containers before they send"),
+        (CAP_NET_BROADCAST, "CAP_NET_BROADCAST", "to see the addresses inside containers before they send"),
     ];
     let lacks = |bit| facts.capabilities & bit == 0;
     let cure = |name: &str| format!("run as root, or with {name} (`AmbientCapabilities=` of a unit, `--cap-add` of a container)");
@@ -67,7 +67,7 @@ fn privileges(facts: &Facts) -> Vec<Finding> {
         .map(|(_, name, what_for)| Finding::fail(*name, format!("this process lacks it; it is needed {what_for}"), cure(name)))
         .collect();
     if lacks(CAP_NET_RAW) {
-        let message = "this process lacks it: gateways and neighbours cannot be asked (ARP, neighbour discovery), so a dead gateway is not \
+        let message = "this process lacks it: gateways and neighbours cannot be probed (ARP, neighbour discovery), so a dead gateway is not \
                        noticed, and no address with `assignment: Managed` is put on a NIC";
         findings.push(Finding::warn("CAP_NET_RAW", message, cure("CAP_NET_RAW")));
     }
@@ -120,7 +120,7 @@ fn nic_sysctls(facts: &Facts, nic: &str) -> Vec<Finding> {
     let in_force = |name| of("ipv4", "all", name).unwrap_or(0).max(of("ipv4", nic, name).unwrap_or(0));
     let mut set = Vec::new();
     if in_force("rp_filter") == 1 {
-        set.push("rp_filter to 2 (now 1: answers by a NIC that is not the default route's are dropped)");
+        set.push("rp_filter to 2 (now 1: answers over a NIC that is not the default route's are dropped)");
     }
     if in_force("arp_ignore") == 0 {
         set.push("arp_ignore to 1 (now 0: it answers for other NICs' addresses)");
@@ -143,7 +143,7 @@ fn nic_sysctls(facts: &Facts, nic: &str) -> Vec<Finding> {
     findings.push(match (set.is_empty(), facts.sysctls_writable) {
         (true, _) => Finding::ok(subject, "as egressd needs them"),
         (false, true) => {
-            Finding::ok(subject, format!("while a workload leaves by {nic}, egressd sets, where it is needed, {}", set.join(", ")))
+            Finding::ok(subject, format!("while a workload leaves through {nic}, egressd sets, where needed, {}", set.join(", ")))
         }
         (false, false) => Finding::warn(
             subject,

@@ -18,7 +18,7 @@ pub fn findings(facts: &Facts) -> Vec<Finding> {
         false if facts.chains.iter().any(|chain| chain.table == TABLE) => Finding::warn(
             "egressd",
             "its rules are in the kernel, and no daemon runs with this state folder: new containers on guarded bridges are held",
-            "start it (systemctl start egressd), or take the rules out: egressd cleanup",
+            "start it (systemctl start egressd), or remove the rules: egressd cleanup",
         ),
         false => Finding::ok("egressd", "no daemon runs with this state folder"),
     }));
@@ -31,7 +31,7 @@ fn saved(file: &Path) -> Finding {
     Finding::warn(
         "nftables",
         format!("{file} has tables of egressd, which name interfaces of the moment: nft may refuse the whole file at the next boot"),
-        format!("take the tables {TABLE} out of {file}; egressd makes them itself"),
+        format!("remove the tables {TABLE} from {file}; egressd creates them itself"),
     )
 }
 
@@ -50,7 +50,7 @@ fn networkd(networkd: Networkd) -> Finding {
     Finding::warn(
         "systemd-networkd",
         format!(
-            "it removes other programs' {} when it starts or is reloaded; bound packets are dropped until the daemon has put them back",
+            "it removes other programs' {} when it starts or is reloaded; bound packets are dropped until the daemon has restored them",
             what.join(" and ")
         ),
         format!(
@@ -83,7 +83,7 @@ fn docker(facts: &Facts) -> Vec<Finding> {
             return vec![Finding::ok("Docker", message)];
         }
         Some(Docker::Away(error)) => {
-            let cure = "see what `docker version` says, give its socket by --docker-socket, or run egressd with --no-docker";
+            let cure = "see what `docker version` prints, give its socket with --docker-socket, or run egressd with --no-docker";
             return vec![Finding::warn("Docker", format!("its engine does not answer: {error}"), cure)];
         }
         Some(Docker::There { version, networks }) => (version, networks),

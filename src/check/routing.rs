@@ -40,7 +40,7 @@ fn rule(rule: &Rule, routes: &[Route]) -> Option<Finding> {
     let subject = || format!("policy rule {}", written(rule));
     let preference = rule.preference;
     if rule.protocol == PROTOCOL {
-        let message = format!("it bears egressd's protocol number {PROTOCOL}: egressd takes it for a leftover of its own and deletes it");
+        let message = format!("it has egressd's protocol number {PROTOCOL}: egressd takes it for a leftover of its own and deletes it");
         return Some(Finding::warn(subject(), message, "add it with another `protocol`"));
     }
     let ahead = preference <= PREFERENCE_WAY;
@@ -48,7 +48,7 @@ fn rule(rule: &Rule, routes: &[Route]) -> Option<Finding> {
     let reads_ours = mask & OURS != 0 && !rule.not;
     if ahead && !reads_ours && may_take(rule, routes) {
         return Some(if preference < PLACES {
-            let message = "it leaves egressd's rules no place ahead of it, and takes what they send elsewhere";
+            let message = "it leaves no place before it for egressd's rules, and matches packets that they should";
             Finding::fail(subject(), message, format!("give it a preference of {PLACES} or more"))
         } else {
             Finding::ok(subject(), "egressd puts its rules for bound packets ahead of it")
@@ -57,7 +57,7 @@ fn rule(rule: &Rule, routes: &[Route]) -> Option<Finding> {
     if mask & OURS == 0 || (rule.not && !ahead) {
         return None;
     }
-    let cure = format!("let the other program use marks outside {:#x} (as `fwmark VALUE/MASK`)", OURS | NEIGHBOUR_MASK);
+    let cure = format!("let the other program use marks outside {:#x} (with `fwmark VALUE/MASK`)", OURS | NEIGHBOUR_MASK);
     if !rule.not && mask & mark & FLAG != 0 && rule.fits_ours() {
         let message = format!("its mark has egressd's flag {FLAG:#x}: egressd's rules take the packets that are meant for it");
         return Some(Finding::fail(subject(), message, cure));
@@ -82,7 +82,7 @@ fn route(route: &Route) -> Option<Finding> {
             Some(Finding::fail(subject(), "somebody else's route in a table of egressd's: bound packets follow it", cure))
         }
         (false, true) if !routing::is_ours(route) => {
-            let message = format!("it bears egressd's protocol number {PROTOCOL}, but egressd makes no such route");
+            let message = format!("it has egressd's protocol number {PROTOCOL}, but egressd makes no such route");
             Some(Finding::warn(subject(), message, "add it with another `proto`"))
         }
         _ => None,
@@ -93,7 +93,7 @@ fn groups(facts: &Facts) -> Vec<Finding> {
     let mut findings = Vec::new();
     for nic in facts.nics().filter(|nic| nic.group != 0 && nic.group != UPLINK_GROUP) {
         let message = format!(
-            "it is in link group {}, which egressd leaves: as an uplink, its own subnets are reached by it even for workloads of another NIC",
+            "it is in link group {}, which egressd leaves: as an uplink, its own subnets are reached over it even by workloads of another NIC",
             nic.group
         );
         findings.push(Finding::warn(
@@ -104,7 +104,7 @@ fn groups(facts: &Facts) -> Vec<Finding> {
     }
     for link in facts.links.iter().filter(|l| l.group == UPLINK_GROUP && matches!(l.kind, LinkKind::Bridge | LinkKind::Loopback)) {
         let message =
-            format!("it is in link group {UPLINK_GROUP}, which is egressd's for uplinks: bound workloads do not reach what is behind it");
+            format!("it is in link group {UPLINK_GROUP}, which is egressd's for uplinks: bound workloads cannot reach networks behind it");
         findings.push(Finding::warn(link.name.clone(), message, format!("`ip link set {} group default`", link.name)));
     }
     findings

@@ -29,7 +29,7 @@ pub fn log(json: bool) {
         builder.init()
     }
     if let Some(error) = refused {
-        tracing::warn!("failed to read RUST_LOG={wanted}: {error}; it is taken for info");
+        tracing::warn!("failed to read RUST_LOG={wanted}: {error}; using info");
     }
 }
 

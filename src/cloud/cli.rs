@@ -235,7 +235,7 @@ fn table(status: &Status) -> String {
             text += &format!("{name}: {problem}\n");
         }
         for surplus in &pool.surplus {
-            text += &format!("{name} does not ask for it any more: {surplus}; give it back by `egressd-cloud release {name}`\n");
+            text += &format!("{name} does not ask for it any more: {surplus}; release it with `egressd-cloud release {name}`\n");
         }
     }
     for error in &status.errors {

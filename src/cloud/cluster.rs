@@ -92,7 +92,7 @@ impl Cluster {
                 Err(error) => {
                     let error = error.to_string();
                     if self.failed.insert(name.clone(), error.clone()).as_ref() != Some(&error) {
-                        warn!(pool = name, error, "failed to write what the cloud shows of the pool; trying again");
+                        warn!(pool = name, error, "failed to write the pool's cloud status; retrying");
                     }
                 }
             }
@@ -130,7 +130,7 @@ pub async fn hold(access: &Access, lost: impl FnOnce() + Send + 'static) -> anyh
     let client = kubernetes::client(access.kubeconfig.as_deref()).await.context("failed to ask for the Lease")?;
     let mut candidate = Candidate::new(client, &access.namespace, CLOUD, &access.identity, watch::Sender::default());
     candidate.acquire().await;
-    info!(identity = access.identity, "looks after the cluster's pools");
+    info!(identity = access.identity, "managing the cluster's pools");
     let (stop, mut stopped) = oneshot::channel();
     let task = tokio::spawn(async move {
         let (until, _) = watch::channel(candidate.until());

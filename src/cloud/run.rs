@@ -210,7 +210,7 @@ async fn look(aws: &mut Aws, pool: &mut Pool, memory: &mut Memory, options: &Opt
             pool.due = round.due.map_or(interval, |due| due.min(interval));
         }
         Err(error) => {
-            warn!(pool = pool.pool.name, %error, "failed to read the cloud; what is known stays");
+            warn!(pool = pool.pool.name, %error, "failed to read the cloud; the last reading stays in force");
             pool.report.problem = Some(error.to_string());
             (pool.due, pool.over) = (Instant::now() + UNREAD.min(options.interval), true);
         }
@@ -232,7 +232,7 @@ pub async fn wishes(place: &Place) -> anyhow::Result<Vec<CloudPool>> {
 async fn read(kubeconfig: Option<&Path>) -> anyhow::Result<(Cluster, Wanted)> {
     let mut cluster = Cluster::connect(kubeconfig).await?;
     let wanted = tokio::time::timeout(ANSWER, cluster.next()).await;
-    Ok((cluster, wanted.context("the API server does not say which pools there are; see the warnings above")?))
+    Ok((cluster, wanted.context("the API server has not sent its pools; see the warnings above")?))
 }
 
 /// The pools, as they are now: in a cluster each node's part by itself.
@@ -319,7 +319,7 @@ async fn give_back(aws: &mut Aws, pool: &CloudPool, kept: &Kept, dry_run: bool, 
         let plan = release::release(&pool.name, kept, &known);
         let Some(next) = plan.calls.first() else {
             let left: Vec<&str> = plan.problems.iter().map(|problem| problem.message.as_str()).collect();
-            anyhow::ensure!(left.is_empty(), "not all of it can be given back: {}", left.join(". "));
+            anyhow::ensure!(left.is_empty(), "some of it cannot be released: {}", left.join(". "));
             return Ok(made);
         };
         let answer = if dry_run { supposed(&next.call, made) } else { aws.perform(pool, &next.call).await? };
@@ -332,7 +332,7 @@ async fn give_back(aws: &mut Aws, pool: &CloudPool, kept: &Kept, dry_run: bool, 
 /// The network interface that bears the pool's tag.
 fn one(pool: &str, nics: Vec<Nic>) -> anyhow::Result<String> {
     match nics.as_slice() {
-        [] => anyhow::bail!("no network interface bears the tag of a pool {pool}: nothing is to be released, or --region is another one"),
+        [] => anyhow::bail!("no network interface has the tag of a pool {pool}: there is nothing to release, or --region is wrong"),
         [nic] => Ok(nic.id.clone()),
         several => {
             let ids: Vec<&str> = several.iter().map(|nic| nic.id.as_str()).collect();

@@ -54,7 +54,7 @@ pub fn take(wanted: Wanted, pools: &mut BTreeMap<String, Pool>) -> Vec<String> {
     for (pool, mut message) in wanted.errors {
         if let Some(pool) = pool.filter(|name| pools.values().any(|known| known.pool.name == *name)) {
             wrong.insert(pool);
-            message += " (what it said before stays in force)";
+            message += " (its last valid version stays in force)";
         }
         errors.push(message);
     }
@@ -62,7 +62,7 @@ pub fn take(wanted: Wanted, pools: &mut BTreeMap<String, Pool>) -> Vec<String> {
     pools.retain(|name, known| {
         let stays = names.contains(name.as_str()) || wrong.contains(&known.pool.name);
         if !stays {
-            info!(pool = name, "the pool is gone; what it has in the cloud stays until `egressd-cloud release`");
+            info!(pool = name, "the pool is gone; its resources in the cloud stay until `egressd-cloud release`");
         }
         stays
     });

@@ -66,7 +66,7 @@ impl Watch {
                 let ours = kernel.addresses_at(*place).any(|a| a.net == *net && a.ours);
                 let at = (place.index, net.addr());
                 if ours && probes.verdict(at) == Some(Verdict::Free) && self.contests.taken(at, Instant::now()) {
-                    warn!(address = %at.1, nic = name_of(at.0, kernel), "another program takes the address away as often as it is put back");
+                    warn!(address = %at.1, nic = name_of(at.0, kernel), "another program keeps removing the address; egressd waits longer before it adds it again");
                     probes.contest(at, true);
                 }
             }
@@ -136,10 +136,10 @@ impl Watch {
             Ok(holders) => holders,
             Err(error) => {
                 let cure = match error.kind() {
-                    io::ErrorKind::PermissionDenied => "let egressd have CAP_NET_RAW, and the address family AF_PACKET",
-                    _ => "they are asked again",
+                    io::ErrorKind::PermissionDenied => "give egressd CAP_NET_RAW, and the address family AF_PACKET",
+                    _ => "egressd tries again",
                 };
-                let problem = format!("{name}: neighbours cannot be asked for managed addresses, so none is added ({error}); {cure}");
+                let problem = format!("{name}: cannot probe neighbours for managed addresses, so none is added ({error}); {cure}");
                 if self.failed.insert((nic, family), problem.clone()).as_ref() != Some(&problem) {
                     warn!("{problem}");
                 }
@@ -157,13 +157,13 @@ impl Watch {
                 Verdict::Free => drop(self.again.remove(&at)),
                 Verdict::Taken(by) => {
                     if changed {
-                        warn!(%address, nic = name, %by, "address is in use by another machine, and is not added");
+                        warn!(%address, nic = name, %by, "another machine uses the address; not adding it");
                     }
                     self.ask_again(at);
                 }
             }
             if changed && verdict == Verdict::Free {
-                info!(%address, nic = name, "no neighbour has the address");
+                info!(%address, nic = name, "no neighbour uses the address");
             }
             new |= changed;
         }

@@ -87,7 +87,7 @@ impl Calls {
             }
             Err(problem) => {
                 if call.logged.as_ref() != Some(&problem) {
-                    warn!(object, problem, "engine call refused; it is made again");
+                    warn!(object, problem, "engine call failed; retrying");
                     call.logged = Some(problem.clone());
                 }
                 call.state = State::Refused { problem, again: Instant::now() + call.backoff.wait() };
@@ -121,7 +121,7 @@ async fn make(socket: &Path, step: &EngineStep) -> Result<Option<String>, Error>
         EngineStep::RemoveNetwork(name) => engine.remove_network(name).await.map(|()| None),
         EngineStep::Place { container, placement, made, .. } => {
             let placed = engine.place(container, placement, made).await?;
-            Ok((placed == Placed::Running).then(|| "it has run before, and is not moved; remove it and make it anew".to_owned()))
+            Ok((placed == Placed::Running).then(|| "the container has run before, so it is not moved to its network; remove it and create it again".to_owned()))
         }
     }
 }

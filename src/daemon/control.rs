@@ -94,9 +94,9 @@ fn renew(listener: &mut UnixListener, path: &Path) {
     match path.parent().map_or(Ok(()), fs::create_dir_all).and_then(|()| bind(path)) {
         Ok(anew) => {
             *listener = anew;
-            info!(path = %path.display(), "the control socket was removed, and is there again");
+            info!(path = %path.display(), "the control socket had been removed; created it again");
         }
-        Err(error) => warn!(path = %path.display(), %error, "the control socket was removed, and cannot be made anew; trying again"),
+        Err(error) => warn!(path = %path.display(), %error, "the control socket was removed, and cannot be created again; retrying"),
     }
 }
 
@@ -117,14 +117,14 @@ async fn take(mut listener: UnixListener, path: PathBuf, tell: Teller, desk: Des
                 let (tell, desk) = (tell.clone(), desk.clone());
                 tokio::spawn(async move {
                     if let Err(error) = answer(stream, tell, desk).await {
-                        debug!(%error, "a client went away");
+                        debug!(%error, "a client disconnected");
                     }
                 });
             }
             Err(error) => {
                 // Many that wait are taken in small numbers, with a failure after each.
                 if warned.is_none_or(|at| at.elapsed() >= retry::LONGEST) {
-                    warn!(%error, "failed to take a client of the control socket; it waits");
+                    warn!(%error, "failed to accept a client on the control socket; retrying");
                     warned = Some(Instant::now());
                 }
                 tokio::time::sleep(PAUSE).await;

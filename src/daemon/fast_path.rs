@@ -136,7 +136,7 @@ impl Watch {
     fn is_refused(&mut self, kernel: &mut Kernel) -> bool {
         let refused = self.refused.get_or_insert_with(|| {
             let why = kernel.refuses_fast_path();
-            why.iter().for_each(|why| info!(why, "there is no fast path: all flows go as without it"));
+            why.iter().for_each(|why| info!(why, "the fast path is not available; all flows use the normal path"));
             why
         });
         refused.is_some()

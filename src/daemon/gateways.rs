@@ -80,7 +80,7 @@ impl Watch {
         let asked = self.silent.iter().filter(|at| self.wanted.contains_key(at));
         let silent = asked.filter_map(|(nic, gateway)| Some((&kernel.links.get(nic)?.name, gateway))).map(|(nic, gateway)| {
             format!(
-                "gateway {gateway} has not answered on {nic} yet, and what leaves by it may reach nobody: `ip neigh show dev {nic}` lists who answers; a binding's `gateway` has to be the router of the NIC's subnet"
+                "gateway {gateway} has not answered on {nic} yet, so packets through it may not arrive: `ip neigh show dev {nic}` lists who answers; a binding's `gateway` has to be the router of the NIC's subnet"
             )
         });
         self.problem.iter().cloned().chain(silent)
@@ -203,7 +203,7 @@ impl Links {
                 // A link that is down or gone is no problem of ours.
                 if !known && error.kind() == io::ErrorKind::PermissionDenied {
                     self.problem = Some(format!(
-                        "whether gateways are there is not known: they cannot be asked ({error}); let egressd have CAP_NET_RAW, and the address family AF_PACKET"
+                        "cannot probe gateways ({error}), so a dead one is not noticed; give egressd CAP_NET_RAW, and the address family AF_PACKET"
                     ));
                 }
                 false

@@ -63,7 +63,7 @@ pub(crate) fn serve_on(served: Served, address: SocketAddr, router: Router, told
             match bind(address).await {
                 Ok(listener) => break listener,
                 Err(error) => {
-                    let problem = format!("failed to serve {what} on {address}: {error}; it is tried again (see {option})");
+                    let problem = format!("failed to listen on {address} for {what}: {error}; retrying (change the address with {option})");
                     if !std::mem::replace(&mut refused, true) {
                         warn!("{problem}");
                     }
@@ -73,7 +73,7 @@ pub(crate) fn serve_on(served: Served, address: SocketAddr, router: Router, told
             }
         };
         if refused {
-            info!(%address, "{what} can be served now");
+            info!(%address, "serving {what}");
             told(None);
         }
         take(listener, router).await;
@@ -90,7 +90,7 @@ async fn take(listener: TcpListener, router: Router) {
             Ok((stream, _)) => stream,
             // One that has gone again, or no descriptors.
             Err(error) => {
-                debug!(%error, "failed to take a client");
+                debug!(%error, "failed to accept a client");
                 tokio::time::sleep(PAUSE).await;
                 continue;
             }

@@ -36,7 +36,7 @@ impl Inbound {
         let tell = tell.clone();
         let told = move |check, verdict| drop(tell.send(Told::Health(check, verdict)));
         if let Err(error) = health::start(wanted, told) {
-            error!(%error, "failed to start the thread that asks servers for their health; none counts as healthy");
+            error!(%error, "failed to start the health-check thread; servers with a health check count as unhealthy");
         }
         Self { ports, checks, drains: Drains::default(), full }
     }
@@ -68,7 +68,7 @@ impl Inbound {
         let cuts = self.drains.take_due(Instant::now());
         if !cuts.is_empty() {
             cuts.iter()
-                .for_each(|cut| info!(server = %cut.server, called = %cut.called, "its connections had time to end: they are ended"));
+                .for_each(|cut| info!(server = %cut.server, called = %cut.called, "drain time is over; closing the server's connections"));
             let _ = cutter.send(Job::Cut(Vec::new(), cuts.clone()));
         }
         cuts

@@ -226,7 +226,7 @@ impl Watch {
             let count = self.drift.filter(|(_, at)| at.elapsed() < TOLD).map_or(0, |(count, _)| count) + 1;
             self.drift = Some((count, Instant::now()));
             let commands: Vec<String> = steps.iter().map(ToString::to_string).collect();
-            warn!(commands = commands.join("; "), "another program has changed virtual services of egressd: they are put right");
+            warn!(commands = commands.join("; "), "another program changed egressd's virtual services; restoring them");
         }
         self.tell(problems);
         if !self.asked && self.desired.is_empty() && ours.is_empty() {
@@ -310,7 +310,7 @@ impl Watch {
     pub fn problems(&self) -> impl Iterator<Item = String> {
         let drift = self.drift.filter(|(_, at)| at.elapsed() < TOLD).map(|(count, at)| {
             format!(
-                "another program has changed virtual services of egressd, {count} times, {} s ago at last, and they were put right: find what does so (`ipvsadm -C`, or kube-proxy's clean-up), and end it",
+                "another program changed egressd's virtual services {count} times, last {} s ago; egressd restored them. Find that program (it may call `ipvsadm -C`, or be kube-proxy's clean-up) and stop it",
                 at.elapsed().as_secs()
             )
         });

@@ -73,7 +73,7 @@ fn hold_namespace(name: &str) -> Result<Held, Error> {
             Holder::Egressd(process) => return Err(Error::Running(process)),
             // Any user may take the name. Nobody but root can be an egressd that we would disturb, or may keep us from running.
             Holder::Stranger(who) => {
-                warn!("{who} holds the abstract socket @{name}; end it: a second egressd in this network namespace would not be noticed");
+                warn!("{who} holds the abstract socket @{name}, so a second egressd in this network namespace would go unnoticed; stop it");
                 return Ok(Held(None));
             }
         }

@@ -240,7 +240,7 @@ pub async fn run(options: Options) -> Result<(), Error> {
         agent.withdraw(&options.state, options.boot_guard.as_deref())?;
         agent.take_leave().await;
     } else {
-        info!("egressd stops; what it programmed stays");
+        info!("egressd stops; its rules stay in the kernel");
     }
     Ok(())
 }
@@ -257,7 +257,7 @@ fn listen_to_kernel(mut source: kernel::Source, tell: Teller) {
                     }
                 }
                 Err(error) => {
-                    warn!(%error, "lost the kernel's events; listening anew");
+                    warn!(%error, "lost the kernel's events; subscribing again");
                     tokio::time::sleep(backoff.wait()).await;
                     if let Ok(anew) = kernel::Source::open() {
                         source = anew;
@@ -287,7 +287,7 @@ fn listen_to_nft(first: Result<NftEvents, EventsError>, port: u32, tell: Teller)
                 },
                 Err(error) => error,
             };
-            warn!(error = &error as &dyn std::error::Error, "lost the events of nftables; listening anew");
+            warn!(error = &error as &dyn std::error::Error, "lost the nftables events; subscribing again");
             tokio::time::sleep(backoff.wait()).await;
             events = NftEvents::open(port);
             if events.is_ok() {
@@ -333,7 +333,7 @@ pub fn listen_to_signals(stop: impl FnOnce() + Send + 'static) {
     let (terminate, interrupt, hangup) = (SignalKind::terminate(), SignalKind::interrupt(), SignalKind::hangup());
     let (mut terminated, mut interrupted, mut hung_up) = match (signal(terminate), signal(interrupt), signal(hangup)) {
         (Ok(terminated), Ok(interrupted), Ok(hung_up)) => (terminated, interrupted, hung_up),
-        (Err(error), ..) | (_, Err(error), _) | (.., Err(error)) => return warn!(%error, "failed to listen to signals"),
+        (Err(error), ..) | (_, Err(error), _) | (.., Err(error)) => return warn!(%error, "failed to handle signals"),
     };
     let by_hand = io::stderr().is_terminal();
     tokio::spawn(async move {
@@ -347,7 +347,7 @@ pub fn listen_to_signals(stop: impl FnOnce() + Send + 'static) {
             if by_hand {
                 break hangup;
             }
-            info!("SIGHUP: nothing to do, what egressd reads is watched");
+            info!("SIGHUP: nothing to do, egressd watches its files");
         };
         next().await;
         stop();

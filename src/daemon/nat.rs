@@ -49,7 +49,7 @@ impl Watch {
         let problem = |chain: &crate::nft::decode::AnyChain| {
             let priority = chain.base.map_or(0, |base| base.priority);
             format!(
-                "NAT chain {chain}: its priority {priority} is ahead of egressd's {PRIORITY_SNAT}: flows that it translates keep its address; give it a priority above {PRIORITY_SNAT} (`srcnat` is 100)"
+                "NAT chain {chain} has priority {priority} and runs before egressd's ({PRIORITY_SNAT}), so flows that it translates do not get their exit; set its priority above {PRIORITY_SNAT} (`srcnat` is 100)"
             )
         };
         self.note(ahead.iter().map(problem).collect());
@@ -60,7 +60,7 @@ impl Watch {
             warn!("{problem}");
         }
         if problems.is_empty() && !self.problems.is_empty() {
-            info!("no other program's NAT chain is ahead of egressd's any more");
+            info!("no other program's NAT chain runs before egressd's any more");
         }
         self.problems = problems;
     }

@@ -46,7 +46,7 @@ impl Retries {
             due: None,
         });
         if failing.error != error {
-            warn!(step, error, "step failed; it is tried again");
+            warn!(step, error, "step failed; retrying");
             failing.error = error;
         }
         if failing.due.is_none_or(|due| due <= now) {
@@ -57,7 +57,7 @@ impl Retries {
     /// Takes note that a step works, if it failed before.
     pub fn well(&mut self, step: &str) {
         if self.failing.remove(step).is_some() {
-            info!(step, "it does not fail any more");
+            info!(step, "step succeeded after failures");
         }
     }
 

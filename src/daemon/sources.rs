@@ -21,7 +21,7 @@ pub(super) struct Name {
     cure: &'static str,
 }
 
-const KEPT: &str = "what is known of it stays, new containers get no exit";
+const KEPT: &str = "known containers keep their exits, new ones get none";
 
 pub(super) const DOCKER: Name =
     Name { label: "docker", called: "docker", meanwhile: KEPT, cure: "see --docker-socket, and --no-docker where there is none" };
@@ -29,8 +29,8 @@ pub(super) const CONTAINERD: Name = Name { label: "containerd", called: "contain
 pub(super) const KUBERNETES: Name = Name {
     label: "kubernetes",
     called: "the API server",
-    meanwhile: "what it last said stays in force, and what changes meanwhile does not",
-    cure: "see whether this node reaches it",
+    meanwhile: "the last known objects stay in force, and changes take effect once it answers again",
+    cure: "check that this node can reach it",
 };
 
 /// The sources, and how they are.
@@ -90,11 +90,11 @@ impl Sources {
         self.0.iter().filter(move |(name, _)| Some(**name) != but).filter_map(|(name, Source { told, away })| {
             let Name { called, meanwhile, cure, .. } = name;
             match away {
-                Some(Away { at, why, .. }) if *told => Some(format!("{called} is away since {at:.0}: {why}; {meanwhile} ({cure})")),
+                Some(Away { at, why, .. }) if *told => Some(format!("{called} has been unreachable since {at:.0}: {why}; {meanwhile} ({cure})")),
                 Some(Away { at, why, .. }) => {
-                    Some(format!("{called} has not told all yet, tried since {at:.0}: {why}; nothing is taken away until it has ({cure})"))
+                    Some(format!("{called} has not sent its first full list (trying since {at:.0}: {why}); until then nothing is removed ({cure})"))
                 }
-                None if !told => Some(format!("{called} has not told all yet: nothing is taken away until it has ({cure})")),
+                None if !told => Some(format!("{called} has not sent its first full list yet; until then nothing is removed ({cure})")),
                 None => None,
             }
         })
@@ -115,7 +115,7 @@ mod tests {
         sources.expect(DOCKER);
         assert!(said(&sources)[0].contains("docker has not told all yet: nothing"), "{:?}", said(&sources));
         sources.lost(DOCKER, "closed".to_owned());
-        assert!(said(&sources)[0].contains("docker has not told all yet, tried since 20"), "{:?}", said(&sources));
+        assert!(said(&sources)[0].contains("docker has not sent its first full list (trying since 20"), "{:?}", said(&sources));
         sources.found(DOCKER);
         assert_eq!((said(&sources).len(), sources.up().collect::<Vec<_>>()), (1, vec![("docker", false)]), "it answers, and that is all");
         sources.told(DOCKER);

@@ -82,6 +82,6 @@ fn look(exits: &BTreeSet<Source>, before: &Full, count: &Path) -> Full {
 
 fn log(before: Option<&Full>, full: &Full) {
     for ((exit, ports), destinations) in full.iter().filter(|(source, _)| before.is_none_or(|before| !before.contains_key(source))) {
-        info!(%exit, %ports, destinations = destinations.len(), "an exit's source ports run out: other exits take its new flows");
+        info!(%exit, %ports, destinations = destinations.len(), "an exit is running out of source ports; its new flows use other exits");
     }
 }

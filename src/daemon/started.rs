@@ -44,7 +44,7 @@ pub(super) fn readiness(started: &Started, facts: &Facts, outcome: &Outcome) -> 
         }
         if let Some(rate) = binding.rate {
             let cure = "add --namespace";
-            return Response::Refused(format!("the binding {name} has a rate ({rate}), and only what is forwarded is limited: {cure}"));
+            return Response::Refused(format!("binding {name} has a rate limit ({rate}), which works for forwarded packets only: {cure}"));
         }
     }
     let id = facts.programs.cgroups.get(&started.cgroup());

@@ -52,6 +52,6 @@ pub(crate) fn stopping() {
 
 fn tell(state: NotifyState<'_>) {
     if let Err(error) = sd_notify::notify(&[state]) {
-        debug!(%error, "failed to tell the service manager");
+        debug!(%error, "failed to notify the service manager");
     }
 }

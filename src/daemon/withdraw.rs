@@ -33,17 +33,17 @@ pub struct Withdrawn {
 pub enum Error {
     #[error("failed to read the tables that are to go")]
     Read(#[source] nft::ReadError),
-    #[error("failed to take the fast path away: {0}")]
+    #[error("failed to remove the fast path: {0}")]
     FastPath(Failure),
     #[error("failed to delete the virtual services of IPVS")]
     Ipvs(#[source] effects::ipvs::Error),
-    #[error("failed to take away the link to a program of `egressd exec --namespace`")]
+    #[error("failed to remove the link to a program of `egressd exec --namespace`")]
     Link(#[source] netlink::Error),
-    #[error("failed to take the bound sources out of the tables")]
+    #[error("failed to remove the bound sources from the tables")]
     Disarm(#[source] nft::CommitError),
     #[error("failed to end the flows that had an exit")]
     Flows(#[source] conntrack::Error),
-    #[error("failed to forget what the next boot is to guard")]
+    #[error("failed to clear the record of what the next boot guards")]
     BootGuard(#[source] boot::Error),
 }
 

@@ -12,7 +12,7 @@ use crate::plan::boot::Remembered;
 pub enum Error {
     #[error("failed to read {path}")]
     Read { path: PathBuf, source: io::Error },
-    #[error("failed to understand {path}; the daemon writes it anew when it runs, so it may be deleted")]
+    #[error("failed to understand {path}; the daemon writes it again when it runs, so it may be deleted")]
     Parse { path: PathBuf, source: serde_json::Error },
     #[error("failed to write {path}")]
     Write { path: PathBuf, source: io::Error },

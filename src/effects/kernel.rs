@@ -168,7 +168,7 @@ impl Kernel {
     /// Lets what is wanted through iptables' filter table, and nothing else. Returns the firewalls that forwarded packets pass, as they were, and
     /// what was changed.
     pub fn open_gates(&mut self, wanted: &Wanted) -> Result<(Vec<Gate>, Vec<GateStep>), Failure> {
-        let failed = "letting flows with egressd's mark through the firewall";
+        let failed = "accepting flows with egressd's mark in the firewall";
         let gates = self.nft.gates(wanted).map_err(|error| Failure::of(failed, &error))?;
         let steps = gates::steps(&gates, wanted);
         self.nft.change_gates(&steps).map_err(|error| Failure::of(failed, &error))?;

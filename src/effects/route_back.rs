@@ -80,7 +80,7 @@ impl Hands {
             };
             match self.put(path, id, &servers) {
                 Ok(done) => told.extend(done),
-                Err(error) if servers.is_empty() => warn!(namespace = %path.display(), %error, "failed to take the route back away"),
+                Err(error) if servers.is_empty() => warn!(namespace = %path.display(), %error, "failed to remove the route back"),
                 Err(error) => told.extend(servers.iter().map(|one| (*one, Err(cause(&error))))),
             }
         }
@@ -100,7 +100,7 @@ impl Hands {
 
     fn forget(&self, id: NamespaceId) {
         if let Err(error) = fs::remove_dir_all(self.record.join(id.to_string())) {
-            warn!(%error, "failed to forget a network namespace");
+            warn!(%error, "failed to drop the record of a network namespace");
         }
     }
 }

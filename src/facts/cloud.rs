@@ -49,7 +49,7 @@ impl Source {
             let first = self.last.is_none();
             let reports = self.look();
             if let Some(reports) = reports.filter(|reports| self.last.as_ref() != Some(reports)) {
-                info!(path = %self.path.display(), addresses = reports.len(), "the cloud's addresses read");
+                info!(path = %self.path.display(), addresses = reports.len(), "read the cloud's addresses");
                 return self.last.insert(reports).clone();
             }
             if first {
@@ -66,7 +66,7 @@ impl Source {
         match read(&self.path) {
             Ok(reports) => Some(reports),
             Err(error) => {
-                warn!(path = %self.path.display(), %error, "failed to read what the cloud shows of addresses; what was known holds");
+                warn!(path = %self.path.display(), %error, "failed to read the cloud's state of addresses; the last known state stays in force");
                 None
             }
         }

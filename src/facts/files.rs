@@ -153,16 +153,16 @@ impl Folder {
             manifests.errors.push(ManifestError { object: folder.display().to_string(), error });
         };
         for name in nameless {
-            tell(&self.path.join(name), "has a name that is not UTF-8, and is not read; rename it".to_owned());
+            tell(&self.path.join(name), "has a name that is not UTF-8, so it is not read; rename it".to_owned());
         }
         if let Some(trouble) = trouble {
-            tell(&self.path, format!("{trouble} (what it said before stays in force)"));
+            tell(&self.path, format!("{trouble} (its last valid version stays in force)"));
         }
         if let Some((folder, error)) = self.memory.behind() {
             tell(
                 folder,
                 format!(
-                    "cannot be written: {error}; let egressd write there (is the disk full?), or name another --state-dir: the next start may not know what manifests say now"
+                    "cannot be written: {error}; let egressd write there (is the disk full?), or name another --state-dir: the next start may not know the current manifests"
                 ),
             );
         }
@@ -173,7 +173,7 @@ impl Folder {
     fn names(&mut self) -> Result<Names, String> {
         let listed = fs::metadata(&self.path).and_then(|about| Ok((about.dev(), names(&self.path)?)));
         let (device, mut names) = listed.map_err(|error| match error.kind() {
-            io::ErrorKind::NotFound => "does not exist; make it, and leave it empty if nothing is to be bound".to_owned(),
+            io::ErrorKind::NotFound => "does not exist; create it, and leave it empty if nothing is to be bound".to_owned(),
             _ => format!("cannot be listed: {error}; name a folder that root can read"),
         })?;
         if names.readable.is_empty() && !self.whole.is_empty() && self.device.is_some_and(|before| before != device) {
@@ -226,7 +226,7 @@ impl Folder {
         if there {
             info!(folder = %self.path.display(), "reading manifests");
         } else {
-            warn!(folder = %self.path.display(), "the folder of manifests does not exist; it is read as soon as it does");
+            warn!(folder = %self.path.display(), "the folder of manifests does not exist yet; it is read once it does");
         }
     }
 }

@@ -90,7 +90,7 @@ where
             said = None;
         }
         if said.as_ref() != Some(&ended) {
-            tracing::warn!(error = ended, "{what} is away");
+            tracing::warn!(error = ended, "lost {what}; reconnecting");
             let _ = changes.send(C::lost(ended.clone()));
             said = Some(ended);
         }

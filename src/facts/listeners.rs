@@ -78,7 +78,7 @@ pub fn look(asked: Arc<BTreeSet<Called>>, holders: &mut HashMap<u32, Holder>) ->
         Ok(sockets) => sockets,
         Err(error) => {
             listeners.problem = Some(format!(
-                "which ports programs of this host listen on cannot be read ({}), so published ports may take their calls; load the kernel's modules tcp_diag, udp_diag and, for SCTP, sctp_diag",
+                "cannot list this host's listening sockets ({}), so a published port may take calls meant for a local program; load the kernel modules tcp_diag, udp_diag and, for SCTP, sctp_diag",
                 with_causes(&error)
             ));
             return listeners;

@@ -68,9 +68,9 @@ impl fmt::Display for GateStep {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::InsertBefore(family, chain, _) | Self::Insert(family, chain) | Self::Append(family, chain) => {
-                write!(f, "let flows with egressd's mark through {family} {FILTER} {chain}")
+                write!(f, "accept flows with egressd's mark in {family} {FILTER} {chain}")
             }
-            Self::Delete(family, chain, _) => write!(f, "take the rule for egressd's mark out of {family} {FILTER} {chain}"),
+            Self::Delete(family, chain, _) => write!(f, "remove the rule for egressd's mark from {family} {FILTER} {chain}"),
         }
     }
 }

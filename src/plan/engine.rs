@@ -116,8 +116,8 @@ pub fn problems(facts: &Facts) -> Vec<String> {
         {
             let name = &container.name;
             problems.push(match unfit(facts, container, placement) {
-                Some(why) => format!("container {name}: {why}; then remove the container and make it anew: it runs, and is not moved"),
-                None => format!("container {name}: it runs, and is not moved; remove it and make it anew to put it where its labels say"),
+                Some(why) => format!("container {name}: {why}; then remove the container and create it again: a running container is not moved"),
+                None => format!("container {name}: a running container is not moved; remove it and create it again to put it on its labels' network"),
             });
         }
     }
@@ -151,7 +151,7 @@ fn unfit(facts: &Facts, container: &Container, placement: &Placement) -> Option<
         other.id != container.id && other.attachments.iter().any(|at| at.network == network.name && at.addresses.contains(&address))
     };
     let holder = facts.containers().find(has)?;
-    Some(format!("{address} on the network {on} is the container {}'s; give one of them another address", holder.name))
+    Some(format!("{address} on network {on} belongs to container {}; give one of them another address", holder.name))
 }
 
 /// Whether a network is as a manifest wants it, as far as facts tell.

@@ -94,7 +94,7 @@ pub async fn listen<L: Accept>(
             Err(error) => {
                 let pause = backoff.wait();
                 if pause == PAUSES[0] {
-                    warn!(port = %port.endpoint, %error, "failed to accept a connection; those that are open go on");
+                    warn!(port = %port.endpoint, %error, "failed to accept a connection; open ones continue");
                 }
                 tokio::select! {
                     () = scope.gone.cancelled() => return,

@@ -148,7 +148,7 @@ impl Containers {
             Ok(Some(file)) => known.file = Some(file),
             other => {
                 let pause = (pause * 2).clamp(PAUSES[0], PAUSES[1]);
-                debug!(container = known.container.name, ?other, "the engine does not tell the network namespace yet");
+                debug!(container = known.container.name, ?other, "the engine does not report the network namespace yet");
                 self.questions.push(question(self.client.clone(), id, run, pause));
             }
         }

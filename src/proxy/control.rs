@@ -69,7 +69,7 @@ impl Control {
         let kept = self.proxies.values().filter(|proxy| !proxies.contains_key(&proxy.name) && is_wrong(proxy));
         let kept: Vec<Arc<Proxy>> = kept.cloned().collect();
         for error in errors.iter_mut().filter(|error| kept.iter().any(|proxy| error.object == proxy.object())) {
-            error.error.message.push_str(" (what it said before stays in force)");
+            error.error.message.push_str(" (its last valid version stays in force)");
         }
         proxies.extend(kept.into_iter().map(|proxy| (proxy.name.clone(), proxy)));
         self.proxies = proxies;
@@ -97,7 +97,7 @@ impl Control {
         self.ports.retain(|endpoint, served| {
             let stays = wanted.contains_key(endpoint);
             if !stays {
-                info!(proxy = served.port.proxy().name, port = %endpoint, "listens no more: nothing asks for it");
+                info!(proxy = served.port.proxy().name, port = %endpoint, "stopped listening: no manifest asks for the port");
                 served.retire();
                 leaving.push(Arc::clone(&served.port));
             }

@@ -166,7 +166,7 @@ impl Known {
                 }
             }
             Err(error) => {
-                let why = format!("{error}; exits of bindings are those that it named last");
+                let why = format!("{error}; using the exits that egressd reported last");
                 if self.away.as_ref() != Some(&why) {
                     warn!("{why}");
                 }
@@ -181,7 +181,7 @@ impl Known {
             (Some(leaving), _) if !leaving.exits.is_empty() => None,
             (Some(leaving), _) => Some(leaving.reason.clone().unwrap_or_else(|| "the binding has no exit".to_owned())),
             (None, Some(away)) => Some(away.clone()),
-            (None, None) => Some("egressd has not told the exit yet".to_owned()),
+            (None, None) => Some("egressd has not reported the exit yet".to_owned()),
         }
     }
 }
@@ -194,7 +194,7 @@ impl Exit {
         }
         match &leaving.reason {
             Some(reason) => warn!(?asked, reason, "no exit can be used"),
-            None => info!(?asked, exits = ?leaving.exits, "connections leave by these exits from now on"),
+            None => info!(?asked, exits = ?leaving.exits, "connections leave through these exits from now on"),
         }
         let (stay, former) = std::mem::take(&mut self.scopes).into_iter().partition(|(exit, _)| leaving.exits.contains(exit));
         self.scopes = stay;

@@ -48,7 +48,7 @@ impl Descriptors {
             if raised.is_ok() { hard } else { soft }
         });
         let limit = limit.unwrap_or_else(|error| {
-            warn!(%error, "failed to read the limit of file descriptors; it is taken for 1024");
+            warn!(%error, "failed to read the limit of file descriptors; assuming 1024");
             1024
         });
         // In a container its own control group is the root that it sees.

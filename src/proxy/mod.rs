@@ -146,7 +146,7 @@ pub async fn run(options: Options) -> Result<(), Error> {
             }
             changed = namespaces.changed() => {
                 if let Err(error) = changed {
-                    warn!(%error, "failed to hear of network namespaces; looking at all of them");
+                    warn!(%error, "failed to watch network namespaces; reading all of them");
                     tokio::time::sleep(Duration::from_secs(1)).await;
                 }
                 namespaces.look();
@@ -159,7 +159,7 @@ pub async fn run(options: Options) -> Result<(), Error> {
             _ = stopped.recv(), if end.is_none() => {
                 systemd::stopping();
                 control.retire();
-                info!(open = control.open(), "egressd proxy listens no more");
+                info!(open = control.open(), "egressd proxy stopped listening");
                 end = Some(Instant::now() + options.drain);
             }
             () = daemon::sleep_until(due) => {}
@@ -174,7 +174,7 @@ pub async fn run(options: Options) -> Result<(), Error> {
             return Ok(());
         }
         if end.is_some_and(|end| end <= Instant::now()) {
-            warn!(open = control.open(), "egressd proxy stops and ends what is still open (see --drain-seconds)");
+            warn!(open = control.open(), "egressd proxy stops and closes what is still open (see --drain-seconds)");
             return Ok(());
         }
     }

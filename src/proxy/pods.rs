@@ -87,8 +87,8 @@ impl Pods {
     /// What is wrong with objects, with the API server and with containerd.
     pub fn problems(&self) -> impl Iterator<Item = String> + '_ {
         let objects =
-            self.proxies.errors.iter().map(|(name, error)| format!("{KIND} {name}: {error} (what it said before stays in force)"));
-        let server = self.proxies.problem.iter().map(|problem| format!("the API server: {problem}; what was known of objects holds"));
+            self.proxies.errors.iter().map(|(name, error)| format!("{KIND} {name}: {error} (its last valid version stays in force)"));
+        let server = self.proxies.problem.iter().map(|problem| format!("the API server: {problem}; the last known objects stay in force"));
         let runtime = self.cluster.iter().zip(&self.lost).map(|(cluster, why)| {
             format!("containerd at {}: {why}; pods that start meanwhile are not served (see --containerd-socket)", cluster.socket.display())
         });
@@ -107,7 +107,7 @@ fn take(sandboxes: &mut BTreeMap<String, Sandbox>, lost: &mut Option<String>, ch
         RuntimeChange::Sandbox(sandbox) => drop(sandboxes.remove(&sandbox.id)),
         RuntimeChange::Gone(id) => drop(sandboxes.remove(&id)),
         RuntimeChange::Problems(problems) => {
-            problems.iter().for_each(|(about, problem)| warn!(about, problem, "failed to read what containerd runs"));
+            problems.iter().for_each(|(about, problem)| warn!(about, problem, "failed to read containerd's pods"));
         }
         RuntimeChange::Lost(why) => *lost = Some(why),
     }

@@ -110,7 +110,7 @@ impl Port {
                     self.counts.accepted.fetch_add(1, Ordering::Relaxed);
                     // A port at its bound refuses and takes by turns: it is below it when a tenth is free.
                     if before + before / 10 < limit && self.full.end() {
-                        info!(proxy = self.proxy().name, port = %self.endpoint, "takes new connections again");
+                        info!(proxy = self.proxy().name, port = %self.endpoint, "accepting new connections again");
                     }
                     return Some(Place { port: Arc::clone(self), _descriptors: permit });
                 }
@@ -122,11 +122,11 @@ impl Port {
                     }
                 }
             },
-            Err(_) => "there are as many as the manifest allows",
+            Err(_) => "the manifest allows no more",
         };
         self.counts.refused.fetch_add(1, Ordering::Relaxed);
         if self.full.begin() {
-            warn!(proxy = self.proxy().name, port = %self.endpoint, limit, "refuses new connections: {why}");
+            warn!(proxy = self.proxy().name, port = %self.endpoint, limit, "refusing new connections: {why}");
         }
         None
     }

@@ -57,7 +57,7 @@ impl Served {
     pub fn forget_gone(&mut self, now: Option<Arc<Scope>>) {
         match &self.state {
             Opened::Yes { scope, .. } if scope.gone.is_cancelled() => {
-                info!(proxy = self.port.proxy().name, port = %self.port.endpoint, "listens no more: the network namespace is gone");
+                info!(proxy = self.port.proxy().name, port = %self.port.endpoint, "stopped listening: the network namespace is gone");
             }
             Opened::Failed { .. } if now.is_none() => {}
             _ => return,
@@ -90,7 +90,7 @@ impl Served {
             Listener::Sctp(listener) => worker.spawn(sctp::listen(listener, port, kept, all, ends)),
         };
         let port = &self.port;
-        info!(proxy = port.proxy().name, port = %port.endpoint, "listens");
+        info!(proxy = port.proxy().name, port = %port.endpoint, "listening");
         self.state = Opened::Yes { scope: Arc::clone(scope), retire, task, _descriptor: descriptor };
     }
 
@@ -108,7 +108,7 @@ impl Served {
         };
         let known = matches!(&self.state, Opened::Failed { error: before, .. } if *before == error);
         if !known {
-            warn!(proxy = self.port.proxy().name, port = %self.port.endpoint, "failed to listen: {error}; it is tried again");
+            warn!(proxy = self.port.proxy().name, port = %self.port.endpoint, "failed to listen: {error}; retrying");
         }
         self.state = Opened::Failed { error, due: Instant::now() + backoff.wait(), backoff };
     }

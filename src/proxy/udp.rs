@@ -167,7 +167,7 @@ fn send_on(port: &Port, session: &Session, bytes: &[u8], start: Instant) {
     match session.server.get_ref().send(bytes) {
         Ok(sent) => drop(port.counts.bytes[0].fetch_add(sent as u64, Ordering::Relaxed)),
         // A full queue drops datagrams, here as on any way; other errors are of an earlier one (ICMP).
-        Err(error) => debug!(port = %port.endpoint, %error, "failed to send a datagram on"),
+        Err(error) => debug!(port = %port.endpoint, %error, "failed to forward a datagram"),
     }
 }
 
@@ -208,7 +208,7 @@ impl Answers {
         self.last.store(millis(self.start), Ordering::Relaxed);
         match datagram::send_back(self.to.get_ref(), bytes, &self.path) {
             Ok(()) => drop(self.port.counts.bytes[1].fetch_add(bytes.len() as u64, Ordering::Relaxed)),
-            Err(error) => debug!(port = %self.port.endpoint, %error, "failed to send an answer back"),
+            Err(error) => debug!(port = %self.port.endpoint, %error, "failed to return an answer"),
         }
     }
 }

@@ -24,7 +24,7 @@ pub fn state_folder() {
         assert!(world.egressctl(&["status"]).expect_err("nothing is there").contains("failed to reach egressd"));
         until_within(SEEN, Duration::from_millis(100), lost, || world.egressctl(&["status"]).map(drop));
     }
-    assert_eq!(egressd.log().matches("the control socket was removed").count(), 2, "{}", egressd.log());
+    assert_eq!(egressd.log().matches("the control socket had been removed").count(), 2, "{}", egressd.log());
     bound(&world, &blue);
 }
 

@@ -285,7 +285,7 @@ fn lists_that_fail(manner: Manner) {
     engine.answer("/containers/json", Some(manner));
     let _egressd = world.egressd_for_script();
     until_within(Duration::from_secs(45), Duration::from_millis(200), "status says why", || {
-        world.problem(&["docker has not told all yet, tried since 20", "its containers"])
+        world.problem(&["docker has not sent its first full list (trying since 20", "its containers"])
     });
     engine.answer("/containers/json", None);
     // The next question may have been asked before, and is waited for as long.

@@ -41,7 +41,7 @@ pub fn connections() {
     ] {
         assert!(metrics.contains(line), "no {line} in\n{metrics}");
     }
-    assert_eq!(proxy.service.log().matches("refuses new connections").count(), 1, "{}", proxy.service.log());
+    assert_eq!(proxy.service.log().matches("refusing new connections").count(), 1, "{}", proxy.service.log());
 }
 
 pub fn descriptors() {

@@ -241,7 +241,7 @@ pub fn handed_over() {
     assert!(alive(&mut open));
     let mut new = Proxy::start_by(&[], &["--metrics-address", "127.0.0.1:9467"]);
     until_within(PATIENCE, Duration::from_millis(20), "the new one listens, too", || {
-        if new.service.log().matches("listens").count() > 1 { Ok(()) } else { Err(new.service.log()) }
+        if new.service.log().matches("listening").count() > 1 { Ok(()) } else { Err(new.service.log()) }
     });
     thread::scope(|scope| {
         let ended = scope.spawn(|| old.service.terminate(PATIENCE));

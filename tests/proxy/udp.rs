@@ -112,7 +112,7 @@ pub fn sessions() {
         if now <= before { Ok(()) } else { Err(format!("{now} of {before}")) }
     });
     exchange(&new, to, b"x").expect("there is a place again");
-    assert!(proxy.service.log().contains("refuses new connections"), "{}", proxy.service.log());
+    assert!(proxy.service.log().contains("refusing new connections"), "{}", proxy.service.log());
     // A server that is not there costs no more than its answers.
     manifest("dns", listen, "address: 127.0.0.1, port: 81", "");
     until("nobody answers", || {

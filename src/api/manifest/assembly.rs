@@ -132,7 +132,7 @@ impl<'a> Assembly<'a> {
         for (number, fault) in &file.unread.unwrap_or(file.content).faults {
             let mut error = fault.clone();
             if file.unread.is_some() {
-                error.message.push_str(" (what the file said before stays in force)");
+                error.message.push_str(" (the file's last valid version stays in force)");
             }
             self.refuse(place(file.name, *number), error);
         }
@@ -148,7 +148,7 @@ impl<'a> Assembly<'a> {
         let more = self.manifests.errors.len().saturating_sub(before + MAX_FILE_ERRORS);
         if more > 0 {
             self.manifests.errors.truncate(before + MAX_FILE_ERRORS);
-            let message = format!("has {more} more errors; cure those that are listed first");
+            let message = format!("has {more} more errors; correct the listed ones first");
             self.refuse(place(file.name, None), FieldError { field: "file".to_owned(), message });
         }
     }
@@ -190,7 +190,7 @@ impl<'a> Assembly<'a> {
         let (exits, inbound) = (last.exits.clone(), last.inbound.clone());
         self.manifests.bindings.push(Arc::new(Binding { exits, inbound, lapsed: true, ..Binding::clone(binding) }));
         if last.selector != binding.selector {
-            let message = "who was bound before is held, too, as long as the binding has an error; correct that".to_owned();
+            let message = "the workloads that it bound before stay held as long as it has an error; correct that".to_owned();
             self.hold(&last, "before", FieldError { field: "spec".to_owned(), message });
         }
     }
@@ -199,7 +199,7 @@ impl<'a> Assembly<'a> {
     fn doubled(&mut self, placed: &Placed<'a>, used: &Placed<'a>) {
         let Document { object, said } = placed.document;
         let (first, place) = (&used.place, &placed.place);
-        let message = format!("the name is taken by the document in {first}, so the one in {place} is not used; rename it");
+        let message = format!("the document in {first} has the same name, so the one in {place} is not used; rename it");
         let error = FieldError { field: "metadata.name".to_owned(), message };
         self.refuse(object.clone(), error.clone());
         match said {
@@ -250,7 +250,7 @@ impl<'a> Assembly<'a> {
             self.manifests.bindings.push(Arc::clone(&last.binding));
             let file = place(&last.file, None);
             let message = format!(
-                "no document has it any more, and one in {file} cannot be told; correct that one, or remove it (what the binding said \
+                "no document has it any more, and a document in {file} cannot be identified; correct that one, or remove it (what the binding said \
                  before stays in force)"
             );
             self.refuse(object.clone(), FieldError { field: "metadata.name".to_owned(), message });

@@ -247,7 +247,7 @@ fn of_two_documents_of_one_name_the_later_is_refused_and_both_are_named() {
     assert_eq!(
         errors(&read),
         ["a.yaml#2", "b.yaml"].map(|place| format!(
-            "EgressBinding shop/crawler: metadata.name: the name is taken by the document in a.yaml#1, so the one in {place} is not used; rename it"
+            "EgressBinding shop/crawler: metadata.name: the document in a.yaml#1 has the same name, so the one in {place} is not used; rename it"
         ))
     );
 }
@@ -319,7 +319,7 @@ fn ten_thousand_bindings_are_read() {
 fn a_hundred_thousand_foreign_documents_are_reported_as_a_hundred_and_a_number() {
     let read = read(&"---\n- x\n".repeat(100_000));
     assert_eq!(read.errors.len(), 101);
-    assert_eq!(read.errors[100].error.message, "has 99900 more errors; cure those that are listed first");
+    assert_eq!(read.errors[100].error.message, "has 99900 more errors; correct the listed ones first");
 }
 
 #[test]

@@ -138,7 +138,7 @@ fn each_missing_privilege_is_named_with_what_it_is_for() {
     );
     assert!(only(|f| f.capabilities &= !CAP_NET_ADMIN).contains("FAIL  CAP_NET_ADMIN"));
     let raw = only(|f| f.capabilities &= !CAP_NET_RAW);
-    assert!(raw.starts_with("warn  CAP_NET_RAW: this process lacks it: gateways and neighbours cannot be asked"), "{raw}");
+    assert!(raw.starts_with("warn  CAP_NET_RAW: this process lacks it: gateways and neighbours cannot be probed"), "{raw}");
 }
 
 #[test]
@@ -157,7 +157,7 @@ fn a_nic_s_settings_are_told_with_what_egressd_makes_of_them() {
     facts.sysctls.insert("net/ipv4/conf/all/rp_filter".to_owned(), "1".to_owned());
     facts.sysctls.insert("net/ipv4/conf/eth0/rp_filter".to_owned(), "0".to_owned());
     let told = |facts: &Facts| all(facts).into_iter().find(|finding| finding.subject == "settings of eth0").unwrap();
-    assert!(told(&facts).message.starts_with("while a workload leaves by eth0, egressd sets, where it is needed, rp_filter to 2"));
+    assert!(told(&facts).message.starts_with("while a workload leaves through eth0, egressd sets, where needed, rp_filter to 2"));
     facts.sysctls_writable = false;
     assert_eq!(told(&facts).level, Level::Warn);
     assert_eq!(told(&host()).message, "as egressd needs them");
@@ -186,7 +186,7 @@ fn a_conntrack_table_is_told_before_it_is_full() {
 fn a_nat_chain_ahead_of_ours_fails_and_an_empty_one_warns() {
     let nat = |priority| chain("early", ChainKind::Nat, Hook::Postrouting, priority);
     let said = only(|f| f.chains = vec![nat(95)]);
-    assert!(said.starts_with("FAIL  NAT chain ip filter early: its priority 95 is ahead of egressd's 95"), "{said}");
+    assert!(said.starts_with("FAIL  NAT chain ip filter early: its priority 95 is before egressd's 95"), "{said}");
     assert!(only(|f| f.chains = vec![AnyChain { uses: 0, ..nat(50) }]).starts_with("warn  NAT chain"));
     fine(|f| f.chains = vec![nat(100)]);
     fine(|f| f.chains = vec![chain("early", ChainKind::Nat, Hook::Prerouting, -200)]);
@@ -248,7 +248,7 @@ fn a_forward_chain_is_opened_by_the_program_that_it_belongs_to() {
 fn a_rule_that_leaves_ours_no_place_ahead_of_it_fails() {
     let (level, said) = of_rule(policy(1)).unwrap();
     assert_eq!(level, Level::Fail);
-    assert!(said.starts_with("FAIL  policy rule 1: from all lookup 100: it leaves egressd's rules no place ahead of it"), "{said}");
+    assert!(said.starts_with("FAIL  policy rule 1: from all lookup 100: it leaves no place before it for egressd's rules"), "{said}");
 }
 
 #[test]
@@ -370,7 +370,7 @@ fn docker_away_warns_and_networks_that_cannot_be_served_are_told() {
 #[test]
 fn programs_that_take_packets_past_netfilter_are_told_with_what_keeps_them_from_it() {
     let said = only(|f| f.links.push(link(20, "cilium_host", LinkKind::Veth)));
-    assert!(said.contains("Cilium may take pods' packets past netfilter") && said.contains("bpf.hostLegacyRouting=true"), "{said}");
+    assert!(said.contains("Cilium may send pods' packets past netfilter") && said.contains("bpf.hostLegacyRouting=true"), "{said}");
     let said = only(|f| f.links.push(link(20, "bpfin.cali", LinkKind::Veth)));
     assert!(said.contains("Calico's eBPF dataplane"), "{said}");
 }

@@ -29,8 +29,8 @@ pub fn done(body: &Body) -> Result<(), Error> {
     let wanted = format!("{}Response", body.action);
     match root(&body.text) {
         Some(root) if root == wanted => Ok(()),
-        Some(root) => Err(unreadable(body, &format!("it is `{root}`, not {wanted}; see whether a proxy stands between"))),
-        None => Err(unreadable(body, &format!("it is not {wanted}; see whether a proxy stands between"))),
+        Some(root) => Err(unreadable(body, &format!("the answer is `{root}`, not {wanted}; check for an HTTP proxy in between"))),
+        None => Err(unreadable(body, &format!("the answer is not {wanted}; check for an HTTP proxy in between"))),
     }
 }
 

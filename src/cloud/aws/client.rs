@@ -95,7 +95,7 @@ impl Client {
         }
         if STALE.contains(&code.as_str()) {
             self.credentials.forget();
-            let message = format!("{message} (new credentials are asked for; if it goes on, see whether this machine's clock is right)");
+            let message = format!("{message} (asking for new credentials; if it goes on, check this machine's clock)");
             return Err(Error::Refused { action, code, message });
         }
         Err(Error::Refused { action, code, message })

@@ -66,7 +66,7 @@ impl Chain {
         }
         self.role().await.map_err(|error| {
             format!(
-                "neither AWS_ACCESS_KEY_ID nor AWS_WEB_IDENTITY_TOKEN_FILE is set, and the instance lends no role's ({error}); attach a role to \
+                "AWS_ACCESS_KEY_ID and AWS_WEB_IDENTITY_TOKEN_FILE are not set, and the instance has no role ({error}); attach a role to \
                  the instance (`egressd-cloud policy` prints what it needs)"
             )
         })
@@ -158,7 +158,7 @@ impl Metadata {
             Request::builder().method(method).uri(url).header(name, value).body(Full::default()).map_err(|error| error.to_string())?;
         match self.http.send(request, ANSWER).await {
             Ok((status, text)) if status.is_success() => Ok(text),
-            Ok((status, _)) => Err(format!("the metadata service says {status}")),
+            Ok((status, _)) => Err(format!("the metadata service answered {status}")),
             Err(error) => Err(format!("the metadata service does not answer: {error}")),
         }
     }

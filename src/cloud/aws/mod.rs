@@ -65,7 +65,7 @@ impl Aws {
         }
         let region = self.client.instance("placement/region").await.map_err(|error| {
             Error::Interface(format!(
-                "nobody says which region: set `spec.cloud.aws.region`, --region or AWS_REGION (this instance was asked: {error})"
+                "no region is given, and the instance metadata did not have it ({error}); set `spec.cloud.aws.region`, --region or AWS_REGION"
             ))
         })?;
         self.region = Some(region.clone());
@@ -78,7 +78,7 @@ impl Aws {
         }
         let instance = self.client.instance("instance-id").await.map_err(|error| {
             Error::Interface(format!(
-                "nobody says which instance this is: name `spec.cloud.aws.networkInterface` (the metadata service was asked: {error})"
+                "no network interface is given, and the instance metadata did not name this instance ({error}); set `spec.cloud.aws.networkInterface`"
             ))
         })?;
         self.instance = Some(instance.clone());

@@ -51,10 +51,10 @@ pub fn name(part: &CloudPool) -> String {
 
 /// The instance of a node, and its region.
 fn host(pool: &Pool, node: &str, machine: Option<&Machine>) -> Result<(Host, Option<String>), String> {
-    let machine = machine.ok_or_else(|| format!("node {node} is not there any more; its addresses are given to another one"))?;
+    let machine = machine.ok_or_else(|| format!("node {node} is gone; its addresses go to another node"))?;
     let instance = machine.instance().ok_or_else(|| {
         let provider = machine.provider.as_deref().unwrap_or("nothing");
-        format!("node {node} is no instance of Amazon EC2 (its spec.providerID says {provider}); leave it out of spec.nodeSelector")
+        format!("node {node} is no instance of Amazon EC2 (its spec.providerID is {provider}); leave it out of spec.nodeSelector")
     })?;
     let mut holds = BTreeSet::new();
     if let (Some(nic), Interface::InSubnet) = (&pool.interface, pool.aws.as_ref().map_or(&Interface::InSubnet, |aws| &aws.interface)) {

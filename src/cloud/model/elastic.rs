@@ -67,14 +67,14 @@ pub(super) fn plan(pool: &CloudPool, facts: &Facts, plan: &mut Plan) {
                     match offered.into_iter().find(|elastic| chosen.insert(&elastic.id)) {
                         Some(elastic) => {
                             let tags = tags::elastic(&pool.name, &facts.nic, address, false);
-                            let reason = format!("{} is free, bears {key}={value}, and is for {address}", elastic.public);
+                            let reason = format!("{} is free, has {key}={value}, and is for {address}", elastic.public);
                             plan.call(ASPECT, Call::Tag { id: elastic.id.clone(), tags }, reason);
                         }
                         None => plan.problem(
                             ASPECT,
                             Reason::NoElasticAddress,
                             Some(address),
-                            format!("no free elastic address of the account bears {key}={value}; tag one more, or take {address} out of `spec.blocks`"),
+                            format!("no free elastic address of the account has {key}={value}; tag one more, or remove {address} from `spec.blocks`"),
                         ),
                     }
                 }
@@ -112,7 +112,7 @@ fn in_place(pool: &CloudPool, facts: &Facts, address: Ipv4Addr, plan: &mut Plan)
         (Some(elastic), _) => {
             let whose = tags::claim(elastic).map_or_else(|| "is not egressd's".to_owned(), |claim| format!("is the pool {}'s", claim.pool));
             format!(
-                "{} ({}) leads to {address} and {whose}; disassociate it, or take {address} out of `spec.blocks`",
+                "{} ({}) leads to {address} and {whose}; disassociate it, or remove {address} from `spec.blocks`",
                 elastic.id, elastic.public
             )
         }
@@ -159,7 +159,7 @@ fn associate(facts: &Facts, elastic: &Elastic, address: Ipv4Addr, plan: &mut Pla
 fn taken_away(elastic: &Elastic, address: Ipv4Addr, plan: &mut Plan) {
     let other = elastic.association.as_ref().map(ToString::to_string).unwrap_or_default();
     let message = format!(
-        "{} ({}) is for {address}, and was made to lead to {other}; disassociate it there, or take the tag {} off it",
+        "{} ({}) is for {address}, and was made to lead to {other}; disassociate it there, or remove its tag {}",
         elastic.id,
         elastic.public,
         tags::POOL

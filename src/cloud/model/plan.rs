@@ -55,7 +55,7 @@ fn assign(pool: &CloudPool, facts: &Facts, plan: &mut Plan) {
             );
             plan.problem(aspect, Reason::NotInSubnet, Some(address), message);
         } else if let Some(other) = limits.taken.get(&address) {
-            let message = format!("{address} is an address of {other}; free it there, or take it out of `spec.blocks`");
+            let message = format!("{address} is an address of {other}; free it there, or remove it from `spec.blocks`");
             plan.problem(aspect, Reason::AddressInUse, Some(address), message);
         } else if fits.len() < room {
             fits.push(address);
@@ -109,7 +109,7 @@ fn routes(pool: &CloudPool, facts: &Facts, plan: &mut Plan) {
             Some(Target::Nic(id)) if *id == nic.id => continue,
             Some(Target::Nic(id)) if *alive => {
                 let message = format!(
-                    "the default route of {table} leads to {id}, another network interface; if that is to end, delete the route, and it is made anew"
+                    "the default route of {table} leads to {id}, another network interface; to replace it, delete the route, and egressd-cloud creates it again"
                 );
                 plan.problem(aspect, Reason::RouteInUse, None, message);
                 continue;

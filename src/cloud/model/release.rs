@@ -93,7 +93,7 @@ fn elastics(pool: &str, asked: &BTreeSet<Ipv4Addr>, facts: &Facts, plan: &mut Pl
                 plan.call(aspect, call, format!("the pool does not ask for {} any more", claim.private));
             }
             Some(it) => {
-                let message = format!("{id} ({}) leads to {it}, by somebody else's doing; it is left as it is", elastic.public);
+                let message = format!("{id} ({}) leads to {it}: somebody else changed it, so it is left alone", elastic.public);
                 plan.problem(aspect, Reason::TakenAway, Some(claim.private), message);
             }
             None if claim.allocated => plan.call(aspect, Call::Release { id }, format!("was allocated for {}", claim.private)),
@@ -113,7 +113,7 @@ fn addresses(pool: &str, asked: &BTreeSet<Ipv4Addr>, facts: &Facts, plan: &mut P
         let Some(held) = facts.nic.addresses.iter().find(|held| held.address == address) else { continue };
         match held.public {
             Some(public) => {
-                let message = format!("{public} leads to {address}, by somebody else's doing; the address stays at {}", facts.nic.id);
+                let message = format!("{public} leads to {address}: somebody else changed it, so the address stays at {}", facts.nic.id);
                 plan.problem(aspect, Reason::AddressInUse, Some(address), message);
             }
             None => unused.push(address),

@@ -56,7 +56,7 @@ impl Conflicts {
         let now = Instant::now();
         let known = self.heard.get(&at).filter(|known| known.by == by && known.last + TOLD > now);
         if known.is_none() {
-            warn!(address = %at.1, nic, %by, "another machine says that it has the address, too");
+            warn!(address = %at.1, nic, %by, "another machine claims the address as well");
         }
         let defended = self.heard.get(&at).map(|known| known.defended).filter(|defended| *defended + DEFEND > now);
         let conflict = Conflict { by, nic: nic.to_owned(), last: now, defended: defended.unwrap_or(now) };
@@ -70,7 +70,7 @@ impl Conflicts {
         let recent = self.heard.iter().filter(move |(_, conflict)| conflict.last + TOLD > now);
         recent.map(|((_, address), Conflict { by, nic, .. })| {
             format!(
-                "{address} is on {nic}, and {by} says that it has it, too, so that answers go now to one and now to the other; take it from that machine, or name another address"
+                "{address} is on {nic}, but {by} claims it as well, so replies reach either machine; remove it from that machine, or use another address"
             )
         })
     }

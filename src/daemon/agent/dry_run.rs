@@ -21,10 +21,10 @@ impl Agent {
         let deadline = Instant::now() + PATIENCE;
         self.hear_until(deadline, told, |agent| !agent.silent.any()).await;
         if self.silent.engine {
-            warn!("the engine does not answer: the plan is without its containers, and takes nothing away");
+            warn!("the engine does not answer: the plan lacks its containers, and removes nothing");
         }
         if self.silent.runtime || self.silent.cluster {
-            warn!("the container runtime or the API server does not answer: the plan is without its pods, and takes nothing away");
+            warn!("the container runtime or the API server does not answer: the plan lacks its pods, and removes nothing");
         }
         // A port that nobody served before is planned once it is known who listens there.
         let mut plan = self.plan(None);

@@ -73,7 +73,7 @@ impl Agent {
                     dirty |= !matches!(change, EngineChange::Made { .. } | EngineChange::Lost(_) | EngineChange::Problems(_));
                     match &change {
                         EngineChange::Snapshot { containers, .. } => {
-                            info!(containers = containers.len(), "engine listed");
+                            info!(containers = containers.len(), "received the engine's containers");
                             self.silent.engine = false;
                             self.sources.found(sources::DOCKER);
                             self.sources.told(sources::DOCKER);
@@ -94,7 +94,7 @@ impl Agent {
                 for change in changes {
                     match &change {
                         RuntimeChange::Snapshot(sandboxes) => {
-                            info!(sandboxes = sandboxes.len(), "container runtime listed");
+                            info!(sandboxes = sandboxes.len(), "received the runtime's sandboxes");
                             dirty |= std::mem::take(&mut self.silent.runtime);
                             self.sources.found(sources::CONTAINERD);
                             self.sources.told(sources::CONTAINERD);
@@ -117,7 +117,7 @@ impl Agent {
                     dirty |= self.facts.cluster.apply(change);
                 }
                 if self.silent.cluster && self.facts.cluster.whole() {
-                    info!("API server listed");
+                    info!("received the API server's objects");
                     self.silent.cluster = false;
                     self.sources.told(sources::KUBERNETES);
                 }
@@ -125,7 +125,7 @@ impl Agent {
             }
             Told::Files(manifests) => {
                 self.silent.files = false;
-                info!(bindings = manifests.bindings.len(), errors = manifests.errors.len(), "manifests read");
+                info!(bindings = manifests.bindings.len(), errors = manifests.errors.len(), "read manifests");
                 self.facts.manifests = Index::new(manifests);
                 self.wanted.send_replace(Some(Wanted::of(self.facts.manifests.bindings.iter().map(Arc::as_ref))));
             }
@@ -216,7 +216,7 @@ impl Agent {
         let (before, now): (BTreeSet<&Rule>, BTreeSet<&Rule>) = (self.facts.kernel.rules.iter().collect(), now.iter().collect());
         let wanted = Routing::desired(&self.outcome, &self.facts.kernel).rules;
         if wanted.iter().any(|rule| before.contains(rule) && !now.contains(rule)) {
-            info!("our policy rules were taken away by another program");
+            info!("another program removed egressd's policy rules; restoring them");
             self.metrics.drift.inc();
         }
     }
@@ -234,11 +234,11 @@ impl Agent {
             self.shut();
         }
         if notice.ours {
-            info!(program = notice.program.as_deref().unwrap_or("?"), "our nftables tables were changed by another program");
+            info!(program = notice.program.as_deref().unwrap_or("?"), "another program changed egressd's nftables tables; restoring them");
             self.metrics.drift.inc();
             self.kernel.forget();
         } else if notice.lost {
-            debug!("events of nftables were lost: all of our tables are looked at");
+            debug!("nftables events were lost; reading egressd's tables again");
             self.kernel.doubt();
         }
         notice.ours || notice.lost

@@ -30,7 +30,7 @@ impl Agent {
 
     /// Takes everything of ours out of the kernel.
     pub fn withdraw(&mut self, state: &Path, boot_guard: Option<&Path>) -> Result<(), Error> {
-        info!("no agent is wanted here any more: taking everything of egressd out of the kernel");
+        info!("this node needs no agent any more; removing everything of egressd from the kernel");
         // It would make the file anew.
         if let Some(keeper) = self.boot_guard.take() {
             keeper.end();

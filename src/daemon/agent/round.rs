@@ -67,7 +67,7 @@ impl Agent {
             Err(failure) => return self.stopped_by(failure),
         };
         if quiet && self.few > 0 && !plan.ruleset.is_empty() {
-            warn!(changes = plan.ruleset.len(), "a look at everything found what rounds for a few workloads had missed: please report it");
+            warn!(changes = plan.ruleset.len(), "a full round found changes that incremental rounds had missed; this is a bug, please report it");
             self.metrics.missed.inc();
         }
         self.few = 0;
@@ -76,7 +76,7 @@ impl Agent {
         self.past.departed.clone_from(&plan.departed);
         if plan.target.as_ref().is_some_and(|target| target.tables.is_empty()) && !(plan.disarm.is_empty() && cuts.is_empty()) {
             let disarmed =
-                self.kernel.disarm(&plan.disarm).map_err(|error| Failure::of("taking the bound sources out of tables that go", &error));
+                self.kernel.disarm(&plan.disarm).map_err(|error| Failure::of("removing the bound sources from tables that go", &error));
             // Without the tables, flows that had an exit would go on by the host's NIC.
             let cut = || cutter::cut_now(&plan.cuts, &plan.server_cuts).map_err(|error| Failure::of(cutter::STEP, &error));
             if let Err(failure) = disarmed.and_then(|()| cut()) {
@@ -214,7 +214,7 @@ impl Agent {
         }
         let sysctls = self.kernel.sysctls(&sysctls::keys(&self.outcome, &self.facts.kernel));
         if self.kernel.take_drift() {
-            info!("our nftables tables were changed by another program while events were lost");
+            info!("another program changed egressd's nftables tables while events were lost; restoring them");
             self.metrics.drift.inc();
         }
         // They may have changed since they were read first.

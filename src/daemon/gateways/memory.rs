@@ -56,7 +56,7 @@ impl Memory {
         let all: Vec<(IfIndex, IpAddr, bool)> = all.map(|((nic, gateway), dead)| (nic, gateway, dead)).collect();
         let bytes = serde_json::to_vec(&all).expect("it is plain data");
         if let Err(error) = whole::write(&self.file, &bytes, |_| Ok(())) {
-            warn!(file = %self.file.display(), %error, "failed to keep which gateways answer for the next start");
+            warn!(file = %self.file.display(), %error, "failed to save the gateways' state for the next start");
         }
     }
 }

@@ -24,11 +24,11 @@ impl Engine {
         }
         match self.docker.create_network(request(wanted)).await {
             Ok(_) => {
-                tracing::info!(network = wanted.name, "docker network made");
+                tracing::info!(network = wanted.name, "docker network created");
                 Ok(())
             }
             Err(bollard::errors::Error::DockerResponseServerError { message, .. }) => Err(refusal(wanted, &message)),
-            Err(source) => Err(Error::Engine { step: format!("make network {}", wanted.name), source }),
+            Err(source) => Err(Error::Engine { step: format!("create network {}", wanted.name), source }),
         }
     }
 
@@ -103,8 +103,8 @@ fn same(wanted: &ManagedNetwork, found: wire::Network) -> Result<(), Error> {
     let name = &wanted.name;
     let found = facts::network(found);
     let differs = |field: &str, has: String, want: String| {
-        let cure = format!("`docker network rm {name}` lets egressd make it anew");
-        Err(Error::refused(field, format!("network {name} is there with {has}, not {want}; change the manifest, or {cure}")))
+        let cure = format!("`docker network rm {name}` lets egressd create it again");
+        Err(Error::refused(field, format!("network {name} exists with {has}, not {want}; change the manifest, or {cure}")))
     };
 
     if found.driver != "bridge" {
@@ -148,7 +148,7 @@ fn refusal(wanted: &ManagedNetwork, message: &str) -> Error {
     } else if lower.contains("bridge") {
         ("spec.bridgeName", "choose a device name that no other network uses, of at most 15 bytes")
     } else {
-        ("metadata.name", "make it by hand with `docker network create` to see what the engine wants")
+        ("metadata.name", "make it by hand with `docker network create` to see the engine's own error")
     };
     Error::refused(field, format!("the engine refuses network {}: {}; {cure}", wanted.name, message.trim_end_matches('.')))
 }

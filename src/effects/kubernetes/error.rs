@@ -16,7 +16,7 @@ pub enum Error {
     Unknown { verb: &'static str, resource: String },
     #[error("failed to {verb} {resource}: {}", .status.message)]
     Refused { verb: &'static str, resource: String, status: Box<Status> },
-    #[error("failed to {verb} {resource}: the API server does not accept who we are ({}); look at the token or the kubeconfig", .status.message)]
+    #[error("failed to {verb} {resource}: the API server rejected our credentials ({}); check the token or the kubeconfig", .status.message)]
     Unauthorized { verb: &'static str, resource: String, status: Box<Status> },
     /// What is said on the way to the last cause names only layers.
     #[error("failed to {verb} {resource}: {}", root(.source))]

@@ -103,7 +103,7 @@ impl Followers {
             let word = match heard {
                 Heard::Said(Said::Word(word)) => word,
                 Heard::Said(Said::Trouble { key, problem }) => {
-                    return problem.iter().for_each(|problem| warn!(resource, key, problem, "failed to read an object; the others go on"));
+                    return problem.iter().for_each(|problem| warn!(resource, key, problem, "failed to read an object; the others stay in force"));
                 }
                 Heard::Problem(problem) => {
                     let missing = matches!(problem, Some(Problem::Unknown | Problem::Forbidden { .. }));
@@ -111,10 +111,10 @@ impl Followers {
                         Some(_) if without && missing => {
                             info!(
                                 resource,
-                                "not there, or kept from us: name the subnets that it would tell by `inside` in the chart's values"
+                                "missing or forbidden; set `inside` in the chart's values to the subnets that it would list"
                             );
                         }
-                        Some(problem) => warn!(resource, problem = problem.told(resource).1, "failed to watch; trying again"),
+                        Some(problem) => warn!(resource, problem = problem.told(resource).1, "failed to watch; retrying"),
                         None => {}
                     }
                     said = problem;

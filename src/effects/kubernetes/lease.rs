@@ -89,7 +89,7 @@ impl Candidate {
                 Err(error) => {
                     let error = error.to_string();
                     if error != said {
-                        warn!(error, "failed to ask for the Lease; trying again");
+                        warn!(error, "failed to read the Lease; retrying");
                     }
                     said = error;
                     PAUSE
@@ -166,11 +166,11 @@ impl Candidate {
                     warn!(identity = self.identity, "lost the Lease to another controller");
                     return;
                 }
-                Ok(Err(error)) => debug!(%error, "failed to renew the Lease; trying again"),
-                Err(_) => debug!("no answer to the renewal of the Lease; trying again"),
+                Ok(Err(error)) => debug!(%error, "failed to renew the Lease; retrying"),
+                Err(_) => debug!("no answer to the renewal of the Lease; retrying"),
             }
             if Instant::now() >= self.until() {
-                warn!(identity = self.identity, "could not renew the Lease in time; is the leader no longer");
+                warn!(identity = self.identity, "could not renew the Lease in time; no longer the leader");
                 self.lease = None;
                 return;
             }
@@ -199,7 +199,7 @@ impl Candidate {
         spec.holder_identity = None;
         spec.lease_duration_seconds = Some(1);
         if let Err(error) = ask("update", LEASES, self.api.replace(self.name, &PostParams::default(), &lease)).await {
-            debug!(%error, "failed to release the Lease; it ends by itself");
+            debug!(%error, "failed to release the Lease; it expires by itself");
         }
     }
 

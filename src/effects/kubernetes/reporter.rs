@@ -177,7 +177,7 @@ async fn write(client: Client, api: Api<EgressNode>, mut told: watch::Receiver<O
                 pace.failed(Instant::now());
                 let error = error.to_string();
                 if failed.as_ref() != Some(&error) {
-                    warn!(node = report.name, error, "failed to write the node's report; trying again");
+                    warn!(node = report.name, error, "failed to write the node's report; retrying");
                 }
                 failed = Some(error);
             }

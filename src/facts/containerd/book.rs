@@ -316,7 +316,7 @@ fn refuse_placement(name: &str, asked: Arc<Asked>) -> Arc<Asked> {
         .filter(|(_, given)| *given)
         .map(|(label, _)| FieldError {
             field: label.to_owned(),
-            message: "is obeyed for Docker's containers only; choose the network when the container is made (`nerdctl run --network`) and take the label out"
+            message: "works for Docker's containers only; choose the network when the container is created (`nerdctl run --network`) and remove the label"
                 .to_owned(),
         })
         .collect();

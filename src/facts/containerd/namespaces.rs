@@ -33,7 +33,7 @@ impl Namespaces {
         let Some(ask) = &mut self.ask else {
             if !self.said {
                 tracing::warn!(
-                    "containers without a kubelet are not known by their network here: run egressd in containerd's PID namespace"
+                    "containers without a kubelet cannot be matched to their network here: run egressd in containerd's PID namespace"
                 );
                 self.said = true;
             }

@@ -288,7 +288,7 @@ async fn all(client: &Client) -> Result<Read<Listed>, Ended> {
             match task {
                 Ok(pid) => listed.tasks.extend(pid.map(|pid| (id, pid))),
                 Err(fault) => {
-                    tracing::warn!(%id, fault, "a container's task cannot be asked for");
+                    tracing::warn!(%id, fault, "failed to ask for a container's task");
                     faults.insert(id.clone(), fault);
                     listed.mute.insert(id);
                 }
@@ -306,11 +306,11 @@ async fn one_task(client: &Client, id: Id) -> (Id, Result<Option<u32>, String>) 
         match client.tasks().get(request).await {
             // containerd 1.6 gives a task whose shim it asked in vain no state at all.
             Ok(answer) => match answer.into_inner().process {
-                Some(task) if task.status() == v1::Status::Unknown => Err("its shim does not tell of its task".to_owned()),
+                Some(task) if task.status() == v1::Status::Unknown => Err("its shim does not report its task".to_owned()),
                 process => Ok(process.filter(is_alive).map(|task| task.pid)),
             },
             Err(status) if status.code() == Code::NotFound => Ok(None),
-            Err(status) => Err(format!("its shim does not tell of its task: {status}")),
+            Err(status) => Err(format!("its shim does not report its task: {status}")),
         }
     };
     let answer = timeout(PATIENCE_TASK, ask).await;
@@ -347,8 +347,8 @@ async fn tasks(client: &Client, namespace: &str) -> Result<Vec<(Id, u32)>, Ended
 /// One record that is not as it should be is a fault of its own, and does not stop the others.
 fn useful(id: &Id, read: Result<Option<Record>, record::Fault>, faults: &mut BTreeMap<Id, String>) -> Option<Record> {
     read.unwrap_or_else(|fault| {
-        tracing::warn!(%id, %fault, "a container's record is of no use");
-        faults.insert(id.clone(), format!("its record is of no use: {fault}"));
+        tracing::warn!(%id, %fault, "a container's record cannot be used");
+        faults.insert(id.clone(), format!("its record cannot be used: {fault}"));
         None
     })
 }

@@ -149,7 +149,7 @@ impl<L: Stream<Item = Result<Vec<u8>, AskError>> + Unpin> Incoming<L> {
         match serde_json::from_slice(&line) {
             Ok(event) => self.queue.extend(read::event(event).map(Heard::Event)),
             Err(error) => {
-                tracing::warn!(%error, "an event of the engine cannot be read; everything is listed anew");
+                tracing::warn!(%error, "failed to read an event of the engine; listing everything again");
                 self.queue.push_back(Heard::Unreadable);
             }
         }

@@ -84,7 +84,7 @@ impl Memory {
         }
         let behind = failed.map(|error| error.to_string());
         if let Some(error) = behind.as_ref().filter(|_| behind != self.behind) {
-            warn!(folder = %folder.display(), error, "failed to keep manifests for the next start");
+            warn!(folder = %folder.display(), error, "failed to save the manifests for the next start");
         }
         self.behind = behind;
     }

@@ -68,7 +68,7 @@ async fn a_folder_that_comes_later_is_read_then() {
     let folder = above.path().join("etc/manifests");
     let mut source = Source::new(&folder, Path::new("/nowhere"), None).expect("a thread");
     let missing = next(&mut source).await;
-    assert!(missing.errors[0].error.message.contains("does not exist; make it"), "{missing:?}");
+    assert!(missing.errors[0].error.message.contains("does not exist; create it"), "{missing:?}");
     fs::create_dir_all(&folder).expect("made");
     write(&folder, "a.yaml", &binding("a", "172.31.0.8"));
     let read = until(&mut source, &["default/a 172.31.0.8"]).await;
@@ -159,7 +159,7 @@ fn a_file_that_breaks_leaves_in_force_what_it_said() {
         let read = folder.read();
         assert_eq!(read.bindings, good.bindings);
         assert_eq!(read.errors.len(), 1);
-        assert!(read.errors[0].error.message.ends_with("(what the file said before stays in force)"), "{:?}", read.errors);
+        assert!(read.errors[0].error.message.ends_with("(the file's last valid version stays in force)"), "{:?}", read.errors);
     }
     write(place.path(), "a.yaml", &binding("a", "172.31.0.14"));
     assert_eq!(exits(&folder.read()), ["default/a 172.31.0.14"]);

@@ -140,7 +140,7 @@ impl Source {
             return Err(error);
         }
         if drained.map_err(Error::Listen)? == Drained::Overrun {
-            tracing::warn!("the kernel told more than could be read in time: reading all anew");
+            tracing::warn!("the kernel sent events faster than they were read; reading everything again");
             return Ok(None);
         }
         if batch.routing {

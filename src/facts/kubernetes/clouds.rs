@@ -123,12 +123,12 @@ fn add<K, T>(
         // Fails only when the source is dropped, and this task with it.
         Heard::Said(Said::Word(word)) => drop(tell.send(change(word))),
         Heard::Said(Said::Trouble { key, problem }) => {
-            problem.iter().for_each(|problem| warn!(resource, key, problem, "failed to read an object; the others go on"));
+            problem.iter().for_each(|problem| warn!(resource, key, problem, "failed to read an object; the others stay in force"));
         }
         Heard::Problem(problem) => {
             match &problem {
                 Some(problem) if said.as_ref() != Some(problem) => {
-                    warn!("{}; what was known holds", problem.told(resource).1);
+                    warn!("{}; the last known objects stay in force", problem.told(resource).1);
                 }
                 None if said.is_some() => info!(resource, "read again"),
                 _ => {}

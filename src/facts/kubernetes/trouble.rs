@@ -57,14 +57,14 @@ impl Problem {
                 format!("the API server does not know {resource}; apply the CustomResourceDefinitions: egressd crd | kubectl apply -f -")
             }
             Self::Forbidden { verb } => {
-                format!("may not {verb} {resource}; give the agent's ServiceAccount `list` and `watch` on {resource}")
+                format!("not allowed to {verb} {resource}; give the agent's ServiceAccount `list` and `watch` on {resource}")
             }
             Self::Unreadable { message } => {
                 format!("failed to read {resource}: {message}; this version of egressd may not fit the API server's, look for another")
             }
-            Self::Refused { verb, message } => format!("failed to {verb} {resource}: the API server says: {message}"),
+            Self::Refused { verb, message } => format!("failed to {verb} {resource}: the API server answered: {message}"),
             Self::Unauthorized { message } => {
-                return (About::Server, format!("it does not accept who we are ({message}); look at the token or the kubeconfig"));
+                return (About::Server, format!("the API server rejected our credentials ({message}); check the token or the kubeconfig"));
             }
             Self::Away { cause } => return (About::Server, cause.clone()),
         };

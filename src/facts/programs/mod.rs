@@ -77,7 +77,7 @@ struct Watch {
 impl Watch {
     fn new() -> Self {
         let inotify = watches().inspect_err(|error| {
-            warn!(%error, "failed to watch control groups; raise fs.inotify.max_user_instances (they are looked at every second)");
+            warn!(%error, "failed to watch control groups; raise fs.inotify.max_user_instances (reading them every second instead)");
         });
         let inotify = inotify.ok();
         Self { partial: inotify.is_none(), inotify }
@@ -104,7 +104,7 @@ impl Watch {
             && !matches!(errno, nix::Error::ENOENT | nix::Error::ENOTDIR)
             && !std::mem::replace(&mut self.partial, true)
         {
-            warn!(folder = %folder.display(), %errno, "failed to watch a folder; raise fs.inotify.max_user_watches (it is looked at every second)");
+            warn!(folder = %folder.display(), %errno, "failed to watch a folder; raise fs.inotify.max_user_watches (reading it every second instead)");
         }
     }
 

@@ -47,7 +47,7 @@ pub fn kept() {
     world.host.run(&["ipvsadm", "-C"]);
     until_listed(&world, &["172.28.0.12:1234", &format!("{own}:{CALLED} rr")], &[]);
     assert!(world.metric("egressd_drift_total") > drift, "it is counted");
-    assert!(problems(&world).contains("another program has changed virtual services"), "{}", problems(&world));
+    assert!(problems(&world).contains("another program changed egressd's virtual services"), "{}", problems(&world));
     assert_eq!(call(&world, 3, servers.each_ref()), [1, 1, 1]);
     let server = ["-t", &format!("{own}:{CALLED}"), "-r", "172.28.0.11:1234"];
     world.host.run(&[&["ipvsadm", "-e"], &server[..], &["-m", "-w", "7"]].concat());

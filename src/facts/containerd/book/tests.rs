@@ -239,7 +239,7 @@ fn labels_that_place_a_container_are_refused_and_the_exit_is_served() {
     assert_eq!((asked.placement.network.as_ref(), asked.placement.address), (None, None));
     for label in ["egress.network", "egress.container-ip"] {
         let said = binding.warnings.iter().find(|warning| warning.starts_with(&format!("{label}: ")));
-        assert!(said.is_some_and(|warning| warning.contains("take the label out")), "{:?}", binding.warnings);
+        assert!(said.is_some_and(|warning| warning.contains("remove the label")), "{:?}", binding.warnings);
     }
 }
 
