@@ -264,7 +264,7 @@ fn names(facts: &Facts, row: &Row) -> Option<String> {
     let entry = row.entry.filter(|entry| entry.is_of_host() && *entry != Entry::Everybody);
     let stub = facts.programs.stub.filter(|_| entry.is_some())?;
     let cure = "bind that one, too (systemdUnits: [systemd-resolved.service], for instance), or give the program a resolv.conf of its own";
-    Some(format!("are asked of the resolver at {stub}, whose queries leave by its own way: {cure}"))
+    Some(format!("are asked of the resolver at {stub}, whose queries leave through its own way: {cure}"))
 }
 
 /// How the way's table leads there.

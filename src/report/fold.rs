@@ -5,6 +5,7 @@
 
 mod binding;
 pub(super) mod condition;
+mod count;
 mod events;
 mod nodes;
 mod placed;

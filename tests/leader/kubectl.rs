@@ -38,7 +38,7 @@ pub fn shown() {
         assert!(node.contains("0 workloads bound, 2 failing"), "{node}");
 
         let nowhere = kubectl_egress(&lab, &["node", "n9"]).expect_err("there is none");
-        assert_eq!(nowhere, "kubectl egress: node n9 reports nothing; see kubectl get egressnodes for those that do\n");
+        assert_eq!(nowhere, "kubectl egress: node n9 does not report; see kubectl get egressnodes for those that do\n");
         let nobody = kubectl_egress(&lab, &["explain", "nobody", "-n", "shop"]).expect_err("there is none");
         assert_eq!(nobody, "kubectl egress: there is no pod nobody in the namespace shop; see kubectl get pods --all-namespaces\n");
     });

@@ -88,10 +88,10 @@ fn condition(pool: &CloudPool, shown: &Facts, aspect: Aspect, plan: &Plan, faile
     let reason = if ready { Reason::Done } else { Reason::Pending };
     let wait = match due {
         _ if ready => "",
-        0 => "; the cloud does not show all of it yet",
-        _ => "; calls are to be made",
+        0 => "; the cloud does not show all of them yet",
+        _ => "; calls are pending",
     };
-    Condition { ready, reason, message: format!("{done} of {of} {what}{wait}") }
+    Condition { ready, reason, message: format!("{what}: {done} of {of}{wait}") }
 }
 
 /// How much of an aspect the cloud shows.
@@ -99,19 +99,19 @@ fn progress(pool: &CloudPool, shown: &Facts, aspect: Aspect) -> (usize, usize, &
     let addresses = |is: &dyn Fn(Ipv4Addr) -> bool| pool.addresses.iter().filter(|address| is(**address)).count();
     match aspect {
         Aspect::AddressesAssigned => {
-            (addresses(&|address| shown.nic.holds(address)), pool.addresses.len(), "addresses are the network interface's")
+            (addresses(&|address| shown.nic.holds(address)), pool.addresses.len(), "addresses on the network interface")
         }
         Aspect::ElasticAddressesAssociated => (
             addresses(&|address| elastic::bound(pool, shown, address).is_some()),
             pool.addresses.len(),
-            "addresses have an elastic address",
+            "addresses with an elastic address",
         ),
-        Aspect::SourceDestCheckDisabled => (usize::from(!shown.nic.source_dest_check), 1, "network interfaces have the check off"),
+        Aspect::SourceDestCheckDisabled => (usize::from(!shown.nic.source_dest_check), 1, "network interfaces with the check off"),
         Aspect::RoutesPointed => {
             let here = Some(Target::Nic(shown.nic.id.clone()));
             let leads = |table: &&String| shown.tables.get(*table).is_some_and(|route| route.target == here);
             let tables = &pool.aws.route_tables;
-            (tables.iter().filter(leads).count(), tables.len(), "route tables lead to the network interface")
+            (tables.iter().filter(leads).count(), tables.len(), "route tables that lead to the network interface")
         }
     }
 }

@@ -89,7 +89,7 @@ fn on_node(out: &mut String, place: &str, node: &EgressNode, winner: &EgressBind
     if Some(report.generation) != winner.metadata.generation {
         writeln!(out, "            it speaks of the binding as it was before")?;
     }
-    writeln!(out, "            of {} workloads of the binding there {} leave by an exit", report.workloads, report.programmed)?;
+    writeln!(out, "            workloads of the binding there that leave through an exit: {} of {}", report.programmed, report.workloads)?;
     if let (Some(reason), Some(message)) = (&report.reason, &report.message) {
         writeln!(out, "            {} do not: {reason}: {message}", report.failing)?;
     }

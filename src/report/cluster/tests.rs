@@ -28,8 +28,8 @@ fn crawler() -> EgressBinding {
         "conditions": [
             condition("Accepted", "True", "Accepted", "it is well written"),
             condition("ResolvedRefs", "True", "ResolvedRefs", "all that it refers to is there"),
-            condition("Programmed", "False", "NoExitOnNode", "1 of 3 workloads have no usable exit, on 1 nodes; n2: no NIC holds it"),
-            condition("Ready", "False", "NoExitOnNode", "1 of 3 workloads have no usable exit, on 1 nodes; n2: no NIC holds it"),
+            condition("Programmed", "False", "NoExitOnNode", "1 of 3 workloads have no usable exit, on 1 node; n2: no NIC holds it"),
+            condition("Ready", "False", "NoExitOnNode", "1 of 3 workloads have no usable exit, on 1 node; n2: no NIC holds it"),
         ],
         "exits": ["172.31.0.14"],
         "summary": { "nodes": 2, "workloads": 3, "programmed": 2, "failing": 1 },
@@ -81,7 +81,7 @@ NAMESPACE  NAME       POOL    EXITS        NODES  WORKLOADS  PROGRAMMED  FAILING
 shop       crawler    public  172.31.0.14  2      3          2           1        NoExitOnNode
 shop       everybody  public  -            0      0          0           0        Unknown
 
-shop/crawler: 1 of 3 workloads have no usable exit, on 1 nodes; n2: no NIC holds it
+shop/crawler: 1 of 3 workloads have no usable exit, on 1 node; n2: no NIC holds it
 shop/crawler: 1 failing on n2: no NIC holds it
 shop/everybody: no agent has looked at it yet; see whether egressd runs in this cluster
 ";
@@ -104,9 +104,9 @@ pod/shop/web-1 (10.244.1.7)
             everybody selects it too, and comes after it (priority, then age, then name)
   pool      public
   exits     172.31.0.14
-  state     NoExitOnNode: 1 of 3 workloads have no usable exit, on 1 nodes; n2: no NIC holds it
+  state     NoExitOnNode: 1 of 3 workloads have no usable exit, on 1 node; n2: no NIC holds it
   node      n2 holds none of the exits
-            of 1 workloads of the binding there 0 leave by an exit
+            workloads of the binding there that leave through an exit: 0 of 1
             1 do not: NoExitOnNode: no NIC holds it
 ";
     assert_eq!(explain(&running(), &[everybody(), crawler()], Some(&n2())), text);

@@ -6,6 +6,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use k8s_openapi::jiff::Timestamp;
 
 use super::condition::{Verdict, conditions, find};
+use super::count::{count, nodes, verb};
 use crate::api::node::{NodeBinding, NodeService};
 use crate::api::status::{EgressBindingStatus, FailingNode, PublishedPort, Summary};
 use crate::model::binding::ExitSpec;
@@ -108,7 +109,7 @@ impl Case<'_> {
 
     fn resolved(&self) -> Verdict {
         match (&self.exits, &self.missing) {
-            _ if !self.is_accepted() => Verdict::pending("it is not accepted".to_owned()),
+            _ if !self.is_accepted() => Verdict::pending("the binding is not accepted".to_owned()),
             (_, Some(reason)) | (Err(reason), None) => Verdict::because(reason),
             (Ok(_), None) => Verdict::yes(RESOLVED, "all references are resolved".to_owned()),
         }
@@ -126,32 +127,37 @@ impl Case<'_> {
         if let Some((node, report)) = self.failing().find(|(_, report)| !self.is_behind(report)) {
             let FailingNode { reason, message, .. } = failing_node(node, report);
             let (failing, nodes) = (sum(|report| report.failing), self.failing().count());
-            let text = format!("{failing} of {workloads} workloads have no usable exit, on {nodes} nodes; {node}: {message}");
+            let text = format!(
+                "{failing} of {} {} no usable exit, on {}; {node}: {message}",
+                count(workloads, "workload"),
+                verb(workloads, "has", "have"),
+                count(nodes, "node")
+            );
             return Verdict::no(&reason, text);
         }
         let mut silent = self.reports.iter().filter(|report| report.silent && report.binding.workloads > 0).map(|report| report.node);
         if let Some(first) = silent.next() {
-            let nodes = silent.count() + 1;
-            return Verdict::unknown(
-                AGENT_SILENT,
-                format!(
-                    "the agents of {nodes} nodes with pods of it report nothing; the first is {first}; look at its agent's pod and log"
-                ),
-            );
+            let nodes = nodes(silent.count() + 1, first);
+            let text = format!("no report from {nodes} with pods of this binding; check the agent's pod and log there");
+            return Verdict::unknown(AGENT_SILENT, text);
         }
         let mut behind = self.spoken().filter(|(_, report)| self.is_behind(report)).map(|(node, _)| node);
         if let Some(first) = behind.next() {
-            let others = behind.count();
-            return Verdict::pending(format!("{} nodes have not reported on it as it is now; the first is {first}", others + 1));
+            let nodes = nodes(behind.count() + 1, first);
+            return Verdict::pending(format!("waiting for {nodes} to report on the binding's current generation"));
         }
         match (workloads, programmed) {
-            (0, _) if let Some((word, message)) = self.overlap() => Verdict::no(word, format!("it comes after another binding: {message}")),
+            (0, _) if let Some((word, message)) = self.overlap() => Verdict::no(word, format!("another binding takes precedence: {message}")),
             (0, _) if self.settled || self.stood() => Verdict::yes(NO_WORKLOADS, "no pods match".to_owned()),
-            (0, _) => Verdict::pending("no node has reported on it yet".to_owned()),
-            (_, 0) => Verdict::pending(format!("{workloads} pods wait for an address, or for a NIC that shows it")),
-            (all, some) if all == some => Verdict::yes(PROGRAMMED, "all its workloads leave by its exits".to_owned()),
+            (0, _) => Verdict::pending("no node has reported on this binding yet".to_owned()),
+            (_, 0) => Verdict::pending(format!(
+                "{} {} waiting for an address, or for an interface that has it",
+                count(workloads, "pod"),
+                verb(workloads, "is", "are")
+            )),
+            (all, some) if all == some => Verdict::yes(PROGRAMMED, "all its workloads leave through its exits".to_owned()),
             (all, some) => {
-                Verdict::yes(PROGRAMMED, format!("{some} of {all} workloads leave by its exits; the others wait for an address"))
+                Verdict::yes(PROGRAMMED, format!("{some} of {} leave through its exits; the others are waiting for an address", count(all, "workload")))
             }
         }
     }

@@ -73,7 +73,7 @@ fn programmed(status: &EgressBindingStatus) -> Option<Tale> {
             Some(Tale::warning("Program", &condition.reason, note))
         }
         "True" if condition.reason == PROGRAMMED => {
-            let note = format!("its workloads leave by {}", status.exits.join(", "));
+            let note = format!("its workloads leave through {}", status.exits.join(", "));
             Some(Tale::normal("Program", PROGRAMMED, &note))
         }
         _ => None,
@@ -83,7 +83,7 @@ fn programmed(status: &EgressBindingStatus) -> Option<Tale> {
 /// What the status of a pool is worth. Who is left without is in its condition.
 pub(super) fn of_pool(status: &EgressPoolStatus) -> Option<Tale> {
     let exhausted = find(&status.conditions, AVAILABLE).is_some_and(|c| c.status == "False" && c.reason == EXHAUSTED);
-    let tale = || Tale::warning("Allocate", EXHAUSTED, "bindings ask for more addresses than it has; add a block, or let a binding go");
+    let tale = || Tale::warning("Allocate", EXHAUSTED, "bindings ask for more addresses than the pool has; add a block, or delete a binding");
     let accepted = find(&status.conditions, ACCEPTED);
     let outside = accepted.filter(|c| c.reason == LENT_OUTSIDE).map(|c| Tale::warning("Allocate", LENT_OUTSIDE, &c.message));
     let assigned = || Tale::of("Assign", find(&status.conditions, ASSIGNED));
@@ -124,14 +124,14 @@ impl<'a> Lending<'a> {
             return Tale::normal("Allocate", ALLOCATED, &format!("EgressPool {pool} lends it {}", self.got.join(", ")));
         }
         let has = if self.has.is_empty() { "nothing".to_owned() } else { self.has.join(", ") };
-        Tale::warning("Release", RELEASED, &format!("EgressPool {pool} lends it {} no longer; it has {has} now", self.lost.join(", ")))
+        Tale::warning("Release", RELEASED, &format!("EgressPool {pool} no longer lends it {}; it has {has} now", self.lost.join(", ")))
     }
 
     pub fn for_pool(&self) -> Tale {
         if self.lost.is_empty() {
-            return Tale::normal("Allocate", ALLOCATED, &format!("{} are lent to EgressBinding {}", self.got.join(", "), self.binding));
+            return Tale::normal("Allocate", ALLOCATED, &format!("lent {} to EgressBinding {}", self.got.join(", "), self.binding));
         }
-        Tale::normal("Release", RELEASED, &format!("{} are lent to EgressBinding {} no longer", self.lost.join(", "), self.binding))
+        Tale::normal("Release", RELEASED, &format!("released {} from EgressBinding {}", self.lost.join(", "), self.binding))
     }
 }
 

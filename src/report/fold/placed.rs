@@ -5,6 +5,7 @@ use std::net::IpAddr;
 
 use super::binding::AGENT_SILENT;
 use super::condition::Verdict;
+use super::count::{count, nodes, verb};
 use super::world::World;
 use crate::api::node::EgressNodeSpec;
 use crate::model::pool::{Candidate, Candidates, MAX_PLACED, Places, Pool};
@@ -33,8 +34,9 @@ pub(super) fn verdict(pool: &Pool, places: &Places, world: &World, silent: &BTre
     let unplaced = own.filter(|address| !places.contains_key(address)).count();
     if unplaced > 0 {
         let text = format!(
-            "{unplaced} of {} addresses have no node: none that spec.nodeSelector selects is ready and has an agent that reports; see kubectl get nodes --show-labels, and kubectl get egressnodes",
-            pool.size()
+            "{unplaced} of {} {} no node: spec.nodeSelector selects no ready node whose agent reports; see kubectl get nodes --show-labels, and kubectl get egressnodes",
+            count(pool.size(), "address"),
+            verb(pool.size(), "has", "have")
         );
         return Some(Verdict::no(NO_NODE, text));
     }
@@ -56,11 +58,17 @@ pub(super) fn verdict(pool: &Pool, places: &Places, world: &World, silent: &BTre
             Verdict::no(&first.reason, format!("{} on {node}: {}{others}", first.address, first.message))
         }
         (None, Some(node)) => {
-            let text = format!("the agents of {} nodes with addresses of it report nothing; the first is {node}", mute.len());
+            let text = format!("no report from {} with addresses of this pool; check the agent's pod and log there", nodes(mute.len(), node));
             Verdict::unknown(AGENT_SILENT, text)
         }
-        (None, None) if missing > 0 => Verdict::pending(format!("{missing} of {} addresses are not on their nodes yet", places.len())),
-        (None, None) => Verdict::yes(ASSIGNED, format!("{} addresses are on {} nodes", places.len(), by_node.len())),
+        (None, None) if missing > 0 => {
+            let all = count(places.len(), "address");
+            Verdict::pending(format!("{missing} of {all} {} yet", verb(places.len(), "is not on its node", "are not on their nodes")))
+        }
+        (None, None) => {
+            let all = count(places.len(), "address");
+            Verdict::yes(ASSIGNED, format!("{all} {} on {}", verb(places.len(), "is", "are"), count(by_node.len(), "node")))
+        }
     })
 }
 

@@ -54,7 +54,7 @@ pub(super) fn status(
     };
     let available = match () {
         () if accepted.status != "True" => accepted.clone(),
-        () if lent.owed.is_empty() => Verdict::yes(AVAILABLE, "every binding has as many addresses as it asks for".to_owned()),
+        () if lent.owed.is_empty() => Verdict::yes(AVAILABLE, "every binding has the addresses that it asks for".to_owned()),
         () => Verdict::no(EXHAUSTED, owed(lent)),
     };
     let assigned = assigned.map(|assigned| (ASSIGNED, if accepted.status == "True" { assigned } else { accepted.clone() }));
@@ -72,7 +72,7 @@ pub(super) fn status(
 
 fn outside(pool: &str, outside: &[(IpAddr, &str)]) -> String {
     format!(
-        "the spec is valid; {} are in no block any more and stay lent until their bindings let go; to take them back now: kubectl annotate egresspool {pool} {FORCE}=true",
+        "the spec is valid; no block has these addresses any more, and they stay lent until their bindings release them: {}; to release them now: kubectl annotate egresspool {pool} {FORCE}=true",
         named(outside)
     )
 }
@@ -80,21 +80,21 @@ fn outside(pool: &str, outside: &[(IpAddr, &str)]) -> String {
 fn owed(lent: &Lent<'_>) -> String {
     let names: Vec<String> = lent.owed.iter().take(MAX_NAMED).map(|(binding, missing)| format!("{binding} ({missing})")).collect();
     let more = lent.owed.len().saturating_sub(MAX_NAMED);
-    let more = if more == 0 { String::new() } else { format!(" and {more} other bindings") };
+    let more = if more == 0 { String::new() } else { format!(" and {more} more") };
     let kept = match lent.kept.as_slice() {
         [] => String::new(),
         kept => format!(
-            "; {} are kept for bindings that a restore may bring back, for an hour: to free them now, delete their lines from ConfigMap {RECORD}",
+            "; kept for an hour for bindings that a restore may bring back: {}; to free them now, delete their lines from ConfigMap {RECORD}",
             named(kept)
         ),
     };
-    format!("addresses are missing for {}{more}; add a block, or let a binding go{kept}", names.join(", "))
+    format!("addresses are missing for {}{more}; add a block, or delete a binding{kept}", names.join(", "))
 }
 
 /// The first of them, each with its binding, and how many more there are.
 fn named(addresses: &[(IpAddr, &str)]) -> String {
     let named: Vec<String> = addresses.iter().take(MAX_NAMED).map(|(address, binding)| format!("{address} ({binding})")).collect();
     let more = addresses.len().saturating_sub(MAX_NAMED);
-    let more = if more == 0 { String::new() } else { format!(" and {more} others") };
+    let more = if more == 0 { String::new() } else { format!(" and {more} more") };
     format!("{}{more}", named.join(", "))
 }

@@ -2,6 +2,7 @@
 
 use super::binding::{AGENT_SILENT, Case, PUBLISHED};
 use super::condition::Verdict;
+use super::count::{count, verb};
 use crate::api::node::NodeService;
 use crate::model::reason::Reason;
 
@@ -13,10 +14,10 @@ impl Case<'_> {
 
     fn verdict(&self) -> Verdict {
         if !self.is_accepted() {
-            return Verdict::pending("it is not accepted".to_owned());
+            return Verdict::pending("the binding is not accepted".to_owned());
         }
         if self.exits.is_err() {
-            return Verdict::pending("its references are not resolved".to_owned());
+            return Verdict::pending("the binding's references are not resolved".to_owned());
         }
         if let Some((at, reason)) = self.inbound.iter().enumerate().find_map(|(at, entry)| Some((at, entry.refusal.as_ref()?))) {
             return Verdict::no(reason.word(), format!("spec.inbound[{at}].port: {reason}"));
@@ -27,20 +28,24 @@ impl Case<'_> {
             return Verdict::no(&unserved.reason, format!("{node}: {}", unserved.message));
         }
         if let Some(silent) = self.reports.iter().find(|report| report.silent && !report.binding.services.is_empty()) {
-            let text = format!("the agent of {} reports nothing any more; look at its pod and log", silent.node);
+            let text = format!("no report from node {} any more; check the agent's pod and log there", silent.node);
             return Verdict::unknown(AGENT_SILENT, text);
         }
         let services: Vec<&NodeService> = current().flat_map(|(_, report)| &report.services).collect();
         let idle: Vec<&str> = services.iter().filter(|one| one.ready == 0).map(|one| one.service.as_str()).collect();
         match (services.len(), idle.first()) {
             (0, _) if self.settled => {
-                Verdict::no(Reason::NoExitOnNode.word(), "no node holds an address of the binding, so nobody is called there".to_owned())
+                Verdict::no(Reason::NoExitOnNode.word(), "no node has an address of the binding, so its ports cannot be called".to_owned())
             }
-            (0, _) => Verdict::pending("no node has reported on its ports yet".to_owned()),
-            (all, None) => Verdict::yes(PUBLISHED, format!("{all} ports are served")),
+            (0, _) => Verdict::pending("no node has reported on the ports yet".to_owned()),
+            (all, None) => Verdict::yes(PUBLISHED, format!("{} {} served", count(all, "port"), verb(all, "is", "are"))),
             (all, Some(first)) => {
-                let text =
-                    format!("{} of {all} ports are served; {first} has no pod on its node that gets new connections", all - idle.len());
+                let served = all - idle.len();
+                let text = format!(
+                    "{served} of {} {} served; {first} has no pod on its node that gets new connections",
+                    count(all, "port"),
+                    verb(all, "is", "are")
+                );
                 Verdict::yes(PUBLISHED, text)
             }
         }

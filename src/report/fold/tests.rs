@@ -219,7 +219,7 @@ fn one_failing_node_is_named_with_its_reason() {
     let status = cluster.status_of("crawler").expect("a status");
     assert_eq!(
         condition(&status.conditions, PROGRAMMED).message,
-        "2 of 5 workloads have no usable exit, on 1 nodes; n2: the sentence of NoExitOnNode"
+        "2 of 5 workloads have no usable exit, on 1 node; n2: the sentence of NoExitOnNode"
     );
     assert_eq!((status.failing_nodes.len(), status.failing_nodes[0].node.as_str()), (1, "n2"));
 }
@@ -359,7 +359,7 @@ fn an_event_tells_each_change_once() {
     let mut cluster = Cluster::new();
     cluster.pool("10.0.0.4", "10.0.0.5").binding("crawler", &count(1));
     let writes = cluster.report("n1", "crawler", [1, 1, 0], None).fold();
-    assert_eq!(writes.events[0].tale.note, "its workloads leave by 10.0.0.4");
+    assert_eq!(writes.events[0].tale.note, "its workloads leave through 10.0.0.4");
     assert_eq!(writes.events[0].about.kind.as_deref(), Some(EgressBinding::kind(&()).as_ref()));
     assert_eq!(reasons(&cluster.report("n1", "crawler", [9, 9, 0], None).fold()), Vec::<&str>::new(), "more of the same");
     assert_eq!(reasons(&cluster.report("n1", "crawler", [0, 0, 0], None).fold()), Vec::<&str>::new(), "nobody is selected");

@@ -108,7 +108,7 @@ fn without_a_node_that_fits_nothing_is_given_and_the_cure_is_told() {
     let mut cluster = managed();
     let writes = cluster.managed("10.0.0.4", "10.0.0.5", &json!({ "egress": "yes" })).fold();
     assert_eq!((cluster.places(), cluster.assigned().0), (Vec::new(), "False NoNode".to_owned()));
-    assert!(cluster.assigned().1.starts_with("2 of 2 addresses have no node: none that spec.nodeSelector selects"));
+    assert!(cluster.assigned().1.starts_with("2 of 2 addresses have no node: spec.nodeSelector selects no ready node"));
     assert_eq!(writes.events.iter().map(|event| event.tale.reason.as_str()).collect::<Vec<_>>(), [NO_NODE]);
 }
 

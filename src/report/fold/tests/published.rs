@@ -59,14 +59,14 @@ fn ports_are_published_once_a_node_serves_them() {
     reports(&mut cluster, vec![service(80, 2, 2)], None);
     cluster.fold();
     let [published, ready] = said(&cluster);
-    assert_eq!(published.2, "1 ports are served");
+    assert_eq!(published.2, "1 port is served");
     assert!(says(&published, "True", PUBLISHED) && says(&ready, "True", PROGRAMMED), "{published:?} {ready:?}");
     let services = cluster.status_of("web").expect("a status").services;
     let first = services.first().expect("one");
     assert_eq!((first.service.as_str(), first.node.as_str(), first.servers, first.ready), ("tcp/10.0.0.4:80", "n1", 2, 2));
     reports(&mut cluster, vec![service(80, 2, 0)], None);
     cluster.fold();
-    assert_eq!(said(&cluster)[0].2, "0 of 1 ports are served; tcp/10.0.0.4:80 has no pod on its node that gets new connections");
+    assert_eq!(said(&cluster)[0].2, "0 of 1 port is served; tcp/10.0.0.4:80 has no pod on its node that gets new connections");
 }
 
 #[test]

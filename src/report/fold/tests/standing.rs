@@ -15,7 +15,7 @@ fn a_node_that_reports_nothing_any_more_is_not_known_to_be_in_order() {
     let status = cluster.status_of("crawler").expect("a status");
     assert_eq!(status.summary.workloads, 0, "what it said is not counted");
     let message = &condition(&status.conditions, PROGRAMMED).message;
-    assert!(message.starts_with("the agents of 1 nodes with pods of it report nothing; the first is n1"), "{message}");
+    assert!(message.starts_with("no report from node n1 with pods of this binding"), "{message}");
     // A new leader need not wait as long again.
     cluster.past = Past::default();
     cluster.fold();
@@ -67,12 +67,12 @@ fn what_a_pool_lends_is_told_to_whoever_gets_it_and_to_whoever_owns_the_pool() {
     };
     let pair = |kind: &str, note: &str| (kind.to_owned(), note.to_owned());
     let got =
-        [pair("EgressBinding", "EgressPool public lends it 10.0.0.4"), pair("EgressPool", "10.0.0.4 are lent to EgressBinding shop/a")];
+        [pair("EgressBinding", "EgressPool public lends it 10.0.0.4"), pair("EgressPool", "lent 10.0.0.4 to EgressBinding shop/a")];
     assert_eq!(told(&cluster.fold()), got);
     cluster.binding("a", &named("10.0.0.5"));
     let moved = [
-        pair("EgressBinding", "EgressPool public lends it 10.0.0.4 no longer; it has 10.0.0.5 now"),
-        pair("EgressPool", "10.0.0.4 are lent to EgressBinding shop/a no longer"),
+        pair("EgressBinding", "EgressPool public no longer lends it 10.0.0.4; it has 10.0.0.5 now"),
+        pair("EgressPool", "released 10.0.0.4 from EgressBinding shop/a"),
     ];
     assert_eq!(told(&cluster.fold()), moved);
 }
@@ -98,7 +98,7 @@ fn a_pool_that_became_smaller_says_what_it_still_lends() {
     let pool = &writes.pools[0].status;
     let accepted = condition(&pool.conditions, ACCEPTED);
     assert_eq!((accepted.status.as_str(), accepted.reason.as_str(), pool.bindings), ("True", "LentOutsideBlocks", 1));
-    assert!(accepted.message.contains("10.0.0.4 (shop/a) are in no block any more"), "{}", accepted.message);
+    assert!(accepted.message.contains("until their bindings release them: 10.0.0.4 (shop/a);"), "{}", accepted.message);
     assert!(reasons(&writes).contains(&"LentOutsideBlocks"));
 }
 
