@@ -75,7 +75,7 @@ pub struct Exit {
     pub source_ports: Option<String>,
     /// Who puts the address where it is. `Existing`: somebody else, it is on a NIC. `Managed`: egressd adds it to its NIC (`interface`, else the one
     /// with its subnet) unless a neighbour has it, keeps it there, and takes it away when nobody asks for it any more. `Routed`: it is on no NIC, the
-    /// network routes it to this host; it leaves by `interface`, else by the default route. `Managed` and `Routed`
+    /// network routes it to this host; it leaves through `interface`, else by the default route. `Managed` and `Routed`
     /// in files only: in a cluster a pool says so (`assignment` of an EgressPool).
     #[serde(default, skip_serializing_if = "Assignment::is_existing")]
     pub assignment: Assignment,

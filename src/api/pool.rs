@@ -153,7 +153,7 @@ pub struct EgressPoolStatus {
     /// How many of them bindings have for themselves.
     #[serde(default)]
     pub allocated: i64,
-    /// How many bindings leave by its addresses.
+    /// How many bindings leave through its addresses.
     #[serde(default)]
     pub bindings: i64,
     /// The nodes that addresses were given to, by the controller alone. An agent goes by this.

@@ -111,7 +111,7 @@ pub struct Dial {
     /// Its port.
     #[schemars(range(min = 1, max = 65535))]
     pub port: i32,
-    /// The address to dial from, one that the namespace has. An exit of the host (which `egressd run` serves) leaves by its own NIC and gateway.
+    /// The address to dial from, one that the namespace has. An exit of the host (which `egressd run` serves) leaves through its own NIC and gateway.
     /// While the address is not there no connection is made: never one from another address. In files only.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub source: Option<String>,

@@ -65,7 +65,7 @@ fn network_manager(facts: &Facts) -> Option<Finding> {
     let nics: Vec<_> = facts.nics().filter(|nic| facts.network_manager.contains(&nic.index)).map(|nic| nic.name.as_str()).collect();
     let first = nics.first()?;
     let message = format!(
-        "it manages {}: when a connection is activated it removes addresses that the profile does not have and, if the profile sets ipv4.route-table or ipv6.route-table, egressd's routes",
+        "it manages {}: when a connection is activated, it removes addresses that the profile does not have and, if the profile sets ipv4.route-table or ipv6.route-table, egressd's routes",
         nics.join(", ")
     );
     // Not `nmcli device set NIC managed no`: the lease of a NIC that nobody manages ends, and with it the host's address.

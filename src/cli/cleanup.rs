@@ -17,15 +17,15 @@ pub async fn cleanup(state: &Path, sysctls: &Path, boot_guard: Option<&Path>) ->
         facts.apply(change);
     }
     let withdrawn = withdraw::withdraw(&mut Kernel::open(state, sysctls)?, &facts, state, boot_guard)?;
-    println!("{} changes taken back, {} flows ended", withdrawn.done.steps, withdrawn.flows);
+    println!("{} changes undone, {} flows ended", withdrawn.done.steps, withdrawn.flows);
     for line in withdrawn.left {
         println!("left as it is: {line}");
     }
     for link in facts.links.values().filter(|link| link.isolated.is_some()) {
-        println!("link {} is gone: the program of `egressd exec --namespace` behind it has no network any more; start it anew", link.name);
+        println!("link {} is gone: the program of `egressd exec --namespace` behind it has no network any more; start it again", link.name);
     }
     if withdrawn.done.failures.is_empty() {
         return Ok(());
     }
-    bail!("some could not be taken back: {}", withdrawn.done.failures.iter().map(ToString::to_string).collect::<Vec<_>>().join("; "))
+    bail!("some could not be undone: {}", withdrawn.done.failures.iter().map(ToString::to_string).collect::<Vec<_>>().join("; "))
 }

@@ -98,7 +98,7 @@ fn read(command: &Command, subcommand: &Command, file: &Path) -> anyhow::Result<
     let shown = file.display();
     let options = load(file)?;
     if options.contains_key("kind") {
-        bail!("{shown} is for egressd's options, as `no-docker: true`; put the manifest that is there into a file of another name");
+        bail!("{shown} is for egressd's options, for example `no-docker: true`; move the manifest in it to a file of another name");
     }
     let (mut of_all, mut own) = (BTreeMap::new(), BTreeMap::new());
     for (name, value) in options {
@@ -117,7 +117,7 @@ fn read(command: &Command, subcommand: &Command, file: &Path) -> anyhow::Result<
                 if let Some(one) = all.iter().find(|one| has(one, &name)).filter(|_| differs(&all, &name)) {
                     let below = one.get_name();
                     bail!(
-                        "{shown}: {name}: commands have different ones; write it below a command's name, as `{below}: {{ {name}: ... }}`"
+                        "{shown}: {name}: commands differ in it; write it below a command's name, for example `{below}: {{ {name}: ... }}`"
                     );
                 }
                 of_all.insert(name, arguments);
@@ -150,13 +150,13 @@ fn load(file: &Path) -> anyhow::Result<serde_json::Map<String, Value>> {
     let about = match fs::metadata(file) {
         Ok(about) => about,
         Err(error) if error.kind() == io::ErrorKind::NotFound => {
-            bail!("{shown} does not exist; write it, or name another file by --config")
+            bail!("{shown} does not exist; create it, or name another file with --config")
         }
         Err(error) => return Err(error).with_context(|| format!("failed to read {shown}")),
     };
     // Nobody may ever write into a pipe; `/dev/null` is a usual name for nothing.
     if !about.is_file() && !about.file_type().is_char_device() {
-        bail!("{shown} is not a regular file; write options into one, or name another file by --config");
+        bail!("{shown} is not a regular file; write options into one, or name another file with --config");
     }
     let mut bytes = Vec::new();
     let opened = fs::File::open(file).and_then(|file| file.take(MAX_FILE as u64 + 1).read_to_end(&mut bytes));
@@ -169,7 +169,7 @@ fn load(file: &Path) -> anyhow::Result<serde_json::Map<String, Value>> {
     match (documents.next(), documents.next()) {
         (None, _) => Ok(serde_json::Map::new()),
         (Some(Value::Object(options)), None) => Ok(options),
-        (Some(_), None) => bail!("{shown} has to name options, as `no-docker: true`"),
+        (Some(_), None) => bail!("{shown} has to name options, for example `no-docker: true`"),
         (Some(_), Some(_)) => bail!("{shown} has several documents; write all options into one"),
     }
 }
@@ -191,7 +191,7 @@ fn arguments(commands: &[&Command], name: &str, value: &Value) -> anyhow::Result
     let one = |value: &Value| match value {
         Value::String(text) => Ok(text.clone()),
         Value::Number(number) => Ok(number.to_string()),
-        _ => bail!("{name}: has to be a text, as `{name}: ...`"),
+        _ => bail!("{name}: has to be a text, for example `{name}: ...`"),
     };
     let with = |value: String| format!("--{name}={value}");
     match value {

@@ -11,16 +11,16 @@ use crate::daemon::controller::{self, Options};
 
 #[derive(Debug, Args)]
 pub(super) struct ControllerArgs {
-    /// How to reach the API server; as in a pod when not given
+    /// Kubeconfig of the API server; the pod's own account when not given
     #[arg(long, env = "EGRESSD_KUBECONFIG", value_name = "PATH")]
     kubeconfig: Option<PathBuf>,
-    /// Name of the controller's pod, which tells it from the others
+    /// Name of the controller's pod, its identity among the replicas
     #[arg(long, env = "POD_NAME", value_parser = NonEmptyStringValueParser::new(), value_name = "NAME")]
     pod_name: String,
     /// Namespace of the controllers' Lease and the agents' ConfigMap
     #[arg(long, env = "POD_NAMESPACE", default_value = "egressd", value_name = "NAME")]
     namespace: String,
-    /// Let the cluster's bindings name exits themselves, without a pool; as the agents have it
+    /// Let the cluster's bindings name exits themselves, without a pool; has to be the same as the agents'
     #[arg(long, env = "EGRESSD_ALLOW_RAW_EXITS", value_parser = BoolishValueParser::new())]
     allow_raw_exits: bool,
     /// Address for /metrics, /healthz and /readyz

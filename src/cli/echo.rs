@@ -36,7 +36,7 @@ impl FromStr for Echo {
         let example = "write for instance http://echo.example/ip";
         let uri: Uri = text.parse().map_err(|error| format!("{error}; {example}"))?;
         if uri.scheme_str() != Some("http") {
-            return Err(format!("the service is asked by plain http, so that nothing but the address is checked; {example}"));
+            return Err(format!("the service is asked over plain http, so that only the address is checked; {example}"));
         }
         let host = uri.host().filter(|host| !host.is_empty()).ok_or_else(|| format!("it names no host; {example}"))?;
         let port = uri.authority().and_then(|authority| authority.as_str().rsplit_once(host)?.1.strip_prefix(':'));

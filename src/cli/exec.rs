@@ -28,7 +28,7 @@ use crate::model::started::{Started, started_in};
 
 /// As `env` and `timeout` have them.
 pub const EXIT_CODES: &str =
-    "Exit codes: 125 egressd refused or does not run, and nothing was started; 126 the program cannot be run, 127 there is none;
+    "Exit codes: 125 egressd refused or is not running, and nothing was started; 126 the program cannot be run, 127 it does not exist;
 else the program's own. It has the terminal, the signals and the process id of this command.";
 const REFUSED: i32 = 125;
 const NOT_RUN: i32 = 126;
@@ -77,7 +77,7 @@ pub fn enter(state: &Path, by: By, isolated: Option<Isolated>) -> anyhow::Result
         (Some(name), _) if name.contains('/') => Started::By(name),
         (Some(name), _) => Started::By(format!("default/{name}")),
         (None, Some(address)) => Started::As(address),
-        (None, None) => bail!("say what by: --binding NAME or --ip ADDRESS"),
+        (None, None) => bail!("name an exit: --binding NAME or --ip ADDRESS"),
     };
     let cgroup = started.cgroup();
     if started_in(&cgroup).as_ref() != Some(&started) {
@@ -88,9 +88,9 @@ pub fn enter(state: &Path, by: By, isolated: Option<Isolated>) -> anyhow::Result
         return isolate(state, &started, &isolated);
     }
     if cgroup.rsplit('/').next().is_some_and(|name| name.len() > LONGEST) {
-        bail!("the binding's name is too long for a control group ({LONGEST} bytes); name its exit by --ip, or give it a shorter name");
+        bail!("the binding's name is too long for a control group ({LONGEST} bytes); name its exit with --ip, or give it a shorter name");
     }
-    let group = Group::make(&cgroup).with_context(|| format!("failed to make control group {cgroup}; are you root?"))?;
+    let group = Group::make(&cgroup).with_context(|| format!("failed to create control group {cgroup}; are you root?"))?;
     match await_ready(state, &Request::Exec(started)) {
         Ok(()) => group.join().with_context(|| format!("failed to join control group {cgroup}")),
         Err(error) => {
@@ -106,7 +106,7 @@ fn same_network(state: &Path) -> anyhow::Result<()> {
     match ask(state, &Request::Namespace)? {
         Response::Text(daemon) if daemon == own.to_string() => Ok(()),
         Response::Text(_) => bail!(
-            "this is another network namespace than egressd's, where its rules hold nobody; call it from the host's (nsenter --net=/proc/1/ns/net), or bind this namespace (networkNamespaces)"
+            "this is another network namespace than egressd's, where its rules do not apply; run it from the host's (nsenter --net=/proc/1/ns/net), or bind this namespace (networkNamespaces)"
         ),
         Response::Refused(why) => bail!(why),
         _ => bail!("egressd gave another answer than was asked for"),
@@ -148,7 +148,7 @@ fn lock(path: &Path) -> anyhow::Result<File> {
     while let Err(error) = lock.try_lock() {
         match error {
             TryLockError::WouldBlock if Instant::now() < deadline => sleep(PAUSE),
-            TryLockError::WouldBlock => bail!("another `egressd exec` holds {} and does not go on; see `fuser {0}`", path.display()),
+            TryLockError::WouldBlock => bail!("another `egressd exec` holds {} and does not finish; see `fuser {0}`", path.display()),
             TryLockError::Error(error) => return Err(error).with_context(|| format!("failed to lock {}", path.display())),
         }
     }

@@ -15,15 +15,15 @@ pub fn guard(file: &Path) -> anyhow::Result<()> {
     let mut nft = Nft::open()?;
     let observed = nft.read().context("failed to read the tables")?;
     if !observed.tables.is_empty() {
-        println!("the tables are there already: nothing to do");
+        println!("the tables exist already: nothing to do");
         return Ok(());
     }
     let changes = diff(&ruleset(&remembered), &observed);
-    nft.commit(&changes).context("failed to make the tables")?;
+    nft.commit(&changes).context("failed to create the tables")?;
     let list = |names: &std::collections::BTreeSet<String>| names.iter().cloned().collect::<Vec<_>>().join(", ");
     match remembered.bridges.is_empty() {
         true => println!("no bridge was guarded: nothing to do"),
-        false => println!("until egressd runs, what is on {} cannot begin to talk to the outside", list(&remembered.bridges)),
+        false => println!("until egressd runs, containers on {} cannot open connections to the outside", list(&remembered.bridges)),
     }
     Ok(())
 }

@@ -49,7 +49,7 @@ impl<'a> System<'a> {
     pub fn install(&self, program: &Path, start: bool) -> anyhow::Result<Vec<String>> {
         self.needs_systemd()?;
         if let Some(unit) = PACKAGED.into_iter().map(|unit| self.root.join(unit)).find(|unit| unit.exists()) {
-            bail!("a package has brought {}; upgrade that, or remove it first", unit.display());
+            bail!("a package installed {}; upgrade that, or remove it first", unit.display());
         }
         let units = UNITS.map(|(name, text)| (self.unit(name), format!("{WRITTEN}{name}\n{}", without_advice(text))));
         for (file, _) in &units {
@@ -87,7 +87,7 @@ impl<'a> System<'a> {
         }
         if ours.is_empty() {
             bail!(
-                "{} has no unit that `egressd install` wrote; a package is removed by its own means",
+                "{} has no unit that `egressd install` wrote; remove a package with its package manager",
                 self.root.join(UNIT_FOLDER).display()
             );
         }
@@ -124,7 +124,7 @@ impl<'a> System<'a> {
 
     fn needs_systemd(&self) -> anyhow::Result<()> {
         if self.is_this() && !self.root.join(BOOTED).exists() {
-            bail!("systemd does not run here; start `egressd run` by your own init, ahead of Docker");
+            bail!("systemd does not run here; start `egressd run` with your own init, before Docker");
         }
         Ok(())
     }
@@ -155,7 +155,7 @@ fn is_ours(unit: &Path) -> anyhow::Result<bool> {
 /// Writes a file that is whole at each moment.
 fn write(file: &Path, bytes: &[u8], mode: u32) -> anyhow::Result<String> {
     if fs::read(file).is_ok_and(|there| there == bytes) {
-        return Ok(format!("{} is as it should be", file.display()));
+        return Ok(format!("{} is up to date", file.display()));
     }
     let failed = || format!("failed to write {}; are you root?", file.display());
     if let Some(folder) = file.parent() {

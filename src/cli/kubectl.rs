@@ -15,7 +15,7 @@ use crate::api::node::EgressNode;
 use crate::effects::kubernetes::error::Error;
 use crate::report::cluster;
 
-/// Shows which pods of a cluster leave by which address, and why not.
+/// Shows which pods of a cluster leave from which address, and why not.
 #[derive(Debug, Parser)]
 #[command(name = "kubectl egress", bin_name = "kubectl egress", version, about)]
 pub struct Kubectl {
@@ -31,18 +31,18 @@ pub struct Kubectl {
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// Show every binding: its exits, how many of its workloads leave by them, and why not all
+    /// Show every binding: its exits, how many of its workloads use them, and why not all
     Status {
         #[command(flatten)]
         namespace: Namespace,
         /// Bindings of all namespaces
         #[arg(short = 'A', long, conflicts_with = "namespace")]
         all_namespaces: bool,
-        /// How to print it
+        /// Output format
         #[arg(short, long, value_enum, default_value_t)]
         output: Output,
     },
-    /// Show which binding has a pod, what it gives it, and what the pod's node says of that
+    /// Show which binding selects a pod, which exits it gives it, and what the pod's node reports
     Explain {
         /// The pod's name, or `pod/NAME`
         #[arg(value_parser = pod_name)]
@@ -50,7 +50,7 @@ enum Command {
         #[command(flatten)]
         namespace: Namespace,
     },
-    /// Show what a node has, and what became of each binding there
+    /// Show a node's NICs and exits, and the state of each binding there
     Node {
         /// The node's name
         name: String,
@@ -110,7 +110,7 @@ impl Kubectl {
             }
             Command::Node { name } => match report(client, &name).await? {
                 Some(node) => Ok(cluster::node(&node)),
-                None => anyhow::bail!("node {name} reports nothing; see kubectl get egressnodes for those that do"),
+                None => anyhow::bail!("node {name} does not report; see kubectl get egressnodes for those that do"),
             },
         }
     }
@@ -121,7 +121,7 @@ fn pod_name(text: &str) -> Result<String, String> {
     match text.split_once('/') {
         None => Ok(text.to_owned()),
         Some(("pod" | "pods" | "po", name)) => Ok(name.to_owned()),
-        Some((kind, _)) => Err(format!("`{kind}` is not what it explains; name a pod, as in pod/web")),
+        Some((kind, _)) => Err(format!("`{kind}` cannot be explained; name a pod, for example pod/web")),
     }
 }
 

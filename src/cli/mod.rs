@@ -34,14 +34,14 @@ pub use output::end;
 use show::Inbound;
 
 /// What scripts may rely on.
-const EXIT_CODES: &str = "Exit codes: 0 done, 1 failed (`check`: something has to be mended first), 2 wrong arguments.
+const EXIT_CODES: &str = "Exit codes: 0 done, 1 failed (`check`: something has to be repaired first), 2 wrong arguments.
 Each option that names an environment variable is also read from that, and from the file of --config by its long name: a flag wins over a variable, and a variable over the file.";
 
-/// Gives every container its own way out: the NIC, the gateway and the public address that its labels or a manifest say.
+/// Gives every container its own way out: the NIC, the gateway and the public address that its labels or a manifest ask for.
 #[derive(Debug, Parser)]
 #[command(name = "egressd", version, about, after_help = EXIT_CODES)]
 pub struct Cli {
-    /// File of options, each by its long name, as `no-docker: true`
+    /// File of options by their long names, for example `no-docker: true`
     #[arg(long, global = true, env = "EGRESSD_CONFIG", default_value = config::FILE, value_name = "FILE")]
     config: PathBuf,
     #[command(subcommand)]
@@ -97,14 +97,14 @@ fn behind_the_command(args: impl IntoIterator<Item = OsString>) -> Vec<OsString>
 
 #[derive(Debug, Args)]
 struct StateArgs {
-    /// Folder of the daemon's socket and memory
+    /// Folder of the daemon's socket and saved state
     #[arg(long, env = "EGRESSD_STATE_DIR", default_value = "/run/egressd", value_name = "DIR")]
     state_dir: PathBuf,
 }
 
 #[derive(Debug, Args)]
 struct SysctlArgs {
-    /// Folder of the kernel's settings: a mount of the host's, where /proc/sys is read-only as in a container
+    /// Folder of the kernel's settings: a mount of the host's, if /proc/sys is read-only (in a container)
     #[arg(long, env = "EGRESSD_SYSCTL_ROOT", default_value = "/proc/sys", value_name = "DIR")]
     sysctl_root: PathBuf,
 }
@@ -114,28 +114,28 @@ const DOCKER: &str = "/var/run/docker.sock";
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// Watch containers and manifests, and keep the kernel as they say
+    /// Watch containers and manifests, and program the kernel accordingly
     Run(Box<run::RunArgs>),
-    /// Decide for a cluster: lend pools' addresses to bindings, and write their status. Of several one does, the others wait
+    /// Run the cluster's controller: lend pools' addresses to bindings and write their status. Of several replicas one leads, the others stand by
     Controller(controller::ControllerArgs),
     /// Show every workload: its binding, exit, NIC, gateway and state
     Status {
         #[command(flatten)]
         state: StateArgs,
-        /// How to print it
+        /// Output format
         #[arg(short, long, value_enum, default_value_t)]
         output: show::Form,
         /// Print it again every two seconds
         #[arg(short, long)]
         watch: bool,
     },
-    /// Show the open flows of a workload, or of all: who began them, to whom, by which exit, in which state
+    /// Show the open flows of a workload, or of all: source, destination, exit and state
     Flows {
         #[command(flatten)]
         state: StateArgs,
         /// A WORKLOAD of `egressd status`, an address, or pod/NAME
         workload: Option<String>,
-        /// How to print it
+        /// Output format
         #[arg(short, long, value_enum, default_value_t)]
         output: Output,
     },
@@ -144,21 +144,21 @@ enum Command {
         #[command(flatten)]
         state: StateArgs,
     },
-    /// Show which way a workload's packets go, and why
+    /// Show the path of a workload's packets, and why they take it
     Explain {
         #[command(flatten)]
         state: StateArgs,
-        /// A call to this port of an exit instead: who serves it, and who answers the client whose address follows
+        /// Explain a call to this port of an exit instead: which workloads serve it, and which one a client with the address behind it gets
         #[arg(long, value_name = "ADDRESS:PORT[/PROTOCOL]")]
         inbound: Option<Inbound>,
         /// A WORKLOAD of `egressd status` (NAME, netns/NAME, user/NAME, unit/NAME, host/all, ...), a container's id, an address, or pod/NAME
         #[arg(required_unless_present = "inbound")]
         workload: Option<String>,
-        /// Where to, an address or a name; the outside at large when not given
+        /// Destination, an address or a name; any outside address when not given
         #[arg(conflicts_with = "inbound")]
         destination: Option<String>,
     },
-    /// Run a program of this host that leaves by a binding's exit, or as an address, from its first packet
+    /// Run a program of this host that uses a binding's exit, or an address, from its first packet
     #[command(after_help = exec::EXIT_CODES)]
     Exec {
         #[command(flatten)]
@@ -174,21 +174,21 @@ enum Command {
         #[arg(required = true, trailing_var_arg = true, allow_hyphen_values = true, value_name = "PROGRAM")]
         program: Vec<OsString>,
     },
-    /// Ask a service of the outside, from each exit, which address it sees, and compare it with the exit's public address
+    /// Ask an outside service from each exit which address it sees, and compare it with the exit's public address
     Verify {
         #[command(flatten)]
         state: StateArgs,
         /// A service that answers with its caller's address, as text or JSON
         #[arg(long, env = "EGRESSD_ECHO", value_name = "http://HOST[:PORT][/PATH]")]
         echo: echo::Echo,
-        /// Addresses of this host; those that workloads leave by when none is given
+        /// Addresses of this host; when none is given, the exits that workloads use
         #[arg(value_parser = crate::api::exit_address, value_name = "EXIT")]
         exits: Vec<IpAddr>,
-        /// How to print it
+        /// Output format
         #[arg(short, long, value_enum, default_value_t)]
         output: Output,
     },
-    /// Look for what keeps egressd from working on this host, with the cure for each
+    /// Check this host for whatever keeps egressd from working, with the cure for each problem
     Check {
         #[command(flatten)]
         state: StateArgs,
@@ -197,38 +197,38 @@ enum Command {
         /// Docker's socket
         #[arg(long, env = "EGRESSD_DOCKER_SOCKET", default_value = DOCKER, value_name = "PATH")]
         docker_socket: PathBuf,
-        /// How to print it
+        /// Output format
         #[arg(short, long, value_enum, default_value_t)]
         output: Output,
     },
-    /// At boot, before any container runs: close what was guarded, until the daemon runs (see --boot-guard)
+    /// At boot, before any container runs: drop traffic of guarded bridges until the daemon runs (see --boot-guard)
     Guard {
-        /// The file that `egressd run` was given
+        /// The file of `egressd run --boot-guard`
         #[arg(long, env = "EGRESSD_BOOT_GUARD", value_name = "FILE")]
         boot_guard: PathBuf,
     },
-    /// Take everything of egressd out of the kernel (stop the daemon first, and name the file of the boot guard)
+    /// Remove everything of egressd from the kernel (stop the daemon first, and name the file of the boot guard)
     Cleanup {
         #[command(flatten)]
         state: StateArgs,
         #[command(flatten)]
         sysctl: SysctlArgs,
-        /// The file that `egressd run` was given; the next boot guards nothing
+        /// The file of `egressd run --boot-guard`; the next boot guards nothing
         #[arg(long, env = "EGRESSD_BOOT_GUARD", value_name = "FILE")]
         boot_guard: Option<PathBuf>,
     },
-    /// Install this binary with its units of systemd, so that it runs now and after each boot
+    /// Install this binary with its systemd units, so that it runs now and after each boot
     Install {
-        /// A system in a folder instead, where nothing is started
+        /// Install into the system in this folder instead, and start nothing
         #[arg(long, default_value = "/", value_name = "DIR")]
         root: PathBuf,
-        /// Leave the start to the next boot
+        /// Do not start it now, only at the next boot
         #[arg(long)]
         no_start: bool,
     },
-    /// Stop what `install` installed, take its rules out of the kernel, and remove it; /etc/egressd stays
+    /// Stop what `install` installed, remove its rules from the kernel, and uninstall it; /etc/egressd stays
     Uninstall {
-        /// A system in a folder instead
+        /// The system in this folder instead
         #[arg(long, default_value = "/", value_name = "DIR")]
         root: PathBuf,
         #[command(flatten)]
@@ -236,7 +236,7 @@ enum Command {
     },
     /// Serve ports inside network namespaces, as EgressProxy manifests say
     Proxy(proxy::ProxyArgs),
-    /// Show the ports of `egressd proxy`: where each is, what it dials, by which exit, its state and its connections
+    /// Show the ports of `egressd proxy`: where each one is, its server, exit, state and connections
     Proxies(proxies::ProxiesArgs),
     /// Print the CustomResourceDefinitions
     Crd,
@@ -244,14 +244,14 @@ enum Command {
     Reference,
     /// Print the version
     Version,
-    /// Print what a shell needs to complete arguments
+    /// Print a shell's completion script
     Completions {
         /// The shell
         shell: clap_complete::Shell,
     },
     /// Print the manual page
     Man {
-        /// Write a page for each command, and for `kubectl egress`, into this folder instead
+        /// Write pages for all commands and for `kubectl egress` into this folder instead
         #[arg(long, value_name = "DIR")]
         directory: Option<PathBuf>,
     },
@@ -260,7 +260,7 @@ enum Command {
 #[derive(Debug, Args)]
 #[group(required = true, multiple = false)]
 struct ExecArgs {
-    /// A binding of the files, NAMESPACE/NAME, whoever else it selects; the namespace is default when not given
+    /// A binding of the manifest files, NAMESPACE/NAME, whatever else it selects; the namespace is default when not given
     #[arg(long, value_name = "NAME")]
     binding: Option<String>,
     /// An address of a NIC
@@ -279,7 +279,7 @@ struct NamespaceArgs {
     /// IPv4 subnet of the link between the namespace and the host, a /30 or /31; one that this host has no route to when not given
     #[arg(long, requires = "namespace", value_parser = crate::api::isolated::subnet, value_name = "CIDR")]
     subnet: Option<Ipv4Net>,
-    /// Name server for the namespace; when not given those of the host, or of whom its stub on a loopback address asks; may be repeated
+    /// Name server for the namespace; when not given the host's, or those that its stub on a loopback address uses; may be repeated
     #[arg(long, requires = "namespace", value_parser = values::name_server, value_name = "ADDRESS")]
     dns: Vec<IpAddr>,
 }

@@ -23,10 +23,10 @@ const PATIENCE: Duration = Duration::from_secs(10);
 
 #[derive(Debug, Args)]
 pub(super) struct ProxiesArgs {
-    /// Where `egressd proxy` serves its status
+    /// Address of `egressd proxy`'s status
     #[arg(long, env = "EGRESSD_PROXY_METRICS_ADDRESS", value_parser = values::listens, default_value = "127.0.0.1:9466", value_name = "ADDRESS:PORT")]
     metrics_address: SocketAddr,
-    /// How to print it
+    /// Output format
     #[arg(short, long, value_enum, default_value_t)]
     output: Form,
 }

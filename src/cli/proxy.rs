@@ -17,16 +17,16 @@ const CONTAINERD: &str = "/run/containerd/containerd.sock";
 pub(super) struct ProxyArgs {
     #[command(flatten)]
     state: StateArgs,
-    /// Folder of manifests (EgressProxy), watched; other kinds in it are passed over
+    /// Folder of manifests (EgressProxy), watched for changes; other kinds in it are ignored
     #[arg(long, env = "EGRESSD_MANIFESTS", required_unless_present = "kubernetes", value_name = "DIR")]
     manifests: Option<PathBuf>,
     /// Serve the EgressProxy objects of a Kubernetes cluster in the pods of this node, instead of manifests
     #[arg(long, env = "EGRESSD_KUBERNETES", value_parser = BoolishValueParser::new(), conflicts_with = "manifests")]
     kubernetes: bool,
-    /// How to reach the API server; as in a pod when not given
+    /// Kubeconfig of the API server; the pod's own account when not given
     #[arg(long, env = "EGRESSD_KUBECONFIG", requires = "kubernetes", value_name = "PATH")]
     kubeconfig: Option<PathBuf>,
-    /// containerd's socket, which tells the pods of this node
+    /// containerd's socket, which lists the pods of this node
     #[arg(long, env = "EGRESSD_CONTAINERD_SOCKET", default_value = CONTAINERD, value_name = "PATH")]
     containerd_socket: PathBuf,
     /// Docker's socket, for listen.containerSelector; it need not be there yet
@@ -38,7 +38,7 @@ pub(super) struct ProxyArgs {
     /// Serve no metrics
     #[arg(long, env = "EGRESSD_NO_METRICS", value_parser = BoolishValueParser::new(), conflicts_with = "metrics_address")]
     no_metrics: bool,
-    /// How long open connections may go on after SIGTERM; at once when it comes again
+    /// How long open connections may go on after SIGTERM; a second SIGTERM ends them at once
     #[arg(long, env = "EGRESSD_DRAIN_SECONDS", value_parser = values::seconds, default_value_t = 30, value_name = "SECONDS")]
     drain_seconds: u32,
     /// Log as JSON

@@ -19,10 +19,10 @@ pub(super) struct RunArgs {
     /// File that remembers what is guarded, for `egressd guard` at the next boot; on a disk
     #[arg(long, env = "EGRESSD_BOOT_GUARD", value_name = "FILE")]
     boot_guard: Option<PathBuf>,
-    /// Folder of manifests (EgressBinding, EgressNetwork), watched
+    /// Folder of manifests (EgressBinding, EgressNetwork, EgressPool), watched for changes
     #[arg(long, env = "EGRESSD_MANIFESTS", value_name = "DIR")]
     manifests: Option<PathBuf>,
-    /// State folder of egressd-cloud: addresses of pools with `cloud` are used once it says that the cloud shows them
+    /// State folder of egressd-cloud: addresses of pools with `cloud` are used once it reports that the cloud shows them
     #[arg(long, env = "EGRESSD_CLOUD_STATE_DIR", default_value = "/run/egressd-cloud", value_name = "DIR")]
     cloud_state_dir: PathBuf,
     /// Docker's socket; it need not be there yet
@@ -45,14 +45,14 @@ pub(super) struct RunArgs {
     /// Serve no metrics
     #[arg(long, env = "EGRESSD_NO_METRICS", value_parser = BoolishValueParser::new(), conflicts_with = "metrics_address")]
     no_metrics: bool,
-    /// Serve the page that shows all this, and its API, at this loopback address, as 127.0.0.1:9467. Every user of this host can read it
+    /// Serve the status page and its API on this loopback address, for example 127.0.0.1:9467. Every user of this host can read it
     #[arg(long, env = "EGRESSD_UI_ADDRESS", value_parser = values::loopback, value_name = "ADDRESS:PORT")]
     ui_address: Option<SocketAddr>,
-    /// Forward open flows of bound workloads by a flowtable of nftables, where the kernel has them: half the work for each packet, but no
+    /// Forward open flows of bound workloads through a flowtable of nftables, where the kernel has them: half the work for each packet, but no
     /// other program's chain sees them
     #[arg(long, env = "EGRESSD_FAST_PATH", value_enum, default_value_t, value_name = "WHEN")]
     fast_path: FastPath,
-    /// Print what would change, and change nothing
+    /// Print the changes, and make none
     #[arg(long)]
     dry_run: bool,
     /// Log as JSON
@@ -72,10 +72,10 @@ enum FastPath {
 
 #[derive(Debug, Args)]
 struct ClusterArgs {
-    /// Be an agent of a Kubernetes cluster: take bindings and pools from its API server
+    /// Run as an agent of a Kubernetes cluster: read bindings and pools from its API server
     #[arg(long, env = "EGRESSD_KUBERNETES", value_parser = BoolishValueParser::new())]
     kubernetes: bool,
-    /// How to reach the API server; as in a pod when not given
+    /// Kubeconfig of the API server; the pod's own account when not given
     #[arg(long, env = "EGRESSD_KUBECONFIG", requires = "kubernetes", value_name = "PATH")]
     kubeconfig: Option<PathBuf>,
     /// Name of this node

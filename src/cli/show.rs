@@ -87,7 +87,7 @@ fn again_and_again(watch: bool, text: impl Fn() -> anyhow::Result<String>) -> an
     let mut answered = false;
     loop {
         let text = match text() {
-            Err(error) if watch && answered => format!("{error:#}; it is asked again\n"),
+            Err(error) if watch && answered => format!("{error:#}; retrying\n"),
             text => text?,
         };
         answered = true;

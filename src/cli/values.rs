@@ -11,7 +11,7 @@ pub fn listens(text: &str) -> Result<SocketAddr, String> {
 }
 
 fn endpoint(text: &str, example: &str) -> Result<SocketAddr, String> {
-    text.parse().map_err(|_| format!("has to be an address with a port, as {example}"))
+    text.parse().map_err(|_| format!("has to be an address with a port, for example {example}"))
 }
 
 /// The page asks nobody who they are, so it is for this host alone.
@@ -25,7 +25,7 @@ pub fn loopback(text: &str) -> Result<SocketAddr, String> {
         Ok(address)
     } else {
         Err(format!(
-            "has to be a loopback address, as 127.0.0.1:{port}: whoever reaches it can read all; to see it from elsewhere, use ssh -L {port}:127.0.0.1:{port} HOST"
+            "has to be a loopback address, for example 127.0.0.1:{port}: whoever reaches it can read everything; to see it from elsewhere, use ssh -L {port}:127.0.0.1:{port} HOST"
         ))
     }
 }
@@ -35,7 +35,7 @@ pub fn loopback(text: &str) -> Result<SocketAddr, String> {
 /// # Errors
 /// When it is not an address.
 pub fn name_server(text: &str) -> Result<IpAddr, String> {
-    text.parse().map_err(|_| "has to be an address, as 192.0.2.53".to_owned())
+    text.parse().map_err(|_| "has to be an address, for example 192.0.2.53".to_owned())
 }
 
 /// How long something may take.
@@ -43,5 +43,5 @@ pub fn name_server(text: &str) -> Result<IpAddr, String> {
 /// # Errors
 /// When it is not a whole number of seconds.
 pub fn seconds(text: &str) -> Result<u32, String> {
-    text.parse().map_err(|_| "has to be a whole number of seconds, as 30".to_owned())
+    text.parse().map_err(|_| "has to be a whole number of seconds, for example 30".to_owned())
 }

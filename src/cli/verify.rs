@@ -38,14 +38,14 @@ enum Verdict {
     Ok,
     /// Nobody said what it should be.
     Answered,
-    /// It leaves by another address than it should.
+    /// It leaves through another address than it should.
     Differs,
     Failed,
     /// The service has no address of its family, and nobody asked for this exit by name.
     Skipped,
 }
 
-/// Asks from these exits, or from all that somebody leaves by, and prints what came of each. An exit is left by as a program that `egressd exec`
+/// Asks from these exits, or from all that somebody leaves through, and prints what came of each. An exit is left by as a program that `egressd exec`
 /// starts leaves: by the rules that are in the kernel, with none made for the question.
 ///
 /// # Errors
@@ -55,7 +55,7 @@ pub fn verify(state: &Path, echo: &Echo, exits: &[IpAddr], output: Output) -> an
     let is_named = !exits.is_empty();
     let exits: Vec<IpAddr> = if exits.is_empty() { known.in_use.iter().copied().collect() } else { exits.to_vec() };
     if exits.is_empty() {
-        bail!("nobody leaves by an exit; name addresses of this host: egressd verify --echo URL ADDRESS");
+        bail!("no workload uses an exit; name addresses of this host: egressd verify --echo URL ADDRESS");
     }
     // Looked up ahead of all: this process goes on as a program of each exit, one after the other.
     let at = [false, true].map(|v6| echo.at(v6));
@@ -78,7 +78,7 @@ fn seen(state: &Path, echo: &Echo, exit: IpAddr, at: SocketAddr) -> anyhow::Resu
 /// What the daemon knows of exits.
 #[derive(Debug, Default)]
 struct Known {
-    /// Those that workloads leave by.
+    /// Those that workloads leave through.
     in_use: BTreeSet<IpAddr>,
     nics: BTreeMap<IpAddr, String>,
     public: BTreeMap<IpAddr, IpAddr>,

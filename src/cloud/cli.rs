@@ -15,7 +15,7 @@ use crate::model::report::AddressReport;
 use crate::run::{self, Office, Options, Place, Release};
 use crate::state::Status;
 
-/// Keeps the cloud as egressd's pools say: private and elastic addresses, the source/destination check, route tables.
+/// Keeps the cloud as egressd's pools ask: private and elastic addresses, the source/destination check, route tables.
 #[derive(Debug, Parser)]
 #[command(
     name = "egressd-cloud",
@@ -31,13 +31,13 @@ pub struct Cli {
 
 #[derive(Debug, Args)]
 struct Where {
-    /// Folder of manifests; what counts are pools with `cloud`
+    /// Folder of manifests; only pools with `cloud` are used
     #[arg(long, env = "EGRESSD_MANIFESTS", required_unless_present = "kubernetes", conflicts_with = "kubernetes", value_name = "DIR")]
     manifests: Option<PathBuf>,
-    /// Pools of the API server instead: the network interfaces are those of the cluster's nodes
+    /// Use the API server's pools instead, with the network interfaces of the cluster's nodes
     #[arg(long, env = "EGRESSD_KUBERNETES", value_parser = BoolishValueParser::new())]
     kubernetes: bool,
-    /// How to reach the API server; as in a pod when not given
+    /// Kubeconfig of the API server; the pod's own account when not given
     #[arg(long, env = "EGRESSD_KUBECONFIG", requires = "kubernetes", value_name = "PATH")]
     kubeconfig: Option<PathBuf>,
 }
@@ -53,10 +53,10 @@ impl Where {
 
 #[derive(Debug, Args)]
 struct Process {
-    /// Name of this process's pod, which tells it from others that wait for the Lease
+    /// Name of this process's pod, its identity among those that wait for the Lease
     #[arg(long, env = "POD_NAME", required_if_eq("kubernetes", "true"), value_parser = NonEmptyStringValueParser::new(), value_name = "NAME")]
     pod_name: Option<String>,
-    /// Namespace of the Lease by which one process at a time looks after a cluster's pools
+    /// Namespace of the Lease, with which one process at a time manages a cluster's pools
     #[arg(long, env = "POD_NAMESPACE", default_value = "egressd", value_name = "NAME")]
     namespace: String,
 }
@@ -75,28 +75,28 @@ impl Process {
 
 #[derive(Debug, Args)]
 struct Region {
-    /// Region of pools that name none; that of this instance when not given
+    /// Region of pools without one; this instance's when not given
     #[arg(long, env = "AWS_REGION", value_name = "REGION")]
     region: Option<String>,
 }
 
 #[derive(Debug, Args)]
 struct State {
-    /// Folder of the status
+    /// Folder for the status
     #[arg(long, env = "EGRESSD_CLOUD_STATE_DIR", default_value = "/run/egressd-cloud", value_name = "DIR")]
     state_dir: PathBuf,
 }
 
 #[derive(Debug, Args)]
 struct Settle {
-    /// How long the cloud's readings may lag behind its answers. So long nothing is allocated after a start
+    /// How long the cloud's readings may lag behind its answers. For that time after a start nothing is allocated
     #[arg(long, env = "EGRESSD_CLOUD_SETTLE_SECONDS", default_value_t = 15, value_name = "SECONDS")]
     settle_seconds: u64,
 }
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// Read the pools of a folder, or of a cluster, which are watched, and keep the cloud as they say. Nothing is taken away
+    /// Watch the pools of a folder, or of a cluster, and keep the cloud as they ask. Nothing is released
     Run {
         #[command(flatten)]
         place: Where,
@@ -109,10 +109,10 @@ enum Command {
         /// End as soon as nothing is left to do
         #[arg(long)]
         once: bool,
-        /// Print the calls that would be made, and make none that changes something
+        /// Print the calls that would be made, and make none that changes anything
         #[arg(long)]
         dry_run: bool,
-        /// How often the cloud is read when everything is as it is to be
+        /// How often the cloud is read while nothing has to change
         #[arg(long, env = "EGRESSD_CLOUD_INTERVAL_SECONDS", default_value_t = 300, value_parser = clap::value_parser!(u64).range(1..), value_name = "SECONDS")]
         interval_seconds: u64,
         #[command(flatten)]
@@ -125,11 +125,11 @@ enum Command {
     Status {
         #[command(flatten)]
         state: State,
-        /// How to print it
+        /// Output format
         #[arg(short, long, value_enum, default_value_t)]
         output: Output,
     },
-    /// Give back what a pool has and no longer asks for: all of it once the pool is gone. Only what egressd took is touched
+    /// Release what a pool no longer asks for: everything once the pool is gone. Only what egressd allocated is touched
     Release {
         /// The pool's name
         pool: String,
@@ -142,7 +142,7 @@ enum Command {
         network_interface: Option<String>,
         #[command(flatten)]
         settle: Settle,
-        /// Print the calls that would be made, and make none that changes something
+        /// Print the calls that would be made, and make none that changes anything
         #[arg(long)]
         dry_run: bool,
     },

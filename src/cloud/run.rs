@@ -48,7 +48,7 @@ pub enum Place {
 pub enum Office {
     Host {
         manifests: PathBuf,
-        /// Folder of the status.
+        /// Folder for the status.
         state: PathBuf,
     },
     Cluster(Access),

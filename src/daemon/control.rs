@@ -170,7 +170,7 @@ pub enum AskError {
     Unreachable { path: PathBuf, source: io::Error },
     #[error("failed to reach egressd at {path}; are you root?")]
     Forbidden { path: PathBuf, source: io::Error },
-    #[error("egressd did not answer within {} s; it is busy, or hangs: see its log (journalctl -u egressd)", ANSWER.as_secs())]
+    #[error("egressd did not answer within {} s, so it is busy or hangs; see its log (journalctl -u egressd)", ANSWER.as_secs())]
     Late,
     #[error("failed to talk to egressd")]
     Talk(#[source] io::Error),

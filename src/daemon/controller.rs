@@ -81,10 +81,10 @@ pub(super) fn text(now: &Standing) -> String {
     let mut registry = Registry::with_prefix("egressd");
     metrics::register_build(&mut registry);
     let gauge = |truth: bool| ConstGauge::new(i64::from(truth));
-    registry.register("leader", "Whether this controller writes for the whole cluster", gauge(now.leads));
+    registry.register("leader", "Whether this controller is the leader", gauge(now.leads));
     registry.register("controller_api_up", "Whether the API server has answered this controller lately", gauge(hears(now)));
     let failing = i64::try_from(now.failing).unwrap_or(i64::MAX);
-    registry.register("controller_failing_writes", "Objects that could not be written when it was last tried", ConstGauge::new(failing));
+    registry.register("controller_failing_writes", "Objects whose last write failed", ConstGauge::new(failing));
     let mut text = String::new();
     // Writing into a String cannot fail.
     let _ = encode(&mut text, &registry);

@@ -144,29 +144,29 @@ impl Metrics {
             latency,
         };
         register_build(&mut registry);
-        registry.register("workloads", "Addresses of workloads by state", metrics.workloads.clone());
-        registry.register("bindings", "Bindings, and whether nothing is wrong with them", metrics.bindings.clone());
+        registry.register("workloads", "Addresses of workloads, by state", metrics.workloads.clone());
+        registry.register("bindings", "Bindings, by whether they are without problems", metrics.bindings.clone());
         registry.register("source_up", "Whether a source of facts answers", metrics.up.clone());
         registry.register("uplink_up", "Whether a NIC that leads outside is up and has a carrier", metrics.uplinks.clone());
         registry.register("exit_flows", "Open flows that leave as a usable exit", metrics.exits.clone());
-        let help = "Open flows of a usable exit to the destination that has most of them; 64512 are all, or as many as sourcePorts says";
+        let help = "Open flows of a usable exit to its busiest destination; the limit is 64512, or the size of sourcePorts";
         registry.register("exit_busiest_destination_flows", help, metrics.ports.clone());
-        let help = "Packets that were not let out; begins anew when its rule is made anew";
+        let help = "Packets dropped by egressd's rules, by reason; restarts at 0 when the rule is replaced";
         registry.register("dropped_packets", help, metrics.dropped.clone());
-        let help = "The same by the interface that they came in by; begins anew after a day without one";
+        let help = "Packets dropped by egressd's rules, by input interface; restarts at 0 after a day without one";
         registry.register("dropped_packets_by_interface", help, metrics.dropped_by.clone());
         registry.register("services", "Ports of exits that bindings publish", metrics.services.clone());
-        registry.register("servers", "Workloads that serve published ports, each as often as it does", metrics.servers.clone());
-        registry.register("unhealthy_servers", "Those of them that do not answer as asked", metrics.unhealthy.clone());
-        registry.register("failing_steps", "Steps that were refused and are tried again", metrics.failing.clone());
-        registry.register("problems", "Lines of status that tell what is wrong", metrics.problems.clone());
+        registry.register("servers", "Servers of published ports; a workload counts once for each port", metrics.servers.clone());
+        registry.register("unhealthy_servers", "Servers of published ports that fail their health check", metrics.unhealthy.clone());
+        registry.register("failing_steps", "Steps that were refused and are being retried", metrics.failing.clone());
+        registry.register("problems", "Problems that status lists", metrics.problems.clone());
         registry.register("rounds", "Rounds of resolving and planning", metrics.rounds.clone());
         registry.register("kernel_changes", "Changes sent to the kernel", metrics.changes.clone());
         registry.register("failed_steps", "Steps that the kernel or an engine refused", metrics.failures.clone());
-        registry.register("drift", "Times that another program had changed what is egressd's", metrics.drift.clone());
-        let missed = "Times that a look at everything found what changes for a few workloads had missed: a defect of egressd";
+        registry.register("drift", "Times that another program changed egressd's rules or routes", metrics.drift.clone());
+        let missed = "Full rounds that found changes which incremental rounds had missed: each is a bug of egressd";
         registry.register("missed", missed, metrics.missed.clone());
-        let help = "From a fact's arrival to the kernel having what follows from it";
+        let help = "Time from a change of facts until the kernel is programmed accordingly";
         registry.register_with_unit("round", help, Unit::Seconds, metrics.latency.clone());
         Self { registry, ..metrics }
     }

@@ -48,7 +48,7 @@ pub enum Error {
     },
     #[error(transparent)]
     Ends(#[from] NoEnds),
-    #[error("{RESOLVER} names a server on a loopback address alone, which the program cannot reach; give one by --dns ADDRESS")]
+    #[error("{RESOLVER} names a server on a loopback address alone, which the program cannot reach; give one with --dns ADDRESS")]
     NoServer,
 }
 

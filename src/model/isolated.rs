@@ -82,7 +82,7 @@ pub enum NoEnds {
     Length(Ipv4Net),
     #[error("{0} is in use: this host has a route to {1}; give another subnet")]
     Taken(Ipv4Net, IpNet),
-    #[error("all subnets for the link are in use on this host; give one by --subnet")]
+    #[error("all subnets for the link are in use on this host; give one with --subnet")]
     None,
 }
 

@@ -121,6 +121,6 @@ impl Reset {
 
 impl fmt::Display for Resets {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("end open connections of programs whose bindings reset, but for those that leave by an exit of theirs")
+        f.write_str("end open connections of programs whose bindings reset, but for those that leave through an exit of theirs")
     }
 }

@@ -63,10 +63,10 @@ pub fn text(report: &Report) -> String {
     registry.register("build", "The program", Info::new([("version", env!("CARGO_PKG_VERSION"))]));
     registry.register("ports", "Ports that manifests ask for, by state", ports);
     registry.register("open", "TCP connections, SCTP associations and UDP sessions that are open", open);
-    registry.register("accepted", "TCP connections, SCTP associations and UDP sessions that were taken", accepted);
+    registry.register("accepted", "TCP connections, SCTP associations and UDP sessions that were accepted", accepted);
     registry.register(
         "refused",
-        "New TCP connections and SCTP associations, and datagrams of new UDP clients, that a bound refused",
+        "New TCP connections and SCTP associations, and datagrams of new UDP clients, that a limit refused",
         refused,
     );
     registry.register(
@@ -76,7 +76,7 @@ pub fn text(report: &Report) -> String {
     );
     registry.register("unreached", "TCP connections, SCTP associations and UDP sessions whose server could not be reached", unreached);
     registry.register("bytes", "Bytes carried: up to the server, or down to the client", bytes);
-    registry.register("problems", "Things that are wrong with manifests", problems);
+    registry.register("problems", "Problems in manifests", problems);
     registry.register("free_descriptors", "File descriptors that may still be opened", descriptors);
     let mut text = String::new();
     // Writing into a String cannot fail.

@@ -49,7 +49,7 @@ fn the_page_shows_what_egressd_prints() {
     start(&docker, "crawler", "172.19.0.101", &["egress.ip=172.31.0.14"]);
     start(&docker, "slip", "172.19.0.103", &["egress.ip=172.31.0.14", "egress.gatway=172.31.0.1"]);
     docker.run("hosted", &["--network=host", "--label=egress.ip=172.31.0.14"]);
-    page.shows("The container still leaves by the host's address", run);
+    page.shows("The container still leaves through the host's address", run);
 
     page.does_not_show("No route to host", run);
     start(&docker, "typo", "172.19.0.102", &["egress.ip=172.31.0.15"]);

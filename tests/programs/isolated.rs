@@ -280,6 +280,6 @@ pub fn name_servers() {
     run(&["mount", "--bind", &bound.to_string_lossy(), "/etc/resolv.conf"]);
     assert_eq!(asked(dns, "cat /etc/resolv.conf"), own);
     let (code, said) = asked(&[], "true");
-    assert!(code == Some(125) && said.contains("give one by --dns"), "{code:?} {said}");
+    assert!(code == Some(125) && said.contains("give one with --dns"), "{code:?} {said}");
     assert_eq!(fs::read_to_string(place).unwrap_or_default(), "nameserver 127.0.0.11\n", "the host keeps its own");
 }

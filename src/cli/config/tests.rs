@@ -72,7 +72,7 @@ fn an_option_below_a_commands_name_is_for_that_one() {
     let shared = refused("metrics-address: 127.0.0.1:1");
     assert!(
         shared.ends_with(
-            "metrics-address: commands have different ones; write it below a command's name, as `run: { metrics-address: ... }`"
+            "metrics-address: commands differ in it; write it below a command's name, for example `run: { metrics-address: ... }`"
         ),
         "{shared}"
     );
@@ -101,7 +101,7 @@ fn what_is_no_file_of_options_ends_in_a_sentence() {
     for file in [folder.path(), &pipe] {
         assert_eq!(
             of(file),
-            Err(format!("{} is not a regular file; write options into one, or name another file by --config", file.display()))
+            Err(format!("{} is not a regular file; write options into one, or name another file with --config", file.display()))
         );
     }
     assert!(of(Path::new("/dev/zero")).unwrap_err().contains("larger than 1 MiB"));

@@ -47,7 +47,7 @@ fn router(desk: Desk) -> Router {
         .route("/api/v1/explain", get(api::explain))
         .route("/api/v1/events", get(events::events))
         .route("/api/v1/openapi.json", get(openapi::serve))
-        .fallback(async || api::problem(StatusCode::NOT_FOUND, "there is nothing here; see /api/v1/openapi.json for what there is"))
+        .fallback(async || api::problem(StatusCode::NOT_FOUND, "no such path; see /api/v1/openapi.json for those there are"))
         .with_state(desk)
         .layer(from_fn(guard))
 }

@@ -31,7 +31,7 @@ pub(super) fn document() -> Value {
             &mut schemas,
         ),
         "/api/v1/flows": get(
-            "What flows by each exit; with `workload` its open flows, too, at most 1,000 of them",
+            "Flows and rates of each exit; with `workload` its open flows as well, at most 1,000",
             &[parameter("workload", false, "A workload as status names it, its address, or pod/NAME")],
             &schemas.subschema_for::<Flows>(),
             &mut schemas,
@@ -46,7 +46,7 @@ pub(super) fn document() -> Value {
             "What happens to a packet of a workload, as `egressd explain` prints it",
             &[
                 parameter("from", true, "A workload as status names it, its address, a container's id, or pod/NAME"),
-                parameter("to", false, "The address of the destination; the outside at large when not given"),
+                parameter("to", false, "The address of the destination; any outside address when not given"),
             ],
             &schemas.subschema_for::<Explanation>(),
             &mut schemas,
@@ -63,7 +63,7 @@ pub(super) fn document() -> Value {
         "info": {
             "title": "egressd",
             "version": env!("CARGO_PKG_VERSION"),
-            "description": "What the daemon of one host knows: read only, at the address of `egressd run --ui-address`. \
+            "description": "State of the daemon of one host: read only, at the address of `egressd run --ui-address`. \
                 Fields may be added in later versions; those that are here stay as they are.",
         },
         "paths": paths,
@@ -78,7 +78,7 @@ fn get(summary: &str, parameters: &[Value], answer: &Schema, schemas: &mut Schem
         "summary": summary,
         "responses": {
             "200": { "description": "OK", "content": content(answer.clone().to_value()) },
-            "default": { "description": "What is wrong, with the cure", "content": content(problem.to_value()) },
+            "default": { "description": "The problem, with the cure", "content": content(problem.to_value()) },
         },
     });
     if !parameters.is_empty() {
