@@ -48,7 +48,7 @@ pub fn explain(facts: &Facts, outcome: &Outcome, drops: &Drops, workload: &str, 
     }
     if let (true, Some(to)) = (out.is_empty(), destination) {
         let family = if to.is_ipv4() { "IPv4" } else { "IPv6" };
-        out = format!("{}: it has no address of {family} that egressd knows, so it does not reach {to}\n", rows[0].subject);
+        out = format!("{}: egressd knows no {family} address of it, so it does not reach {to}\n", rows[0].subject);
     }
     Some(out)
 }
@@ -69,9 +69,9 @@ fn without_a_row(facts: &Facts, container: &Container) -> String {
     let networks = || container.attachments.iter().filter_map(|at| facts.networks.values().find(|network| network.name == at.network));
     match () {
         () if container.attachments.is_empty() => "no binding selects it, and it is on no network of its own".to_owned(),
-        () if networks().all(|network| network.internal) => "no binding selects it, and its networks let nothing out (internal)".to_owned(),
+        () if networks().all(|network| network.internal) => "no binding selects it, and its networks are internal".to_owned(),
         () if networks().all(|network| network.driver != "bridge") => {
-            "no binding selects it, and its packets pass no bridge of this host".to_owned()
+            "no binding selects it, and its packets cross no bridge of this host".to_owned()
         }
         () => "no binding selects it; it takes the host's default route".to_owned(),
     }
@@ -122,7 +122,7 @@ fn one(out: &mut String, facts: &Facts, outcome: &Outcome, row: &Row, ends: spre
         None => writeln!(out, "  binding   none: it is known to be unbound, and takes the host's default route")?,
     }
     for loser in &row.losers {
-        writeln!(out, "            {loser} asked for it too, and comes after it (priority, then source, then age, then name)")?;
+        writeln!(out, "            {loser} asks for it too, but this binding takes precedence (priority, then source, then age, then name)")?;
     }
     let link = |index| facts.kernel.links.get(&index).map_or("?", |l: &Link| l.name.as_str());
     match row.entry {
@@ -132,7 +132,7 @@ fn one(out: &mut String, facts: &Facts, outcome: &Outcome, row: &Row, ends: spre
         Some(Entry::User { uid }) => writeln!(out, "  known by  user {uid} of its sockets")?,
         Some(Entry::Cgroup { id, level }) => writeln!(out, "  known by  control group {id} of its sockets, at level {level}")?,
         Some(Entry::Everybody) => writeln!(out, "  known by  a socket that no other binding names")?,
-        None => writeln!(out, "  known by  nothing yet: no interface of this host shows its address")?,
+        None => writeln!(out, "  known by  nothing yet: no interface of this host has its address")?,
     }
     let concerned = matches!(row.state, State::Bound(_) | State::Dropped(_) | State::FellBack(_));
     if let Some(how) = ends.destination.filter(|_| concerned).and_then(|to| not_by_an_exit(facts, outcome, row, to)) {
@@ -153,7 +153,7 @@ fn one(out: &mut String, facts: &Facts, outcome: &Outcome, row: &Row, ends: spre
                 Some(Source::File | Source::Api) => "whenUnavailable: Fallback",
                 Some(Source::Exec) | None => return Ok(()),
             };
-            writeln!(out, "            ({fallback} would send it by the default route)")
+            writeln!(out, "            ({fallback} would send it through the default route)")
         }
         State::FellBack(reason) => writeln!(out, "  fallback  it takes the host's default route: {reason}"),
         State::Waiting(reason) | State::Refused(reason) => {
@@ -162,7 +162,7 @@ fn one(out: &mut String, facts: &Facts, outcome: &Outcome, row: &Row, ends: spre
         State::Free => {
             let Some(binding) = &row.binding else { return Ok(()) };
             let traffic = describe(&binding.traffic);
-            writeln!(out, "  not ours  the binding is for nothing of this family ({traffic}): it takes the host's default route")
+            writeln!(out, "  not ours  the binding has no traffic of this family ({traffic}): it takes the host's default route")
         }
     }
 }
@@ -172,11 +172,11 @@ fn not_by_an_exit(facts: &Facts, outcome: &Outcome, row: &Row, to: IpAddr) -> Op
     let is_program = row.entry.is_some_and(Entry::is_of_host);
     let its_own = |to: IpAddr| to.is_loopback() || to.is_unspecified();
     if its_own(to) && !is_program && row.entry != Some(Entry::Socket) {
-        return Some(format!("inside    {to} is the workload itself: nothing of that comes to this host"));
+        return Some(format!("inside    {to} is the workload itself: such packets never reach this host"));
     }
     if is_host(facts, to) {
         return Some(format!(
-            "inside    {to} is this host itself: it answers by the interface that it was asked by, and sees the workload's own address"
+            "inside    {to} is this host itself: it answers over the interface that it was called on, and sees the workload's own address"
         ));
     }
     if to.is_multicast() || to == IpAddr::V4(Ipv4Addr::BROADCAST) {
@@ -203,7 +203,7 @@ fn bound(out: &mut String, facts: &Facts, outcome: &Outcome, row: &Row, first: &
         let to = SocketAddr::new(*to, *port);
         writeln!(
             out,
-            "  full      {} have hardly a source port left for {to} ({}): new flows there leave as the others",
+            "  full      {} have hardly a source port left for {to} ({}): new flows there use the other exits",
             list(closed),
             protocol(*number)
         )?;
@@ -220,7 +220,7 @@ fn bound(out: &mut String, facts: &Facts, outcome: &Outcome, row: &Row, first: &
 /// The exits of the binding that take no new flow.
 fn others(out: &mut String, outcome: &Outcome, binding: &Binding, family: Family) -> std::fmt::Result {
     for spec in binding.exits.iter().filter(|spec| spec.draining && Family::of(spec.address) == family) {
-        writeln!(out, "  draining  {}: it gets no new flow, and those that have it go on", spec.written())?;
+        writeln!(out, "  draining  {}: it gets no new flow, and open ones continue", spec.written())?;
     }
     for exit in lost(binding, &outcome.uplinks, family) {
         writeln!(out, "  lost      {}: {}", exit.exits, exit.message)?;
@@ -232,12 +232,12 @@ fn others(out: &mut String, outcome: &Outcome, binding: &Binding, family: Family
 fn way(out: &mut String, facts: &Facts, outcome: &Outcome, row: &Row, exit: &Exit, destination: Option<IpAddr>) -> std::fmt::Result {
     let Some(way) = outcome.uplinks.ways.get(&exit.way) else { return Ok(()) };
     let of_host = row.entry.is_some_and(Entry::is_of_host);
-    writeln!(out, "  flow      leaves as {}, which is all that tells its way from then on", exit.address)?;
+    writeln!(out, "  flow      leaves as {}, and from then on this address gives its way", exit.address)?;
     if of_host {
-        let how = if row.binding.as_ref().is_some_and(|binding| binding.existing_flows == ExistingFlows::Reset) { "end" } else { "go on" };
+        let how = if row.binding.as_ref().is_some_and(|binding| binding.existing_flows == ExistingFlows::Reset) { "end" } else { "continue" };
         writeln!(
             out,
-            "  before    connections that were open with another address before the program had this exit {how} (existingFlows)"
+            "  before    connections that were open before the program had this exit {how} (existingFlows)"
         )?;
     }
     if let Some(names) = names(facts, row) {
@@ -264,7 +264,7 @@ fn names(facts: &Facts, row: &Row) -> Option<String> {
     let entry = row.entry.filter(|entry| entry.is_of_host() && *entry != Entry::Everybody);
     let stub = facts.programs.stub.filter(|_| entry.is_some())?;
     let cure = "bind that one, too (systemdUnits: [systemd-resolved.service], for instance), or give the program a resolv.conf of its own";
-    Some(format!("are asked of the resolver at {stub}, whose queries leave through its own way: {cure}"))
+    Some(format!("are resolved by {stub}, whose queries use its own exit: {cure}"))
 }
 
 /// How the way's table leads there.
@@ -291,7 +291,7 @@ fn inside(facts: &Facts, outcome: &Outcome, to: IpAddr) -> Option<String> {
     let name = |index| facts.kernel.links.get(&index).map_or("?", |l: &Link| l.name.as_str());
     if let Some(net) = outcome.inside.iter().find(|net| net.contains(&to)) {
         let by = most_specific(main(facts), to).and_then(|route| route.interface).map_or("?", name);
-        return Some(format!("{net} is told to be inside; it goes by {by}"));
+        return Some(format!("{net} is configured as inside; it goes over {by}"));
     }
     let mut tables = outcome.uplinks.inside.tables.iter().chain([&MAIN]);
     tables.find_map(|table| reached(facts, outcome, *table, to))
@@ -306,14 +306,14 @@ fn reached(facts: &Facts, outcome: &Outcome, table: u32, to: IpAddr) -> Option<S
         RouteKind::Unicast if is_outer(facts, &outcome.uplinks, route) => return None,
         RouteKind::Unicast => {
             let link = route.interface.and_then(|index| facts.kernel.links.get(&index));
-            return Some(format!("{told} routes {} by {}", route.destination, link.map_or("?", |link| &link.name)));
+            return Some(format!("{told} routes {} over {}", route.destination, link.map_or("?", |link| &link.name)));
         }
         RouteKind::Unreachable => "unreachable",
         RouteKind::Blackhole => "blackhole",
         RouteKind::Prohibit => "prohibit",
         RouteKind::Throw | RouteKind::Other(_) => return None,
     };
-    Some(format!("{told} lets nothing get to {} ({how})", route.destination))
+    Some(format!("{told} has no way to {} ({how})", route.destination))
 }
 
 fn is_outer(facts: &Facts, uplinks: &Uplinks, route: &Route) -> bool {

@@ -44,7 +44,7 @@ pub fn lost(binding: &Binding, uplinks: &Uplinks, family: Family) -> Vec<LostExi
         let message = match absent.len() {
             1 => one.to_string(),
             many => {
-                format!("no interface holds these {many}; add those that are to be used to the NIC: ip address add ADDRESS/PREFIX dev NIC")
+                format!("no interface holds these {many}; add the ones to use to the NIC: ip address add ADDRESS/PREFIX dev NIC")
             }
         };
         lost.push(of(&absent, one.word(), message));

@@ -33,7 +33,7 @@ fn problem(exit: IpAddr, ports: SourcePorts, (protocol, to, port): Destination, 
         bounded => (format!("{} (sourcePorts {bounded})", bounded.count()), ", or widen sourcePorts"),
     };
     format!(
-        "exit {exit} has {flows} flows to {to} ({protocol}), of {most} that one address can have to one destination; further ones will be dropped: spread them over more exits (spread, egress.spread){more}"
+        "exit {exit} has {flows} of at most {most} flows to {to} ({protocol}); further ones will be dropped: spread them over more exits (spread, egress.spread){more}"
     )
 }
 

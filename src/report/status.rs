@@ -40,7 +40,7 @@ pub struct Status {
     /// Packets that were not let out, by reason.
     #[serde(default)]
     pub dropped: Vec<Dropped>,
-    /// Whether open flows are forwarded by a flowtable: `closed`, `open for 3 ports`, `off: ` and why. Absent where that is not asked for.
+    /// Whether open flows are forwarded through a flowtable: `closed`, `open for 3 ports`, `off: ` and why. Absent where that is not asked for.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub fast_path: Option<String>,
     /// What could not be read or done, each with its cure.

@@ -131,7 +131,7 @@ fn notes(status: &Status) -> Vec<String> {
         notes.extend(
             w.also_asked_by
                 .iter()
-                .map(|b| format!("{who}: {b} asked for it too, and {} takes precedence", w.binding.as_deref().unwrap_or("-"))),
+                .map(|b| format!("{who}: {b} asks for it too, but {} takes precedence", w.binding.as_deref().unwrap_or("-"))),
         );
         notes.extend(w.warnings.iter().map(|m| format!("{who}: {m}")));
     }
@@ -140,7 +140,7 @@ fn notes(status: &Status) -> Vec<String> {
     for b in &status.bindings {
         notes.extend(b.errors.iter().filter(|error| !told.contains(error.as_str())).map(|e| format!("{}: {e}", b.binding)));
         let nobody =
-            b.fits_nobody.iter().map(|demands| format!("{}: its containerSelector fits no container of this host ({demands})", b.binding));
+            b.fits_nobody.iter().map(|demands| format!("{}: its containerSelector matches no container of this host ({demands})", b.binding));
         notes.extend(nobody);
         notes.extend(lost_exits(b));
     }

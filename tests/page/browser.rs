@@ -106,7 +106,7 @@ fn outlives_the_daemon() {
     filter(&mut chrome, "blue");
     chrome.until("document.querySelectorAll('#ways tr.level2').length === 2");
     egressd.kill();
-    chrome.until("document.getElementById('live').textContent.includes('does not answer since')");
+    chrome.until("document.getElementById('live').textContent.includes('has not answered since')");
     assert_eq!(chrome.value("document.querySelectorAll('#ways tr.level2').length"), 2, "what was known is shown");
     world.unbind("blue");
     egressd.start();

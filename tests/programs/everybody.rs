@@ -206,7 +206,7 @@ pub fn one_family() {
     });
     assert!(seen.by(Nic::Eth1) > 0 && seen.by(Nic::Eth0) > 0, "{seen}");
     let explained = world.egressctl(&["explain", ALL, &SERVER6.to_string()]).expect("it is known");
-    assert!(explained.contains("  not ours  the binding is for nothing of this family"), "{explained}");
+    assert!(explained.contains("  not ours  the binding has no traffic of this family"), "{explained}");
 }
 
 pub fn probes() {

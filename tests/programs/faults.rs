@@ -61,7 +61,7 @@ pub fn the_nic_goes() {
         await_state(&world, "cgroup/jobs/batch", "Dropped");
         assert_held(&world, &batch);
         let explained = world.egressctl(&["explain", "cgroup/jobs/batch"]).expect("it is known");
-        assert!(explained.contains("whenUnavailable: Fallback would send it by the default route"), "{explained}");
+        assert!(explained.contains("whenUnavailable: Fallback would send it through the default route"), "{explained}");
         for server in servers(&world) {
             for error in [batch.tcp(server), batch.udp(server)].map(|asked| asked.expect_err("it is held")) {
                 assert!(error.contains("No route to host") || error.contains("unreachable"), "{server}: {error}");

@@ -35,7 +35,7 @@ fn write(out: &mut String, pod: &Pod, bindings: &[EgressBinding], node: Option<&
 
     let held = held(pod, bindings);
     let Some((winner, losers)) = held.split_first() else {
-        writeln!(out, "  binding   none selects it: it goes its node's way")?;
+        writeln!(out, "  binding   none selects it: it uses its node's default route")?;
         let names: Vec<String> = bindings.iter().map(ResourceExt::name_any).collect();
         if !names.is_empty() {
             writeln!(out, "            (in {namespace} there are: {})", names.join(", "))?;
@@ -44,13 +44,13 @@ fn write(out: &mut String, pod: &Pod, bindings: &[EgressBinding], node: Option<&
     };
     writeln!(out, "  binding   {}", winner.name_any())?;
     for loser in losers {
-        writeln!(out, "            {} selects it too, and comes after it (priority, then age, then name)", loser.name_any())?;
+        writeln!(out, "            {} selects it too, but this binding takes precedence (priority, then age, then name)", loser.name_any())?;
     }
     if pod.spec.as_ref().and_then(|spec| spec.host_network).unwrap_or_default() {
         return writeln!(out, "  refused   {}", refuse_host_network());
     }
     if let Some(phase) = status.and_then(|status| status.phase.as_deref()).filter(|phase| matches!(*phase, "Succeeded" | "Failed")) {
-        return writeln!(out, "  over      it has {}; its address may be another pod's by now", phase.to_lowercase());
+        return writeln!(out, "  over      it is {}; its address may belong to another pod by now", phase.to_lowercase());
     }
     if let Some(pool) = &winner.spec.pool {
         writeln!(out, "  pool      {}", pool.name)?;
@@ -59,15 +59,15 @@ fn write(out: &mut String, pod: &Pod, bindings: &[EgressBinding], node: Option<&
     writeln!(out, "  exits     {}", if exits.is_empty() { "none".to_owned() } else { exits.join(", ") })?;
     match winner.status.as_ref().and_then(|status| verdict(&status.conditions)) {
         Some(condition) => writeln!(out, "  state     {}: {}", condition.reason, condition.message)?,
-        None => writeln!(out, "  state     no agent has looked at the binding yet; see whether egressd runs in this cluster")?,
+        None => writeln!(out, "  state     no agent has seen the binding yet; check that egressd runs in this cluster")?,
     }
     for port in winner.status.iter().flat_map(|status| &status.services) {
         let PublishedPort { service, node, servers, ready } = port;
         writeln!(out, "  serves    {service} on {node}, with {servers} pods, of which {ready} get new connections")?;
     }
     match (place, node) {
-        (None, _) => writeln!(out, "  node      it is on none yet"),
-        (Some(place), None) => writeln!(out, "  node      {place} reports nothing; see whether egressd runs there"),
+        (None, _) => writeln!(out, "  node      it is on no node yet"),
+        (Some(place), None) => writeln!(out, "  node      {place} does not report; check that egressd runs there"),
         (Some(place), Some(node)) => on_node(out, place, node, winner, exits),
     }
 }
@@ -80,14 +80,14 @@ fn on_node(out: &mut String, place: &str, node: &EgressNode, winner: &EgressBind
         let state = if nic.up { "" } else { ", which is down" };
         nics.extend(exits.iter().filter(|exit| nic.addresses.contains(exit)).map(|exit| format!("{exit} on {}{state}", nic.name)));
     }
-    let held = if nics.is_empty() { "holds none of the exits".to_owned() } else { format!("holds {}", nics.join(", ")) };
+    let held = if nics.is_empty() { "has none of the exits".to_owned() } else { format!("holds {}", nics.join(", ")) };
     writeln!(out, "  node      {place} {held}")?;
     let report = spec.bindings.iter().find(|b| Some(&b.namespace) == winner.namespace().as_ref() && b.name == winner.name_any());
     let Some(report) = report else {
-        return writeln!(out, "            it reports no workload of the binding yet");
+        return writeln!(out, "            it has reported no workload of the binding yet");
     };
     if Some(report.generation) != winner.metadata.generation {
-        writeln!(out, "            it speaks of the binding as it was before")?;
+        writeln!(out, "            its report is about an earlier generation of the binding")?;
     }
     writeln!(out, "            workloads of the binding there that leave through an exit: {} of {}", report.programmed, report.workloads)?;
     if let (Some(reason), Some(message)) = (&report.reason, &report.message) {

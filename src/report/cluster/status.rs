@@ -79,14 +79,14 @@ pub(super) fn verdict(conditions: &[Condition]) -> Option<&Condition> {
 fn notes(binding: &EgressBinding) -> Vec<String> {
     let name = format!("{}/{}", binding.namespace().unwrap_or_default(), binding.name_any());
     let Some(status) = &binding.status else {
-        return vec![format!("{name}: no agent has looked at it yet; see whether egressd runs in this cluster")];
+        return vec![format!("{name}: no agent has seen it yet; check that egressd runs in this cluster")];
     };
     let mut notes = Vec::new();
     if let Some(condition) = verdict(&status.conditions).filter(|condition| condition.status != "True") {
         notes.push(format!("{name}: {}", condition.message));
     }
     if status.observed_generation != binding.metadata.generation {
-        notes.push(format!("{name}: this is of the binding as it was before; no agent has looked at it as it is now"));
+        notes.push(format!("{name}: this is about an earlier generation of the binding; no agent has seen the current one"));
     }
     notes.extend(status.failing_nodes.iter().map(|node| format!("{name}: {} failing on {}: {}", node.failing, node.node, node.message)));
     notes

@@ -83,7 +83,7 @@ shop       everybody  public  -            0      0          0           0      
 
 shop/crawler: 1 of 3 workloads have no usable exit, on 1 node; n2: no NIC holds it
 shop/crawler: 1 failing on n2: no NIC holds it
-shop/everybody: no agent has looked at it yet; see whether egressd runs in this cluster
+shop/everybody: no agent has seen it yet; check that egressd runs in this cluster
 ";
     assert_eq!(status(&[everybody(), crawler()]), text);
     assert_eq!(status(&[]), "No EgressBinding found.\n");
@@ -105,7 +105,7 @@ pod/shop/web-1 (10.244.1.7)
   pool      public
   exits     172.31.0.14
   state     NoExitOnNode: 1 of 3 workloads have no usable exit, on 1 node; n2: no NIC holds it
-  node      n2 holds none of the exits
+  node      n2 has none of the exits
             workloads of the binding there that leave through an exit: 0 of 1
             1 do not: NoExitOnNode: no NIC holds it
 ";
@@ -125,7 +125,7 @@ fn explain_says_so_when_nobody_selects_the_pod() {
     let mail = binding("mail", &json!({ "app": "mail" }), 0, &Value::Null);
     let text = "\
 pod/shop/web-1 (10.244.1.7)
-  binding   none selects it: it goes its node's way
+  binding   none selects it: it uses its node's default route
             (in shop there are: mail)
 ";
     assert_eq!(explain(&running(), &[mail], Some(&n2())), text);
@@ -142,8 +142,8 @@ fn explain_says_what_keeps_a_pod_from_being_served() {
     let over = pod(&json!({ "containers": [] }), &json!({ "phase": "Succeeded" }));
     assert!(explain(&over, &[crawler()], None).contains("\n  over      it has succeeded"));
     let waits = pod(&json!({ "containers": [] }), &Value::Null);
-    assert!(explain(&waits, &[crawler()], None).ends_with("\n  node      it is on none yet\n"));
-    assert!(explain(&running(), &[crawler()], None).ends_with("\n  node      n2 reports nothing; see whether egressd runs there\n"));
+    assert!(explain(&waits, &[crawler()], None).ends_with("\n  node      it is on no node yet\n"));
+    assert!(explain(&running(), &[crawler()], None).ends_with("\n  node      n2 does not report; check that egressd runs there\n"));
 }
 
 #[test]

@@ -21,12 +21,12 @@ pub fn elsewhere(facts: &Facts, outcome: &Outcome, to: IpAddr) -> Option<String>
         _ => format!("the host's policy rule {}", rule.preference),
     };
     match found {
-        None => Some(format!("{by} lets nothing get there")),
+        None => Some(format!("{by} rejects packets to it")),
         Some(route) => {
             let picked = |index| outcome.programs.picked.iter().any(|(nic, address)| *nic == index && address.is_ipv4() == to.is_ipv4());
             let link = route.interface.filter(|_| !route.interfaces().any(picked)).and_then(|index| facts.kernel.links.get(&index))?;
             let table = if rule.table == MAIN { String::new() } else { format!(", table {}", rule.table) };
-            Some(format!("{by} leads it by {}{table} ({})", link.name, route.destination))
+            Some(format!("{by} routes it over {}{table} ({})", link.name, route.destination))
         }
     }
 }

@@ -42,10 +42,10 @@ fn write(
     };
     writeln!(out, "  service   {} of {}; new connections go {how}", service.called(), service.binding)?;
     let sees = match service.client_source {
-        ClientSource::Preserve => "the client's address, and this host's where the client is beside it",
+        ClientSource::Preserve => "the client's address, or this host's if the client is on its link",
         ClientSource::Masquerade => "this host's address",
         ClientSource::RouteBack => {
-            "the client's address, beside it, too: a rule in its network namespace leads its answers back through this host"
+            "the client's address, also on its own link: a rule in its network namespace routes its answers back through this host"
         }
     };
     writeln!(out, "  source    a server sees {sees}")?;
@@ -55,11 +55,11 @@ fn write(
     if let Some(most) = service.limits.per_server {
         writeln!(
             out,
-            "  limit     a server has {most} connections at most; then the next one gets them, and in the end the call is refused"
+            "  limit     a server has at most {most} connections; then the next one gets them, and when all are full the call is refused"
         )?;
     }
     if let Some(most) = service.limits.per_client {
-        writeln!(out, "  limit     a client begins {most} connections a second at most; more are refused")?;
+        writeln!(out, "  limit     a client opens at most {most} connections a second; more are refused")?;
     }
     let weighted = service.weighted();
     for server in &service.servers {
@@ -155,8 +155,8 @@ fn standing(server: &Server, gets: bool) -> String {
     };
     let rest = match (gets, server.weight) {
         (true, _) => "",
-        (false, 0) => ": drains, it gets no new connection and goes on with those that it has",
-        (false, _) => ": gets no new connection, and goes on with those that it has",
+        (false, 0) => ": drains: it gets no new connection and keeps the open ones",
+        (false, _) => ": gets no new connection, and keeps the open ones",
     };
     health + rest
 }
@@ -173,7 +173,7 @@ fn not_served(out: &mut String, facts: &Facts, outcome: &Outcome, called: Socket
     if !outcome.uplinks.held().any(|(address, _)| address == called.ip()) {
         return writeln!(out, "  call      is none of egressd's: no binding has {} as an exit", called.ip());
     }
-    writeln!(out, "  call      goes to this host's own programs, or where another program's rules lead it: no binding serves this port")?;
+    writeln!(out, "  call      goes to this host's own programs, or follows another program's rules: no binding serves this port")?;
     // What is refused names the address and the port as they are called.
     let of = format!("{protocol}/{}", SocketAddr::new(called.ip(), 0));
     let of = of.trim_end_matches('0');

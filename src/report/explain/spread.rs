@@ -29,7 +29,7 @@ pub(super) fn write(out: &mut String, outcome: &Outcome, row: &Row, first: Exit,
         Spread::BySource => (ends.source, "the workload's address"),
         Spread::ByDestination => (ends.destination, "the destination's address"),
         Spread::FirstUsable | Spread::RoundRobin | Spread::Random => {
-            writeln!(out, "            what follows is the first one's way")?;
+            writeln!(out, "            the lines below are for the first one")?;
             return Ok(first);
         }
     };
@@ -38,11 +38,11 @@ pub(super) fn write(out: &mut String, outcome: &Outcome, row: &Row, first: Exit,
         .and_then(|address| Some((address, hashed(shares, address)?)))
     {
         Some((address, (at, of, exit))) => {
-            writeln!(out, "            {address} has slot {at} of {of}: {}, whose way follows", exit.address)?;
+            writeln!(out, "            {address} has slot {at} of {of}: {}, which the lines below are for", exit.address)?;
             Ok(exit)
         }
         None => {
-            writeln!(out, "            {what} decides, and is not given; what follows is the first one's way")?;
+            writeln!(out, "            {what} decides, but is not given; the lines below are for the first one")?;
             Ok(first)
         }
     }

@@ -52,7 +52,7 @@ fn lookups_of_names_are_told_where_another_program_asks_for_them() {
 #[test]
 fn what_becomes_of_connections_from_before_is_told() {
     let of = |more: &str| told("users: [crawler]", more, None, "user/crawler");
-    assert!(of("").contains("had this exit go on"), "{}", of(""));
+    assert!(of("").contains("had this exit continue"), "{}", of(""));
     assert!(of(", existingFlows: Reset").contains("had this exit end"), "{}", of(", existingFlows: Reset"));
 }
 
@@ -68,8 +68,8 @@ fn exits_that_are_not_used_are_told_as_they_were_written() {
     };
     let said = of(None);
     for line in [
-        "  spread    ByDestination: each new flow leaves as one of 172.31.0.14*2, 172.31.0.65\n            the destination's address decides, and is not given; what follows is the first one's way\n",
-        "  draining  172.31.0.8: it gets no new flow, and those that have it go on\n",
+        "  spread    ByDestination: each new flow leaves as one of 172.31.0.14*2, 172.31.0.65\n            the destination's address decides, but is not given; the lines below are for the first one\n",
+        "  draining  172.31.0.8: it gets no new flow, and open ones continue\n",
         "  lost      wan2: there is no interface wan2",
         "  lost      172.31.0.64, 172.31.0.66-172.31.0.67: no interface holds these 3",
     ] {
@@ -79,7 +79,7 @@ fn exits_that_are_not_used_are_told_as_they_were_written() {
     for last in 1..40 {
         let said = of(Some(&format!("198.51.100.{last}")));
         let exit = said.lines().find_map(|line| line.strip_prefix("  source    ")).expect("it leaves").to_owned();
-        assert!(said.contains(&format!(" of 256: {exit}, whose way follows\n")), "{said}");
+        assert!(said.contains(&format!(" of 256: {exit}, which the lines below are for\n")), "{said}");
         sources.insert(exit);
     }
     assert_eq!(sources.len(), 2, "both are used: {sources:?}");
@@ -113,9 +113,9 @@ fn status_says_which_exits_are_not_used_and_which_selector_fits_nobody() {
     ] {
         assert!(said.contains(line), "no {line:?} in\n{said}");
     }
-    assert!(!said.contains("fits no container"), "{said}");
+    assert!(!said.contains("matches no container"), "{said}");
     let said = of("containerSelector: {names: [crawlr], matchLabels: {a: b}}, exits: [{address: 172.31.0.14}]");
-    let line = "file/default/one: its containerSelector fits no container of this host (names: crawlr; matchLabels: a=b)";
+    let line = "file/default/one: its containerSelector matches no container of this host (names: crawlr; matchLabels: a=b)";
     assert!(said.starts_with("No workload is bound.\n") && said.contains(line), "{said}");
 }
 
@@ -130,8 +130,8 @@ fn what_another_table_takes_and_what_a_table_has_a_hole_for_is_told() {
     let outcome = resolve(&facts, &mut Past::default());
     let of = |to: &str| explain(&facts, &outcome, &Drops::default(), "user/crawler", to.parse().ok()).expect("it is bound");
     for (to, line) in [
-        ("100.64.0.9", "table 52 routes 100.64.0.0/10 by tailscale0"),
-        ("10.66.0.1", "main lets nothing get to 10.66.0.0/16 (blackhole)"),
+        ("100.64.0.9", "table 52 routes 100.64.0.0/10 over tailscale0"),
+        ("10.66.0.1", "main has no way to 10.66.0.0/16 (blackhole)"),
         ("198.51.100.1", "172.31.0.14"),
     ] {
         assert!(of(to).contains(line), "no {line:?} in\n{}", of(to));

@@ -147,7 +147,9 @@ impl Case<'_> {
             return Verdict::pending(format!("waiting for {nodes} to report on the binding's current generation"));
         }
         match (workloads, programmed) {
-            (0, _) if let Some((word, message)) = self.overlap() => Verdict::no(word, format!("another binding takes precedence: {message}")),
+            (0, _) if let Some((word, message)) = self.overlap() => {
+                Verdict::no(word, format!("another binding takes precedence: {message}"))
+            }
             (0, _) if self.settled || self.stood() => Verdict::yes(NO_WORKLOADS, "no pods match".to_owned()),
             (0, _) => Verdict::pending("no node has reported on this binding yet".to_owned()),
             (_, 0) => Verdict::pending(format!(
@@ -156,9 +158,10 @@ impl Case<'_> {
                 verb(workloads, "is", "are")
             )),
             (all, some) if all == some => Verdict::yes(PROGRAMMED, "all its workloads leave through its exits".to_owned()),
-            (all, some) => {
-                Verdict::yes(PROGRAMMED, format!("{some} of {} leave through its exits; the others are waiting for an address", count(all, "workload")))
-            }
+            (all, some) => Verdict::yes(
+                PROGRAMMED,
+                format!("{some} of {} leave through its exits; the others are waiting for an address", count(all, "workload")),
+            ),
         }
     }
 

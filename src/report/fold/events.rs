@@ -83,7 +83,8 @@ fn programmed(status: &EgressBindingStatus) -> Option<Tale> {
 /// What the status of a pool is worth. Who is left without is in its condition.
 pub(super) fn of_pool(status: &EgressPoolStatus) -> Option<Tale> {
     let exhausted = find(&status.conditions, AVAILABLE).is_some_and(|c| c.status == "False" && c.reason == EXHAUSTED);
-    let tale = || Tale::warning("Allocate", EXHAUSTED, "bindings ask for more addresses than the pool has; add a block, or delete a binding");
+    let tale =
+        || Tale::warning("Allocate", EXHAUSTED, "bindings ask for more addresses than the pool has; add a block, or delete a binding");
     let accepted = find(&status.conditions, ACCEPTED);
     let outside = accepted.filter(|c| c.reason == LENT_OUTSIDE).map(|c| Tale::warning("Allocate", LENT_OUTSIDE, &c.message));
     let assigned = || Tale::of("Assign", find(&status.conditions, ASSIGNED));

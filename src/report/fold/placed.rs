@@ -58,7 +58,8 @@ pub(super) fn verdict(pool: &Pool, places: &Places, world: &World, silent: &BTre
             Verdict::no(&first.reason, format!("{} on {node}: {}{others}", first.address, first.message))
         }
         (None, Some(node)) => {
-            let text = format!("no report from {} with addresses of this pool; check the agent's pod and log there", nodes(mute.len(), node));
+            let text =
+                format!("no report from {} with addresses of this pool; check the agent's pod and log there", nodes(mute.len(), node));
             Verdict::unknown(AGENT_SILENT, text)
         }
         (None, None) if missing > 0 => {

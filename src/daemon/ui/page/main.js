@@ -108,7 +108,7 @@ function listen() {
   });
   events.addEventListener("error", () => {
     const since = new Date().toLocaleTimeString();
-    lost ??= setTimeout(() => live("egressd does not answer since " + since + "; what is shown is of then", "lost"), PATIENCE);
+    lost ??= setTimeout(() => live("egressd has not answered since " + since + "; the page shows that moment", "lost"), PATIENCE);
     // A refused connection is tried again by the browser, an answer that is no stream is not.
     if (events.readyState === EventSource.CLOSED) setTimeout(listen, 1000);
   });

@@ -7,19 +7,19 @@ const ORDER = ["Bound", "Dropped", "Refused", "Fallback", "Waiting", "Unbound"];
 
 /** Why the datapath dropped packets, and what to do about it. */
 const DROPS = {
-  Guard: "came from a source that no workload is known to have, on a bridge that is guarded. A new container is known within moments; if it goes on, see whether the container engine answers.",
-  NoExit: "came from workloads that have no usable exit. Each of them is listed here with its cure; egress.unavailable=fallback would send them by the default route.",
-  Seal: "would have left by another NIC than that of their exit, or with an address that is not that NIC's. Look for another program's source NAT or policy rule: egressd check",
+  Guard: "came from an unknown source on a guarded bridge. A new container is known within moments; if it goes on, check that the container engine answers.",
+  NoExit: "came from workloads that have no usable exit. Each of them is listed here with its cure; egress.unavailable=fallback would send them through the default route.",
+  Seal: "would have left through another NIC than their exit's, or with an address that is not that NIC's. Look for another program's source NAT or policy rule: egressd check",
   ForeignMark: "came from bound workloads and had lost egressd's packet mark. Another program writes packet marks: egressd check",
-  Rate: "were more than the rate of their binding. There is nothing to do: TCP slows down by it.",
-  Departed: "belonged to flows of workloads that had just lost their exit, until those flows were ended. There is nothing to do.",
-  ServerLimit: "were new connections to servers that have as many as maxConnections says. Add servers, or raise it.",
-  ClientLimit: "were new connections of clients that begin more of them than newConnectionsPerSecond says. Raise it if these are good clients.",
-  Spoofed: "had the address of a workload and came in by another port than its own. Some container uses a neighbour's address.",
+  Rate: "were above the rate of their binding. There is nothing to do: TCP adapts to it.",
+  Departed: "belonged to flows of workloads that had just lost their exit, until those flows were deleted. There is nothing to do.",
+  ServerLimit: "were new connections to servers that have reached maxConnections. Add servers, or raise it.",
+  ClientLimit: "were new connections of clients above newConnectionsPerSecond. Raise it if these are good clients.",
+  Spoofed: "had the address of a workload and came in on another port than its own. Some container uses a neighbour's address.",
 };
 
-/** A command that mends something, as messages write it: behind a colon, a semicolon or a word like "run". */
-const COMMAND = /(?:[:;] |`|\b(?:run|by|with|use) )((?:ip (?:-6 )?(?:address|link|route|rule) |(?:ip6?tables|nft|sysctl|modprobe) |docker (?:network|run|start|rm|restart) |kubectl (?:get|describe) |egressd (?:check|cleanup|explain|status))[^;,`]*?)(?= tells|[;,`]|\.$|$)/;
+/** A command that repairs something, as messages write it: behind a colon, a semicolon or a word like "run". */
+const COMMAND = /(?:[:;] |`|\b(?:run|by|with|use) )((?:ip (?:-6 )?(?:address|link|route|rule) |(?:ip6?tables|nft|sysctl|modprobe) |docker (?:network|run|start|rm|restart) |kubectl (?:get|describe) |egressd (?:check|cleanup|explain|status))[^;,`]*?)(?= (?:tells|shows) |[;,`]|\.$|$)/;
 
 /** The command in a message, if there is one. */
 function cure(message) {
@@ -123,7 +123,7 @@ function wrong(status, dropped) {
     for (const text of binding.errors ?? []) items.push({ who: binding.binding, text, quotes: true });
     if (binding.lost?.length) {
       const more = binding.lost.length > 3 ? " and " + (binding.lost.length - 3) + " more" : "";
-      items.push({ who: binding.binding, text: "Others have what it asks for, too: " + binding.lost.slice(0, 3).join(", ") + more });
+      items.push({ who: binding.binding, text: "Other bindings have what it asks for: " + binding.lost.slice(0, 3).join(", ") + more });
     }
   }
   for (const drop of dropped.filter(drop => drop.packets > 0)) {

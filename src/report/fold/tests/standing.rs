@@ -66,8 +66,7 @@ fn what_a_pool_lends_is_told_to_whoever_gets_it_and_to_whoever_owns_the_pool() {
         writes.events.iter().filter(lends).map(|event| (about(event), event.tale.note.clone())).collect()
     };
     let pair = |kind: &str, note: &str| (kind.to_owned(), note.to_owned());
-    let got =
-        [pair("EgressBinding", "EgressPool public lends it 10.0.0.4"), pair("EgressPool", "lent 10.0.0.4 to EgressBinding shop/a")];
+    let got = [pair("EgressBinding", "EgressPool public lends it 10.0.0.4"), pair("EgressPool", "lent 10.0.0.4 to EgressBinding shop/a")];
     assert_eq!(told(&cluster.fold()), got);
     cluster.binding("a", &named("10.0.0.5"));
     let moved = [
