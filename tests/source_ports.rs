@@ -175,7 +175,10 @@ fn spills() {
         [small, large].map(|exit| seen.count(Nic::Eth1, exit.into()))
     };
     assert_eq!(parts(10_000..10_190, full), [95, 95], "by turn, while both have ports");
-    until("the small exit is found full", || if egressd.log().contains("running out of source ports") { Ok(()) } else { Err(egressd.log()) });
+    until(
+        "the small exit is found full",
+        || if egressd.log().contains("running out of source ports") { Ok(()) } else { Err(egressd.log()) },
+    );
     world.await_handled();
     assert_eq!(parts(11_000..11_100, full), [0, 100]);
     assert_eq!(parts(12_000..12_040, other), [20, 20], "the turn of other destinations is as it was");

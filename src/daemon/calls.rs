@@ -121,7 +121,8 @@ async fn make(socket: &Path, step: &EngineStep) -> Result<Option<String>, Error>
         EngineStep::RemoveNetwork(name) => engine.remove_network(name).await.map(|()| None),
         EngineStep::Place { container, placement, made, .. } => {
             let placed = engine.place(container, placement, made).await?;
-            Ok((placed == Placed::Running).then(|| "the container has run before, so it is not moved to its network; remove it and create it again".to_owned()))
+            Ok((placed == Placed::Running)
+                .then(|| "the container has run before, so it is not moved to its network; remove it and create it again".to_owned()))
         }
     }
 }

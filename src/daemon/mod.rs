@@ -102,7 +102,7 @@ pub struct Options {
     pub dry_run: bool,
 }
 
-/// How to be an agent of a cluster.
+/// How to run as an agent of a cluster.
 #[derive(Clone, Debug)]
 pub struct ClusterOptions {
     /// Where the API server is and who we are; `None`: as in a pod.

@@ -90,10 +90,12 @@ impl Sources {
         self.0.iter().filter(move |(name, _)| Some(**name) != but).filter_map(|(name, Source { told, away })| {
             let Name { called, meanwhile, cure, .. } = name;
             match away {
-                Some(Away { at, why, .. }) if *told => Some(format!("{called} has been unreachable since {at:.0}: {why}; {meanwhile} ({cure})")),
-                Some(Away { at, why, .. }) => {
-                    Some(format!("{called} has not sent its first full list (trying since {at:.0}: {why}); until then nothing is removed ({cure})"))
+                Some(Away { at, why, .. }) if *told => {
+                    Some(format!("{called} has been unreachable since {at:.0}: {why}; {meanwhile} ({cure})"))
                 }
+                Some(Away { at, why, .. }) => Some(format!(
+                    "{called} has not sent its first full list (trying since {at:.0}: {why}); until then nothing is removed ({cure})"
+                )),
                 None if !told => Some(format!("{called} has not sent its first full list yet; until then nothing is removed ({cure})")),
                 None => None,
             }

@@ -52,8 +52,7 @@ fn by_binding(binding: &Binding, family: Family, outcome: &Outcome) -> Leaving {
             let mut exits: Vec<IpAddr> = spread::turn(&outcome.uplinks, binding, family).iter().map(|exit| exit.address).collect();
             let held: BTreeSet<IpAddr> = outcome.uplinks.held().map(|(held, _)| held).collect();
             exits.retain(|exit| held.contains(exit));
-            let on_no_nic =
-                || format!("{} is on no NIC, so nothing can connect from it; name an exit that a NIC has", first.address);
+            let on_no_nic = || format!("{} is on no NIC, so nothing can connect from it; name an exit that a NIC has", first.address);
             Leaving { reason: exits.is_empty().then(on_no_nic), exits, resets }
         }
         // What it would fall back to has another address: the proxy's word is that it is the exit's.
@@ -86,13 +85,13 @@ fn of_pod(pod: &str, binding: &str, (to, protocol): (SocketAddr, Protocol), outc
                 return Leaving { exits: outcome.exits_of(row).iter().map(|exit| exit.address).collect(), ..Leaving::default() };
             }
             (Some(name), state) if name.name == binding => reason = state.reason().map(ToString::to_string).or(reason),
-            (Some(name), _) => reason = Some(format!("the pod has binding {}; name that one, or stop selecting the pod with it", name.name)),
+            (Some(name), _) => {
+                reason = Some(format!("the pod has binding {}; name that one, or stop selecting the pod with it", name.name))
+            }
             (None, _) => {}
         }
     }
-    none(
-        reason.unwrap_or_else(|| {
-            format!("the pod is not bound by {binding}; change its podSelector to select the pod, or wait for the pod's address")
-        }),
-    )
+    none(reason.unwrap_or_else(|| {
+        format!("the pod is not bound by {binding}; change its podSelector to select the pod, or wait for the pod's address")
+    }))
 }

@@ -22,7 +22,9 @@ impl fmt::Display for NotAnUplink {
             Self::Loopback => {
                 write!(f, "is the loopback device; name the NIC that the address is routed through (egress.interface, exits[].interface)")
             }
-            Self::Dummy => write!(f, "is a dummy device; name the NIC that the address is routed through (egress.interface, exits[].interface)"),
+            Self::Dummy => {
+                write!(f, "is a dummy device; name the NIC that the address is routed through (egress.interface, exits[].interface)")
+            }
             Self::BridgeOfWorkloads => write!(f, "is a bridge of workloads and leads nowhere else; name an address of a NIC"),
             Self::LinkOfWorkload => write!(f, "leads to a workload; name an address of a NIC"),
             Self::InVrf { vrf } => {

@@ -116,8 +116,12 @@ pub fn problems(facts: &Facts) -> Vec<String> {
         {
             let name = &container.name;
             problems.push(match unfit(facts, container, placement) {
-                Some(why) => format!("container {name}: {why}; then remove the container and create it again: a running container is not moved"),
-                None => format!("container {name}: a running container is not moved; remove it and create it again to put it on its labels' network"),
+                Some(why) => {
+                    format!("container {name}: {why}; then remove the container and create it again: a running container is not moved")
+                }
+                None => format!(
+                    "container {name}: a running container is not moved; remove it and create it again to put it on its labels' network"
+                ),
             });
         }
     }

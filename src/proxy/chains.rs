@@ -45,7 +45,9 @@ impl Chains {
         all.forget(Instant::now());
         let ports = all.dialled.get(&client).map_or(1, |before| before.ports + 1);
         if ports > MOST {
-            return Err(io::Error::other("the connection is a loop through ports of this proxy; set spec.dial to the server's own address"));
+            return Err(io::Error::other(
+                "the connection is a loop through ports of this proxy; set spec.dial to the server's own address",
+            ));
         }
         let from = begin()?;
         all.dialled.insert(from, Dialled { ports, open: true });

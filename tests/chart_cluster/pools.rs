@@ -95,8 +95,7 @@ pub fn pools_in_use() {
     };
     let delete = || api.try_kubectl(&["delete", "egresspool", "public", "--wait=false"]);
     used(2);
-    let words =
-        "2 bindings leave through EgressPool public; delete them first, or force it: kubectl annotate egresspool public egressd.dev/force=true";
+    let words = "2 bindings leave through EgressPool public; delete them first, or force it: kubectl annotate egresspool public egressd.dev/force=true";
     until("the policy is in force", || match delete() {
         Err(_) => Ok(()),
         Ok(printed) => {

@@ -39,9 +39,7 @@ pub fn by_source() {
         seen(port + 2).expect_err("the host has no such address: never by another one");
         await_port("blue", &format!("127.0.0.1:{}", port + 1), "an exit", |port| port["warning"].is_null());
         await_port("blue", &format!("127.0.0.1:{}", port + 2), "told to be no exit", |port| {
-            port["warning"]
-                .as_str()
-                .is_some_and(|warning| warning.contains("is no exit") && warning.contains("use the host's routes"))
+            port["warning"].as_str().is_some_and(|warning| warning.contains("is no exit") && warning.contains("use the host's routes"))
         });
     }
     assert_eq!(world.status()["problems"], serde_json::json!([]), "the agent passes over what is the proxy's");

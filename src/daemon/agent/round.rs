@@ -67,7 +67,10 @@ impl Agent {
             Err(failure) => return self.stopped_by(failure),
         };
         if quiet && self.few > 0 && !plan.ruleset.is_empty() {
-            warn!(changes = plan.ruleset.len(), "a full round found changes that incremental rounds had missed; this is a bug, please report it");
+            warn!(
+                changes = plan.ruleset.len(),
+                "a full round found changes that incremental rounds had missed; this is a bug, please report it"
+            );
             self.metrics.missed.inc();
         }
         self.few = 0;

@@ -103,16 +103,15 @@ impl Followers {
             let word = match heard {
                 Heard::Said(Said::Word(word)) => word,
                 Heard::Said(Said::Trouble { key, problem }) => {
-                    return problem.iter().for_each(|problem| warn!(resource, key, problem, "failed to read an object; the others stay in force"));
+                    return problem
+                        .iter()
+                        .for_each(|problem| warn!(resource, key, problem, "failed to read an object; the others stay in force"));
                 }
                 Heard::Problem(problem) => {
                     let missing = matches!(problem, Some(Problem::Unknown | Problem::Forbidden { .. }));
                     match problem.as_ref().filter(|_| problem != said) {
                         Some(_) if without && missing => {
-                            info!(
-                                resource,
-                                "missing or forbidden; set `inside` in the chart's values to the subnets that it would list"
-                            );
+                            info!(resource, "missing or forbidden; set `inside` in the chart's values to the subnets that it would list");
                         }
                         Some(problem) => warn!(resource, problem = problem.told(resource).1, "failed to watch; retrying"),
                         None => {}

@@ -103,7 +103,10 @@ impl fmt::Display for Reason {
             }
             Self::NotAnUplink { interface, why } => write!(f, "{interface} {why}"),
             Self::DatapathBypassed { bridge } => {
-                write!(f, "{bridge} has a NIC as a port, so the workload's packets to the router bypass this host; put the workload on a bridge without a NIC")
+                write!(
+                    f,
+                    "{bridge} has a NIC as a port, so the workload's packets to the router bypass this host; put the workload on a bridge without a NIC"
+                )
             }
             Self::OnNoLink { address } => {
                 write!(
@@ -112,7 +115,10 @@ impl fmt::Display for Reason {
                 )
             }
             Self::NotProgrammed { error } => {
-                write!(f, "the kernel refused a change that this workload needs ({error}); the lines below the table of `egressd status` have the cure")
+                write!(
+                    f,
+                    "the kernel refused a change that this workload needs ({error}); the lines below the table of `egressd status` have the cure"
+                )
             }
             Self::OwnedByAnother { address, by } => write!(f, "{address} belongs to {by} on this bridge; give one of them another address"),
             Self::BeingPlaced => write!(f, "egressd is moving it to the network and address of its labels; it gets its exit there"),
@@ -120,10 +126,16 @@ impl fmt::Display for Reason {
                 write!(f, "network {network} is not known yet; egressd is asking the engine, see docker network inspect {network}")
             }
             Self::NoSuchBridge { network, bridge: Some(bridge) } => {
-                write!(f, "the engine reports network {network} on bridge {bridge}, which this host does not have; run egressd where the engine runs")
+                write!(
+                    f,
+                    "the engine reports network {network} on bridge {bridge}, which this host does not have; run egressd where the engine runs"
+                )
             }
             Self::NoSuchBridge { network, bridge: None } => {
-                write!(f, "the engine does not report the bridge of network {network}; create the network again with `com.docker.network.bridge.name` set")
+                write!(
+                    f,
+                    "the engine does not report the bridge of network {network}; create the network again with `com.docker.network.bridge.name` set"
+                )
             }
             Self::NoAddressYet => write!(f, "it has no address yet; it gets its exit with its address"),
             Self::NotSeenYet => {

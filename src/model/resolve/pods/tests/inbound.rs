@@ -145,8 +145,7 @@ fn the_older_binding_has_a_port_whatever_its_priority_and_whoever_served_it() {
     assert_eq!(only(&alone), http("mail/web", "10.244.1.2"));
     let both = outcome(&mut with(lent(), vec![younger, older]), &mut past).inbound;
     assert_eq!(only(&both), http("shop/web", "10.244.1.1"));
-    let text =
-        "api/mail/web: spec.inbound[0].port: tcp/172.31.0.14:80 is served by api/shop/web; choose another port, or remove that one";
+    let text = "api/mail/web: spec.inbound[0].port: tcp/172.31.0.14:80 is served by api/shop/web; choose another port, or remove that one";
     assert_eq!(told(&both), [(Some("PortTaken"), text.to_owned())]);
     // Of the same age, the name decides.
     let same = ["shop", "mail"].map(|namespace| publishes(namespace, (1, 0), &[tcp(80, 80)]));
