@@ -16,7 +16,7 @@ use super::protocol::Protocol;
 use super::status::EgressBindingStatus;
 use crate::model::binding as model;
 
-/// Which workloads leave this node through which exits, and for what traffic.
+/// Which workloads leave this node through which exits, and for which traffic.
 #[allow(clippy::duplicated_attributes, reason = "each column has a type")]
 #[derive(CustomResource, Clone, Debug, Default, PartialEq, Deserialize, Serialize, JsonSchema)]
 #[kube(
@@ -67,7 +67,7 @@ use crate::model::binding as model;
     },
     {
         "rule": "has(self.podSelector) || has(self.containerSelector) || has(self.addresses) || has(self.networkNamespaces) || has(self.hostSelector)",
-        "message": "say who is bound: give podSelector, for instance {matchLabels: {app: crawler}}"
+        "message": "no workload is selected: give podSelector, for instance {matchLabels: {app: crawler}}"
     },
     {
         "rule": "(has(self.exits) && size(self.exits) > 0) != has(self.pool)",
@@ -78,11 +78,11 @@ pub struct EgressBindingSpec {
     /// Who: pods of the binding's namespace. In a cluster only.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub pod_selector: Option<PodSelector>,
-    /// Who: containers of this node that fit all that is given here. In files only.
+    /// Who: containers of this node that match everything given here. In files only.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub container_selector: Option<ContainerSelector>,
-    /// Who: sources that route through this node; an entry may also be the subnet alone, `10.0.0.0/24`. One address that this host has itself, on
-    /// a link that is no NIC, is the sockets that are bound to it. In files only.
+    /// Who: sources that route through this node; an entry may also be the subnet alone, `10.0.0.0/24`. An address that this host has itself, on
+    /// a link that is no NIC, means the sockets that are bound to it. In files only.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 256))]
     pub addresses: Option<Vec<RoutedSource>>,
@@ -90,18 +90,18 @@ pub struct EgressBindingSpec {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 256), inner(length(min = 1, max = 255)))]
     pub network_namespaces: Option<Vec<String>>,
-    /// Who: programs of this node itself, unchanged, that fit any of what is given here. In files only.
+    /// Who: programs of this node itself, unchanged, that match any of what is given here. In files only.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub host_selector: Option<HostSelector>,
-    /// Through what. The first usable exit of the packet's family is taken, unless `spread` says otherwise.
+    /// Through what. The first usable exit of the packet's family is used, unless `spread` says otherwise.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 256))]
     pub exits: Vec<Exit>,
-    /// How new flows are shared among the usable exits: all by the first (`FirstUsable`), by turn (`RoundRobin`), at `Random`, or by a hash of
+    /// How new flows are shared among the usable exits: all use the first (`FirstUsable`), in turn (`RoundRobin`), at `Random`, or by a hash of
     /// the workload's or the destination's address (`BySource`, `ByDestination`). A flow keeps the exit that it began with.
     #[serde(default)]
     pub spread: Spread,
-    /// How fast the workloads send outside, all of them together on a node: what is over it is dropped. For instance `20Mbit`; bit, kbit, Mbit or
+    /// How fast the workloads send outside, all of them together on a node: packets above it are dropped. For instance `20Mbit`; bit, kbit, Mbit or
     /// Gbit a second, from `64kbit` to `100Gbit`. Not for programs of the host.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 32))]
@@ -110,17 +110,17 @@ pub struct EgressBindingSpec {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 32))]
     pub burst: Option<String>,
-    /// What comes in by the exits, and goes to the workloads: calls to an exit's address on these ports are shared among those of its family.
-    /// In a cluster the pool has to lend the ports (`inboundPorts`), and a node's exits lead to its own pods alone.
+    /// Calls to the exits that go to the workloads: calls to an exit's address on these ports are shared among the workloads of its family.
+    /// In a cluster the pool has to lend the ports (`inboundPorts`), and a node's exits lead only to its own pods.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 64), extend("x-kubernetes-validations" = [
         {
             "rule": "self.all(one, !has(one.clientSource) || one.clientSource != 'RouteBack')",
-            "message": "clientSource RouteBack is for manifest files on a node: each new pod's network namespace would have to be given a rule; say Masquerade"
+            "message": "clientSource RouteBack is for manifest files on a node: each new pod's network namespace would need a rule; use Masquerade"
         },
         {
             "rule": "self.all(one, !has(one.lastResort) || size(one.lastResort) == 0)",
-            "message": "lastResort is for manifest files on a node: in a cluster calls go to the pods of the binding alone; take it out"
+            "message": "lastResort is for manifest files on a node: in a cluster calls go only to the pods of the binding; remove it"
         },
         {
             "rule": "self.all(one, self.exists_one(other, other.protocol == one.protocol && other.port <= (has(one.endPort) ? one.endPort : one.port) && one.port <= (has(other.endPort) ? other.endPort : other.port)))",
@@ -131,40 +131,40 @@ pub struct EgressBindingSpec {
     /// Through what, when an administrator lends the addresses. In a cluster only.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub pool: Option<PoolReference>,
-    /// For traffic to where. Everything that is outside when not given; what does not match takes the host's default route, as without egressd.
+    /// Destinations of the traffic. Everything outside when not given; what does not match uses the host's default route, as without egressd.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 256))]
     pub to: Vec<Destination>,
-    /// For which protocols and ports. All when not given; what does not match takes the host's default route.
+    /// Protocols and ports of the traffic. All when not given; what does not match uses the host's default route.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 256))]
     pub ports: Vec<PortRange>,
     /// What happens while no exit is usable: `Drop`, or `Fallback` to the host's default route.
     #[serde(default)]
     pub when_unavailable: WhenUnavailable,
-    /// What happens to open connections when their exit changes: `Keep` or `Reset`. UDP, and calls that nobody has answered yet, begin anew always.
+    /// What happens to open connections when their exit changes: `Keep` or `Reset`. UDP, and calls without an answer yet, always start again.
     #[serde(default)]
     pub existing_flows: ExistingFlows,
-    /// Of two bindings for one workload the higher wins; of one priority the cluster's, then a file's, then a label's, then the older of two in
+    /// Of two bindings for one workload the higher wins; with equal priority the cluster's, then a file's, then a label's, then the older of two in
     /// the cluster, then the first name.
     #[serde(default)]
     pub priority: i32,
 }
 
-/// Pods that fit all that is given. An empty selector (`{}`) means every pod of the namespace.
+/// Pods that match everything given. An empty selector (`{}`) means every pod of the namespace.
 #[derive(Clone, Debug, Default, PartialEq, Deserialize, Serialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct PodSelector {
-    /// Labels that a pod bears, with these values.
+    /// Labels that a pod has, with these values.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub match_labels: BTreeMap<String, String>,
-    /// Demands on single labels; a pod fits when it fits all of them.
+    /// Requirements for single labels; a pod has to meet all of them.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 64))]
     pub match_expressions: Vec<LabelExpression>,
 }
 
-/// A demand on one label, as in a Deployment's selector.
+/// A requirement for one label, as in a Deployment's selector.
 #[derive(Clone, Debug, PartialEq, Deserialize, Serialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 #[schemars(extend("x-kubernetes-validations" = [{
@@ -175,7 +175,7 @@ pub struct LabelExpression {
     /// The label.
     #[schemars(length(min = 1, max = 317))]
     pub key: String,
-    /// `In`, `NotIn`, `Exists` or `DoesNotExist`. `NotIn` also fits a pod without the label.
+    /// `In`, `NotIn`, `Exists` or `DoesNotExist`. `NotIn` also matches a pod without the label.
     pub operator: LabelOperator,
     /// What the label may be (`In`), or may not be (`NotIn`).
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
@@ -202,20 +202,20 @@ pub struct PoolReference {
     /// The pool.
     #[schemars(length(min = 1, max = 253))]
     pub name: String,
-    /// These addresses of it. Several bindings may name an address; one that another binding has by `count` is refused (`AddressTaken`).
+    /// These addresses of the pool. Several bindings may name an address; one that another binding has by `count` is refused (`AddressTaken`).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 64), inner(length(max = 64)), extend("x-kubernetes-validations" = [{
         "rule": "self.all(address, isIP(address))",
         "message": "write addresses alone, for instance 172.31.0.14"
     }]))]
     pub addresses: Option<Vec<String>>,
-    /// So many addresses of any kind, which are then this binding's alone, until it goes or asks for fewer; 1 when neither is given.
+    /// This number of addresses, any of the pool, for this binding only, until it is deleted or asks for fewer; 1 when neither is given.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 1, max = 64))]
     pub count: Option<i32>,
 }
 
-/// Containers that fit all that is given; at least one field is.
+/// Containers that match everything given; at least one field is needed.
 #[derive(Clone, Debug, Default, PartialEq, Deserialize, Serialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 #[schemars(extend("x-kubernetes-validations" = [{
@@ -227,7 +227,7 @@ pub struct ContainerSelector {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 256), inner(length(min = 1, max = 255)))]
     pub names: Vec<String>,
-    /// Labels that a container bears, with these values.
+    /// Labels that a container has, with these values.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub match_labels: BTreeMap<String, String>,
     /// Containers of a Compose project.
@@ -248,14 +248,14 @@ pub struct Compose {
     pub service: Option<String>,
 }
 
-/// A subnet whose packets come in by an interface of this node.
+/// A subnet whose packets come in on an interface of this node.
 #[derive(Clone, Debug, Default, PartialEq, Deserialize, Serialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct RoutedSource {
     /// The subnet, for instance `10.0.0.0/24`.
     #[schemars(length(max = 64))]
     pub cidr: String,
-    /// The interface that it comes in by; the one that the main table routes it to when not given.
+    /// The interface that it comes in on; the one that the main table routes it to when not given.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 15))]
     pub interface: Option<String>,
@@ -280,7 +280,7 @@ pub struct Destination {
     /// A subnet, for instance `0.0.0.0/0`.
     #[schemars(length(max = 64))]
     pub cidr: String,
-    /// Subnets within it that take the host's default route.
+    /// Subnets within it that use the host's default route.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 256), inner(length(max = 64)))]
     pub except: Vec<String>,

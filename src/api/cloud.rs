@@ -4,7 +4,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Serialize};
 
-/// Which cloud the pool's addresses are of. `egressd-cloud` keeps it as it says here; without `cloud` nothing is done there.
+/// The cloud of the pool's addresses. `egressd-cloud` keeps it as described here; without `cloud` it does nothing there.
 #[derive(Clone, Debug, Default, PartialEq, Deserialize, Serialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct PoolCloud {
@@ -12,7 +12,7 @@ pub struct PoolCloud {
     pub aws: AwsCloud,
 }
 
-/// What is kept in Amazon EC2: the pool's addresses are private addresses of one network interface.
+/// The state in Amazon EC2: the pool's addresses are private addresses of one network interface.
 #[derive(Clone, Debug, Default, PartialEq, Deserialize, Serialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct AwsCloud {
@@ -31,7 +31,7 @@ pub struct AwsCloud {
     #[schemars(range(min = 0, max = 63))]
     pub device_index: Option<i32>,
     /// Public addresses: `Allocate` takes a new elastic address for each address of the pool; `{tag: "KEY=VALUE"}` uses the account's free ones that
-    /// bear this tag. None when not given.
+    /// have this tag. None when not given.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "elastic_addresses")]
     pub elastic_addresses: Option<serde_json::Value>,
@@ -55,7 +55,7 @@ fn elastic_addresses(_: &mut SchemaGenerator) -> Schema {
     json_schema!({ "x-kubernetes-preserve-unknown-fields": true })
 }
 
-/// What became of a pool in its cloud. `egressd-cloud` alone writes it, and only in a cluster.
+/// The state of a pool in its cloud. Only `egressd-cloud` writes it, and only in a cluster.
 #[derive(Clone, Debug, Default, PartialEq, Deserialize, Serialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct PoolCloudStatus {
@@ -70,7 +70,7 @@ pub struct PoolCloudStatus {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 1000))]
     pub addresses: Vec<CloudAddress>,
-    /// What the pool has in the cloud and no longer asks for: kept until `egressd-cloud release`.
+    /// Resources of the pool in the cloud that it no longer asks for: kept until `egressd-cloud release`.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 100))]
     pub surplus: Vec<String>,
@@ -86,7 +86,7 @@ pub struct CloudAddress {
     pub node: Option<String>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub network_interface: Option<String>,
-    /// What others see it as.
+    /// The public address that the outside sees.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub public_address: Option<String>,
     /// The elastic address's id.

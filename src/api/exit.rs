@@ -45,11 +45,11 @@ use crate::model::binding;
 ]))]
 pub struct Exit {
     /// Source address that packets leave with; the private side of an elastic IP, for instance `172.31.0.14`. When only the interface is given:
-    /// that one's own address, whatever it is just now.
+    /// the interface's own address, whatever it is at the moment.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 64))]
     pub address: Option<String>,
-    /// Several source addresses: a range, `10.0.1.64-10.0.1.95`, or a subnet, `10.0.1.64/27`. Those that no NIC has are passed over.
+    /// Several source addresses: a range, `10.0.1.64-10.0.1.95`, or a subnet, `10.0.1.64/27`. Those that no NIC has are ignored.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 100))]
     pub addresses: Option<String>,
@@ -61,28 +61,28 @@ pub struct Exit {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 64))]
     pub gateway: Option<String>,
-    /// Its part of the new flows where they are spread, each address by itself; 1 when not given.
+    /// Its share of the new flows if they are spread, each address by itself; 1 when not given.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 1, max = 100))]
     pub weight: Option<i32>,
-    /// It takes no new flows; those that bear it go on.
+    /// It takes no new flows; open ones continue.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub draining: bool,
-    /// The source ports that its flows leave with, of TCP, UDP and SCTP, for instance `40000-49999`: so many flows at a time can go to one
+    /// The source ports that its flows leave with, of TCP, UDP and SCTP, for instance `40000-49999`: that many flows at a time can go to one
     /// destination. From 1024 on when not given.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 11))]
     pub source_ports: Option<String>,
     /// Who puts the address where it is. `Existing`: somebody else, it is on a NIC. `Managed`: egressd adds it to its NIC (`interface`, else the one
-    /// with its subnet) unless a neighbour has it, keeps it there, and takes it away when nobody asks for it any more. `Routed`: it is on no NIC, the
-    /// network routes it to this host; it leaves through `interface`, else by the default route. `Managed` and `Routed`
-    /// in files only: in a cluster a pool says so (`assignment` of an EgressPool).
+    /// with its subnet) unless a neighbour has it, keeps it there, and removes it when no binding asks for it any more. `Routed`: it is on no NIC, the
+    /// network routes it to this host; it leaves through `interface`, else through the default route. `Managed` and `Routed`
+    /// in files only: in a cluster they are a pool's (`assignment` of an EgressPool).
     #[serde(default, skip_serializing_if = "Assignment::is_existing")]
     pub assignment: Assignment,
-    /// What the exit has to reach: while that does not answer it takes no new flow. Not for one that is `Routed`, on no NIC.
+    /// A destination that the exit has to reach: while it does not answer, the exit takes no new flow. Not for an exit that is `Routed`, on no NIC.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub probe: Option<ExitProbe>,
-    /// What the outside sees of the address, where something beyond translates it: an elastic IP. For people: shown in status, and not looked at.
+    /// The address that the outside sees, if something beyond the host translates it: an elastic IP. Shown in status, and not used otherwise.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 64))]
     pub public_address: Option<String>,
@@ -99,7 +99,7 @@ pub struct ExitProbe {
     #[serde(default = "interval")]
     #[schemars(range(min = 100, max = 3_600_000))]
     pub interval_milliseconds: i32,
-    /// So many failures in a row and the exit is not used, and as many successes and it is again. Until then it is used, from the start on.
+    /// After this many failures in a row the exit is not used, and after as many successes it is used again. It is used from the start, until then.
     #[serde(default = "failures")]
     #[schemars(range(min = 1, max = 100))]
     pub failures: i32,

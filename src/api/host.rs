@@ -3,7 +3,7 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-/// Programs of this node that fit any of what is given; at least one is. Of a program that several bindings name, the one that takes precedence
+/// Programs of this node that match any of what is given; at least one is needed. If several bindings name a program, the one that takes precedence
 /// has it, whether it names the user, the control group or the unit; `all` gives way to each of these.
 #[derive(Clone, Debug, Default, PartialEq, Deserialize, Serialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
     "message": "give users, cgroups or systemdUnits, or all: true by itself"
 }]))]
 pub struct HostSelector {
-    /// Every program of the host that no other binding names: what it sends by the main table's default route, from a socket whose address it
+    /// Every program of the host that no other binding names: its packets over the main table's default route, from a socket whose address it
     /// has not chosen itself.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub all: bool,
@@ -20,12 +20,12 @@ pub struct HostSelector {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 256), inner(length(min = 1, max = 255)))]
     pub users: Vec<String>,
-    /// Control groups (version 2) by their path below the hierarchy's root, `/batch`, with all below them: the sockets that are made there. A path
+    /// Control groups (version 2) by their path below the hierarchy's root, `/batch`, with all below them: the sockets that are created there. A path
     /// has at most 128 levels.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 256), inner(length(min = 1, max = 4096)))]
     pub cgroups: Vec<String>,
-    /// Units of the system's systemd by their whole name: a service, a slice or a scope. A template, `batch@.service`, is all its instances.
+    /// Units of the system's systemd by their full name: a service, a slice or a scope. A template, `batch@.service`, means all its instances.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 256), inner(length(min = 1, max = 255)))]
     pub systemd_units: Vec<String>,

@@ -42,18 +42,18 @@ pub struct Inbound {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 1, max = 65535))]
     pub target_port: Option<i32>,
-    /// What brings calls to the workloads: rules of nftables (`Nftables`), or a virtual service of the kernel's layer-4 balancer (`Ipvs`), which
+    /// How calls reach the workloads: through rules of nftables (`Nftables`), or a virtual service of the kernel's layer-4 balancer (`Ipvs`), which
     /// has more schedulers and serves single ports.
     #[serde(default)]
     pub engine: Engine,
-    /// How new connections are shared among the workloads: by turn (`RoundRobin`, when not given), at `Random`, or by a hash of the client's
+    /// How new connections are shared among the workloads: in turn (`RoundRobin`, when not given), at `Random`, or by a hash of the client's
     /// address (`BySource`). A connection stays where it went. For the engine `Nftables`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub balance: Option<Balance>,
     /// The same for the engine `Ipvs`; `wlc` (least connections by weight) when not given. The kernel needs the module `ip_vs_` and this name.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub scheduler: Option<Scheduler>,
-    /// A client comes to the same workload again for a while. For the engine `Ipvs`.
+    /// A client gets the same workload again for some time. For the engine `Ipvs`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub persistence: Option<Persistence>,
     /// The address that the workloads see of a client: its own (`Preserve`), for which their answers have to come back through this host, or
@@ -66,53 +66,53 @@ pub struct Inbound {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 256))]
     pub servers: Vec<ServerWeight>,
-    /// How it is found out whether a workload serves. Without it one does as long as it is there.
+    /// How a workload's health is checked. Without it a workload is healthy as long as it exists.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub health: Option<Health>,
-    /// What calls come to while no workload is healthy: the host refuses them as it does while nobody serves the port, by a TCP reset or an ICMP
-    /// error (`Refuse`), or they go to all workloads as if health was not looked at (`KeepAll`).
+    /// What happens to calls while no workload is healthy: the host refuses them as for a port that is not served, with a TCP reset or an ICMP
+    /// error (`Refuse`), or they go to all workloads as without health checks (`KeepAll`).
     #[serde(default)]
     pub all_down: AllDown,
-    /// Where calls go while no workload is healthy, or none is there: at most one server of each family, which need not be a workload. It is not
-    /// asked for its health. What is open there goes on when workloads are back. Not with `allDown: KeepAll`, and not for pods.
+    /// Where calls go while no workload is healthy, or none exists: at most one server of each family, which need not be a workload. Its health
+    /// is not checked. Open connections there continue when workloads are back. Not with `allDown: KeepAll`, and not for pods.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 2))]
     pub last_resort: Vec<LastResort>,
-    /// Seconds after which the open connections of a workload end that gets no new ones any more, since its weight is 0 or it is bound no longer.
-    /// When not given they go on until they end by themselves.
+    /// Seconds after which the open connections of a workload end that gets no new ones any more, since its weight is 0 or it is no longer bound.
+    /// When not given, they continue until they end by themselves.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 1, max = 86_400))]
     pub drain_seconds: Option<i32>,
-    /// How long a client is sent to the same workload after its last new connection, whatever `balance` says: `30s`, `10m` or `3h`, at most a
-    /// day. A workload that gets no new connections is left at once, and its clients are dealt anew.
+    /// How long a client is sent to the same workload after its last new connection, whatever `balance` is: `30s`, `10m` or `3h`, at most a
+    /// day. A workload that gets no new connections loses its clients at once, and they are shared out again.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(regex(pattern = r"^[1-9][0-9]{0,4}[smh]$"))]
     pub affinity: Option<String>,
-    /// Connections that a workload may have open on its port at a time. One that has so many gets no new ones: they go to the next workload, and
-    /// are refused when each has as many (datagrams are dropped). Not with a range.
+    /// Connections that a workload may have open on its port at a time. A full one gets no new ones: they go to the next workload, and
+    /// are refused when all are full (datagrams are dropped). Not with a range.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 1, max = 1_000_000))]
     pub max_connections: Option<i32>,
-    /// New connections that one client's address may open each second, and as many at once. What is more is refused, and of datagrams dropped.
+    /// New connections that one client's address may open each second, and as many at once. More are refused (datagrams: dropped).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 1, max = 1_000_000))]
     pub new_connections_per_second: Option<i32>,
 }
 
-/// A workload's part of the new connections.
+/// A workload's share of the new connections.
 #[derive(Clone, Debug, PartialEq, Deserialize, Serialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct ServerWeight {
     /// The workload's address.
     pub address: String,
-    /// 1 to 100; or 0 to drain it: it gets no new connection, and goes on with those that it has.
+    /// 1 to 100; or 0 to drain it: it gets no new connection, and keeps the open ones.
     #[schemars(range(min = 0, max = 100))]
     pub weight: i32,
-    /// With so many connections, those that are ending counted, it gets no new one. For the engine `Ipvs`.
+    /// With this many connections, ending ones included, it gets no new one. For the engine `Ipvs`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 1))]
     pub upper_threshold: Option<i32>,
-    /// Once it has fewer than so many it gets new ones again; three quarters of `upperThreshold` when not given.
+    /// Once it has fewer than this many, it gets new ones again; three quarters of `upperThreshold` when not given.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 1))]
     pub lower_threshold: Option<i32>,
@@ -122,7 +122,7 @@ pub struct ServerWeight {
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct LastResort {
-    /// Its address. A route beside the default one has to lead to it.
+    /// Its address. A route other than the default one has to lead to it.
     #[schemars(length(max = 64))]
     pub address: String,
     /// The port that it listens on; that of the workloads when not given. Not with a range.
@@ -131,7 +131,7 @@ pub struct LastResort {
     pub port: Option<i32>,
 }
 
-/// What workloads are asked: one of `tcp`, `http` and `udp`. Probes come from this host, with its address towards the workload.
+/// The health check: one of `tcp`, `http` and `udp`. Probes come from this host, with its address towards the workload.
 #[derive(Clone, Debug, PartialEq, Deserialize, Serialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 #[schemars(extend("x-kubernetes-validations" = [{
@@ -139,20 +139,20 @@ pub struct LastResort {
     "message": "one of tcp, http and udp is asked for"
 }]))]
 pub struct Health {
-    /// Healthy is who takes a TCP connection.
+    /// A workload is healthy if it accepts a TCP connection.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub tcp: Option<TcpProbe>,
-    /// Healthy is who answers an HTTP request with a status from 200 to 399.
+    /// A workload is healthy if it answers an HTTP request with a status from 200 to 399.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub http: Option<HttpProbe>,
-    /// Healthy is who answers a datagram. An ICMP error ("port unreachable") is a failure at once.
+    /// A workload is healthy if it answers a datagram. An ICMP error ("port unreachable") is a failure at once.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub udp: Option<UdpProbe>,
     /// Milliseconds from one probe to the next, up to a tenth more; an answer that takes as long is a failure.
     #[serde(default = "interval")]
     #[schemars(range(min = 100, max = 3_600_000))]
     pub interval_milliseconds: i32,
-    /// So many failures in a row make a workload unhealthy, and as many successes healthy again. A new one is healthy by its first success, and
+    /// This many failures in a row make a workload unhealthy, and as many successes healthy again. A new one is healthy after its first success, and
     /// gets nothing before it.
     #[serde(default = "failures")]
     #[schemars(range(min = 1, max = 100))]
@@ -163,7 +163,7 @@ pub struct Health {
 #[derive(Clone, Debug, PartialEq, Deserialize, Serialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct TcpProbe {
-    /// The port that is asked; the one that the workload serves when not given.
+    /// The port to check; the one that the workload serves when not given.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 1, max = 65535))]
     pub port: Option<i32>,
@@ -173,14 +173,14 @@ pub struct TcpProbe {
 #[derive(Clone, Debug, PartialEq, Deserialize, Serialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct HttpProbe {
-    /// What is asked for.
+    /// The path of the request.
     #[schemars(length(min = 1, max = 1024))]
     pub path: String,
-    /// The `Host` header; the workload's address and port when not given. By `HTTPS` its name is also the one that TLS names (SNI).
+    /// The `Host` header; the workload's address and port when not given. With `HTTPS` its name is also sent in TLS (SNI).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 259))]
     pub host: Option<String>,
-    /// The port that is asked; the one that the workload serves when not given.
+    /// The port to check; the one that the workload serves when not given.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 1, max = 65535))]
     pub port: Option<i32>,
@@ -206,19 +206,19 @@ pub enum Scheme {
     "message": "one of send and sendBase64 is sent"
 }]))]
 pub struct UdpProbe {
-    /// What is sent, as text.
+    /// The datagram, as text.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 512))]
     pub send: Option<String>,
-    /// What is sent, in Base64 (RFC 4648), at most 512 bytes.
+    /// The datagram, in Base64 (RFC 4648), at most 512 bytes.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 684))]
     pub send_base64: Option<String>,
-    /// A text that the answer has in it; any answer will do when not given.
+    /// A text that the answer has to contain; any answer will do when not given.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 512))]
     pub expect: Option<String>,
-    /// The port that is asked; the one that the workload serves when not given.
+    /// The port to check; the one that the workload serves when not given.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 1, max = 65535))]
     pub port: Option<i32>,

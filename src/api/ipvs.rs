@@ -54,18 +54,18 @@ impl From<Scheduler> for model::Scheduler {
     }
 }
 
-/// A client comes to the server of its last connection.
+/// A client gets the server of its last connection.
 #[derive(Clone, Debug, PartialEq, Deserialize, Serialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Persistence {
-    /// Seconds that a client is remembered after its last connection began; as long as one is open it stays.
+    /// Seconds that a client is remembered after its last connection began; it is remembered as long as one is open.
     #[schemars(range(min = 1, max = 2_678_400))]
     pub seconds: i32,
-    /// Clients whose IPv4 addresses agree in so many bits are one.
+    /// Clients whose IPv4 addresses agree in this many bits count as one.
     #[serde(default = "ipv4_prefix_length")]
     #[schemars(range(min = 1, max = 32))]
     pub ipv4_prefix_length: i32,
-    /// The same of IPv6 addresses.
+    /// The same for IPv6 addresses.
     #[serde(default = "ipv6_prefix_length")]
     #[schemars(range(min = 1, max = 128))]
     pub ipv6_prefix_length: i32,

@@ -132,7 +132,7 @@ fn placement(read: &mut Read, container: &Container, mode: Option<&FieldError>) 
     } else if placement.address.is_some() && placement.network.is_none() && matches!(container.network_mode.as_str(), "default" | "bridge")
     {
         faults.push("egress.container-ip", || {
-            "Docker lets nobody choose an address on its default bridge; add `egress.network` with a network of your own".to_owned()
+            "Docker does not allow a chosen address on its default bridge; add `egress.network` with a network of your own".to_owned()
         });
     }
     if faults.is_empty() { placement } else { Placement { errors: faults.finish(), ..Placement::default() } }
@@ -207,10 +207,10 @@ fn destinations(draft: &Draft, errors: &mut Faults) -> Vec<Destination> {
     };
     for except in &draft.except {
         if within.contains(except) {
-            errors.push("egress.except", || format!("`{except}` takes away all of a destination; leave it out of `egress.to` and here"));
+            errors.push("egress.except", || format!("`{except}` covers all of a destination; remove it from `egress.to` and here"));
         } else if !within.iter().any(|net| net.contains(except)) {
             errors.push("egress.except", || {
-                format!("`{except}` is inside no destination of `egress.to`, so it excepts nothing; take it out")
+                format!("`{except}` is inside no destination of `egress.to`, so it excepts nothing; remove it")
             });
         }
     }

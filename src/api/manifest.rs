@@ -179,7 +179,7 @@ impl<'a> Head<'a> {
         }
         foreign(self.top, &TOP, "document", "indent it below `spec:`", faults);
         if let Some(metadata) = self.top.get("metadata").and_then(Value::as_object) {
-            foreign(metadata, &METADATA, "metadata", "take it out", faults);
+            foreign(metadata, &METADATA, "metadata", "remove it", faults);
         }
         schema::check(spec, &mut self.spec, "spec", faults)
     }

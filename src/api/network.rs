@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 
 pub const KIND: &str = "EgressNetwork";
 
-/// A Docker bridge network that egressd makes, and keeps, before its containers are made. `metadata.name` is the network's name.
+/// A Docker bridge network that egressd creates, and keeps, before its containers exist. `metadata.name` is the network's name.
 #[derive(Clone, Debug, Default, PartialEq, Deserialize, Serialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct EgressNetworkSpec {
@@ -16,10 +16,10 @@ pub struct EgressNetworkSpec {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 2))]
     pub gateways: Vec<String>,
-    /// Name of the bridge device, at most 15 bytes. Docker makes one up when it is not given.
+    /// Name of the bridge device, at most 15 bytes. Docker chooses one when it is not given.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub bridge_name: Option<String>,
-    /// Whether what is neither bound nor known to be free is dropped. When not given, the network is guarded while a bound container is on it.
+    /// Whether traffic of sources that are neither bound nor known to be unbound is dropped. When not given, the network is guarded while a bound container is on it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub guard: Option<bool>,
 }

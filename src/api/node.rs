@@ -9,7 +9,7 @@ use kube::CustomResource;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-/// What a node has, and what became of each binding there.
+/// A node's NICs and exits, and the state of each binding there.
 #[allow(clippy::duplicated_attributes, reason = "each column has a type")]
 #[derive(CustomResource, Clone, Debug, Default, PartialEq, Deserialize, Serialize, JsonSchema)]
 #[kube(
@@ -30,7 +30,7 @@ pub struct EgressNodeSpec {
     /// Version of the agent.
     #[serde(default)]
     pub version: String,
-    /// When the agent wrote this. It writes every two minutes, though nothing changed; a node that does not for five is silent.
+    /// When the agent wrote this. It writes every two minutes, even if nothing changed; a node that does not for five minutes is silent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reported_at: Option<Time>,
     /// NICs that hold an exit or a default route.
@@ -49,7 +49,7 @@ pub struct EgressNodeSpec {
     /// Workloads that are bound and have no usable exit.
     #[serde(default)]
     pub failing: i64,
-    /// What the agent could not read or do, each with its cure.
+    /// Things that the agent could not read or do, each with its cure.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 32))]
     pub problems: Vec<String>,
@@ -88,13 +88,13 @@ pub struct NodeAddress {
     pub message: String,
 }
 
-/// What became of a binding on the node.
+/// The state of a binding on the node.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct NodeBinding {
     pub namespace: String,
     pub name: String,
-    /// The `metadata.uid` of the binding that this is about: one that is made anew is another.
+    /// The `metadata.uid` of the binding that this is about: a binding that is created again has another one.
     #[serde(default)]
     pub uid: String,
     /// Its `metadata.generation`.

@@ -38,7 +38,7 @@ pub const KIND: &str = "EgressPool";
     "message": "the gateway has to be of the blocks' family; make a pool for each family"
 }]))]
 pub struct EgressPoolSpec {
-    /// The addresses. A node serves those that one of its NICs holds, or that it was given (`assignment`).
+    /// The addresses. A node serves those that one of its NICs has, or that were given to it (`assignment`).
     #[schemars(length(min = 1, max = 64))]
     pub blocks: Vec<Block>,
     /// NIC that holds them; the one that has the address, or its subnet, when not given.
@@ -56,8 +56,8 @@ pub struct EgressPoolSpec {
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub node_selector: BTreeMap<String, String>,
     /// Who puts the addresses where they are. `Existing`: somebody else, a NIC of a node holds each. `Managed`: each is given to one node
-    /// (`status.nodes`), whose agent adds it to a NIC unless a neighbour has it, keeps it there, and takes it away when it is given to another
-    /// node. `Routed`: each is given to one node as well, and is on no NIC: the network routes it there. An address stays with its node until that is
+    /// (`status.nodes`), whose agent adds it to a NIC unless a neighbour has it, keeps it there, and removes it when it is given to another
+    /// node. `Routed`: each is given to one node as well, and is on no NIC: the network routes it there. An address stays with its node until the node is
     /// deleted or no longer selected. In a cluster only; in files it is a field of the exits.
     #[serde(default, skip_serializing_if = "Assignment::is_existing")]
     pub assignment: Assignment,
@@ -68,7 +68,7 @@ pub struct EgressPoolSpec {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 64))]
     pub inbound_ports: Vec<LentPorts>,
-    /// What a cloud's API is asked for, by `egressd-cloud`.
+    /// The resources that `egressd-cloud` keeps in a cloud.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub cloud: Option<PoolCloud>,
 }
@@ -92,7 +92,7 @@ pub struct EgressPoolSpec {
     }
 ]))]
 pub struct Block {
-    /// All addresses of a subnet, its first and last among them, for instance `172.31.0.16/28`.
+    /// All addresses of a subnet, including its first and last one, for instance `172.31.0.16/28`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 64))]
     pub cidr: Option<String>,
@@ -125,7 +125,7 @@ pub struct LentPorts {
     pub end_port: Option<i32>,
 }
 
-/// A namespace may use the pool when it is named, or when it bears all the labels (if there are any).
+/// A namespace may use the pool when it is named, or when it has all the labels (if there are any).
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct AllowedNamespaces {
@@ -150,13 +150,13 @@ pub struct EgressPoolStatus {
     /// How many addresses it has.
     #[serde(default)]
     pub addresses: i64,
-    /// How many of them bindings have for themselves.
+    /// How many of them belong to one binding only.
     #[serde(default)]
     pub allocated: i64,
     /// How many bindings leave through its addresses.
     #[serde(default)]
     pub bindings: i64,
-    /// The nodes that addresses were given to, by the controller alone. An agent goes by this.
+    /// The nodes that addresses were given to. Only the controller writes it, and agents follow it.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 4096))]
     pub nodes: Vec<PoolNode>,
@@ -164,7 +164,7 @@ pub struct EgressPoolStatus {
     pub cloud: Option<PoolCloudStatus>,
 }
 
-/// What a pool gave a node.
+/// Addresses that a pool gave to a node.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct PoolNode {

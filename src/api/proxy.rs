@@ -34,7 +34,7 @@ pub use read::proxy;
 #[schemars(extend("x-kubernetes-validations" = [
     {
         "rule": "has(self.listen.podSelector)",
-        "message": "say where: give listen.podSelector, for instance {matchLabels: {app: crawler}}"
+        "message": "no place is given: give listen.podSelector, for instance {matchLabels: {app: crawler}}"
     },
     {
         "rule": "!has(self.listen.networkNamespaces) && !has(self.listen.containerSelector)",
@@ -63,8 +63,8 @@ pub struct EgressProxySpec {
     /// Limits of SCTP associations.
     #[serde(default)]
     pub sctp: Sctp,
-    /// Subnets of load balancers that tell the client's address by the PROXY protocol. A TCP connection from there has to begin with its header
-    /// (version 1 or 2); of all others it is payload.
+    /// Subnets of load balancers that send the client's address with the PROXY protocol. A TCP connection from there has to begin with its header
+    /// (version 1 or 2); in all others such a header is payload.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 256))]
     pub trusted_sources: Vec<String>,
@@ -79,12 +79,12 @@ pub struct Listen {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 4096), inner(length(max = 4095)))]
     pub network_namespaces: Option<Vec<String>>,
-    /// Containers of a Docker engine in which the port is opened, those that fit all that is given here: as soon as one runs, and as long as it
-    /// runs. One that has the host's network is passed over. In files only.
+    /// Containers of a Docker engine in which the port is opened, those that match everything given here: as soon as one runs, and as long as it
+    /// runs. One that has the host's network is ignored. In files only.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub container_selector: Option<ContainerSelector>,
     /// Pods of the object's own namespace in which the port is opened: as soon as one has its network, and as long as it has. Labels count as
-    /// they were when the pod was made. One that has the node's network is passed over. In a cluster only.
+    /// they were when the pod was created. One that has the node's network is ignored. In a cluster only.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub pod_selector: Option<PodSelector>,
     /// What is served.
@@ -115,12 +115,12 @@ pub struct Dial {
     /// While the address is not there no connection is made: never one from another address. In files only.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub source: Option<String>,
-    /// Name of an `EgressBinding` of the object's own namespace by whose exit connections leave, the one that it has just now. While it has none
-    /// that can be used, new connections are reset. In files the host dials by it; in a cluster the pod has to be bound by it.
+    /// Name of an `EgressBinding` of the object's own namespace; connections leave through its current exit. While it has none
+    /// that can be used, new connections are reset. In files the host dials through it; in a cluster the pod has to be bound by it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 253))]
     pub binding: Option<String>,
-    /// Whether a TCP connection begins with a PROXY protocol header, which tells the server who the client is.
+    /// Whether a TCP connection begins with a PROXY protocol header, which has the client's address for the server.
     #[serde(default)]
     pub proxy_protocol: ProxyProtocol,
 }
@@ -141,7 +141,7 @@ pub struct Tcp {
 #[derive(Clone, Debug, PartialEq, Deserialize, Serialize, JsonSchema)]
 #[serde(rename_all = "camelCase", default)]
 pub struct Udp {
-    /// Sessions at a time, in each namespace. What a new client sends above that is dropped.
+    /// Sessions at a time, in each namespace. Datagrams of new clients above that are dropped.
     #[schemars(range(min = 1, max = 1_000_000))]
     pub sessions: u32,
     /// Seconds without a datagram in either direction after which a session is forgotten.
@@ -156,7 +156,7 @@ pub struct Sctp {
     /// Seconds without a message in either direction after which an association is aborted. Heartbeats are no messages.
     #[schemars(range(min = 1, max = 2_678_400))]
     pub idle_seconds: u32,
-    /// Seconds that the one side may take to confirm the shutdown of the other one; then it is aborted.
+    /// Seconds that one side may take to confirm the shutdown of the other one; then it is aborted.
     #[schemars(range(min = 1, max = 2_678_400))]
     pub shutdown_seconds: u32,
 }

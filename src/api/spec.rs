@@ -83,7 +83,7 @@ fn selector(spec: &EgressBindingSpec, faults: &mut Faults) -> Option<Selector> {
     let kinds = given.iter().map(|(kind, _)| format!("`{kind}`")).collect::<Vec<_>>().join(" and ");
     match given.len() {
         0 => faults.push("spec", || {
-            "says not who is bound; give one of `containerSelector`, `addresses`, `networkNamespaces`, `hostSelector`".to_owned()
+            "selects no workload; give one of `containerSelector`, `addresses`, `networkNamespaces`, `hostSelector`".to_owned()
         }),
         1 => {}
         _ => faults.push("spec", || format!("{kinds} are given; keep one, and write a binding for each of the others")),
@@ -162,13 +162,13 @@ fn destinations(spec: &EgressBindingSpec, faults: &mut Faults) -> Vec<Destinatio
 
 fn inside(net: IpNet, outer: IpNet) -> Result<IpNet, Fault> {
     if outer == net {
-        return Err(Fault::new(format!("`{net}` takes all of its `cidr` away")).cure("leave both out, or except less"));
+        return Err(Fault::new(format!("`{net}` covers all of its `cidr`")).cure("leave both out, or except less"));
     }
     if outer.contains(&net) {
         return Ok(net);
     }
     Err(Fault::new(format!("`{net}` is not inside `{outer}`, so it excepts nothing"))
-        .cure("take it out, or put it to the `cidr` that has it"))
+        .cure("remove it, or move it to the `cidr` that contains it"))
 }
 
 fn ports(spec: &EgressBindingSpec, faults: &mut Faults) -> Vec<Ports> {

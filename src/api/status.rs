@@ -4,7 +4,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-/// What became of a binding.
+/// The state of a binding.
 #[derive(Clone, Debug, Default, PartialEq, Deserialize, Serialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct EgressBindingStatus {
@@ -16,8 +16,8 @@ pub struct EgressBindingStatus {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["type"]))]
     pub conditions: Vec<Condition>,
-    /// Addresses that it leaves with: those that it names, or those that its pool gave it. This is the allocation: what stands here is given to
-    /// nobody else.
+    /// Addresses that it leaves with: those that it names, or those that its pool gave it. This is the allocation: these addresses are given to
+    /// no other binding.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub exits: Vec<String>,
     /// The pool that lends them.

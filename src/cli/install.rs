@@ -206,7 +206,7 @@ mod tests {
             assert!(!unit.contains("Copy to"), "it is not by hand: {unit}");
             assert!(UNITS.iter().all(|(_, unit)| unit.contains(BOOT_GUARD)), "what is removed is what the units name");
             let said = system.install(program, true).unwrap();
-            assert!(said[..3].iter().all(|line| line.ends_with("is as it should be")), "{said:?}");
+            assert!(said[..3].iter().all(|line| line.ends_with("is up to date")), "{said:?}");
             fs::write(program, "a newer one").unwrap();
             assert!(system.install(program, true).unwrap()[0].starts_with("wrote "));
             let manifest = system.root.join(MANIFESTS).join("mine.yaml");
@@ -235,7 +235,7 @@ mod tests {
             fs::create_dir_all(packaged.parent().unwrap()).unwrap();
             fs::write(&packaged, "").unwrap();
             let error = system.install(program, true).unwrap_err().to_string();
-            assert!(error.contains("a package has brought"), "{error}");
+            assert!(error.contains("a package installed"), "{error}");
         });
     }
 }

@@ -137,7 +137,11 @@ fn watch(wanted: &mpsc::Receiver<Asked>, mut memory: Memory, tell: &Teller) {
             memory.keep(gateways.iter().map(|(at, gateway)| (*at, gateway.health)));
         }
         for (at, dead) in changed {
-            info!(gateway = %at.1, dead, "gateway");
+            if dead {
+                warn!(gateway = %at.1, "gateway does not answer any more");
+            } else {
+                info!(gateway = %at.1, "gateway answers");
+            }
             if tell.send(Told::Gateway(Report::Dead(at, dead))).is_err() {
                 return;
             }

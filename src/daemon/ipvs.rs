@@ -69,7 +69,7 @@ impl Watch {
         if self.news { Some(Instant::now()) } else { self.due }
     }
 
-    /// Whether there is something new for the next round. Says so once.
+    /// Takes the flag that the next round has to decide again.
     pub fn take_news(&mut self) -> bool {
         std::mem::take(&mut self.news)
     }

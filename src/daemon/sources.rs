@@ -115,7 +115,7 @@ mod tests {
     fn a_source_that_was_lost_says_since_when_and_why_until_it_is_back() {
         let mut sources = Sources::default();
         sources.expect(DOCKER);
-        assert!(said(&sources)[0].contains("docker has not told all yet: nothing"), "{:?}", said(&sources));
+        assert!(said(&sources)[0].contains("docker has not sent its first full list yet; until then nothing"), "{:?}", said(&sources));
         sources.lost(DOCKER, "closed".to_owned());
         assert!(said(&sources)[0].contains("docker has not sent its first full list (trying since 20"), "{:?}", said(&sources));
         sources.found(DOCKER);
@@ -124,7 +124,7 @@ mod tests {
         assert_eq!((said(&sources), sources.up().collect::<Vec<_>>()), (vec![], vec![("docker", true)]));
         sources.lost(DOCKER, "closed".to_owned());
         let first = said(&sources);
-        assert!(first[0].starts_with("docker is away since 20") && first[0].contains("closed"), "{first:?}");
+        assert!(first[0].starts_with("docker has been unreachable since 20") && first[0].contains("closed"), "{first:?}");
         sources.lost(DOCKER, "refused".to_owned());
         assert_eq!(said(&sources)[0], first[0].replace("closed", "refused"), "it is away since the same moment");
         assert_eq!(sources.up().collect::<Vec<_>>(), [("docker", false)]);

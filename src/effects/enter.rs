@@ -45,7 +45,7 @@ impl FromStr for NamespaceId {
 }
 
 impl NamespaceId {
-    /// Of what is at this path now; `None` when that is no namespace (yet). Want of descriptors or memory says nothing: it is what it was before.
+    /// Of what is at this path now; `None` when that is no namespace (yet). If descriptors or memory run out, the former answer is kept.
     pub fn at(path: &Path, before: Option<Self>) -> Option<Self> {
         if before.is_some() && fs::metadata(path).ok().map(Self::from) == before {
             return before;

@@ -23,7 +23,7 @@ enum State {
     Open(Vec<Change>),
 }
 
-/// The hands on it.
+/// The handle of the fast path.
 #[derive(Debug, Default)]
 pub struct FastPath {
     state: State,

@@ -1,4 +1,4 @@
-//! The hands on IPVS: its services read, and steps carried out.
+//! Client of IPVS: reads its services, and carries out steps.
 
 use std::collections::BTreeMap;
 

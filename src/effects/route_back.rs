@@ -1,4 +1,4 @@
-//! The hands that lead servers' answers back through this host: a route and rules in each server's network namespace.
+//! Keeper of the routes back, which lead servers' answers through this host: a route and rules in each server's network namespace.
 //!
 //! Which namespaces have something of ours is written down before it is put there: a folder for each below the state directory, with the ledger of
 //! its settings. So it is found again, whoever was killed meanwhile.

@@ -1,7 +1,7 @@
 //! The folder of manifests, watched. It may come later, go, or be swapped as a whole by a symbolic link (as Kubernetes does with ConfigMaps).
 //!
-//! A file that cannot be read as a whole (half written, emptied, a slip in its YAML, no permission) leaves in force what it said before, and so
-//! does a folder that is not there: a slip of the pen, or a file system that is not mounted, must not turn bound workloads into masqueraded ones.
+//! A file that cannot be read as a whole (half written, emptied, an error in its YAML, no permission) leaves its last version in force, and so
+//! does a folder that is not there: a typing error, or a file system that is not mounted, must not turn bound workloads into masqueraded ones.
 
 mod memory;
 mod watch;
@@ -43,7 +43,7 @@ impl Source {
         let signal = stop.clone();
         thread::Builder::new().name("manifests".to_owned()).spawn(move || {
             let mut first = true;
-            // Each is there until the next one is.
+            // The old watch stays until the new one exists.
             let mut watch;
             loop {
                 // Made anew before every reading: folders may have been replaced under their names. What happens

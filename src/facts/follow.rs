@@ -38,7 +38,7 @@ impl<C> Tell<C> {
     }
 }
 
-/// Something that is followed for as long as this is kept. Who speaks to us drops a listener that is slow, hence the task.
+/// Something that is followed for as long as this is kept. Docker disconnects slow event readers, so a task of its own reads them.
 pub struct Followed<C> {
     changes: mpsc::UnboundedReceiver<C>,
     task: JoinHandle<()>,

@@ -168,7 +168,7 @@ pub enum Spread {
     ByDestination,
 }
 
-/// For which traffic: what does not match goes the host's way.
+/// For which traffic: what does not match uses the default route.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Traffic {
     number: u64,
@@ -216,7 +216,7 @@ impl Traffic {
         self.reaches(to.ip()) && (self.ports.is_empty() || self.ports.iter().any(has))
     }
 
-    /// Nothing is left to the host's way.
+    /// Nothing is left to the default route.
     pub fn is_everything(&self) -> bool {
         self.to.is_empty() && self.ports.is_empty()
     }
@@ -267,7 +267,7 @@ pub enum Wanted {
     Any(usize),
 }
 
-/// Workloads to exits. With `errors` it counts as a binding that has no usable exit: a slip of the pen never becomes somebody's masquerade.
+/// Workloads to exits. With `errors` it counts as a binding that has no usable exit: a typing error never lets a workload leave by masquerade.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Binding {
     pub name: BindingName,

@@ -19,7 +19,7 @@ use super::workload::{Entry, Row, State};
 pub enum Guard {
     /// It has no way out by an uplink.
     Closed,
-    /// It goes the host's way.
+    /// It uses the default route.
     Open,
 }
 

@@ -130,7 +130,7 @@ pub enum State {
     Bound(Exit),
     /// Bound without a usable exit: nothing leaves.
     Dropped(Reason),
-    /// Bound without a usable exit: it goes the host's way, as asked.
+    /// Bound without a usable exit: it uses the default route, as its binding allows.
     FellBack(Reason),
     /// Known, and bound by nobody; or its binding is for nothing of this family.
     Free,

@@ -269,7 +269,7 @@ fn of_nobody(outcome: &Outcome) -> impl Iterator<Item = Route> {
 /// Main's routes by uplinks to what is inside behind other nodes: to subnets, through a router.
 ///
 /// A node's own process that calls an exit of the node at a node port has that exit for a source, whatever pod kube-proxy then gives it; the
-/// masquerade comes after the last routing. No table of a NIC may have these routes: answers leave by the NIC that the call came in by, and
+/// masquerade comes after the last routing. No table of a NIC may have these routes: answers leave through the NIC that the call came in on, and
 /// flows that have an exit by the exit's, and by another one they would not get far.
 fn behind_nodes(outcome: &Outcome, kernel: &KernelFacts) -> Vec<Route> {
     let up = |index| outcome.uplinks.nics.get(&index).is_some_and(|uplink| uplink.up);

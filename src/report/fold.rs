@@ -1,6 +1,6 @@
 //! From all that nodes report to what users see: the status of bindings and pools, who has which address, Events, and what is inside.
 //!
-//! Only the agent that holds the Lease does this. What it decides is in the objects: an allocation is the binding's `status.exits`, so that it
+//! Only the leader does this. What it decides is in the objects: an allocation is the binding's `status.exits`, so that it
 //! survives whoever made it.
 
 mod binding;

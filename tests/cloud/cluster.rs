@@ -71,7 +71,7 @@ fn in_a_cluster() {
     larger["blocks"] = json!([{ "start": "10.0.1.94", "end": "10.0.1.96" }]);
     lab.pool(&larger);
     let said = lab.await_condition("status/cloud", "Reachable", "False");
-    assert!(said.contains("node n4 is no instance of Amazon EC2 (its spec.providerID says nothing)"), "{said}");
+    assert!(said.contains("node n4 is no instance of Amazon EC2 (its spec.providerID is nothing)"), "{said}");
     lab.await_condition("status/cloud", "AddressesAssigned", "True");
     assert_eq!(lab.cloud.changes(), changes);
 

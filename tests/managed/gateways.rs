@@ -49,7 +49,7 @@ fn await_known(egressd: &Egressd) {
 fn await_answers(egressd: &Egressd, gateways: [&str; 2]) {
     until("the router has answered", || {
         let log = egressd.log();
-        let known = gateways.iter().all(|gateway| log.contains(&format!("gateway={gateway} dead=false")));
+        let known = gateways.iter().all(|gateway| log.contains(&format!("gateway answers gateway={gateway}")));
         if known { Ok(()) } else { Err(log) }
     });
 }

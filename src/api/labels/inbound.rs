@@ -24,7 +24,7 @@ pub const BALANCE: Label = Label {
     name: "egress.balance",
     effect: Effect::Exit,
     grammar: "`round-robin`, `random` or `by-source`",
-    meaning: "How new connections to published ports are shared among the containers: by turn, at random, or by a hash of the client's address. `round-robin` when not given.",
+    meaning: "How new connections to published ports are shared among the containers: in turn, at random, or by a hash of the client's address. `round-robin` when not given.",
     example: "round-robin",
     read: |draft, value| {
         let choices = [("round-robin", Balance::RoundRobin), ("random", Balance::Random), ("by-source", Balance::BySource)];
@@ -36,7 +36,7 @@ pub const ENGINE: Label = Label {
     name: "egress.engine",
     effect: Effect::Exit,
     grammar: "`nftables` or `ipvs`",
-    meaning: "What brings calls to the container: rules of nftables, or a virtual service of the kernel's IPVS, which has more schedulers and serves single ports. `nftables` when not given.",
+    meaning: "How calls reach the container: through rules of nftables, or a virtual service of the kernel's IPVS, which has more schedulers and serves single ports. `nftables` when not given.",
     example: "ipvs",
     read: |draft, value| choice(value, [("nftables", false), ("ipvs", true)]).map(|ipvs| draft.inbound.ipvs = Some(ipvs)),
 };
@@ -57,7 +57,7 @@ pub const CLIENT_SOURCE: Label = Label {
     name: "egress.client-source",
     effect: Effect::Exit,
     grammar: "`preserve`, `masquerade` or `route-back`",
-    meaning: "The address that the container sees of who calls a published port: the client's own, or the host's. `preserve` when not given. With `route-back`, for IPVS, the client's own also where it is beside the container, by a rule in the container's network namespace.",
+    meaning: "The client address that the container sees on a published port: the client's own, or the host's. `preserve` when not given. With `route-back`, for IPVS, the client's own also for clients on the container's link, with a rule in the container's network namespace.",
     example: "preserve",
     read: |draft, value| {
         let choices =
@@ -70,7 +70,7 @@ pub const WEIGHT: Label = Label {
     name: "egress.weight",
     effect: Effect::Exit,
     grammar: "number, 0 to 100",
-    meaning: "The container's part of the new connections to its published ports; with 0 it gets none. 1 when not given.",
+    meaning: "The container's share of the new connections to its published ports; with 0 it gets none. 1 when not given.",
     example: "2",
     read: |draft, value| {
         let number = value.parse().ok().filter(|number| (0..=100).contains(number));
@@ -84,7 +84,7 @@ pub const HEALTH: Label = Label {
     name: "egress.health",
     effect: Effect::Exit,
     grammar: "`tcp` [`:` port], or `http:` or `https:` [port] path",
-    meaning: "What the container is asked each half second for its published ports: to take a TCP connection, or to answer a GET with a status from 200 to 399 (by TLS with any certificate); on the port that it serves unless another one is given. After two failures in a row it gets no new connection until it has answered twice.",
+    meaning: "The health check of the container's published ports, each half second: it has to accept a TCP connection, or answer a GET with a status from 200 to 399 (over TLS with any certificate); on the port that it serves unless another one is given. After two failures in a row it gets no new connection until it has answered twice.",
     example: "http:/ready",
     read: |draft, value| {
         let wrong = || Fault::new(format!("{} is neither `tcp` nor `http:` or `https:` with a path", shown(value)));
@@ -111,7 +111,7 @@ pub const ALL_DOWN: Label = Label {
     name: "egress.all-down",
     effect: Effect::Exit,
     grammar: "`refuse` or `keep-all`",
-    meaning: "What calls to published ports come to while no container is healthy: the host refuses them, or they go to all containers. `refuse` when not given.",
+    meaning: "What happens to calls to published ports while no container is healthy: the host refuses them, or they go to all containers. `refuse` when not given.",
     example: "keep-all",
     read: |draft, value| {
         let choices = [("refuse", AllDown::Refuse), ("keep-all", AllDown::KeepAll)];
@@ -123,7 +123,7 @@ pub const LAST_RESORT: Label = Label {
     name: "egress.last-resort",
     effect: Effect::Exit,
     grammar: "server [`,` server], server = address [`:` port]; an IPv6 address with a port stands in brackets; one of each family",
-    meaning: "Where calls to published ports go while no container is healthy: a server that is not asked for its health. On the container's own port unless another one is given.",
+    meaning: "Where calls to published ports go while no container is healthy: a server whose health is not checked. On the container's own port unless another one is given.",
     example: "10.0.0.9:8080",
     read: |draft, value| {
         let all = list(value, last_resort)?;
@@ -164,7 +164,7 @@ pub fn of(draft: &Draft, exits: &[ExitSpec], errors: &mut Faults) -> Vec<Inbound
         let field = PUBLISH.name;
         // What is wrong with it is said already.
         if !errors.concern(field) {
-            errors.push(label.name, || format!("says how a port is served, and none is published; add `{field}`, or take this out"));
+            errors.push(label.name, || format!("is about a published port, and none is published; add `{field}`, or remove this"));
         }
     }
     let engine = match ipvs {
@@ -172,7 +172,7 @@ pub fn of(draft: &Draft, exits: &[ExitSpec], errors: &mut Faults) -> Vec<Inbound
         _ => Engine::Nftables,
     };
     if engine == Engine::Nftables && scheduler.is_some() {
-        errors.push(SCHEDULER.name, || format!("is for the engine `ipvs`; add `{}=ipvs`, or say `{}` instead", ENGINE.name, BALANCE.name));
+        errors.push(SCHEDULER.name, || format!("is for the engine `ipvs`; add `{}=ipvs`, or use `{}` instead", ENGINE.name, BALANCE.name));
     }
     if engine == Engine::Nftables && *client_source == Some(ClientSource::RouteBack) {
         errors.push(CLIENT_SOURCE.name, || {
@@ -180,14 +180,14 @@ pub fn of(draft: &Draft, exits: &[ExitSpec], errors: &mut Faults) -> Vec<Inbound
         });
     }
     if engine != Engine::Nftables && balance.is_some() {
-        errors.push(BALANCE.name, || format!("is for the engine `nftables`; say `{}` instead, for instance `rr`", SCHEDULER.name));
+        errors.push(BALANCE.name, || format!("is for the engine `nftables`; use `{}` instead, for instance `rr`", SCHEDULER.name));
     }
     if engine != Engine::Nftables && affinity.is_some() {
-        errors.push(AFFINITY.name, || "is for the engine `nftables`; take it out, or write a manifest with `persistence`".to_owned());
+        errors.push(AFFINITY.name, || "is for the engine `nftables`; remove it, or write a manifest with `persistence`".to_owned());
     }
     if *all_down == Some(AllDown::KeepAll) && !last_resort.is_empty() {
         errors.push(LAST_RESORT.name, || {
-            format!("gets no call beside `{}=keep-all`, which sends calls to all containers; leave one of them out", ALL_DOWN.name)
+            format!("gets no call with `{}=keep-all`, which sends calls to all containers; leave one of them out", ALL_DOWN.name)
         });
     }
     for address in publish.iter().filter_map(|one| one.address) {
@@ -208,7 +208,7 @@ pub fn of(draft: &Draft, exits: &[ExitSpec], errors: &mut Faults) -> Vec<Inbound
         }
         if ports.first != ports.last && health.as_ref().is_some_and(|health| health.port.is_none()) {
             errors.push(HEALTH.name, || {
-                format!("asks no port, and `{ports}` is a range; name the port that is asked, for instance `tcp:8081`")
+                format!("names no port, and `{ports}` is a range; name the port to check, for instance `tcp:8081`")
             });
         }
         if ports.first != ports.last && last_resort.iter().any(|last| last.port.is_some()) {
@@ -218,7 +218,7 @@ pub fn of(draft: &Draft, exits: &[ExitSpec], errors: &mut Faults) -> Vec<Inbound
         }
         if ports.first != ports.last && engine != Engine::Nftables {
             errors
-                .push(ENGINE.name, || format!("`ipvs` serves single ports, and `{ports}` is a range; publish each port, or take this out"));
+                .push(ENGINE.name, || format!("`ipvs` serves single ports, and `{ports}` is a range; publish each port, or remove this"));
         }
         all.push(Inbound {
             engine,

@@ -98,7 +98,7 @@ pub fn list<T: PartialEq>(value: &str, item: impl Fn(&str) -> Result<T, Fault>) 
     let mut all = Vec::new();
     for text in value.split(',').map(str::trim) {
         if text.is_empty() {
-            return Err(Fault::new("has a comma with nothing beside it").cure("take the comma out"));
+            return Err(Fault::new("has a comma with nothing beside it").cure("remove the comma"));
         }
         if all.len() == MAX_ITEMS {
             return Err(Fault::new(format!("has more than {MAX_ITEMS} entries")).cure("write fewer"));

@@ -14,7 +14,7 @@ pub static LABELS: [Label; 26] = [
         name: "egress.ip",
         effect: Effect::Exit,
         grammar: "exit {`,` exit}, exit = (address | address `-` address | subnet) [`*` weight]",
-        meaning: "Source addresses that the container leaves with. The first usable one of the packet's family is taken, unless `egress.spread` says otherwise; a weight, 1 to 100, is its part then.",
+        meaning: "Source addresses that the container leaves with. The first usable one of the packet's family is used, unless `egress.spread` says otherwise; a weight, 1 to 100, is its share then.",
         example: "172.31.0.14",
         read: |draft, value| list(value, values::weighted).and_then(counted_out).map(|all| draft.exits = all),
     },
@@ -22,7 +22,7 @@ pub static LABELS: [Label; 26] = [
         name: "egress.spread",
         effect: Effect::Exit,
         grammar: "`first`, `round-robin`, `random`, `by-source` or `by-destination`",
-        meaning: "How new flows are shared among the usable exits: all by the first, by turn, at random, or by a hash of the container's or the destination's address. `first` when not given.",
+        meaning: "How new flows are shared among the usable exits: all use the first, in turn, at random, or by a hash of the container's or the destination's address. `first` when not given.",
         example: "round-robin",
         read: |draft, value| {
             let choices = [
@@ -39,7 +39,7 @@ pub static LABELS: [Label; 26] = [
         name: "egress.rate",
         effect: Effect::Exit,
         grammar: "number (`bit` | `kbit` | `Mbit` | `Gbit`)",
-        meaning: "How fast the container sends outside, in bits a second, or thousands, millions or billions (10^9) of them, from `64kbit` to `100Gbit`: what is over it is dropped. As fast as it can when not given.",
+        meaning: "How fast the container sends outside, in bits a second, or thousands, millions or billions (10^9) of them, from `64kbit` to `100Gbit`: packets above it are dropped. No limit when not given.",
         example: "20Mbit",
         read: |draft, value| values::rate(value).map(|bytes| draft.rate = Some(bytes)),
     },
@@ -55,7 +55,7 @@ pub static LABELS: [Label; 26] = [
         name: "egress.interface",
         effect: Effect::Exit,
         grammar: "name",
-        meaning: "NIC that has the addresses. When not given, the one that has each of them. Without `egress.ip`: its own address, whatever it is just now.",
+        meaning: "NIC that has the addresses. When not given, the one that has each of them. Without `egress.ip`: its own address, whatever it is at the moment.",
         example: "eth1",
         read: |draft, value| values::interface(value).map(|name| draft.interface = Some(name)),
     },
@@ -71,7 +71,7 @@ pub static LABELS: [Label; 26] = [
         name: "egress.manage",
         effect: Effect::Exit,
         grammar: "`true` or `false`",
-        meaning: "Whether egressd adds the addresses of `egress.ip` to their NIC (`egress.interface`, else the one with their subnet) unless a neighbour has them, keeps them there, and takes them away when nobody asks for them any more. `false` when not given: they are there.",
+        meaning: "Whether egressd adds the addresses of `egress.ip` to their NIC (`egress.interface`, else the one with their subnet) unless a neighbour has them, keeps them there, and removes them when no binding asks for them any more. `false` when not given: they are there already.",
         example: "true",
         read: |draft, value| {
             choice(value, [("true", Assignment::Managed), ("false", Assignment::Existing)]).map(|chosen| draft.assignment = chosen)
@@ -81,7 +81,7 @@ pub static LABELS: [Label; 26] = [
         name: "egress.to",
         effect: Effect::Exit,
         grammar: "subnet {`,` subnet}",
-        meaning: "Destinations it is for. Everything outside when not given; what does not match takes the host's default route.",
+        meaning: "Destinations of the binding's traffic. Everything outside when not given; what does not match uses the host's default route.",
         example: "0.0.0.0/0",
         read: |draft, value| list(value, values::cidr).map(|all| draft.to = all),
     },
@@ -89,7 +89,7 @@ pub static LABELS: [Label; 26] = [
         name: "egress.except",
         effect: Effect::Exit,
         grammar: "subnet {`,` subnet}",
-        meaning: "Destinations within those that take the host's default route.",
+        meaning: "Destinations within those that use the host's default route.",
         example: "10.0.0.0/8",
         read: |draft, value| list(value, values::cidr).map(|all| draft.except = all),
     },
@@ -97,7 +97,7 @@ pub static LABELS: [Label; 26] = [
         name: "egress.ports",
         effect: Effect::Exit,
         grammar: "protocol `/` port [`-` port] {`,` ...}, protocol `tcp`, `udp` or `sctp`",
-        meaning: "Destination ports it is for. All protocols and ports when not given; what does not match takes the host's default route.",
+        meaning: "Destination ports of the binding's traffic. All protocols and ports when not given; what does not match uses the host's default route.",
         example: "tcp/443-445,udp/53",
         read: |draft, value| list(value, values::ports).map(|all| draft.ports = values::merge_ports(all)),
     },
@@ -115,7 +115,7 @@ pub static LABELS: [Label; 26] = [
         name: "egress.unavailable",
         effect: Effect::Exit,
         grammar: "`drop` or `fallback`",
-        meaning: "What happens while no exit is usable: nothing leaves, or all leaves the host's default way. `drop` when not given.",
+        meaning: "What happens while no exit is usable: nothing leaves, or everything uses the host's default route. `drop` when not given.",
         example: "drop",
         read: |draft, value| {
             let choices = [("drop", WhenUnavailable::Drop), ("fallback", WhenUnavailable::Fallback)];
@@ -126,7 +126,7 @@ pub static LABELS: [Label; 26] = [
         name: "egress.existing",
         effect: Effect::Exit,
         grammar: "`keep` or `reset`",
-        meaning: "What happens to open connections when their exit changes. UDP, and calls that nobody has answered yet, begin anew always. `keep` when not given.",
+        meaning: "What happens to open connections when their exit changes. UDP, and calls without an answer yet, always start again. `keep` when not given.",
         example: "keep",
         read: |draft, value| {
             let choices = [("keep", ExistingFlows::Keep), ("reset", ExistingFlows::Reset)];
@@ -137,7 +137,7 @@ pub static LABELS: [Label; 26] = [
         name: "egress.priority",
         effect: Effect::Exit,
         grammar: "whole number",
-        meaning: "Of two bindings for one container the higher wins; of one priority the manifest. 0 when not given. See [Which binding wins](bindings.md#which-binding-wins).",
+        meaning: "Of two bindings for one container the higher wins; with equal priority the manifest. 0 when not given. See [Which binding wins](bindings.md#which-binding-wins).",
         example: "10",
         read: |draft, value| {
             let number = value.parse().map_err(|_| Fault::new(format!("{} is not a whole number that fits", shown(value))))?;
@@ -149,7 +149,7 @@ pub static LABELS: [Label; 26] = [
         name: "egress.network",
         effect: Effect::Placement,
         grammar: "name",
-        meaning: "Docker network that the container is connected to when it is made, in place of the one it would have had. One that was made before egressd heard of it, and runs, is not moved.",
+        meaning: "Docker network that the container is connected to when it is created, instead of its own. A container that was created before egressd learned of it, and runs, is not moved.",
         example: "eip_bridge",
         read: |draft, value| {
             let name = values::docker_name(value)?;
@@ -166,7 +166,7 @@ pub static LABELS: [Label; 26] = [
         name: "egress.container-ip",
         effect: Effect::Placement,
         grammar: "address",
-        meaning: "The container's own address on that network when it is made.",
+        meaning: "The container's own address on that network when it is created.",
         example: "172.19.0.100",
         read: |draft, value| values::host_address(value).map(|address| draft.address = Some(address)),
     },
@@ -174,7 +174,7 @@ pub static LABELS: [Label; 26] = [
         name: "egress.guard",
         effect: Effect::Network,
         grammar: "`on` or `off`",
-        meaning: "On a Docker network: whether what is neither bound nor known to be free is dropped. When not given, while a bound container is on the network.",
+        meaning: "On a Docker network: whether traffic of sources that are neither bound nor known to be unbound is dropped. When not given, while a bound container is on the network.",
         example: "on",
         read: |draft, value| choice(value, [("on", true), ("off", false)]).map(|guard| draft.guard = Some(guard)),
     },

@@ -138,7 +138,7 @@ fn a_bad_value_names_the_label_what_is_wrong_and_what_would_be_right() {
     for (label, value, expected) in [
         ("egress.ip", "172.31.0.300", "egress.ip: `172.31.0.300` is not an IP address; write for instance `172.31.0.14`"),
         ("egress.ip", "", "egress.ip: is empty; write for instance `172.31.0.14`"),
-        ("egress.ip", "172.31.0.14,", "egress.ip: has a comma with nothing beside it; take the comma out"),
+        ("egress.ip", "172.31.0.14,", "egress.ip: has a comma with nothing beside it; remove the comma"),
         ("egress.ip", "172.31.0.14,172.31.0.14", "egress.ip: `172.31.0.14` is given twice; keep one"),
         ("egress.interface", "eth1/2", "egress.interface: `eth1/2` is not an interface name; write for instance `eth1`"),
         (
@@ -170,11 +170,11 @@ fn an_exception_has_to_be_inside_a_destination() {
     let with = |to, except| binding_of([("egress.ip", "172.31.0.8"), ("egress.to", to), ("egress.except", except)]);
     assert_eq!(
         with("10.0.0.0/8", "192.168.0.0/16").errors[0].to_string(),
-        "egress.except: `192.168.0.0/16` is inside no destination of `egress.to`, so it excepts nothing; take it out"
+        "egress.except: `192.168.0.0/16` is inside no destination of `egress.to`, so it excepts nothing; remove it"
     );
     assert_eq!(
         with("10.0.0.0/8", "10.0.0.0/8").errors[0].to_string(),
-        "egress.except: `10.0.0.0/8` takes away all of a destination; leave it out of `egress.to` and here"
+        "egress.except: `10.0.0.0/8` covers all of a destination; remove it from `egress.to` and here"
     );
     assert_eq!(with("0.0.0.0/0,10.0.0.0/8", "10.1.0.0/16").traffic.to()[1].except, [net("10.1.0.0/16")]);
 }

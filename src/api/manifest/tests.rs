@@ -124,7 +124,7 @@ const HELD: &[(&str, &str)] = &[
     ("to: [{ cidr: 10.0.0.1/8 }]", "spec.to[0].cidr: `10.0.0.1/8` has host bits set; write `10.0.0.0/8`"),
     (
         "to: [{ cidr: 10.0.0.0/8, except: [192.168.0.0/16] }]",
-        "spec.to[0].except[0]: `192.168.0.0/16` is not inside `10.0.0.0/8`, so it excepts nothing; take it out, or put it to the `cidr` that has it",
+        "spec.to[0].except[0]: `192.168.0.0/16` is not inside `10.0.0.0/8`, so it excepts nothing; remove it, or move it to the `cidr` that contains it",
     ),
     ("ports: [{ protocol: TCP, port: 445, endPort: 443 }]", "spec.ports[0].endPort: `445-443` is reversed; write `443-445`"),
     ("ports: [{ protocol: TCP, port: 70000 }]", "spec.ports[0].port: `70000` is not in 1 to 65535"),
@@ -169,7 +169,7 @@ fn what_does_not_say_who_is_meant_holds_nobody() {
         ("addresses: []", "spec.addresses: is empty; write for instance `[10.0.0.0/24]`"),
         ("addresses: [10.0.0.1/24]", "spec.addresses[0].cidr: `10.0.0.1/24` has host bits set; write `10.0.0.0/24`"),
         ("networkNamespaces: [a/b]", "spec.networkNamespaces[0]: `a/b` is not a namespace's name; write for instance `blue`"),
-        ("priority: 1", "spec: says not who is bound; give one of `containerSelector`, `addresses`, `networkNamespaces`, `hostSelector`"),
+        ("priority: 1", "spec: selects no workload; give one of `containerSelector`, `addresses`, `networkNamespaces`, `hostSelector`"),
     ] {
         let read = read(&with(&format!("{spec}\nexits: [{{ address: 172.31.0.14 }}]")));
         assert_eq!(read.bindings, [], "{spec}");

@@ -100,7 +100,7 @@ fn on_host(spec: &EgressProxySpec, at: Option<SocketAddr>, faults: &mut Faults) 
     }
     if network_namespaces.is_none() && container_selector.is_none() && pod_selector.is_none() {
         faults.push("spec.listen", || {
-            "says not where; give `networkNamespaces`, for instance `[\"\", blue]`, where `\"\"` is the host, or `containerSelector`"
+            "does not say where; give `networkNamespaces`, for instance `[\"\", blue]`, where `\"\"` is the host, or `containerSelector`"
                 .to_owned()
         });
     }
@@ -148,7 +148,7 @@ fn dial(origin: Source, own: &str, spec: &EgressProxySpec, faults: &mut Faults) 
         ProxyProtocol::V2 => model::ProxyProtocol::V2,
     };
     if spec.listen.protocol != Protocol::Tcp && proxy_protocol != model::ProxyProtocol::None {
-        faults.push("spec.dial.proxyProtocol", || "is for TCP alone; write `None`, or serve TCP".to_owned());
+        faults.push("spec.dial.proxyProtocol", || "is for TCP only; write `None`, or serve TCP".to_owned());
     }
     if let (Some(address), Some(Some(source))) = (address, source)
         && address.is_ipv4() != source.is_ipv4()
@@ -167,7 +167,7 @@ fn dial(origin: Source, own: &str, spec: &EgressProxySpec, faults: &mut Faults) 
 
 fn trusted(spec: &EgressProxySpec, faults: &mut Faults) -> Vec<ipnet::IpNet> {
     if spec.listen.protocol != Protocol::Tcp && !spec.trusted_sources.is_empty() {
-        faults.push("spec.trustedSources", || "is for TCP alone; take it out, or serve TCP".to_owned());
+        faults.push("spec.trustedSources", || "is for TCP only; remove it, or serve TCP".to_owned());
     }
     let nets = spec.trusted_sources.iter().enumerate();
     nets.filter_map(|(i, net)| take(faults, &format!("spec.trustedSources[{i}]"), "10.0.0.0/24", values::cidr(net))).collect()

@@ -47,7 +47,7 @@ pub fn exits(source: Source, spec: &EgressBindingSpec, faults: &mut Faults) -> V
                 });
             } else if addresses.is_none() && exit.interface.is_some() {
                 faults.push(&path("assignment"), || {
-                    format!("says {:?} of an interface's own address; add `address`, or leave it out", exit.assignment)
+                    format!("is {:?}, but the exit is an interface's own address; add `address`, or leave it out", exit.assignment)
                 });
             }
         }
@@ -65,7 +65,7 @@ pub fn exits(source: Source, spec: &EgressBindingSpec, faults: &mut Faults) -> V
         let addresses = addresses.and_then(|addresses| match addresses.iter().find(|address| !seen.insert(**address)) {
             Some(twice) => Err(Fault::new(format!("`{twice}` is given twice")).cure("keep one")),
             None if seen.len() > MAX_ADDRESSES => {
-                Err(Fault::new(format!("makes more than {MAX_ADDRESSES} addresses in all")).cure("write fewer"))
+                Err(Fault::new(format!("makes more than {MAX_ADDRESSES} addresses in total")).cure("write fewer"))
             }
             None => Ok(addresses),
         });
@@ -92,7 +92,7 @@ fn probe_of(probe: &api::ExitProbe, exit: &Exit, field: String, faults: &mut Fau
     let to = optional(faults, || field.clone(), "198.51.100.10:443", Some(to))?;
     if exit.assignment == Assignment::Routed {
         faults.push(&field, || {
-            "is for an address of a NIC: nothing of this host can be sent from one that is `Routed`; leave it out".to_owned()
+            "is for an address of a NIC: this host cannot send from one that is `Routed`; leave it out".to_owned()
         });
         return None;
     }
@@ -108,7 +108,7 @@ fn public(exit: &Exit, text: &str) -> Result<IpAddr, Fault> {
     let public = values::host_address(text)?;
     match exit.address.as_deref().and_then(|address| address.parse::<IpAddr>().ok()) {
         Some(address) if address.is_ipv4() != public.is_ipv4() => {
-            Err(Fault::new(format!("`{public}` is not of the family of `{address}`")).cure("write what the outside sees of that address"))
+            Err(Fault::new(format!("`{public}` is not of the family of `{address}`")).cure("write the address that the outside sees"))
         }
         _ => Ok(public),
     }

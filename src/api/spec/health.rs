@@ -17,7 +17,7 @@ pub fn health(path: &str, health: &Health, range: bool, faults: &mut Faults) -> 
         (None, None, Some(one)) => (by_udp(path, one, faults), one.port, "udp.port"),
         given => {
             let message = if given == (&None, &None, &None) {
-                "says not what is asked; give one of `tcp`, `http` and `udp`"
+                "has no check; give one of `tcp`, `http` and `udp`"
             } else {
                 "gives several of `tcp`, `http` and `udp`; keep one"
             };
@@ -26,7 +26,7 @@ pub fn health(path: &str, health: &Health, range: bool, faults: &mut Faults) -> 
         }
     };
     if range && port.is_none() {
-        faults.push(&format!("{path}.{field}"), || "is missing, and a range has no port of its own; name the one that is asked".to_owned());
+        faults.push(&format!("{path}.{field}"), || "is missing, and a range has no port of its own; name the port to check".to_owned());
     }
     let port = port.map(|port| values::port_range(Protocol::Tcp, port, port).map(|ports| ports.first));
     let port = optional(faults, || format!("{path}.{field}"), "8081", port);
@@ -44,7 +44,7 @@ fn by_udp(path: &str, UdpProbe { send, send_base64, expect, .. }: &UdpProbe, fau
     let (field, sent) = match (send, send_base64) {
         (Some(text), None) => ("send", values::datagram(text.as_bytes())),
         (None, Some(text)) => ("sendBase64", values::datagram_of_base64(text)),
-        (None, None) => ("send", Err(Fault::new("is missing: a server answers what it is sent"))),
+        (None, None) => ("send", Err(Fault::new("is missing: a server answers to a datagram"))),
         (Some(_), Some(_)) => ("sendBase64", Err(Fault::new("is given beside `send`").cure("keep one"))),
     };
     let example = if field == "send" { "ping" } else { "cGluZw==" };

@@ -30,7 +30,7 @@ pub(super) fn programs(selector: &HostSelector, faults: &mut Faults) -> Option<S
             "is empty; give `users`, `cgroups` or `systemdUnits`, or `all: true` for every program of the host".to_owned()
         }),
         (false, true) => faults.push("spec.hostSelector.all", || {
-            "is for every program that no other binding names; take it out, or the others, and write a binding for each".to_owned()
+            "is for every program that no other binding names; remove it, or the others, and write a binding for each".to_owned()
         }),
         _ => {}
     }

@@ -46,7 +46,7 @@ pub fn inbound(name: &BindingName, spec: &EgressBindingSpec, faults: &mut Faults
         let (engine, thresholds) = (ipvs::engine(&path, entry, faults), ipvs::thresholds(&path("servers"), entry, faults));
         if name.source == Source::Api && entry.client_source == ClientSource::RouteBack {
             faults.push(&path("clientSource"), || {
-                "is for manifest files on a node: each new pod's network namespace would have to be given a rule; say `Masquerade`"
+                "is for manifest files on a node: each new pod's network namespace would need a rule; use `Masquerade`"
                     .to_owned()
             });
         }
@@ -62,9 +62,9 @@ pub fn inbound(name: &BindingName, spec: &EgressBindingSpec, faults: &mut Faults
         }
         if engine != Engine::Nftables {
             let given = [
-                ("affinity", entry.affinity.is_some(), "say `persistence` instead"),
-                ("maxConnections", entry.max_connections.is_some(), "say `upperThreshold` of each of `servers` instead"),
-                ("newConnectionsPerSecond", entry.new_connections_per_second.is_some(), "choose that, or take this out"),
+                ("affinity", entry.affinity.is_some(), "use `persistence` instead"),
+                ("maxConnections", entry.max_connections.is_some(), "use `upperThreshold` of each of `servers` instead"),
+                ("newConnectionsPerSecond", entry.new_connections_per_second.is_some(), "choose that, or remove this"),
             ];
             for (field, _, cure) in given.into_iter().filter(|(_, given, _)| *given) {
                 faults.push(&path(field), || format!("is for the engine Nftables; {cure}"));

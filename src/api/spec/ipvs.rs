@@ -14,7 +14,7 @@ pub fn engine(path: &impl Fn(&str) -> String, entry: &Inbound, faults: &mut Faul
         let given = [("scheduler", entry.scheduler.is_some()), ("persistence", entry.persistence.is_some())];
         for (field, _) in given.into_iter().filter(|(_, given)| *given) {
             faults.push(&path(field), || {
-                "is for the engine Ipvs; write `engine: Ipvs` beside it, or say `balance` (`BySource` keeps a client at its server)"
+                "is for the engine Ipvs; write `engine: Ipvs` beside it, or use `balance` (`BySource` keeps a client at its server)"
                     .to_owned()
             });
         }
@@ -26,7 +26,7 @@ pub fn engine(path: &impl Fn(&str) -> String, entry: &Inbound, faults: &mut Faul
         return Engine::Nftables;
     }
     if entry.balance.is_some() {
-        faults.push(&path("balance"), || "is for the engine Nftables; say `scheduler` instead, for instance `rr` or `sh`".to_owned());
+        faults.push(&path("balance"), || "is for the engine Nftables; use `scheduler` instead, for instance `rr` or `sh`".to_owned());
     }
     if entry.end_port.is_some_and(|end| end != entry.port) {
         faults.push(&path("endPort"), || {
@@ -51,13 +51,13 @@ pub fn thresholds(path: &str, entry: &Inbound, faults: &mut Faults) -> BTreeMap<
         let (upper, lower) = (server.upper_threshold, server.lower_threshold);
         for (field, _) in [("upperThreshold", upper), ("lowerThreshold", lower)].into_iter().filter(|(_, given)| given.is_some()) {
             if entry.engine == ipvs::Engine::Nftables {
-                faults.push(&format!("{path}[{i}].{field}"), || "is for the engine Ipvs; write `engine: Ipvs`, or take it out".to_owned());
+                faults.push(&format!("{path}[{i}].{field}"), || "is for the engine Ipvs; write `engine: Ipvs`, or remove it".to_owned());
             }
         }
         if let Some(lower) = lower.filter(|lower| upper.is_none_or(|upper| *lower > upper)) {
             faults.push(&format!("{path}[{i}].lowerThreshold"), || match upper {
                 Some(upper) => format!("{lower} is above `upperThreshold`, {upper}; write at most {upper}"),
-                None => "is given without `upperThreshold`; write that, too, or take it out".to_owned(),
+                None => "is given without `upperThreshold`; write that, too, or remove it".to_owned(),
             });
         }
         if let Ok(address) = values::host_address(&server.address) {

@@ -20,12 +20,12 @@ pub fn last_resort(
     }
     if name.source == Source::Api {
         faults.push(&own, || {
-            "is for manifest files on a node: in a cluster calls go to the pods of the binding alone; take it out".to_owned()
+            "is for manifest files on a node: in a cluster calls go only to the pods of the binding; remove it".to_owned()
         });
     }
     if entry.all_down == AllDown::KeepAll {
         faults
-            .push(&own, || "gets no call beside `allDown: KeepAll`, which sends calls to all workloads; leave one of them out".to_owned());
+            .push(&own, || "gets no call with `allDown: KeepAll`, which sends calls to all workloads; leave one of them out".to_owned());
     }
     let mut all: Vec<LastResort> = Vec::new();
     for (i, written) in entry.last_resort.iter().enumerate().take(MAX_ITEMS) {

@@ -14,7 +14,7 @@ pub(super) fn rate(spec: &EgressBindingSpec, faults: &mut Faults) -> Option<Rate
     }
     if spec.rate.is_some() && spec.host_selector.is_some() {
         faults.push("spec.rate", || {
-            "is not for programs of the host: only what is forwarded is limited; leave it out, or run them in a container".to_owned()
+            "is not for programs of the host: only forwarded packets are limited; leave it out, or run them in a container".to_owned()
         });
     }
     bytes.map(|bytes| Rate { bytes, burst: burst.unwrap_or(0) })

@@ -79,7 +79,7 @@ pub fn weighted(text: &str) -> Result<(Vec<IpAddr>, u16), Fault> {
 /// Weights without a spread are a slip, and do no harm.
 pub fn idle_weights(exits: &[ExitSpec], spread: Spread) -> Option<String> {
     let idle = spread == Spread::FirstUsable && exits.iter().any(|exit| exit.weight != 1);
-    idle.then(|| "weights mean nothing while all leaves through the first usable exit; say how it is spread, or leave them out".to_owned())
+    idle.then(|| "weights have no effect while everything leaves through the first usable exit; set a spread, or leave them out".to_owned())
 }
 
 #[cfg(test)]

@@ -134,7 +134,7 @@ fn a_part_that_the_kernel_refuses_fails_with_its_module() {
 fn each_missing_privilege_is_named_with_what_it_is_for() {
     assert!(
         only(|f| f.capabilities &= !CAP_NET_BROADCAST)
-            .contains("FAIL  CAP_NET_BROADCAST: this process lacks it; it is needed to hear the addresses")
+            .contains("FAIL  CAP_NET_BROADCAST: this process lacks it; it is needed to see the addresses")
     );
     assert!(only(|f| f.capabilities &= !CAP_NET_ADMIN).contains("FAIL  CAP_NET_ADMIN"));
     let raw = only(|f| f.capabilities &= !CAP_NET_RAW);

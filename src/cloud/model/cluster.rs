@@ -186,13 +186,13 @@ mod tests {
         nodes.insert("n2".to_owned(), machine("kind://docker/n2", "eth0", &[]));
         let (parts, problems) = told(&pool(&json!({})), &nodes);
         assert_eq!(parts, ["web/n1 n1 i-1 {} eu-central-1: 94 96"]);
-        assert!(problems[0].contains("node n2 is no instance of Amazon EC2 (its spec.providerID says kind://docker/n2)"), "{problems:?}");
+        assert!(problems[0].contains("node n2 is no instance of Amazon EC2 (its spec.providerID is kind://docker/n2)"), "{problems:?}");
         // What the pool's own addresses are on now says nothing: they are to move.
         nodes.insert("n2".to_owned(), machine("aws:///eu-central-1b/i-2", "ens6", &["10.0.1.95"]));
         let (_, problems) = told(&pool(&json!({ "interface": "ens6" })), &nodes);
         assert!(problems[0].starts_with("the agent of node n2 reports no NIC ens6 with an address of its own"), "{problems:?}");
         nodes.remove("n2");
-        assert!(told(&pool(&json!({})), &nodes).1[0].starts_with("node n2 is not there any more"));
+        assert!(told(&pool(&json!({})), &nodes).1[0].starts_with("node n2 is gone"));
     }
 
     #[test]

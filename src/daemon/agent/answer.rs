@@ -72,7 +72,7 @@ impl Agent {
         self.problems_for(Audience::Node)
     }
 
-    /// Those of them that are for these.
+    /// The problems that this audience is shown.
     pub(super) fn problems_for(&self, audience: Audience) -> Vec<String> {
         let in_cluster = audience == Audience::Cluster;
         let mut problems: Vec<String> = self.facts.manifests.errors.iter().map(|e| format!("{}: {}", e.object, e.error)).collect();

@@ -79,7 +79,7 @@ impl Agent {
                             self.sources.told(sources::DOCKER);
                         }
                         EngineChange::Lost(why) => self.sources.lost(sources::DOCKER, why.clone()),
-                        // Its start is a millisecond behind: no round comes first.
+                        // Docker starts the container about a millisecond later, so do not wait for a round.
                         EngineChange::Made { container, name, placement } => {
                             self.calls.begin(engine::place(&self.facts, container, name, placement));
                         }

@@ -97,7 +97,7 @@ impl Agent {
         let again = self.beside.begin_due(cutter::STEP, began);
         if !self.taken_over && !self.silent.any() {
             self.taken_over = true;
-            // What an earlier run did not come to.
+            // Flows that an earlier run had not ended yet.
             let departed = self.past.departed.iter().map(|(_, address)| Cut::all((*address).into())).collect();
             let _ = self.cutter.send(Job::Cut(departed, Vec::new()));
             resets = Resets::of(&self.outcome);

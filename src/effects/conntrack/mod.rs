@@ -171,7 +171,7 @@ pub struct Ended {
     pub error: Option<Error>,
 }
 
-/// The hands on the table of flows.
+/// Client of conntrack, the table of flows.
 pub struct Flows {
     channel: Channel,
 }

@@ -90,7 +90,7 @@ mod tests {
     #[test]
     fn a_token_that_is_refused_and_a_server_that_is_away_are_told() {
         let error = Error::of("get", "leases", refused(401, "Unauthorized", ""));
-        assert!(error.to_string().ends_with("does not accept who we are (Unauthorized); look at the token or the kubeconfig"), "{error}");
+        assert!(error.to_string().ends_with("rejected our credentials (Unauthorized); check the token or the kubeconfig"), "{error}");
         let away = std::io::Error::from(std::io::ErrorKind::ConnectionRefused);
         let error = Error::of("get", "leases", kube::Error::Service(Box::new(away)));
         assert_eq!(error.to_string(), "failed to get leases: connection refused");

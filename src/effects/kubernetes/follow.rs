@@ -1,4 +1,4 @@
-//! What the holder of the Lease watches besides what each agent does: all bindings and pools with their status, all nodes, and what they report.
+//! What the leader watches besides what each agent does: all bindings and pools with their status, all nodes, and what they report.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Debug;

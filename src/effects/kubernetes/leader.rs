@@ -103,7 +103,7 @@ async fn lead(client: &Client, names: &Names, raw_exits: bool, mut desks: Desks,
                 }
                 let failure = outcome.as_ref().err().map(ToString::to_string);
                 if let Some(error) = failure.as_ref().filter(|error| said.get(&key) != Some(error)) {
-                    warn!(error, "failed to write what follows from the nodes' reports; trying again");
+                    warn!(object = ?key, error, "failed to write an object; retrying");
                 }
                 match failure {
                     Some(error) => drop(said.insert(key, error)),

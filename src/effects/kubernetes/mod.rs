@@ -1,4 +1,4 @@
-//! What is written to the API server: by an agent its node's report, by the controller that holds the Lease what follows from all reports.
+//! What is written to the API server: by an agent its node's report, by the leader what follows from all reports.
 
 mod desk;
 pub mod error;

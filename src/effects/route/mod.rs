@@ -16,7 +16,7 @@ const IFLA_BRPORT_MODE: u16 = 4;
 #[cfg(test)]
 mod tests;
 
-/// The hands that change routing.
+/// The socket for routes, policy rules and addresses.
 pub struct Routing {
     channel: Channel,
 }

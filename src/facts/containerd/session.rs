@@ -5,7 +5,7 @@
 //!
 //! containerd answers a subscription only with its first event, so nobody knows when it began. It is asked for ahead of the list, and the list is
 //! read once more a while later; and again when shims must have told what they kept while containerd was away, since what events speak of
-//! while a list is read is left as they say. No date decides what is news: a clock may be set back.
+//! while a list is read is left as they say. Events are ordered by arrival, never by their timestamps: a clock may be set back.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::convert::Infallible;

@@ -1,7 +1,7 @@
 //! What is known of an engine's containers and networks, and how an event or an answer changes it. No I/O, and no clock: what is newer is
 //! told by the order in which things were asked and heard, never by the engine's dates.
 //!
-//! Two voices speak of a container. The engine's *list* knows everything, but learns addresses only when the start is over. Its *events*
+//! A container is described by two sources. The engine's *list* knows everything, but learns addresses only when the start is over. Its *events*
 //! with a network inspect know an address before the container's first instruction. So an address that an event brought stays until an
 //! event takes it (`disconnect`, `die`), or until its network, asked because the list does not show it, does not have it either.
 

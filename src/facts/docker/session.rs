@@ -5,9 +5,9 @@
 //! never older than the event that made it necessary, answers about one thing never overtake each other, and a thousand starts at once cost a
 //! few big answers instead of a thousand. A container is never inspected by itself: engine 20.10 answers that only when its start is over.
 //!
-//! No date decides what is news: a clock that is set back would make all events old. The engine is subscribed to first and listed afterwards.
-//! Events that come before the list is here are reasons to ask anew, all later ones are news. The engine begins its answer before it
-//! subscribes, so everything is listed once more a while later, and then every few minutes.
+//! Events are ordered by arrival, never by their timestamps: a clock that is set back would make all events old. The engine is subscribed to
+//! first and listed afterwards. Events that come before the list is here are reasons to ask again, all later ones are changes. The engine begins
+//! its answer before it subscribes, so everything is listed once more a while later, and then every few minutes.
 
 use std::collections::{HashMap, VecDeque};
 use std::path::Path;

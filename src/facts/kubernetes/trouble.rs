@@ -139,14 +139,14 @@ mod tests {
         for (code, cure) in [
             (403, "may not watch egresspools.egressd.dev; give the agent's ServiceAccount `list` and `watch`"),
             (404, "egressd crd | kubectl apply -f -"),
-            (422, "failed to watch egresspools.egressd.dev: the API server says: so"),
+            (422, "failed to watch egresspools.egressd.dev: the API server answered: so"),
         ] {
             let mut troubles = Troubles::default();
             let problem = Problem::of_status("watch", &status(code, "so"));
             told("egresspools.egressd.dev", cure, &troubles.set("egresspools.egressd.dev", Some(problem)));
             assert_eq!(troubles.set("egresspools.egressd.dev", None), [well("egresspools.egressd.dev")]);
         }
-        for (code, why) in [(401, "it does not accept who we are (so); look at the token or the kubeconfig"), (429, "so"), (503, "so")] {
+        for (code, why) in [(401, "the API server rejected our credentials (so); check the token or the kubeconfig"), (429, "so"), (503, "so")] {
             let mut troubles = Troubles::default();
             let problem = Problem::of_status("watch", &status(code, "so"));
             assert_eq!(troubles.set("egresspools.egressd.dev", Some(problem)), [lost(why)]);

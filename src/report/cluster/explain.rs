@@ -50,7 +50,7 @@ fn write(out: &mut String, pod: &Pod, bindings: &[EgressBinding], node: Option<&
         return writeln!(out, "  refused   {}", refuse_host_network());
     }
     if let Some(phase) = status.and_then(|status| status.phase.as_deref()).filter(|phase| matches!(*phase, "Succeeded" | "Failed")) {
-        return writeln!(out, "  over      it is {}; its address may belong to another pod by now", phase.to_lowercase());
+        return writeln!(out, "  over      it has {}; its address may belong to another pod by now", phase.to_lowercase());
     }
     if let Some(pool) = &winner.spec.pool {
         writeln!(out, "  pool      {}", pool.name)?;

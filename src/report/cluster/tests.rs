@@ -101,7 +101,7 @@ fn explain_says_who_has_the_pod_and_what_its_node_says() {
     let text = "\
 pod/shop/web-1 (10.244.1.7)
   binding   crawler
-            everybody selects it too, and comes after it (priority, then age, then name)
+            everybody selects it too, but this binding takes precedence (priority, then age, then name)
   pool      public
   exits     172.31.0.14
   state     NoExitOnNode: 1 of 3 workloads have no usable exit, on 1 node; n2: no NIC holds it

@@ -230,7 +230,7 @@ fn a_binding_whose_pods_are_all_anothers_says_so_until_it_has_one() {
     cluster.report("n1", "crawler", [0, 0, 0], Some("Overlap")).fold();
     assert_eq!(cluster.conditions("crawler"), ["True", "True", "False Overlap"]);
     let status = cluster.status_of("crawler").expect("a status");
-    let message = "it comes after another binding: the sentence of Overlap";
+    let message = "another binding takes precedence: the sentence of Overlap";
     assert_eq!((condition(&status.conditions, PROGRAMMED).message.as_str(), status.failing_nodes), (message, vec![]));
     cluster.report("n1", "crawler", [1, 1, 0], Some("Overlap")).fold();
     assert_eq!(cluster.conditions("crawler")[2], "True");

@@ -1,4 +1,4 @@
-//! What the holder of the Lease knows of the cluster, as its sources tell it.
+//! What the leader knows of the cluster, as its sources report it.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;

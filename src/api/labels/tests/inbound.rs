@@ -86,7 +86,7 @@ fn a_container_is_asked_for_its_health() {
         assert!(errors.len() == 1 && errors[0].field == "egress.health", "{text}: {errors:?}");
     }
     let range = errors_of([("egress.ip", "172.31.0.14"), ("egress.publish", "80-81"), ("egress.health", "tcp")]);
-    assert!(range[0].starts_with("egress.health: asks no port, and `tcp/80-81` is a range"), "{range:?}");
+    assert!(range[0].starts_with("egress.health: names no port, and `tcp/80-81` is a range"), "{range:?}");
     let all = [("egress.ip", "172.31.0.14"), ("egress.publish", "80"), ("egress.all-down", "keep-all"), ("egress.weight", "0")];
     let binding = binding_of(all);
     assert_eq!((binding.inbound[0].all_down, binding.inbound[0].weight), (AllDown::KeepAll, 0));
@@ -115,7 +115,7 @@ fn a_container_names_a_server_of_last_resort() {
         assert!(errors.len() == 1 && errors[0].starts_with("egress.last-resort: ") && errors[0].contains(part), "{text}: {errors:?}");
     }
     let beside = errors_of(labels(&[("egress.last-resort", "10.0.0.9"), ("egress.all-down", "keep-all")]));
-    assert!(beside[0].starts_with("egress.last-resort: gets no call beside `egress.all-down=keep-all`"), "{beside:?}");
+    assert!(beside[0].starts_with("egress.last-resort: gets no call with `egress.all-down=keep-all`"), "{beside:?}");
     let range = errors_of([("egress.ip", "172.31.0.14"), ("egress.publish", "80-81"), ("egress.last-resort", "10.0.0.9:80")]);
     assert!(range[0].starts_with("egress.last-resort: has a port, and `tcp/80-81` is a range"), "{range:?}");
 }
@@ -142,7 +142,7 @@ fn what_is_wrong_with_a_published_port_is_told_with_its_cure() {
         assert!(errors.starts_with("egress.publish: ") && errors.contains(part), "{publish}: {errors}");
     }
     let alone = errors_of([("egress.ip", "172.31.0.14"), ("egress.balance", "random")]);
-    assert_eq!(alone, ["egress.balance: says how a port is served, and none is published; add `egress.publish`, or take this out"]);
+    assert_eq!(alone, ["egress.balance: is about a published port, and none is published; add `egress.publish`, or remove this"]);
     let weight = errors_of([("egress.ip", "172.31.0.14"), ("egress.publish", "80"), ("egress.weight", "101")]);
     assert_eq!(weight, ["egress.weight: `101` is no weight from 0 to 100; write for instance `2`"]);
     assert_eq!(errors_of([("egress.publish", "80")]).len(), 1, "it asks for an exit, and names none");
@@ -166,11 +166,11 @@ fn a_container_may_be_served_by_ipvs() {
         (&[("egress.scheduler", "rr")][..], "egress.scheduler: is for the engine `ipvs`; add `egress.engine=ipvs`"),
         (
             &[("egress.engine", "ipvs"), ("egress.balance", "random")],
-            "egress.balance: is for the engine `nftables`; say `egress.scheduler`",
+            "egress.balance: is for the engine `nftables`; use `egress.scheduler`",
         ),
         (
             &[("egress.engine", "ipvs"), ("egress.affinity", "60s")],
-            "egress.affinity: is for the engine `nftables`; take it out, or write a manifest with `persistence`",
+            "egress.affinity: is for the engine `nftables`; remove it, or write a manifest with `persistence`",
         ),
         (
             &[("egress.engine", "ipvs"), ("egress.publish", "80-90")],

@@ -32,7 +32,7 @@ fn a_range_is_an_exit_for_each_address() {
 fn weights_without_a_spread_are_told() {
     let binding = binding("exits: [{ address: 10.0.1.94, weight: 2 }]");
     assert_eq!(binding.spread, Spread::FirstUsable);
-    assert!(binding.warnings[0].starts_with("weights mean nothing"), "{:?}", binding.warnings);
+    assert!(binding.warnings[0].starts_with("weights have no effect"), "{:?}", binding.warnings);
 }
 
 #[test]

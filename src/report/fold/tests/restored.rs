@@ -60,7 +60,7 @@ fn what_a_binding_may_come_back_for_is_kept_from_others_for_an_hour() {
     assert_eq!(cluster.conditions("stranger")[1], "False PoolExhausted");
     let status = &writes.pools[0].status;
     let message = &condition(&status.conditions, AVAILABLE).message;
-    assert!(message.contains("10.0.0.5 (shop/a), 10.0.0.4 (shop/b), 10.0.0.6 (shop/named) are kept"), "{message}");
+    assert!(message.contains("may bring back: 10.0.0.5 (shop/a), 10.0.0.4 (shop/b), 10.0.0.6 (shop/named);"), "{message}");
     let again = writes.again.expect("it looks again by itself");
     assert!(again <= cluster.now + KEPT);
     cluster.now += KEPT - SignedDuration::from_secs(1);
