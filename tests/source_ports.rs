@@ -155,7 +155,7 @@ fn nearly_all() {
     assert_eq!(open(&blue, 10_000..11_600, &mut flows), 0, "all find a port");
     until("it warns from 80 percent on", || {
         let problems = world.status()["problems"].to_string();
-        let both = problems.matches("has 800 flows to").count() == 2 && problems.contains("of 1000 (sourcePorts 40000-40999)");
+        let both = problems.matches("has 800 of at most 1000").count() == 2 && problems.contains("(sourcePorts 40000-40999) flows to");
         if both { Ok(()) } else { Err(problems) }
     });
     assert_eq!(open(&blue, 11_600..11_950, &mut flows), 0, "all find a port");

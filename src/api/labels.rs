@@ -209,9 +209,8 @@ fn destinations(draft: &Draft, errors: &mut Faults) -> Vec<Destination> {
         if within.contains(except) {
             errors.push("egress.except", || format!("`{except}` covers all of a destination; remove it from `egress.to` and here"));
         } else if !within.iter().any(|net| net.contains(except)) {
-            errors.push("egress.except", || {
-                format!("`{except}` is inside no destination of `egress.to`, so it excepts nothing; remove it")
-            });
+            errors
+                .push("egress.except", || format!("`{except}` is inside no destination of `egress.to`, so it excepts nothing; remove it"));
         }
     }
     let excepted = |net: &IpNet| draft.except.iter().filter(|except| net.contains(*except)).copied().collect();

@@ -122,7 +122,10 @@ fn one(out: &mut String, facts: &Facts, outcome: &Outcome, row: &Row, ends: spre
         None => writeln!(out, "  binding   none: it is known to be unbound, and takes the host's default route")?,
     }
     for loser in &row.losers {
-        writeln!(out, "            {loser} asks for it too, but this binding takes precedence (priority, then source, then age, then name)")?;
+        writeln!(
+            out,
+            "            {loser} asks for it too, but this binding takes precedence (priority, then source, then age, then name)"
+        )?;
     }
     let link = |index| facts.kernel.links.get(&index).map_or("?", |l: &Link| l.name.as_str());
     match row.entry {
@@ -234,11 +237,9 @@ fn way(out: &mut String, facts: &Facts, outcome: &Outcome, row: &Row, exit: &Exi
     let of_host = row.entry.is_some_and(Entry::is_of_host);
     writeln!(out, "  flow      leaves as {}, and from then on this address gives its way", exit.address)?;
     if of_host {
-        let how = if row.binding.as_ref().is_some_and(|binding| binding.existing_flows == ExistingFlows::Reset) { "end" } else { "continue" };
-        writeln!(
-            out,
-            "  before    connections that were open before the program had this exit {how} (existingFlows)"
-        )?;
+        let how =
+            if row.binding.as_ref().is_some_and(|binding| binding.existing_flows == ExistingFlows::Reset) { "end" } else { "continue" };
+        writeln!(out, "  before    connections that were open before the program had this exit {how} (existingFlows)")?;
     }
     if let Some(names) = names(facts, row) {
         writeln!(out, "  names     {names}")?;

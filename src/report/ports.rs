@@ -48,6 +48,9 @@ mod tests {
         assert!(all.starts_with("exit 10.0.1.98 has 52000 of at most 64512 flows to [2001:db8::1]:443 (tcp);"), "{all}");
         assert!(all.ends_with("more exits (spread, egress.spread)"), "{all}");
         let bounded = said(SourcePorts { first: 1024, last: 60_000 });
-        assert!(bounded.contains("of at most 58977 (sourcePorts 1024-60000) flows to") && bounded.ends_with("widen sourcePorts"), "{bounded}");
+        assert!(
+            bounded.contains("of at most 58977 (sourcePorts 1024-60000) flows to") && bounded.ends_with("widen sourcePorts"),
+            "{bounded}"
+        );
     }
 }

@@ -139,8 +139,10 @@ fn notes(status: &Status) -> Vec<String> {
     let told: BTreeSet<&str> = status.workloads.iter().filter_map(|w| w.message.as_deref()).collect();
     for b in &status.bindings {
         notes.extend(b.errors.iter().filter(|error| !told.contains(error.as_str())).map(|e| format!("{}: {e}", b.binding)));
-        let nobody =
-            b.fits_nobody.iter().map(|demands| format!("{}: its containerSelector matches no container of this host ({demands})", b.binding));
+        let nobody = b
+            .fits_nobody
+            .iter()
+            .map(|demands| format!("{}: its containerSelector matches no container of this host ({demands})", b.binding));
         notes.extend(nobody);
         notes.extend(lost_exits(b));
     }

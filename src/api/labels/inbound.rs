@@ -207,9 +207,8 @@ pub fn of(draft: &Draft, exits: &[ExitSpec], errors: &mut Faults) -> Vec<Inbound
             errors.push(PUBLISH.name, || format!("`{ports}` is given twice; keep one"));
         }
         if ports.first != ports.last && health.as_ref().is_some_and(|health| health.port.is_none()) {
-            errors.push(HEALTH.name, || {
-                format!("names no port, and `{ports}` is a range; name the port to check, for instance `tcp:8081`")
-            });
+            errors
+                .push(HEALTH.name, || format!("names no port, and `{ports}` is a range; name the port to check, for instance `tcp:8081`"));
         }
         if ports.first != ports.last && last_resort.iter().any(|last| last.port.is_some()) {
             errors.push(LAST_RESORT.name, || {
@@ -217,8 +216,7 @@ pub fn of(draft: &Draft, exits: &[ExitSpec], errors: &mut Faults) -> Vec<Inbound
             });
         }
         if ports.first != ports.last && engine != Engine::Nftables {
-            errors
-                .push(ENGINE.name, || format!("`ipvs` serves single ports, and `{ports}` is a range; publish each port, or remove this"));
+            errors.push(ENGINE.name, || format!("`ipvs` serves single ports, and `{ports}` is a range; publish each port, or remove this"));
         }
         all.push(Inbound {
             engine,

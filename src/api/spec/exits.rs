@@ -91,9 +91,7 @@ fn probe_of(probe: &api::ExitProbe, exit: &Exit, field: String, faults: &mut Fau
     });
     let to = optional(faults, || field.clone(), "198.51.100.10:443", Some(to))?;
     if exit.assignment == Assignment::Routed {
-        faults.push(&field, || {
-            "is for an address of a NIC: this host cannot send from one that is `Routed`; leave it out".to_owned()
-        });
+        faults.push(&field, || "is for an address of a NIC: this host cannot send from one that is `Routed`; leave it out".to_owned());
         return None;
     }
     let (interval, failures) = (u32::try_from(probe.interval_milliseconds).ok()?, u16::try_from(probe.failures).ok()?);

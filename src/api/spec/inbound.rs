@@ -46,8 +46,7 @@ pub fn inbound(name: &BindingName, spec: &EgressBindingSpec, faults: &mut Faults
         let (engine, thresholds) = (ipvs::engine(&path, entry, faults), ipvs::thresholds(&path("servers"), entry, faults));
         if name.source == Source::Api && entry.client_source == ClientSource::RouteBack {
             faults.push(&path("clientSource"), || {
-                "is for manifest files on a node: each new pod's network namespace would need a rule; use `Masquerade`"
-                    .to_owned()
+                "is for manifest files on a node: each new pod's network namespace would need a rule; use `Masquerade`".to_owned()
             });
         }
         let weights = weights(&path("servers"), &entry.servers, faults);

@@ -19,13 +19,11 @@ pub fn last_resort(
         return Vec::new();
     }
     if name.source == Source::Api {
-        faults.push(&own, || {
-            "is for manifest files on a node: in a cluster calls go only to the pods of the binding; remove it".to_owned()
-        });
+        faults
+            .push(&own, || "is for manifest files on a node: in a cluster calls go only to the pods of the binding; remove it".to_owned());
     }
     if entry.all_down == AllDown::KeepAll {
-        faults
-            .push(&own, || "gets no call with `allDown: KeepAll`, which sends calls to all workloads; leave one of them out".to_owned());
+        faults.push(&own, || "gets no call with `allDown: KeepAll`, which sends calls to all workloads; leave one of them out".to_owned());
     }
     let mut all: Vec<LastResort> = Vec::new();
     for (i, written) in entry.last_resort.iter().enumerate().take(MAX_ITEMS) {

@@ -146,7 +146,9 @@ mod tests {
             told("egresspools.egressd.dev", cure, &troubles.set("egresspools.egressd.dev", Some(problem)));
             assert_eq!(troubles.set("egresspools.egressd.dev", None), [well("egresspools.egressd.dev")]);
         }
-        for (code, why) in [(401, "the API server rejected our credentials (so); check the token or the kubeconfig"), (429, "so"), (503, "so")] {
+        for (code, why) in
+            [(401, "the API server rejected our credentials (so); check the token or the kubeconfig"), (429, "so"), (503, "so")]
+        {
             let mut troubles = Troubles::default();
             let problem = Problem::of_status("watch", &status(code, "so"));
             assert_eq!(troubles.set("egresspools.egressd.dev", Some(problem)), [lost(why)]);

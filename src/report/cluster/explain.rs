@@ -44,7 +44,11 @@ fn write(out: &mut String, pod: &Pod, bindings: &[EgressBinding], node: Option<&
     };
     writeln!(out, "  binding   {}", winner.name_any())?;
     for loser in losers {
-        writeln!(out, "            {} selects it too, but this binding takes precedence (priority, then age, then name)", loser.name_any())?;
+        writeln!(
+            out,
+            "            {} selects it too, but this binding takes precedence (priority, then age, then name)",
+            loser.name_any()
+        )?;
     }
     if pod.spec.as_ref().and_then(|spec| spec.host_network).unwrap_or_default() {
         return writeln!(out, "  refused   {}", refuse_host_network());

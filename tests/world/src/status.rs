@@ -71,7 +71,9 @@ impl Machine {
         assert_eq!(up(), 1);
         let lost = Instant::now();
         lose();
-        until_within(LOSS, Duration::from_millis(20), "status says so", || self.problem(&[&format!("{words} has been unreachable since 20")]));
+        until_within(LOSS, Duration::from_millis(20), "status says so", || {
+            self.problem(&[&format!("{words} has been unreachable since 20")])
+        });
         assert_eq!(up(), 0);
         holds();
         until_within(LOSS, Duration::from_millis(200), "it is not ready any more", || match ready() {
