@@ -133,7 +133,7 @@ fn bad_bindings() -> Vec<(Value, &'static str, &'static str)> {
         (
             published(json!([{ "protocol": "TCP", "port": 80, "engine": "Ipvs", "clientSource": "RouteBack" }])),
             "spec.inbound",
-            "say Masquerade",
+            "use Masquerade",
         ),
         (published(json!([{ "protocol": "ICMP", "port": 80 }])), "spec.inbound[0].protocol", r#"supported values: "TCP", "UDP", "SCTP""#),
         (published(json!(many_ports(65))), "spec.inbound", "must have at most 64 items"),

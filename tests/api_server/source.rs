@@ -161,7 +161,8 @@ pub fn a_missing_right_is_named() {
     role(&[]);
     api.kubectl(&["create", "clusterrolebinding", "agent", "--clusterrole=agent", "--user=agent"]);
     let mut agent = Agent::start(&api.user("agent", "/CN=agent"));
-    let named = "may not watch egresspools.egressd.dev; give the agent's ServiceAccount `list` and `watch` on egresspools.egressd.dev";
+    let named =
+        "not allowed to watch egresspools.egressd.dev; give the agent's ServiceAccount `list` and `watch` on egresspools.egressd.dev";
     agent.until("the right that is missing", |known| troubled(known, named));
     agent.until("the other kinds", |known| bindings(known) == ["a", "b"] && pods(known) == ["here"] && known.namespaces.is_some());
     assert_eq!(agent.cluster.troubles.len(), 1, "{:?}", agent.cluster.troubles);

@@ -199,7 +199,7 @@ fn without_a_verb(cluster: &Cluster, pod: &Pod) {
     restart_agents(cluster);
     cluster.api.await_object(&["egressnode", "n1"], |node| {
         let problems = node["spec"]["problems"].to_string();
-        problems.contains("may not watch daemonsets.apps; give the agent's ServiceAccount `list` and `watch` on daemonsets.apps")
+        problems.contains("not allowed to watch daemonsets.apps; give the agent's ServiceAccount `list` and `watch` on daemonsets.apps")
     });
     bound();
     given_back(cluster, &role);

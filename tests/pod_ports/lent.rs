@@ -14,7 +14,7 @@ pub fn by_its_pool_alone() {
     let both = json!([entry(CALLED), entry(OTHER)]);
     for (inbound, words) in [
         (json!([entry(CALLED), entry(CALLED)]), "two entries have a port in common; keep one of them"),
-        (json!([{ "protocol": "TCP", "port": CALLED, "clientSource": "RouteBack", "engine": "Ipvs" }]), "say Masquerade"),
+        (json!([{ "protocol": "TCP", "port": CALLED, "clientSource": "RouteBack", "engine": "Ipvs" }]), "use Masquerade"),
     ] {
         let error = lab.try_publish("shop", &inbound, 0).expect_err("it is refused");
         assert!(error.contains(words), "{error}");

@@ -132,7 +132,7 @@ const BAD: [(&str, &str, &str); 17] = [
     (
         "listen: {networkNamespaces: [ns1], protocol: UDP, address: 0.0.0.0, port: 8000}, dial: {address: 10.0.0.2, port: 80, proxyProtocol: V2}",
         "proxyProtocol",
-        "TCP alone",
+        "TCP only",
     ),
     (
         "listen: {networkNamespaces: [ns1], address: 0.0.0.0, port: 8000}, dial: {address: 10.0.0.2, port: 80}, maxConections: 5",

@@ -110,7 +110,7 @@ fn a_port_may_be_of_sctp_and_be_opened_in_containers() {
         "dial": {"address": "10.0.0.2", "port": 80, "proxyProtocol": "V1"},
     }));
     assert!(
-        found[0].contains("spec.listen.containerSelector.names[0]") && found[1].contains("spec.dial.proxyProtocol: is for TCP alone"),
+        found[0].contains("spec.listen.containerSelector.names[0]") && found[1].contains("spec.dial.proxyProtocol: is for TCP only"),
         "{found:?}"
     );
     let found = errors(&json!({"listen": {"address": "0.0.0.0", "port": 1}, "dial": {"address": "10.0.0.2", "port": 80}}));

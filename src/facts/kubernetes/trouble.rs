@@ -137,7 +137,7 @@ mod tests {
     #[test]
     fn each_answer_becomes_a_sentence_with_the_cure() {
         for (code, cure) in [
-            (403, "may not watch egresspools.egressd.dev; give the agent's ServiceAccount `list` and `watch`"),
+            (403, "not allowed to watch egresspools.egressd.dev; give the agent's ServiceAccount `list` and `watch`"),
             (404, "egressd crd | kubectl apply -f -"),
             (422, "failed to watch egresspools.egressd.dev: the API server answered: so"),
         ] {
@@ -180,7 +180,7 @@ mod tests {
         troubles.set("pods", Some(Problem::Away { cause: "refused".to_owned() }));
         let changes = troubles.set("pods", Some(Problem::Forbidden { verb: "list" }));
         assert_eq!(changes[..1], [ClusterChange::Found]);
-        told("pods", "may not list pods", &changes[1..]);
+        told("pods", "not allowed to list pods", &changes[1..]);
         let changes = troubles.set("pods", Some(Problem::Away { cause: "refused".to_owned() }));
         assert_eq!(changes, [lost("refused"), well("pods")]);
     }

@@ -318,7 +318,7 @@ impl Claims<'_> {
         let (address, ports) = called;
         let service = super::called(address, ports);
         if self.known.served.contains_key(&called) {
-            let message = format!("{service} stays with the binding, which had it first; {holder} wants it too");
+            let message = format!("{service} stays with the binding, which had it first; it is also used by {holder}");
             self.note(binding, at, "port", message, None);
         } else {
             self.services.remove(&(address, ports.protocol, ports.first));

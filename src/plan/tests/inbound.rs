@@ -244,7 +244,7 @@ fn a_port_is_served_once_nobody_is_known_to_have_it() {
     past.served.insert((IpAddr::from([172, 31, 0, 14]), Ports { protocol: Protocol::Tcp, first: 20, last: 30 }), [].into());
     let held = resolve(&facts, &mut past).inbound;
     assert_eq!(said(&held).len(), 2);
-    assert!(told(&held)[0].contains("stays with the binding, which had it first; sshd wants it too"), "{:?}", held.problems);
+    assert!(told(&held)[0].contains("stays with the binding, which had it first; it is also used by sshd"), "{:?}", held.problems);
 }
 
 #[test]

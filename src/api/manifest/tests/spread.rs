@@ -44,7 +44,7 @@ fn what_is_wrong_with_several_exits_is_told_with_field_and_cure() {
         ("exits: [{ addresses: '' }]", ["spec.exits[0].addresses", "write for instance"]),
         ("exits: [{ address: 10.0.1.9, addresses: 10.0.1.0/30 }]", ["spec.exits[0].addresses", "keep one of them"]),
         ("exits: [{ addresses: 10.0.1.0/30 }, { address: 10.0.1.2 }]", ["spec.exits[1].address", "given twice"]),
-        ("exits: [{ addresses: 10.0.0.0/20 }, { addresses: 10.1.0.0/20 }]", ["spec.exits[1].addresses", "in all"]),
+        ("exits: [{ addresses: 10.0.0.0/20 }, { addresses: 10.1.0.0/20 }]", ["spec.exits[1].addresses", "in total"]),
         ("exits: [{ address: 10.0.1.2, weight: 0 }]", ["spec.exits[0].weight", "0"]),
         ("exits: [{ address: 10.0.1.2, weight: -3 }]", ["spec.exits[0].weight", "-3"]),
         ("exits: [{ address: 10.0.1.2, weight: 101 }]", ["spec.exits[0].weight", "101"]),
