@@ -52,7 +52,7 @@ fn start(state: PathBuf, tell: Teller) -> mpsc::Sender<BTreeSet<RouteBack>> {
     threads::start("route-back", move |orders: &mpsc::Receiver<BTreeSet<RouteBack>>| match Hands::new(&state) {
         Ok(hands) => keep(hands, &state, orders, &tell),
         Err(error) => {
-            error!(%error, "failed to look after the routes back of servers");
+            error!(%error, "failed to keep the servers' routes back");
             let failed = |wanted: BTreeSet<RouteBack>| wanted.into_iter().map(|one| (one, Err(error.to_string()))).collect();
             while orders.recv().is_ok_and(|wanted| tell.send(Told::RoutedBack(failed(wanted))).is_ok()) {}
         }

@@ -48,7 +48,7 @@ pub fn follow() {
         failed
     };
     if let Err(error) = add() {
-        warn!(error = with_causes(&error), "failed to have conntrack follow all open connections: some of bound programs may end");
+        warn!(error = with_causes(&error), "failed to add conntrack entries for all open connections: some of bound programs may end");
     }
 }
 

@@ -290,7 +290,7 @@ impl Kernel {
             Err(failure) => done.fail(failure),
         }
         let restored = self.sysctls.restore_all(keep_forwarding);
-        restored.failed.iter().for_each(|error| done.fail(Failure::of("putting sysctls back", error)));
+        restored.failed.iter().for_each(|error| done.fail(Failure::of("restoring sysctls", error)));
         (done, restored.left.iter().map(ToString::to_string).collect())
     }
 

@@ -114,7 +114,7 @@ fn a_port_may_be_of_sctp_and_be_opened_in_containers() {
         "{found:?}"
     );
     let found = errors(&json!({"listen": {"address": "0.0.0.0", "port": 1}, "dial": {"address": "10.0.0.2", "port": 80}}));
-    assert!(found[0].contains("spec.listen: says not where"), "{found:?}");
+    assert!(found[0].contains("spec.listen: does not say where"), "{found:?}");
 }
 
 #[test]

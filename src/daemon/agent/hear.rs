@@ -257,7 +257,7 @@ impl Agent {
         if self.no_zones.is_none() {
             match self.kernel.refuses_zones() {
                 Ok(none) => self.no_zones = Some(none),
-                Err(failure) => warn!(%failure, "datagrams of two programs may pass for one flow until this has been tried again"),
+                Err(failure) => warn!(%failure, "retrying; until then datagrams of two programs may count as one flow"),
             }
         }
         self.no_zones.unwrap_or(true)

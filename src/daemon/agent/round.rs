@@ -202,10 +202,10 @@ impl Agent {
                 self.fast_path.disturbed();
                 if let Some(failure) = done.refused {
                     moved.clear();
-                    warn!(%failure, "policies of lost exits did not change ahead of the rest");
+                    warn!(%failure, "failed to move policies off lost exits ahead of the full round");
                 } else {
                     let microseconds = began.elapsed().as_micros();
-                    info!(changes = done.steps, microseconds, "policies of lost exits changed, and the rest follows");
+                    info!(changes = done.steps, microseconds, "moved policies off lost exits, ahead of the full round");
                 }
             }
         }
