@@ -101,7 +101,7 @@ impl Known {
         known
     }
 
-    /// What comes of an exit that was named, or that somebody leaves by.
+    /// What comes of an exit that was named, or that somebody leaves through.
     fn verified(&self, state: &Path, echo: &Echo, at: &anyhow::Result<Option<SocketAddr>>, (exit, is_named): (IpAddr, bool)) -> Verified {
         match at {
             Ok(Some(at)) => self.compared(exit, seen(state, echo, exit, *at)),

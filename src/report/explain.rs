@@ -212,7 +212,7 @@ fn bound(out: &mut String, facts: &Facts, outcome: &Outcome, row: &Row, first: &
         )?;
     }
     if let Some(rate) = row.binding.as_ref().and_then(|binding| binding.rate).filter(|_| !of_host && row.entry != Some(Entry::Socket)) {
-        writeln!(out, "  rate      {rate}, all workloads of the binding together; more is dropped")?;
+        writeln!(out, "  rate      {rate}, for all workloads of the binding together; packets above it are dropped")?;
     }
     if let Some(binding) = &row.binding {
         others(out, outcome, binding, Family::of(exit.address))?;

@@ -107,10 +107,10 @@ fn write(
             let name = server.map(|server| named(server, outcome)).unwrap_or_default();
             writeln!(out, "  client    {client} has slot {at} of {}: {name}", slots.len())
         }
-        (Balance::BySource, None) => writeln!(out, "  client    name its address behind the port, and its server is told"),
+        (Balance::BySource, None) => writeln!(out, "  client    add the client's address to the command to see its server"),
         (balance, Some(client)) => {
             let how = if balance == Balance::Random { "they are chosen at random" } else { "they take turns" };
-            writeln!(out, "  client    {client} may get any of them: {how}, whoever calls")
+            writeln!(out, "  client    {client} may get any of them: {how}, for all clients")
         }
         (_, None) => Ok(()),
     }
