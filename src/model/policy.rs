@@ -45,6 +45,8 @@ pub fn number(binding: &Binding, family: Family) -> u32 {
         // Who puts the address there is nothing to its flows.
         (exit.address, &exit.interface, exit.gateway, exit.weight, exit.draining).hash(&mut hash);
         exit.source_ports.iter().for_each(|ports| ports.hash(&mut hash));
+        // What one binding's probe says is nothing to another that asks for none.
+        exit.probe.iter().for_each(|probe| probe.hash(&mut hash));
     }
     binding.traffic.number().hash(&mut hash);
     // Turns are counted for each binding by itself.

@@ -104,11 +104,6 @@ impl PortOwners {
         self.owners.extend(owners);
     }
 
-    /// The bridges on which an address has an owner, there or not.
-    pub fn bridges_with(&self, address: IpAddr) -> impl Iterator<Item = IfIndex> {
-        self.owners.keys().filter(move |(_, owned)| *owned == address).map(|(bridge, _)| *bridge)
-    }
-
     /// The addresses that ports own.
     pub fn keys_of(&self, port: IfIndex) -> impl Iterator<Item = Key> {
         self.owners.iter().filter(move |(_, owner)| owner.port == port).map(|(key, _)| *key)

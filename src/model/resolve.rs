@@ -93,7 +93,7 @@ impl<'a> Ground<'a> {
         pending.reserve(bound.len());
         bound.iter().for_each(|(known, held)| resolver.container(known, held, &guards, &mut pending));
         let engines = pending.rows.len();
-        resolver.pods(facts.cluster.granted(), &mut past.pod_bridges, &past.port_owners, &mut guards, &mut pending);
+        resolver.pods(facts.cluster.granted(), &mut past.pod_bridges, &mut guards, &mut pending);
         resolver.manifests(&mut pending);
         let answers = past.port_owners.assign(&pending.requests());
         pending.answered(answers);

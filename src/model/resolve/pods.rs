@@ -16,7 +16,7 @@ use super::super::cluster::Seen;
 use super::super::facts::{IfIndex, Link, LinkKind};
 use super::super::known::Facts;
 use super::super::pod::{NetworkNamespace, Owner, Pod, Sandbox};
-use super::super::port_owners::{PortOwners, Request};
+use super::super::port_owners::Request;
 use super::super::reason::Reason;
 use super::super::select::{Held, PodIndex};
 use super::super::served::{refuse_host_network, refuse_mode};
@@ -60,7 +60,6 @@ impl<'a> Resolver<'a> {
         &self,
         index: &PodIndex,
         bridges: &mut BTreeSet<IfIndex>,
-        owners: &PortOwners,
         guards: &mut BTreeMap<IfIndex, Guard>,
         pending: &mut Pending,
     ) {
@@ -85,7 +84,7 @@ impl<'a> Resolver<'a> {
             guards.extend(bridges.iter().map(|bridge| (*bridge, Guard::Closed)));
         }
         for (owner, workload) in workloads.into_iter().enumerate() {
-            self.settle(FIRST_OWNER + owner as u64, workload, owners, guards, pending);
+            self.settle(FIRST_OWNER + owner as u64, workload, guards, pending);
         }
     }
 
@@ -188,7 +187,7 @@ impl<'a> Resolver<'a> {
         (!shown && beside).then_some(Place::Refused(Reason::OnNoLink { address }))
     }
 
-    fn settle(&self, owner: u64, workload: Workload, owners: &PortOwners, guards: &BTreeMap<IfIndex, Guard>, pending: &mut Pending) {
+    fn settle(&self, owner: u64, workload: Workload, guards: &BTreeMap<IfIndex, Guard>, pending: &mut Pending) {
         let Workload { subject, held, place } = workload;
         let row = |state| Row { state, ..blank(subject.clone(), &held) };
         let decide = |address| held.first().map_or(State::Free, |binding| choose(self.uplinks, binding, address));
@@ -205,10 +204,7 @@ impl<'a> Resolver<'a> {
                     let mut ends: Vec<&Link> = self.facts.kernel.near_ends_of(address).collect();
                     ends.sort_unstable_by_key(|link| link.index);
                     let entry = ends.first().map(|link| self.entry(link));
-                    let bridge = entry.and_then(Entry::bridge);
-                    // While no link has the address it stays its owner's: the next that has it may be another pod.
-                    let remembered = owners.bridges_with(address).filter(|_| ends.is_empty());
-                    for bridge in bridge.into_iter().chain(remembered) {
+                    if let Some(bridge) = entry.and_then(Entry::bridge) {
                         let ports = self.ports(bridge, address);
                         let request = Request { key: (bridge, address), ports, proven: false, told, owner };
                         pending.requests.push((request, pending.rows.len()));
