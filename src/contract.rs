@@ -83,8 +83,10 @@ pub const PREFERENCE_FROM: u32 = 32_765;
 pub const PREFERENCE_FROM_INSIDE: u32 = 32_768;
 /// Preference of the policy rules `from EXIT lookup TABLE_NODES`.
 pub const PREFERENCE_FROM_NODES: u32 = 32_769;
+/// Preference of the policy rules `from EXIT fwmark OWN_MARK lookup table`, where a binding names another gateway than the NIC's.
+pub const PREFERENCE_FROM_OWN: u32 = 32_770;
 /// Preference of the policy rules `from EXIT lookup table`.
-pub const PREFERENCE_FROM_WAY: u32 = 32_770;
+pub const PREFERENCE_FROM_WAY: u32 = 32_771;
 /// Table of way n is this plus n; of no way, this.
 pub const TABLE_BASE: u32 = 15600;
 /// Table of the ways to what is inside behind other nodes: the last of ours.

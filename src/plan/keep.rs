@@ -1,7 +1,11 @@
 //! What stays as long as not every source has spoken.
 
+use std::collections::BTreeSet;
+
+use super::datapath::names;
+use super::elements::number_at;
 use super::tables::look_up;
-use crate::nft::{Data, Datatype, Elements, Key, Ruleset, Set};
+use crate::nft::{Data, Datatype, Elements, Key, Ruleset, Set, Table};
 
 /// Ranges are compared with one another up to so many pairs. Of more, those that are there stay as they are until all have spoken.
 const MOST: usize = 4_000_000;
@@ -23,8 +27,23 @@ pub fn keep(desired: &mut Ruleset, observed: &Ruleset) {
                 keep_elements(wanted, &set.elements);
             }
         }
+        keep_uplinks(table);
         // What is kept is looked up, too.
         look_up(*family, table);
+    }
+}
+
+/// An uplink is not inside, whoever makes it one: a binding that is new, or one of a source that is silent.
+fn keep_uplinks(table: &mut Table) {
+    let own = table.sets.get(names::OWN).into_iter().flat_map(|set| set.elements.keys());
+    let uplinks: BTreeSet<u32> = own.filter_map(|key| number_at(key, 0)).collect();
+    for name in [names::INSIDE_LINKS, names::INSIDE_HOSTS, names::INSIDE_ROUTES] {
+        let Some(set) = table.sets.get_mut(name) else { continue };
+        // Those of ranges are in network order.
+        let interface = |key: &Key| number_at(key, 0).map(|number| if set.interval { number.swap_bytes() } else { number });
+        let of_uplinks: Vec<Key> =
+            set.elements.keys().filter(|key| interface(key).is_some_and(|link| uplinks.contains(&link))).copied().collect();
+        of_uplinks.iter().for_each(|key| _ = set.elements.remove(key));
     }
 }
 
@@ -73,7 +92,7 @@ fn each<'a>(fields: &'a [Datatype], a: &'a Key, b: &'a Key) -> impl Iterator<Ite
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::nft::{Bytes, Family, Table};
+    use crate::nft::{Bytes, Family};
 
     fn inside(nets: &[&str]) -> Set {
         let mut set = Set::of([Datatype::IfIndex, Datatype::Ipv4]).with_ranges();
@@ -102,6 +121,28 @@ mod tests {
         ] {
             assert_eq!(kept(inside(desired), inside(observed)), inside(both), "{desired:?} and {observed:?}");
         }
+    }
+
+    #[test]
+    fn an_uplink_of_either_is_not_inside() {
+        let links = |all: &[u32]| all.iter().map(|link| (Key::one(Bytes::of_number(*link)), Data::None)).collect::<Elements>();
+        let own = |link: u32| (Key::one(Bytes::default().number(link).address([10, 0, 0, link as u8].into())), Data::None);
+        let tables = |inside: &[u32], uplink: u32, route: u32| {
+            let mut routes = Set::of([Datatype::IfIndex, Datatype::Ipv4]).with_ranges();
+            routes.elements.insert(Key::prefix(route, "10.9.0.0/24".parse().expect("a subnet")), Data::None);
+            let sets = [
+                (names::INSIDE_LINKS, Set { elements: links(inside), ..Set::of([Datatype::IfIndex]) }),
+                (names::OWN, Set { elements: [own(uplink)].into_iter().collect(), ..Set::of([Datatype::IfIndex, Datatype::Ipv4]) }),
+                (names::INSIDE_ROUTES, routes),
+            ];
+            let table = Table { sets: sets.map(|(name, set)| (name.to_owned(), set)).into(), ..Table::default() };
+            Ruleset { tables: [(Family::Ip, table)].into() }
+        };
+        let mut desired = tables(&[1, 3], 2, 3);
+        keep(&mut desired, &tables(&[1, 2, 4], 3, 2));
+        let sets = &desired.tables[&Family::Ip].sets;
+        assert_eq!(sets[names::INSIDE_LINKS].elements, links(&[1, 4]));
+        assert!(sets[names::INSIDE_ROUTES].elements.is_empty());
     }
 
     #[test]

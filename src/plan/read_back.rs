@@ -1,6 +1,5 @@
 //! What an earlier run left in the kernel: numbers, owners, guards and flows that are still to be ended.
 
-use std::collections::BTreeMap;
 use std::net::IpAddr;
 
 use super::datapath::names;
@@ -68,8 +67,8 @@ pub fn spills(observed: &Ruleset) -> bool {
     observed.tables.values().flat_map(|table| &table.sets).any(|(name, set)| is_of_full(name) && !set.elements.is_empty())
 }
 
-/// The default routes in our tables, by the way's number.
-fn defaults(kernel: &KernelFacts) -> BTreeMap<u8, &Route> {
+/// The default routes in our tables, each with its way's number: a way has one of each family.
+fn defaults(kernel: &KernelFacts) -> Vec<(u8, &Route)> {
     let ours = kernel.routes.iter().filter(|r| r.protocol == PROTOCOL && r.destination.prefix_len() == 0 && r.interface.is_some());
     ours.filter_map(|r| Some((of_table(r.table)?, r))).collect()
 }

@@ -8,8 +8,8 @@ use ipnet::IpNet;
 
 use super::step::RouteStep;
 use crate::contract::{
-    FLAG, FLAG_MASK, MARK_MASK, METRIC_LAST, OWN_MARK, PREFERENCE_FROM, PREFERENCE_FROM_INSIDE, PREFERENCE_FROM_NODES, PREFERENCE_FROM_WAY,
-    PREFERENCE_INSIDE, PREFERENCE_LOCAL, PREFERENCE_WAY, PROTOCOL, TABLE_BASE, TABLE_NODES, UPLINK_GROUP,
+    FLAG, FLAG_MASK, MARK_MASK, METRIC_LAST, OWN_MARK, PREFERENCE_FROM, PREFERENCE_FROM_INSIDE, PREFERENCE_FROM_NODES, PREFERENCE_FROM_OWN,
+    PREFERENCE_FROM_WAY, PREFERENCE_INSIDE, PREFERENCE_LOCAL, PREFERENCE_WAY, PROTOCOL, TABLE_BASE, TABLE_NODES, UPLINK_GROUP,
 };
 use crate::model::facts::{Family, KernelFacts, Route, RouteKind, Rule, RuleAction, is_link_local};
 use crate::model::resolve::Outcome;
@@ -71,29 +71,34 @@ impl Routing {
         let nodes = behind_nodes(outcome, kernel);
         let reached: BTreeSet<Family> = nodes.iter().map(|r| Family::of(r.destination.addr())).collect();
         routing.routes.extend(nodes);
-        let mut led = BTreeSet::new();
+        let mut families = BTreeSet::new();
         let behind = [Family::V4, Family::V6].map(|family| (family, !local_first(kernel, family, PREFERENCE_FROM)));
         for (address, way) in outcome.uplinks.held() {
             let (from, family) = (Some(IpNet::from(address)), Family::of(address));
             if reached.contains(&family) {
                 routing.rules.insert(Rule { from, ..rule(family, PREFERENCE_FROM_NODES, TABLE_NODES) });
             }
-            // Its table has more than the NIC's routes: holes, and what goes by a VPN.
-            if outcome.uplinks.led.contains(&address) {
-                continue;
-            }
-            led.insert(family);
-            if behind.contains(&(family, true)) {
-                routing.rules.insert(Rule { from, ..rule(family, PREFERENCE_LOCAL, LOCAL) });
-            }
+            families.insert(family);
             // What a VPN has in a table of its own goes there, whatever address it has.
             for table in outcome.uplinks.inside.tables.iter().chain([&MAIN]) {
                 routing.rules.insert(Rule { from, table: *table, ..inside(family, PREFERENCE_FROM_INSIDE) });
             }
+            // A probe, and what is dialled from an exit, take the gateway that its flows take.
+            if let Some(number) = outcome.uplinks.borne.get(&address).filter(|number| **number != 0 && **number != way.number) {
+                let own = rule(family, PREFERENCE_FROM_OWN, TABLE_BASE + u32::from(*number));
+                routing.rules.insert(Rule { from, mark: Some(OWN_MARK), mask: Some(u32::MAX), ..own });
+            }
             routing.rules.insert(Rule { from, ..rule(family, PREFERENCE_FROM_WAY, way.table()) });
+            // A table of the host's own for it has more than the NIC's routes: holes, and what goes by a VPN.
+            if outcome.uplinks.led.contains(&address) {
+                continue;
+            }
+            if behind.contains(&(family, true)) {
+                routing.rules.insert(Rule { from, ..rule(family, PREFERENCE_LOCAL, LOCAL) });
+            }
             routing.rules.insert(Rule { from, ..from_exits(family, PREFERENCE_FROM) });
         }
-        routing.rules.extend(led.into_iter().map(|family| own_probes(outcome, family)));
+        routing.rules.extend(families.into_iter().map(|family| own_probes(outcome, family)));
         routing
     }
 

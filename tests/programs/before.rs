@@ -75,7 +75,7 @@ pub fn keep() {
     let open = listed.lines().filter(|line| line.contains("ESTABLISHED") && line.contains("eth0"));
     assert_eq!(open.count(), before.len(), "{listed}");
     let explained = world.egressctl(&["explain", ROW]).expect("it is known");
-    assert!(explained.contains("before    connections that were open") && explained.contains("go on"), "{explained}");
+    assert!(explained.contains("before    connections that were open") && explained.contains("continue"), "{explained}");
     // From now on they are reset, though no exit changes.
     bind(&world, WHO, Nic::Eth1, RESET);
     assert_ended(&mut before, &world);

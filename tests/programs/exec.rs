@@ -178,6 +178,6 @@ pub fn a_rate() {
     world.bind(&Binding::new("slow", "networkNamespaces: [blue]").to(&world, Nic::Eth1).with("rate: 8Mbit"));
     let _egressd = world.egressd_alone();
     let (code, said) = ended(&["--binding", "slow", "--", "true"]);
-    assert!(code == Some(125) && said.contains("has a rate (8Mbit)") && said.contains("add --namespace"), "{code:?} {said}");
+    assert!(code == Some(125) && said.contains("has a rate limit (8Mbit)") && said.contains("add --namespace"), "{code:?} {said}");
     assert_eq!(ended(&["--binding", "slow", "--namespace", "--", "true"]), (Some(0), String::new()));
 }

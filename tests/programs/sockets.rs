@@ -116,8 +116,6 @@ pub fn that_come_anew() {
             world.host.enter(|| (0..5).for_each(|_| _ = UdpSocket::bind((*address, 0)).and_then(|socket| socket.send_to(b"?", *server))));
         }
     };
-    let ((), packets) = world.watch(|| anew(false));
-    assert!(packets.by(Nic::Eth0) > 0, "without egressd they leave by the default route: {packets}");
     world.bind(&binding(&world, 0));
     let _egressd = world.egressd_alone();
     for (address, _) in &pairs {
@@ -128,9 +126,13 @@ pub fn that_come_anew() {
         assert_eq!(packets.by(Nic::Eth0), 0, "round {round}: {packets}");
         world.await_handled();
     }
-    for (address, server) in pairs {
-        assert_eq!(seen(&world, address, server), Ok(world.layout.public(nic, server.ip())), "afterwards it is bound as before");
+    for (address, server) in &pairs {
+        assert_eq!(seen(&world, *address, *server), Ok(world.layout.public(nic, server.ip())), "afterwards it is bound as before");
     }
+    world.unbind("br-eip1");
+    world.await_handled();
+    let ((), packets) = world.watch(|| anew(false));
+    assert!(packets.by(Nic::Eth0) > 0, "without the binding they leave by the default route: {packets}");
 }
 
 pub fn without_an_exit() {

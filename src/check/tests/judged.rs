@@ -169,7 +169,7 @@ fn advertisements_that_forwarding_makes_the_kernel_ignore_are_told() {
         f.sysctls.insert("net/ipv6/conf/all/forwarding".to_owned(), "1".to_owned());
         f.sysctls.insert("net/ipv6/conf/eth0/accept_ra".to_owned(), "1".to_owned());
     });
-    assert!(said.contains("`sysctl -w net.ipv6.conf.eth0.accept_ra=2`"), "{said}");
+    assert!(said.contains("`sysctl -w net/ipv6/conf/eth0/accept_ra=2`"), "{said}");
 }
 
 #[test]

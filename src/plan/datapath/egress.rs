@@ -4,10 +4,11 @@ use super::drops::{drop_for, no_way};
 use super::flow::{CONFIRMED, EXPECTED, REPLY, TRANSLATED};
 use super::rules::{Chains, ours, present, to_inside};
 use super::shape::Shape;
-use super::{drops, names, programs, sockets};
+use super::{drops, names, programs};
 use crate::contract::{FLAG, FLAG_MASK, MARK_MASK, NEIGHBOUR_MASK, PRIORITY_PREROUTING, PRIORITY_SNAT};
 use crate::nft::build::{
-    RuleBuilder, ct_direction, ct_original_daddr, ct_reply_daddr, ct_status, daddr, fib_oif, iif, map, mark, oif, ranges, rule, saddr,
+    Operand, RuleBuilder, ct_direction, ct_original_daddr, ct_reply_daddr, ct_status, daddr, fib_oif, iif, map, mark, oif, ranges, rule,
+    saddr,
 };
 use crate::nft::{Chain, ChainKind, Family, Hook, Rule};
 
@@ -119,14 +120,23 @@ fn bound(shape: Shape, net: bool) -> Vec<Rule> {
     rules
 }
 
-/// Puts the policy, and then its way, into the packet mark. The policy's number stands there between two rules only.
-pub fn choose(shape: Shape, net: bool) -> Vec<Rule> {
+/// Puts the policy, and then its way, into the packet mark.
+fn choose(shape: Shape, net: bool) -> Vec<Rule> {
     let key = [iif(), saddr(shape.v6)];
-    let policy = if net { map(ranges(names::POLICIES_NETS), key) } else { map(names::POLICIES, key) };
+    by_policy(shape, if net { map(ranges(names::POLICIES_NETS), key) } else { map(names::POLICIES, key) }, names::SPREADS)
+}
+
+/// The same for a socket of the host: it has been routed before.
+pub fn choose_for_socket(shape: Shape) -> Vec<Rule> {
+    by_policy(shape, map(names::POLICIES, [iif(), saddr(shape.v6)]), names::SOCKET_SPREADS)
+}
+
+/// The policy's number stands in the mark between two rules only.
+fn by_policy(shape: Shape, policy: Operand, spreads: &'static str) -> Vec<Rule> {
     present([
         Some(rule().set_mark(policy).done()),
         // What it makes of the mark is not in the next map.
-        shape.spreads.then(|| rule().vmap(names::SPREADS, [mark()])),
+        shape.spreads.then(|| rule().vmap(spreads, [mark()])),
         Some(rule().set_mark(map(names::POLICY_WAYS, [mark()])).done()),
     ])
 }
@@ -168,7 +178,7 @@ fn source_nat(shape: Shape) -> Vec<Rule> {
 
 /// A bound source whose mark another program overwrote behind the routing, for shaping: if it leaves by a NIC of an exit, it bears that.
 fn remarked(shape: Shape) -> Vec<Rule> {
-    let unmarked = shape.sockets.then(sockets::left_alone);
+    let unmarked = shape.sockets.then(|| rule().is(iif(), 0).jump(names::SOCKETS_LEFT_ALONE));
     unmarked.into_iter().chain(limits(shape).into_iter().flatten()).chain(translations(shape, rule)).collect()
 }
 

@@ -8,6 +8,8 @@ pub const POLICIES_NETS: &str = "policies_nets";
 pub const POLICY_WAYS: &str = "policy_ways";
 /// Policy: the chain that shares its new flows among several ways.
 pub const SPREADS: &str = "spreads";
+/// The same for sockets of the host that are bound to an address.
+pub const SOCKET_SPREADS: &str = "socket_spreads";
 /// Output NIC, interface, source: the chain that shares its new flows among several exits.
 pub const SPREAD_EXITS: &str = "spread_exits";
 /// The same for subnets.
@@ -46,6 +48,8 @@ pub const FELL_BACK: &str = "fell_back";
 pub const FELL_BACK_NETS: &str = "fell_back_nets";
 /// Addresses of the host itself: sockets that are bound to them are.
 pub const SOCKETS: &str = "sockets";
+/// The chain that lets go without a mark what they send inside (by the loopback above all), or on its link.
+pub const SOCKETS_LEFT_ALONE: &str = "sockets_left_alone";
 /// Policy of the host's programs: the mark that tells its exit. A policy without a usable exit is not in it.
 pub const PROGRAM_MARKS: &str = "program_marks";
 /// Output NIC, mark: the exit of programs' flows.

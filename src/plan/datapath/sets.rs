@@ -17,6 +17,7 @@ pub fn sets(v6: bool) -> Sets {
         (names::POLICIES_NETS, Set::map(source, Datatype::Mark).with_ranges()),
         (names::POLICY_WAYS, Set::map([Datatype::Mark], Datatype::Mark)),
         (names::SPREADS, Set::map([Datatype::Mark], Datatype::Verdict)),
+        (names::SOCKET_SPREADS, Set::map([Datatype::Mark], Datatype::Verdict)),
         (names::SPREAD_EXITS, Set::map(left, Datatype::Verdict)),
         (names::SPREAD_EXITS_NETS, Set::map(left, Datatype::Verdict).with_ranges()),
         (names::EXITS, Set::map(left, address)),

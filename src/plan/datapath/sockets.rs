@@ -10,12 +10,11 @@ use super::{drops, egress, names, programs};
 use crate::model::policy::{Standing, is_held_unknown, standing};
 use crate::model::ports::Protocol;
 use crate::model::workload::{Row, Subject};
-use crate::nft::build::{ct_status, iif, l4proto, rule, saddr};
+use crate::nft::build::{ct_status, l4proto, rule, saddr};
 use crate::nft::{Bytes, Chain, Data, Datatype, Elements, Key, Rule, Set, Table};
 
 /// The chain of first packets.
 const CHAIN: &str = "sockets";
-const LEFT_ALONE: &str = "sockets_left_alone";
 
 /// Adds their set to a table of that family; nothing when there are none.
 pub fn add<'a>(table: &mut Table, rows: impl Iterator<Item = &'a Row>, v6: bool) {
@@ -31,13 +30,13 @@ pub(super) fn chains(shape: Shape) -> Chains {
     if !shape.sockets {
         return Chains::new();
     }
-    let mut rules = vec![rule().jump(LEFT_ALONE)];
+    let mut rules = vec![rule().jump(names::SOCKETS_LEFT_ALONE)];
     rules.extend(egress::limits(shape).into_iter().flatten());
-    rules.extend(egress::choose(shape, false));
+    rules.extend(egress::choose_for_socket(shape));
     rules.push(ours().accept());
     rules.push(rule().is(l4proto(), Protocol::Tcp.number().into()).goto(&drops::chain_of_refused_calls()));
     rules.push(drops::no_way_of_program());
-    vec![(LEFT_ALONE, Chain::regular(programs::left_alone(shape.inside, shape.v6))), (CHAIN, Chain::regular(rules))]
+    vec![(names::SOCKETS_LEFT_ALONE, Chain::regular(programs::left_alone(shape.inside, shape.v6))), (CHAIN, Chain::regular(rules))]
 }
 
 /// An address that is bound once a socket has it: the host may get it at any moment, and a socket of IPv6 goes on with one that went. As long as the
@@ -52,9 +51,4 @@ fn own(row: &Row) -> Option<IpAddr> {
 pub(super) fn output(v6: bool) -> [Rule; 2] {
     let theirs = || rule().found(names::SOCKETS, [saddr(v6)]);
     [theirs().is(ct_status().and(CONFIRMED), CONFIRMED).goto("bound_flow"), theirs().goto(CHAIN)]
-}
-
-/// In `remarked`: what went without a mark by the chain of first packets, since it leads inside (the loopback above all) or stays on its link.
-pub(super) fn left_alone() -> Rule {
-    rule().is(iif(), 0).jump(LEFT_ALONE)
 }

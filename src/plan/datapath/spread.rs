@@ -46,6 +46,11 @@ impl Made {
     }
 }
 
+/// The chain that does so for what is forwarded, but for what goes inside.
+fn outside_chain(policy: u32) -> String {
+    format!("outside-{policy:08x}")
+}
+
 /// The chain that gives a new flow of the policy its way.
 fn way_chain(policy: u32) -> String {
     format!("way-{policy:08x}")
@@ -85,9 +90,11 @@ pub fn add(table: &mut Table, policy: u32, shares: &Shares, v6: bool, made: &mut
     table.chains.extend(fragment.chains.iter().cloned());
     table.sets.extend(fragment.sets.iter().cloned());
     if fragment.several_ways {
-        let jump = Data::Verdict(Verdict::Jump(way_chain(policy)));
-        let spreads = table.sets.entry(names::SPREADS.to_owned());
-        spreads.and_modify(|set| drop(set.elements.insert(Key::one(Bytes::of_number(policy)), jump)));
+        for (name, chain) in [(names::SPREADS, outside_chain(policy)), (names::SOCKET_SPREADS, way_chain(policy))] {
+            let jump = Data::Verdict(Verdict::Jump(chain));
+            let spreads = table.sets.entry(name.to_owned());
+            spreads.and_modify(|set| _ = set.elements.insert(Key::one(Bytes::of_number(policy)), jump));
+        }
     }
 }
 
@@ -118,10 +125,12 @@ impl Fragment {
         let spill = Spill::of(shares);
         let [ways, exits] = ["ways", "exits"].map(|what| spill::set_name(what, policy));
         // These rules are always there: a rule that comes makes those behind it anew, and the turn would begin anew with them.
-        let to_ways = not_for_the_inside(all.slots[0], v6).into_iter().chain([spill::look_up(&ways, v6)]).collect();
+        let to_ways = vec![spill::look_up(&ways, v6)];
         let to_exits = vec![spill::look_up(&exits, v6)];
         // A way that is chosen is not chosen again; where it has no exit that is open, the closed ones of it have to do.
         if fragment.several_ways {
+            let rules: Vec<Rule> = not_for_the_inside(all.slots[0], v6).into_iter().chain([rule().goto(&way_chain(policy))]).collect();
+            fragment.chains.push((outside_chain(policy), Chain::regular(rules)));
             fragment.sets.push((ways, spill.set(v6, |name| Data::Verdict(Verdict::Goto(format!("{}-{name}", way_chain(policy)))))));
         }
         fragment.sets.push((exits, spill.set(v6, |name| Data::Verdict(Verdict::Jump(format!("{}-{name}", exit_chain(policy)))))));

@@ -167,7 +167,10 @@ fn what_no_packet_comes_from_is_no_source() {
         let errors: Vec<String> = read.bindings[0].errors.iter().map(ToString::to_string).collect();
         assert!(errors.len() == 1 && errors[0].starts_with("spec.addresses[1].cidr: ") && errors[0].contains(why), "{errors:?}");
     }
-    assert_eq!(read(&with("addresses: [0.0.0.0/0]\nexits: [{ address: 172.31.0.14 }]")).bindings[0].errors, []);
+    let everybody =
+        |interface: &str| read(&with(&format!("addresses: [{{ cidr: 0.0.0.0/0{interface} }}]\nexits: [{{ address: 172.31.0.14 }}]")));
+    assert_eq!(everybody(", interface: eth2").bindings[0].errors, []);
+    assert!(everybody("").errors[0].error.to_string().contains("name the subnets, or the `interface`"), "the internet is among them");
 }
 
 #[test]
