@@ -280,7 +280,7 @@ fn one_address_by_two_routers() {
             let mut rows = status["workloads"].as_array().into_iter().flatten().filter(|found| found["workload"] == row);
             let told = |found: &serde_json::Value| {
                 let message = found["message"].as_str().unwrap_or_default();
-                found["reason"] == "AddressOnTwoNics" && message.starts_with(&format!("{address} is on eth3 and on eth2,"))
+                found["reason"] == "AddressOnTwoNics" && message.starts_with(&format!("{address} is on both eth3 and eth2,"))
             };
             if rows.any(told) { Ok(()) } else { Err(format!("{status:#}")) }
         });

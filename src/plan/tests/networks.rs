@@ -70,3 +70,40 @@ fn a_network_whose_bridge_is_not_on_this_host_says_so() {
     let (word, sentence) = only(&facts);
     assert_eq!((word, sentence.contains("does not report the bridge")), ("NoSuchBridge", true), "{sentence}");
 }
+
+#[test]
+fn a_network_that_a_bound_container_is_being_connected_to_is_guarded_and_who_is_known_there_goes_on() {
+    let mut facts = host();
+    start(&mut facts, 1, &ASKS);
+    const OTHER: IfIndex = 10;
+    facts.kernel.apply(KernelChange::Link(link(OTHER, "other_bridge", LinkKind::Bridge)));
+    let other = Network {
+        id: "other".to_owned(),
+        name: "other".to_owned(),
+        bridge: Some("other_bridge".to_owned()),
+        ..Network::clone(&facts.networks["net"])
+    };
+    facts.apply(EngineChange::Network(Box::new(other)));
+    let mut free = container(2, &[]);
+    free.network_mode = "other".to_owned();
+    free.attachments[0] = Attachment { network_id: "other".to_owned(), network: "other".to_owned(), ..free.attachments[0].clone() };
+    let veth = |port: IfIndex, nsid: i32, at: IfIndex| Link {
+        master: Some(OTHER),
+        peer_nsid: Some(nsid),
+        peer_index: Some(at),
+        ..link(port, &format!("veth{port}"), LinkKind::Veth)
+    };
+    facts.kernel.apply(KernelChange::Link(veth(202, 2, 2)));
+    facts.kernel.apply(KernelChange::Address(Place { nsid: Some(2), index: 2 }, Address::new("172.19.0.2/16".parse().unwrap())));
+    facts.apply(EngineChange::Container(Box::new(free)));
+    assert_eq!(resolve(&facts, &mut Past::default()).guards.get(&OTHER), None, "nobody on it is bound");
+    // The engine tells of it later.
+    facts.kernel.apply(KernelChange::Link(veth(201, 1, 3)));
+    let outcome = resolve(&facts, &mut Past::default());
+    assert_eq!(outcome.guards.get(&OTHER), Some(&Guard::Closed));
+    let known = outcome.rows.iter().any(|row| row.state == State::Free && row.entry.is_some_and(|entry| entry.link() == 202));
+    assert!(known, "{:?}", outcome.rows);
+    // A bridge that is no engine's is nobody's to guard.
+    facts.apply(EngineChange::NetworkGone("other".to_owned()));
+    assert_eq!(resolve(&facts, &mut Past::default()).guards.get(&OTHER), None);
+}
