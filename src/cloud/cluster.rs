@@ -18,7 +18,7 @@ use tokio::sync::{oneshot, watch};
 use tokio::task::JoinHandle;
 use tracing::{info, warn};
 
-use crate::model::cluster::{name, parts, shown};
+use crate::model::cluster::{known, name, parts, shown};
 use crate::model::report::PoolReport;
 use crate::wanted::Wanted;
 
@@ -61,12 +61,15 @@ impl Cluster {
     pub async fn next(&mut self) -> Wanted {
         self.clouds = self.source.next().await;
         let mut wanted = Wanted::default();
+        let mut shown = BTreeMap::new();
         for (pool, one) in &self.clouds.pools {
             wanted.errors.extend(one.pool.errors.iter().map(|error| (Some(pool.clone()), format!("EgressPool {pool}: {error}"))));
             let (parts, problems) = parts(&one.pool, &self.clouds.nodes);
             wanted.errors.extend(problems.into_iter().map(|problem| (None, format!("EgressPool {pool}: {problem}"))));
+            shown.extend(parts.iter().map(|part| (name(part), known(part, one.status.as_ref()))));
             wanted.pools.extend(parts.into_iter().map(|part| (name(&part), Arc::new(part))));
         }
+        wanted.told = Some(shown);
         wanted
     }
 

@@ -20,10 +20,10 @@ use crate::keeper::{self, Memory};
 use crate::model::answers::supposed;
 use crate::model::facts::Nic;
 use crate::model::release::{self, Kept};
-use crate::model::report::Reason;
+use crate::model::report::{PoolReport, Reason};
 use crate::provider::Provider;
 use crate::state::{self, Status};
-use crate::wanted::{Pool, Wanted, take, watch};
+use crate::wanted::{Pool, Pools, Wanted, watch};
 
 /// How long to wait after a reading that failed.
 const UNREAD: Duration = Duration::from_secs(10);
@@ -125,6 +125,14 @@ impl Desk {
         }
     }
 
+    /// What the process before has told. (A cluster's pools have it in their status.)
+    fn before(&self) -> BTreeMap<String, PoolReport> {
+        match self {
+            Self::Host { held, .. } => held.before(),
+            Self::Cluster { .. } => BTreeMap::new(),
+        }
+    }
+
     /// Tells what is known; when to do so again where that failed.
     async fn tell(&mut self, pools: &BTreeMap<String, Pool>, status: &Status) -> anyhow::Result<Option<Instant>> {
         match self {
@@ -165,28 +173,27 @@ pub async fn run(options: Options) -> anyhow::Result<bool> {
 async fn keep(desk: &mut Desk, options: &Options, stop: &Stop) -> anyhow::Result<bool> {
     let mut aws = Aws::new(options.region.clone())?;
     let mut memory = Memory::new(options.window);
-    let mut pools: BTreeMap<String, Pool> = BTreeMap::new();
+    let mut pools = Pools::new(desk.before());
     let mut errors = tokio::select! {
-        wanted = desk.next() => take(wanted, &mut pools),
+        wanted = desk.next() => pools.take(wanted),
         () = stop.told.notified() => return Ok(true),
     };
     errors.iter().for_each(|error| warn!("{error}"));
-    info!(version = env!("CARGO_PKG_VERSION"), pools = pools.len(), "egressd-cloud runs");
+    info!(version = env!("CARGO_PKG_VERSION"), pools = pools.known.len(), "egressd-cloud runs");
     loop {
-        for pool in pools.values_mut().filter(|pool| pool.due <= Instant::now()) {
+        for pool in pools.known.values_mut().filter(|pool| pool.due <= Instant::now()) {
             look(&mut aws, pool, &mut memory, options, || stop.is_stopped()).await;
         }
-        let reports = pools.iter().map(|(name, pool)| (name.clone(), pool.report.clone())).collect();
-        let status = Status { pools: reports, errors: errors.clone() };
-        let again = desk.tell(&pools, &status).await?;
+        let status = Status { pools: pools.reports(), errors: errors.clone() };
+        let again = desk.tell(&pools.known, &status).await?;
         let told = again.is_none();
-        if stop.is_stopped() || (options.once && told && pools.values().all(|pool| pool.over)) {
+        if stop.is_stopped() || (options.once && told && pools.known.values().all(|pool| pool.over)) {
             return Ok(status.is_ready());
         }
-        let due = pools.values().map(|pool| pool.due).chain(again).min().unwrap_or_else(|| Instant::now() + options.interval);
+        let due = pools.known.values().map(|pool| pool.due).chain(again).min().unwrap_or_else(|| Instant::now() + options.interval);
         tokio::select! {
             wanted = desk.next() => {
-                let now = take(wanted, &mut pools);
+                let now = pools.take(wanted);
                 now.iter().filter(|error| !errors.contains(error)).for_each(|error| warn!("{error}"));
                 errors = now;
             }
@@ -244,10 +251,10 @@ pub async fn pools(place: &Place) -> anyhow::Result<Vec<Arc<CloudPool>>> {
         Place::Files(folder) => Wanted::of_files(watch(folder)?.next().await),
         Place::Cluster { kubeconfig } => read(kubeconfig.as_deref()).await?.1,
     };
-    let mut pools = BTreeMap::new();
-    let errors = take(wanted, &mut pools);
+    let mut pools = Pools::default();
+    let errors = pools.take(wanted);
     anyhow::ensure!(errors.is_empty(), "{}", errors.join("\n"));
-    Ok(pools.into_values().map(|pool| pool.pool).collect())
+    Ok(pools.known.into_values().map(|pool| pool.pool).collect())
 }
 
 /// What `egressd-cloud release` was asked for.

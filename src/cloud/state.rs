@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use anyhow::Context;
 use egressd::facts::whole;
 use serde::{Deserialize, Serialize};
+use tracing::warn;
 
 use crate::model::report::PoolReport;
 
@@ -53,6 +54,17 @@ impl Status {
 pub struct Held {
     pub folder: PathBuf,
     _lock: File,
+}
+
+impl Held {
+    /// What the process before has told of each pool. Nothing when it has told nothing that can be read.
+    pub fn before(&self) -> BTreeMap<String, PoolReport> {
+        if !self.folder.join(FILE).exists() {
+            return BTreeMap::new();
+        }
+        let read = Status::read(&self.folder).inspect_err(|error| warn!("{error:#}; what was known of the cloud is forgotten"));
+        read.unwrap_or_default().pools
+    }
 }
 
 /// Takes the folder, and makes it if need be.

@@ -50,6 +50,7 @@ fn in_a_cluster() {
     first.terminate(Duration::from_secs(10));
     let said = lab.await_condition("status/cloud", "Reachable", "False");
     assert!(said.contains("n1: ") && said.contains("Unavailable"), "{said}");
+    assert_eq!(lab.public_addresses("n1"), public, "what the cloud has shown the one before holds");
     lab.cloud.set(&json!({ "down": false }));
     lab.await_condition("status/cloud", "Ready", "True");
     assert_eq!((lab.cloud.changes(), lab.public_addresses("n1")), (changes.clone(), public.clone()));

@@ -182,6 +182,16 @@ fn an_api_that_is_away_removes_nothing() {
     cloud.pool("web", "10.0.1.94-10.0.1.96", &cloud.forwarder());
     thread::sleep(Duration::from_secs(2));
     assert_eq!(cloud.state(), before);
+    // Started anew meanwhile, with a manifest that is spoiled for a time.
+    daemon.terminate(Duration::from_secs(5));
+    cloud.file("manifests/web.yaml", "kind: [");
+    let mut daemon = Service::start("daemon", cloud.program(&arguments, &[]));
+    is("told of the file", &|status| status["errors"].to_string().contains("web.yaml"));
+    assert_eq!(cloud.status()["pools"]["web"]["addresses"], known["pools"]["web"]["addresses"]);
+    cloud.pool("web", "10.0.1.94-10.0.1.96", &cloud.forwarder());
+    is("told again", &|status| status["errors"] == json!([]) && problem(status));
+    assert_eq!(cloud.status()["pools"]["web"]["addresses"], known["pools"]["web"]["addresses"]);
+    assert_eq!(cloud.state(), before);
     cloud.set(&json!({ "down": false }));
     is("ready with the new address", &|status| ready(status) && status["pools"]["web"]["addresses"]["10.0.1.96"]["ready"] == true);
     daemon.terminate(Duration::from_secs(5));

@@ -3,12 +3,12 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr};
 
-use egressd::api::cloud::CloudAddress;
+use egressd::api::cloud::{CloudAddress, PoolCloudStatus};
 use egressd::model::cloud::{Aws, CloudPool, Host, Interface, Machine};
 use egressd::model::pool::Pool;
 use egressd::report::cloud::{Finding, Shown};
 
-use super::report::{Aspect, Condition, PoolReport, Reason};
+use super::report::{AddressReport, Aspect, Condition, PoolReport, Reason};
 
 /// Type of the condition that says whether the cloud was read.
 const REACHABLE: &str = "Reachable";
@@ -117,6 +117,26 @@ pub fn shown(parts: &[(&CloudPool, &PoolReport)], problems: &[String]) -> Shown 
     Shown { findings, addresses: addresses.collect(), surplus: surplus.collect() }
 }
 
+/// What the pool's status says of one of its parts: it holds until the cloud was read, whoever wrote it.
+pub fn known(part: &CloudPool, status: Option<&PoolCloudStatus>) -> PoolReport {
+    let node = part.host.as_ref().map(|host| &host.node);
+    let own = status.into_iter().flat_map(|status| &status.addresses).filter(|one| one.node.as_ref() == node);
+    let address = |one: &CloudAddress| {
+        let report = AddressReport {
+            ready: one.ready,
+            public_address: one.public_address.as_deref().and_then(|public| public.parse().ok()),
+            elastic_address: one.elastic_address.clone(),
+            message: one.message.clone(),
+        };
+        Some((one.address.parse().ok()?, report))
+    };
+    PoolReport {
+        network_interface: own.clone().find_map(|one| one.network_interface.clone()),
+        addresses: own.filter_map(address).collect(),
+        ..PoolReport::default()
+    }
+}
+
 fn finding(kind: &str, ready: Option<bool>, reason: &str, message: String) -> Finding {
     Finding { kind: kind.to_owned(), ready, reason: reason.to_owned(), message }
 }
@@ -134,7 +154,6 @@ mod tests {
     use serde_json::{Value, json};
 
     use super::*;
-    use crate::model::report::AddressReport;
 
     fn pool(fields: &Value) -> Pool {
         let mut spec = json!({ "blocks": [{ "start": "10.0.1.94", "end": "10.0.1.96" }], "assignment": "Managed", "cloud": { "aws": {} } });
@@ -227,5 +246,26 @@ mod tests {
         assert_eq!(of([&away, &done], &[]).0[0], "Reachable Some(false) Unreachable: n1: no answer");
         assert_eq!(of([&done, &PoolReport::default()], &[]).0[0], "Reachable None Pending: 1 of 2 network interfaces were read");
         assert_eq!(of([&done, &done], &["n3 is none".to_owned()]).0[0], "Reachable Some(false) Unreachable: n3 is none");
+    }
+
+    #[test]
+    fn what_the_status_says_of_a_node_s_addresses_is_known_of_its_part() {
+        let (parts, _) = parts(&pool(&json!({})), &nodes());
+        let address = AddressReport {
+            ready: true,
+            public_address: Some([203, 0, 113, 41].into()),
+            elastic_address: Some("eipalloc-1".to_owned()),
+            message: String::new(),
+        };
+        let report = PoolReport {
+            network_interface: Some("eni-1".to_owned()),
+            addresses: [([10, 0, 1, 94].into(), address)].into(),
+            ..PoolReport::default()
+        };
+        let addresses = shown(&[(&parts[0], &report)], &[]).addresses;
+        let status = PoolCloudStatus { addresses, ..PoolCloudStatus::default() };
+        assert_eq!(known(&parts[0], Some(&status)), report);
+        assert_eq!(known(&parts[1], Some(&status)), PoolReport::default(), "another node has the address");
+        assert_eq!(known(&parts[0], None), PoolReport::default());
     }
 }
