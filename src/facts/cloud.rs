@@ -33,13 +33,15 @@ type Mark = (SystemTime, u64);
 pub struct Source {
     path: PathBuf,
     read: Option<Mark>,
+    /// The file of which it was told last that it cannot be read.
+    told: Option<Mark>,
     last: Option<AddressReports>,
 }
 
 impl Source {
     /// Of the state folder of `egressd-cloud`, which need not be there.
     pub fn new(folder: &Path) -> Self {
-        Self { path: folder.join(FILE), read: None, last: None }
+        Self { path: folder.join(FILE), read: None, told: None, last: None }
     }
 
     /// At first what is there, which may be nothing, and then each change. A file that goes, or cannot be read, changes nothing: what the cloud
@@ -62,15 +64,27 @@ impl Source {
     /// What another file says than the one that was read last.
     fn look(&mut self) -> Option<AddressReports> {
         let mark = mark(&self.path).ok().filter(|mark| self.read.as_ref() != Some(mark))?;
-        self.read = Some(mark);
-        match read(&self.path) {
-            Ok(reports) => Some(reports),
-            Err(error) => {
-                warn!(path = %self.path.display(), %error, "failed to read the cloud's state of addresses; the last known state stays in force");
-                None
-            }
-        }
+        let read = read(&self.path);
+        self.take(mark, read)
     }
+
+    fn take(&mut self, mark: Mark, read: io::Result<AddressReports>) -> Option<AddressReports> {
+        // What is no status stays none; what could not be read now may be read the next time.
+        if read.as_ref().map_or_else(is_of_the_text, |_| true) {
+            self.read = Some(mark);
+        }
+        let failed = |error: &io::Error| {
+            if self.told.replace(mark) != Some(mark) {
+                warn!(path = %self.path.display(), %error, "failed to read the cloud's state of addresses; the last known state stays in force");
+            }
+        };
+        read.inspect_err(failed).ok()
+    }
+}
+
+/// Whether the file was read, and is no status.
+fn is_of_the_text(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::InvalidData | io::ErrorKind::UnexpectedEof)
 }
 
 fn mark(path: &Path) -> io::Result<Mark> {
@@ -84,12 +98,26 @@ fn mark(path: &Path) -> io::Result<Mark> {
 
 fn read(path: &Path) -> io::Result<AddressReports> {
     let status: Status = serde_json::from_slice(&std::fs::read(path)?)?;
-    Ok(status.pools.into_values().flat_map(|pool| pool.addresses).collect::<BTreeMap<_, AddressReport>>())
+    let mut all = AddressReports::new();
+    for (address, report) in status.pools.into_values().flat_map(|pool| pool.addresses) {
+        let old = all.entry(address).or_default();
+        if rank(&report) >= rank(old) {
+            *old = report;
+        }
+    }
+    Ok(all)
+}
+
+/// Where two pools have one address the cloud carries it if either is given it.
+fn rank(report: &AddressReport) -> (bool, bool) {
+    (report.ready, report.public_address.is_some())
 }
 
 #[cfg(test)]
 mod tests {
     use std::fs;
+
+    use serde_json::json;
 
     use super::*;
 
@@ -113,9 +141,25 @@ mod tests {
             write(folder.path(), broken);
             assert_eq!(source.look(), None);
         }
+        // A disk that fails for a moment.
+        write(folder.path(), text);
+        let mark = mark(&folder.path().join(FILE)).expect("it is there");
+        assert_eq!(source.take(mark, Err(io::ErrorKind::Other.into())), None);
+        assert_eq!(source.look(), Some(known.clone()));
         fs::remove_file(folder.path().join(FILE)).expect("it is there");
         assert_eq!(source.look(), None);
         write(folder.path(), &text.replace("203.0.113.41", "203.0.113.42"));
         assert_ne!(source.next().await, known);
+    }
+
+    #[test]
+    fn of_two_pools_with_one_address_the_one_that_has_it_counts() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let pool = |ready: bool| json!({ "addresses": { "10.0.1.96": { "ready": ready, "publicAddress": null, "elasticAddress": null, "message": "" } } });
+        for (first, second, ready) in [(true, false, true), (false, true, true), (false, false, false)] {
+            write(folder.path(), &json!({ "pools": { "a": pool(first), "b": pool(second) }, "errors": [] }).to_string());
+            let reports = Source::new(folder.path()).look().expect("it can be read");
+            assert_eq!(reports.values().map(|report| report.ready).collect::<Vec<_>>(), [ready], "{first}, {second}");
+        }
     }
 }
