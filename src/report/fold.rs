@@ -55,6 +55,8 @@ pub struct Writes {
     pub inside: Option<String>,
     /// The record of what pools lend: the data of its ConfigMap.
     pub record: Option<BTreeMap<String, String>>,
+    /// Lines that the record has no room for.
+    pub unrecorded: usize,
     /// When to look again though nothing is said.
     pub again: Option<Timestamp>,
 }
@@ -183,7 +185,8 @@ pub fn fold(world: &World, past: &mut Past, clock: Clock) -> Writes {
         writes.events.extend(past.told.tell(object, events::of_pool(&before), events::of_pool(&status), clock.steady));
         writes.pools.push(PoolWrite { name: name.clone(), of: Precondition::of(object), status });
     }
-    let next = record::text(&past.record.next(&unsaid, said));
+    let (next, unrecorded) = record::text(&past.record.next(&unsaid, said));
+    writes.unrecorded = unrecorded;
     writes.record = Some(next).filter(|next| next != recorded);
     writes
 }

@@ -28,11 +28,12 @@ impl Error {
     pub fn of(verb: &'static str, resource: impl Into<String>, source: kube::Error) -> Self {
         let resource = resource.into();
         match source {
-            // No right would help: what the policy wants is in its message.
-            kube::Error::Api(status) if status.code == 403 && status.message.contains("ValidatingAdmissionPolicy") => {
-                Self::Refused { verb, resource, status }
+            // Who authorizes says that the user "cannot". No right would help against what admission refuses: a policy, a quota, a namespace
+            // that ends. What would is in its message.
+            kube::Error::Api(status) if status.code == 403 && status.message.contains("cannot") => {
+                Self::Forbidden { verb, resource, status }
             }
-            kube::Error::Api(status) if status.code == 403 => Self::Forbidden { verb, resource, status },
+            kube::Error::Api(status) if status.code == 403 => Self::Refused { verb, resource, status },
             kube::Error::Api(status) if status.code == 401 => Self::Unauthorized { verb, resource, status },
             // A missing object is named in the details; of a missing kind nothing is known.
             kube::Error::Api(status) if status.code == 404 && !names_an_object(&status) => Self::Unknown { verb, resource },
@@ -43,6 +44,12 @@ impl Error {
     /// The object is not there.
     pub fn is_gone(&self) -> bool {
         matches!(self, Self::Request { source, .. } if matches!(&**source, kube::Error::Api(status) if status.code == 404))
+    }
+
+    /// The object's namespace is being deleted: nothing new is let in.
+    pub fn is_of_an_ending_namespace(&self) -> bool {
+        let Self::Refused { status, .. } = self else { return false };
+        status.details.iter().flat_map(|details| &details.causes).any(|cause| cause.reason == "NamespaceTerminating")
     }
 
     /// Somebody else was faster, or the object is another one by now.
@@ -62,7 +69,7 @@ fn names_an_object(status: &Status) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use kube::core::response::StatusDetails;
+    use kube::core::response::{StatusCause, StatusDetails};
 
     use super::*;
 
@@ -85,6 +92,21 @@ mod tests {
         let error = Error::of("patch", "egressnodes.egressd.dev", refused(403, "n1 cannot patch", "n1"));
         let text = "failed to patch egressnodes.egressd.dev: n1 cannot patch; its role needs the verb patch on egressnodes.egressd.dev";
         assert_eq!(error.to_string(), text);
+    }
+
+    #[test]
+    fn what_admission_refuses_no_role_would_help() {
+        let ending = "events \"web.1\" is forbidden: unable to create new content in namespace shop because it is being terminated";
+        for text in ["ValidatingAdmissionPolicy 'egressd-status' denied request: only the leader", "exceeded quota: few", ending] {
+            let error = Error::of("create", "events.events.k8s.io", refused(403, text, "web.1"));
+            assert_eq!(error.to_string(), format!("failed to create events.events.k8s.io: {text}"));
+            assert!(!error.is_of_an_ending_namespace());
+        }
+        let kube::Error::Api(mut status) = refused(403, ending, "web.1") else { unreachable!("it was made so") };
+        let cause =
+            StatusCause { reason: "NamespaceTerminating".to_owned(), message: String::new(), field: "metadata.namespace".to_owned() };
+        status.details.as_mut().expect("it was made so").causes.push(cause);
+        assert!(Error::of("create", "events.events.k8s.io", kube::Error::Api(status)).is_of_an_ending_namespace());
     }
 
     #[test]

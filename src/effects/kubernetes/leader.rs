@@ -3,16 +3,16 @@
 //!
 //! It runs in a thread of its own: reading the reports of a thousand nodes must not keep a probe from its answer.
 
-use std::collections::BTreeMap;
 use std::time::Duration;
 
 use k8s_openapi::jiff::{SignedDuration, Timestamp};
 use kube::Client;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::{Instant, sleep_until, timeout};
-use tracing::{debug, warn};
+use tracing::debug;
 
 use super::desk::{Desk, Key, Outcome};
+use super::failing::Failing;
 use super::lease::{CONTROLLERS, Candidate, Standing};
 use super::{Names, follow, write};
 use crate::report::fold::{Clock, Past, World, Writes, fold};
@@ -88,7 +88,7 @@ async fn lead(client: &Client, names: &Names, raw_exits: bool, mut desks: Desks,
     let _followers = follow::start(client, &names.namespace, &tell);
     let (mut world, mut past) = (World::new(raw_exits), Past::default());
     let (began, began_wall) = (Instant::now(), Timestamp::now());
-    let mut said: BTreeMap<Key, String> = BTreeMap::new();
+    let mut failing = Failing::default();
     let (mut due, mut earliest) = (None::<Instant>, Instant::now());
     loop {
         tokio::select! {
@@ -101,15 +101,8 @@ async fn lead(client: &Client, names: &Names, raw_exits: bool, mut desks: Desks,
                 if let Key::Object(uid) = &key {
                     past.answered(uid);
                 }
-                let failure = outcome.as_ref().err().map(ToString::to_string);
-                if let Some(error) = failure.as_ref().filter(|error| said.get(&key) != Some(error)) {
-                    warn!(object = ?key, error, "failed to write an object; retrying");
-                }
-                match failure {
-                    Some(error) => drop(said.insert(key, error)),
-                    None => drop(said.remove(&key)),
-                }
-                standing.send_modify(|standing| standing.failing = said.len());
+                failing.hear(key, &outcome);
+                standing.send_modify(|standing| standing.failing = failing.count());
                 // As if it had been heard already, or the next fold would decide the same again.
                 outcome.into_iter().flatten().for_each(|change| world.apply(change));
                 due = Some(due.map_or(earliest, |due| due.min(earliest)));
@@ -122,6 +115,8 @@ async fn lead(client: &Client, names: &Names, raw_exits: bool, mut desks: Desks,
         }
         let steady = began_wall + SignedDuration::try_from(began.elapsed()).unwrap_or_default();
         let writes = fold(&world, &mut past, Clock { steady, wall: Timestamp::now() });
+        failing.look(&writes);
+        standing.send_modify(|standing| standing.failing = failing.count());
         let again = writes.again.map(|again| Instant::now() + again.duration_since(steady).unsigned_abs());
         debug!(bindings = writes.bindings.len(), pools = writes.pools.len(), events = writes.events.len(), "folded");
         let later = desks.send(writes, &mut past);
@@ -149,7 +144,7 @@ impl Desks {
 
     /// Begins those writes whose objects may be written now, and says when the next of the others may.
     fn send(&mut self, writes: Writes, past: &mut Past) -> Option<Instant> {
-        let Writes { bindings, pools, events, inside, record, again: _ } = writes;
+        let Writes { bindings, pools, events, inside, record, unrecorded: _, again: _ } = writes;
         let now = Instant::now();
         // A fold takes time, and the thread that makes it renews the Lease.
         if now >= *self.until.borrow() {

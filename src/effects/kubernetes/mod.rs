@@ -2,6 +2,7 @@
 
 mod desk;
 pub mod error;
+mod failing;
 mod follow;
 pub mod leader;
 pub mod lease;

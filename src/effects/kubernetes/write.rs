@@ -114,7 +114,11 @@ pub async fn publish(client: Client, names: Names, event: Event) -> Outcome {
         ..KubeEvent::default()
     };
     let api: Api<KubeEvent> = Api::namespaced(client, &namespace);
-    ask("create", "events.events.k8s.io", api.create(&PostParams::default(), &event)).await.map(|_| None)
+    match ask("create", "events.events.k8s.io", api.create(&PostParams::default(), &event)).await {
+        // Nobody is left to be told.
+        Err(error) if error.is_of_an_ending_namespace() => Ok(None),
+        told => told.map(|_| None),
+    }
 }
 
 /// The object's name and the time, as every client names Events. Of a long name as much as there is room for.

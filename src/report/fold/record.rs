@@ -16,6 +16,9 @@ pub const RECORD: &str = "egressd-allocations";
 /// How long after a leader began addresses are kept for a binding that is not there, or has not got them back yet: a restore takes its time.
 pub const KEPT: SignedDuration = SignedDuration::from_hours(1);
 
+/// Bytes of all lines. A ConfigMap may have 1,048,576 with the pools' names.
+const MAX_BYTES: usize = 960_000;
+
 /// Marks a binding's line: it has let go of its addresses.
 const RELEASED: &str = "released";
 
@@ -43,23 +46,61 @@ pub fn read(data: &BTreeMap<String, String>) -> Record {
     record
 }
 
-/// The other way round.
-pub fn text(record: &Record) -> BTreeMap<String, String> {
+/// The other way round. Where a ConfigMap has no room for all of it, the namespaces with the most to say leave out some; how many lines those are
+/// is the second.
+pub fn text(record: &Record) -> (BTreeMap<String, String>, usize) {
+    let lines: Vec<(&str, &str, String)> =
+        record.entries().map(|(pool, binding, entry)| (pool, namespace(binding), line(binding, entry))).collect();
+    let mut rooms = rooms(&lines);
     let mut data: BTreeMap<String, String> = BTreeMap::new();
-    for (pool, binding, entry) in record.entries() {
-        let text = data.entry(pool.to_owned()).or_default();
-        text.push_str(binding);
-        if entry.released {
-            text.push(' ');
-            text.push_str(RELEASED);
+    let mut left_out = 0;
+    for (pool, namespace, line) in &lines {
+        match rooms.get_mut(namespace) {
+            Some(room) if *room >= line.len() => {
+                *room -= line.len();
+                data.entry((*pool).to_owned()).or_default().push_str(line);
+            }
+            _ => left_out += 1,
         }
-        for address in &entry.addresses {
-            // Writing into a String cannot fail.
-            let _ = write!(text, " {address}");
-        }
-        text.push('\n');
     }
-    data
+    (data, left_out)
+}
+
+fn namespace(binding: &str) -> &str {
+    binding.split('/').next().unwrap_or_default()
+}
+
+fn line(binding: &str, entry: &Entry) -> String {
+    let mut text = binding.to_owned();
+    if entry.released {
+        text.push(' ');
+        text.push_str(RELEASED);
+    }
+    for address in &entry.addresses {
+        // Writing into a String cannot fail.
+        let _ = write!(text, " {address}");
+    }
+    text.push('\n');
+    text
+}
+
+/// How many bytes each namespace may have: what it asks for, and where that is too much for all of them, none more than another that gets less
+/// than it asks for.
+fn rooms<'a>(lines: &[(&str, &'a str, String)]) -> BTreeMap<&'a str, usize> {
+    let mut asked: BTreeMap<&str, usize> = BTreeMap::new();
+    for (_, namespace, line) in lines {
+        *asked.entry(namespace).or_default() += line.len();
+    }
+    let mut by_size: Vec<(&str, usize)> = asked.into_iter().collect();
+    by_size.sort_by_key(|(_, bytes)| *bytes);
+    let mut left = MAX_BYTES;
+    let count = by_size.len();
+    let one = |(at, (namespace, bytes)): (usize, (&'a str, usize))| {
+        let room = bytes.min(left / (count - at));
+        left -= room;
+        (namespace, room)
+    };
+    by_size.into_iter().enumerate().map(one).collect()
 }
 
 /// Enters what a binding's status says.
@@ -122,5 +163,37 @@ impl Seen {
     pub fn until(&self, unsaid: &Record) -> Option<Timestamp> {
         unsaid.entries().find(|(_, _, entry)| !entry.released)?;
         Some(self.began? + KEPT)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn entry(addresses: usize) -> Entry {
+        let addresses = (0..addresses).map(|at| IpAddr::from([0x2001, 0xdb8, 0x1111, 0x2222, 0xaaaa, 0xbbbb, 0xcccc, at as u16]));
+        Entry { addresses: addresses.collect(), released: false }
+    }
+
+    #[test]
+    fn who_has_the_most_to_say_takes_the_room_of_nobody_else() {
+        let mut record = Record::default();
+        for namespace in ["aaa", "shop"] {
+            for at in 0..50 {
+                record.enter("public", &format!("{namespace}/b{at}"), entry(2));
+            }
+        }
+        let full = text(&record);
+        assert_eq!((read(&full.0), full.1), (record.clone(), 0));
+        for at in 0..1000 {
+            record.enter("lent", &format!("evil/{}{at}", "x".repeat(240)), entry(64));
+        }
+        let (data, left_out) = text(&record);
+        let bytes: usize = data.iter().map(|(pool, text)| pool.len() + text.len()).sum();
+        assert!((900_000..1_048_576).contains(&bytes), "{bytes}");
+        assert_eq!(data["public"], full.0["public"]);
+        assert_eq!(left_out, 1000 - data["lent"].lines().count());
+        let again = read(&data);
+        assert_eq!(text(&again), (data, 0), "what was left out moves nothing else");
     }
 }

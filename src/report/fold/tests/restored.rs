@@ -116,7 +116,7 @@ fn a_binding_that_asks_another_pool_or_for_less_lets_go_at_once() {
 #[test]
 fn a_line_that_says_nothing_is_passed_over() {
     let data = |text: &str| BTreeMap::from([("public".to_owned(), text.to_owned())]);
-    let read = |text: &str| record::text(&record::read(&data(text)));
+    let read = |text: &str| record::text(&record::read(&data(text))).0;
     let odd = "\nnonsense\nshop/a\n  shop/b   released 10.0.0.5 what 10.0.0.6\nshop/c fd00::1\nshop/d released\n";
     assert_eq!(read(odd), data("shop/b released 10.0.0.5 10.0.0.6\nshop/c fd00::1\n"));
     assert_eq!(read(""), BTreeMap::new());
