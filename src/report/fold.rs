@@ -12,6 +12,7 @@ mod placed;
 mod pool;
 mod published;
 mod record;
+mod sound;
 mod world;
 
 use std::borrow::Cow;

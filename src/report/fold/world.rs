@@ -6,6 +6,7 @@ use std::sync::Arc;
 use ipnet::IpNet;
 use kube::ResourceExt;
 
+use super::sound::sound;
 use crate::api::binding::EgressBinding;
 use crate::api::node::EgressNodeSpec;
 use crate::api::object::{self, Lenient};
@@ -109,9 +110,13 @@ impl World {
                 (key(&lenient.object), Written { read: object::binding(&lenient), lenient })
             }),
             Change::Pools(word) => {
+                // As many as there are may be written in one fold: only what is new is read.
+                match &word {
+                    Word::All(all) => self.lending = all.iter().map(|pool| lending(pool)).collect(),
+                    Word::One(pool) => self.lending.extend([lending(pool)]),
+                    Word::Gone(name) => drop(self.lending.remove(name)),
+                }
                 word.hear(&mut self.pools, |pool: Arc<Lenient<EgressPool>>| (pool.object.name_any(), pool));
-                let pools = self.pools.iter().flatten();
-                self.lending = pools.map(|(name, pool)| (name.clone(), Arc::new(object::pool(pool)))).collect();
             }
             Change::Namespaces(word) => word.hear(&mut self.namespaces, |namespace: Namespace| (namespace.key(), Arc::new(namespace))),
             Change::Reports(word) => self.hear_reports(word),
@@ -137,7 +142,7 @@ impl World {
             }
             Word::One(_) => BTreeMap::new(),
         };
-        word.hear(&mut self.reports, |one: Named<EgressNodeSpec>| (one.name, one.value));
+        word.hear(&mut self.reports, |one: Named<EgressNodeSpec>| (one.name, sound(one.value)));
         let reports = self.reports.get_or_insert_default();
         self.deleted.retain(|node, _| !reports.contains_key(node));
         // A report that goes with its node is no loss.
@@ -145,6 +150,10 @@ impl World {
         let lost = before.into_iter().filter(|(node, _)| !reports.contains_key(node) && nodes.is_some_and(|all| all.contains_key(node)));
         self.deleted.extend(lost);
     }
+}
+
+fn lending(pool: &Lenient<EgressPool>) -> (String, Arc<Pool>) {
+    (pool.object.name_any(), Arc::new(object::pool(pool)))
 }
 
 fn key(binding: &EgressBinding) -> String {
