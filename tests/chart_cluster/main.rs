@@ -213,6 +213,18 @@ fn status_is_the_leaders() {
     let refused = |answer, asked: &str, words: &str| assert_refused(answer, asked, "egressd-status", words);
     until("nobody is the leader, and nobody writes", || allocate(&one, "172.31.0.31").err().ok_or("it is let in".to_owned()));
 
+    // Who restores the record before any controller has run makes the Lease first.
+    let record = json!({
+        "apiVersion": "v1", "kind": "ConfigMap",
+        "metadata": { "name": "egressd-allocations", "namespace": NAMESPACE }, "data": { "public": "shop/held 172.31.0.16\n" },
+    });
+    let restore = || api.kubectl_as(&api.kubeconfig(), &["apply", "-f", "-"], &record.to_string());
+    assert!(restore().expect_err("there is no Lease").contains("no params found"));
+    api.apply(&format!("{{apiVersion: coordination.k8s.io/v1, kind: Lease, metadata: {{name: egressd, namespace: {NAMESPACE}}}}}"));
+    until("the record is restored", restore);
+    refused(allocate(&one, "172.31.0.31"), "a controller's", "controller one is not the leader; nobody holds the Lease egressd");
+    api.kubectl(&["-n", NAMESPACE, "delete", "lease", "egressd"]);
+
     let words = "controller two takes the Lease for itself, and not for one";
     assert_refused(lease(&two, "create", "one", ""), "another's Lease", "egressd-lease", words);
     let words = "the token names no pod, so it may write no Lease";
