@@ -12,7 +12,8 @@ use egressd::report::columns::columns;
 use crate::aws::policy;
 use crate::cluster::Access;
 use crate::model::report::AddressReport;
-use crate::run::{self, Office, Options, Place, Release};
+use crate::release::{Release, release};
+use crate::run::{self, Office, Options, Place};
 use crate::state::Status;
 
 /// Keeps the cloud as egressd's pools ask: private and elastic addresses, the source/destination check, route tables.
@@ -197,7 +198,7 @@ impl Cli {
             Command::Release { pool, place, region, network_interface, settle, dry_run } => {
                 let window = Duration::from_secs(settle.settle_seconds);
                 let options = Release { pool, place: place.place(), region: region.region, nic: network_interface, window, dry_run };
-                runtime.block_on(run::release(options, print)).map(|()| true)
+                runtime.block_on(release(options, print)).map(|()| true)
             }
             Command::Policy { place } => {
                 let pools = runtime.block_on(run::wishes(&place.place()))?;

@@ -15,8 +15,10 @@ use crate::model::call::{Answer, Call, Plan, Planned};
 use crate::model::facts::Facts;
 use crate::model::outcome::{self, Failed};
 use crate::model::plan::plan;
+use crate::model::release::Kept;
 use crate::model::report::PoolReport;
 use crate::provider::{Error, Provider};
+use crate::stop::Stop;
 
 /// After a call that failed, at first and at most.
 const RETRY: [Duration; 2] = [Duration::from_secs(2), Duration::from_secs(300)];
@@ -63,7 +65,11 @@ impl Memory {
 
 /// Calls of a pool that failed, until they succeed or are not due any more.
 #[derive(Debug, Default)]
-pub struct Failures(BTreeMap<Call, Failure>);
+pub struct Failures {
+    calls: BTreeMap<Call, Failure>,
+    /// One call for all addresses was refused: until they are assigned each has its own.
+    one_by_one: bool,
+}
 
 #[derive(Debug)]
 struct Failure {
@@ -74,33 +80,44 @@ struct Failure {
 
 impl Failures {
     fn may(&self, call: &Call, now: Instant) -> bool {
-        self.0.get(call).is_none_or(|failure| failure.again <= now)
+        self.calls.get(call).is_none_or(|failure| failure.again <= now)
     }
 
     fn note(&mut self, planned: &Planned, error: &Error, now: Instant) {
+        self.one_by_one |= matches!(&planned.call, Call::Assign { addresses, .. } if addresses.len() > 1) && error.may_be_about_one();
         let failed = Failed { planned: planned.clone(), reason: error.reason(), message: error.to_string() };
-        match self.0.get_mut(&planned.call) {
+        match self.calls.get_mut(&planned.call) {
             Some(failure) => {
                 failure.failed = failed;
                 failure.again = now + failure.backoff.wait();
             }
             None => {
                 let mut backoff = Backoff::new(RETRY[0], RETRY[1]);
-                self.0.insert(planned.call.clone(), Failure { failed, again: now + backoff.wait(), backoff });
+                self.calls.insert(planned.call.clone(), Failure { failed, again: now + backoff.wait(), backoff });
             }
         }
     }
 
     fn retain(&mut self, plan: &Plan) {
-        self.0.retain(|call, _| plan.calls.iter().any(|planned| planned.call == *call));
+        self.one_by_one &= plan.calls.iter().any(|planned| matches!(planned.call, Call::Assign { .. }));
+        self.calls.retain(|call, _| plan.calls.iter().any(|planned| planned.call == *call));
+    }
+
+    /// The plan by the calls that may succeed.
+    fn order(&self, mut plan: Plan) -> Plan {
+        if self.one_by_one {
+            plan.assign_one_by_one();
+        }
+        plan
     }
 
     fn list(&self) -> Vec<Failed> {
-        self.0.values().map(|failure| failure.failed.clone()).collect()
+        self.calls.values().map(|failure| failure.failed.clone()).collect()
     }
 
-    fn due(&self) -> Option<Instant> {
-        self.0.values().map(|failure| failure.again).min()
+    /// When the first of the calls that are possible may be made again.
+    fn due(&self, possible: impl Fn(&Call) -> bool) -> Option<Instant> {
+        self.calls.iter().filter(|(call, _)| possible(call)).map(|(_, failure)| failure.again).min()
     }
 }
 
@@ -114,35 +131,36 @@ pub struct Round {
     pub over: bool,
 }
 
-/// Reads, and carries out what is due. `stopped`: no more calls are begun.
+/// Reads, and carries out what is due. `kept`: what is still asked for. Told to stop it begins no more calls.
 ///
 /// # Errors
 /// When the cloud could not be read: nothing is known then, and nothing done.
 pub async fn round<P: Provider>(
     provider: &mut P,
     pool: &CloudPool,
+    kept: &Kept,
     memory: &mut Memory,
     failures: &mut Failures,
-    stopped: impl Fn() -> bool,
+    stop: &Stop,
 ) -> Result<Round, Error> {
     let read = Instant::now();
-    let shown = provider.read(pool).await?;
+    let shown = stop.or(provider.read(pool)).await?;
     let mut known = shown.clone();
     memory.apply(&mut known, read);
     let settled = memory.settled <= read;
-    let mut due = planned(provider, pool, &mut known).await?;
+    let mut due = failures.order(stop.or(planned(provider, pool, &mut known)).await?);
     let mut broken = false;
     for _ in 0..MAX_CALLS {
         let now = Instant::now();
         let possible = |planned: &&Planned| (settled || planned.call.is_repeatable()) && failures.may(&planned.call, now);
-        let Some(next) = due.calls.iter().find(possible).cloned().filter(|_| !stopped()) else { break };
+        let Some(next) = due.calls.iter().find(possible).cloned().filter(|_| !stop.is_told()) else { break };
         match provider.perform(pool, &next.call).await {
             Ok(answer) => {
                 info!(pool = pool.name, call = %next.call, reason = next.reason, "done");
-                failures.0.remove(&next.call);
+                failures.calls.remove(&next.call);
                 memory.note(&next.call, &answer);
                 known.learn(&next.call, &answer);
-                due = planned(provider, pool, &mut known).await?;
+                due = failures.order(stop.or(planned(provider, pool, &mut known)).await?);
             }
             Err(error) => {
                 warn!(pool = pool.name, call = %next.call, %error, "failed");
@@ -157,11 +175,11 @@ pub async fn round<P: Provider>(
     }
     failures.retain(&due);
     let waits = due.calls.iter().any(|planned| !planned.call.is_repeatable()).then_some(memory.settled);
-    let report = outcome::report(pool, &shown, &due, &failures.list());
+    let report = outcome::report(pool, kept, &shown, &due, &failures.list());
     let unseen = memory.shown().filter(|_| !report.ready);
     let now = Instant::now();
     // What the failure has left is to be read at once: other calls do not wait for it.
-    let again = if broken { Some(now) } else { failures.due() };
+    let again = if broken { Some(now) } else { failures.due(|call| settled || call.is_repeatable()) };
     let pending = waits.filter(|_| !settled).or(unseen);
     Ok(Round { over: !broken && pending.is_none(), due: [again, pending].into_iter().flatten().min(), report })
 }
@@ -186,11 +204,67 @@ pub async fn rehearse<P: Provider>(provider: &mut P, pool: &CloudPool) -> Result
     let mut known = shown.clone();
     let mut calls = Vec::new();
     let mut due = planned(provider, pool, &mut known).await?;
-    let report = outcome::report(pool, &shown, &due, &[]);
+    let report = outcome::report(pool, &Kept::of(pool, []), &shown, &due, &[]);
     while let Some(next) = due.calls.first().cloned().filter(|_| calls.len() < MAX_CALLS) {
         known.learn(&next.call, &supposed(&next.call, calls.len() + 1));
         calls.push(next);
         due = planned(provider, pool, &mut known).await?;
     }
     Ok((calls, report))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::Ipv4Addr;
+
+    use egressd::model::cloud::{Aws, ElasticAddresses, Interface};
+
+    use super::*;
+    use crate::model::facts::{Limits, Nic, NicAddress};
+
+    /// A cloud that never says whether it has allocated anything.
+    #[derive(Default)]
+    struct Silent {
+        calls: Vec<Call>,
+    }
+
+    const EXIT: Ipv4Addr = Ipv4Addr::new(10, 0, 1, 94);
+
+    impl Provider for Silent {
+        async fn read(&mut self, _: &CloudPool) -> Result<Facts, Error> {
+            let tags = [("egressd.dev/pool/web".to_owned(), String::new())].into();
+            let nic = Nic { addresses: vec![NicAddress { address: EXIT, public: None }], tags, ..Nic::default() };
+            Ok(Facts { nic, elastics: Vec::new(), gone: [].into(), tables: [].into(), limits: None })
+        }
+
+        async fn limits(&mut self, _: &CloudPool, _: &Facts, _: &[Ipv4Addr]) -> Result<Limits, Error> {
+            Ok(Limits::default())
+        }
+
+        async fn perform(&mut self, _: &CloudPool, call: &Call) -> Result<Answer, Error> {
+            self.calls.push(call.clone());
+            Err(Error::Unanswered { action: "AllocateAddress", message: "nothing".to_owned() })
+        }
+    }
+
+    #[tokio::test]
+    async fn what_waits_until_readings_are_up_to_date_is_not_looked_after_before() {
+        let aws = Aws {
+            region: None,
+            interface: Interface::InSubnet,
+            elastic: Some(ElasticAddresses::Allocate),
+            forwards: false,
+            route_tables: Vec::new(),
+        };
+        let pool = CloudPool { name: "web".to_owned(), addresses: vec![EXIT], aws, host: None };
+        let mut memory = Memory { window: Duration::from_secs(60), answers: Vec::new(), settled: Instant::now() };
+        let (mut cloud, mut failures, kept, stop) = (Silent::default(), Failures::default(), Kept::of(&pool, []), Stop::default());
+        let mut look = async || round(&mut cloud, &pool, &kept, &mut memory, &mut failures, &stop).await.expect("it reads");
+        let first = look().await;
+        assert!(first.due.is_some_and(|due| due <= Instant::now()), "other calls do not wait");
+        let second = look().await;
+        let wait = second.due.expect("it is made again").saturating_duration_since(Instant::now());
+        assert!(wait > Duration::from_secs(50), "{wait:?}");
+        assert_eq!(cloud.calls.len(), 1, "{:?}", cloud.calls);
+    }
 }

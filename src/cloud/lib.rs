@@ -12,6 +12,8 @@ pub mod cluster;
 pub mod keeper;
 pub mod model;
 pub mod provider;
+mod release;
 pub mod run;
 pub mod state;
+pub mod stop;
 mod wanted;

@@ -36,6 +36,9 @@ pub enum Error {
     /// Nobody knows whether it was carried out.
     #[error("failed to get an answer to {action}: {message}")]
     Unanswered { action: &'static str, message: String },
+    /// This process was told to stop.
+    #[error("was told to stop")]
+    Stopped,
     /// There are no credentials to call with.
     #[error("found no credentials: {0}")]
     Credentials(String),
@@ -52,6 +55,12 @@ impl Error {
             }
             _ => false,
         }
+    }
+
+    /// Whether one of the things that it named may be the only cause, and the others would be taken.
+    pub fn may_be_about_one(&self) -> bool {
+        matches!(self, Self::Refused { code, .. } if code.starts_with("Invalid") || code.ends_with("LimitExceeded"))
+            && !self.may_have_happened()
     }
 
     /// What a condition says of it.

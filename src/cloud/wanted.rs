@@ -12,6 +12,7 @@ use egressd::model::manifests::Manifests;
 use tracing::info;
 
 use crate::keeper::Failures;
+use crate::model::release::Kept;
 use crate::model::report::PoolReport;
 
 /// Objects whose errors the agent tells.
@@ -70,6 +71,17 @@ impl Pools {
     pub fn reports(&self) -> BTreeMap<String, PoolReport> {
         let known = self.known.iter().map(|(name, pool)| (name.clone(), pool.report.clone()));
         self.carried.clone().into_iter().chain(known).collect()
+    }
+
+    /// What is asked for at the network interface of one of them. As long as it is not known whether another one has the same, it may.
+    pub fn kept(&self, name: &str) -> Kept {
+        let Some(pool) = self.known.get(name) else { return Kept::default() };
+        let nic = &pool.report.network_interface;
+        let may_share = |other: &&Pool| [nic, &other.report.network_interface].contains(&&None) || other.report.network_interface == *nic;
+        let others = self.known.iter().filter(|(other, _)| *other != name).map(|(_, other)| other).filter(may_share);
+        let mut kept = Kept::of(&pool.pool, others.map(|other| &*other.pool));
+        kept.pools.extend(self.known.values().map(|known| known.pool.name.clone()));
+        kept
     }
 
     /// Takes what is wanted now, and returns what is wrong. A pool that is wrong now stays as it was, and from one that is gone nothing is taken away.

@@ -1,9 +1,11 @@
 """emulator.py PORT: Amazon EC2 for the tests, on 127.0.0.1: moto with patches.py, and before it what a cloud does to its callers.
 
 POST /_new {"quota": 5, "type": "m5.large"}: an empty account with an instance; the answer has the ids.
-POST /_allocate, /_assign, /_lead, /_route: what somebody else does. POST /_state: all that there is.
+POST /_allocate, /_assign, /_lead, /_route, /_delete, /_replace: what somebody else does. POST /_state: all that there is.
 POST /_set: throttle (part of calls), stale (seconds), deny (actions), down, hold ([number of the changing call, "before" or "after"]),
-page (actions that a proxy's page answers), endless (one page follows the other).
+page (actions that a proxy's page answers), endless (one page follows the other), stopped (where routes lead no machine runs), hang (seconds
+before each answer), refuse (an address that EC2 refuses),
+busy (actions that are always too many).
 POST /_told: all calls to EC2 so far, each with the code of its error, and what is wrong with its form.
 Also the metadata service of the instance (version 2), and STS's web identities."""
 
@@ -59,7 +61,7 @@ class Front:
 
     def fresh(self):
         self.calls, self.changes, self.seen, self.samples, self.ids = [], 0, {}, [], {}
-        self.settings = {"throttle": 0, "stale": 0, "deny": [], "down": False, "hold": None, "page": [], "endless": False}
+        self.settings = {"throttle": 0, "stale": 0, "deny": [], "down": False, "hold": None, "page": [], "endless": False, "stopped": False, "hang": 0, "refuse": None, "busy": []}
         self.epoch = getattr(self, "epoch", 0) + 1
 
     def __call__(self, environ, start):
@@ -129,6 +131,24 @@ class Front:
     def route(self, wishes):
         get_backend("ec2")[ACCOUNT][REGION].replace_route(self.ids["table"], "0.0.0.0/0", interface_id=wishes["nic"])
 
+    def delete(self, wishes):
+        """A network interface that somebody else deletes, as with its instance."""
+        ec2 = get_backend("ec2")[ACCOUNT][REGION]
+        eni = ec2.get_network_interface(wishes["nic"])
+        for eip in [eip for eip in ec2.addresses if eip.eni is eni]:
+            ec2.disassociate_address(association_id=eip.association_id)
+        if eni.attachment_id:
+            ec2.detach_network_interface(eni.attachment_id)
+        ec2.delete_network_interface(eni.id)
+
+    def replace(self, _):
+        """The instance gets another network interface in the place of its own, which is deleted; its id."""
+        ec2 = get_backend("ec2")[ACCOUNT][REGION]
+        self.delete({"nic": self.ids["nic"]})
+        eni = ec2.create_network_interface(ec2.get_subnet(self.ids["subnet"]), "10.0.1.11")
+        ec2.attach_network_interface(eni.id, self.ids["instance"], 2)
+        return eni.id
+
     def forward(self, environ, body):
         answer = {}
 
@@ -146,9 +166,10 @@ class Front:
         if action.startswith("AssumeRole"):
             return self.forward(environ, body)
         call = {"action": action, "form": form, "code": None, "wrong": wrong(action, form), "by": environ.get("HTTP_AUTHORIZATION", "").split("/")[0]}
+        time.sleep(self.settings["hang"])
         with self.lock:
             self.calls.append(call)
-            refusal = self.refusal(action)
+            refusal = self.refusal(action, form)
             if refusal:
                 call["code"] = refusal[0]
                 return refusal[1], ERROR.format(refusal[0], f"{action} is not allowed here")
@@ -158,6 +179,8 @@ class Front:
                 status, text = self.reading(environ, body)
                 if self.settings["endless"]:
                     text = text.replace("</DescribeNetworkInterfacesResponse>", "<nextToken>next</nextToken></DescribeNetworkInterfacesResponse>")
+                if self.settings["stopped"]:
+                    text = text.replace("<state>active</state>", "<state>blackhole</state>")
                 return status, text
             hold, self.changes = self.settings["hold"], self.changes + 1
             held = hold and hold[0] == self.changes
@@ -176,12 +199,14 @@ class Front:
             answer = answer or ("500 Gone", "")
         return answer
 
-    def refusal(self, action):
+    def refusal(self, action, form):
         if self.settings["down"]:
             return "Unavailable", "503 Service Unavailable"
         if action in self.settings["deny"]:
             return "UnauthorizedOperation", "403 Forbidden"
-        if random.random() < self.settings["throttle"]:
+        if action == "AssignPrivateIpAddresses" and self.settings["refuse"] in form.values():
+            return "InvalidParameterValue", "400 Bad Request"
+        if action in self.settings["busy"] or random.random() < self.settings["throttle"]:
             return "RequestLimitExceeded", "503 Service Unavailable"
         return None
 

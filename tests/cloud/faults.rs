@@ -29,6 +29,8 @@ pub fn scenarios() -> Vec<Scenario> {
         ),
         Scenario::new("each missing permission is named, and what needs it not is done", missing_permissions_are_named),
         Scenario::new("while the API is away nothing is taken away, and afterwards it goes on", an_api_that_is_away_removes_nothing),
+        Scenario::new("an address that EC2 does not give keeps no other from being assigned", one_refused_address_is_alone),
+        Scenario::new("told to stop it waits for no reading, and makes no call again", told_to_stop_it_waits_for_nothing),
         Scenario::new("what a proxy answers in the place of the API is no answer: nothing is allocated for it", a_proxys_page_is_no_answer),
     ]
 }
@@ -225,4 +227,43 @@ fn a_proxys_page_is_no_answer() {
     cloud.set(&json!({ "page": [] }));
     cloud.once().expect("it converges");
     cloud.has(&["10.0.1.94", "10.0.1.95", "10.0.1.96"]);
+}
+
+fn one_refused_address_is_alone() {
+    let cloud = Cloud::start();
+    // Four are EC2's own, and of those it is not asked.
+    cloud.pool("web", "10.0.1.2-10.0.1.7", FORWARDER);
+    cloud.set(&json!({ "refuse": "10.0.1.5" }));
+    cloud.once().expect_err("one of the rest is refused");
+    cloud.has(&["10.0.1.4", "10.0.1.6", "10.0.1.7"]);
+    let addresses = cloud.status()["pools"]["web"]["addresses"].clone();
+    let told = |address: &str| addresses[address]["message"].as_str().unwrap().to_owned();
+    assert!(told("10.0.1.3").contains("keeps for itself") && told("10.0.1.3").contains("spec.blocks"), "{addresses}");
+    assert!(told("10.0.1.5").contains("InvalidParameterValue"), "{addresses}");
+    assert!(addresses["10.0.1.4"]["ready"] == true && told("10.0.1.6").is_empty(), "{addresses}");
+    let named: Vec<String> =
+        cloud.calls().iter().filter(|call| call["action"] == "AssignPrivateIpAddresses").map(|call| call["form"].to_string()).collect();
+    assert!(!named.is_empty() && named.iter().all(|form| !form.contains("10.0.1.2\"") && !form.contains("10.0.1.3\"")), "{named:?}");
+    cloud.set(&json!({ "refuse": null }));
+    cloud.once().expect_err("two are EC2's own");
+    cloud.has(&["10.0.1.4", "10.0.1.5", "10.0.1.6", "10.0.1.7"]);
+}
+
+fn told_to_stop_it_waits_for_nothing() {
+    let cloud = Cloud::start();
+    for pool in ["a", "b", "c"] {
+        cloud.pool(pool, "10.0.1.94-10.0.1.94", "deviceIndex: 2");
+    }
+    cloud.set(&json!({ "hang": 10 }));
+    let mut daemon = Service::start("daemon", cloud.program(&["run", "--settle-seconds", "0"], &[]));
+    thread::sleep(Duration::from_secs(2));
+    assert!(daemon.ended().is_none(), "it reads");
+    daemon.terminate(Duration::from_secs(3));
+    cloud.set(&json!({ "hang": 0, "busy": ["CreateTags"] }));
+    let mut daemon = Service::start("daemon", cloud.program(&["run", "--settle-seconds", "0"], &[]));
+    until_within(PATIENCE, Duration::from_millis(50), "a call is refused for being too many", || {
+        if cloud.refused().is_empty() { Err(format!("{:?}", cloud.calls())) } else { Ok(()) }
+    });
+    daemon.terminate(Duration::from_secs(3));
+    assert!(cloud.changes().is_empty(), "{:?}", cloud.changes());
 }

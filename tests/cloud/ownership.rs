@@ -15,6 +15,8 @@ pub fn scenarios() -> Vec<Scenario> {
             a_pool_is_released_when_asked,
         ),
         Scenario::new("a pool that became smaller gives back what it no longer asks for", a_smaller_pool_gives_back_the_rest),
+        Scenario::new("a network interface that replaces another one gets its elastic addresses", a_replaced_nic_gets_what_the_old_one_had),
+        Scenario::new("what the pool of a new name asks for stays when the old name is released", a_renamed_pool_keeps_its_addresses),
     ]
 }
 
@@ -83,6 +85,13 @@ fn foreign_holders_are_named() {
     cloud.once().expect_err("the route is another's");
     let route = cloud.condition("web", "RoutesPointed");
     assert!(route["reason"] == "RouteInUse" && cloud.state()["route"] == cloud.id("other"), "{route}");
+    // Its machine is stopped for a while: EC2 says of such a route what it says of one that leads to nothing.
+    cloud.set(&json!({ "stopped": true }));
+    cloud.once().expect_err("the route is another's");
+    assert_eq!(cloud.state()["route"], cloud.id("other"));
+    cloud.delete(&cloud.id("other"));
+    cloud.once().expect("it is nobody's");
+    assert_eq!(cloud.state()["route"], cloud.id("nic"));
 }
 
 fn tagged_addresses_are_used() {
@@ -133,4 +142,65 @@ fn a_smaller_pool_gives_back_the_rest() {
     assert_eq!(cloud.state()["route"], cloud.id("nic"), "the pool forwards on");
     cloud.once().expect("it is as it is to be");
     assert!(cloud.status()["pools"]["web"]["surplus"].as_array().unwrap().is_empty());
+    // Of what it asked for besides nothing is left, either.
+    let bare = "deviceIndex: 2";
+    cloud.pool("web", "10.0.1.94-10.0.1.94", bare);
+    cloud.once().expect("its address is there");
+    let surplus = cloud.status()["pools"]["web"]["surplus"].to_string();
+    for word in ["for 10.0.1.94", &cloud.id("table"), "source/destination check"] {
+        assert!(surplus.contains(word), "{word}: {surplus}");
+    }
+    cloud.pool("forwarder", "10.0.1.97-10.0.1.97", &cloud.forwarder());
+    cloud.once().expect("both have what they ask for");
+    let surplus = cloud.status()["pools"]["web"]["surplus"].to_string();
+    assert!(surplus.contains("for 10.0.1.94") && !surplus.contains("check"), "the other pool forwards: {surplus}");
+    cloud.command(&["release", "web", "--settle-seconds", "0"], &[]).expect("its elastic address is released");
+    assert!(cloud.state()["route"] == cloud.id("nic") && cloud.state()["elastic"].as_object().unwrap().len() == 1, "{}", cloud.state());
+    cloud.remove("forwarder");
+    cloud.command(&["release", "forwarder", "--settle-seconds", "0"], &[]).expect("the other one is released");
+    let state = cloud.state();
+    let nic = &state["nics"][cloud.id("nic")];
+    assert_eq!((&state["route"], &nic["check"], &state["elastic"]), (&json!(cloud.id("gateway")), &json!(true), &json!({})), "{state}");
+    assert_eq!(nic["addresses"], json!(["10.0.1.10", "10.0.1.94"]));
+}
+
+fn a_renamed_pool_keeps_its_addresses() {
+    let cloud = Cloud::start();
+    let before = cloud.state();
+    cloud.pool("web", "10.0.1.94-10.0.1.95", "deviceIndex: 2");
+    cloud.once().expect("it converges");
+    cloud.remove("web");
+    cloud.pool("shop", "10.0.1.95-10.0.1.96", "deviceIndex: 2");
+    cloud.once().expect("it converges");
+    cloud.command(&["release", "web", "--settle-seconds", "0"], &[]).expect("the old name is released");
+    let nic = || cloud.state()["nics"][cloud.id("nic")].clone();
+    assert_eq!(nic()["addresses"], json!(["10.0.1.10", "10.0.1.95", "10.0.1.96"]), "the new one asks for one of the two");
+    assert_eq!(nic()["tags"], json!({ "egressd.dev/pool/shop": "10.0.1.95-10.0.1.96" }));
+    cloud.remove("shop");
+    cloud.command(&["release", "shop", "--settle-seconds", "0"], &[]).expect("it is released");
+    assert_eq!(cloud.state(), before, "nobody else would have given it back");
+}
+
+fn a_replaced_nic_gets_what_the_old_one_had() {
+    let cloud = Cloud::start();
+    cloud.pool("web", "10.0.1.94-10.0.1.96", FORWARDER);
+    cloud.once().expect("it converges");
+    let led = || -> Vec<(String, Value)> {
+        cloud.state()["elastic"].as_object().unwrap().iter().map(|(id, eip)| (id.clone(), eip["private"].clone())).collect()
+    };
+    let before = led();
+    let (old, new) = (cloud.id("nic"), cloud.replace());
+    assert!(led().iter().all(|(_, private)| private.is_null()), "they lead nowhere: {:?}", led());
+    cloud.pool("web", "10.0.1.94-10.0.1.95", FORWARDER);
+    cloud.once().expect("it converges");
+    let lost = before.iter().find(|(_, private)| private == "10.0.1.96").expect("it had one").0.clone();
+    let now: Vec<(String, Value)> = led().into_iter().filter(|(id, _)| *id != lost).collect();
+    assert_eq!(now, before.iter().filter(|(id, _)| *id != lost).cloned().collect::<Vec<_>>(), "the outside sees the same addresses");
+    assert!(cloud.state()["nics"][&new]["addresses"].to_string().contains("10.0.1.95"));
+    let surplus = cloud.status()["pools"]["web"]["surplus"].to_string();
+    assert!(surplus.contains(&lost) && surplus.contains(&old), "{surplus}");
+    let release = ["release", "web", "--settle-seconds", "0", "--network-interface"];
+    cloud.command(&[&release[..], &["eni-0"]].concat(), &[]).expect_err("nothing is of it");
+    cloud.command(&[&release[..], &[&old]].concat(), &[]).expect("what is left of the old one is released");
+    assert_eq!(led(), now);
 }

@@ -153,6 +153,16 @@ impl Cloud {
         ask("route", &json!({ "nic": nic }));
     }
 
+    /// Somebody else deletes a network interface.
+    pub fn delete(&self, nic: &str) {
+        ask("delete", &json!({ "nic": nic }));
+    }
+
+    /// The instance's network interface is deleted with all that leads to it, and another one takes its place: the id of that.
+    pub fn replace(&self) -> String {
+        serde_json::from_value(ask("replace", &json!({}))).expect("an id")
+    }
+
     /// All calls so far.
     pub fn calls(&self) -> Vec<Value> {
         serde_json::from_value(ask("told", &json!({}))).expect("a list")

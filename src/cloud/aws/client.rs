@@ -19,6 +19,7 @@ use super::query::Query;
 use super::read;
 use super::request::{endpoint, form, post, regional};
 use crate::provider::Error;
+use crate::stop::Stop;
 
 /// The API's version.
 const VERSION: &str = "2016-11-15";
@@ -45,14 +46,15 @@ pub struct Client {
     credentials: Chain,
     metadata: Metadata,
     endpoint: Option<Uri>,
+    stop: Stop,
 }
 
 impl Client {
-    /// By the environment.
-    pub fn new() -> anyhow::Result<Self> {
+    /// By the environment. Once it is told to stop, no call is made again.
+    pub fn new(stop: Stop) -> anyhow::Result<Self> {
         let http = Http::new().context("failed to read the certificates of authorities; install ca-certificates")?;
         let metadata = Metadata::new(http.clone())?;
-        Ok(Self { credentials: Chain::new(http.clone(), metadata.clone()), metadata, endpoint: endpoint("EC2")?, http })
+        Ok(Self { credentials: Chain::new(http.clone(), metadata.clone()), metadata, endpoint: endpoint("EC2")?, http, stop })
     }
 
     /// What the metadata service of this instance says at `latest/meta-data/PATH`.
@@ -68,7 +70,10 @@ impl Client {
                 Err(Error::Refused { code, .. }) if THROTTLED.contains(&code.as_str()) => {
                     let part = part_of(backoff.wait());
                     debug!(action, code, ?part, "too many calls");
-                    tokio::time::sleep(part).await;
+                    tokio::select! {
+                        () = tokio::time::sleep(part) => {}
+                        () = self.stop.wait() => return Err(Error::Stopped),
+                    }
                 }
                 answer => return answer,
             }

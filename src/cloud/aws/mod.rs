@@ -12,15 +12,16 @@ mod query;
 mod read;
 mod request;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::Ipv4Addr;
 
 use egressd::model::cloud::{CloudPool, ElasticAddresses, Interface};
 
 use crate::model::call::{Answer, Call};
-use crate::model::facts::{Facts, Limits, Nic, Subnet};
+use crate::model::facts::{DefaultRoute, Elastic, Facts, Limits, Nic, Subnet, Target};
 use crate::model::{interface, tags};
 use crate::provider::{Error, Provider};
+use crate::stop::Stop;
 use client::Client;
 use query::Query;
 
@@ -41,12 +42,12 @@ pub struct Aws {
 }
 
 impl Aws {
-    /// `region`: of pools that name none; this instance's when not given.
+    /// `region`: of pools that name none; this instance's when not given. Told to stop it makes no call again.
     ///
     /// # Errors
     /// When an address of the environment (`AWS_ENDPOINT_URL`) cannot be used, or the machine has no certificates.
-    pub fn new(region: Option<String>) -> anyhow::Result<Self> {
-        Ok(Self { client: Client::new()?, region, instance: None, subnets: BTreeMap::new() })
+    pub fn new(region: Option<String>, stop: Stop) -> anyhow::Result<Self> {
+        Ok(Self { client: Client::new(stop)?, region, instance: None, subnets: BTreeMap::new() })
     }
 
     /// The network interfaces that bear the ledger of a pool.
@@ -57,6 +58,22 @@ impl Aws {
         let region = self.region(region).await?;
         let key = format!("{}{pool}", tags::LEDGER);
         self.network_interfaces(&region, query::filter("tag-key", [key])).await
+    }
+
+    /// What is left at a pool's network interface; where that is gone, the elastic addresses that are for it.
+    ///
+    /// # Errors
+    /// When the API does not say.
+    pub async fn left(&mut self, pool: &CloudPool) -> Result<Facts, Error> {
+        match (self.read(pool).await, &pool.aws.interface) {
+            (Err(Error::Interface(_)), Interface::Id(id)) => {
+                let region = self.region(pool.aws.region.as_deref()).await?;
+                let elastics = read::addresses(&self.client.call(&region, "DescribeAddresses", &Query::new()).await?)?;
+                let nic = Nic { id: id.clone(), ..Nic::default() };
+                Ok(Facts { nic, elastics, gone: BTreeSet::new(), tables: BTreeMap::new(), limits: None })
+            }
+            (read, _) => read,
+        }
     }
 
     async fn region(&mut self, named: Option<&str>) -> Result<String, Error> {
@@ -109,6 +126,37 @@ impl Aws {
         }
         Ok(nics)
     }
+
+    /// Those of these network interfaces that there are.
+    async fn existing(&mut self, region: &str, ids: BTreeSet<String>) -> Result<BTreeSet<String>, Error> {
+        if ids.is_empty() {
+            return Ok(ids);
+        }
+        let nics = self.network_interfaces(region, query::filter("network-interface-id", ids)).await?;
+        Ok(nics.into_iter().map(|nic| nic.id).collect())
+    }
+
+    /// The network interfaces that elastic addresses of the pool are for, lead nowhere, and are not there.
+    async fn gone(&mut self, region: &str, pool: &str, nic: &Nic, elastics: &[Elastic]) -> Result<BTreeSet<String>, Error> {
+        let idle = elastics.iter().filter(|elastic| elastic.association.is_none());
+        let others = idle.filter_map(tags::claim).filter(|claim| claim.pool == pool && claim.nic != nic.id);
+        let named: BTreeSet<String> = others.map(|claim| claim.nic.to_owned()).collect();
+        let found = self.existing(region, named.clone()).await?;
+        Ok(named.into_iter().filter(|id| !found.contains(id)).collect())
+    }
+
+    /// EC2 calls a route to a stopped machine's network interface a black hole, as one to a network interface that is gone.
+    async fn find_stopped(&mut self, region: &str, tables: &mut BTreeMap<String, DefaultRoute>) -> Result<(), Error> {
+        let dead = tables.values().filter(|route| !route.alive).filter_map(|route| match &route.target {
+            Some(Target::Nic(id)) => Some(id.clone()),
+            _ => None,
+        });
+        let stopped = self.existing(region, dead.collect()).await?;
+        for route in tables.values_mut() {
+            route.alive |= matches!(&route.target, Some(Target::Nic(id)) if stopped.contains(id));
+        }
+        Ok(())
+    }
 }
 
 impl Provider for Aws {
@@ -133,12 +181,14 @@ impl Provider for Aws {
         };
         let noted = nic.tags.keys().filter_map(|key| key.strip_prefix(tags::ROUTE)).map(str::to_owned);
         let tables: Vec<String> = pool.aws.route_tables.iter().cloned().chain(noted).collect();
-        let tables = if tables.is_empty() {
+        let mut tables = if tables.is_empty() {
             BTreeMap::new()
         } else {
             read::route_tables(&self.client.call(&region, "DescribeRouteTables", &query::filter("route-table-id", tables)).await?)?
         };
-        Ok(Facts { nic, elastics, tables, limits: None })
+        self.find_stopped(&region, &mut tables).await?;
+        let gone = self.gone(&region, &pool.name, &nic, &elastics).await?;
+        Ok(Facts { nic, elastics, gone, tables, limits: None })
     }
 
     async fn limits(&mut self, pool: &CloudPool, facts: &Facts, addresses: &[Ipv4Addr]) -> Result<Limits, Error> {

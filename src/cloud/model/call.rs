@@ -76,6 +76,20 @@ impl Call {
     }
 }
 
+impl Call {
+    /// Whether the address waits for it.
+    pub fn is_for(&self, address: Ipv4Addr) -> bool {
+        match self {
+            Self::Assign { addresses, .. } | Self::Unassign { addresses, .. } => addresses.contains(&address),
+            Self::Associate { private, .. } => *private == address,
+            Self::Allocate { tags } | Self::Tag { tags, .. } => {
+                tags.get(super::tags::PRIVATE).is_none_or(|private| *private == address.to_string())
+            }
+            _ => true,
+        }
+    }
+}
+
 /// The API's name of the call, and what it is about.
 impl fmt::Display for Call {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -132,6 +146,21 @@ impl Plan {
     /// Adds a problem.
     pub fn problem(&mut self, aspect: Aspect, reason: Reason, address: Option<Ipv4Addr>, message: String) {
         self.problems.push(Problem { aspect, reason, address, message });
+    }
+
+    /// Assigns each address by a call of its own: of several the cloud refuses all for one.
+    pub fn assign_one_by_one(&mut self) {
+        let all = std::mem::take(&mut self.calls);
+        for Planned { call, reason, aspect } in all {
+            match call {
+                Call::Assign { nic, addresses } => {
+                    for address in addresses {
+                        self.call(aspect, Call::Assign { nic: nic.clone(), addresses: vec![address] }, reason.clone());
+                    }
+                }
+                call => self.call(aspect, call, reason),
+            }
+        }
     }
 
     /// Whether limits have to be asked for before these calls are made.

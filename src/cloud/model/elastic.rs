@@ -130,7 +130,7 @@ fn in_place(pool: &CloudPool, facts: &Facts, address: Ipv4Addr, plan: &mut Plan)
 enum Own<'a> {
     Free(&'a Elastic),
     Elsewhere(&'a Elastic),
-    /// It was for the address at a network interface of another node of the cluster, and leads nowhere.
+    /// It was for the address at a network interface of another node of the cluster, or at one that is gone, and leads nowhere.
     Left(&'a Elastic),
     None,
 }
@@ -145,10 +145,11 @@ fn own<'a>(pool: &CloudPool, facts: &'a Facts, address: Ipv4Addr) -> Own<'a> {
     }
 }
 
-/// Whether the address has it from another node, which is gone: in one subnet there is no other such address.
+/// Whether the address has it from another node, or from a network interface that is gone: in one subnet there is no other such address.
 fn is_left(pool: &CloudPool, facts: &Facts, elastic: &Elastic, address: Ipv4Addr) -> bool {
     let same = |claim: Claim<'_>| claim.pool == pool.name && claim.private == address && claim.subnet == Some(&facts.nic.subnet.id);
-    pool.host.is_some() && elastic.association.is_none() && tags::claim(elastic).is_some_and(same)
+    let is_nobodys = |claim: &Claim<'_>| pool.host.is_some() || facts.gone.contains(claim.nic);
+    elastic.association.is_none() && tags::claim(elastic).filter(is_nobodys).is_some_and(same)
 }
 
 fn associate(facts: &Facts, elastic: &Elastic, address: Ipv4Addr, plan: &mut Plan) {

@@ -1,6 +1,6 @@
 //! What a cloud says of a pool: its network interface, the account's elastic addresses, the route tables.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::net::Ipv4Addr;
 
@@ -13,6 +13,8 @@ pub struct Facts {
     pub nic: Nic,
     /// All elastic addresses of the account in the region: they count for its quota.
     pub elastics: Vec<Elastic>,
+    /// Network interfaces that elastic addresses of the pool are for, and that are not there any more.
+    pub gone: BTreeSet<String>,
     /// Of those that the pool names, the ones that there are.
     pub tables: BTreeMap<String, DefaultRoute>,
     /// `None` while nothing was to be assigned or allocated.
@@ -61,6 +63,13 @@ impl Subnet {
     pub fn contains(&self, address: Ipv4Addr) -> bool {
         self.range.is_none_or(|(first, last)| (first..=last).contains(&address))
     }
+
+    /// Whether no network interface can have it: Amazon EC2 keeps the first four addresses of each subnet and the last
+    /// (VPC user guide, "Subnet CIDR blocks").
+    pub fn reserves(&self, address: Ipv4Addr) -> bool {
+        let address = u32::from(address);
+        self.range.is_some_and(|(first, last)| address.wrapping_sub(first.into()) < 4 || address == u32::from(last))
+    }
 }
 
 /// An elastic address.
@@ -104,7 +113,7 @@ impl fmt::Display for Association {
 pub struct DefaultRoute {
     /// `None`: the table has no such route.
     pub target: Option<Target>,
-    /// It leads to something that is there (`active`, no `blackhole`).
+    /// It leads to something that is there: also to the network interface of a machine that is stopped just now.
     pub alive: bool,
 }
 

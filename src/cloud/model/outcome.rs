@@ -1,6 +1,6 @@
 //! From what is shown, what is due and what has failed to what users see of a pool.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::net::Ipv4Addr;
 
 use egressd::model::cloud::CloudPool;
@@ -9,7 +9,7 @@ use super::call::{Plan, Planned};
 use super::elastic;
 use super::facts::{Facts, Target};
 use super::plan::is_ready;
-use super::release;
+use super::release::{self, Kept};
 use super::report::{AddressReport, Aspect, Condition, PoolReport, Reason};
 
 /// Messages of one condition.
@@ -23,8 +23,9 @@ pub struct Failed {
     pub message: String,
 }
 
-/// The report. `shown`: what the cloud itself shows, without what it has only answered. `plan`: what is due after all that was answered.
-pub fn report(pool: &CloudPool, shown: &Facts, plan: &Plan, failed: &[Failed]) -> PoolReport {
+/// The report. `kept`: what is still asked for, by others as well. `shown`: what the cloud itself shows, without what it has only answered.
+/// `plan`: what is due after all that was answered.
+pub fn report(pool: &CloudPool, kept: &Kept, shown: &Facts, plan: &Plan, failed: &[Failed]) -> PoolReport {
     let conditions: BTreeMap<Aspect, Condition> =
         aspects(pool).into_iter().map(|aspect| (aspect, condition(pool, shown, aspect, plan, failed))).collect();
     let address = |address: &Ipv4Addr| {
@@ -33,7 +34,7 @@ pub fn report(pool: &CloudPool, shown: &Facts, plan: &Plan, failed: &[Failed]) -
         let problem = plan.problems.iter().find(|problem| problem.address == Some(*address)).map(|problem| problem.message.clone());
         let of_addresses =
             |failed: &&Failed| matches!(failed.planned.aspect, Aspect::AddressesAssigned | Aspect::ElasticAddressesAssociated);
-        let failed = failed.iter().find(of_addresses);
+        let failed = failed.iter().filter(of_addresses).find(|failed| failed.planned.call.is_for(*address));
         let waits = || failed.map_or_else(|| "is not shown by the cloud yet".to_owned(), |failed| failed.message.clone());
         let message = if ready { String::new() } else { problem.unwrap_or_else(waits) };
         let report = AddressReport {
@@ -44,14 +45,13 @@ pub fn report(pool: &CloudPool, shown: &Facts, plan: &Plan, failed: &[Failed]) -
         };
         (*address, report)
     };
-    let asked: BTreeSet<Ipv4Addr> = pool.addresses.iter().copied().collect();
     PoolReport {
         network_interface: Some(shown.nic.id.clone()),
         ready: conditions.values().all(|condition| condition.ready),
         problem: None,
         conditions,
         addresses: pool.addresses.iter().map(address).collect(),
-        surplus: release::surplus(&pool.name, &asked, shown),
+        surplus: release::surplus(&pool.name, kept, shown),
     }
 }
 

@@ -54,6 +54,12 @@ fn assign(pool: &CloudPool, facts: &Facts, plan: &mut Plan) {
                 nic.subnet.id, nic.id
             );
             plan.problem(aspect, Reason::NotInSubnet, Some(address), message);
+        } else if nic.subnet.reserves(address) {
+            let message = format!(
+                "{address} is one of the five addresses of subnet {} that Amazon EC2 keeps for itself (the first four and the last); take it out of `spec.blocks`",
+                nic.subnet.id
+            );
+            plan.problem(aspect, Reason::Reserved, Some(address), message);
         } else if let Some(other) = limits.taken.get(&address) {
             let message = format!("{address} is an address of {other}; free it there, or remove it from `spec.blocks`");
             plan.problem(aspect, Reason::AddressInUse, Some(address), message);
@@ -105,6 +111,7 @@ fn routes(pool: &CloudPool, facts: &Facts, plan: &mut Plan) {
         };
         let to = || Target::Nic(nic.id.clone());
         let key = format!("{}{table}", tags::ROUTE);
+        // Where it leads to nothing any more, an older note is as good as any.
         let former = match target {
             Some(Target::Nic(id)) if *id == nic.id => continue,
             Some(Target::Nic(id)) if *alive => {
@@ -114,27 +121,22 @@ fn routes(pool: &CloudPool, facts: &Facts, plan: &mut Plan) {
                 plan.problem(aspect, Reason::RouteInUse, None, message);
                 continue;
             }
-            Some(other) if *alive => other.id(),
-            _ => tags::NO_ROUTE,
+            Some(other) if *alive => Some(other.id()),
+            _ => None,
         };
         if !pool.addresses.iter().any(|address| is_ready(pool, facts, *address)) {
             // It is told by the addresses' conditions what is missing.
             continue;
         }
-        match nic.tags.get(&key) {
-            None => {
-                let tags = Tags::from([(key, former.to_owned())]);
-                plan.call(aspect, Call::Tag { id: nic.id.clone(), tags }, format!("notes where {table} led before"));
-            }
-            Some(_) if target.is_none() => {
-                let call = Call::CreateRoute { table: table.clone(), target: to() };
-                plan.call(aspect, call, "the table has no default route");
-            }
-            Some(_) => {
-                let call = Call::ReplaceRoute { table: table.clone(), target: to() };
-                let old = target.as_ref().map_or("nothing", Target::id);
-                plan.call(aspect, call, format!("the table's default route leads to {old}"));
-            }
+        let noted = nic.tags.get(&key).map(String::as_str);
+        if noted.is_none() || former.is_some_and(|former| noted != Some(former)) {
+            let tags = Tags::from([(key, former.unwrap_or(tags::NO_ROUTE).to_owned())]);
+            plan.call(aspect, Call::Tag { id: nic.id.clone(), tags }, format!("notes where {table} led before"));
+        } else if let Some(old) = target {
+            let call = Call::ReplaceRoute { table: table.clone(), target: to() };
+            plan.call(aspect, call, format!("the table's default route leads to {}", old.id()));
+        } else {
+            plan.call(aspect, Call::CreateRoute { table: table.clone(), target: to() }, "the table has no default route");
         }
     }
 }

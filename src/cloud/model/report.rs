@@ -58,6 +58,8 @@ pub enum Reason {
     AddressInUse,
     /// The address is not of the network interface's subnet.
     NotInSubnet,
+    /// The cloud keeps the address of the subnet for itself.
+    Reserved,
     /// No free elastic address bears the tag.
     NoElasticAddress,
     /// An elastic address of ours was made to lead elsewhere.

@@ -72,6 +72,11 @@ pub fn ledger_keys(tags: &Tags, pool: &str) -> impl Iterator<Item = String> {
     tags.keys().filter(move |key| **key == first || key.starts_with(&more)).cloned().collect::<Vec<_>>().into_iter()
 }
 
+/// The pools that have a ledger.
+pub fn pools(tags: &Tags) -> impl Iterator<Item = &str> {
+    tags.keys().filter_map(|key| key.strip_prefix(LEDGER)?.split('/').next())
+}
+
 /// The tags that say so: neighbours as ranges, and a second tag where one is too short.
 pub fn ledger_tags(pool: &str, addresses: &BTreeSet<Ipv4Addr>) -> Tags {
     let mut values = vec![String::new()];

@@ -10,7 +10,7 @@ use super::call::{Answer, Call};
 use super::facts::{Association, DefaultRoute, Elastic, Facts, Limits, Nic, NicAddress, Subnet, Tags, Target};
 use super::outcome::report;
 use super::plan::plan;
-use super::release::{Kept, release};
+use super::release::{Kept, release, surplus};
 use super::report::{Aspect, Reason};
 use super::tags;
 
@@ -47,7 +47,7 @@ fn cloud() -> Facts {
     let tables = BTreeMap::from([("rtb-1".to_owned(), gateway), ("rtb-2".to_owned(), DefaultRoute { target: None, alive: false })]);
     let foreign = Elastic { id: "eipalloc-0".to_owned(), public: address(0), association: None, tags: Tags::new() };
     let limits = Limits { nic: Some(("m5.large".to_owned(), 10)), elastic: Some(5), taken: BTreeMap::new() };
-    Facts { nic, elastics: vec![foreign], tables, limits: Some(limits) }
+    Facts { nic, elastics: vec![foreign], gone: [].into(), tables, limits: Some(limits) }
 }
 
 fn answer(call: &Call, count: usize) -> Answer {
@@ -83,7 +83,7 @@ fn a_pool_is_ready_after_its_calls_and_asks_for_no_other() {
     assert!(made.len() < 20, "{made:?}");
     let due = plan(&pool, &facts);
     assert!(due.calls.is_empty() && due.problems.is_empty(), "{due:?}");
-    let report = report(&pool, &facts, &due, &[]);
+    let report = report(&pool, &Kept::of(&pool, []), &facts, &due, &[]);
     assert!(report.ready && report.addresses.values().all(|address| address.ready && address.public_address.is_some()), "{report:?}");
 }
 
@@ -115,6 +115,59 @@ fn a_release_leaves_what_was_there_before_wherever_it_is_interrupted() {
         give_back(&kept, &mut facts, usize::MAX);
         assert_eq!(facts, cloud(), "interrupted after {before} of {calls}");
     }
+}
+
+/// Another pool at the same NIC, without anything but these addresses.
+fn other(last: &[u8]) -> CloudPool {
+    let mut other = pool(last);
+    other.name = "web2".to_owned();
+    other.aws = Aws { elastic: None, forwards: false, route_tables: Vec::new(), ..other.aws };
+    other
+}
+
+#[test]
+fn what_another_pool_asks_for_stays_and_is_that_one_s_wherever_a_release_is_interrupted() {
+    let (first, second) = (pool(&[94, 95]), other(&[95, 96]));
+    let mut full = cloud();
+    converge(&first, &mut full, usize::MAX);
+    converge(&second, &mut full, usize::MAX);
+    let kept = Kept { addresses: None, ..Kept::of(&second, [&second]) };
+    let calls = give_back(&kept, &mut full.clone(), usize::MAX);
+    for before in 0..=calls {
+        let mut facts = full.clone();
+        give_back(&kept, &mut facts, before);
+        give_back(&kept, &mut facts, usize::MAX);
+        let left: Vec<Ipv4Addr> = facts.nic.addresses.iter().map(|held| held.address).collect();
+        assert_eq!(left, [address(10), address(95), address(96)], "interrupted after {before} of {calls}");
+        assert_eq!(tags::ledger(&facts.nic.tags, "web2"), [address(95), address(96)].into());
+        assert_eq!(tags::pools(&facts.nic.tags).collect::<Vec<_>>(), ["web2"]);
+        assert_eq!((facts.elastics, facts.tables), (cloud().elastics, cloud().tables));
+    }
+}
+
+#[test]
+fn a_pool_that_stays_gives_back_whatever_it_no_longer_asks_for() {
+    let (full, less) = (pool(&[94, 95]), CloudPool { name: "web".to_owned(), ..other(&[94, 95]) });
+    let mut facts = cloud();
+    converge(&full, &mut facts, usize::MAX);
+    assert_eq!(surplus("web", &Kept::of(&full, []), &facts), Vec::<String>::new());
+    let told = surplus("web", &Kept::of(&less, []), &facts).join("\n");
+    for word in ["for 10.0.1.94", "for 10.0.1.95", "route of rtb-1", "route of rtb-2", "source/destination check"] {
+        assert!(told.contains(word), "{word}: {told}");
+    }
+    assert_eq!(told.lines().count(), 5, "{told}");
+    let mut shared = facts.clone();
+    give_back(&Kept::of(&less, []), &mut facts, usize::MAX);
+    let mut plain = cloud();
+    converge(&less, &mut plain, usize::MAX);
+    assert_eq!(facts, plain, "as if it had never asked for more");
+
+    // A pool that nobody knows here may want the routes and the check.
+    shared.nic.tags.insert("egressd.dev/pool/far".to_owned(), String::new());
+    assert_eq!(surplus("web", &Kept::of(&less, []), &shared).len(), 2);
+    give_back(&Kept::of(&less, []), &mut shared, usize::MAX);
+    assert!(!shared.nic.source_dest_check && shared.tables["rtb-1"].target == Some(Target::Nic("eni-1".to_owned())));
+    assert_eq!(shared.elastics, cloud().elastics);
 }
 
 #[test]
@@ -167,7 +220,7 @@ fn what_is_not_shown_yet_is_not_ready() {
     let (pool, mut facts) = (pool(&[94]), cloud());
     let shown = facts.clone();
     converge(&pool, &mut facts, usize::MAX);
-    let report = report(&pool, &shown, &plan(&pool, &facts), &[]);
+    let report = report(&pool, &Kept::of(&pool, []), &shown, &plan(&pool, &facts), &[]);
     assert!(!report.ready && !report.addresses[&address(94)].ready, "{report:?}");
     assert!(report.conditions.values().all(|condition| condition.reason == Reason::Pending), "{report:?}");
 }
@@ -191,4 +244,49 @@ fn an_address_of_a_cluster_keeps_its_elastic_address_on_another_node_once_nothin
         let claim = tags::claim(&facts.elastics[1]).expect("its tags stay");
         assert_eq!(claim.nic, if adopted { "eni-1" } else { "eni-2" });
     }
+}
+
+#[test]
+fn a_network_interface_in_the_place_of_one_that_is_gone_gets_its_elastic_addresses() {
+    for (gone, adopted) in [(true, true), (false, false)] {
+        let (pool, mut facts) = (pool(&[94]), cloud());
+        let of = |private| tags::elastic("web", &nic("eni-0"), address(private), true);
+        let left = |id: &str, private| Elastic { id: id.to_owned(), public: address(private), association: None, tags: of(private) };
+        facts.elastics.extend([left("eipalloc-1", 94), left("eipalloc-2", 95)]);
+        if gone {
+            facts.gone.insert("eni-0".to_owned());
+        }
+        let kept = Kept::of(&pool, []);
+        let told = surplus("web", &kept, &facts);
+        assert_eq!(told.iter().filter(|one| one.contains("eipalloc-2") && one.contains("eni-0")).count(), usize::from(gone), "{told:?}");
+        assert_eq!(told.len(), usize::from(gone), "{told:?}");
+        let made = converge(&pool, &mut facts, usize::MAX);
+        assert_eq!(made.iter().any(|call| matches!(call, Call::Allocate { .. })), !adopted, "{made:?}");
+        let leads = |elastic: &Elastic| elastic.association.as_ref().is_some_and(|it| it.is_with("eni-1", address(94)));
+        assert_eq!(facts.elastics.iter().any(|elastic| elastic.id == "eipalloc-1" && leads(elastic)), adopted);
+    }
+}
+
+#[test]
+fn a_route_is_led_back_to_where_it_led_last() {
+    let (pool, mut facts) = (pool(&[94]), cloud());
+    converge(&pool, &mut facts, usize::MAX);
+    let moved = DefaultRoute { target: Some(Target::of("igw-2")), alive: true };
+    facts.tables.insert("rtb-1".to_owned(), moved.clone());
+    // Deleted by hand, it is made anew.
+    facts.tables.insert("rtb-2".to_owned(), DefaultRoute { target: None, alive: false });
+    converge(&pool, &mut facts, usize::MAX);
+    assert!(plan(&pool, &facts).calls.is_empty() && facts.tables["rtb-1"].target == Some(Target::Nic("eni-1".to_owned())));
+    give_back(&Kept::default(), &mut facts, usize::MAX);
+    assert_eq!((&facts.tables["rtb-1"], &facts.tables["rtb-2"].target), (&moved, &None));
+}
+
+#[test]
+fn what_the_subnet_keeps_for_itself_is_named_and_not_asked_for() {
+    let (pool, mut facts) = (pool(&[0, 3, 4, 254, 255]), cloud());
+    converge(&pool, &mut facts, usize::MAX);
+    let due = plan(&pool, &facts);
+    let named: Vec<_> = due.problems.iter().filter(|it| it.reason == Reason::Reserved).filter_map(|it| it.address).collect();
+    assert_eq!(named, [address(0), address(3), address(255)]);
+    assert!(facts.nic.holds(address(4)) && facts.nic.holds(address(254)));
 }

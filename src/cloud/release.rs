@@ -1,0 +1,128 @@
+//! `egressd-cloud release`.
+
+use std::collections::BTreeSet;
+use std::net::Ipv4Addr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use egressd::model::cloud::{Aws as Spec, CloudPool, ElasticAddresses, Interface};
+
+use crate::aws::Aws;
+use crate::model::answers::supposed;
+use crate::model::facts::{Facts, Nic};
+use crate::model::release::{self, Kept};
+use crate::model::tags;
+use crate::provider::{Error, Provider};
+use crate::run::{Place, pools};
+use crate::stop::Stop;
+
+/// What `egressd-cloud release` was asked for.
+#[derive(Clone, Debug)]
+pub struct Release {
+    pub pool: String,
+    pub place: Place,
+    pub region: Option<String>,
+    /// `None`: the one that bears the pool's tag.
+    pub nic: Option<String>,
+    /// So long may readings lag behind answers.
+    pub window: Duration,
+    pub dry_run: bool,
+}
+
+/// Gives back what a pool has and no longer asks for, and says which calls that took (or would take).
+///
+/// # Errors
+/// When a call fails, or what is meant cannot be told.
+pub async fn release(options: Release, mut told: impl FnMut(String)) -> anyhow::Result<()> {
+    let pools = pools(&options.place).await?;
+    let mut aws = Aws::new(options.region.clone(), Stop::default())?;
+    let named = pools.iter().find(|pool| pool.name == options.pool);
+    let region = options.region.clone().or_else(|| named.and_then(|pool| pool.aws.region.clone()));
+    let nic = match &options.nic {
+        Some(nic) => nic.clone(),
+        None => one(&options.pool, aws.interfaces_of(&options.pool, region.as_deref()).await?)?,
+    };
+    // Elastic addresses are read whatever the pool asked for.
+    let elastic = Some(ElasticAddresses::Allocate);
+    let spec = Spec { region, interface: Interface::Id(nic.clone()), elastic, forwards: false, route_tables: Vec::new() };
+    let pool = CloudPool { name: options.pool.clone(), addresses: Vec::new(), aws: spec, host: None };
+    let known = aws.left(&pool).await?;
+    let is_there = !known.nic.addresses.is_empty();
+    let is_named = |elastic| tags::claim(elastic).is_some_and(|claim| claim.pool == pool.name && claim.nic == nic);
+    anyhow::ensure!(
+        is_there || known.elastics.iter().any(is_named),
+        "there is no network interface {nic}, and no elastic address of the pool {} is for it",
+        pool.name
+    );
+    let kept = if is_there { kept(&mut aws, &options.pool, &pools, &known).await? } else { Kept::default() };
+    loop {
+        let made = give_back(&mut aws, &pool, &kept, options.dry_run, &mut told).await?;
+        if made == 0 || options.dry_run {
+            return Ok(());
+        }
+        // What was done before this began may have been shown late.
+        tokio::time::sleep(options.window).await;
+    }
+}
+
+/// What is still asked of a network interface.
+async fn kept(aws: &mut Aws, name: &str, pools: &[Arc<CloudPool>], known: &Facts) -> Result<Kept, Error> {
+    let ledger = tags::ledger(&known.nic.tags, name);
+    let mut kept = Kept { pools: pools.iter().map(|pool| pool.name.clone()).collect(), ..Kept::default() };
+    for pool in pools {
+        // One that is found by its instance may be the same.
+        if matches!(&pool.aws.interface, Interface::Id(id) if *id != known.nic.id) {
+            continue;
+        }
+        kept.share(pool);
+        if pool.name == name {
+            let asked = kept.addresses.get_or_insert_default();
+            // Other nodes have other addresses of it.
+            if pool.host.is_none() || is_of(aws, pool, &known.nic).await? {
+                asked.extend(pool.addresses.iter().copied());
+            }
+            kept.elastic = pool.aws.elastic.is_some();
+        } else {
+            let shared: BTreeSet<Ipv4Addr> = pool.addresses.iter().copied().filter(|address| ledger.contains(address)).collect();
+            if !shared.is_empty() && is_of(aws, pool, &known.nic).await? {
+                kept.others.extend(shared.into_iter().map(|address| (address, pool.name.clone())));
+            }
+        }
+    }
+    Ok(kept)
+}
+
+/// Whether it is this network interface that the pool means.
+async fn is_of(aws: &mut Aws, pool: &CloudPool, nic: &Nic) -> Result<bool, Error> {
+    Ok(aws.read(pool).await?.nic.id == nic.id)
+}
+
+/// Reads once, and makes the calls that are due after that. Returns how many.
+async fn give_back(aws: &mut Aws, pool: &CloudPool, kept: &Kept, dry_run: bool, told: &mut impl FnMut(String)) -> anyhow::Result<usize> {
+    let mut known = aws.left(pool).await?;
+    let mut made = 0;
+    loop {
+        let plan = release::release(&pool.name, kept, &known);
+        let Some(next) = plan.calls.first() else {
+            let left: Vec<&str> = plan.problems.iter().map(|problem| problem.message.as_str()).collect();
+            anyhow::ensure!(left.is_empty(), "some of it cannot be released: {}", left.join(". "));
+            return Ok(made);
+        };
+        let answer = if dry_run { supposed(&next.call, made) } else { aws.perform(pool, &next.call).await? };
+        told(format!("{}: {}", next.call, next.reason));
+        known.learn(&next.call, &answer);
+        made += 1;
+    }
+}
+
+/// The network interface that bears the pool's tag.
+fn one(pool: &str, nics: Vec<Nic>) -> anyhow::Result<String> {
+    match nics.as_slice() {
+        [] => anyhow::bail!("no network interface has the tag of a pool {pool}: there is nothing to release, or --region is wrong"),
+        [nic] => Ok(nic.id.clone()),
+        several => {
+            let ids: Vec<&str> = several.iter().map(|nic| nic.id.as_str()).collect();
+            anyhow::bail!("several network interfaces have a pool {pool}: name one by --network-interface: {}", ids.join(", "))
+        }
+    }
+}
