@@ -14,7 +14,9 @@ const ASPECT: Aspect = Aspect::ElasticAddressesAssociated;
 
 /// The elastic address that leads to this address, when the pool may count it as its own.
 pub fn bound<'a>(pool: &CloudPool, facts: &'a Facts, address: Ipv4Addr) -> Option<&'a Elastic> {
-    leads_to(facts, address).filter(|elastic| is_ours(pool, facts, elastic, address) || is_offered(pool, elastic))
+    // Of another pool at the same network interface the tags are true.
+    let beside = |elastic: &Elastic| tags::claim(elastic).is_some_and(|claim| claim.nic == facts.nic.id && claim.pool != pool.name);
+    leads_to(facts, address).filter(|elastic| is_ours(pool, facts, elastic, address) || (bears_tag(pool, elastic) && !beside(elastic)))
 }
 
 fn leads_to(facts: &Facts, address: Ipv4Addr) -> Option<&Elastic> {
@@ -28,10 +30,16 @@ fn is_ours(pool: &CloudPool, facts: &Facts, elastic: &Elastic, address: Ipv4Addr
     tags::claim(elastic).is_some_and(is)
 }
 
-/// Whether it bears the tag of those that may be used, and nobody has it yet.
-fn is_offered(pool: &CloudPool, elastic: &Elastic) -> bool {
+/// Whether it bears the tag of those that may be used. Of these the association says whose one is: where two hosts choose one at the same time the
+/// tags are those of the last, and the cloud lets it lead to the first.
+fn bears_tag(pool: &CloudPool, elastic: &Elastic) -> bool {
     let Some(ElasticAddresses::Tagged { key, value }) = &pool.aws.elastic else { return false };
-    elastic.tags.get(key) == Some(value) && tags::claim(elastic).is_none()
+    elastic.tags.get(key) == Some(value) && tags::claim(elastic).is_none_or(|claim| !claim.allocated)
+}
+
+/// One that may be used, and that nobody has yet.
+fn is_offered(pool: &CloudPool, elastic: &Elastic) -> bool {
+    bears_tag(pool, elastic) && elastic.association.is_none() && tags::claim(elastic).is_none()
 }
 
 /// The calls that are due: for each address the next one alone.
@@ -47,13 +55,13 @@ pub(super) fn plan(pool: &CloudPool, facts: &Facts, plan: &mut Plan) {
         }
         match own(pool, facts, address) {
             Own::Free(elastic) => associate(facts, elastic, address, plan),
-            Own::Elsewhere(elastic) => taken_away(elastic, address, plan),
+            Own::Elsewhere(elastic) if !is_another_s(pool, facts, elastic) => taken_away(elastic, address, plan),
             Own::Left(elastic) => {
                 let tags = Tags::from([(tags::NIC.to_owned(), facts.nic.id.clone())]);
                 let reason = format!("{} is for {address}, which is this network interface's now", elastic.public);
                 plan.call(ASPECT, Call::Tag { id: elastic.id.clone(), tags }, reason);
             }
-            Own::None => match source {
+            Own::None | Own::Elsewhere(_) => match source {
                 ElasticAddresses::Allocate if room > 0 => {
                     room -= 1;
                     let tags = tags::elastic(&pool.name, &facts.nic, address, true);
@@ -61,8 +69,7 @@ pub(super) fn plan(pool: &CloudPool, facts: &Facts, plan: &mut Plan) {
                 }
                 ElasticAddresses::Allocate => short.push(address),
                 ElasticAddresses::Tagged { key, value } => {
-                    let free = |elastic: &&Elastic| elastic.association.is_none() && is_offered(pool, elastic);
-                    let mut offered: Vec<&Elastic> = facts.elastics.iter().filter(free).collect();
+                    let mut offered: Vec<&Elastic> = facts.elastics.iter().filter(|elastic| is_offered(pool, elastic)).collect();
                     offered.sort_by(|a, b| a.id.cmp(&b.id));
                     match offered.into_iter().find(|elastic| chosen.insert(&elastic.id)) {
                         Some(elastic) => {
@@ -104,6 +111,10 @@ fn in_place(pool: &CloudPool, facts: &Facts, address: Ipv4Addr, plan: &mut Plan)
                 let reason = format!("was allocated for {address}, which has {}", elastic.public);
                 plan.call(ASPECT, Call::Release { id: spare.id.clone() }, reason);
             }
+        }
+        if tags::claim(elastic).is_some() && !is_ours(pool, facts, elastic, address) {
+            let tags = tags::elastic(&pool.name, &facts.nic, address, false);
+            plan.call(ASPECT, Call::Tag { id: elastic.id.clone(), tags }, format!("{} leads to {address}", elastic.public));
         }
         return true;
     }
@@ -150,6 +161,11 @@ fn is_left(pool: &CloudPool, facts: &Facts, elastic: &Elastic, address: Ipv4Addr
     let same = |claim: Claim<'_>| claim.pool == pool.name && claim.private == address && claim.subnet == Some(&facts.nic.subnet.id);
     let is_nobodys = |claim: &Claim<'_>| pool.host.is_some() || facts.gone.contains(claim.nic);
     elastic.association.is_none() && tags::claim(elastic).filter(is_nobodys).is_some_and(same)
+}
+
+/// Whether another one that uses the tag was faster, and there is one that is free.
+fn is_another_s(pool: &CloudPool, facts: &Facts, elastic: &Elastic) -> bool {
+    bears_tag(pool, elastic) && facts.elastics.iter().any(|other| is_offered(pool, other))
 }
 
 fn associate(facts: &Facts, elastic: &Elastic, address: Ipv4Addr, plan: &mut Plan) {

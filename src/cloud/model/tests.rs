@@ -290,3 +290,42 @@ fn what_the_subnet_keeps_for_itself_is_named_and_not_asked_for() {
     assert_eq!(named, [address(0), address(3), address(255)]);
     assert!(facts.nic.holds(address(4)) && facts.nic.holds(address(254)));
 }
+
+#[test]
+fn of_two_hosts_that_choose_one_tagged_address_the_one_to_which_it_leads_has_it() {
+    let mut pool = pool(&[94]);
+    pool.aws.elastic = Some(ElasticAddresses::Tagged { key: "role".to_owned(), value: "egress".to_owned() });
+    let offered = |id: &str| Elastic {
+        id: id.to_owned(),
+        public: address(9),
+        association: None,
+        tags: Tags::from([("role".to_owned(), "egress".to_owned())]),
+    };
+    let mut chosen = offered("eipalloc-1");
+    let claim = |nic_id: &str, last| tags::elastic("web", &nic(nic_id), address(last), false);
+    let leads =
+        |nic: &str, last| Some(Association { id: "eipassoc-1".to_owned(), nic: Some(nic.to_owned()), private: Some(address(last)) });
+    // It leads here, and the other host's tags are on it.
+    chosen.tags.extend(claim("eni-2", 104));
+    chosen.association = leads("eni-1", 94);
+    let mut facts = cloud();
+    facts.elastics = vec![chosen.clone(), offered("eipalloc-2")];
+    facts.nic.addresses.push(NicAddress { address: address(94), public: Some(address(9)) });
+    converge(&pool, &mut facts, usize::MAX);
+    assert_eq!(tags::claim(&facts.elastics[0]).map(|claim| (claim.nic.to_owned(), claim.private)), Some(("eni-1".to_owned(), address(94))));
+    assert_eq!((&facts.elastics[0].association, &facts.elastics[1]), (&chosen.association, &offered("eipalloc-2")));
+
+    // It leads to the other one, and our tags are on it: the next one is taken.
+    chosen.tags.extend(claim("eni-1", 94));
+    chosen.association = leads("eni-2", 104);
+    let mut facts = cloud();
+    facts.elastics = vec![chosen.clone(), offered("eipalloc-2")];
+    converge(&pool, &mut facts, usize::MAX);
+    assert!(facts.elastics[1].association.as_ref().is_some_and(|it| it.is_with("eni-1", address(94))), "{facts:?}");
+    assert_eq!(facts.elastics[0], chosen, "that one's tags are for the other to put right");
+    // There is none but it.
+    let mut facts = cloud();
+    facts.elastics = vec![chosen];
+    converge(&pool, &mut facts, usize::MAX);
+    assert_eq!(plan(&pool, &facts).problems.iter().map(|it| it.reason).collect::<Vec<_>>(), [Reason::TakenAway]);
+}
