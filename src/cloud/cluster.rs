@@ -1,6 +1,6 @@
 //! The pools of a cluster: read from the API server, and what became of them told there. One process at a time looks after them, by a Lease.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -78,6 +78,11 @@ impl Cluster {
         let pools = self.clouds.pools.values().filter_map(|one| one.pool.cloud());
         let host = |pool: &CloudPool| (!matches!(pool.aws.interface, Interface::Id(_))).then(Host::default);
         pools.map(|pool| CloudPool { host: host(&pool), ..pool }).collect()
+    }
+
+    /// The instances that are nodes.
+    pub fn instances(&self) -> BTreeSet<String> {
+        self.clouds.nodes.values().filter_map(|node| node.instance().map(str::to_owned)).collect()
     }
 
     /// Writes what is known of the pools into their status, where it is not there already. When to try again what failed.

@@ -13,7 +13,7 @@ use crate::model::facts::{Facts, Nic};
 use crate::model::release::{self, Kept};
 use crate::model::tags;
 use crate::provider::{Error, Provider};
-use crate::run::{Place, pools};
+use crate::run::{Place, instances, pools};
 use crate::stop::Stop;
 
 /// What `egressd-cloud release` was asked for.
@@ -40,7 +40,16 @@ pub async fn release(options: Release, mut told: impl FnMut(String)) -> anyhow::
     let region = options.region.clone().or_else(|| named.and_then(|pool| pool.aws.region.clone()));
     let nic = match &options.nic {
         Some(nic) => nic.clone(),
-        None => one(&options.pool, aws.interfaces_of(&options.pool, region.as_deref()).await?)?,
+        None => {
+            let nics = aws.interfaces_of(&options.pool, region.as_deref()).await?;
+            let own = match instances(&options.place).await? {
+                Some(nodes) => nodes,
+                // Who cannot say which instance it is has none.
+                None => aws.instance().await.into_iter().collect(),
+            };
+            let meant = |nic: &Nic| matches!(named.map(|pool| &pool.aws.interface), Some(Interface::Id(id)) if *id == nic.id);
+            one(&options.pool, &nics, |nic| meant(nic) || nic.attachment.as_ref().is_some_and(|(instance, _)| own.contains(instance)))?
+        }
     };
     // Elastic addresses are read whatever the pool asked for.
     let elastic = Some(ElasticAddresses::Allocate);
@@ -115,14 +124,45 @@ async fn give_back(aws: &mut Aws, pool: &CloudPool, kept: &Kept, dry_run: bool, 
     }
 }
 
-/// The network interface that bears the pool's tag.
-fn one(pool: &str, nics: Vec<Nic>) -> anyhow::Result<String> {
-    match nics.as_slice() {
+/// The network interface that bears the pool's tag. Another machine may have a pool of that name: one that is not `ours` has to be named.
+fn one(pool: &str, nics: &[Nic], ours: impl Fn(&Nic) -> bool) -> anyhow::Result<String> {
+    match nics {
         [] => anyhow::bail!("no network interface has the tag of a pool {pool}: there is nothing to release, or --region is wrong"),
-        [nic] => Ok(nic.id.clone()),
+        [nic] if ours(nic) => Ok(nic.id.clone()),
+        [nic] => {
+            let place = nic.attachment.as_ref().map_or_else(|| "no instance".to_owned(), |(instance, _)| format!("instance {instance}"));
+            anyhow::bail!(
+                "{}, which has a pool {pool}, is attached to {place}, and so is another machine's; name it by --network-interface if you mean it",
+                nic.id
+            )
+        }
         several => {
             let ids: Vec<&str> = several.iter().map(|nic| nic.id.as_str()).collect();
             anyhow::bail!("several network interfaces have a pool {pool}: name one by --network-interface: {}", ids.join(", "))
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_network_interface_of_another_machine_has_to_be_named() {
+        let nic = |id: &str, instance: Option<&str>| {
+            let attachment = instance.map(|instance| (instance.to_owned(), 1));
+            Nic { id: id.to_owned(), attachment, ..Nic::default() }
+        };
+        let ours = |nic: &Nic| nic.attachment.as_ref().is_some_and(|(instance, _)| instance == "i-1");
+        assert_eq!(one("web", &[nic("eni-1", Some("i-1"))], ours).expect("it is ours"), "eni-1");
+        for (nics, words) in [
+            (vec![nic("eni-2", Some("i-2"))], "eni-2, which has a pool web, is attached to instance i-2"),
+            (vec![nic("eni-3", None)], "attached to no instance"),
+            (vec![nic("eni-1", Some("i-1")), nic("eni-2", Some("i-2"))], "several network interfaces have a pool web"),
+            (vec![], "no network interface has the tag"),
+        ] {
+            let error = one("web", &nics, ours).expect_err(words).to_string();
+            assert!(error.contains(words), "{error}");
         }
     }
 }

@@ -1,6 +1,6 @@
 //! `egressd-cloud run`: each pool looked at when it is due.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -236,6 +236,17 @@ pub async fn pools(place: &Place) -> anyhow::Result<Vec<Arc<CloudPool>>> {
     let errors = pools.take(wanted);
     anyhow::ensure!(errors.is_empty(), "{}", errors.join("\n"));
     Ok(pools.known.into_values().map(|pool| pool.pool).collect())
+}
+
+/// The instances of a cluster's nodes. `None` of files: they are this instance's.
+///
+/// # Errors
+/// When they cannot be read.
+pub async fn instances(place: &Place) -> anyhow::Result<Option<BTreeSet<String>>> {
+    match place {
+        Place::Files(_) => Ok(None),
+        Place::Cluster { kubeconfig } => Ok(Some(read(kubeconfig.as_deref()).await?.0.instances())),
+    }
 }
 
 /// The calls that `run` would make, pool by pool.

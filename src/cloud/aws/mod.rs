@@ -89,7 +89,11 @@ impl Aws {
         Ok(region)
     }
 
-    async fn instance(&mut self) -> Result<String, Error> {
+    /// This instance's id.
+    ///
+    /// # Errors
+    /// When the metadata service does not say.
+    pub async fn instance(&mut self) -> Result<String, Error> {
         if let Some(instance) = &self.instance {
             return Ok(instance.clone());
         }
