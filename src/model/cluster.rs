@@ -179,7 +179,9 @@ impl Cluster {
         let mut pods = self.pods.take().unwrap_or_default();
         let mut see = |pod: Pod, before: &BTreeMap<String, Seen>| {
             self.places += 1;
-            let place = before.get(&pod.uid).map_or(self.places, |seen| seen.place);
+            // What its kubelet says of a new container it says of the pod as it is now.
+            let same = |seen: &&Seen| pod.started.is_none() || pod.started <= seen.pod.started;
+            let place = before.get(&pod.uid).filter(same).map_or(self.places, |seen| seen.place);
             (pod.uid.clone(), Seen { pod: Arc::new(pod), place })
         };
         let new = match word {

@@ -22,6 +22,8 @@ pub struct Pod {
     pub finished: bool,
     /// Its deletion was asked for (`metadata.deletionTimestamp`).
     pub terminating: bool,
+    /// When a container of it that runs was started last (RFC 3339), by its status. With a new one its network namespace may be another one.
+    pub started: Option<String>,
 }
 
 impl Pod {

@@ -14,6 +14,9 @@ use foldhash::{HashMap, HashMapExt};
 
 use super::facts::IfIndex;
 
+/// In the place of a bridge, of links that are ports of none: the host routes to each of them.
+pub const ROUTED: IfIndex = 0;
+
 /// A bridge, and an address on it.
 pub type Key = (IfIndex, IpAddr);
 
@@ -62,6 +65,11 @@ impl PortOwners {
     /// What the kernel was left with.
     pub fn read_back(&mut self, bridge: IfIndex, address: IpAddr, port: IfIndex) {
         self.owners.insert((bridge, address), Owner { port, told: 0, owner: None });
+    }
+
+    /// Who got an address, by which word, and on which bridge.
+    pub fn told(&self) -> impl Iterator<Item = ((IpAddr, u64), IfIndex)> {
+        self.owners.iter().map(|((bridge, address), owner)| ((*address, owner.told), *bridge))
     }
 
     /// Answers all requests, which come in the order of their keys, and for one key in the order in which they are believed. An address that

@@ -20,7 +20,7 @@ use super::facts::{Attachment, IfIndex, KernelFacts, Link, LinkKind, Network, is
 use super::known::{Facts, Known};
 pub use super::outcome::{Guard, Outcome};
 use super::overlap::without_overlaps;
-use super::port_owners::{Answer, PortOwners, Request};
+use super::port_owners::{Answer, PortOwners, ROUTED, Request};
 use super::reason::Reason;
 use super::select::Held;
 use super::services::{Holders, Served, Services, services};
@@ -93,7 +93,7 @@ impl<'a> Ground<'a> {
         pending.reserve(bound.len());
         bound.iter().for_each(|(known, held)| resolver.container(known, held, &guards, &mut pending));
         let engines = pending.rows.len();
-        resolver.pods(facts.cluster.granted(), &mut past.pod_bridges, &mut guards, &mut pending);
+        resolver.pods(facts.cluster.granted(), &past.port_owners, &mut past.pod_bridges, &mut guards, &mut pending);
         resolver.manifests(&mut pending);
         let answers = past.port_owners.assign(&pending.requests());
         pending.answered(answers);
@@ -135,6 +135,7 @@ impl Pending {
     fn answered(&mut self, answers: Vec<Answer>) {
         for ((request, row), answer) in self.requests.iter().zip(answers) {
             match answer {
+                Answer::Port(port) if request.key.0 == ROUTED => self.rows[*row].entry = Some(Entry::Routed { interface: port }),
                 Answer::Port(port) => self.rows[*row].entry = Some(Entry::Port { port, bridge: request.key.0 }),
                 Answer::Taken(by) if request.proven || self.is_late(*row, &self.requests[by].0, request) => {
                     let by = self.rows[self.requests[by].1].subject.to_string();
@@ -192,9 +193,10 @@ impl<'a> Resolver<'a> {
         bridge_named(&self.facts.kernel, network.bridge.as_deref()?)
     }
 
-    /// The ports of a bridge that hold an address, oldest first.
+    /// The ports of a bridge that hold an address, oldest first; of [`ROUTED`] the links that are ports of none.
     fn ports(&self, bridge: IfIndex, address: IpAddr) -> Vec<IfIndex> {
-        let near = self.facts.kernel.near_ends_of(address).filter(|l| l.master == Some(bridge));
+        let is_one = |l: &&Link| if bridge == ROUTED { self.entry(l).bridge().is_none() } else { l.master == Some(bridge) };
+        let near = self.facts.kernel.near_ends_of(address).filter(is_one);
         let mut ports: Vec<IfIndex> = near.map(|l| l.index).collect();
         ports.sort_unstable();
         ports

@@ -137,6 +137,7 @@ fn pod(mut labels: HashMap<String, String>, host_network: bool) -> Result<Pod, F
         host_network,
         finished: false,
         terminating: false,
+        started: None,
     })
 }
 

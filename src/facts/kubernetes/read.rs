@@ -30,6 +30,24 @@ pub struct PodStatus {
     phase: Option<String>,
     #[serde(rename = "podIPs")]
     pod_ips: Option<Vec<PodIp>>,
+    #[serde(rename = "containerStatuses")]
+    containers: Option<Vec<ContainerStatus>>,
+}
+
+#[derive(Clone, Debug, Deserialize)]
+struct ContainerStatus {
+    state: Option<ContainerState>,
+}
+
+#[derive(Clone, Debug, Deserialize)]
+struct ContainerState {
+    running: Option<Running>,
+}
+
+#[derive(Clone, Debug, Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Running {
+    started_at: Option<String>,
 }
 
 #[derive(Clone, Debug, Deserialize)]
@@ -101,7 +119,8 @@ pub fn pod(object: PodObject) -> Entry<Pod> {
     let Object { metadata, spec, status, .. } = object;
     let terminating = metadata.deletion_timestamp.is_some();
     let mirrored = metadata.annotations.and_then(|mut annotations| annotations.remove(MIRROR));
-    let (phase, ips) = status.map_or((None, None), |status| (status.phase, status.pod_ips));
+    let PodStatus { phase, pod_ips: ips, containers } = status.unwrap_or_default();
+    let running = containers.into_iter().flatten().filter_map(|container| container.state?.running?.started_at);
     let pod = Pod {
         uid: mirrored.or(metadata.uid).unwrap_or_default(),
         namespace,
@@ -111,6 +130,7 @@ pub fn pod(object: PodObject) -> Entry<Pod> {
         host_network: spec.host_network.unwrap_or_default(),
         finished: matches!(phase.as_deref(), Some("Succeeded" | "Failed")),
         terminating,
+        started: running.max(),
     };
     (pod.uid.clone(), Ok(pod))
 }

@@ -5,7 +5,7 @@
 //! address when it is first seen, and never another one.
 
 use std::cmp::Reverse;
-use std::collections::{BTreeMap, BTreeSet, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::net::IpAddr;
 use std::sync::Arc;
 
@@ -16,7 +16,7 @@ use super::super::cluster::Seen;
 use super::super::facts::{IfIndex, Link, LinkKind};
 use super::super::known::Facts;
 use super::super::pod::{NetworkNamespace, Owner, Pod, Sandbox};
-use super::super::port_owners::Request;
+use super::super::port_owners::{PortOwners, ROUTED, Request};
 use super::super::reason::Reason;
 use super::super::select::{Held, PodIndex};
 use super::super::served::{refuse_host_network, refuse_mode};
@@ -59,11 +59,14 @@ impl<'a> Resolver<'a> {
     pub(super) fn pods(
         &self,
         index: &PodIndex,
+        owners: &PortOwners,
         bridges: &mut BTreeSet<IfIndex>,
         guards: &mut BTreeMap<IfIndex, Guard>,
         pending: &mut Pending,
     ) {
-        let workloads = self.workloads(index);
+        let no_runtime = self.facts.sandboxes.is_none() || self.facts.runtime_away;
+        let told: HashMap<(IpAddr, u64), IfIndex> = owners.told().filter(|_| no_runtime && self.facts.cluster.pods.is_some()).collect();
+        let workloads = self.workloads(index, &told);
         // An engine's bridge is guarded, or not, by its network.
         let of_engine: BTreeSet<IfIndex> = self.facts.networks.values().filter_map(|network| self.bridge(network)).collect();
         let no_engine_s = |bridge: &IfIndex| !of_engine.contains(bridge);
@@ -84,7 +87,7 @@ impl<'a> Resolver<'a> {
             guards.extend(bridges.iter().map(|bridge| (*bridge, Guard::Closed)));
         }
         for (owner, workload) in workloads.into_iter().enumerate() {
-            self.settle(FIRST_OWNER + owner as u64, workload, guards, pending);
+            self.settle(FIRST_OWNER + owner as u64, workload, &told, guards, pending);
         }
     }
 
@@ -104,7 +107,7 @@ impl<'a> Resolver<'a> {
         namespaces.flat_map(|(_, nsid)| self.facts.kernel.ends_of(*nsid)).filter_map(|link| link.master)
     }
 
-    fn workloads(&self, index: &PodIndex) -> Vec<Workload> {
+    fn workloads(&self, index: &PodIndex, told: &HashMap<(IpAddr, u64), IfIndex>) -> Vec<Workload> {
         let mut workloads = Vec::new();
         let mut spoken_for: HashSet<&str> = HashSet::new();
         if let Some(sandboxes) = &self.facts.sandboxes {
@@ -148,6 +151,10 @@ impl<'a> Resolver<'a> {
             let place = match () {
                 () if pod.host_network => Place::Refused(Reason::NotServed(refuse_host_network())),
                 () if runtime || pod.addresses.is_empty() => Place::Nowhere,
+                // Its link is gone, and the next one with its address may be another's.
+                () if pod.addresses.iter().any(|address| told.contains_key(&(*address, *place))) => {
+                    Place::Said(pod.addresses.clone(), *place)
+                }
                 // Its link may be gone already, where nobody but the API server tells of the pod.
                 () => self.on_no_link(&pod.addresses, false).unwrap_or_else(|| Place::Said(pod.addresses.clone(), *place)),
             };
@@ -187,7 +194,14 @@ impl<'a> Resolver<'a> {
         (!shown && beside).then_some(Place::Refused(Reason::OnNoLink { address }))
     }
 
-    fn settle(&self, owner: u64, workload: Workload, guards: &BTreeMap<IfIndex, Guard>, pending: &mut Pending) {
+    fn settle(
+        &self,
+        owner: u64,
+        workload: Workload,
+        had: &HashMap<(IpAddr, u64), IfIndex>,
+        guards: &BTreeMap<IfIndex, Guard>,
+        pending: &mut Pending,
+    ) {
         let Workload { subject, held, place } = workload;
         let row = |state| Row { state, ..blank(subject.clone(), &held) };
         let decide = |address| held.first().map_or(State::Free, |binding| choose(self.uplinks, binding, address));
@@ -201,17 +215,16 @@ impl<'a> Resolver<'a> {
             }
             Place::Said(addresses, told) if bound => {
                 for address in addresses {
-                    let mut ends: Vec<&Link> = self.facts.kernel.near_ends_of(address).collect();
-                    ends.sort_unstable_by_key(|link| link.index);
-                    let entry = ends.first().map(|link| self.entry(link));
-                    if let Some(bridge) = entry.and_then(Entry::bridge) {
+                    let oldest = self.facts.kernel.near_ends_of(address).min_by_key(|link| link.index);
+                    let shown = || oldest.map(|link| self.entry(link).bridge().unwrap_or(ROUTED));
+                    // Where it was it stays, also while no link shows its address: the next one that does may be another's.
+                    if let Some(bridge) = had.get(&(address, told)).copied().or_else(shown) {
                         let ports = self.ports(bridge, address);
                         let request = Request { key: (bridge, address), ports, proven: false, told, owner };
                         pending.requests.push((request, pending.rows.len()));
                     }
-                    // By a port of a bridge it enters only once the port is assigned.
-                    let entry = entry.filter(|entry| entry.bridge().is_none());
-                    pending.rows.push(Row { address: Some(IpNet::from(address)), entry, ..row(decide(address)) });
+                    // It enters by a link only once that is assigned.
+                    pending.rows.push(Row { address: Some(IpNet::from(address)), ..row(decide(address)) });
                 }
             }
             Place::Nowhere if bound => pending.rows.push(row(State::Waiting(Reason::NoAddressYet))),

@@ -102,6 +102,10 @@ fn pods_are_read_in_all_their_states() {
     let running = read(Value::Null, spec.clone(), json!({"phase": "Running", "podIP": "10.244.1.7", "podIPs": ips}));
     assert_eq!(running.addresses, ["10.244.1.7".parse::<IpAddr>().unwrap(), "fd00::7".parse().unwrap()]);
     assert!(!running.finished && !running.host_network && !running.terminating);
+    let state = |name: &str, at: &str| json!({"name": "c", "state": {name: {"startedAt": at}}});
+    let states = json!([state("running", "2026-01-01T00:00:00Z"), state("running", "2026-01-01T00:05:00Z"), state("terminated", "2026-01-01T00:09:00Z"), {"name": "d"}]);
+    let started = read(Value::Null, spec.clone(), json!({"phase": "Running", "containerStatuses": states})).started;
+    assert_eq!(started.as_deref(), Some("2026-01-01T00:05:00Z"), "of those that run");
     let going = json!({"name": "web", "namespace": "shop", "uid": "u", "deletionTimestamp": "1970-01-01T00:01:40Z"});
     let going = pod(object(json!({"metadata": going, "spec": spec, "status": {"phase": "Running"}}))).1.expect("pods are always told");
     assert!(going.terminating && !going.finished && going.leaves());

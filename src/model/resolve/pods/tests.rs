@@ -179,6 +179,37 @@ fn without_a_runtime_a_pod_gets_the_port_that_has_its_address_and_no_later_one()
 }
 
 #[test]
+fn without_a_runtime_a_dead_pod_s_address_is_not_its_own_at_the_next_link_however_late_that_comes() {
+    for bridge in [Some(BRIDGE), None] {
+        let (mut facts, mut past) = (node(), Past::default());
+        let links = |outcome: &Outcome| outcome.rows.iter().map(|row| row.entry.map(Entry::link)).collect::<Vec<_>>();
+        let plug = |facts: &mut Facts, port: IfIndex, nsid: i32| {
+            let veth =
+                Link { master: bridge, peer_nsid: Some(nsid), peer_index: Some(2), ..link(port, &format!("veth{port}"), LinkKind::Veth) };
+            facts.kernel.apply(KernelChange::Link(veth));
+            facts.kernel.apply(KernelChange::Address(Spot { nsid: Some(nsid), index: 2 }, address("10.244.1.7/24")));
+        };
+        let told = |started: &str| Pod { started: Some(started.to_owned()), ..pod("a", "crawler", &["10.244.1.7"]) };
+        plug(&mut facts, 11, 5);
+        facts.cluster.apply(ClusterChange::Pods(Word::All(vec![told("2026-01-01T00:00:00Z")])));
+        assert_eq!(links(&outcome(&mut facts, &mut past)), [Some(11)]);
+        facts.kernel.apply(KernelChange::LinkGone(11));
+        for _ in 0..2 {
+            assert_eq!(links(&outcome(&mut facts, &mut past)), [None]);
+        }
+        plug(&mut facts, 12, 6);
+        facts.cluster.apply(ClusterChange::Pods(Word::One(Pod { terminating: true, ..told("2026-01-01T00:00:00Z") })));
+        assert_eq!(links(&outcome(&mut facts, &mut past)), [None], "it may be another pod's, of which nobody has spoken yet");
+        // Its kubelet has started it anew: the link is its own.
+        facts.cluster.apply(ClusterChange::Pods(Word::One(told("2026-01-01T00:05:00Z"))));
+        assert_eq!(links(&outcome(&mut facts, &mut past)), [Some(12)]);
+        // A container alone that is started anew changes nothing.
+        facts.cluster.apply(ClusterChange::Pods(Word::One(told("2026-01-01T00:09:00Z"))));
+        assert_eq!(links(&outcome(&mut facts, &mut past)), [Some(12)]);
+    }
+}
+
+#[test]
 fn a_finished_pod_s_address_is_nobody_s() {
     let (mut facts, mut past) = (node(), Past::default());
     plug(&mut facts, 11, 5, "10.244.1.7/24");
