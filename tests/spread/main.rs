@@ -1,5 +1,6 @@
 //! Several exits for one binding: by turn, at random, by a hash; weights, draining, and exits that go.
 
+mod forwarder;
 mod ping;
 mod size;
 mod stage;
@@ -37,6 +38,7 @@ fn main() -> ExitCode {
     scenarios.push(Scenario::new("3,000 connections have exactly their parts by weight", size::by_weight));
     scenarios.push(Scenario::new("3,000 connections at random are six exits' alike, and no turn", size::at_random));
     scenarios.push(Scenario::new("a binding whose exits exist in part, or not at all, harms no other one's turn", spoiled));
+    scenarios.push(Scenario::new("a subnet of the internet that a binding names stops nobody's answers", forwarder::a_slip_beside_it));
     world::harness::main_of_waiting(scenarios)
 }
 
