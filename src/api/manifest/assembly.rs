@@ -10,6 +10,7 @@ use serde_json::Value;
 use super::{Content, Document, File, Said};
 use crate::api::values;
 use crate::model::binding::Binding;
+use crate::model::cloud::CloudPool;
 use crate::model::field_error::{FieldError, ManifestError};
 use crate::model::manifests::Manifests;
 
@@ -18,7 +19,10 @@ const MAX_FILE_ERRORS: usize = 100;
 
 /// What each binding said when nothing was wrong with it last, by object.
 #[derive(Clone, Debug, Default)]
-pub struct LastRight(BTreeMap<String, Words>);
+pub struct LastRight(BTreeMap<String, Words>, Pools);
+
+/// The same of pools with `cloud`, while this process runs: an address of one is not used before the cloud shows it.
+type Pools = BTreeMap<String, Arc<CloudPool>>;
 
 #[derive(Clone, Debug)]
 struct Words {
@@ -162,14 +166,20 @@ impl<'a> Assembly<'a> {
         match &document.said {
             Ok(Said::Binding { binding, .. }) => self.binding(placed, binding),
             Ok(Said::Network(network)) => self.manifests.networks.push(network.clone()),
-            Ok(Said::Pool(pool)) => self.manifests.pools.extend(pool.clone()),
+            Ok(Said::Pool(pool)) => {
+                self.right.1.extend(pool.iter().map(|pool| (document.object.clone(), Arc::clone(pool))));
+                self.manifests.pools.extend(pool.clone());
+            }
             Ok(Said::Proxy(proxy)) => self.manifests.proxies.push(Arc::clone(proxy)),
             Err(errors) => match self.keep(&document.object) {
                 Some(last) => {
                     let held = Binding { errors: errors.clone(), lapsed: true, warnings: Vec::new(), ..Binding::clone(&last) };
                     self.manifests.bindings.push(Arc::new(held));
                 }
-                None => errors.iter().for_each(|error| self.refuse(document.object.clone(), error.clone())),
+                None => {
+                    self.keep_pool(&document.object);
+                    errors.iter().for_each(|error| self.refuse(document.object.clone(), error.clone()));
+                }
             },
         }
     }
@@ -240,8 +250,22 @@ impl<'a> Assembly<'a> {
         Some(Arc::clone(&last.binding))
     }
 
+    /// The same of a pool, which is in force further.
+    fn keep_pool(&mut self, object: &str) {
+        let before = self.before;
+        if let Some(pool) = before.1.get(object) {
+            self.right.1.insert(object.to_owned(), Arc::clone(pool));
+            self.manifests.pools.push(Arc::clone(pool));
+        }
+    }
+
     /// A binding that is not named any more, while its file has a document that cannot be told: it may be that one.
     fn untold(&mut self) {
+        if !self.untold.is_empty() {
+            let used = &self.used;
+            let lost: Vec<&String> = self.before.1.keys().filter(|object| !used.contains_key(object.as_str())).collect();
+            lost.into_iter().for_each(|object| self.keep_pool(object));
+        }
         for (object, last) in &self.before.0 {
             if self.used.contains_key(object.as_str()) || !self.untold.contains(last.file.as_str()) {
                 continue;

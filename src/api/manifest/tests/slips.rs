@@ -152,3 +152,21 @@ fn exits_and_ports_of_a_binding_with_errors_are_what_they_were() {
         assert!(!now.is_accepted() && now.stands() && now.inbound == then.inbound && now.exits == then.exits, "{now:?}");
     }
 }
+
+#[test]
+fn a_pool_that_turns_wrong_is_in_force_as_it_was() {
+    let pool = "apiVersion: egressd.dev/v1alpha1\nkind: EgressPool\nmetadata: { name: web }\n\
+                spec: { blocks: [{ start: 10.0.1.94, end: 10.0.1.95 }], cloud: { aws: { deviceIndex: 1 } } }\n";
+    let names = |read: &Manifests| read.pools.iter().map(|pool| format!("{} {}", pool.name, pool.addresses.len())).collect::<Vec<_>>();
+    for wrong in [pool.replace("deviceIndex", "deviceindex"), pool.replace("10.0.1.95", "10.0.1.9"), pool.replace("{ name: web }", "{}")] {
+        let mut folder = Folder::default();
+        assert_eq!(names(&folder.read(&[("cloud.yaml", pool)])), ["web 2"]);
+        for _ in 0..2 {
+            let read = folder.read(&[("cloud.yaml", &wrong)]);
+            assert_eq!(names(&read), ["web 2"], "{wrong}");
+            assert!(!read.errors.is_empty(), "{wrong}");
+        }
+        assert_eq!(names(&folder.read(&[])), Vec::<String>::new(), "it is gone");
+        assert_eq!(names(&folder.read(&[("cloud.yaml", &wrong)])), Vec::<String>::new(), "nobody knows what it said");
+    }
+}
