@@ -211,7 +211,7 @@ fn a_proxys_page_is_no_answer() {
         let error = cloud.once().expect_err(action);
         let problem = cloud.status()["pools"]["web"]["problem"].clone();
         let said = problem.as_str().unwrap_or_else(|| panic!("{action}: {error}"));
-        assert!(said.contains(action) && said.contains("a proxy"), "{said}");
+        assert!(said.contains(action) && said.contains("an HTTP proxy"), "{said}");
         assert_eq!(cloud.changes(), before, "{action}");
     }
     cloud.set(&json!({ "page": [], "endless": true }));
