@@ -190,7 +190,7 @@ pub fn ask(state: &Path, request: &Request) -> Result<Response, AskError> {
     line.push(b'\n');
     // A thread of its own: connect(2) waits without end for a daemon that accepts nobody.
     let (tell, told) = mpsc::channel();
-    std::thread::spawn(move || tell.send(talk(path, &line)));
+    std::thread::spawn(move || drop(tell.send(talk(path, &line))));
     told.recv_timeout(ANSWER).map_err(|_| AskError::Late)?
 }
 
