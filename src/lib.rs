@@ -14,6 +14,7 @@ pub mod fuzzing;
 pub mod model;
 pub mod netlink;
 pub mod nft;
+pub mod own_mark;
 pub mod plan;
 pub mod proxy;
 pub mod report;

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
 use egressd::api::node::EgressNodeSpec;
-use egressd::effects::kubernetes::Names;
+use egressd::effects::kubernetes::Identity;
 use egressd::effects::kubernetes::leader::{self, Leader};
 use egressd::effects::kubernetes::reporter::Reporter;
 use egressd::facts::kubernetes::client;
@@ -46,7 +46,7 @@ fn with_client<F: Future<Output = ()>>(server: &ScriptedApi, test: impl FnOnce(C
 }
 
 fn agent(client: &Client, pod: &str) -> Leader {
-    leader::start(client.clone(), Names { namespace: "egressd".to_owned(), pod: pod.to_owned() }, false).expect("a thread")
+    leader::start(client.clone(), Identity { namespace: "egressd".to_owned(), pod: pod.to_owned() }, false).expect("a thread")
 }
 
 async fn until(limit: Duration, what: &str, so: impl Fn() -> bool) {

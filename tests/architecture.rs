@@ -18,7 +18,7 @@ const LAYERS: [(&str, &[&str]); 9] = [
     ("nft", &["contract", "fnv", "wire"]),
     ("plan", &["contract", "model", "nft"]),
     ("netlink", &["contract", "model", "wire"]),
-    ("facts", &["api", "fnv", "model", "netlink", "wire"]),
+    ("facts", &["api", "fnv", "model", "netlink", "own_mark", "wire"]),
     ("effects", &["api", "contract", "facts", "model", "netlink", "nft", "plan", "report", "wire"]),
     ("report", &["api", "contract", "model"]),
 ];

@@ -51,7 +51,7 @@ enum Verdict {
 /// # Errors
 /// When one differs or fails, or none can be asked.
 pub fn verify(state: &Path, echo: &Echo, exits: &[IpAddr], output: Output) -> anyhow::Result<()> {
-    let known = Known::of(&show::ask_status(state)?);
+    let known = DaemonExits::of(&show::ask_status(state)?);
     let is_named = !exits.is_empty();
     let exits: Vec<IpAddr> = if exits.is_empty() { known.in_use.iter().copied().collect() } else { exits.to_vec() };
     if exits.is_empty() {
@@ -77,14 +77,14 @@ fn seen(state: &Path, echo: &Echo, exit: IpAddr, at: SocketAddr) -> anyhow::Resu
 
 /// What the daemon knows of exits.
 #[derive(Debug, Default)]
-struct Known {
+struct DaemonExits {
     /// Those that workloads leave through.
     in_use: BTreeSet<IpAddr>,
     nics: BTreeMap<IpAddr, String>,
     public: BTreeMap<IpAddr, IpAddr>,
 }
 
-impl Known {
+impl DaemonExits {
     fn of(status: &Status) -> Self {
         let mut known = Self::default();
         for uplink in &status.uplinks {
@@ -148,7 +148,7 @@ mod tests {
     fn what_is_seen_is_held_against_what_is_known() {
         let address = |last| IpAddr::from([203, 0, 113, last]);
         let exit = IpAddr::from([172, 31, 0, 14]);
-        let mut known = Known { nics: BTreeMap::from([(exit, "eth1".to_owned())]), ..Known::default() };
+        let mut known = DaemonExits { nics: BTreeMap::from([(exit, "eth1".to_owned())]), ..DaemonExits::default() };
         assert_eq!(known.compared(exit, Ok(address(7))).result, Verdict::Answered);
         known.public.insert(exit, address(7));
         assert_eq!(known.compared(exit, Ok(address(7))).result, Verdict::Ok);

@@ -13,7 +13,7 @@ use crate::aws::policy;
 use crate::cluster::Access;
 use crate::model::report::AddressReport;
 use crate::release::{Release, release};
-use crate::run::{self, Office, Options, Place};
+use crate::run::{self, BackendOptions, Options, PoolSource};
 use crate::state::Status;
 
 /// Keeps the cloud as egressd's pools ask: private and elastic addresses, the source/destination check, route tables.
@@ -44,10 +44,10 @@ struct Where {
 }
 
 impl Where {
-    fn place(self) -> Place {
+    fn source(self) -> PoolSource {
         match self.manifests {
-            Some(folder) if !self.kubernetes => Place::Files(folder),
-            _ => Place::Cluster { kubeconfig: self.kubeconfig },
+            Some(folder) if !self.kubernetes => PoolSource::Files(folder),
+            _ => PoolSource::Cluster { kubeconfig: self.kubeconfig },
         }
     }
 }
@@ -63,12 +63,12 @@ struct Process {
 }
 
 impl Process {
-    fn office(self, place: Place, state: PathBuf) -> Office {
-        match place {
-            Place::Files(manifests) => Office::Host { manifests, state },
-            Place::Cluster { kubeconfig } => {
+    fn backend(self, source: PoolSource, state: PathBuf) -> BackendOptions {
+        match source {
+            PoolSource::Files(manifests) => BackendOptions::Host { manifests, state },
+            PoolSource::Cluster { kubeconfig } => {
                 let identity = self.pod_name.unwrap_or_default();
-                Office::Cluster(Access { kubeconfig, namespace: self.namespace, identity })
+                BackendOptions::Cluster(Access { kubeconfig, namespace: self.namespace, identity })
             }
         }
     }
@@ -100,7 +100,7 @@ enum Command {
     /// Watch the pools of a folder, or of a cluster, and keep the cloud as they ask. Nothing is released
     Run {
         #[command(flatten)]
-        place: Where,
+        source: Where,
         #[command(flatten)]
         region: Region,
         #[command(flatten)]
@@ -135,7 +135,7 @@ enum Command {
         /// The pool's name
         pool: String,
         #[command(flatten)]
-        place: Where,
+        source: Where,
         #[command(flatten)]
         region: Region,
         /// The network interface, where several have a pool of this name
@@ -150,7 +150,7 @@ enum Command {
     /// Print the IAM policy that the pools need, as JSON
     Policy {
         #[command(flatten)]
-        place: Where,
+        source: Where,
     },
 }
 
@@ -169,14 +169,14 @@ impl Cli {
     pub fn run(self) -> anyhow::Result<bool> {
         let runtime = egressd::cli::runtime()?;
         match self.command {
-            Command::Run { place, region, state, process, once, dry_run, interval_seconds, settle, log_json } => {
+            Command::Run { source, region, state, process, once, dry_run, interval_seconds, settle, log_json } => {
                 egressd::cli::log(log_json);
-                let place = place.place();
+                let source = source.source();
                 if dry_run {
-                    return runtime.block_on(run::rehearse(&place, region.region, print)).map(|()| true);
+                    return runtime.block_on(run::rehearse(&source, region.region, print)).map(|()| true);
                 }
                 let options = Options {
-                    office: process.office(place, state.state_dir),
+                    backend: process.backend(source, state.state_dir),
                     region: region.region,
                     interval: Duration::from_secs(interval_seconds),
                     window: Duration::from_secs(settle.settle_seconds),
@@ -195,13 +195,13 @@ impl Cli {
                 }
                 Ok(true)
             }
-            Command::Release { pool, place, region, network_interface, settle, dry_run } => {
+            Command::Release { pool, source, region, network_interface, settle, dry_run } => {
                 let window = Duration::from_secs(settle.settle_seconds);
-                let options = Release { pool, place: place.place(), region: region.region, nic: network_interface, window, dry_run };
+                let options = Release { pool, source: source.source(), region: region.region, nic: network_interface, window, dry_run };
                 runtime.block_on(release(options, print)).map(|()| true)
             }
-            Command::Policy { place } => {
-                let pools = runtime.block_on(run::wishes(&place.place()))?;
+            Command::Policy { source } => {
+                let pools = runtime.block_on(run::wishes(&source.source()))?;
                 anyhow::ensure!(!pools.is_empty(), "no pool has `cloud`: no permission is needed");
                 print(serde_json::to_string_pretty(&policy::policy(&pools))?);
                 Ok(true)

@@ -125,7 +125,7 @@ impl Cluster {
 }
 
 /// The Lease, held for as long as this is kept.
-pub struct Held {
+pub struct HeldLease {
     stop: oneshot::Sender<()>,
     task: JoinHandle<()>,
 }
@@ -134,7 +134,7 @@ pub struct Held {
 ///
 /// # Errors
 /// When there is no way to the API server.
-pub async fn hold(access: &Access, lost: impl FnOnce() + Send + 'static) -> anyhow::Result<Held> {
+pub async fn hold(access: &Access, lost: impl FnOnce() + Send + 'static) -> anyhow::Result<HeldLease> {
     let client = kubernetes::client(access.kubeconfig.as_deref()).await.context("failed to ask for the Lease")?;
     let mut candidate = Candidate::new(client, &access.namespace, CLOUD, &access.identity, watch::Sender::default());
     candidate.acquire().await;
@@ -147,10 +147,10 @@ pub async fn hold(access: &Access, lost: impl FnOnce() + Send + 'static) -> anyh
             _ = &mut stopped => candidate.release().await,
         }
     });
-    Ok(Held { stop, task })
+    Ok(HeldLease { stop, task })
 }
 
-impl Held {
+impl HeldLease {
     /// Lets go of it, and waits for that a little.
     pub async fn release(self) {
         let _ = self.stop.send(());

@@ -13,14 +13,14 @@ use crate::model::facts::{Facts, Nic};
 use crate::model::release::{self, Kept};
 use crate::model::tags;
 use crate::provider::{Error, Provider};
-use crate::run::{Place, instances, pools};
+use crate::run::{PoolSource, instances, pools};
 use crate::stop::Stop;
 
 /// What `egressd-cloud release` was asked for.
 #[derive(Clone, Debug)]
 pub struct Release {
     pub pool: String,
-    pub place: Place,
+    pub source: PoolSource,
     pub region: Option<String>,
     /// `None`: the one that bears the pool's tag.
     pub nic: Option<String>,
@@ -34,7 +34,7 @@ pub struct Release {
 /// # Errors
 /// When a call fails, or what is meant cannot be told.
 pub async fn release(options: Release, mut told: impl FnMut(String)) -> anyhow::Result<()> {
-    let pools = pools(&options.place).await?;
+    let pools = pools(&options.source).await?;
     let mut aws = Aws::new(options.region.clone(), Stop::default())?;
     let named = pools.iter().find(|pool| pool.name == options.pool);
     let region = options.region.clone().or_else(|| named.and_then(|pool| pool.aws.region.clone()));
@@ -42,7 +42,7 @@ pub async fn release(options: Release, mut told: impl FnMut(String)) -> anyhow::
         Some(nic) => nic.clone(),
         None => {
             let nics = aws.interfaces_of(&options.pool, region.as_deref()).await?;
-            let own = match instances(&options.place).await? {
+            let own = match instances(&options.source).await? {
                 Some(nodes) => nodes,
                 // Who cannot say which instance it is has none.
                 None => aws.instance().await.into_iter().collect(),
@@ -130,9 +130,9 @@ fn one(pool: &str, nics: &[Nic], ours: impl Fn(&Nic) -> bool) -> anyhow::Result<
         [] => anyhow::bail!("no network interface has the tag of a pool {pool}: there is nothing to release, or --region is wrong"),
         [nic] if ours(nic) => Ok(nic.id.clone()),
         [nic] => {
-            let place = nic.attachment.as_ref().map_or_else(|| "no instance".to_owned(), |(instance, _)| format!("instance {instance}"));
+            let source = nic.attachment.as_ref().map_or_else(|| "no instance".to_owned(), |(instance, _)| format!("instance {instance}"));
             anyhow::bail!(
-                "{}, which has a pool {pool}, is attached to {place}, and so is another machine's; name it by --network-interface if you mean it",
+                "{}, which has a pool {pool}, is attached to {source}, and so is another machine's; name it by --network-interface if you mean it",
                 nic.id
             )
         }

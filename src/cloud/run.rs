@@ -29,7 +29,7 @@ const ANSWER: Duration = Duration::from_secs(30);
 
 /// Where pools are read.
 #[derive(Clone, Debug)]
-pub enum Place {
+pub enum PoolSource {
     /// A folder of manifests.
     Files(PathBuf),
     /// The API server.
@@ -39,9 +39,9 @@ pub enum Place {
     },
 }
 
-/// Who looks after the pools, and where it is told what became of them.
+/// How this process manages pools: from a folder on a host, or as the holder of a cluster's Lease. Status is written to the same place.
 #[derive(Clone, Debug)]
-pub enum Office {
+pub enum BackendOptions {
     Host {
         manifests: PathBuf,
         /// Folder for the status.
@@ -53,7 +53,7 @@ pub enum Office {
 /// What `egressd-cloud run` was asked for.
 #[derive(Clone, Debug)]
 pub struct Options {
-    pub office: Office,
+    pub backend: BackendOptions,
     /// Region of pools that name none.
     pub region: Option<String>,
     /// How often a pool is read that is as it is to be.
@@ -64,21 +64,21 @@ pub struct Options {
     pub once: bool,
 }
 
-/// The desk of a process that looks after pools.
-enum Desk {
-    Host { manifests: Box<files::Source>, held: state::Held },
-    Cluster { cluster: Box<Cluster>, held: cluster::Held },
+/// Where pools come from, and where their status goes.
+enum Backend {
+    Host { manifests: Box<files::Source>, held: state::StateLock },
+    Cluster { cluster: Box<Cluster>, held: cluster::HeldLease },
 }
 
-impl Desk {
+impl Backend {
     /// `None`: told to stop before it was this one's turn.
-    async fn open(office: &Office, stop: &Stop) -> anyhow::Result<Option<Self>> {
-        match office {
-            Office::Host { manifests, state } => {
+    async fn open(backend: &BackendOptions, stop: &Stop) -> anyhow::Result<Option<Self>> {
+        match backend {
+            BackendOptions::Host { manifests, state } => {
                 let held = state::hold(state)?;
                 Ok(Some(Self::Host { manifests: Box::new(watch(manifests)?), held }))
             }
-            Office::Cluster(access) => {
+            BackendOptions::Cluster(access) => {
                 let on_loss = stop.clone();
                 let lost = move || on_loss.lose();
                 let held = tokio::select! {
@@ -136,19 +136,19 @@ pub async fn run(options: Options) -> anyhow::Result<bool> {
     let stop = Stop::default();
     let by_signal = stop.clone();
     listen_to_signals(move || by_signal.tell());
-    let Some(mut desk) = Desk::open(&options.office, &stop).await? else { return Ok(true) };
-    let ready = keep(&mut desk, &options, &stop).await;
-    desk.close().await;
+    let Some(mut backend) = Backend::open(&options.backend, &stop).await? else { return Ok(true) };
+    let ready = keep(&mut backend, &options, &stop).await;
+    backend.close().await;
     anyhow::ensure!(!stop.is_lost(), "lost the Lease: another egressd-cloud may look after the pools by now");
     ready
 }
 
-async fn keep(desk: &mut Desk, options: &Options, stop: &Stop) -> anyhow::Result<bool> {
+async fn keep(backend: &mut Backend, options: &Options, stop: &Stop) -> anyhow::Result<bool> {
     let mut aws = Aws::new(options.region.clone(), stop.clone())?;
     let mut memory = Memory::new(options.window);
-    let mut pools = Pools::new(desk.before());
+    let mut pools = Pools::new(backend.before());
     let mut errors = tokio::select! {
-        wanted = desk.next() => pools.take(wanted),
+        wanted = backend.next() => pools.take(wanted),
         () = stop.wait() => return Ok(true),
     };
     errors.iter().for_each(|error| warn!("{error}"));
@@ -164,14 +164,14 @@ async fn keep(desk: &mut Desk, options: &Options, stop: &Stop) -> anyhow::Result
             }
         }
         let status = Status { pools: pools.reports(), errors: errors.clone() };
-        let again = desk.tell(&pools.known, &status).await?;
+        let again = backend.tell(&pools.known, &status).await?;
         let told = again.is_none();
         if stop.is_told() || (options.once && told && pools.known.values().all(|pool| pool.over)) {
             return Ok(status.is_ready());
         }
         let due = pools.known.values().map(|pool| pool.due).chain(again).min().unwrap_or_else(|| Instant::now() + options.interval);
         tokio::select! {
-            wanted = desk.next() => {
+            wanted = backend.next() => {
                 let now = pools.take(wanted);
                 now.iter().filter(|error| !errors.contains(error)).for_each(|error| warn!("{error}"));
                 errors = now;
@@ -209,10 +209,10 @@ async fn look(aws: &mut Aws, pool: &mut Pool, kept: &Kept, memory: &mut Memory, 
 ///
 /// # Errors
 /// When they cannot be read, or one of them is wrong.
-pub async fn wishes(place: &Place) -> anyhow::Result<Vec<CloudPool>> {
-    match place {
-        Place::Files(_) => Ok(pools(place).await?.iter().map(|pool| (**pool).clone()).collect()),
-        Place::Cluster { kubeconfig } => Ok(read(kubeconfig.as_deref()).await?.0.whole()),
+pub async fn wishes(source: &PoolSource) -> anyhow::Result<Vec<CloudPool>> {
+    match source {
+        PoolSource::Files(_) => Ok(pools(source).await?.iter().map(|pool| (**pool).clone()).collect()),
+        PoolSource::Cluster { kubeconfig } => Ok(read(kubeconfig.as_deref()).await?.0.whole()),
     }
 }
 
@@ -227,10 +227,10 @@ async fn read(kubeconfig: Option<&Path>) -> anyhow::Result<(Cluster, Wanted)> {
 ///
 /// # Errors
 /// When they cannot be read, or one of them is wrong.
-pub async fn pools(place: &Place) -> anyhow::Result<Vec<Arc<CloudPool>>> {
-    let wanted = match place {
-        Place::Files(folder) => Wanted::of_files(watch(folder)?.next().await),
-        Place::Cluster { kubeconfig } => read(kubeconfig.as_deref()).await?.1,
+pub async fn pools(source: &PoolSource) -> anyhow::Result<Vec<Arc<CloudPool>>> {
+    let wanted = match source {
+        PoolSource::Files(folder) => Wanted::of_files(watch(folder)?.next().await),
+        PoolSource::Cluster { kubeconfig } => read(kubeconfig.as_deref()).await?.1,
     };
     let mut pools = Pools::default();
     let errors = pools.take(wanted);
@@ -242,10 +242,10 @@ pub async fn pools(place: &Place) -> anyhow::Result<Vec<Arc<CloudPool>>> {
 ///
 /// # Errors
 /// When they cannot be read.
-pub async fn instances(place: &Place) -> anyhow::Result<Option<BTreeSet<String>>> {
-    match place {
-        Place::Files(_) => Ok(None),
-        Place::Cluster { kubeconfig } => Ok(Some(read(kubeconfig.as_deref()).await?.0.instances())),
+pub async fn instances(source: &PoolSource) -> anyhow::Result<Option<BTreeSet<String>>> {
+    match source {
+        PoolSource::Files(_) => Ok(None),
+        PoolSource::Cluster { kubeconfig } => Ok(Some(read(kubeconfig.as_deref()).await?.0.instances())),
     }
 }
 
@@ -253,8 +253,8 @@ pub async fn instances(place: &Place) -> anyhow::Result<Option<BTreeSet<String>>
 ///
 /// # Errors
 /// When the cloud cannot be read.
-pub async fn rehearse(place: &Place, region: Option<String>, mut told: impl FnMut(String)) -> anyhow::Result<()> {
-    let pools = pools(place).await?;
+pub async fn rehearse(source: &PoolSource, region: Option<String>, mut told: impl FnMut(String)) -> anyhow::Result<()> {
+    let pools = pools(source).await?;
     let mut aws = Aws::new(region, Stop::default())?;
     for pool in pools {
         let (calls, report) = keeper::rehearse(&mut aws, &pool).await.with_context(|| format!("pool {}", pool.name))?;

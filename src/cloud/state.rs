@@ -51,12 +51,12 @@ impl Status {
 
 /// The state folder, held by this process alone as long as it lives: two writers would undo each other's work.
 #[derive(Debug)]
-pub struct Held {
+pub struct StateLock {
     pub folder: PathBuf,
     _lock: File,
 }
 
-impl Held {
+impl StateLock {
     /// What the process before has told of each pool. Nothing when it has told nothing that can be read.
     pub fn before(&self) -> BTreeMap<String, PoolReport> {
         if !self.folder.join(FILE).exists() {
@@ -71,12 +71,12 @@ impl Held {
 ///
 /// # Errors
 /// When another process has it, or it cannot be made.
-pub fn hold(folder: &Path) -> anyhow::Result<Held> {
+pub fn hold(folder: &Path) -> anyhow::Result<StateLock> {
     fs::create_dir_all(folder).with_context(|| format!("failed to make the state folder {}", folder.display()))?;
     let path = folder.join("lock");
     let lock = File::options().create(true).append(true).open(&path).with_context(|| format!("failed to open {}", path.display()))?;
     match lock.try_lock() {
-        Ok(()) => Ok(Held { folder: folder.to_owned(), _lock: lock }),
+        Ok(()) => Ok(StateLock { folder: folder.to_owned(), _lock: lock }),
         Err(fs::TryLockError::WouldBlock) => anyhow::bail!(
             "another egressd-cloud has {}: stop it, or give this one its own --state-dir (then no pool may be in both folders of manifests)",
             folder.display()

@@ -15,7 +15,7 @@ use tracing::{info, warn};
 use self::conflict::Conflicts;
 use self::contest::Contests;
 pub(crate) use self::probe::Report;
-use super::{Teller, retry};
+use super::{EventSender, retry};
 use crate::facts::backoff::{Backoff, at_random};
 use crate::model::facts::{Address, IfIndex, KernelChange, KernelFacts, LinkKind, Mac};
 use crate::model::managed::{At, LinkFamily, Probes, Verdict, by_link, link_of};
@@ -24,9 +24,9 @@ use crate::model::managed::{At, LinkFamily, Probes, Verdict, by_link, link_of};
 /// address at one moment find each other.
 const AGAIN: Duration = Duration::from_secs(2);
 
-/// What is asked, and when to ask again.
-pub(super) struct Watch {
-    tell: Teller,
+/// The addresses that egressd puts on NICs: their probes, and when to probe again.
+pub(super) struct ManagedAddresses {
+    tell: EventSender,
     announcer: mpsc::Sender<At>,
     /// Number of the probe that is under way, by NIC and family: one at a time.
     running: BTreeMap<LinkFamily, u64>,
@@ -39,8 +39,8 @@ pub(super) struct Watch {
     conflicts: Conflicts,
 }
 
-impl Watch {
-    pub fn new(tell: Teller) -> Self {
+impl ManagedAddresses {
+    pub fn new(tell: EventSender) -> Self {
         let (running, again, failed) = (BTreeMap::new(), BTreeMap::new(), BTreeMap::new());
         let (contests, conflicts) = (Contests::default(), Conflicts::start(tell.clone()));
         Self { tell, announcer: announce::start(), running, started: 0, again, failed, contests, conflicts }
@@ -58,7 +58,7 @@ impl Watch {
     }
 
     /// Takes note of what the kernel tells, before it goes into the facts: a link that is lost, and addresses of ours that are there.
-    pub fn heard(&mut self, change: &KernelChange, kernel: &KernelFacts, probes: &mut Probes) {
+    pub fn note(&mut self, change: &KernelChange, kernel: &KernelFacts, probes: &mut Probes) {
         match change {
             KernelChange::Link(link) if !(link.up && link.carrier) => self.lost(link.index, probes),
             KernelChange::LinkGone(index) => self.lost(*index, probes),
@@ -178,7 +178,7 @@ impl Watch {
 
     /// Takes note that another machine says that it has an address, too: ours was there first, and is announced again.
     pub fn conflict(&mut self, at: At, by: Mac, kernel: &KernelFacts) {
-        if self.conflicts.heard(at, by, name_of(at.0, kernel)) {
+        if self.conflicts.note(at, by, name_of(at.0, kernel)) {
             let _ = self.announcer.send(at);
         }
     }

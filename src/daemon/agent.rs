@@ -2,7 +2,7 @@
 
 mod answer;
 mod dry_run;
-mod hear;
+mod events;
 mod leave;
 mod managed;
 mod round;
@@ -24,7 +24,7 @@ use super::retry::Retries;
 use super::sources::{self, Sources};
 use super::systemd::Manager;
 use super::transitions::Transitions;
-use super::{Options, Teller, Told, addresses, fast_path, gates, gateways, holders, ipvs, nat, route_back, spill};
+use super::{Event, EventSender, Options, addresses, fast_path, gates, gateways, holders, ipvs, nat, route_back, spill};
 use crate::effects::kernel::{Failure, Kernel};
 use crate::effects::kubernetes::reporter::Reporter;
 use crate::model::cluster::Cluster;
@@ -43,7 +43,7 @@ const LOOK: Duration = Duration::from_secs(60);
 /// As many as a program that deletes routes until there are none needs, and few enough where the kernel never shows what it was told.
 const LOOKS: u8 = 16;
 /// How long after a change the cluster is told of it, and of what else has changed meanwhile.
-const NEWS: Duration = Duration::from_millis(200);
+const REPORT_DELAY: Duration = Duration::from_millis(200);
 
 pub(super) struct Agent {
     kernel: Kernel,
@@ -72,23 +72,23 @@ pub(super) struct Agent {
     /// The containers of the last round, as rounds for a few of them need it.
     census: Option<Census>,
     /// Rounds for a few since everything was looked at.
-    few: u64,
+    rounds_since_full: u64,
     /// Steps of the last round that failed.
     failing: Retries,
     /// Work beside the loop that failed.
     beside: Retries,
     /// What is not served by HTTP, and why.
     unserved: Vec<(&'static str, String)>,
-    nat: nat::Watch,
-    gates: gates::Watch,
-    addresses: addresses::Watch,
-    gateways: gateways::Watch,
-    spill: spill::Watch,
-    fast_path: fast_path::Watch,
+    nat: nat::NatChains,
+    gates: gates::FirewallGates,
+    addresses: addresses::ManagedAddresses,
+    gateways: gateways::GatewayProbes,
+    spill: spill::PortSpill,
+    fast_path: fast_path::FastPathKeeper,
     inbound: Inbound,
-    ipvs: ipvs::Watch,
+    ipvs: ipvs::VirtualServices,
     holders: holders::Keeper,
-    route_back: route_back::Watch,
+    route_back: route_back::RoutesBack,
     transitions: Transitions,
     manager: Manager,
     calls: Calls,
@@ -99,11 +99,11 @@ pub(super) struct Agent {
     held: Option<Instant>,
     look: Option<Instant>,
     /// When the cluster is to be told.
-    news: Option<Instant>,
+    report_due: Option<Instant>,
 }
 
 impl Agent {
-    pub fn new(options: &Options, kernel: Kernel, wanted: watch::Sender<Option<Wanted>>, tell: Teller) -> Self {
+    pub fn new(options: &Options, kernel: Kernel, wanted: watch::Sender<Option<Wanted>>, tell: EventSender) -> Self {
         if options.manifests.is_none() {
             wanted.send_replace(Some(Wanted::default()));
         }
@@ -115,7 +115,7 @@ impl Agent {
         // Until the runtime has spoken nobody knows where a pod is, whatever the API server says of addresses.
         facts.sandboxes = options.containerd.is_some().then(BTreeMap::new);
         facts.listeners = Some(Listeners::default());
-        let (gateways, answers) = gateways::Watch::new(&options.state, tell.clone());
+        let (gateways, answers) = gateways::GatewayProbes::new(&options.state, tell.clone());
         let holders = holders::Keeper::open(&options.state);
         facts.answers = answers;
         Self {
@@ -136,19 +136,19 @@ impl Agent {
             sources,
             taken_over: false,
             census: None,
-            few: 0,
+            rounds_since_full: 0,
             failing: Retries::default(),
             beside: Retries::default(),
             unserved: Vec::new(),
-            nat: nat::Watch::new(),
-            gates: gates::Watch::new(),
-            addresses: addresses::Watch::new(tell.clone()),
+            nat: nat::NatChains::new(),
+            gates: gates::FirewallGates::new(),
+            addresses: addresses::ManagedAddresses::new(tell.clone()),
             gateways,
-            spill: spill::Watch::new(&options.sysctls, tell.clone()),
-            fast_path: fast_path::Watch::new(options.fast_path),
+            spill: spill::PortSpill::new(&options.sysctls, tell.clone()),
+            fast_path: fast_path::FastPathKeeper::new(options.fast_path),
             inbound: Inbound::start(&tell),
-            ipvs: ipvs::Watch::default(),
-            route_back: route_back::Watch::new(options.state.clone(), tell.clone()),
+            ipvs: ipvs::VirtualServices::default(),
+            route_back: route_back::RoutesBack::new(options.state.clone(), tell.clone()),
             transitions: Transitions::default(),
             manager: Manager::new(),
             boot_guard: options.boot_guard.clone().filter(|_| !options.dry_run).map(|file| Keeper::start(file, tell.clone())),
@@ -157,7 +157,7 @@ impl Agent {
             sweep: None,
             held: None,
             look: None,
-            news: None,
+            report_due: None,
         }
     }
 
@@ -167,12 +167,12 @@ impl Agent {
     }
 
     /// Until told to stop.
-    pub async fn run(&mut self, told: &mut mpsc::UnboundedReceiver<Told>) {
+    pub async fn run(&mut self, events: &mut mpsc::UnboundedReceiver<Event>) {
         loop {
             let wake = [
                 self.due(),
                 self.look,
-                self.news,
+                self.report_due,
                 self.nat.due(),
                 self.gates.due(),
                 self.addresses.due(),
@@ -185,7 +185,7 @@ impl Agent {
             .flatten()
             .min();
             let first = tokio::select! {
-                one = told.recv() => match one {
+                one = events.recv() => match one {
                     Some(one) => Some(one),
                     None => return,
                 },
@@ -196,11 +196,11 @@ impl Agent {
             self.facts.touched.all |= dirty;
             let mut questions = Vec::new();
             // All that is there already goes into the same round.
-            for one in first.into_iter().chain(std::iter::from_fn(|| told.try_recv().ok())) {
+            for one in first.into_iter().chain(std::iter::from_fn(|| events.try_recv().ok())) {
                 match one {
-                    Told::Stop => return,
-                    Told::Question(question, respond) => questions.push((question, respond)),
-                    other => dirty |= self.hear(other),
+                    Event::Stop => return,
+                    Event::Question(question, respond) => questions.push((question, respond)),
+                    other => dirty |= self.handle(other),
                 }
             }
             let look = is_due(self.look);
@@ -216,9 +216,9 @@ impl Agent {
             self.look_at_ipvs();
             let calm = self.is_calm();
             self.fast_path.look(calm, &self.outcome, &self.facts.kernel, &mut self.kernel, &self.cutter);
-            if is_due(self.news) {
-                self.news = None;
-                self.report();
+            if is_due(self.report_due) {
+                self.report_due = None;
+                self.report_to_cluster();
             }
             for (question, respond) in questions {
                 let _ = respond.send(self.answer(question));
@@ -257,7 +257,7 @@ impl Agent {
     }
 
     /// Tells the cluster what became of its bindings here.
-    fn report(&self) {
+    fn report_to_cluster(&self) {
         if let Some(reporter) = self.reporter.as_ref().filter(|_| !self.silent.any()) {
             let problems = self.problems_for(answer::Audience::Cluster);
             reporter.report(&self.facts.cluster.node, node::spec(&self.facts, &self.outcome, problems));

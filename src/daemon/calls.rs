@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use tracing::{info, warn};
 
 use super::retry;
-use super::{Teller, Told};
+use super::{Event, EventSender};
 use crate::effects::docker::{Engine, Error, Placed};
 use crate::facts::backoff::Backoff;
 use crate::plan::engine::EngineStep;
@@ -18,7 +18,7 @@ const AGAIN: Duration = Duration::from_secs(10);
 /// The calls by what they are about.
 pub(super) struct Calls {
     socket: Option<PathBuf>,
-    tell: Teller,
+    tell: EventSender,
     calls: BTreeMap<String, Call>,
 }
 
@@ -41,10 +41,10 @@ enum State {
 }
 
 /// What a call came to: something to tell, or a refusal.
-pub(crate) type Outcome = Result<Option<String>, String>;
+pub(crate) type CallResult = Result<Option<String>, String>;
 
 impl Calls {
-    pub fn new(socket: Option<PathBuf>, tell: Teller) -> Self {
+    pub fn new(socket: Option<PathBuf>, tell: EventSender) -> Self {
         Self { socket, tell, calls: BTreeMap::new() }
     }
 
@@ -70,12 +70,12 @@ impl Calls {
         let tell = self.tell.clone();
         tokio::spawn(async move {
             let outcome = make(&socket, &step).await.map_err(|error| error.to_string());
-            let _ = tell.send(Told::Called { step, outcome });
+            let _ = tell.send(Event::Called { step, outcome });
         });
     }
 
     /// Takes note of a call's end; whether it was refused.
-    pub fn ended(&mut self, step: &EngineStep, outcome: Outcome) -> bool {
+    pub fn ended(&mut self, step: &EngineStep, outcome: CallResult) -> bool {
         let object = step.object();
         // A container that was removed may have a successor of its name.
         let Some(call) = self.calls.get_mut(&object).filter(|call| call.step == *step) else { return false };

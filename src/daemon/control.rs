@@ -15,9 +15,9 @@ use tokio::net::UnixListener;
 use tokio::time::timeout;
 use tracing::{debug, info, warn};
 
-use super::desk::{Desk, FlowsError};
 use super::question::{Call, Question, Response, counted, dropped, put};
-use super::{Error, Teller, retry, started};
+use super::status_cache::{FlowsError, StatusCache};
+use super::{Error, EventSender, retry, started};
 use crate::effects::enter::NamespaceId;
 use crate::model::facts::IfIndex;
 use crate::model::leave::Asked;
@@ -69,10 +69,10 @@ pub(super) fn path(state: &Path) -> PathBuf {
 }
 
 /// Serves the socket in the state folder, for root only.
-pub(super) fn serve(state: &Path, tell: Teller, desk: Desk) -> Result<(), Error> {
+pub(super) fn serve(state: &Path, tell: EventSender, cache: StatusCache) -> Result<(), Error> {
     let path = path(state);
     let listener = bind(&path).map_err(|source| Error::Serve { what: path.display().to_string(), source })?;
-    tokio::spawn(take(listener, path, tell, desk));
+    tokio::spawn(take(listener, path, tell, cache));
     Ok(())
 }
 
@@ -101,7 +101,7 @@ fn renew(listener: &mut UnixListener, path: &Path) {
 }
 
 /// Takes clients for ever. When there are no file descriptors left, clients wait until there are.
-async fn take(mut listener: UnixListener, path: PathBuf, tell: Teller, desk: Desk) {
+async fn take(mut listener: UnixListener, path: PathBuf, tell: EventSender, cache: StatusCache) {
     let mut warned: Option<Instant> = None;
     let mut look = tokio::time::interval(LOOK);
     loop {
@@ -114,9 +114,9 @@ async fn take(mut listener: UnixListener, path: PathBuf, tell: Teller, desk: Des
         };
         match accepted {
             Ok((stream, _)) => {
-                let (tell, desk) = (tell.clone(), desk.clone());
+                let (tell, cache) = (tell.clone(), cache.clone());
                 tokio::spawn(async move {
-                    if let Err(error) = answer(stream, tell, desk).await {
+                    if let Err(error) = answer(stream, tell, cache).await {
                         debug!(%error, "a client disconnected");
                     }
                 });
@@ -133,7 +133,7 @@ async fn take(mut listener: UnixListener, path: PathBuf, tell: Teller, desk: Des
     }
 }
 
-async fn answer(stream: tokio::net::UnixStream, tell: Teller, desk: Desk) -> io::Result<()> {
+async fn answer(stream: tokio::net::UnixStream, tell: EventSender, cache: StatusCache) -> io::Result<()> {
     let (read, mut write) = stream.into_split();
     let mut line = String::new();
     let mut read = tokio::io::BufReader::new(tokio::io::AsyncReadExt::take(read, LONGEST));
@@ -143,12 +143,12 @@ async fn answer(stream: tokio::net::UnixStream, tell: Teller, desk: Desk) -> io:
         Request::Status => put(Question::Status(counted().await), &tell).await,
         Request::Explain { workload, destination } => put(Question::Explain { workload, destination, drops: dropped().await }, &tell).await,
         Request::ExplainInbound(call) => put(Question::ExplainInbound(call), &tell).await,
-        Request::Flows { workload } => desk.flows_of(workload, FLOWS).await.map(|flows| match flows {
+        Request::Flows { workload } => cache.flows_of(workload, FLOWS).await.map(|flows| match flows {
             Ok(flows) => Response::Flows(flows),
             Err(FlowsError::Unknown(workload)) => Response::Unknown(workload),
             Err(error @ FlowsError::Unread(_)) => Response::Refused(error.to_string()),
         }),
-        Request::Exits => desk.flows().await.map(Response::Flows),
+        Request::Exits => cache.flows().await.map(Response::Flows),
         Request::Namespace => {
             Some(NamespaceId::own().map_or_else(|error| Response::Refused(error.to_string()), |id| Response::Text(id.to_string())))
         }
@@ -215,8 +215,8 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_client_that_says_nothing_is_hung_up_on() {
         let (tell, _told) = mpsc::unbounded_channel();
-        let desk = Desk::new(tell.clone(), watch::channel(0).1);
+        let cache = StatusCache::new(tell.clone(), watch::channel(0).1);
         let (_silent, served) = tokio::net::UnixStream::pair().unwrap();
-        assert_eq!(answer(served, tell, desk).await.unwrap_err().kind(), io::ErrorKind::TimedOut);
+        assert_eq!(answer(served, tell, cache).await.unwrap_err().kind(), io::ErrorKind::TimedOut);
     }
 }

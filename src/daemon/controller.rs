@@ -15,7 +15,7 @@ use tokio::sync::{oneshot, watch};
 use tracing::info;
 
 use super::{Error, http, listen_to_signals, metrics};
-use crate::effects::kubernetes::Names;
+use crate::effects::kubernetes::Identity;
 use crate::effects::kubernetes::leader;
 use crate::effects::kubernetes::lease::Standing;
 use crate::facts::kubernetes;
@@ -46,9 +46,9 @@ pub async fn run(options: Options) -> Result<(), Error> {
     let client = kubernetes::client(options.kubeconfig.as_deref()).await?;
     let (stop, stopped) = oneshot::channel();
     listen_to_signals(move || stop.send(()).unwrap_or_default());
-    let names = Names { namespace: options.namespace, pod: options.pod };
+    let identity = Identity { namespace: options.namespace, pod: options.pod };
     let leader =
-        leader::start(client, names, options.raw_exits).map_err(|source| Error::Serve { what: "as a controller".to_owned(), source })?;
+        leader::start(client, identity, options.raw_exits).map_err(|source| Error::Serve { what: "as a controller".to_owned(), source })?;
     http::serve_on(http::METRICS, options.metrics, router(leader.standing()), |_| ());
     info!(version = env!("CARGO_PKG_VERSION"), "egressd controller runs");
     // Nobody who could send has gone: the signals are listened to as long as the process lives.

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use ipnet::IpNet;
 use tracing::{debug, info, warn};
 
-use super::{Teller, Told, threads};
+use super::{Event, EventSender, threads};
 use crate::effects::connections::Connections;
 use crate::effects::conntrack::{Ended, Error, Flow, Flows};
 use crate::effects::kernel::Failure;
@@ -65,7 +65,7 @@ struct Left {
 }
 
 /// Starts the thread; it ends when the sender is dropped.
-pub(super) fn start(tell: Teller) -> mpsc::Sender<Job> {
+pub(super) fn start(tell: EventSender) -> mpsc::Sender<Job> {
     threads::start("cutter", move |jobs: &mpsc::Receiver<Job>| {
         let mut rested = Instant::now();
         let mut left = Left::default();
@@ -90,7 +90,7 @@ pub(super) fn start(tell: Teller) -> mpsc::Sender<Job> {
             let report = work_off(Flows::open(), &mut left, survey);
             let fails = report.failure.is_some();
             if fails || failed || report.borne.is_some() || !report.ended.is_empty() {
-                let _ = tell.send(Told::Cut(report));
+                let _ = tell.send(Event::Cut(report));
             }
             // Whoever asked may have given up.
             asked.into_iter().for_each(|done| _ = done.send(()));

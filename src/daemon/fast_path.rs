@@ -31,8 +31,8 @@ enum Stage {
     Pinned(BTreeMap<IfIndex, Mac>),
 }
 
-/// Whether it is wanted, and when to look at it.
-pub(super) struct Watch {
+/// Opens and closes the fast path, if it is asked for.
+pub(super) struct FastPathKeeper {
     on: bool,
     stage: Stage,
     due: Option<Instant>,
@@ -42,7 +42,7 @@ pub(super) struct Watch {
     ports: usize,
 }
 
-impl Watch {
+impl FastPathKeeper {
     pub fn new(on: bool) -> Self {
         Self { on, stage: Stage::Rest, due: Some(Instant::now()), refused: None, ports: 0 }
     }

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use foldhash::{HashMap, HashMapExt};
 use tracing::debug;
 
-use super::{Teller, Told, threads};
+use super::{Event, EventSender, threads};
 use crate::effects::conntrack::{Flow, Flows};
 use crate::effects::nft;
 use crate::facts::cause::with_causes;
@@ -32,14 +32,14 @@ struct Limited {
     called: BTreeSet<IpAddr>,
 }
 
-/// Tells the loop of servers that are full no more.
-pub(super) struct Watch {
+/// The full servers: reports those that are not full any more.
+pub(super) struct FullServers {
     limited: Limited,
     thread: mpsc::Sender<Limited>,
 }
 
-impl Watch {
-    pub fn new(tell: Teller) -> Self {
+impl FullServers {
+    pub fn new(tell: EventSender) -> Self {
         Self { limited: Limited::default(), thread: threads::start("full", move |limited| watch(limited, &tell)) }
     }
 
@@ -57,7 +57,7 @@ impl Watch {
 }
 
 /// The thread; it ends when the sender is dropped.
-fn watch(limited: &mpsc::Receiver<Limited>, tell: &Teller) {
+fn watch(limited: &mpsc::Receiver<Limited>, tell: &EventSender) {
     let mut now = Limited::default();
     let mut rest = EVERY;
     loop {
@@ -69,7 +69,7 @@ fn watch(limited: &mpsc::Receiver<Limited>, tell: &Teller) {
         let began = Instant::now();
         let free = free(&now);
         rest = EVERY.max(began.elapsed() * REST);
-        if !free.is_empty() && tell.send(Told::ServersFree(free)).is_err() {
+        if !free.is_empty() && tell.send(Event::ServersFree(free)).is_err() {
             return;
         }
     }

@@ -17,8 +17,8 @@ const AGAIN: Duration = Duration::from_secs(2);
 /// How long looks that fail come one right after the other, and who waits for an open gate waits: a firewall that loads its rules tears a look.
 const PATIENCE: Duration = Duration::from_secs(2);
 
-/// What is wanted of the firewalls, and when to look again.
-pub(super) struct Watch {
+/// The rules that other firewalls need for egressd's flows, and when to look again.
+pub(super) struct FirewallGates {
     due: Option<Instant>,
     wanted: Wanted,
     /// Every source has spoken: what is not wanted may go.
@@ -28,7 +28,7 @@ pub(super) struct Watch {
     unsettled: Option<Instant>,
 }
 
-impl Watch {
+impl FirewallGates {
     pub fn new() -> Self {
         Self { due: None, wanted: Wanted::default(), whole: false, problems: Vec::new(), unsettled: None }
     }
@@ -111,12 +111,12 @@ mod tests {
 
     #[test]
     fn who_waits_for_a_gate_waits_until_a_look_succeeds_or_for_a_while() {
-        let mut watch = Watch::new();
+        let mut watch = FirewallGates::new();
         assert!(watch.is_settled(), "nobody asks for anything");
         watch.wanted = Wanted::from([(Whose::Programs, Family::Ip)]);
         watch.changed();
         assert!(!watch.is_settled());
-        let soon = |watch: &Watch| watch.due.is_some_and(|due| due <= Instant::now() + SETTLE);
+        let soon = |watch: &FirewallGates| watch.due.is_some_and(|due| due <= Instant::now() + SETTLE);
         watch.note(Err("torn".to_owned()));
         assert!(!watch.is_settled() && soon(&watch), "a look that fails is tried again at once");
         watch.note(Ok(vec!["firewalld drops it".to_owned()]));

@@ -14,7 +14,7 @@ use nix::net::if_::if_indextoname;
 use tracing::{debug, info, warn};
 
 use self::memory::Memory;
-use super::{Teller, Told, threads};
+use super::{Event, EventSender, threads};
 use crate::effects::neighbours::Neighbours;
 use crate::facts::backoff::at_random;
 use crate::model::facts::{KernelFacts, is_link_local};
@@ -39,17 +39,17 @@ pub(crate) enum Report {
     Problem(Option<String>),
 }
 
-/// The gateways that are asked.
-pub(super) struct Watch {
+/// The gateways that are probed.
+pub(super) struct GatewayProbes {
     wanted: Asked,
     thread: mpsc::Sender<Asked>,
     problem: Option<String>,
     silent: BTreeSet<At>,
 }
 
-impl Watch {
+impl GatewayProbes {
     /// With what was known of them when the daemon ended last, by its state folder: who was dead is until it has answered.
-    pub fn new(state: &Path, tell: Teller) -> (Self, Answers) {
+    pub fn new(state: &Path, tell: EventSender) -> (Self, Answers) {
         let memory = Memory::open(state);
         let answers = memory.answers();
         let thread = threads::start("gateways", move |wanted| watch(wanted, memory, &tell));
@@ -111,7 +111,7 @@ struct Links {
 }
 
 /// The thread; it ends when the sender is dropped.
-fn watch(wanted: &mpsc::Receiver<Asked>, mut memory: Memory, tell: &Teller) {
+fn watch(wanted: &mpsc::Receiver<Asked>, mut memory: Memory, tell: &EventSender) {
     let mut gateways: BTreeMap<At, Gateway> = BTreeMap::new();
     let mut links = Links::default();
     let (mut silent, mut problem) = (BTreeSet::new(), None);
@@ -127,7 +127,7 @@ fn watch(wanted: &mpsc::Receiver<Asked>, mut memory: Memory, tell: &Teller) {
                 gateways.insert(at, Gateway { from, ..gateway });
             }
             if gateways.is_empty() && problem.take().is_some() {
-                let _ = tell.send(Told::Gateway(Report::Problem(None)));
+                let _ = tell.send(Event::Gateway(Report::Problem(None)));
             }
             // The next round comes at its time.
             continue;
@@ -142,16 +142,16 @@ fn watch(wanted: &mpsc::Receiver<Asked>, mut memory: Memory, tell: &Teller) {
             } else {
                 info!(gateway = %at.1, "gateway answers");
             }
-            if tell.send(Told::Gateway(Report::Dead(at, dead))).is_err() {
+            if tell.send(Event::Gateway(Report::Dead(at, dead))).is_err() {
                 return;
             }
         }
         let now: BTreeSet<At> = gateways.iter().filter(|(_, gateway)| gateway.health.is_silent()).map(|(at, _)| *at).collect();
         if replace(&mut silent, now) {
-            let _ = tell.send(Told::Gateway(Report::Silent(silent.clone())));
+            let _ = tell.send(Event::Gateway(Report::Silent(silent.clone())));
         }
         if replace(&mut problem, links.problem.clone()) {
-            let _ = tell.send(Told::Gateway(Report::Problem(problem.clone())));
+            let _ = tell.send(Event::Gateway(Report::Problem(problem.clone())));
         }
     }
 }

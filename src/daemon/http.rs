@@ -1,6 +1,6 @@
 //! `/metrics`, `/healthz` and `/readyz`, and the server that all of the program's HTTP has: bounded in connections and in time.
 
-mod places;
+mod connections;
 
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::time::Duration;
@@ -17,11 +17,11 @@ use tokio::net::TcpListener;
 use tokio::time::timeout;
 use tracing::{debug, info, warn};
 
-use self::places::Places;
-use super::desk::Desk;
+use self::connections::Connections;
 use super::question::{Question, Response};
 use super::retry;
-use super::{Teller, Told};
+use super::status_cache::StatusCache;
+use super::{Event, EventSender};
 use crate::facts::backoff::Backoff;
 
 /// The content type of OpenMetrics 1.0.
@@ -46,10 +46,10 @@ pub(crate) struct Served {
 pub(crate) const METRICS: Served = Served { what: "metrics", option: "--metrics-address" };
 
 /// Serves what the loop answers, until the process ends.
-pub(super) fn serve(address: SocketAddr, told: Teller, desk: Desk) {
+pub(super) fn serve(address: SocketAddr, told: EventSender, cache: StatusCache) {
     let router =
-        Router::new().route("/metrics", get(metrics)).route("/healthz", get(healthy)).route("/readyz", get(ready)).with_state(desk);
-    serve_on(METRICS, address, router, move |problem| drop(told.send(Told::Unserved(METRICS.what, problem))));
+        Router::new().route("/metrics", get(metrics)).route("/healthz", get(healthy)).route("/readyz", get(ready)).with_state(cache);
+    serve_on(METRICS, address, router, move |problem| drop(told.send(Event::Unserved(METRICS.what, problem))));
 }
 
 /// Serves until the process ends. An address that cannot be used is tried again and again: metrics are no reason to leave workloads without an
@@ -82,7 +82,7 @@ pub(crate) fn serve_on(served: Served, address: SocketAddr, router: Router, told
 
 /// Takes clients for ever, so many at once.
 async fn take(listener: TcpListener, router: Router) {
-    let mut places = Places::default();
+    let mut connections = Connections::default();
     let mut http = http1::Builder::new();
     http.timer(TokioTimer::new()).header_read_timeout(HEAD);
     loop {
@@ -95,14 +95,14 @@ async fn take(listener: TcpListener, router: Router) {
                 continue;
             }
         };
-        places.free().await;
-        let (answering, service) = places::service(router.clone());
+        connections.free().await;
+        let (answering, service) = connections::service(router.clone());
         let connection = http.serve_connection(TokioIo::new(stream), service);
         let task = tokio::spawn(async move {
             // Both ends are a client that has gone or is late.
             let _ = timeout(LIFE, connection).await;
         });
-        places.take(task.abort_handle(), answering);
+        connections.take(task.abort_handle(), answering);
     }
 }
 
@@ -126,18 +126,18 @@ pub(crate) fn probed(well: bool) -> StatusCode {
     if well { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE }
 }
 
-async fn metrics(State(desk): State<Desk>) -> HttpResponse {
-    match desk.put(Question::Metrics(desk.counters().await)).await {
+async fn metrics(State(cache): State<StatusCache>) -> HttpResponse {
+    match cache.put(Question::Metrics(cache.counters().await)).await {
         Some(Response::Text(text)) => open_metrics(text),
         _ => probed(false).into_response(),
     }
 }
 
 /// The loop answers.
-async fn healthy(State(desk): State<Desk>) -> StatusCode {
-    probed(desk.put(Question::Ready).await.is_some())
+async fn healthy(State(cache): State<StatusCache>) -> StatusCode {
+    probed(cache.put(Question::Ready).await.is_some())
 }
 
-async fn ready(State(desk): State<Desk>) -> StatusCode {
-    probed(matches!(desk.put(Question::Ready).await, Some(Response::Ready(true))))
+async fn ready(State(cache): State<StatusCache>) -> StatusCode {
+    probed(matches!(cache.put(Question::Ready).await, Some(Response::Ready(true))))
 }

@@ -10,7 +10,7 @@ use tracing::{error, info};
 
 use super::cutter::Job;
 use super::drains::Drains;
-use super::{Teller, Told, full};
+use super::{Event, EventSender, full};
 use crate::facts::{health, listeners};
 use crate::model::health::{Check, Verdict};
 use crate::model::ports::Called;
@@ -21,20 +21,20 @@ use crate::plan::inbound::ServerCut;
 /// Tells the sources what is asked for, and keeps the deadlines.
 pub(super) struct Inbound {
     ports: watch::Sender<Arc<BTreeSet<Called>>>,
-    checks: watch::Sender<health::Wanted>,
+    checks: watch::Sender<health::Checks>,
     drains: Drains,
-    full: full::Watch,
+    full: full::FullServers,
 }
 
 impl Inbound {
     /// Starts the sources, which tell nothing as long as nothing is asked.
-    pub fn start(tell: &Teller) -> Self {
+    pub fn start(tell: &EventSender) -> Self {
         let (ports, asked) = watch::channel(Arc::default());
         listen(listeners::Source::new(asked), tell.clone());
-        let (checks, wanted) = watch::channel(health::Wanted::default());
-        let full = full::Watch::new(tell.clone());
+        let (checks, wanted) = watch::channel(health::Checks::default());
+        let full = full::FullServers::new(tell.clone());
         let tell = tell.clone();
-        let told = move |check, verdict| drop(tell.send(Told::Health(check, verdict)));
+        let told = move |check, verdict| drop(tell.send(Event::Health(check, verdict)));
         if let Err(error) = health::start(wanted, told) {
             error!(%error, "failed to start the health-check thread; servers with a health check count as unhealthy");
         }
@@ -80,10 +80,10 @@ impl Inbound {
     }
 }
 
-fn listen(mut source: listeners::Source, tell: Teller) {
+fn listen(mut source: listeners::Source, tell: EventSender) {
     tokio::spawn(async move {
         while let Some(listeners) = source.next().await {
-            if tell.send(Told::Listeners(listeners)).is_err() {
+            if tell.send(Event::Listeners(listeners)).is_err() {
                 return;
             }
         }

@@ -28,9 +28,9 @@ const AGAIN: Duration = Duration::from_secs(10);
 /// How long a change by another program is told.
 const TOLD: Duration = Duration::from_secs(600);
 
-/// What is wanted of IPVS, and when to look again.
+/// The virtual services of IPVS, and when to read them again.
 #[derive(Default)]
-pub(super) struct Watch {
+pub(super) struct VirtualServices {
     hands: Option<Ipvs>,
     unretired: Vec<Failure>,
     due: Option<Instant>,
@@ -64,7 +64,7 @@ pub(super) struct Looked {
     pub drifted: bool,
 }
 
-impl Watch {
+impl VirtualServices {
     pub fn due(&self) -> Option<Instant> {
         if self.news { Some(Instant::now()) } else { self.due }
     }

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::sync::mpsc;
 use std::thread::JoinHandle;
 
-use super::{Teller, Told, threads};
+use super::{Event, EventSender, threads};
 use crate::effects::boot;
 use crate::effects::kernel::Failure;
 use crate::plan::boot::Remembered;
@@ -20,7 +20,7 @@ pub(super) struct Keeper {
 }
 
 impl Keeper {
-    pub fn start(file: PathBuf, tell: Teller) -> Self {
+    pub fn start(file: PathBuf, tell: EventSender) -> Self {
         let (write, to_write) = mpsc::channel::<Remembered>();
         let work = move || {
             // Only the newest counts.
@@ -31,7 +31,7 @@ impl Keeper {
                     let failure = Failure::of(STEP, &error);
                     Failure { error: format!("{}; {cure}", failure.error), ..failure }
                 };
-                let _ = tell.send(Told::Remembered(written.map_err(fails)));
+                let _ = tell.send(Event::Remembered(written.map_err(fails)));
             }
         };
         Self { given: None, write, thread: threads::spawn("keeper", work) }

@@ -25,9 +25,9 @@ const NAME: &str = "egressd";
 const PAUSE: Duration = Duration::from_secs(1);
 
 /// Holds the network namespace for this process alone, as long as it lives.
-pub struct Held(Option<UnixListener>);
+pub struct NamespaceLock(Option<UnixListener>);
 
-impl Held {
+impl NamespaceLock {
     /// Keeps it until the process ends, and hangs up on everybody who calls: a full queue would hide that we are here.
     pub(super) fn keep(self) -> io::Result<()> {
         let Some(listener) = self.0 else { return Ok(()) };
@@ -48,7 +48,7 @@ impl Held {
 ///
 /// # Errors
 /// [`Error::Running`] when another process has the network namespace, [`Error::StateInUse`] when one of another namespace has the folder.
-pub fn hold(state: &Path) -> Result<Held, Error> {
+pub fn hold(state: &Path) -> Result<NamespaceLock, Error> {
     std::fs::create_dir_all(state).map_err(|source| Error::State { path: state.to_owned(), source })?;
     let held = hold_namespace(NAME)?;
     // The daemon of another network namespace may share our file system.
@@ -59,12 +59,12 @@ pub fn hold(state: &Path) -> Result<Held, Error> {
     Ok(held)
 }
 
-fn hold_namespace(name: &str) -> Result<Held, Error> {
+fn hold_namespace(name: &str) -> Result<NamespaceLock, Error> {
     let address = SocketAddr::from_abstract_name(name).map_err(Error::Lock)?;
     // Twice: the holder may have ended between our look at the name and our look at the holder.
     for _ in 0..2 {
         match UnixListener::bind_addr(&address) {
-            Ok(listener) => return Ok(Held(Some(listener))),
+            Ok(listener) => return Ok(NamespaceLock(Some(listener))),
             Err(error) if error.kind() == io::ErrorKind::AddrInUse => {}
             Err(error) => return Err(Error::Lock(error)),
         }
@@ -74,7 +74,7 @@ fn hold_namespace(name: &str) -> Result<Held, Error> {
             // Any user may take the name. Nobody but root can be an egressd that we would disturb, or may keep us from running.
             Holder::Stranger(who) => {
                 warn!("{who} holds the abstract socket @{name}, so a second egressd in this network namespace would go unnoticed; stop it");
-                return Ok(Held(None));
+                return Ok(NamespaceLock(None));
             }
         }
     }

@@ -7,7 +7,6 @@ mod cluster;
 pub mod control;
 pub mod controller;
 mod cutter;
-mod desk;
 mod drains;
 mod fast_path;
 mod full;
@@ -27,6 +26,7 @@ mod route_back;
 mod sources;
 mod spill;
 mod started;
+mod status_cache;
 pub(crate) mod systemd;
 mod tally;
 mod threads;
@@ -65,9 +65,9 @@ use crate::model::services::LimitedServer;
 use crate::plan::engine::EngineStep;
 use agent::Agent;
 pub(crate) use agent::sleep_until;
-use desk::Desk;
 pub use lock::hold;
 use question::{Question, Response};
+use status_cache::StatusCache;
 
 /// What `egressd run` was asked for.
 #[derive(Clone, Debug)]
@@ -117,8 +117,8 @@ pub struct ClusterOptions {
     pub raw_exits: bool,
 }
 
-/// What the loop is told.
-pub(crate) enum Told {
+/// What the loop handles: changes of facts, results of work beside it, and questions.
+pub(crate) enum Event {
     Kernel(Vec<KernelChange>),
     Engine(Vec<EngineChange>),
     Runtime(Vec<RuntimeChange>),
@@ -139,7 +139,7 @@ pub(crate) enum Told {
     /// A call to the engine came back, and what it came to.
     Called {
         step: EngineStep,
-        outcome: calls::Outcome,
+        outcome: calls::CallResult,
     },
     /// Whether neighbours have addresses that are to be put on a NIC.
     Probed(addresses::Report),
@@ -161,7 +161,7 @@ pub(crate) enum Told {
     Stop,
 }
 
-pub(crate) type Teller = mpsc::UnboundedSender<Told>;
+pub(crate) type EventSender = mpsc::UnboundedSender<Event>;
 
 /// Why the daemon could not start or go on.
 #[derive(Debug, thiserror::Error)]
@@ -223,14 +223,14 @@ pub async fn run(options: Options) -> Result<(), Error> {
         agent.report_by(Reporter::start(client));
     }
     let stop = tell.clone();
-    listen_to_signals(move || drop(stop.send(Told::Stop)));
-    let desk = Desk::new(tell.clone(), agent.revisions());
-    control::serve(&options.state, tell.clone(), desk.clone())?;
+    listen_to_signals(move || drop(stop.send(Event::Stop)));
+    let cache = StatusCache::new(tell.clone(), agent.revisions());
+    control::serve(&options.state, tell.clone(), cache.clone())?;
     if let Some(address) = options.metrics {
-        http::serve(address, tell.clone(), desk.clone());
+        http::serve(address, tell.clone(), cache.clone());
     }
     if let Some(address) = options.ui {
-        ui::serve(address, tell.clone(), desk);
+        ui::serve(address, tell.clone(), cache);
     }
     info!(version = env!("CARGO_PKG_VERSION"), "egressd runs");
     agent.run(&mut told).await;
@@ -245,14 +245,14 @@ pub async fn run(options: Options) -> Result<(), Error> {
     Ok(())
 }
 
-fn listen_to_kernel(mut source: kernel::Source, tell: Teller) {
+fn listen_to_kernel(mut source: kernel::Source, tell: EventSender) {
     tokio::spawn(async move {
         let mut backoff = listening_anew();
         loop {
             match source.next().await {
                 Ok(changes) => {
                     backoff = listening_anew();
-                    if tell.send(Told::Kernel(changes)).is_err() {
+                    if tell.send(Event::Kernel(changes)).is_err() {
                         return;
                     }
                 }
@@ -269,7 +269,7 @@ fn listen_to_kernel(mut source: kernel::Source, tell: Teller) {
 }
 
 /// `first` is listening already. What happens between two of them is not heard, so each later one begins with a loss.
-fn listen_to_nft(first: Result<NftEvents, EventsError>, port: u32, tell: Teller) {
+fn listen_to_nft(first: Result<NftEvents, EventsError>, port: u32, tell: EventSender) {
     tokio::spawn(async move {
         let mut events = first;
         let mut backoff = listening_anew();
@@ -278,7 +278,7 @@ fn listen_to_nft(first: Result<NftEvents, EventsError>, port: u32, tell: Teller)
                 Ok(ref mut events) => match events.next().await {
                     Ok(notice) => {
                         backoff = listening_anew();
-                        if tell.send(Told::Nft(notice)).is_err() {
+                        if tell.send(Event::Nft(notice)).is_err() {
                             return;
                         }
                         continue;
@@ -291,7 +291,7 @@ fn listen_to_nft(first: Result<NftEvents, EventsError>, port: u32, tell: Teller)
             tokio::time::sleep(backoff.wait()).await;
             events = NftEvents::open(port);
             if events.is_ok() {
-                let _ = tell.send(Told::Nft(Notice { lost: true, ..Notice::default() }));
+                let _ = tell.send(Event::Nft(Notice { lost: true, ..Notice::default() }));
             }
         }
     });
@@ -301,30 +301,30 @@ fn listening_anew() -> Backoff {
     Backoff::new(Duration::from_millis(100), retry::LONGEST)
 }
 
-fn listen_to_files(mut source: files::Source, tell: Teller) {
-    tokio::spawn(async move { while tell.send(Told::Files(source.next().await)).is_ok() {} });
+fn listen_to_files(mut source: files::Source, tell: EventSender) {
+    tokio::spawn(async move { while tell.send(Event::Files(source.next().await)).is_ok() {} });
 }
 
-fn listen_to_cloud(mut source: cloud::Source, tell: Teller) {
-    tokio::spawn(async move { while tell.send(Told::Cloud(source.next().await)).is_ok() {} });
+fn listen_to_cloud(mut source: cloud::Source, tell: EventSender) {
+    tokio::spawn(async move { while tell.send(Event::Cloud(source.next().await)).is_ok() {} });
 }
 
-fn listen_to_programs(mut source: programs::Source, tell: Teller) {
+fn listen_to_programs(mut source: programs::Source, tell: EventSender) {
     tokio::spawn(async move {
         while let Some(facts) = source.next().await {
-            if tell.send(Told::Programs(facts)).is_err() {
+            if tell.send(Event::Programs(facts)).is_err() {
                 return;
             }
         }
     });
 }
 
-fn listen_to_docker(mut source: docker::Source, tell: Teller) {
-    tokio::spawn(async move { while tell.send(Told::Engine(source.next().await)).is_ok() {} });
+fn listen_to_docker(mut source: docker::Source, tell: EventSender) {
+    tokio::spawn(async move { while tell.send(Event::Engine(source.next().await)).is_ok() {} });
 }
 
-fn listen_to_containerd(mut source: containerd::Source, tell: Teller) {
-    tokio::spawn(async move { while tell.send(Told::Runtime(source.next().await)).is_ok() {} });
+fn listen_to_containerd(mut source: containerd::Source, tell: EventSender) {
+    tokio::spawn(async move { while tell.send(Event::Runtime(source.next().await)).is_ok() {} });
 }
 
 /// The first signal stops the process, which may wait for what is under way. The second ends the process at once, as if nobody listened to it.

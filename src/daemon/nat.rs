@@ -12,13 +12,13 @@ const SETTLE: Duration = Duration::from_secs(1);
 /// How long after a look that failed the next comes.
 const AGAIN: Duration = Duration::from_secs(10);
 
-/// The chains that were found, and when to look again.
-pub(super) struct Watch {
+/// Other programs' NAT chains that run before egressd's, and when to look again.
+pub(super) struct NatChains {
     due: Option<Instant>,
     problems: Vec<String>,
 }
 
-impl Watch {
+impl NatChains {
     pub fn new() -> Self {
         Self { due: Some(Instant::now()), problems: Vec::new() }
     }

@@ -8,7 +8,7 @@ use tokio::sync::oneshot;
 use tokio::task::spawn_blocking;
 use tracing::debug;
 
-use super::{Teller, Told, tally};
+use super::{Event, EventSender, tally};
 use crate::effects::nft::{drops, full};
 use crate::model::facts::IfIndex;
 use crate::model::leave::{Asked, Leaving};
@@ -101,8 +101,8 @@ fn read_drops() -> Drops {
 }
 
 /// Puts a question to the loop; `None` when it stops.
-pub(super) async fn put(question: Question, tell: &Teller) -> Option<Response> {
+pub(super) async fn put(question: Question, tell: &EventSender) -> Option<Response> {
     let (respond, response) = oneshot::channel();
-    tell.send(Told::Question(question, respond)).ok()?;
+    tell.send(Event::Question(question, respond)).ok()?;
     response.await.ok()
 }

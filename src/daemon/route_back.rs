@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use tracing::error;
 
-use super::{Teller, Told, threads};
+use super::{Event, EventSender, threads};
 use crate::effects::route_back::{self, Hands};
 use crate::model::facts::KernelFacts;
 use crate::model::replace;
@@ -19,19 +19,19 @@ use crate::model::ways_back::ways_back;
 /// How often all namespaces are looked at while any has something of ours: nobody tells of changes in them.
 const LOOK: Duration = Duration::from_secs(2);
 
-/// What is wanted of the thread.
-pub(super) struct Watch {
+/// The routes back of servers, which a thread keeps.
+pub(super) struct RoutesBack {
     state: PathBuf,
-    tell: Teller,
+    tell: EventSender,
     thread: Option<mpsc::Sender<BTreeSet<RouteBack>>>,
     wanted: BTreeSet<RouteBack>,
     /// Whether an earlier run left something is known.
     looked: bool,
 }
 
-impl Watch {
+impl RoutesBack {
     /// Starts nothing yet. `state` is the state directory.
-    pub fn new(state: PathBuf, tell: Teller) -> Self {
+    pub fn new(state: PathBuf, tell: EventSender) -> Self {
         Self { state, tell, thread: None, wanted: BTreeSet::new(), looked: false }
     }
 
@@ -48,18 +48,18 @@ impl Watch {
     }
 }
 
-fn start(state: PathBuf, tell: Teller) -> mpsc::Sender<BTreeSet<RouteBack>> {
+fn start(state: PathBuf, tell: EventSender) -> mpsc::Sender<BTreeSet<RouteBack>> {
     threads::start("route-back", move |orders: &mpsc::Receiver<BTreeSet<RouteBack>>| match Hands::new(&state) {
         Ok(hands) => keep(hands, &state, orders, &tell),
         Err(error) => {
             error!(%error, "failed to keep the servers' routes back");
             let failed = |wanted: BTreeSet<RouteBack>| wanted.into_iter().map(|one| (one, Err(error.to_string()))).collect();
-            while orders.recv().is_ok_and(|wanted| tell.send(Told::RoutedBack(failed(wanted))).is_ok()) {}
+            while orders.recv().is_ok_and(|wanted| tell.send(Event::RoutedBack(failed(wanted))).is_ok()) {}
         }
     })
 }
 
-fn keep(mut hands: Hands, state: &Path, orders: &mpsc::Receiver<BTreeSet<RouteBack>>, tell: &Teller) {
+fn keep(mut hands: Hands, state: &Path, orders: &mpsc::Receiver<BTreeSet<RouteBack>>, tell: &EventSender) {
     let (mut wanted, mut last) = (BTreeSet::new(), RoutedBack::new());
     loop {
         let idle = wanted.is_empty() && !route_back::has_left_something(state);
@@ -70,7 +70,7 @@ fn keep(mut hands: Hands, state: &Path, orders: &mpsc::Receiver<BTreeSet<RouteBa
             Err(RecvTimeoutError::Disconnected) => return,
         }
         let now = hands.look(&wanted);
-        if replace(&mut last, now) && tell.send(Told::RoutedBack(last.clone())).is_err() {
+        if replace(&mut last, now) && tell.send(Event::RoutedBack(last.clone())).is_err() {
             return;
         }
     }

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use tracing::{debug, info};
 
-use super::{Teller, Told, tally, threads};
+use super::{Event, EventSender, tally, threads};
 use crate::model::port_use::{Full, Source, may_be_full};
 use crate::model::resolve::Outcome;
 use crate::model::spread::Shares;
@@ -20,16 +20,16 @@ const REST: u32 = 10;
 /// How many flows conntrack has, below the root of the settings.
 const COUNT: &str = "net/netfilter/nf_conntrack_count";
 
-/// The exits that are watched.
-pub(super) struct Watch {
+/// The exits whose source ports are counted.
+pub(super) struct PortSpill {
     wanted: Option<BTreeSet<Source>>,
     thread: mpsc::Sender<BTreeSet<Source>>,
     /// The first look has been told of.
     pub told: bool,
 }
 
-impl Watch {
-    pub fn new(settings: &Path, tell: Teller) -> Self {
+impl PortSpill {
+    pub fn new(settings: &Path, tell: EventSender) -> Self {
         let count = settings.join(COUNT);
         Self { wanted: None, thread: threads::start("spill", move |wanted| watch(wanted, &count, &tell)), told: false }
     }
@@ -47,7 +47,7 @@ impl Watch {
 }
 
 /// The thread; it ends when the sender is dropped. The first look is told of, whatever it shows.
-fn watch(wanted: &mpsc::Receiver<BTreeSet<Source>>, count: &Path, tell: &Teller) {
+fn watch(wanted: &mpsc::Receiver<BTreeSet<Source>>, count: &Path, tell: &EventSender) {
     let (mut exits, mut last, mut rest): (BTreeSet<Source>, Option<Full>, Duration) = (BTreeSet::new(), None, EVERY);
     loop {
         let Ok(mut given) = threads::all_given(wanted, (!exits.is_empty()).then_some(rest)) else { return };
@@ -58,7 +58,7 @@ fn watch(wanted: &mpsc::Receiver<BTreeSet<Source>>, count: &Path, tell: &Teller)
         if last.as_ref() != Some(&full) {
             log(last.as_ref(), &full);
             last = Some(full.clone());
-            if tell.send(Told::PortsFull(full)).is_err() {
+            if tell.send(Event::PortsFull(full)).is_err() {
                 return;
             }
         }

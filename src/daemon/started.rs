@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use tokio::time::{Instant, sleep};
 
-use super::Teller;
+use super::EventSender;
 use super::question::{Question, Response, put};
 use crate::model::facts::IfIndex;
 use crate::model::isolated;
@@ -20,7 +20,7 @@ const PATIENCE: Duration = Duration::from_secs(5);
 const PAUSE: Duration = Duration::from_millis(2);
 
 /// Waits until the rules are there, or it is known that they will not be; `None` when the loop stops.
-pub(super) async fn await_ready(question: impl Fn() -> Question, tell: &Teller) -> Option<Response> {
+pub(super) async fn await_ready(question: impl Fn() -> Question, tell: &EventSender) -> Option<Response> {
     let deadline = Instant::now() + PATIENCE;
     loop {
         match put(question(), tell).await? {

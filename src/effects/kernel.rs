@@ -21,7 +21,7 @@ use crate::nft::{Change, Family, Ruleset, diff};
 use crate::plan::Plan;
 use crate::plan::datapath::{admission, programs};
 use crate::plan::gates::{self, Wanted};
-use crate::plan::step::{Names, RouteStep};
+use crate::plan::step::{InterfaceNames, RouteStep};
 
 /// Flowtables of older kernels look seldom at whether a flow's route still holds (5.13 to 5.17), and have not been tried.
 const OLDEST_FAST_PATH: (u32, u32) = (6, 1);
@@ -294,7 +294,7 @@ impl Kernel {
         (done, restored.left.iter().map(ToString::to_string).collect())
     }
 
-    fn route(&mut self, steps: &[RouteStep], names: &Names, done: &mut Done) {
+    fn route(&mut self, steps: &[RouteStep], names: &InterfaceNames, done: &mut Done) {
         for step in steps {
             debug!(step = %step.words(names), "route");
             match self.routing.apply(step) {

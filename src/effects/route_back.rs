@@ -19,7 +19,7 @@ use crate::facts::kernel::{self, Asker};
 use crate::model::facts::IfIndex;
 use crate::model::route_back::{RouteBack, RoutedBack};
 use crate::plan::route_back::steps;
-use crate::plan::step::Names;
+use crate::plan::step::InterfaceNames;
 
 /// Where `ip netns`, CNI runtimes, and Docker keep files of network namespaces.
 const FOLDERS: [&str; 2] = ["/run/netns", "/run/docker/netns"];
@@ -179,7 +179,7 @@ fn put_here(servers: &[RouteBack], folder: &Path) -> io::Result<RoutedBack> {
     for step in steps(&here, &routes, &rules) {
         fs::write(folder.join(MADE), [])?;
         hands.apply(&step).map_err(|error| failed(&error))?;
-        info!("in the network namespace of a server: {}", step.words(&Names::default()));
+        info!("in the network namespace of a server: {}", step.words(&InterfaceNames::default()));
     }
     for (one, index) in here.iter().filter(|(one, _)| one.via.is_ipv6()) {
         // No setting of this host keeps it from telling the server of the client beside it.

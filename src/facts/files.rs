@@ -132,7 +132,7 @@ impl Folder {
     fn read(&mut self) -> Manifests {
         let mut nameless = Vec::new();
         let (files, trouble) = match self.names() {
-            Ok(Names { readable, odd }) => {
+            Ok(ManifestFiles { readable, odd }) => {
                 nameless = odd;
                 (readable.into_iter().filter_map(|name| self.file(name)).collect::<Vec<_>>(), None)
             }
@@ -170,7 +170,7 @@ impl Folder {
     }
 
     /// Names of the files that are manifests, or why they cannot be told, with the cure.
-    fn names(&mut self) -> Result<Names, String> {
+    fn names(&mut self) -> Result<ManifestFiles, String> {
         let listed = fs::metadata(&self.path).and_then(|about| Ok((about.dev(), names(&self.path)?)));
         let (device, mut names) = listed.map_err(|error| match error.kind() {
             io::ErrorKind::NotFound => "does not exist; create it, and leave it empty if nothing is to be bound".to_owned(),
@@ -233,15 +233,15 @@ impl Folder {
 
 /// Names of files that are manifests by their ending.
 #[derive(Default)]
-struct Names {
+struct ManifestFiles {
     /// Sorted.
     readable: Vec<String>,
     /// Not in UTF-8.
     odd: Vec<OsString>,
 }
 
-fn names(folder: &Path) -> io::Result<Names> {
-    let mut names = Names::default();
+fn names(folder: &Path) -> io::Result<ManifestFiles> {
+    let mut names = ManifestFiles::default();
     for entry in fs::read_dir(folder)? {
         let name = entry?.file_name();
         if !is_manifest(&name.to_string_lossy()) {

@@ -15,19 +15,19 @@ use super::pool::{Lender, Pool, holders};
 use super::select::PodIndex;
 use super::{put, replace};
 
-/// Something of one kind was said.
+/// A change of the objects of one kind.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Word<T> {
-    /// The whole truth as of now: what is not in it is gone.
+pub enum Update<T> {
+    /// All objects as of now: what is not in it is gone.
     All(Vec<T>),
     One(T),
     /// By key.
     Gone(String),
 }
 
-impl<T> Word<T> {
-    /// Takes it into what is known of the kind.
-    pub fn hear<V>(self, known: &mut Option<BTreeMap<String, V>>, keyed: impl Fn(T) -> (String, V)) {
+impl<T> Update<T> {
+    /// Applies it to what is known of the kind.
+    pub fn apply<V>(self, known: &mut Option<BTreeMap<String, V>>, keyed: impl Fn(T) -> (String, V)) {
         match self {
             Self::All(all) => *known = Some(all.into_iter().map(keyed).collect()),
             Self::One(one) => known.get_or_insert_default().extend([keyed(one)]),
@@ -44,11 +44,11 @@ pub trait Keyed {
 /// What the API server said since the last look.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum ClusterChange {
-    Bindings(Word<ApiBinding>),
-    Pools(Word<Pool>),
-    Namespaces(Word<Namespace>),
+    Bindings(Update<ApiBinding>),
+    Pools(Update<Pool>),
+    Namespaces(Update<Namespace>),
     /// Pods of this node, by uid.
-    Pods(Word<Pod>),
+    Pods(Update<Pod>),
     Node(Node),
     /// Subnets that are inside: pods and nodes of the whole cluster, services, the API server.
     Inside(BTreeSet<IpNet>),
@@ -155,10 +155,10 @@ impl Cluster {
         let lends =
             matches!(change, ClusterChange::Bindings(_) | ClusterChange::Pools(_) | ClusterChange::Namespaces(_) | ClusterChange::Node(_));
         let new = match change {
-            ClusterChange::Bindings(word) => hear(&mut self.bindings, word),
-            ClusterChange::Pools(word) => hear(&mut self.pools, word),
-            ClusterChange::Namespaces(word) => hear(&mut self.namespaces, word),
-            ClusterChange::Pods(word) => self.hear_pods(word),
+            ClusterChange::Bindings(update) => apply(&mut self.bindings, update),
+            ClusterChange::Pools(update) => apply(&mut self.pools, update),
+            ClusterChange::Namespaces(update) => apply(&mut self.namespaces, update),
+            ClusterChange::Pods(update) => self.apply_pods(update),
             ClusterChange::Node(node) => replace(&mut self.node, node),
             ClusterChange::Inside(inside) => {
                 let changed = replace(&mut self.inside, Arc::new(&inside | &self.configured_inside));
@@ -174,7 +174,7 @@ impl Cluster {
         new
     }
 
-    fn hear_pods(&mut self, word: Word<Pod>) -> bool {
+    fn apply_pods(&mut self, update: Update<Pod>) -> bool {
         let first = self.pods.is_none();
         let mut pods = self.pods.take().unwrap_or_default();
         let mut see = |pod: Pod, before: &BTreeMap<String, Seen>| {
@@ -184,16 +184,16 @@ impl Cluster {
             let place = before.get(&pod.uid).filter(same).map_or(self.places, |seen| seen.place);
             (pod.uid.clone(), Seen { pod: Arc::new(pod), place })
         };
-        let new = match word {
-            Word::All(all) => {
+        let new = match update {
+            Update::All(all) => {
                 let now = all.into_iter().map(|pod| see(pod, &pods)).collect();
                 replace(&mut pods, now)
             }
-            Word::One(pod) => {
+            Update::One(pod) => {
                 let (uid, seen) = see(pod, &pods);
                 put(&mut pods, uid, seen)
             }
-            Word::Gone(uid) => pods.remove(&uid).is_some(),
+            Update::Gone(uid) => pods.remove(&uid).is_some(),
         };
         self.pods = Some(pods);
         new || first
@@ -261,11 +261,11 @@ fn exits_of(pool: &Pool, node: &str) -> Binding {
     Binding { exits, priority: i32::MIN, created: u64::MAX, ..Binding::plain(Source::Api, &pool.name, nobody) }
 }
 
-fn hear<T: Keyed + Eq>(known: &mut Option<Known<T>>, word: Word<T>) -> bool {
-    match word {
-        Word::All(all) => replace(known, Some(all.into_iter().map(|one| (one.key(), Arc::new(one))).collect())),
-        Word::One(one) => put(known.get_or_insert_default(), one.key(), Arc::new(one)),
-        Word::Gone(key) => known.as_mut().and_then(|known| known.remove(&key)).is_some(),
+fn apply<T: Keyed + Eq>(known: &mut Option<Known<T>>, update: Update<T>) -> bool {
+    match update {
+        Update::All(all) => replace(known, Some(all.into_iter().map(|one| (one.key(), Arc::new(one))).collect())),
+        Update::One(one) => put(known.get_or_insert_default(), one.key(), Arc::new(one)),
+        Update::Gone(key) => known.as_mut().and_then(|known| known.remove(&key)).is_some(),
     }
 }
 
@@ -279,21 +279,21 @@ mod tests {
         let namespace = |name: &str| Namespace { name: name.to_owned(), ..Namespace::default() };
         let mut cluster = Cluster::new(false, &[]);
         let changes = [
-            ClusterChange::Bindings(Word::All(Vec::new())),
-            ClusterChange::Pools(Word::All(Vec::new())),
-            ClusterChange::Namespaces(Word::All(Vec::new())),
-            ClusterChange::Pods(Word::All(Vec::new())),
+            ClusterChange::Bindings(Update::All(Vec::new())),
+            ClusterChange::Pools(Update::All(Vec::new())),
+            ClusterChange::Namespaces(Update::All(Vec::new())),
+            ClusterChange::Pods(Update::All(Vec::new())),
             ClusterChange::InsideUnsaid,
-            ClusterChange::Namespaces(Word::One(namespace("shop"))),
-            ClusterChange::Pods(Word::One(pod("10.9.0.5"))),
-            ClusterChange::Pods(Word::One(pod("10.9.0.6"))),
-            ClusterChange::Pods(Word::All(vec![pod("10.9.0.7")])),
+            ClusterChange::Namespaces(Update::One(namespace("shop"))),
+            ClusterChange::Pods(Update::One(pod("10.9.0.5"))),
+            ClusterChange::Pods(Update::One(pod("10.9.0.6"))),
+            ClusterChange::Pods(Update::All(vec![pod("10.9.0.7")])),
             ClusterChange::Inside(["10.9.0.0/16".parse().unwrap()].into()),
             ClusterChange::DaemonSet(None),
             ClusterChange::Trouble { about: "pods".to_owned(), problem: Some("no verb list".to_owned()) },
             ClusterChange::Trouble { about: "pods".to_owned(), problem: None },
-            ClusterChange::Pods(Word::Gone("p".to_owned())),
-            ClusterChange::Namespaces(Word::Gone("shop".to_owned())),
+            ClusterChange::Pods(Update::Gone("p".to_owned())),
+            ClusterChange::Namespaces(Update::Gone("shop".to_owned())),
         ];
         for change in changes {
             assert!(cluster.apply(change.clone()), "{change:?}");

@@ -59,19 +59,19 @@ impl Past {
 
 /// Decides everything anew. Deterministic in facts and past.
 pub fn resolve(facts: &Facts, past: &mut Past) -> Outcome {
-    Ground::survey(facts, past).resolve(facts, past)
+    RowInputs::discover(facts, past).resolve(facts, past)
 }
 
-/// What the rows stand on: who falls under which bindings, and the uplinks that these make.
-pub struct Ground<'a> {
+/// What rows are made from: which bindings select each container, and the uplinks that the bindings make.
+pub struct RowInputs<'a> {
     bound: Vec<(&'a Known, Vec<Held>)>,
     exec: Vec<Arc<Binding>>,
     pub uplinks: Uplinks,
 }
 
-impl<'a> Ground<'a> {
-    /// Finds it.
-    pub fn survey(facts: &'a Facts, past: &mut Past) -> Self {
+impl<'a> RowInputs<'a> {
+    /// Finds the bindings of all containers, and the uplinks.
+    pub fn discover(facts: &'a Facts, past: &mut Past) -> Self {
         let bound: Vec<(&Known, Vec<Held>)> =
             facts.containers.values().map(|known| (known, facts.manifests.of(&known.container))).collect();
         let labels = bound.iter().flat_map(|(_, held)| held).filter(|h| matches!(h, Held::Label(_))).map(|h| &**h);
@@ -84,7 +84,7 @@ impl<'a> Ground<'a> {
         Self { bound, exec, uplinks }
     }
 
-    /// The rows, and what follows from them. Facts and past are those of the survey.
+    /// The rows, and what follows from them. Facts and past are those of [`RowInputs::discover`].
     pub fn resolve(self, facts: &Facts, past: &mut Past) -> Outcome {
         let Self { bound, exec, uplinks } = self;
         let resolver = Resolver::new(facts, &uplinks);

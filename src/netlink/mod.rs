@@ -5,7 +5,6 @@ pub mod fdb;
 pub mod ipvs;
 pub mod link;
 pub mod nexthop;
-pub mod own;
 pub mod routing;
 pub mod rule;
 pub mod socket;

@@ -33,7 +33,7 @@ use flows::Cut;
 use inbound::ServerCut;
 use resets::Resets;
 use routing::Routing;
-use step::{Names, RouteStep};
+use step::{InterfaceNames, RouteStep};
 use tables::Departed;
 
 /// What has to change, in the order in which it is carried out. Things are added in the order table, rule, elements, and taken away
@@ -54,7 +54,7 @@ pub struct Plan {
     pub target: Option<Ruleset>,
     pub after: Vec<RouteStep>,
     /// Names of the interfaces in `before` and `after`.
-    pub names: Names,
+    pub names: InterfaceNames,
     /// Flows to end, once all else is done.
     pub cuts: Vec<Cut>,
     /// The same of servers that have left.
@@ -77,7 +77,7 @@ pub struct Observed<'a> {
 /// Makes plans. What is costly to make, and follows from what bindings say alone, is kept from one to the next.
 #[derive(Clone, Debug, Default)]
 pub struct Planner {
-    made: tables::Made,
+    made: tables::Cache,
 }
 
 impl Planner {
@@ -112,7 +112,7 @@ impl Planner {
         let disarm = if go { diff(&tables::unbound(observed.ruleset, &departed), observed.ruleset) } else { Vec::new() };
         Plan {
             sysctls: sysctls::wanted(outcome, observed.kernel, observed.sysctls),
-            names: Names::in_steps(before.iter().chain(&after), observed.kernel),
+            names: InterfaceNames::in_steps(before.iter().chain(&after), observed.kernel),
             before,
             disarm,
             cuts,

@@ -62,7 +62,7 @@ fn rule(one: &RouteBack) -> Rule {
 mod tests {
     use super::*;
     use crate::model::ports::Protocol;
-    use crate::plan::step::Names;
+    use crate::plan::step::InterfaceNames;
 
     fn one(port: u16, via: &str) -> (RouteBack, IfIndex) {
         let (address, via) = (IpAddr::from([10, 0, 0, 2]), via.parse().expect("an address"));
@@ -70,7 +70,7 @@ mod tests {
     }
 
     fn said(steps: &[RouteStep]) -> Vec<String> {
-        steps.iter().map(|step| step.words(&Names::default()).to_string()).collect()
+        steps.iter().map(|step| step.words(&InterfaceNames::default()).to_string()).collect()
     }
 
     /// What a namespace has once the steps are carried out.

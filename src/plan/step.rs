@@ -42,7 +42,7 @@ pub enum RouteStep {
 
 impl RouteStep {
     /// The step as a command.
-    pub fn words<'a>(&'a self, names: &'a Names) -> impl fmt::Display + 'a {
+    pub fn words<'a>(&'a self, names: &'a InterfaceNames) -> impl fmt::Display + 'a {
         fmt::from_fn(move |f| match self {
             Self::AddRoute(route) => write!(f, "ip route replace {}", route_words(route, names)),
             Self::DeleteRoute(route) => write!(f, "ip route delete {}", route_words(route, names)),
@@ -83,9 +83,9 @@ impl RouteStep {
 
 /// Names of the interfaces that steps are about.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Names(BTreeMap<IfIndex, String>);
+pub struct InterfaceNames(BTreeMap<IfIndex, String>);
 
-impl Names {
+impl InterfaceNames {
     /// Those that are known.
     pub fn in_steps<'a>(steps: impl IntoIterator<Item = &'a RouteStep>, kernel: &KernelFacts) -> Self {
         let indexes = steps.into_iter().flat_map(RouteStep::interfaces);
@@ -98,7 +98,7 @@ impl Names {
 }
 
 /// A route as an argument of `ip route`.
-fn route_words(route: &Route, names: &Names) -> String {
+fn route_words(route: &Route, names: &InterfaceNames) -> String {
     let mut words = match route.kind {
         RouteKind::Unicast => String::new(),
         RouteKind::Unreachable => "unreachable ".to_owned(),
@@ -217,7 +217,7 @@ mod tests {
         for (index, name) in [(2, "eth0"), (3, "eth1")] {
             kernel.apply(KernelChange::Link(Link::new(index, name, LinkKind::Other(String::new()))));
         }
-        step.words(&Names::in_steps([step], &kernel)).to_string()
+        step.words(&InterfaceNames::in_steps([step], &kernel)).to_string()
     }
 
     fn ip(text: &str) -> Option<IpAddr> {

@@ -21,13 +21,13 @@ pub type Departed = BTreeSet<(IfIndex, IpAddr)>;
 
 /// What is costly to make, and follows from bindings and exits alone.
 #[derive(Clone, Debug, Default)]
-pub struct Made {
-    traffic: traffic::Made,
-    spread: spread::Made,
-    inbound: inbound::Made,
+pub struct Cache {
+    traffic: traffic::Cache,
+    spread: spread::Cache,
+    inbound: inbound::Cache,
 }
 
-impl Made {
+impl Cache {
     /// Forgets what is not needed any more.
     pub fn keep_only(&mut self, ruleset: &Ruleset, outcome: &Outcome) {
         self.traffic.keep_only(ruleset);
@@ -37,7 +37,7 @@ impl Made {
 }
 
 /// The ruleset that an outcome needs; no table at all when nothing is bound.
-pub fn ruleset(outcome: &Outcome, kernel: &KernelFacts, made: &mut Made) -> Ruleset {
+pub fn ruleset(outcome: &Outcome, kernel: &KernelFacts, made: &mut Cache) -> Ruleset {
     if outcome.is_idle() {
         return Ruleset::default();
     }
@@ -126,7 +126,7 @@ fn bridge(rows: &[Stood], kernel: &KernelFacts) -> Table {
     table
 }
 
-fn table(outcome: &Outcome, rows: &[Stood], kernel: &KernelFacts, v6: bool, made: &mut Made) -> Table {
+fn table(outcome: &Outcome, rows: &[Stood], kernel: &KernelFacts, v6: bool, made: &mut Cache) -> Table {
     let mut sets = datapath::sets(v6);
     let mut traffics = sources(&mut sets, outcome, rows, v6);
     for (bridge, _) in outcome.guards.iter().filter(|(_, guard)| **guard == Guard::Closed) {

@@ -297,7 +297,7 @@ fn a_guard_that_an_earlier_run_left_is_taken_back() {
     let mut outcome = resolve(&facts, &mut Past::default());
     outcome.guards.insert(BRIDGE + 1, Guard::Open);
     let mut past = Past::default();
-    read_back(&tables::ruleset(&outcome, &facts.kernel, &mut tables::Made::default()), &facts.kernel, &mut past);
+    read_back(&tables::ruleset(&outcome, &facts.kernel, &mut tables::Cache::default()), &facts.kernel, &mut past);
     assert_eq!(past.pod_bridges, BTreeSet::from([BRIDGE]));
 }
 

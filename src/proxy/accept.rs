@@ -12,7 +12,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::{debug, warn};
 
 use super::context::Context;
-use super::port::{Place, Port};
+use super::port::{OpenConnection, Port};
 use super::scope::Scope;
 use crate::facts::backoff::Backoff;
 use crate::model::proxy::Proxy;
@@ -69,7 +69,7 @@ pub async fn listen<L: Accept>(
     scope: Arc<Scope>,
     context: Arc<Context>,
     retire: CancellationToken,
-    serve: impl Fn(L::Stream, Call, Option<Place>) + Send + Sync,
+    serve: impl Fn(L::Stream, Call, Option<OpenConnection>) + Send + Sync,
 ) {
     let admit = |stream, client| {
         let proxy = port.proxy();

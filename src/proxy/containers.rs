@@ -28,7 +28,7 @@ pub struct Containers {
     selected: Vec<InContainers>,
     source: Option<Source>,
     /// Those that run, by id.
-    known: BTreeMap<String, Known>,
+    known: BTreeMap<String, RunningContainer>,
     questions: FuturesUnordered<BoxFuture<'static, Answer>>,
     /// Runs of containers that were seen so far.
     runs: u64,
@@ -37,7 +37,7 @@ pub struct Containers {
 }
 
 /// A container that runs.
-struct Known {
+struct RunningContainer {
     container: Arc<Container>,
     /// Which run it is; `None` until its namespace is asked for. An answer about an older run says nothing.
     run: Option<u64>,
@@ -83,7 +83,7 @@ impl Containers {
 
     /// Those that run and that a port is asked for in, as far as their namespaces are known.
     pub fn running(&self) -> Vec<Running> {
-        let known = self.known.values().filter_map(|Known { container, file, .. }| Some((container, file.as_ref()?)));
+        let known = self.known.values().filter_map(|RunningContainer { container, file, .. }| Some((container, file.as_ref()?)));
         known.map(|(container, file)| Running { container: Arc::clone(container), file: file.clone() }).collect()
     }
 
@@ -128,7 +128,11 @@ impl Containers {
         }
         let container = Arc::new(container);
         let known = self.known.entry(container.id.clone());
-        known.and_modify(|known| known.container = Arc::clone(&container)).or_insert_with(|| Known { container, run: None, file: None });
+        known.and_modify(|known| known.container = Arc::clone(&container)).or_insert_with(|| RunningContainer {
+            container,
+            run: None,
+            file: None,
+        });
     }
 
     /// Asks for the namespaces of selected containers that were not asked for yet.

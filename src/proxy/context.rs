@@ -11,7 +11,7 @@ use super::exits::{Exits, Way};
 use super::limits::Descriptors;
 use super::opener::Opener;
 use super::pipe::Pipes;
-use super::port::{Place, Port};
+use super::port::{OpenConnection, Port};
 use super::scope::Scope;
 use super::workers::Workers;
 use crate::effects::enter::NamespaceId;
@@ -71,7 +71,7 @@ pub struct Context {
 
 impl Context {
     /// A place for a new connection that needs so many descriptors; `None` without an exit of its binding, or at a bound: both are counted.
-    pub fn admit(&self, port: &Arc<Port>, proxy: &Proxy, descriptors: usize) -> Option<Place> {
+    pub fn admit(&self, port: &Arc<Port>, proxy: &Proxy, descriptors: usize) -> Option<OpenConnection> {
         if let Some(asked) = proxy.dial.asked(&port.endpoint)
             && self.exits.refusal(&asked).is_some()
         {

@@ -60,13 +60,13 @@ impl Alarm {
     }
 }
 
-/// The place of one open connection or session.
-pub struct Place {
+/// One open connection or session, which counts as long as this is kept.
+pub struct OpenConnection {
     port: Arc<Port>,
     _descriptors: Permit,
 }
 
-impl Drop for Place {
+impl Drop for OpenConnection {
     fn drop(&mut self) {
         self.port.counts.open.fetch_sub(1, Ordering::Relaxed);
     }
@@ -100,8 +100,8 @@ impl Port {
         self.counts.open.load(Ordering::Relaxed)
     }
 
-    /// A place for a new connection that needs so many descriptors; `None` at a bound, which is counted.
-    pub fn admit(self: &Arc<Self>, limit: usize, descriptors: &Descriptors, count: usize) -> Option<Place> {
+    /// Admits a new connection that needs so many descriptors; `None` at a bound, which is counted.
+    pub fn admit(self: &Arc<Self>, limit: usize, descriptors: &Descriptors, count: usize) -> Option<OpenConnection> {
         let open = &self.counts.open;
         let below = |now: usize| (now < limit).then_some(now + 1);
         let why = match open.fetch_update(Ordering::Relaxed, Ordering::Relaxed, below) {
@@ -112,7 +112,7 @@ impl Port {
                     if before + before / 10 < limit && self.full.end() {
                         info!(proxy = self.proxy().name, port = %self.endpoint, "accepting new connections again");
                     }
-                    return Some(Place { port: Arc::clone(self), _descriptors: permit });
+                    return Some(OpenConnection { port: Arc::clone(self), _descriptors: permit });
                 }
                 Err(full) => {
                     open.fetch_sub(1, Ordering::Relaxed);

@@ -13,7 +13,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::accept::{self, Call};
 use super::context::Context;
-use super::port::{Place, Port};
+use super::port::{OpenConnection, Port};
 use super::relay::{Activity, Count};
 use super::scope::Scope;
 use super::sockets::{self, STREAMS};
@@ -36,7 +36,7 @@ fn abortive(association: &ConnectedSocket) -> io::Result<()> {
     association.options().set_linger(Some(Duration::ZERO))
 }
 
-async fn serve(client: ConnectedSocket, call: Call, _place: Place) {
+async fn serve(client: ConnectedSocket, call: Call, _place: OpenConnection) {
     call.run(join(client, &call)).await;
 }
 

@@ -13,7 +13,7 @@ use tokio::runtime::Handle;
 
 use crate::facts::kernel;
 use crate::model::proxy::{Dial, Endpoint, Transport};
-use crate::netlink::own;
+use crate::own_mark;
 
 /// Connections that wait to be accepted; the kernel bounds it by `net.core.somaxconn`.
 const BACKLOG: i32 = 4096;
@@ -87,7 +87,7 @@ fn share(socket: &Socket, address: SocketAddr) -> io::Result<()> {
 pub fn dial(transport: Transport, dial: &Dial) -> io::Result<Socket> {
     let socket = make(transport, dial.address)?;
     if let Some(source) = dial.source {
-        own::mark(SockRef::from(&socket));
+        own_mark::mark(SockRef::from(&socket));
         if transport == Transport::Tcp {
             // The port is chosen when the server is known: each server has all ports of the source (Linux 4.2).
             setsockopt(&socket, sockopt::IpBindAddressNoPort, &true)?;
@@ -103,7 +103,7 @@ pub fn dial_sctp(dial: &Dial, streams: InitParams, worker: &Handle) -> io::Resul
     let socket = make_sctp(dial.address)?;
     socket.options().set_init_params(streams)?;
     if let Some(source) = dial.source {
-        own::mark(SockRef::from(&socket));
+        own_mark::mark(SockRef::from(&socket));
         // The association has this address alone; unbound it would have all of the namespace's.
         socket.bind(SocketAddr::new(source, 0))?;
     }

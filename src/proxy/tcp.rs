@@ -16,7 +16,7 @@ use tokio_util::sync::CancellationToken;
 use super::accept::{self, Call};
 use super::context::Context;
 use super::header::{self, Ends};
-use super::port::{Place, Port};
+use super::port::{OpenConnection, Port};
 use super::relay::Relay;
 use super::scope::Scope;
 use super::sockets;
@@ -69,7 +69,7 @@ pub async fn listen(
     .await;
 }
 
-async fn serve(stream: net::TcpStream, call: Call, _place: Place) {
+async fn serve(stream: net::TcpStream, call: Call, _place: OpenConnection) {
     call.run(call.join(stream)).await;
 }
 

@@ -18,7 +18,7 @@ use tracing::{debug, warn};
 
 use super::context::Context;
 use super::datagram::{self, LARGEST, Path};
-use super::port::{Place, Port};
+use super::port::{OpenConnection, Port};
 use super::scope::Scope;
 use super::sockets;
 use crate::facts::kernel;
@@ -39,7 +39,7 @@ struct Session {
     server: Arc<AsyncFd<UdpSocket>>,
     last: Arc<AtomicU64>,
     answers: AbortHandle,
-    _place: Place,
+    _place: OpenConnection,
 }
 
 impl Drop for Session {

@@ -33,15 +33,15 @@ pub use binding::{ACCEPTED, AGENT_SILENT, NO_WORKLOADS, PROGRAMMED, PUBLISHED, R
 use binding::{Case, Report};
 pub use condition::READY;
 use condition::Verdict;
-pub use events::{Event, Tale};
-use events::{Lending, Told};
+use events::{Announced, Lending};
+pub use events::{Event, EventContent};
 use nodes::Heard;
 pub use placed::{ASSIGNED, NO_NODE};
 use pool::Lent;
 pub use pool::{AVAILABLE, EXHAUSTED};
 pub use record::RECORD;
 use world::Written;
-pub use world::{Change, ClusterNode, Named, Teller, World};
+pub use world::{Change, ClusterNode, InsideSource, Named, World};
 
 /// How long after a binding was written "no node reports on it" means that it selects nobody: twice a node's longest pause between reports.
 const GRACE: SignedDuration = SignedDuration::from_secs(10);
@@ -106,7 +106,7 @@ pub struct Clock {
 pub struct Past {
     /// Since when each binding is as it is, by uid: its generation, and when that was first seen.
     seen: BTreeMap<String, (i64, Timestamp)>,
-    told: Told,
+    announced: Announced,
     heard: Heard,
     record: record::Seen,
     /// Addresses in writes that are on their way, by the binding's uid: they are given to nobody else meanwhile.
@@ -159,12 +159,12 @@ pub fn fold(world: &World, past: &mut Past, clock: Clock) -> Writes {
         if object.status.as_ref() == Some(&status) {
             continue;
         }
-        let event = past.told.tell(object, events::of_binding(&before), events::of_binding(&status), clock.steady);
+        let event = past.announced.tell(object, events::of_binding(&before), events::of_binding(&status), clock.steady);
         writes.events.extend(event);
         if let Some(change) = Lending::of(key, &before, &status) {
-            writes.events.extend(past.told.once(object, change.for_binding(), clock.steady));
+            writes.events.extend(past.announced.once(object, change.for_binding(), clock.steady));
             let pool = change.pool().and_then(|name| pools.get(name));
-            writes.events.extend(pool.and_then(|pool| past.told.once(&pool.object, change.for_pool(), clock.steady)));
+            writes.events.extend(pool.and_then(|pool| past.announced.once(&pool.object, change.for_pool(), clock.steady)));
         }
         let (namespace, name) = (object.namespace().unwrap_or_default(), object.name_any());
         writes.bindings.push(BindingWrite { namespace, name, of: Precondition::of(object), status });
@@ -183,7 +183,7 @@ pub fn fold(world: &World, past: &mut Past, clock: Clock) -> Writes {
         if object.status.is_some() && (EgressPoolStatus { cloud: None, ..before.clone() }) == status {
             continue;
         }
-        writes.events.extend(past.told.tell(object, events::of_pool(&before), events::of_pool(&status), clock.steady));
+        writes.events.extend(past.announced.tell(object, events::of_pool(&before), events::of_pool(&status), clock.steady));
         writes.pools.push(PoolWrite { name: name.clone(), of: Precondition::of(object), status });
     }
     let (next, unrecorded) = record::text(&past.record.next(&unsaid, said));
@@ -221,7 +221,7 @@ impl Past {
         let uids: BTreeSet<&str> = bindings.chain(pools.filter_map(|pool| pool.metadata.uid.as_deref())).collect();
         self.seen.retain(|uid, _| uids.contains(uid.as_str()));
         self.on_their_way.retain(|uid, _| uids.contains(uid.as_str()));
-        self.told.retain(&uids);
+        self.announced.retain(&uids);
     }
 
     /// Since when a binding is as it is.
@@ -321,7 +321,7 @@ fn note<'a>(
 /// What the agents are to be told to be inside, if it is not what they are told. Nothing before all have spoken who know.
 fn inside(world: &World) -> Option<String> {
     let nodes = world.nodes.as_ref()?;
-    let all = [Teller::Services, Teller::ApiServer].iter().all(|teller| world.inside.contains_key(teller));
+    let all = [InsideSource::Services, InsideSource::ApiServer].iter().all(|source| world.inside.contains_key(source));
     let told = world.told_inside.as_ref().filter(|_| all)?;
     let nodes = nodes.values().map(|node| &node.inside);
     let text = inside::text(nodes.chain(world.inside.values().flat_map(BTreeMap::values)));

@@ -2,7 +2,7 @@
 
 use std::net::{IpAddr, Ipv4Addr};
 
-use egressd::model::cluster::{Cluster, ClusterChange, Word};
+use egressd::model::cluster::{Cluster, ClusterChange, Update};
 use serde_json::{Value, json};
 use world::{ApiServer, cluster::Etcd, command};
 
@@ -251,9 +251,9 @@ pub fn a_status_wakes_nobody() {
     let told: Vec<String> = heard
         .into_iter()
         .filter_map(|change| match change {
-            ClusterChange::Bindings(Word::One(binding)) => Some(format!("binding {}", binding.name)),
-            ClusterChange::Pods(Word::One(pod)) => Some(format!("pod {}", pod.name)),
-            ClusterChange::Pools(Word::One(pool)) => Some(format!("pool {}", pool.name)),
+            ClusterChange::Bindings(Update::One(binding)) => Some(format!("binding {}", binding.name)),
+            ClusterChange::Pods(Update::One(pod)) => Some(format!("pod {}", pod.name)),
+            ClusterChange::Pools(Update::One(pool)) => Some(format!("pool {}", pool.name)),
             ClusterChange::Node(node) => Some(format!("node {}", node.name)),
             ClusterChange::Trouble { problem: None, .. } => None,
             other => panic!("{other:?}"),

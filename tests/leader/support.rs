@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use egressd::api::binding::EgressBinding;
 use egressd::api::node::{EgressNode, EgressNodeSpec, NodeBinding};
 use egressd::api::pool::EgressPool;
-use egressd::effects::kubernetes::Names;
+use egressd::effects::kubernetes::Identity;
 use egressd::effects::kubernetes::leader::{self, Leader};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use kube::api::{Patch, PatchParams, PostParams};
@@ -54,8 +54,8 @@ pub async fn client(kubeconfig: &str, port: Option<u16>) -> Client {
 
 /// A controller that may hold the Lease.
 pub fn agent(client: &Client, pod: &str) -> Leader {
-    let names = Names { namespace: AGENTS.to_owned(), pod: pod.to_owned() };
-    leader::start(client.clone(), names, false).expect("a thread")
+    let identity = Identity { namespace: AGENTS.to_owned(), pod: pod.to_owned() };
+    leader::start(client.clone(), identity, false).expect("a thread")
 }
 
 impl Lab {

@@ -175,7 +175,7 @@ pub fn wanted() -> Ruleset {
     let inside = ["10.244.0.0/24", "10.244.1.0/24", "10.96.0.0/12", "10.96.0.1/32", "fd00::/48", "fd00::1/128"];
     outcome.inside = Arc::new(inside.iter().map(|net| net.parse().unwrap()).collect());
     outcome.rows.push(limited_by_rate());
-    let mut ruleset = tables::ruleset(&outcome, &isolated(), &mut tables::Made::default());
+    let mut ruleset = tables::ruleset(&outcome, &isolated(), &mut tables::Cache::default());
     tables::hold_back(&mut ruleset, &[(5, "172.19.0.9".parse().unwrap())].into());
     ruleset
 }
@@ -235,10 +235,10 @@ fn the_datapaths_rules_are_taken_by_the_kernel_and_listed_by_nft() {
                 let share = |host, way| Share { exit: Exit { address: address(host), interface: 3, way, ports }, weight: 1 };
                 let closed = if number == 0 { [((6, address(9), 443), vec![address(1)])].into() } else { BTreeMap::new() };
                 let shares = Shares { spread, shares: vec![share(1, 1), share(2, 1), share(3, 2)], named: 3, closed };
-                spread::add(table, 0x8000_0001 + number as u32, &shares, v6, &mut spread::Made::default());
+                spread::add(table, 0x8000_0001 + number as u32, &shares, v6, &mut spread::Cache::default());
             }
             source_ports::add(table, &[PORTS].into(), v6);
-            traffic::add(table, &traffic::name(&limited), &limited, v6, &mut traffic::Made::default());
+            traffic::add(table, &traffic::name(&limited), &limited, v6, &mut traffic::Cache::default());
         }
         put(&mut nft, &wanted);
         assert_eq!(nft.read().unwrap(), wanted);

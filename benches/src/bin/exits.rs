@@ -15,7 +15,7 @@ use egressd::model::manifests::Manifests;
 use egressd::model::resolve::{Past, resolve};
 use egressd::model::select::Index;
 use egressd::nft::{Ruleset, diff};
-use egressd::plan::tables::{self, Made};
+use egressd::plan::tables::{self, Cache};
 use ipnet::{IpNet, Ipv4Net};
 use nix::sched::{CloneFlags, unshare};
 
@@ -37,7 +37,7 @@ fn main() {
 struct Loop {
     facts: Facts,
     past: Past,
-    made: Made,
+    made: Cache,
     mirror: Ruleset,
     nft: Nft,
 }
@@ -60,7 +60,7 @@ impl Loop {
 fn measure(policies: u32, exits: u32, spread: Spread) {
     let nft = Nft::open().expect("root can open nf_tables");
     let mut all =
-        Loop { facts: facts(policies, exits, spread), past: Past::default(), made: Made::default(), mirror: Ruleset::default(), nft };
+        Loop { facts: facts(policies, exits, spread), past: Past::default(), made: Cache::default(), mirror: Ruleset::default(), nft };
     let (planned, told, changes) = all.round();
     println!("  at first: planned in {planned:.1?}, the kernel took {changes} changes in {told:.1?}");
     let mut times = Vec::new();

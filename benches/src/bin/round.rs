@@ -13,11 +13,11 @@ use egressd::model::known::Facts;
 use egressd::model::policy::{Standing, standing};
 use egressd::model::resolve::census::Census;
 use egressd::model::resolve::few::resolve_few;
-use egressd::model::resolve::{Ground, Past, resolve};
+use egressd::model::resolve::{Past, RowInputs, resolve};
 use egressd::model::touched::Touched;
 use egressd::nft::diff;
 use egressd::plan::ahead::plan_ahead;
-use egressd::plan::tables::Made;
+use egressd::plan::tables::Cache;
 use egressd::plan::{Observed, Planner, few, tables};
 
 const CONTAINERS: u32 = 10_000;
@@ -32,7 +32,7 @@ fn main() {
     let mut outcome = resolve(&facts, &mut past);
     let bound = outcome.rows.iter().filter(|row| matches!(standing(row), Standing::Bound(_)) && row.entry.is_some()).count();
     assert_eq!(bound, CONTAINERS as usize, "all are bound");
-    let mut traffic = Made::default();
+    let mut traffic = Cache::default();
     let mut mirror = tables::ruleset(&outcome, &facts.kernel, &mut traffic);
     let mut planner = Planner::default();
     let mut parts: BTreeMap<&str, Vec<Duration>> = BTreeMap::new();
@@ -78,13 +78,13 @@ fn main() {
         let eth1 = Link { carrier: round % 2 == 1, ..link(3, "eth1", LinkKind::Other(String::new()), None, None) };
         facts.apply_kernel(KernelChange::Link(eth1));
         let mut note = |part, began: Instant| parts.entry(part).or_default().push(began.elapsed());
-        let ground = Ground::survey(&facts, &mut past);
-        let ahead = plan_ahead(&outcome, &ground.uplinks, &mut mirror).ruleset;
+        let inputs = RowInputs::discover(&facts, &mut past);
+        let ahead = plan_ahead(&outcome, &inputs.uplinks, &mut mirror).ruleset;
         assert_eq!(ahead.is_empty(), round % 2 == 1, "a policy loses its exit when the NIC goes down");
         if !ahead.is_empty() {
             note("9 their NIC goes down: until their policies have changed", began);
         }
-        outcome = ground.resolve(&facts, &mut past);
+        outcome = inputs.resolve(&facts, &mut past);
         note("9 their NIC goes down or up: resolve", began);
         let decided = Instant::now();
         let observed = Observed { kernel: &facts.kernel, ruleset: &mirror, sysctls: &none, ahead: &ahead };

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use tracing::warn;
 
-use crate::daemon::{Teller, Told, threads};
+use crate::daemon::{Event, EventSender, threads};
 use crate::effects::neighbours::Neighbours;
 use crate::model::facts::Mac;
 use crate::model::managed::{At, LinkFamily, by_link};
@@ -37,7 +37,7 @@ struct Conflict {
 
 impl Conflicts {
     /// Starts the thread that listens; it ends with this.
-    pub fn start(tell: Teller) -> Self {
+    pub fn start(tell: EventSender) -> Self {
         let thread = threads::start("conflicts", move |wanted| listen(wanted, &tell));
         Self { listened: BTreeSet::new(), thread, heard: BTreeMap::new() }
     }
@@ -52,7 +52,7 @@ impl Conflicts {
     }
 
     /// Takes note of a conflict; whether the address is to be announced again.
-    pub fn heard(&mut self, at: At, by: Mac, nic: &str) -> bool {
+    pub fn note(&mut self, at: At, by: Mac, nic: &str) -> bool {
         let now = Instant::now();
         let known = self.heard.get(&at).filter(|known| known.by == by && known.last + TOLD > now);
         if known.is_none() {
@@ -77,7 +77,7 @@ impl Conflicts {
 }
 
 /// The thread; it ends when the sender is dropped.
-fn listen(wanted: &Receiver<BTreeSet<At>>, tell: &Teller) {
+fn listen(wanted: &Receiver<BTreeSet<At>>, tell: &EventSender) {
     let mut links: BTreeMap<LinkFamily, (BTreeSet<IpAddr>, Neighbours)> = BTreeMap::new();
     let mut of = BTreeMap::new();
     let mut again = Instant::now();
@@ -104,7 +104,7 @@ fn listen(wanted: &Receiver<BTreeSet<At>>, tell: &Teller) {
             let claims = neighbours.claims(Instant::now()).filter(|claim| !claim.is_probe && addresses.contains(&claim.address));
             let by: BTreeMap<IpAddr, Mac> = claims.map(|claim| (claim.address, Mac(claim.mac))).collect();
             for (address, mac) in by {
-                if tell.send(Told::Conflict((*nic, address), mac)).is_err() {
+                if tell.send(Event::Conflict((*nic, address), mac)).is_err() {
                     return;
                 }
             }

@@ -5,7 +5,7 @@ use std::io;
 use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
-use crate::daemon::{Teller, Told, threads};
+use crate::daemon::{Event, EventSender, threads};
 use crate::effects::neighbours::Neighbours;
 use crate::facts::backoff::at_random;
 use crate::model::facts::{Family, IfIndex, Mac};
@@ -32,12 +32,12 @@ pub(crate) struct Report {
 }
 
 /// Asks, and tells the loop.
-pub(super) fn start(nic: IfIndex, family: Family, number: u64, addresses: BTreeSet<IpAddr>, tell: Teller) {
+pub(super) fn start(nic: IfIndex, family: Family, number: u64, addresses: BTreeSet<IpAddr>, tell: EventSender) {
     threads::spawn("probe", move || {
         std::thread::sleep(at_random(JITTER));
         let found = probe(nic, family, &addresses);
         // The loop may have ended.
-        let _ = tell.send(Told::Probed(Report { nic, family, number, addresses, found }));
+        let _ = tell.send(Event::Probed(Report { nic, family, number, addresses, found }));
     });
 }
 

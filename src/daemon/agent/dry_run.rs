@@ -7,7 +7,7 @@ use tokio::sync::mpsc;
 use tracing::warn;
 
 use super::Agent;
-use crate::daemon::{Error, Told};
+use crate::daemon::{Error, Event};
 use crate::model::outcome::Outcome;
 use crate::plan::engine;
 use crate::report::status;
@@ -17,9 +17,9 @@ const PATIENCE: Duration = Duration::from_secs(3);
 
 impl Agent {
     /// Prints the plan once every source has spoken.
-    pub async fn dry_run(&mut self, told: &mut mpsc::UnboundedReceiver<Told>) -> Result<(), Error> {
+    pub async fn dry_run(&mut self, events: &mut mpsc::UnboundedReceiver<Event>) -> Result<(), Error> {
         let deadline = Instant::now() + PATIENCE;
-        self.hear_until(deadline, told, |agent| !agent.silent.any()).await;
+        self.handle_until(deadline, events, |agent| !agent.silent.any()).await;
         if self.silent.engine {
             warn!("the engine does not answer: the plan lacks its containers, and removes nothing");
         }
@@ -33,7 +33,7 @@ impl Agent {
         if self.outcome.inbound.pending {
             let known =
                 |agent: &Self| agent.facts.listeners.as_ref().is_none_or(|listeners| listeners.asked == agent.outcome.inbound.asked);
-            self.hear_until(deadline, told, known).await;
+            self.handle_until(deadline, events, known).await;
             plan = self.plan(None);
         }
         let mut lines: Vec<String> = match plan {

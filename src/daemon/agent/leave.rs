@@ -7,7 +7,7 @@ use tokio::sync::mpsc;
 use tracing::info;
 
 use super::Agent;
-use crate::daemon::{Error, Told, cutter, withdraw};
+use crate::daemon::{Error, Event, cutter, withdraw};
 use crate::model::resolve::Outcome;
 use crate::report::node;
 
@@ -21,10 +21,10 @@ impl Agent {
     }
 
     /// Whether the agent goes for good. What makes it go is told by two ways, and may come later than the order to stop.
-    pub async fn is_dismissed(&mut self, told: &mut mpsc::UnboundedReceiver<Told>) -> bool {
+    pub async fn is_dismissed(&mut self, events: &mut mpsc::UnboundedReceiver<Event>) -> bool {
         let deadline = Instant::now() + LAST_WORDS;
         let enough = |agent: &Self| agent.facts.cluster.daemonset.is_none() || agent.facts.cluster.dismissed();
-        self.hear_until(deadline, told, enough).await;
+        self.handle_until(deadline, events, enough).await;
         self.facts.cluster.dismissed()
     }
 

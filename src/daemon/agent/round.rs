@@ -4,10 +4,10 @@ use std::time::Instant;
 
 use tracing::{debug, info, warn};
 
-use super::{Agent, LOOK, LOOKS, NEWS, SWEEP, is_due};
+use super::{Agent, LOOK, LOOKS, REPORT_DELAY, SWEEP, is_due};
 use crate::daemon::cutter::{self, Job};
 use crate::effects::kernel::{Done, Failure};
-use crate::model::resolve::Ground;
+use crate::model::resolve::RowInputs;
 use crate::model::resolve::census::Census;
 use crate::model::resolve::few::{Changed, resolve_few};
 use crate::model::ways;
@@ -23,14 +23,14 @@ impl Agent {
     pub(super) fn round(&mut self, began: Instant, quiet: bool) {
         self.metrics.rounds.inc();
         self.fast_path.note();
-        match self.few() {
+        match self.plan_for_few() {
             Some((plan, changed)) => self.round_for_few(plan, &changed, began),
             None => self.round_for_all(began, quiet),
         }
     }
 
     /// The plan for a few, unless it takes one for everybody.
-    fn few(&mut self) -> Option<(Plan, Changed)> {
+    fn plan_for_few(&mut self) -> Option<(Plan, Changed)> {
         let (touched, census) = (std::mem::take(&mut self.facts.touched), self.census.take());
         if touched.all || !self.taken_over || self.silent.any() || !self.failing.is_empty() {
             return None;
@@ -39,7 +39,7 @@ impl Agent {
         let mut census = census.unwrap_or_else(|| Census::of(&self.facts, &touched, &self.outcome));
         let changed = resolve_few(&self.facts, &mut self.past, &mut self.outcome, &mut census, &touched)?;
         self.census = Some(census);
-        self.few += 1;
+        self.rounds_since_full += 1;
         Some((few::plan_few(&self.outcome, &self.facts.kernel, ruleset, &changed, &self.past.departed), changed))
     }
 
@@ -50,7 +50,7 @@ impl Agent {
             self.looks = 0;
         }
         let done = self.kernel.carry_out(plan);
-        self.tell(&done, cuts.len(), began);
+        self.log_round(&done, cuts.len(), began);
         self.transitions.log_few(&self.outcome, changed);
         if !cuts.is_empty() && done.refused.is_none() {
             let _ = self.cutter.send(Job::Cut(cuts, Vec::new()));
@@ -66,14 +66,14 @@ impl Agent {
             Ok(plan) => plan,
             Err(failure) => return self.stopped_by(failure),
         };
-        if quiet && self.few > 0 && !plan.ruleset.is_empty() {
+        if quiet && self.rounds_since_full > 0 && !plan.ruleset.is_empty() {
             warn!(
                 changes = plan.ruleset.len(),
                 "a full round found changes that incremental rounds had missed; this is a bug, please report it"
             );
             self.metrics.missed.inc();
         }
-        self.few = 0;
+        self.rounds_since_full = 0;
         let (empty, cuts, server_cuts) = (plan.is_empty(), plan.cuts.clone(), plan.server_cuts.clone());
         let mut resets = plan.resets.clone();
         self.past.departed.clone_from(&plan.departed);
@@ -103,7 +103,7 @@ impl Agent {
             resets = Resets::of(&self.outcome);
         }
         let flows_stay = cuts.is_empty() && server_cuts.is_empty();
-        self.tell(&done, cuts.len() + server_cuts.len(), began);
+        self.log_round(&done, cuts.len() + server_cuts.len(), began);
         self.transitions.log(&self.outcome);
         self.gates.want(&self.outcome, &self.facts.kernel, !self.silent.any());
         self.gateways.want(&self.outcome.uplinks.gateways);
@@ -145,7 +145,7 @@ impl Agent {
     }
 
     /// Logs what a plan came to, and takes back what was promised to those whose part of it failed: bound means programmed.
-    fn tell(&mut self, done: &Done, cuts: usize, began: Instant) {
+    fn log_round(&mut self, done: &Done, cuts: usize, began: Instant) {
         self.metrics.changes.inc_by(done.steps as u64);
         if done.steps > 0 || done.refused.is_some() || cuts > 0 {
             self.fast_path.disturbed();
@@ -172,7 +172,7 @@ impl Agent {
         self.metrics.failures.inc_by(done.failures.len() as u64);
         self.failing.note(done.failures, Instant::now());
         if self.reporter.is_some() {
-            self.news.get_or_insert_with(|| Instant::now() + NEWS);
+            self.report_due.get_or_insert_with(|| Instant::now() + REPORT_DELAY);
         }
     }
 
@@ -189,12 +189,12 @@ impl Agent {
         }
         self.facts.cluster.grant();
         self.facts.isolate();
-        let ground = Ground::survey(&self.facts, &mut self.past);
+        let inputs = RowInputs::discover(&self.facts, &mut self.past);
         let mut moved = Vec::new();
         if let Some(began) = began.filter(|_| self.taken_over && !self.silent.any())
             && let Some(known) = self.kernel.known_ruleset()
         {
-            let ahead = plan_ahead(&self.outcome, &ground.uplinks, known);
+            let ahead = plan_ahead(&self.outcome, &inputs.uplinks, known);
             moved.clone_from(&ahead.ruleset);
             if !moved.is_empty() {
                 let done = self.kernel.carry_out(ahead);
@@ -211,7 +211,7 @@ impl Agent {
         }
         // The rows of the round before go first: at ten thousand addresses they are megabytes, and the new ones take their place.
         drop(std::mem::take(&mut self.outcome));
-        self.outcome = ground.resolve(&self.facts, &mut self.past);
+        self.outcome = inputs.resolve(&self.facts, &mut self.past);
         if began.is_some() && !self.silent.any() {
             self.ipvs.retire(&mut self.outcome.inbound, &mut self.kernel);
         }

@@ -8,8 +8,8 @@ use axum::response::{IntoResponse, Response as HttpResponse};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::daemon::desk::{Desk, FlowsError};
 use crate::daemon::question::{Question, Response, dropped};
+use crate::daemon::status_cache::{FlowsError, StatusCache};
 use crate::report::status::unknown;
 
 /// Flows of one answer, at most.
@@ -53,8 +53,8 @@ fn body(json: impl IntoResponse) -> HttpResponse {
 }
 
 /// What `egressd status -o json` prints.
-pub(super) async fn status(State(desk): State<Desk>) -> Answer {
-    Ok(body(desk.status().await.ok_or_else(stopping)?.body.clone()))
+pub(super) async fn status(State(cache): State<StatusCache>) -> Answer {
+    Ok(body(cache.status().await.ok_or_else(stopping)?.body.clone()))
 }
 
 #[derive(Deserialize)]
@@ -64,10 +64,13 @@ pub(super) struct OfWorkload {
 }
 
 /// By exit, and the single flows of a workload when one is named.
-pub(super) async fn flows(State(desk): State<Desk>, query: Result<Query<OfWorkload>, axum::extract::rejection::QueryRejection>) -> Answer {
+pub(super) async fn flows(
+    State(cache): State<StatusCache>,
+    query: Result<Query<OfWorkload>, axum::extract::rejection::QueryRejection>,
+) -> Answer {
     let Query(OfWorkload { workload }) = query.map_err(|error| problem(StatusCode::BAD_REQUEST, error.body_text()))?;
-    let Some(workload) = workload else { return Ok(json(&desk.flows().await.ok_or_else(stopping)?)) };
-    match desk.flows_of(Some(workload), FLOWS).await.ok_or_else(stopping)? {
+    let Some(workload) = workload else { return Ok(json(&cache.flows().await.ok_or_else(stopping)?)) };
+    match cache.flows_of(Some(workload), FLOWS).await.ok_or_else(stopping)? {
         Ok(flows) => Ok(json(&flows)),
         Err(error @ FlowsError::Unknown(_)) => Err(problem(StatusCode::NOT_FOUND, error.to_string())),
         Err(error) => Err(problem(StatusCode::INTERNAL_SERVER_ERROR, error.to_string())),
@@ -75,8 +78,8 @@ pub(super) async fn flows(State(desk): State<Desk>, query: Result<Query<OfWorklo
 }
 
 /// The last changes, oldest first.
-pub(super) async fn changes(State(desk): State<Desk>) -> Answer {
-    match desk.put(Question::Changes).await {
+pub(super) async fn changes(State(cache): State<StatusCache>) -> Answer {
+    match cache.put(Question::Changes).await {
         Some(Response::Changes(changes)) => Ok(json(&changes)),
         _ => Err(stopping()),
     }
@@ -90,7 +93,10 @@ pub(super) struct FromTo {
 }
 
 /// What `egressd explain` prints.
-pub(super) async fn explain(State(desk): State<Desk>, query: Result<Query<FromTo>, axum::extract::rejection::QueryRejection>) -> Answer {
+pub(super) async fn explain(
+    State(cache): State<StatusCache>,
+    query: Result<Query<FromTo>, axum::extract::rejection::QueryRejection>,
+) -> Answer {
     let bad = |why: String| problem(StatusCode::BAD_REQUEST, why);
     let Query(FromTo { from, to }) = query.map_err(|error| bad(error.body_text()))?;
     let destination: Option<IpAddr> = match to.filter(|to| !to.is_empty()) {
@@ -100,7 +106,7 @@ pub(super) async fn explain(State(desk): State<Desk>, query: Result<Query<FromTo
         }
         None => None,
     };
-    match desk.put(Question::Explain { workload: from, destination, drops: dropped().await }).await {
+    match cache.put(Question::Explain { workload: from, destination, drops: dropped().await }).await {
         Some(Response::Text(text)) => Ok(json(&Explanation { text })),
         Some(Response::Unknown(workload)) => Err(problem(StatusCode::NOT_FOUND, unknown(&workload))),
         _ => Err(stopping()),

@@ -13,7 +13,7 @@ use serde::Serialize;
 use tokio::sync::watch;
 use tokio::time::{Interval, MissedTickBehavior, interval};
 
-use crate::daemon::desk::Desk;
+use crate::daemon::status_cache::StatusCache;
 use crate::report::drops::Dropped;
 use crate::report::flows::ExitFlows;
 
@@ -40,7 +40,7 @@ pub(super) struct FlowsEvent {
 }
 
 struct Listener {
-    desk: Desk,
+    cache: StatusCache,
     revisions: watch::Receiver<u64>,
     tick: Interval,
     /// The number that the client has.
@@ -50,14 +50,14 @@ struct Listener {
 }
 
 /// Events until the client goes.
-pub(super) async fn events(State(desk): State<Desk>) -> impl IntoResponse {
-    Sse::new(stream(desk))
+pub(super) async fn events(State(cache): State<StatusCache>) -> impl IntoResponse {
+    Sse::new(stream(cache))
 }
 
-fn stream(desk: Desk) -> impl Stream<Item = Result<Event, Infallible>> {
+fn stream(cache: StatusCache) -> impl Stream<Item = Result<Event, Infallible>> {
     let mut tick = interval(TICK);
     tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    let listener = Listener { revisions: desk.revisions(), desk, tick, number: None, due: false };
+    let listener = Listener { revisions: cache.revisions(), cache, tick, number: None, due: false };
     unfold(listener, async |mut listener| Some((Ok(listener.next().await?), listener)))
 }
 
@@ -65,12 +65,12 @@ impl Listener {
     /// The next event; `None` when the daemon stops.
     async fn next(&mut self) -> Option<Event> {
         loop {
-            let snapshot = self.desk.status().await?;
+            let snapshot = self.cache.status().await?;
             if self.number.replace(snapshot.number) != Some(snapshot.number) {
                 return Some(event("status", &StatusEvent { number: snapshot.number }).retry(AGAIN));
             }
             if std::mem::take(&mut self.due) {
-                let exits = self.desk.flows().await?.exits;
+                let exits = self.cache.flows().await?.exits;
                 return Some(event("flows", &FlowsEvent { exits, dropped: snapshot.dropped.clone() }));
             }
             tokio::select! {

@@ -17,9 +17,9 @@ use axum::middleware::{Next, from_fn};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 
-use super::desk::Desk;
 use super::http::{Served, serve_on};
-use super::{Teller, Told};
+use super::status_cache::StatusCache;
+use super::{Event, EventSender};
 
 const UI: Served = Served { what: "the page", option: "--ui-address" };
 
@@ -34,11 +34,11 @@ const HEADERS: [(HeaderName, &str); 6] = [
 ];
 
 /// Serves until the process ends.
-pub(super) fn serve(address: SocketAddr, tell: Teller, desk: Desk) {
-    serve_on(UI, address, router(desk), move |problem| drop(tell.send(Told::Unserved(UI.what, problem))));
+pub(super) fn serve(address: SocketAddr, tell: EventSender, cache: StatusCache) {
+    serve_on(UI, address, router(cache), move |problem| drop(tell.send(Event::Unserved(UI.what, problem))));
 }
 
-fn router(desk: Desk) -> Router {
+fn router(cache: StatusCache) -> Router {
     Router::new()
         .route("/", get(page::page))
         .route("/api/v1/status", get(api::status))
@@ -48,7 +48,7 @@ fn router(desk: Desk) -> Router {
         .route("/api/v1/events", get(events::events))
         .route("/api/v1/openapi.json", get(openapi::serve))
         .fallback(async || api::problem(StatusCode::NOT_FOUND, "no such path; see /api/v1/openapi.json for those there are"))
-        .with_state(desk)
+        .with_state(cache)
         .layer(from_fn(guard))
 }
 

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use tracing::warn;
 
-use super::desk::{Key, Outcome};
+use super::write_queue::{Key, WriteResult};
 use crate::report::fold::{RECORD, Writes};
 
 #[derive(Debug, Default)]
@@ -17,7 +17,7 @@ pub struct Failing {
 
 impl Failing {
     /// Takes what a write came to.
-    pub fn hear(&mut self, key: Key, outcome: &Outcome) {
+    pub fn hear(&mut self, key: Key, outcome: &WriteResult) {
         let failure = outcome.as_ref().err().map(ToString::to_string);
         if let Key::Event(_) = key {
             if let Some(error) = failure.filter(|error| self.event.as_ref() != Some(error)) {
@@ -67,7 +67,7 @@ mod tests {
     use crate::api::pool::EgressPoolStatus;
     use crate::report::fold::{PoolWrite, Precondition};
 
-    fn failed() -> Outcome {
+    fn failed() -> WriteResult {
         Err(Error::of("patch", "egresspools.egressd.dev", kube::Error::TlsRequired))
     }
 

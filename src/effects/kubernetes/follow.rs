@@ -21,11 +21,11 @@ use crate::api::binding::EgressBinding;
 use crate::api::node::{EgressNode, EgressNodeSpec};
 use crate::api::object::{self, Lenient};
 use crate::api::pool::EgressPool;
-use crate::facts::kubernetes::book::{Entry, Said};
+use crate::facts::kubernetes::store::{Entry, Said};
 use crate::facts::kubernetes::stream::{Heard, Kind, follow};
 use crate::facts::kubernetes::{CIDRS, INSIDE, Problem, read};
-use crate::model::cluster::Word;
-use crate::report::fold::{Change, ClusterNode, Named, RECORD, Teller};
+use crate::model::cluster::Update;
+use crate::report::fold::{Change, ClusterNode, InsideSource, Named, RECORD};
 use crate::report::inside;
 
 /// Follows all of it for as long as the tasks are kept. Needs the verbs `list` and `watch` on each kind.
@@ -42,30 +42,30 @@ pub fn start(client: &Client, namespace: &str, tell: &UnboundedSender<Change>) -
     followers.add("egressnodes.egressd.dev", Kind { api, fields: None, read: report }, Change::Reports);
     followers.add("namespaces", Kind { api: Api::all(client()), fields: None, read: read::namespace }, Change::Namespaces);
     let kind = Kind { api: Api::namespaced(client(), namespace), fields: named(INSIDE), read: told };
-    followers.add("configmaps", kind, |word| {
-        Change::ToldInside(match word {
-            Word::All(all) => all.into_iter().next().flatten(),
-            Word::One(text) => text,
-            Word::Gone(_) => None,
+    followers.add("configmaps", kind, |update| {
+        Change::ToldInside(match update {
+            Update::All(all) => all.into_iter().next().flatten(),
+            Update::One(text) => text,
+            Update::Gone(_) => None,
         })
     });
 
     let kind = Kind { api: Api::namespaced(client(), namespace), fields: named(RECORD), read: recorded };
-    followers.add("configmaps", kind, |word| {
-        Change::Recorded(match word {
-            Word::All(all) => all.into_iter().next().unwrap_or_default(),
-            Word::One(data) => data,
-            Word::Gone(_) => BTreeMap::new(),
+    followers.add("configmaps", kind, |update| {
+        Change::Recorded(match update {
+            Update::All(all) => all.into_iter().next().unwrap_or_default(),
+            Update::One(data) => data,
+            Update::Gone(_) => BTreeMap::new(),
         })
     });
 
     let kind = Kind { api: Api::all(client()), fields: None, read: node };
     followers.add("nodes", kind, Change::Nodes);
     let kind = Kind { api: Api::all(client()), fields: None, read: services };
-    followers.add_if_there("servicecidrs.networking.k8s.io", kind, |word| Change::Inside(Teller::Services, word));
+    followers.add_if_there("servicecidrs.networking.k8s.io", kind, |update| Change::Inside(InsideSource::Services, update));
     // The API server keeps its own addresses there, under that name.
     let kind = Kind { api: Api::namespaced(client(), "default"), fields: named("kubernetes"), read: endpoints };
-    followers.add_if_there("endpointslices.discovery.k8s.io", kind, |word| Change::Inside(Teller::ApiServer, word));
+    followers.add_if_there("endpointslices.discovery.k8s.io", kind, |update| Change::Inside(InsideSource::ApiServer, update));
     followers.all
 }
 
@@ -75,7 +75,7 @@ struct Followers {
 }
 
 impl Followers {
-    fn add<K, T>(&mut self, resource: &'static str, kind: Kind<K, T>, change: impl Fn(Word<T>) -> Change + Send + 'static)
+    fn add<K, T>(&mut self, resource: &'static str, kind: Kind<K, T>, change: impl Fn(Update<T>) -> Change + Send + 'static)
     where
         K: Resource + Clone + DeserializeOwned + Debug + Send + 'static,
         T: Clone + PartialEq + Send + 'static,
@@ -84,7 +84,7 @@ impl Followers {
     }
 
     /// A kind that not every version of Kubernetes has (ServiceCIDRs are of 1.33), or that may be kept from us: then there is nothing of it.
-    fn add_if_there<K, T>(&mut self, resource: &'static str, kind: Kind<K, T>, change: impl Fn(Word<T>) -> Change + Send + 'static)
+    fn add_if_there<K, T>(&mut self, resource: &'static str, kind: Kind<K, T>, change: impl Fn(Update<T>) -> Change + Send + 'static)
     where
         K: Resource + Clone + DeserializeOwned + Debug + Send + 'static,
         T: Clone + PartialEq + Send + 'static,
@@ -92,16 +92,21 @@ impl Followers {
         self.spawn(resource, kind, change, true);
     }
 
-    fn spawn<K, T>(&mut self, resource: &'static str, kind: Kind<K, T>, change: impl Fn(Word<T>) -> Change + Send + 'static, without: bool)
-    where
+    fn spawn<K, T>(
+        &mut self,
+        resource: &'static str,
+        kind: Kind<K, T>,
+        change: impl Fn(Update<T>) -> Change + Send + 'static,
+        without: bool,
+    ) where
         K: Resource + Clone + DeserializeOwned + Debug + Send + 'static,
         T: Clone + PartialEq + Send + 'static,
     {
         let tell = self.tell.clone();
         let (mut listed, mut said) = (false, None);
         self.all.spawn(follow(kind, move |heard| {
-            let word = match heard {
-                Heard::Said(Said::Word(word)) => word,
+            let update = match heard {
+                Heard::Said(Said::Update(update)) => update,
                 Heard::Said(Said::Trouble { key, problem }) => {
                     return problem
                         .iter()
@@ -120,12 +125,12 @@ impl Followers {
                     if !(without && missing && !listed) {
                         return;
                     }
-                    Word::All(Vec::new())
+                    Update::All(Vec::new())
                 }
             };
             listed = true;
             // Fails only when the holder has let go, and this task with it.
-            let _ = tell.send(change(word));
+            let _ = tell.send(change(update));
         }));
     }
 }

@@ -11,10 +11,10 @@ use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::{Instant, sleep_until, timeout};
 use tracing::debug;
 
-use super::desk::{Desk, Key, Outcome};
 use super::failing::Failing;
 use super::lease::{CONTROLLERS, Candidate, Standing};
-use super::{Names, follow, write};
+use super::write_queue::{Key, WriteQueue, WriteResult};
+use super::{Identity, follow, write};
 use crate::report::fold::{Clock, Past, World, Writes, fold};
 
 /// Between two folds.
@@ -37,13 +37,13 @@ pub struct Leader {
 ///
 /// # Errors
 /// When no thread, or no runtime for it, can be had.
-pub fn start(client: Client, names: Names, raw_exits: bool) -> std::io::Result<Leader> {
+pub fn start(client: Client, identity: Identity, raw_exits: bool) -> std::io::Result<Leader> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let (stop, told) = oneshot::channel::<()>();
     let (done, stopped) = oneshot::channel();
     let (tell, standing) = watch::channel(Standing::default());
     std::thread::Builder::new().name("leader".to_owned()).spawn(move || {
-        runtime.block_on(run(client, names, raw_exits, told, tell));
+        runtime.block_on(run(client, identity, raw_exits, told, tell));
         // Nobody may be waiting.
         let _ = done.send(());
     })?;
@@ -64,28 +64,28 @@ impl Leader {
 }
 
 /// Until told to stop, or until the other end is dropped.
-async fn run(client: Client, names: Names, raw_exits: bool, mut stop: oneshot::Receiver<()>, standing: watch::Sender<Standing>) {
-    let mut candidate = Candidate::new(client.clone(), &names.namespace, CONTROLLERS, &names.pod, standing.clone());
+async fn run(client: Client, identity: Identity, raw_exits: bool, mut stop: oneshot::Receiver<()>, standing: watch::Sender<Standing>) {
+    let mut candidate = Candidate::new(client.clone(), &identity.namespace, CONTROLLERS, &identity.pod, standing.clone());
     loop {
         tokio::select! {
             _ = &mut stop => return,
             () = candidate.acquire() => {}
         }
         let (until, deadline) = watch::channel(candidate.until());
-        let desks = Desks::new(&client, &names, deadline);
+        let queues = WriteQueues::new(&client, &identity, deadline);
         tokio::select! {
             _ = &mut stop => return candidate.release().await,
             () = candidate.keep(&until) => {}
-            () = lead(&client, &names, raw_exits, desks, &standing) => {}
+            () = lead(&client, &identity, raw_exits, queues, &standing) => {}
         }
         standing.send_modify(|standing| *standing = Standing { heard: standing.heard, ..Standing::default() });
     }
 }
 
 /// Hears, folds and writes.
-async fn lead(client: &Client, names: &Names, raw_exits: bool, mut desks: Desks, standing: &watch::Sender<Standing>) {
+async fn lead(client: &Client, identity: &Identity, raw_exits: bool, mut queues: WriteQueues, standing: &watch::Sender<Standing>) {
     let (tell, mut told) = mpsc::unbounded_channel();
-    let _followers = follow::start(client, &names.namespace, &tell);
+    let _followers = follow::start(client, &identity.namespace, &tell);
     let (mut world, mut past) = (World::new(raw_exits), Past::default());
     let (began, began_wall) = (Instant::now(), Timestamp::now());
     let mut failing = Failing::default();
@@ -97,14 +97,14 @@ async fn lead(client: &Client, names: &Names, raw_exits: bool, mut desks: Desks,
                 due = Some(due.map_or(earliest, |due| due.min(earliest)));
                 continue;
             }
-            (key, outcome) = desks.done() => {
+            (key, result) = queues.done() => {
                 if let Key::Object(uid) = &key {
                     past.answered(uid);
                 }
-                failing.hear(key, &outcome);
+                failing.hear(key, &result);
                 standing.send_modify(|standing| standing.failing = failing.count());
                 // As if it had been heard already, or the next fold would decide the same again.
-                outcome.into_iter().flatten().for_each(|change| world.apply(change));
+                result.into_iter().flatten().for_each(|change| world.apply(change));
                 due = Some(due.map_or(earliest, |due| due.min(earliest)));
                 continue;
             }
@@ -119,27 +119,27 @@ async fn lead(client: &Client, names: &Names, raw_exits: bool, mut desks: Desks,
         standing.send_modify(|standing| standing.failing = failing.count());
         let again = writes.again.map(|again| Instant::now() + again.duration_since(steady).unsigned_abs());
         debug!(bindings = writes.bindings.len(), pools = writes.pools.len(), events = writes.events.len(), "folded");
-        let later = desks.send(writes, &mut past);
+        let later = queues.send(writes, &mut past);
         earliest = Instant::now() + FOLD;
         due = again.into_iter().chain(later).min().map(|again| again.max(earliest));
     }
 }
 
 /// What this process writes while it is the leader.
-struct Desks {
+struct WriteQueues {
     client: Client,
-    names: Names,
+    identity: Identity,
     /// Until when it is the leader.
     until: watch::Receiver<Instant>,
-    objects: Desk,
-    events: Desk,
+    objects: WriteQueue,
+    events: WriteQueue,
     count: u64,
 }
 
-impl Desks {
-    fn new(client: &Client, names: &Names, until: watch::Receiver<Instant>) -> Self {
-        let (objects, events) = (Desk::new(OBJECTS), Desk::new(EVENTS));
-        Self { client: client.clone(), names: names.clone(), until, objects, events, count: 0 }
+impl WriteQueues {
+    fn new(client: &Client, identity: &Identity, until: watch::Receiver<Instant>) -> Self {
+        let (objects, events) = (WriteQueue::new(OBJECTS), WriteQueue::new(EVENTS));
+        Self { client: client.clone(), identity: identity.clone(), until, objects, events, count: 0 }
     }
 
     /// Begins those writes whose objects may be written now, and says when the next of the others may.
@@ -151,7 +151,7 @@ impl Desks {
             return Some(now);
         }
         let mut later = None;
-        let mut may = |desk: &Desk, key: &Key| match desk.is_free(key, now) {
+        let mut may = |queue: &WriteQueue, key: &Key| match queue.is_free(key, now) {
             Ok(()) => true,
             Err(next) => {
                 later = later.into_iter().chain(next).min();
@@ -172,20 +172,20 @@ impl Desks {
             }
         }
         if let Some(text) = inside.filter(|_| may(&self.objects, &Key::Inside)) {
-            self.objects.send(Key::Inside, write::tell_inside(self.client.clone(), self.names.clone(), text));
+            self.objects.send(Key::Inside, write::tell_inside(self.client.clone(), self.identity.clone(), text));
         }
         if let Some(data) = record.filter(|_| may(&self.objects, &Key::Record)) {
-            self.objects.send(Key::Record, write::record(self.client.clone(), self.names.clone(), data));
+            self.objects.send(Key::Record, write::record(self.client.clone(), self.identity.clone(), data));
         }
         for event in events {
             // One that is refused is not told again: it is news only once.
             self.count += 1;
-            self.events.send(Key::Event(self.count), write::publish(self.client.clone(), self.names.clone(), event));
+            self.events.send(Key::Event(self.count), write::publish(self.client.clone(), self.identity.clone(), event));
         }
         later
     }
 
-    async fn done(&mut self) -> (Key, Outcome) {
+    async fn done(&mut self) -> (Key, WriteResult) {
         tokio::select! {
             done = self.objects.done() => done,
             done = self.events.done() => done,

@@ -1,6 +1,5 @@
 //! What is written to the API server: by an agent its node's report, by the leader what follows from all reports.
 
-mod desk;
 pub mod error;
 mod failing;
 mod follow;
@@ -9,6 +8,7 @@ pub mod lease;
 mod pace;
 pub mod reporter;
 mod write;
+mod write_queue;
 
 pub use write::cloud as write_cloud;
 
@@ -19,7 +19,7 @@ const CLOUD_MANAGER: &str = "egressd-cloud";
 
 /// What the controllers of a cluster call themselves.
 #[derive(Clone, Debug)]
-pub struct Names {
+pub struct Identity {
     /// Of their Lease and of the agents' ConfigMap.
     pub namespace: String,
     /// Of this controller's pod, which tells it from the others.

@@ -19,9 +19,9 @@ use super::error::{Error, ask};
 use super::pace::Pace;
 use crate::api::node::{EgressNode, EgressNodeSpec};
 use crate::facts::backoff::at_random;
-use crate::facts::kubernetes::book::Said;
+use crate::facts::kubernetes::store::Said;
 use crate::facts::kubernetes::stream::{Heard, Kind, follow};
-use crate::model::cluster::{Node, Word};
+use crate::model::cluster::{Node, Update};
 
 /// How often the report is written anew though nothing changed, so that a silent agent is told from one that has nothing to say: this, and up
 /// to half as much again.
@@ -127,9 +127,9 @@ fn follow_own(client: Client, name: &str) -> (JoinSet<()>, mpsc::UnboundedReceiv
     let mut task = JoinSet::new();
     task.spawn(follow(kind, move |heard| {
         let own = match heard {
-            Heard::Said(Said::Word(Word::All(all))) => all.into_iter().next(),
-            Heard::Said(Said::Word(Word::One(own))) => Some(own),
-            Heard::Said(Said::Word(Word::Gone(_))) => None,
+            Heard::Said(Said::Update(Update::All(all))) => all.into_iter().next(),
+            Heard::Said(Said::Update(Update::One(own))) => Some(own),
+            Heard::Said(Said::Update(Update::Gone(_))) => None,
             // Those who read all nodes say what is wrong.
             Heard::Said(Said::Trouble { .. }) | Heard::Problem(_) => return,
         };

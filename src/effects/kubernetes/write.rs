@@ -13,32 +13,32 @@ use serde::Serialize;
 use serde_json::json;
 use tracing::debug;
 
-use super::desk::Outcome;
 use super::error::ask;
 use super::follow::without_managers;
-use super::{CLOUD_MANAGER, MANAGER, Names};
+use super::write_queue::WriteResult;
+use super::{CLOUD_MANAGER, Identity, MANAGER};
 use crate::api::binding::EgressBinding;
 use crate::api::cloud::PoolCloudStatus;
 use crate::api::object;
 use crate::api::pool::EgressPool;
 use crate::facts::kubernetes::{CIDRS, INSIDE};
-use crate::model::cluster::Word;
+use crate::model::cluster::Update;
 use crate::report::fold::{BindingWrite, Change, Event, PoolWrite, Precondition, RECORD};
 
 /// As long as an object's name may be.
 const MAX_NAME: usize = 253;
 
-pub async fn binding(client: Client, write: BindingWrite) -> Outcome {
+pub async fn binding(client: Client, write: BindingWrite) -> WriteResult {
     let kind = ApiResource::erase::<EgressBinding>(&());
     let api = Api::namespaced_with(client, &write.namespace, &kind);
     let written = status(api, &kind, &write.name, &write.of, &write.status, MANAGER).await?;
-    Ok(written.map(|object| Change::Bindings(Word::One(object::egress_binding(object).into()))))
+    Ok(written.map(|object| Change::Bindings(Update::One(object::egress_binding(object).into()))))
 }
 
-pub async fn pool(client: Client, write: PoolWrite) -> Outcome {
+pub async fn pool(client: Client, write: PoolWrite) -> WriteResult {
     let kind = ApiResource::erase::<EgressPool>(&());
     let written = status(Api::all_with(client, &kind), &kind, &write.name, &write.of, &write.status, MANAGER).await?;
-    Ok(written.map(|object| Change::Pools(Word::One(object::egress_pool(object).into()))))
+    Ok(written.map(|object| Change::Pools(Update::One(object::egress_pool(object).into()))))
 }
 
 /// Applies a status to the object that it was decided on: not to one that was made anew under that name, nor to one that somebody has written
@@ -78,39 +78,39 @@ pub async fn cloud(client: Client, pool: &str, uid: &str, shown: Option<&PoolClo
     status(Api::all_with(client, &kind), &kind, pool, &of, &part, CLOUD_MANAGER).await.map(drop)
 }
 
-pub async fn tell_inside(client: Client, names: Names, text: String) -> Outcome {
-    config_map(client, names, INSIDE, [(CIDRS.to_owned(), text.clone())].into()).await?;
+pub async fn tell_inside(client: Client, identity: Identity, text: String) -> WriteResult {
+    config_map(client, identity, INSIDE, [(CIDRS.to_owned(), text.clone())].into()).await?;
     Ok(Some(Change::ToldInside(Some(text))))
 }
 
-pub async fn record(client: Client, names: Names, data: BTreeMap<String, String>) -> Outcome {
-    config_map(client, names, RECORD, data.clone()).await?;
+pub async fn record(client: Client, identity: Identity, data: BTreeMap<String, String>) -> WriteResult {
+    config_map(client, identity, RECORD, data.clone()).await?;
     Ok(Some(Change::Recorded(data)))
 }
 
-async fn config_map(client: Client, names: Names, name: &str, data: BTreeMap<String, String>) -> Result<(), super::error::Error> {
-    let api: Api<ConfigMap> = Api::namespaced(client, &names.namespace);
+async fn config_map(client: Client, identity: Identity, name: &str, data: BTreeMap<String, String>) -> Result<(), super::error::Error> {
+    let api: Api<ConfigMap> = Api::namespaced(client, &identity.namespace);
     let metadata = ObjectMeta { name: Some(name.to_owned()), ..ObjectMeta::default() };
     let map = ConfigMap { metadata, data: Some(data), ..ConfigMap::default() };
     ask("patch", "configmaps", api.patch(name, &PatchParams::apply(MANAGER).force(), &Patch::Apply(&map))).await.map(drop)
 }
 
 /// `kube::runtime::events::Recorder` is not used: it takes two notes of one reason for one Event, and keeps the first note.
-pub async fn publish(client: Client, names: Names, event: Event) -> Outcome {
-    let Event { about, tale } = event;
+pub async fn publish(client: Client, identity: Identity, event: Event) -> WriteResult {
+    let Event { about, content } = event;
     let namespace = about.namespace.clone().unwrap_or_else(|| "default".to_owned());
     let now = Timestamp::now();
     let name = event_name(about.name.as_deref().unwrap_or_default(), now);
     let event = KubeEvent {
         metadata: ObjectMeta { name: Some(name), namespace: Some(namespace.clone()), ..ObjectMeta::default() },
         event_time: Some(MicroTime(now)),
-        action: Some(tale.action.to_owned()),
-        reason: Some(tale.reason),
-        note: Some(tale.note),
-        type_: Some(if tale.warning { "Warning" } else { "Normal" }.to_owned()),
+        action: Some(content.action.to_owned()),
+        reason: Some(content.reason),
+        note: Some(content.note),
+        type_: Some(if content.warning { "Warning" } else { "Normal" }.to_owned()),
         regarding: Some(about),
         reporting_controller: Some("egressd.dev/egressd".to_owned()),
-        reporting_instance: Some(names.pod.clone()),
+        reporting_instance: Some(identity.pod.clone()),
         ..KubeEvent::default()
     };
     let api: Api<KubeEvent> = Api::namespaced(client, &namespace);

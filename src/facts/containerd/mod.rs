@@ -1,16 +1,16 @@
 //! A containerd as a source of facts: pods' sandboxes, and containers that no kubelet made, each with its network namespace.
 //!
 //! A sandbox's record names pod, labels and network namespace, and is there 70 ms before the pod's first instruction; of another container the
-//! kernel tells the namespace once there is a task. See `session` for how they are read, `book` for what is made of them. Only questions are
+//! kernel tells the namespace once there is a task. See `session` for how they are read, `state` for what is made of them. Only questions are
 //! asked: nothing is ever changed in containerd. A sandbox of a sandbox controller of its own (`sandboxer = "shim"`) has no such record: the
 //! API server tells of its pod.
 
-mod book;
 mod event;
 mod namespaces;
 mod nerdctl;
 mod record;
 mod session;
+mod state;
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -23,7 +23,7 @@ use super::follow::{Change, Followed};
 use crate::model::binding::Asked;
 use crate::model::facts::Container;
 use crate::model::pod::RuntimeChange;
-use book::Parse;
+use state::Parse;
 
 /// One containerd, followed for as long as this is kept.
 pub struct Source {

@@ -23,10 +23,10 @@ use futures::stream::FuturesUnordered;
 use futures::{FutureExt, Stream, StreamExt, TryFutureExt};
 use tokio::time::{Instant, timeout};
 
-use super::book::{Ask, Book, Found, Listed, Outcome, Parse};
 use super::event::{self, Event};
 use super::namespaces::Namespaces;
 use super::record::{self, DOCKER, Id, LIST_FILTER, Record};
+use super::state::{Ask, Followup, Found, Listed, Parse, RuntimeState};
 use crate::model::pod::RuntimeChange;
 
 /// A containerd that takes longer for an answer is taken for lost.
@@ -79,7 +79,7 @@ struct Read<T> {
 struct Session {
     channel: transport::Channel,
     namespaces: Namespaces,
-    book: Book,
+    state: RuntimeState,
     answers: FuturesUnordered<BoxFuture<'static, Result<Answer, Ended>>>,
     /// Containers whose record is being asked for, and whether it has to be asked for once more.
     asked: HashMap<Id, bool>,
@@ -106,7 +106,7 @@ async fn follow(socket: &Path, parse: Parse, tell: &mut impl FnMut(RuntimeChange
     let mut session = Session {
         channel,
         namespaces,
-        book: Book::new(parse),
+        state: RuntimeState::new(parse),
         answers: FuturesUnordered::new(),
         asked: HashMap::new(),
         listing: false,
@@ -149,8 +149,8 @@ impl Session {
         if event == Event::Deleted {
             self.blame(&id, None, tell);
         }
-        let outcome = self.book.event(id, event);
-        self.carry_out(outcome, tell);
+        let followup = self.state.event(id, event);
+        self.carry_out(followup, tell);
     }
 
     fn answer(&mut self, answer: Answer, tell: &mut impl FnMut(RuntimeChange)) {
@@ -160,18 +160,18 @@ impl Session {
                     return self.ask(id);
                 }
                 self.blame(&id, faults.remove(&id), tell);
-                let outcome = self.book.found(id, found);
-                self.carry_out(outcome, tell);
+                let followup = self.state.found(id, found);
+                self.carry_out(followup, tell);
             }
             Answer::List(Read { found, faults }) => {
                 self.listing = false;
-                for outcome in self.book.listed(found) {
-                    self.carry_out(outcome, tell);
+                for followup in self.state.listed(found) {
+                    self.carry_out(followup, tell);
                 }
                 self.due = Some(Instant::now() + AGAIN.get(self.lists).copied().unwrap_or(RELIST));
                 self.lists += 1;
                 if self.lists == 1 {
-                    tell(RuntimeChange::Snapshot(self.book.sandboxes()));
+                    tell(RuntimeChange::Snapshot(self.state.sandboxes()));
                 }
                 if self.faults != faults {
                     self.faults = faults;
@@ -195,20 +195,20 @@ impl Session {
         RuntimeChange::Problems(self.faults.iter().map(|(id, fault)| (format!("container {id}"), fault.clone())).collect())
     }
 
-    fn carry_out(&mut self, outcome: Outcome, tell: &mut impl FnMut(RuntimeChange)) {
-        let change = match outcome.ask {
+    fn carry_out(&mut self, followup: Followup, tell: &mut impl FnMut(RuntimeChange)) {
+        let change = match followup.ask {
             Some(Ask::Record(id)) => {
                 self.ask(id);
                 None
             }
             Some(Ask::Namespace { id, pid }) => {
                 let found = self.namespaces.of_process(pid);
-                self.book.namespace(&id, pid, found)
+                self.state.namespace(&id, pid, found)
             }
             None => None,
         };
         // What is known before the list is told is in it.
-        [outcome.change, change].into_iter().flatten().filter(|_| self.lists > 0).for_each(tell);
+        [followup.change, change].into_iter().flatten().filter(|_| self.lists > 0).for_each(tell);
     }
 
     fn ask(&mut self, id: Id) {
@@ -223,7 +223,7 @@ impl Session {
 
     fn list(&mut self) {
         self.listing = true;
-        self.book.begin();
+        self.state.begin();
         let client = Client::from(self.channel.clone());
         self.answers.push(async move { all(&client).await.map(Answer::List) }.boxed());
     }

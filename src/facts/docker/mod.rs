@@ -1,13 +1,13 @@
 //! A Docker engine as a source of facts: which containers and networks there are, with labels and addresses.
 //!
 //! Labels are known at a container's `create`, addresses at `network connect`: 10 to 290 ms before its first instruction. See `session` for
-//! how they are read, `book` for what is made of them.
+//! how they are read, `state` for what is made of them.
 
-mod book;
 mod client;
 mod question;
 mod read;
 mod session;
+mod state;
 pub mod wire;
 
 use std::path::{Path, PathBuf};
@@ -16,7 +16,7 @@ use std::sync::Arc;
 use super::follow::{Change, Followed};
 use crate::model::binding::Asked;
 use crate::model::facts::{Container, EngineChange};
-use book::Parse;
+use state::Parse;
 
 pub use client::{AskError, Client};
 pub use read::{BRIDGE_NAME, MANAGED, address, network, own_name};

@@ -18,9 +18,9 @@ use futures::stream::FuturesUnordered;
 use futures::{FutureExt, Stream, StreamExt};
 use tokio::time::Instant;
 
-use super::book::{Ask, Asked, Book, Endpoint, Everything, Outcome, Parse};
 use super::client::{AskError, Client};
 use super::read::{self, Event, Listed};
+use super::state::{Ask, Asked, Endpoint, EngineState, Everything, Followup, Parse};
 use super::wire::{self, List};
 use crate::model::facts::{EngineChange, Network};
 
@@ -58,7 +58,7 @@ enum Answer {
 
 struct Session {
     client: Client,
-    book: Book,
+    state: EngineState,
     answers: FuturesUnordered<BoxFuture<'static, Result<Answer, Ended>>>,
     /// Containers that the next list question is for, and whether the list should have caught up with what is known of them.
     dirty: HashMap<String, bool>,
@@ -87,7 +87,7 @@ async fn follow(socket: &Path, parse: Parse, tell: &mut impl FnMut(EngineChange)
     let mut events = Incoming::new(client.events(&read::event_filters()).await.map_err(Ended::Events)?.lines());
     let mut session = Session {
         client,
-        book: Book::new(parse),
+        state: EngineState::new(parse),
         answers: FuturesUnordered::new(),
         dirty: HashMap::new(),
         listing: false,
@@ -172,15 +172,15 @@ impl Session {
             early.push(event);
             return;
         }
-        if let Some(made) = self.book.made(&event) {
+        if let Some(made) = self.state.made(&event) {
             // A container whose start has been told as well may have run for long: nobody listened.
             let started = |heard: &Heard| matches!(heard, Heard::Event(Event::Started(id)) if id == event.object());
             if !ahead.iter().any(started) {
                 tell(made);
             }
         }
-        let outcome = self.book.event(event);
-        self.carry_out(outcome, tell);
+        let followup = self.state.event(event);
+        self.carry_out(followup, tell);
     }
 
     fn answer(&mut self, answer: Answer, tell: &mut impl FnMut(EngineChange)) {
@@ -188,36 +188,36 @@ impl Session {
             Answer::Everything(everything) => {
                 let Some(early) = self.early.take() else {
                     self.again = Some(Instant::now() + AGAIN);
-                    let outcome = self.book.everything(everything);
-                    return self.carry_out(outcome, tell);
+                    let followup = self.state.everything(everything);
+                    return self.carry_out(followup, tell);
                 };
                 self.again = Some(Instant::now() + LAG);
-                let outcome = self.book.restart(everything);
-                self.carry_out(outcome, tell);
+                let followup = self.state.restart(everything);
+                self.carry_out(followup, tell);
                 for event in early {
-                    let ask = self.book.doubt(event);
+                    let ask = self.state.doubt(event);
                     ask.into_iter().for_each(|ask| self.ask(ask));
                 }
             }
             Answer::Containers { asked, list } => {
                 self.listing = false;
-                let outcome = self.book.relisted(asked, list);
-                self.carry_out(outcome, tell);
+                let followup = self.state.relisted(asked, list);
+                self.carry_out(followup, tell);
                 self.ask_containers();
             }
             Answer::Endpoints { network, endpoints, inspected } => {
                 let failure = inspected.as_ref().err().map(ToString::to_string);
-                self.book.network_answers(&network, failure).into_iter().for_each(&mut *tell);
+                self.state.network_answers(&network, failure).into_iter().for_each(&mut *tell);
                 match inspected {
                     Ok(inspected) => {
                         for endpoint in endpoints {
                             let addresses = inspected.as_ref().and_then(|network| read::addresses(network, &endpoint.container));
-                            let outcome = self.book.addresses(&endpoint, addresses);
-                            self.carry_out(outcome, tell);
+                            let followup = self.state.addresses(&endpoint, addresses);
+                            self.carry_out(followup, tell);
                         }
                     }
                     Err(_) => {
-                        let open = endpoints.into_iter().filter(|endpoint| self.book.is_open(endpoint));
+                        let open = endpoints.into_iter().filter(|endpoint| self.state.is_open(endpoint));
                         self.later.extend(open.map(|endpoint| (Instant::now() + LAG, Ask::Addresses(endpoint))));
                     }
                 }
@@ -228,17 +228,17 @@ impl Session {
                 if self.networks.remove(&id) == Some(true) {
                     return self.ask(Ask::Network(id));
                 }
-                if network.is_none() && self.book.has_somebody_on(&id) {
+                if network.is_none() && self.state.has_somebody_on(&id) {
                     self.list_again_within(SOON);
                 }
-                self.book.network_found(&id, network).into_iter().for_each(tell);
+                self.state.network_found(&id, network).into_iter().for_each(tell);
             }
         }
     }
 
-    fn carry_out(&mut self, outcome: Outcome, tell: &mut impl FnMut(EngineChange)) {
-        outcome.changes.into_iter().for_each(tell);
-        outcome.asks.into_iter().for_each(|ask| self.ask(ask));
+    fn carry_out(&mut self, followup: Followup, tell: &mut impl FnMut(EngineChange)) {
+        followup.changes.into_iter().for_each(tell);
+        followup.asks.into_iter().for_each(|ask| self.ask(ask));
     }
 
     fn due(&mut self) {
@@ -287,7 +287,7 @@ impl Session {
 
     fn list_everything(&mut self) {
         self.again = None;
-        self.book.begin();
+        self.state.begin();
         let client = self.client.clone();
         self.put(async move {
             let containers = async { client.all_containers().await.map_err(failed("its containers")) };
@@ -303,7 +303,7 @@ impl Session {
         }
         self.listing = true;
         let some: Vec<String> = self.dirty.keys().take(MOST).cloned().collect();
-        let asked = |id: String| Asked { era: self.book.era(&id), settled: self.dirty.remove(&id).unwrap_or_default(), id };
+        let asked = |id: String| Asked { era: self.state.era(&id), settled: self.dirty.remove(&id).unwrap_or_default(), id };
         let asked: Vec<Asked> = some.into_iter().map(asked).collect();
         let client = self.client.clone();
         self.put(async move {

@@ -25,13 +25,13 @@ const AT_ONCE: u64 = 1024;
 const JITTER: u32 = 10;
 
 /// The checks that are wanted.
-pub type Wanted = Arc<BTreeSet<Check>>;
+pub type Checks = Arc<BTreeSet<Check>>;
 
 /// Begins to ask what is wanted, and tells each verdict. Ends with the sender of what is wanted.
 ///
 /// # Errors
 /// When there is no thread or no runtime to be had.
-pub fn start(mut wanted: watch::Receiver<Wanted>, tell: impl Fn(Check, Verdict) + Clone + Send + 'static) -> io::Result<()> {
+pub fn start(mut wanted: watch::Receiver<Checks>, tell: impl Fn(Check, Verdict) + Clone + Send + 'static) -> io::Result<()> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     thread::Builder::new().name("health".to_owned()).spawn(move || {
         runtime.block_on(async move {
@@ -104,7 +104,7 @@ mod tests {
         let _fills: Vec<_> =
             (0..2).map(|_| std::net::TcpStream::connect_timeout(&([127, 0, 0, 1], silent).into(), Duration::from_millis(200))).collect();
         let (tell, told) = mpsc::channel();
-        let (want, wanted) = watch::channel(Wanted::default());
+        let (want, wanted) = watch::channel(Checks::default());
         start(wanted, move |check, verdict| drop(tell.send((check.port, verdict)))).expect("a thread");
         want.send_replace(Arc::new([check(port), check(silent)].into()));
         assert_eq!(told.recv_timeout(PATIENCE), Ok((port, Verdict::Healthy)));

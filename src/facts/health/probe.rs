@@ -11,7 +11,7 @@ use super::tls;
 use crate::facts::http;
 use crate::model::facts::Family;
 use crate::model::health::{Check, Probe};
-use crate::netlink::own;
+use crate::own_mark;
 
 /// Bytes of the longest datagram.
 const LONGEST: usize = 65_535;
@@ -36,7 +36,7 @@ pub async fn probe(check: &Check) -> Result<(), String> {
 /// From an exit the socket is bound to it first: the host's own packets with that address leave by its NIC, and by no other exit.
 async fn connect(from: Option<IpAddr>, at: SocketAddr) -> io::Result<TcpStream> {
     let socket = if at.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
-    own::mark(SockRef::from(&socket));
+    own_mark::mark(SockRef::from(&socket));
     if let Some(from) = from {
         socket.bind((from, 0).into())?;
     }
@@ -48,7 +48,7 @@ async fn ask(at: SocketAddr, send: &[u8], expect: Option<&str>) -> Result<(), St
     let any = Family::of(at.ip()).unspecified();
     let failed = |error: io::Error| words(&error);
     let socket = UdpSocket::bind((any, 0)).await.map_err(failed)?;
-    own::mark(SockRef::from(&socket));
+    own_mark::mark(SockRef::from(&socket));
     socket.connect(at).await.map_err(failed)?;
     socket.send(send).await.map_err(failed)?;
     let mut answer = vec![0; LONGEST];

@@ -24,7 +24,7 @@ use crate::wire::Received;
 pub use ask::Asker;
 use far_ends::FarEnds;
 use listen::{Drained, Listener};
-use names::Names;
+use names::NamedNamespaces;
 pub use names::{OWN, is_namespace, open, own_namespace};
 pub use ready::{Watches, watch, watches};
 use state::{Batch, State};
@@ -51,7 +51,7 @@ pub enum Error {
 pub struct Source {
     listener: Listener,
     state: State,
-    names: Names,
+    names: NamedNamespaces,
     /// The next call gives a snapshot.
     stale: bool,
 }
@@ -69,7 +69,7 @@ impl Source {
         Ok(Self {
             listener: Listener::open().map_err(Error::Listen)?,
             state: State::open()?,
-            names: Names::open(folder).map_err(Error::Names)?,
+            names: NamedNamespaces::open(folder).map_err(Error::Names)?,
             stale: true,
         })
     }

@@ -21,7 +21,7 @@ use super::ready::{Watches, watch, watches};
 pub const OWN: &str = "/proc/thread-self/ns/net";
 
 /// Watches the names.
-pub struct Names {
+pub struct NamedNamespaces {
     folder: PathBuf,
     /// Each name that is there; without a number while it is no namespace (yet), or this very one.
     known: BTreeMap<String, Option<i32>>,
@@ -30,7 +30,7 @@ pub struct Names {
     watching: bool,
 }
 
-impl Names {
+impl NamedNamespaces {
     pub fn open(folder: &Path) -> io::Result<Self> {
         let mounts = File::open("/proc/thread-self/mountinfo")?;
         Ok(Self {
@@ -42,7 +42,7 @@ impl Names {
         })
     }
 
-    /// Waits until a name may have come, gone or become a namespace; then [`Names::look`] has to be called.
+    /// Waits until a name may have come, gone or become a namespace; then [`NamedNamespaces::look`] has to be called.
     pub async fn changed(&self) -> io::Result<()> {
         tokio::select! {
             ready = self.inotify.readable() => ready?.retain_ready(),

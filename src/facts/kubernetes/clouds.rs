@@ -15,14 +15,14 @@ use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 use tracing::{info, warn};
 
-use super::book::{Entry, Said};
+use super::store::{Entry, Said};
 use super::stream::{Heard, Kind, follow};
 use crate::api::cloud::PoolCloudStatus;
 use crate::api::node::{EgressNode, EgressNodeSpec};
 use crate::api::object;
 use crate::api::pool::EgressPool;
 use crate::model::cloud::Machine;
-use crate::model::cluster::Word;
+use crate::model::cluster::Update;
 use crate::model::pool::Pool;
 
 /// The label by which a node's region is known.
@@ -48,9 +48,9 @@ pub struct Clouds {
 type Nics = (String, BTreeMap<String, BTreeSet<IpAddr>>);
 
 enum Change {
-    Pools(Word<ClusterPool>),
-    Nodes(Word<(String, Machine)>),
-    Reports(Word<Nics>),
+    Pools(Update<ClusterPool>),
+    Nodes(Update<(String, Machine)>),
+    Reports(Update<Nics>),
 }
 
 /// The API server, followed for as long as this is kept.
@@ -100,9 +100,9 @@ impl Source {
 
     fn take(&mut self, change: Change) {
         match change {
-            Change::Pools(word) => word.hear(&mut self.pools, |pool| (pool.pool.name.clone(), pool)),
-            Change::Nodes(word) => word.hear(&mut self.nodes, |node| node),
-            Change::Reports(word) => word.hear(&mut self.reports, |nics| nics),
+            Change::Pools(update) => update.apply(&mut self.pools, |pool| (pool.pool.name.clone(), pool)),
+            Change::Nodes(update) => update.apply(&mut self.nodes, |node| node),
+            Change::Reports(update) => update.apply(&mut self.reports, |nics| nics),
         }
     }
 }
@@ -112,7 +112,7 @@ fn add<K, T>(
     tell: &mpsc::UnboundedSender<Change>,
     resource: &'static str,
     kind: Kind<K, T>,
-    change: impl Fn(Word<T>) -> Change + Send + 'static,
+    change: impl Fn(Update<T>) -> Change + Send + 'static,
 ) where
     K: Resource + Clone + DeserializeOwned + Debug + Send + 'static,
     T: Clone + PartialEq + Send + 'static,
@@ -121,7 +121,7 @@ fn add<K, T>(
     let mut said = None;
     all.spawn(follow(kind, move |heard| match heard {
         // Fails only when the source is dropped, and this task with it.
-        Heard::Said(Said::Word(word)) => drop(tell.send(change(word))),
+        Heard::Said(Said::Update(update)) => drop(tell.send(change(update))),
         Heard::Said(Said::Trouble { key, problem }) => {
             problem.iter().for_each(|problem| warn!(resource, key, problem, "failed to read an object; the others stay in force"));
         }

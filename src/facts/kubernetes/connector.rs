@@ -10,7 +10,7 @@ use socket2::{SockRef, TcpKeepalive};
 use tokio::net::{TcpSocket, TcpStream, lookup_host};
 use tokio::time::timeout;
 
-use crate::netlink::own;
+use crate::own_mark;
 
 /// How long a connection to one address may take to be made.
 const CONNECT: Duration = Duration::from_secs(10);
@@ -33,7 +33,7 @@ pub async fn connect(server: Uri) -> io::Result<TokioIo<TcpStream>> {
     let mut last = io::Error::new(io::ErrorKind::NotFound, format!("{host} has no address"));
     for address in lookup_host((host, port)).await? {
         let socket = if address.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
-        own::mark(SockRef::from(&socket));
+        own_mark::mark(SockRef::from(&socket));
         keep_alive(SockRef::from(&socket))?;
         match timeout(CONNECT, socket.connect(address)).await {
             Ok(Ok(stream)) => return Ok(TokioIo::new(stream)),

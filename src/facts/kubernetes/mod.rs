@@ -1,16 +1,16 @@
 //! The API server as a source of facts for the agent of one node: bindings, pools, namespaces, the node's pods, the node itself, what is
 //! inside, and the agents' own DaemonSet.
 //!
-//! Each kind is a watch of its own (`stream`), read (`read`) and compared with what was told before (`book`): at rest nothing comes but
+//! Each kind is a watch of its own (`stream`), read (`read`) and compared with what was told before (`store`): at rest nothing comes but
 //! the API server's bookmarks, and nothing is told of updates that change nothing here.
 
-pub(crate) mod book;
 mod client;
 pub mod clouds;
 mod connector;
 pub mod proxies;
 pub(crate) mod read;
 pub(crate) mod request;
+pub(crate) mod store;
 pub(crate) mod stream;
 mod trouble;
 
@@ -23,8 +23,8 @@ use tokio::task::JoinSet;
 
 use crate::api::binding::EgressBinding;
 use crate::api::pool::EgressPool;
-use crate::model::cluster::{ClusterChange, Word};
-use book::Said;
+use crate::model::cluster::{ClusterChange, Update};
+use store::Said;
 use stream::{Heard, Kind, follow};
 use trouble::Troubles;
 
@@ -56,11 +56,11 @@ pub struct Source {
 }
 
 struct Running {
-    told: mpsc::UnboundedReceiver<Told>,
+    told: mpsc::UnboundedReceiver<Message>,
     _followers: JoinSet<()>,
 }
 
-enum Told {
+enum Message {
     Changes(Vec<ClusterChange>),
     Problem(&'static str, Option<Problem>),
 }
@@ -73,7 +73,7 @@ impl Source {
 
     /// Waits for changes and gives all that are there, in order. May be dropped and called again without loss.
     ///
-    /// Never fails. The first word on each kind is [`Word::All`]. While a kind cannot be read, a [`ClusterChange::Trouble`] says why, or
+    /// Never fails. The first word on each kind is [`Update::All`]. While a kind cannot be read, a [`ClusterChange::Trouble`] says why, or
     /// [`ClusterChange::Lost`] when it is the API server that is away, and what was told of it stays true; it is tried again after 1 to 60 s, and
     /// what changed meanwhile is told then. A watch that is only begun anew is no loss.
     pub async fn next(&mut self) -> Vec<ClusterChange> {
@@ -88,8 +88,8 @@ impl Source {
             }
             for told in told {
                 match told {
-                    Told::Changes(changes) => batch.extend(changes),
-                    Told::Problem(resource, problem) => batch.extend(self.troubles.set(resource, problem)),
+                    Message::Changes(changes) => batch.extend(changes),
+                    Message::Problem(resource, problem) => batch.extend(self.troubles.set(resource, problem)),
                 }
             }
         }
@@ -106,37 +106,37 @@ fn start(client: &Client, scope: &Scope) -> Running {
     // Not by their types: one object of a newer definition must not spoil the list.
     let bindings = Api::all_with(client(), &ApiResource::erase::<EgressBinding>(&()));
     let kind = Kind { api: bindings, fields: None, read: read::binding };
-    followers.add("egressbindings.egressd.dev", kind, "EgressBinding", |word| vec![ClusterChange::Bindings(word)]);
+    followers.add("egressbindings.egressd.dev", kind, "EgressBinding", |update| vec![ClusterChange::Bindings(update)]);
 
     let pools = Api::all_with(client(), &ApiResource::erase::<EgressPool>(&()));
     let kind = Kind { api: pools, fields: None, read: read::pool };
-    followers.add("egresspools.egressd.dev", kind, "EgressPool", |word| vec![ClusterChange::Pools(word)]);
+    followers.add("egresspools.egressd.dev", kind, "EgressPool", |update| vec![ClusterChange::Pools(update)]);
 
     let kind = Kind { api: Api::all(client()), fields: None, read: read::namespace };
-    followers.add("namespaces", kind, "namespace", |word| vec![ClusterChange::Namespaces(word)]);
+    followers.add("namespaces", kind, "namespace", |update| vec![ClusterChange::Namespaces(update)]);
 
     let pods = Api::all_with(client(), &ApiResource::erase::<Pod>(&()));
     let kind = Kind { api: pods, fields: Some(format!("spec.nodeName={}", scope.node)), read: read::pod };
-    followers.add("pods", kind, "pod", |word| vec![ClusterChange::Pods(word)]);
+    followers.add("pods", kind, "pod", |update| vec![ClusterChange::Pods(update)]);
 
     let kind = Kind { api: Api::all(client()), fields: named(&scope.node), read: read::node };
     let name = scope.node.clone();
-    followers.add("nodes", kind, "node", move |word| node(&name, only(word)));
+    followers.add("nodes", kind, "node", move |update| node(&name, only(update)));
 
     let configmaps: Api<ConfigMap> = Api::namespaced(client(), &scope.namespace);
     let kind = Kind { api: configmaps, fields: named(INSIDE), read: read::inside };
-    followers.add("configmaps", kind, "ConfigMap", |word| only(word).map_or_else(|| vec![ClusterChange::InsideUnsaid], inside));
+    followers.add("configmaps", kind, "ConfigMap", |update| only(update).map_or_else(|| vec![ClusterChange::InsideUnsaid], inside));
 
     if let Some(name) = &scope.daemonset {
         let daemonsets = Api::namespaced_with(client(), &scope.namespace, &ApiResource::erase::<DaemonSet>(&()));
         let kind = Kind { api: daemonsets, fields: named(name), read: read::daemonset };
-        followers.add("daemonsets.apps", kind, "DaemonSet", |word| vec![ClusterChange::DaemonSet(only(word))]);
+        followers.add("daemonsets.apps", kind, "DaemonSet", |update| vec![ClusterChange::DaemonSet(only(update))]);
     }
     Running { told, _followers: followers.all }
 }
 
 struct Followers {
-    tell: mpsc::UnboundedSender<Told>,
+    tell: mpsc::UnboundedSender<Message>,
     all: JoinSet<()>,
 }
 
@@ -147,7 +147,7 @@ impl Followers {
         resource: &'static str,
         kind: Kind<K, T>,
         singular: &'static str,
-        changes: impl Fn(Word<T>) -> Vec<ClusterChange> + Send + 'static,
+        changes: impl Fn(Update<T>) -> Vec<ClusterChange> + Send + 'static,
     ) where
         K: kube::Resource + Clone + serde::de::DeserializeOwned + std::fmt::Debug + Send + 'static,
         T: Clone + PartialEq + Send + 'static,
@@ -155,11 +155,11 @@ impl Followers {
         let tell = self.tell.clone();
         let hear = move |heard| {
             let told = match heard {
-                Heard::Said(Said::Word(word)) => Told::Changes(changes(word)),
+                Heard::Said(Said::Update(update)) => Message::Changes(changes(update)),
                 Heard::Said(Said::Trouble { key, problem }) => {
-                    Told::Changes(vec![ClusterChange::Trouble { about: format!("{singular} {key}"), problem }])
+                    Message::Changes(vec![ClusterChange::Trouble { about: format!("{singular} {key}"), problem }])
                 }
-                Heard::Problem(problem) => Told::Problem(resource, problem),
+                Heard::Problem(problem) => Message::Problem(resource, problem),
             };
             // Fails only when the source is dropped, and this task with it.
             let _ = tell.send(told);
@@ -169,11 +169,11 @@ impl Followers {
 }
 
 /// Of a kind of which one object by its name is watched: that object.
-fn only<T>(word: Word<T>) -> Option<T> {
-    match word {
-        Word::All(all) => all.into_iter().next(),
-        Word::One(one) => Some(one),
-        Word::Gone(_) => None,
+fn only<T>(update: Update<T>) -> Option<T> {
+    match update {
+        Update::All(all) => all.into_iter().next(),
+        Update::One(one) => Some(one),
+        Update::Gone(_) => None,
     }
 }
 

@@ -8,12 +8,12 @@ use kube::{Api, Client, ResourceExt};
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 
-use super::book::{Entry, Said};
+use super::store::{Entry, Said};
 use super::stream::{Heard, Kind, follow};
 use super::trouble::Problem;
 use crate::api::object;
 use crate::api::proxy::EgressProxy;
-use crate::model::cluster::Word;
+use crate::model::cluster::Update;
 use crate::model::proxy::Proxy;
 
 const RESOURCE: &str = "egressproxies.egressd.dev";
@@ -69,7 +69,7 @@ impl Source {
 
     fn take(&mut self, heard: Heard<Arc<Proxy>>) {
         match heard {
-            Heard::Said(Said::Word(word)) => Word::hear(word, &mut self.all, |proxy| (proxy.name.clone(), proxy)),
+            Heard::Said(Said::Update(update)) => Update::apply(update, &mut self.all, |proxy| (proxy.name.clone(), proxy)),
             Heard::Said(Said::Trouble { key, problem: Some(problem) }) => drop(self.errors.insert(key, problem)),
             Heard::Said(Said::Trouble { key, problem: None }) => drop(self.errors.remove(&key)),
             Heard::Problem(problem) => self.problem = problem,

@@ -8,7 +8,7 @@ use kube::ResourceExt;
 use kube::core::{DynamicObject, NotUsed, Object, PartialObjectMeta};
 use serde::Deserialize;
 
-use super::book::Entry;
+use super::store::Entry;
 use crate::api::object;
 use crate::model::cluster::{DaemonSet, Keyed, Node};
 use crate::model::labels::{Demand, Labels, Values};

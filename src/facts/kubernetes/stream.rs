@@ -17,8 +17,8 @@ use kube::{Api, Resource, ResourceExt};
 use serde::de::DeserializeOwned;
 use tokio::time::{Instant, sleep, timeout};
 
-use super::book::{Book, Entry, Said};
 use super::request::within;
+use super::store::{Entry, ObjectStore, Said};
 use super::trouble::Problem;
 use crate::facts::backoff::at_random;
 
@@ -64,7 +64,7 @@ enum End {
 
 struct Follower<K, T> {
     kind: Kind<K, T>,
-    book: Book<T>,
+    store: ObjectStore<T>,
     /// Up to where all is known.
     version: Option<String>,
     /// What is known has to be listed anew.
@@ -81,7 +81,7 @@ where
     K: Resource + Clone + DeserializeOwned + Debug,
     T: Clone + PartialEq,
 {
-    let mut follower = Follower { kind, book: Book::default(), version: None, forgotten: false, ahead: false, streamed: true };
+    let mut follower = Follower { kind, store: ObjectStore::default(), version: None, forgotten: false, ahead: false, streamed: true };
     // As client-go: 0.8 to 30 s, each time up to twice as long by chance, so that a thousand agents do not come back in one moment.
     let mut backoff = DefaultBackoff::default();
     loop {
@@ -173,7 +173,7 @@ where
                         Some(listing) => drop(listing.insert(entry.0, entry.1)),
                         None => {
                             self.version = version.or(self.version.take());
-                            self.book.one(entry).into_iter().for_each(|said| hear(Heard::Said(said)));
+                            self.store.one(entry).into_iter().for_each(|said| hear(Heard::Said(said)));
                         }
                     }
                 }
@@ -185,7 +185,7 @@ where
                         continue;
                     }
                     self.version = version.or(self.version.take());
-                    self.book.gone(&key).into_iter().for_each(|said| hear(Heard::Said(said)));
+                    self.store.gone(&key).into_iter().for_each(|said| hear(Heard::Said(said)));
                 }
                 Ok(WatchEvent::Bookmark(bookmark)) => {
                     if bookmark.metadata.annotations.contains_key(LIST_ENDS) {
@@ -231,7 +231,7 @@ where
     fn whole(&mut self, entries: Vec<Entry<T>>, hear: &mut impl FnMut(Heard<T>)) {
         (self.forgotten, self.ahead) = (false, false);
         hear(Heard::Problem(None));
-        self.book.all(entries).into_iter().for_each(|said| hear(Heard::Said(said)));
+        self.store.all(entries).into_iter().for_each(|said| hear(Heard::Said(said)));
     }
 }
 

@@ -42,10 +42,10 @@ pub fn labels(facts: &Facts) -> impl Iterator<Item = &Binding> {
 struct Workload {
     subject: Subject,
     held: Vec<Held>,
-    place: Place,
+    place: PodLocation,
 }
 
-enum Place {
+enum PodLocation {
     /// Known by its network namespace.
     At(Vec<(Entry, IpAddr)>),
     /// What the API server says its addresses are, and when the pod was first seen.
@@ -72,7 +72,7 @@ impl<'a> Resolver<'a> {
         let no_engine_s = |bridge: &IfIndex| !of_engine.contains(bridge);
         bridges.retain(|bridge| self.facts.kernel.links.contains_key(bridge) && no_engine_s(bridge));
         for Workload { held, place, .. } in &workloads {
-            let Place::At(sources) = place else { continue };
+            let PodLocation::At(sources) = place else { continue };
             for bridge in sources.iter().filter_map(|(entry, _)| entry.bridge()) {
                 bridges.insert(bridge);
                 if !held.is_empty() {
@@ -121,18 +121,18 @@ impl<'a> Resolver<'a> {
                         let pod = self.api_pod(&told.uid).map_or(told, |seen| &seen.pod);
                         let place = self.place(sandbox, &mut namespaces).map(|place| match place {
                             // Its plugins are done before the kubelet tells an address: no link of theirs is still to come.
-                            Place::Nowhere if has_namespace(sandbox) && !pod.finished => {
+                            PodLocation::Nowhere if has_namespace(sandbox) && !pod.finished => {
                                 self.on_no_link(&pod.addresses, true).unwrap_or(place)
                             }
                             place => place,
                         });
                         // An older sandbox of the same pod counts only while it still has addresses.
-                        if newer || matches!(place, Some(Place::At(_))) {
+                        if newer || matches!(place, Some(PodLocation::At(_))) {
                             workloads.extend(place.map(|place| pod_at(pod, index, place)));
                         }
                     }
                     Owner::Container { name, asked, mode, .. } => {
-                        let refused = refuse_mode(mode).map(|error| Place::Refused(Reason::NotServed(error)));
+                        let refused = refuse_mode(mode).map(|error| PodLocation::Refused(Reason::NotServed(error)));
                         let place = refused.or_else(|| self.place(sandbox, &mut namespaces));
                         workloads.extend(place.map(|place| alone_at(name, asked.as_ref(), place)));
                     }
@@ -142,21 +142,21 @@ impl<'a> Resolver<'a> {
                 let Owner::Container { name, asked, .. } = &leaving.sandbox.owner else { continue };
                 let mut sources = self.sources(leaving.nsid);
                 sources.retain(|(entry, _)| leaving.leads(entry.link()));
-                workloads.push(alone_at(name, asked.as_ref(), Place::At(sources)));
+                workloads.push(alone_at(name, asked.as_ref(), PodLocation::At(sources)));
             }
         }
         let runtime = self.facts.sandboxes.is_some() && !self.facts.runtime_away;
         let said = self.facts.cluster.pods.iter().flat_map(BTreeMap::values);
         for Seen { pod, place } in said.filter(|seen| !seen.pod.finished && !spoken_for.contains(seen.pod.uid.as_str())) {
             let place = match () {
-                () if pod.host_network => Place::Refused(Reason::NotServed(refuse_host_network())),
-                () if runtime || pod.addresses.is_empty() => Place::Nowhere,
+                () if pod.host_network => PodLocation::Refused(Reason::NotServed(refuse_host_network())),
+                () if runtime || pod.addresses.is_empty() => PodLocation::Nowhere,
                 // Its link is gone, and the next one with its address may be another's.
                 () if pod.addresses.iter().any(|address| told.contains_key(&(*address, *place))) => {
-                    Place::Said(pod.addresses.clone(), *place)
+                    PodLocation::Said(pod.addresses.clone(), *place)
                 }
                 // Its link may be gone already, where nobody but the API server tells of the pod.
-                () => self.on_no_link(&pod.addresses, false).unwrap_or_else(|| Place::Said(pod.addresses.clone(), *place)),
+                () => self.on_no_link(&pod.addresses, false).unwrap_or_else(|| PodLocation::Said(pod.addresses.clone(), *place)),
             };
             workloads.push(pod_at(pod, index, place));
         }
@@ -168,30 +168,30 @@ impl<'a> Resolver<'a> {
     }
 
     /// Where a sandbox is; `None` when its namespace is gone, or is a newer one's by now.
-    fn place(&self, sandbox: &Sandbox, taken: &mut HashSet<i32>) -> Option<Place> {
+    fn place(&self, sandbox: &Sandbox, taken: &mut HashSet<i32>) -> Option<PodLocation> {
         let nsid = match &sandbox.network {
-            NetworkNamespace::Host => return Some(Place::Refused(Reason::NotServed(refuse_host_network()))),
-            NetworkNamespace::Unknown => return Some(Place::Nowhere),
+            NetworkNamespace::Host => return Some(PodLocation::Refused(Reason::NotServed(refuse_host_network()))),
+            NetworkNamespace::Unknown => return Some(PodLocation::Nowhere),
             NetworkNamespace::Absent => return None,
             NetworkNamespace::Named(name) => self.facts.kernel.namespaces.get(name).copied(),
             NetworkNamespace::Numbered(nsid) => Some(*nsid),
         };
-        let Some(nsid) = nsid else { return Some(Place::Nowhere) };
+        let Some(nsid) = nsid else { return Some(PodLocation::Nowhere) };
         if !taken.insert(nsid) {
             return None;
         }
         let sources = self.sources(nsid);
-        Some(if sources.is_empty() { Place::Nowhere } else { Place::At(sources) })
+        Some(if sources.is_empty() { PodLocation::Nowhere } else { PodLocation::At(sources) })
     }
 
     /// Where a pod with these addresses is when no link of this host leads to it, and the host itself reaches it by a NIC: beside the host. Where
     /// the host has no route to it but a default one, that is so if it has `no_other_place`.
-    fn on_no_link(&self, addresses: &[IpAddr], no_other_place: bool) -> Option<Place> {
+    fn on_no_link(&self, addresses: &[IpAddr], no_other_place: bool) -> Option<PodLocation> {
         let address = *addresses.first()?;
         let shown = addresses.iter().any(|address| self.facts.kernel.near_ends_of(*address).next().is_some());
         let beside = toward(&self.facts.kernel, address.into())
             .map_or(no_other_place, |link| self.uplinks.nics.contains_key(&link.index) || is_nic(link));
-        (!shown && beside).then_some(Place::Refused(Reason::OnNoLink { address }))
+        (!shown && beside).then_some(PodLocation::Refused(Reason::OnNoLink { address }))
     }
 
     fn settle(
@@ -207,13 +207,13 @@ impl<'a> Resolver<'a> {
         let decide = |address| held.first().map_or(State::Free, |binding| choose(self.uplinks, binding, address));
         let bound = !held.is_empty();
         match place {
-            Place::At(sources) => {
+            PodLocation::At(sources) => {
                 let known = |entry: Entry| bound || entry.bridge().is_some_and(|bridge| guards.contains_key(&bridge));
                 for (entry, address) in sources.into_iter().filter(|(entry, _)| known(*entry)) {
                     pending.proven(entry, address, owner, row(decide(address)));
                 }
             }
-            Place::Said(addresses, told) if bound => {
+            PodLocation::Said(addresses, told) if bound => {
                 for address in addresses {
                     let oldest = self.facts.kernel.near_ends_of(address).min_by_key(|link| link.index);
                     let shown = || oldest.map(|link| self.entry(link).bridge().unwrap_or(ROUTED));
@@ -227,9 +227,9 @@ impl<'a> Resolver<'a> {
                     pending.rows.push(Row { address: Some(IpNet::from(address)), ..row(decide(address)) });
                 }
             }
-            Place::Nowhere if bound => pending.rows.push(row(State::Waiting(Reason::NoAddressYet))),
-            Place::Refused(reason) if bound => pending.rows.push(row(State::Refused(reason))),
-            Place::Said(..) | Place::Nowhere | Place::Refused(_) => {}
+            PodLocation::Nowhere if bound => pending.rows.push(row(State::Waiting(Reason::NoAddressYet))),
+            PodLocation::Refused(reason) if bound => pending.rows.push(row(State::Refused(reason))),
+            PodLocation::Said(..) | PodLocation::Nowhere | PodLocation::Refused(_) => {}
         }
     }
 }
@@ -248,12 +248,12 @@ fn has_namespace(sandbox: &Sandbox) -> bool {
     matches!(sandbox.network, NetworkNamespace::Named(_) | NetworkNamespace::Numbered(_))
 }
 
-fn pod_at(pod: &Arc<Pod>, index: &PodIndex, place: Place) -> Workload {
+fn pod_at(pod: &Arc<Pod>, index: &PodIndex, place: PodLocation) -> Workload {
     Workload { subject: Subject::Pod(Arc::clone(pod)), held: index.of(pod), place }
 }
 
 /// A container that no kubelet made.
-fn alone_at(name: &str, asked: Option<&Arc<Asked>>, place: Place) -> Workload {
+fn alone_at(name: &str, asked: Option<&Arc<Asked>>, place: PodLocation) -> Workload {
     Workload { subject: Subject::Bare(name.to_owned()), held: asked.and_then(Held::label).into_iter().collect(), place }
 }
 

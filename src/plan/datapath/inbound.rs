@@ -33,7 +33,7 @@ const SERVER_CHAINS: &str = "server_chains";
 
 /// Services that were made before, by the name of their slots: a hash over many servers is worked out once, and not in each round.
 #[derive(Clone, Debug, Default)]
-pub struct Made(BTreeMap<String, Fragment>);
+pub struct Cache(BTreeMap<String, Fragment>);
 
 /// The chains and sets of a service, and what they were made of.
 #[derive(Clone, Debug, Default)]
@@ -53,7 +53,7 @@ struct Of {
     servers: usize,
 }
 
-impl Made {
+impl Cache {
     /// Forgets all but these.
     pub fn keep_only(&mut self, services: &[Service]) {
         let names: BTreeSet<String> = services.iter().map(slots_set).collect();
@@ -191,7 +191,7 @@ fn sets(v6: bool) -> [(&'static str, Set); 9] {
 }
 
 /// Adds the services of the table's family that somebody serves.
-pub fn add(table: &mut Table, outcome: &Outcome, kernel: &KernelFacts, v6: bool, made: &mut Made) {
+pub fn add(table: &mut Table, outcome: &Outcome, kernel: &KernelFacts, v6: bool, made: &mut Cache) {
     // What is open of a virtual service may go on without a server that takes anything new.
     let is_served = |service: &Service| service.has_servers() || service.engine.ipvs().is_some();
     let of_family = |service: &&Service| service.address.is_ipv6() == v6 && is_served(service);
@@ -223,7 +223,7 @@ pub fn add(table: &mut Table, outcome: &Outcome, kernel: &KernelFacts, v6: bool,
     }
 }
 
-fn add_service(table: &mut Table, service: &Service, v6: bool, made: &mut Made) {
+fn add_service(table: &mut Table, service: &Service, v6: bool, made: &mut Cache) {
     let Ports { protocol, first, last } = service.ports;
     let (address, protocol) = (service.address, protocol.number());
     let (services, key) = if first == last {

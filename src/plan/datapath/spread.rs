@@ -20,7 +20,7 @@ use crate::nft::{Bytes, Chain, Data, Datatype, Elements, Family, Key, Rule, Set,
 
 /// Fragments that were made before, by policy: a hash over thousands of exits is worked out once, and not in each round.
 #[derive(Clone, Debug, Default)]
-pub struct Made(BTreeMap<u32, (Shares, Fragment)>);
+pub struct Cache(BTreeMap<u32, (Shares, Fragment)>);
 
 /// The chains and sets of one policy.
 #[derive(Clone, Debug, Default)]
@@ -31,7 +31,7 @@ struct Fragment {
     several_ways: bool,
 }
 
-impl Made {
+impl Cache {
     /// Forgets all but these.
     pub fn keep_only(&mut self, spreads: &BTreeMap<u32, Shares>) {
         self.0.retain(|policy, (shares, _)| spreads.get(policy) == Some(shares));
@@ -85,7 +85,7 @@ fn leave_chain(policy: u32, exit: &Exit) -> String {
 }
 
 /// Adds a policy's chains and slots to a table of its family.
-pub fn add(table: &mut Table, policy: u32, shares: &Shares, v6: bool, made: &mut Made) {
+pub fn add(table: &mut Table, policy: u32, shares: &Shares, v6: bool, made: &mut Cache) {
     let fragment = made.fragment(policy, shares, v6);
     table.chains.extend(fragment.chains.iter().cloned());
     table.sets.extend(fragment.sets.iter().cloned());

@@ -18,9 +18,9 @@ pub fn name(traffic: &Traffic) -> String {
 
 /// The sets of destinations that were made before, by name and family: one of tens of thousands is made once, and not in each round.
 #[derive(Clone, Debug, Default)]
-pub struct Made(BTreeMap<(String, bool), Set>);
+pub struct Cache(BTreeMap<(String, bool), Set>);
 
-impl Made {
+impl Cache {
     /// Forgets what no table has any more.
     pub fn keep_only(&mut self, ruleset: &Ruleset) {
         let is_there = |family: Family, name: &str| ruleset.tables.get(&family).is_some_and(|table| table.sets.contains_key(name));
@@ -33,7 +33,7 @@ impl Made {
 }
 
 /// Adds the chains and the set of a kind of traffic, under its name.
-pub fn add(table: &mut Table, name: &str, traffic: &Traffic, v6: bool, made: &mut Made) {
+pub fn add(table: &mut Table, name: &str, traffic: &Traffic, v6: bool, made: &mut Cache) {
     let (ports, to) = (format!("{name}-ports"), format!("{name}-to"));
     let fits = if traffic.ports().is_empty() { rule().ret() } else { rule().goto(&ports) };
     let mut rules: Vec<Rule> = Vec::new();

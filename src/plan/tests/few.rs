@@ -3,7 +3,7 @@
 use proptest::prelude::*;
 
 use super::*;
-use crate::model::resolve::Ground;
+use crate::model::resolve::RowInputs;
 use crate::model::resolve::census::Census;
 use crate::model::resolve::few::resolve_few;
 use crate::plan::ahead::plan_ahead;
@@ -118,9 +118,9 @@ impl Daemon {
             self.census = Some(census);
             return plan_few(&self.outcome, &facts.kernel, &mut self.tables, &changed, &self.past.departed);
         }
-        let ground = Ground::survey(facts, &mut self.past);
-        let ahead = plan_ahead(&self.outcome, &ground.uplinks, &mut self.tables).ruleset;
-        self.outcome = ground.resolve(facts, &mut self.past);
+        let inputs = RowInputs::discover(facts, &mut self.past);
+        let ahead = plan_ahead(&self.outcome, &inputs.uplinks, &mut self.tables).ruleset;
+        self.outcome = inputs.resolve(facts, &mut self.past);
         let plan = planned(facts, &self.outcome, &self.past, (&self.tables, &ahead));
         self.tables = tables_of(&plan).clone();
         plan
@@ -201,13 +201,13 @@ fn policies_of_a_lost_exit_change_ahead_of_everything_else() {
     // What nobody names any more is nobody's loss: who names another exit goes there in one step.
     let mut fewer = facts.clone();
     (1..=4).for_each(|n| fewer.apply(EngineChange::ContainerGone(format!("{n:064}"))));
-    let survey = Ground::survey(&fewer, &mut past.clone()).uplinks;
+    let survey = RowInputs::discover(&fewer, &mut past.clone()).uplinks;
     assert!(survey.exits().count() == 1 && plan_ahead(&up, &survey, &mut tables.clone()).is_empty());
     let eth1 = facts.kernel.links[&ETH1].clone();
     facts.kernel.apply(KernelChange::Link(Link { up: false, carrier: false, ..eth1.clone() }));
-    let ground = Ground::survey(&facts, &mut past);
+    let inputs = RowInputs::discover(&facts, &mut past);
     let mut moved = tables.clone();
-    let ahead = plan_ahead(&up, &ground.uplinks, &mut moved).ruleset;
+    let ahead = plan_ahead(&up, &inputs.uplinks, &mut moved).ruleset;
     let of = |change: &Change| match change {
         Change::DeleteElements(Table::Ip, set, keys) => (set.clone(), false, keys.len()),
         Change::AddElements(Table::Ip, set, elements) => (set.clone(), true, elements.len()),
@@ -216,7 +216,7 @@ fn policies_of_a_lost_exit_change_ahead_of_everything_else() {
     let ways = names::POLICY_WAYS.to_owned();
     assert_eq!(ahead.iter().map(of).collect::<Vec<_>>(), [(ways.clone(), false, 2), (ways, true, 1)]);
     assert_eq!(moved.tables[&Table::Ip].sets[names::POLICY_WAYS].elements.len(), 2, "one goes by the other NIC, and one was there already");
-    let down = ground.resolve(&facts, &mut past);
+    let down = inputs.resolve(&facts, &mut past);
     let whole_plan = |ruleset, ahead| planned(&facts, &down, &past, (ruleset, ahead));
     let (after, from_nothing) = (whole_plan(&moved, &ahead), whole_plan(&tables, &[]));
     assert_eq!(tables_of(&after), tables_of(&from_nothing));
@@ -224,5 +224,5 @@ fn policies_of_a_lost_exit_change_ahead_of_everything_else() {
     assert_eq!(after.cuts, from_nothing.cuts);
     // What is back is for the round to decide: its routes may be gone.
     facts.kernel.apply(KernelChange::Link(eth1));
-    assert!(plan_ahead(&down, &Ground::survey(&facts, &mut past).uplinks, &mut moved).is_empty());
+    assert!(plan_ahead(&down, &RowInputs::discover(&facts, &mut past).uplinks, &mut moved).is_empty());
 }

@@ -3,7 +3,7 @@
 use super::*;
 use crate::model::binding::Assignment;
 use crate::model::cloud::{AddressReport, AddressReports, Aws, Interface};
-use crate::model::cluster::{ClusterChange, Node, Word};
+use crate::model::cluster::{ClusterChange, Node, Update};
 use crate::model::facts::Mac;
 use crate::model::managed::Verdict;
 use crate::model::pool::{Block, Places, Pool};
@@ -167,12 +167,12 @@ fn in_a_cluster(given: &str, pool: Pool) -> Facts {
     let places = [(ip(EXIT), given.to_owned())].into();
     let pool = Pool { name: "public".to_owned(), blocks, assignment: Assignment::Managed, places, ..pool };
     for change in [
-        ClusterChange::Bindings(Word::All(Vec::new())),
-        ClusterChange::Namespaces(Word::All(Vec::new())),
-        ClusterChange::Pods(Word::All(Vec::new())),
+        ClusterChange::Bindings(Update::All(Vec::new())),
+        ClusterChange::Namespaces(Update::All(Vec::new())),
+        ClusterChange::Pods(Update::All(Vec::new())),
         ClusterChange::InsideUnsaid,
         ClusterChange::Node(Node { name: "n1".to_owned(), ..Node::default() }),
-        ClusterChange::Pools(Word::All(vec![pool])),
+        ClusterChange::Pools(Update::All(vec![pool])),
     ] {
         facts.cluster.apply(change);
     }
@@ -194,7 +194,7 @@ fn a_pools_address_is_put_on_the_nic_of_the_node_that_it_was_given_to_and_taken_
     // Flows may bear it still, which would keep an address that nobody asks for.
     let pools = facts.cluster.pools.take();
     let pool = pools.iter().flatten().map(|(_, pool)| Pool::clone(pool)).next().expect("there is one");
-    let gone = |places| ClusterChange::Pools(Word::All(vec![Pool { places, ..pool.clone() }]));
+    let gone = |places| ClusterChange::Pools(Update::All(vec![Pool { places, ..pool.clone() }]));
     facts.cluster.apply(gone(Places::new()));
     facts.cluster.grant();
     assert_eq!(addresses(&plan(&facts, &mut past, &Ruleset::default())), [""; 0], "it is nobody else's");

@@ -23,7 +23,7 @@ const MAX_NOTE: usize = 1000;
 #[derive(Clone, Debug, PartialEq)]
 pub struct Event {
     pub about: ObjectReference,
-    pub tale: Tale,
+    pub content: EventContent,
 }
 
 /// Reason of the Events that say what a pool lends.
@@ -31,9 +31,9 @@ const ALLOCATED: &str = "AddressesAllocated";
 /// Reason of the Events that say what it lends no longer.
 const RELEASED: &str = "AddressesReleased";
 
-/// What is told of an object.
+/// What an Event says of an object.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Tale {
+pub struct EventContent {
     /// Something is not as it was asked for.
     pub warning: bool,
     /// What was tried, in a word.
@@ -42,7 +42,7 @@ pub struct Tale {
     pub note: String,
 }
 
-impl Tale {
+impl EventContent {
     fn warning(action: &'static str, reason: &str, note: &str) -> Self {
         Self { warning: true, action, reason: reason.to_owned(), note: cut(note).to_owned() }
     }
@@ -58,37 +58,38 @@ impl Tale {
 }
 
 /// What the status of a binding is worth. Nothing while it is on its way, and when nobody is selected.
-pub(super) fn of_binding(status: &EgressBindingStatus) -> Option<Tale> {
-    let refused = |action, kind| Tale::of(action, find(&status.conditions, kind));
+pub(super) fn of_binding(status: &EgressBindingStatus) -> Option<EventContent> {
+    let refused = |action, kind| EventContent::of(action, find(&status.conditions, kind));
     let first = refused("Accept", ACCEPTED).or_else(|| refused("Resolve", RESOLVED)).or_else(|| refused("Publish", PUBLISHED));
     first.or_else(|| programmed(status))
 }
 
 /// Without counts, so that the next pod is no news.
-fn programmed(status: &EgressBindingStatus) -> Option<Tale> {
+fn programmed(status: &EgressBindingStatus) -> Option<EventContent> {
     let condition = find(&status.conditions, PROGRAMMED)?;
     match condition.status.as_str() {
         "False" => {
             let note = status.failing_nodes.first().map_or(&condition.message, |node| &node.message);
-            Some(Tale::warning("Program", &condition.reason, note))
+            Some(EventContent::warning("Program", &condition.reason, note))
         }
         "True" if condition.reason == PROGRAMMED => {
             let note = format!("its workloads leave through {}", status.exits.join(", "));
-            Some(Tale::normal("Program", PROGRAMMED, &note))
+            Some(EventContent::normal("Program", PROGRAMMED, &note))
         }
         _ => None,
     }
 }
 
 /// What the status of a pool is worth. Who is left without is in its condition.
-pub(super) fn of_pool(status: &EgressPoolStatus) -> Option<Tale> {
+pub(super) fn of_pool(status: &EgressPoolStatus) -> Option<EventContent> {
     let exhausted = find(&status.conditions, AVAILABLE).is_some_and(|c| c.status == "False" && c.reason == EXHAUSTED);
-    let tale =
-        || Tale::warning("Allocate", EXHAUSTED, "bindings ask for more addresses than the pool has; add a block, or delete a binding");
+    let content = || {
+        EventContent::warning("Allocate", EXHAUSTED, "bindings ask for more addresses than the pool has; add a block, or delete a binding")
+    };
     let accepted = find(&status.conditions, ACCEPTED);
-    let outside = accepted.filter(|c| c.reason == LENT_OUTSIDE).map(|c| Tale::warning("Allocate", LENT_OUTSIDE, &c.message));
-    let assigned = || Tale::of("Assign", find(&status.conditions, ASSIGNED));
-    Tale::of("Accept", accepted).or_else(|| exhausted.then(tale)).or(outside).or_else(assigned)
+    let outside = accepted.filter(|c| c.reason == LENT_OUTSIDE).map(|c| EventContent::warning("Allocate", LENT_OUTSIDE, &c.message));
+    let assigned = || EventContent::of("Assign", find(&status.conditions, ASSIGNED));
+    EventContent::of("Accept", accepted).or_else(|| exhausted.then(content)).or(outside).or_else(assigned)
 }
 
 /// Addresses that a pool lends to a binding, or does so no longer.
@@ -119,59 +120,63 @@ impl<'a> Lending<'a> {
         after.or(before)
     }
 
-    pub fn for_binding(&self) -> Tale {
+    pub fn for_binding(&self) -> EventContent {
         let pool = self.pool().unwrap_or_default();
         if self.lost.is_empty() {
-            return Tale::normal("Allocate", ALLOCATED, &format!("EgressPool {pool} lends it {}", self.got.join(", ")));
+            return EventContent::normal("Allocate", ALLOCATED, &format!("EgressPool {pool} lends it {}", self.got.join(", ")));
         }
         let has = if self.has.is_empty() { "nothing".to_owned() } else { self.has.join(", ") };
-        Tale::warning("Release", RELEASED, &format!("EgressPool {pool} no longer lends it {}; it has {has} now", self.lost.join(", ")))
+        EventContent::warning(
+            "Release",
+            RELEASED,
+            &format!("EgressPool {pool} no longer lends it {}; it has {has} now", self.lost.join(", ")),
+        )
     }
 
-    pub fn for_pool(&self) -> Tale {
+    pub fn for_pool(&self) -> EventContent {
         if self.lost.is_empty() {
-            return Tale::normal("Allocate", ALLOCATED, &format!("lent {} to EgressBinding {}", self.got.join(", "), self.binding));
+            return EventContent::normal("Allocate", ALLOCATED, &format!("lent {} to EgressBinding {}", self.got.join(", "), self.binding));
         }
-        Tale::normal("Release", RELEASED, &format!("released {} from EgressBinding {}", self.lost.join(", "), self.binding))
+        EventContent::normal("Release", RELEASED, &format!("released {} from EgressBinding {}", self.lost.join(", "), self.binding))
     }
 }
 
-/// What was told already, by the object's uid.
+/// The Events that objects have had already, by uid.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Told(BTreeMap<String, Tales>);
+pub(super) struct Announced(BTreeMap<String, ObjectEvents>);
 
 #[derive(Clone, Debug, Default)]
-struct Tales {
+struct ObjectEvents {
     /// `None`: not known yet.
-    last: Option<Option<Tale>>,
-    when: BTreeMap<Tale, Timestamp>,
+    last: Option<Option<EventContent>>,
+    when: BTreeMap<EventContent, Timestamp>,
 }
 
-impl Told {
+impl Announced {
     /// The Event for an object's new status, if it is news. `before` is what its status is now worth, and stands for what an earlier
     /// holder of the Lease has told.
     pub fn tell<K: Resource<DynamicType = ()>>(
         &mut self,
         object: &K,
-        before: Option<Tale>,
-        after: Option<Tale>,
+        before: Option<EventContent>,
+        after: Option<EventContent>,
         now: Timestamp,
     ) -> Option<Event> {
         let uid = object.meta().uid.clone().unwrap_or_default();
-        let tales = self.0.entry(uid).or_default();
-        let last = tales.last.get_or_insert(before);
-        let tale = after?;
-        if last.as_ref() == Some(&tale) {
+        let past = self.0.entry(uid).or_default();
+        let last = past.last.get_or_insert(before);
+        let content = after?;
+        if last.as_ref() == Some(&content) {
             return None;
         }
-        *last = Some(tale.clone());
-        tales.repeat(object, tale, now)
+        *last = Some(content.clone());
+        past.repeat(object, content, now)
     }
 
     /// The Event for something that happened to an object, unless it was told a while ago.
-    pub fn once<K: Resource<DynamicType = ()>>(&mut self, object: &K, tale: Tale, now: Timestamp) -> Option<Event> {
+    pub fn once<K: Resource<DynamicType = ()>>(&mut self, object: &K, content: EventContent, now: Timestamp) -> Option<Event> {
         let uid = object.meta().uid.clone().unwrap_or_default();
-        self.0.entry(uid).or_default().repeat(object, tale, now)
+        self.0.entry(uid).or_default().repeat(object, content, now)
     }
 
     /// Forgets all but these objects.
@@ -180,14 +185,14 @@ impl Told {
     }
 }
 
-impl Tales {
-    fn repeat<K: Resource<DynamicType = ()>>(&mut self, object: &K, tale: Tale, now: Timestamp) -> Option<Event> {
+impl ObjectEvents {
+    fn repeat<K: Resource<DynamicType = ()>>(&mut self, object: &K, content: EventContent, now: Timestamp) -> Option<Event> {
         self.when.retain(|_, told| now.duration_since(*told) < REPEAT);
-        if self.when.contains_key(&tale) {
+        if self.when.contains_key(&content) {
             return None;
         }
-        self.when.insert(tale.clone(), now);
-        Some(Event { about: object.object_ref(&()), tale })
+        self.when.insert(content.clone(), now);
+        Some(Event { about: object.object_ref(&()), content })
     }
 }
 

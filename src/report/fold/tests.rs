@@ -10,7 +10,7 @@ use super::*;
 use crate::api::binding::EgressBinding;
 use crate::api::node::NodeBinding;
 use crate::api::object::{self, Lenient};
-use crate::model::cluster::Word;
+use crate::model::cluster::Update;
 use crate::model::labels::Labels;
 use crate::model::objects::Namespace;
 
@@ -30,10 +30,10 @@ impl Cluster {
     /// One with the namespace `shop`, which may use all pools here, and with nothing else.
     fn new() -> Self {
         let mut world = World::new(false);
-        world.apply(Change::Bindings(Word::All(Vec::new())));
-        world.apply(Change::Pools(Word::All(Vec::new())));
-        world.apply(Change::Namespaces(Word::All(vec![Namespace { name: "shop".to_owned(), labels: Labels::new() }])));
-        world.apply(Change::Reports(Word::All(Vec::new())));
+        world.apply(Change::Bindings(Update::All(Vec::new())));
+        world.apply(Change::Pools(Update::All(Vec::new())));
+        world.apply(Change::Namespaces(Update::All(vec![Namespace { name: "shop".to_owned(), labels: Labels::new() }])));
+        world.apply(Change::Reports(Update::All(Vec::new())));
         world.apply(Change::Recorded(BTreeMap::new()));
         Self { world, past: Past::default(), now: Timestamp::from_second(1_000).expect("a time") }
     }
@@ -48,7 +48,7 @@ impl Cluster {
             "metadata": { "name": "public", "uid": "pool", "generation": 1 },
             "spec": { "blocks": [{ "start": first, "end": last }], "allowedNamespaces": { "names": ["shop"] } },
         });
-        self.world.apply(Change::Pools(Word::One(pool(value))));
+        self.world.apply(Change::Pools(Update::One(pool(value))));
         self
     }
 
@@ -59,7 +59,7 @@ impl Cluster {
             "spec": spec,
             "status": status,
         });
-        self.world.apply(Change::Bindings(Word::One(binding(value))));
+        self.world.apply(Change::Bindings(Update::One(binding(value))));
         self
     }
 
@@ -79,7 +79,7 @@ impl Cluster {
         };
         let reported_at = Some(Time(self.now));
         let value = EgressNodeSpec { bindings: vec![binding], reported_at, ..EgressNodeSpec::default() };
-        self.world.apply(Change::Reports(Word::One(Named { name: node.to_owned(), value })));
+        self.world.apply(Change::Reports(Update::One(Named { name: node.to_owned(), value })));
         self
     }
 
@@ -89,12 +89,12 @@ impl Cluster {
         for write in &writes.bindings {
             let mut object = self.object(&write.name).expect("it is there").clone();
             object.status = Some(write.status.clone());
-            self.world.apply(Change::Bindings(Word::One(well_read(object))));
+            self.world.apply(Change::Bindings(Update::One(well_read(object))));
         }
         for write in &writes.pools {
             let mut pool = Lenient::clone(&self.world.pools.as_ref().expect("listed")[&write.name]);
             pool.object.status = Some(write.status.clone());
-            self.world.apply(Change::Pools(Word::One(pool.into())));
+            self.world.apply(Change::Pools(Update::One(pool.into())));
         }
         writes.record.iter().for_each(|data| self.world.apply(Change::Recorded(data.clone())));
         writes
@@ -158,7 +158,7 @@ fn named(address: &str) -> Value {
 
 /// Why Events are told, but for those on what a pool lends.
 fn reasons(writes: &Writes) -> Vec<&str> {
-    let reasons = writes.events.iter().map(|event| event.tale.reason.as_str());
+    let reasons = writes.events.iter().map(|event| event.content.reason.as_str());
     reasons.filter(|reason| !reason.starts_with("Addresses")).collect()
 }
 
@@ -182,7 +182,7 @@ fn a_binding_whose_workloads_all_leave_by_their_exits_is_programmed() {
 fn a_binding_made_anew_does_not_inherit_what_was_reported_of_the_one_before() {
     let mut cluster = served();
     let value = json!({ "metadata": { "namespace": "shop", "name": "crawler", "uid": "another", "generation": 1 }, "spec": count(1) });
-    cluster.world.apply(Change::Bindings(Word::One(binding(value))));
+    cluster.world.apply(Change::Bindings(Update::One(binding(value))));
     cluster.fold();
     assert_eq!(cluster.conditions("crawler"), ["True", "True", "Unknown Pending"]);
     assert_eq!(cluster.status_of("crawler").expect("a status").summary, crate::api::status::Summary::default());
@@ -198,14 +198,14 @@ fn nothing_is_written_twice() {
 #[test]
 fn nothing_is_decided_before_every_kind_was_listed() {
     let mut world = World::new(false);
-    world.apply(Change::Bindings(Word::All(Vec::new())));
-    world.apply(Change::Pools(Word::All(Vec::new())));
-    world.apply(Change::Namespaces(Word::All(Vec::new())));
+    world.apply(Change::Bindings(Update::All(Vec::new())));
+    world.apply(Change::Pools(Update::All(Vec::new())));
+    world.apply(Change::Namespaces(Update::All(Vec::new())));
     let value = json!({ "metadata": { "namespace": "shop", "name": "a", "uid": "a" }, "spec": count(1) });
-    world.apply(Change::Bindings(Word::One(binding(value))));
+    world.apply(Change::Bindings(Update::One(binding(value))));
     let now = Timestamp::from_second(1_000).expect("a time");
     assert_eq!(fold(&world, &mut Past::default(), at(now)), Writes::default());
-    world.apply(Change::Reports(Word::All(Vec::new())));
+    world.apply(Change::Reports(Update::All(Vec::new())));
     assert_eq!(fold(&world, &mut Past::default(), at(now)), Writes::default());
     world.apply(Change::Recorded(BTreeMap::new()));
     assert_eq!(fold(&world, &mut Past::default(), at(now)).bindings.len(), 1);
@@ -288,7 +288,7 @@ fn a_node_that_speaks_of_an_earlier_generation_is_waited_for() {
     let mut cluster = served();
     let mut object = cluster.object("crawler").expect("it is there").clone();
     object.metadata.generation = Some(2);
-    cluster.world.apply(Change::Bindings(Word::One(well_read(object))));
+    cluster.world.apply(Change::Bindings(Update::One(well_read(object))));
     cluster.fold();
     let status = cluster.status_of("crawler").expect("a status");
     assert_eq!((cluster.conditions("crawler")[2].as_str(), status.observed_generation), ("Unknown Pending", Some(2)));
@@ -335,7 +335,7 @@ fn a_pool_with_too_few_addresses_says_whom_it_owes_and_gives_them_once_they_are_
     assert!(available.message.contains("shop/b (1)"), "{}", available.message);
     assert_eq!(reasons(&writes), ["PoolExhausted", "PoolExhausted"]);
 
-    cluster.world.apply(Change::Bindings(Word::Gone("shop/a".to_owned())));
+    cluster.world.apply(Change::Bindings(Update::Gone("shop/a".to_owned())));
     let writes = cluster.fold();
     assert_eq!(cluster.exits("b"), ["10.0.0.4"]);
     assert_eq!(condition(&writes.pools[0].status.conditions, AVAILABLE).status, "True");
@@ -359,14 +359,14 @@ fn an_event_tells_each_change_once() {
     let mut cluster = Cluster::new();
     cluster.pool("10.0.0.4", "10.0.0.5").binding("crawler", &count(1));
     let writes = cluster.report("n1", "crawler", [1, 1, 0], None).fold();
-    assert_eq!(writes.events[0].tale.note, "its workloads leave through 10.0.0.4");
+    assert_eq!(writes.events[0].content.note, "its workloads leave through 10.0.0.4");
     assert_eq!(writes.events[0].about.kind.as_deref(), Some(EgressBinding::kind(&()).as_ref()));
     assert_eq!(reasons(&cluster.report("n1", "crawler", [9, 9, 0], None).fold()), Vec::<&str>::new(), "more of the same");
     assert_eq!(reasons(&cluster.report("n1", "crawler", [0, 0, 0], None).fold()), Vec::<&str>::new(), "nobody is selected");
     assert_eq!(reasons(&cluster.report("n1", "crawler", [1, 1, 0], None).fold()), Vec::<&str>::new(), "and again as before");
     let failing = cluster.report("n1", "crawler", [1, 0, 1], Some("InterfaceDown")).fold();
     assert_eq!(reasons(&failing), ["InterfaceDown"]);
-    assert!(!writes.events[0].tale.warning && failing.events[0].tale.warning, "the one is in order, the other is not");
+    assert!(!writes.events[0].content.warning && failing.events[0].content.warning, "the one is in order, the other is not");
 }
 
 #[test]

@@ -11,7 +11,7 @@ use crate::api::binding::EgressBinding;
 use crate::api::node::EgressNodeSpec;
 use crate::api::object::{self, Lenient};
 use crate::api::pool::EgressPool;
-use crate::model::cluster::{Keyed, Word};
+use crate::model::cluster::{Keyed, Update};
 use crate::model::field_error::FieldError;
 use crate::model::labels::Labels;
 use crate::model::objects::{ApiBinding, Known, Namespace};
@@ -20,14 +20,14 @@ use crate::model::pool::Pool;
 /// Something was said.
 #[derive(Clone, Debug)]
 pub enum Change {
-    Bindings(Word<Arc<Lenient<EgressBinding>>>),
-    Pools(Word<Arc<Lenient<EgressPool>>>),
-    Namespaces(Word<Namespace>),
-    Nodes(Word<Named<ClusterNode>>),
+    Bindings(Update<Arc<Lenient<EgressBinding>>>),
+    Pools(Update<Arc<Lenient<EgressPool>>>),
+    Namespaces(Update<Namespace>),
+    Nodes(Update<Named<ClusterNode>>),
     /// What nodes report, by node.
-    Reports(Word<Named<EgressNodeSpec>>),
+    Reports(Update<Named<EgressNodeSpec>>),
     /// What is inside, by who says so.
-    Inside(Teller, Word<Named<BTreeSet<IpNet>>>),
+    Inside(InsideSource, Update<Named<BTreeSet<IpNet>>>),
     /// What the agents are told to be inside; `None` when they are told nothing.
     ToldInside(Option<String>),
     /// The record of what pools lend, as it is written: the data of its ConfigMap.
@@ -46,7 +46,7 @@ pub struct ClusterNode {
 
 /// Who says what is inside, besides the nodes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Teller {
+pub enum InsideSource {
     Services,
     ApiServer,
 }
@@ -82,7 +82,7 @@ pub struct World {
     pub(super) reports: Option<BTreeMap<String, EgressNodeSpec>>,
     /// The last reports of nodes that are still there, and whose report was deleted.
     pub(super) deleted: BTreeMap<String, EgressNodeSpec>,
-    pub(super) inside: BTreeMap<Teller, BTreeMap<String, BTreeSet<IpNet>>>,
+    pub(super) inside: BTreeMap<InsideSource, BTreeMap<String, BTreeSet<IpNet>>>,
     pub(super) told_inside: Option<Option<String>>,
     pub(super) recorded: Option<BTreeMap<String, String>>,
     /// Whether bindings may name exits themselves.
@@ -99,34 +99,34 @@ impl World {
     pub fn apply(&mut self, change: Change) {
         match change {
             // A write's answer may come before an older update.
-            Change::Bindings(Word::One(new))
+            Change::Bindings(Update::One(new))
                 if self.bindings.as_ref().is_some_and(|all| is_older(&new.object, all.get(&key(&new.object)).map(Written::object))) => {}
-            Change::Pools(Word::One(new))
+            Change::Pools(Update::One(new))
                 if self
                     .pools
                     .as_ref()
                     .is_some_and(|all| is_older(&new.object, all.get(&new.object.name_any()).map(|pool| &pool.object))) => {}
-            Change::Bindings(word) => word.hear(&mut self.bindings, |lenient: Arc<Lenient<EgressBinding>>| {
+            Change::Bindings(update) => update.apply(&mut self.bindings, |lenient: Arc<Lenient<EgressBinding>>| {
                 (key(&lenient.object), Written { read: object::binding(&lenient), lenient })
             }),
-            Change::Pools(word) => {
+            Change::Pools(update) => {
                 // As many as there are may be written in one fold: only what is new is read.
-                match &word {
-                    Word::All(all) => self.lending = all.iter().map(|pool| lending(pool)).collect(),
-                    Word::One(pool) => self.lending.extend([lending(pool)]),
-                    Word::Gone(name) => drop(self.lending.remove(name)),
+                match &update {
+                    Update::All(all) => self.lending = all.iter().map(|pool| lending(pool)).collect(),
+                    Update::One(pool) => self.lending.extend([lending(pool)]),
+                    Update::Gone(name) => drop(self.lending.remove(name)),
                 }
-                word.hear(&mut self.pools, |pool: Arc<Lenient<EgressPool>>| (pool.object.name_any(), pool));
+                update.apply(&mut self.pools, |pool: Arc<Lenient<EgressPool>>| (pool.object.name_any(), pool));
             }
-            Change::Namespaces(word) => word.hear(&mut self.namespaces, |namespace: Namespace| (namespace.key(), Arc::new(namespace))),
-            Change::Reports(word) => self.hear_reports(word),
-            Change::Inside(teller, word) => {
-                let mut known = self.inside.remove(&teller);
-                word.hear(&mut known, |one: Named<BTreeSet<IpNet>>| (one.name, one.value));
-                self.inside.insert(teller, known.unwrap_or_default());
+            Change::Namespaces(update) => update.apply(&mut self.namespaces, |namespace: Namespace| (namespace.key(), Arc::new(namespace))),
+            Change::Reports(update) => self.hear_reports(update),
+            Change::Inside(source, update) => {
+                let mut known = self.inside.remove(&source);
+                update.apply(&mut known, |one: Named<BTreeSet<IpNet>>| (one.name, one.value));
+                self.inside.insert(source, known.unwrap_or_default());
             }
-            Change::Nodes(word) => {
-                word.hear(&mut self.nodes, |one: Named<ClusterNode>| (one.name, one.value));
+            Change::Nodes(update) => {
+                update.apply(&mut self.nodes, |one: Named<ClusterNode>| (one.name, one.value));
                 self.deleted.retain(|node, _| self.nodes.as_ref().is_some_and(|nodes| nodes.contains_key(node)));
             }
             Change::ToldInside(text) => self.told_inside = Some(text),
@@ -134,15 +134,15 @@ impl World {
         }
     }
 
-    fn hear_reports(&mut self, word: Word<Named<EgressNodeSpec>>) {
-        let before = match &word {
-            Word::All(_) => self.reports.clone().unwrap_or_default(),
-            Word::Gone(node) => {
+    fn hear_reports(&mut self, update: Update<Named<EgressNodeSpec>>) {
+        let before = match &update {
+            Update::All(_) => self.reports.clone().unwrap_or_default(),
+            Update::Gone(node) => {
                 self.reports.iter().flatten().filter(|(name, _)| *name == node).map(|(n, r)| (n.clone(), r.clone())).collect()
             }
-            Word::One(_) => BTreeMap::new(),
+            Update::One(_) => BTreeMap::new(),
         };
-        word.hear(&mut self.reports, |one: Named<EgressNodeSpec>| (one.name, sound(one.value)));
+        update.apply(&mut self.reports, |one: Named<EgressNodeSpec>| (one.name, sound(one.value)));
         let reports = self.reports.get_or_insert_default();
         self.deleted.retain(|node, _| !reports.contains_key(node));
         // A report that goes with its node is no loss.

@@ -12,7 +12,7 @@ use kube::Client;
 use serde_json::{Value, json};
 
 use super::*;
-use crate::model::cluster::Word;
+use crate::model::cluster::Update;
 
 /// An answer of the API server.
 enum Answer {
@@ -108,9 +108,9 @@ fn ask(uri: &str) -> String {
 
 fn told(heard: Heard<String>) -> String {
     match heard {
-        Heard::Said(Said::Word(Word::All(all))) => format!("all {}", all.join(" ")),
-        Heard::Said(Said::Word(Word::One(one))) => format!("one {one}"),
-        Heard::Said(Said::Word(Word::Gone(key))) => format!("gone {key}"),
+        Heard::Said(Said::Update(Update::All(all))) => format!("all {}", all.join(" ")),
+        Heard::Said(Said::Update(Update::One(one))) => format!("one {one}"),
+        Heard::Said(Said::Update(Update::Gone(key))) => format!("gone {key}"),
         Heard::Said(Said::Trouble { key, problem }) => format!("trouble {key} {problem:?}"),
         Heard::Problem(None) => "well".to_owned(),
         Heard::Problem(Some(problem)) => format!("{problem:?}"),

@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::model::binding::{BindingName, ExitSpec, Selector, Source};
-use crate::model::cluster::{Cluster, ClusterChange, Word};
+use crate::model::cluster::{Cluster, ClusterChange, Update};
 use crate::model::facts::{Address, EngineChange, KernelChange, LinkKind, Network, Place as Spot, Route};
 use crate::model::labels::{LabelSelector, Labels};
 use crate::model::objects::ApiBinding;
@@ -40,10 +40,10 @@ fn node() -> Facts {
         ..Route::new(254, "0.0.0.0/0".parse().expect("a prefix"))
     };
     apply(&mut facts, KernelChange::Routing { routes: vec![default(2), default(3)], rules: Vec::new() });
-    facts.cluster.apply(ClusterChange::Bindings(Word::All(vec![binding()])));
-    facts.cluster.apply(ClusterChange::Pools(Word::All(Vec::new())));
-    facts.cluster.apply(ClusterChange::Namespaces(Word::All(Vec::new())));
-    facts.cluster.apply(ClusterChange::Pods(Word::All(Vec::new())));
+    facts.cluster.apply(ClusterChange::Bindings(Update::All(vec![binding()])));
+    facts.cluster.apply(ClusterChange::Pools(Update::All(Vec::new())));
+    facts.cluster.apply(ClusterChange::Namespaces(Update::All(Vec::new())));
+    facts.cluster.apply(ClusterChange::Pods(Update::All(Vec::new())));
     facts.cluster.apply(ClusterChange::InsideUnsaid);
     facts
 }
@@ -123,8 +123,8 @@ fn a_pod_is_bound_by_its_namespace_before_the_api_server_knows_an_address() {
 fn as_long_as_not_all_is_listed_nobody_is_refused_for_what_may_still_come() {
     let mut facts = node();
     facts.cluster = Cluster::new(true, &[]);
-    facts.cluster.apply(ClusterChange::Bindings(Word::All(vec![binding()])));
-    facts.cluster.apply(ClusterChange::Pods(Word::All(vec![pod("a", "crawler", &["10.244.1.7"])])));
+    facts.cluster.apply(ClusterChange::Bindings(Update::All(vec![binding()])));
+    facts.cluster.apply(ClusterChange::Pods(Update::All(vec![pod("a", "crawler", &["10.244.1.7"])])));
     assert_eq!(rows(&outcome(&mut facts, &mut Past::default())), []);
 }
 
@@ -133,7 +133,7 @@ fn as_long_as_the_runtime_is_silent_what_the_api_server_says_of_addresses_does_n
     let (mut facts, mut past) = (node(), Past::default());
     facts.sandboxes = Some(BTreeMap::new());
     plug(&mut facts, 11, 5, "10.244.1.7/24");
-    facts.cluster.apply(ClusterChange::Pods(Word::One(pod("a", "crawler", &["10.244.1.7"]))));
+    facts.cluster.apply(ClusterChange::Pods(Update::One(pod("a", "crawler", &["10.244.1.7"]))));
     assert_eq!(rows(&outcome(&mut facts, &mut past)), [("pod/shop/a".to_owned(), None, "waiting")]);
     facts.apply_runtime(RuntimeChange::Lost("closed".to_owned()));
     assert_eq!(rows(&outcome(&mut facts, &mut past)), [("pod/shop/a".to_owned(), Some(11), "bound")]);
@@ -146,7 +146,7 @@ fn labels_are_the_api_server_s_where_it_knows_the_pod() {
     names(&mut facts, &[("cni-1", 5)]);
     facts.apply_runtime(RuntimeChange::Snapshot(vec![sandbox(pod("a", "web", &[]), "cni-1", 1)]));
     assert_eq!(rows(&outcome(&mut facts, &mut past)), [("pod/shop/a".to_owned(), Some(11), "free")]);
-    facts.cluster.apply(ClusterChange::Pods(Word::One(pod("a", "crawler", &[]))));
+    facts.cluster.apply(ClusterChange::Pods(Update::One(pod("a", "crawler", &[]))));
     assert_eq!(rows(&outcome(&mut facts, &mut past)), [("pod/shop/a".to_owned(), Some(11), "bound")]);
 }
 
@@ -164,16 +164,16 @@ fn a_namespace_whose_number_is_given_again_is_the_newer_sandbox_s() {
 fn without_a_runtime_a_pod_gets_the_port_that_has_its_address_and_no_later_one() {
     let (mut facts, mut past) = (node(), Past::default());
     plug(&mut facts, 11, 5, "10.244.1.7/24");
-    facts.cluster.apply(ClusterChange::Pods(Word::All(vec![pod("a", "crawler", &["10.244.1.7"])])));
+    facts.cluster.apply(ClusterChange::Pods(Update::All(vec![pod("a", "crawler", &["10.244.1.7"])])));
     let first = outcome(&mut facts, &mut past);
     assert_eq!(rows(&first), [("pod/shop/a".to_owned(), Some(11), "bound")]);
     assert!(first.guards.is_empty(), "what the API server tells too late must not hold everybody");
     // The pod is gone, which the API server does not know yet; another one has its address.
     facts.kernel.apply(KernelChange::LinkGone(11));
     plug(&mut facts, 12, 6, "10.244.1.7/24");
-    facts.cluster.apply(ClusterChange::Pods(Word::One(pod("a", "crawler", &["10.244.1.7"]))));
+    facts.cluster.apply(ClusterChange::Pods(Update::One(pod("a", "crawler", &["10.244.1.7"]))));
     assert_eq!(rows(&outcome(&mut facts, &mut past)), [("pod/shop/a".to_owned(), None, "bound")]);
-    facts.cluster.apply(ClusterChange::Pods(Word::One(pod("b", "crawler", &["10.244.1.7"]))));
+    facts.cluster.apply(ClusterChange::Pods(Update::One(pod("b", "crawler", &["10.244.1.7"]))));
     let both = rows(&outcome(&mut facts, &mut past));
     assert!(both.contains(&("pod/shop/b".to_owned(), Some(12), "bound")), "{both:?}");
 }
@@ -191,20 +191,20 @@ fn without_a_runtime_a_dead_pod_s_address_is_not_its_own_at_the_next_link_howeve
         };
         let told = |started: &str| Pod { started: Some(started.to_owned()), ..pod("a", "crawler", &["10.244.1.7"]) };
         plug(&mut facts, 11, 5);
-        facts.cluster.apply(ClusterChange::Pods(Word::All(vec![told("2026-01-01T00:00:00Z")])));
+        facts.cluster.apply(ClusterChange::Pods(Update::All(vec![told("2026-01-01T00:00:00Z")])));
         assert_eq!(links(&outcome(&mut facts, &mut past)), [Some(11)]);
         facts.kernel.apply(KernelChange::LinkGone(11));
         for _ in 0..2 {
             assert_eq!(links(&outcome(&mut facts, &mut past)), [None]);
         }
         plug(&mut facts, 12, 6);
-        facts.cluster.apply(ClusterChange::Pods(Word::One(Pod { terminating: true, ..told("2026-01-01T00:00:00Z") })));
+        facts.cluster.apply(ClusterChange::Pods(Update::One(Pod { terminating: true, ..told("2026-01-01T00:00:00Z") })));
         assert_eq!(links(&outcome(&mut facts, &mut past)), [None], "it may be another pod's, of which nobody has spoken yet");
         // Its kubelet has started it anew: the link is its own.
-        facts.cluster.apply(ClusterChange::Pods(Word::One(told("2026-01-01T00:05:00Z"))));
+        facts.cluster.apply(ClusterChange::Pods(Update::One(told("2026-01-01T00:05:00Z"))));
         assert_eq!(links(&outcome(&mut facts, &mut past)), [Some(12)]);
         // A container alone that is started anew changes nothing.
-        facts.cluster.apply(ClusterChange::Pods(Word::One(told("2026-01-01T00:09:00Z"))));
+        facts.cluster.apply(ClusterChange::Pods(Update::One(told("2026-01-01T00:09:00Z"))));
         assert_eq!(links(&outcome(&mut facts, &mut past)), [Some(12)]);
     }
 }
@@ -214,7 +214,7 @@ fn a_finished_pod_s_address_is_nobody_s() {
     let (mut facts, mut past) = (node(), Past::default());
     plug(&mut facts, 11, 5, "10.244.1.7/24");
     let done = Pod { finished: true, ..pod("job", "crawler", &["10.244.1.7"]) };
-    facts.cluster.apply(ClusterChange::Pods(Word::All(vec![done])));
+    facts.cluster.apply(ClusterChange::Pods(Update::All(vec![done])));
     assert_eq!(rows(&outcome(&mut facts, &mut past)), []);
 }
 
@@ -236,7 +236,7 @@ fn a_pod_on_a_link_of_its_own_on_a_nic_is_refused_once_it_has_an_address() {
     names(&mut facts, &[("cni-1", 5)]);
     facts.apply_runtime(RuntimeChange::Snapshot(vec![sandbox(pod("a", "crawler", &[]), "cni-1", 1)]));
     assert_eq!(rows(&outcome(&mut facts, &mut past)), [("pod/shop/a".to_owned(), None, "waiting")], "its link may still come");
-    facts.cluster.apply(ClusterChange::Pods(Word::One(pod("a", "crawler", &["192.0.2.7"]))));
+    facts.cluster.apply(ClusterChange::Pods(Update::One(pod("a", "crawler", &["192.0.2.7"]))));
     let (word, sentence) = only_reason(&outcome(&mut facts, &mut past)).expect("it is refused");
     assert_eq!(word, "DatapathBypassed");
     assert!(sentence.contains("no link of this node leads to 192.0.2.7") && sentence.contains("bridge or ptp"), "{sentence}");
@@ -260,7 +260,7 @@ fn without_a_runtime_a_pod_that_the_host_reaches_by_a_nic_is_refused_and_no_othe
     for (address, refused) in
         [("172.31.0.77", true), ("198.51.100.7", true), ("10.244.1.7", false), ("10.0.0.7", false), ("192.0.2.7", false)]
     {
-        facts.cluster.apply(ClusterChange::Pods(Word::All(vec![pod("a", "crawler", &[address])])));
+        facts.cluster.apply(ClusterChange::Pods(Update::All(vec![pod("a", "crawler", &[address])])));
         let outcome = outcome(&mut facts, &mut past);
         assert_eq!(only_reason(&outcome).is_some(), refused, "{address}: {:?}", outcome.rows);
     }
@@ -270,7 +270,7 @@ fn without_a_runtime_a_pod_that_the_host_reaches_by_a_nic_is_refused_and_no_othe
 fn a_pod_of_the_host_s_network_is_refused() {
     let (mut facts, mut past) = (node(), Past::default());
     let host = Pod { host_network: true, ..pod("a", "crawler", &["172.31.0.8"]) };
-    facts.cluster.apply(ClusterChange::Pods(Word::All(vec![host])));
+    facts.cluster.apply(ClusterChange::Pods(Update::All(vec![host])));
     assert_eq!(rows(&outcome(&mut facts, &mut past)), [("pod/shop/a".to_owned(), None, "refused")]);
 }
 
@@ -284,7 +284,7 @@ fn the_guard_outlives_the_last_pod() {
     facts.apply_runtime(RuntimeChange::Snapshot(Vec::new()));
     facts.kernel.apply(KernelChange::LinkGone(11));
     assert_eq!(outcome(&mut facts, &mut past).guards.get(&BRIDGE), Some(&Guard::Closed), "a binding may want the next pod");
-    facts.cluster.apply(ClusterChange::Bindings(Word::All(Vec::new())));
+    facts.cluster.apply(ClusterChange::Bindings(Update::All(Vec::new())));
     assert!(outcome(&mut facts, &mut past).guards.is_empty());
 }
 

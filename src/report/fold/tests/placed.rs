@@ -8,7 +8,7 @@ fn managed() -> Cluster {
     let mut cluster = Cluster::new();
     cluster.managed("10.0.0.4", "10.0.0.5", &json!({}));
     let node = |name: &str| Named { name: name.to_owned(), value: ClusterNode { ready: true, ..ClusterNode::default() } };
-    cluster.world.apply(Change::Nodes(Word::All(vec![node("n1"), node("n2")])));
+    cluster.world.apply(Change::Nodes(Update::All(vec![node("n1"), node("n2")])));
     cluster.holds("n1", &[], &[]).holds("n2", &[], &[]);
     cluster
 }
@@ -26,7 +26,7 @@ impl Cluster {
             },
             "status": status,
         });
-        self.world.apply(Change::Pools(Word::One(pool(value))));
+        self.world.apply(Change::Pools(Update::One(pool(value))));
         self
     }
 
@@ -42,7 +42,7 @@ impl Cluster {
         });
         let reported_at = Some(Time(self.now));
         let value = EgressNodeSpec { nics: vec![nic], addresses: refused.collect(), reported_at, ..EgressNodeSpec::default() };
-        self.world.apply(Change::Reports(Word::One(Named { name: node.to_owned(), value })));
+        self.world.apply(Change::Reports(Update::One(Named { name: node.to_owned(), value })));
         self
     }
 
@@ -91,14 +91,14 @@ fn a_silent_node_keeps_its_addresses_and_one_that_is_gone_does_not() {
     cluster.holds("n1", &["10.0.0.4"], &[]).fold();
     assert_eq!((cluster.places(), cluster.assigned().0), (before.clone(), "Unknown AgentSilent".to_owned()));
     // Its report alone says nothing of the node.
-    cluster.world.apply(Change::Reports(Word::Gone("n2".to_owned())));
+    cluster.world.apply(Change::Reports(Update::Gone("n2".to_owned())));
     cluster.fold();
     assert_eq!(cluster.places(), before);
     // A new leader decides the same.
     cluster.past = Past::default();
     cluster.fold();
     assert_eq!(cluster.places(), before);
-    cluster.world.apply(Change::Nodes(Word::Gone("n2".to_owned())));
+    cluster.world.apply(Change::Nodes(Update::Gone("n2".to_owned())));
     cluster.fold();
     assert_eq!(cluster.places(), ["n1: 10.0.0.4-10.0.0.5"]);
 }
@@ -109,7 +109,7 @@ fn without_a_node_that_fits_nothing_is_given_and_the_cure_is_told() {
     let writes = cluster.managed("10.0.0.4", "10.0.0.5", &json!({ "egress": "yes" })).fold();
     assert_eq!((cluster.places(), cluster.assigned().0), (Vec::new(), "False NoNode".to_owned()));
     assert!(cluster.assigned().1.starts_with("2 of 2 addresses have no node: spec.nodeSelector selects no ready node"));
-    assert_eq!(writes.events.iter().map(|event| event.tale.reason.as_str()).collect::<Vec<_>>(), [NO_NODE]);
+    assert_eq!(writes.events.iter().map(|event| event.content.reason.as_str()).collect::<Vec<_>>(), [NO_NODE]);
 }
 
 #[test]

@@ -13,7 +13,7 @@ fn publishing(ports: &[u16]) -> Cluster {
             "inboundPorts": [{ "protocol": "TCP", "port": 80 }],
         },
     });
-    cluster.world.apply(Change::Pools(Word::One(pool(value))));
+    cluster.world.apply(Change::Pools(Update::One(pool(value))));
     let mut spec = count(1);
     spec["inbound"] = ports.iter().map(|port| json!({ "protocol": "TCP", "port": port })).collect();
     cluster.binding("web", &spec);
@@ -29,7 +29,7 @@ fn reports(cluster: &mut Cluster, services: Vec<NodeService>, unserved: Option<U
     cluster.report("n1", "web", [1, 1, 0], None);
     let mut report = cluster.world.reports.as_ref().expect("listed")["n1"].clone();
     (report.bindings[0].services, report.bindings[0].unserved) = (services, unserved);
-    cluster.world.apply(Change::Reports(Word::One(Named { name: "n1".to_owned(), value: report })));
+    cluster.world.apply(Change::Reports(Update::One(Named { name: "n1".to_owned(), value: report })));
 }
 
 /// `Published` and `Ready`: status, reason and message.

@@ -46,7 +46,7 @@ fn without_the_record_whoever_comes_first_gets_the_first() {
 fn the_pool_may_come_back_after_the_bindings() {
     let before = lent();
     let mut cluster = restored(&before);
-    cluster.world.apply(Change::Pools(Word::All(Vec::new())));
+    cluster.world.apply(Change::Pools(Update::All(Vec::new())));
     cluster.binding("a", &count(1)).binding("b", &count(1)).fold();
     assert_eq!(cluster.exits("a"), Vec::<String>::new());
     cluster.after(60).pool("10.0.0.4", "10.0.0.6").fold();
@@ -84,7 +84,7 @@ fn a_line_that_is_deleted_frees_its_addresses_at_once() {
 #[test]
 fn who_was_seen_to_go_gets_its_address_again_unless_others_had_no_other() {
     let mut cluster = lent();
-    let gone = |cluster: &mut Cluster, name: &str| cluster.world.apply(Change::Bindings(Word::Gone(format!("shop/{name}"))));
+    let gone = |cluster: &mut Cluster, name: &str| cluster.world.apply(Change::Bindings(Update::Gone(format!("shop/{name}"))));
     gone(&mut cluster, "a");
     gone(&mut cluster, "b");
     cluster.fold();

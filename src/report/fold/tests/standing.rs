@@ -44,11 +44,11 @@ fn a_node_whose_clock_is_wrong_is_heard_all_the_same() {
 fn a_report_that_is_deleted_is_no_word_that_nobody_is_selected() {
     let mut cluster = served();
     let node = |name: &str| Named { name: name.to_owned(), value: ClusterNode::default() };
-    cluster.world.apply(Change::Nodes(Word::All(vec![node("n1")])));
-    cluster.world.apply(Change::Reports(Word::Gone("n1".to_owned())));
+    cluster.world.apply(Change::Nodes(Update::All(vec![node("n1")])));
+    cluster.world.apply(Change::Reports(Update::Gone("n1".to_owned())));
     cluster.fold();
     assert_eq!(cluster.conditions("crawler")[2], "Unknown AgentSilent");
-    cluster.world.apply(Change::Nodes(Word::Gone("n1".to_owned())));
+    cluster.world.apply(Change::Nodes(Update::Gone("n1".to_owned())));
     cluster.after(60).fold();
     assert_eq!(cluster.conditions("crawler")[2], "True NoWorkloads", "its node is gone, and its pods with it");
 }
@@ -59,11 +59,11 @@ fn what_a_pool_lends_is_told_to_whoever_gets_it_and_to_whoever_owns_the_pool() {
     cluster.pool("10.0.0.4", "10.0.0.5").binding("a", &count(1));
     let told = |writes: &Writes| -> Vec<(String, String)> {
         let about = |event: &Event| event.about.kind.clone().unwrap_or_default();
-        let lends = |event: &&Event| event.tale.reason.starts_with("Addresses");
+        let lends = |event: &&Event| event.content.reason.starts_with("Addresses");
         // Who loses one is warned.
-        let warns = |event: &Event| event.about.kind.as_deref() == Some("EgressBinding") && event.tale.action == "Release";
-        assert!(writes.events.iter().filter(lends).all(|event| event.tale.warning == warns(event)), "{:?}", writes.events);
-        writes.events.iter().filter(lends).map(|event| (about(event), event.tale.note.clone())).collect()
+        let warns = |event: &Event| event.about.kind.as_deref() == Some("EgressBinding") && event.content.action == "Release";
+        assert!(writes.events.iter().filter(lends).all(|event| event.content.warning == warns(event)), "{:?}", writes.events);
+        writes.events.iter().filter(lends).map(|event| (about(event), event.content.note.clone())).collect()
     };
     let pair = |kind: &str, note: &str| (kind.to_owned(), note.to_owned());
     let got = [pair("EgressBinding", "EgressPool public lends it 10.0.0.4"), pair("EgressPool", "lent 10.0.0.4 to EgressBinding shop/a")];
@@ -119,10 +119,10 @@ fn an_older_state_of_an_object_is_not_taken_for_news() {
     let mut cluster = served();
     let mut object = cluster.object("crawler").expect("it is there").clone();
     object.metadata.resource_version = Some("100".to_owned());
-    cluster.world.apply(Change::Bindings(Word::One(well_read(object.clone()))));
+    cluster.world.apply(Change::Bindings(Update::One(well_read(object.clone()))));
     object.metadata.resource_version = Some("99".to_owned());
     object.status = None;
-    cluster.world.apply(Change::Bindings(Word::One(well_read(object))));
+    cluster.world.apply(Change::Bindings(Update::One(well_read(object))));
     assert_eq!(cluster.exits("crawler"), ["10.0.0.4"]);
 }
 
@@ -140,7 +140,7 @@ fn a_binding_and_a_pool_are_ready_when_their_other_conditions_are_true() {
     assert_eq!(ready(&writes.pools[0].status.conditions), said("False PoolExhausted"));
     cluster.report("n1", "a", [2, 2, 0], None).fold();
     assert_eq!(of(&cluster, "a"), said("True Programmed"));
-    cluster.world.apply(Change::Bindings(Word::Gone("shop/a".to_owned())));
+    cluster.world.apply(Change::Bindings(Update::Gone("shop/a".to_owned())));
     let writes = cluster.after(20).fold();
     assert_eq!((of(&cluster, "b"), ready(&writes.pools[0].status.conditions)), (said("True NoWorkloads"), said("True Available")));
 }
@@ -149,13 +149,13 @@ fn a_binding_and_a_pool_are_ready_when_their_other_conditions_are_true() {
 fn the_agents_are_told_what_is_inside_once_all_have_spoken_who_know() {
     let mut cluster = Cluster::new();
     let net = |text: &str| BTreeSet::from([text.parse().expect("a subnet")]);
-    let all = |text: &str| Word::All(vec![Named { name: "one".to_owned(), value: net(text) }]);
+    let all = |text: &str| Update::All(vec![Named { name: "one".to_owned(), value: net(text) }]);
     let node = ClusterNode { inside: net("10.244.0.0/24"), ..ClusterNode::default() };
-    cluster.world.apply(Change::Nodes(Word::All(vec![Named { name: "one".to_owned(), value: node }])));
-    cluster.world.apply(Change::Inside(Teller::ApiServer, Word::All(Vec::new())));
+    cluster.world.apply(Change::Nodes(Update::All(vec![Named { name: "one".to_owned(), value: node }])));
+    cluster.world.apply(Change::Inside(InsideSource::ApiServer, Update::All(Vec::new())));
     cluster.world.apply(Change::ToldInside(None));
     assert_eq!(cluster.fold().inside, None, "the services' subnets may still come");
-    cluster.world.apply(Change::Inside(Teller::Services, all("10.96.0.0/16")));
+    cluster.world.apply(Change::Inside(InsideSource::Services, all("10.96.0.0/16")));
     let text = cluster.fold().inside.expect("all is known");
     assert_eq!(text, "10.96.0.0/16\n10.244.0.0/24\n");
     cluster.world.apply(Change::ToldInside(Some(text)));

@@ -66,12 +66,12 @@ fn pod_of(namespace: &str, number: u8) -> Pod {
 fn with(pool: Pool, bindings: Vec<ApiBinding>) -> Facts {
     let mut facts = node();
     let namespaces = ["shop", "mail"].map(|name| Namespace { name: name.to_owned(), ..Namespace::default() });
-    facts.cluster.apply(ClusterChange::Namespaces(Word::All(namespaces.into())));
-    facts.cluster.apply(ClusterChange::Pools(Word::All(vec![pool])));
-    facts.cluster.apply(ClusterChange::Bindings(Word::All(bindings)));
+    facts.cluster.apply(ClusterChange::Namespaces(Update::All(namespaces.into())));
+    facts.cluster.apply(ClusterChange::Pools(Update::All(vec![pool])));
+    facts.cluster.apply(ClusterChange::Bindings(Update::All(bindings)));
     for (number, namespace) in [(1, "shop"), (2, "mail")] {
         plug(&mut facts, 10 + IfIndex::from(number), number.into(), &format!("10.244.1.{number}/24"));
-        facts.cluster.apply(ClusterChange::Pods(Word::One(pod_of(namespace, number))));
+        facts.cluster.apply(ClusterChange::Pods(Update::One(pod_of(namespace, number))));
     }
     facts
 }
@@ -157,7 +157,7 @@ fn the_older_binding_has_a_port_whatever_its_priority_and_whoever_served_it() {
 fn a_pod_that_is_about_to_end_gets_no_new_calls_not_even_where_all_would() {
     let mut facts = with(pool(vec![tcp(80, 80)]), vec![publishes("shop", (1, 0), &[tcp(80, 80)])]);
     let mut served = |terminating| {
-        facts.cluster.apply(ClusterChange::Pods(Word::One(Pod { terminating, ..pod_of("shop", 1) })));
+        facts.cluster.apply(ClusterChange::Pods(Update::One(Pod { terminating, ..pod_of("shop", 1) })));
         let services = outcome(&mut facts, &mut Past::default()).inbound;
         (only(&services).2[0].1, services.all[0].weighted().len())
     };
@@ -167,7 +167,7 @@ fn a_pod_that_is_about_to_end_gets_no_new_calls_not_even_where_all_would() {
 #[test]
 fn an_exit_without_a_pod_on_its_node_is_a_service_that_nobody_serves_and_one_on_another_node_is_none() {
     let mut facts = with(pool(vec![tcp(80, 80)]), vec![publishes("shop", (1, 0), &[tcp(80, 80), tcp(443, 443)])]);
-    facts.cluster.apply(ClusterChange::Pods(Word::All(Vec::new())));
+    facts.cluster.apply(ClusterChange::Pods(Update::All(Vec::new())));
     let empty = outcome(&mut facts, &mut Past::default()).inbound;
     assert_eq!(only(&empty), (http("", "").0, "shop/web".to_owned(), Vec::new()));
     assert_eq!(told(&empty).len(), 1, "the port that is not lent");
@@ -189,12 +189,12 @@ fn a_pod_serves_at_the_address_that_the_api_server_tells_and_at_no_other_that_it
         only(&outcome.inbound).2
     };
     assert_eq!(servers(&mut facts), http("", "10.244.1.1").2);
-    facts.cluster.apply(ClusterChange::Pods(Word::Gone("pod-shop".to_owned())));
+    facts.cluster.apply(ClusterChange::Pods(Update::Gone("pod-shop".to_owned())));
     assert_eq!(servers(&mut facts), [], "it was deleted by force, and still runs");
     // Its namesake comes before it is gone.
     plug(&mut facts, 13, 3, "10.244.1.3/24");
     names(&mut facts, &[("cni-1", 1), ("cni-3", 3)]);
-    facts.cluster.apply(ClusterChange::Pods(Word::One(Pod { uid: "again".to_owned(), ..pod_of("shop", 3) })));
+    facts.cluster.apply(ClusterChange::Pods(Update::One(Pod { uid: "again".to_owned(), ..pod_of("shop", 3) })));
     let sandboxes = vec![sandbox(told("pod-shop"), "cni-1", 1), sandbox(told("again"), "cni-3", 2)];
     facts.apply_runtime(RuntimeChange::Snapshot(sandboxes));
     assert_eq!(servers(&mut facts), http("", "10.244.1.3").2);

@@ -12,7 +12,7 @@ fn a_pods_connections_leave_by_the_binding_that_it_has_and_no_other() {
     plug(&mut facts, 12, 2, "10.244.0.6/24");
     facts
         .cluster
-        .apply(ClusterChange::Pods(Word::All(vec![pod("web-1", "crawler", &["10.244.0.5"]), pod("web-2", "other", &["10.244.0.6"])])));
+        .apply(ClusterChange::Pods(Update::All(vec![pod("web-1", "crawler", &["10.244.0.5"]), pod("web-2", "other", &["10.244.0.6"])])));
     let outcome = outcome(&mut facts, &mut Past::default());
     let asked = |pod: &str, binding: &str, ipv6| {
         let to = if ipv6 { "[2001:db8::1]:80" } else { "198.51.100.1:80" }.parse().unwrap();

@@ -1,4 +1,4 @@
-//! Who is connected to one address: so many at once, and who comes later takes the place of who says nothing.
+//! The connections of one address: a limited number at once; at the limit a new one replaces the oldest idle one.
 
 use std::pin::Pin;
 use std::sync::Arc;
@@ -15,14 +15,14 @@ use tokio::time::sleep;
 
 /// Connections at once of one address.
 const MOST: usize = 64;
-/// How often it is looked for a place while all are answered.
+/// How often the limit is checked while all connections are being answered.
 const AGAIN: Duration = Duration::from_millis(10);
 
 /// The connections of one address, the oldest first.
 #[derive(Default)]
-pub(super) struct Places(Vec<Place>);
+pub(super) struct Connections(Vec<Connection>);
 
-struct Place {
+struct Connection {
     task: AbortHandle,
     answering: Answering,
 }
@@ -30,16 +30,16 @@ struct Place {
 /// Whether a whole request is there and its answer has not begun.
 type Answering = Arc<AtomicBool>;
 
-impl Places {
-    /// Waits for a place. Where none is free the oldest connection ends that asks nothing just now: a probe must not wait for clients that are
-    /// silent.
+impl Connections {
+    /// Waits until one more connection is allowed. At the limit the oldest idle connection is closed: a probe must not wait for silent
+    /// clients.
     pub async fn free(&mut self) {
         loop {
-            self.0.retain(|place| !place.task.is_finished());
+            self.0.retain(|connection| !connection.task.is_finished());
             if self.0.len() < MOST {
                 return;
             }
-            match self.0.iter().position(|place| !place.answering.load(Ordering::Relaxed)) {
+            match self.0.iter().position(|connection| !connection.answering.load(Ordering::Relaxed)) {
                 Some(silent) => self.0.remove(silent).task.abort(),
                 None => sleep(AGAIN).await,
             }
@@ -47,22 +47,22 @@ impl Places {
     }
 
     pub fn take(&mut self, task: AbortHandle, answering: Answering) {
-        self.0.push(Place { task, answering });
+        self.0.push(Connection { task, answering });
     }
 }
 
 /// What answers the requests of one connection, and whether it is at it.
-pub(super) fn service(router: Router) -> (Answering, Told) {
+pub(super) fn service(router: Router) -> (Answering, CountedService) {
     let answering = Answering::default();
-    (Arc::clone(&answering), Told { answering, router: TowerToHyperService::new(router) })
+    (Arc::clone(&answering), CountedService { answering, router: TowerToHyperService::new(router) })
 }
 
-pub(super) struct Told {
+pub(super) struct CountedService {
     answering: Answering,
     router: TowerToHyperService<Router>,
 }
 
-impl Service<Request<Incoming>> for Told {
+impl Service<Request<Incoming>> for CountedService {
     type Response = <TowerToHyperService<Router> as Service<Request<Incoming>>>::Response;
     type Error = <TowerToHyperService<Router> as Service<Request<Incoming>>>::Error;
     type Future = Pin<Box<dyn Future<Output = Result<Self::Response, Self::Error>> + Send>>;

@@ -29,7 +29,7 @@ pub enum Ask {
 
 /// What follows from an event or an answer. When the kernel is to be asked first, the change comes with its answer.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Outcome {
+pub struct Followup {
     pub change: Option<RuntimeChange>,
     pub ask: Option<Ask>,
 }
@@ -53,7 +53,7 @@ pub struct Listed {
 }
 
 /// The containers of one containerd.
-pub struct Book {
+pub struct RuntimeState {
     slots: HashMap<Id, Slot>,
     parse: Parse,
     /// While the list is being read: of what events spoke meanwhile. They know better.
@@ -102,7 +102,7 @@ impl Slot {
     }
 }
 
-impl Book {
+impl RuntimeState {
     pub fn new(parse: Parse) -> Self {
         Self { slots: HashMap::new(), parse, touched: None }
     }
@@ -112,15 +112,15 @@ impl Book {
         self.slots.values().filter_map(|slot| slot.told.as_deref().cloned()).collect()
     }
 
-    pub fn event(&mut self, id: Id, event: Event) -> Outcome {
+    pub fn event(&mut self, id: Id, event: Event) -> Followup {
         self.touch(&id);
         match event {
             Event::Created => {
                 self.slots.entry(id.clone()).or_insert_with(|| Slot::new(Task::Awaited));
-                Outcome { change: None, ask: Some(Ask::Record(id)) }
+                Followup { change: None, ask: Some(Ask::Record(id)) }
             }
-            Event::Updated => Outcome { change: None, ask: self.slots.contains_key(&id).then_some(Ask::Record(id)) },
-            Event::Deleted => Outcome { change: self.gone(&id), ask: None },
+            Event::Updated => Followup { change: None, ask: self.slots.contains_key(&id).then_some(Ask::Record(id)) },
+            Event::Deleted => Followup { change: self.gone(&id), ask: None },
             Event::TaskBegan { pid } => self.began(id, pid),
             Event::TaskEnded { pid } => {
                 if let Some(slot) = self.slots.get_mut(&id)
@@ -135,13 +135,13 @@ impl Book {
     }
 
     /// Takes in an answer to [`Ask::Record`].
-    pub fn found(&mut self, id: Id, found: Found) -> Outcome {
+    pub fn found(&mut self, id: Id, found: Found) -> Followup {
         self.touch(&id);
         if !self.slots.contains_key(&id) {
-            return Outcome::default();
+            return Followup::default();
         }
         match found {
-            Found::Nothing => return Outcome { change: self.gone(&id), ask: None },
+            Found::Nothing => return Followup { change: self.gone(&id), ask: None },
             Found::Useless => self.learn(&id, About::Passed),
             Found::Record(record) => self.learn(&id, self.about(&id, record)),
         }
@@ -164,11 +164,11 @@ impl Book {
     }
 
     /// Takes in the list as a whole.
-    pub fn listed(&mut self, listed: Listed) -> Vec<Outcome> {
+    pub fn listed(&mut self, listed: Listed) -> Vec<Followup> {
         let Listed { records, tasks, mute } = listed;
         let touched = self.touched.take().unwrap_or_default();
         let mut unseen: HashSet<Id> = self.slots.keys().filter(|id| !touched.contains(id)).cloned().collect();
-        let mut outcomes = Vec::new();
+        let mut followups = Vec::new();
         for (id, record) in records.into_iter().filter(|(id, _)| !touched.contains(id)) {
             unseen.remove(&id);
             let about = self.about(&id, record);
@@ -185,17 +185,17 @@ impl Book {
                 (None, Some(slot)) if about.announces() => slot.task = Task::Over,
                 (None, None) if about.announces() => drop(self.slots.insert(id.clone(), Slot::new(Task::Over))),
                 (None, Some(_)) => {
-                    outcomes.push(Outcome { change: self.gone(&id), ask: None });
+                    followups.push(Followup { change: self.gone(&id), ask: None });
                     continue;
                 }
                 (None, None) => continue,
             }
             self.learn(&id, about);
-            outcomes.push(self.settle(id));
+            followups.push(self.settle(id));
         }
         // The list leaves out what is in pods; that is of no use here either.
-        outcomes.extend(unseen.into_iter().map(|id| Outcome { change: self.gone(&id), ask: None }));
-        outcomes
+        followups.extend(unseen.into_iter().map(|id| Followup { change: self.gone(&id), ask: None }));
+        followups
     }
 
     fn touch(&mut self, id: &Id) {
@@ -204,12 +204,12 @@ impl Book {
         }
     }
 
-    fn began(&mut self, id: Id, pid: u32) -> Outcome {
+    fn began(&mut self, id: Id, pid: u32) -> Followup {
         let Some(slot) = self.slots.get_mut(&id) else {
             let mut slot = Slot::new(Task::Awaited);
             slot.run(pid);
             self.slots.insert(id.clone(), slot);
-            return Outcome { change: None, ask: Some(Ask::Record(id)) };
+            return Followup { change: None, ask: Some(Ask::Record(id)) };
         };
         slot.run(pid);
         self.settle(id)
@@ -257,11 +257,11 @@ impl Book {
     }
 
     /// What follows from what is known of a container by now.
-    fn settle(&mut self, id: Id) -> Outcome {
+    fn settle(&mut self, id: Id) -> Followup {
         if let Some(Slot { about: About::Known { network: Network::OfTask, .. }, task: Task::Runs { pid, .. }, .. }) = self.slots.get(&id) {
-            return Outcome { change: None, ask: Some(Ask::Namespace { pid: *pid, id }) };
+            return Followup { change: None, ask: Some(Ask::Namespace { pid: *pid, id }) };
         }
-        Outcome { change: self.tell(&id), ask: None }
+        Followup { change: self.tell(&id), ask: None }
     }
 
     fn tell(&mut self, id: &Id) -> Option<RuntimeChange> {

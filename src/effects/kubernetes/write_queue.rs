@@ -23,26 +23,26 @@ pub enum Key {
 }
 
 /// What a write came to: the object as it is now, if it is still there.
-pub type Outcome = Result<Option<Change>, Error>;
+pub type WriteResult = Result<Option<Change>, Error>;
 
 /// An object whose next write could have been so long ago has no past.
 const CALM: Duration = Duration::from_secs(10);
 
-struct Place {
+struct Slot {
     pace: Pace,
     busy: bool,
 }
 
 /// A number of writes at a time, and for each object one, with a pause after it.
 #[derive(Default)]
-pub struct Desk {
-    places: BTreeMap<Key, Place>,
-    waiting: VecDeque<BoxFuture<'static, (Key, Outcome)>>,
-    sent: FuturesUnordered<BoxFuture<'static, (Key, Outcome)>>,
+pub struct WriteQueue {
+    slots: BTreeMap<Key, Slot>,
+    waiting: VecDeque<BoxFuture<'static, (Key, WriteResult)>>,
+    sent: FuturesUnordered<BoxFuture<'static, (Key, WriteResult)>>,
     at_once: usize,
 }
 
-impl Desk {
+impl WriteQueue {
     /// So many writes are on their way at a time.
     pub fn new(at_once: usize) -> Self {
         Self { at_once, ..Self::default() }
@@ -50,16 +50,16 @@ impl Desk {
 
     /// Whether an object may be written now; `Err` with when it may, if that is known.
     pub fn is_free(&self, key: &Key, now: Instant) -> Result<(), Option<Instant>> {
-        match self.places.get(key) {
-            Some(place) if place.busy => Err(None),
-            Some(place) => place.pace.next().filter(|next| *next > now).map_or(Ok(()), |next| Err(Some(next))),
+        match self.slots.get(key) {
+            Some(slot) if slot.busy => Err(None),
+            Some(slot) => slot.pace.next().filter(|next| *next > now).map_or(Ok(()), |next| Err(Some(next))),
             None => Ok(()),
         }
     }
 
     /// Begins a write, as soon as there is room for it.
-    pub fn send(&mut self, key: Key, write: impl Future<Output = Outcome> + Send + 'static) {
-        self.places.entry(key.clone()).or_insert_with(|| Place { pace: Pace::default(), busy: true }).busy = true;
+    pub fn send(&mut self, key: Key, write: impl Future<Output = WriteResult> + Send + 'static) {
+        self.slots.entry(key.clone()).or_insert_with(|| Slot { pace: Pace::default(), busy: true }).busy = true;
         self.waiting.push_back(Box::pin(async move { (key, write.await) }));
         self.fill();
     }
@@ -73,20 +73,20 @@ impl Desk {
     }
 
     /// The next write that is done. Pending while there is none. May be dropped without loss.
-    pub async fn done(&mut self) -> (Key, Outcome) {
-        let Some((key, outcome)) = self.sent.next().await else { return std::future::pending().await };
+    pub async fn done(&mut self) -> (Key, WriteResult) {
+        let Some((key, result)) = self.sent.next().await else { return std::future::pending().await };
         self.fill();
         let now = Instant::now();
         if matches!(key, Key::Event(_)) {
-            self.places.remove(&key);
-        } else if let Some(place) = self.places.get_mut(&key) {
-            place.busy = false;
+            self.slots.remove(&key);
+        } else if let Some(slot) = self.slots.get_mut(&key) {
+            slot.busy = false;
             // What is refused because something newer is there is decided anew with that.
-            if outcome.is_ok() { place.pace.wrote(now) } else { place.pace.failed(now) }
+            if result.is_ok() { slot.pace.wrote(now) } else { slot.pace.failed(now) }
         }
         // An object that was not written for long may be written at once.
-        self.places.retain(|_, place| place.busy || place.pace.next().is_some_and(|next| next + CALM > now));
-        (key, outcome)
+        self.slots.retain(|_, slot| slot.busy || slot.pace.next().is_some_and(|next| next + CALM > now));
+        (key, result)
     }
 }
 
@@ -100,32 +100,32 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn what_is_never_answered_holds_up_its_own_object_and_no_other() {
-        let mut desk = Desk::new(4);
-        desk.send(key("silent"), std::future::pending());
+        let mut queue = WriteQueue::new(4);
+        queue.send(key("silent"), std::future::pending());
         for name in ["a", "b", "c"] {
-            desk.send(key(name), async { Ok(None) });
-            assert_eq!(desk.done().await.0, key(name));
+            queue.send(key(name), async { Ok(None) });
+            assert_eq!(queue.done().await.0, key(name));
         }
         let now = Instant::now();
-        assert_eq!(desk.is_free(&key("silent"), now), Err(None));
-        assert_eq!(desk.is_free(&key("a"), now), Err(Some(now + Duration::from_secs(1))));
-        assert_eq!((desk.is_free(&key("a"), now + Duration::from_secs(1)), desk.is_free(&key("new"), now)), (Ok(()), Ok(())));
+        assert_eq!(queue.is_free(&key("silent"), now), Err(None));
+        assert_eq!(queue.is_free(&key("a"), now), Err(Some(now + Duration::from_secs(1))));
+        assert_eq!((queue.is_free(&key("a"), now + Duration::from_secs(1)), queue.is_free(&key("new"), now)), (Ok(()), Ok(())));
     }
 
     #[tokio::test(start_paused = true)]
     async fn what_is_refused_is_tried_later_and_later_whatever_else_is_written() {
-        let mut desk = Desk::new(1);
+        let mut queue = WriteQueue::new(1);
         let mut pauses = Vec::new();
         for _ in 0..4 {
             let refused = || Error::of("patch", "egressbindings", kube::Error::TlsRequired);
-            desk.send(key("refused"), async move { Err(refused()) });
-            assert!(desk.done().await.1.is_err());
+            queue.send(key("refused"), async move { Err(refused()) });
+            assert!(queue.done().await.1.is_err());
             let now = Instant::now();
-            let Err(Some(next)) = desk.is_free(&key("refused"), now) else { panic!("it is to be tried later") };
+            let Err(Some(next)) = queue.is_free(&key("refused"), now) else { panic!("it is to be tried later") };
             pauses.push((next - now).as_secs());
             tokio::time::advance(next - now).await;
-            desk.send(key("other"), async { Ok(None) });
-            assert!(desk.done().await.1.is_ok());
+            queue.send(key("other"), async { Ok(None) });
+            assert!(queue.done().await.1.is_ok());
         }
         assert_eq!(pauses, [2, 4, 8, 16]);
     }

@@ -50,7 +50,7 @@ pub struct Endpoint {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Asked {
     pub id: String,
-    /// [`Book::era`] at the question.
+    /// [`EngineState::era`] at the question.
     pub era: u32,
     /// The list should have caught up with the events by now: what it does not show is doubted.
     pub settled: bool,
@@ -58,7 +58,7 @@ pub struct Asked {
 
 /// What follows from an event or an answer.
 #[derive(Debug, Default, PartialEq, Eq)]
-pub struct Outcome {
+pub struct Followup {
     pub changes: Vec<EngineChange>,
     pub asks: Vec<Ask>,
 }
@@ -70,7 +70,7 @@ pub struct Everything {
 }
 
 /// The containers and networks of one engine.
-pub struct Book {
+pub struct EngineState {
     slots: HashMap<String, Slot>,
     networks: HashMap<String, Network>,
     parse: Parse,
@@ -81,7 +81,7 @@ pub struct Book {
     problems: Problems,
 }
 
-impl Book {
+impl EngineState {
     pub fn new(parse: Parse) -> Self {
         let (slots, networks, touched, sought, problems) = Default::default();
         Self { slots, networks, parse, touched, sought, problems }
@@ -93,46 +93,46 @@ impl Book {
     }
 
     /// Takes in everything for the first time: what is known from now on.
-    pub fn restart(&mut self, everything: Everything) -> Outcome {
-        let outcome = self.everything(everything);
-        let containers = outcome.changes.into_iter().filter_map(|change| match change {
+    pub fn restart(&mut self, everything: Everything) -> Followup {
+        let followup = self.everything(everything);
+        let containers = followup.changes.into_iter().filter_map(|change| match change {
             EngineChange::Container(container) => Some(*container),
             _ => None,
         });
         let snapshot = EngineChange::Snapshot { containers: containers.collect(), networks: self.networks.values().cloned().collect() };
         let problems = self.problems.unless(&Problems::default());
         // A container that is being started has said so before anybody listened, and the list has no address yet.
-        let asks = outcome.asks.into_iter().chain(self.starting());
-        Outcome { asks: asks.collect(), changes: [snapshot].into_iter().chain(problems).collect() }
+        let asks = followup.asks.into_iter().chain(self.starting());
+        Followup { asks: asks.collect(), changes: [snapshot].into_iter().chain(problems).collect() }
     }
 
-    /// Takes in everything once more: what is different, but for that of which was spoken since [`Book::begin`].
-    pub fn everything(&mut self, everything: Everything) -> Outcome {
+    /// Takes in everything once more: what is different, but for that of which was spoken since [`EngineState::begin`].
+    pub fn everything(&mut self, everything: Everything) -> Followup {
         let touched = self.touched.take().unwrap_or_default();
         let Everything { containers, networks } = everything;
-        let mut outcome = Outcome::default();
+        let mut followup = Followup::default();
         self.sought.clear();
         let before = std::mem::take(&mut self.problems);
         let mut there: HashSet<String> = touched;
         for network in networks.entries.into_iter().filter(|network| !there.contains(&network.id)).collect::<Vec<_>>() {
             there.insert(network.id.clone());
-            outcome.changes.extend(self.network(network));
+            followup.changes.extend(self.network(network));
         }
         let mut listed: HashSet<String> = HashSet::with_capacity(containers.entries.len());
         for one in containers.entries.into_iter().filter(|one| !there.contains(&one.id)) {
             listed.insert(one.id.clone());
-            outcome.add(self.listed(one, true));
+            followup.add(self.listed(one, true));
         }
         there.extend(listed);
         self.problems.note("container", &containers.broken);
         self.problems.note("network", &networks.broken);
         there.extend(containers.broken.into_iter().chain(networks.broken).map(|one| one.id));
         let gone: Vec<String> = self.slots.keys().filter(|id| !there.contains(*id)).cloned().collect();
-        outcome.changes.extend(gone.iter().filter_map(|id| self.gone(id)));
+        followup.changes.extend(gone.iter().filter_map(|id| self.gone(id)));
         let gone: Vec<String> = self.networks.keys().filter(|id| !there.contains(*id)).cloned().collect();
-        outcome.changes.extend(gone.iter().filter_map(|id| self.network_gone(id)));
-        outcome.changes.extend(self.problems.unless(&before));
-        outcome
+        followup.changes.extend(gone.iter().filter_map(|id| self.network_gone(id)));
+        followup.changes.extend(self.problems.unless(&before));
+        followup
     }
 
     /// What has to be asked because of an event that the first list may be newer than.
@@ -153,26 +153,26 @@ impl Book {
     }
 
     /// Takes in an event: what changes at once, and what has to be asked.
-    pub fn event(&mut self, event: Event) -> Outcome {
+    pub fn event(&mut self, event: Event) -> Followup {
         self.touch(event.object());
         match event {
             // Whether a container or a network is gone, only the engine's list says: some engines tell the end of what stays.
-            Event::Created { id, .. } | Event::Started(id) | Event::Renamed(id) | Event::Destroyed(id) => Outcome::ask(Ask::Container(id)),
+            Event::Created { id, .. } | Event::Started(id) | Event::Renamed(id) | Event::Destroyed(id) => Followup::ask(Ask::Container(id)),
             Event::Died(id) => {
                 let change = self.change(&id, Slot::stopped);
                 let ask = self.is_unknown(&id).then_some(Ask::ContainerLater(id));
-                Outcome::of(change, ask)
+                Followup::of(change, ask)
             }
             Event::Connected { container, network, name, driver } => {
                 let seek = self.seek(&network);
                 let ask = self.connected(container, network, name, &driver);
-                Outcome { changes: Vec::new(), asks: ask.into_iter().chain(seek).collect() }
+                Followup { changes: Vec::new(), asks: ask.into_iter().chain(seek).collect() }
             }
             Event::Disconnected { container, network } => {
                 let change = self.change(&container, |slot| slot.left(&network));
-                Outcome::of(change, Some(Ask::ContainerLater(container)))
+                Followup::of(change, Some(Ask::ContainerLater(container)))
             }
-            Event::NetworkCreated(id) | Event::NetworkDestroyed(id) => Outcome::ask(Ask::Network(id)),
+            Event::NetworkCreated(id) | Event::NetworkDestroyed(id) => Followup::ask(Ask::Network(id)),
         }
     }
 
@@ -238,7 +238,7 @@ impl Book {
         known.then(|| EngineChange::ContainerGone(id.to_owned()))
     }
 
-    /// The era to hand to [`Book::relisted`] with the answer.
+    /// The era to hand to [`EngineState::relisted`] with the answer.
     pub fn era(&self, id: &str) -> u32 {
         self.slots.get(id).map_or(0, |slot| slot.era)
     }
@@ -249,8 +249,8 @@ impl Book {
     }
 
     /// Takes in an answer about containers. One from an older era does not tell where its container is now.
-    pub fn relisted(&mut self, mut asked: Vec<Asked>, list: List<Listed>) -> Outcome {
-        let mut outcome = Outcome::default();
+    pub fn relisted(&mut self, mut asked: Vec<Asked>, list: List<Listed>) -> Followup {
+        let mut followup = Followup::default();
         let before = self.problems.clone();
         asked.iter().for_each(|one| self.touch(&one.id));
         for mut one in list.entries {
@@ -260,20 +260,20 @@ impl Book {
                 one.running = false;
                 one.attachments.iter_mut().for_each(|attachment| attachment.addresses.clear());
             }
-            outcome.add(self.listed(one, settled));
+            followup.add(self.listed(one, settled));
         }
         asked.retain(|asked| list.broken.iter().all(|one| one.id != asked.id));
         for one in asked {
             self.problems.forgive(&one.id);
-            outcome.changes.extend(self.gone(&one.id));
+            followup.changes.extend(self.gone(&one.id));
         }
         self.problems.note("container", &list.broken);
-        outcome.changes.extend(self.problems.unless(&before));
-        outcome
+        followup.changes.extend(self.problems.unless(&before));
+        followup
     }
 
     /// Takes in a container's addresses; `None` when the network does not have it.
-    pub fn addresses(&mut self, endpoint: &Endpoint, addresses: Option<Vec<IpAddr>>) -> Outcome {
+    pub fn addresses(&mut self, endpoint: &Endpoint, addresses: Option<Vec<IpAddr>>) -> Followup {
         let container = &endpoint.container;
         self.touch(container);
         let now = self.era(container) == endpoint.era;
@@ -281,11 +281,11 @@ impl Book {
             Some(addresses) => {
                 let change = self.change(container, |slot| slot.joined(endpoint, addresses));
                 let ask = self.is_unknown(container).then(|| Ask::Container(container.clone()));
-                Outcome::of(change, ask)
+                Followup::of(change, ask)
             }
-            None if endpoint.doubted && now => Outcome::of(self.change(container, |slot| slot.absent(endpoint)), None),
-            None if endpoint.doubted => Outcome::default(),
-            None => Outcome::ask(Ask::ContainerLater(container.clone())),
+            None if endpoint.doubted && now => Followup::of(self.change(container, |slot| slot.absent(endpoint)), None),
+            None if endpoint.doubted => Followup::default(),
+            None => Followup::ask(Ask::ContainerLater(container.clone())),
         }
     }
 
@@ -326,7 +326,7 @@ impl Book {
         })
     }
 
-    fn listed(&mut self, listed: Listed, settled: bool) -> Outcome {
+    fn listed(&mut self, listed: Listed, settled: bool) -> Followup {
         self.problems.forgive(&listed.id);
         let old = self.slots.get(&listed.id).and_then(|slot| slot.base.clone());
         let base = old.filter(|base| base.name == listed.name && base.network_mode == listed.network_mode);
@@ -343,7 +343,7 @@ impl Book {
         for network in networks.collect::<Vec<_>>() {
             asks.extend(self.seek(&network));
         }
-        Outcome { changes: change.into_iter().collect(), asks }
+        Followup { changes: change.into_iter().collect(), asks }
     }
 
     fn base(&self, listed: &Listed) -> Base {
@@ -376,7 +376,7 @@ impl Book {
     }
 }
 
-impl Outcome {
+impl Followup {
     fn of(change: Option<EngineChange>, ask: Option<Ask>) -> Self {
         Self { changes: change.into_iter().collect(), asks: ask.into_iter().collect() }
     }

@@ -1,8 +1,8 @@
-//! What was told of one kind, so that only what is news is told: most updates of objects are somebody's status, or who wrote which field.
+//! The objects of one kind as they were last reported, so that only changes are: most updates are somebody's status, or who wrote which field.
 
 use std::collections::BTreeMap;
 
-use crate::model::cluster::Word;
+use crate::model::cluster::Update;
 
 /// An object by its key: what was read of it, or why it cannot be read.
 pub type Entry<T> = (String, Result<T, String>);
@@ -10,7 +10,7 @@ pub type Entry<T> = (String, Result<T, String>);
 /// Something worth telling.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Said<T> {
-    Word(Word<T>),
+    Update(Update<T>),
     /// The object with this key cannot be read; `None` once it can, or is gone.
     Trouble {
         key: String,
@@ -18,27 +18,27 @@ pub enum Said<T> {
     },
 }
 
-/// What was told of each object.
+/// Each object as it was last reported.
 #[derive(Debug)]
-pub struct Book<T> {
-    told: BTreeMap<String, Told<T>>,
+pub struct ObjectStore<T> {
+    told: BTreeMap<String, Remembered<T>>,
     listed: bool,
 }
 
 /// An object that turned unreadable keeps the value that it had: what it bound does not become somebody's masquerade.
 #[derive(Clone, Debug, PartialEq, Eq)]
-struct Told<T> {
+struct Remembered<T> {
     value: Option<T>,
     problem: Option<String>,
 }
 
-impl<T> Default for Book<T> {
+impl<T> Default for ObjectStore<T> {
     fn default() -> Self {
         Self { told: BTreeMap::new(), listed: false }
     }
 }
 
-impl<T: Clone + PartialEq> Book<T> {
+impl<T: Clone + PartialEq> ObjectStore<T> {
     /// All objects that there are. Nothing is said when that is known, but for the first time.
     pub fn all(&mut self, entries: Vec<Entry<T>>) -> Vec<Said<T>> {
         let mut before = std::mem::take(&mut self.told);
@@ -46,7 +46,7 @@ impl<T: Clone + PartialEq> Book<T> {
         let mut news = !std::mem::replace(&mut self.listed, true);
         for (key, read) in entries {
             let old = before.remove(&key);
-            let new = Told::new(old.as_ref(), read);
+            let new = Remembered::new(old.as_ref(), read);
             news |= old.as_ref().and_then(|old| old.value.as_ref()) != new.value.as_ref();
             trouble(&mut said, &key, old.as_ref(), Some(&new));
             self.told.insert(key, new);
@@ -56,7 +56,7 @@ impl<T: Clone + PartialEq> Book<T> {
             trouble(&mut said, key, Some(old), None);
         }
         if news {
-            said.push(Said::Word(Word::All(self.told.values().filter_map(|told| told.value.clone()).collect())));
+            said.push(Said::Update(Update::All(self.told.values().filter_map(|told| told.value.clone()).collect())));
         }
         said
     }
@@ -64,13 +64,13 @@ impl<T: Clone + PartialEq> Book<T> {
     /// An object that is new or was written to.
     pub fn one(&mut self, (key, read): Entry<T>) -> Vec<Said<T>> {
         let old = self.told.get(&key);
-        let new = Told::new(old, read);
+        let new = Remembered::new(old, read);
         let mut said = Vec::new();
         trouble(&mut said, &key, old, Some(&new));
         if let Some(value) = &new.value
             && old.and_then(|old| old.value.as_ref()) != Some(value)
         {
-            said.push(Said::Word(Word::One(value.clone())));
+            said.push(Said::Update(Update::One(value.clone())));
         }
         self.told.insert(key, new);
         said
@@ -82,13 +82,13 @@ impl<T: Clone + PartialEq> Book<T> {
         let mut said = Vec::new();
         trouble(&mut said, key, Some(&old), None);
         if old.value.is_some() {
-            said.push(Said::Word(Word::Gone(key.to_owned())));
+            said.push(Said::Update(Update::Gone(key.to_owned())));
         }
         said
     }
 }
 
-impl<T: Clone> Told<T> {
+impl<T: Clone> Remembered<T> {
     fn new(old: Option<&Self>, read: Result<T, String>) -> Self {
         match read {
             Ok(value) => Self { value: Some(value), problem: None },
@@ -97,8 +97,8 @@ impl<T: Clone> Told<T> {
     }
 }
 
-fn trouble<T>(said: &mut Vec<Said<T>>, key: &str, old: Option<&Told<T>>, new: Option<&Told<T>>) {
-    let problem = |told: Option<&Told<T>>| told.and_then(|told| told.problem.clone());
+fn trouble<T>(said: &mut Vec<Said<T>>, key: &str, old: Option<&Remembered<T>>, new: Option<&Remembered<T>>) {
+    let problem = |told: Option<&Remembered<T>>| told.and_then(|told| told.problem.clone());
     if problem(old) != problem(new) {
         said.push(Said::Trouble { key: key.to_owned(), problem: problem(new) });
     }
@@ -121,48 +121,48 @@ mod tests {
     }
 
     fn all(values: &[u8]) -> Said<u8> {
-        Said::Word(Word::All(values.to_vec()))
+        Said::Update(Update::All(values.to_vec()))
     }
 
     #[test]
     fn the_first_list_is_told_even_when_it_is_empty_and_the_same_again_is_not() {
-        let mut book = Book::default();
-        assert_eq!(book.all(vec![]), [all(&[])]);
-        assert_eq!(book.all(vec![]), []);
-        assert_eq!(book.all(vec![good("a", 1)]), [all(&[1])]);
-        assert_eq!(book.all(vec![good("a", 1)]), []);
-        assert_eq!(book.all(vec![good("a", 2)]), [all(&[2])]);
-        assert_eq!(book.all(vec![]), [all(&[])]);
+        let mut store = ObjectStore::default();
+        assert_eq!(store.all(vec![]), [all(&[])]);
+        assert_eq!(store.all(vec![]), []);
+        assert_eq!(store.all(vec![good("a", 1)]), [all(&[1])]);
+        assert_eq!(store.all(vec![good("a", 1)]), []);
+        assert_eq!(store.all(vec![good("a", 2)]), [all(&[2])]);
+        assert_eq!(store.all(vec![]), [all(&[])]);
     }
 
     #[test]
     fn an_update_that_changes_nothing_that_is_read_is_not_told() {
-        let mut book = Book::default();
-        book.all(vec![good("a", 1)]);
-        assert_eq!(book.one(good("a", 1)), []);
-        assert_eq!(book.one(good("a", 2)), [Said::Word(Word::One(2))]);
-        assert_eq!(book.gone("a"), [Said::Word(Word::Gone("a".to_owned()))]);
-        assert_eq!(book.gone("a"), []);
+        let mut store = ObjectStore::default();
+        store.all(vec![good("a", 1)]);
+        assert_eq!(store.one(good("a", 1)), []);
+        assert_eq!(store.one(good("a", 2)), [Said::Update(Update::One(2))]);
+        assert_eq!(store.gone("a"), [Said::Update(Update::Gone("a".to_owned()))]);
+        assert_eq!(store.gone("a"), []);
     }
 
     #[test]
     fn an_object_that_cannot_be_read_is_a_trouble_of_its_own_and_the_others_are_told() {
-        let mut book = Book::default();
-        assert_eq!(book.all(vec![good("a", 1), bad("b")]), [trouble("b", Some("is odd")), all(&[1])]);
-        assert_eq!(book.one(bad("b")), []);
-        assert_eq!(book.one(good("b", 2)), [trouble("b", None), Said::Word(Word::One(2))]);
-        assert_eq!(book.one(bad("c")), [trouble("c", Some("is odd"))]);
-        assert_eq!(book.gone("c"), [trouble("c", None)]);
-        book.one(bad("d"));
-        assert_eq!(book.all(vec![good("a", 1), good("b", 2)]), [trouble("d", None)]);
+        let mut store = ObjectStore::default();
+        assert_eq!(store.all(vec![good("a", 1), bad("b")]), [trouble("b", Some("is odd")), all(&[1])]);
+        assert_eq!(store.one(bad("b")), []);
+        assert_eq!(store.one(good("b", 2)), [trouble("b", None), Said::Update(Update::One(2))]);
+        assert_eq!(store.one(bad("c")), [trouble("c", Some("is odd"))]);
+        assert_eq!(store.gone("c"), [trouble("c", None)]);
+        store.one(bad("d"));
+        assert_eq!(store.all(vec![good("a", 1), good("b", 2)]), [trouble("d", None)]);
     }
 
     #[test]
     fn an_object_that_turns_unreadable_stays_as_it_was_until_it_is_gone() {
-        let mut book = Book::default();
-        book.all(vec![good("a", 1)]);
-        assert_eq!(book.one(bad("a")), [trouble("a", Some("is odd"))]);
-        assert_eq!(book.all(vec![bad("a"), good("b", 2)]), [all(&[1, 2])]);
-        assert_eq!(book.gone("a"), [trouble("a", None), Said::Word(Word::Gone("a".to_owned()))]);
+        let mut store = ObjectStore::default();
+        store.all(vec![good("a", 1)]);
+        assert_eq!(store.one(bad("a")), [trouble("a", Some("is odd"))]);
+        assert_eq!(store.all(vec![bad("a"), good("b", 2)]), [all(&[1, 2])]);
+        assert_eq!(store.gone("a"), [trouble("a", None), Said::Update(Update::Gone("a".to_owned()))]);
     }
 }

@@ -1,4 +1,4 @@
-//! What the loop is told: it goes into the facts, and says whether anything may follow from it.
+//! The loop's events: each updates the facts, and tells whether anything may follow from it.
 
 use std::collections::BTreeSet;
 use std::net::IpAddr;
@@ -11,7 +11,7 @@ use tracing::{debug, info, warn};
 use super::{Agent, sleep_until};
 use crate::contract::PROTOCOL;
 use crate::daemon::keeper::Keeper;
-use crate::daemon::{Told, cutter, gateways, keeper, sources};
+use crate::daemon::{Event, cutter, gateways, keeper, sources};
 use crate::effects::nft::Notice;
 use crate::model::cluster::ClusterChange;
 use crate::model::facts::{EngineChange, KernelChange, Rule};
@@ -24,12 +24,17 @@ use crate::plan::engine::{self, EngineStep};
 use crate::plan::routing::Routing;
 
 impl Agent {
-    /// Takes in what is told until it is enough, or the deadline has passed, or nobody is left to tell anything.
-    pub(super) async fn hear_until(&mut self, deadline: Instant, told: &mut mpsc::UnboundedReceiver<Told>, enough: impl Fn(&Self) -> bool) {
+    /// Handles events until it is enough, or the deadline has passed, or no sender is left.
+    pub(super) async fn handle_until(
+        &mut self,
+        deadline: Instant,
+        events: &mut mpsc::UnboundedReceiver<Event>,
+        enough: impl Fn(&Self) -> bool,
+    ) {
         while !enough(self) {
             tokio::select! {
-                one = told.recv() => match one {
-                    Some(one) => drop(self.hear(one)),
+                one = events.recv() => match one {
+                    Some(one) => drop(self.handle(one)),
                     None => break,
                 },
                 () = sleep_until(Some(deadline)) => break,
@@ -37,24 +42,24 @@ impl Agent {
         }
     }
 
-    /// Takes in what was told; whether anything may follow from it.
-    pub(super) fn hear(&mut self, told: Told) -> bool {
+    /// Handles an event; whether anything may follow from it.
+    pub(super) fn handle(&mut self, event: Event) -> bool {
         self.transitions.touch();
         // What these are about is known.
-        let narrow = matches!(told, Told::Kernel(_) | Told::Engine(_) | Told::Cut(_));
-        let dirty = self.take_in(told);
+        let narrow = matches!(event, Event::Kernel(_) | Event::Engine(_) | Event::Cut(_));
+        let dirty = self.update(event);
         self.facts.touched.all |= dirty && !narrow;
         dirty
     }
 
-    fn take_in(&mut self, told: Told) -> bool {
-        match told {
-            Told::Kernel(changes) => {
+    fn update(&mut self, event: Event) -> bool {
+        match event {
+            Event::Kernel(changes) => {
                 let mut dirty = std::mem::take(&mut self.silent.kernel);
                 self.facts.touched.all |= dirty;
                 for change in changes {
                     let looked = matches!(change, KernelChange::Routing { .. } | KernelChange::Link(_));
-                    self.addresses.heard(&change, &self.facts.kernel, &mut self.facts.probes);
+                    self.addresses.note(&change, &self.facts.kernel, &mut self.facts.probes);
                     if let KernelChange::Routing { rules, .. } = &change {
                         self.note_lost(rules);
                     }
@@ -67,7 +72,7 @@ impl Agent {
                 }
                 return dirty;
             }
-            Told::Engine(changes) => {
+            Event::Engine(changes) => {
                 let mut dirty = false;
                 for change in changes {
                     dirty |= !matches!(change, EngineChange::Made { .. } | EngineChange::Lost(_) | EngineChange::Problems(_));
@@ -89,7 +94,7 @@ impl Agent {
                 }
                 return dirty;
             }
-            Told::Runtime(changes) => {
+            Event::Runtime(changes) => {
                 let mut dirty = false;
                 for change in changes {
                     match &change {
@@ -106,7 +111,7 @@ impl Agent {
                 }
                 return dirty;
             }
-            Told::Cluster(changes) => {
+            Event::Cluster(changes) => {
                 let mut dirty = false;
                 for change in changes {
                     match &change {
@@ -123,13 +128,13 @@ impl Agent {
                 }
                 return dirty;
             }
-            Told::Files(manifests) => {
+            Event::Files(manifests) => {
                 self.silent.files = false;
                 info!(bindings = manifests.bindings.len(), errors = manifests.errors.len(), "read manifests");
                 self.facts.manifests = Index::new(manifests);
                 self.wanted.send_replace(Some(Wanted::of(self.facts.manifests.bindings.iter().map(Arc::as_ref))));
             }
-            Told::Programs(mut facts) => {
+            Event::Programs(mut facts) => {
                 self.silent.programs = false;
                 facts.no_zones = self.has_no_zones();
                 if !facts.cgroups.is_empty()
@@ -139,8 +144,8 @@ impl Agent {
                 }
                 self.facts.programs = facts;
             }
-            Told::Listeners(listeners) => self.facts.listeners = Some(listeners),
-            Told::Health(check, verdict) => {
+            Event::Listeners(listeners) => self.facts.listeners = Some(listeners),
+            Event::Health(check, verdict) => {
                 if !self.inbound.hears_of(&check) {
                     return false;
                 }
@@ -150,59 +155,59 @@ impl Agent {
                 }
                 self.facts.verdicts.insert(check, verdict);
             }
-            Told::RoutedBack(now) => {
+            Event::RoutedBack(now) => {
                 self.facts.routed_back = now;
                 return false;
             }
-            Told::ServersFree(servers) => {
+            Event::ServersFree(servers) => {
                 self.kernel.free(&servers);
                 return false;
             }
-            Told::Nft(notice) => return self.changed(&notice),
-            Told::Called { step, outcome } => {
+            Event::Nft(notice) => return self.changed(&notice),
+            Event::Called { step, outcome } => {
                 if let EngineStep::Place { container, .. } = &step {
                     self.facts.moving.remove(container);
                 }
                 self.metrics.failures.inc_by(self.calls.ended(&step, outcome).into());
             }
-            Told::Probed(report) => return self.addresses.probed(report, &self.facts.kernel, &mut self.facts.probes),
-            Told::Conflict(at, by) => {
+            Event::Probed(report) => return self.addresses.probed(report, &self.facts.kernel, &mut self.facts.probes),
+            Event::Conflict(at, by) => {
                 self.addresses.conflict(at, by, &self.facts.kernel);
                 return false;
             }
-            Told::Cloud(reports) => {
+            Event::Cloud(reports) => {
                 self.silent.cloud = false;
                 self.facts.cloud = reports;
             }
-            Told::PortsFull(full) => {
+            Event::PortsFull(full) => {
                 self.spill.told = true;
                 return std::mem::take(&mut self.silent.ports) | replace(&mut self.facts.full, full);
             }
-            Told::Gateway(gateways::Report::Dead(at, dead)) => return self.facts.answers.note(at, dead),
-            Told::Gateway(gateways::Report::Silent(silent)) => {
+            Event::Gateway(gateways::Report::Dead(at, dead)) => return self.facts.answers.note(at, dead),
+            Event::Gateway(gateways::Report::Silent(silent)) => {
                 self.gateways.silent(silent);
                 return false;
             }
-            Told::Gateway(gateways::Report::Problem(problem)) => {
+            Event::Gateway(gateways::Report::Problem(problem)) => {
                 self.gateways.failed(problem);
                 return false;
             }
-            Told::Cut(report) => return self.cut(report),
-            Told::Remembered(Ok(())) => {
+            Event::Cut(report) => return self.flows_ended(report),
+            Event::Remembered(Ok(())) => {
                 self.beside.well(keeper::STEP);
                 return false;
             }
-            Told::Remembered(Err(failure)) => {
+            Event::Remembered(Err(failure)) => {
                 self.beside.failed(failure, Instant::now());
                 self.boot_guard.iter_mut().for_each(Keeper::failed);
                 return false;
             }
-            Told::Unserved(what, problem) => {
+            Event::Unserved(what, problem) => {
                 self.unserved.retain(|(of, _)| *of != what);
                 self.unserved.extend(problem.map(|problem| (what, problem)));
                 return false;
             }
-            Told::Question(..) | Told::Stop => return false,
+            Event::Question(..) | Event::Stop => return false,
         }
         true
     }
@@ -275,7 +280,7 @@ impl Agent {
     }
 
     /// Flows were ended, or not; whether anything may follow from it.
-    fn cut(&mut self, report: cutter::Report) -> bool {
+    fn flows_ended(&mut self, report: cutter::Report) -> bool {
         match report.failure {
             Some(failure) => self.beside.failed(failure, Instant::now()),
             None => self.beside.well(cutter::STEP),

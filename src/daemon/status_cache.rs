@@ -9,7 +9,7 @@ use foldhash::fast::FixedState;
 use tokio::sync::{Mutex, watch};
 use tokio::task::spawn_blocking;
 
-use super::Teller;
+use super::EventSender;
 use super::question::{Question, Response, put, with_drops};
 use super::tally::{self, Reader, Reading};
 use crate::effects::kernel::Failure;
@@ -17,17 +17,17 @@ use crate::report::drops::Dropped;
 use crate::report::flows::{Flows, Owners};
 use crate::report::status::{Counted, Status, Workload, unknown};
 
-/// How long what was counted is told again.
+/// How long a count stays fresh.
 const FRESH: Duration = Duration::from_secs(1);
 /// Between two reports of a status that changes all the time: a large one takes the loop milliseconds.
 const PAUSE: Duration = Duration::from_millis(250);
 
-/// The desk; its copies are one and the same.
+/// The cache; its clones share one state.
 #[derive(Clone)]
-pub(super) struct Desk(Arc<Inner>);
+pub(super) struct StatusCache(Arc<Inner>);
 
 struct Inner {
-    tell: Teller,
+    tell: EventSender,
     revisions: watch::Receiver<u64>,
     status: Mutex<Option<Arc<Snapshot>>>,
     counts: Mutex<Counts>,
@@ -39,7 +39,7 @@ struct Counts {
     last: Option<(Instant, Arc<Reading>)>,
 }
 
-/// A status as it was told.
+/// A status as the loop reported it.
 pub(super) struct Snapshot {
     at: Instant,
     revision: u64,
@@ -52,8 +52,8 @@ pub(super) struct Snapshot {
     pub body: Bytes,
 }
 
-impl Desk {
-    pub fn new(tell: Teller, revisions: watch::Receiver<u64>) -> Self {
+impl StatusCache {
+    pub fn new(tell: EventSender, revisions: watch::Receiver<u64>) -> Self {
         Self(Arc::new(Inner { tell, revisions, status: Mutex::default(), counts: Mutex::default() }))
     }
 
