@@ -12,6 +12,7 @@ use kube::{Api, Client, Config};
 use super::output::Output;
 use crate::api::binding::EgressBinding;
 use crate::api::node::EgressNode;
+use crate::api::printable;
 use crate::effects::kubernetes::error::Error;
 use crate::report::cluster;
 
@@ -92,7 +93,7 @@ impl Kubectl {
             Command::Status { namespace, all_namespaces, output } => {
                 let api = if all_namespaces { Api::all(client) } else { namespace.of(&client) };
                 let bindings = list(&api).await?;
-                output.print(&cluster::listed(&bindings), || cluster::status(&bindings))
+                output.print(&cluster::listed(&bindings), || plain(&cluster::status(&bindings)))
             }
             Command::Explain { pod, namespace } => {
                 let found =
@@ -106,14 +107,19 @@ impl Kubectl {
                     Some(node) => report(client, node).await?,
                     None => None,
                 };
-                Ok(cluster::explain(&found, &bindings, node.as_ref()))
+                Ok(plain(&cluster::explain(&found, &bindings, node.as_ref())))
             }
             Command::Node { name } => match report(client, &name).await? {
-                Some(node) => Ok(cluster::node(&node)),
+                Some(node) => Ok(plain(&cluster::node(&node))),
                 None => anyhow::bail!("node {name} does not report; see kubectl get egressnodes for those that do"),
             },
         }
     }
+}
+
+/// Lines without control characters: a terminal would obey those in a node's report.
+fn plain(text: &str) -> String {
+    text.lines().map(|line| printable(line, usize::MAX) + "\n").collect()
 }
 
 /// A pod as kubectl's other commands have it, too.
@@ -132,4 +138,15 @@ async fn list(api: &Api<EgressBinding>) -> Result<Vec<EgressBinding>, Error> {
 
 async fn report(client: Client, node: &str) -> Result<Option<EgressNode>, Error> {
     Api::all(client).get_opt(node).await.map_err(|error| Error::of("get", "egressnodes.egressd.dev", error))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_terminal_would_obey_is_written_out() {
+        assert_eq!(plain("BINDING  NODE\nweb  \u{1b}[2Jwell\r\n"), "BINDING  NODE\nweb  \\u{1b}[2Jwell\n");
+        assert_eq!(plain("shop/web: it's \"bound\"\n"), "shop/web: it's \"bound\"\n");
+    }
 }

@@ -8,8 +8,9 @@ use ipnet::IpNet;
 
 use super::step::RouteStep;
 use crate::contract::{
-    FLAG, FLAG_MASK, MARK_MASK, METRIC_LAST, OWN_MARK, PREFERENCE_FROM, PREFERENCE_FROM_INSIDE, PREFERENCE_FROM_NODES, PREFERENCE_FROM_OWN,
-    PREFERENCE_FROM_WAY, PREFERENCE_INSIDE, PREFERENCE_LOCAL, PREFERENCE_WAY, PROTOCOL, TABLE_BASE, TABLE_NODES, UPLINK_GROUP,
+    FLAG, FLAG_MASK, MARK_MASK, METRIC_LAST, OWN_MARK, PREFERENCE_FROM, PREFERENCE_FROM_INSIDE, PREFERENCE_FROM_NODES,
+    PREFERENCE_FROM_NONE, PREFERENCE_FROM_OWN, PREFERENCE_FROM_WAY, PREFERENCE_INSIDE, PREFERENCE_LOCAL, PREFERENCE_WAY, PROTOCOL,
+    TABLE_BASE, TABLE_NODES, UPLINK_GROUP,
 };
 use crate::model::facts::{Family, KernelFacts, Route, RouteKind, Rule, RuleAction, is_link_local};
 use crate::model::resolve::Outcome;
@@ -17,6 +18,8 @@ use crate::model::uplinks::ahead::{LOCAL, local_first};
 use crate::model::uplinks::outside::{LARGEST_PART, MAIN};
 use crate::model::ways::{Way, mark};
 
+/// `RT_TABLE_DEFAULT`.
+const DEFAULT: u32 = 253;
 /// `RT_SCOPE_LINK`.
 const SCOPE_LINK: u8 = 253;
 /// The kernel's own metric for IPv6 routes.
@@ -98,7 +101,7 @@ impl Routing {
             }
             routing.rules.insert(Rule { from, ..from_exits(family, PREFERENCE_FROM) });
         }
-        routing.rules.extend(families.into_iter().map(|family| own_probes(outcome, family)));
+        routing.rules.extend(families.into_iter().flat_map(|family| own_sockets(outcome, family)));
         routing
     }
 
@@ -177,10 +180,12 @@ fn by_mark(outcome: &Outcome, family: Family, number: u8) -> Rule {
     Rule { mark: Some(mark(number)), mask: Some(MARK_MASK), ..rule(family, preference, TABLE_BASE + u32::from(number)) }
 }
 
-/// Leads what bears [`OWN_MARK`] past other programs' rules, to those for the exit that it comes from.
-fn own_probes(outcome: &Outcome, family: Family) -> Rule {
+/// Leads what bears [`OWN_MARK`] past other programs' rules, to those for the exit that it comes from, or to main where it comes from none.
+fn own_sockets(outcome: &Outcome, family: Family) -> [Rule; 3] {
     let preference = by_mark(outcome, family, 0).preference;
-    Rule { mark: Some(OWN_MARK), mask: Some(u32::MAX), ..from_exits(family, preference) }
+    let marked = |rule: Rule| Rule { mark: Some(OWN_MARK), mask: Some(u32::MAX), ..rule };
+    let to_main = [MAIN, DEFAULT].map(|table| rule(family, PREFERENCE_FROM_NONE, table));
+    [from_exits(family, preference), to_main[0].clone(), to_main[1].clone()].map(marked)
 }
 
 /// Leads to the rules by exit address.

@@ -1,7 +1,7 @@
 //! The way to what is inside behind other nodes, from the addresses that are exits.
 
 use super::*;
-use crate::contract::{PREFERENCE_FROM_INSIDE, PREFERENCE_FROM_WAY, PREFERENCE_WAY, TABLE_NODES};
+use crate::contract::{OWN_MARK, PREFERENCE_FROM_INSIDE, PREFERENCE_FROM_WAY, PREFERENCE_WAY, TABLE_NODES};
 use crate::model::cluster::ClusterChange;
 
 const PODS: &str = "10.244.2.0/24";
@@ -119,4 +119,15 @@ fn the_ways_come_and_go_with_main_s_and_a_restart_plans_nothing() {
     assert!(matches!(gone.after.as_slice(), [RouteStep::DeleteRule(_), RouteStep::DeleteRoute(_), ..]), "{gone:?}");
     apply(&mut facts, &gone.after);
     assert!(facts.kernel.routes.iter().all(|r| r.destination.to_string() != PODS));
+}
+
+#[test]
+fn what_the_daemon_itself_sends_from_no_exit_goes_by_main_in_the_end() {
+    let routing = desired(&node(&[], Vec::new()));
+    let marked: Vec<&Rule> = routing.rules.iter().filter(|rule| rule.mark == Some(OWN_MARK)).collect();
+    let [led, main, default] = marked.as_slice() else { panic!("{marked:?}") };
+    assert_eq!(led.action, RuleAction::Goto(PREFERENCE_FROM_INSIDE));
+    assert_eq!([main.table, default.table], [MAIN, 253]);
+    let last = routing.rules.iter().filter(|rule| rule.mark.is_none()).map(|rule| rule.preference).max();
+    assert!(Some(main.preference) > last && main.preference == default.preference, "behind all that has an exit");
 }
