@@ -87,7 +87,7 @@ pub const PREFERENCE_FROM_NODES: u32 = 32_769;
 pub const PREFERENCE_FROM_OWN: u32 = 32_770;
 /// Preference of the policy rules `from EXIT lookup table`.
 pub const PREFERENCE_FROM_WAY: u32 = 32_771;
-/// Preference of the policy rules `fwmark OWN_MARK lookup main`, and default: what comes from no exit goes as it would have.
+/// Preference of the policy rule `fwmark OWN_MARK lookup main`; the one for the table default is the next. What comes from no exit goes as it would have.
 pub const PREFERENCE_FROM_NONE: u32 = 32_772;
 /// Table of way n is this plus n; of no way, this.
 pub const TABLE_BASE: u32 = 15600;

@@ -10,7 +10,7 @@ use tokio::sync::{Mutex, watch};
 use tokio::task::spawn_blocking;
 
 use super::EventSender;
-use super::question::{Question, Response, put, with_drops};
+use super::question::{self, Question, Response, put, with_drops};
 use super::tally::{self, Reader, Reading};
 use crate::effects::kernel::Failure;
 use crate::report::drops::Dropped;
@@ -31,6 +31,8 @@ struct Inner {
     revisions: watch::Receiver<u64>,
     status: Mutex<Option<Arc<Snapshot>>>,
     counts: Mutex<Counts>,
+    /// What metrics tell, and when it began to be counted.
+    counters: Mutex<Option<(Instant, Counted)>>,
 }
 
 #[derive(Default)]
@@ -54,7 +56,7 @@ pub(super) struct Snapshot {
 
 impl StatusCache {
     pub fn new(tell: EventSender, revisions: watch::Receiver<u64>) -> Self {
-        Self(Arc::new(Inner { tell, revisions, status: Mutex::default(), counts: Mutex::default() }))
+        Self(Arc::new(Inner { tell, revisions, status: Mutex::default(), counts: Mutex::default(), counters: Mutex::default() }))
     }
 
     /// Goes up whenever status may have changed.
@@ -76,9 +78,9 @@ impl StatusCache {
             }
             tokio::time::sleep(PAUSE.saturating_sub(last.at.elapsed())).await;
         }
-        let counted = self.counters().await;
+        let counted = self.counted().await.counted.clone();
         let revision = *self.0.revisions.borrow();
-        let Some(Response::Status(status)) = self.put(Question::Status(counted)).await else { return None };
+        let Some(Response::Status(status)) = self.put(Question::Status(with_drops(counted).await)).await else { return None };
         let before = kept.as_ref().map(|last| (last.number, last.fingerprint));
         let snapshot = spawn_blocking(move || Snapshot::of(status, revision, before)).await.ok()?;
         let snapshot = Arc::new(snapshot);
@@ -86,9 +88,19 @@ impl StatusCache {
         Some(snapshot)
     }
 
-    /// What the kernel has counted, at most a second ago.
+    /// What the kernel has counted since this was asked: it is read for one client after the other, and for all who wait at once.
     pub async fn counters(&self) -> Counted {
-        self.counted().await.counted.clone()
+        let asked = Instant::now();
+        let mut last = self.0.counters.lock().await;
+        match &*last {
+            Some((began, counted)) if *began >= asked => counted.clone(),
+            _ => {
+                let began = Instant::now();
+                let counted = question::counted().await;
+                *last = Some((began, counted.clone()));
+                counted
+            }
+        }
     }
 
     /// What leaves and comes in by each exit; `None` when the loop stops.
@@ -117,7 +129,7 @@ impl StatusCache {
         )
     }
 
-    /// What is in conntrack's table, and what our rules have dropped, at most a second ago.
+    /// What is in conntrack's table, at most a second old.
     async fn counted(&self) -> Arc<Reading> {
         let mut counts = self.0.counts.lock().await;
         if let Some((at, reading)) = &counts.last
@@ -130,8 +142,7 @@ impl StatusCache {
             let reading = reader.read();
             (reader, reading)
         });
-        let (reader, mut reading) = read.await.unwrap_or_default();
-        reading.counted = with_drops(reading.counted).await;
+        let (reader, reading) = read.await.unwrap_or_default();
         let reading = Arc::new(reading);
         *counts = Counts { reader, last: Some((Instant::now(), Arc::clone(&reading))) };
         reading

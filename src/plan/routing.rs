@@ -184,7 +184,7 @@ fn by_mark(outcome: &Outcome, family: Family, number: u8) -> Rule {
 fn own_sockets(outcome: &Outcome, family: Family) -> [Rule; 3] {
     let preference = by_mark(outcome, family, 0).preference;
     let marked = |rule: Rule| Rule { mark: Some(OWN_MARK), mask: Some(u32::MAX), ..rule };
-    let to_main = [MAIN, DEFAULT].map(|table| rule(family, PREFERENCE_FROM_NONE, table));
+    let to_main = [(0, MAIN), (1, DEFAULT)].map(|(behind, table)| rule(family, PREFERENCE_FROM_NONE + behind, table));
     [from_exits(family, preference), to_main[0].clone(), to_main[1].clone()].map(marked)
 }
 

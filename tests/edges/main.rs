@@ -101,7 +101,7 @@ fn a_taken_port() {
     let served = || world.fetch("/readyz").map(drop).map_err(|error| error.to_string());
     until_within(Duration::from_secs(15), Duration::from_millis(100), "metrics are served", served);
     until("it is no problem any more", || if problems(&world).contains(METRICS) { Err(problems(&world)) } else { Ok(()) });
-    assert_eq!(lines(&egressd, "failed to serve metrics"), 1, "{}", egressd.log());
+    assert_eq!(lines(&egressd, "failed to listen"), 1, "{}", egressd.log());
 }
 
 fn no_file_descriptors() {

@@ -162,8 +162,8 @@ pub fn refused() {
     let _egressd = stage.world.egressd_alone();
     for (address, reason, cure) in [
         ("10.77.0.5", "NoNicForAddress", "name the NIC"),
-        ("10.5.0.255", "NotAHostAddress", "name another one"),
-        ("10.5.0.0", "NotAHostAddress", "name another one"),
+        ("10.5.0.255", "NotAHostAddress", "name another address"),
+        ("10.5.0.0", "NotAHostAddress", "name another address"),
     ] {
         stage.world.bind(&Binding::of(&stage.blue.netns).with(&format!("exits: [{{address: {address}, assignment: Managed}}]")));
         until(reason, || {

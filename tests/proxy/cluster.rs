@@ -74,7 +74,7 @@ pub fn two_tenants() {
         (json!({ "containerSelector": { "names": ["web"] } }), json!({}), "a namespace does not own them"),
         (json!({}), json!({ "networkNamespace": "/proc/1/ns/net" }), "dialled from the pod itself"),
         (json!({}), json!({ "source": node.layout.address(Nic::Eth1) }), "dialled from the pod itself"),
-        (json!({ "podSelector": null }), json!({}), "say where"),
+        (json!({ "podSelector": null }), json!({}), "no place is given"),
     ] {
         let mut asked: Value = serde_json::from_str(&listens("mail", "sly", 8003, &dial)).expect("JSON");
         asked["spec"]["listen"].as_object_mut().expect("an object").extend(listen.as_object().expect("an object").clone());
