@@ -87,8 +87,10 @@ pub const PREFERENCE_FROM_NODES: u32 = 32_769;
 pub const PREFERENCE_FROM_OWN: u32 = 32_770;
 /// Preference of the policy rules `from EXIT lookup table`.
 pub const PREFERENCE_FROM_WAY: u32 = 32_771;
-/// Preference of the policy rule `fwmark OWN_MARK lookup main`; the one for the table default is the next. What comes from no exit goes as it would have.
-pub const PREFERENCE_FROM_NONE: u32 = 32_772;
+/// Preference of the policy rule `fwmark OWN_MARK lookup main`: what comes from no exit goes as it would have.
+pub const PREFERENCE_FROM_MAIN: u32 = 32_772;
+/// Preference of the policy rule `fwmark OWN_MARK lookup default`.
+pub const PREFERENCE_FROM_DEFAULT: u32 = 32_773;
 /// Table of way n is this plus n; of no way, this.
 pub const TABLE_BASE: u32 = 15600;
 /// Table of the ways to what is inside behind other nodes: the last of ours.

@@ -3,7 +3,7 @@
 use super::facts::Facts;
 use super::finding::Finding;
 use crate::contract::{
-    FLAG, NEIGHBOUR_MASK, PREFERENCE_FROM, PREFERENCE_FROM_INSIDE, PREFERENCE_FROM_NONE, PREFERENCE_LOCAL, PREFERENCE_WAY, PROTOCOL,
+    FLAG, NEIGHBOUR_MASK, PREFERENCE_FROM, PREFERENCE_FROM_DEFAULT, PREFERENCE_FROM_INSIDE, PREFERENCE_LOCAL, PREFERENCE_WAY, PROTOCOL,
     TABLE_BASE, TABLE_NODES, UPLINK_GROUP, WAY,
 };
 use crate::model::facts::{Family, LinkKind, Route, Rule};
@@ -30,7 +30,7 @@ pub fn findings(facts: &Facts) -> Vec<Finding> {
 
 /// Those for our marks may stand elsewhere than usual, ahead of another program's.
 fn is_ours(rule: &Rule) -> bool {
-    let places = [PREFERENCE_LOCAL..=PREFERENCE_WAY, PREFERENCE_FROM..=PREFERENCE_FROM, PREFERENCE_FROM_INSIDE..=PREFERENCE_FROM_NONE + 1];
+    let places = [PREFERENCE_LOCAL..=PREFERENCE_WAY, PREFERENCE_FROM..=PREFERENCE_FROM, PREFERENCE_FROM_INSIDE..=PREFERENCE_FROM_DEFAULT];
     let usual = places.iter().any(|own| own.contains(&rule.preference));
     rule.protocol == PROTOCOL && (usual || rule.mark.is_some_and(|mark| mark & FLAG != 0))
 }

@@ -130,15 +130,15 @@ fn one(pool: &str, nics: &[Nic], ours: impl Fn(&Nic) -> bool) -> anyhow::Result<
         [] => anyhow::bail!("no network interface has the tag of a pool {pool}: there is nothing to release, or --region is wrong"),
         [nic] if ours(nic) => Ok(nic.id.clone()),
         [nic] => {
-            let source = nic.attachment.as_ref().map_or_else(|| "no instance".to_owned(), |(instance, _)| format!("instance {instance}"));
+            let machine = nic.attachment.as_ref().map_or_else(|| "no instance".to_owned(), |(instance, _)| format!("instance {instance}"));
             anyhow::bail!(
-                "{}, which has a pool {pool}, is attached to {source}, and so is another machine's; name it by --network-interface if you mean it",
+                "{}, which has a pool {pool}, is attached to {machine}, so it belongs to another machine; name it with --network-interface if you mean it",
                 nic.id
             )
         }
         several => {
             let ids: Vec<&str> = several.iter().map(|nic| nic.id.as_str()).collect();
-            anyhow::bail!("several network interfaces have a pool {pool}: name one by --network-interface: {}", ids.join(", "))
+            anyhow::bail!("several network interfaces have a pool {pool}: name one with --network-interface: {}", ids.join(", "))
         }
     }
 }

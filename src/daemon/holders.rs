@@ -1,14 +1,10 @@
 //! Whose the published ports are, for the next start of the daemon: a port whose exit is gone for a moment, or drains, has no rule in the kernel that
 //! could tell. It is kept where the daemon's state is.
 
-use std::fs;
 use std::path::Path;
 use std::sync::mpsc;
 
-use tracing::warn;
-
-use super::threads;
-use crate::facts::whole;
+use super::{memo, threads};
 use crate::model::binding::BindingName;
 use crate::model::ports::Called;
 use crate::model::services::Holders;
@@ -25,16 +21,11 @@ impl Keeper {
     /// With what the run before has known. A file that cannot be read says nothing.
     pub fn open(state: &Path) -> Self {
         let file = state.join(FILE);
-        let kept: Vec<(Called, BindingName)> =
-            fs::read(&file).ok().and_then(|bytes| serde_json::from_slice(&bytes).ok()).unwrap_or_default();
+        let kept: Vec<(Called, BindingName)> = memo::read(&file);
         let thread = threads::start("holders", move |given: &mpsc::Receiver<Holders>| {
             while let Ok(holders) = given.recv() {
                 let newest: Vec<(Called, BindingName)> = given.try_iter().last().unwrap_or(holders).into_iter().collect();
-                let bytes = serde_json::to_vec(&newest).expect("it is plain data");
-                // Without it the daemon works on; it is the next start that may miss it.
-                if let Err(error) = whole::write(&file, &bytes, |_| Ok(())) {
-                    warn!(file = %file.display(), %error, "failed to keep whose the published ports are for the next start");
-                }
+                memo::write(&file, "the holders of published ports", &newest);
             }
         });
         Self { kept: kept.into_iter().collect(), thread }
@@ -56,6 +47,7 @@ impl Keeper {
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
     use std::net::IpAddr;
     use std::time::{Duration, Instant};
 

@@ -18,6 +18,7 @@ mod inbound;
 mod ipvs;
 mod keeper;
 mod lock;
+mod memo;
 pub(crate) mod metrics;
 mod nat;
 pub mod question;

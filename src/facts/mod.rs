@@ -12,5 +12,6 @@ pub mod http;
 pub mod kernel;
 pub mod kubernetes;
 pub mod listeners;
+mod pending;
 pub mod programs;
 pub mod whole;

@@ -48,14 +48,20 @@ fn keep_uplinks(table: &mut Table) {
 }
 
 fn keep_elements(wanted: &mut Set, observed: &Elements) {
-    if wanted.interval && wanted.elements.len() * observed.len() > MOST {
+    let beyond: Vec<(Key, Data)> =
+        observed.iter().filter(|(key, _)| !wanted.elements.contains_key(key)).map(|(key, data)| (*key, data.clone())).collect();
+    if beyond.is_empty() {
+        return;
+    }
+    if !wanted.interval {
+        return wanted.elements.extend(beyond);
+    }
+    if wanted.elements.len() * beyond.len() > MOST {
         wanted.elements = observed.clone();
         return;
     }
-    let beyond: Vec<(Key, Data)> =
-        observed.iter().filter(|(key, _)| !wanted.elements.contains_key(key)).map(|(key, data)| (*key, data.clone())).collect();
     for (key, data) in beyond {
-        let beside = |other: &&Key| wanted.interval && overlap(&wanted.key, other, &key);
+        let beside = |other: &&Key| overlap(&wanted.key, other, &key);
         let overlapping: Vec<Key> = wanted.elements.keys().filter(beside).copied().collect();
         if wanted.data.is_none() && overlapping.iter().all(|other| within(&wanted.key, other, &key)) {
             overlapping.iter().for_each(|other| _ = wanted.elements.remove(other));

@@ -8,9 +8,9 @@ use ipnet::IpNet;
 
 use super::step::RouteStep;
 use crate::contract::{
-    FLAG, FLAG_MASK, MARK_MASK, METRIC_LAST, OWN_MARK, PREFERENCE_FROM, PREFERENCE_FROM_INSIDE, PREFERENCE_FROM_NODES,
-    PREFERENCE_FROM_NONE, PREFERENCE_FROM_OWN, PREFERENCE_FROM_WAY, PREFERENCE_INSIDE, PREFERENCE_LOCAL, PREFERENCE_WAY, PROTOCOL,
-    TABLE_BASE, TABLE_NODES, UPLINK_GROUP,
+    FLAG, FLAG_MASK, MARK_MASK, METRIC_LAST, OWN_MARK, PREFERENCE_FROM, PREFERENCE_FROM_DEFAULT, PREFERENCE_FROM_INSIDE,
+    PREFERENCE_FROM_MAIN, PREFERENCE_FROM_NODES, PREFERENCE_FROM_OWN, PREFERENCE_FROM_WAY, PREFERENCE_INSIDE, PREFERENCE_LOCAL,
+    PREFERENCE_WAY, PROTOCOL, TABLE_BASE, TABLE_NODES, UPLINK_GROUP,
 };
 use crate::model::facts::{Family, KernelFacts, Route, RouteKind, Rule, RuleAction, is_link_local};
 use crate::model::resolve::Outcome;
@@ -89,7 +89,7 @@ impl Routing {
             // A probe, and what is dialled from an exit, take the gateway that its flows take.
             if let Some(number) = outcome.uplinks.borne.get(&address).filter(|number| **number != 0 && **number != way.number) {
                 let own = rule(family, PREFERENCE_FROM_OWN, TABLE_BASE + u32::from(*number));
-                routing.rules.insert(Rule { from, mark: Some(OWN_MARK), mask: Some(u32::MAX), ..own });
+                routing.rules.insert(of_own_sockets(Rule { from, ..own }));
             }
             routing.rules.insert(Rule { from, ..rule(family, PREFERENCE_FROM_WAY, way.table()) });
             // A table of the host's own for it has more than the NIC's routes: holes, and what goes by a VPN.
@@ -182,10 +182,14 @@ fn by_mark(outcome: &Outcome, family: Family, number: u8) -> Rule {
 
 /// Leads what bears [`OWN_MARK`] past other programs' rules, to those for the exit that it comes from, or to main where it comes from none.
 fn own_sockets(outcome: &Outcome, family: Family) -> [Rule; 3] {
-    let preference = by_mark(outcome, family, 0).preference;
-    let marked = |rule: Rule| Rule { mark: Some(OWN_MARK), mask: Some(u32::MAX), ..rule };
-    let to_main = [(0, MAIN), (1, DEFAULT)].map(|(behind, table)| rule(family, PREFERENCE_FROM_NONE + behind, table));
-    [from_exits(family, preference), to_main[0].clone(), to_main[1].clone()].map(marked)
+    let to_exits = from_exits(family, by_mark(outcome, family, 0).preference);
+    let [to_main, to_default] =
+        [(PREFERENCE_FROM_MAIN, MAIN), (PREFERENCE_FROM_DEFAULT, DEFAULT)].map(|(at, table)| rule(family, at, table));
+    [to_exits, to_main, to_default].map(of_own_sockets)
+}
+
+fn of_own_sockets(rule: Rule) -> Rule {
+    Rule { mark: Some(OWN_MARK), mask: Some(u32::MAX), ..rule }
 }
 
 /// Leads to the rules by exit address.

@@ -95,7 +95,8 @@ impl Agent {
             done.failures.extend(self.kernel.take_over().err());
         }
         let again = self.beside.begin_due(cutter::STEP, began);
-        if !self.taken_over && !self.silent.any() {
+        let whole = !self.silent.any();
+        if !self.taken_over && whole {
             self.taken_over = true;
             // Flows that an earlier run had not ended yet.
             let departed = self.past.departed.iter().map(|(_, address)| Cut::all((*address).into())).collect();
@@ -105,18 +106,14 @@ impl Agent {
         let flows_stay = cuts.is_empty() && server_cuts.is_empty();
         self.log_round(&done, cuts.len() + server_cuts.len(), began);
         self.transitions.log(&self.outcome);
-        self.gates.want(&self.outcome, &self.facts.kernel, !self.silent.any());
+        self.gates.want(&self.outcome, &self.facts.kernel, whole);
         self.gateways.want(&self.outcome.uplinks.gateways);
         self.spill.want(&self.outcome);
-        if !self.silent.any() {
-            self.facts.answers.retain(&self.outcome.uplinks.gateways);
-        }
         self.ipvs.want(&self.outcome, &self.facts.kernel);
-        if !self.silent.any() {
+        self.past.serve(&self.outcome.inbound, whole);
+        if whole {
+            self.facts.answers.retain(&self.outcome.uplinks.gateways);
             self.route_back.want(&self.outcome, &self.facts.kernel);
-        }
-        self.past.serve(&self.outcome.inbound, !self.silent.any());
-        if !self.silent.any() {
             self.holders.keep(&self.past.holders);
         }
         self.inbound.note(&self.outcome.inbound, &self.outcome.uplinks.probes, &mut self.facts.verdicts);
@@ -221,12 +218,14 @@ impl Agent {
             self.metrics.drift.inc();
         }
         // They may have changed since they were read first.
-        if let Err(error) = self.kernel.ruleset() {
-            let failure = unread(error);
-            self.outcome.not_programmed(None, &failure.error);
-            return Err(failure);
-        }
-        let ruleset = self.kernel.ruleset().map_err(unread)?;
+        let ruleset = match self.kernel.ruleset() {
+            Ok(ruleset) => ruleset,
+            Err(error) => {
+                let failure = unread(error);
+                self.outcome.not_programmed(None, &failure.error);
+                return Err(failure);
+            }
+        };
         let observed = Observed { kernel: &self.facts.kernel, ruleset, sysctls: &sysctls, ahead: &moved };
         Ok(self.planner.plan(&self.outcome, &observed, &self.past.departed, !self.silent.any()))
     }

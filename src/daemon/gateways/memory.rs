@@ -3,14 +3,12 @@
 //! NICs do.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::fs;
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 
 use nix::net::if_::{Interface, if_nameindex};
-use tracing::warn;
 
-use crate::facts::whole;
+use crate::daemon::memo;
 use crate::model::facts::IfIndex;
 use crate::model::gateways::{Answers, Health};
 use crate::model::managed::At;
@@ -27,8 +25,7 @@ impl Memory {
     /// Reads what the run before has known of NICs that are still there. A file that cannot be read says nothing.
     pub fn open(state: &Path) -> Self {
         let file = state.join(FILE);
-        let kept: Vec<(IfIndex, IpAddr, bool)> =
-            fs::read(&file).ok().and_then(|bytes| serde_json::from_slice(&bytes).ok()).unwrap_or_default();
+        let kept: Vec<(IfIndex, IpAddr, bool)> = memo::read(&file);
         let nics: BTreeSet<IfIndex> = if_nameindex().iter().flat_map(|all| all.iter().map(Interface::index)).collect();
         let there = kept.into_iter().filter(|(nic, ..)| nics.contains(nic));
         let remembered = there.map(|(nic, gateway, dead)| ((nic, gateway), dead)).collect();
@@ -49,20 +46,19 @@ impl Memory {
         self.remembered.remove(&at).map_or_else(Health::default, Health::remembered)
     }
 
-    /// Keeps what is known. Without it the daemon works on; it is the next start that may miss it.
+    /// Keeps what is known.
     pub fn keep(&self, gateways: impl Iterator<Item = (At, Health)>) {
         let known = gateways.filter(|(_, health)| health.is_known()).map(|(at, health)| (at, health.is_dead()));
         let all = known.chain(self.remembered.iter().map(|(at, dead)| (*at, *dead)));
         let all: Vec<(IfIndex, IpAddr, bool)> = all.map(|((nic, gateway), dead)| (nic, gateway, dead)).collect();
-        let bytes = serde_json::to_vec(&all).expect("it is plain data");
-        if let Err(error) = whole::write(&self.file, &bytes, |_| Ok(())) {
-            warn!(file = %self.file.display(), %error, "failed to save the gateways' state for the next start");
-        }
+        memo::write(&self.file, "the gateways' state", &all);
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
+
     use super::*;
 
     #[test]

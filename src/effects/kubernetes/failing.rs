@@ -16,8 +16,8 @@ pub struct Failing {
 }
 
 impl Failing {
-    /// Takes what a write came to.
-    pub fn hear(&mut self, key: Key, outcome: &WriteResult) {
+    /// Takes note of the result of a write.
+    pub fn note(&mut self, key: Key, outcome: &WriteResult) {
         let failure = outcome.as_ref().err().map(ToString::to_string);
         if let Key::Event(_) = key {
             if let Some(error) = failure.filter(|error| self.event.as_ref() != Some(error)) {
@@ -80,14 +80,14 @@ mod tests {
         let due = Writes { pools: vec![write], ..Writes::default() };
         for written in [true, false] {
             for key in [object(), Key::Record, Key::Event(7)] {
-                failing.hear(key, &failed());
+                failing.note(key, &failed());
             }
             assert_eq!(failing.count(), 2, "an Event is not tried again");
             failing.look(&due);
             assert_eq!(failing.count(), 1, "the record is as it is to be");
             failing.look(&due);
             if written {
-                failing.hear(object(), &Ok(None));
+                failing.note(object(), &Ok(None));
             } else {
                 failing.look(&Writes::default());
             }

@@ -101,7 +101,7 @@ async fn lead(client: &Client, identity: &Identity, raw_exits: bool, mut queues:
                 if let Key::Object(uid) = &key {
                     past.answered(uid);
                 }
-                failing.hear(key, &result);
+                failing.note(key, &result);
                 standing.send_modify(|standing| standing.failing = failing.count());
                 // As if it had been heard already, or the next fold would decide the same again.
                 result.into_iter().flatten().for_each(|change| world.apply(change));

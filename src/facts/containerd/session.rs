@@ -27,6 +27,7 @@ use super::event::{self, Event};
 use super::namespaces::Namespaces;
 use super::record::{self, DOCKER, Id, LIST_FILTER, Record};
 use super::state::{Ask, Followup, Found, Listed, Parse, RuntimeState};
+use crate::facts::pending::Pending;
 use crate::model::pod::RuntimeChange;
 
 /// A containerd that takes longer for an answer is taken for lost.
@@ -81,8 +82,8 @@ struct Session {
     namespaces: Namespaces,
     state: RuntimeState,
     answers: FuturesUnordered<BoxFuture<'static, Result<Answer, Ended>>>,
-    /// Containers whose record is being asked for, and whether it has to be asked for once more.
-    asked: HashMap<Id, bool>,
+    /// Containers whose record is being asked for.
+    asked: Pending<Id>,
     listing: bool,
     /// When the list is to be read next.
     due: Option<Instant>,
@@ -108,7 +109,7 @@ async fn follow(socket: &Path, parse: Parse, tell: &mut impl FnMut(RuntimeChange
         namespaces,
         state: RuntimeState::new(parse),
         answers: FuturesUnordered::new(),
-        asked: HashMap::new(),
+        asked: Pending::default(),
         listing: false,
         due: None,
         lists: 0,
@@ -143,8 +144,8 @@ fn subscribe(channel: transport::Channel) -> impl Stream<Item = Result<Envelope,
 impl Session {
     fn event(&mut self, id: Id, event: Event, tell: &mut impl FnMut(RuntimeChange)) {
         tracing::trace!(%id, ?event, "containerd event");
-        if let Some(again) = self.asked.get_mut(&id) {
-            *again |= matches!(event, Event::Created | Event::Updated | Event::Deleted);
+        if matches!(event, Event::Created | Event::Updated | Event::Deleted) {
+            self.asked.again(&id);
         }
         if event == Event::Deleted {
             self.blame(&id, None, tell);
@@ -156,7 +157,7 @@ impl Session {
     fn answer(&mut self, answer: Answer, tell: &mut impl FnMut(RuntimeChange)) {
         match answer {
             Answer::Record(id, Read { found, mut faults }) => {
-                if self.asked.remove(&id) == Some(true) {
+                if self.asked.end(&id) {
                     return self.ask(id);
                 }
                 self.blame(&id, faults.remove(&id), tell);
@@ -212,11 +213,9 @@ impl Session {
     }
 
     fn ask(&mut self, id: Id) {
-        if let Some(again) = self.asked.get_mut(&id) {
-            *again = true;
+        if !self.asked.begin(&id) {
             return;
         }
-        self.asked.insert(id.clone(), false);
         let client = Client::from(self.channel.clone());
         self.answers.push(patiently("a container", async move { one_record(&client, id).await }).boxed());
     }

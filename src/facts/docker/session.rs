@@ -22,6 +22,7 @@ use super::client::{AskError, Client};
 use super::read::{self, Event, Listed};
 use super::state::{Ask, Asked, Endpoint, EngineState, Everything, Followup, Parse};
 use super::wire::{self, List};
+use crate::facts::pending::Pending;
 use crate::model::facts::{EngineChange, Network};
 
 /// An engine that takes longer for a whole answer is taken for lost; a network, for not answering.
@@ -66,8 +67,7 @@ struct Session {
     later: VecDeque<(Instant, Ask)>,
     /// By network: what the next question is for. There is an entry while a question is on its way.
     endpoints: HashMap<String, Vec<Endpoint>>,
-    /// By network: whether it is asked about once more after the question that is on its way. There is an entry while one is.
-    networks: HashMap<String, bool>,
+    networks: Pending<String>,
     /// When everything is listed next; `None` while it is.
     again: Option<Instant>,
     /// Events from before the first list; `None` once that is told.
@@ -93,7 +93,7 @@ async fn follow(socket: &Path, parse: Parse, tell: &mut impl FnMut(EngineChange)
         listing: false,
         later: VecDeque::new(),
         endpoints: HashMap::new(),
-        networks: HashMap::new(),
+        networks: Pending::default(),
         again: None,
         early: Some(Vec::new()),
     };
@@ -225,7 +225,7 @@ impl Session {
                 self.ask_endpoints(network, waiting);
             }
             Answer::Network { id, network } => {
-                if self.networks.remove(&id) == Some(true) {
+                if self.networks.end(&id) {
                     return self.ask(Ask::Network(id));
                 }
                 if network.is_none() && self.state.has_somebody_on(&id) {
@@ -267,11 +267,9 @@ impl Session {
                 None => self.ask_endpoints(endpoint.network.clone(), vec![endpoint]),
             },
             Ask::Network(id) => {
-                if let Some(again) = self.networks.get_mut(&id) {
-                    *again = true;
+                if !self.networks.begin(&id) {
                     return;
                 }
-                self.networks.insert(id.clone(), false);
                 let client = self.client.clone();
                 self.put(async move {
                     let network = client.one_network(&id).await.map_err(failed("a network"))?;
